@@ -1,0 +1,80 @@
+# `make demo` and `make test` need nothing but Python and make.
+
+# The first Python that is new enough; PYTHON=... chooses another.
+NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && { echo "$$python"; exit; }; done; echo python3)
+
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Versions that were tested together.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+DEMO = build/demo
+DEMO_EVENTS ?= 50000
+# The demo's pipeline keeps its state beside its data, so that `make clean` forgets both.
+DEMO_ENV = DLT_DATA_DIR="$(CURDIR)/$(DEMO)/dlt"
+RUN_SQL = import duckdb, sys; \
+	database = duckdb.connect(sys.argv[1], read_only=True); \
+	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
+	@echo 'make test     lint, types and tests'
+	@echo 'make lint     ruff and mypy alone'
+	@echo 'make format   rewrite the code in its own style'
+	@echo 'make bench    measure'
+	@echo 'make setup    the environment alone, in $(VENV)'
+	@echo 'make clean    remove what these made'
+
+setup: $(VENV)/.dev
+
+$(BIN)/python:
+	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -m venv "$(VENV)"
+
+# Installed again only when what is installed changed; the package itself is linked, not copied.
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable .
+	@touch "$@"
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch "$@" "$(VENV)/.runtime"
+
+$(DEMO)/.sample: pipelines/autopilothq/sample.py | $(VENV)/.runtime
+	@rm -rf "$(DEMO)/archive" && mkdir -p "$(DEMO)"
+	$(BIN)/autopilothq sample "$(DEMO)/archive" --events $(DEMO_EVENTS) --seed 1
+	@touch "$@"
+
+# Loading the same archive again adds nothing: every event is stored once.
+demo: $(VENV)/.runtime $(DEMO)/.sample
+	$(DEMO_ENV) $(BIN)/autopilothq load archive "file://$(CURDIR)/$(DEMO)/archive" \
+		--destination duckdb --credentials "$(DEMO)/autopilot.duckdb" --dataset autopilothq
+	@$(BIN)/python -c '$(RUN_SQL)' "$(DEMO)/autopilot.duckdb" \
+		"SELECT event, count(*) AS events, min(timestamp) AS first, max(timestamp) AS last FROM autopilothq.tracks GROUP BY event ORDER BY events DESC" \
+		"SELECT table_name, estimated_size AS rows, column_count AS columns FROM duckdb_tables() WHERE schema_name = 'autopilothq' ORDER BY rows DESC"
+	@echo 'The database: $(DEMO)/autopilot.duckdb'
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Benchmarks are named bench_*.py, so that `make test` does not run them.
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks
+
+clean:
+	rm -rf build dist "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find pipelines tests -name __pycache__ -type d -prune -exec rm -rf {} +

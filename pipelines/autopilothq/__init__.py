@@ -1,0 +1,5 @@
+"""Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
+
+from .source import Report, archive
+
+__all__ = ["Report", "archive"]

@@ -1,0 +1,234 @@
+"""DATA: the events, tables, columns, types and descriptions of the warehouse (spec: warehouse). All else is derived."""
+
+from typing import Literal, NamedTuple
+
+Type = Literal["text", "bigint", "double", "bool", "timestamp"]
+
+
+class Column(NamedTuple):
+    """A column that exists from the first load on. `path` is where its value stands in the message."""
+
+    name: str
+    type: Type
+    description: str
+    path: tuple[str, ...] = ()
+
+
+class Table(NamedTuple):
+    """A table of the dataset. `key` makes a row unique."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ("id",)
+
+
+KEYS = (
+    Column("id", "text", "The message's id; a digest of its line where the message has none.", ("messageId",)),
+    Column("received_at", "timestamp", "When Segment received the message.", ("receivedAt",)),
+    Column("uuid_ts", "timestamp", "When the load that stored the row processed it."),
+)
+IDENTITY = (
+    Column(
+        "anonymous_id",
+        "text",
+        "The message's anonymousId; the contact's email where the message has neither a user id nor an anonymous id.",
+        ("anonymousId",),
+    ),
+    Column("user_id", "text", "The id of the contact in your own systems.", ("userId",)),
+)
+EVENT = (
+    Column("event", "text", "The event's name in snake_case, which is the name of its table.", ("event",)),
+    Column("event_text", "text", "The event's name as it was sent.", ("event",)),
+)
+CLOCKS = (
+    Column("original_timestamp", "timestamp", "The time of the event on the sender's clock.", ("originalTimestamp",)),
+    Column("sent_at", "timestamp", "When the message was sent, on the sender's clock.", ("sentAt",)),
+    Column("timestamp", "timestamp", "The time of the event, corrected for the sender's clock.", ("timestamp",)),
+)
+CONTEXT = (
+    Column("context_traits_email", "text", "The contact's email address.", ("traits", "email")),
+    Column("context_traits_contact_id", "text", "The contact's id in Autopilot.", ("traits", "contact_id")),
+    Column("context_library_name", "text", "The library that sent the message.", ("library", "name")),
+    Column("context_library_version", "text", "The version of that library.", ("library", "version")),
+    Column("context_integration_name", "text", "The integration that sent the message.", ("integration", "name")),
+    Column("context_integration_version", "text", "The version of that integration.", ("integration", "version")),
+    Column("context_ip", "text", "The IP address that the message came from.", ("ip",)),
+    Column("context_user_agent", "text", "The user agent of the device.", ("userAgent",)),
+)
+COMMON = KEYS + IDENTITY + CLOCKS + CONTEXT
+
+PROPERTIES = (
+    Column("campaign_id", "text", "The id of the journey.", ("campaign_id",)),
+    Column("campaign_name", "text", "The name of the journey.", ("campaign_name",)),
+    Column("email_id", "text", "The id of the email.", ("email_id",)),
+    Column("email_name", "text", "The name of the email.", ("email_name",)),
+    Column("email_subject", "text", "The subject line of the email.", ("email_subject",)),
+    Column("transactional", "bool", "Whether the email is transactional, not a one-time send.", ("transactional",)),
+)
+LINK = (
+    Column("link_id", "text", "The id of the link that was clicked.", ("link_id",)),
+    Column("link_url", "text", "The URL of the link that was clicked.", ("link_url",)),
+)
+
+# The seven events of Autopilot: name, what happened, the columns that it has beyond the others'.
+EVENTS: tuple[tuple[str, str, str, tuple[Column, ...]], ...] = (
+    ("Email Bounced", "email_bounced", "The receiving server could not or would not accept the email.", ()),
+    ("Email Delivered", "email_delivered", "The email was delivered to the receiving server.", ()),
+    ("Email Clicked", "email_clicked", "The recipient clicked a link in the email.", LINK),
+    ("Email Marked as Spam", "email_marked_as_spam", "The recipient marked the email as spam.", ()),
+    ("Email Opened", "email_opened", "The recipient opened the HTML email.", ()),
+    ("Email Unsubscribed", "email_unsubscribed", "The recipient clicked the email's subscription management link.", ()),
+    ("Email Replied", "email_replied", "The recipient replied to the email.", ()),
+)
+
+TRACKS = Table("tracks", "Every event, with the columns that all events have.", COMMON + EVENT)
+EVENT_TABLES = tuple(
+    Table(table, f"{name}: {description}", COMMON + EVENT + PROPERTIES + more)
+    for name, table, description, more in EVENTS
+)
+EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
+
+# The other messages: type, table, what becomes of it beyond the common columns, and the object whose fields are columns.
+IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
+KINDS: tuple[tuple[str, Table, str | None], ...] = (
+    ("identify", IDENTIFIES, "traits"),
+    (
+        "alias",
+        Table(
+            "aliases",
+            "Every alias: two ids of one person.",
+            (*COMMON, Column("previous_id", "text", "The id that the person had before.", ("previousId",))),
+        ),
+        None,
+    ),
+    (
+        "page",
+        Table(
+            "pages",
+            "Every page view.",
+            (
+                *COMMON,
+                Column("name", "text", "The page's name.", ("name",)),
+                Column("category", "text", "The page's category.", ("category",)),
+            ),
+        ),
+        "properties",
+    ),
+    (
+        "screen",
+        Table(
+            "screens",
+            "Every screen view.",
+            (
+                *COMMON,
+                Column("name", "text", "The screen's name.", ("name",)),
+                Column("category", "text", "The screen's category.", ("category",)),
+            ),
+        ),
+        "properties",
+    ),
+    (
+        "group",
+        Table(
+            "groups",
+            "Every group: a person's company or account.",
+            (*COMMON, Column("group_id", "text", "The group's id.", ("groupId",))),
+        ),
+        "traits",
+    ),
+)
+USERS = Table(
+    "users",
+    "One row per user id: the last value of each trait, by the time of its receipt.",
+    (
+        Column("id", "text", "The user id."),
+        Column("received_at", "timestamp", "When Segment received the user's last identify."),
+        Column("uuid_ts", "timestamp", "When the load that last changed the row processed it."),
+        *CONTEXT,
+    ),
+)
+
+REJECTS = Table(
+    "_rejects",
+    "Lines that are no message that the warehouse can hold, whole, with the reason.",
+    (
+        Column("id", "text", "A digest of the line."),
+        Column("file", "text", "The file that holds the line."),
+        Column("line", "bigint", "The line's number in the file, from 1."),
+        Column("reason", "text", "Why it was rejected, one word."),
+        Column("message", "text", "What is wrong with it, for a person."),
+        Column("raw", "text", "The line itself, up to 1 MiB."),
+        Column("rejected_at", "timestamp", "When the load that rejected it processed it."),
+    ),
+)
+DISCARDS = Table(
+    "_discards",
+    "Values that did not fit their column: the cell is null, the row is there, the value is here.",
+    (
+        Column("id", "text", "A digest of table, row, column and value."),
+        Column("table_name", "text", "The table that holds the row."),
+        Column("row_id", "text", "The row's id."),
+        Column("column_name", "text", "The column; the key as sent where there is no column for it."),
+        Column("value", "text", "The value as JSON text."),
+        Column("reason", "text", "Why it was discarded."),
+        Column("received_at", "timestamp", "When Segment received the message."),
+        Column("discarded_at", "timestamp", "When the load that discarded it processed it."),
+    ),
+)
+AUDIT = Table(
+    "_audit",
+    "One row per file and version of it that was loaded: lines = stored + duplicates + rejected.",
+    (
+        Column("file", "text", "The file's URL or path."),
+        Column("version", "text", "The file's version: its etag, or its size and the time of its last change."),
+        Column("size", "bigint", "The file's size in bytes, as stored."),
+        Column("lines", "bigint", "Its lines, blank ones not counted."),
+        Column("stored", "bigint", "Lines that became rows."),
+        Column("duplicates", "bigint", "Lines whose message was stored already, or stands in the same load earlier."),
+        Column("rejected", "bigint", "Lines that were rejected."),
+        Column("first_received_at", "timestamp", "The earliest receipt of a message in it."),
+        Column("last_received_at", "timestamp", "The latest receipt of a message in it."),
+        Column("load_id", "text", "dlt's load; the file counts as loaded once `_dlt_loads` has that load."),
+        Column("loaded_at", "timestamp", "When that load processed it."),
+    ),
+    key=("file", "version"),
+)
+BOOKS = (REJECTS, DISCARDS, AUDIT)
+
+MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
+TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS)}
+
+# Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.
+REJECT_REASONS = {
+    "not_json": "not JSON",
+    "not_an_object": "JSON, but not an object",
+    "truncated": "the file breaks off or is damaged here",
+    "line_too_long": "longer than 1 MiB",
+    "unknown_type": "`type` is none of track, identify, alias, page, screen, group",
+    "no_user_anon_id": "no `userId`, no `anonymousId` and no email",
+    "event_not_defined": "a track without `event`",
+    "event_not_string": "`event` is not text",
+    "properties_not_object": "`properties` is not an object",
+    "traits_not_object": "`traits` is not an object",
+    "context_not_object": "`context` is not an object",
+}
+# Why a value is discarded.
+DISCARD_REASONS = {
+    "does_not_fit": "it cannot become its column's type without loss",
+    "not_a_time": "it is no time that can be read",
+    "not_text": "its text holds a NUL or half a surrogate pair, which warehouses cannot store",
+    "not_a_number": "it is NaN or infinite",
+    "same_column": "another key of the message has the same column",
+    "no_column": "its key has no ASCII letter or digit, so no column can be named after it",
+}
+
+
+def event_table(name: str) -> Table:
+    """The table of that name if it is one of the seven events', else what any other event's table starts as."""
+    known = TABLES.get(name)
+    return known if known in EVENT_TABLES else Table(name, EVENT_DESCRIPTION, COMMON + EVENT)
+
+
+COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
+PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}

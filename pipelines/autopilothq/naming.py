@@ -1,0 +1,40 @@
+"""Names as Segment's warehouses spell them: text in, text out (spec: Names)."""
+
+import re
+from functools import lru_cache
+
+RESERVED_TABLES = frozenset({"tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens"})
+
+_WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
+
+
+@lru_cache(maxsize=100_000)
+def snake_case(name: str) -> str:
+    """Segment's snake_case: runs of ASCII letters and digits, lower-cased, joined by `_`; all else separates.
+
+    Example: `snake_case("linkURL") == "link_url"`; a name without ASCII letters or digits gives `""`.
+    """
+    return "_".join(_WORD.findall(name)).lower()
+
+
+def column_name(path: tuple[str, ...]) -> str:
+    """The column of a value at `path`: the slugs of its parts joined by `_`; `""` where a part has none.
+
+    Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
+    """
+    parts = [snake_case(part) for part in path]
+    return _prefixed("_".join(parts)) if all(parts) else ""
+
+
+@lru_cache(maxsize=100_000)
+def table_name(event: str) -> str:
+    """The table of an event, `""` for a name without a slug.
+
+    Example: `table_name("Email Marked as Spam") == "email_marked_as_spam"`, `table_name("Users") == "_users"`.
+    """
+    slug = snake_case(event)
+    return f"_{slug}" if slug in RESERVED_TABLES else _prefixed(slug)
+
+
+def _prefixed(name: str) -> str:
+    return f"_{name}" if name[:1].isdigit() else name

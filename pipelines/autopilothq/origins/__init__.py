@@ -1,0 +1,1 @@
+"""Where messages come from: each origin is one module that delivers Segment messages."""

@@ -1,0 +1,256 @@
+"""A believable archive of any size: what `autopilothq sample` writes.
+
+The same seed gives the same bytes. Events are drawn in the order of their time and written as they come; what waits for
+its time (an open some hours after its delivery) is a heap whose size depends on the events of a day, not on their number.
+"""
+
+import gzip
+import heapq
+import json
+import os
+import random
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, so that the heap stays small
+MIN_DAYS = 7
+FILES_PER_DAY = 2
+FIRST_DAY = int(datetime(2019, 3, 1, tzinfo=UTC).timestamp() * 1000)
+DAY = 86_400_000
+HOUR = 3_600_000
+MINUTE = 60_000
+
+EVENTS_PER_SEND = 1.63  # measured over many seeds; only spreads the sends over the days
+SEND_EVENT_SHARE = 0.01
+REPLAY_SHARE = 0.002
+
+# A step of the funnel: event, chance, what it waits for at the least (ms), mean of what it waits beyond that (ms).
+AFTER_DELIVERY = (
+    ("Email Opened", 0.38, 30_000, 5 * HOUR),
+    ("Email Marked as Spam", 0.002, 60_000, 2 * HOUR),
+)
+AFTER_OPEN = (
+    ("Email Clicked", 0.30, 3_000, 4 * MINUTE),
+    ("Email Opened", 0.25, 10 * MINUTE, 9 * HOUR),
+    ("Email Replied", 0.02, 2 * MINUTE, 3 * HOUR),
+    ("Email Unsubscribed", 0.012, 5_000, 3 * MINUTE),
+)
+AFTER_CLICK = (("Email Clicked", 0.2, 2_000, MINUTE),)
+BOUNCE_CHANCE = 0.02
+
+FIRST_NAMES = (
+    "Thomas", "Maria", "Zoë", "Jürgen", "Aiko", "李", "Olu", "Sofía", "Ivan", "Priya", "Noor", "Lars",
+)  # fmt: skip
+LAST_NAMES = ("Smith", "García", "Müller", "Tanaka", "Okafor", "Kowalski", "O'Neill", "Haddad", "Nguyễn", "Lund")
+MAIL_DOMAINS = ("example.com", "example.org", "mail.example.net", "corp.example.com")
+JOURNEYS = (
+    ("Onboarding Journey", ("Welcome", "Your first week", "Tips that save an hour 🎉"), False),
+    ("Trial Ending", ("Three days left", "Last chance: 20% off", "Your trial has ended"), False),
+    ("Newsletter", ("What is new in March", "Customer story: \"Acme\"", "Webinar — save your seat"), False),
+    ("Win-back", ("We miss you", "Is this goodbye?"), False),
+    ("Receipts", ("Your receipt", "Payment failed"), True),
+    ("Événement Québec", ("Invitation à l'événement", "Merci d'être venu·e"), False),
+)  # fmt: skip
+LINKS = (
+    "https://www.example.com/pricing",
+    "https://www.example.com/docs/getting-started?utm_source=autopilot&utm_medium=email",
+    "https://app.example.com/login?next=%2Fdashboard",
+    "https://www.example.com/blog/customer-story#quote",
+)
+SENT_EVENTS = (("Trial Extended", "days"), ("Demo Requested", "seats"), ("NPS Answered", "score"))
+
+
+class Email(NamedTuple):
+    """An email of a journey: its properties as they stand in every event, already JSON (without the last brace)."""
+
+    properties: str
+    links: tuple[str, ...]
+
+
+class Contact(NamedTuple):
+    """A contact: the JSON of its ids and of its `context`."""
+
+    anonymous_id: str
+    user_id: str
+    context: str
+    traits: str
+
+
+class Event(NamedTuple):
+    """An event that waits for its time; `tie` makes the order of equal times the order of drawing."""
+
+    time: int
+    tie: int
+    name: str
+    email: int
+    contact: int
+
+
+def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
+    """Writes an archive of `events` messages under `folder` and returns its files, in order.
+
+    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. A few of the oddities that real
+    archives show are among the lines, none of which may cost a row: replayed messages, blank lines, a byte-order mark,
+    `\\r\\n`, missing and null ids and clocks. Example: `write("demo", events=1000, seed=7)`.
+    """
+    rng = random.Random(seed)
+    source_id = "".join(rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
+    root = os.path.join(folder, "segment-logs", source_id)
+    os.makedirs(root, exist_ok=True)
+    open(os.path.join(root, "dummy-object.txt"), "w").close()
+    days = max(MIN_DAYS, -(-events // EVENTS_PER_DAY))
+    files: list[str] = []
+    out: gzip.GzipFile | None = None
+    part = -1
+    for received, line in _lines(rng, events, days, source_id):
+        if (received - FIRST_DAY) * FILES_PER_DAY // DAY != part:
+            part = (received - FIRST_DAY) * FILES_PER_DAY // DAY
+            if out:
+                out.close()
+            day = os.path.join(root, str(received // DAY * DAY))
+            os.makedirs(day, exist_ok=True)
+            name = f"{received // (DAY // FILES_PER_DAY) * (DAY // FILES_PER_DAY)}.{rng.randrange(16**12):012x}.1.gz"
+            files.append(os.path.join(day, name))
+            out = gzip.GzipFile(files[-1], "wb", compresslevel=6, mtime=0)
+            if len(files) == 2:
+                out.write(b"\xef\xbb\xbf")
+        assert out is not None
+        out.write(line)
+    if out:
+        out.close()
+    return files
+
+
+def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterator[tuple[int, bytes]]:
+    """The archive's lines with the time at which Segment received each (ms), in the order of that time."""
+    emails = _emails(rng)
+    waiting: list[Event] = []
+    ties = 0
+    written = 0
+    received = FIRST_DAY
+    last = b""
+    sends_wanted = max(1, int(events / EVENTS_PER_SEND))
+    send_gap = days * DAY / sends_wanted
+    sends = 0
+    contacts = max(20, events // 12)
+    while written < events:
+        next_send = FIRST_DAY + int(sends * send_gap)
+        if not waiting or next_send <= waiting[0].time:
+            ties += 1
+            email = min(int(rng.expovariate(0.25)), len(emails) - 1)
+            name = "Email Bounced" if rng.random() < BOUNCE_CHANCE else "Email Delivered"
+            heapq.heappush(waiting, Event(next_send, ties, name, email, int(contacts * rng.random() ** 1.5)))
+            sends += 1
+            continue
+        event = heapq.heappop(waiting)
+        for name, chance, least, mean in _steps(event.name):
+            if rng.random() < chance:
+                ties += 1
+                time = event.time + least + int(rng.expovariate(1 / mean))
+                heapq.heappush(waiting, Event(time, ties, name, event.email, event.contact))
+        received = max(received + 1, event.time + 200 + int(rng.expovariate(1 / 400)))
+        contact = _contact(event.contact, source_id)
+        if rng.random() < SEND_EVENT_SHARE:
+            for line in _send_event(rng, contact, received, source_id)[: events - written]:
+                written += 1
+                yield received, line
+        elif last and rng.random() < REPLAY_SHARE:
+            written += 1
+            yield received, last
+        else:
+            written += 1
+            last = _email_event(rng, event, emails[event.email], contact, received, source_id)
+            yield received, last
+
+
+def _steps(name: str) -> tuple[tuple[str, float, int, float], ...]:
+    return {"Email Delivered": AFTER_DELIVERY, "Email Opened": AFTER_OPEN, "Email Clicked": AFTER_CLICK}.get(name, ())
+
+
+def _emails(rng: random.Random) -> list[Email]:
+    emails = []
+    for number, (journey, subjects, transactional) in enumerate(JOURNEYS):
+        campaign_id = "campaign_" + _uuid(rng).upper()
+        for position, subject in enumerate(subjects):
+            email_id = f"batchcampaign_{1477963234959 + number * 86413 + position}-{_uuid(rng).upper()}"
+            properties = {
+                "campaign_id": campaign_id,
+                "campaign_name": journey,
+                "email_id": email_id,
+                "email_name": f"{journey} {position + 1}",
+                "email_subject": subject,
+            }
+            # Half of the emails come with their text escaped, as some of Segment's libraries write it.
+            text = _json(properties, ascii_only=position % 2 == 1)
+            links = tuple(f',"link_id":"{_uuid(rng)[:8]}","link_url":{json.dumps(url)}' for url in LINKS)
+            emails.append(Email(f'{text[:-1]},"transactional":{"true" if transactional else "false"}', links))
+    return emails
+
+
+def _contact(number: int, source_id: str) -> Contact:
+    """The contact of that number: always the same, so that none has to be kept."""
+    rng = random.Random(f"{source_id}/{number}")
+    first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
+    email = f"{first}.{last}+{number}@{rng.choice(MAIL_DOMAINS)}".lower().replace("'", "")
+    contact_id = "person_" + (f"AP2-{_uuid(rng)}" if number % 5 == 0 else _uuid(rng).upper())
+    known = rng.random()
+    # Autopilot sends the user id where it knows one, else the email as anonymousId, and now and then both.
+    user_id = f'"userId":"{10_000 + number}",' if known < 0.6 else rng.choice(("", '"userId":null,'))
+    anonymous_id = f'"anonymousId":{_json(email)},' if known > 0.5 else rng.choice(("", '"anonymousId":null,'))
+    traits = {"contact_id": contact_id, "email": email}
+    context = (
+        '"context":{"integration":{"name":"autopilothq","version":"1.0.0"},'
+        f'"library":{{"name":"unknown","version":"unknown"}},"traits":{_json(traits)}}}'
+    )
+    return Contact(anonymous_id, user_id, context, _json(traits | {"firstName": first, "lastName": last}))
+
+
+def _email_event(
+    rng: random.Random, event: Event, email: Email, contact: Contact, received: int, source_id: str
+) -> bytes:
+    link = rng.choice(email.links) if event.name == "Email Clicked" else ""
+    properties = f'"properties":{email.properties}{link}}}'
+    line = _message(rng, "track", f'"event":"{event.name}",', properties, contact, event.time, received, source_id)
+    odd = rng.random()
+    if odd < 0.0005:
+        return b"\n" + line
+    return line[:-1] + b"\r\n" if odd < 0.001 else line
+
+
+def _send_event(rng: random.Random, contact: Contact, received: int, source_id: str) -> tuple[bytes, bytes]:
+    """What the journey action "Send Event" sends: an identify and a track of any name."""
+    name, key = rng.choice(SENT_EVENTS)
+    traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
+    properties = f'"properties":{{"{key}":{rng.randrange(1, 50)},"plan":{{"name":"pro","price":{rng.randrange(9, 99)}.5}}}}'
+    return (
+        _message(rng, "identify", "", traits, contact, received - 300, received, source_id),
+        _message(rng, "track", f'"event":"{name}",', properties, contact, received - 300, received, source_id),
+    )
+
+
+def _message(
+    rng: random.Random, kind: str, event: str, body: str, contact: Contact, time: int, received: int, source_id: str
+) -> bytes:
+    clock = _clock(time)
+    sent = f'"{_clock(time + 40)}"' if rng.random() < 0.05 else "null"
+    original = "" if rng.random() < 0.01 else f'"originalTimestamp":"{clock}",'
+    message_id = f"api-{rng.getrandbits(160):027x}"[:31]
+    return (
+        f'{{{contact.anonymous_id}"channel":"server",{contact.context},{event}"integrations":{{}},'
+        f'"messageId":"{message_id}",{original}"projectId":"{source_id}",{body},"receivedAt":"{_clock(received)}",'
+        f'"sentAt":{sent},"timestamp":"{clock}","type":"{kind}",{contact.user_id}"version":2,"writeKey":"key"}}\n'
+    ).encode()
+
+
+def _clock(time: int) -> str:
+    return f"{datetime.fromtimestamp(time // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{time % 1000:03d}Z"
+
+
+def _uuid(rng: random.Random) -> str:
+    return str(uuid.UUID(int=rng.getrandbits(128)))
+
+
+def _json(value: dict[str, Any] | str, ascii_only: bool = False) -> str:
+    return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":"))

@@ -1,0 +1,289 @@
+"""Batches of lines in, cells put aside: the first half of a load.
+
+DuckDB reads a batch as columns, in a few statements. What these cannot read for sure (broken lines, keys that collide, numbers
+whose digits would change) is read by `messages.read`, line by line, into the same cells. All cells wait in Parquet
+files until the load is complete, because only then it is known which of two messages with one id stays, and which type a
+column takes from all its values.
+"""
+
+import itertools
+import json
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..catalog import CONTEXT, KINDS, LINK, MESSAGE_TABLES, PROPERTIES, TRACKS
+from ..messages import CLOCK_FIELDS, EXTRA, Batch, Reject, Rejected, digest, read, storable
+from ..naming import table_name
+from . import values
+from .shapes import Shapes
+from .tables import Known, Settled, Stored
+
+FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
+LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+_TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
+_DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
+
+
+class Warehouse:
+    """One load: add all batches, settle, take the rows of each table.
+
+    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it. Example:
+
+        warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
+        warehouse.add(batch)
+        for rows in warehouse.settle().tables():
+            rows.relation.to_parquet(f"{rows.table}.parquet")
+    """
+    def __init__(self, loaded_at: datetime, scratch: str, memory: str = "400MB", threads: int = 2) -> None:
+        self._scratch = scratch
+        self._con = values.connect(scratch, memory, threads)
+        self._loaded_at = f"TIMESTAMPTZ '{loaded_at.isoformat()}'"
+        self._lock = threading.Lock()
+        self._shapes = Shapes()
+        self._places = [table.name for table in MESSAGE_TABLES]
+        self._events: dict[str, int] = {}
+        self._extras: dict[int, dict[str, None]] = {}
+        self._parts = itertools.count()
+        self._con.execute(_TABLES_SQL)
+        empty = ", ".join(f"NULL::{of} AS {values.name(name)}" for name, (of, _) in _STORED.items())
+        self._con.execute(f"COPY (SELECT {empty} LIMIT 0) TO {values.literal(scratch + '/empty.parquet')} (FORMAT parquet)")
+
+    def close(self) -> None:
+        """Gives back the memory; the scratch folder is the caller's to delete."""
+        self._con.close()
+
+    # Lines in -----------------------------------------------------------------------------------------------------
+
+    def add(self, batch: Batch) -> None:
+        """Takes a batch of lines; threads may add side by side.
+
+        Bad lines become rejects, whatever they hold; nothing in them raises.
+        """
+        con = self._con.cursor()
+        try:
+            self._reject(con, batch.rejects)
+            lines = batch.lines
+            if lines.num_rows and not self._events:
+                self._add_lines(con, lines.slice(0, FIRST))
+                lines = lines.slice(FIRST)
+            if lines.num_rows:
+                self._add_lines(con, lines)
+        finally:
+            con.close()
+
+    def _add_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
+        shapes = self._shapes
+        seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES), lines["line"])
+        text = lines["text"].cast(pa.large_string(), safe=False)
+        con.register("arriving", pa.table({"seq": seq, "text": text}))
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE probe AS
+            SELECT seq, CASE
+                WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\\s*') THEN NULL
+                WHEN NOT json_valid(text) OR contains(text, '\\u0000') OR contains(text, ',}}') OR contains(text, ',]') THEN 0
+                ELSE hash(json_keys(text, {values.literals(shapes.pointers())})) END AS shape
+            FROM arriving""")
+        plain, odd = _learn_shapes(con, shapes)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE doubted AS SELECT seq, shape FROM probe WHERE {odd}")
+        source = "arriving" if _count(con, "doubted") == 0 else "(FROM arriving ANTI JOIN doubted USING (seq))"
+        con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {shapes.frame(plain).sql(source)}")
+        doubtful = con.sql("""
+            SELECT seq, encode(text) AS text FROM arriving SEMI JOIN (
+                SELECT seq FROM frame WHERE odd UNION ALL SELECT seq FROM doubted WHERE shape IS NOT NULL) USING (seq)
+            """).to_arrow_table()
+        if doubtful.num_rows:
+            con.execute("DELETE FROM frame WHERE odd")
+            self._read_odd(con, doubtful)
+        con.unregister("arriving")
+        self._stage(con)
+
+    def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
+        """Reads the odd lines one by one into the frame; their rejects and discards go into the books."""
+        rows: list[dict[str, Any]] = []
+        rejects: list[Reject] = []
+        discards: list[dict[str, Any]] = []
+        objects: set[tuple[str, ...]] = set()
+        for seq, line in zip(lines["seq"].to_pylist(), lines["text"].to_pylist(), strict=True):
+            try:
+                message = read(line, _CONTEXT_NAMES)
+            except Rejected as error:
+                reason, text = error.args
+                rejects.append(Reject(seq // LINES, seq % LINES, reason, text, line))
+                continue
+            rows.append({"seq": seq, **message.cells})
+            discards.extend({"seq": seq, **discard._asdict()} for discard in message.discards)
+            objects.update(message.objects)
+        with self._lock:
+            self._shapes = self._shapes.with_objects(objects)
+        self._reject(con, rejects)
+        _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
+        _add_to_frame(con, rows)
+
+    def _reject(self, con: duckdb.DuckDBPyConnection, rejects: Sequence[Reject]) -> None:
+        rows = [
+            {
+                "seq": reject.file * LINES + reject.line,
+                "id": digest(reject.raw),
+                "reason": reject.reason,
+                "message": reject.message,
+                "raw": reject.raw.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00"),
+            }
+            for reject in rejects
+        ]
+        _insert(con, "rejects", rows, "seq, id, reason, message, raw")
+
+    def _stage(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Reads what clocks are not in the usual notation, and puts the frame's cells aside until all lines are there."""
+        unread = [name for name in CLOCK_FIELDS if _count(con, "frame", f"{name} IS NOT NULL AND {name}_read IS NULL")]
+        for name in unread:
+            con.execute(f"UPDATE frame SET {name}_read = clock({name}) WHERE {name} IS NOT NULL AND {name}_read IS NULL")
+            con.execute(f"""
+                INSERT INTO discards SELECT seq, NULL, '{name}', {name}, 'not_a_time' FROM frame
+                WHERE {name} IS NOT NULL AND {name}_read IS NULL""")
+        con.execute("""
+            INSERT INTO discards SELECT seq, NULL, 'transactional', transactional, 'does_not_fit' FROM frame
+            WHERE transactional IS NOT NULL AND as_bool(transactional) IS NULL""")
+        columns = con.table("frame").columns
+        if f"{EXTRA}_event" in columns:
+            con.execute(_REPEATED_EVENT_SQL)
+        self._learn_events(con, [column for column in columns if column.startswith(EXTRA)])
+        part = f"{self._scratch}/{next(self._parts)}.parquet"
+        con.execute(f"COPY (SELECT {_stored_cells(columns)} FROM frame) TO {values.literal(part)} (FORMAT parquet)")
+
+    def _learn_events(self, con: duckdb.DuckDBPyConnection, extras: list[str]) -> None:
+        """The events of the frame, and which extra columns each table has."""
+        counts = "".join(f", count({values.name(extra)})" for extra in extras)
+        found = con.execute(f"SELECT kind, event{counts} FROM frame GROUP BY kind, event").fetchall()
+        with self._lock:
+            for kind, event, *numbers in found:
+                place = self._place(kind, event)
+                names = self._extras.setdefault(place, {})
+                names |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
+
+    def _place(self, kind: str, event: str | None) -> int:
+        """The number of a message's table, which is made known where the event is new."""
+        if event is None:
+            return next(self._places.index(table.name) for of, table, _ in KINDS if of == kind)
+        if event not in self._events:
+            name = json.loads(event)
+            table = table_name(name) or TRACKS.name
+            if table not in self._places:
+                self._places.append(table)
+            self._events[event] = self._places.index(table)
+            row = [event, self._events[event], table_name(name) or None, name if storable(name) else None]
+            self._con.execute("INSERT INTO events VALUES (?, ?, ?, ?)", row)
+        return self._events[event]
+
+    def tables(self) -> list[str]:
+        """The tables that the lines so far may have rows for."""
+        return list(self._places)
+
+    def settle(self, known: Known | None = None, stored: Stored | None = None) -> Settled:
+        """After the last batch: decides which messages stay, one of each id, and none that is stored already.
+
+        `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows as
+        Arrow batches; it is asked for keys only, and for no more tables than must be read.
+        """
+        settled = Settled(
+            self._con, self._scratch, self._places, self._events, self._extras, known or {}, self._loaded_at
+        )
+        settled.settle(stored)
+        return settled
+
+
+def _learn_shapes(con: duckdb.DuckDBPyConnection, shapes: Shapes) -> tuple[list[int], str]:
+    """The shapes among the probed lines that the engine can read, and the condition that all other lines meet."""
+    found = [shape for (shape,) in con.execute("SELECT DISTINCT shape FROM probe WHERE shape <> 0").fetchall()]
+    new = [shape for shape in found if not shapes.knows(shape)]
+    if new:
+        for shape, keys in con.execute(
+            f"SELECT shape, any_value(json_keys(text, {values.literals(shapes.pointers())}))"
+            f" FROM probe JOIN arriving USING (seq) WHERE shape IN ({', '.join(map(str, new))}) GROUP BY shape"
+        ).fetchall():
+            shapes.learn(shape, keys)
+    plain = [shape for shape in found if shapes.is_plain(shape)]
+    if len(plain) == len(found):
+        return plain, "shape IS NULL OR shape = 0"
+    return plain, f"shape IS NULL OR shape NOT IN ({', '.join(map(str, plain)) or 'NULL'})" if plain else "true"
+
+
+def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in set(names) - set(con.table("frame").columns):
+        con.execute(f"ALTER TABLE frame ADD COLUMN {values.name(name)} VARCHAR")
+    con.register("odd_cells", _table(rows, names))
+    select = ", ".join(f"o.{values.name(name)}" for name in names)
+    con.execute(
+        f"INSERT INTO frame BY NAME SELECT {select}, hash(text) AS tie FROM odd_cells o JOIN arriving a ON a.seq = o.seq"
+    )
+    con.unregister("odd_cells")
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]], select: str) -> None:
+    if rows:
+        con.register("new_rows", _table(rows, list(rows[0])))
+        con.execute(f"INSERT INTO {table} SELECT {select} FROM new_rows")
+        con.unregister("new_rows")
+
+
+def _table(rows: list[dict[str, Any]], names: Sequence[str]) -> pa.Table:
+    return pa.Table.from_pylist(rows, pa.schema([(name, pa.int64() if name == "seq" else pa.string()) for name in names]))
+
+
+def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> int:
+    found = con.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()
+    return int(found[0]) if found else 0
+
+
+# A property `event` that only repeats the event's name or slug is dropped.
+_REPEATED_EVENT_SQL = f"""
+    UPDATE frame SET "{EXTRA}_event" = NULL WHERE is_text("{EXTRA}_event")
+    AND (as_text("{EXTRA}_event") = as_text(event) OR as_text("{EXTRA}_event") = snake_case(as_text(event)))"""
+
+# The cells that are put aside: name, type, and what it is made of in a frame.
+_STORED: dict[str, tuple[str, str]] = {
+    "seq": ("BIGINT", "seq"),
+    "tie": ("UBIGINT", "tie"),
+    "kind": ("VARCHAR", "kind"),
+    "event": ("VARCHAR", "event"),
+    **{name: ("VARCHAR", values.name(name)) for name in _TEXTS},
+    **{column.name: ("VARCHAR", column.name) for column in _DECLARED},
+    "transactional": ("BOOLEAN", "as_bool(transactional)"),
+    "received_at": (
+        "TIMESTAMP",
+        "coalesce(received_at_read, sent_at_read, timestamp_read, original_timestamp_read)",
+    ),
+    "sent_at": ("TIMESTAMP", "sent_at_read"),
+    "original_timestamp": ("TIMESTAMP", "original_timestamp_read"),
+    # Where it is absent, the time is the sender's, moved by how far the sender's clock is off (spec: Clocks).
+    "timestamp": (
+        "TIMESTAMP",
+        """CASE WHEN "timestamp" IS NOT NULL THEN timestamp_read ELSE coalesce(
+            coalesce(received_at_read, sent_at_read) - (sent_at_read - original_timestamp_read),
+            original_timestamp_read, received_at_read, sent_at_read) END""",
+    ),
+}
+
+
+def _stored_cells(columns: Sequence[str]) -> str:
+    cells = {name: cell if name in columns else "NULL" for name, (_, cell) in _STORED.items()}
+    select = [f"({cell})::{_STORED[name][0]} AS {values.name(name)}" for name, cell in cells.items()]
+    return ", ".join([*select, *(values.name(column) for column in columns if column.startswith(EXTRA))])
+
+
+_KINDS = ", ".join(f"('{kind}', {MESSAGE_TABLES.index(table)})" for kind, table, _ in KINDS)
+_TABLES_SQL = f"""
+    CREATE TABLE kinds (kind VARCHAR, place INTEGER);
+    INSERT INTO kinds VALUES {_KINDS};
+    CREATE TABLE events (event VARCHAR, place INTEGER, slug VARCHAR, event_text VARCHAR);
+    CREATE TABLE rejects (seq BIGINT, id VARCHAR, reason VARCHAR, message VARCHAR, raw VARCHAR);
+    CREATE TABLE discards (seq BIGINT, table_name VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR);"""

@@ -1,0 +1,225 @@
+"""Which lines the engine can read as columns, and the statement that does so.
+
+A line's shape is the keys of its objects. Python looks at a shape once and says which columns its keys have; the engine
+then reads all lines of plain shapes at once. A shape is plain when each of its columns comes from one key.
+"""
+
+import json
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ..catalog import COMMON_NAMES, CONTEXT, LINK, PROPERTIES, Column
+from ..messages import CLOCK_FIELDS, EXTRA, beside
+from ..naming import column_name
+from . import values
+
+Path = tuple[str, ...]
+
+MAX_OBJECTS = 200  # more kinds of nested objects, or
+MAX_LEAVES = 1_000  # more keys than these are read line by line
+
+_OBJECTS: tuple[Path, ...] = (
+    (),
+    ("context",),
+    ("context", "traits"),
+    ("context", "library"),
+    ("context", "integration"),
+    ("properties",),
+    ("traits",),
+)
+_DECLARED: dict[Path, Column] = {("context", *column.path): column for column in CONTEXT} | {
+    ("properties", *column.path): column for column in PROPERTIES + LINK
+}
+_TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
+_USUAL_CLOCKS = """['"%Y-%m-%dT%H:%M:%S.%gZ"', '"%Y-%m-%dT%H:%M:%SZ"', '"%Y-%m-%dT%H:%M:%S.%fZ"']"""
+# A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one.
+_CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})"
+
+
+class Frame(NamedTuple):
+    """A query's columns; `extras` are the names of those that are not in the catalogue."""
+
+    select: str
+    structure: str
+    extras: list[str]
+
+    def sql(self, source: str) -> str:
+        """Reads the lines of `source` (`seq`, `text`): a row of cells each, `odd` where one is in doubt."""
+        return (
+            f"WITH parsed AS MATERIALIZED (SELECT seq, text, from_json(text, {values.literal(self.structure)}) AS m"
+            f" FROM {source}) SELECT {self.select} FROM parsed"
+        )
+
+
+class Shapes:
+    """The shapes seen so far, and the objects whose keys make a shape. Threads may share it."""
+
+    def __init__(self, objects: Collection[Path] = _OBJECTS) -> None:
+        self._lock = threading.Lock()
+        self._objects = tuple(objects)
+        self._shapes: dict[int, list[Path] | None] = {}
+        self._leaves: dict[Path, str] = {}
+        self._spelt = {(path[:-1], path[-1].lower()): path[-1] for path in _DECLARED}
+
+    def pointers(self) -> list[str]:
+        """JSON pointers to the objects whose keys make a shape."""
+        return ["".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path) for path in self._objects]
+
+    def knows(self, shape: int) -> bool:
+        """Whether the shape was learnt."""
+        return shape in self._shapes
+
+    def is_plain(self, shape: int) -> bool:
+        """Whether the engine can read lines of this shape."""
+        return self._shapes.get(shape) is not None
+
+    def learn(self, shape: int, keys: Sequence[Sequence[str] | None]) -> None:
+        """Learns a shape: `keys` are the keys of each object of `pointers`, None where it is not there."""
+        with self._lock:
+            leaves = self._plain_leaves(dict(zip(self._objects, keys, strict=True)))
+            if leaves is not None and len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
+                leaves = None
+            self._shapes[shape] = None if leaves is None else list(leaves)
+            self._leaves |= leaves or {}
+            self._spelt |= {(path[:-1], path[-1].lower()): path[-1] for path in leaves or ()}
+
+    def with_objects(self, objects: Collection[Path]) -> "Shapes":
+        """Shapes that take in objects which were met in odd lines; itself where there are none, or too many."""
+        new = sorted(path for path in objects if path not in self._objects)
+        if not new or len(self._objects) + len(new) > MAX_OBJECTS:
+            return self
+        return Shapes((*self._objects, *new))
+
+    def _plain_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
+        """The columns of a shape's keys, or None where they collide or say too little of the values."""
+        if not keys[()]:
+            return None
+        leaves: dict[Path, str] = {}
+        for parent, names in keys.items():
+            if len({key.lower() for key in names or ()}) != len(names or ()):
+                return None  # the engine's structs don't tell upper case from lower
+            for key in names or ():
+                path = (*parent, key)
+                if path in keys and not keys[path]:
+                    return None  # null, {} or no object at all
+                if parent and path not in keys:
+                    leaves[path] = _column(path)
+        for scope in ("context", "properties", "traits"):
+            columns = [column for path, column in leaves.items() if path[0] == scope]
+            if "" in columns or len(set(columns)) != len(columns):
+                return None
+        if any(self._spelt.get((path[:-1], path[-1].lower()), path[-1]) != path[-1] for path in leaves):
+            return None
+        return leaves
+
+    def frame(self, shapes: Iterable[int]) -> Frame:
+        """The statement for lines of these plain shapes."""
+        leaves = dict.fromkeys(path for shape in shapes for path in self._shapes[shape] or ())
+        leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
+        by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
+        for path in leaves:
+            by_scope[path[0]].setdefault(self._cell(path), []).append(path)
+        return _frame(by_scope, {path: self._type(path) for path in leaves})
+
+    def _cell(self, path: Path) -> str:
+        column = _column(path)
+        declared = path[0] != "traits" and any(
+            column == known.name and path[0] == scope for (scope, *_), known in _DECLARED.items()
+        )
+        return column if declared else EXTRA + column
+
+    def _type(self, path: Path) -> str:
+        cell = self._cell(path)
+        return "JSON" if cell.startswith(EXTRA) or cell == "transactional" else "VARCHAR"
+
+
+def _column(path: Path) -> str:
+    return column_name(path) if path[0] == "context" else beside(column_name(path[1:]), COMMON_NAMES)
+
+
+def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> Frame:
+    context = {cell: _first(paths) for cell, paths in by_scope["context"].items()}
+    bodies = by_scope["properties"].keys() | by_scope["traits"].keys()
+    body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
+    extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
+    cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
+    # The usual notation is read here, all others where one turns up.
+    cells |= {f"{name}_read": f"try_strptime({cells[name]}, {_USUAL_CLOCKS})" for name in CLOCK_FIELDS}
+    for name in ("id", "user_id", "anonymous_id"):
+        cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
+    # Alone the context's email is looked for here; where it is not there, the line is odd.
+    cells["anonymous_id"] = (
+        f"coalesce({cells['anonymous_id']}, CASE WHEN {cells['user_id']} IS NULL"
+        f" THEN blank_as_null({context.get('context_traits_email', 'NULL')}) END)"
+    )
+    kind = cells.pop("type")
+    cells = {"kind": kind, "event": f"CASE WHEN {kind} = 'track' THEN {_at(('event',))}::VARCHAR END", **cells}
+    cells |= dict.fromkeys((column.name for column in _DECLARED.values()), "NULL::VARCHAR") | context | body
+    select = [f"{expression} AS {values.name(cell)}" for cell, expression in cells.items()]
+    raw = {path: _at(path) for path in types}
+    odd = " OR ".join(f"coalesce({test}, false)" for test in _odd(raw, types))
+    missing = f"{kind} IS NULL OR ({kind} = 'track' AND {_at(('event',))} IS NULL) OR {cells['id']} IS NULL"
+    missing += f" OR ({cells['user_id']} IS NULL AND {cells['anonymous_id']} IS NULL)"
+    return Frame(
+        f"seq, hash(text) AS tie, {', '.join(select)}, {missing} OR {odd} AS odd",
+        _structure(types),
+        extras,
+    )
+
+
+def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
+    """Where the engine's reading of a value is in doubt; comparisons of the first character are cheap."""
+    tests = [
+        f"{_at(('type',))} NOT IN ('track', 'identify')",
+        f"{_at(('type',))} = 'track' AND NOT starts_with({_at(('event',))}::VARCHAR, '\"')",
+    ]
+    for field in ("messageId", "userId", "anonymousId"):
+        tests.append(f"{_at((field,))} >= '[' AND {_at((field,))} < '\\'")
+    texts = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
+    texts += [value for path, value in raw.items() if types[path] == "VARCHAR"]
+    for value in (*texts, *(f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON")):
+        tests.append(f"{value} >= '{{' AND {value} < '|'")
+    # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
+    for value in texts:
+        # As text a number must keep its digits (1.10), which the engine's reader does not.
+        quoted = f"contains(text, '\"' || {value} || '\"')"
+        tests.append(
+            f"CASE WHEN {value} IN ('NaN', 'Infinity', '-Infinity') THEN NOT {quoted}"
+            f" WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN contains({value}, '.')"
+            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} END END END"
+        )
+    for value in (f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"):
+        tests.append(f"{value} IN ('NaN', 'Infinity', '-Infinity')")
+        tests.append(
+            f"CASE WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
+            f" THEN regexp_matches(text, {values.literal(_CHANGING_NUMBER)}) END END"
+        )
+    return tests
+
+
+def _at(path: Path) -> str:
+    return "m." + ".".join(map(values.name, path))
+
+
+def _first(paths: list[Path]) -> str:
+    return _at(paths[0]) if len(paths) == 1 else f"coalesce({', '.join(map(_at, paths))})"
+
+
+def _body(cell: str, by_scope: dict[str, dict[str, list[Path]]]) -> str:
+    cases = []
+    for kind, scope in (("track", "properties"), ("identify", "traits")):
+        if paths := by_scope[scope].get(cell):
+            cases.append(f"WHEN '{kind}' THEN {_first(paths)}::VARCHAR")
+    return f"CASE {_at(('type',))} {' '.join(cases)} END"
+
+
+def _structure(types: dict[Path, str]) -> str:
+    tree: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS.values(), "VARCHAR")
+    tree |= dict.fromkeys((*CLOCK_FIELDS.values(), "event"), "JSON")
+    for path, leaf in types.items():
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = leaf
+    return json.dumps(tree)

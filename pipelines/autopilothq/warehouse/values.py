@@ -1,0 +1,120 @@
+"""How JSON text becomes a typed value, as DuckDB macros (spec: Values, Clocks), and the engine that has them."""
+
+from collections.abc import Iterable
+
+import duckdb
+
+from ..catalog import Type
+
+# The kinds of JSON values, as bits: a column's kinds are the bits of all its values.
+TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
+
+# Every macro takes JSON text (`"…"` for text) and gives null where the value cannot become the type without loss.
+_MACROS = rf"""
+CREATE MACRO blank_as_null(t) AS CASE WHEN t > ' ' THEN t WHEN regexp_full_match(t, '\s*') THEN NULL ELSE t END;
+CREATE MACRO is_text(v) AS starts_with(v, '"');
+CREATE MACRO as_text(v) AS CASE
+    WHEN NOT is_text(v) THEN v
+    WHEN contains(v, '\') THEN json_extract_string(v, '$')
+    ELSE trim(v, '"') END;
+CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
+CREATE MACRO is_whole(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
+
+-- 3.0 and 1e3 are whole; beyond 64 bits there is no integer.
+CREATE MACRO number_as_bigint(v) AS CASE
+    WHEN is_whole(v) THEN try_cast(v AS BIGINT)
+    WHEN abs(try_cast(v AS DOUBLE)) < 9007199254740992 AND try_cast(v AS DOUBLE) = trunc(try_cast(v AS DOUBLE))
+    THEN try_cast(v AS DOUBLE)::BIGINT END;
+CREATE MACRO as_bigint(v) AS CASE
+    WHEN is_number(v) THEN number_as_bigint(v)
+    WHEN is_text(v) AND is_whole(as_text(v)) THEN try_cast(as_text(v) AS BIGINT) END;
+-- A whole number keeps all its digits or is not a float.
+CREATE MACRO number_as_double(v) AS CASE
+    WHEN isinf(try_cast(v AS DOUBLE)) THEN NULL
+    WHEN is_whole(v) AND try_cast(try_cast(v AS DOUBLE) AS HUGEINT) IS DISTINCT FROM try_cast(v AS HUGEINT) THEN NULL
+    ELSE try_cast(v AS DOUBLE) END;
+CREATE MACRO as_double(v) AS CASE
+    WHEN is_number(v) THEN number_as_double(v)
+    WHEN is_text(v) AND (is_whole(as_text(v)) OR try_cast(as_text(v) AS DOUBLE)::VARCHAR = as_text(v))
+    THEN number_as_double(as_text(v)) END;
+CREATE MACRO as_bool(v) AS CASE
+    WHEN v IN ('true', '"true"', '1', '1.0') THEN true
+    WHEN v IN ('false', '"false"', '0', '0.0') THEN false END;
+
+CREATE MACRO within_years(t) AS CASE WHEN t >= TIMESTAMP '0001-01-01' AND t < TIMESTAMP '9999-12-31' THEN t END;
+CREATE MACRO zoned(t) AS (try_cast(t AS TIMESTAMPTZ) AT TIME ZONE 'UTC');
+-- Undeclared columns are times only where every text is an RFC 3339 date-time with a zone.
+CREATE MACRO rfc3339(t) AS CASE
+    WHEN regexp_full_match(t, '\d{{4}}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{{1,9}})?([Zz]|[+-]\d\d:\d\d)')
+    THEN within_years(zoned(upper(t))) END;
+CREATE MACRO as_timestamp(v) AS CASE WHEN is_text(v) THEN rfc3339(as_text(v))::TIMESTAMPTZ END;
+
+-- The four clocks are read in every notation that senders are known to use.
+CREATE MACRO clock_text(t) AS coalesce(
+    try_strptime(t, '%Y-%m-%dT%H:%M:%S.%gZ'),
+    CASE
+    WHEN regexp_full_match(t, '\d{{4}}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{{0,9}})?)?( ?([Zz]|[+-]\d\d(:?\d\d)?))?)?')
+    THEN zoned(regexp_replace(replace(upper(t), ' +', '+'), ' (Z|-)', '\1'))
+    WHEN regexp_full_match(t, '\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{{1,9}})? [+-]\d{{4}} \S+( m=\S+)?')
+    THEN zoned(regexp_replace(t, '^(\S+ \S+) (\S{{5}}).*$', '\1\2'))
+    WHEN regexp_full_match(t, '([A-Z][a-z]+, )?\d\d? [A-Z][a-z]+ \d{{4}} \d\d:\d\d(:\d\d)? \S+')
+    THEN try_strptime(regexp_replace(regexp_replace(t, '^[A-Z][a-z]+, ', ''), '(GMT|UTC|UT|Z)$', '+0000'),
+        ['%d %b %Y %H:%M:%S %z', '%d %b %Y %H:%M %z']) AT TIME ZONE 'UTC'
+    END);
+-- Below this a number is in seconds (the year 5138), from it on in milliseconds (1973).
+CREATE MACRO clock_number(v) AS CASE
+    WHEN abs(try_cast(v AS DECIMAL(38, 9))) < 100000000000
+    THEN make_timestamp(try_cast(round(try_cast(v AS DECIMAL(38, 9)) * 1000000) AS BIGINT))
+    WHEN abs(try_cast(v AS DECIMAL(38, 9))) < 300000000000000
+    THEN make_timestamp(try_cast(round(try_cast(v AS DECIMAL(38, 9)) * 1000) AS BIGINT)) END;
+CREATE MACRO clock(v) AS within_years(CASE
+    WHEN is_text(v) THEN clock_text(as_text(v))
+    WHEN is_number(v) THEN clock_number(v) END);
+
+CREATE MACRO snake_case(t) AS lower(array_to_string(regexp_extract_all(t, '[A-Z0-9]+[a-z0-9]*|[a-z0-9]+'), '_'));
+
+CREATE MACRO kind_of(v) AS CASE
+    WHEN is_text(v) THEN CASE WHEN rfc3339(as_text(v)) IS NULL THEN {TEXT} ELSE {TIME_TEXT} END
+    WHEN is_whole(v) THEN {INTEGER}
+    WHEN is_number(v) THEN {FLOAT}
+    WHEN v IN ('true', 'false') THEN {BOOLEAN}
+    ELSE {ARRAY} END;
+CREATE MACRO value_kinds(v) AS bit_or(kind_of(v)) FILTER (v IS NOT NULL);
+"""
+
+
+def connect(scratch: str | None, memory: str, threads: int) -> duckdb.DuckDBPyConnection:
+    """An engine with the macros; what exceeds `memory` goes into the folder `scratch`, where there is one."""
+    con = duckdb.connect(":memory:")
+    con.execute(f"SET memory_limit = {literal(memory)}")
+    con.execute(f"SET threads = {threads}")
+    con.execute("SET preserve_insertion_order = false")
+    con.execute("SET TimeZone = 'UTC'")
+    if scratch:
+        con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
+    con.execute(_MACROS)
+    return con
+
+
+def type_of_kinds(kinds: int) -> Type:
+    """The type of a column that holds values of these kinds.
+
+    Example: `type_of_kinds(INTEGER | FLOAT) == "double"`; any other mixture is text.
+    """
+    pure: dict[int, Type] = {TIME_TEXT: "timestamp", INTEGER: "bigint", BOOLEAN: "bool"}
+    return "double" if kinds in (FLOAT, INTEGER | FLOAT) else pure.get(kinds, "text")
+
+
+def name(identifier: str) -> str:
+    """A quoted SQL name."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A quoted SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def literals(texts: Iterable[str]) -> str:
+    """A list of SQL texts."""
+    return "[" + ", ".join(map(literal, texts)) + "]"

@@ -1,0 +1,698 @@
+"""The archive's files are found as they were asked for, and their bytes become lines or rejects: all of them."""
+
+import gzip
+import io
+import os
+import random
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pytest
+import zstandard
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+
+from autopilothq.messages import MAX_LINE, Reject
+from autopilothq.origins.archive import CHUNK_ROWS, ArchiveError, File, find, read
+
+DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
+FIRST, SECOND, THIRD = DAYS.values()
+
+
+# ---- finding -------------------------------------------------------------------------------------------------------
+
+
+def put(path: Path, data: bytes = b"{}\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    """Two sources with three days each, a loose file, and what people leave there."""
+    for source in ("aaaaaaaaaa", "bbbbbbbbbb"):
+        for day in DAYS.values():
+            put(tmp_path / "pre" / "segment-logs" / source / day / f"{day}.x.1.gz")
+        put(tmp_path / "pre" / "segment-logs" / source / "dummy-object.txt")
+    put(tmp_path / "pre" / "loose.jsonl")
+    return tmp_path
+
+
+def names(root: Path, *urls: str | Path, **options: Any) -> list[str]:
+    return [os.path.relpath(file.url, root) for file in find([str(url) for url in urls], **options)]
+
+
+def logs(source: str, *days: str) -> list[str]:
+    return [f"pre/segment-logs/{source}/{day}/{day}.x.1.gz" for day in days]
+
+
+A, B = "aaaaaaaaaa", "bbbbbbbbbb"
+LAYOUTS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("", {}, ["pre/loose.jsonl", *logs(A, *DAYS.values()), *logs(B, *DAYS.values())]),
+    ("pre", {}, ["pre/loose.jsonl", *logs(A, *DAYS.values()), *logs(B, *DAYS.values())]),
+    ("pre/segment-logs", {}, [*logs(A, *DAYS.values()), *logs(B, *DAYS.values())]),
+    (f"pre/segment-logs/{A}", {}, logs(A, *DAYS.values())),
+    (f"pre/segment-logs/{A}/{FIRST}", {}, logs(A, FIRST)),
+    ("", {"since": date(2019, 3, 2)}, ["pre/loose.jsonl", *logs(A, SECOND, THIRD), *logs(B, SECOND, THIRD)]),
+    ("", {"until": date(2019, 3, 2)}, ["pre/loose.jsonl", *logs(A, FIRST, SECOND), *logs(B, FIRST, SECOND)]),
+    ("pre", {"since": date(2019, 3, 2), "until": date(2019, 3, 2), "source_id": B}, logs(B, SECOND)),
+    ("pre/segment-logs", {"source_id": "cccccccccc"}, []),
+    (f"pre/segment-logs/{A}/{FIRST}", {"since": date(2019, 3, 2)}, []),
+    (f"pre/segment-logs/{A}/{FIRST}/{FIRST}.x.1.gz", {"since": date(2019, 3, 2)}, []),
+    (f"pre/segment-logs/{A}", {"source_id": B}, []),
+    ("pre/loose.jsonl", {"since": date(2019, 3, 2), "source_id": A}, ["pre/loose.jsonl"]),
+    ("pre/segment-logs/*/*/*.gz", {"since": date(2019, 3, 3)}, [*logs(A, THIRD), *logs(B, THIRD)]),
+    ("pre/segment-logs/*/*/*.gz", {"since": date(2020, 1, 1)}, []),
+    ("pre/segment-logs/a*", {}, logs(A, *DAYS.values())),
+    ("**/*.x.1.gz", {"source_id": A}, logs(A, *DAYS.values())),
+    (f"pre/segment-logs/[ab]*/{FIRST}", {}, [*logs(A, FIRST), *logs(B, FIRST)]),
+    ("pre/*", {}, ["pre/loose.jsonl", *logs(A, *DAYS.values()), *logs(B, *DAYS.values())]),
+    ("pre/**", {"until": date(2019, 3, 1)}, ["pre/loose.jsonl", *logs(A, FIRST), *logs(B, FIRST)]),
+]
+
+
+@pytest.mark.parametrize(("url", "options", "expected"), LAYOUTS)
+def test_finds_every_layout_from_wherever_the_url_points(
+    bucket: Path, url: str, options: dict[str, Any], expected: list[str]
+) -> None:
+    assert names(bucket, f"{bucket}/{url}", **options) == expected
+
+
+class Counting(LocalFileSystem):  # type: ignore[misc]
+    """Remembers the folders that were listed."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[str] = []
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        self.listed.append(os.path.basename(path))
+        return super().ls(path, detail=detail, **options)
+
+
+@pytest.mark.parametrize("url", ["pre/segment-logs", "pre/segment-logs/*/*/*.gz"])
+def test_other_days_and_sources_are_never_listed(bucket: Path, url: str) -> None:
+    fs = Counting()
+    day = date(2019, 3, 2)
+    assert names(bucket, bucket / url, since=day, until=day, source_id=A, fs=fs) == logs(A, SECOND)
+    assert fs.listed == ["segment-logs", A, SECOND]
+
+
+def test_a_file_has_one_url_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(put(tmp_path / "in" / "x.gz"))
+    monkeypatch.chdir(tmp_path)
+    spellings = [
+        "in/x.gz",
+        "./in/x.gz",
+        "in",
+        "in/",
+        "../" + tmp_path.name + "/in//x.gz",
+        f"file://{path}",
+        path,
+        "in/*",
+    ]
+    assert [file.url for spelling in spellings for file in find([spelling])] == [path] * len(spellings)
+    assert [file.url for file in find(spellings)] == [path]
+
+
+def test_what_is_no_data_is_skipped(tmp_path: Path) -> None:
+    day = tmp_path / "segment-logs" / A / FIRST
+    for name in ("dummy-object.txt", "_SUCCESS", ".hidden.gz", ".git/x.gz", "without-suffix", "sub/x.bin", "x.gz/y.gz"):
+        put(day / name)
+        put(tmp_path / "loose" / name)
+    for name in ("a.json", "b.NDJSON.GZ", "c.jsonl.zst", "d.txt", "e.csv.bak"):
+        put(tmp_path / "loose" / name)
+    put(day / "empty.gz", b"")
+    put(tmp_path / "loose" / "empty.gz", b"")
+    expected = ["loose/a.json", "loose/b.NDJSON.GZ", "loose/c.jsonl.zst", "loose/x.gz/y.gz"]
+    inside = f"segment-logs/{A}/{FIRST}"
+    expected += [f"{inside}/sub/x.bin", f"{inside}/without-suffix", f"{inside}/x.gz/y.gz"]
+    assert names(tmp_path, tmp_path) == expected
+    assert names(tmp_path, tmp_path / "loose" / "d.txt") == ["loose/d.txt"]
+    assert names(tmp_path, f"{tmp_path}/loose/*.txt") == ["loose/d.txt"]
+    assert names(tmp_path, tmp_path / "loose" / "empty.gz") == []
+    assert names(tmp_path, tmp_path / "loose" / ".hidden.gz") == ["loose/.hidden.gz"]
+
+
+def test_a_name_with_a_globs_characters_names_itself(tmp_path: Path) -> None:
+    put(tmp_path / "x[1].gz")
+    put(tmp_path / "x1.gz")
+    assert names(tmp_path, tmp_path / "x[1].gz") == ["x[1].gz"]
+
+
+def test_a_folder_without_files_gives_nothing(tmp_path: Path) -> None:
+    assert list(find([str(tmp_path)])) == []
+    assert list(find([])) == []
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    put(tmp_path / "real" / "x.gz")
+    put(tmp_path / "elsewhere" / "y.gz", b"{}\n{}\n")
+    root = tmp_path / "root"
+    put(root / "a" / "z.gz")
+    (root / "a" / "up").symlink_to(root)
+    (root / "again").symlink_to(root / "a")
+    (root / "real").symlink_to(tmp_path / "real")
+    (root / "y.gz").symlink_to(tmp_path / "elsewhere" / "y.gz")
+    files = list(find([str(root)]))
+    assert [(os.path.relpath(file.url, root), file.size) for file in files] == [
+        ("a/z.gz", 3),
+        ("real/x.gz", 3),
+        ("y.gz", 6),
+    ]
+    assert names(root, f"{root}/**/*.gz") == ["a/z.gz", "y.gz"]
+
+
+def test_a_rewritten_file_has_another_version(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.gz", b"{}\n")
+    os.utime(path, ns=(0, 1_500_000_000))
+    [first] = find([str(path)])
+    assert first[:3] == (str(path), "3-1500000000", 3)
+    assert list(find([str(tmp_path)])) == [first]
+    os.utime(path, ns=(0, 1_500_000_512))
+    [touched] = find([str(path)])
+    put(path, b"{ }\n")
+    [grown] = find([str(path)])
+    assert len({first.version, touched.version, grown.version}) == 3
+
+
+class Refusing(LocalFileSystem):  # type: ignore[misc]
+    """Raises `error` where a path ends with `where`; after `good` bytes when a file is read."""
+
+    cachable = False
+
+    def __init__(self, where: str, error: Exception, good: int | None = None) -> None:
+        super().__init__()
+        self.where, self.error, self.good = where, error, good
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        if path.endswith(self.where):
+            raise self.error
+        return super().ls(path, detail=detail, **options)
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        handle = super().open(path, mode, **options)
+        if not path.endswith(self.where):
+            return handle
+        if self.good is None:
+            raise self.error
+        return Breaking(handle.read(self.good), self.error)
+
+
+class Breaking(io.BytesIO):
+    def __init__(self, data: bytes, error: Exception) -> None:
+        super().__init__(data)
+        self.error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if data := super().read(size):
+            return data
+        raise self.error
+
+
+ERRORS: list[tuple[str, str]] = [
+    ("{root}/missing.gz", "Expected a file or a folder at {root}/missing.gz, but nothing is there.\nCheck how"),
+    ("{root}/*.nothing", "Expected files that match {root}/*.nothing, but none does.\nCheck the pattern"),
+    ("{root}/missing/*.gz", "Expected a file or a folder at {root}/missing, but nothing is there"),
+    ("ftpx://a/b", "Expected a path, or a url that begins with s3://, gs://, az:// or file://, but got ftpx://a/b"),
+    ("/dev/null", "Expected a file or a folder at /dev/null, but it is neither"),
+]
+
+
+@pytest.mark.parametrize(("url", "message"), ERRORS)
+def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(ArchiveError) as error:
+        find([url.format(root=tmp_path)])
+    assert str(error.value).startswith(message.format(root=tmp_path))
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs"), ("az", "az")])
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, scheme: str, extra: str) -> None:
+    def missing(protocol: str) -> None:
+        raise ImportError(f"Install {protocol}")
+
+    monkeypatch.setattr("fsspec.filesystem", missing)
+    with pytest.raises(ArchiveError) as error:
+        find([f"{scheme}://bucket"])
+    assert str(error.value) == (
+        f'{scheme}://bucket needs a package that is missing: Install {scheme}\npip install "dlt-autopilothq[{extra}]"'
+    )
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(bucket: Path) -> None:
+    fs = Refusing(SECOND, PermissionError(13, "Permission denied"))
+    with pytest.raises(ArchiveError, match=f"list and read .*{SECOND}, but access was denied"):
+        find([str(bucket)], fs=fs)
+    assert names(bucket, bucket / "pre" / "loose.jsonl", fs=fs) == ["pre/loose.jsonl"]
+
+
+def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "segment-logs").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
+        find([str(tmp_path)])
+
+
+def test_any_fsspec_file_system_will_do() -> None:
+    fs = MemoryFileSystem()
+    fs.pipe(f"/memory-bucket/segment-logs/{A}/{FIRST}/x.gz", gzip.compress(b"{}\n"))
+    try:
+        files = list(find(["memory://memory-bucket"], fs=fs))
+        assert [file.url for file in files] == [f"memory://memory-bucket/segment-logs/{A}/{FIRST}/x.gz"]
+        assert all_lines(files) == [(0, 1, b"{}\n")]
+    finally:
+        fs.rm("/memory-bucket", recursive=True)
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+Line = tuple[int, int, bytes]
+
+
+def rows(lines: pa.Table) -> list[Line]:
+    return [(row["file"], row["line"], row["text"]) for row in lines.to_pylist()]
+
+
+def not_blank(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line[2].strip(b" \t\r\n")]
+
+
+def all_lines(files: Sequence[File], **options: Any) -> list[Line]:
+    return not_blank([row for batch in read(files, **options) for row in rows(batch.lines)])
+
+
+def outcome(files: Sequence[File], **options: Any) -> tuple[list[Line], list[Reject], list[tuple[int, str | None]]]:
+    batches = list(read(files, **options))
+    rejects = [reject for batch in batches for reject in batch.rejects]
+    ended = [end for batch in batches for end in batch.ended]
+    return not_blank([row for batch in batches for row in rows(batch.lines)]), rejects, ended
+
+
+def stored(tmp_path: Path, *contents: bytes, fs: Any = None) -> list[File]:
+    """The contents as files, in their order."""
+    paths = [put(tmp_path / "stored" / f"{at:06}.gz", data) for at, data in enumerate(contents)]
+    return [File(str(path), "1", path.stat().st_size, fs or LocalFileSystem(), str(path)) for path in paths]
+
+
+def as_lines(data: bytes, file: int = 0) -> list[Line]:
+    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return not_blank([(file, number, text + b"\n") for number, text in enumerate(lines, 1)])
+
+
+def members(data: bytes, size: int) -> bytes:
+    return b"".join(gzip.compress(data[at : at + size]) for at in range(0, len(data), size))
+
+
+def named(data: bytes) -> bytes:
+    """With every field that a gzip header can have, as some tools write them."""
+    header = b"\x1f\x8b\x08\x1e\0\0\0\0\0\xff" + b"\x06\0BC\x02\0ab" + b"name.json\0" + b"a comment\0"
+    return header + (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") + gzip.compress(data)[10:]
+
+
+def frames(data: bytes, size: int) -> bytes:
+    return b"".join(zstandard.compress(data[at : at + size]) for at in range(0, len(data), size))
+
+
+TEXT = '\ufeff{"a":1}\r\n\n  \n{"b":"ü😀"}\n{"c":3}'.encode()
+KINDS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "gzip with a long header": named,
+    "gzip members": lambda data: members(data, 5),
+    "gzip and zeros": lambda data: gzip.compress(data) + bytes(1000),
+    "gzip, zeros, gzip": lambda data: gzip.compress(data[:9]) + bytes(10) + gzip.compress(data[9:]),
+    "gzip stored": lambda data: gzip.compress(data, 0),
+    "zstd": zstandard.compress,
+    "zstd frames": lambda data: frames(data, 5),
+    "zstd after a skippable frame": lambda data: b"\x50\x2a\x4d\x18\x03\0\0\0abc" + zstandard.compress(data),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_tell_the_kind_of_a_file(tmp_path: Path, kind: str) -> None:
+    lines = [(0, 1, b'{"a":1}\r\n'), (0, 4, '{"b":"ü😀"}\n'.encode()), (0, 5, b'{"c":3}\n')]
+    assert outcome(stored(tmp_path, KINDS[kind](TEXT))) == (lines, [], [(0, None)])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n\n ", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+@pytest.mark.parametrize("kind", ["plain", "gzip", "zstd"])
+def test_a_file_of_nothing_ends(tmp_path: Path, kind: str, content: bytes) -> None:
+    assert outcome(stored(tmp_path, KINDS[kind](content))) == ([], [], [(0, None)])
+
+
+def test_no_files_give_no_batches() -> None:
+    assert list(read([])) == []
+
+
+def test_the_table_is_as_the_engine_wants_it(tmp_path: Path) -> None:
+    [batch] = read(stored(tmp_path, b"{}\n" * (CHUNK_ROWS + 1), b"[]"))
+    assert batch.lines.schema == pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+    assert [chunk.num_rows for chunk in batch.lines.to_batches()] == [CHUNK_ROWS, 2]
+    assert rows(batch.lines)[-2:] == [(0, CHUNK_ROWS + 1, b"{}\n"), (1, 1, b"[]\n")]
+    assert (batch.rejects, batch.ended, batch.bytes) == ([], [(0, None), (1, None)], 3 * CHUNK_ROWS + 5)
+    batch.lines.validate(full=True)
+
+
+LINES = "".join(f'{{"n":{n},"x":"{random.Random(n).random()}"}}\n' for n in range(60)).encode()
+
+
+def prefix_and_reject(tmp_path: Path, data: bytes, content: bytes) -> Reject:
+    """A damaged file gives the beginning of its content, as lines and one reject."""
+    lines, rejects, ended = outcome(stored(tmp_path, data))
+    [reject] = rejects
+    got = b"".join(text for _, _, text in lines) + reject.raw
+    assert content.startswith(got)
+    assert lines == as_lines(content[: len(got) - len(reject.raw)])
+    assert reject[:3] == (0, len(lines) + 1, "truncated")
+    assert ended == [(0, None)]
+    return reject
+
+
+def test_gzip_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
+    data = gzip.compress(LINES)
+    for cut in range(1, len(data)):
+        reject = prefix_and_reject(tmp_path, data[:cut], LINES)
+        readable = zlib.decompressobj(31).decompress(data[:cut])
+        assert reject.line == readable.count(b"\n") + 1
+        assert reject.raw == readable.rpartition(b"\n")[2]
+        assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its gzip data."
+
+
+def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
+    data = frames(LINES, 500)
+    whole = 0
+    for cut in range(2, len(data)):
+        lines, rejects, _ = outcome(stored(tmp_path, data[:cut]))
+        if rejects:
+            reject = prefix_and_reject(tmp_path, data[:cut], LINES)
+            assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its zstd data."
+        else:
+            # Cut between two frames is a shorter file, and nothing tells.
+            whole += 1
+            assert LINES.startswith(b"".join(line[2] for line in lines)[:-1])
+    assert whole == -(-len(LINES) // 500) - 1
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: gzip.compress(data, 0)], ids=["deflated", "stored"])
+def test_a_wrong_byte_never_ends_the_run(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    data = pack(LINES)
+    for at in range(0, len(data), 7):
+        wrong = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+        lines, rejects, ended = outcome(stored(tmp_path, wrong))
+        assert ended == [(0, None)]
+        assert len(rejects) <= 1
+        assert at < 10 or rejects or lines == as_lines(LINES)
+        assert [number for _, number, _ in lines] == sorted(number for _, number, _ in lines)
+
+
+DAMAGES: list[tuple[str, bytes, bytes, str]] = [
+    ("checksum", gzip.compress(LINES)[:-8] + b"\0" * 8, b"", "gzip data are wrong near byte"),
+    ("checksum, last line open", gzip.compress(LINES + b"{")[:-8] + b"\0" * 8, b"{", "incorrect data check"),
+    ("length", gzip.compress(LINES)[:-4] + b"\0" * 4, b"", "incorrect length check"),
+    ("block", members(LINES, 10**6) + gzip.compress(b"")[:10] + b"\xff", b"", "invalid block type"),
+    ("garbage behind", gzip.compress(LINES) + b"garbage", b"", "behind its gzip data, is garbage"),
+    ("a wrong member behind", gzip.compress(LINES + b"{") + b"\x1f\x8b\x09garbage", b"{", "gzip data are wrong"),
+    ("garbage behind zeros", gzip.compress(LINES) + bytes(9) + b"!", b"", "behind its gzip data, is garbage"),
+    ("zstd garbage", zstandard.compress(LINES) + b"garbage", b"", "zstd data are wrong near byte"),
+    (
+        "zstd checksum",
+        zstandard.ZstdCompressor(write_checksum=True).compress(LINES)[:-4] + b"\0" * 4,
+        b"",
+        "zstd data are wrong near byte",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "raw", "message"), [row[1:] for row in DAMAGES], ids=[row[0] for row in DAMAGES])
+def test_damage_is_told_behind_the_last_readable_byte(tmp_path: Path, data: bytes, raw: bytes, message: str) -> None:
+    lines, [reject], ended = outcome(stored(tmp_path, data))
+    assert lines == as_lines(LINES)
+    assert reject[:3] == (0, 61, "truncated")
+    assert reject.raw == raw
+    assert message in reject.message
+    assert ended == [(0, None)]
+
+
+NOISE = b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(400) for n in range(60_000))
+
+
+def spoilt(data: bytes) -> bytes:
+    at = len(data) * 3 // 4
+    return data[:at] + random.Random(1).randbytes(64) + data[at + 64 :]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        spoilt(gzip.compress(NOISE)),
+        spoilt(members(NOISE, 500_000)),
+        frames(NOISE[:5_000_000], 700_000) + b"garbage" + frames(NOISE[5_000_000:], 700_000),
+        gzip.compress(NOISE)[:2_500_000],
+        zstandard.compress(NOISE)[:2_500_000],
+    ],
+    ids=["gzip", "gzip members", "zstd frames", "cut gzip", "cut zstd"],
+)
+def test_damage_deep_in_a_file_costs_only_what_follows(tmp_path: Path, data: bytes) -> None:
+    lines, rejects, ended = outcome(stored(tmp_path, data))
+    assert lines[:40_000] == as_lines(NOISE)[:40_000]
+    assert [(reject.reason, reject.line > 40_000) for reject in rejects] == [("truncated", True)]
+    assert ended == [(0, None)]
+
+
+def test_a_cut_gzip_of_few_bytes_gives_all_of_its_many_lines(tmp_path: Path) -> None:
+    data = gzip.compress(b'{"n":1}\n' * 1_000_000)
+    for cut in range(len(data) - 300, len(data), 60):
+        readable = zlib.decompressobj(31).decompress(data[:cut])
+        batches = list(read(stored(tmp_path, data[:cut])))
+        [reject] = batches[-1].rejects
+        assert sum(len(batch.lines) for batch in batches) == readable.count(b"\n")
+        assert reject.raw == readable.rpartition(b"\n")[2]
+
+
+def test_a_file_that_cannot_be_opened_is_for_another_time(tmp_path: Path) -> None:
+    gone, there = stored(tmp_path, b"{}\n", b"{}\n", fs=Refusing("0.gz", FileNotFoundError("gone")))
+    message = f"Expected to read {gone.url} to its end, but at byte 0 came FileNotFoundError: gone."
+    reject = Reject(0, 1, "truncated", message, b"")
+    assert outcome([gone, there]) == ([(1, 1, b"{}\n")], [reject], [(0, message), (1, None)])
+
+
+@pytest.mark.parametrize("good", [3, 5000])
+@pytest.mark.parametrize("error", [TimeoutError("slow"), ConnectionResetError("reset"), RuntimeError("odd")])
+def test_a_connection_that_breaks_costs_only_the_rest(tmp_path: Path, error: Exception, good: int) -> None:
+    files = stored(tmp_path, b"1\n2" * 9000, b"4\n", fs=Refusing("0.gz", error, good=good))
+    message = f"Expected to read {files[0].url} to its end, but at byte {good:,} came {type(error).__name__}: {error}."
+    head, _, raw = (b"1\n2" * 9000)[:good].rpartition(b"\n")
+    lines = as_lines(head)
+    assert outcome(files) == (
+        [*lines, (1, 1, b"4\n")],
+        [Reject(0, len(lines) + 1, "truncated", message, raw)],
+        [(0, message), (1, None)],
+    )
+
+
+def test_a_connection_that_breaks_within_gzip_gives_what_came(tmp_path: Path) -> None:
+    data = gzip.compress(LINES)
+    good = len(data) // 2
+    lines, [reject], [(_, why)] = outcome(stored(tmp_path, data, fs=Refusing("0.gz", OSError("lost"), good=good)))
+    readable = zlib.decompressobj(31).decompress(data[:good])
+    assert b"".join(text for _, _, text in lines) + reject.raw == readable
+    assert reject.message == why
+    assert why is not None
+    assert why.endswith(f"at byte {good:,} came OSError: lost.")
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 50, 1 << 20])
+@pytest.mark.parametrize("kind", ["plain", "gzip"])
+def test_long_lines_are_set_aside(tmp_path: Path, kind: str, batch_bytes: int) -> None:
+    text = b"\xef\xbb\xbf" + b"a" * 8 + b"\n" + b"b" * 9 + b"\n" + b" " * 99 + b"\nc\n" + b" " * 9 + b"d\n" + b"e" * 10
+    lines, rejects, ended = outcome(stored(tmp_path, KINDS[kind](text)), batch_bytes=batch_bytes, max_line=8)
+    assert lines == [(0, 1, b"a" * 8 + b"\n"), (0, 4, b"c\n")]
+    assert rejects == [
+        Reject(0, line, "line_too_long", f"Expected a line of at most 8 bytes, but it has {size}.", raw)
+        for line, size, raw in [(2, 9, b"b" * 9), (5, 10, b" " * 9 + b"d"), (6, 10, b"e" * 10)]
+    ]
+    assert ended == [(0, None)]
+
+
+def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:
+    text = b"1\n" + b"x" * (64 << 20) + b"\n3\n" + b"y" * MAX_LINE + b"\n" + b"z" * (MAX_LINE + 1)
+    lines, rejects, _ = outcome(stored(tmp_path, gzip.compress(text, 1)))
+    assert lines == [(0, 1, b"1\n"), (0, 3, b"3\n"), (0, 4, b"y" * MAX_LINE + b"\n")]
+    message = "Expected a line of at most 1,048,576 bytes, but it has {:,}."
+    assert rejects == [
+        Reject(0, 2, "line_too_long", message.format(64 << 20), b"x" * MAX_LINE),
+        Reject(0, 5, "line_too_long", message.format(MAX_LINE + 1), b"z" * MAX_LINE),
+    ]
+
+
+BLANK_BLOCKS = {"spaces": b" " * (1 << 20), "newlines": b"\n" * (1 << 20), "blank lines": b"   \r\n" * (1 << 18)}
+
+
+@pytest.mark.parametrize("pack", ["gzip", "zstd"])
+@pytest.mark.parametrize("blank", BLANK_BLOCKS)
+def test_a_bomb_of_blanks_passes(tmp_path: Path, blank: str, pack: str) -> None:
+    block, count = BLANK_BLOCKS[blank], 300
+    engine: Any = zlib.compressobj(1, wbits=31) if pack == "gzip" else zstandard.ZstdCompressor().compressobj()
+    data = engine.compress(b"{}\n") + b"".join(engine.compress(block) for _ in range(count))
+    data += engine.compress(b"\n{}\n") + engine.flush()
+    given, rejects = [], []
+    for batch in read(stored(tmp_path, data)):
+        assert batch.lines["text"].nbytes < 48 << 20
+        if len(batch.lines):
+            # Few blank lines are left, and they lie between the first line and the last.
+            given += [rows(batch.lines.slice(at, 1))[0] for at in (0, len(batch.lines) - 1)]
+        rejects += batch.rejects
+    assert sorted(set(not_blank(given))) == [(0, 1, b"{}\n"), (0, 3 + count * block.count(b"\n"), b"{}\n")]
+    assert rejects == []
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1000, 10_000])
+def test_batches_are_bounded_by_bytes(tmp_path: Path, batch_bytes: int) -> None:
+    files = stored(tmp_path, *[gzip.compress(b"{}\n" * 3)] * 50, b"x" * 99 + b"\n" + b"{}\n" * 5000)
+    batches = list(read(files, batch_bytes=batch_bytes))
+    assert all(batch.lines["text"].nbytes <= max(batch_bytes, 200) + 8 * 5000 for batch in batches)
+    assert max(sum(len(text) for _, _, text in rows(batch.lines)) for batch in batches) <= max(batch_bytes, 200)
+    assert sum(batch.bytes for batch in batches) == sum(file.size for file in files)
+    assert [index for batch in batches for index, _ in batch.ended] == list(range(51))
+
+
+content = st.lists(
+    st.one_of(
+        st.binary(max_size=12),
+        st.sampled_from([b"\n", b"\r\n", b" ", b"\xef\xbb\xbf", b"{}\n", b"x" * 30, b" " * 30, b"\x0b", b"\x0c\n"]),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(content, st.sampled_from(sorted(KINDS))), max_size=4),
+    st.integers(1, 300),
+    st.sampled_from([5, 20, MAX_LINE]),
+)
+def test_any_cutting_gives_the_same_lines(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[tuple[bytes, str]], batch_bytes: int, max_line: int
+) -> None:
+    contents = [
+        (text, kind) for text, kind in contents if text[:1] not in (b"\x1f", b"\x28") and text[1:3] != b"\x2a\x4d"
+    ]
+    files = stored(tmp_path_factory.mktemp("cut"), *(KINDS[kind](text) for text, kind in contents))
+    lines, rejects, ended = outcome(files, batch_bytes=batch_bytes, max_line=max_line)
+    expected = [line for at, (text, _) in enumerate(contents) for line in as_lines(text, at)]
+    assert lines == [line for line in expected if len(line[2]) - 1 <= max_line]
+    assert [(reject.file, reject.line, reject.raw + b"\n") for reject in rejects] == [
+        line for line in expected if len(line[2]) - 1 > max_line
+    ]
+    assert ended == [(at, None) for at in range(len(contents))]
+    assert outcome(files, max_line=max_line) == (lines, rejects, ended)
+
+
+def test_many_small_files_share_a_batch(tmp_path: Path) -> None:
+    files = stored(tmp_path, *[gzip.compress(b'{"a":1}\n' * 10)] * 2000)
+    started = time.perf_counter()
+    [batch] = read(files)
+    assert len(batch.lines) == 20_000
+    assert len(batch.ended) == 2000
+    assert time.perf_counter() - started < 4
+
+
+def threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
+
+
+def test_closed_early_it_leaves_no_thread(tmp_path: Path) -> None:
+    before = threads()
+    batches = read(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
+    next(batches)
+    assert threads() > before
+    batches.close()  # type: ignore[attr-defined]
+    assert threads() == before
+
+
+def test_an_interrupt_passes_and_leaves_no_thread(tmp_path: Path) -> None:
+    before = threads()
+    batches = read(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
+    next(batches)
+    with pytest.raises(KeyboardInterrupt):
+        batches.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert threads() == before
+
+
+def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("autopilothq.origins.archive._table", failing)
+    with pytest.raises(ZeroDivisionError):
+        next(read(stored(tmp_path, b"{}\n")))
+
+
+# ---- over the wire -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_reads_a_bucket_over_http(s3: str) -> None:
+    pytest.importorskip("s3fs")
+    client = boto3.client("s3", endpoint_url=s3)
+    client.create_bucket(Bucket="bkt")
+    big = b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(4000) for n in range(20_000))
+    for day in DAYS.values():
+        client.put_object(Bucket="bkt", Key=f"p/segment-logs/{A}/{day}/", Body=b"")
+        for at in range(3):
+            client.put_object(
+                Bucket="bkt",
+                Key=f"p/segment-logs/{A}/{day}/{at}.gz",
+                Body=gzip.compress(big if at == 1 else b"{}\n", 1),
+                ContentEncoding="gzip",
+            )
+    client.put_object(Bucket="bkt", Key=f"p/segment-logs/{A}/dummy-object.txt", Body=b"x")
+    options = {"endpoint_url": s3, "key": "test", "secret": "test"}
+    files = list(find(["s3://bkt"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    assert [file.url for file in files] == [f"s3://bkt/p/segment-logs/{A}/{SECOND}/{at}.gz" for at in range(3)]
+    assert (
+        list(
+            find(
+                [f"s3a://bkt/p/segment-logs/{A}/{SECOND}/", "s3://bkt/p/*/*/1551484800000/*.gz"],
+                storage_options=options,
+            )
+        )
+        == files
+    )
+    assert files[0].version == client.head_object(Bucket="bkt", Key=files[0].path[4:])["ETag"].strip('"')
+    lines, rejects, ended = outcome(files)
+    assert lines == [(0, 1, b"{}\n"), *as_lines(big, 1), (2, 1, b"{}\n")]
+    assert (rejects, ended) == ([], [(0, None), (1, None), (2, None)])
+    client.delete_object(Bucket="bkt", Key=files[0].path[4:])
+    again = list(find(["s3://bkt/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    assert again == files[1:]
+    [_, [gone], [(_, why), *_]] = outcome(files[:1])
+    assert why is not None
+    assert gone.message == why
+    for url, message in [("s3://nobody", "nothing is there"), ("s3://bkt/missing/x.gz", "nothing is there")]:
+        with pytest.raises(ArchiveError, match=message):
+            find([url], storage_options=options)
