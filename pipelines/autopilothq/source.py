@@ -16,7 +16,8 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.configuration.specs import FileSystemCredentials
+from dlt.common.configuration.resolve import resolve_configuration
+
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
@@ -74,7 +75,7 @@ def archive(
     since: str | date | None = None,
     until: str | date | None = None,
     source_id: str | None = None,
-    credentials: FileSystemCredentials | None = None,
+    credentials: Any = None,
     memory: str = "400MB",
     progress: Any = _ignore,
 ) -> Iterable[DltResource]:
@@ -110,7 +111,7 @@ def _find(
     since: date | None,
     until: date | None,
     source_id: str | None,
-    credentials: FileSystemCredentials | None,
+    credentials: Any,
 ) -> list[archive_files.File]:
     found: dict[str, archive_files.File] = {}
     for url in urls:
@@ -120,11 +121,10 @@ def _find(
     return [found[url] for url in sorted(found)]
 
 
-def _filesystem(url: str, credentials: FileSystemCredentials | None) -> Any:
+def _filesystem(url: str, credentials: Any) -> Any:
     """The file system of a bucket, with dlt's credentials or the cloud's own."""
     config = FilesystemConfiguration(bucket_url=url, credentials=credentials)
-    config.resolve_credentials_type()
-    return fsspec_from_config(config)[0]
+    return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE)))[0]
 
 
 def _scratch(pipeline: dlt.Pipeline) -> "TemporaryDirectory[str]":
@@ -248,7 +248,7 @@ class Load:
         if rows is not None:
             known = TABLES.get(table)
             if known is None:
-                hints: Any = _schema(event_table(table), rows.columns).empty_table()
+                hints: Any = rows
             else:
                 hints = dlt.mark.make_hints(
                     columns=_columns(known, rows.columns), write_disposition=disposition(table, self._supported)
@@ -279,6 +279,10 @@ def resources(load: Load) -> list[DltResource]:
 
 
 def _resource(load: Load, table: Table) -> DltResource:
+    types: dict[str, Type] = {column.name: column.type for column in table.columns}
+    if table not in BOOKS:
+        types = ordered(types)
+
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
         if table is AUDIT:
@@ -287,12 +291,12 @@ def _resource(load: Load, table: Table) -> DltResource:
         else:
             yield from load.rows(table.name)
         if table in _ALWAYS and not load.has(table.name):
-            yield dlt.mark.materialize_table_schema()
+            yield _schema(table, types).empty_table()
 
     return dlt.resource(
         rows,
         name=table.name,
-        columns=_columns(table, {column.name: column.type for column in table.columns}),
+        columns=_columns(table, types),
         primary_key=table.key,
         write_disposition=_merge(_STRATEGIES[table in _REPLACED][0]),
         file_format="parquet",
@@ -301,7 +305,7 @@ def _resource(load: Load, table: Table) -> DltResource:
 
 
 def _others(load: Load) -> DltResource:
-    """Tables that turn up: dlt reads the table's name and columns off an empty Arrow table."""
+    """Tables that turn up: dlt takes their names and columns from the rows."""
 
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
@@ -311,11 +315,11 @@ def _others(load: Load) -> DltResource:
     return dlt.resource(
         rows,
         name=EVENTS_RESOURCE,
-        columns=lambda item: _columns(event_table(_name_of(item)), _types_of(item)),
+        columns=lambda rows: _columns(event_table(rows.table), rows.columns),
         primary_key="id",
         write_disposition=_merge(_STRATEGIES[False][0]),
         file_format="parquet",
-        table_name=_name_of,
+        table_name=lambda rows: rows.table,
     )()
 
 
@@ -349,10 +353,10 @@ class CannotMerge(Exception):
 
 
 def _columns(table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
-    """dlt's hints for a table's columns, in the order of a new table."""
+    """dlt's hints for columns of these types, in this order."""
     described = {column.name: column.description for column in table.columns}
     columns: dict[str, TColumnSchema] = {}
-    for name, column_type in ordered(types).items():
+    for name, column_type in types.items():
         columns[name] = {"name": name, "data_type": column_type, "nullable": name not in table.key}
         if name in described:
             columns[name]["description"] = described[name]
@@ -361,15 +365,7 @@ def _columns(table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
 
 def _schema(table: Table, types: Mapping[str, Type]) -> pa.Schema:
     fields = [pa.field(name, _ARROW[of], name not in table.key) for name, of in types.items()]
-    return pa.schema(fields, {"table": table.name})
-
-
-def _name_of(item: pa.Table) -> str:
-    return str(item.schema.metadata[b"table"].decode())
-
-
-def _types_of(item: pa.Table) -> dict[str, Type]:
-    return {field.name: next(of for of, arrow in _ARROW.items() if arrow == field.type) for field in item.schema}
+    return pa.schema(fields)
 
 
 class Destination:
@@ -397,7 +393,7 @@ class Destination:
         with self._pipeline.destination_client() as client:
             if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
                 return {}
-            found = dict(client.get_storage_tables(names))
+            found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
         self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
         return self._known
 
