@@ -6,13 +6,14 @@ those that are odd; both ways give the same cells, which the tests hold against 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from .catalog import COMMON_NAMES, KINDS, PROPERTY_TYPES, REJECT_REASONS, Column
-from .naming import column_name, table_name
+from .naming import column_name, snake_case
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
 
@@ -91,14 +92,16 @@ class Pairs(list[tuple[str, Any]]):
 _decoder = json.JSONDecoder(
     object_pairs_hook=Pairs,
     parse_float=Number,
-    parse_int=Number,
+    parse_int=lambda text: Number(text if text != "-0" else "0"),
     parse_constant=Number,
 )
+_TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
 _BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
 _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
     kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
     for kind, table, _ in KINDS
 }
+_ESCAPE = re.compile(r"\\u.{4}|\\.")
 CLOCK_FIELDS = {
     "received_at": "receivedAt",
     "sent_at": "sentAt",
@@ -124,7 +127,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
     body_key = _BODY[kind]
     _check_objects(message, body_key)
-    discards: list[Discard] = []
+    discards = list(_repeated(message, kind, body_key))
     cells = {"kind": kind} | _clocks(message) | _texts(message, kind, discards)
     event_names: frozenset[str] = frozenset()
     if kind == "track":
@@ -132,7 +135,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
         cells["event"] = to_json(name)
         if not storable(name):
             discards.append(Discard("event_text", to_json(name), "not_text"))
-        event_names = frozenset({name, table_name(name)})
+        event_names = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
     cells["id"] = cells.get("id") or digest(line)
     objects: list[tuple[str, ...]] = []
     if isinstance(context := message.value("context"), Pairs):
@@ -160,6 +163,18 @@ def _parse(line: bytes) -> Pairs:
     return value
 
 
+def _repeated(message: Pairs, kind: str, body_key: str | None) -> Iterator[Discard]:
+    """What keys of the message itself hold when they come again: the first stays."""
+    columns = {key: column for column, key in (*_TEXTS, *CLOCK_FIELDS.items())}
+    columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
+    columns |= {body_key: body_key} if body_key else {}
+    columns |= {"event": "event_text"} if kind == "track" else {}
+    seen: dict[str, Any] = {}
+    for key, value in message:
+        if key in columns and value is not None and value != seen.setdefault(key, message.value(key)):
+            yield Discard(columns[key], to_json(value), "same_column")
+
+
 def _check_objects(message: Pairs, body_key: str | None) -> None:
     for key in ("context", body_key):
         if key and not isinstance(value := message.value(key), Pairs | None):
@@ -182,8 +197,7 @@ def _clocks(message: Pairs) -> dict[str, str]:
 
 
 def _texts(message: Pairs, kind: str, discards: list[Discard]) -> dict[str, str]:
-    fields = [("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId")]
-    fields += [(column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ())]
+    fields = [*_TEXTS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
     texts = {}
     for column, key in fields:
         text = _text(message.value(key), column, discards)
@@ -211,18 +225,20 @@ def _identify(message: Pairs, cells: dict[str, str], discards: list[Discard]) ->
         return
     for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
         email = message.value(*path)
-        if isinstance(email, str) and email.strip(BLANK) and storable(email):
-            cells["anonymous_id"] = str(email)
+        if isinstance(email, str) and not isinstance(email, Number) and email.strip(BLANK) and storable(email):
+            cells["anonymous_id"] = email
             return
     raise Rejected("no_user_anon_id", REJECT_REASONS["no_user_anon_id"])
 
 
 def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
-    """The leaves of an object in their order, each with its path; null and `{}` give none. `objects` gets every object's path.
+    """The leaves of an object in their order, each with its path; null and `{}` give none. `objects` gets every object's path,
+    but those with keys that the engine cannot be asked for.
 
     Example: `flatten(Pairs([("a", Pairs([("b", 1)]))]), ("properties",), [])` gives `(("properties", "a", "b"), "a_b", 1)`.
     """
-    objects.append(path)
+    if all(map(_encodable, path)):
+        objects.append(path)
     for key, inner in value:
         at = (*path, key)
         if isinstance(inner, Pairs):
@@ -247,9 +263,9 @@ def beside(column: str, taken: frozenset[str] | set[str]) -> str:
 
 
 def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
-    """How well a path spells its column, the best first: as the column itself, then with the fewest parts."""
+    """How well a path spells its column, the best first: as the column itself, a plain key before a flattened path."""
     own = "_".join(path if path[0] == "context" else path[1:])
-    return own != column, len(path)
+    return (False, len(path)) if own == column else (True, 0)
 
 
 def _columns(leaves: Iterator[Leaf], declared: frozenset[str], discards: list[Discard]) -> dict[str, str]:
@@ -257,7 +273,8 @@ def _columns(leaves: Iterator[Leaf], declared: frozenset[str], discards: list[Di
     best: dict[str, tuple[tuple[str, ...], Any]] = {}
     for path, column, value in leaves:
         if not column:
-            discards.append(Discard(".".join(path), to_json(value), "no_column"))
+            key = ".".join(part if _encodable(part) else to_json(part)[1:-1] for part in path)
+            discards.append(Discard(key, to_json(value), "no_column"))
         elif not storable(value):
             reason = "not_a_number" if isinstance(value, Number) else "not_text"
             discards.append(Discard(column, to_json(value), reason))
@@ -283,7 +300,7 @@ def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
 def storable(value: Any) -> bool:
     """Whether a scalar can be stored: text without NUL and lone surrogates, a number that is one. Arrays are JSON text."""
     if isinstance(value, Number):
-        return value[-1] not in "Ny"  # NaN, Infinity, -Infinity
+        return value[-1].isdigit()  # but NaN, Infinity, -Infinity
     return not isinstance(value, str) or _encodable(value)
 
 
@@ -303,7 +320,13 @@ def to_json(value: Any) -> str:
         return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_json, value)) + "]"
-    return json.dumps(value, ensure_ascii=isinstance(value, str) and not _encodable(value))
+    text = json.dumps(value, ensure_ascii=isinstance(value, str) and not _encodable(value))
+    return _ESCAPE.sub(_upper_escape, text) if "\\u" in text else text
+
+
+def _upper_escape(escape: re.Match[str]) -> str:
+    """`\\u001F`, as the engine spells it."""
+    return escape[0][:2] + escape[0][2:].upper()
 
 
 def _short(value: Any) -> str:

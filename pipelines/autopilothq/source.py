@@ -5,18 +5,21 @@ asks for its rows reads the origin, and all of them hand out what the warehouse 
 """
 
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from time import monotonic
 from typing import Any, cast
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.configuration.resolve import resolve_configuration
+from dlt.common.exceptions import MissingDependencyException
 
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.configuration import FilesystemConfiguration
@@ -29,7 +32,7 @@ from dlt.extract.items import DataItemWithMeta
 from .catalog import AUDIT, BOOKS, EVENT_TABLES, KINDS, TABLES, TRACKS, USERS, Table, Type, event_table
 from .messages import Batch
 from .origins import archive as archive_files
-from .warehouse import FileCount, Known, Rows, Settled, Warehouse, ordered
+from .warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered
 
 SOURCE = "autopilothq"
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
@@ -71,7 +74,7 @@ def _ignore(report: Report) -> None:
 
 @dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
 def archive(
-    archive_url: str | Sequence[str] = dlt.config.value,
+    archive_url: Any = dlt.config.value,  # str or a sequence of them; dlt injects no unions
     since: str | date | None = None,
     until: str | date | None = None,
     source_id: str | None = None,
@@ -124,15 +127,26 @@ def _find(
 def _filesystem(url: str, credentials: Any) -> Any:
     """The file system of a bucket, with dlt's credentials or the cloud's own."""
     config = FilesystemConfiguration(bucket_url=url, credentials=credentials)
-    return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE)))[0]
+    try:
+        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE)))[0]
+    except ConfigFieldMissingException as error:
+        raise archive_files.ArchiveError(
+            f"Expected credentials for {url}, but there are none.\n"
+            f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
+        ) from error
+    except MissingDependencyException as error:
+        extra = archive_files.EXTRAS.get(url.split("://")[0], "filesystem")
+        raise archive_files.ArchiveError(
+            f"Reading {url} needs a package that is not installed.\nInstall it: pip install 'dlt-autopilothq[{extra}]'"
+        ) from error
 
 
-def _scratch(pipeline: dlt.Pipeline) -> "TemporaryDirectory[str]":
-    """A folder for what waits: it goes with the load, and what a killed one left goes now."""
+def _scratch(pipeline: dlt.Pipeline) -> str:
+    """An empty folder for what waits; what a killed load left there goes now."""
     folder = Path(pipeline.working_dir, "autopilothq")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    return TemporaryDirectory(dir=folder)
+    return mkdtemp(dir=folder)
 
 
 class Load:
@@ -156,10 +170,11 @@ class Load:
             return
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
+        self._pipeline = pipeline
         self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
         disposition(TRACKS.name, self._supported)
-        self._scratch = _scratch(pipeline)
-        self._folder = self._scratch.name
+        self._folder = _scratch(pipeline)
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         destination = Destination(pipeline)
         known_files = destination.loaded_files()
         found = self._find()
@@ -223,11 +238,17 @@ class Load:
             self.report.rows[AUDIT.name] = len(self._audit)
 
     def _write(self, rows: Rows) -> None:
-        path = f"{self._folder}/out-{len(self._paths)}.parquet"
+        path = f"{self._folder}/rows-{len(self._paths)}"
+        rows = _in_order(rows, self._schema_columns(rows.table))
         rows.relation.to_parquet(path, compression="snappy")
         self._ready[rows.table] = rows
         self._paths[rows.table] = path
         self.report.rows[rows.table] = rows.count
+
+    def _schema_columns(self, table: str) -> TTableSchemaColumns:
+        schemas = self._pipeline.schemas
+        tables = schemas[SOURCE].tables if SOURCE in schemas else {}
+        return tables[table]["columns"] if table in tables else {}
 
     def _audit_row(self, number: int, count: FileCount | None) -> dict[str, Any]:
         file = self._files[number]
@@ -260,7 +281,7 @@ class Load:
         if not self._audit:
             return None
         load_id = load_package_state()["load_id"]
-        schema = _schema(AUDIT, {column.name: column.type for column in AUDIT.columns})
+        schema = _schema({column.name: column.type for column in AUDIT.columns})
         return pa.Table.from_pylist([{**row, "load_id": load_id} for row in self._audit], schema)
 
     def has(self, table: str) -> bool:
@@ -270,6 +291,14 @@ class Load:
     def others(self) -> list[str]:
         """The tables with rows that no resource of their own stands for."""
         return [table for table in self._ready if table not in TABLES]
+
+
+def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
+    """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
+    columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
+    columns |= rows.columns
+    cells = (name if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {name}" for name, of in columns.items())
+    return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
 
 
 def resources(load: Load) -> list[DltResource]:
@@ -291,7 +320,7 @@ def _resource(load: Load, table: Table) -> DltResource:
         else:
             yield from load.rows(table.name)
         if table in _ALWAYS and not load.has(table.name):
-            yield _schema(table, types).empty_table()
+            yield _schema(types).empty_table()
 
     return dlt.resource(
         rows,
@@ -357,15 +386,15 @@ def _columns(table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
     described = {column.name: column.description for column in table.columns}
     columns: dict[str, TColumnSchema] = {}
     for name, column_type in types.items():
-        columns[name] = {"name": name, "data_type": column_type, "nullable": name not in table.key}
+        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt would write every file again.
+        columns[name] = {"name": name, "data_type": column_type, "nullable": True}
         if name in described:
             columns[name]["description"] = described[name]
     return columns
 
 
-def _schema(table: Table, types: Mapping[str, Type]) -> pa.Schema:
-    fields = [pa.field(name, _ARROW[of], name not in table.key) for name, of in types.items()]
-    return pa.schema(fields)
+def _schema(types: Mapping[str, Type]) -> pa.Schema:
+    return pa.schema([(name, _ARROW[of]) for name, of in types.items()])
 
 
 class Destination:

@@ -25,6 +25,7 @@ from .shapes import Shapes
 from .tables import Known, Settled, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
+ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time
 LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
@@ -43,7 +44,9 @@ class Warehouse:
     """
     def __init__(self, loaded_at: datetime, scratch: str, memory: str = "400MB", threads: int = 2) -> None:
         self._scratch = scratch
-        self._con = values.connect(scratch, memory, threads)
+        self._threads = threads
+        # While lines are added, each thread that adds brings its own core.
+        self._con = values.connect(scratch, memory, threads=1)
         self._loaded_at = f"TIMESTAMPTZ '{loaded_at.isoformat()}'"
         self._lock = threading.Lock()
         self._shapes = Shapes()
@@ -80,28 +83,23 @@ class Warehouse:
 
     def _add_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
         shapes = self._shapes
-        seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES), lines["line"])
-        text = lines["text"].cast(pa.large_string(), safe=False)
-        con.register("arriving", pa.table({"seq": seq, "text": text}))
-        con.execute(f"""
-            CREATE OR REPLACE TEMP TABLE probe AS
-            SELECT seq, CASE
-                WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\\s*') THEN NULL
-                WHEN NOT json_valid(text) OR contains(text, '\\u0000') OR contains(text, ',}}') OR contains(text, ',]') THEN 0
-                ELSE hash(json_keys(text, {values.literals(shapes.pointers())})) END AS shape
-            FROM arriving""")
-        plain, odd = _learn_shapes(con, shapes)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE doubted AS SELECT seq, shape FROM probe WHERE {odd}")
-        source = "arriving" if _count(con, "doubted") == 0 else "(FROM arriving ANTI JOIN doubted USING (seq))"
-        con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {shapes.frame(plain).sql(source)}")
-        doubtful = con.sql("""
-            SELECT seq, encode(text) AS text FROM arriving SEMI JOIN (
-                SELECT seq FROM frame WHERE odd UNION ALL SELECT seq FROM doubted WHERE shape IS NOT NULL) USING (seq)
-            """).to_arrow_table()
-        if doubtful.num_rows:
-            con.execute("DELETE FROM frame WHERE odd")
-            self._read_odd(con, doubtful)
-        con.unregister("arriving")
+        lines = _numbered(lines)
+        con.register("lines", lines)
+        con.execute(_PROBE_SQL.format(pointers=values.literals(shapes.pointers())))
+        plain, doubt = _learn_shapes(con, shapes)
+        doubted = con.sql(f"SELECT seq, shape FROM probe WHERE {doubt}").to_arrow_table()
+        if doubted.num_rows:
+            con.register("lines", lines.filter(pc.invert(pc.is_in(lines["seq"], doubted["seq"]))))
+        frame = shapes.frame(plain)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {frame.sql('lines')}")
+        con.unregister("lines")
+        odd = con.sql("SELECT seq FROM frame WHERE odd").to_arrow_table()
+        con.execute("DELETE FROM frame WHERE odd")
+        numbers = [*doubted.filter(pc.is_valid(doubted["shape"]))["seq"].chunks, *odd["seq"].chunks]
+        if numbers:
+            lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(numbers)))
+            for start in range(0, lines.num_rows, ODD_LINES):
+                self._read_odd(con, lines.slice(start, ODD_LINES))
         self._stage(con)
 
     def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
@@ -110,7 +108,7 @@ class Warehouse:
         rejects: list[Reject] = []
         discards: list[dict[str, Any]] = []
         objects: set[tuple[str, ...]] = set()
-        for seq, line in zip(lines["seq"].to_pylist(), lines["text"].to_pylist(), strict=True):
+        for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
             try:
                 message = read(line, _CONTEXT_NAMES)
             except Rejected as error:
@@ -124,7 +122,8 @@ class Warehouse:
             self._shapes = self._shapes.with_objects(objects)
         self._reject(con, rejects)
         _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
-        _add_to_frame(con, rows)
+        if rows:
+            _add_to_frame(con, rows, lines)
 
     def _reject(self, con: duckdb.DuckDBPyConnection, rejects: Sequence[Reject]) -> None:
         rows = [
@@ -191,11 +190,28 @@ class Warehouse:
         `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows as
         Arrow batches; it is asked for keys only, and for no more tables than must be read.
         """
+        self._con.execute(f"SET threads = {self._threads}")
         settled = Settled(
             self._con, self._scratch, self._places, self._events, self._extras, known or {}, self._loaded_at
         )
         settled.settle(stored)
         return settled
+
+
+def _numbered(lines: pa.Table) -> pa.Table:
+    """The lines with their number in the load. The engine takes them as they are: `json_valid` finds what is not UTF-8."""
+    seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES), lines["line"])
+    return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
+
+
+# Blank lines have no shape, lines that are not JSON for sure have none that is known.
+_PROBE_SQL = r"""
+    CREATE OR REPLACE TEMP TABLE probe AS
+    SELECT seq, CASE
+        WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\s*') THEN NULL
+        WHEN NOT json_valid(text) OR contains(text, '\u0000') OR regexp_matches(text, ',\s*[}}\]]') THEN 0
+        ELSE hash(json_keys(text, {pointers})) END AS shape
+    FROM lines"""
 
 
 def _learn_shapes(con: duckdb.DuckDBPyConnection, shapes: Shapes) -> tuple[list[int], str]:
@@ -205,27 +221,27 @@ def _learn_shapes(con: duckdb.DuckDBPyConnection, shapes: Shapes) -> tuple[list[
     if new:
         for shape, keys in con.execute(
             f"SELECT shape, any_value(json_keys(text, {values.literals(shapes.pointers())}))"
-            f" FROM probe JOIN arriving USING (seq) WHERE shape IN ({', '.join(map(str, new))}) GROUP BY shape"
+            f" FROM probe JOIN lines USING (seq) WHERE shape IN ({', '.join(map(str, new))}) GROUP BY shape"
         ).fetchall():
             shapes.learn(shape, keys)
     plain = [shape for shape in found if shapes.is_plain(shape)]
     if len(plain) == len(found):
         return plain, "shape IS NULL OR shape = 0"
-    return plain, f"shape IS NULL OR shape NOT IN ({', '.join(map(str, plain)) or 'NULL'})" if plain else "true"
+    return plain, f"shape IS NULL OR shape NOT IN ({', '.join(map(str, plain))})" if plain else "true"
 
 
-def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
+def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], lines: pa.Table) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in set(names) - set(con.table("frame").columns):
         con.execute(f"ALTER TABLE frame ADD COLUMN {values.name(name)} VARCHAR")
     con.register("odd_cells", _table(rows, names))
-    select = ", ".join(f"o.{values.name(name)}" for name in names)
+    con.register("odd_lines", lines)
+    select = ", ".join(f"c.{values.name(name)}" for name in names)
     con.execute(
-        f"INSERT INTO frame BY NAME SELECT {select}, hash(text) AS tie FROM odd_cells o JOIN arriving a ON a.seq = o.seq"
+        f"INSERT INTO frame BY NAME SELECT {select}, hash(l.text) AS tie FROM odd_cells c JOIN odd_lines l ON l.seq = c.seq"
     )
     con.unregister("odd_cells")
+    con.unregister("odd_lines")
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]], select: str) -> None:
@@ -247,7 +263,7 @@ def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> i
 # A property `event` that only repeats the event's name or slug is dropped.
 _REPEATED_EVENT_SQL = f"""
     UPDATE frame SET "{EXTRA}_event" = NULL WHERE is_text("{EXTRA}_event")
-    AND (as_text("{EXTRA}_event") = as_text(event) OR as_text("{EXTRA}_event") = snake_case(as_text(event)))"""
+    AND as_text("{EXTRA}_event") IN (as_text(event), snake_case(as_text(event)), '_' || snake_case(as_text(event)))"""
 
 # The cells that are put aside: name, type, and what it is made of in a frame.
 _STORED: dict[str, tuple[str, str]] = {
@@ -268,7 +284,7 @@ _STORED: dict[str, tuple[str, str]] = {
     "timestamp": (
         "TIMESTAMP",
         """CASE WHEN "timestamp" IS NOT NULL THEN timestamp_read ELSE coalesce(
-            coalesce(received_at_read, sent_at_read) - (sent_at_read - original_timestamp_read),
+            within_years(coalesce(received_at_read, sent_at_read) - (sent_at_read - original_timestamp_read)),
             original_timestamp_read, received_at_read, sent_at_read) END""",
     ),
 }

@@ -31,10 +31,11 @@ _OBJECTS: tuple[Path, ...] = (
 _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in CONTEXT} | {
     ("properties", *column.path): column for column in PROPERTIES + LINK
 }
+_EMAIL = ("context", "traits", "email")
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
 _USUAL_CLOCKS = """['"%Y-%m-%dT%H:%M:%S.%gZ"', '"%Y-%m-%dT%H:%M:%SZ"', '"%Y-%m-%dT%H:%M:%S.%fZ"']"""
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one.
-_CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17})"
+_CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])"
 
 
 class Frame(NamedTuple):
@@ -47,7 +48,7 @@ class Frame(NamedTuple):
     def sql(self, source: str) -> str:
         """Reads the lines of `source` (`seq`, `text`): a row of cells each, `odd` where one is in doubt."""
         return (
-            f"WITH parsed AS MATERIALIZED (SELECT seq, text, from_json(text, {values.literal(self.structure)}) AS m"
+            f"WITH parsed AS (SELECT seq, text, from_json(text, {values.literal(self.structure)}) AS m"
             f" FROM {source}) SELECT {self.select} FROM parsed"
         )
 
@@ -60,7 +61,8 @@ class Shapes:
         self._objects = tuple(objects)
         self._shapes: dict[int, list[Path] | None] = {}
         self._leaves: dict[Path, str] = {}
-        self._spelt = {(path[:-1], path[-1].lower()): path[-1] for path in _DECLARED}
+        self._spelt: dict[Path, Path] = {}
+        self._spell((*_DECLARED, *self._objects))
 
     def pointers(self) -> list[str]:
         """JSON pointers to the objects whose keys make a shape."""
@@ -82,11 +84,17 @@ class Shapes:
                 leaves = None
             self._shapes[shape] = None if leaves is None else list(leaves)
             self._leaves |= leaves or {}
-            self._spelt |= {(path[:-1], path[-1].lower()): path[-1] for path in leaves or ()}
+            self._spell(leaves or ())
+
+    def _spell(self, paths: Iterable[Path]) -> None:
+        """Of two spellings that differ in their case alone, the engine's structs can have the first one only."""
+        for path in paths:
+            for part in _parts(path):
+                self._spelt.setdefault(_lower(part), part)
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
         """Shapes that take in objects which were met in odd lines; itself where there are none, or too many."""
-        new = sorted(path for path in objects if path not in self._objects)
+        new = sorted(path for path in objects if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
             return self
         return Shapes((*self._objects, *new))
@@ -109,7 +117,7 @@ class Shapes:
             columns = [column for path, column in leaves.items() if path[0] == scope]
             if "" in columns or len(set(columns)) != len(columns):
                 return None
-        if any(self._spelt.get((path[:-1], path[-1].lower()), path[-1]) != path[-1] for path in leaves):
+        if any(self._spelt.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
             return None
         return leaves
 
@@ -134,6 +142,15 @@ class Shapes:
         return "JSON" if cell.startswith(EXTRA) or cell == "transactional" else "VARCHAR"
 
 
+def _parts(path: Path) -> list[Path]:
+    """A path and all that it goes through. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
+    return [path[: at + 1] for at in range(len(path))]
+
+
+def _lower(path: Path) -> Path:
+    return tuple(part.lower() for part in path)
+
+
 def _column(path: Path) -> str:
     return column_name(path) if path[0] == "context" else beside(column_name(path[1:]), COMMON_NAMES)
 
@@ -145,13 +162,14 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
     # The usual notation is read here, all others where one turns up.
-    cells |= {f"{name}_read": f"try_strptime({cells[name]}, {_USUAL_CLOCKS})" for name in CLOCK_FIELDS}
+    cells |= {f"{name}_read": f"within_years(try_strptime({cells[name]}, {_USUAL_CLOCKS}))" for name in CLOCK_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
-    # Alone the context's email is looked for here; where it is not there, the line is odd.
+    # Alone the context's email is looked for here; where it is not there, or does not look like one, the line is odd.
+    email = _at(_EMAIL) if _EMAIL in types else "NULL"
     cells["anonymous_id"] = (
         f"coalesce({cells['anonymous_id']}, CASE WHEN {cells['user_id']} IS NULL"
-        f" THEN blank_as_null({context.get('context_traits_email', 'NULL')}) END)"
+        f" AND contains({email}, '@') AND NOT starts_with({email}, '[') THEN {email} END)"
     )
     kind = cells.pop("type")
     cells = {"kind": kind, "event": f"CASE WHEN {kind} = 'track' THEN {_at(('event',))}::VARCHAR END", **cells}
@@ -180,6 +198,8 @@ def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
     texts += [value for path, value in raw.items() if types[path] == "VARCHAR"]
     for value in (*texts, *(f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON")):
         tests.append(f"{value} >= '{{' AND {value} < '|'")
+    changing = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
+    array = "{0} >= '[' AND {0} < '\\'"
     # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
     for value in texts:
         # As text a number must keep its digits (1.10), which the engine's reader does not.
@@ -187,13 +207,15 @@ def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
         tests.append(
             f"CASE WHEN {value} IN ('NaN', 'Infinity', '-Infinity') THEN NOT {quoted}"
             f" WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN contains({value}, '.')"
-            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} END END END"
+            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {changing} END END"
+            f" WHEN {array.format(value)} THEN {changing} END"
         )
     for value in (f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"):
-        tests.append(f"{value} IN ('NaN', 'Infinity', '-Infinity')")
+        # NaN and Infinity, in all the engine's spellings.
+        tests += [f"{value} >= '{least}' AND {value} < '{most}'" for least, most in ("IO", "io", ("-I", "-o"))]
         tests.append(
             f"CASE WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
-            f" THEN regexp_matches(text, {values.literal(_CHANGING_NUMBER)}) END END"
+            f" THEN {changing} END WHEN {array.format(value)} THEN {changing} END"
         )
     return tests
 

@@ -27,12 +27,14 @@ from ..catalog import (
 from ..messages import EXTRA
 from . import values
 
+FEW = 50_000  # rows that may be gathered in memory
+
 Known = Mapping[str, Mapping[str, Type]]
 """Tables that are there already, with the types of their columns."""
 Stored = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of a table of the destination."""
 
-_TYPES: dict[Type, str] = {
+SQL_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -81,6 +83,7 @@ class Settled:
         self._extras = {place: list(names) for place, names in extras.items()}
         self._known = known
         self._loaded_at = loaded_at
+        self._few: set[int] = set()
         con.execute(_SETTLE_SQL.format(parts=values.literal(f"{scratch}/*.parquet")))
 
     # Which messages stay ------------------------------------------------------------------------------------------
@@ -160,13 +163,15 @@ class Settled:
         return dict(self._con.execute("SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1").fetchall())
 
     def rejects(self, files: Sequence[str]) -> Rows | None:
-        """`_rejects`; `files` are the names of the load's files. The same line, met again, is one row."""
+        """`_rejects`; `files` are the names of the load's files. The same line, met again, is one row, but no two breaks are."""
         names = pa.table({"number": pa.array(range(len(files)), pa.int64()), "file": pa.array(files, pa.string())})
         self._con.register("files", names)
         self._con.execute(f"""
             CREATE OR REPLACE TABLE rejected AS
-            SELECT id, file, (seq & ((1::BIGINT << 40) - 1)) AS line, reason, message, raw, {self._loaded_at} AS rejected_at
-            FROM (FROM rejects QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq) = 1) r
+            SELECT CASE WHEN reason = 'truncated' THEN sha256(concat_ws(chr(10), file, seq & ((1::BIGINT << 40) - 1), raw))
+                ELSE id END AS id, file, (seq & ((1::BIGINT << 40) - 1)) AS line, reason, message, raw, {self._loaded_at} AS rejected_at
+            FROM (FROM rejects QUALIFY reason = 'truncated'
+                OR row_number() OVER (PARTITION BY id, reason = 'truncated' ORDER BY seq) = 1) r
             JOIN files ON files.number = r.seq >> 40""")
         self._con.unregister("files")
         return self._book("rejected", "_rejects")
@@ -197,26 +202,38 @@ class Settled:
 
     def tables(self) -> Iterator[Rows]:
         """The rows of each table that has any: the events', the other messages', `tracks`; all but users and the books."""
-        live = dict(self._con.execute("SELECT place, count(*) FROM live GROUP BY place").fetchall())
-        tracks = 0
-        for place in [*range(1, len(self._places)), 0]:
-            tracks += live.get(place, 0) if place == 0 or place >= len(MESSAGE_TABLES) else 0
-            if place and live.get(place):
-                yield self._rows(place, live[place])
+        live = dict(self._con.execute("SELECT place, count(*) FROM live GROUP BY place ORDER BY 2").fetchall())
+        tracks = sum(count for place, count in live.items() if place == 0 or place >= len(MESSAGE_TABLES))
+        self._gather_few(live)
+        for place, count in live.items():
+            if place:
+                yield self._rows(place, count)
         if tracks:
             yield self._tracks(tracks)
+
+    def _gather_few(self, live: Mapping[int, int]) -> None:
+        """Small tables are taken from one pass over all messages, not from one each."""
+        total = 0
+        for place, count in live.items():
+            total += count
+            if place and total <= FEW:
+                self._few.add(place)
+        if self._few:
+            places = ", ".join(map(str, self._few))
+            self._con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM live WHERE place IN ({places})")
 
     def _rows(self, place: int, count: int) -> Rows:
         """The rows of one event's or one kind's table."""
         name = self._places[place]
         table = next((table for table in MESSAGE_TABLES if table.name == name), None) or event_table(name)
         where = self._where(place)
+        source = f"{'few' if place in self._few else 'live'} WHERE {where}"
         declared = _declared(table)
         if table not in MESSAGE_TABLES:
-            declared |= {column.name: column.type for column in self._present(name, where, (*PROPERTIES, *LINK))}
-        extras = self._extra_types(name, where, self._extras.get(place, []))
+            declared |= {column.name: column.type for column in self._present(name, source, (*PROPERTIES, *LINK))}
+        extras = self._extra_types(name, source, self._extras.get(place, []))
         self._discard_extras(name, where, extras)
-        return self._relation(name, declared, extras, where, count)
+        return self._relation(name, declared, extras, source, count)
 
     def _tracks(self, count: int) -> Rows:
         """`tracks`: the common columns of all events, with the types that their values have over all of them."""
@@ -227,10 +244,10 @@ class Settled:
             for name in names
             if name.startswith(f"{EXTRA}context_")
         )
-        types = self._extra_types(TRACKS.name, "kind = 'track'", list(extras))
+        types = self._extra_types(TRACKS.name, "live WHERE kind = 'track'", list(extras))
         self._discard_extras(TRACKS.name, "kind = 'track'", types)
         self._discard_bodies()
-        return self._relation(TRACKS.name, _declared(TRACKS), types, "kind = 'track'", count)
+        return self._relation(TRACKS.name, _declared(TRACKS), types, "live WHERE kind = 'track'", count)
 
     def _where(self, place: int) -> str:
         """The messages of a table, in words that the engine can use to skip what is not asked for."""
@@ -252,20 +269,20 @@ class Settled:
                 [column],
             )
 
-    def _present(self, table: str, where: str, columns: Sequence[Column]) -> list[Column]:
+    def _present(self, table: str, source: str, columns: Sequence[Column]) -> list[Column]:
         """Those of `columns` that have a value among the rows, or that the table has already."""
         counts = ", ".join(f"count({column.name})" for column in columns)
-        found = self._con.execute(f"SELECT {counts} FROM live WHERE {where}").fetchone() or ()
+        found = self._con.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
         known = self._known.get(table, {})
         return [column for column, number in zip(columns, found, strict=True) if number or column.name in known]
 
-    def _extra_types(self, table: str, where: str, names: Sequence[str]) -> dict[str, Type]:
+    def _extra_types(self, table: str, source: str, names: Sequence[str]) -> dict[str, Type]:
         """The type of each extra column that has a value: its own where it exists, else by all its values."""
         known = self._known.get(table, {})
         types: dict[str, Type] = {}
         for part in (names[start : start + 100] for start in range(0, len(names), 100)):
             kinds = ", ".join(f"value_kinds({values.name(name)})" for name in part)
-            found = self._con.execute(f"SELECT {kinds} FROM live WHERE {where}").fetchone() or ()
+            found = self._con.execute(f"SELECT {kinds} FROM {source}").fetchone() or ()
             for name, kind in zip(part, found, strict=True):
                 if kind is not None:
                     column = name.removeprefix(EXTRA)
@@ -280,14 +297,14 @@ class Settled:
             self._con.execute(
                 f"INSERT INTO discards SELECT seq, ?, ?, {cell}, 'does_not_fit' FROM messages"
                 f" WHERE {where} AND {cell} IS NOT NULL AND as_{column_type}({cell}) IS NULL"
-                " AND seq NOT IN (SELECT seq FROM discards WHERE column_name = ?)",
+                " AND seq NOT IN (SELECT seq FROM discards WHERE column_name = ? AND reason = 'does_not_fit')",
                 [table, column, column],
             )
 
-    def _relation(self, table: str, declared: Mapping[str, Type], extras: Mapping[str, Type], where: str, count: int) -> Rows:
+    def _relation(self, table: str, declared: Mapping[str, Type], extras: Mapping[str, Type], source: str, count: int) -> Rows:
         columns = ordered({**declared, **extras})
         cells = [self._cell(column, column_type, column in extras) for column, column_type in columns.items()]
-        return Rows(table, columns, self._con.sql(f"SELECT {', '.join(cells)} FROM live WHERE {where}"), count)
+        return Rows(table, columns, self._con.sql(f"SELECT {', '.join(cells)} FROM {source}"), count)
 
     def _cell(self, column: str, column_type: Type, extra: bool) -> str:
         name = values.name(column)
@@ -295,7 +312,9 @@ class Settled:
             return f"as_{column_type}({values.name(EXTRA + column)}) AS {name}"
         if column == "uuid_ts":
             return f"{self._loaded_at} AS uuid_ts"
-        return f"{'slug' if column == 'event' else name}::{_TYPES[column_type]} AS {name}"
+        if column_type == "timestamp":
+            return f"make_timestamptz(epoch_us({name})) AS {name}"  # the engine's own cast asks for the zone's rules
+        return f"{'slug' if column == 'event' else name}::{SQL_TYPES[column_type]} AS {name}"
 
     # Persons ------------------------------------------------------------------------------------------------------
 
@@ -317,7 +336,7 @@ class Settled:
         if stored is not None and known:
             types |= known
             for column in types.keys() - fresh.columns.keys():
-                self._con.execute(f"ALTER TABLE identified ADD COLUMN {values.name(column)} {_TYPES[types[column]]}")
+                self._con.execute(f"ALTER TABLE identified ADD COLUMN {values.name(column)} {SQL_TYPES[types[column]]}")
             self._read_stored(
                 stored(IDENTIFIES.name, list(known)),
                 "INSERT INTO identified BY NAME FROM stored s SEMI JOIN persons p ON p.id = s.user_id",
@@ -332,7 +351,7 @@ class Settled:
             column: f"arg_max({values.name(column)}, (coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id))"
             for column in traits
         }
-        select = ", ".join(f"({cells[column]})::{_TYPES[of]} AS {values.name(column)}" for column, of in columns.items())
+        select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items())
         self._con.execute(
             f"CREATE OR REPLACE TABLE persons_now AS SELECT {select} FROM identified"
             " SEMI JOIN persons p ON p.id = user_id GROUP BY user_id"

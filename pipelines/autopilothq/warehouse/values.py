@@ -11,7 +11,7 @@ TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
 
 # Every macro takes JSON text (`"…"` for text) and gives null where the value cannot become the type without loss.
 _MACROS = rf"""
-CREATE MACRO blank_as_null(t) AS CASE WHEN t > ' ' THEN t WHEN regexp_full_match(t, '\s*') THEN NULL ELSE t END;
+CREATE MACRO blank_as_null(t) AS CASE WHEN t >= '!' THEN t WHEN regexp_full_match(t, '\s*') THEN NULL ELSE t END;
 CREATE MACRO is_text(v) AS starts_with(v, '"');
 CREATE MACRO as_text(v) AS CASE
     WHEN NOT is_text(v) THEN v
@@ -35,7 +35,8 @@ CREATE MACRO number_as_double(v) AS CASE
     ELSE try_cast(v AS DOUBLE) END;
 CREATE MACRO as_double(v) AS CASE
     WHEN is_number(v) THEN number_as_double(v)
-    WHEN is_text(v) AND (is_whole(as_text(v)) OR try_cast(as_text(v) AS DOUBLE)::VARCHAR = as_text(v))
+    WHEN is_text(v) AND is_number(as_text(v))
+        AND (is_whole(as_text(v)) OR try_cast(as_text(v) AS DOUBLE)::VARCHAR = as_text(v))
     THEN number_as_double(as_text(v)) END;
 CREATE MACRO as_bool(v) AS CASE
     WHEN v IN ('true', '"true"', '1', '1.0') THEN true

@@ -1,0 +1,223 @@
+"""Loads for tests: whole ones through dlt into DuckDB, and quick ones into a destination that is a few dicts."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pyarrow as pa
+
+import autopilothq
+from autopilothq.catalog import Type
+from autopilothq.messages import Batch
+from autopilothq.warehouse import FileCount, Rows, Warehouse
+
+Line = bytes | str | Mapping[str, Any]
+Row = dict[str, Any]
+
+NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+RECEIVED = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
+ARROW: dict[Type, pa.DataType] = {
+    "text": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+
+
+# ---- lines ---------------------------------------------------------------------------------------------------------
+
+
+def message(event: str | None = "Email Opened", /, **changes: Any) -> dict[str, Any]:
+    """A track of `event` with an id, a user and a time of receipt, changed; a change to `...` takes the key away."""
+    fields = {
+        "type": "track",
+        "event": event,
+        "messageId": "m1",
+        "userId": "u1",
+        "receivedAt": "2019-03-04T05:06:07.412Z",
+        **changes,
+    }
+    return {key: value for key, value in fields.items() if value is not ...}
+
+
+def identify(**changes: Any) -> dict[str, Any]:
+    """An identify with an id, a user and a time of receipt, changed."""
+    return message(None, **{"type": "identify", "event": ..., **changes})
+
+
+def to_line(line: Line) -> bytes:
+    """A line as bytes, without its ending."""
+    if isinstance(line, bytes):
+        return line
+    return line.encode() if isinstance(line, str) else json.dumps(line, ensure_ascii=False).encode()
+
+
+def raw(message: Mapping[str, Any], **values: str) -> str:
+    """A message as JSON text in which the text `$name` became the JSON text that `values` has for it.
+
+    Example: `raw(message(properties={"n": "$n"}), n="1.10")` has the number 1.10, which Python would spell 1.1.
+    """
+    text = json.dumps(message, ensure_ascii=False)
+    for name, value in values.items():
+        text = text.replace(f'"${name}"', value)
+    return text
+
+
+# ---- through dlt ---------------------------------------------------------------------------------------------------
+
+
+def pipeline() -> dlt.Pipeline:
+    """The pipeline into `autopilot.duckdb` in the working folder, as the README has it."""
+    destination = dlt.destinations.duckdb("autopilot.duckdb")
+    return dlt.pipeline("autopilot_events", destination=destination, dataset_name="autopilothq")
+
+
+def write(name: str, *lines: Line) -> Path:
+    """A file of the archive in the working folder."""
+    path = Path("archive", name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(to_line(line) + b"\n" for line in lines))
+    return path
+
+
+def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
+    """Writes the lines to a file of the archive, loads the archive, and gives the rows of all tables by `id`."""
+    write(file, *lines)
+    pipeline().run(autopilothq.archive("archive"))
+    return tables()
+
+
+def tables() -> dict[str, list[Row]]:
+    """The rows of all tables of the dataset, dlt's own left out, by their first column; times are in UTC."""
+    names = [name for (name,) in query("SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'autopilothq'")]
+    found = {}
+    for name in sorted(name for name in names if not name.startswith("_dlt_")):
+        columns = [column for column, _ in columns_of(name)]
+        rows = query(f'SELECT * FROM autopilothq."{name}" ORDER BY ALL')
+        found[name] = [dict(zip(columns, row, strict=True)) for row in rows]
+    return found
+
+
+def columns_of(table: str) -> list[tuple[str, str]]:
+    """A table's columns in their order, with DuckDB's words for their types."""
+    return query(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        f" WHERE table_schema = 'autopilothq' AND table_name = '{table}' ORDER BY ordinal_position"
+    )
+
+
+def query(sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a query of `autopilot.duckdb`."""
+    with duckdb.connect("autopilot.duckdb", read_only=True, config={"TimeZone": "UTC"}) as con:
+        return con.sql(sql).fetchall()
+
+
+# ---- without dlt ---------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """A destination in memory, which merges as dlt does: rows stay as they were stored first, users are replaced.
+
+    Example: `Store().run([message()])["tracks"][0]["id"] == "m1"`.
+    """
+
+    def __init__(self) -> None:
+        self.types: dict[str, dict[str, Type]] = {}
+        self.rows: dict[str, dict[str, Row]] = {}
+        self.audit: list[FileCount] = []
+        self.loads = 0
+
+    def run(self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None) -> dict[str, list[Row]]:
+        """One load of some files; `chunks(n)` says how many of n lines the next batch takes. Gives all tables' rows."""
+        scratch = tempfile.mkdtemp()
+        self.loads += 1
+        warehouse = Warehouse(NOW + timedelta(days=self.loads), scratch)
+        try:
+            for batch in batches(files, chunks):
+                warehouse.add(batch)
+            settled = warehouse.settle(self.types, self._read)
+            for rows in settled.tables():
+                self._merge(rows)
+            names = [f"file {number}" for number in range(len(files))]
+            for book in (settled.users(self._read), settled.rejects(names), settled.discards()):
+                if book is not None:
+                    self._merge(book)
+            self.audit = sorted(settled.counts())
+        finally:
+            warehouse.close()
+            shutil.rmtree(scratch)
+        return self.tables()
+
+    def tables(self) -> dict[str, list[Row]]:
+        """The rows of all tables, by id."""
+        return {name: [rows[key] for key in sorted(rows)] for name, rows in self.rows.items()}
+
+    def _merge(self, rows: Rows) -> None:
+        found = rows.relation.to_arrow_table().to_pylist()
+        assert len(found) == rows.count, f"{rows.table} has {len(found)} rows, but {rows.count} were announced"
+        assert len({row["id"] for row in found}) == len(found), f"{rows.table} has an id twice"
+        assert all(self.types.get(rows.table, {}).get(name, of) == of for name, of in rows.columns.items())
+        self.types[rows.table] = self.types.get(rows.table, {}) | dict(rows.columns)
+        stored = self.rows.setdefault(rows.table, {})
+        for row in found:
+            if rows.table == "users" or row["id"] not in stored:
+                stored[row["id"]] = row
+        for row in stored.values():
+            for name in self.types[rows.table]:
+                row.setdefault(name, None)
+
+    def _read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        types = self.types[table]
+        schema = pa.schema([(name, ARROW[types[name]]) for name in columns])
+        rows = [{name: row[name] for name in columns} for row in self.rows[table].values()]
+        yield from pa.Table.from_pylist(rows, schema).to_batches()
+
+
+def batches(files: Iterable[Sequence[Line]], chunks: Callable[[int], int] | None = None) -> Iterator[Batch]:
+    """The lines of the files as an origin delivers them."""
+    schema = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+    lines = [
+        {"file": number, "line": at, "text": to_line(line) + b"\n"}
+        for number, file in enumerate(files)
+        for at, line in enumerate(file, 1)
+    ]
+    while lines:
+        take = max(1, chunks(len(lines))) if chunks else len(lines)
+        yield Batch(pa.Table.from_pylist(lines[:take], schema), [], [], 0)
+        lines = lines[take:]
+
+
+def rows_of(*lines: Line) -> dict[str, list[Row]]:
+    """The tables after one quick load of these lines."""
+    return Store().run(lines)
+
+
+def row(*lines: Line, table: str = "email_opened") -> Row:
+    """The one row that a quick load of these lines leaves in a table, without its nulls."""
+    (found,) = rows_of(*lines)[table]
+    return filled(found)
+
+
+def filled(row: Row) -> Row:
+    """A row without its nulls, and without `uuid_ts`."""
+    return {name: value for name, value in row.items() if value is not None and name != "uuid_ts"}
+
+
+def cell(*lines: Line, column: str, table: str = "email_opened") -> Any:
+    """One cell of the last of the rows of a quick load, by id."""
+    return rows_of(*lines)[table][-1].get(column)
+
+
+def discards(found: Mapping[str, list[Row]]) -> list[tuple[str, str, str, str, str]]:
+    """The discards of a load: table, row, column, value, reason."""
+    names = ("table_name", "row_id", "column_name", "value", "reason")
+    return sorted(tuple(row[name] for name in names) for row in found.get("_discards", []))
+
+

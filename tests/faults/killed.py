@@ -1,0 +1,104 @@
+"""Loads an archive, and is killed on the way: a program of the tests, which read its lines of `number status` as they come.
+
+Its argument is a file with a list of plans. Each runs in a process of its own, forked before anything has begun, that
+kills itself (SIGKILL: no handler, no `finally`) at the plan's point.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+from dlt.destinations import duckdb, postgres
+
+import autopilothq
+
+
+class Plan(NamedTuple):
+    """A load of `archive` by a pipeline whose folder is `folder`, into DuckDB there or into a PostgreSQL.
+
+    `point` is where it is killed: `module:Class.method`, `before` or `after`, and at which call of it; or seconds.
+    On a new machine nothing is there of earlier runs but the destination.
+    """
+
+    archive: str
+    folder: str
+    point: "tuple[str, str, int] | float"
+    new_machine: bool = False
+    postgres: str | None = None
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(place: str, when: str, call: int) -> None:
+    """Puts the kill around a method: before or after its n-th call, in whichever thread that is."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    method: Callable[..., Any] = getattr(owner, name)
+    lock, calls = threading.Lock(), 0
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        with lock:
+            calls += 1
+            mine = calls == call
+        if mine and when == "before":
+            die()
+        result = method(*args, **kwargs)
+        if mine:
+            die()
+        return result
+
+    setattr(owner, name, deadly)
+
+
+def load(plan: Plan) -> None:
+    """As a user's script would."""
+    if plan.new_machine:
+        shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
+    destination = postgres(plan.postgres) if plan.postgres else duckdb(str(Path(plan.folder, "autopilot.duckdb")))
+    pipeline = dlt.pipeline(
+        "autopilot_events",
+        pipelines_dir=str(Path(plan.folder, "state")),
+        destination=destination,
+        dataset_name="autopilothq",
+    )
+    if isinstance(plan.point, float):
+        timer = threading.Timer(plan.point, die)
+        timer.daemon = True
+        timer.start()
+    else:
+        kill_at(*plan.point)
+    while pipeline.has_pending_data:
+        pipeline.run()
+    pipeline.run(autopilothq.archive(plan.archive))
+
+
+def main() -> None:
+    for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        child = os.fork()
+        if not child:
+            try:
+                load(Plan(*plan))
+            finally:
+                sys.stderr.flush()
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

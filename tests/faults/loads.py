@@ -1,0 +1,202 @@
+"""What the tests of this folder share: an archive with everything odd in it, a load, and whole tables to compare."""
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+import psycopg2
+
+import autopilothq
+from autopilothq import sample
+
+DATASET = "autopilothq"
+OLD_DAY = "1551398400000"
+# Columns that tell when and by which load a row came: no two loads agree on them.
+WHEN = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
+TYPES = {
+    "VARCHAR": "text",
+    "character varying": "text",
+    "BIGINT": "bigint",
+    "DOUBLE": "double",
+    "double precision": "double",
+    "BOOLEAN": "bool",
+    "boolean": "bool",
+    "TIMESTAMP WITH TIME ZONE": "timestamp",
+    "timestamp with time zone": "timestamp",
+}
+
+
+class Table(NamedTuple):
+    """A whole table: its columns in their order, with their types, and its rows in a fixed order."""
+
+    columns: dict[str, str]
+    rows: list[tuple[Any, ...]]
+
+    def dicts(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def total(self, column: str) -> int:
+        return sum(row[column] for row in self.dicts())
+
+
+def track(number: int, event: str = "Email Opened", **fields: Any) -> dict[str, Any]:
+    """A small track, `received_at` in the order of the numbers."""
+    clock = f"2019-03-01T00:{number // 60 % 60:02d}:{number % 60:02d}.{number // 3600:03d}Z"
+    message = {"type": "track", "event": event, "messageId": f"m-{number}", "userId": "u", "receivedAt": clock}
+    return message | {"timestamp": clock, "properties": {"campaign_id": f"c-{number}"}} | fields
+
+
+def line(message: Any) -> bytes:
+    return (message if isinstance(message, bytes) else json.dumps(message).encode()) + b"\n"
+
+
+def file(folder: Path, name: str, messages: Sequence[Any], day: str = OLD_DAY) -> Path:
+    """A file of an archive under a day of its own."""
+    path = folder / "segment-logs" / "AbC123xYz9" / day / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b"".join(map(line, messages))
+    path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+    return path
+
+
+ODDITIES: list[Any] = [
+    # Rejects.
+    b"no JSON",
+    b"[1]",
+    b'{"type":"track","event":"Email Opened","messageId":"half',
+    track(1, messageId="nobody", userId=" "),
+    {"type": "delete", "userId": "u", "messageId": "delete"},
+    track(2, messageId="no-event", event=None),
+    track(3, messageId="no-properties", properties=[1]),
+    b'{"type":"track","bytes":"\xff"}',
+    # Discards: text that no warehouse holds, what does not fit, keys that collide, a name without a slug.
+    track(4, messageId="nul", properties={"note": "a\0b", "email_subject": "c\0d"}),
+    b'{"type":"track","event":"Email Opened","messageId":"lone","userId":"u","properties":{"note":"\\ud800"}}',
+    b'{"type":"track","event":"Email Opened","messageId":"nan","userId":"u","properties":{"score":NaN,"transactional":3}}',
+    track(5, messageId="same", properties={"linkURL": "loses", "link_url": "wins", "日本": "no column"}),
+    track(6, event="🎉", messageId="no-slug", properties={"a": 1}),
+    track(7, messageId="clock", timestamp="yesterday"),
+    track(8, event="Big", properties={"n": 2**63 - 1}),
+    track(9, event="Big", properties={"n": 2**63}),
+    # Values and names.
+    track(10, properties={"text": "🎉 „ä“ \t\\ \"'", "empty": "", "list": [1, {"a": None}], "price": 3}),
+    track(11, properties={"price": 3.5, "when": "2019-03-01T00:00:00+01:00", "flag": True, "timestamp": "own"}),
+    track(12, event="Users", context={"traits": {"email": "a@example.com", "deep": {"er": 1}}}),
+    # Persons and the other messages.
+    {"type": "identify", "userId": "u", "messageId": "i1", "receivedAt": "2019-03-02T00:00:00Z", "traits": {"a": 1}},
+    {"type": "identify", "userId": "u", "messageId": "i2", "receivedAt": "2019-03-01T00:00:00Z", "traits": {"a": 2}},
+    {"type": "identify", "anonymousId": "a", "messageId": "i3", "traits": {"b": "x\0"}},
+    {"type": "alias", "userId": "u", "previousId": "a", "messageId": "a1"},
+    {"type": "page", "userId": "u", "name": "Home", "messageId": "p1", "properties": {"path": "/"}},
+    {"type": "screen", "userId": "u", "name": "Main", "messageId": "s1"},
+    {"type": "group", "userId": "u", "groupId": "g", "messageId": "g1", "traits": {"plan": "pro"}},
+    # Twice in one file, and a message without an id.
+    track(13),
+    track(13, receivedAt="2018-01-01T00:00:00Z"),
+    {"type": "track", "event": "Email Opened", "userId": "u"},
+]
+
+
+def odd_archive(folder: Path, events: int) -> Path:
+    """A believable archive and, beside its source, one with all oddities; a file of that is there twice."""
+    sample.write(str(folder), events, 3)
+    file(folder, "odd.gz", ODDITIES)
+    file(folder, "replayed.json", ODDITIES[-10:])
+    return folder
+
+
+def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
+    """A pipeline whose working folder and DuckDB file lie in `folder`."""
+    return dlt.pipeline(
+        "autopilot_events",
+        pipelines_dir=str(folder / "state"),
+        destination=destination or dlt.destinations.duckdb(str(folder / "autopilot.duckdb")),
+        dataset_name=DATASET,
+    )
+
+
+def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Report:
+    """One good load, after whatever an earlier one left behind; its report."""
+    while into.has_pending_data:
+        into.run()
+    reports: list[autopilothq.Report] = []
+    into.run(autopilothq.archive(str(url), progress=reports.append, **options))
+    return reports[-1]
+
+
+def content(database: Path | str) -> dict[str, Table]:
+    """All tables of the dataset of a DuckDB file or, by its URL, of a PostgreSQL database; dlt's own left out."""
+    if isinstance(database, Path):
+        with duckdb.connect(str(database), read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return _content(lambda sql: connection.execute(sql).fetchall())
+    with closing(psycopg2.connect(database)) as server, server.cursor() as cursor:
+
+        def query(sql: str) -> list[tuple[Any, ...]]:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+        return _content(query)
+
+
+def _content(query: Callable[[str], list[tuple[Any, ...]]]) -> dict[str, Table]:
+    columns: dict[str, dict[str, str]] = {}
+    for table, column, of in query(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        f" WHERE table_schema = '{DATASET}' ORDER BY table_name, ordinal_position"
+    ):
+        if not table.startswith("_dlt_"):
+            columns.setdefault(table, {})[column] = TYPES.get(of, of)
+    return {table: Table(types, _rows(query, table, list(types))) for table, types in columns.items()}
+
+
+def _rows(query: Callable[[str], list[tuple[Any, ...]]], table: str, columns: list[str]) -> list[tuple[Any, ...]]:
+    names = ", ".join(f'"{column}"' for column in columns)
+    found = query(f'SELECT {names} FROM {DATASET}."{table}"')
+    assert all(row[columns.index(column)] for row in found for column in WHEN.intersection(columns))
+    rows = [tuple(_cell(column, cell) for column, cell in zip(columns, row, strict=True)) for row in found]
+    return sorted(rows, key=repr)
+
+
+def _cell(column: str, cell: Any) -> Any:
+    if column in WHEN:
+        return "when"
+    return cell.timestamp() if isinstance(cell, datetime) else cell
+
+
+def messages(tables: dict[str, Table]) -> int:
+    """How many messages are stored: a track has a row in `tracks` and perhaps one more, all others have one."""
+    kinds = ("tracks", "identifies", "aliases", "pages", "screens", "groups")
+    return sum(len(tables[kind].rows) for kind in kinds if kind in tables)
+
+
+def assert_sound(tables: dict[str, Table]) -> None:
+    """What holds after any load: keys are unique, tracks and their events' tables agree, every line is accounted for."""
+    for name, table in tables.items():
+        keys = [(row["file"], row["version"]) if name == "_audit" else row["id"] for row in table.dicts()]
+        assert len(set(keys)) == len(keys), f"{name} has a key twice"
+    tracks = {(row["id"], row["event"]) for row in tables["tracks"].dicts() if row["event"]}
+    events = {event for _, event in tracks}
+    assert {(row["id"], name) for name in events for row in tables[name].dicts()} == tracks
+    for row in tables["_audit"].dicts():
+        assert row["lines"] == row["stored"] + row["duplicates"] + row["rejected"]
+
+
+def assert_same(found: dict[str, Table], expected: dict[str, Table], but: Sequence[str] = ()) -> None:
+    """Whole tables, one after the other, so that a difference is shown by its table."""
+    assert found.keys() == expected.keys()
+    for name in sorted(expected):
+        if name not in but:
+            assert (name, found[name].columns) == (name, expected[name].columns)
+            assert (name, found[name].rows) == (name, expected[name].rows)
+
+
+def touch(path: Path, mtime_ns: int) -> None:
+    os.utime(path, ns=(mtime_ns, mtime_ns))

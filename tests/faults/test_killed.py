@@ -1,0 +1,191 @@
+"""`kill -9` at every point of a load: what follows is as if it had never happened (spec: Once, and only once)."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import LEAKS
+from faults import killed
+from faults.killed import Plan
+from faults.loads import Table, assert_same, assert_sound, content, load, messages, odd_archive, pipeline
+
+SETTINGS = {"LOAD__TRUNCATE_STAGING_DATASET": "true", "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true"}
+
+PACKAGE = "dlt.common.storages.load_package:PackageStorage"
+STORAGE = "dlt.common.storages.load_storage:LoadStorage"
+CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
+MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
+COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
+POINTS: dict[str, tuple[str, str, int]] = {
+    "lines are read": ("autopilothq.warehouse.load:Warehouse._stage", "after", 1),
+    "rows are known": ("autopilothq.source:Load._write", "after", 4),
+    "the books come last": ("autopilothq.source:Load.audit", "before", 1),
+    "all is extracted": ("dlt.pipeline.pipeline:Pipeline.extract", "after", 1),
+    "normalize begins": ("dlt.normalize.normalize:Normalize.spool_files", "before", 1),
+    "normalize wrote its files": ("dlt.normalize.normalize:Normalize.spool_files", "after", 1),
+    "all is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
+    "tables are to be made": (f"{CLIENT}._execute_schema_update_sql", "before", 1),
+    "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
+    "staging tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 2),
+    "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
+    "the first file": (f"{COPY}.run", "before", 1),
+    "a copied file, unnoticed": (f"{COPY}.run", "after", 1),
+    "another copied file, unnoticed": (f"{COPY}.run", "after", 9),
+    "the copied books, unnoticed": (f"{COPY}.run", "after", 19),
+    "a copied file, noted": (f"{PACKAGE}.save_pending_transition", "after", 3),
+    "a copied file, its merge not planned": (f"{PACKAGE}.complete_job", "before", 3),
+    "a copied file, its merge planned": (f"{PACKAGE}.complete_job", "after", 3),
+    "the first merge": (f"{MERGE}.run", "before", 1),
+    "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
+    "merges between two tables": (f"{MERGE}.run", "before", 8),
+    "most merges": (f"{MERGE}.run", "after", 14),
+    "all merges but one": (f"{MERGE}.run", "before", 20),
+    "no file is left": ("dlt.load.load:Load.complete_package", "before", 1),
+    "the load is noted in dlt's books": (f"{CLIENT}.complete_load", "after", 1),
+    "the package is to be put away": (f"{STORAGE}.complete_load_package", "before", 1),
+    "the package is put away": (f"{STORAGE}.complete_load_package", "after", 1),
+}
+# Several kills in a row, each of which lost the machine too where it says so.
+ROWS: dict[str, list[tuple[str, bool]]] = {
+    "on one machine": [("a copied file, unnoticed", False), ("a merge, unnoticed", False), ("most merges", False)],
+    "on a machine each": [("merges between two tables", True), ("most merges", True), ("tables are made", True)],
+    "on two machines": [("most merges", False), ("lines are read", True), ("all merges but one", False)],
+}
+TIMES = [random.Random(seed).uniform(0.1, 2.5) for seed in range(4)]
+NEVER = 3600.0
+
+
+class Killer:
+    """Runs plans one after the other, beside the tests, and tells how each ended."""
+
+    def __init__(self, folder: Path, plans: Sequence[Plan]) -> None:
+        listed = folder / "plans.json"
+        listed.write_text(json.dumps(plans))
+        tests = Path(killed.__file__).parents[1]
+        self._numbers = {plan.folder: number for number, plan in enumerate(plans)}
+        self._ended: dict[int, int] = {}
+        self._process = subprocess.Popen(
+            [sys.executable, killed.__file__, str(listed)],
+            cwd=folder,
+            env=clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (tests, tests.with_name("pipelines"))))},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def status(self, folder: Path) -> int:
+        """How the last plan of that folder ended: minus the signal, or 0. Waits for it."""
+        number = self._numbers[str(folder)]
+        assert self._process.stdout
+        while number not in self._ended:
+            line = self._process.stdout.readline()
+            assert line, self.close()
+            plan, status = map(int, line.split())
+            self._ended[plan] = status
+        return self._ended[number]
+
+    def close(self) -> str:
+        """What the program had to complain of."""
+        self._process.kill()
+        return self._process.communicate()[1]
+
+
+def clean_environment() -> dict[str, str]:
+    """Nothing of the shell's that dlt would read, and the project's own settings for unattended runs."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
+    return kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"} | SETTINGS
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
+
+
+@pytest.fixture(scope="module")
+def archive(house: Path) -> Path:
+    return odd_archive(house / "archive", 300)
+
+
+@pytest.fixture(scope="module")
+def killer(house: Path, archive: Path) -> Iterator[Killer]:
+    plans = [plan(house, archive, "undisturbed", NEVER)]
+    plans += [plan(house, archive, name, point) for name, point in POINTS.items()]
+    plans += [plan(house, archive, name, POINTS[point], new) for name, row in ROWS.items() for point, new in row]
+    plans += [plan(house, archive, f"{seconds:.3f}", seconds) for seconds in TIMES]
+    program = Killer(house, plans)
+    yield program
+    program.close()
+
+
+def plan(house: Path, archive: Path, name: str, point: tuple[str, str, int] | float, new_machine: bool = False) -> Plan:
+    folder = house / name
+    folder.mkdir(exist_ok=True)
+    return Plan(str(archive), str(folder), point, new_machine)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(house: Path, killer: Killer) -> dict[str, Table]:
+    assert killer.status(house / "undisturbed") == 0
+    tables = content(house / "undisturbed" / "autopilot.duckdb")
+    assert_sound(tables)
+    assert tables["_audit"].total("stored") == messages(tables)
+    return tables
+
+
+@pytest.fixture(autouse=True)
+def settings(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_after_a_kill_all_is_as_if_undisturbed(
+    point: str, house: Path, archive: Path, killer: Killer, undisturbed: dict[str, Table]
+) -> None:
+    assert killer.status(house / point) == -signal.SIGKILL
+    assert_resumes(house / point, archive, undisturbed)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_after_several_kills_all_is_as_if_undisturbed(
+    row: str, house: Path, archive: Path, killer: Killer, undisturbed: dict[str, Table]
+) -> None:
+    assert killer.status(house / row) == -signal.SIGKILL
+    assert_resumes(house / row, archive, undisturbed)
+
+
+@pytest.mark.parametrize("seconds", TIMES)
+def test_after_a_kill_at_any_time_all_is_as_if_undisturbed(
+    seconds: float, house: Path, archive: Path, killer: Killer, undisturbed: dict[str, Table]
+) -> None:
+    assert killer.status(house / f"{seconds:.3f}") in (-signal.SIGKILL, 0)
+    assert_resumes(house / f"{seconds:.3f}", archive, undisturbed)
+
+
+def assert_resumes(folder: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
+    """With the working folder, and on a new machine that has the destination only."""
+    new_machine = folder / "new machine"
+    new_machine.mkdir()
+    for database in folder.glob("autopilot.duckdb*"):
+        shutil.copy(database, new_machine)
+    for place in (folder, new_machine):
+        load(pipeline(place), archive)
+        tables = content(place / "autopilot.duckdb")
+        assert_sound(tables)
+        assert_same(tables, undisturbed, but=["_audit"])
+        # What a killed load had stored already is a duplicate to the next one: between those two only, lines may move.
+        assert accounts(tables["_audit"]) == accounts(undisturbed["_audit"])
+        assert load(pipeline(place), archive).files == 0
+
+
+def accounts(audit: Table) -> list[tuple[object, ...]]:
+    kept = ("file", "version", "size", "lines", "rejected", "first_received_at", "last_received_at")
+    return [tuple(row[column] for column in kept) for row in audit.dicts()]
