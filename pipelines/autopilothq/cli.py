@@ -40,8 +40,7 @@ _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 def cli(context: click.Context, debug: bool) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
     context.obj = debug
-    if not debug and dlt.config.get("runtime.log_level") is None:
-        dlt.config["runtime.log_level"] = "ERROR"
+    run.configure(**({} if debug else {"runtime__log_level": "ERROR"}))
 
 
 @cli.group()
@@ -83,6 +82,8 @@ def load_archive(
     """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
     if since and until and since > until:
         raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
+    if not urls and not dlt.config.get("sources.autopilothq.archive_url"):
+        raise click.UsageError("Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration.")
     started = time.monotonic()
     with Watching(Console(stderr=True)) as watch:
         with run.explained():

@@ -13,6 +13,7 @@ from dlt.common.destination import Destination
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
+from dlt.common.runtime.run_context import active
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
@@ -26,6 +27,12 @@ DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"
 # The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
+# What .dlt/config.toml of this project says, for folders that have no such file.
+DEFAULTS: dict[str, Any] = {
+    "runtime.dlthub_telemetry": False,
+    "load.truncate_staging_dataset": True,
+    "load.auto_abort_on_terminal_error": True,
+}
 _UNFINISHED_AT = "autopilothq_unfinished_at"
 
 
@@ -41,6 +48,14 @@ class Watch(Protocol):
 
     def step(self, name: str) -> None:
         """dlt's step begins: extract, normalize, load."""
+
+
+def configure(**more: Any) -> None:
+    """Sets what dlt's configuration leaves open: DEFAULTS and `more`, dots in names as `__`."""
+    for key, value in (DEFAULTS | {name.replace("__", "."): value for name, value in more.items()}).items():
+        if dlt.config.get(key) is None:
+            dlt.config[key] = value
+    active().initialize_runtime()
 
 
 class Steps(Collector):
@@ -98,7 +113,7 @@ def _other(kind: str, credentials: str | None) -> Any:
 
 
 def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
-    configured = dlt.secrets.get("destination.duckdb.credentials")
+    configured = dlt.secrets.get("destination.duckdb.credentials") or dlt.config.get("destination.duckdb.credentials")
     database = credentials or (configured if isinstance(configured, str) else None)
     if isinstance(configured, dict):
         database = database or configured.get("database")

@@ -32,7 +32,7 @@ from dlt.extract.items import DataItemWithMeta
 from .catalog import AUDIT, BOOKS, EVENT_TABLES, KINDS, TABLES, TRACKS, USERS, Table, Type, event_table
 from .messages import Batch
 from .origins import archive as archive_files
-from .warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered
+from .warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
 
 SOURCE = "autopilothq"
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
@@ -297,7 +297,10 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
     """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
     columns |= rows.columns
-    cells = (name if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {name}" for name, of in columns.items())
+    cells = [
+        values.name(name) if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {values.name(name)}"
+        for name, of in columns.items()
+    ]
     return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
 
 

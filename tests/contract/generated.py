@@ -56,28 +56,53 @@ contexts = (
 kinds = st.sampled_from(('"track"',) * 8 + ('"identify"',) * 3 + ('"page"', '"screen"', '"group"', '"alias"', '"delete"', "null"))
 
 
+# What an ordinary message has in each field; a generated one differs in a few of them.
+ORDINARY = {
+    "type": '"track"',
+    "event": '"Email Opened"',
+    "userId": '"u1"',
+    "receivedAt": '"2019-03-04T05:06:07.412Z"',
+    "originalTimestamp": '"2019-03-04T05:06:07.000Z"',
+    "context": '{"traits":{"email":"a@b.c","contact_id":"person_1"},"library":{"name":"x","version":"1.0"}}',
+    "properties": '{"campaign_id":"campaign_1","transactional":false,"plan":"pro","seats":3,"price":9.5}',
+    "version": "2",
+}
+# Objects that the engine can read as columns: their keys do not collide, only their values are odd.
+plain_values = st.sampled_from((*NUMBERS, *TEXTS, "true", "false")) | arrays
+plain_bodies = st.fixed_dictionaries(
+    {}, optional={key: plain_values for key in ("a", "b c", "campaign_id", "email_name", "transactional", "seats", "name", "id")}
+).map(lambda chosen: _object(list(chosen.items())))
+plain_contexts = st.tuples(plain_values, plain_values, plain_values).map(
+    lambda found: f'{{"ip":{found[0]},"traits":{{"email":{found[1]},"age":{found[2]}}},"library":{{"version":"1.1"}}}}'
+)
+FIELDS: dict[str, st.SearchStrategy[str]] = {
+    "type": kinds,
+    "event": st.sampled_from(EVENTS),
+    "userId": st.sampled_from(IDS),
+    "anonymousId": st.sampled_from(IDS),
+    "receivedAt": st.sampled_from(CLOCKS),
+    "sentAt": st.sampled_from(CLOCKS),
+    "originalTimestamp": st.sampled_from(CLOCKS),
+    "timestamp": st.sampled_from(CLOCKS),
+    "context": contexts | plain_contexts | plain_contexts,
+    "properties": bodies | plain_bodies | plain_bodies,
+    "traits": bodies | plain_bodies,
+    "previousId": scalars,
+    "groupId": scalars,
+    "name": scalars,
+    "category": scalars,
+}
+
+
 def messages(ids: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Messages as JSON text, with these ids."""
-    fields: dict[str, st.SearchStrategy[str]] = {
-        "type": kinds,
-        "messageId": ids,
-        "event": st.sampled_from(EVENTS),
-        "userId": st.sampled_from(IDS),
-        "anonymousId": st.sampled_from(IDS),
-        "receivedAt": st.sampled_from(CLOCKS),
-        "sentAt": st.sampled_from(CLOCKS),
-        "originalTimestamp": st.sampled_from(CLOCKS),
-        "timestamp": st.sampled_from(CLOCKS),
-        "context": contexts,
-        "properties": bodies,
-        "traits": bodies,
-        "previousId": scalars,
-        "groupId": scalars,
-        "name": scalars,
-        "category": scalars,
-        "version": st.just("2"),
-    }
-    needed = {"type", "messageId"}
-    return st.fixed_dictionaries(
-        {key: fields[key] for key in needed}, optional={key: value for key, value in fields.items() if key not in needed}
-    ).map(lambda chosen: _object(list(chosen.items())))
+    """Messages as JSON text, with these ids: ordinary ones, and such as differ in up to three fields or in all."""
+
+    def with_fields(chosen: frozenset[str]) -> st.SearchStrategy[str]:
+        fields = {key: FIELDS[key] for key in sorted(chosen)}
+        return st.tuples(st.fixed_dictionaries(fields), ids).map(
+            lambda drawn: _object(list({**ORDINARY, **drawn[0], "messageId": drawn[1]}.items()))
+        )
+
+    few = st.frozensets(st.sampled_from(sorted(FIELDS)), max_size=3)
+    identifies = few.map(lambda chosen: chosen | {"traits"})
+    return (few | few | few | identifies).flatmap(with_fields)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -90,11 +91,15 @@ def main() -> None:
     for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         child = os.fork()
         if not child:
+            status = 1
             try:
                 load(Plan(*plan))
+                status = 0
+            except Exception:
+                traceback.print_exc()
             finally:
                 sys.stderr.flush()
-                os._exit(0)
+                os._exit(status)
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()

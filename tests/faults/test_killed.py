@@ -72,14 +72,17 @@ class Killer:
         tests = Path(killed.__file__).parents[1]
         self._numbers = {plan.folder: number for number, plan in enumerate(plans)}
         self._ended: dict[int, int] = {}
-        self._process = subprocess.Popen(
-            [sys.executable, killed.__file__, str(listed)],
-            cwd=folder,
-            env=clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (tests, tests.with_name("pipelines"))))},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._complaints = folder / "complaints"
+        with self._complaints.open("wb") as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, killed.__file__, str(listed)],
+                cwd=folder,
+                env=clean_environment()
+                | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))},
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
 
     def status(self, folder: Path) -> int:
         """How the last plan of that folder ended: minus the signal, or 0. Waits for it."""
@@ -93,9 +96,12 @@ class Killer:
         return self._ended[number]
 
     def close(self) -> str:
-        """What the program had to complain of."""
+        """Ends the program; what it had to complain of."""
+        assert self._process.stdout
         self._process.kill()
-        return self._process.communicate()[1]
+        self._process.wait()
+        self._process.stdout.close()
+        return self._complaints.read_text()
 
 
 def clean_environment() -> dict[str, str]:
@@ -133,7 +139,7 @@ def plan(house: Path, archive: Path, name: str, point: tuple[str, str, int] | fl
 
 @pytest.fixture(scope="module")
 def undisturbed(house: Path, killer: Killer) -> dict[str, Table]:
-    assert killer.status(house / "undisturbed") == 0
+    assert killer.status(house / "undisturbed") == 0, killer.close()
     tables = content(house / "undisturbed" / "autopilot.duckdb")
     assert_sound(tables)
     assert tables["_audit"].total("stored") == messages(tables)

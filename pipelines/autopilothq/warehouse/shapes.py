@@ -156,7 +156,7 @@ def _column(path: Path) -> str:
 
 
 def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> Frame:
-    context = {cell: _first(paths) for cell, paths in by_scope["context"].items()}
+    context = {cell: f"{_first(paths)}::VARCHAR" for cell, paths in by_scope["context"].items()}
     bodies = by_scope["properties"].keys() | by_scope["traits"].keys()
     body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]

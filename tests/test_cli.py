@@ -1,0 +1,242 @@
+"""The commands, as a person meets them: words in, exact texts and exit status out."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import dlt
+import duckdb
+import pytest
+from dlt.common.runtime.run_context import active
+
+from autopilothq import archive, cli, sample
+
+GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
+
+
+class Said(NamedTuple):
+    """What a call printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+AMBIGUOUS = (
+    "Error: The DuckDB file autopilothq.duckdb is named like the dataset autopilothq,"
+    " and DuckDB cannot tell them apart."
+)
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls the program in this process."""
+
+    def called(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["autopilothq", *words])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        return Said(status, *capsys.readouterr())
+
+    return called
+
+
+def errors(said: Said) -> list[str]:
+    """The lines on stderr that are no log of the run."""
+    return [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
+
+
+def test_loads_an_archive_into_a_file_here(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD + "oops\n" + GOOD)
+    said = call("load", "archive", "archive.ndjson")
+    assert said.status == 0
+    assert said.out.splitlines()[:8] == [
+        "table         rows",
+        "_audit           1",
+        "_rejects         1",
+        "email_opened     1",
+        "tracks           1",
+        "",
+        "3 lines, 1 stored, 1 duplicates, 1 rejected, 0 values discarded",
+        "  1 not_json: not JSON",
+    ]
+    assert re.fullmatch(r"1 new files, 0 known, 0.0 MB, \d+\.\d s, \d+ events/s", said.out.splitlines()[8])
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT id, event FROM autopilothq.tracks").fetchall() == [("m1", "email_opened")]
+
+
+def test_json_has_every_count(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD + "oops\n")
+    result = json.loads(call("load", "archive", "archive.ndjson", "--json").out)
+    del result["seconds"]
+    size = Path("archive.ndjson").stat().st_size
+    assert result == {
+        "files": 1,
+        "files_known": 0,
+        "files_done": 1,
+        "bytes": size,
+        "bytes_done": size,
+        "lines": 2,
+        "stored": 1,
+        "duplicates": 0,
+        "rejected": 1,
+        "rejects": {"not_json": 1},
+        "discards": 0,
+        "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},
+        "unfinished": {},
+        "dry_run": False,
+    }
+
+
+def test_a_second_run_finds_nothing_new(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    call("load", "archive", "archive.ndjson")
+    assert call("load", "archive", "archive.ndjson").out.startswith(
+        "0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded\n0 new files, 1 known,"
+    )
+
+
+def test_dry_run_loads_nothing(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    said = call("load", "archive", "archive.ndjson", "--dry-run")
+    assert (said.status, said.out.splitlines()[0].strip()) == (0, "would load")
+    assert not Path("autopilot.duckdb").exists()
+    assert call("load", "archive", "archive.ndjson", "--json").out.count('"stored": 1') == 1
+
+
+@pytest.mark.parametrize(("allowed", "status"), [("0", 3), ("1", 0)])
+def test_max_rejects(call: Call, allowed: str, status: int) -> None:
+    Path("archive.ndjson").write_text(GOOD + "oops\n")
+    assert call("load", "archive", "archive.ndjson", "--max-rejects", allowed).status == status
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT count(*) FROM autopilothq.tracks").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Error: Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."),
+        (("a", "--since", "May"), "Error: Invalid value for '--since': 'May' does not match the format '%Y-%m-%d'."),
+        (
+            ("a", "--since", "2019-03-02", "--until", "2019-03-01"),
+            "Error: Invalid value for --since: 2019-03-02 is after --until 2019-03-01.",
+        ),
+        (("a", "--max-rejects", "-1"), "Error: Invalid value for '--max-rejects': -1 is not in the range x>=0."),
+    ],
+)
+def test_wrong_words(call: Call, words: tuple[str, ...], message: str) -> None:
+    said = call("load", "archive", *words)
+    assert (said.status, errors(said)[-1]) == (2, message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("nowhere",),
+            ["Error: Expected a file or a folder at nowhere, but nothing is there.", "Check how the path is spelt."],
+        ),
+        (
+            ("a.ndjson", "--credentials", "autopilothq.duckdb"),
+            [
+                AMBIGUOUS,
+                "Name another file (--credentials other.duckdb) or another dataset (--dataset other).",
+            ],
+        ),
+        (
+            ("s3://no-such-bucket/x",),
+            [
+                "Error: Expected credentials for s3://no-such-bucket/x, but there are none.",
+                "Put [sources.autopilothq.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way.",
+            ],
+        ),
+    ],
+)
+def test_errors_say_what_to_do(call: Call, words: tuple[str, ...], message: list[str]) -> None:
+    Path("a.ndjson").write_text(GOOD)
+    said = call("load", "archive", *words)
+    assert (said.status, errors(said)) == (1, message)
+
+
+def test_a_password_is_not_printed(call: Call) -> None:
+    Path("a.ndjson").write_text(GOOD)
+    url = "postgresql://loader:s3cret@127.0.0.1:1/warehouse"
+    said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", url)
+    assert said.status == 1
+    assert "Connection refused" in errors(said)[0]
+    assert "s3cret" not in said.out + said.err
+
+
+def test_all_of_it_from_the_configuration(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(
+        'destination_type = "duckdb"\ndataset_name = "mail"\n'
+        '[sources.autopilothq]\narchive_url = "archive.ndjson"\n'
+        '[destination.duckdb]\ncredentials = "elsewhere.duckdb"\n'
+    )
+    active().reload()
+    assert call("load", "archive").status == 0
+    with duckdb.connect("elsewhere.duckdb") as con:
+        assert con.execute("SELECT id FROM mail.email_opened").fetchall() == [("m1",)]
+
+
+def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
+    Path("a.ndjson").write_text(GOOD)
+    call("load", "archive", "a.ndjson", "--credentials", "one.duckdb")
+    pipeline = dlt.attach(
+        "autopilot_events", destination=dlt.destinations.duckdb("one.duckdb"), dataset_name="autopilothq"
+    )
+    Path("b.ndjson").write_text(GOOD.replace("m1", "m2"))
+    pipeline.extract(archive("b.ndjson"))
+    said = call("load", "archive", "a.ndjson", "--credentials", "two.duckdb")
+    assert said.status == 1
+    assert re.fullmatch(
+        r"Error: An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb.*", errors(said)[0]
+    )
+    assert call("load", "archive", "a.ndjson", "--credentials", "one.duckdb").status == 0
+    with duckdb.connect("one.duckdb") as con:
+        assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
+
+
+def test_sample_is_the_same_for_a_seed(call: Call) -> None:
+    assert call("sample", "one", "--events", "500", "--seed", "7").out == "500 messages in 13 files below one\n"
+    call("sample", "two", "--events", "500", "--seed", "7")
+    call("sample", "three", "--events", "500", "--seed", "8")
+    one, two, three = (
+        [file.read_bytes() for file in sorted(Path(root).rglob("*.gz"))] for root in ("one", "two", "three")
+    )
+    assert one == two != three
+
+
+def test_a_terminal_sees_a_bar() -> None:
+    sample.write("archive", events=2000)
+    leader, follower = pty.openpty()
+    program = [sys.executable, "-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "COLUMNS": "160"}
+    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=follower, env=os.environ | paths, cwd=Path.cwd())
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    out, _ = child.communicate()
+    assert child.returncode == 0, seen.decode()
+    assert b"reading" in seen
+    assert b"14/14 files" in seen
+    assert b"2,000 lines" in out

@@ -1,0 +1,68 @@
+"""The README cannot drift from the catalogue and the commands; `python tests/test_readme.py` writes its tables anew."""
+
+import re
+import sys
+from pathlib import Path
+
+import click
+import dlt
+import duckdb
+
+from autopilothq import archive, catalog, cli, sample
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
+
+
+def tables() -> str:
+    """The README's section on tables, made from the catalogue."""
+    lines = ["| table | rows |", "|---|---|", f"| `{catalog.TRACKS.name}` | {catalog.TRACKS.description} |"]
+    lines += [f"| `{table.name}` | {table.description} |" for table in catalog.EVENT_TABLES]
+    head = ["", "| column | type | |", "|---|---|---|"]
+    lines += ["", "Columns of `tracks` and of every event:", *head]
+    lines += [f"| `{name}` | {of} | {text} |" for name, of, text, _ in catalog.TRACKS.columns]
+    lines += [
+        "",
+        "The event tables add (the last two `email_clicked` alone):",
+        "",
+        "| column | type | |",
+        "|---|---|---|",
+    ]
+    lines += [f"| `{name}` | {of} | {text} |" for name, of, text, _ in catalog.PROPERTIES + catalog.LINK]
+    return "\n".join(["", *lines, "", ""])
+
+
+def test_tables_are_the_catalogues() -> None:
+    text = README.read_text()
+    assert text.split(BEGIN)[1].split(END)[0] == tables()
+
+
+def options(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+def test_every_option_is_documented() -> None:
+    text = README.read_text()
+    missing = [option for option in options(cli.load_archive) | options(cli.write_sample) if option not in text]
+    assert missing == ["--seed"]  # said by --help alone
+
+
+QUESTIONS = re.search(r"## Five questions\n\n```sql\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_questions_have_answers(isolated: None) -> None:  # noqa: ARG001
+    assert QUESTIONS is not None
+    sample.write("archive", events=4000)
+    pipeline = dlt.pipeline("readme", destination=dlt.destinations.duckdb("readme.duckdb"), dataset_name="autopilothq")
+    pipeline.run(archive("archive"))
+    with duckdb.connect("readme.duckdb") as con:
+        for question in QUESTIONS.group(1).split("\n\n"):
+            rows = con.execute(question).fetchall()
+            assert rows, question
+            assert all(value is not None for value in rows[0]), question
+
+
+if __name__ == "__main__":
+    before, rest = README.read_text().split(BEGIN)
+    README.write_text(before + BEGIN + tables() + END + rest.split(END)[1])
+    sys.exit()
