@@ -1,11 +1,12 @@
 """The archive into DuckDB in plain dlt: a script to start from.
 
-    python autopilothq_pipeline.py s3://my-bucket/segment-logs/AbC123xYz9/
+python autopilothq_pipeline.py s3://my-bucket/segment-logs/AbC123xYz9/
 """
 
 import sys
 
 import dlt
+
 from autopilothq import archive
 
 

@@ -89,7 +89,7 @@ EVENT_TABLES = tuple(
 )
 EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
 
-# The other messages: type, table, what becomes of it beyond the common columns, and the object whose fields are columns.
+# The other messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
 KINDS: tuple[tuple[str, Table, str | None], ...] = (
     ("identify", IDENTIFIES, "traits"),

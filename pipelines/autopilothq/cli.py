@@ -83,7 +83,9 @@ def load_archive(
     if since and until and since > until:
         raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
     if not urls and not dlt.config.get("sources.autopilothq.archive_url"):
-        raise click.UsageError("Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration.")
+        raise click.UsageError(
+            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
+        )
     started = time.monotonic()
     with Watching(Console(stderr=True)) as watch:
         with run.explained():

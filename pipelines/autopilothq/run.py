@@ -76,7 +76,7 @@ class Steps(Collector):
         """Single counts are the report's."""
 
     def _start(self, step: str) -> None:
-        self._watch.step(step.split(" ")[0].lower())
+        self._watch.step(step.partition(" ")[0].lower())
 
     def _stop(self) -> None:
         """A step's end is the next one's beginning."""
@@ -92,32 +92,37 @@ def pipeline(
 ) -> dlt.Pipeline:
     """The pipeline `autopilot_events`, into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
 
-    What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the current
-    folder, which is not created unless `create`. Raises RunError where DuckDB could not tell the file from the dataset.
+    What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
+    current folder, which is not created unless `create`. Raises RunError where DuckDB could not tell the file from the
+    dataset.
     """
     with explained():
-        kind = destination or dlt.config.get("destination_type") or "duckdb"
-        name = dataset or dlt.config.get("dataset_name") or DATASET
-        options: dict[str, Any] = {} if progress is None else {"progress": progress}
-        return dlt.pipeline(
+        kind = destination or _setting("destination_type") or "duckdb"
+        name = dataset or _setting("dataset_name") or DATASET
+        options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
+        made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
             destination=_duckdb(credentials, name, create) if kind == "duckdb" else _other(kind, credentials),
             dataset_name=name,
-            pipelines_dir=pipelines_dir,
-            **options,
+            **{option: value for option, value in options.items() if value is not None},
         )
+        return made
 
 
 def _other(kind: str, credentials: str | None) -> Any:
     return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
 
 
+def _setting(name: str) -> Any:
+    """A value of dlt's secrets or configuration, None where neither has it."""
+    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
+    return next((value for provider in providers if (value := provider.get(name)) is not None), None)
+
+
 def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
-    configured = dlt.secrets.get("destination.duckdb.credentials") or dlt.config.get("destination.duckdb.credentials")
-    database = credentials or (configured if isinstance(configured, str) else None)
-    if isinstance(configured, dict):
-        database = database or configured.get("database")
-    database = str(database or DUCKDB_FILE).removeprefix("duckdb:///")
+    configured = _setting("destination.duckdb.credentials")
+    settings = configured if isinstance(configured, dict) else {"database": configured}
+    database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
     if Path(database).stem.lower() == dataset.lower():
         raise RunError(
             f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
@@ -125,14 +130,16 @@ def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
         )
     if not create and not Path(database).exists():
         return dlt.destinations.duckdb(credentials=duckdb.connect())
-    settings = DUCKDB_CONFIG | dict((isinstance(configured, dict) and configured.get("global_config")) or {})
     spec = DuckDbCredentials(database)
-    spec.global_config = settings
+    spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return dlt.destinations.duckdb(credentials=spec)
 
 
 def run(into: dlt.Pipeline, source: DltSource) -> LoadInfo | None:
-    """Finishes what an earlier run left, then loads the source. Raises RunError; nothing of a failed load counts as loaded."""
+    """Finishes what an earlier run left, then loads the source.
+
+    Raises RunError; nothing of a failed load counts as loaded.
+    """
     with explained():
         place = _place(into)
         if into.has_pending_data:
@@ -180,7 +187,7 @@ def explained() -> Iterator[None]:
         yield
     except RunError:
         raise
-    except Exception as error:  # noqa: BLE001 - drivers raise what they like; --debug shows it whole
+    except Exception as error:  # drivers raise what they like; --debug shows it whole
         raise RunError(_words(error)) from error
 
 

@@ -1,7 +1,8 @@
 """A believable archive of any size: what `autopilothq sample` writes.
 
-The same seed gives the same bytes. Events are drawn in the order of their time and written as they come; what waits for
-its time (an open some hours after its delivery) is a heap whose size depends on the events of a day, not on their number.
+The same seed gives the same messages. Events are drawn in the order of their time and written as they come; what waits
+for its time (an open some hours after its delivery) is a heap whose size depends on the events of a day, not on their
+number.
 """
 
 import gzip
@@ -12,6 +13,8 @@ import random
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, so that the heap stays small
@@ -102,24 +105,16 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     open(os.path.join(root, "dummy-object.txt"), "w").close()
     days = max(MIN_DAYS, -(-events // EVENTS_PER_DAY))
     files: list[str] = []
-    out: gzip.GzipFile | None = None
-    part = -1
-    for received, line in _lines(rng, events, days, source_id):
-        if (received - FIRST_DAY) * FILES_PER_DAY // DAY != part:
-            part = (received - FIRST_DAY) * FILES_PER_DAY // DAY
-            if out:
-                out.close()
-            day = os.path.join(root, str(received // DAY * DAY))
-            os.makedirs(day, exist_ok=True)
-            name = f"{received // (DAY // FILES_PER_DAY) * (DAY // FILES_PER_DAY)}.{rng.randrange(16**12):012x}.1.gz"
-            files.append(os.path.join(day, name))
-            out = gzip.GzipFile(files[-1], "wb", compresslevel=6, mtime=0)
+    lines = _lines(rng, events, days, source_id)
+    for part, of_part in groupby(lines, lambda line: (line[0] - FIRST_DAY) * FILES_PER_DAY // DAY):
+        start = FIRST_DAY + part * DAY // FILES_PER_DAY
+        day = os.path.join(root, str(start // DAY * DAY))
+        os.makedirs(day, exist_ok=True)
+        files.append(os.path.join(day, f"{start}.{rng.randrange(16**12):012x}.1.gz"))
+        with gzip.GzipFile(files[-1], "wb", compresslevel=3, mtime=0) as out:
             if len(files) == 2:
                 out.write(b"\xef\xbb\xbf")
-        assert out is not None
-        out.write(line)
-    if out:
-        out.close()
+            out.writelines(line for _, line in of_part)
     return files
 
 
@@ -189,8 +184,9 @@ def _emails(rng: random.Random) -> list[Email]:
     return emails
 
 
+@lru_cache(maxsize=50_000)
 def _contact(number: int, source_id: str) -> Contact:
-    """The contact of that number: always the same, so that none has to be kept."""
+    """The contact of that number: always the same, so that not all have to be kept."""
     rng = random.Random(f"{source_id}/{number}")
     first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
     email = f"{first}.{last}+{number}@{rng.choice(MAIL_DOMAINS)}".lower().replace("'", "")
@@ -223,7 +219,9 @@ def _send_event(rng: random.Random, contact: Contact, received: int, source_id: 
     """What the journey action "Send Event" sends: an identify and a track of any name."""
     name, key = rng.choice(SENT_EVENTS)
     traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
-    properties = f'"properties":{{"{key}":{rng.randrange(1, 50)},"plan":{{"name":"pro","price":{rng.randrange(9, 99)}.5}}}}'
+    properties = (
+        f'"properties":{{"{key}":{rng.randrange(1, 50)},"plan":{{"name":"pro","price":{rng.randrange(9, 99)}.5}}}}'
+    )
     return (
         _message(rng, "identify", "", traits, contact, received - 300, received, source_id),
         _message(rng, "track", f'"event":"{name}",', properties, contact, received - 300, received, source_id),
@@ -245,7 +243,12 @@ def _message(
 
 
 def _clock(time: int) -> str:
-    return f"{datetime.fromtimestamp(time // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{time % 1000:03d}Z"
+    return f"{_second(time // 1000)}.{time % 1000:03d}Z"
+
+
+@lru_cache(maxsize=10_000)
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _uuid(rng: random.Random) -> str:

@@ -29,7 +29,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.extract import DltResource
 from dlt.extract.items import DataItemWithMeta
 
-from .catalog import AUDIT, BOOKS, EVENT_TABLES, KINDS, TABLES, TRACKS, USERS, Table, Type, event_table
+from .catalog import AUDIT, BOOKS, EVENT_DESCRIPTION, EVENT_TABLES, KINDS, TABLES, TRACKS, USERS, Table, Type, event_table
 from .messages import Batch
 from .origins import archive as archive_files
 from .warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
@@ -314,26 +314,28 @@ def _resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if table not in BOOKS:
         types = ordered(types)
+    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
+    hints = dlt.mark.make_hints(columns=_columns(table, types))
 
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
         if table is AUDIT:
             if (audit := load.audit()) is not None:
-                yield audit
+                yield dlt.mark.with_hints(audit, hints)
         else:
             yield from load.rows(table.name)
         if table in _ALWAYS and not load.has(table.name):
-            yield _schema(types).empty_table()
+            yield dlt.mark.with_hints(_schema(types).empty_table(), hints)
 
-    return dlt.resource(
+    resource = dlt.resource(
         rows,
         name=table.name,
-        columns=_columns(table, types),
         primary_key=table.key,
         write_disposition=_merge(_STRATEGIES[table in _REPLACED][0]),
         file_format="parquet",
         table_name=table.name,
     )()
+    return resource.apply_hints(additional_table_hints={"description": table.description})
 
 
 def _others(load: Load) -> DltResource:
@@ -344,7 +346,7 @@ def _others(load: Load) -> DltResource:
         for name in load.others():
             yield from load.rows(name)
 
-    return dlt.resource(
+    resource = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,
         columns=lambda rows: _columns(event_table(rows.table), rows.columns),
@@ -353,6 +355,7 @@ def _others(load: Load) -> DltResource:
         file_format="parquet",
         table_name=lambda rows: rows.table,
     )()
+    return resource.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
 
 
 _ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)

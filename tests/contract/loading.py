@@ -115,8 +115,9 @@ def columns_of(table: str) -> list[tuple[str, str]]:
 
 def query(sql: str) -> list[tuple[Any, ...]]:
     """The rows of a query of `autopilot.duckdb`."""
-    with duckdb.connect("autopilot.duckdb", read_only=True, config={"TimeZone": "UTC"}) as con:
-        return con.sql(sql).fetchall()
+    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        return [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
 
 
 # ---- without dlt ---------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class Warehouse:
         shapes = self._shapes
         lines = _numbered(lines)
         con.register("lines", lines)
-        con.execute(_PROBE_SQL.format(pointers=values.literals(shapes.pointers())))
+        con.execute(_PROBE_SQL.format(pointers=values.literals(shapes.pointers()), lenient=_LENIENT))
         plain, doubt = _learn_shapes(con, shapes)
         doubted = con.sql(f"SELECT seq, shape FROM probe WHERE {doubt}").to_arrow_table()
         if doubted.num_rows:
@@ -204,12 +204,14 @@ def _numbered(lines: pa.Table) -> pa.Table:
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
 
+# What the engine's reader takes for JSON and is not: looked for where it can be, which is quicker than a pattern.
+_LENIENT = " OR ".join(f"contains(text, '{comma}{end}')" for comma in (",", ", ", ",  ") for end in "}]")
 # Blank lines have no shape, lines that are not JSON for sure have none that is known.
 _PROBE_SQL = r"""
     CREATE OR REPLACE TEMP TABLE probe AS
     SELECT seq, CASE
         WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\s*') THEN NULL
-        WHEN NOT json_valid(text) OR contains(text, '\u0000') OR regexp_matches(text, ',\s*[}}\]]') THEN 0
+        WHEN NOT json_valid(text) OR contains(text, '\u0000') OR {lenient} THEN 0
         ELSE hash(json_keys(text, {pointers})) END AS shape
     FROM lines"""
 

@@ -33,7 +33,6 @@ _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in
 }
 _EMAIL = ("context", "traits", "email")
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
-_USUAL_CLOCKS = """['"%Y-%m-%dT%H:%M:%S.%gZ"', '"%Y-%m-%dT%H:%M:%SZ"', '"%Y-%m-%dT%H:%M:%S.%fZ"']"""
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])"
 
@@ -162,7 +161,7 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
     # The usual notation is read here, all others where one turns up.
-    cells |= {f"{name}_read": f"within_years(try_strptime({cells[name]}, {_USUAL_CLOCKS}))" for name in CLOCK_FIELDS}
+    cells |= {f"{name}_read": f"within_years(try_strptime({cells[name]}, {values.USUAL_CLOCKS}))" for name in CLOCK_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
     # Alone the context's email is looked for here; where it is not there, or does not look like one, the line is odd.
@@ -196,26 +195,29 @@ def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
         tests.append(f"{_at((field,))} >= '[' AND {_at((field,))} < '\\'")
     texts = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
     texts += [value for path, value in raw.items() if types[path] == "VARCHAR"]
-    for value in (*texts, *(f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON")):
-        tests.append(f"{value} >= '{{' AND {value} < '|'")
+    jsons = [f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"]
     changing = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
-    array = "{0} >= '[' AND {0} < '\\'"
     # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
+    objects = " OR ".join(f"coalesce({value} >= '{{' AND {value} < '|', false)" for value in (*texts, *jsons))
+    tests.append(f"CASE WHEN greatest({', '.join((*texts, *jsons))}) >= '{{' THEN {objects} END")
+    arrays = " OR ".join(f"coalesce({value} >= '[' AND {value} < '\\', false)" for value in (*texts, *jsons))
+    tests.append(f"CASE WHEN contains(text, '[') THEN CASE WHEN {arrays} THEN {changing} END END")
     for value in texts:
         # As text a number must keep its digits (1.10), which the engine's reader does not.
         quoted = f"contains(text, '\"' || {value} || '\"')"
         tests.append(
-            f"CASE WHEN {value} IN ('NaN', 'Infinity', '-Infinity') THEN NOT {quoted}"
-            f" WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN contains({value}, '.')"
+            f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-' AND contains({value}, '.')"
             f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {changing} END END"
-            f" WHEN {array.format(value)} THEN {changing} END"
+            f" WHEN {value} IN ('NaN', 'Infinity') THEN NOT {quoted} END"
         )
-    for value in (f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"):
-        # NaN and Infinity, in all the engine's spellings.
-        tests += [f"{value} >= '{least}' AND {value} < '{most}'" for least, most in ("IO", "io", ("-I", "-o"))]
+        tests.append(f"CASE WHEN {value} = '-Infinity' THEN NOT {quoted} END")
+    for value in jsons:
+        # Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings.
         tests.append(
-            f"CASE WHEN {value} >= '-' AND {value} < ':' THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
-            f" THEN {changing} END WHEN {array.format(value)} THEN {changing} END"
+            f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
+            f" THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
+            f" THEN {changing} OR NOT regexp_full_match({value}, '-?[0-9].*') END"
+            f" WHEN {value} < '[' THEN true WHEN {value} IN ('inf', 'nan', 'infinity') THEN true END END"
         )
     return tests
 

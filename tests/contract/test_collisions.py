@@ -1,0 +1,136 @@
+"""Of what would have one column, one value has it and the others are kept beside it (spec: Names that collide)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import COMMON_NAMES
+from contract.loading import Store, discards, identify, message, raw, row, rows_of
+
+
+@pytest.mark.parametrize("column", sorted(COMMON_NAMES - {"event"}))
+def test_a_common_column_wins_over_a_property_and_a_trait(column: str) -> None:
+    plain = row(message())
+    assert row(message(properties={column: "mine"})) == plain | {f"_{column}": "mine"}
+    plain = row(identify(), table="identifies")
+    assert row(identify(traits={column: "mine"}), table="identifies") == plain | {f"_{column}": "mine"}
+
+
+@pytest.mark.parametrize("key", ["receivedAt", "ReceivedAt", "received at", "received_at"])
+def test_a_property_that_has_a_common_columns_slug_gets_a_prefix(key: str) -> None:
+    assert row(message(properties={key: "mine"}))["_received_at"] == "mine"
+
+
+@pytest.mark.parametrize("properties", [{"context": {"zoo": 1}}, {"context_zoo": 1}, {"contextZoo": 1}])
+def test_a_property_does_not_pass_for_the_context(properties: dict[str, Any]) -> None:
+    found = row(message(properties=properties, context={"zoo": 2}))
+    assert (found["context_zoo"], found["_context_zoo"]) == (2, 1)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")])
+def test_the_columns_of_a_kind_win_as_well(kind: str, column: str) -> None:
+    body = "traits" if kind == "group" else "properties"
+    found = row(message(**{"type": kind, column: "own", body: {column: "mine"}}), table=f"{kind}s")
+    slug = {"groupId": "group_id"}.get(column, column)
+    assert (found[slug], found[f"_{slug}"]) == ("own", "mine")
+
+
+REPEATED = ["Email Opened", "email_opened"]
+
+
+@pytest.mark.parametrize("value", REPEATED)
+def test_a_property_event_that_repeats_the_events_name_is_dropped(value: str) -> None:
+    found = rows_of(message(properties={"event": value, "a": 1}))
+    assert found["email_opened"][0]["a"] == 1
+    assert "_event" not in found["email_opened"][0]
+    assert "_discards" not in found
+
+
+@pytest.mark.parametrize("value", ["2FA Enabled", "2fa_enabled", "_2fa_enabled"])
+def test_a_slug_with_a_prefix_is_a_repetition_too(value: str) -> None:
+    assert "_event" not in row(message("2FA Enabled", properties={"event": value}), table="_2fa_enabled")
+
+
+@pytest.mark.parametrize("value", ["opened", "Email opened", 5, ["Email Opened"]])
+def test_a_property_event_that_says_something_else_is_kept(value: object) -> None:
+    kept = value if isinstance(value, str | int) else json.dumps(value)
+    assert row(message(properties={"event": value}))["_event"] == kept
+
+
+def test_a_trait_event_is_kept() -> None:
+    assert row(identify(event="Email Opened", traits={"event": "Email Opened"}), table="identifies")["_event"] == "Email Opened"
+
+
+# The object's JSON text, the column, its value, what is discarded.
+COLLISIONS = [
+    ('{"Plan":1,"plan":2}', "plan", 2, ["1"]),
+    ('{"plan":2,"Plan":1}', "plan", 2, ["1"]),
+    ('{"PLAN":1,"Plan":2}', "plan", 1, ["2"]),
+    ('{"plan name":1,"planName":2,"plan-name":3}', "plan_name", 1, ["2", "3"]),
+    ('{"planName":1,"plan_name":2,"plan name":3}', "plan_name", 2, ["1", "3"]),
+    ('{"plan":{"name":1},"plan_name":2}', "plan_name", 2, ["1"]),
+    ('{"plan_name":2,"plan":{"name":1}}', "plan_name", 2, ["1"]),
+    ('{"Plan":{"name":1},"plan":{"name":2}}', "plan_name", 2, ["1"]),
+    ('{"plan":{"Name":1},"planName":2}', "plan_name", 1, ["2"]),
+    ('{"planName":2,"plan":{"Name":1}}', "plan_name", 2, ["1"]),
+    ('{"plan":1,"plan":2}', "plan", 1, ["2"]),
+    ('{"plan":{"a":1},"plan":{"a":2}}', "plan_a", 1, ["2"]),
+    ('{"plan":null,"Plan":2}', "plan", 2, []),
+    ('{"plan":{},"Plan":2}', "plan", 2, []),
+    ('{"Plan":1,"plan":NaN}', "plan", 1, ["NaN"]),
+    ('{"plan":1,"Plan":{"b":3}}', "plan", 1, []),
+    ('{"Campaign Id":"b","campaign_id":"a"}', "campaign_id", "a", ['"b"']),
+]
+
+
+@pytest.mark.parametrize(("body", "column", "value", "lost"), COLLISIONS)
+def test_of_two_keys_the_one_that_is_spelt_like_the_column_wins_else_the_first(
+    body: str, column: str, value: object, lost: list[str]
+) -> None:
+    store = Store()
+    found = store.run([raw(message(properties="$p"), p=body), raw(identify(messageId="m2", traits="$p"), p=body)])
+    for table, id_ in (("email_opened", "m1"), ("identifies", "m2")):
+        (stored,) = found[table]
+        assert stored[column] == value
+        assert [(entry[1], entry[3]) for entry in discards(found) if entry[0] == table] == [(id_, text) for text in lost]
+
+
+def test_the_same_holds_in_the_context() -> None:
+    found = rows_of(raw(message(context="$c"), c='{"userAgent":"a","user_agent":"b","library":{"name":"c"},"library_name":"d"}'))
+    (stored,) = found["tracks"]
+    assert (stored["context_user_agent"], stored["context_library_name"]) == ("b", "d")
+    assert [entry[:4] for entry in discards(found)] == [
+        ("email_opened", "m1", "context_library_name", '"c"'),
+        ("email_opened", "m1", "context_user_agent", '"a"'),
+    ]
+
+
+def test_a_prefixed_column_belongs_to_the_key_that_is_spelt_like_it() -> None:
+    found = rows_of(raw(message(properties="$p"), p='{"id":1,"_id":2}'))
+    assert found["email_opened"][0]["_id"] == 2
+    assert [entry[2:4] for entry in discards(found)] == [("_id", "1")]
+
+
+def test_both_values_are_discarded_where_the_winner_does_not_fit_either() -> None:
+    store = Store()
+    store.run([message(properties={"a_b": 1})])
+    found = store.run([message(messageId="m2", properties={"a b": 2, "a_b": "x"})])
+    assert [entry[1:] for entry in discards(found)] == [
+        ("m2", "a_b", '"x"', "does_not_fit"),
+        ("m2", "a_b", "2", "same_column"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["名前", "", "_", "🎉"])
+def test_a_key_without_a_slug_has_no_column(key: str) -> None:
+    found = rows_of(message(properties={key: {"b": 1}, "a": 2}))
+    assert found["email_opened"][0]["a"] == 2
+    assert discards(found) == [("email_opened", "m1", f"properties.{key}.b", "1", "no_column")]
+
+
+def test_a_key_that_comes_again_in_the_message_itself_changes_nothing() -> None:
+    line = raw(message(properties={"a": 1})).replace('"userId": "u1"', '"userId": "u1", "userId": "u2", "properties": {"b": 2}')
+    found = rows_of(line)
+    assert [(row["user_id"], row["b"], row.get("a")) for row in found["email_opened"]] == [("u1", 2, None)]
+    assert [entry[2:4] for entry in discards(found)] == [("properties", '{"a":1}'), ("user_id", '"u2"')]

@@ -1,0 +1,137 @@
+"""Whose message it is, and what is known of each user (spec: Identity)."""
+
+import random
+from typing import Any
+
+import pytest
+
+from contract.loading import Store, filled, identify, message, raw, rows_of
+
+# What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
+IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
+    ({"userId": '"u"', "anonymousId": '"a"'}, ("a", "u")),
+    ({"userId": '"u"'}, (None, "u")),
+    ({"anonymousId": '"a"'}, ("a", None)),
+    ({"userId": "null", "anonymousId": '"a@example.com"'}, ("a@example.com", None)),
+    ({"userId": "5"}, (None, "5")),
+    ({"userId": "1.10"}, (None, "1.10")),
+    ({"userId": "1e5"}, (None, "1e5")),
+    ({"userId": "12345678901234567890123"}, (None, "12345678901234567890123")),
+    ({"userId": "0"}, (None, "0")),
+    ({"userId": "true"}, (None, "true")),
+    ({"userId": '""', "anonymousId": '"a"'}, ("a", None)),
+    ({"userId": '" "', "anonymousId": '"a"'}, ("a", None)),
+    ({"userId": '"   "', "anonymousId": '"a"'}, ("a", None)),
+    ({"userId": '" \\t\\n"', "anonymousId": '"a"'}, ("a", None)),
+    ({"userId": '" u "'}, (None, " u ")),
+    ({"userId": '"\\tu"'}, (None, "\tu")),
+    ({"userId": '"null"'}, (None, "null")),
+    ({"userId": "[1]", "anonymousId": '"a"'}, ("a", None)),
+    ({"userId": '"[u]"'}, (None, "[u]")),
+    ({"context": '{"traits":{"email":"c@x"}}', "properties": '{"email":"p@x"}', "traits": '{"email":"t@x"}'}, ("c@x", None)),
+    ({"properties": '{"email":"p@x"}', "traits": '{"email":"t@x"}'}, ("p@x", None)),
+    ({"traits": '{"email":"t@x"}'}, ("t@x", None)),
+    ({"context": '{"traits":{"email":" "}}', "properties": '{"email":"p@x"}'}, ("p@x", None)),
+    ({"context": '{"traits":{"email":null}}', "properties": '{"email":"p@x"}'}, ("p@x", None)),
+    ({"context": '{"traits":{"email":["c@x"]}}', "properties": '{"email":"p@x"}'}, ("p@x", None)),
+    ({"context": '{"traits":{"email":5}}', "properties": '{"email":"p@x"}'}, ("p@x", None)),
+    ({"context": '{"traits":{"email":"nobody"}}'}, ("nobody", None)),
+    ({"context": '{"traits":{"email":"[c]@x"}}'}, ("[c]@x", None)),
+    ({"userId": '" "', "context": '{"traits":{"email":"c@x"}}'}, ("c@x", None)),
+    ({"userId": '"u"', "context": '{"traits":{"email":"c@x"}}'}, (None, "u")),
+    ({"anonymousId": '"a"', "context": '{"traits":{"email":"c@x"}}'}, ("a", None)),
+    ({"context": '{"traits":{"Email":"c@x"}}'}, None),
+    ({"context": '{"traits":{"email":true}}'}, None),
+    ({"context": '{"email":"c@x"}'}, None),
+    ({"userId": '""', "anonymousId": "null"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize("kind", ["track", "identify", "page"])
+def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
+    lines = []
+    for number, (fields, _) in enumerate(IDS):
+        line = message(type=kind, messageId=f"{number:02}", userId=..., **{key: f"${key}" for key in fields})
+        lines.append(raw(line, **fields))
+    found = rows_of(*lines)
+    table = {"track": "tracks", "identify": "identifies", "page": "pages"}[kind]
+    assert {int(row["id"]): (row["anonymous_id"], row["user_id"]) for row in found[table]} == {
+        number: ids for number, (_, ids) in enumerate(IDS) if ids is not None
+    }
+    assert [row["reason"] for row in found["_rejects"]] == ["no_user_anon_id"] * sum(ids is None for _, ids in IDS)
+
+
+# ---- users ---------------------------------------------------------------------------------------------------------
+
+
+def at(day: int, **changes: Any) -> dict[str, Any]:
+    return identify(messageId=f"m{day}", receivedAt=f"2019-03-{day:02}T00:00:00.000Z", **changes)
+
+
+STEPS = [
+    at(1, traits={"plan": "free", "seats": 1, "name": "Ann"}),
+    at(2, traits={"plan": "pro", "seats": None, "name": ""}),
+    at(3, traits={"plan": None, "city": "Bonn"}, anonymousId="a"),
+    at(4, traits=None, context={"ip": "::1", "traits": {"email": "a@x"}}),
+    at(5, userId="u2", traits={"plan": "other", "seats": 5}),
+    at(6, userId=..., anonymousId="a", traits={"plan": "nobody's"}),
+]
+USERS = [
+    {"id": "u1", "plan": "pro", "seats": 1, "name": "", "city": "Bonn", "context_ip": "::1", "context_traits_email": "a@x"},
+    {"id": "u2", "plan": "other", "seats": 5},
+]
+
+
+def users(store: Store) -> list[dict[str, Any]]:
+    rows = [filled(row) for row in store.tables()["users"]]
+    assert [row.pop("received_at").day for row in rows] == [4, 5]
+    return rows
+
+
+def test_a_user_has_the_last_value_of_each_trait() -> None:
+    store = Store()
+    store.run(STEPS)
+    assert users(store) == USERS
+    assert "anonymous_id" not in store.types["users"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neither_the_order_nor_the_cut_into_loads_matters(seed: int) -> None:
+    rng = random.Random(seed)
+    store = Store()
+    loads = [[step] for step in STEPS] + [STEPS[:3], STEPS[2:]]
+    rng.shuffle(loads)
+    for load in loads:
+        store.run(rng.sample(load, len(load)))
+    assert users(store) == USERS
+
+
+def test_a_user_keeps_what_a_later_load_does_not_mention() -> None:
+    store = Store()
+    store.run([at(1, traits={"plan": "free"})])
+    store.run([at(2, traits={"seats": 2})])
+    store.run([message(messageId="t")])
+    assert [filled(row) for row in store.tables()["users"]] == [
+        {"id": "u1", "plan": "free", "seats": 2, "received_at": store.tables()["identifies"][1]["received_at"]}
+    ]
+
+
+def test_of_two_identifies_of_one_moment_one_and_the_same_wins_in_any_order() -> None:
+    both = [at(1, traits={"plan": "free"}), at(1, traits={"plan": "pro"}) | {"messageId": "m9"}]
+    found = [Store().run(order)["users"][0]["plan"] for order in (both, both[::-1])]
+    assert found[0] == found[1]
+
+
+def test_a_second_message_with_a_stored_id_does_not_change_the_user() -> None:
+    store = Store()
+    store.run([at(1, traits={"plan": "free"})])
+    store.run([at(2, traits={"plan": "pro"}) | {"messageId": "m1"}])
+    assert [row["plan"] for row in store.tables()["users"]] == ["free"]
+
+
+def test_traits_beside_the_common_columns_are_the_users_too() -> None:
+    store = Store()
+    store.run([at(1, traits={"id": 7, "timestamp": "soon"})])
+    (user,) = store.tables()["users"]
+    assert (user["id"], user["_id"], user["_timestamp"]) == ("u1", 7, "soon")

@@ -1,0 +1,79 @@
+"""Each message has its rows in the tables where the contract wants them (spec: Which message goes where)."""
+
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import EVENTS
+from contract.loading import RECEIVED, filled, identify, message, rows_of
+
+COMMON = {"id": "m1", "received_at": RECEIVED, "timestamp": RECEIVED, "user_id": "u1"}
+BODY = {"Plan": "pro", "seats": 3}
+ROUTES: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
+    (
+        "track",
+        {"properties": BODY, "traits": {"not": "here"}},
+        {
+            "tracks": COMMON | {"event": "email_opened", "event_text": "Email Opened"},
+            "email_opened": COMMON | {"event": "email_opened", "event_text": "Email Opened", "plan": "pro", "seats": 3},
+        },
+    ),
+    (
+        "identify",
+        {"traits": BODY, "properties": {"not": "here"}},
+        {
+            "identifies": COMMON | {"plan": "pro", "seats": 3},
+            "users": {"id": "u1", "received_at": RECEIVED, "plan": "pro", "seats": 3},
+        },
+    ),
+    ("alias", {"previousId": "old", "traits": BODY, "properties": BODY}, {"aliases": COMMON | {"previous_id": "old"}}),
+    (
+        "page",
+        {"name": "Home", "category": "Docs", "properties": BODY},
+        {"pages": COMMON | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3}},
+    ),
+    (
+        "screen",
+        {"name": "Home", "category": "Docs", "properties": BODY},
+        {"screens": COMMON | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3}},
+    ),
+    ("group", {"groupId": "g1", "traits": BODY}, {"groups": COMMON | {"group_id": "g1", "plan": "pro", "seats": 3}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "more", "tables"), ROUTES)
+def test_a_message_has_its_rows(kind: str, more: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
+    found = rows_of(message(**{"type": kind, "event": "Email Opened", **more}))
+    assert {name: [filled(row) for row in rows] for name, rows in found.items()} == {
+        name: [row] for name, row in tables.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["delete", "Track", "", None, ..., 5, ["track"], {}])
+def test_anything_else_is_a_reject(kind: object) -> None:
+    found = rows_of(message(type=kind))
+    assert [(name, [row["reason"] for row in rows]) for name, rows in found.items()] == [("_rejects", ["unknown_type"])]
+
+
+def test_the_seven_events_have_their_tables() -> None:
+    found = rows_of(*(message(name, messageId=table) for name, table, *_ in EVENTS))
+    assert {name: [(row["id"], row["event_text"]) for row in rows] for name, rows in found.items() if name != "tracks"} == {
+        table: [(table, name)] for name, table, *_ in EVENTS
+    }
+    assert len(found["tracks"]) == 7
+
+
+def test_an_event_of_any_name_gets_its_table() -> None:
+    found = rows_of(message("Trial Extended", properties={"days": 7}), identify(messageId="m2"))
+    assert sorted(found) == ["identifies", "tracks", "trial_extended", "users"]
+    assert found["trial_extended"][0]["days"] == 7
+
+
+def test_an_identify_without_a_user_id_makes_no_user() -> None:
+    assert list(rows_of(identify(userId=..., anonymousId="a"))) == ["identifies"]
+
+
+def test_tracks_has_the_common_columns_only() -> None:
+    (row,) = rows_of(message(context={"zoo": 1}, properties={"plan": "pro", "campaign_id": "c"}))["tracks"]
+    assert row["context_zoo"] == 1
+    assert not row.keys() & {"plan", "campaign_id"}

@@ -1,0 +1,276 @@
+"""Values become typed cells, and what does not fit is kept beside them (spec: Values)."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from contract.loading import Store, discards, filled, message, raw, row, rows_of
+
+TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
+TIME_TEXT = "2019-03-04T05:06:07Z"
+
+
+def column(*values: str) -> tuple[str | None, list[Any]]:
+    """The type and the cells of a column that has these values, as JSON text, in its first load."""
+    store = Store()
+    lines = [raw(message(messageId=f"{n:02}", properties={"x": "$x"}), x=value) for n, value in enumerate(values)]
+    rows = store.run(lines)["email_opened"]
+    return store.types["email_opened"].get("x"), [row.get("x") for row in rows]
+
+
+# ---- flattening ----------------------------------------------------------------------------------------------------
+
+SHAPES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"product_id": {"sku": "s"}}, {"product_id_sku": "s"}),
+    ({"a": {"b": {"c": {"d": {"e": {"f": {"g": 1}}}}}}}, {"a_b_c_d_e_f_g": 1}),
+    ({"a": {"B c": 1, "d": 2}, "e": 3}, {"a_b_c": 1, "a_d": 2, "e": 3}),
+    ({"a": [1, {"b": [None, "é"]}, []]}, {"a": '[1,{"b":[null,"é"]},[]]'}),
+    ({"a": []}, {"a": "[]"}),
+    ({"a": [[]]}, {"a": "[[]]"}),
+    ({"a": {}}, {}),
+    ({"a": {"b": {}}}, {}),
+    ({"a": None}, {}),
+    ({"a": {"b": None}}, {}),
+    ({"a": ""}, {"a": ""}),
+    ({"a": " "}, {"a": " "}),
+    ({"a": "null"}, {"a": "null"}),
+    ({"a": "{}"}, {"a": "{}"}),
+    ({"a": False, "b": 0}, {"a": False, "b": 0}),
+]
+
+
+@pytest.mark.parametrize(("properties", "cells"), SHAPES)
+def test_an_object_is_flattened(properties: dict[str, Any], cells: dict[str, Any]) -> None:
+    plain = row(message())
+    assert row(message(properties=properties)) == plain | cells
+    found = row(message(context=properties))
+    assert found == plain | {f"context_{name}": value for name, value in cells.items()}
+
+
+def test_an_object_is_flattened_to_any_depth() -> None:
+    properties: Any = "bottom"
+    for _ in range(200):
+        properties = {"a": properties}
+    assert row(message(properties=properties))["_".join("a" * 200)] == "bottom"
+
+
+def test_lines_of_many_shapes_are_read_alike() -> None:
+    """The engine learns shapes from lines that it cannot read yet; before and after, rows are the same."""
+    bodies = [{"a": {"b": {"c": n}}, "d": n} if n % 2 else {"a": {"b": n}, "D": n} for n in range(40)]
+    lines = [message(messageId=f"{n:02}", properties=body) for n, body in enumerate(bodies)]
+    rows = Store().run(lines, chunks=lambda _: 7)["email_opened"]
+    assert [(row["a_b_c"], row["a_b"], row["d"]) for row in rows] == [
+        (n, None, n) if n % 2 else (None, n, n) for n in range(40)
+    ]
+
+
+def test_objects_whose_keys_differ_in_case_alone_are_told_apart() -> None:
+    lines = [message(messageId=f"{n}", properties={"Plan" if n % 2 else "plan": {"Id" if n % 3 else "id": n}}) for n in range(8)]
+    rows = Store().run(lines, chunks=lambda _: 2)["email_opened"]
+    assert [row["plan_id"] for row in rows] == list(range(8))
+
+
+def test_a_value_may_be_an_object_in_one_line_and_text_in_the_next() -> None:
+    plans: list[Any] = [{"name": "pro"}, "free", None, {}, ["a"], {"name": {"de": "frei"}}, 5, {"name": "pro"}] * 2
+    lines = [message(messageId=f"{n:02}", properties={"plan": plan, "campaign_id": plan}) for n, plan in enumerate(plans)]
+    rows = Store().run(lines, chunks=lambda _: 3)["email_opened"]
+    assert [row["plan"] for row in rows] == [None, "free", None, None, '["a"]', None, "5", None] * 2
+    assert [row["campaign_id"] for row in rows] == [row["plan"] for row in rows]
+    assert [row["plan_name"] for row in rows] == ["pro", None, None, None, None, None, None, "pro"] * 2
+    assert [row["plan_name_de"] for row in rows] == [None, None, None, None, None, "frei", None, None] * 2
+
+
+@pytest.mark.parametrize("length", [512, 513, 40_000, 900_000])
+def test_text_is_never_cut(length: int) -> None:
+    text = "é" * (length // 2)
+    found = row(message(userId=text, context={"ip": text}, properties={"email_subject": text, "long": text, "list": [text]}))
+    assert {found[name] for name in ("user_id", "context_ip", "email_subject", "long")} == {text}
+    assert found["list"] == f'["{text}"]'
+
+
+def test_a_message_may_have_many_properties() -> None:
+    found = row(message(properties={f"p{n}": n for n in range(200)}))
+    assert [found[f"p{n}"] for n in range(200)] == list(range(200))
+
+
+# ---- types of new columns ------------------------------------------------------------------------------------------
+
+INFERRED: list[tuple[tuple[str, ...], str | None, list[Any]]] = [
+    (("1", "-2"), "bigint", [1, -2]),
+    (("9223372036854775807", "-9223372036854775808"), "bigint", [2**63 - 1, -(2**63)]),
+    (("1.5", "2.25"), "double", [1.5, 2.25]),
+    (("1", "2.5"), "double", [1.0, 2.5]),
+    (("3.0",), "double", [3.0]),
+    (("1e5", "-1.5E-7"), "double", [1e5, -1.5e-7]),
+    (("true", "false"), "bool", [True, False]),
+    (('"a"', '""'), "text", ["a", ""]),
+    ((f'"{TIME_TEXT}"', '"2019-03-04T07:06:07.000000999+02:00"'), "timestamp", [TIME, TIME]),
+    (('"2019-03-04t05:06:07.5z"', '"2019-03-04 05:06:07.123456789-00:30"'), "timestamp", [
+        TIME.replace(microsecond=500_000), TIME.replace(minute=36, microsecond=123_456)]),
+    (('"2019-03-04T05:06:07"',), "text", ["2019-03-04T05:06:07"]),
+    (('"2019-03-04"',), "text", ["2019-03-04"]),
+    (('"2019-03-04T05:06Z"',), "text", ["2019-03-04T05:06Z"]),
+    (('"2019-03-04T05:06:07+0200"',), "text", ["2019-03-04T05:06:07+0200"]),
+    (('"2019-02-30T05:06:07Z"',), "text", ["2019-02-30T05:06:07Z"]),
+    (('"2019-03-04T25:06:07Z"',), "text", ["2019-03-04T25:06:07Z"]),
+    (('"Mon, 04 Mar 2019 05:06:07 GMT"',), "text", ["Mon, 04 Mar 2019 05:06:07 GMT"]),
+    ((f'"{TIME_TEXT}"', '"soon"'), "text", [TIME_TEXT, "soon"]),
+    ((f'"{TIME_TEXT}"', "1551675967"), "text", [TIME_TEXT, "1551675967"]),
+    (("1", '"a"'), "text", ["1", "a"]),
+    (("1", "true"), "text", ["1", "true"]),
+    (("1.5", "false"), "text", ["1.5", "false"]),
+    (("[1]", "2"), "text", ["[1]", "2"]),
+    (("[ 1 ]",), "text", ["[1]"]),
+    (("1.10", '"a"', "1e5", "12345678901234567890", "1E400", "-0.0"), "text",
+     ["1.10", "a", "1e5", "12345678901234567890", "1E400", "-0.0"]),
+    (("null", "{}", "1"), "bigint", [None, None, 1]),
+    (("null",), None, [None]),
+    (("{}", "{}"), None, [None, None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "of", "cells"), INFERRED)
+def test_a_column_takes_its_type_from_all_its_values(values: tuple[str, ...], of: str | None, cells: list[Any]) -> None:
+    assert column(*values) == (of, cells)
+
+
+def test_the_type_does_not_depend_on_the_order_or_the_batches() -> None:
+    values = ["1"] * 5 + ["2.5"] + ["3"] * 5
+    lines = [raw(message(messageId=f"{n:02}", properties={"x": "$x"}), x=value) for n, value in enumerate(values)]
+    for order in (lines, lines[::-1]):
+        store = Store()
+        rows = store.run(order, chunks=lambda _: 2)["email_opened"]
+        assert store.types["email_opened"]["x"] == "double"
+        assert [row["x"] for row in rows] == [float(value) for value in values]
+
+
+def test_a_column_of_the_context_has_in_tracks_the_type_of_all_events() -> None:
+    store = Store()
+    found = store.run([message(context={"zoo": 1}), message("Email Clicked", messageId="m2", context={"zoo": "a"})])
+    assert [store.types[table]["context_zoo"] for table in ("tracks", "email_opened", "email_clicked")] == ["text", "bigint", "text"]
+    assert [row["context_zoo"] for row in found["tracks"]] == ["1", "a"]
+
+
+def test_a_value_that_does_not_stay_has_no_say_in_the_type() -> None:
+    store = Store()
+    store.run([message(properties={"x": 1}), message(receivedAt="2019-03-05T00:00:00Z", properties={"x": "a"})])
+    assert store.types["email_opened"]["x"] == "bigint"
+
+
+# ---- values that meet a column with another type -------------------------------------------------------------------
+
+KEPT = object()
+CASTS: list[tuple[str, str, Any]] = [
+    ("true", '"true"', True), ("true", '"false"', False), ("true", "1", True), ("true", "0", False), ("true", "1.0", True),
+    ("true", "2", KEPT), ("true", '"TRUE"', KEPT), ("true", '"1"', KEPT), ("true", '"yes"', KEPT), ("true", '""', KEPT),
+    ("true", "[true]", KEPT), ("true", f'"{TIME_TEXT}"', KEPT),
+    ("1", "3.0", 3), ("1", "1e3", 1000), ("1", '"12"', 12), ("1", '"-5"', -5), ("1", "3.5", KEPT), ("1", '"3.0"', KEPT),
+    ("1", '"012"', KEPT), ("1", '" 12"', KEPT), ("1", "true", KEPT), ("1", '""', KEPT), ("1", "[1]", KEPT), ("1", "1e400", KEPT),
+    ("1", "9223372036854775808", KEPT), ("1", "-9223372036854775809", KEPT), ("1", "9007199254740993.0", KEPT), ("1", "1e18", KEPT),
+    ("1.5", "12", 12.0), ("1.5", '"2.5"', 2.5), ("1.5", '"12"', 12.0), ("1.5", "-0.0", 0.0), ("1.5", "9007199254740992", 2.0**53),
+    ("1.5", "9007199254740993", KEPT), ("1.5", "12345678901234567890", KEPT), ("1.5", "1e400", KEPT), ("1.5", '"1.10"', KEPT),
+    ("1.5", '"nan"', KEPT), ("1.5", '"inf"', KEPT), ("1.5", '"Infinity"', KEPT), ("1.5", "true", KEPT), ("1.5", '"a"', KEPT),
+    ('"a"', "12", "12"), ('"a"', "1.10", "1.10"), ('"a"', "1e5", "1e5"), ('"a"', "true", "true"), ('"a"', "[1.10]", "[1.10]"),
+    ('"a"', "12345678901234567890123", "12345678901234567890123"), ('"a"', f'"{TIME_TEXT}"', TIME_TEXT),
+    (f'"{TIME_TEXT}"', '"2019-03-04T06:06:07+01:00"', TIME), (f'"{TIME_TEXT}"', '"2019-03-04"', KEPT),
+    (f'"{TIME_TEXT}"', '"soon"', KEPT), (f'"{TIME_TEXT}"', "1551675967", KEPT), (f'"{TIME_TEXT}"', "true", KEPT),
+    (f'"{TIME_TEXT}"', '""', KEPT), (f'"{TIME_TEXT}"', '"0000-01-01T00:00:00Z"', KEPT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", dict.fromkeys(first for first, _, _ in CASTS))
+def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(first: str) -> None:
+    """A value of a later load; in the first load it would have had a say in the type."""
+    cases = [(value, cell) for column, value, cell in CASTS if column == first]
+    store = Store()
+    store.run([raw(message(properties={"x": "$x"}), x=first)])
+    of = store.types["email_opened"]["x"]
+    lines = [raw(message(messageId=f"n{n:02}", properties={"x": "$x", "y": 1}), x=value) for n, (value, _) in enumerate(cases)]
+    found = store.run(lines)
+    assert store.types["email_opened"]["x"] == of
+    rows = [row for row in found["email_opened"] if row["id"] != "m1"]
+    assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in cases]
+    assert discards(found) == [
+        ("email_opened", f"n{n:02}", "x", value, "does_not_fit") for n, (value, cell) in enumerate(cases) if cell is KEPT
+    ]
+
+
+DECLARED: list[tuple[str, str, Any]] = [
+    ("campaign_id", "5", "5"), ("campaign_id", "1.10", "1.10"), ("campaign_id", "1e5", "1e5"), ("campaign_id", "true", "true"),
+    ("campaign_id", "12345678901234567890", "12345678901234567890"), ("campaign_id", "[1.10]", "[1.10]"), ("campaign_id", '""', ""),
+    ("campaign_id", '"{x"', "{x"), ("campaign_id", '"[x"', "[x"), ("campaign_id", '"NaN"', "NaN"), ("campaign_id", "null", None),
+    ("transactional", "true", True), ("transactional", '"false"', False), ("transactional", "1", True), ("transactional", "0", False),
+    ("transactional", '"maybe"', KEPT), ("transactional", "2", KEPT), ("transactional", "[]", KEPT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "cell"), DECLARED)
+def test_a_declared_column_has_its_type_from_the_start(name: str, value: str, cell: Any) -> None:
+    found = rows_of(raw(message(properties={name: "$x"}), x=value))
+    assert [row[name] for row in found["email_opened"]] == [None if cell is KEPT else cell]
+    assert discards(found) == ([("email_opened", "m1", name, value, "does_not_fit")] if cell is KEPT else [])
+
+
+def test_a_number_keeps_its_digits_beside_a_text_that_looks_like_it() -> None:
+    line = raw(message(context={"library": {"version": "$v"}, "integration": {"version": "1.1"}}), v="1.10")
+    found = row(line)
+    assert (found["context_library_version"], found["context_integration_version"]) == ("1.10", "1.1")
+
+
+# ---- what no warehouse can store -----------------------------------------------------------------------------------
+
+UNSTORABLE = [
+    ("NaN", "not_a_number"),
+    ("Infinity", "not_a_number"),
+    ("-Infinity", "not_a_number"),
+    (r'"a\u0000"', "not_text"),
+    (r'"\uD800"', "not_text"),
+    (r'"\uDC00\uD800"', "not_text"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), UNSTORABLE)
+@pytest.mark.parametrize("name", ["x", "campaign_id"])
+def test_what_cannot_be_stored_is_discarded_and_the_row_stays(value: str, reason: str, name: str) -> None:
+    found = rows_of(raw(message(properties={name: "$x", "y": 1}), x=value))
+    assert filled(found["email_opened"][0])["y"] == 1
+    assert found["email_opened"][0].get(name) is None
+    assert discards(found) == [("email_opened", "m1", name, value, reason)]
+
+
+def test_integers_beyond_64_bits_are_discarded_from_a_column_of_integers() -> None:
+    assert column("1", "9223372036854775808", "-99999999999999999999") == ("bigint", [1, None, None])
+
+
+def test_floats_beyond_all_bounds_are_discarded() -> None:
+    found = rows_of(raw(message(properties={"x": "$x"}), x="1e400"))
+    assert discards(found) == [("email_opened", "m1", "x", "1e400", "does_not_fit")]
+
+
+def test_arrays_are_text_whatever_they_hold() -> None:
+    value = r'["\uD800","\u0000",1.10,9223372036854775808]'
+    assert row(raw(message(properties={"x": "$x"}), x=value))["x"] == value
+
+
+@pytest.mark.parametrize(("field", "name"), [("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id")])
+@pytest.mark.parametrize(("value", "reason"), [("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text")])
+def test_an_id_that_is_no_text_is_discarded(field: str, name: str, value: str, reason: str) -> None:
+    found = rows_of(raw(message(**{"userId": "u1", "anonymousId": "a1", field: "$x"}), x=value))
+    (stored,) = found["tracks"]
+    assert [entry[2:] for entry in discards(found)] == [(name, value, reason)]
+    assert len(stored["id"]) == 64 if field == "messageId" else stored[name] is None
+
+
+def test_an_events_name_that_cannot_be_stored_is_discarded() -> None:
+    found = rows_of(raw(message("$e"), e=r'"Trial \uD800"'))
+    assert [(row["event"], row["event_text"]) for row in found["trial"]] == [("trial", None)]
+    assert discards(found) == [("trial", "m1", "event_text", r'"Trial \uD800"', "not_text")]
+
+
+def test_keys_that_cannot_be_stored_do_no_harm() -> None:
+    properties = {"\ud800": 1, "\0": {"a": 2}, "b\ud800c": 3, "d": 4}
+    found = rows_of(json.dumps(message(properties=properties)), message(messageId="m2"))
+    assert [(row["b_c"], row["d"]) for row in found["email_opened"]] == [(3, 4), (None, None)]
+    assert [entry[2:4] for entry in discards(found)] == [(r"properties.\u0000.a", "2"), (r"properties.\uD800", "1")]

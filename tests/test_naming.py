@@ -1,0 +1,82 @@
+"""Names are Segment's, byte by byte on ASCII."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autopilothq.naming import RESERVED_TABLES, column_name, snake_case, table_name
+
+with Path(__file__).with_name("contract").joinpath("snakecase.csv").open(encoding="utf-8", newline="") as file:
+    VECTORS = [(row["input"], row["expected"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(("name", "slug"), VECTORS)
+def test_slugs_are_those_of_segments_vectors(name: str, slug: str) -> None:
+    assert snake_case(name) == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("IPAddress", "ipaddress"),
+        ("linkURL", "link_url"),
+        ("userID", "user_id"),
+        ("_id", "id"),
+        ("HTTPRequest", "httprequest"),
+        ("a__b", "a_b"),
+        ("trailing_", "trailing"),
+        ("ÉtéPrix", "t_prix"),
+        ("naïve", "na_ve"),
+        ("名前", ""),
+        ("🎉", ""),
+        ("", ""),
+        ("_", ""),
+        ("٣", ""),  # a digit, but not an ASCII one
+        ("\u212a", ""),  # the Kelvin sign, whose lower case is an ASCII letter
+    ],
+)
+def test_every_other_byte_separates_words(name: str, slug: str) -> None:
+    assert snake_case(name) == slug
+
+
+@pytest.mark.parametrize(
+    ("path", "column"),
+    [
+        (("product_id", "sku"), "product_id_sku"),
+        (("a",), "a"),
+        (("2fa",), "_2fa"),
+        (("2fa", "on"), "_2fa_on"),
+        (("a", "2b"), "a_2b"),
+        (("plan", "名前"), ""),
+        (("名前", "plan"), ""),
+        (("context", "userAgent"), "context_user_agent"),
+    ],
+)
+def test_a_column_is_named_after_its_path(path: tuple[str, ...], column: str) -> None:
+    assert column_name(path) == column
+
+
+@pytest.mark.parametrize("table", sorted(RESERVED_TABLES))
+def test_no_event_takes_a_table_of_the_contract(table: str) -> None:
+    assert table_name(table.title()) == f"_{table}"
+
+
+@pytest.mark.parametrize(
+    ("event", "table"),
+    [("2FA Enabled", "_2fa_enabled"), ("Email Marked as Spam", "email_marked_as_spam"), ("_rejects", "rejects"), ("名前", "")],
+)
+def test_a_table_is_named_after_its_event(event: str, table: str) -> None:
+    assert table_name(event) == table
+
+
+@given(st.text())
+def test_a_slug_is_its_own_slug_and_plain(name: str) -> None:
+    slug = snake_case(name)
+    assert snake_case(slug) == slug
+    assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    assert not slug.startswith("_")
+    assert not slug.endswith("_")
+    assert "__" not in slug
