@@ -148,7 +148,8 @@ def test_an_object_has_its_leaves_in_order() -> None:
 
 
 def test_a_key_that_comes_again_in_the_message_itself_is_discarded() -> None:
-    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1","context":{},"context":{"ip":"::1"}}'
+    line = '{"type":"track","event":"a","event":"b","userId":"1","userId":"2","userId":"1",'
+    line += '"context":{},"context":{"ip":"::1"}}'
     assert cells(line)["user_id"] == "1"
     assert discards(line) == [
         Discard("event_text", '"b"', "same_column"),

@@ -66,7 +66,12 @@ def test_no_event_takes_a_table_of_the_contract(table: str) -> None:
 
 @pytest.mark.parametrize(
     ("event", "table"),
-    [("2FA Enabled", "_2fa_enabled"), ("Email Marked as Spam", "email_marked_as_spam"), ("_rejects", "rejects"), ("名前", "")],
+    [
+        ("2FA Enabled", "_2fa_enabled"),
+        ("Email Marked as Spam", "email_marked_as_spam"),
+        ("_rejects", "rejects"),
+        ("名前", ""),
+    ],
 )
 def test_a_table_is_named_after_its_event(event: str, table: str) -> None:
     assert table_name(event) == table

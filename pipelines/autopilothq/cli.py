@@ -182,18 +182,18 @@ def _print(report: Report, as_json: bool, dry_run: bool) -> None:
     if report.rows:
         console.print(table)
         console.print()
-    facts = [f"{report.lines:,} lines", f"{report.stored:,} stored", f"{report.duplicates:,} duplicates"]
-    facts += [f"{report.rejected:,} rejected", f"{report.discards:,} values discarded"]
-    console.print(", ".join(facts), highlight=False)
+    click.echo(
+        f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
+        f" {report.rejected:,} rejected, {report.discards:,} values discarded"
+    )
     for reason, count in report.rejects.items():
-        console.print(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}", highlight=False)
+        click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for file, why in report.unfinished.items():
-        console.print(f"  {file} is read again next time: {why}", highlight=False)
+        click.echo(f"  {file} is read again next time: {why}")
     rate = report.lines / max(report.seconds, 0.001)
-    console.print(
+    click.echo(
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
-        f" {report.seconds:.1f} s, {rate:,.0f} events/s",
-        highlight=False,
+        f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
 
 

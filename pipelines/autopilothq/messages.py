@@ -1,7 +1,7 @@
 """What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject one.
 
-This is the careful reading of one line, in Python. The warehouse reads nearly all lines in its engine and hands over only
-those that are odd; both ways give the same cells, which the tests hold against each other.
+This is the careful reading of one line, in Python. The warehouse reads nearly all lines in its engine and hands over
+only those that are odd; both ways give the same cells, which the tests hold against each other.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ class Reject(NamedTuple):
 class Batch(NamedTuple):
     """What an origin delivers: lines of any number of files, in any order.
 
-    `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text` (large_binary, one
-    line each). `ended` are the files that end in this batch, each with None, or why it must be read again another time.
-    `bytes` is what was read for it, for the progress.
+    `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text`
+    (large_binary, one line each). `ended` are the files that end in this batch, each with None, or why it must be read
+    again another time. `bytes` is what was read for it, for the progress.
     """
 
     lines: pa.Table
@@ -59,8 +59,8 @@ class Discard(NamedTuple):
 class Message(NamedTuple):
     """A message as cells.
 
-    `cells` holds text by the name of its column. Cells of the columns of time, of booleans, of `event` and of columns that
-    are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself.
+    `cells` holds text by the name of its column. Cells of the columns of time, of booleans, of `event` and of columns
+    that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself.
     """
 
     cells: dict[str, str]
@@ -143,9 +143,9 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
         cells |= _columns(leaves, declared, discards)
     if body_key and isinstance(body := message.value(body_key), Pairs):
         taken = COMMON_NAMES | {column.name for column in _TEXT_FIELDS.get(kind, ())}
-        leaves = _beside(flatten(body, (body_key,), objects), body_key, taken, event_names)
+        leaves = _beside(flatten(body, (body_key,), objects), taken, event_names)
         cells |= _columns(leaves, frozenset(PROPERTY_TYPES) if kind == "track" else frozenset(), discards)
-    _identify(message, cells, discards)
+    _identify(message, cells)
     return Message(cells, discards, objects)
 
 
@@ -219,7 +219,7 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
     return str(value) if isinstance(value, str) else to_json(value)
 
 
-def _identify(message: Pairs, cells: dict[str, str], discards: list[Discard]) -> None:
+def _identify(message: Pairs, cells: dict[str, str]) -> None:
     """The contact's email stands in for an anonymous id where there is no id at all (spec: Identity)."""
     if "user_id" in cells or "anonymous_id" in cells:
         return
@@ -232,10 +232,10 @@ def _identify(message: Pairs, cells: dict[str, str], discards: list[Discard]) ->
 
 
 def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
-    """The leaves of an object in their order, each with its path; null and `{}` give none. `objects` gets every object's path,
-    but those with keys that the engine cannot be asked for.
+    """The leaves of an object in their order, each with its path; null and `{}` give none.
 
-    Example: `flatten(Pairs([("a", Pairs([("b", 1)]))]), ("properties",), [])` gives `(("properties", "a", "b"), "a_b", 1)`.
+    `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf
+    of `flatten(Pairs([("a", Pairs([("b", 1)]))]), ("properties",), [])` is `(("properties", "a", "b"), "a_b", 1)`.
     """
     if all(map(_encodable, path)):
         objects.append(path)
@@ -247,9 +247,7 @@ def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]])
             yield at, column_name(at if path[0] == "context" else at[1:]), inner
 
 
-def _beside(
-    leaves: Iterator[Leaf], body_key: str, taken: frozenset[str] | set[str], event_names: frozenset[str]
-) -> Iterator[Leaf]:
+def _beside(leaves: Iterator[Leaf], taken: frozenset[str] | set[str], event_names: frozenset[str]) -> Iterator[Leaf]:
     """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide)."""
     for path, column, value in leaves:
         if path == ("properties", "event") and isinstance(value, str) and value in event_names:
@@ -298,7 +296,7 @@ def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
 
 
 def storable(value: Any) -> bool:
-    """Whether a scalar can be stored: text without NUL and lone surrogates, a number that is one. Arrays are JSON text."""
+    """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
     if isinstance(value, Number):
         return value[-1].isdigit()  # but NaN, Infinity, -Infinity
     return not isinstance(value, str) or _encodable(value)

@@ -20,16 +20,29 @@ import pyarrow as pa
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.exceptions import MissingDependencyException
-
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
+from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from dlt.common.storages.load_package import load_package_state
 from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 from dlt.extract.items import DataItemWithMeta
 
-from .catalog import AUDIT, BOOKS, EVENT_DESCRIPTION, EVENT_TABLES, KINDS, TABLES, TRACKS, USERS, Table, Type, event_table
+from .catalog import (
+    AUDIT,
+    BOOKS,
+    EVENT_DESCRIPTION,
+    EVENT_TABLES,
+    KINDS,
+    TABLES,
+    TRACKS,
+    USERS,
+    Table,
+    Type,
+    event_table,
+)
 from .messages import Batch
 from .origins import archive as archive_files
 from .warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
@@ -126,27 +139,32 @@ def _find(
 
 def _filesystem(url: str, credentials: Any) -> Any:
     """The file system of a bucket, with dlt's credentials or the cloud's own."""
-    config = FilesystemConfiguration(bucket_url=url, credentials=credentials)
+    given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
+    config = FilesystemConfiguration()
     try:
-        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE)))[0]
+        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE), explicit_value=given))[0]
     except ConfigFieldMissingException as error:
         raise archive_files.ArchiveError(
             f"Expected credentials for {url}, but there are none.\n"
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except MissingDependencyException as error:
-        extra = archive_files.EXTRAS.get(url.split("://")[0], "filesystem")
+        extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise archive_files.ArchiveError(
             f"Reading {url} needs a package that is not installed.\nInstall it: pip install 'dlt-autopilothq[{extra}]'"
         ) from error
 
 
-def _scratch(pipeline: dlt.Pipeline) -> str:
-    """An empty folder for what waits; what a killed load left there goes now."""
-    folder = Path(pipeline.working_dir, "autopilothq")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return mkdtemp(dir=folder)
+def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
+    """A new folder for a load, and whether one was killed before: its folder is there still, and goes now."""
+    home = Path(pipeline.working_dir, "autopilothq")
+    home.mkdir(parents=True, exist_ok=True)
+    left = list(home.iterdir())
+    folder = Path(mkdtemp(dir=home))
+    weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
+    for old in left:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder, bool(left)
 
 
 class Load:
@@ -173,9 +191,13 @@ class Load:
         self._pipeline = pipeline
         self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
         disposition(TRACKS.name, self._supported)
-        self._folder = _scratch(pipeline)
+        folder, killed = _begin(pipeline)
+        self._folder = str(folder / "waiting")
+        Path(self._folder).mkdir()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         destination = Destination(pipeline)
+        if killed:
+            destination.drop_copies()
         known_files = destination.loaded_files()
         found = self._find()
         self._files = [file for file in found if (file.url, file.version) not in known_files]
@@ -183,10 +205,12 @@ class Load:
         self.report.files_known = len(found) - len(self._files)
         self.report.bytes = sum(file.size for file in self._files)
         self._progress(self.report)
-        self._warehouse = Warehouse(self.loaded_at, self._folder, self._memory, WORKERS)
+        # The destination may have no room for the whole of a long name (spec: Names).
+        shorten = dlt.current.source_schema().naming.normalize_identifier
+        self._warehouse = Warehouse(self.loaded_at, self._folder, self._memory, WORKERS, shorten)
         self._read()
         self._known = destination.tables([*self._warehouse.tables(), *TABLES])
-        self._settled = self._warehouse.settle(self._known, destination.read)
+        self._settled = self._warehouse.settle(self._known, destination.read, destination.complete_loads())
         self._take(self._settled, destination)
         self._warehouse.close()
         self.report.seconds = monotonic() - started
@@ -288,6 +312,12 @@ class Load:
         """Whether a table is there, or has rows in this load."""
         return table in self._known or table in self.report.rows
 
+    def empty_format(self) -> Any:
+        """The format of files without rows: Parquet, but not where a driver of ADBC loads it, because that refuses them."""
+        able = self._pipeline.destination.capabilities()
+        refused = able.loader_file_format_selector and "insert_values" in (able.supported_loader_file_formats or ())
+        return "insert_values" if refused else "parquet"
+
     def others(self) -> list[str]:
         """The tables with rows that no resource of their own stands for."""
         return [table for table in self._ready if table not in TABLES]
@@ -325,7 +355,8 @@ def _resource(load: Load, table: Table) -> DltResource:
         else:
             yield from load.rows(table.name)
         if table in _ALWAYS and not load.has(table.name):
-            yield dlt.mark.with_hints(_schema(types).empty_table(), hints)
+            empty = dlt.mark.make_hints(columns=_columns(table, types), file_format=load.empty_format())
+            yield dlt.mark.with_hints(_schema(types).empty_table(), empty)
 
     resource = dlt.resource(
         rows,
@@ -360,10 +391,11 @@ def _others(load: Load) -> DltResource:
 
 _ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 _REPLACED = (USERS, AUDIT)
-# The ways to merge, the best first: messages stay as they were stored first, persons and files are replaced.
+# The ways to merge, the best first: messages stay as they were stored first, persons and files are replaced. An upsert
+# of rows that a killed load put into staging twice is refused by PostgreSQL.
 _STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
     False: ("insert-only", "delete-insert"),
-    True: ("upsert", "delete-insert"),
+    True: ("delete-insert", "upsert"),
 }
 
 
@@ -422,6 +454,43 @@ class Destination:
                 f" (SELECT {names[2]} FROM {loads} WHERE status = 0)"
             )
         return {(file, version) for file, version in rows or ()}
+
+    def complete_loads(self) -> set[str]:
+        """The ids of dlt's loads that were not killed."""
+        if not self._known:
+            return set()
+        with self._pipeline.sql_client() as client:
+            loads, load_id = client.make_qualified_table_name("_dlt_loads"), client.escape_column_name("load_id")
+            return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
+
+    def drop_copies(self) -> None:
+        """Leaves one row where there are several of one key.
+
+        A load that was killed goes on in the next run of dlt. A file that was loaded, but not yet noted as loaded, is
+        then loaded into staging once more, and what merges from there inserts every copy.
+        """
+        schema = self._pipeline.schemas.get(SOURCE)
+        if schema is None or not self._pipeline.destination.capabilities().supports_transactions:
+            return
+        there = self.tables(schema.data_table_names())
+        with self._pipeline.sql_client() as client:
+            for name in there:
+                keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
+                self._drop_copies(client, name, [client.escape_column_name(key) for key in keys])
+
+    @staticmethod
+    def _drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
+        table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
+        twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+        if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
+            return
+        same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
+        client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
+        client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({twice}) c ON {same}")
+        with client.begin_transaction():
+            client.execute_sql(f"DELETE FROM {table} t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
+            client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
+        client.execute_sql(f"DROP TABLE {copies}")
 
     def tables(self, names: Sequence[str]) -> Known:
         """Those of the tables that are there, with the types of their columns."""

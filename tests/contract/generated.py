@@ -1,4 +1,4 @@
-"""Messages of every kind for property tests, as JSON text: odd spellings, odd values, keys that collide, broken lines."""
+"""Messages of every kind for property tests, as JSON text: odd spellings and values, colliding keys, broken lines."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,46 @@ NUMBERS = (
     "9223372036854775808", "12345678901234567890", "NaN", "-Infinity",
 )  # fmt: skip
 TEXTS = (
-    '""', '" "', '"  "', '"a"', '"b"', '"true"', '"12"', '"1.10"', '"1.1"', '"2019-03-04T05:06:07Z"', '"2019-03-04"', '"é😀"',
-    '"\\u00e9"', '"\\ud83d\\ude00"', '"a\\/b"', '"a\\\\u001fb"', '"\\u001f\\n\\"\'"', '"\\ud800"', '"\\u0000"', '"[x"', '"{x"',
+    '""', '" "', '"  "', '"a"', '"b"', '"true"', '"12"', '"1.10"', '"1.1"', '"2019-03-04T05:06:07Z"',
+    '"2019-03-04"', '"é😀"',
+    '"\\u00e9"', '"\\ud83d\\ude00"', '"a\\/b"', '"a\\\\u001fb"', '"\\u001f\\n\\"\'"', '"\\ud800"', '"\\u0000"',
+    '"[x"', '"{x"',
     '"|"', '"NaN"', '"inf"', '",}"', '"\\t"', '"\u2028"', '"null"', '"Email Opened"', '"email_opened"',
 )  # fmt: skip
 KEYS = (
-    "a", "A", "b", "a b", "a_b", "aB", "name", "plan", "Plan", "PLAN", "id", "_id", "timestamp", "receivedAt", "event", "_event",
-    "Event", "context_ip", "email", "é", "", " ", "2fa", "campaign_id", "campaignId", "transactional", "contact_id", "traits",
+    "a", "A", "b", "a b", "a_b", "aB", "name", "plan", "Plan", "PLAN", "id", "_id", "timestamp", "receivedAt",
+    "event", "_event",
+    "Event", "context_ip", "email", "é", "", " ", "2fa", "campaign_id", "campaignId", "transactional",
+    "contact_id", "traits",
     "a/b", "a~b", "a.b", "*", "0", "$", "a'b", "select", "\\u0000", "\\ud800x",
 )  # fmt: skip
 EVENTS = (
-    '"Email Opened"', '"Email Opened"', '"email opened"', '"Email Clicked"', '"Demo Requested"', '"2FA Enabled"', '"Users"', '"名前"',
+    '"Email Opened"', '"Email Opened"', '"email opened"', '"Email Clicked"', '"Demo Requested"', '"2FA Enabled"',
+    '"Users"', '"名前"',
     '""', '"Email \\u004fpened"', '"A\\u001f"', '"\\ud800"', "null", "5", "[]",
 )  # fmt: skip
 CLOCKS = (
     '"2019-03-04T05:06:07.412Z"', '"2019-03-04T05:06:08Z"', '"2019-03-04T05:06:07.123456789+02:00"', '"2019-03-04"',
-    '"2020-05-09 23:54:49.209808489 +0000 UTC m=+0.01"', '"Sat, 09 May 2020 23:54:49 GMT"', "1557446089", "1557446089123.5", "1e9",
-    '"9999-12-31T23:59:59Z"', '"0000-01-01T00:00:00Z"', '"0001-01-01T00:00:00.000Z"', '"1969-12-31T00:00:00.000Z"', '""', "null",
+    '"2020-05-09 23:54:49.209808489 +0000 UTC m=+0.01"', '"Sat, 09 May 2020 23:54:49 GMT"', "1557446089",
+    "1557446089123.5", "1e9",
+    '"9999-12-31T23:59:59Z"', '"0000-01-01T00:00:00Z"', '"0001-01-01T00:00:00.000Z"', '"1969-12-31T00:00:00.000Z"',
+    '""', "null",
     '"yesterday"', "true", "{}", '"2019-02-30T00:00:00Z"', '"2019-3-4T5:6:7Z"',
 )  # fmt: skip
 IDS = ('"u1"', '"u2"', "5", "1.10", "null", '""', '"  "', '"\\t"', "true", "[1]", "{}", '"[a"', '"\\u0000"', '"é"')
-BROKEN = ("", " ", "\t", "{", "[]", "null", "5", '{"type":"track",}', '{"type":"track" , }', '{"type":"delete","userId":"1"}', "\ufeff{}")
+BROKEN = (
+    "",
+    " ",
+    "\t",
+    "{",
+    "[]",
+    "null",
+    "5",
+    '{"type":"track",}',
+    '{"type":"track" , }',
+    '{"type":"delete","userId":"1"}',
+    "\ufeff{}",
+)
 
 scalars = st.sampled_from((*NUMBERS, *TEXTS, "null", "true", "false", "{}", "[]"))
 
@@ -53,7 +72,9 @@ contexts = (
     | objects(values, ("ip", "userAgent", "library_name", "library", "traits", "a"), most=3)
     | st.sampled_from(("null", "{}", "5", '{"traits":{"email":"a@b.c"}}'))
 )
-kinds = st.sampled_from(('"track"',) * 8 + ('"identify"',) * 3 + ('"page"', '"screen"', '"group"', '"alias"', '"delete"', "null"))
+kinds = st.sampled_from(
+    ('"track"',) * 8 + ('"identify"',) * 3 + ('"page"', '"screen"', '"group"', '"alias"', '"delete"', "null")
+)
 
 
 # What an ordinary message has in each field; a generated one differs in a few of them.
@@ -70,7 +91,10 @@ ORDINARY = {
 # Objects that the engine can read as columns: their keys do not collide, only their values are odd.
 plain_values = st.sampled_from((*NUMBERS, *TEXTS, "true", "false")) | arrays
 plain_bodies = st.fixed_dictionaries(
-    {}, optional={key: plain_values for key in ("a", "b c", "campaign_id", "email_name", "transactional", "seats", "name", "id")}
+    {},
+    optional=dict.fromkeys(
+        ("a", "b c", "campaign_id", "email_name", "transactional", "seats", "name", "id"), plain_values
+    ),
 ).map(lambda chosen: _object(list(chosen.items())))
 plain_contexts = st.tuples(plain_values, plain_values, plain_values).map(
     lambda found: f'{{"ip":{found[0]},"traits":{{"email":{found[1]},"age":{found[2]}}},"library":{{"version":"1.1"}}}}'

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 import autopilothq
 from autopilothq.catalog import Type
-from autopilothq.messages import Batch
+from autopilothq.messages import Batch, Reject
 from autopilothq.warehouse import FileCount, Rows, Warehouse
 
+SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 Line = bytes | str | Mapping[str, Any]
 Row = dict[str, Any]
 
@@ -96,7 +97,12 @@ def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
 
 def tables() -> dict[str, list[Row]]:
     """The rows of all tables of the dataset, dlt's own left out, by their first column; times are in UTC."""
-    names = [name for (name,) in query("SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'autopilothq'")]
+    names = [
+        name
+        for (name,) in query(
+            "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'autopilothq'"
+        )
+    ]
     found = {}
     for name in sorted(name for name in names if not name.startswith("_dlt_")):
         columns = [column for column, _ in columns_of(name)]
@@ -134,16 +140,23 @@ class Store:
         self.rows: dict[str, dict[str, Row]] = {}
         self.audit: list[FileCount] = []
         self.loads = 0
+        self.complete: set[str] = set()
 
-    def run(self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None) -> dict[str, list[Row]]:
-        """One load of some files; `chunks(n)` says how many of n lines the next batch takes. Gives all tables' rows."""
+    def run(
+        self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None, rejects: Sequence[Reject] = ()
+    ) -> dict[str, list[Row]]:
+        """One load of some files, with what their origin rejected; gives all tables' rows.
+
+        `chunks(n)` says how many of n lines the next batch takes.
+        """
         scratch = tempfile.mkdtemp()
         self.loads += 1
         warehouse = Warehouse(NOW + timedelta(days=self.loads), scratch)
         try:
             for batch in batches(files, chunks):
                 warehouse.add(batch)
-            settled = warehouse.settle(self.types, self._read)
+            warehouse.add(Batch(SCHEMA.empty_table(), list(rejects), [], 0))
+            settled = warehouse.settle(self.types, self._read, self.complete)
             for rows in settled.tables():
                 self._merge(rows)
             names = [f"file {number}" for number in range(len(files))]
@@ -151,6 +164,7 @@ class Store:
                 if book is not None:
                     self._merge(book)
             self.audit = sorted(settled.counts())
+            self._end_load()
         finally:
             warehouse.close()
             shutil.rmtree(scratch)
@@ -158,7 +172,7 @@ class Store:
 
     def tables(self) -> dict[str, list[Row]]:
         """The rows of all tables, by id."""
-        return {name: [rows[key] for key in sorted(rows)] for name, rows in self.rows.items()}
+        return {name: [rows[key] for key in sorted(rows)] for name, rows in self.rows.items() if name != "_audit"}
 
     def _merge(self, rows: Rows) -> None:
         found = rows.relation.to_arrow_table().to_pylist()
@@ -174,6 +188,20 @@ class Store:
             for name in self.types[rows.table]:
                 row.setdefault(name, None)
 
+    def _end_load(self) -> None:
+        """The books of a load that was not killed."""
+        self.complete.add(f"{self.loads}")
+        self.types["_audit"] = {"load_id": "text", "loaded_at": "timestamp"}
+        row = {"load_id": f"{self.loads}", "loaded_at": NOW + timedelta(days=self.loads)}
+        self.rows.setdefault("_audit", {})[f"{self.loads}"] = row
+
+    def kill(self, *lost: str) -> None:
+        """Makes of the last load one that was killed before it had written these tables."""
+        self.complete.remove(f"{self.loads}")
+        for table in lost:
+            self.rows.pop(table, None)
+            self.types.pop(table, None)
+
     def _read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         types = self.types[table]
         schema = pa.schema([(name, ARROW[types[name]]) for name in columns])
@@ -183,7 +211,6 @@ class Store:
 
 def batches(files: Iterable[Sequence[Line]], chunks: Callable[[int], int] | None = None) -> Iterator[Batch]:
     """The lines of the files as an origin delivers them."""
-    schema = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
     lines = [
         {"file": number, "line": at, "text": to_line(line) + b"\n"}
         for number, file in enumerate(files)
@@ -191,7 +218,7 @@ def batches(files: Iterable[Sequence[Line]], chunks: Callable[[int], int] | None
     ]
     while lines:
         take = max(1, chunks(len(lines))) if chunks else len(lines)
-        yield Batch(pa.Table.from_pylist(lines[:take], schema), [], [], 0)
+        yield Batch(pa.Table.from_pylist(lines[:take], SCHEMA), [], [], 0)
         lines = lines[take:]
 
 
@@ -220,5 +247,3 @@ def discards(found: Mapping[str, list[Row]]) -> list[tuple[str, str, str, str, s
     """The discards of a load: table, row, column, value, reason."""
     names = ("table_name", "row_id", "column_name", "value", "reason")
     return sorted(tuple(row[name] for name in names) for row in found.get("_discards", []))
-
-

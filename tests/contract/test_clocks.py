@@ -18,7 +18,11 @@ def test_times_are_corrected_as_in_the_vectors() -> None:
     lines = []
     for number, vector in enumerate(VECTORS):
         sent = vector["sent_at"] or None
-        clocks = {"receivedAt": vector["received_at"], "sentAt": sent, "originalTimestamp": vector["original_timestamp"]}
+        clocks = {
+            "receivedAt": vector["received_at"],
+            "sentAt": sent,
+            "originalTimestamp": vector["original_timestamp"],
+        }
         lines.append(message(messageId=f"{number}", **clocks))
     rows = rows_of(*lines)["tracks"]
     assert [row["timestamp"] for row in rows] == [datetime.fromisoformat(vector["timestamp"]) for vector in VECTORS]
@@ -32,7 +36,8 @@ NOON = when(2019, 3, 4, 12, 0, 7)
 READ: list[tuple[str, datetime | None]] = [
     ('"2019-03-04T12:00:07Z"', NOON),
     ('"2019-03-04T12:00:07.Z"', NOON),
-    *((f'"2019-03-04T12:00:07.{"123456789"[:n]}Z"', NOON.replace(microsecond=int("123456"[:n].ljust(6, "0")))) for n in range(1, 10)),
+    *((f'"2019-03-04T12:00:07.{"123456789"[:n]}Z"', NOON.replace(microsecond=int("123456"[:n].ljust(6,
+    "0")))) for n in range(1, 10)),
     ('"2019-03-04T12:00:07.999999999Z"', NOON.replace(microsecond=999_999)),
     ('"2019-03-04t12:00:07z"', NOON),
     ('"2019-03-04 12:00:07Z"', NOON),
@@ -75,14 +80,23 @@ READ: list[tuple[str, datetime | None]] = [
     *(
         (text, None)
         for text in (
-            '""', '" "', '"yesterday"', '"now"', '"epoch"', '"infinity"', '"1551700807"', '"2019-02-30T00:00:00Z"', '"2019-13-01"',
-            '"2019-02-29"', '"2019-03-04T25:00:00Z"', '"2019-03-04T12:00:07+25:00"', '"04/03/2019"', '"0000-01-01T00:00:00Z"',
-            '"0000-12-31T00:00:00.000Z"', '"10000-01-01T00:00:00Z"', '"Mon, 04 Mar 2019 12:00:07 MST"', '"12:00:07"', '"2019-03-04 (BC)"',
-            "true", "false", "[]", "{}", "[1551700807]", '{"a":1}', "NaN", "1e400", "99999999999999999999", "-99999999999999",
+            '""', '" "', '"yesterday"', '"now"', '"epoch"', '"infinity"', '"1551700807"', '"2019-02-30T00:00:00Z"',
+            '"2019-13-01"',
+            '"2019-02-29"', '"2019-03-04T25:00:00Z"', '"2019-03-04T12:00:07+25:00"', '"04/03/2019"',
+            '"0000-01-01T00:00:00Z"',
+            '"0000-12-31T00:00:00.000Z"', '"10000-01-01T00:00:00Z"', '"Mon, 04 Mar 2019 12:00:07 MST"',
+            '"12:00:07"', '"2019-03-04 (BC)"',
+            "true", "false", "[]", "{}", "[1551700807]", '{"a":1}', "NaN", "1e400", "99999999999999999999",
+            "-99999999999999",
         )
     ),
 ]  # fmt: skip
-FIELDS = {"receivedAt": "received_at", "sentAt": "sent_at", "originalTimestamp": "original_timestamp", "timestamp": "timestamp"}
+FIELDS = {
+    "receivedAt": "received_at",
+    "sentAt": "sent_at",
+    "originalTimestamp": "original_timestamp",
+    "timestamp": "timestamp",
+}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -115,7 +129,9 @@ FALLBACKS: list[tuple[dict[str, Any], str | None]] = [
 
 
 def test_without_a_time_of_receipt_the_next_best_clock_stands_in() -> None:
-    found = rows_of(*(message(messageId=f"{n}", **{"receivedAt": ..., **clocks}) for n, (clocks, _) in enumerate(FALLBACKS)))
+    found = rows_of(
+        *(message(messageId=f"{n}", **{"receivedAt": ..., **clocks}) for n, (clocks, _) in enumerate(FALLBACKS))
+    )
     expected = [text and datetime.fromisoformat(text) for _, text in FALLBACKS]
     assert [row["received_at"] for row in found["email_opened"]] == expected
 
@@ -146,7 +162,9 @@ def test_the_time_is_as_sent_else_corrected_else_the_senders() -> None:
 
 
 def test_event_times_far_from_their_receipt_load() -> None:
-    rows = rows_of(message(timestamp="2120-01-01T00:00:00Z"), message(messageId="m2", timestamp="1820-01-01T00:00:00Z"))["tracks"]
+    rows = rows_of(
+        message(timestamp="2120-01-01T00:00:00Z"), message(messageId="m2", timestamp="1820-01-01T00:00:00Z")
+    )["tracks"]
     assert [(row["received_at"], row["timestamp"].year) for row in rows] == [(RECEIVED, 2120), (RECEIVED, 1820)]
 
 
@@ -155,8 +173,11 @@ def test_times_of_receipt_far_off_load_as_they_are() -> None:
 
 
 def test_the_clocks_of_all_kinds_are_read() -> None:
-    (row,) = rows_of(identify(sentAt=A, originalTimestamp="Mon, 04 Mar 2019 12:00:07 GMT", timestamp=json.loads("1551700807")))["identifies"]
+    (row,) = rows_of(
+        identify(sentAt=A, originalTimestamp="Mon, 04 Mar 2019 12:00:07 GMT", timestamp=json.loads("1551700807"))
+    )["identifies"]
     assert filled(row) == {
-        "id": "m1", "user_id": "u1", "received_at": RECEIVED, "sent_at": datetime.fromisoformat(A), "original_timestamp": NOON,
+        "id": "m1", "user_id": "u1", "received_at": RECEIVED, "sent_at": datetime.fromisoformat(A),
+        "original_timestamp": NOON,
         "timestamp": NOON,
     }  # fmt: skip

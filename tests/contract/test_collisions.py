@@ -28,7 +28,9 @@ def test_a_property_does_not_pass_for_the_context(properties: dict[str, Any]) ->
     assert (found["context_zoo"], found["_context_zoo"]) == (2, 1)
 
 
-@pytest.mark.parametrize(("kind", "column"), [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")])
+@pytest.mark.parametrize(
+    ("kind", "column"), [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")]
+)
 def test_the_columns_of_a_kind_win_as_well(kind: str, column: str) -> None:
     body = "traits" if kind == "group" else "properties"
     found = row(message(**{"type": kind, column: "own", body: {column: "mine"}}), table=f"{kind}s")
@@ -59,7 +61,10 @@ def test_a_property_event_that_says_something_else_is_kept(value: object) -> Non
 
 
 def test_a_trait_event_is_kept() -> None:
-    assert row(identify(event="Email Opened", traits={"event": "Email Opened"}), table="identifies")["_event"] == "Email Opened"
+    assert (
+        row(identify(event="Email Opened", traits={"event": "Email Opened"}), table="identifies")["_event"]
+        == "Email Opened"
+    )
 
 
 # The object's JSON text, the column, its value, what is discarded.
@@ -93,11 +98,15 @@ def test_of_two_keys_the_one_that_is_spelt_like_the_column_wins_else_the_first(
     for table, id_ in (("email_opened", "m1"), ("identifies", "m2")):
         (stored,) = found[table]
         assert stored[column] == value
-        assert [(entry[1], entry[3]) for entry in discards(found) if entry[0] == table] == [(id_, text) for text in lost]
+        assert [(entry[1], entry[3]) for entry in discards(found) if entry[0] == table] == [
+            (id_, text) for text in lost
+        ]
 
 
 def test_the_same_holds_in_the_context() -> None:
-    found = rows_of(raw(message(context="$c"), c='{"userAgent":"a","user_agent":"b","library":{"name":"c"},"library_name":"d"}'))
+    found = rows_of(
+        raw(message(context="$c"), c='{"userAgent":"a","user_agent":"b","library":{"name":"c"},"library_name":"d"}')
+    )
     (stored,) = found["tracks"]
     assert (stored["context_user_agent"], stored["context_library_name"]) == ("b", "d")
     assert [entry[:4] for entry in discards(found)] == [
@@ -130,7 +139,9 @@ def test_a_key_without_a_slug_has_no_column(key: str) -> None:
 
 
 def test_a_key_that_comes_again_in_the_message_itself_changes_nothing() -> None:
-    line = raw(message(properties={"a": 1})).replace('"userId": "u1"', '"userId": "u1", "userId": "u2", "properties": {"b": 2}')
+    line = raw(message(properties={"a": 1})).replace(
+        '"userId": "u1"', '"userId": "u1", "userId": "u2", "properties": {"b": 2}'
+    )
     found = rows_of(line)
     assert [(row["user_id"], row["b"], row.get("a")) for row in found["email_opened"]] == [("u1", 2, None)]
     assert [entry[2:4] for entry in discards(found)] == [("properties", '{"a":1}'), ("user_id", '"u2"')]

@@ -28,7 +28,10 @@ IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
     ({"userId": '"null"'}, (None, "null")),
     ({"userId": "[1]", "anonymousId": '"a"'}, ("a", None)),
     ({"userId": '"[u]"'}, (None, "[u]")),
-    ({"context": '{"traits":{"email":"c@x"}}', "properties": '{"email":"p@x"}', "traits": '{"email":"t@x"}'}, ("c@x", None)),
+    (
+        {"context": '{"traits":{"email":"c@x"}}', "properties": '{"email":"p@x"}', "traits": '{"email":"t@x"}'},
+        ("c@x", None),
+    ),
     ({"properties": '{"email":"p@x"}', "traits": '{"email":"t@x"}'}, ("p@x", None)),
     ({"traits": '{"email":"t@x"}'}, ("t@x", None)),
     ({"context": '{"traits":{"email":" "}}', "properties": '{"email":"p@x"}'}, ("p@x", None)),
@@ -52,7 +55,9 @@ IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
 def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
     lines = []
     for number, (fields, _) in enumerate(IDS):
-        line = message(type=kind, messageId=f"{number:02}", userId=..., **{key: f"${key}" for key in fields})
+        line = message(
+            **{"type": kind, "messageId": f"{number:02}", "userId": ..., **{key: f"${key}" for key in fields}}
+        )
         lines.append(raw(line, **fields))
     found = rows_of(*lines)
     table = {"track": "tracks", "identify": "identifies", "page": "pages"}[kind]
@@ -78,7 +83,15 @@ STEPS = [
     at(6, userId=..., anonymousId="a", traits={"plan": "nobody's"}),
 ]
 USERS = [
-    {"id": "u1", "plan": "pro", "seats": 1, "name": "", "city": "Bonn", "context_ip": "::1", "context_traits_email": "a@x"},
+    {
+        "id": "u1",
+        "plan": "pro",
+        "seats": 1,
+        "name": "",
+        "city": "Bonn",
+        "context_ip": "::1",
+        "context_traits_email": "a@x",
+    },
     {"id": "u2", "plan": "other", "seats": 5},
 ]
 

@@ -18,7 +18,9 @@ def prefixed(name: str) -> str:
 
 def test_tables_are_named_by_segments_vectors() -> None:
     found = rows_of(*(message(name, messageId=f"{n:02}") for n, (name, _) in enumerate(VECTORS)))
-    assert [(row["event"], row["event_text"]) for row in found["tracks"]] == [(prefixed(slug), name) for name, slug in VECTORS]
+    assert [(row["event"], row["event_text"]) for row in found["tracks"]] == [
+        (prefixed(slug), name) for name, slug in VECTORS
+    ]
     for name, slug in VECTORS:
         assert name in {row["event_text"] for row in found[prefixed(slug)]}
 
@@ -61,7 +63,9 @@ def test_an_empty_name_is_a_name() -> None:
 
 
 def test_one_table_holds_all_spellings_of_an_event() -> None:
-    found = rows_of(message("email opened", messageId="a"), message("emailOpened", messageId="b"), message(messageId="c"))
+    found = rows_of(
+        message("email opened", messageId="a"), message("emailOpened", messageId="b"), message(messageId="c")
+    )
     assert [row["event_text"] for row in found["email_opened"]] == ["email opened", "emailOpened", "Email Opened"]
     assert {row["event"] for row in found["email_opened"]} == {"email_opened"}
 

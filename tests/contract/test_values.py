@@ -67,14 +67,19 @@ def test_lines_of_many_shapes_are_read_alike() -> None:
 
 
 def test_objects_whose_keys_differ_in_case_alone_are_told_apart() -> None:
-    lines = [message(messageId=f"{n}", properties={"Plan" if n % 2 else "plan": {"Id" if n % 3 else "id": n}}) for n in range(8)]
+    lines = [
+        message(messageId=f"{n}", properties={"Plan" if n % 2 else "plan": {"Id" if n % 3 else "id": n}})
+        for n in range(8)
+    ]
     rows = Store().run(lines, chunks=lambda _: 2)["email_opened"]
     assert [row["plan_id"] for row in rows] == list(range(8))
 
 
 def test_a_value_may_be_an_object_in_one_line_and_text_in_the_next() -> None:
     plans: list[Any] = [{"name": "pro"}, "free", None, {}, ["a"], {"name": {"de": "frei"}}, 5, {"name": "pro"}] * 2
-    lines = [message(messageId=f"{n:02}", properties={"plan": plan, "campaign_id": plan}) for n, plan in enumerate(plans)]
+    lines = [
+        message(messageId=f"{n:02}", properties={"plan": plan, "campaign_id": plan}) for n, plan in enumerate(plans)
+    ]
     rows = Store().run(lines, chunks=lambda _: 3)["email_opened"]
     assert [row["plan"] for row in rows] == [None, "free", None, None, '["a"]', None, "5", None] * 2
     assert [row["campaign_id"] for row in rows] == [row["plan"] for row in rows]
@@ -85,7 +90,9 @@ def test_a_value_may_be_an_object_in_one_line_and_text_in_the_next() -> None:
 @pytest.mark.parametrize("length", [512, 513, 40_000, 900_000])
 def test_text_is_never_cut(length: int) -> None:
     text = "é" * (length // 2)
-    found = row(message(userId=text, context={"ip": text}, properties={"email_subject": text, "long": text, "list": [text]}))
+    found = row(
+        message(userId=text, context={"ip": text}, properties={"email_subject": text, "long": text, "list": [text]})
+    )
     assert {found[name] for name in ("user_id", "context_ip", "email_subject", "long")} == {text}
     assert found["list"] == f'["{text}"]'
 
@@ -149,7 +156,11 @@ def test_the_type_does_not_depend_on_the_order_or_the_batches() -> None:
 def test_a_column_of_the_context_has_in_tracks_the_type_of_all_events() -> None:
     store = Store()
     found = store.run([message(context={"zoo": 1}), message("Email Clicked", messageId="m2", context={"zoo": "a"})])
-    assert [store.types[table]["context_zoo"] for table in ("tracks", "email_opened", "email_clicked")] == ["text", "bigint", "text"]
+    assert [store.types[table]["context_zoo"] for table in ("tracks", "email_opened", "email_clicked")] == [
+        "text",
+        "bigint",
+        "text",
+    ]
     assert [row["context_zoo"] for row in found["tracks"]] == ["1", "a"]
 
 
@@ -163,16 +174,23 @@ def test_a_value_that_does_not_stay_has_no_say_in_the_type() -> None:
 
 KEPT = object()
 CASTS: list[tuple[str, str, Any]] = [
-    ("true", '"true"', True), ("true", '"false"', False), ("true", "1", True), ("true", "0", False), ("true", "1.0", True),
+    ("true", '"true"', True), ("true", '"false"', False), ("true", "1", True), ("true", "0", False),
+    ("true", "1.0", True),
     ("true", "2", KEPT), ("true", '"TRUE"', KEPT), ("true", '"1"', KEPT), ("true", '"yes"', KEPT), ("true", '""', KEPT),
     ("true", "[true]", KEPT), ("true", f'"{TIME_TEXT}"', KEPT),
     ("1", "3.0", 3), ("1", "1e3", 1000), ("1", '"12"', 12), ("1", '"-5"', -5), ("1", "3.5", KEPT), ("1", '"3.0"', KEPT),
-    ("1", '"012"', KEPT), ("1", '" 12"', KEPT), ("1", "true", KEPT), ("1", '""', KEPT), ("1", "[1]", KEPT), ("1", "1e400", KEPT),
-    ("1", "9223372036854775808", KEPT), ("1", "-9223372036854775809", KEPT), ("1", "9007199254740993.0", KEPT), ("1", "1e18", KEPT),
-    ("1.5", "12", 12.0), ("1.5", '"2.5"', 2.5), ("1.5", '"12"', 12.0), ("1.5", "-0.0", 0.0), ("1.5", "9007199254740992", 2.0**53),
-    ("1.5", "9007199254740993", KEPT), ("1.5", "12345678901234567890", KEPT), ("1.5", "1e400", KEPT), ("1.5", '"1.10"', KEPT),
-    ("1.5", '"nan"', KEPT), ("1.5", '"inf"', KEPT), ("1.5", '"Infinity"', KEPT), ("1.5", "true", KEPT), ("1.5", '"a"', KEPT),
-    ('"a"', "12", "12"), ('"a"', "1.10", "1.10"), ('"a"', "1e5", "1e5"), ('"a"', "true", "true"), ('"a"', "[1.10]", "[1.10]"),
+    ("1", '"012"', KEPT), ("1", '" 12"', KEPT), ("1", "true", KEPT), ("1", '""', KEPT), ("1", "[1]", KEPT),
+    ("1", "1e400", KEPT),
+    ("1", "9223372036854775808", KEPT), ("1", "-9223372036854775809", KEPT), ("1", "9007199254740993.0", KEPT),
+    ("1", "1e18", KEPT),
+    ("1.5", "12", 12.0), ("1.5", '"2.5"', 2.5), ("1.5", '"12"', 12.0), ("1.5", "-0.0", 0.0),
+    ("1.5", "9007199254740992", 2.0**53),
+    ("1.5", "9007199254740993", KEPT), ("1.5", "12345678901234567890", KEPT), ("1.5", "1e400", KEPT),
+    ("1.5", '"1.10"', KEPT),
+    ("1.5", '"nan"', KEPT), ("1.5", '"inf"', KEPT), ("1.5", '"Infinity"', KEPT), ("1.5", "true", KEPT),
+    ("1.5", '"a"', KEPT),
+    ('"a"', "12", "12"), ('"a"', "1.10", "1.10"), ('"a"', "1e5", "1e5"), ('"a"', "true", "true"),
+    ('"a"', "[1.10]", "[1.10]"),
     ('"a"', "12345678901234567890123", "12345678901234567890123"), ('"a"', f'"{TIME_TEXT}"', TIME_TEXT),
     (f'"{TIME_TEXT}"', '"2019-03-04T06:06:07+01:00"', TIME), (f'"{TIME_TEXT}"', '"2019-03-04"', KEPT),
     (f'"{TIME_TEXT}"', '"soon"', KEPT), (f'"{TIME_TEXT}"', "1551675967", KEPT), (f'"{TIME_TEXT}"', "true", KEPT),
@@ -187,21 +205,30 @@ def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(first: s
     store = Store()
     store.run([raw(message(properties={"x": "$x"}), x=first)])
     of = store.types["email_opened"]["x"]
-    lines = [raw(message(messageId=f"n{n:02}", properties={"x": "$x", "y": 1}), x=value) for n, (value, _) in enumerate(cases)]
+    lines = [
+        raw(message(messageId=f"n{n:02}", properties={"x": "$x", "y": 1}), x=value)
+        for n, (value, _) in enumerate(cases)
+    ]
     found = store.run(lines)
     assert store.types["email_opened"]["x"] == of
     rows = [row for row in found["email_opened"] if row["id"] != "m1"]
     assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in cases]
     assert discards(found) == [
-        ("email_opened", f"n{n:02}", "x", value, "does_not_fit") for n, (value, cell) in enumerate(cases) if cell is KEPT
+        ("email_opened", f"n{n:02}", "x", value, "does_not_fit")
+        for n, (value, cell) in enumerate(cases)
+        if cell is KEPT
     ]
 
 
 DECLARED: list[tuple[str, str, Any]] = [
-    ("campaign_id", "5", "5"), ("campaign_id", "1.10", "1.10"), ("campaign_id", "1e5", "1e5"), ("campaign_id", "true", "true"),
-    ("campaign_id", "12345678901234567890", "12345678901234567890"), ("campaign_id", "[1.10]", "[1.10]"), ("campaign_id", '""', ""),
-    ("campaign_id", '"{x"', "{x"), ("campaign_id", '"[x"', "[x"), ("campaign_id", '"NaN"', "NaN"), ("campaign_id", "null", None),
-    ("transactional", "true", True), ("transactional", '"false"', False), ("transactional", "1", True), ("transactional", "0", False),
+    ("campaign_id", "5", "5"), ("campaign_id", "1.10", "1.10"), ("campaign_id", "1e5", "1e5"),
+    ("campaign_id", "true", "true"),
+    ("campaign_id", "12345678901234567890", "12345678901234567890"), ("campaign_id", "[1.10]", "[1.10]"),
+    ("campaign_id", '""', ""),
+    ("campaign_id", '"{x"', "{x"), ("campaign_id", '"[x"', "[x"), ("campaign_id", '"NaN"', "NaN"),
+    ("campaign_id", "null", None),
+    ("transactional", "true", True), ("transactional", '"false"', False), ("transactional", "1", True),
+    ("transactional", "0", False),
     ("transactional", '"maybe"', KEPT), ("transactional", "2", KEPT), ("transactional", "[]", KEPT),
 ]  # fmt: skip
 
@@ -254,8 +281,12 @@ def test_arrays_are_text_whatever_they_hold() -> None:
     assert row(raw(message(properties={"x": "$x"}), x=value))["x"] == value
 
 
-@pytest.mark.parametrize(("field", "name"), [("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id")])
-@pytest.mark.parametrize(("value", "reason"), [("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text")])
+@pytest.mark.parametrize(
+    ("field", "name"), [("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id")]
+)
+@pytest.mark.parametrize(
+    ("value", "reason"), [("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text")]
+)
 def test_an_id_that_is_no_text_is_discarded(field: str, name: str, value: str, reason: str) -> None:
     found = rows_of(raw(message(**{"userId": "u1", "anonymousId": "a1", field: "$x"}), x=value))
     (stored,) = found["tracks"]

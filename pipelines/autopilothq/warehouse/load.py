@@ -9,7 +9,7 @@ column takes from all its values.
 import itertools
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,15 +35,24 @@ _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
 class Warehouse:
     """One load: add all batches, settle, take the rows of each table.
 
-    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it. Example:
+    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it. `shorten`
+    gives a table or a column the name that it has in the destination. Example:
 
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
         warehouse.add(batch)
         for rows in warehouse.settle().tables():
             rows.relation.to_parquet(f"{rows.table}.parquet")
     """
-    def __init__(self, loaded_at: datetime, scratch: str, memory: str = "400MB", threads: int = 2) -> None:
+    def __init__(
+        self,
+        loaded_at: datetime,
+        scratch: str,
+        memory: str = "400MB",
+        threads: int = 2,
+        shorten: Callable[[str], str] = str,
+    ) -> None:
         self._scratch = scratch
+        self._shorten = shorten
         self._threads = threads
         # While lines are added, each thread that adds brings its own core.
         self._con = values.connect(scratch, memory, threads=1)
@@ -172,7 +181,7 @@ class Warehouse:
             return next(self._places.index(table.name) for of, table, _ in KINDS if of == kind)
         if event not in self._events:
             name = json.loads(event)
-            table = table_name(name) or TRACKS.name
+            table = self._shorten(table_name(name) or TRACKS.name)
             if table not in self._places:
                 self._places.append(table)
             self._events[event] = self._places.index(table)
@@ -184,17 +193,27 @@ class Warehouse:
         """The tables that the lines so far may have rows for."""
         return list(self._places)
 
-    def settle(self, known: Known | None = None, stored: Stored | None = None) -> Settled:
+    def settle(
+        self, known: Known | None = None, stored: Stored | None = None, complete: Collection[str] = ()
+    ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
         `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows as
-        Arrow batches; it is asked for keys only, and for no more tables than must be read.
+        Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of the
+        loads that were not killed: what was discarded in others is discarded again.
         """
         self._con.execute(f"SET threads = {self._threads}")
         settled = Settled(
-            self._con, self._scratch, self._places, self._events, self._extras, known or {}, self._loaded_at
+            self._con,
+            self._scratch,
+            self._places,
+            self._events,
+            self._extras,
+            known or {},
+            self._loaded_at,
+            self._shorten,
         )
-        settled.settle(stored)
+        settled.settle(stored, complete)
         return settled
 
 

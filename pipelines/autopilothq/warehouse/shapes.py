@@ -206,11 +206,11 @@ def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
         # As text a number must keep its digits (1.10), which the engine's reader does not.
         quoted = f"contains(text, '\"' || {value} || '\"')"
         tests.append(
-            f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-' AND contains({value}, '.')"
-            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {changing} END END"
-            f" WHEN {value} IN ('NaN', 'Infinity') THEN NOT {quoted} END"
+            f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
+            f" THEN CASE WHEN contains({value}, '.') OR {value} = '-Infinity'"
+            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {changing} END END END"
+            f" WHEN {value} IN ('Infinity', 'NaN') THEN NOT {quoted} END"
         )
-        tests.append(f"CASE WHEN {value} = '-Infinity' THEN NOT {quoted} END")
     for value in jsons:
         # Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings.
         tests.append(

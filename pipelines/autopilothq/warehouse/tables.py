@@ -1,7 +1,7 @@
 """Cells -> rows of each table: the second half of a load, when all its lines are known (spec: Once, and only once)."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from ..catalog import (
+    AUDIT,
     BOOKS,
     COMMON,
     CONTEXT,
@@ -76,8 +77,10 @@ class Settled:
         extras: Mapping[int, Mapping[str, None]],
         known: Known,
         loaded_at: str,
+        shorten: Callable[[str], str] = str,
     ) -> None:
         self._con = con
+        self._shorten = shorten
         self._places = places
         self._events = events
         self._extras = {place: list(names) for place, names in extras.items()}
@@ -88,7 +91,7 @@ class Settled:
 
     # Which messages stay ------------------------------------------------------------------------------------------
 
-    def settle(self, stored: Stored | None) -> None:
+    def settle(self, stored: Stored | None, complete: Collection[str]) -> None:
         """Finds the messages that do not stay.
 
         A load that was killed between two tables is completed: a track counts as stored only when the table of its event
@@ -100,8 +103,9 @@ class Settled:
                 if table.name in self._known:
                     self._match(place, stored(table.name, ["id", "event"] if table is TRACKS else ["id"]))
             for (event,) in self._con.execute(_HALF_STORED_SQL).fetchall():
-                self._keep_whole(event, stored(event, ["id"]) if event in self._known else ())
-            self._confirm_discards(stored)
+                table = self._shorten(event)
+                self._keep_whole(event, table, stored(table, ["id"]) if table in self._known else ())
+            self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
 
     def _match(self, place: int, batches: Iterable[pa.RecordBatch]) -> None:
@@ -111,9 +115,9 @@ class Settled:
             f"INSERT INTO hits SELECT m.seq, {place}, {event} FROM stored s JOIN candidates m ON m.id = s.id",
         )
 
-    def _keep_whole(self, event: str, batches: Iterable[pa.RecordBatch]) -> None:
+    def _keep_whole(self, event: str, table: str, batches: Iterable[pa.RecordBatch]) -> None:
         """Of the tracks of an event that `tracks` has, those alone are stored that the event's table has too."""
-        place = self._places.index(event)
+        place = self._places.index(table)
         self._con.execute("DELETE FROM whole")
         self._read_stored(
             batches,
@@ -126,17 +130,27 @@ class Settled:
             [event, place],
         )
 
-    def _confirm_discards(self, stored: Stored) -> None:
-        """The discards of a stored message stay if it is the very same message: a killed load may have lost them."""
+    def _confirm_discards(self, stored: Stored, complete: Collection[str]) -> None:
+        """The discards of a stored message stay where the load that stored it was killed: it may have lost them."""
+        for place, table in enumerate(self._places):
+            known = self._known.get(table, {})
+            extras = (name.removeprefix(EXTRA) for name in self._extras.get(place, []))
+            types = {column: known[self._shorten(column)] for column in extras if self._shorten(column) in known}
+            self._discard_extras(table, f"{self._where(place)} AND seq IN (SELECT seq FROM hits)", types)
         self._con.execute("""
             CREATE OR REPLACE TEMP TABLE doubtful AS
             SELECT DISTINCT m.seq, m.id, m.received_at::TIMESTAMPTZ AS received_at, h.place
             FROM hits h JOIN messages m USING (seq) WHERE h.seq IN (SELECT seq FROM discards)""")
-        for (place,) in self._con.execute("SELECT DISTINCT place FROM doubtful").fetchall():
+        places = self._con.execute("SELECT DISTINCT place FROM doubtful").fetchall()
+        if places and AUDIT.name in self._known:
+            audited = stored(AUDIT.name, ["load_id", "loaded_at"])
+            self._read_stored(audited, f"INSERT INTO complete SELECT loaded_at FROM stored WHERE {_among('load_id', complete)}")
+        for (place,) in places:
             self._read_stored(
-                stored(self._places[place], ["id", "received_at"]),
+                stored(self._places[place], ["id", "received_at", "uuid_ts"]),
                 "INSERT INTO confirmed SELECT d.seq FROM stored s JOIN doubtful d"
-                " ON d.id = s.id AND d.received_at IS NOT DISTINCT FROM s.received_at::TIMESTAMPTZ",
+                " ON d.id = s.id AND d.received_at IS NOT DISTINCT FROM s.received_at::TIMESTAMPTZ"
+                " WHERE s.uuid_ts NOT IN (FROM complete)",
             )
 
     def _read_stored(self, batches: Iterable[pa.RecordBatch], sql: str) -> None:
@@ -286,7 +300,7 @@ class Settled:
             for name, kind in zip(part, found, strict=True):
                 if kind is not None:
                     column = name.removeprefix(EXTRA)
-                    types[column] = known.get(column) or values.type_of_kinds(kind)
+                    types[column] = known.get(self._shorten(column)) or values.type_of_kinds(kind)
         return types
 
     def _discard_extras(self, table: str, where: str, types: Mapping[str, Type]) -> None:
@@ -304,12 +318,13 @@ class Settled:
     def _relation(self, table: str, declared: Mapping[str, Type], extras: Mapping[str, Type], source: str, count: int) -> Rows:
         columns = ordered({**declared, **extras})
         cells = [self._cell(column, column_type, column in extras) for column, column_type in columns.items()]
-        return Rows(table, columns, self._con.sql(f"SELECT {', '.join(cells)} FROM {source}"), count)
+        names = {self._shorten(column): column_type for column, column_type in columns.items()}
+        return Rows(table, names, self._con.sql(f"SELECT {', '.join(cells)} FROM {source}"), count)
 
     def _cell(self, column: str, column_type: Type, extra: bool) -> str:
         name = values.name(column)
         if extra:
-            return f"as_{column_type}({values.name(EXTRA + column)}) AS {name}"
+            return f"as_{column_type}({values.name(EXTRA + column)}) AS {values.name(self._shorten(column))}"
         if column == "uuid_ts":
             return f"{self._loaded_at} AS uuid_ts"
         if column_type == "timestamp":
@@ -370,6 +385,10 @@ def ordered(types: Mapping[str, Type]) -> dict[str, Type]:
     return {name: types[name] for name in (*first, *sorted(types.keys() - set(first)))}
 
 
+def _among(column: str, texts: Collection[str]) -> str:
+    return f"{column} IN ({', '.join(map(values.literal, texts))})" if texts else "false"
+
+
 def _declared(table: Table) -> dict[str, Type]:
     return {column.name: column.type for column in table.columns}
 
@@ -381,6 +400,7 @@ _SETTLE_SQL = """
     LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind;
     CREATE TABLE dead (seq BIGINT);
     CREATE TABLE confirmed (seq BIGINT);
+    CREATE TABLE complete (loaded_at TIMESTAMPTZ);
     CREATE TABLE whole (seq BIGINT);
     CREATE TABLE hits (seq BIGINT, place INTEGER, event VARCHAR);
     CREATE VIEW live AS FROM messages ANTI JOIN dead USING (seq);

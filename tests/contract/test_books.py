@@ -1,0 +1,156 @@
+"""Every line is accounted for (spec: Once, and only once; `_rejects`, `_discards`, `_audit`)."""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+
+from autopilothq.messages import Reject, digest
+from autopilothq.warehouse import FileCount, Warehouse
+from contract.loading import NOW, RECEIVED, Line, Store, batches, message, rows_of, to_line
+
+# The line and its reason; those that are `truncated` or `line_too_long` come from the origin.
+REJECTS: list[tuple[Line, str]] = [
+    ("{", "not_json"),
+    ("hello", "not_json"),
+    ('{"type":"track","event":"a","userId":"u",}', "not_json"),
+    ('{"type":"track","event":"a","userId":"u" , }', "not_json"),
+    ('{"type":"track","event":"a","userId":"u","properties":{"a":[1,\t]}}', "not_json"),
+    ('{"type":"track","event":"a","userId":"u"} {}', "not_json"),
+    (b'{"type":"track","event":"\xff\xfe","userId":"u"}', "not_json"),
+    (b'{"type":"track","event":"\xed\xa0\x80","userId":"u"}', "not_json"),
+    (b'{"type":"track","event":"a\x00","userId":"u"}', "not_json"),
+    ("\x0b", "not_json"),
+    ("5", "not_an_object"),
+    ("[{}]", "not_an_object"),
+    ("null", "not_an_object"),
+    ("{}", "unknown_type"),
+    (message(type="delete"), "unknown_type"),
+    (message(type="🎉"), "unknown_type"),
+    (r'{"type":"\ud800","userId":"u"}', "unknown_type"),
+    (message(event=...), "event_not_defined"),
+    (message(None), "event_not_defined"),
+    (message(event=5), "event_not_string"),
+    (message(event=["a"]), "event_not_string"),
+    (message(properties=[]), "properties_not_object"),
+    (message(properties="a"), "properties_not_object"),
+    (message(type="identify", traits=5), "traits_not_object"),
+    (message(context=True), "context_not_object"),
+    (message(userId=None), "no_user_anon_id"),
+]
+
+
+def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
+    lines: list[Line] = [text for text, _ in REJECTS]
+    store = Store()
+    found = store.run([message(messageId="a")], [*lines[:10], message(messageId="b"), *lines[10:]])
+    texts = [to_line(text) for text in lines]
+    expected = [
+        {
+            "id": hashlib.sha256(text).hexdigest(),
+            "file": "file 1",
+            "line": number + (number > 10),
+            "reason": reason,
+            "raw": text.decode(errors="backslashreplace").replace("\0", "\\x00"),
+            "rejected_at": NOW.replace(day=3),
+        }
+        for number, (text, (_, reason)) in enumerate(zip(texts, REJECTS, strict=True), 1)
+    ]
+    rows = sorted(found["_rejects"], key=lambda row: row["line"])
+    assert all(row.pop("message") for row in rows)
+    assert rows == expected
+    assert [row["id"] for row in found["tracks"]] == ["a", "b"]
+    assert store.audit == [
+        FileCount(0, 1, 1, 0, 0, RECEIVED, RECEIVED),
+        FileCount(1, len(REJECTS) + 1, 1, 0, len(REJECTS), RECEIVED, RECEIVED),
+    ]
+
+
+def test_a_rejected_line_that_comes_again_is_one_row_and_counts_each_time() -> None:
+    store = Store()
+    once = store.run(["{", "{"], ["{"])["_rejects"]
+    assert [(row["file"], row["line"]) for row in once] == [("file 0", 1)]
+    assert [count.rejected for count in store.audit] == [2, 1]
+    assert store.run(["{"])["_rejects"] == once
+
+
+def origin_rejects(*rejects: Reject) -> list[tuple[str, int, str, str, str]]:
+    store = Store()
+    names = ("file", "line", "reason", "message", "raw")
+    return sorted(tuple(row[name] for name in names) for row in store.run([], [], rejects=rejects)["_rejects"])
+
+
+def test_what_the_origin_rejects_is_in_the_books() -> None:
+    long = Reject(0, 7, "line_too_long", "too long", b"a" * (1 << 20))
+    assert origin_rejects(long, Reject(1, 3, "truncated", "cut off", b'{"a')) == [
+        ("file 0", 7, "line_too_long", "too long", "a" * (1 << 20)),
+        ("file 1", 3, "truncated", "cut off", '{"a'),
+    ]
+
+
+def test_two_files_that_break_off_are_two_rows() -> None:
+    breaks = [Reject(0, 3, "truncated", "cut off", b""), Reject(1, 3, "truncated", "cut off", b"")]
+    assert [row[0] for row in origin_rejects(*breaks)] == ["file 0", "file 1"]
+
+
+def test_blank_lines_are_no_lines_but_have_their_numbers() -> None:
+    store = Store()
+    found = store.run(["", " ", "\t", "\r", "{", " \t\r", message(), ""])
+    assert [row["line"] for row in found["_rejects"]] == [5]
+    assert [count[:5] for count in store.audit] == [(0, 2, 1, 0, 1)]
+
+
+def test_a_discard_is_a_whole_row() -> None:
+    found = rows_of(message(sentAt="soon"))
+    text = 'email_opened\nm1\nsent_at\n"soon"'
+    assert found["_discards"] == [
+        {
+            "id": hashlib.sha256(text.encode()).hexdigest(),
+            "table_name": "email_opened",
+            "row_id": "m1",
+            "column_name": "sent_at",
+            "value": '"soon"',
+            "reason": "not_a_time",
+            "received_at": RECEIVED,
+            "discarded_at": NOW.replace(day=3),
+        }
+    ]
+
+
+def test_discards_name_the_table_of_their_row() -> None:
+    kinds = {"identify": "identifies", "alias": "aliases", "page": "pages", "screen": "screens", "group": "groups"}
+    lines: list[dict[str, Any]] = [message(type=kind, messageId=kind, sentAt="soon") for kind in kinds]
+    lines += [
+        message("Trial Extended", messageId="trial", sentAt="soon"),
+        message("名前", messageId="name", sentAt="soon"),
+    ]
+    tables = {row["row_id"]: row["table_name"] for row in rows_of(*lines)["_discards"]}
+    assert tables == kinds | {"trial": "trial_extended", "name": "tracks"}
+
+
+def test_the_audit_counts_every_line_of_every_file() -> None:
+    day = datetime(2019, 3, 5, tzinfo=UTC)
+    store = Store()
+    store.run(
+        [message(), "{", message(messageId="m2", receivedAt="2019-03-05T00:00:00Z"), message()],
+        [message(receivedAt="2018-01-01T00:00:00Z"), "", "[]"],
+        [],
+        ["", ""],
+        [message(messageId="m3", receivedAt=None)],
+    )
+    assert store.audit == [
+        FileCount(0, 4, 1, 2, 1, RECEIVED, day),
+        FileCount(1, 2, 1, 0, 1, datetime(2018, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)),
+        FileCount(4, 1, 1, 0, 0, None, None),
+    ]
+
+
+def test_reasons_are_counted(tmp_path: Any) -> None:
+    warehouse = Warehouse(NOW, str(tmp_path))
+    for batch in batches([["{", "[]", "}", message()]]):
+        warehouse.add(batch)
+    assert warehouse.settle().rejects_by_reason() == {"not_json": 2, "not_an_object": 1}
+    warehouse.close()
+
+
+def test_the_digest_of_a_line_is_its_bytes() -> None:
+    assert digest(b"{\r\n") == hashlib.sha256(b"{").hexdigest()

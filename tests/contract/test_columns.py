@@ -1,0 +1,315 @@
+"""Whole loads through dlt into DuckDB: the tables, their columns, and what dlt knows of them (spec: Columns)."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import autopilothq
+from autopilothq import catalog
+from autopilothq.catalog import COMMON, EVENT, EVENT_TABLES, LINK, PROPERTIES, TABLES, TRACKS
+from contract.loading import (
+    RECEIVED,
+    Line,
+    columns_of,
+    filled,
+    identify,
+    load,
+    message,
+    pipeline,
+    query,
+    raw,
+    tables,
+    write,
+)
+
+WORDS = {
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+}
+ALWAYS = {"tracks", *(table.name for table in EVENT_TABLES), "_rejects", "_discards", "_audit"}
+
+# As the contract has it, not as the catalogue does.
+DOCUMENTED = {
+    "id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "anonymous_id": "text", "user_id": "text",
+    "event": "text",
+    "event_text": "text", "original_timestamp": "timestamp", "sent_at": "timestamp", "timestamp": "timestamp",
+    "context_traits_email": "text", "context_traits_contact_id": "text", "context_library_name": "text",
+    "context_library_version": "text", "context_integration_name": "text", "context_integration_version": "text",
+    "context_ip": "text", "context_user_agent": "text",
+}  # fmt: skip
+EMAIL = {
+    "campaign_id": "text", "campaign_name": "text", "email_id": "text", "email_name": "text", "email_subject": "text",
+    "transactional": "bool",
+}  # fmt: skip
+CLICK = {"link_id": "text", "link_url": "text"}
+BOOKS = {
+    "_rejects": ["id", "file", "line", "reason", "message", "raw", "rejected_at"],
+    "_discards": ["id", "table_name", "row_id", "column_name", "value", "reason", "received_at", "discarded_at"],
+    "_audit": ["file", "version", "size", "lines", "stored", "duplicates", "rejected", "first_received_at",
+    "last_received_at",
+               "load_id", "loaded_at"],
+}  # fmt: skip
+
+
+def in_order(types: dict[str, str]) -> list[tuple[str, str]]:
+    first = ["id", "received_at", "uuid_ts"]
+    names = first + sorted(types.keys() - set(first))
+    return [(name, WORDS[types[name]]) for name in names]
+
+
+def documented(table: str) -> dict[str, str]:
+    return DOCUMENTED | (EMAIL if table != "tracks" else {}) | (CLICK if table == "email_clicked" else {})
+
+
+def test_the_catalogue_has_the_contracts_columns() -> None:
+    def types(columns: tuple[catalog.Column, ...]) -> dict[str, str]:
+        return {column.name: column.type for column in columns}
+
+    assert types(COMMON + EVENT) == DOCUMENTED == types(TRACKS.columns)
+    assert (types(PROPERTIES), types(LINK)) == (EMAIL, CLICK)
+    assert {name: [column.name for column in TABLES[name].columns] for name in BOOKS} == BOOKS
+    assert all(column.description.endswith(".") for table in TABLES.values() for column in table.columns)
+
+
+@pytest.mark.parametrize("line", ["", "{"])
+def test_an_archive_without_a_message_makes_the_tables(line: str) -> None:
+    """Tracks, the seven events and the books exist after any load, with their columns in order and described."""
+    found = load(line)
+    assert set(found) == ALWAYS
+    for table in ("tracks", *(table.name for table in EVENT_TABLES)):
+        assert columns_of(table) == in_order(documented(table))
+    for table, names in BOOKS.items():
+        assert [name for name, _ in columns_of(table)] == names
+    schema = pipeline().default_schema
+    for name in ALWAYS:
+        known = schema.tables[name]
+        assert known["description"] == TABLES[name].description
+        assert {column: hints.get("description") for column, hints in known["columns"].items()} == {
+            column.name: column.description for column in TABLES[name].columns
+        }
+        assert [column for column, hints in known["columns"].items() if hints.get("primary_key")] == list(
+            TABLES[name].key
+        )
+
+
+NEVER = {"channel", "version", "projectId", "writeKey", "integrations", "_metadata"}
+FIRST: list[Line] = [
+    message(
+        context={"zoo": 1, "ip": "::1", "traits": {"email": "a@x"}, "locale": {"list": [1, 2]}},
+        properties={"plan": "pro", "about": {"seats": 3}, "transactional": True, "campaign_id": "c"},
+        sentAt=None,
+        **{key: {"a": 1} for key in sorted(NEVER)},
+    ),
+    message(
+        "Other Events",
+        messageId="m2",
+        properties={"zz": 1.5, "2fa": True, "link_url": "x", "at": "2019-03-04T05:06:07Z"},
+    ),
+    message("Users", messageId="m3", properties={"select": 1, "order": "by"}),
+    identify(messageId="m4", traits={"plan": "pro", "score": 1}),
+    message(type="page", messageId="m5", name="Home", properties={"path": "/"}),
+    message(type="alias", messageId="m6", previousId="old"),
+    message(type="group", messageId="m7", groupId="g", traits={"size": 2}),
+    message(type="screen", messageId="m8", name="Main"),
+    message("名前", messageId="m9"),
+    message("Email Clicked", messageId="m10", sentAt="soon"),
+    message(messageId="m1", receivedAt="2019-03-04T05:06:07.413Z"),
+    "{",
+    "",
+]
+SECOND: list[Line] = [
+    message(messageId="n1", context={"zoo": "1", "ant": 1}, properties={"plan": 5, "about": {"age": 1}, "new": True}),
+    message("Other Events", messageId="n2", properties={"zz": "a", "at": "soon", "aa": 1}),
+    identify(messageId="n3", receivedAt="2019-03-05T00:00:00Z", traits={"plan": None, "score": 2, "city": "Bonn"}),
+    message("Users", messageId="n4", properties={"select": 2}),
+    message(messageId="m1", properties={"plan": "second"}, sentAt="soon"),
+]
+ALL = {
+    "tracks": DOCUMENTED | {"context_zoo": "bigint", "context_locale_list": "text"},
+    "email_opened": DOCUMENTED
+    | EMAIL
+    | {"context_zoo": "bigint", "context_locale_list": "text", "plan": "text", "about_seats": "bigint"},
+    "other_events": DOCUMENTED | {"zz": "double", "_2fa": "bool", "link_url": "text", "at": "timestamp"},
+    "_users": DOCUMENTED | {"select": "bigint", "order": "text"},
+}
+
+
+def test_two_loads() -> None:
+    """What a new table has, what a later load adds, and that a third one of the same changes nothing."""
+    found = load(*FIRST)
+    assert set(found) == ALWAYS | {
+        "identifies",
+        "users",
+        "aliases",
+        "pages",
+        "screens",
+        "groups",
+        "other_events",
+        "_users",
+    }
+    for table, types in ALL.items():
+        assert columns_of(table) == in_order(types)
+    assert columns_of("users") == in_order(
+        {
+            name: of
+            for name, of in DOCUMENTED.items()
+            if name.startswith("context_") or name in ("id", "received_at", "uuid_ts")
+        }
+        | {"plan": "text", "score": "bigint"}
+    )
+    names = {name for table in found for name, _ in columns_of(table)}
+    assert not names & {"type", "channel", "project_id", "write_key", "integrations", "metadata", "_metadata"}
+    assert not [name for name in names if name.startswith("_dlt_")]
+    assert [name for table in found if table != "_audit" for name, _ in columns_of(table) if name == "version"] == []
+
+    common = {"id": "m1", "received_at": RECEIVED, "timestamp": RECEIVED, "user_id": "u1", "event": "email_opened",
+              "event_text": "Email Opened", "context_zoo": 1, "context_ip": "::1", "context_traits_email": "a@x",
+              "context_locale_list": "[1,2]"}  # fmt: skip
+    assert filled(found["tracks"][0]) == common
+    assert [filled(row) for row in found["email_opened"]] == [
+        common | {"plan": "pro", "about_seats": 3, "transactional": True, "campaign_id": "c"}
+    ]
+    (other,) = found["other_events"]
+    assert (other["zz"], other["_2fa"], other["link_url"]) == (1.5, True, "x")
+    assert other["at"] == datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
+    assert [(row["select"], row["order"], row["event"]) for row in found["_users"]] == [(1, "by", "_users")]
+    assert [(row["table_name"], row["column_name"]) for row in found["_discards"]] == [("email_clicked", "sent_at")]
+    assert [(row["line"], row["reason"], row["raw"]) for row in found["_rejects"]] == [(12, "not_json", "{")]
+    (audit,) = found["_audit"]
+    path = Path("archive/1.ndjson")
+    assert audit | {"version": "", "load_id": "", "loaded_at": ""} == {
+        "file": str(path.absolute()), "version": "", "size": path.stat().st_size, "lines": 12, "stored": 10,
+        "duplicates": 1,
+        "rejected": 1, "first_received_at": RECEIVED,
+        "last_received_at": RECEIVED.replace(microsecond=413_000), "load_id": "", "loaded_at": "",
+    }  # fmt: skip
+    assert [(audit["load_id"], 0)] == query("SELECT load_id, status FROM autopilothq._dlt_loads")
+
+    later = load(*SECOND, file="2.ndjson")
+    for table, types in ALL.items():
+        new = {
+            "tracks": ["context_ant"],
+            "email_opened": ["about_age", "context_ant", "new"],
+            "other_events": ["aa"],
+        }.get(table, [])
+        assert columns_of(table)[: len(types)] == in_order(types)
+        assert [name for name, _ in columns_of(table)[len(types) :]] == new
+    assert [(row["plan"], row["context_zoo"]) for row in later["email_opened"]] == [("pro", 1), ("5", 1)]
+    assert [(row["zz"], row["at"] is None) for row in later["other_events"]] == [(1.5, False), (None, True)]
+    assert [(row["id"], row["plan"], row["score"], row["city"]) for row in later["users"]] == [("u1", "pro", 2, "Bonn")]
+    assert sorted((row["row_id"], row["column_name"], row["value"]) for row in later["_discards"]) == [
+        ("m10", "sent_at", '"soon"'),
+        ("n2", "at", '"soon"'),
+        ("n2", "zz", '"a"'),
+    ]
+    assert {row["id"]: row["uuid_ts"] for row in later["tracks"]}["m1"] == found["tracks"][0]["uuid_ts"]
+    assert [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in later["_audit"]] == [
+        (12, 10, 1, 1),
+        (5, 4, 1, 0),
+    ]
+
+    # The same lines again, in a file of another name: nothing but its row of the audit is new.
+    again = load(*SECOND, *FIRST, file="3.ndjson")
+    for table in again.keys() - {"_audit", "users"}:
+        assert again[table] == later[table]
+    assert [filled(row) for row in again["users"]] == [filled(row) for row in later["users"]]
+    assert [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in again["_audit"]][2:] == [
+        (17, 0, 16, 1)
+    ]
+    # And the same files again: no row at all.
+    pipeline().run(autopilothq.archive("archive"))
+    assert tables() == again
+
+
+def test_names_reach_the_destination_unchanged() -> None:
+    """dlt's own naming would spell several of these otherwise, or prefix them."""
+    events = [
+        "HTTPRequest",
+        "2FA Enabled",
+        "lk0B@bFmjrLQ_Z6YL",
+        "Tracks",
+        "dlt loads",
+        "other_events",
+        "Select",
+        "a" * 80,
+    ]
+    properties = {
+        "IPAddress": 1,
+        "linkURL": 2,
+        "_id": 3,
+        "3d": 4,
+        "lk0B@bFmjrLQ_Z6YL": 5,
+        "from": 6,
+        "b" * 80: 7,
+        "Ünï": 8,
+    }
+    found = load(*(message(name, messageId=f"{n}", properties=properties) for n, name in enumerate(events)))
+    slugs = [
+        "httprequest",
+        "_2fa_enabled",
+        "lk0_b_b_fmjr_lq_z6yl",
+        "_tracks",
+        "dlt_loads",
+        "other_events",
+        "select",
+        "a" * 80,
+    ]
+    assert found.keys() - ALWAYS == set(slugs)
+    columns = {
+        "ipaddress": 1,
+        "link_url": "2",
+        "_id": 3,
+        "_3d": 4,
+        "lk0_b_b_fmjr_lq_z6yl": 5,
+        "from": 6,
+        "b" * 80: 7,
+        "n": 8,
+    }
+    for slug in slugs:
+        (row,) = found[slug]
+        assert {name: row[name] for name in columns} == columns
+        assert row["event"] == slug
+
+
+def test_what_no_warehouse_can_store_does_not_abort_a_load() -> None:
+    odd = {
+        "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
+        "half": r'"\ud800"', "nul": r'"a\u0000"',
+        "first": '"0001-01-01T00:00:00Z"', "last": '"9999-12-31T23:59:59.999999Z"',
+    }  # fmt: skip
+    found = load(
+        raw(message(properties={name: f"${name}" for name in odd}), **odd),
+        message(
+            messageId="m2",
+            receivedAt="9999-12-31T23:59:59Z",
+            sentAt="0001-01-01T00:00:00Z",
+            originalTimestamp="9999-12-31",
+        ),
+        b'{"type":"track","event":"\xff"}',
+        message(messageId="m3", properties={"long": 1}),
+    )
+    assert [row["id"] for row in found["email_opened"]] == ["m1", "m2", "m3"]
+    assert (found["email_opened"][0]["first"].year, found["email_opened"][0]["last"].year) == (1, 9999)
+    assert {row["column_name"]: row["value"] for row in found["_discards"]} == {
+        "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
+        "half": r'"\uD800"', "nul": r'"a\u0000"',
+    }  # fmt: skip
+
+
+def test_files_are_loaded_once_and_again_when_they_change() -> None:
+    load(message(), "{", file="1.ndjson")
+    found = load(message(messageId="m2"), file="2.ndjson")
+    assert [(row["lines"], row["stored"]) for row in found["_audit"]] == [(2, 1), (1, 1)]
+    write("1.ndjson", message(), message(messageId="m3"))
+    pipeline().run(autopilothq.archive("archive"))
+    found = tables()
+    assert [row["id"] for row in found["tracks"]] == ["m1", "m2", "m3"]
+    assert sorted((row["lines"], row["stored"], row["duplicates"]) for row in found["_audit"]) == [
+        (1, 1, 0),
+        (2, 1, 0),
+        (2, 1, 1),
+    ]

@@ -1,0 +1,146 @@
+"""A message is stored once, for ever, and what comes again changes nothing (spec: Once, and only once)."""
+
+from typing import Any
+
+import pytest
+
+from autopilothq.warehouse import FileCount
+from contract.loading import Store, discards, identify, message, rows_of
+
+EARLY, LATE = "2019-03-01T00:00:00.000Z", "2019-03-02T00:00:00.000Z"
+
+
+def plans(store: Store, table: str = "email_opened") -> list[Any]:
+    return [row["plan"] for row in store.tables()[table]]
+
+
+def test_the_earlier_of_two_in_one_load_stays() -> None:
+    early, late = (message(receivedAt=at, properties={"plan": f"of {at}"}) for at in (EARLY, LATE))
+    for files in ([[early, late]], [[late, early]], [[early], [late]], [[late], [early]]):
+        store = Store()
+        store.run(*files)
+        assert plans(store) == [f"of {EARLY}"]
+        assert sum(count.duplicates for count in store.audit) == 1
+
+
+def test_a_message_without_a_time_of_receipt_is_later_than_all() -> None:
+    store = Store()
+    store.run([message(receivedAt=None, properties={"plan": "none"}), message(properties={"plan": "some"})])
+    assert plans(store) == ["some"]
+
+
+def test_the_first_stays_where_the_second_comes_in_a_later_load_whatever_its_time() -> None:
+    store = Store()
+    store.run([message(receivedAt=LATE, properties={"plan": "first"})])
+    store.run([message(receivedAt=EARLY, properties={"plan": "second", "more": 1}, context={"zoo": 1})])
+    assert plans(store) == ["first"]
+    assert "more" not in store.types["email_opened"]
+    assert "context_zoo" not in store.types["tracks"]
+
+
+def test_years_between_two_loads_do_not_matter() -> None:
+    store = Store()
+    store.run([message(receivedAt="2012-01-01T00:00:00.000Z")])
+    store.run([message(messageId="m2")])
+    store.run([message(receivedAt="2032-01-01T00:00:00.000Z")])
+    assert [row["received_at"].year for row in store.tables()["tracks"]] == [2012, 2019]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        message("Email Clicked"),
+        message("名前"),
+        identify(),
+        message(type="page"),
+        message(type="alias"),
+        message(type="group"),
+    ],
+)
+def test_an_id_is_stored_once_whatever_the_kind(second: dict[str, Any]) -> None:
+    one, two = Store(), Store()
+    one.run([message(), {**second, "receivedAt": LATE.replace("2019", "2020")}])
+    two.run([message()])
+    two.run([second])
+    for store in (one, two):
+        assert {name: [row["id"] for row in rows] for name, rows in store.tables().items() if name != "users"} == {
+            "tracks": ["m1"],
+            "email_opened": ["m1"],
+        }
+
+
+def test_a_second_message_with_a_stored_id_leaves_no_discard() -> None:
+    bad = message(receivedAt=LATE, sentAt="soon", properties={"名": 1, "transactional": "maybe", "a": 1, "A": 2})
+    assert "_discards" not in rows_of(message(receivedAt=EARLY), bad)
+    store = Store()
+    store.run([message(receivedAt=EARLY)])
+    store.run([bad])
+    assert discards(store.tables()) == []
+
+
+def test_what_is_loaded_twice_has_its_discards_once() -> None:
+    store = Store()
+    line = message(sentAt="soon", properties={"名": 1, "transactional": "maybe", "a": 1, "A": 2})
+    first = discards(store.run([line, line]))
+    assert len(first) == 4
+    assert discards(store.run([line])) == first
+
+
+def test_a_second_message_of_the_same_moment_leaves_no_discard_either() -> None:
+    store = Store()
+    store.run([message()])
+    assert discards(store.run([message(sentAt="soon", properties={"名": 1})])) == []
+
+
+def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
+    line = message(messageId="m2", sentAt="soon", properties={"a": "x", "名": 1}, context={"zoo": "x"})
+    store = Store()
+    store.run([message(properties={"a": 1}, context={"zoo": 1})])
+    whole = discards(store.run([line]))
+    assert len(whole) == 4
+    store.kill("_discards")
+    assert discards(store.run([line])) == whole
+
+
+def test_a_message_without_an_id_is_known_by_its_line() -> None:
+    store = Store()
+    store.run([message(messageId=...), message(messageId=None), message(messageId="")])
+    once = store.tables()
+    assert len(once["tracks"]) == 3
+    assert store.run([message(messageId=""), message(messageId=None), message(messageId=...)]) == once
+    assert store.audit == [FileCount(0, 3, 0, 3, 0, once["tracks"][0]["received_at"], once["tracks"][0]["received_at"])]
+
+
+def test_the_ending_of_a_line_is_no_part_of_it() -> None:
+    line = '{"type":"track","event":"Email Opened","userId":"u1"}'
+    assert len(rows_of(line, f"{line}\r")["tracks"]) == 1
+
+
+def test_ids_that_look_alike_are_different() -> None:
+    ids = ["a", "A", " a", "a ", "5", "5.0", "true", "é", "e\u0301"]
+    found = rows_of(*(message(messageId=id_) for id_ in ids), message(messageId=True), message(messageId=5))
+    assert sorted(row["id"] for row in found["tracks"]) == sorted(ids)
+
+
+def test_a_track_whose_other_row_was_lost_gets_it() -> None:
+    """What a load that was killed between two tables leaves behind."""
+    lines = [
+        message(properties={"plan": "pro"}),
+        message("Trial Extended", messageId="m2"),
+        message("名前", messageId="m3"),
+    ]
+    store = Store()
+    whole = store.run(lines)
+    store.kill("email_opened", "trial_extended")
+    again = store.run(lines)
+    assert {name: [row["id"] for row in rows] for name, rows in again.items()} == {
+        name: [row["id"] for row in rows] for name, rows in whole.items()
+    }
+    assert store.audit[0].stored == 2
+
+
+def test_an_event_row_whose_track_was_lost_gets_it() -> None:
+    store = Store()
+    store.run([message()])
+    store.kill("tracks")
+    assert [row["id"] for row in store.run([message()])["tracks"]] == ["m1"]

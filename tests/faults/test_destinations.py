@@ -1,0 +1,129 @@
+"""A destination that fails: the run fails, and after the next good one all is as if undisturbed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+from dlt.destinations import postgres as postgres_destination
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from faults import holder, small_disk
+from faults.loads import Table, assert_same, assert_sound, content, load, messages, odd_archive, pipeline
+from servers import Postgres
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return odd_archive(tmp_path_factory.mktemp("archive"), 300)
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path, archive: Path) -> dict[str, Table]:
+    load(pipeline(tmp_path / "undisturbed"), archive)
+    return content(tmp_path / "undisturbed" / "autopilot.duckdb")
+
+
+def assert_complete(tables: dict[str, Table], undisturbed: dict[str, Table]) -> None:
+    assert_sound(tables)
+    assert_same(tables, undisturbed)
+    assert tables["_audit"].total("stored") == messages(tables)
+
+
+@contextmanager
+def held(database: Path, *how: str) -> Iterator[None]:
+    """The DuckDB file is open in another process."""
+    with subprocess.Popen(
+        [sys.executable, holder.__file__, str(database), *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"open\n"
+        yield
+        process.communicate()
+
+
+@pytest.mark.parametrize("how", ["write", "read"])
+def test_a_duckdb_file_that_another_process_holds(
+    how: str, tmp_path: Path, archive: Path, undisturbed: dict[str, Table]
+) -> None:
+    load(pipeline(tmp_path), archive.parent / archive.name / "segment-logs" / "AbC123xYz9")
+    with held(tmp_path / "autopilot.duckdb", how), pytest.raises(PipelineStepFailed, match="Could not set lock"):
+        load(pipeline(tmp_path), archive)
+    load(pipeline(tmp_path), archive)
+    tables = content(tmp_path / "autopilot.duckdb")
+    assert_sound(tables)
+    assert_same(tables, undisturbed)
+
+
+def test_a_wrong_password(
+    tmp_path: Path, archive: Path, postgres: str, postgresql: Postgres, undisturbed: dict[str, Table]
+) -> None:
+    wrong = postgres_destination(postgres.replace(postgresql.password, "wrong"))
+    with pytest.raises(PipelineStepFailed, match="password authentication failed"):
+        load(pipeline(tmp_path, wrong), archive)
+    load(pipeline(tmp_path, postgres_destination(postgres)), archive)
+    assert_complete(content(postgres), undisturbed)
+
+
+def test_a_database_that_refuses_to_be_written(
+    tmp_path: Path, archive: Path, postgres: str, undisturbed: dict[str, Table]
+) -> None:
+    into = pipeline(tmp_path, postgres_destination(postgres))
+    with closing(psycopg2.connect(postgres)) as server:
+        server.autocommit = True
+        name = postgres.rpartition("/")[2]
+        server.cursor().execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with pytest.raises(PipelineStepFailed, match="read-only transaction"):
+            load(into, archive)
+        server.cursor().execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert content(postgres) == {}
+    load(into, archive)
+    assert_complete(content(postgres), undisturbed)
+
+
+def test_a_database_whose_connections_break_in_the_middle(
+    tmp_path: Path, archive: Path, postgres: str, undisturbed: dict[str, Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dlt.destinations.job_client_impl import SqlLoadJob
+
+    run, calls = SqlLoadJob.run, iter(range(1000))
+
+    def breaking(self: SqlLoadJob) -> None:
+        if next(calls) >= 6:
+            with closing(psycopg2.connect(postgres)) as server, server.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+        run(self)
+
+    into = pipeline(tmp_path, postgres_destination(postgres))
+    with monkeypatch.context() as patch, pytest.raises(PipelineStepFailed):
+        patch.setattr(SqlLoadJob, "run", breaking)
+        load(into, archive)
+    load(into, archive)
+    tables = content(postgres)
+    assert_sound(tables)
+    assert_same(tables, undisturbed, but=["_audit"])
+
+
+@pytest.mark.parametrize("room", [20_000, 300_000], ids=["for the pipeline", "for the database"])
+def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
+    paths = (Path(small_disk.__file__).parents[1], Path(small_disk.__file__).parents[2] / "pipelines")
+    done = subprocess.run(
+        [sys.executable, small_disk.__file__, str(archive), str(tmp_path), str(room)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    load(pipeline(tmp_path), archive)
+    tables = content(tmp_path / "autopilot.duckdb")
+    assert_sound(tables)
+    assert_same(tables, undisturbed, but=["_audit"])

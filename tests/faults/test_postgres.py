@@ -1,0 +1,140 @@
+"""The contract on a real PostgreSQL: the same tables as in DuckDB, row by row and type by type."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dlt.destinations import postgres as postgres_destination
+
+from autopilothq import sample
+from faults import killed
+from faults.killed import Plan
+from faults.loads import (
+    Table,
+    assert_same,
+    assert_sound,
+    content,
+    file,
+    load,
+    messages,
+    odd_archive,
+    pipeline,
+    track,
+)
+
+LONG_EVENT = "An event whose name is longer than the sixty three bytes that PostgreSQL has for it"
+LONG = "a_property_whose_name_is_longer_than_the_sixty_three_bytes_that_postgresql_has_for_it"
+
+
+def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, postgres: str) -> None:
+    archive = odd_archive(tmp_path / "archive", 2_500)
+    into = pipeline(tmp_path / "postgres", postgres_destination(postgres))
+    assert load(into, archive).files_known == 0
+    load(pipeline(tmp_path), archive)
+    tables = content(postgres)
+    assert_sound(tables)
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"))
+    assert tables["_audit"].total("stored") == messages(tables) > 2_500
+
+    replay = tmp_path / "replay"
+    shutil.copytree(archive, replay)
+    report = load(into, replay)
+    assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
+    again = content(postgres)
+    assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
+    # The rows are those of the first load: a replay does not even touch them.
+    assert_same(again, tables, but=["_audit"])
+    assert load(into, replay).files == 0
+
+
+# Points between two tables of a load: some have their rows, some have not.
+@pytest.mark.parametrize(
+    "point",
+    [
+        ("dlt.destinations.job_client_impl:SqlLoadJob.run", "after", 5),
+        ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
+    ],
+    ids=["between two merges", "before dlt's books"],
+)
+def test_after_a_kill_a_new_machine_completes_the_load(
+    point: tuple[str, str, int], tmp_path: Path, postgres: str
+) -> None:
+    archive = odd_archive(tmp_path / "archive", 200)
+    plans = tmp_path / "plans.json"
+    plans.write_text(json.dumps([Plan(str(archive), str(tmp_path / "killed"), point, postgres=postgres)]))
+    done = subprocess.run(
+        [sys.executable, killed.__file__, str(plans)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=killed_environment(),
+    )
+    assert done.stdout == "0 -9\n", done.stderr
+
+    load(pipeline(tmp_path / "new machine", postgres_destination(postgres)), archive)
+    load(pipeline(tmp_path), archive)
+    tables = content(postgres)
+    assert_sound(tables)
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
+
+
+def test_keeps_text_that_is_hard_to_keep(tmp_path: Path, postgres: str) -> None:
+    text = "🎉 \\N \\\\ \t\r\n 'quoted' \"double\" ,; NULL"
+    file(tmp_path / "archive", "1.gz", [track(1, properties={"note": text, "nul": "a\0b", "empty": ""})])
+    load(pipeline(tmp_path, postgres_destination(postgres)), tmp_path / "archive")
+    tables = content(postgres)
+    [row] = tables["email_opened"].dicts()
+    assert (row["note"], row["empty"], "nul" in row) == (text, "", False)
+    [discard] = tables["_discards"].dicts()
+    assert (discard["column_name"], discard["value"], discard["reason"]) == ("nul", '"a\\u0000b"', "not_text")
+
+
+def test_quotes_reserved_words(tmp_path: Path, postgres: str) -> None:
+    words = {word: f"{word}!" for word in ("order", "user", "select", "table", "primary", "when")}
+    into = pipeline(tmp_path, postgres_destination(postgres))
+    file(tmp_path / "archive", "1.gz", [track(1, event="Order", properties=words), track(2, event="Select")])
+    load(into, tmp_path / "archive")
+    file(tmp_path / "archive", "2.gz", [track(3, event="Order", properties=words), track(1, event="Order")])
+    assert load(into, tmp_path / "archive").duplicates == 1
+    tables = content(postgres)
+    assert [row["id"] for row in tables["order"].dicts()] == ["m-1", "m-3"]
+    assert all(row[word] == words[word] for row in tables["order"].dicts() for word in words)
+    assert [row["id"] for row in tables["select"].dicts()] == ["m-2"]
+
+
+def test_finds_shortened_names_again(tmp_path: Path, postgres: str) -> None:
+    into = pipeline(tmp_path, postgres_destination(postgres))
+    for number in (1, 2, 3):
+        # The third load comes from a machine that knows the destination only.
+        into = pipeline(tmp_path / "new machine", postgres_destination(postgres)) if number == 3 else into
+        long_one = {LONG: number if number < 3 else "three", "context": number}
+        lines = [track(number, event=LONG_EVENT, properties=long_one), track(0, event=LONG_EVENT)]
+        lines += [track(number + 10, properties={LONG: f"{number}"})]
+        lines += [track(number, type="identify", userId="u", messageId=f"i-{number}", traits={LONG: number})]
+        file(tmp_path / "archive", f"{number}.gz", lines)
+        report = load(into, tmp_path / "archive")
+        assert (report.stored, report.duplicates) == ((4, 0) if number == 1 else (3, 1))
+    tables = content(postgres)
+    [name] = [table for table in tables if table.startswith("an_event")]
+    [column] = [column for column in tables[name].columns if column.startswith("a_property")]
+    assert (len(name), len(column)) == (63, 63)
+    # What does not fit the column that the first load made is put aside under the column's whole name.
+    assert cells(tables[name], column) == [("m-0", None), ("m-1", 1), ("m-2", 2), ("m-3", None)]
+    assert tables[name].columns[column] == "bigint"
+    [discard] = tables["_discards"].dicts()
+    assert (discard["table_name"], discard["row_id"], discard["column_name"]) == (name, "m-3", LONG)
+    assert cells(tables["email_opened"], column) == [("m-11", "1"), ("m-12", "2"), ("m-13", "3")]
+    assert cells(tables["users"], column) == [("u", 3)]
+    assert_sound(tables)
+
+
+def cells(table: Table, column: str) -> list[tuple[object, object]]:
+    return sorted((row["id"], row[column]) for row in table.dicts())
+
+
+def killed_environment() -> dict[str, str]:
+    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
+    return {"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"}

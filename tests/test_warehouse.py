@@ -1,0 +1,145 @@
+"""The rooms of the warehouse: shapes, values, and a load from several threads."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from autopilothq.warehouse import Warehouse, ordered, shapes, values
+from autopilothq.warehouse.shapes import Shapes
+from contract.loading import NOW, Row, batches, identify, message
+
+LINES = [
+    [message(messageId=f"{file}-{n}", properties={f"p{n % 7}": n, "o": {f"q{n % 5}": "x"}}) for n in range(120)]
+    + [identify(messageId=f"i{file}-{n}", userId=f"u{n}", traits={"n": n}) for n in range(20)]
+    for file in range(4)
+]
+
+
+def everything(warehouse: Warehouse) -> dict[str, list[Row]]:
+    settled = warehouse.settle()
+    tables = [*settled.tables(), settled.users()]
+    return {
+        rows.table: sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
+        for rows in tables
+        if rows is not None
+    }
+
+
+def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
+    found = []
+    for threads in (1, 4):
+        scratch = tmp_path / f"{threads}"
+        scratch.mkdir()
+        warehouse = Warehouse(NOW, str(scratch))
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(warehouse.add, batches(LINES, lambda _: 23)))
+        found.append(everything(warehouse))
+        warehouse.close()
+    assert found[0] == found[1]
+    assert {name: len(rows) for name, rows in found[0].items()} == {
+        "email_opened": 480, "identifies": 80, "tracks": 480, "users": 20,
+    }  # fmt: skip
+
+
+def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
+    warehouse = Warehouse(NOW, str(tmp_path))
+    settled = warehouse.settle()
+    assert list(settled.tables()) == []
+    assert settled.counts() == []
+    assert (settled.users(), settled.rejects([]), settled.discards()) == (None, None, None)
+    warehouse.close()
+
+
+def test_columns_are_ordered() -> None:
+    names = ["b", "uuid_ts", "a", "received_at", "id"]
+    assert list(ordered(dict.fromkeys(names, "text"))) == ["id", "received_at", "uuid_ts", "a", "b"]
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------
+
+
+def plain(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[str]) -> bool:
+    """Whether lines are plain whose `properties` have these keys; `objects` are the keys of objects among them."""
+    keys = {"": ["type", "properties"], "/properties": properties}
+    keys |= {f"/properties/{key}": value for key, value in objects.items()}
+    number = hash(str(keys))
+    known.learn(number, [keys.get(pointer) for pointer in known.pointers()])
+    return known.is_plain(number)
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_plain"),
+    [
+        (["plan", "seats"], True),
+        (["a/b", "a~c", "'", '"', "*"], False),  # two of these have no slug
+        (["a/b", "a~c"], True),
+        (["plan", "Plan"], False),
+        (["plan_name", "planName"], False),
+        (["plan", "plan"], False),
+        (["名前"], False),
+        (["timestamp", "_timestamp"], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_shape_is_plain_where_each_column_has_one_key(keys: Sequence[str] | None, is_plain: bool) -> None:
+    assert plain(Shapes(), keys) is is_plain
+
+
+def test_objects_are_learnt_once_and_not_without_bounds() -> None:
+    known = Shapes()
+    assert known.with_objects([("properties",)]) is known
+    more = known.with_objects([("properties", "a/b~c")])
+    assert more.pointers() == [*known.pointers(), "/properties/a~1b~0c"]
+    many = [("properties", f"o{n}") for n in range(shapes.MAX_OBJECTS)]
+    assert more.with_objects(many) is more
+
+
+def test_a_declared_column_stays_one_whatever_a_line_has_there() -> None:
+    known = Shapes()
+    assert known.with_objects([("properties", "campaign_id"), ("context", "ip", "v4")]) is known
+
+
+def test_an_objects_keys_are_columns_too() -> None:
+    known = Shapes().with_objects([("properties", "plan")])
+    assert plain(known, ["plan"], plan=["name"])
+    assert not plain(known, ["plan", "plan_name"], plan=["name"])
+    assert not plain(known, ["plan"])  # text, null or an array where others have an object
+
+
+def test_of_two_spellings_of_an_object_one_is_plain() -> None:
+    known = Shapes().with_objects([("properties", "plan"), ("properties", "Plan")])
+    assert [plain(known, [key], **{key: ["name"]}) for key in ("plan", "Plan")].count(True) == 1
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kinds", "of"),
+    [
+        (values.INTEGER, "bigint"),
+        (values.FLOAT, "double"),
+        (values.INTEGER | values.FLOAT, "double"),
+        (values.BOOLEAN, "bool"),
+        (values.TIME_TEXT, "timestamp"),
+        (values.TEXT, "text"),
+        (values.ARRAY, "text"),
+        (values.TEXT | values.TIME_TEXT, "text"),
+        (values.BOOLEAN | values.INTEGER, "text"),
+        (values.TIME_TEXT | values.INTEGER, "text"),
+        (values.ARRAY | values.FLOAT, "text"),
+    ],
+)
+def test_the_kinds_of_its_values_make_a_columns_type(kinds: int, of: str) -> None:
+    assert values.type_of_kinds(kinds) == of
+
+
+def test_sql_is_quoted() -> None:
+    con = values.connect(None, "100MB", 1)
+    texts = ["a'b", 'a"b', "a\\b", "{}"]
+    assert con.execute(f"SELECT {values.literals(texts)}").fetchall() == [(texts,)]
+    assert con.sql("SELECT 1 AS " + values.name('a"b')).columns == ['a"b']
+    con.close()
