@@ -1,7 +1,7 @@
 """The dlt sources: where an origin meets the warehouse and dlt's hints.
 
-A source has a resource a table, so that `with_resources` chooses tables. What they share is a `Load`: the first resource that dlt
-asks for its rows reads the origin, and all of them hand out what the warehouse made of it.
+A source has a resource a table, so that `with_resources` chooses tables. What they share is a `Load`: the first of them
+that dlt asks for rows reads the origin, and all of them hand out what the warehouse made of it.
 """
 
 import shutil
@@ -217,7 +217,7 @@ class Load:
         self._progress(self.report)
 
     def _read(self) -> None:
-        """Adds the batches, some side by side; the first one alone, because it teaches the warehouse the lines' shapes."""
+        """Adds the batches, some side by side; the first one alone, because it teaches the warehouse their shapes."""
         busy: set[Future[None]] = set()
         first = True
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -248,10 +248,10 @@ class Load:
             self._write(rows)
         users = settled.users(destination.read)
         names = [file.url for file in self._files]
-        for rows in (users, settled.rejects(names), settled.discards()):
-            if rows is not None:
-                self._write(rows)
-        counts = {count.file: count for count in settled.counts()}
+        for found in (users, settled.rejects(names), settled.discards()):
+            if found is not None:
+                self._write(found)
+        counts = {count.number: count for count in settled.counts()}
         self._audit = [self._audit_row(number, counts.get(number)) for number in range(len(self._files))]
         for column in ("lines", "stored", "duplicates", "rejected"):
             setattr(self.report, column, sum(row[column] for row in self._audit))
@@ -267,7 +267,7 @@ class Load:
         rows.relation.to_parquet(path, compression="snappy")
         self._ready[rows.table] = rows
         self._paths[rows.table] = path
-        self.report.rows[rows.table] = rows.count
+        self.report.rows[rows.table] = rows.number
 
     def _schema_columns(self, table: str) -> TTableSchemaColumns:
         schemas = self._pipeline.schemas
@@ -283,7 +283,7 @@ class Load:
             "file": file.url,
             "version": file.version + unfinished,
             "size": file.size,
-            **{key: value for key, value in count._asdict().items() if key != "file"},
+            **{key: value for key, value in count._asdict().items() if key != "number"},
             "loaded_at": self.loaded_at,
         }
 
@@ -298,7 +298,7 @@ class Load:
                 hints = dlt.mark.make_hints(
                     columns=_columns(known, rows.columns), write_disposition=disposition(table, self._supported)
                 )
-            yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.count, hints)
+            yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.number, hints)
 
     def audit(self) -> pa.Table | None:
         """The books of the files, None where there are none."""
@@ -313,9 +313,10 @@ class Load:
         return table in self._known or table in self.report.rows
 
     def empty_format(self) -> Any:
-        """The format of files without rows: Parquet, but not where a driver of ADBC loads it, because that refuses them."""
+        """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
         able = self._pipeline.destination.capabilities()
-        refused = able.loader_file_format_selector and "insert_values" in (able.supported_loader_file_formats or ())
+        selected = able.loader_file_format_selector is not None
+        refused = selected and "insert_values" in (able.supported_loader_file_formats or ())
         return "insert_values" if refused else "parquet"
 
     def others(self) -> list[str]:
@@ -337,7 +338,11 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
 def resources(load: Load) -> list[DltResource]:
     """One resource a table of the catalogue, and one for all tables of other events."""
     names = [table.name for table in (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS, *BOOKS)]
-    return [*(_resource(load, TABLES[name]) for name in names if name != AUDIT.name), _others(load), _resource(load, AUDIT)]
+    return [
+        *(_resource(load, TABLES[name]) for name in names if name != AUDIT.name),
+        _others(load),
+        _resource(load, AUDIT),
+    ]
 
 
 def _resource(load: Load, table: Table) -> DltResource:
@@ -443,7 +448,7 @@ class Destination:
         self._known: dict[str, dict[str, Type]] = {}
 
     def loaded_files(self) -> set[tuple[str, str]]:
-        """The files, with their versions, that a complete load has stored; dlt's `_dlt_loads` says which are complete."""
+        """The files, with their versions, that a complete load stored; dlt's `_dlt_loads` says which are complete."""
         if not self.tables([AUDIT.name]):
             return set()
         with self._pipeline.sql_client() as client:
@@ -470,7 +475,7 @@ class Destination:
         then loaded into staging once more, and what merges from there inserts every copy.
         """
         schema = self._pipeline.schemas.get(SOURCE)
-        if schema is None or not self._pipeline.destination.capabilities().supports_transactions:
+        if schema is None or self._pipeline.destination.capabilities().supports_transactions is False:
             return
         there = self.tables(schema.data_table_names())
         with self._pipeline.sql_client() as client:
@@ -512,4 +517,6 @@ class Destination:
 
 
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
-    return {name: cast(Type, column["data_type"]) for name, column in columns.items() if column.get("data_type") in _ARROW}
+    return {
+        name: cast(Type, column["data_type"]) for name, column in columns.items() if column.get("data_type") in _ARROW
+    }

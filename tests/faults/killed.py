@@ -1,4 +1,4 @@
-"""Loads an archive, and is killed on the way: a program of the tests, which read its lines of `number status` as they come.
+"""Loads an archive, and is killed on the way: a program of the tests. It prints `number status` for each plan.
 
 Its argument is a file with a list of plans. Each runs in a process of its own, forked before anything has begun, that
 kills itself (SIGKILL: no handler, no `finally`) at the plan's point.
@@ -95,7 +95,7 @@ def main() -> None:
             try:
                 load(Plan(*plan))
                 status = 0
-            except Exception:
+            except Exception:  # noqa: BLE001 - what it is, is printed
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()

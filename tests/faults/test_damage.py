@@ -1,4 +1,4 @@
-"""Damaged archives as whole runs: what is good is loaded, `_rejects` tells the rest, the books account for every line."""
+"""Damaged archives as whole runs: what is good is loaded, `_rejects` has the rest, `_audit` has every line."""
 
 import errno
 import gzip

@@ -39,8 +39,8 @@ POINTS: dict[str, tuple[str, str, int]] = {
     "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
     "between two merges": (f"{MERGE}.run", "before", 8),
     "all merges but one": (f"{MERGE}.run", "before", 20),
-    "dlt's books are to be written": (f"{CLIENT}.complete_load", "before", 1),
-    "dlt's books are written": (f"{CLIENT}.complete_load", "after", 1),
+    "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
+    "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),
     "the package is put away": (f"{STORAGE}.complete_load_package", "after", 1),
 }
 # Several kills in a row, each of which lost the machine too where it says so.
@@ -50,8 +50,16 @@ ROWS: dict[str, list[tuple[str, bool]]] = {
         ("a merge, unnoticed", False),
         ("between two merges", False),
     ],
-    "on a machine each": [("between two merges", True), ("all merges but one", True), ("tables are made", True)],
-    "on two machines": [("between two merges", False), ("lines are read", True), ("all merges but one", False)],
+    "on a machine each": [
+        ("between two merges", True),
+        ("another copied file, unnoticed", True),
+        ("a merge, unnoticed", True),
+    ],
+    "on two machines": [
+        ("a copied file, its merge planned", False),
+        ("lines are read", True),
+        ("between two merges", False),
+    ],
 }
 TIMES = [random.Random(seed).uniform(0.1, 2.5) for seed in range(3)]
 NEVER = 3600.0
@@ -141,7 +149,7 @@ def undisturbed(house: Path, killer: Killer) -> dict[str, Table]:
 
 
 @pytest.fixture(autouse=True)
-def settings(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
 

@@ -50,31 +50,42 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     assert load(into, replay).files == 0
 
 
-# Points between two tables of a load: some have their rows, some have not.
-@pytest.mark.parametrize(
-    "point",
-    [
-        ("dlt.destinations.job_client_impl:SqlLoadJob.run", "after", 5),
-        ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
-    ],
-    ids=["between two merges", "before dlt's books"],
-)
-def test_after_a_kill_a_new_machine_completes_the_load(
-    point: tuple[str, str, int], tmp_path: Path, postgres: str
-) -> None:
-    archive = odd_archive(tmp_path / "archive", 200)
+def kill(tmp_path: Path, archive: Path, postgres: str, point: tuple[str, str, int]) -> None:
+    """A load that ends by `kill -9` at that point."""
     plans = tmp_path / "plans.json"
     plans.write_text(json.dumps([Plan(str(archive), str(tmp_path / "killed"), point, postgres=postgres)]))
+    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
     done = subprocess.run(
         [sys.executable, killed.__file__, str(plans)],
+        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
         capture_output=True,
         text=True,
         check=True,
-        env=killed_environment(),
     )
     assert done.stdout == "0 -9\n", done.stderr
 
-    load(pipeline(tmp_path / "new machine", postgres_destination(postgres)), archive)
+
+JOBS = "dlt.destinations.job_client_impl:SqlLoadJob.run"
+COPIES = "dlt.destinations._adbc_jobs:AdbcParquetCopyJob.run"
+
+
+@pytest.mark.parametrize(
+    ("machine", "point"),
+    [("new machine", (JOBS, "after", 5)), ("killed", (COPIES, "after", 9))],
+    ids=["on a new machine", "on the same machine"],
+)
+def test_completes_a_load_that_was_killed(
+    machine: str, point: tuple[str, str, int], tmp_path: Path, postgres: str
+) -> None:
+    archive = tmp_path / "archive"
+    # There are persons already, whom the killed load changes.
+    file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
+    load(pipeline(tmp_path / "killed", postgres_destination(postgres)), archive)
+    odd_archive(archive, 200)
+    file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
+    kill(tmp_path, archive, postgres, point)
+
+    load(pipeline(tmp_path / machine, postgres_destination(postgres)), archive)
     load(pipeline(tmp_path), archive)
     tables = content(postgres)
     assert_sound(tables)
@@ -133,8 +144,3 @@ def test_finds_shortened_names_again(tmp_path: Path, postgres: str) -> None:
 
 def cells(table: Table, column: str) -> list[tuple[object, object]]:
     return sorted((row["id"], row[column]) for row in table.dicts())
-
-
-def killed_environment() -> dict[str, str]:
-    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
-    return {"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"}

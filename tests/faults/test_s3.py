@@ -1,4 +1,4 @@
-"""An archive in S3, over HTTP: what dlt's configuration says of it, what is read, and what a person sees when it fails."""
+"""An archive in S3, over HTTP: where its credentials come from, what is read, and what a person sees when it fails."""
 
 import gzip
 import random

@@ -1,9 +1,9 @@
 """Batches of lines in, cells put aside: the first half of a load.
 
-DuckDB reads a batch as columns, in a few statements. What these cannot read for sure (broken lines, keys that collide, numbers
-whose digits would change) is read by `messages.read`, line by line, into the same cells. All cells wait in Parquet
-files until the load is complete, because only then it is known which of two messages with one id stays, and which type a
-column takes from all its values.
+DuckDB reads a batch as columns, in a few statements. What these cannot read for sure (broken lines, keys that collide,
+numbers whose digits would change) is read by `messages.read`, line by line, into the same cells. All cells wait in
+Parquet files until the load is complete, because only then it is known which of two messages with one id stays, and
+which type a column takes from all its values.
 """
 
 import itertools
@@ -35,14 +35,15 @@ _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
 class Warehouse:
     """One load: add all batches, settle, take the rows of each table.
 
-    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it. `shorten`
-    gives a table or a column the name that it has in the destination. Example:
+    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it.
+    `shorten` gives a table or a column the name that it has in the destination. Example:
 
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
         warehouse.add(batch)
         for rows in warehouse.settle().tables():
             rows.relation.to_parquet(f"{rows.table}.parquet")
     """
+
     def __init__(
         self,
         loaded_at: datetime,
@@ -65,7 +66,9 @@ class Warehouse:
         self._parts = itertools.count()
         self._con.execute(_TABLES_SQL)
         empty = ", ".join(f"NULL::{of} AS {values.name(name)}" for name, (of, _) in _STORED.items())
-        self._con.execute(f"COPY (SELECT {empty} LIMIT 0) TO {values.literal(scratch + '/empty.parquet')} (FORMAT parquet)")
+        self._con.execute(
+            f"COPY (SELECT {empty} LIMIT 0) TO {values.literal(scratch + '/empty.parquet')} (FORMAT parquet)"
+        )
 
     def close(self) -> None:
         """Gives back the memory; the scratch folder is the caller's to delete."""
@@ -148,10 +151,12 @@ class Warehouse:
         _insert(con, "rejects", rows, "seq, id, reason, message, raw")
 
     def _stage(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Reads what clocks are not in the usual notation, and puts the frame's cells aside until all lines are there."""
+        """Reads clocks in unusual notations, and puts the frame's cells aside until all lines are there."""
         unread = [name for name in CLOCK_FIELDS if _count(con, "frame", f"{name} IS NOT NULL AND {name}_read IS NULL")]
         for name in unread:
-            con.execute(f"UPDATE frame SET {name}_read = clock({name}) WHERE {name} IS NOT NULL AND {name}_read IS NULL")
+            con.execute(
+                f"UPDATE frame SET {name}_read = clock({name}) WHERE {name} IS NOT NULL AND {name}_read IS NULL"
+            )
             con.execute(f"""
                 INSERT INTO discards SELECT seq, NULL, '{name}', {name}, 'not_a_time' FROM frame
                 WHERE {name} IS NOT NULL AND {name}_read IS NULL""")
@@ -198,9 +203,9 @@ class Warehouse:
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
-        `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows as
-        Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of the
-        loads that were not killed: what was discarded in others is discarded again.
+        `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows
+        as Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of
+        the loads that were not killed: what was discarded in others is discarded again.
         """
         self._con.execute(f"SET threads = {self._threads}")
         settled = Settled(
@@ -218,7 +223,7 @@ class Warehouse:
 
 
 def _numbered(lines: pa.Table) -> pa.Table:
-    """The lines with their number in the load. The engine takes them as they are: `json_valid` finds what is not UTF-8."""
+    """The lines with their number in the load. The engine takes any bytes: `json_valid` finds what is not UTF-8."""
     seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES), lines["line"])
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
@@ -259,7 +264,8 @@ def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], li
     con.register("odd_lines", lines)
     select = ", ".join(f"c.{values.name(name)}" for name in names)
     con.execute(
-        f"INSERT INTO frame BY NAME SELECT {select}, hash(l.text) AS tie FROM odd_cells c JOIN odd_lines l ON l.seq = c.seq"
+        f"INSERT INTO frame BY NAME SELECT {select}, hash(l.text) AS tie"
+        " FROM odd_cells c JOIN odd_lines l ON l.seq = c.seq"
     )
     con.unregister("odd_cells")
     con.unregister("odd_lines")
@@ -273,7 +279,9 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any
 
 
 def _table(rows: list[dict[str, Any]], names: Sequence[str]) -> pa.Table:
-    return pa.Table.from_pylist(rows, pa.schema([(name, pa.int64() if name == "seq" else pa.string()) for name in names]))
+    return pa.Table.from_pylist(
+        rows, pa.schema([(name, pa.int64() if name == "seq" else pa.string()) for name in names])
+    )
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> int:

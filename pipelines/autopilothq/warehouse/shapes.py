@@ -35,6 +35,7 @@ _EMAIL = ("context", "traits", "email")
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one.
 _CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])"
+_CHANGING = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
 
 
 class Frame(NamedTuple):
@@ -161,7 +162,9 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
     # The usual notation is read here, all others where one turns up.
-    cells |= {f"{name}_read": f"within_years(try_strptime({cells[name]}, {values.USUAL_CLOCKS}))" for name in CLOCK_FIELDS}
+    cells |= {
+        f"{name}_read": f"within_years(try_strptime({cells[name]}, {values.USUAL_CLOCKS}))" for name in CLOCK_FIELDS
+    }
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
     # Alone the context's email is looked for here; where it is not there, or does not look like one, the line is odd.
@@ -187,39 +190,42 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
 
 def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
     """Where the engine's reading of a value is in doubt; comparisons of the first character are cheap."""
-    tests = [
+    fields = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
+    texts = fields + [value for path, value in raw.items() if types[path] == "VARCHAR"]
+    jsons = [f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"]
+    objects = " OR ".join(f"coalesce({value} >= '{{' AND {value} < '|', false)" for value in (*texts, *jsons))
+    arrays = " OR ".join(f"coalesce({value} >= '[' AND {value} < '\\', false)" for value in (*texts, *jsons))
+    # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
+    return [
         f"{_at(('type',))} NOT IN ('track', 'identify')",
         f"{_at(('type',))} = 'track' AND NOT starts_with({_at(('event',))}::VARCHAR, '\"')",
+        *(f"{field} >= '[' AND {field} < '\\'" for field in fields),
+        f"CASE WHEN greatest({', '.join((*texts, *jsons))}) >= '{{' THEN {objects} END",
+        f"CASE WHEN contains(text, '[') THEN CASE WHEN {arrays} THEN {_CHANGING} END END",
+        *map(_odd_text, texts),
+        *map(_odd_json, jsons),
     ]
-    for field in ("messageId", "userId", "anonymousId"):
-        tests.append(f"{_at((field,))} >= '[' AND {_at((field,))} < '\\'")
-    texts = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
-    texts += [value for path, value in raw.items() if types[path] == "VARCHAR"]
-    jsons = [f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"]
-    changing = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
-    # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
-    objects = " OR ".join(f"coalesce({value} >= '{{' AND {value} < '|', false)" for value in (*texts, *jsons))
-    tests.append(f"CASE WHEN greatest({', '.join((*texts, *jsons))}) >= '{{' THEN {objects} END")
-    arrays = " OR ".join(f"coalesce({value} >= '[' AND {value} < '\\', false)" for value in (*texts, *jsons))
-    tests.append(f"CASE WHEN contains(text, '[') THEN CASE WHEN {arrays} THEN {changing} END END")
-    for value in texts:
-        # As text a number must keep its digits (1.10), which the engine's reader does not.
-        quoted = f"contains(text, '\"' || {value} || '\"')"
-        tests.append(
-            f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
-            f" THEN CASE WHEN contains({value}, '.') OR {value} = '-Infinity'"
-            f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {changing} END END END"
-            f" WHEN {value} IN ('Infinity', 'NaN') THEN NOT {quoted} END"
-        )
-    for value in jsons:
-        # Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings.
-        tests.append(
-            f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
-            f" THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
-            f" THEN {changing} OR NOT regexp_full_match({value}, '-?[0-9].*') END"
-            f" WHEN {value} < '[' THEN true WHEN {value} IN ('inf', 'nan', 'infinity') THEN true END END"
-        )
-    return tests
+
+
+def _odd_text(value: str) -> str:
+    """A number that became text must keep its digits (1.10), which the engine's reader does not."""
+    quoted = f"contains(text, '\"' || {value} || '\"')"
+    return (
+        f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
+        f" THEN CASE WHEN contains({value}, '.') OR {value} = '-Infinity'"
+        f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {_CHANGING} END END END"
+        f" WHEN {value} IN ('Infinity', 'NaN') THEN NOT {quoted} END"
+    )
+
+
+def _odd_json(value: str) -> str:
+    """Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings."""
+    return (
+        f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
+        f" THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
+        f" THEN {_CHANGING} OR NOT regexp_full_match({value}, '-?[0-9].*') END"
+        f" WHEN {value} < '[' THEN true WHEN {value} IN ('inf', 'nan', 'infinity') THEN true END END"
+    )
 
 
 def _at(path: Path) -> str:

@@ -50,13 +50,13 @@ class Rows(NamedTuple):
     table: str
     columns: Mapping[str, Type]
     relation: duckdb.DuckDBPyRelation
-    count: int
+    number: int
 
 
 class FileCount(NamedTuple):
-    """What became of a file's lines: `lines == stored + duplicates + rejected`."""
+    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load."""
 
-    file: int
+    number: int
     lines: int
     stored: int
     duplicates: int
@@ -94,8 +94,8 @@ class Settled:
     def settle(self, stored: Stored | None, complete: Collection[str]) -> None:
         """Finds the messages that do not stay.
 
-        A load that was killed between two tables is completed: a track counts as stored only when the table of its event
-        has it too.
+        A load that was killed between two tables is completed: a track counts as stored only when the table of its
+        event has it too.
         """
         self._con.execute(_LOSERS_SQL)
         if stored is not None:
@@ -103,8 +103,8 @@ class Settled:
                 if table.name in self._known:
                     self._match(place, stored(table.name, ["id", "event"] if table is TRACKS else ["id"]))
             for (event,) in self._con.execute(_HALF_STORED_SQL).fetchall():
-                table = self._shorten(event)
-                self._keep_whole(event, table, stored(table, ["id"]) if table in self._known else ())
+                name = self._shorten(event)
+                self._keep_whole(event, name, stored(name, ["id"]) if name in self._known else ())
             self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
 
@@ -144,7 +144,9 @@ class Settled:
         places = self._con.execute("SELECT DISTINCT place FROM doubtful").fetchall()
         if places and AUDIT.name in self._known:
             audited = stored(AUDIT.name, ["load_id", "loaded_at"])
-            self._read_stored(audited, f"INSERT INTO complete SELECT loaded_at FROM stored WHERE {_among('load_id', complete)}")
+            self._read_stored(
+                audited, f"INSERT INTO complete SELECT loaded_at FROM stored WHERE {_among('load_id', complete)}"
+            )
         for (place,) in places:
             self._read_stored(
                 stored(self._places[place], ["id", "received_at", "uuid_ts"]),
@@ -168,8 +170,8 @@ class Settled:
     def counts(self) -> list[FileCount]:
         """What became of the lines of each file that has any."""
         return [
-            FileCount(*numbers, first and first.replace(tzinfo=UTC), last and last.replace(tzinfo=UTC))
-            for *numbers, first, last in self._con.execute(_COUNTS_SQL).fetchall()
+            FileCount(*row[:5], *(clock and clock.replace(tzinfo=UTC) for clock in row[5:]))
+            for row in self._con.execute(_COUNTS_SQL).fetchall()
         ]
 
     def rejects_by_reason(self) -> dict[str, int]:
@@ -177,14 +179,17 @@ class Settled:
         return dict(self._con.execute("SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1").fetchall())
 
     def rejects(self, files: Sequence[str]) -> Rows | None:
-        """`_rejects`; `files` are the names of the load's files. The same line, met again, is one row, but no two breaks are."""
+        """`_rejects`; `files` are the names of the load's files.
+
+        The same line, met again, is one row; but no two breaks of files are.
+        """
         names = pa.table({"number": pa.array(range(len(files)), pa.int64()), "file": pa.array(files, pa.string())})
         self._con.register("files", names)
         self._con.execute(f"""
             CREATE OR REPLACE TABLE rejected AS
-            SELECT CASE WHEN reason = 'truncated' THEN sha256(concat_ws(chr(10), file, seq & ((1::BIGINT << 40) - 1), raw))
-                ELSE id END AS id, file, (seq & ((1::BIGINT << 40) - 1)) AS line, reason, message, raw, {self._loaded_at} AS rejected_at
-            FROM (FROM rejects QUALIFY reason = 'truncated'
+            SELECT CASE WHEN reason = 'truncated' THEN sha256(concat_ws(chr(10), file, line, raw)) ELSE id END AS id,
+                file, line, reason, message, raw, {self._loaded_at} AS rejected_at
+            FROM (SELECT *, seq & ((1::BIGINT << 40) - 1) AS line FROM rejects QUALIFY reason = 'truncated'
                 OR row_number() OVER (PARTITION BY id, reason = 'truncated' ORDER BY seq) = 1) r
             JOIN files ON files.number = r.seq >> 40""")
         self._con.unregister("files")
@@ -198,7 +203,8 @@ class Settled:
             CREATE OR REPLACE TABLE discarded AS
             SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
                 {self._loaded_at} AS discarded_at
-            FROM (SELECT DISTINCT coalesce(d.table_name, p.name) AS table_name, m.id AS row_id, column_name, value, reason,
+            FROM (SELECT DISTINCT coalesce(d.table_name, p.name) AS table_name, m.id AS row_id, column_name, value,
+                    reason,
                     m.received_at::TIMESTAMPTZ AS received_at
                 FROM discards d JOIN messages m USING (seq) JOIN place_names p USING (place)
                 WHERE seq NOT IN (FROM dead) OR seq IN (FROM confirmed))
@@ -210,12 +216,14 @@ class Settled:
         book = next(book for book in BOOKS if book.name == table)
         columns: dict[str, Type] = {column.name: column.type for column in book.columns}
         count = self._number(f"SELECT count(*) FROM {source}")
-        return Rows(table, columns, self._con.sql(f"SELECT {', '.join(columns)} FROM {source}"), count) if count else None
+        return (
+            Rows(table, columns, self._con.sql(f"SELECT {', '.join(columns)} FROM {source}"), count) if count else None
+        )
 
     # The rows of messages -----------------------------------------------------------------------------------------
 
     def tables(self) -> Iterator[Rows]:
-        """The rows of each table that has any: the events', the other messages', `tracks`; all but users and the books."""
+        """The rows of each table that has any: the events', the other messages', `tracks`; not users and the books."""
         live = dict(self._con.execute("SELECT place, count(*) FROM live GROUP BY place ORDER BY 2").fetchall())
         tracks = sum(count for place, count in live.items() if place == 0 or place >= len(MESSAGE_TABLES))
         self._gather_few(live)
@@ -315,7 +323,9 @@ class Settled:
                 [table, column, column],
             )
 
-    def _relation(self, table: str, declared: Mapping[str, Type], extras: Mapping[str, Type], source: str, count: int) -> Rows:
+    def _relation(
+        self, table: str, declared: Mapping[str, Type], extras: Mapping[str, Type], source: str, count: int
+    ) -> Rows:
         columns = ordered({**declared, **extras})
         cells = [self._cell(column, column_type, column in extras) for column, column_type in columns.items()]
         names = {self._shorten(column): column_type for column, column_type in columns.items()}
@@ -366,7 +376,9 @@ class Settled:
             column: f"arg_max({values.name(column)}, (coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id))"
             for column in traits
         }
-        select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items())
+        select = ", ".join(
+            f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items()
+        )
         self._con.execute(
             f"CREATE OR REPLACE TABLE persons_now AS SELECT {select} FROM identified"
             " SEMI JOIN persons p ON p.id = user_id GROUP BY user_id"

@@ -13,6 +13,9 @@ TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
 USUAL_CLOCKS = """['"%Y-%m-%dT%H:%M:%S.%gZ"', '"%Y-%m-%dT%H:%M:%SZ"', '"%Y-%m-%dT%H:%M:%S.%fZ"']"""
 _OFFSET = r"[+-]([01]\d|2[0-3])"
 
+_ISO_8601 = rf"\d{{4}}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.,]\d{{0,9}})?)?( ?([Zz]|{_OFFSET}(:?[0-5]\d)?))?)?"
+_NO_SECOND = r"^(.{13}:\d\d)($|[^:])"
+
 # Every macro takes JSON text (`"…"` for text) and gives null where the value cannot become the type without loss.
 _MACROS = rf"""
 CREATE MACRO blank_as_null(t) AS CASE WHEN t >= '!' THEN t WHEN regexp_full_match(t, '\s*') THEN NULL ELSE t END;
@@ -57,8 +60,8 @@ CREATE MACRO as_timestamp(v) AS CASE WHEN is_text(v) THEN rfc3339(as_text(v))::T
 
 -- The four clocks are read in every notation that senders are known to use.
 CREATE MACRO clock_text(t) AS CASE
-    WHEN regexp_full_match(t, '\d{{4}}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d([.,]\d{{0,9}})?)?( ?([Zz]|{_OFFSET}(:?[0-5]\d)?))?)?')
-    THEN zoned(regexp_replace(regexp_replace(replace(upper(t), ',', '.'), ' ([Z+-])', '\1'), '^(.{{13}}:\d\d)($|[^:])', '\1:00\2'))
+    WHEN regexp_full_match(t, '{_ISO_8601}')
+    THEN zoned(regexp_replace(regexp_replace(replace(upper(t), ',', '.'), ' ([Z+-])', '\1'), '{_NO_SECOND}', '\1:00\2'))
     WHEN regexp_full_match(t, '\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{{1,9}})? [+-]\d{{4}} \S+( m=\S+)?')
     THEN zoned(regexp_replace(t, '^(\S+ \S+) (\S{{5}}).*$', '\1\2'))
     WHEN regexp_full_match(t, '([A-Z][a-z]+, )?\d\d? [A-Z][a-z]+ \d{{4}} \d\d:\d\d(:\d\d)? \S+')
