@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
@@ -241,6 +241,30 @@ def filled(row: Row) -> Row:
 def cell(*lines: Line, column: str, table: str = "email_opened") -> Any:
     """One cell of the last of the rows of a quick load, by id."""
     return rows_of(*lines)[table][-1].get(column)
+
+
+class Case(NamedTuple):
+    """What became of a case: the types of its table's columns, its rows, and what was discarded of them."""
+
+    types: dict[str, Type]
+    rows: list[Row]
+    discards: list[tuple[str, str, str]]
+
+
+def cases(bodies: Sequence[Sequence[str]], key: str = "properties") -> list[Case]:
+    """One quick load of many cases: each is an event whose messages have these objects, as JSON text, at `key`."""
+    lines = [
+        raw(message(f"Case {n}", messageId=f"{n}.{at:02}", **{key: "$b"}), b=body)
+        for n, texts in enumerate(bodies)
+        for at, body in enumerate(texts)
+    ]
+    store = Store()
+    found = store.run(lines)
+    kept: dict[str, list[tuple[str, str, str]]] = {}
+    for table, _, column, value, reason in discards(found):
+        kept.setdefault(table, []).append((column, value, reason))
+    names = [f"case_{n}" for n in range(len(bodies))]
+    return [Case(store.types[name], found[name], kept.get(name, [])) for name in names]
 
 
 def discards(found: Mapping[str, list[Row]]) -> list[tuple[str, str, str, str, str]]:

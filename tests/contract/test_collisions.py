@@ -1,25 +1,33 @@
 """Of what would have one column, one value has it and the others are kept beside it (spec: Names that collide)."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
 
 from autopilothq.catalog import COMMON_NAMES
-from contract.loading import Store, discards, identify, message, raw, row, rows_of
+from contract.loading import Case, Line, Store, cases, discards, filled, identify, message, raw, row, rows_of
+
+COMMON = sorted(COMMON_NAMES - {"event"})
 
 
-@pytest.mark.parametrize("column", sorted(COMMON_NAMES - {"event"}))
-def test_a_common_column_wins_over_a_property_and_a_trait(column: str) -> None:
-    plain = row(message())
-    assert row(message(properties={column: "mine"})) == plain | {f"_{column}": "mine"}
-    plain = row(identify(), table="identifies")
-    assert row(identify(traits={column: "mine"}), table="identifies") == plain | {f"_{column}": "mine"}
+@pytest.mark.parametrize(
+    ("make", "table", "body"), [(message, "email_opened", "properties"), (identify, "identifies", "traits")]
+)
+def test_a_common_column_wins_over_a_property_and_a_trait(make: Callable[..., Line], table: str, body: str) -> None:
+    found = rows_of(make(messageId="a"), *(make(messageId=f"m {name}", **{body: {name: "mine"}}) for name in COMMON))
+    plain, *rows = map(filled, found[table])
+    assert rows == [plain | {"id": f"m {name}", f"_{name}": "mine"} for name in COMMON]
 
 
-@pytest.mark.parametrize("key", ["receivedAt", "ReceivedAt", "received at", "received_at"])
-def test_a_property_that_has_a_common_columns_slug_gets_a_prefix(key: str) -> None:
-    assert row(message(properties={key: "mine"}))["_received_at"] == "mine"
+@pytest.mark.parametrize(
+    ("key", "column"),
+    [("receivedAt", "_received_at"), ("ReceivedAt", "_received_at"), ("received at", "_received_at"), ("ID", "_id")],
+)
+def test_a_property_that_has_a_common_columns_slug_gets_a_prefix(key: str, column: str) -> None:
+    assert row(message(properties={key: "mine"}))[column] == "mine"
 
 
 @pytest.mark.parametrize("properties", [{"context": {"zoo": 1}}, {"context_zoo": 1}, {"contextZoo": 1}])
@@ -89,18 +97,28 @@ COLLISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("body", "column", "value", "lost"), COLLISIONS)
-def test_of_two_keys_the_one_that_is_spelt_like_the_column_wins_else_the_first(
-    body: str, column: str, value: object, lost: list[str]
-) -> None:
-    store = Store()
-    found = store.run([raw(message(properties="$p"), p=body), raw(identify(messageId="m2", traits="$p"), p=body)])
-    for table, id_ in (("email_opened", "m1"), ("identifies", "m2")):
-        (stored,) = found[table]
-        assert stored[column] == value
-        assert [(entry[1], entry[3]) for entry in discards(found) if entry[0] == table] == [
-            (id_, text) for text in lost
-        ]
+@cache
+def collided() -> list[Case]:
+    return cases([[body] for body, _, _, _ in COLLISIONS])
+
+
+@pytest.mark.parametrize("number", range(len(COLLISIONS)))
+def test_of_two_keys_the_one_that_is_spelt_like_the_column_wins_else_the_first(number: int) -> None:
+    _, column, value, lost = COLLISIONS[number]
+    case = collided()[number]
+    assert [row[column] for row in case.rows] == [value]
+    assert [(name, text) for name, text, _ in case.discards] == [(column, text) for text in lost]
+
+
+def test_the_same_holds_for_traits() -> None:
+    lines = [raw(identify(messageId=f"{n:02}", traits="$t"), t=body) for n, (body, *_) in enumerate(COLLISIONS)]
+    found = rows_of(*lines)
+    assert [row[column] for row, (_, column, *_) in zip(found["identifies"], COLLISIONS, strict=True)] == [
+        value for _, _, value, _ in COLLISIONS
+    ]
+    assert [(entry[1], entry[3]) for entry in discards(found)] == [
+        (f"{n:02}", text) for n, (*_, lost) in enumerate(COLLISIONS) for text in lost
+    ]
 
 
 def test_the_same_holds_in_the_context() -> None:

@@ -2,22 +2,16 @@
 
 import json
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import pytest
 
-from contract.loading import Store, discards, filled, message, raw, row, rows_of
+from autopilothq.catalog import COMMON_NAMES
+from contract.loading import Case, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
 TIME_TEXT = "2019-03-04T05:06:07Z"
-
-
-def column(*values: str) -> tuple[str | None, list[Any]]:
-    """The type and the cells of a column that has these values, as JSON text, in its first load."""
-    store = Store()
-    lines = [raw(message(messageId=f"{n:02}", properties={"x": "$x"}), x=value) for n, value in enumerate(values)]
-    rows = store.run(lines)["email_opened"]
-    return store.types["email_opened"].get("x"), [row.get("x") for row in rows]
 
 
 # ---- flattening ----------------------------------------------------------------------------------------------------
@@ -41,12 +35,14 @@ SHAPES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("properties", "cells"), SHAPES)
-def test_an_object_is_flattened(properties: dict[str, Any], cells: dict[str, Any]) -> None:
-    plain = row(message())
-    assert row(message(properties=properties)) == plain | cells
-    found = row(message(context=properties))
-    assert found == plain | {f"context_{name}": value for name, value in cells.items()}
+@pytest.mark.parametrize("key", ["properties", "context"])
+def test_an_object_is_flattened(key: str) -> None:
+    prefix = "context_" if key == "context" else ""
+    found = cases([[json.dumps(body)] for body, _ in SHAPES], key)
+    names = COMMON_NAMES | {"id", "uuid_ts"}
+    assert [{name: value for name, value in filled(case.rows[0]).items() if name not in names} for case in found] == [
+        {f"{prefix}{name}": value for name, value in cells.items()} for _, cells in SHAPES
+    ]
 
 
 def test_an_object_is_flattened_to_any_depth() -> None:
@@ -138,9 +134,16 @@ INFERRED: list[tuple[tuple[str, ...], str | None, list[Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("values", "of", "cells"), INFERRED)
-def test_a_column_takes_its_type_from_all_its_values(values: tuple[str, ...], of: str | None, cells: list[Any]) -> None:
-    assert column(*values) == (of, cells)
+@cache
+def inferred() -> list[Case]:
+    return cases([[f'{{"x":{value}}}' for value in values] for values, _, _ in INFERRED])
+
+
+@pytest.mark.parametrize("number", range(len(INFERRED)))
+def test_a_column_takes_its_type_from_all_its_values(number: int) -> None:
+    _, of, cells = INFERRED[number]
+    case = inferred()[number]
+    assert (case.types.get("x"), [row.get("x") for row in case.rows]) == (of, cells)
 
 
 def test_the_type_does_not_depend_on_the_order_or_the_batches() -> None:
@@ -233,11 +236,17 @@ DECLARED: list[tuple[str, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value", "cell"), DECLARED)
-def test_a_declared_column_has_its_type_from_the_start(name: str, value: str, cell: Any) -> None:
-    found = rows_of(raw(message(properties={name: "$x"}), x=value))
-    assert [row[name] for row in found["email_opened"]] == [None if cell is KEPT else cell]
-    assert discards(found) == ([("email_opened", "m1", name, value, "does_not_fit")] if cell is KEPT else [])
+@cache
+def declared() -> list[Case]:
+    return cases([[f'{{"{name}":{value}}}'] for name, value, _ in DECLARED])
+
+
+@pytest.mark.parametrize("number", range(len(DECLARED)))
+def test_a_declared_column_has_its_type_from_the_start(number: int) -> None:
+    name, value, cell = DECLARED[number]
+    case = declared()[number]
+    assert [row.get(name) for row in case.rows] == [None if cell is KEPT else cell]
+    assert case.discards == ([(name, value, "does_not_fit")] if cell is KEPT else [])
 
 
 def test_a_number_keeps_its_digits_beside_a_text_that_looks_like_it() -> None:
@@ -258,17 +267,17 @@ UNSTORABLE = [
 ]
 
 
-@pytest.mark.parametrize(("value", "reason"), UNSTORABLE)
 @pytest.mark.parametrize("name", ["x", "campaign_id"])
-def test_what_cannot_be_stored_is_discarded_and_the_row_stays(value: str, reason: str, name: str) -> None:
-    found = rows_of(raw(message(properties={name: "$x", "y": 1}), x=value))
-    assert filled(found["email_opened"][0])["y"] == 1
-    assert found["email_opened"][0].get(name) is None
-    assert discards(found) == [("email_opened", "m1", name, value, reason)]
+def test_what_cannot_be_stored_is_discarded_and_the_row_stays(name: str) -> None:
+    found = cases([[f'{{"{name}":{value},"y":1}}'] for value, _ in UNSTORABLE])
+    assert [(row["y"], row.get(name)) for case in found for row in case.rows] == [(1, None)] * len(UNSTORABLE)
+    assert [case.discards for case in found] == [[(name, value, reason)] for value, reason in UNSTORABLE]
 
 
 def test_integers_beyond_64_bits_are_discarded_from_a_column_of_integers() -> None:
-    assert column("1", "9223372036854775808", "-99999999999999999999") == ("bigint", [1, None, None])
+    (case,) = cases([['{"x":1}', '{"x":9223372036854775808}', '{"x":-99999999999999999999}']])
+    assert (case.types["x"], [row["x"] for row in case.rows]) == ("bigint", [1, None, None])
+    assert [value for _, value, _ in case.discards] == ["9223372036854775808", "-99999999999999999999"]
 
 
 def test_floats_beyond_all_bounds_are_discarded() -> None:

@@ -47,7 +47,7 @@ class Table(NamedTuple):
         return sum(row[column] for row in self.dicts())
 
 
-def track(number: int, event: str = "Email Opened", **fields: Any) -> dict[str, Any]:
+def track(number: int, event: str | None = "Email Opened", **fields: Any) -> dict[str, Any]:
     """A small track, `received_at` in the order of the numbers."""
     clock = f"2019-03-01T00:{number // 60 % 60:02d}:{number % 60:02d}.{number // 3600:03d}Z"
     message = {"type": "track", "event": event, "messageId": f"m-{number}", "userId": "u", "receivedAt": clock}
@@ -80,8 +80,7 @@ ODDITIES: list[Any] = [
     # Discards: text that no warehouse holds, what does not fit, keys that collide, a name without a slug.
     track(4, messageId="nul", properties={"note": "a\0b", "email_subject": "c\0d"}),
     b'{"type":"track","event":"Email Opened","messageId":"lone","userId":"u","properties":{"note":"\\ud800"}}',
-    b'{"type":"track","event":"Email Opened","messageId":"nan","userId":"u",'
-    b'"properties":{"score":NaN,"transactional":3}}',
+    b'{"type":"track","event":"Email Opened","messageId":"nan","userId":"u","properties":{"a":NaN,"transactional":3}}',
     track(5, messageId="same", properties={"linkURL": "loses", "link_url": "wins", "日本": "no column"}),
     track(6, event="🎉", messageId="no-slug", properties={"a": 1}),
     track(7, messageId="clock", timestamp="yesterday"),
@@ -106,11 +105,11 @@ ODDITIES: list[Any] = [
 ]
 
 
-def odd_archive(folder: Path, events: int) -> Path:
-    """A believable archive and, beside its source, one with all oddities; a file of that is there twice."""
+def odd_archive(folder: Path, events: int, oddities: Sequence[Any] = ODDITIES) -> Path:
+    """A believable archive and, beside its source, one with oddities; a part of that is there twice."""
     sample.write(str(folder), events, 3)
-    file(folder, "odd.gz", ODDITIES)
-    file(folder, "replayed.json", ODDITIES[-10:])
+    file(folder, "odd.gz", oddities)
+    file(folder, "replayed.json", oddities[-10:])
     return folder
 
 

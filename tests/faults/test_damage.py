@@ -165,12 +165,12 @@ def test_a_file_that_could_not_be_read_is_read_another_time(
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalFileSystem, "open", failing)
-        for _ in range(2):
-            report = load(pipeline(tmp_path), archive)
-            assert [Path(url).name for url in report.unfinished] == ["1.json"]
-            assert "Input/output error" in next(iter(report.unfinished.values()))
+        reports = [load(pipeline(tmp_path), archive) for _ in range(2)]
+    for report in reports:
+        assert [Path(url).name for url in report.unfinished] == ["1.json"]
+        assert "Input/output error" in next(iter(report.unfinished.values()))
+        assert report.rejects == {"truncated": 1}
     assert_sound(content(tmp_path / "autopilot.duckdb"))
-    assert report.rejects == {"truncated": 1}
 
     report = load(pipeline(tmp_path), archive)
     assert (report.files, report.lines, report.rejected, report.unfinished) == (1, 100, 0, {})

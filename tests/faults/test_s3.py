@@ -159,7 +159,9 @@ def test_takes_credentials_as_dlt_knows_them(
         Path(".dlt/secrets.toml").write_text(f"[sources.autopilothq.credentials]\n{keys}")
         active().reload()
     else:
-        options = {"credentials": s3.credentials if where == "argument" else AwsCredentials(**s3.credentials)}
+        options = {
+            "credentials": s3.credentials if where == "argument" else AwsCredentials(**cast(Any, s3.credentials))
+        }
     assert load(pipeline(tmp_path), url, **options).stored == 1
 
 

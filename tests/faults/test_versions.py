@@ -68,8 +68,7 @@ def test_trusts_size_and_time_of_a_local_file(tmp_path: Path) -> None:
     assert load(pipeline(tmp_path), tmp_path / "archive").stored == 1
 
 
-@pytest.mark.parametrize("day", [OLD_DAY, NEW_DAY], ids=["under an old day", "under a new day"])
-@pytest.mark.parametrize("year", [1990, 2060])
+@pytest.mark.parametrize(("day", "year"), [(OLD_DAY, 1990), (OLD_DAY, 2060), (NEW_DAY, 1990)])
 def test_reads_a_new_file_whatever_its_day_and_time(day: str, year: int, tmp_path: Path, opened: list[str]) -> None:
     file(tmp_path / "archive", "5.gz", [track(1)], NEW_DAY)
     load(pipeline(tmp_path), tmp_path / "archive")
