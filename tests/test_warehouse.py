@@ -138,7 +138,7 @@ def test_the_kinds_of_its_values_make_a_columns_type(kinds: int, of: str) -> Non
 
 
 def test_sql_is_quoted() -> None:
-    con = values.connect(None, "100MB", 1)
+    con = values.connect(None, 200, 1)
     texts = ["a'b", 'a"b', "a\\b", "{}"]
     assert con.execute(f"SELECT {values.literals(texts)}").fetchall() == [(texts,)]
     assert con.sql("SELECT 1 AS " + values.name('a"b')).columns == ['a"b']

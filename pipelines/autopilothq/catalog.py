@@ -220,6 +220,7 @@ DISCARD_REASONS = {
     "not_text": "its text holds a NUL or half a surrogate pair, which warehouses cannot store",
     "not_a_number": "it is NaN or infinite",
     "same_column": "another key of the message has the same column",
+    "too_many_columns": "a load takes 1,000 columns beyond those of the catalogue",
     "no_column": "its key has no ASCII letter or digit, so no column can be named after it",
 }
 

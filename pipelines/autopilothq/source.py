@@ -92,7 +92,7 @@ def archive(
     until: str | date | None = None,
     source_id: str | None = None,
     credentials: Any = None,
-    memory: str = "400MB",
+    memory: int = 400,
     progress: Any = _ignore,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
@@ -103,7 +103,7 @@ def archive(
         until: The last day whose folder is read (UTC, included).
         source_id: The one Segment source to read, where the archive has several.
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
-        memory: What the engine may use before it turns to the disk.
+        memory: What the engine may use before it turns to the disk, in MB.
         progress: Called with the `Report` after each step.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
@@ -170,7 +170,7 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
 class Load:
     """One load of one origin, shared by the resources of its source."""
 
-    def __init__(self, find: Callable[[], list[archive_files.File]], memory: str, progress: Callable[[Report], None]):
+    def __init__(self, find: Callable[[], list[archive_files.File]], memory: int, progress: Callable[[Report], None]):
         self.report = Report()
         self._find = find
         self._memory = memory

@@ -201,7 +201,9 @@ def assert_same(found: dict[str, Table], expected: dict[str, Table], but: Sequen
                 [row for row in these.dicts() if row not in those.dicts()]
                 for these, those in ((found[name], expected[name]), (expected[name], found[name]))
             )
-            assert (name, new) == (name, missing)
+            raise AssertionError(
+                f"{name}: {len(new)} rows are new: {new[:3]}; {len(missing)} are missing: {missing[:3]}"
+            )
 
 
 def touch(path: Path, mtime_ns: int) -> None:

@@ -160,7 +160,7 @@ def test_takes_credentials_as_dlt_knows_them(
         active().reload()
     else:
         options = {
-            "credentials": s3.credentials if where == "argument" else AwsCredentials(**cast(Any, s3.credentials))
+            "credentials": s3.credentials if where == "argument" else AwsCredentials(**dict[str, Any](s3.credentials))
         }
     assert load(pipeline(tmp_path), url, **options).stored == 1
 

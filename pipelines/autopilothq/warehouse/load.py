@@ -25,6 +25,8 @@ from .shapes import Shapes
 from .tables import Known, Settled, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
+MAX_EXTRAS = 1_000  # columns beyond the catalogue's in one load; warehouses take 1,600 a table and fewer
+COLUMN_MEMORY = 3  # MB that a column more may take
 ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time
 LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
@@ -35,7 +37,7 @@ _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
 class Warehouse:
     """One load: add all batches, settle, take the rows of each table.
 
-    `scratch` is an empty folder for what waits and for what does not fit into `memory`; the caller deletes it.
+    `scratch` is an empty folder for what waits and for what does not fit into `memory` (MB); the caller deletes it.
     `shorten` gives a table or a column the name that it has in the destination. Example:
 
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
@@ -48,11 +50,13 @@ class Warehouse:
         self,
         loaded_at: datetime,
         scratch: str,
-        memory: str = "400MB",
+        memory: int = 400,
         threads: int = 2,
         shorten: Callable[[str], str] = str,
     ) -> None:
         self._scratch = scratch
+        self._memory = memory
+        self._extra_names: dict[str, None] = {}
         self._shorten = shorten
         self._threads = threads
         # While lines are added, each thread that adds brings its own core.
@@ -103,6 +107,8 @@ class Warehouse:
         if doubted.num_rows:
             con.register("lines", lines.filter(pc.invert(pc.is_in(lines["seq"], doubted["seq"]))))
         frame = shapes.frame(plain)
+        with self._lock:
+            self._extra_names |= dict.fromkeys(frame.extras)
         con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {frame.sql('lines')}")
         con.unregister("lines")
         odd = con.sql("SELECT seq FROM frame WHERE odd").to_arrow_table()
@@ -132,10 +138,30 @@ class Warehouse:
             objects.update(message.objects)
         with self._lock:
             self._shapes = self._shapes.with_objects(objects)
+            for row in rows:
+                discards.extend(self._too_many(row))
         self._reject(con, rejects)
         _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
+        # Each column takes buffers of its own, in every table and file that has it.
+        con.execute(f"SET memory_limit = '{self._memory + COLUMN_MEMORY * len(self._extra_names)}MB'")
         if rows:
             _add_to_frame(con, rows, lines)
+
+    def _too_many(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """Takes the cells from a row whose columns are more than a table can have, as discards."""
+        extras = [name for name in row if name.startswith(EXTRA)]
+        room = MAX_EXTRAS - len(self._extra_names)
+        new = [name for name in extras if name not in self._extra_names]
+        self._extra_names |= dict.fromkeys(new[:room])
+        return [
+            {
+                "seq": row["seq"],
+                "column": name.removeprefix(EXTRA),
+                "value": row.pop(name),
+                "reason": "too_many_columns",
+            }
+            for name in new[room:]
+        ]
 
     def _reject(self, con: duckdb.DuckDBPyConnection, rejects: Sequence[Reject]) -> None:
         rows = [

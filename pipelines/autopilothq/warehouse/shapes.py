@@ -17,7 +17,7 @@ from . import values
 Path = tuple[str, ...]
 
 MAX_OBJECTS = 200  # more kinds of nested objects, or
-MAX_LEAVES = 1_000  # more keys than these are read line by line
+MAX_LEAVES = 200  # more keys than these are read line by line
 
 _OBJECTS: tuple[Path, ...] = (
     (),

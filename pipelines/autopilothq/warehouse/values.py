@@ -89,10 +89,10 @@ CREATE MACRO value_kinds(v) AS bit_or(kind_of(v)) FILTER (v IS NOT NULL);
 """
 
 
-def connect(scratch: str | None, memory: str, threads: int) -> duckdb.DuckDBPyConnection:
+def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyConnection:
     """An engine with the macros; what exceeds `memory` goes into the folder `scratch`, where there is one."""
     con = duckdb.connect(":memory:")
-    con.execute(f"SET memory_limit = {literal(memory)}")
+    con.execute(f"SET memory_limit = '{memory}MB'")
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
     con.execute("SET TimeZone = 'UTC'")
