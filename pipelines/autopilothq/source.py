@@ -156,15 +156,19 @@ def _filesystem(url: str, credentials: Any) -> Any:
 
 
 def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
-    """A new folder for a load, and whether one was killed before: its folder is there still, and goes now."""
+    """A new folder for a load, and whether one may have been killed before.
+
+    A killed one's folder is there still, and goes now. Of what happened on other machines nothing is known here.
+    """
     home = Path(pipeline.working_dir, "autopilothq")
+    new_machine = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
     left = list(home.iterdir())
     folder = Path(mkdtemp(dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
     for old in left:
         shutil.rmtree(old, ignore_errors=True)
-    return folder, bool(left)
+    return folder, new_machine or bool(left)
 
 
 class Load:

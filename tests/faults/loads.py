@@ -43,6 +43,10 @@ class Table(NamedTuple):
     def dicts(self) -> list[dict[str, Any]]:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
+    def by_name(self) -> list[list[tuple[str, Any]]]:
+        """The rows whatever the order of the columns: those that come in a later load are appended."""
+        return sorted((sorted(row.items()) for row in self.dicts()), key=repr)
+
     def total(self, column: str) -> int:
         return sum(row[column] for row in self.dicts())
 
@@ -196,7 +200,7 @@ def assert_same(found: dict[str, Table], expected: dict[str, Table], but: Sequen
     assert found.keys() == expected.keys()
     for name in expected.keys() - set(but):
         assert (name, found[name].columns) == (name, expected[name].columns)
-        if found[name].rows != expected[name].rows:
+        if found[name].by_name() != expected[name].by_name():
             new, missing = (
                 [row for row in these.dicts() if row not in those.dicts()]
                 for these, those in ((found[name], expected[name]), (expected[name], found[name]))

@@ -98,6 +98,7 @@ class Settled:
         event has it too.
         """
         self._con.execute(_LOSERS_SQL)
+        self._discard_bodies()
         if stored is not None:
             for place, table in enumerate(MESSAGE_TABLES):
                 if table.name in self._known:
@@ -268,7 +269,6 @@ class Settled:
         )
         types = self._extra_types(TRACKS.name, "live WHERE kind = 'track'", list(extras))
         self._discard_extras(TRACKS.name, "kind = 'track'", types)
-        self._discard_bodies()
         return self._relation(TRACKS.name, _declared(TRACKS), types, "live WHERE kind = 'track'", count)
 
     def _where(self, place: int) -> str:
