@@ -20,13 +20,16 @@ from servers import Postgres
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_archive(tmp_path_factory.mktemp("archive"), 300)
+    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 300)
 
 
 @pytest.fixture
-def undisturbed(tmp_path: Path, archive: Path) -> dict[str, Table]:
-    load(pipeline(tmp_path / "undisturbed"), archive)
-    return content(tmp_path / "undisturbed" / "autopilot.duckdb")
+def undisturbed(archive: Path) -> dict[str, Table]:
+    """The tables of a load that nothing disturbs; the first test that asks for them makes it for all."""
+    folder = archive.with_name("undisturbed")
+    if not folder.exists():
+        load(pipeline(folder), archive)
+    return content(folder / "autopilot.duckdb")
 
 
 def assert_complete(tables: dict[str, Table], undisturbed: dict[str, Table]) -> None:

@@ -38,13 +38,11 @@ MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
 COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
 POINTS: dict[str, tuple[str, str, int]] = {
     "lines are read": ("autopilothq.warehouse.load:Warehouse._stage", "after", 1),
-    "normalize begins": ("dlt.normalize.normalize:Normalize.spool_files", "before", 1),
     "all is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
     "a copied file, unnoticed": (f"{COPY}.run", "after", 1),
     "another copied file, unnoticed": (f"{COPY}.run", "after", 9),
-    "a copied file, its merge not planned": (f"{PACKAGE}.complete_job", "before", 3),
     "a copied file, its merge planned": (f"{PACKAGE}.complete_job", "after", 3),
     "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
     "between two merges": (f"{MERGE}.run", "before", 8),

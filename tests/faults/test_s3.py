@@ -172,7 +172,8 @@ def test_says_what_is_wrong_without_credentials(tmp_path: Path, s3: S3, monkeypa
     assert "[sources.autopilothq.credentials]" in message
 
 
-def test_says_what_is_wrong_when_no_one_answers(tmp_path: Path, s3: S3) -> None:
+def test_says_what_is_wrong_when_no_one_answers(tmp_path: Path, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     nowhere = s3.credentials | {"endpoint_url": "http://127.0.0.1:9"}
     message = failure(tmp_path, "s3://bucket/segment-logs", credentials=nowhere)
     assert "Expected to list s3://bucket/segment-logs" in message
