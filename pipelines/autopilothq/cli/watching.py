@@ -1,0 +1,106 @@
+"""What a person sees of a load while it runs, and at its end."""
+
+import dataclasses
+import json
+import time
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ..catalog import REJECT_REASONS
+from ..source import Report
+
+LOG_SECONDS = 5.0
+_STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
+
+
+class Watching:
+    """Shows a run: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.last = Report()
+        self._console = console
+        self._step = ""
+        self._logged = 0.0
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("looking", total=None, counts="")
+        self._started = time.monotonic()
+
+    def __enter__(self) -> "Watching":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def report(self, report: Report) -> None:
+        """Shows the counts."""
+        self.last = report
+        rate = report.lines / max(time.monotonic() - self._started, 0.001)
+        counts = f"{report.files_done}/{report.files} files  {report.lines:,} events  {rate:,.0f}/s"
+        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=counts)
+        self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
+
+    def step(self, name: str) -> None:
+        """Shows dlt's step."""
+        self._step = _STEPS.get(name, name)
+        self._bar.update(self._task, description=self._step)
+        self._log("", now=True)
+
+    def _log(self, text: str, now: bool = False) -> None:
+        if self._console.is_terminal or not (now or time.monotonic() - self._logged >= LOG_SECONDS):
+            return
+        self._logged = time.monotonic()
+        self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
+
+
+def print_result(report: Report, as_json: bool, dry_run: bool) -> None:
+    """Prints what a load did, for people or for programs."""
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))
+        return
+    console = Console()
+    table = Table(title="would load" if dry_run else None, box=None, pad_edge=False)
+    table.add_column("table")
+    table.add_column("rows", justify="right")
+    for name, rows in sorted(report.rows.items()):
+        table.add_row(name, f"{rows:,}")
+    if report.rows:
+        console.print(table)
+        console.print()
+    click.echo(
+        f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
+        f" {report.rejected:,} rejected, {report.discards:,} values discarded"
+    )
+    for reason, count in report.rejects.items():
+        click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+    for file, why in report.unfinished.items():
+        click.echo(f"  {file} is read again next time: {why}")
+    rate = report.lines / max(report.seconds, 0.001)
+    click.echo(
+        f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
+        f" {report.seconds:.1f} s, {rate:,.0f} events/s"
+    )

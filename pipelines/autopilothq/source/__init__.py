@@ -1,0 +1,7 @@
+"""The dlt sources: where an origin meets the warehouse and dlt's hints."""
+
+from .archive import archive
+from .load import Report
+from .tables import CannotMerge
+
+__all__ = ["CannotMerge", "Report", "archive"]

@@ -1,0 +1,348 @@
+"""A load of one origin, and the resources that share it.
+
+A source has a resource a table, so that `with_resources` chooses tables. What they share is a `Load`: the first of them
+that dlt asks for rows reads the origin, and all of them hand out what the warehouse made of it.
+"""
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import mkdtemp
+from time import monotonic
+from typing import Any, Protocol, TypeVar, cast
+
+import dlt
+import pyarrow as pa
+from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.storages.load_package import load_package_state
+from dlt.extract import DltResource
+from dlt.extract.items import DataItemWithMeta
+
+from ..catalog import (
+    AUDIT,
+    BOOKS,
+    EVENT_DESCRIPTION,
+    EVENT_TABLES,
+    KINDS,
+    TABLES,
+    TRACKS,
+    USERS,
+    Table,
+    Type,
+    event_table,
+)
+from ..messages import Batch
+from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from .stored import Stored
+from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposition, merge
+
+EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
+WORKERS = 2
+
+Files = set[tuple[str, str]]
+"""Files by name and version."""
+
+
+class Read(Protocol):
+    """Something that is read as a whole, or again: a file, or a scan of an API."""
+
+    @property
+    def url(self) -> str:
+        """Its name for ever."""
+
+    @property
+    def version(self) -> str:
+        """Changes when what is in it does."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes, as far as they are known before it is read."""
+
+
+F = TypeVar("F", bound=Read)
+
+
+@dataclass
+class Report:
+    """What a load has done so far; complete once the source was extracted."""
+
+    files: int = 0
+    files_known: int = 0
+    files_done: int = 0
+    bytes: int = 0
+    bytes_done: int = 0
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    discards: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    unfinished: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def _ignore(report: Report) -> None:
+    """No one watches."""
+
+
+def ignore(report: Report) -> None:
+    """No one watches."""
+
+
+def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
+    """A new folder for a load, and whether one may have been killed before.
+
+    A killed one's folder is there still, and goes now. Of what happened on other machines nothing is known here.
+    """
+    home = Path(pipeline.working_dir, "autopilothq")
+    new_machine = not home.exists()
+    home.mkdir(parents=True, exist_ok=True)
+    left = list(home.iterdir())
+    folder = Path(mkdtemp(dir=home))
+    weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
+    for old in left:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder, new_machine or bool(left)
+
+
+class Load:
+    """One load of one origin, shared by the resources of its source.
+
+    `find` is told which files are loaded already, and gives those that are not, with the number of the others. `read`
+    gives their lines. `memory` is what the engine may use before it turns to the disk, in MB.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[Files], tuple[Sequence[F], int]],
+        read: Callable[[Sequence[F]], Iterator[Batch]],
+        memory: int,
+        progress: Callable[[Report], None],
+    ) -> None:
+        self.report = Report()
+        self._find = find
+        self._read_files: Callable[[Sequence[Any]], Iterator[Batch]] = read
+        self._memory = memory
+        self._progress = progress
+        self._settled: Settled | None = None
+        self._files: Sequence[Read] = []
+        self._unfinished: dict[int, str] = {}
+        self._ready: dict[str, Rows] = {}
+        self._paths: dict[str, str] = {}
+        self._known: Known = {}
+
+    def prepare(self, pipeline: dlt.Pipeline) -> None:
+        """Reads the origin once: all lines into the warehouse, settled against what the destination has."""
+        if self._settled is not None:
+            return
+        started = monotonic()
+        self.loaded_at = datetime.now(UTC)
+        self._pipeline = pipeline
+        self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
+        disposition(TRACKS.name, self._supported)
+        folder, killed = _begin(pipeline)
+        self._folder = str(folder / "waiting")
+        Path(self._folder).mkdir()
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        destination = Stored(pipeline)
+        if killed:
+            destination.drop_copies()
+        self._files, self.report.files_known = self._find(destination.loaded_files())
+        self.report.files = len(self._files)
+        self.report.bytes = sum(file.size for file in self._files)
+        self._progress(self.report)
+        # The destination may have no room for the whole of a long name (spec: Names).
+        shorten = dlt.current.source_schema().naming.normalize_identifier
+        self._warehouse = Warehouse(self.loaded_at, self._folder, self._memory, WORKERS, shorten)
+        self._read()
+        self._known = destination.tables([*self._warehouse.tables(), *TABLES])
+        self._settled = self._warehouse.settle(self._known, destination.read, destination.complete_loads())
+        self._take(self._settled, destination)
+        self._warehouse.close()
+        self.report.seconds = monotonic() - started
+        self._progress(self.report)
+
+    def _read(self) -> None:
+        """Adds the batches, some side by side; the first one alone, because it teaches the warehouse their shapes."""
+        busy: set[Future[None]] = set()
+        first = True
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for batch in self._read_files(self._files):
+                if len(busy) >= WORKERS:
+                    done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                if first and batch.lines.num_rows:
+                    self._warehouse.add(batch)
+                    first = False
+                else:
+                    busy.add(pool.submit(self._warehouse.add, batch))
+                self._account(batch)
+            for future in busy:
+                future.result()
+
+    def _account(self, batch: Batch) -> None:
+        self.report.lines += batch.lines.num_rows
+        self.report.bytes_done += batch.bytes
+        self.report.files_done += len(batch.ended)
+        self._unfinished |= {number: why for number, why in batch.ended if why is not None}
+        self._progress(self.report)
+
+    def _take(self, settled: Settled, destination: Stored) -> None:
+        """The rows of each table as a Parquet file; counts into the report."""
+        for rows in settled.tables():
+            self._write(rows)
+        users = settled.users(destination.read)
+        names = [file.url for file in self._files]
+        for found in (users, settled.rejects(names), settled.discards()):
+            if found is not None:
+                self._write(found)
+        counts = {count.number: count for count in settled.counts()}
+        self._audit = [self._audit_row(number, counts.get(number)) for number in range(len(self._files))]
+        for column in ("lines", "stored", "duplicates", "rejected"):
+            setattr(self.report, column, sum(row[column] for row in self._audit))
+        self.report.rejects = settled.rejects_by_reason()
+        self.report.discards = self.report.rows.get("_discards", 0)
+        self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
+        if self._audit:
+            self.report.rows[AUDIT.name] = len(self._audit)
+
+    def _write(self, rows: Rows) -> None:
+        path = f"{self._folder}/rows-{len(self._paths)}"
+        rows = _in_order(rows, self._schema_columns(rows.table))
+        rows.relation.to_parquet(path, compression="snappy")
+        self._ready[rows.table] = rows
+        self._paths[rows.table] = path
+        self.report.rows[rows.table] = rows.number
+
+    def _schema_columns(self, table: str) -> TTableSchemaColumns:
+        schemas = self._pipeline.schemas
+        tables = schemas[SOURCE].tables if SOURCE in schemas else {}
+        return tables[table]["columns"] if table in tables else {}
+
+    def _audit_row(self, number: int, count: FileCount | None) -> dict[str, Any]:
+        file = self._files[number]
+        count = count or FileCount(number, 0, 0, 0, 0, None, None)
+        # A file that could not be read to its end is not the version that was listed: it is read again next time.
+        unfinished = f" unfinished {self.loaded_at.isoformat()}" if number in self._unfinished else ""
+        return {
+            "file": file.url,
+            "version": file.version + unfinished,
+            "size": file.size,
+            **{key: value for key, value in count._asdict().items() if key != "number"},
+            "loaded_at": self.loaded_at,
+        }
+
+    def rows(self, table: str) -> Iterator[DataItemWithMeta]:
+        """A table's rows as a file that dlt takes over."""
+        rows = self._ready.pop(table, None)
+        if rows is not None:
+            known = TABLES.get(table)
+            if known is None:
+                hints: Any = rows
+            else:
+                hints = dlt.mark.make_hints(
+                    columns=columns(known, rows.columns), write_disposition=disposition(table, self._supported)
+                )
+            yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.number, hints)
+
+    def audit(self) -> pa.Table | None:
+        """The books of the files, None where there are none."""
+        if not self._audit:
+            return None
+        load_id = load_package_state()["load_id"]
+        schema = arrow_schema({column.name: column.type for column in AUDIT.columns})
+        return pa.Table.from_pylist([{**row, "load_id": load_id} for row in self._audit], schema)
+
+    def has(self, table: str) -> bool:
+        """Whether a table is there, or has rows in this load."""
+        return table in self._known or table in self.report.rows
+
+    def empty_format(self) -> Any:
+        """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
+        able = self._pipeline.destination.capabilities()
+        selected = able.loader_file_format_selector is not None
+        refused = selected and "insert_values" in (able.supported_loader_file_formats or ())
+        return "insert_values" if refused else "parquet"
+
+    def others(self) -> list[str]:
+        """The tables with rows that no resource of their own stands for."""
+        return [table for table in self._ready if table not in TABLES]
+
+
+def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
+    """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
+    columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
+    columns |= rows.columns
+    cells = [
+        values.name(name) if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {values.name(name)}"
+        for name, of in columns.items()
+    ]
+    return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
+
+
+def resources(load: Load) -> list[DltResource]:
+    """One resource a table of the catalogue, and one for all tables of other events."""
+    names = [table.name for table in (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS, *BOOKS)]
+    return [
+        *(_resource(load, TABLES[name]) for name in names if name != AUDIT.name),
+        _others(load),
+        _resource(load, AUDIT),
+    ]
+
+
+def _resource(load: Load, table: Table) -> DltResource:
+    types: dict[str, Type] = {column.name: column.type for column in table.columns}
+    if table not in BOOKS:
+        types = ordered(types)
+    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
+    hints = dlt.mark.make_hints(columns=columns(table, types))
+
+    def rows() -> Iterator[Any]:
+        load.prepare(dlt.current.pipeline())
+        if table is AUDIT:
+            if (audit := load.audit()) is not None:
+                yield dlt.mark.with_hints(audit, hints)
+        else:
+            yield from load.rows(table.name)
+        if table in _ALWAYS and not load.has(table.name):
+            empty = dlt.mark.make_hints(columns=columns(table, types), file_format=load.empty_format())
+            yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
+
+    resource = dlt.resource(
+        rows,
+        name=table.name,
+        primary_key=table.key,
+        write_disposition=merge(STRATEGIES[table in REPLACED][0]),
+        file_format="parquet",
+        table_name=table.name,
+    )()
+    return resource.apply_hints(additional_table_hints={"description": table.description})
+
+
+def _others(load: Load) -> DltResource:
+    """Tables that turn up: dlt takes their names and columns from the rows."""
+
+    def rows() -> Iterator[Any]:
+        load.prepare(dlt.current.pipeline())
+        for name in load.others():
+            yield from load.rows(name)
+
+    resource = dlt.resource(
+        rows,
+        name=EVENTS_RESOURCE,
+        columns=lambda rows: columns(event_table(rows.table), rows.columns),
+        primary_key="id",
+        write_disposition=merge(STRATEGIES[False][0]),
+        file_format="parquet",
+        table_name=lambda rows: rows.table,
+    )()
+    return resource.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
+
+
+_ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)

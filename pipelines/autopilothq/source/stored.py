@@ -1,0 +1,110 @@
+"""What the destination holds already, as far as a load must know it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import dlt
+import pyarrow as pa
+from dlt.common.destination.client import StorageSchemaInfo
+from dlt.common.schema import Schema
+from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
+
+from ..catalog import AUDIT, Type
+from ..warehouse import Known
+from .tables import ARROW, SOURCE
+
+ROWS_PER_READ = 100_000
+
+
+class Stored:
+    """The tables of a pipeline's dataset. It changes nothing, but where copies must go."""
+
+    def __init__(self, pipeline: dlt.Pipeline) -> None:
+        self._pipeline = pipeline
+        self._known: dict[str, dict[str, Type]] = {}
+
+    def loaded_files(self) -> set[tuple[str, str]]:
+        """The files, with their versions, that a complete load stored; dlt's `_dlt_loads` says which are complete."""
+        if not self.tables([AUDIT.name]):
+            return set()
+        with self._pipeline.sql_client() as client:
+            audit, loads = (client.make_qualified_table_name(name) for name in (AUDIT.name, "_dlt_loads"))
+            names = [client.escape_column_name(name) for name in ("file", "version", "load_id")]
+            rows = client.execute_sql(
+                f"SELECT {names[0]}, {names[1]} FROM {audit} WHERE {names[2]} IN"
+                f" (SELECT {names[2]} FROM {loads} WHERE status = 0)"
+            )
+        return {(file, version) for file, version in rows or ()}
+
+    def complete_loads(self) -> set[str]:
+        """The ids of dlt's loads that were not killed."""
+        if not self._known:
+            return set()
+        with self._pipeline.sql_client() as client:
+            loads, load_id = client.make_qualified_table_name("_dlt_loads"), client.escape_column_name("load_id")
+            return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
+
+    def drop_copies(self) -> None:
+        """Leaves one row where there are several of one key.
+
+        A load that was killed goes on in the next run of dlt. A file that was loaded, but not yet noted as loaded, is
+        then loaded into staging once more, and what merges from there inserts every copy.
+        """
+        schema = self._schema()
+        if schema is None or self._pipeline.destination.capabilities().supports_transactions is False:
+            return
+        there = self.tables(schema.data_table_names())
+        with self._pipeline.sql_client() as client:
+            for name in there:
+                keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
+                self._drop_copies(client, name, [client.escape_column_name(key) for key in keys])
+
+    def _schema(self) -> Schema | None:
+        """What the destination says its tables are: on a new machine the pipeline may not know, if all were killed."""
+        with self._pipeline.destination_client() as client:
+            if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+                return None
+            found = cast(StorageSchemaInfo | None, client.get_stored_schema(SOURCE))
+        return Schema.from_dict(json.loads(found.schema)) if found else None
+
+    @staticmethod
+    def _drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
+        table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
+        twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+        if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
+            return
+        same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
+        client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
+        client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({twice}) c ON {same}")
+        with client.begin_transaction():
+            client.execute_sql(f"DELETE FROM {table} t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
+            client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
+        client.execute_sql(f"DROP TABLE {copies}")
+
+    def tables(self, names: Sequence[str]) -> Known:
+        """Those of the tables that are there, with the types of their columns."""
+        with self._pipeline.destination_client() as client:
+            if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+                return {}
+            found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
+        self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
+        return self._known
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of a table, streamed."""
+        schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
+        with self._pipeline.sql_client() as client:
+            select = ", ".join(map(client.escape_column_name, columns))
+            with client.execute_query(f"SELECT {select} FROM {client.make_qualified_table_name(table)}") as cursor:
+                for chunk in cursor.iter_arrow(chunk_size=ROWS_PER_READ):
+                    yield from chunk.rename_columns(list(columns)).cast(schema).to_batches()
+
+
+def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
+    return {
+        name: cast(Type, column["data_type"]) for name, column in columns.items() if column.get("data_type") in ARROW
+    }
