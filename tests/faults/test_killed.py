@@ -215,3 +215,16 @@ def loaded_files(folder: Path) -> int:
 def accounts(audit: Table) -> list[tuple[object, ...]]:
     kept = ("file", "version", "size", "lines", "rejected", "first_received_at", "last_received_at")
     return [tuple(row[column] for column in kept) for row in audit.dicts()]
+
+
+def test_copies_go_on_a_new_machine_that_dlt_left_nothing_for(tmp_path: Path) -> None:
+    archive = odd_archive(tmp_path / "archive", 10)
+    load(pipeline(tmp_path), archive)
+    before = content(tmp_path / "autopilot.duckdb")
+    with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as books:
+        for table in before:
+            books.execute(f"INSERT INTO {DATASET}.{table} FROM {DATASET}.{table}")
+        books.execute(f"DELETE FROM {DATASET}._dlt_pipeline_state")
+    shutil.rmtree(tmp_path / "state")
+    load(pipeline(tmp_path), archive)
+    assert_same(content(tmp_path / "autopilot.duckdb"), before)
