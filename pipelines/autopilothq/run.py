@@ -19,6 +19,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from .direct import direct
 from .origins.archive import ArchiveError
 from .source import CannotMerge, Report
 
@@ -129,10 +130,10 @@ def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
             "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
         )
     if not create and not Path(database).exists():
-        return dlt.destinations.duckdb(credentials=duckdb.connect())
+        return direct(credentials=duckdb.connect())
     spec = DuckDbCredentials(database)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return dlt.destinations.duckdb(credentials=spec)
+    return direct(credentials=spec)
 
 
 def run(into: dlt.Pipeline, source: DltSource) -> LoadInfo | None:

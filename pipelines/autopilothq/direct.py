@@ -1,0 +1,77 @@
+"""dlt's DuckDB destination, with new rows merged straight from their files.
+
+dlt writes each row twice: into a staging table, and from there into its own. What is merged `insert-only` needs no
+staging table in DuckDB, because the engine reads Parquet as well as tables: half of the loading time is saved, and a
+file that is loaded again after a kill adds nothing. All else is as with dlt's own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from dlt.common.destination.client import FollowupJobRequest, LoadJob
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema.typing import TTableSchema
+from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.destinations import duckdb
+from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+
+
+class direct(duckdb):  # noqa: N801 - destinations are named like functions
+    """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
+
+    def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
+        super().__init__(credentials=credentials, destination_name=destination_name, **more)
+
+    @property
+    def client_class(self) -> type[DuckDbClient]:
+        """The client that merges."""
+        return DirectClient
+
+
+class DirectClient(DuckDbClient):
+    """Loads Parquet files for `insert-only` tables without staging."""
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Whether a table's files go to staging first."""
+        staged: bool = super().should_load_data_to_staging_dataset(table_name)
+        return staged and not _is_direct(self.prepare_load_table(table_name))
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """The job that loads a file."""
+        if _is_direct(table) and file_path.endswith(".parquet"):
+            return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
+        return super().create_load_job(table, file_path, load_id, restore)
+
+    def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+        return [] if _is_direct(table_chain[0]) else super()._create_merge_followup_jobs(table_chain)
+
+
+def _is_direct(table: PreparedTableSchema) -> bool:
+    return (
+        table["write_disposition"] == "merge"
+        and table.get("x-merge-strategy") == "insert-only"
+        and table.get("file_format") == "parquet"
+    )
+
+
+class InsertNew(DuckDbCopyJob):
+    """Inserts the rows of a file whose keys the table does not have; the keys in the file are unique."""
+
+    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+        super().__init__(file_path)
+        self._keys = keys
+
+    def run(self) -> None:
+        """Loads the file; nothing of it is there unless all is."""
+        client = self._job_client.sql_client
+        table = client.make_qualified_table_name(self.load_table_name)
+        rows = f"read_parquet({client.capabilities.escape_literal(self._file_path)})"
+        keys = ", ".join(map(client.escape_column_name, self._keys))
+        new = ""
+        if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
+            # The file's keys are the few, and the engine holds in memory what stands on the right.
+            there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
+            new = f" ANTI JOIN ({there}) USING ({keys})"
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
