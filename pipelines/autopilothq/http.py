@@ -23,7 +23,7 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
     wait_random,
 )
 
@@ -32,7 +32,7 @@ MAX_RETRY_AFTER = 300.0  # seconds; who is told to wait longer is told so, inste
 TIMEOUT = 30.0
 TRIES = 6  # their waits come to about 15 seconds
 
-_GROWING = wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)
+_GROWING = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
 _JITTER = wait_random(0, 0.25)
 _SLOWEST = 10  # time-outs that one whole answer may take, however steadily it drips
 _WORDS = 300  # characters of the server's own words in a message
