@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import ssl
 import threading
 import time
 from base64 import b64encode
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from math import inf
 from types import TracebackType
@@ -296,6 +298,7 @@ class Http:
             timeout=httpx.Timeout(timeout, pool=None),
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
             follow_redirects=False,
+            verify=_tls(),
             transport=transport,
         )
 
@@ -492,6 +495,12 @@ class _Call:
     def _error(self, kind: type[E], text: str, status: int | None, words: str = "") -> E:
         text = self.http._key.masked(f"{self.method} {self.path}: {text}")
         return kind(text, method=self.method, path=self.path, status=status, words=words)
+
+
+@lru_cache
+def _tls() -> ssl.SSLContext:
+    """Reading all the certificates takes a tenth of a second: once is enough."""
+    return httpx.create_ssl_context()
 
 
 def _url(base_url: str) -> httpx.URL:
