@@ -112,8 +112,8 @@ def _digest(*parts: str) -> str:
 def email_id(key: str) -> str:
     """The id that the event stream likely has for an email, from the key of a contact's map; other keys stay.
 
-    Example: `email_id("batchdelivery_C6590C90-C68A-11E6-94C6-07E94AE2263B_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b")
-    == "batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B"`.
+    Example: of `batchdelivery_<UUID>_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b` it is
+    `batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B`.
     """
     found = _DELIVERY.fullmatch(key)
     return f"batchcampaign_{found[1]}-{found[2].upper()}" if found else key

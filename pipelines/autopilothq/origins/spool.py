@@ -1,7 +1,7 @@
 """Pages of a scan on the disk, so that a scan that was cut off goes on from its last page.
 
-A page is a file, which is written aside and renamed: what is there is whole. The folder's `scan.json` says where the scan
-began. Pages hold personal data: the folder is deleted once they are loaded.
+A page is a file, which is written aside and renamed: what is there is whole. The folder's `scan.json` says where the
+scan began. Pages hold personal data: the folder is deleted once they are loaded.
 """
 
 import gzip
@@ -22,12 +22,16 @@ STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is unde
 
 
 class Start(NamedTuple):
-    """Where the pages of a spool begin: at the scan's first page, or at a later one behind a bookmark."""
+    """Where the pages of a spool begin: at the scan's first page, or at a later one behind a bookmark.
+
+    `contacts` is how many came before.
+    """
 
     account: str
     started_at: str
     page: int = 1
     bookmark: str | None = None
+    contacts: int = 0
 
 
 class Spool:
@@ -67,7 +71,7 @@ class Spool:
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page; its number. Raises BadAnswer where its bookmark came before: the scan would never end."""
+        """Writes the next page; its number. Raises BadAnswer where its bookmark came before."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
             raise BadAnswer(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"

@@ -136,7 +136,8 @@ class Things:
             cells[name] = f"{cast}::{SQL_TYPES[of]} AS {values.name(self._shorten(name))}"
             if cast != "NULL" and of != "text":
                 self._con.execute(
-                    f"INSERT INTO discards SELECT seq, ?, {cell}, ? FROM live WHERE {cell} IS NOT NULL AND {cast} IS NULL",
+                    f"INSERT INTO discards SELECT seq, ?, {cell}, ? FROM live"
+                    f" WHERE {cell} IS NOT NULL AND {cast} IS NULL",
                     [name, "not_a_time" if dated else "does_not_fit"],
                 )
         self._con.execute(f"CREATE VIEW now AS SELECT {', '.join(cells.values())} FROM live")
@@ -166,7 +167,8 @@ class Things:
         if self._count("missing"):
             self._read(
                 stored(self.table.name, list(known)),
-                f"INSERT INTO gone BY NAME SELECT * REPLACE ({self._loaded_at} AS uuid_ts, {self._received_at} AS deleted_at)"
+                "INSERT INTO gone BY NAME SELECT"
+                f" * REPLACE ({self._loaded_at} AS uuid_ts, {self._received_at} AS deleted_at)"
                 f" FROM stored SEMI JOIN missing USING ({keys})",
             )
 
