@@ -315,7 +315,7 @@ def books(load: Load) -> list[DltResource]:
 def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if table not in BOOKS:
-        types = ordered(types)
+        types = ordered(types, table.key)
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     hints = dlt.mark.make_hints(columns=columns(table, types))
 

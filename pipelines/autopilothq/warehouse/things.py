@@ -10,10 +10,10 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import DISCARDS, SCANNED, Table, Type
+from ..catalog import DISCARDS, Table, Type
 from ..messages import Thing
 from . import values
-from .tables import SQL_TYPES, Rows, Stored
+from .tables import SQL_TYPES, Rows, Stored, ordered
 
 MAX_COLUMNS = 1_000  # beyond the catalogue's; warehouses take 1,600 a table and fewer
 
@@ -101,8 +101,7 @@ class Things:
         if stored is not None and known:
             self._find_gone(known, stored)
             types = dict(known) | types
-        first = (*self.table.key, *(column.name for column in SCANNED))
-        columns = {name: types[name] for name in (*first, *sorted(types.keys() - set(first)))}
+        columns = ordered(types, self.table.key)
         select = ", ".join(map(values.name, columns))
         relation = self._con.sql(f"SELECT {select} FROM (FROM now UNION ALL BY NAME FROM gone)")
         return Rows(self.table.name, columns, relation, self._count("now") + self._count("gone"))
