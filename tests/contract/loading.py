@@ -14,6 +14,7 @@ import pyarrow as pa
 
 import autopilothq
 from autopilothq.catalog import Type
+from autopilothq.direct import direct
 from autopilothq.messages import Batch, Reject
 from autopilothq.warehouse import FileCount, Rows, Warehouse
 
@@ -75,8 +76,8 @@ def raw(message: Mapping[str, Any], **values: str) -> str:
 
 
 def pipeline() -> dlt.Pipeline:
-    """The pipeline into `autopilot.duckdb` in the working folder, as the README has it."""
-    destination = dlt.destinations.duckdb("autopilot.duckdb")
+    """The pipeline into `autopilot.duckdb` in the working folder, as the command has it."""
+    destination = direct("autopilot.duckdb")
     return dlt.pipeline("autopilot_events", destination=destination, dataset_name="autopilothq")
 
 

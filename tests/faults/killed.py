@@ -20,10 +20,13 @@ import dlt
 from dlt.destinations import duckdb, postgres
 
 import autopilothq
+from autopilothq.direct import direct
 
 
 class Plan(NamedTuple):
     """A load of `archive` by a pipeline whose folder is `folder`, into DuckDB there or into a PostgreSQL.
+
+    `staged` is DuckDB as dlt has it, with staging tables; the command's own has none.
 
     `point` is where it is killed: `module:Class.method`, `before` or `after`, and at which call of it; or seconds.
     On a new machine nothing is there of earlier runs but the destination.
@@ -33,6 +36,7 @@ class Plan(NamedTuple):
     folder: str
     point: "tuple[str, str, int] | float"
     new_machine: bool = False
+    staged: bool = False
     postgres: str | None = None
 
 
@@ -69,7 +73,11 @@ def load(plan: Plan) -> None:
     """As a user's script would."""
     if plan.new_machine:
         shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
-    destination = postgres(plan.postgres) if plan.postgres else duckdb(str(Path(plan.folder, "autopilot.duckdb")))
+    database = str(Path(plan.folder, "autopilot.duckdb"))
+    if plan.postgres:
+        destination: Any = postgres(plan.postgres)
+    else:
+        destination = duckdb(database) if plan.staged else direct(database)
     pipeline = dlt.pipeline(
         "autopilot_events",
         pipelines_dir=str(Path(plan.folder, "state")),

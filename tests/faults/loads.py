@@ -15,6 +15,7 @@ import psycopg2
 
 import autopilothq
 from autopilothq import sample
+from autopilothq.direct import direct
 
 DATASET = "autopilothq"
 OLD_DAY = "1551398400000"
@@ -122,7 +123,7 @@ def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
     return dlt.pipeline(
         "autopilot_events",
         pipelines_dir=str(folder / "state"),
-        destination=destination or dlt.destinations.duckdb(str(folder / "autopilot.duckdb")),
+        destination=destination or direct(str(folder / "autopilot.duckdb")),
         dataset_name=DATASET,
     )
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import dlt
 import duckdb
 import pytest
 
@@ -36,20 +37,28 @@ STORAGE = "dlt.common.storages.load_storage:LoadStorage"
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
 COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
+INSERT = "autopilothq.direct:InsertNew"
 POINTS: dict[str, tuple[str, str, int]] = {
     "lines are read": ("autopilothq.warehouse.load:Warehouse._stage", "after", 1),
     "all is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
+    "rows of a file, unnoticed": (f"{INSERT}.run", "after", 1),
+    "rows of another file, unnoticed": (f"{INSERT}.run", "after", 9),
+    "the books are copied": (f"{COPY}.run", "after", 2),
+    "the books are merged, unnoticed": (f"{MERGE}.run", "after", 2),
+    "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
+    "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),
+    "the package is put away": (f"{STORAGE}.complete_load_package", "after", 1),
+}
+# With dlt's own DuckDB destination, which copies into staging tables and merges from there.
+STAGED: dict[str, tuple[str, str, int]] = {
     "a copied file, unnoticed": (f"{COPY}.run", "after", 1),
     "another copied file, unnoticed": (f"{COPY}.run", "after", 9),
     "a copied file, its merge planned": (f"{PACKAGE}.complete_job", "after", 3),
     "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
     "between two merges": (f"{MERGE}.run", "before", 8),
     "all merges but some": (f"{MERGE}.run", "before", 14),
-    "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
-    "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),
-    "the package is put away": (f"{STORAGE}.complete_load_package", "after", 1),
 }
 # Several kills in a row, each of which lost the machine too where it says so.
 ROWS: dict[str, list[tuple[str, bool]]] = {
@@ -136,17 +145,29 @@ def archive(house: Path) -> Path:
 def killer(house: Path, archive: Path) -> Iterator[Killer]:
     plans = [plan(house, archive, "undisturbed", NEVER)]
     plans += [plan(house, archive, name, point) for name, point in POINTS.items()]
-    plans += [plan(house, archive, name, POINTS[point], new) for name, row in ROWS.items() for point, new in row]
+    plans += [plan(house, archive, name, point, staged=True) for name, point in STAGED.items()]
+    plans += [
+        plan(house, archive, name, (POINTS | STAGED)[point], new, staged=True)
+        for name, row in ROWS.items()
+        for point, new in row
+    ]
     plans += [plan(house, archive, f"{seconds:.3f}", seconds) for seconds in TIMES]
     program = Killer(house, plans)
     yield program
     program.close()
 
 
-def plan(house: Path, archive: Path, name: str, point: tuple[str, str, int] | float, new_machine: bool = False) -> Plan:
+def plan(
+    house: Path,
+    archive: Path,
+    name: str,
+    point: tuple[str, str, int] | float,
+    new_machine: bool = False,
+    staged: bool = False,
+) -> Plan:
     folder = house / name
     folder.mkdir(exist_ok=True)
-    return Plan(str(archive), str(folder), point, new_machine)
+    return Plan(str(archive), str(folder), point, new_machine, staged)
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +185,12 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [*POINTS, *STAGED])
 def test_after_a_kill_all_is_as_if_undisturbed(
     point: str, house: Path, archive: Path, killer: Killer, undisturbed: dict[str, Table]
 ) -> None:
     assert killer.status(house / point) == -signal.SIGKILL
-    assert_resumes(house / point, archive, undisturbed)
+    assert_resumes(house / point, archive, undisturbed, staged=point in STAGED)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -177,7 +198,7 @@ def test_after_several_kills_all_is_as_if_undisturbed(
     row: str, house: Path, archive: Path, killer: Killer, undisturbed: dict[str, Table]
 ) -> None:
     assert killer.status(house / row) == -signal.SIGKILL
-    assert_resumes(house / row, archive, undisturbed)
+    assert_resumes(house / row, archive, undisturbed, staged=True)
 
 
 @pytest.mark.parametrize("seconds", TIMES)
@@ -188,14 +209,14 @@ def test_after_a_kill_at_any_time_all_is_as_if_undisturbed(
     assert_resumes(house / f"{seconds:.3f}", archive, undisturbed)
 
 
-def assert_resumes(folder: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
+def assert_resumes(folder: Path, archive: Path, undisturbed: dict[str, Table], staged: bool = False) -> None:
     """With the working folder, and on a new machine that has the destination only."""
     new_machine = folder / "new machine"
     new_machine.mkdir()
     for database in folder.glob("autopilot.duckdb*"):
         shutil.copy(database, new_machine)
     for place in (folder, new_machine):
-        load(pipeline(place), archive)
+        load(pipeline(place, dlt.destinations.duckdb(str(place / "autopilot.duckdb")) if staged else None), archive)
         tables = content(place / "autopilot.duckdb")
         assert_sound(tables)
         assert_same(tables, undisturbed, but=["_audit"])
