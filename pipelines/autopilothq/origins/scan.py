@@ -251,7 +251,7 @@ def _fetch_members(ids: list[str], of: Group, account: Autopilot, clock: Clock, 
         spool = Spool.open(folder / str(position)) or Spool.begin(folder / str(position), start)
         try:
             if not spool.complete and not (failed.is_set() or clock.is_over()):
-                pages = of.contacts(account, name, spool.bookmark)
+                pages = map(_references, of.contacts(account, name, spool.bookmark))
                 for _ in fetch(spool, pages, lambda: failed.is_set() or clock.is_over()):
                     pass
         except NotFound:
@@ -278,12 +278,14 @@ def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[Found]:
         found = Found(scan)
         values, _, found.size = spool.read(number)
         scan.size += found.size
-        found.add(of.members, [_reference(value) for value in values], {key: name})
+        found.add(of.members, values, {key: name})
         yield found
 
 
+def _references(page: Page) -> Page:
+    """A page with the contacts' ids alone: the rest is in `contacts`."""
+    return page._replace(contacts=[_reference(value) for value in page.contacts])
+
+
 def _reference(value: Any) -> Any:
-    """Of a member its id alone: the rest is in `contacts`."""
-    if not isinstance(value, Pairs):
-        return value
-    return Pairs((name, field) for name, field in value if name == "contact_id")
+    return {"contact_id": value.get("contact_id")} if isinstance(value, dict) else value
