@@ -159,7 +159,7 @@ def contacts(
     pages, last = 0, spool.last
     try:
         for number in _pages(spool, scan, account, clock):
-            values, _, size = spool.read(number)
+            values, size = spool.read(number)
             found.size += size
             scan.size += size
             scan.contacts += len(values)
@@ -230,7 +230,7 @@ def group(
             raise clock.spent()
         spool.put(Page(of.named(account), None, None))
     found = Found(scan)
-    entries, _, found.size = spool.read(1)
+    entries, found.size = spool.read(1)
     found.add(of.table, entries)
     ids = [thing.key[0] for thing in found.things.get(of.table.name, [])]
     if members:
@@ -276,7 +276,7 @@ def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[Found]:
     key = of.table.key[0]
     for number in range(1, spool.last + 1):
         found = Found(scan)
-        values, _, found.size = spool.read(number)
+        values, found.size = spool.read(number)
         scan.size += found.size
         found.add(of.members, values, {key: name})
         yield found

@@ -10,6 +10,7 @@ from typing import Any
 import dlt
 from dlt.common import logger
 from dlt.common.schema import Schema
+from dlt.common.storages.load_package import load_package_state
 from dlt.extract import DltResource
 
 from ..catalog import ACCOUNT, CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
@@ -27,6 +28,7 @@ from .tables import SOURCE
 
 EVENTS = (*EVENT_TABLES, TRACKS)
 HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own
+_MARKS = "scans"  # in dlt's state of the source
 SIMPLE = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
 
 
@@ -109,22 +111,25 @@ class _Account:
 
     # Which scans, and where they begin ----------------------------------------------------------------------------
 
-    def find(self, loaded: Files) -> tuple[list[Scan], int]:
-        """The scans that the selected tables need."""
+    def find(self, _: Files) -> tuple[list[Scan], int]:
+        """The scans that the selected tables need: each is new, or goes on where an earlier run was cut off."""
         self._clock = Clock(self._max_seconds)
         pipeline = dlt.current.pipeline()
         self._home = Path(pipeline.working_dir, HOME)
         self._selected = set(dlt.current.source().selected_resources)
         events = [table.name for table in EVENTS if table.name in self._selected]
+        stored = Stored(pipeline)
+        stored.tables([TRACKS.name, *(table.name for table in ACCOUNT)])
+        self._loads = stored.complete_loads()
         if events and self._window.until is None:
-            self._warn_of_archive(Stored(pipeline))
+            self._warn_of_archive(stored)
         self._wanted = Wanted(bool(events), CONTACTS.name in self._selected, self._user_id_field, self._window)
         found: list[Scan] = []
         if events or self._wanted.rows:
-            found.append(self._contacts(loaded))
+            found.append(self._contacts())
         for name, group in GROUPS.items():
             if {group.table.name, group.members.name} & self._selected:
-                found.append(self._group(name, loaded))
+                found.append(self._group(name))
         found += [Scan(name, self._url(name), self._now()) for name in SIMPLE if name in self._selected]
         # What was cut off long ago comes first, or a budget of time would be spent before it gets there for ever.
         found.sort(key=lambda scan: scan.started_at)
@@ -148,10 +153,10 @@ class _Account:
     def _now(self) -> str:
         return self.load.loaded_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    def _contacts(self, loaded: Files) -> Scan:
+    def _contacts(self) -> Scan:
         """The scan of contacts: where an earlier one was cut off, that one goes on."""
         url, folder = self._url(CONTACTS.name), self._home / CONTACTS.name
-        mark = self._mark(CONTACTS.name, url, loaded)
+        mark = self._mark(CONTACTS.name)
         spool = Spool.open(folder)
         if spool and (self._is_useless(spool, mark)):
             spool.delete()
@@ -183,19 +188,18 @@ class _Account:
         other_tables = mark["page"] > start.page and not self._scope() <= set(mark["tables"])
         return spool.last + 1 < mark["page"] or other_tables
 
-    def _mark(self, name: str, url: str, loaded: Files) -> dict[str, Any]:
+    def _mark(self, name: str) -> dict[str, Any]:
         """How far complete loads have brought the last scan; nothing where the destination does not know of it."""
-        mark: dict[str, Any] = dlt.current.source_state().get("scans", {}).get(name, {})
-        known = mark and any(file == url and version.startswith(mark["started_at"]) for file, version in loaded)
-        return mark if known and mark["account"] == self._name else {}
+        mark: dict[str, Any] = dlt.current.source_state().get(_MARKS, {}).get(name, {})
+        return mark if mark and mark["account"] == self._name and mark["load_id"] in self._loads else {}
 
     def _scope(self) -> set[str]:
         """The tables that are made of contacts."""
         return {table.name for table in (*EVENTS, CONTACTS) if table.name in self._selected}
 
-    def _group(self, name: str, loaded: Files) -> Scan:
+    def _group(self, name: str) -> Scan:
         url, folder = self._url(name), self._home / name
-        mark = self._mark(name, url, loaded)
+        mark = self._mark(name)
         spool = Spool.open(folder / "index")
         if spool and (spool.start.account != self._name or (mark and mark["started_at"] >= spool.start.started_at)):
             shutil.rmtree(folder)
@@ -261,7 +265,7 @@ class _Account:
 
     def beside(self, load: Load, stored: Stored) -> Iterator[Rows]:
         """The rows of contacts, and those of the tables whose scan is complete."""
-        state = dlt.current.source_state().setdefault("scans", {})
+        state = dlt.current.source_state().setdefault(_MARKS, {})
         for scan in self._found:
             for table in _tables(scan):
                 if table.name in self._selected and (scan.complete or table is CONTACTS):
@@ -277,7 +281,8 @@ class _Account:
 
     def _new_mark(self, scan: Scan) -> dict[str, Any]:
         """How far the scan is once this load is complete."""
-        mark: dict[str, Any] = {"account": self._name, "started_at": scan.started_at}
+        load_id = load_package_state()["load_id"]
+        mark: dict[str, Any] = {"account": self._name, "started_at": scan.started_at, "load_id": load_id}
         if scan.name == CONTACTS.name and scan.spool:
             bookmark = None if scan.lost else scan.spool.bookmark
             mark |= {"page": scan.spool.last + 1, "bookmark": bookmark, "contacts": scan.contacts}
