@@ -210,6 +210,6 @@ def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Typ
             continue
         column = f"custom_{snake_case(kind)}" if snake_case(kind) else ""
         field_type = FIELD_TYPES.get(str(entry.value("fieldType")))
-        if field_type and column not in declared:
+        if field_type and column and column not in declared:
             declared[column] = field_type
         yield ("contact", f"custom_{kind}"), column, value

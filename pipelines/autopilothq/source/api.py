@@ -138,11 +138,12 @@ class _Account:
         return found, 0
 
     def _warn_of_archive(self, stored: Stored) -> None:
-        since = stored.first_event_but_of(LIBRARY)
-        if since is not None:
+        first = stored.first_event_but_of(LIBRARY)
+        if first is not None:
+            since = first.isoformat().replace("+00:00", "Z")
             text = (
                 f"This dataset has events of an archive, from {since} on. The API's events have other ids: what"
-                f" happened since then will be there twice. Set until = {since} (--until)."
+                f" happened since then will be there twice. Say where they end: --until {since}"
             )
             logger.warning(text)
             self.load.report.warnings.append(text)
