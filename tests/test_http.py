@@ -32,6 +32,7 @@ from fake_autopilot.server import KEY
 
 SETTING = "sources.autopilothq.api_key"
 HTML = b"<!doctype html><title>Log in</title>"
+LIKE = "https://host/path, without user, password, query or fragment"
 PLACES = "in secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment"
 ME = {"instanceId": "fake-1", "fullName": "Made Up", "email": "made.up@example.com"}
 
@@ -150,8 +151,7 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
         *(
             (
                 {"base_url": url},
-                "sources.autopilothq.base_url must be like https://host/path,"
-                " without user, password, query or fragment",
+                f"sources.autopilothq.base_url must be like {LIKE}",
             )
             for url in (
                 "",
