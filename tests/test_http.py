@@ -31,6 +31,8 @@ from fake_autopilot import FakeAutopilot
 from fake_autopilot.server import KEY
 
 SETTING = "sources.autopilothq.api_key"
+HTML = b"<!doctype html><title>Log in</title>"
+LIKE = "https://host/path, without user, password, query or fragment"
 PLACES = "in secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment"
 ME = {"instanceId": "fake-1", "fullName": "Made Up", "email": "made.up@example.com"}
 
@@ -143,11 +145,14 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"requests_per_second": 0}, "requests_per_second must be a number above 0, got 0"),
-        ({"timeout": float("nan")}, "timeout must be a number above 0, got nan"),
-        ({"tries": -1}, "tries must be a number above 0, got -1"),
+        ({"requests_per_second": 0}, "sources.autopilothq.requests_per_second must be a number above 0, got 0"),
+        ({"timeout": float("nan")}, "sources.autopilothq.timeout must be a number above 0, got nan"),
+        ({"tries": -1}, "sources.autopilothq.tries must be a number above 0, got -1"),
         *(
-            ({"base_url": url}, "base_url must be like https://host/path, without user, password, query or fragment")
+            (
+                {"base_url": url},
+                f"sources.autopilothq.base_url must be like {LIKE}",
+            )
             for url in (
                 "",
                 "api2.autopilothq.com/v1",
@@ -184,7 +189,9 @@ def test_a_line_break_behind_the_key_is_not_part_of_it(server: FakeAutopilot, ti
 def test_http_in_the_open_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     key = Key.in_header("autopilotapikey", KEY, SETTING)
     Http("http://api.example.com/v1", key, requests_per_second=5).close()
-    assert caplog.messages == ["base_url is not https: the key goes to api.example.com for everyone on the way to read"]
+    assert caplog.messages == [
+        "sources.autopilothq.base_url is not https: the key goes to api.example.com for everyone on the way to read"
+    ]
 
 
 # ---- tries ---------------------------------------------------------------------------------------------------------
@@ -211,15 +218,15 @@ def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, time: Time,
     server.order("GET", "/account", times=2, **fault)
     with connected(server, time) as http:
         assert http.request("GET", ["account"]) == ME
-    assert len(server.requests) == 3
+        assert (len(server.requests), http.attempts) == (3, 3)
 
 
 GAVE_UP: list[tuple[dict[str, Any], str, int | None]] = [
     (
         {"status": 429, "message": "Slow down."},
         (
-            "429 Too Many Requests: Slow down; gave up after 3 tries. Lower requests_per_second (now 1000) where others"
-            " use the same key"
+            "429 Too Many Requests: Slow down; gave up after 3 tries. Lower"
+            " sources.autopilothq.requests_per_second (now 1000) where others use the same key"
         ),
         429,
     ),
@@ -252,6 +259,7 @@ def test_then_one_error(
     error = failed(server, time)
     assert type(error) is Unavailable
     assert (str(error), error.method, error.path, error.status) == (f"GET /account: {text}", "GET", "/account", status)
+    assert error.attempts == 3
     assert len(server.requests) == 3
 
 
@@ -410,9 +418,9 @@ def test_the_status_is_enough_where_no_json_is_wanted(server: FakeAutopilot, tim
         ({"status": 409, "message": "x" * 999}, Refused, f"409 Conflict: {'x' * 300}…"),
         ({"status": 418, "content": [1]}, Refused, "418 I'm a Teapot"),
         (
-            {"content": b"<!doctype html><title>Log in</title>", "headers": {"Content-Type": "text/html"}},
+            {"content": HTML, "headers": {"Content-Type": "text/html", "Request-Id": "1111-2222"}},
             BadAnswer,
-            "expected JSON, got text/html that begins '<!doctype html><title>Log in</title>'",
+            "expected JSON, got text/html that begins '<!doctype html><title>Log in</title>' (Request-Id 1111-2222)",
         ),
         ({"content": b"NaN or not"}, BadAnswer, "expected JSON, got no content type that begins 'NaN or not'"),
         ({"content": b"[\xff]"}, BadAnswer, "expected JSON, got no content type that begins '[\ufffd]'"),
@@ -438,6 +446,7 @@ def test_an_error_goes_between_processes(server: FakeAutopilot, time: Time) -> N
         "path": "/contact/nobody%40example.com",
         "status": 404,
         "words": "Contact could not be found.",
+        "attempts": 1,
     }
 
 
@@ -463,7 +472,7 @@ def test_redirects_are_not_followed(server: FakeAutopilot, time: Time) -> None:
     assert type(error) is BadAnswer
     assert str(error) == (
         f"GET /account: 302 Found to {other.origin}; redirects are not followed, so that the key goes nowhere else."
-        f" Check base_url ({server.base_url})"
+        f" Check sources.autopilothq.base_url ({server.base_url})"
     )
 
 

@@ -76,6 +76,11 @@ class Autopilot:
         """Closes the connections."""
         self._http.close()
 
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was tried."""
+        return self._http.attempts
+
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def account(self) -> dict[str, Any]:

@@ -49,15 +49,22 @@ _log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
-    """An API did not do what was asked. The text is for a person; `method`, `path`, `status` (None: no answer came)
-    and `words`, the server's own, are for programs. The secret is in none of them.
+    """An API did not do what was asked. The text is for a person; `method`, `path`, `status` (None: no answer came),
+    `words`, the server's own, and `attempts` (how often it was tried) are for programs. The secret is in none of them.
     """
 
     def __init__(
-        self, text: str, *, method: str = "", path: str = "", status: int | None = None, words: str = ""
+        self,
+        text: str,
+        *,
+        method: str = "",
+        path: str = "",
+        status: int | None = None,
+        words: str = "",
+        attempts: int = 0,
     ) -> None:
         super().__init__(text)
-        self.method, self.path, self.status, self.words = method, path, status, words
+        self.method, self.path, self.status, self.words, self.attempts = method, path, status, words, attempts
 
 
 class BadSetting(ApiError):
@@ -118,6 +125,10 @@ class Key:
         """HTTP Basic, the secret as user name and an empty password (spec/profile-api.md)."""
         secret = _checked(secret, setting)
         return cls(setting, secret, {"Authorization": "Basic " + b64encode(f"{secret}:".encode()).decode()})
+
+    def beside(self, name: str) -> str:
+        """The full name of another setting of the same account."""
+        return f"{self.setting.rpartition('.')[0]}.{name}"
 
     def masked(self, text: str) -> str:
         """`text` without the secret, should a server or a library repeat it."""
@@ -282,8 +293,8 @@ class Http:
     ) -> None:
         for name, value in (("requests_per_second", requests_per_second), ("timeout", timeout), ("tries", tries)):
             if not 0 < value < inf:
-                raise BadSetting(f"{name} must be a number above 0, got {value!r}")
-        url = _url(base_url)
+                raise BadSetting(f"{key.beside(name)} must be a number above 0, got {value!r}")
+        url = _url(base_url, key.beside("base_url"))
         self._base = str(url).rstrip("/")
         self._host = url.host
         self._key = key
@@ -292,6 +303,7 @@ class Http:
         self._tries = tries
         self._pace = pace or _pace_of(f"{url.scheme}://{url.netloc.decode()}", key)
         self._sleep = sleep
+        self._calls = threading.local()
         self._client = httpx.Client(
             headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json"},
             # Threads queue for a connection as long as it takes: the answers before them have time-outs.
@@ -316,6 +328,11 @@ class Http:
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
+
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was tried; 0 before the first."""
+        return int(getattr(self._calls, "attempts", 0))
 
     def request(
         self,
@@ -346,6 +363,8 @@ class Http:
             return retrying(call.once)
         except _Again as again:
             last = again
+        finally:
+            self._calls.attempts = call.attempts
         # Outside of the handler: no error that is held by this one may carry the request and its headers.
         raise call.gave_up(last)
 
@@ -361,10 +380,12 @@ class _Call:
     params: Mapping[str, str] | None
     idempotent: bool
     wants_json: bool
+    attempts: int = 0
 
     def once(self) -> Any:
         """One try: the answer, an ApiError that is final, or _Again."""
         http = self.http
+        self.attempts += 1
         # Built for every try, so that headers go to this URL alone, and before the pace is asked, so that what cannot
         # be sent takes no place.
         request = http._client.build_request(
@@ -438,7 +459,7 @@ class _Call:
             raise self._error(
                 BadAnswer,
                 f"{what} to {_target(response)}; redirects are not followed, so that the key goes"
-                f" nowhere else. Check base_url ({self.http._base})",
+                f" nowhere else. Check {self.http._key.beside('base_url')} ({self.http._base})",
                 status,
             )
         if status in (401, 403):
@@ -470,7 +491,7 @@ class _Call:
             again = _Again("the answer broke off", response.status_code)
             raise again if self.idempotent else self._unknown(again)
         kind = response.headers.get("Content-Type", "no content type")
-        text = f"expected JSON, got {kind} that begins {_beginning(content)!r}"
+        text = f"expected JSON, got {kind} that begins {_beginning(content)!r}{_request_id(response)}"
         raise self._error(BadAnswer, text, response.status_code)
 
     def gave_up(self, last: _Again) -> ApiError:
@@ -478,7 +499,8 @@ class _Call:
         tries = "1 try" if self.http._tries == 1 else f"{self.http._tries} tries"
         text = f"{last.what.rstrip('.')}; gave up after {tries}"
         if last.status == 429:
-            text += f". Lower requests_per_second (now {self.http._rate:g}) where others use the same key"
+            setting = self.http._key.beside("requests_per_second")
+            text += f". Lower {setting} (now {self.http._rate:g}) where others use the same key"
         return self._error(Unavailable, text, last.status, last.words)
 
     def log(self, state: RetryCallState) -> None:
@@ -494,7 +516,7 @@ class _Call:
 
     def _error(self, kind: type[E], text: str, status: int | None, words: str = "") -> E:
         text = self.http._key.masked(f"{self.method} {self.path}: {text}")
-        return kind(text, method=self.method, path=self.path, status=status, words=words)
+        return kind(text, method=self.method, path=self.path, status=status, words=words, attempts=self.attempts)
 
 
 @lru_cache
@@ -503,7 +525,7 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _url(base_url: str) -> httpx.URL:
+def _url(base_url: str, setting: str) -> httpx.URL:
     try:
         url = httpx.URL(base_url)
         good = url.scheme in ("http", "https") and url.host and not (url.userinfo or url.query or url.fragment)
@@ -512,9 +534,9 @@ def _url(base_url: str) -> httpx.URL:
         url = httpx.URL()
     if not good:
         # Not repeated: a password may stand in it.
-        raise BadSetting("base_url must be like https://host/path, without user, password, query or fragment")
+        raise BadSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
     if url.scheme == "http" and url.host not in ("localhost", "127.0.0.1", "::1"):
-        _log.warning("base_url is not https: the key goes to %s for everyone on the way to read", url.host)
+        _log.warning("%s is not https: the key goes to %s for everyone on the way to read", setting, url.host)
     return url
 
 
@@ -552,8 +574,13 @@ def _words(response: httpx.Response, content: bytes) -> str:
             said = _reason(response.status_code).casefold()
             text = ": ".join(str(word) for word in (code, message) if word and str(word).casefold() != said)
     text = _shortened(text or ("" if _is_json(response) else content.decode("utf-8", "replace")))
+    return (text + _request_id(response)).strip()
+
+
+def _request_id(response: httpx.Response) -> str:
+    """What Segment's support asks for."""
     request_id = response.headers.get("Request-Id")
-    return f"{text} (Request-Id {request_id})".strip() if request_id else text
+    return f" (Request-Id {_shortened(request_id)})" if request_id else ""
 
 
 def _is_json(response: httpx.Response) -> bool:
