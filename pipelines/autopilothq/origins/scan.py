@@ -259,7 +259,7 @@ def _fetch_members(ids: list[str], of: Group, account: Autopilot, clock: Clock, 
         except BaseException:
             failed.set()
             raise
-        if not spool.complete:
+        if not spool.complete and not failed.is_set():
             raise clock.spent()
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
