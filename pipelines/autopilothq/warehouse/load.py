@@ -22,7 +22,7 @@ from ..catalog import CONTEXT, KINDS, LINK, MESSAGE_TABLES, PROPERTIES, TRACKS
 from ..messages import CLOCK_FIELDS, EXTRA, Batch, Reject, Rejected, digest, read, storable
 from ..naming import table_name
 from . import values
-from .shapes import Shapes
+from .shapes import Frame, Shapes
 from .tables import Known, Settled, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
@@ -72,9 +72,7 @@ class Warehouse:
         self._parts = itertools.count()
         self._con.execute(_TABLES_SQL)
         empty = ", ".join(f"NULL::{of} AS {values.name(name)}" for name, (of, _) in _STORED.items())
-        self._con.execute(
-            f"COPY (SELECT {empty} LIMIT 0) TO {values.literal(scratch + '/empty.parquet')} (FORMAT parquet)"
-        )
+        _copy(self._con, f"SELECT {empty}, false AS again LIMIT 0", self._part())
 
     def close(self) -> None:
         """Gives back the memory; the scratch folder is the caller's to delete."""
@@ -112,16 +110,34 @@ class Warehouse:
         frame = shapes.frame(plain)
         with self._lock:
             self._extra_names |= dict.fromkeys(frame.extras)
+        again = self._put_aside(con, frame)
+        con.unregister("lines")
+        odd = [*doubted.filter(pc.is_valid(doubted["shape"]))["seq"].chunks, *again.filter(again["odd"])["seq"].chunks]
+        rest = again.filter(pc.invert(again["odd"]))["seq"].chunks
+        if odd or rest:
+            self._add_slowly(con, frame, _among(lines, rest), _among(lines, odd))
+
+    def _put_aside(self, con: duckdb.DuckDBPyConnection, frame: Frame) -> pa.Table:
+        """Puts the cells of the lines aside in one go; `seq` and `odd` of those that need more than that."""
+        part = self._part()
+        repeats = [f"{values.name(REPEATED)} IS NOT NULL"] if REPEATED in frame.extras else []
+        unread = [f"({name} IS NOT NULL AND {name}_read IS NULL)" for name in CLOCK_FIELDS]
+        more = " OR ".join(["odd", *unread, _BAD_TRANSACTIONAL, *repeats])
+        _copy(con, f"SELECT {_stored_cells(frame.cells)}, odd, {more} AS again FROM ({frame.sql('lines')})", part)
+        self._learn_events(con, f"read_parquet({part}) WHERE NOT again", frame.extras)
+        return con.sql(f"SELECT seq, odd FROM read_parquet({part}) WHERE again").to_arrow_table()
+
+    def _add_slowly(self, con: duckdb.DuckDBPyConnection, frame: Frame, lines: pa.Table, odd: pa.Table) -> None:
+        """Adds lines that the engine reads in several steps, and odd ones."""
+        con.register("lines", lines)
         con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {frame.sql('lines')}")
         con.unregister("lines")
-        odd = con.sql("SELECT seq FROM frame WHERE odd").to_arrow_table()
-        con.execute("DELETE FROM frame WHERE odd")
-        numbers = [*doubted.filter(pc.is_valid(doubted["shape"]))["seq"].chunks, *odd["seq"].chunks]
-        if numbers:
-            lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(numbers)))
-            for start in range(0, lines.num_rows, ODD_LINES):
-                self._read_odd(con, lines.slice(start, ODD_LINES))
+        for start in range(0, odd.num_rows, ODD_LINES):
+            self._read_odd(con, odd.slice(start, ODD_LINES))
         self._stage(con)
+
+    def _part(self) -> str:
+        return values.literal(f"{self._scratch}/{next(self._parts)}.parquet")
 
     def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
         """Reads the odd lines one by one into the frame; their rejects and discards go into the books."""
@@ -189,20 +205,22 @@ class Warehouse:
             con.execute(f"""
                 INSERT INTO discards SELECT seq, NULL, '{name}', {name}, 'not_a_time' FROM frame
                 WHERE {name} IS NOT NULL AND {name}_read IS NULL""")
-        con.execute("""
+        con.execute(f"""
             INSERT INTO discards SELECT seq, NULL, 'transactional', transactional, 'does_not_fit' FROM frame
-            WHERE transactional IS NOT NULL AND as_bool(transactional) IS NULL""")
+            WHERE {_BAD_TRANSACTIONAL}""")
         columns = con.table("frame").columns
-        if f"{EXTRA}_event" in columns:
+        extras = [column for column in columns if column.startswith(EXTRA)]
+        if REPEATED in extras:
             con.execute(_REPEATED_EVENT_SQL)
-        self._learn_events(con, [column for column in columns if column.startswith(EXTRA)])
-        part = f"{self._scratch}/{next(self._parts)}.parquet"
-        con.execute(f"COPY (SELECT {_stored_cells(columns)} FROM frame) TO {values.literal(part)} (FORMAT parquet)")
+        self._learn_events(con, "frame", extras)
+        con.execute(
+            f"COPY (SELECT {_stored_cells(columns)}, false AS again FROM frame) TO {self._part()} (FORMAT parquet)"
+        )
 
-    def _learn_events(self, con: duckdb.DuckDBPyConnection, extras: list[str]) -> None:
-        """The events of the frame, and which extra columns each table has."""
+    def _learn_events(self, con: duckdb.DuckDBPyConnection, source: str, extras: Sequence[str]) -> None:
+        """The events of some cells, and which extra columns each table has."""
         counts = "".join(f", count({values.name(extra)})" for extra in extras)
-        found = con.execute(f"SELECT kind, event{counts} FROM frame GROUP BY kind, event").fetchall()
+        found = con.execute(f"SELECT kind, event{counts} FROM {source} GROUP BY kind, event").fetchall()
         with self._lock:
             for kind, event, *numbers in found:
                 place = self._place(kind, event)
@@ -249,6 +267,10 @@ class Warehouse:
         )
         settled.settle(stored, complete)
         return settled
+
+
+def _among(lines: pa.Table, numbers: list[pa.Array]) -> pa.Table:
+    return lines.filter(pc.is_in(lines["seq"], pa.chunked_array(numbers, pa.int64())))
 
 
 def _numbered(lines: pa.Table) -> pa.Table:
@@ -329,6 +351,10 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any
         con.unregister("new_rows")
 
 
+def _copy(con: duckdb.DuckDBPyConnection, select: str, part: str) -> None:
+    con.execute(f"COPY ({select}) TO {part} (FORMAT parquet)")
+
+
 def _table(rows: list[dict[str, Any]], names: Sequence[str]) -> pa.Table:
     return pa.Table.from_pylist(
         rows, pa.schema([(name, pa.int64() if name == "seq" else pa.string()) for name in names])
@@ -341,9 +367,12 @@ def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> i
 
 
 # A property `event` that only repeats the event's name or slug is dropped.
+REPEATED = f"{EXTRA}_event"
 _REPEATED_EVENT_SQL = f"""
-    UPDATE frame SET "{EXTRA}_event" = NULL WHERE is_text("{EXTRA}_event")
-    AND as_text("{EXTRA}_event") IN (as_text(event), snake_case(as_text(event)), '_' || snake_case(as_text(event)))"""
+    UPDATE frame SET "{REPEATED}" = NULL WHERE is_text("{REPEATED}")
+    AND as_text("{REPEATED}") IN (as_text(event), snake_case(as_text(event)), '_' || snake_case(as_text(event)))"""
+
+_BAD_TRANSACTIONAL = "(transactional IS NOT NULL AND as_bool(transactional) IS NULL)"
 
 # The cells that are put aside: name, type, and what it is made of in a frame.
 _STORED: dict[str, tuple[str, str]] = {

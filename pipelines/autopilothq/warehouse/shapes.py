@@ -39,10 +39,11 @@ _CHANGING = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
 
 
 class Frame(NamedTuple):
-    """A query's columns; `extras` are the names of those that are not in the catalogue."""
+    """A query that makes `cells` of lines; `extras` are the names of those that are not in the catalogue."""
 
     select: str
     structure: str
+    cells: list[str]
     extras: list[str]
 
     def sql(self, source: str) -> str:
@@ -184,6 +185,7 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     return Frame(
         f"seq, hash(text) AS tie, {', '.join(select)}, {missing} OR {odd} AS odd",
         _structure(types),
+        ["seq", "tie", *cells],
         extras,
     )
 

@@ -408,7 +408,7 @@ def _declared(table: Table) -> dict[str, Type]:
 _SETTLE_SQL = """
     CREATE VIEW messages AS
     SELECT m.*, coalesce(e.place, k.place) AS place, e.slug, e.event_text
-    FROM read_parquet({parts}, union_by_name = true) m
+    FROM (FROM read_parquet({parts}, union_by_name = true) WHERE NOT again) m
     LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind;
     CREATE TABLE dead (seq BIGINT);
     CREATE TABLE confirmed (seq BIGINT);
