@@ -154,8 +154,6 @@ def load_api(
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch)), source)
     watch.last.seconds = time.monotonic() - started
-    for warning in watch.last.warnings:
-        click.echo(f"Warning: {warning}", err=True)
     print_result(watch.last, as_json, dry_run, contacts=True)
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")

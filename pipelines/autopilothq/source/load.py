@@ -216,6 +216,7 @@ class Load:
         for column in ("lines", "stored", "duplicates", "rejected"):
             setattr(self.report, column, sum(row[column] for row in self._audit))
         self.report.rejects = settled.rejects_by_reason()
+        self.report.bytes = sum(file.size for file in self._files)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:
             self.report.rows[AUDIT.name] = len(self._audit)
