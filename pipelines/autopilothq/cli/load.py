@@ -11,7 +11,7 @@ from rich.console import Console
 from .. import run, sample
 from ..run import Steps
 from ..source import archive
-from .options import destination_options
+from .options import destination_options, wait_option
 from .watching import Watching, print_result
 
 TOO_MANY_REJECTS = 3
@@ -29,6 +29,7 @@ def load() -> None:
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
 @destination_options
+@wait_option
 @click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
 @click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -40,6 +41,7 @@ def load_archive(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
+    wait: float,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -65,7 +67,7 @@ def load_archive(
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
-            run.run(run.pipeline(destination, credentials, dataset, Steps(watch)), source)
+            run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run)
     if max_rejects is not None and watch.last.rejected > max_rejects:
