@@ -6,47 +6,19 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import pytest
 
-from autopilothq import cli
+from calling import Call, errors
 from fake_autopilot import FakeAutopilot
-
-
-class Said(NamedTuple):
-    """What a call printed, and its exit status; `errors` are the lines on stderr that are no log."""
-
-    status: int
-    out: str
-    errors: list[str]
-
 
 NO_KEY = (
     "Error: Expected the key of Autopilot's API, but there is none: set api_key under [sources.autopilothq] in"
     " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
 )
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Calls the program in this process."""
-
-    def called(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["autopilothq", "load", "api", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        out, err = capsys.readouterr()
-        return Said(status, out, [line for line in err.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)])
-
-    return called
 
 
 @pytest.fixture
@@ -61,8 +33,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 
 def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts", edit=lambda page: page | {"contacts": [None, *page["contacts"]]})
-    said = call("--only", "contacts,triggers", "--max-rejects", "0")
-    assert (said.status, said.errors) == (3, [])
+    said = call("load", "api", "--only", "contacts,triggers", "--max-rejects", "0")
+    assert (said.status, errors(said)) == (3, [])
     assert said.out.splitlines()[:8] == [
         "table     rows",
         "_audit       2",
@@ -87,10 +59,10 @@ def test_json_has_every_count_and_a_dry_run_leaves_nothing(call: Call, server: F
     said = call(
         "--only", "events", "--json", "--dry-run", "--until", "2018-12-01", "--since", "2018-11-20T12:00:00+01:00"
     )
-    assert (said.status, said.errors) == (0, [])
+    assert (said.status, errors(said)) == (0, [])
     result = json.loads(said.out)
     assert (result["contacts"], result["contacts_total"], result["dry_run"]) == (150, 150, True)
-    everything = json.loads(call("--only", "events", "--json", "--dry-run").out)
+    everything = json.loads(call("load", "api", "--only", "events", "--json", "--dry-run").out)
     assert 0 < result["lines"] == result["stored"] < everything["lines"]
     assert "contacts" not in result["rows"]
     assert list(Path().iterdir()) == []
@@ -98,15 +70,16 @@ def test_json_has_every_count_and_a_dry_run_leaves_nothing(call: Call, server: F
 
 
 def test_without_a_key_it_says_where_to_put_it(call: Call) -> None:
-    assert call() == Said(1, "", [NO_KEY])
+    said = call("load", "api")
+    assert (said.status, said.out, errors(said)) == (1, "", [NO_KEY])
 
 
 def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "ba5eba11")
-    said = call()
-    assert (said.status, said.out, len(said.errors)) == (1, "", 1)
-    assert said.errors[0].startswith("Error: GET ")
-    assert "401 Unauthorized: Provided autopilotapikey not valid. Check sources.autopilothq.api_key" in said.errors[0]
+    said = call("load", "api")
+    assert (said.status, said.out, len(errors(said))) == (1, "", 1)
+    assert errors(said)[0].startswith("Error: GET ")
+    assert "401 Unauthorized: Provided autopilotapikey not valid. Check sources.autopilothq.api_key" in errors(said)[0]
     assert len(server.requests) == 1
 
 
@@ -123,27 +96,27 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
     ],
 )
 def test_wrong_words_are_told(call: Call, words: tuple[str, ...], error: str) -> None:
-    said = call(*words)
+    said = call("load", "api", *words)
     assert said.status == 2
-    assert error in said.errors[-1]
+    assert error in errors(said)[-1]
 
 
 def test_a_scan_that_the_network_cut_off_is_loaded_and_told(call: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts/*", drop="before")
-    said = call("--only", "contacts")
+    said = call("load", "api", "--only", "contacts")
     assert said.status == 1
     assert "contacts   100" in said.out
     assert "/contacts goes on next time: GET /contacts/" in said.out
-    assert said.errors[0].startswith("Error: GET /contacts/")
-    assert said.errors[1] == "What came by then is loaded; the next run goes on from there."
-    said = call("--only", "contacts")
-    assert (said.status, said.errors) == (0, [])
+    assert errors(said)[0].startswith("Error: GET /contacts/")
+    assert errors(said)[1] == "What came by then is loaded; the next run goes on from there."
+    said = call("load", "api", "--only", "contacts")
+    assert (said.status, errors(said)) == (0, [])
     assert "contacts    50" in said.out
 
 
 def test_time_that_is_spent_is_no_failure(call: Call, server: FakeAutopilot) -> None:  # noqa: ARG001
-    said = call("--only", "contacts", "--max-seconds", "0")
-    assert (said.status, said.errors) == (0, [])
+    said = call("load", "api", "--only", "contacts", "--max-seconds", "0")
+    assert (said.status, errors(said)) == (0, [])
     assert "/contacts goes on next time: max_seconds (0) were spent" in said.out
 
 
