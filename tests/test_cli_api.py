@@ -56,9 +56,8 @@ def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
 
 
 def test_json_has_every_count_and_a_dry_run_leaves_nothing(call: Call, server: FakeAutopilot) -> None:
-    said = call(
-        "--only", "events", "--json", "--dry-run", "--until", "2018-12-01", "--since", "2018-11-20T12:00:00+01:00"
-    )
+    window = ("--since", "2018-11-20T12:00:00+01:00", "--until", "2018-12-01")
+    said = call("load", "api", "--only", "events", "--json", "--dry-run", *window)
     assert (said.status, errors(said)) == (0, [])
     result = json.loads(said.out)
     assert (result["contacts"], result["contacts_total"], result["dry_run"]) == (150, 150, True)
