@@ -219,7 +219,7 @@ def test_a_contact_is_cells() -> None:
             "_deleted_at": '"own"',
             "phone": '""',
             "custom_review_rating": "5",
-            "custom_trial_ends": "1482221100000",
+            "custom_trial_ends": '"2016-12-20T08:05:00.000Z"',
             "custom_gone": "1",
         },
         [

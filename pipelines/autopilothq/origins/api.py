@@ -38,6 +38,7 @@ _FAR = 10**15  # milliseconds; no calendar goes that far
 _FAR_DIGITS = 15
 _INTERNAL = frozenset({"_id", "_rev"})
 _MAPS = frozenset(name for name, _, _ in MAILS)
+_DATES = frozenset(column.name for column in CONTACTS.columns if column.type == "timestamp")
 # Columns that a table has for itself: a field of that name stands beside them.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
@@ -79,7 +80,7 @@ def messages(contact: Pairs, received_at: str, user_id_field: str | None, window
         for key, value in emails if isinstance(emails, Pairs) else ():
             if value is None or not window.has(time := read_time(value)):
                 continue
-            clock = _clock(time) if time and isinstance(value, Number) else to_json(value)
+            clock = f'"{_clock(time)}"' if time and isinstance(value, Number) else to_json(value)
             key_json, id_json = _email(key)
             # A digest says nothing of what it was made from; the same contact, map and key give the same.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
@@ -151,9 +152,9 @@ def read_time(value: Any) -> datetime | None:
 
 
 def _clock(time: datetime) -> str:
-    """JSON text in the notation that the engine reads quickest."""
+    """A time in the notation that the engine reads quickest."""
     digits = "microseconds" if time.microsecond % 1000 else "milliseconds"
-    return f'"{time.replace(tzinfo=None).isoformat(timespec=digits)}Z"'
+    return f"{time.replace(tzinfo=None).isoformat(timespec=digits)}Z"
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -214,7 +215,13 @@ def _contact_leaves(value: Pairs, discards: list[Discard], declared: dict[str, T
         elif isinstance(field, Pairs):
             yield from flatten(Pairs([(name, field)]), ("contact",), [])
         else:
-            yield ("contact", name), column, field
+            yield ("contact", name), column, _moment(field) if column in _DATES else field
+
+
+def _moment(value: Any) -> Any:
+    """A time in the one notation that the warehouse reads; as it came where it cannot be read."""
+    time = read_time(value)
+    return _clock(time) if time else value
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
@@ -234,4 +241,4 @@ def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Typ
         field_type = FIELD_TYPES.get(str(entry.value("fieldType")))
         if field_type and column and column not in declared:
             declared[column] = field_type
-        yield ("contact", f"custom_{kind}"), column, value
+        yield ("contact", f"custom_{kind}"), column, _moment(value) if field_type == "timestamp" else value
