@@ -100,8 +100,7 @@ class Things:
         """
         self._open()
         types = {self._shorten(name): of for name, of in self._types(known).items()}
-        if stored is not None and known:
-            self._find_gone(known, stored)
+        if stored is not None and known and self._find_gone(known, stored):
             types = dict(known) | types
         columns = ordered(types, self.table.key)
         # Each column takes buffers of its own in the file that is written.
@@ -175,8 +174,8 @@ class Things:
             answers += self._con.execute(f"SELECT {part} FROM live").fetchone() or ()
         return answers
 
-    def _find_gone(self, known: Mapping[str, Type], stored: Stored) -> None:
-        """What is there from an earlier scan, and was not found by this one."""
+    def _find_gone(self, known: Mapping[str, Type], stored: Stored) -> bool:
+        """Makes the view `gone`: what is there from an earlier scan, and was not found by this one, if anything."""
         same = " AND ".join(
             f"l.{own} = s.{values.name(key)}" for own, key in zip(self._keys, self.table.key, strict=True)
         )
@@ -189,7 +188,7 @@ class Things:
             f" WHERE s.deleted_at IS NULL AND s.received_at < {self._received_at}",
         )
         if not self._count("missing"):
-            return
+            return False
         # Batch by batch: all rows at once would be held in memory by the engine's join.
         for batch in stored(self.table.name, list(known)):
             self._con.register("stored", pa.Table.from_batches([batch]))
@@ -202,6 +201,7 @@ class Things:
             self._con.unregister("stored")
         parts = values.literal(f"{self._scratch}/gone-*.parquet")
         self._con.execute(f"CREATE OR REPLACE VIEW gone AS FROM read_parquet({parts})")
+        return True
 
     def discards(self) -> Rows | None:
         """`_discards` of the rows, None where there are none; complete once the rows were taken."""
