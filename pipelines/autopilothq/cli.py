@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from . import run, sample
+from . import cli_inspect, run, sample
 from .catalog import REJECT_REASONS
 from .run import RunError, Steps
 from .source import Report, archive
@@ -195,6 +195,10 @@ def _print(report: Report, as_json: bool, dry_run: bool) -> None:
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
+
+
+cli.add_command(cli_inspect.schema)
+cli.add_command(cli_inspect.status)
 
 
 def main() -> None:

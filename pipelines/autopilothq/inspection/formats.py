@@ -1,0 +1,187 @@
+"""Tables -> text. Each format is a function of the tables and the dataset's name."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from datetime import datetime
+from typing import Any, cast
+
+from dlt.common.destination import Destination
+from dlt.common.destination.client import DestinationClientDwhConfiguration
+from dlt.common.schema.utils import to_pretty_yaml
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from .. import catalog, run
+from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
+
+Format = Callable[[Sequence[TableInfo], str], str]
+# When the load that stored a row processed it: the first of these that a table has.
+LOAD_CLOCKS = ("uuid_ts", "loaded_at", "rejected_at", "discarded_at")
+# Tables that every load of events fills; the others may be still for good reasons.
+ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
+FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count": 2, "period": "day"}}
+
+
+def as_table(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """For a terminal."""
+    return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table)))]) for table in tables)
+
+
+def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
+    """For a wiki or a README."""
+    parts = [f"# {dataset}"]
+    for table in tables:
+        head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(table)]
+        lines = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] for row in rows)]
+        text = ". ".join(filter(None, (_counted(table.statistics).rstrip("."), table.description)))
+        parts += [f"## `{table.name}`", text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join(filter(None, parts))
+
+
+def as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's schema, as dlt exports and imports it."""
+    return dlt_schema(tables).to_pretty_yaml().rstrip()
+
+
+def as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's schema, as dlt exports and imports it."""
+    return dlt_schema(tables).to_pretty_json()
+
+
+def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's diagram of entities."""
+    return dlt_schema(tables).to_mermaid(include_dlt_tables=False).rstrip()
+
+
+def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
+    """dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
+
+    `tracks` and `_audit` alone are watched for freshness, because every load of events fills them.
+    """
+    source = {
+        "name": dataset,
+        "schema": dataset,
+        "description": "Autopilot's email events, loaded by dlt-autopilothq.",
+        "tables": [_dbt_table(table) for table in tables],
+    }
+    return to_pretty_yaml(cast(Any, {"version": 2, "sources": [source]})).rstrip()
+
+
+FORMATS: dict[str, Format] = {
+    "table": as_table,
+    "markdown": as_markdown,
+    "json": as_json,
+    "yaml": as_yaml,
+    "dbt": as_dbt,
+    "mermaid": as_mermaid,
+}
+
+
+def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset: str) -> str:
+    """The statements with which dlt makes these tables in that kind of destination.
+
+    Asks the destination nothing and needs no credentials. Raises RunError where the destination knows no SQL.
+    """
+    schema = dlt_schema(tables)
+    spec = destination.spec()
+    if isinstance(spec, DestinationClientDwhConfiguration):
+        spec._bind_dataset_name(dataset_name=dataset)
+        config = destination.configuration(spec, accept_partial=True)
+        client = destination.client_class(schema, config, destination.capabilities(config, schema.naming))
+        if isinstance(client, SqlJobClientBase):
+            create = f"CREATE SCHEMA IF NOT EXISTS {client.sql_client.fully_qualified_dataset_name()}"
+            statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
+            return "\n\n".join(f"{_tidy(statement)};" for statement in [create, *statements])
+    raise run.RunError(f"{destination.destination_name} is no destination with tables made by SQL: it needs no DDL.")
+
+
+def _tidy(statement: str) -> str:
+    """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
+    lines = [" ".join(line.split()) for line in statement.splitlines()]
+    inner = [f"    {line.replace(' ,', ',')}" for line in lines[1:]]
+    if inner and inner[-1].endswith(")"):
+        inner[-1] = f"{inner[-1][:-1].rstrip()}\n)"
+    return "\n".join([lines[0], *inner])
+
+
+def grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, their cells one below the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def moment(time: datetime | None) -> str:
+    """A time in UTC, to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%S}" if time else "-"
+
+
+def percent(share: float | None) -> str:
+    """A share of rows; what is neither none nor all never looks so.
+
+    Example: `percent(0.00001) == "<0.1 %"`.
+    """
+    if share is None:
+        return "-"
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _headline(table: TableInfo) -> str:
+    text = " ".join(filter(None, (_counted(table.statistics), table.description)))
+    return f"{table.name}: {text}" if text else table.name
+
+
+def _counted(statistics: Statistics | None) -> str:
+    if statistics is None:
+        return ""
+    rows = f"{statistics.rows:,} rows"
+    first, last = statistics.first_received_at, statistics.last_received_at
+    return f"{rows}, received {moment(first)} to {moment(last)}." if first and last else f"{rows}."
+
+
+def _cells(table: TableInfo) -> list[list[str]]:
+    """The columns as rows of text, below their headings."""
+    if table.statistics is None:
+        return [["column", "type", "description"], *([c.name, c.type, c.description] for c in table.columns)]
+    return [
+        ["column", "type", "null", "first came", "description"],
+        *(
+            [c.name, c.native or c.type, percent(c.null_share), moment(c.first_came), c.description]
+            for c in table.columns
+        ),
+    ]
+
+
+def _dbt_table(table: TableInfo) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": table.name}
+    if table.description:
+        made["description"] = table.description
+    clock = next((clock for clock in LOAD_CLOCKS if table.has(clock)), None)
+    if clock:
+        made["config"] = {"loaded_at_field": clock}
+        if table.name in ALWAYS_FRESH:
+            made["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
+    if len(table.key) > 1:
+        # `unique` takes an expression in place of a column.
+        together = " || '|' || ".join(table.key)
+        made["data_tests"] = [{"unique": {"arguments": {"column_name": f"({together})"}}}]
+    made["columns"] = [_dbt_column(column, table, clock) for column in table.columns]
+    return made
+
+
+def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": column.name}
+    if column.description:
+        made["description"] = column.description
+    if column.native:
+        made["data_type"] = column.native
+    tests = ["unique"] if table.key == (column.name,) else []
+    if column.name in table.key or (column.name == clock and table.key):
+        tests.append("not_null")
+    return made | ({"data_tests": tests} if tests else {})
