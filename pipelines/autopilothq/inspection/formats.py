@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, cast
 
 from dlt.common.destination import Destination
-from dlt.common.destination.client import DestinationClientDwhConfiguration
 from dlt.common.schema.utils import to_pretty_yaml
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
@@ -55,7 +54,7 @@ def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG00
 def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     """dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
 
-    `tracks` and `_audit` alone are watched for freshness, because every load of events fills them.
+    Tables that may not be there yet have no tests, unless a destination was asked. `tracks` and `_audit` alone are watched for freshness, because every load of events fills them.
     """
     source = {
         "name": dataset,
@@ -81,17 +80,28 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
 
     Asks the destination nothing and needs no credentials. Raises RunError where the destination knows no SQL.
     """
-    schema = dlt_schema(tables)
-    spec = destination.spec()
-    if isinstance(spec, DestinationClientDwhConfiguration):
-        spec._bind_dataset_name(dataset_name=dataset)
-        config = destination.configuration(spec, accept_partial=True)
-        client = destination.client_class(schema, config, destination.capabilities(config, schema.naming))
-        if isinstance(client, SqlJobClientBase):
-            create = f"CREATE SCHEMA IF NOT EXISTS {client.sql_client.fully_qualified_dataset_name()}"
-            statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
-            return "\n\n".join(f"{_tidy(statement)};" for statement in [create, *statements])
-    raise run.RunError(f"{destination.destination_name} is no destination with tables made by SQL: it needs no DDL.")
+    try:
+        made_by: Any = destination.client_class
+    except ModuleNotFoundError as error:
+        name = destination.destination_name
+        raise run.RunError(
+            f"The package {error.name} of the destination {name} is not installed.\n"
+            f"Install it: pip install 'dlt-autopilothq[{name}]'"
+        ) from error
+    if not issubclass(made_by, SqlJobClientBase):
+        raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
+    schema, spec = dlt_schema(tables), destination.spec()
+    spec._bind_dataset_name(dataset_name=dataset)
+    config = destination.configuration(spec, accept_partial=True)
+    client = made_by(schema, config, destination.capabilities(config, schema.naming))
+    create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
+    statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
+    first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
+    return "\n\n".join(f"{_tidy(statement)};" for statement in [*first, *statements])
+
+
+# Where it is said in another way; ClickHouse has no schemas.
+_CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "clickhouse": ""}
 
 
 def _tidy(statement: str) -> str:
@@ -167,7 +177,7 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
         made["config"] = {"loaded_at_field": clock}
         if table.name in ALWAYS_FRESH:
             made["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
-    if len(table.key) > 1:
+    if _is_there(table) and len(table.key) > 1:
         # `unique` takes an expression in place of a column.
         together = " || '|' || ".join(table.key)
         made["data_tests"] = [{"unique": {"arguments": {"column_name": f"({together})"}}}]
@@ -184,4 +194,12 @@ def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict
     tests = ["unique"] if table.key == (column.name,) else []
     if column.name in table.key or (column.name == clock and table.key):
         tests.append("not_null")
-    return made | ({"data_tests": tests} if tests else {})
+    return made | ({"data_tests": tests} if tests and _is_there(table) else {})
+
+
+def _is_there(table: TableInfo) -> bool:
+    """dbt fails tests of tables that do not exist, which those of rarer messages may not, yet."""
+    return table.statistics is not None or table.name in _SURE
+
+
+_SURE = frozenset(table.name for table in catalog.ALWAYS)
