@@ -54,7 +54,8 @@ def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG00
 def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     """dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
 
-    Tables that may not be there yet have no tests, unless a destination was asked. `tracks` and `_audit` alone are watched for freshness, because every load of events fills them.
+    Tables that may not be there yet have no tests, unless a destination was asked. `tracks` and `_audit` alone are
+    watched for freshness, because every load of events fills them.
     """
     source = {
         "name": dataset,

@@ -1,13 +1,14 @@
 """Whether loads run and data comes in."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.pipeline.trace import PipelineTrace, load_trace
+from dlt.pipeline.trace import PipelineStepTrace, PipelineTrace, load_trace
 
 from .. import catalog, run
 from .formats import grid, moment
@@ -15,6 +16,7 @@ from .live import Reader
 
 DAYS = 14
 BAR = 30
+_RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 
 @dataclass
@@ -151,15 +153,17 @@ def _last_run(load: Load | None, trace: PipelineTrace | None) -> LastRun | None:
         return loaded
     failed = next((step for step in trace.steps if step.step_exception), None)
     if failed:
-        words = [line.strip() for line in _root(failed).splitlines() if line.strip()]
-        return LastRun(ended, "failed", f"the {failed.step} step: {words[0] if words else 'no reason given'}")
+        return LastRun(ended, "failed", f"the {failed.step} step: {_reason(failed)}")
     brought = any(step.step == "load" and getattr(step.step_info, "loads_ids", None) for step in trace.steps)
     return loaded if brought else LastRun(ended, "nothing new")
 
 
-def _root(step: Any) -> str:
+def _reason(step: PipelineStepTrace) -> str:
+    """The line that tells a person most: the first one, or what a traceback in it ends with."""
     causes = step.exception_traces or []
-    return str(causes[-1]["message"] if causes else step.step_exception)
+    text = str(causes[-1]["message"] if causes else step.step_exception).strip()
+    raised = _RAISED.findall(text.partition("Traceback (most recent call last):")[2])
+    return str(raised[-1]) if raised else text.partition("\n")[0]
 
 
 def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
