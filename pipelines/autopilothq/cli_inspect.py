@@ -15,6 +15,7 @@ from . import inspection, run
 from .inspection import Difference, Status
 
 BREAKS, STALE = 1, 1
+FORMATS = (*inspection.FORMATS, "sql")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -54,7 +55,7 @@ def schema() -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice([*inspection.FORMATS, "sql"]),
+    type=click.Choice(FORMATS),
     default="table",
     show_default=True,
     help="How to print them. yaml and json are dlt's schema, dbt is a sources.yml, sql makes the tables.",
@@ -72,8 +73,9 @@ def show(
     """Print tables, columns, types and descriptions."""
     if live:
         with inspection.reading(destination, credentials, dataset) as reader:
-            _check(tables, list(reader.tables()), f"The dataset {reader.dataset}")
-            found, name = reader.described(tables), reader.dataset
+            there, name = list(reader.tables()), reader.dataset
+            found = reader.described(tables)
+        _check(tables, there, f"The dataset {name}")
     else:
         found, name = inspection.catalogue(), inspection.dataset_name(dataset)
         _check(tables, [table.name for table in found], "The catalogue")

@@ -151,7 +151,7 @@ def _headline(table: TableInfo) -> str:
 def _counted(statistics: Statistics | None) -> str:
     if statistics is None:
         return ""
-    rows = f"{statistics.rows:,} rows"
+    rows = f"{statistics.rows:,} row{'' if statistics.rows == 1 else 's'}"
     first, last = statistics.first_received_at, statistics.last_received_at
     return f"{rows}, received {moment(first)} to {moment(last)}." if first and last else f"{rows}."
 

@@ -91,10 +91,9 @@ def reading(
             client.sql_client.with_alternative_dataset_name(name if exactly else client.sql_client.dataset_name),
         ):
             if not client.is_storage_initialized():
-                raise NothingThere(
-                    f"There is no dataset {client.sql_client.dataset_name} in {_where(client, credentials)}."
-                    " Load something first: autopilothq load archive URL"
-                )
+                hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
+                name = client.sql_client.dataset_name
+                raise NothingThere(f"There is no dataset {name} in {_where(client, credentials)}. {hint}")
             yield Reader(client)
 
 
