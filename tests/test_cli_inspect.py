@@ -15,6 +15,7 @@ import duckdb
 import psycopg2
 import pytest
 import yaml
+from dlt.common.runtime.run_context import active
 
 from autopilothq import catalog, cli, cli_inspect, sample
 from contract.loading import identify, message
@@ -357,6 +358,13 @@ def test_nothing_there_is_one_line(call: Call, words: tuple[str, ...]) -> None:
     hint = "Load something first: autopilothq load archive URL"
     assert said == (1, "", f"Error: There is no dataset autopilothq in autopilot.duckdb. {hint}\n")
     assert list(Path().iterdir()) == []
+
+
+def test_nothing_in_the_file_of_the_configuration(call: Call) -> None:
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text('[destination.duckdb]\ncredentials = "elsewhere.duckdb"\n')
+    active().reload()
+    assert call("status").err.startswith("Error: There is no dataset autopilothq in elsewhere.duckdb. ")
 
 
 def test_no_dataset_in_postgresql(call: Call, postgres: str) -> None:

@@ -1,9 +1,7 @@
 """A real dbt accepts what `schema --format dbt` writes, and finds a load's keys unique and its data fresh.
 
 dbt and the development tools want different versions of one package (pathspec), so dbt lives in an environment of its
-own, `build/dbt`, which is made at the first call and takes a minute. That is why `make test` does not run this:
-
-    python -m pytest -o python_files='check_*.py' tests/checks
+own, `build/dbt`, which is made at the first call and takes a minute. `make check` runs this, `make test` does not.
 """
 
 import os

@@ -115,8 +115,12 @@ def _opened(client: SqlJobClientBase) -> Iterator[None]:
 
 def _where(client: SqlJobClientBase, credentials: str | None) -> str:
     place = str(client.config)
-    # The stand-in for a file that is not there.
-    return (credentials or run.DUCKDB_FILE) if place.endswith(":external:") else place
+    if not place.endswith(":external:"):
+        return place
+    # That was the stand-in for a file that is not there.
+    configured = run._setting("destination.duckdb.credentials")
+    file = configured.get("database") if isinstance(configured, dict) else configured
+    return str(credentials or file or run.DUCKDB_FILE)
 
 
 class Reader:

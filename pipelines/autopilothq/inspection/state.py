@@ -1,5 +1,6 @@
 """Whether loads run and data comes in."""
 
+import itertools
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -105,15 +106,13 @@ def _last_load(reader: Reader) -> Load | None:
 
 
 def _events_per_day(reader: Reader, today: date) -> dict[date, int]:
-    days = dict.fromkeys((today - timedelta(days=back) for back in reversed(range(DAYS))), 0)
-    since = datetime.combine(min(days), datetime.min.time(), UTC)
-    rows = reader.rows(
-        "CAST({received_at} AS date), count(*)",
-        catalog.TRACKS.name,
-        "WHERE {received_at} >= %s GROUP BY CAST({received_at} AS date)",
-        since,
-    )
-    return days | {day: count for day, count in rows if day in days}
+    days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
+    begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
+    # A cast to a date would be one in the session's time zone.
+    counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
+    bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
+    found = reader.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
+    return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
 
 
 def _reasons(reader: Reader, table: str, clock: str, load: Load | None) -> dict[str, int]:
