@@ -160,7 +160,7 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
 def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> timedelta | None:  # noqa: ARG001
     if value is None:
         return None
-    words = re.fullmatch(r"(\d+)([smhd])", value)
+    words = re.fullmatch(r"(\d{1,8})([smhd])", value)
     if words is None:
         raise click.BadParameter(f"Expected a number with s, m, h or d, such as 2h, but got {value!r}.")
     return timedelta(**{_UNITS[words[2]]: int(words[1])})

@@ -7,11 +7,10 @@ from .differences import (
     SWITCH_UNLOADED,
     Difference,
     differences,
-    schema_of,
     schema_of_catalogue,
 )
 from .formats import FORMATS, ddl
-from .live import NothingThere, Reader, dataset_name, elsewhere, reading, target
+from .live import NothingThere, Reader, dataset_name, elsewhere, reading, schema_of, target
 from .shape import ColumnInfo, Statistics, TableInfo, catalogue
 from .state import Status, age, status, status_dict, status_text
 

@@ -8,7 +8,6 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .. import catalog
-from .live import Reader
 
 Change = Literal["missing", "extra", "type"]
 Family = Literal["text", "number", "boolean", "time", "date", "other"]
@@ -58,7 +57,7 @@ SWITCH_UNLOADED = SWITCH._replace(
     missing_column="queries that name it fail, unless it comes with a message: load the archive, then compare again",
 )
 CATALOGUE = Words(
-    "queries of it fail: the next load makes it",
+    "queries of it fail: no load made it, or another program dropped it",
     "queries that name it fail: another program made or changed this table",
     "not of the catalogue: an event of your own, or another program's",
     "not of the catalogue: a property or trait of your own",
@@ -113,17 +112,6 @@ def schema_of_catalogue() -> Schema:
     return {
         table.name: {column.name: _CATALOGUE[column.type] for column in table.columns}
         for table in catalog.TABLES.values()
-    }
-
-
-def schema_of(reader: Reader) -> Schema:
-    """The tables and types of a destination."""
-    lengths = reader.lengths()
-    return {
-        table: {
-            column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()
-        }
-        for table, columns in reader.tables().items()
     }
 
 

@@ -18,6 +18,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from .. import catalog, run
+from .differences import Schema, type_of
 from .shape import ColumnInfo, Statistics, TableInfo, described
 
 LONGEST = 65_535
@@ -215,6 +216,17 @@ class Reader:
                 for column in hints.get("columns", {}):
                     came.setdefault((table.lower(), column.lower()), at)
         return came
+
+
+def schema_of(reader: Reader) -> Schema:
+    """The tables and types of a destination, to be compared."""
+    lengths = reader.lengths()
+    return {
+        table: {
+            column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()
+        }
+        for table, columns in reader.tables().items()
+    }
 
 
 def _unpacked(schema: str) -> str:
