@@ -92,7 +92,7 @@ def test_schema_as_sql_of_the_chosen_destination(call: Call) -> None:
 CREATE SCHEMA IF NOT EXISTS "mail";
 
 CREATE TABLE "mail"."_rejects" (
-    "id" varchar,
+    "id" varchar NOT NULL,
     "file" varchar,
     "line" bigint,
     "reason" varchar,

@@ -261,9 +261,10 @@ def test_ddl_is_written_without_asking() -> None:
     text = inspection.ddl([TABLE], kind("postgres"), "mail")
     assert text == (
         'CREATE SCHEMA IF NOT EXISTS "mail";\n\n'
-        'CREATE TABLE "mail"."links" (\n    "id" varchar,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone\n);'
+        'CREATE TABLE "mail"."links" (\n'
+        '    "id" varchar NOT NULL,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone\n);'
     )
-    assert '"id" varchar(max),' in inspection.ddl([TABLE], kind("redshift"), "mail")
+    assert '"id" varchar(max) NOT NULL,' in inspection.ddl([TABLE], kind("redshift"), "mail")
     with pytest.raises(run.RunError, match="Expected a destination that answers SQL, but filesystem does"):
         inspection.ddl([TABLE], kind("filesystem"), "mail")
 

@@ -98,7 +98,9 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
-    return "\n\n".join(f"{_tidy(statement)};" for statement in [*first, *statements])
+    # Without credentials BigQuery and Databricks do not know their project or catalogue: leave it to the session.
+    unknown = f"{client.capabilities.escape_identifier('None')}."
+    return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
 
 
 # Where it is said in another way; ClickHouse has no schemas.
@@ -107,11 +109,17 @@ _CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "cli
 
 def _tidy(statement: str) -> str:
     """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
-    lines = [" ".join(line.split()) for line in statement.splitlines()]
-    inner = [f"    {line.replace(' ,', ',')}" for line in lines[1:]]
-    if inner and inner[-1].endswith(")"):
-        inner[-1] = f"{inner[-1][:-1].rstrip()}\n)"
-    return "\n".join([lines[0], *inner])
+    depth, closing = 0, -1
+    for at, sign in enumerate(statement):
+        depth += (sign == "(") - (sign == ")")
+        if sign == ")" and not depth:
+            closing = at
+            break
+    if closing < 0:
+        return statement
+    first, *columns = (" ".join(line.split()).replace(" ,", ",") for line in statement[:closing].splitlines())
+    rest = " ".join(statement[closing:].split())
+    return "\n".join([first, *(f"    {column}" for column in columns), rest])
 
 
 def grid(rows: Sequence[Sequence[str]]) -> list[str]:

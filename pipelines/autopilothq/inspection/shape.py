@@ -99,8 +99,7 @@ def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
 
 
 def _column_hints(column: ColumnInfo, key: bool) -> TColumnSchema:
-    # Keys are never null, but tables are made without saying so: see the source.
-    hints: TColumnSchema = {"name": column.name, "data_type": column.type, "nullable": True}
+    hints: TColumnSchema = {"name": column.name, "data_type": column.type, "nullable": not key}
     if column.description:
         hints["description"] = column.description
     if key:
