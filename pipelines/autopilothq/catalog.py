@@ -197,6 +197,8 @@ AUDIT = Table(
 BOOKS = (REJECTS, DISCARDS, AUDIT)
 
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
+# Tables that exist after any load, with rows or without; the others come with their first row.
+ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS)}
 
 # Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.

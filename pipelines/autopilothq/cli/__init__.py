@@ -6,6 +6,7 @@ import click
 
 from .. import run
 from ..run import RunError
+from .inspect import schema, status
 from .load import load, write_sample
 
 
@@ -19,8 +20,8 @@ def cli(context: click.Context, debug: bool) -> None:
     run.configure(**({} if debug else {"runtime__log_level": "ERROR"}))
 
 
-cli.add_command(load)
-cli.add_command(write_sample)
+for command in (load, write_sample, schema, status):
+    cli.add_command(command)
 
 
 def main() -> None:

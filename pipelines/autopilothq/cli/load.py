@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -41,7 +42,7 @@ def load_archive(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
-    wait: float,
+    wait: timedelta,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
