@@ -63,6 +63,10 @@ def test_json_has_every_count(call: Call) -> None:
         "discards": 0,
         "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},
         "unfinished": {},
+        "contacts": 0,
+        "contacts_total": None,
+        "cut_off": None,
+        "warnings": [],
         "dry_run": False,
     }
 

@@ -23,6 +23,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import lock
 from .direct import direct
+from .http import ApiError
 from .origins.archive import ArchiveError
 from .source import CannotMerge, Report
 
@@ -226,7 +227,7 @@ _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock i
 def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
     """What went wrong at the root, and what to do."""
     for cause in chain:
-        if isinstance(cause, ArchiveError | CannotMerge | RunError):
+        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
             return str(cause)
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
