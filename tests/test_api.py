@@ -370,7 +370,7 @@ def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     assert lines == list(range(1, len(lines) + 1))
 
 
-def test_a_scan_takes_what_the_rate_allows_and_no_more(tmp_path: Path) -> None:
+def test_a_scan_takes_no_more_than_the_rate_allows(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=3_000) as server:
         scan(server, tmp_path, requests_per_second=25)
         first, last = server.requests[0].at, server.requests[-1].at

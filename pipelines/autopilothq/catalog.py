@@ -303,6 +303,8 @@ FIELD_TYPES: dict[str, Type] = {
 }
 
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
+# Tables that exist after any load, with rows or without; the others come with their first row.
+ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, *ACCOUNT)}
 
 # Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.

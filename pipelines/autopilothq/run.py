@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "load.truncate_staging_dataset": True,
     "load.auto_abort_on_terminal_error": True,
 }
-_UNFINISHED_AT = "autopilothq_unfinished_at"
+UNFINISHED_AT = "autopilothq_unfinished_at"
 
 
 class RunError(Exception):
@@ -102,18 +103,18 @@ def pipeline(
     progress: Collector | None = None,
     pipelines_dir: str | None = None,
     create: bool = True,
-    wait: float = 0,
+    wait: timedelta = timedelta(),
 ) -> dlt.Pipeline:
     """The pipeline `autopilot_events`, into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
-    current folder, which is not created unless `create`, and is waited for, up to `wait` seconds, where another program
+    current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program
     has it open. Raises RunError where DuckDB could not tell the file from the
     dataset.
     """
     with explained():
-        kind = destination or _setting("destination_type") or "duckdb"
-        name = dataset or _setting("dataset_name") or DATASET
+        kind = destination or setting("destination_type") or "duckdb"
+        name = dataset or setting("dataset_name") or DATASET
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
@@ -128,14 +129,14 @@ def _other(kind: str, credentials: str | None) -> Any:
     return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
 
 
-def _setting(name: str) -> Any:
+def setting(name: str) -> Any:
     """A value of dlt's secrets or configuration, None where neither has it."""
     providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: float) -> Any:
-    configured = _setting("destination.duckdb.credentials")
+def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta) -> Any:
+    configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
     if Path(database).stem.lower() == dataset.lower():
@@ -147,25 +148,25 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: float) ->
         return direct(credentials=duckdb.connect())
     spec = DuckDbCredentials(database)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return direct(credentials=spec, wait=wait)
+    return direct(credentials=spec, wait=wait.total_seconds())
 
 
-def run(into: dlt.Pipeline, source: DltSource, wait: float = 0) -> LoadInfo | None:
+def run(into: dlt.Pipeline, source: DltSource, wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads the source.
 
-    Another run into the same place is waited for, up to `wait` seconds. Raises RunError; nothing of a failed load
+    Another run into the same place is waited for, up to `wait`. Raises RunError; nothing of a failed load
     counts as loaded.
     """
-    with explained(), lock.held(into, wait):
-        place = _place(into)
+    with explained(), lock.held(into, wait.total_seconds()):
+        place = place_of(into)
         if into.has_pending_data:
-            left_at = into.get_local_state_val(_UNFINISHED_AT) if _has_local(into) else place
+            left_at = into.get_local_state_val(UNFINISHED_AT) if _has_local(into) else place
             if left_at != place:
                 raise RunError(
                     f"An unfinished load into {left_at} waits, but this run goes to {place}.\n"
                     f"Run into {left_at} first, or give it up: dlt pipeline {PIPELINE} abort-packages"
                 )
-        into.set_local_state_val(_UNFINISHED_AT, place)
+        into.set_local_state_val(UNFINISHED_AT, place)
         while into.has_pending_data:
             into.run()
         return into.run(source)
@@ -185,12 +186,12 @@ def dry_run(
 
 def _has_local(into: dlt.Pipeline) -> bool:
     try:
-        return bool(into.get_local_state_val(_UNFINISHED_AT))
+        return bool(into.get_local_state_val(UNFINISHED_AT))
     except KeyError:
         return False
 
 
-def _place(into: dlt.Pipeline) -> str:
+def place_of(into: dlt.Pipeline) -> str:
     """Where a pipeline loads to, without its secrets."""
     with into.destination_client() as client:
         return f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {into.dataset_name}"
@@ -236,7 +237,7 @@ def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
     root = next((cause for cause in chain if isinstance(cause, DatabaseException)), chain[-1])
     step = f"The {error.step} step failed: " if isinstance(error, PipelineStepFailed) else ""
     again = "\nNothing of it counts as loaded; run it again once that is mended." if step else ""
-    return f"{step}{_first_line(root)}{again}"
+    return f"{step}{_telling_line(root)}{again}"
 
 
 SETTINGS = "Put it into .dlt/secrets.toml or the environment; the README shows where."
@@ -254,3 +255,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def _telling_line(error: BaseException) -> str:
+    """What dlt says of a failed job holds a traceback: its last error is what a person wants to know."""
+    traceback = str(error).partition("Traceback (most recent call last):")[2]
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation)\w*: (.+)$", traceback, re.MULTILINE)
+    return str(raised[-1]) if raised else _first_line(error)
