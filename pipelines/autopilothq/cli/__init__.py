@@ -7,6 +7,7 @@ import click
 from .. import run
 from ..run import RunError
 from .load import load, write_sample
+from .send import send, show_deliveries
 
 FAILED = 1
 
@@ -23,10 +24,13 @@ def cli(context: click.Context, debug: bool) -> None:
 
 cli.add_command(load)
 cli.add_command(write_sample)
+cli.add_command(send)
+cli.add_command(show_deliveries)
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed."""
+    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed,
+    4 not all was delivered."""
     debug = "--debug" in sys.argv[1:]
     try:
         cli(standalone_mode=True)
