@@ -294,7 +294,7 @@ DELIVERIES = Table(
         Column("message", "text", "Autopilot's own words, or why nothing was sent."),
         Column("remarks", "text", "Traits that were left out or that the account has no field for, and why, as JSON."),
         Column("attempts", "bigint", "How often the request was tried."),
-        Column("at", "timestamp", "When it was sent, or decided not to be."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
         Column("run", "text", "The run that did it."),
     ),
     key=("message_id", "trigger_id", "run"),

@@ -124,7 +124,7 @@ def show_deliveries(
     with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, create=False), reads=True) as log:
         rows = log.latest(status, since and since.replace(tzinfo=UTC))
     for row in rows:
-        what = [f"{row['at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
+        what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
         what += [row[name] or "-" for name in ("email", "message_id")]
         what += [row["audience"] or row["event"] or "-", row["trigger_id"] or "-", str(row["http_status"] or "-")]
         click.echo("  ".join([*what, row["message"] or ""]).rstrip())
