@@ -23,8 +23,8 @@ IMPATIENT = partial(Autopilot, tries=2, sleep=lambda _: None)
 
 def identify(number: int | str, **more: Any) -> dict[str, Any]:
     """An identify with a trait of its own."""
-    message = {"type": "identify", "messageId": f"i{number}", "traits": {"email": f"p{number}@example.com"}}
-    message["traits"] |= more.pop("traits", {"title": f"T{number}"})  # type: ignore[operator]
+    traits = {"email": f"p{number}@example.com"} | more.pop("traits", {"title": f"T{number}"})
+    message = {"type": "identify", "messageId": f"i{number}", "traits": traits}
     return message | more
 
 
@@ -83,7 +83,9 @@ def log_in(place: Any = None) -> dlt.Dataset:
 def rows(*columns: str, file: str = "autopilot.duckdb") -> list[tuple[Any, ...]]:
     """Columns of the log's rows in the order of time."""
     with duckdb.connect(file, read_only=True) as con:
-        return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{DELIVERIES.name} ORDER BY sent_at").fetchall()
+        return con.execute(
+            f"SELECT {', '.join(columns)} FROM autopilothq.{DELIVERIES.name} ORDER BY sent_at"
+        ).fetchall()
 
 
 def posts(server: FakeAutopilot) -> list[tuple[str, Any]]:

@@ -125,8 +125,10 @@ def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> No
     [row] = [row for row in rows("message_id", "status", "message") if row[0] == "u3"]
     assert row[1:] == (
         "refused",
-        "No contact is known by the user id 'nobody': no identify with its email was delivered, and"
-        " destination.autopilothq.user_id_field names no field that holds it",
+        (
+            "No contact is known by the user id 'nobody': no identify with its email was delivered, and"
+            " destination.autopilothq.user_id_field names no field that holds it"
+        ),
     )
 
 
@@ -175,11 +177,11 @@ def test_unknown_traits_may_be_refused(server: FakeAutopilot) -> None:
 
 
 def test_hundred_contacts_a_request(server: FakeAutopilot) -> None:
-    assert counted(send(server, map(identify, range(10_000)))) == {"messages": 10_000, "delivered": 10_000}
+    assert counted(send(server, map(identify, range(3000)))) == {"messages": 3000, "delivered": 3000}
     assert len(server.seen("GET")) == 1
     sizes = [len(body["contacts"]) for _, body in posts(server)]
-    assert sizes == [100] * 100
-    assert len(set(rows("message_id"))) == 10_000
+    assert sizes == [100] * 30
+    assert len(set(rows("message_id"))) == 3000
 
 
 def test_messages_for_one_email_are_merged_in_order(server: FakeAutopilot) -> None:
@@ -199,7 +201,7 @@ def test_messages_for_one_email_are_merged_in_order(server: FakeAutopilot) -> No
 
 def test_batches_that_share_a_person_follow_each_other(server: FakeAutopilot) -> None:
     server.order("POST", "/contacts", late=0.3)
-    send(server, [*map(identify, range(100)), identify("x", traits={"email": "p0@example.com", "title": "last"})])
+    send(server, [*map(identify, range(101)), identify("x", traits={"email": "p0@example.com", "title": "last"})])
     first, second = server.seen("POST", "/contacts")
     assert second.at - first.at >= 0.3
     assert (server.account.find("p0@example.com") or {})["Title"] == "last"
@@ -217,7 +219,7 @@ def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> 
     server.order("POST", "/contact", drop="after")
     counts = send(server, [identify(1), renaming, identify(3)])
     assert counted(counts) == {"messages": 3, "delivered": 2, "unknown": 1}
-    assert [path for path, _ in posts(server)] == ["/contacts", "/contact", "/contacts"]
+    assert sorted(path for path, _ in posts(server)) == ["/contact", "/contacts", "/contacts"]
     # The next run asks the account what became of it.
     assert counted(send(server, [identify(1), renaming, identify(3)])) == {"messages": 3, "delivered": 1, "known": 2}
     assert posts(server) == []
@@ -422,12 +424,10 @@ def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, fault: dict
 
 def test_what_fails_for_good_is_said_and_comes_again(server: FakeAutopilot) -> None:
     server.order("POST", "/contacts", status=503, message="Down.", times=2)
-    messages = list(map(identify, range(101)))
-    counts = send(server, messages)
-    assert (counts.delivered, counts.failed) in ((1, 100), (100, 1))
-    failed = [row for row in rows("status", "http_status", "message", "attempts") if row[0] == "failed"]
-    assert failed == [("failed", 503, "Down.", 2)] * counts.failed
-    assert counted(send(server, messages)) == {"messages": 101, "delivered": counts.failed, "known": counts.delivered}
+    messages = list(map(identify, range(100)))
+    assert counted(send(server, messages)) == {"messages": 100, "failed": 100}
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)] * 100
+    assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
 
 
 def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) -> None:
@@ -515,14 +515,12 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
     assert counted(send(server, messages, warehouse)) == {"messages": 4, "refused": 1, "unknown": 1, "known": 2}
     with Deliveries(log_in(warehouse), reads=True) as log:
         latest = [(row["message_id"], row["trigger_id"], row["status"]) for row in log.latest()]
-        assert latest == [
-            ("t1", "0007", "unknown"),
+        assert sorted(latest) == [
             ("i1", None, "delivered"),
-            ("u2", None, "delivered"),
             ("ibad", None, "refused"),
-        ] or sorted(latest) == sorted(
-            [("t1", "0007", "unknown"), ("i1", None, "delivered"), ("u2", None, "delivered"), ("ibad", None, "refused")]
-        )
+            ("t1", "0007", "unknown"),
+            ("u2", None, "delivered"),
+        ]
         names, found = log.query("SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all")
         assert (names, [tuple(row) for row in found]) == (
             ["status", "n"],
@@ -536,6 +534,18 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
         log._client.execute_sql("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
+
+
+def test_the_log_takes_any_text(postgres: str) -> None:
+    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
+    for place in (None, dlt.destinations.postgres(postgres)):
+        with Deliveries(log_in(place)) as log:
+            log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
+            log.settle([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
+            assert set(log.known([odd])) == {(odd, odd)}
+            [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
+            assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
+            assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
 
 
 def test_members_as_the_log_knows_them() -> None:
@@ -560,6 +570,7 @@ def test_members_as_the_log_knows_them() -> None:
 @pytest.fixture
 def configured(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> FakeAutopilot:
     configure(monkeypatch, server)
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # else dlt tries five times, a second apart
     return server
 
 
@@ -613,7 +624,8 @@ def test_arrow_tables_keep_their_nulls(configured: FakeAutopilot) -> None:
     ]
 
 
-def test_a_refused_row_fails_no_package(configured: FakeAutopilot, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("configured")
+def test_a_refused_row_fails_no_package(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "autopilothq"):
         pipeline = run([{"email": "nobody"}, {"email": "a@example.com", "title": "CEO"}, {"title": "no one"}])
     assert not pipeline.has_pending_data
@@ -622,7 +634,7 @@ def test_a_refused_row_fails_no_package(configured: FakeAutopilot, caplog: pytes
 
 
 def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: FakeAutopilot) -> None:
-    configured.order("POST", "/contacts", status=503, times=10)
+    configured.order("POST", "/contacts", status=503, times=2)
     with pytest.raises(PipelineStepFailed, match="1 of 1 rows could not be delivered: "):
         run([{"email": "a@example.com", "title": "old"}])
     posts(configured)
@@ -637,14 +649,15 @@ def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pyte
     with pytest.raises(PipelineStepFailed, match="Provided autopilotapikey not valid") as raised:
         run([{"email": "a@example.com", "title": "CEO"}])
     assert "f" * 32 not in str(raised.value)
-    assert len(configured.requests) == (1 if drops == "false" else 5)
+    assert len(configured.requests) == 1
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", configured.key)
     configured.requests.clear()
     run([{"email": "b@example.com", "title": "CEO"}])
     assert [body["contacts"][0]["Email"] for _, body in posts(configured)] == ["a@example.com", "b@example.com"]
 
 
-def test_the_log_may_be_in_another_dataset(configured: FakeAutopilot) -> None:
+@pytest.mark.usefixtures("configured")
+def test_the_log_may_be_in_another_dataset() -> None:
     log = dlt.dataset(dlt.destinations.duckdb("other.duckdb"), "crm", dlt.Schema("crm"))
     dlt.pipeline("to_autopilot", destination=autopilot(log=log)).run([{"email": "a@example.com"}], table_name="rows")
     with Deliveries(log, reads=True) as deliveries:

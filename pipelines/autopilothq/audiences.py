@@ -29,7 +29,7 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
     if key not in columns:
         other = next((one for one in KEYS if one in columns), None)
         hint = f"name it so (… AS {key})" + (f", or say --key {other}" if other else "")
-        raise RunError(f"Expected a column {key} in the query's answer, got {', '.join(names)}.\n{hint.capitalize()}.")
+        raise RunError(f"Expected a column {key} in the query's answer, got {', '.join(names)}.\nN{hint[1:]}.")
     if len(columns) < len(names):
         twice = next(name for name, number in Counter(map(str.lower, names)).items() if number > 1)
         raise RunError(f"Expected each column of the query once, got {twice} twice.\nName one of them otherwise.")

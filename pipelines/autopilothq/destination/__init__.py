@@ -13,7 +13,7 @@ from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBa
 
 from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
 from ..http import ApiError, BadSetting, NotAuthorized, path_of
-from ..place import setting, warehouse
+from ..place import warehouse
 from .deliveries import Deliveries
 from .identify import SETTINGS, Fields
 from .incoming import Ignored, Item, from_row
@@ -100,7 +100,8 @@ class Hopeless(DestinationTerminalException):
 
 def _hopeless(error: ApiError) -> Exception:
     """Ends the run at once, but where dlt is set to drop what failed for good: then it is kept, and tried again."""
-    return Failed(str(error)) if setting("load.auto_abort_on_terminal_error") else Hopeless(str(error))
+    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool)
+    return Failed(str(error)) if drops else Hopeless(str(error))
 
 
 def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:

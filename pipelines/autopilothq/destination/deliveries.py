@@ -1,11 +1,12 @@
 """The delivery log: a table beside the data that says what became of every message, and from which the next run knows.
 
-A row is written after its request, at once. What must not be sent twice has its row before, as `unknown`: whatever ends
-the program in between, the log never says less than what happened.
+A row is written after its request, at once. Where it matters that something may have been sent (events, rows of
+queries, changes of an address), its row is there before, as `unknown`: whatever ends the program in between, the log
+never says less than what happened.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from types import TracebackType
@@ -18,6 +19,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from ..catalog import DELIVERIES
 
+OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 _ROWS = 100  # that one statement writes
 _IDS = 1000  # that one statement asks for
@@ -176,7 +178,7 @@ class Deliveries:
             f" AND ({self._name('trigger_id')} IS NOT NULL OR triggered IS NULL)"
         )
         if status:
-            sql += f" AND {self._name('status')} = {self._literal(status)}"
+            sql += f" AND {self._equal('status', status)}"
         if since:
             sql += f" AND {at} >= {self._literal(since)}"
         rows = self._select(f"{sql} ORDER BY {at}, {self._name('message_id')}")
@@ -189,8 +191,7 @@ class Deliveries:
         select = f"SELECT {', '.join(map(self._name, columns))} FROM {self._table} WHERE {self._name(key)} IN "
         for start in range(0, len(wanted), _IDS):
             some = wanted[start : start + _IDS]
-            listed = ", ".join(map(self._literal, some))
-            rows += self._select(f"{select} ({listed}) ORDER BY {self._name('sent_at')}")
+            rows += self._select(f"{select} ({self._literals(some)}) ORDER BY {self._name('sent_at')}")
         return rows
 
     def _select(self, sql: str) -> Sequence[Sequence[Any]]:
@@ -205,6 +206,12 @@ class Deliveries:
             value = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
         return str(self._client.capabilities.escape_literal(value))
 
+    def _literals(self, values: Iterable[Any]) -> str:
+        return ", ".join(map(self._literal, values))
+
+    def _equal(self, name: str, value: Any) -> str:
+        return f"{self._name(name)} = {self._literal(value)}"
+
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
@@ -215,26 +222,25 @@ class Deliveries:
         with self._lock, self._client.begin_transaction():
             for start in range(0, len(deliveries), _ROWS):
                 some = deliveries[start : start + _ROWS]
-                rows = [", ".join(map(self._literal, (*delivery, self._now(), self.run))) for delivery in some]
+                rows = [self._literals((*delivery, self._now(), self.run)) for delivery in some]
                 values = ", ".join(f"({row})" for row in rows)
                 self._client.execute_sql(f"INSERT INTO {self._table} ({names}) VALUES {values}")
 
-    def settle(self, delivery: Delivery) -> None:
-        """Writes the outcome over the row that this run wrote before the request."""
-        if self._reads:
+    def settle(self, deliveries: Iterable[Delivery]) -> None:
+        """Writes outcomes over the rows that this run wrote before the requests; all are there when it returns."""
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        for delivery in deliveries:
+            what = (delivery.trigger_id, *(getattr(delivery, name) for name in OUTCOME))
+            groups.setdefault(what, []).append(delivery.message_id)
+        if self._reads or not groups:
             return
-        outcome: Mapping[str, Any] = {
-            "status": delivery.status,
-            "http_status": delivery.http_status,
-            "message": delivery.message,
-            "attempts": delivery.attempts,
-        }
-        which = {"message_id": delivery.message_id, "trigger_id": delivery.trigger_id, "run": self.run}
-        equal = {name: f"{self._name(name)} = {self._literal(value)}" for name, value in (outcome | which).items()}
-        where = " AND ".join(equal[name] for name, value in which.items() if value is not None)
-        changes = ", ".join(equal[name] for name in outcome)
         with self._lock, self._client.begin_transaction():
-            self._client.execute_sql(f"UPDATE {self._table} SET {changes} WHERE {where}")
+            for (trigger, *outcome), ids in groups.items():
+                changes = ", ".join(map(self._equal, OUTCOME, outcome))
+                where = f"{self._equal('run', self.run)} AND {self._name('message_id')} IN ({self._literals(ids)})"
+                if trigger is not None:
+                    where += f" AND {self._equal('trigger_id', trigger)}"
+                self._client.execute_sql(f"UPDATE {self._table} SET {changes} WHERE {where}")
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))

@@ -131,6 +131,7 @@ class _Part(NamedTuple):
     triggers: list[str]
     before: Sequence[str] = ()  # statuses of triggers that it was sent to by earlier runs
     again: bool = False  # it was delivered, and goes along because something older comes only now
+    intent: bool = False  # its row is written before the request
 
 
 @dataclass
@@ -340,7 +341,8 @@ class Sender:
             self._count(["delivered"])
             return
         self._batch.merge(part.key, values)
-        self._batch.parts.append(part)
+        # A row that may have been sent comes again, also when the program ends in between and its values go back.
+        self._batch.parts.append(part._replace(intent=renames or part.row.content is not None))
         self._touched.add(part.key)
         if renames:
             self._batch.renames = True
@@ -378,11 +380,16 @@ class Sender:
 
     def _deliver(self, batch: _Batch) -> None:
         outcomes: dict[Key, Outcome] = {}
-        if batch.renames:
-            self._log.add([part.row._replace(endpoint="POST /contact") for part in batch.parts])
+        intents = [part for part in batch.parts if part.intent]
+        self._log.add([part.row for part in intents])
         try:
             self._write(batch, outcomes)
+        except ApiError as error:
+            broke_off = _outcome("failed", "POST /contacts", error)
+            self._log.settle(_with(part.row, broke_off) for part in intents if part.key not in outcomes)
+            raise
         finally:
+            self._log.settle(_with(part.row, outcomes[part.key]) for part in intents if part.key in outcomes)
             self._note(batch, outcomes)
         for part in batch.parts:
             if part.triggers and outcomes[part.key].status == "delivered":
@@ -406,11 +413,8 @@ class Sender:
             if outcome is None or part.again:
                 continue
             row = _with(part.row, outcome)
-            if batch.renames:
-                self._log.settle(row)
-                self._count([row.status], row.message)
-            elif row.kind == "identify":
-                rows.append(row)
+            if row.kind == "identify":
+                rows += [] if part.intent else [row]
                 self._count([row.status], row.message)
             elif row.status != "delivered":
                 rows += [row._replace(trigger_id=trigger) for trigger in part.triggers]
@@ -431,9 +435,9 @@ class Sender:
             try:
                 outcome = self._ask(endpoint, partial(self._account.trigger, trigger, who))
             except ApiError as error:
-                self._log.settle(_with(row, _outcome("failed", endpoint, error)))
+                self._log.settle([_with(row, _outcome("failed", endpoint, error))])
                 raise
-            self._log.settle(_with(row, outcome))
+            self._log.settle([_with(row, outcome)])
             statuses.append(outcome.status)
             words = outcome.message or words
         self._count(statuses, words)
