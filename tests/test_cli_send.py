@@ -116,8 +116,8 @@ def test_what_is_not_delivered_is_said_and_makes_the_status_4(server: FakeAutopi
         "  1 refused: Missing unique identifier traits. Either **email** or **user_id** traits must be provided",
         "  1 refused: not_json: not JSON",
         (
-            "  1 unknown: POST /trigger/0007/contact/p1%40example.com: the connection broke: [Errno 104] Connection reset"
-            " by peer; it may have been carried out, so it is not sent again"
+            "  1 unknown: POST /trigger/0007/contact/p1%40example.com: the connection broke: [Errno 104]"
+            " Connection reset by peer; it may have been carried out, so it is not sent again"
         ),
     ]
     said = call("send", "messages", path)
