@@ -342,3 +342,69 @@ def event_table(name: str) -> Table:
 
 COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
+
+# What is sent to Autopilot (spec: destination).
+
+# Fields that every account has, and the paths of the traits that are meant, of which letters and digits count.
+STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
+    "Email": ("email",),
+    "FirstName": ("firstname",),
+    "LastName": ("lastname",),
+    "Salutation": ("salutation",),
+    "Company": ("company", "company.name"),
+    "NumberOfEmployees": ("numberofemployees", "employees", "company.employeecount"),
+    "Title": ("title",),
+    "Industry": ("industry",),
+    "Phone": ("phone",),
+    "MobilePhone": ("mobilephone",),
+    "Fax": ("fax",),
+    "Website": ("website",),
+    "Twitter": ("twitter",),
+    "LinkedIn": ("linkedin",),
+    "Status": ("status",),
+    "LeadSource": ("leadsource",),
+    "MailingStreet": ("mailingstreet", "address.street", "address"),
+    "MailingCity": ("mailingcity", "address.city"),
+    "MailingState": ("mailingstate", "address.state"),
+    "MailingPostalCode": ("mailingpostalcode", "address.postalcode"),
+    "MailingCountry": ("mailingcountry", "address.country"),
+    "unsubscribed": ("unsubscribed",),
+    "_NewEmail": ("newemail",),
+}
+# Objects and texts that stand for several fields: null clears them all.
+WHOLES: dict[str, tuple[str, ...]] = {
+    "name": ("FirstName", "LastName"),
+    "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
+}
+CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
+
+# What became of a message.
+STATUSES = {
+    "delivered": "Autopilot took it.",
+    "refused": "Autopilot, or a rule before it, said no; it is tried again when it is sent again.",
+    "failed": "Autopilot could not be reached or was out of order; it is tried again when it is sent again.",
+    "unknown": "It was sent, and whether it was carried out is not known; it is not sent again.",
+}
+DELIVERIES = Table(
+    "_deliveries",
+    "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
+    (
+        Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
+        Column("kind", "text", "identify or track."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
+        Column("user_id", "text", "The id of the contact in your own systems."),
+        Column("email", "text", "The contact's email."),
+        Column("trigger_id", "text", "The trigger, of a track."),
+        Column("endpoint", "text", "The request: method and path; null where none was made."),
+        Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
+        Column("status", "text", f"{', '.join(STATUSES)}."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "Autopilot's own words, or why nothing was sent."),
+        Column("remarks", "text", "Traits that were left out or that the account has no field for, and why, as JSON."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=("message_id", "trigger_id", "run"),
+)

@@ -5,33 +5,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import dlt
-import duckdb
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.destination import Destination
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.runtime.run_context import active
 from dlt.destinations.exceptions import DatabaseException
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import lock
-from .direct import direct
 from .http import ApiError
 from .origins.archive import ArchiveError
+from .place import DATASET, DUCKDB_FILE, BusyError, RunError, setting, warehouse
 from .source import CannotMerge, Report
 
+__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "setting"]
+
 PIPELINE = "autopilot_events"
-DATASET = "autopilothq"
-DUCKDB_FILE = "autopilot.duckdb"
-# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
-DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
 # What .dlt/config.toml of this project says, for folders that have no such file.
 DEFAULTS: dict[str, Any] = {
     "runtime.dlthub_telemetry": False,
@@ -39,19 +33,6 @@ DEFAULTS: dict[str, Any] = {
     "load.auto_abort_on_terminal_error": True,
 }
 UNFINISHED_AT = "autopilothq_unfinished_at"
-
-
-class RunError(Exception):
-    """A run that cannot be done; one or two lines that say why and what to do."""
-
-    status = 1
-    """What the program exits with."""
-
-
-class BusyError(RunError):
-    """Someone else is at work in the same place: later it will do (`EX_TEMPFAIL` of sysexits)."""
-
-    status = 75
 
 
 class Watch(Protocol):
@@ -113,42 +94,15 @@ def pipeline(
     dataset.
     """
     with explained():
-        kind = destination or setting("destination_type") or "duckdb"
-        name = dataset or setting("dataset_name") or DATASET
+        place, name = warehouse(destination, credentials, dataset, create, wait)
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
-            destination=_duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials),
+            destination=place,
             dataset_name=name,
             **{option: value for option, value in options.items() if value is not None},
         )
         return made
-
-
-def _other(kind: str, credentials: str | None) -> Any:
-    return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
-
-
-def setting(name: str) -> Any:
-    """A value of dlt's secrets or configuration, None where neither has it."""
-    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
-    return next((value for provider in providers if (value := provider.get(name)) is not None), None)
-
-
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta) -> Any:
-    configured = setting("destination.duckdb.credentials")
-    settings = configured if isinstance(configured, dict) else {"database": configured}
-    database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
-    if Path(database).stem.lower() == dataset.lower():
-        raise RunError(
-            f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
-            "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
-        )
-    if not create and not Path(database).exists():
-        return direct(credentials=duckdb.connect())
-    spec = DuckDbCredentials(database)
-    spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return direct(credentials=spec, wait=wait.total_seconds())
 
 
 def run(into: dlt.Pipeline, source: DltSource, wait: timedelta = timedelta()) -> LoadInfo | None:

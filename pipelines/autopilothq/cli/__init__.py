@@ -11,6 +11,7 @@ from ..run import BusyError, RunError
 from . import log
 from .inspect import schema, status
 from .load import load, write_sample
+from .send import send, show_deliveries
 
 
 class _Program(click.Group):
@@ -53,10 +54,12 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     run.configure(**more, **({} if debug else {"runtime__log_level": "ERROR"}))
 
 
-for command in (load, write_sample, schema, status):
+for command in (load, write_sample, send, show_deliveries, schema, status):
     cli.add_command(command)
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed, 75 busy."""
+    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed,
+    4 not all was delivered, 75 busy.
+    """
     cli()
