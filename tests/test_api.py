@@ -374,4 +374,5 @@ def test_a_scan_takes_no_more_than_the_rate_allows(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=3_000) as server:
         scan(server, tmp_path, requests_per_second=25)
         first, last = server.requests[0].at, server.requests[-1].at
-    assert 29 / 25 <= last - first + 1 / 25 < 2 * 30 / 25
+    assert len(server.requests) == 30
+    assert last - first > 0.9 * 29 / 25  # as the server sees it, which may be late for the first one
