@@ -6,6 +6,7 @@ import click
 
 from .. import run
 from ..run import RunError
+from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
 
@@ -20,7 +21,7 @@ def cli(context: click.Context, debug: bool) -> None:
     run.configure(**({} if debug else {"runtime__log_level": "ERROR"}))
 
 
-for command in (load, write_sample, schema, status):
+for command in (load, write_sample, schema, status, forget):
     cli.add_command(command)
 
 
