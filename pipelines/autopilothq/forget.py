@@ -7,7 +7,7 @@ are known by their hashes from the moment at which the first of their rows goes.
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -51,12 +51,14 @@ class Suppressed(NamedTuple):
 class Forgotten:
     """What was removed, or with `dry_run` would be.
 
-    `shared` are ids that were met beside the person's and belong to too many others. `left` are files that stay as they
+    `ids` are those that are known by name, `suppressed` counts all hashes, with those of earlier times. `shared` are
+    ids that were met beside the person's and belong to too many others. `left` are files that stay as they
     are, with the reason: the person's lines may still be in them.
     """
 
     dry_run: bool
     ids: list[Suppressed] = field(default_factory=list)
+    suppressed: int = 0
     shared: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
@@ -74,8 +76,9 @@ def forget(
 ) -> Forgotten:
     """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
 
-    Ids that stand in one row with one of the person's are the person's too, as far as that leads, but for those that
-    stand beside more than SHARED others. Raises RunError, among them NothingThere where there is no such dataset.
+    Ids that stand in one row with one of the person's are the person's too, as far as that leads; but not those that
+    stand beside more than SHARED others of a kind, and no anonymous ids that others have as well. Raises RunError,
+    NothingThere where there is no such dataset.
     """
     with run.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
@@ -95,7 +98,8 @@ def forget(
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         if not dry_run:
             _remove(client, listed, person, plan)
-        made = Forgotten(dry_run, person.told(), [found.masked() for found in person.shared])
+        shared = [found.masked() for found in person.shared]
+        made = Forgotten(dry_run, person.told(), len(person.pairs()), shared)
         for removal in plan:
             made.rows[removal.table] = made.rows.get(removal.table, 0) + removal.rows
         _rewrite(files, hashes, engine, made)
@@ -207,11 +211,12 @@ class _Tables:
 
     def run(self, statement: str, table: str, values: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of `{statement} {table} ...`; `{}` in it stands for the table."""
+        sql = self.client.sql_client
         with self.at():
-            sql = self.client.sql_client
-            with sql.execute_query(statement.format(sql.make_qualified_table_name(table)), *values) as cursor:
-                while rows := cursor.fetchmany(ROWS):
-                    yield from rows
+            name = sql.make_qualified_table_name(table)
+        with sql.execute_query(statement.format(name), *values) as cursor:
+            while rows := cursor.fetchmany(ROWS):
+                yield from rows
 
     def name(self, column: str) -> str:
         """A column, quoted."""
@@ -302,18 +307,31 @@ class _Person:
         ]
 
     def _follow(self, new: Mapping[Id, Id | None]) -> None:
+        """Takes these ids in, and what they lead to. An anonymous id leads nowhere: a device may have several users."""
+        anonymous: dict[Id, Id | None] = {}
         while new:
             self._found |= new
             beside = self._beside(new)
             further: dict[Id, Id | None] = {}
             for id_ in new:
                 if _is_shared(id_, beside[id_]):
-                    self.shared.append(id_)
-                    if id_ not in self._given:
-                        del self._found[id_]
+                    self._share(id_)
                 else:
                     further |= dict.fromkeys(sorted(beside[id_]), id_)
-            new = {id_: by for id_, by in further.items() if id_ not in self._found and id_ not in self.shared}
+            further = {id_: by for id_, by in further.items() if id_ not in self._found and id_ not in self.shared}
+            new = {id_: by for id_, by in further.items() if id_.kind != "anonymous_id"}
+            for id_ in further.keys() - new.keys():
+                anonymous.setdefault(id_, further[id_])
+        beside = self._beside(anonymous)
+        self._found |= {id_: anonymous[id_] for id_ in sorted(anonymous)}
+        for id_ in anonymous:
+            if any(other.kind != "anonymous_id" and other not in self._found for other in beside[id_]):
+                self._share(id_)
+
+    def _share(self, id_: Id) -> None:
+        self.shared.append(id_)
+        if id_ not in self._given:
+            del self._found[id_]
 
     def _beside(self, ids: Collection[Id]) -> dict[Id, set[Id]]:
         beside: dict[Id, set[Id]] = defaultdict(set)
@@ -427,13 +445,21 @@ def _among(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.Duc
 def _remove(client: Any, listed: _List, person: _Person, plan: Iterable[_Removal]) -> None:
     """Suppresses first, then removes; where the destination has transactions, all at once."""
     listed.create()
-    sql = client.sql_client
-    with nullcontext() if client.capabilities.supports_transactions is False else sql.begin_transaction():
+    with _transaction(client):
         listed.add(person.ids, person.persons)
         for removal in plan:
-            with removal.tables.at():
-                table = sql.make_qualified_table_name(removal.name)
-                sql.execute_sql(f"DELETE FROM {table} WHERE {removal.where}", *removal.values)
+            _delete(client, removal)
+
+
+def _transaction(client: Any) -> AbstractContextManager[Any]:
+    none = client.capabilities.supports_transactions is False
+    return nullcontext() if none else client.sql_client.begin_transaction()
+
+
+def _delete(client: Any, removal: _Removal) -> None:
+    with removal.tables.at():
+        table = client.sql_client.make_qualified_table_name(removal.name)
+    client.sql_client.execute_sql(f"DELETE FROM {table} WHERE {removal.where}", *removal.values)
 
 
 def _marks(values: Sequence[str]) -> str:

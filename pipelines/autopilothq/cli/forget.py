@@ -7,12 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from .. import forget as forgetting
-from ..forget import Forgotten
+from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
+from ..inspection.formats import grid
 from .options import destination_options, wait_option
 
 LEFT = 1
@@ -71,32 +70,30 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
 
 def _print(made: Forgotten) -> None:
     would = "would be " if made.dry_run else ""
-    rows = [
-        [id_.kind, id_.id, f"beside {id_.found_with}" if id_.found_with else "given", id_.hash[:HASH]]
-        for id_ in made.ids
-    ]
-    _table(["kind", "id", "found", "hash"], rows)
-    for shared in made.shared:
-        click.echo(f"  {shared} is not one person's: what stands beside it was not looked at.")
+    found = [[id_.kind, id_.id, _how(id_), id_.hash[:HASH]] for id_ in made.ids]
+    parts = [grid([["kind", "id", "found", "hash"], *found])]
+    if made.shared:
+        parts.append([f"{shared} is not this person's alone: it leads to nobody else" for shared in made.shared])
     if made.rows:
-        _table(["table", f"rows {would}removed"], [[table, f"{rows:,}"] for table, rows in sorted(made.rows.items())])
+        parts.append(grid([["table", f"rows {would}removed"], *_counts(made.rows)]))
     if made.lines:
-        _table(["file", f"lines {would}removed"], [[file, f"{lines:,}"] for file, lines in made.lines.items()])
-    for file, why in made.left.items():
-        click.echo(f"  {file} stays as it is, and may hold lines of the person: {why}")
+        parts.append(grid([["file", f"lines {would}removed"], *_counts(made.lines)]))
+    if made.left:
+        parts.append(
+            [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
+        )
     removed = (
         f"{sum(made.rows.values()):,} rows and {sum(made.lines.values()):,} lines {would}removed"
         if made.rows or made.lines
         else "Nothing was found of this person"
     )
-    click.echo(f"{removed}; {len(made.ids):,} ids {would}kept out of later loads.")
+    parts.append([f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}"])
+    click.echo("\n\n".join("\n".join(part) for part in parts))
 
 
-def _table(head: list[str], rows: list[list[str]]) -> None:
-    table = Table(box=None, pad_edge=False)
-    for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number and len(head) == 2 else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    click.echo()
+def _how(id_: Suppressed) -> str:
+    return f"beside {id_.found_with}" if id_.found_with else "given"
+
+
+def _counts(counts: dict[str, int]) -> list[list[str]]:
+    return [[name, f"{count:,}"] for name, count in sorted(counts.items())]
