@@ -305,7 +305,6 @@ FIELD_TYPES: dict[str, Type] = {
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
 # Tables that exist after any load, with rows or without; the others come with their first row.
 ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
-TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, *ACCOUNT)}
 
 # Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.
 REJECT_REASONS = {
@@ -321,6 +320,7 @@ REJECT_REASONS = {
     "traits_not_object": "`traits` is not an object",
     "context_not_object": "`context` is not an object",
     "no_id": "an API's object without the id that its row is known by",
+    "suppressed": "of a person who was forgotten",
 }
 # Why a value is discarded.
 DISCARD_REASONS = {
@@ -408,3 +408,39 @@ DELIVERIES = Table(
     ),
     key=("message_id", "trigger_id", "run"),
 )
+
+# Forgetting a person.
+
+# Which ids of a person a column holds, whatever its table; `table.column` where that is so in one table alone. An id
+# with an @ is an email in any column but a contact's id. `tagged`: the kind stands before the id, `email:...`.
+PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
+    "user_id": ("email", "user_id"),
+    "anonymous_id": ("email", "anonymous_id"),
+    "previous_id": ("email", "user_id", "anonymous_id"),
+    "context_traits_email": ("email",),
+    "email": ("email",),
+    "context_traits_contact_id": ("contact_id",),
+    "contact_id": ("contact_id",),
+    "users.id": ("email", "user_id"),
+    "_profiles.person": ("tagged",),
+}
+# In text that need not be JSON: the words before `id` in a key, and the kinds of ids that it holds.
+PERSON_KEYS: dict[str, tuple[str, ...]] = {
+    "user": ("user_id",),
+    "anonymous": ("anonymous_id",),
+    "previous": ("user_id", "anonymous_id"),
+    "contact": ("contact_id",),
+}
+SUPPRESSIONS = Table(
+    "_suppressions",
+    "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
+    (
+        Column("id", "text", "SHA-256 of salt, kind and id, a line each; an email in lower case."),
+        Column("salt", "text", "Random, the same for all ids of a dataset."),
+        Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
+        Column("person", "text", "The same for all ids of one person: one of their hashes."),
+        Column("suppressed_at", "timestamp", "When the person was forgotten."),
+    ),
+)
+
+TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, *ACCOUNT, SUPPRESSIONS)}

@@ -138,6 +138,11 @@ def dry_run(
         pipeline(destination, credentials, dataset, progress, folder, create=False).extract(source)
 
 
+def is_unfinished_here(into: dlt.Pipeline) -> bool:
+    """Whether the load that an earlier run left goes to the place of this pipeline."""
+    return not _has_local(into) or into.get_local_state_val(UNFINISHED_AT) == place_of(into)
+
+
 def _has_local(into: dlt.Pipeline) -> bool:
     try:
         return bool(into.get_local_state_val(UNFINISHED_AT))

@@ -9,6 +9,7 @@ import click
 from .. import run
 from ..run import BusyError, RunError
 from . import log
+from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
 from .send import send, show_deliveries
@@ -54,7 +55,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     run.configure(**more, **({} if debug else {"runtime__log_level": "ERROR"}))
 
 
-for command in (load, write_sample, send, show_deliveries, schema, status):
+for command in (load, write_sample, send, show_deliveries, schema, status, forget):
     cli.add_command(command)
 
 

@@ -18,7 +18,7 @@ from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
-from ..source.archive import _find as find_files
+from ..source.archive import find_files
 from .options import destination_options
 
 NOT_ALL = 4

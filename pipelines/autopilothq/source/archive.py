@@ -43,7 +43,7 @@ def archive(
     urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
 
     def find(loaded: Files) -> tuple[list[archive_files.File], int]:
-        found = _find(urls, *_days(since, until), source_id, credentials)
+        found = find_files(urls, *_days(since, until), source_id, credentials)
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
@@ -66,13 +66,14 @@ def _day(day: str | date | None) -> date | None:
     return date.fromisoformat(day) if isinstance(day, str) else day
 
 
-def _find(
+def find_files(
     urls: Sequence[str],
     since: date | None,
     until: date | None,
     source_id: str | None,
     credentials: Any,
 ) -> list[archive_files.File]:
+    """The files at these URLs, each once; credentials as the source takes them."""
     found: dict[str, archive_files.File] = {}
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
