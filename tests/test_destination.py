@@ -18,6 +18,7 @@ from autopilothq.destination import Deliveries
 from autopilothq.destination.deliveries import Delivery, Member
 from autopilothq.destination.incoming import from_row
 from autopilothq.http import BadSetting, NotAuthorized, Unavailable
+from autopilothq.place import RunError
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, send, settings_for, track
 
@@ -493,6 +494,36 @@ def test_lines_that_are_no_message_are_refused(server: FakeAutopilot, line: byte
     assert counted(counts) == {"messages": 2, "delivered": 1, "refused": 1}
     assert counts.reasons == {("refused", reason): 1}
     assert ("refused", reason) in rows("status", "message")
+
+
+def test_what_no_text_is_stops_nobody(server: FakeAutopilot) -> None:
+    lines = [
+        b'{"type":"identify","messageId":"a\\ud800","traits":{"email":"b\\ud800@c.d"}}',
+        b'{"type":"identify","messageId":"b\\ud800","userId":"u\\u0000","traits":{"email":"a@b.c","x\\ud800":1,"":2}}',
+        b'{"type":"track","messageId":"t\\ud800","event":"Order Completed","context":{"traits":{"email":"a@b.c"}}}',
+    ]
+    assert counted(send(server, lines)) == {"messages": 3, "delivered": 2, "refused": 1}
+    assert posts(server) == [
+        ("/contacts", {"contacts": [{"Email": "a@b.c"}]}),
+        ("/trigger/0007/contact/a%40b.c", None),
+    ]
+    assert counted(send(server, lines)) == {"messages": 3, "known": 2, "refused": 1}
+    assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
+
+
+def test_the_log_needs_sql(server: FakeAutopilot) -> None:
+    with pytest.raises(RunError, match="written by SQL, to keep the delivery log, got filesystem"):
+        send(server, [], dlt.destinations.filesystem("folder"))
+
+
+def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
+    place = dlt.destinations.postgres(postgres)
+    with (
+        Deliveries(log_in(place)),
+        pytest.raises(RunError, match="Another run is sending, with the same log"),
+    ):
+        send(server, [], place)
+    assert send(server, [], place).all_delivered
 
 
 def test_other_types_are_counted(server: FakeAutopilot) -> None:

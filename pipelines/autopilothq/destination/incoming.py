@@ -52,7 +52,7 @@ def from_line(line: bytes) -> Item | Ignored:
 
 def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     """A Segment message; `message_id` is what it is called where it has no id itself."""
-    message_id = _text(message.get("messageId")) or message_id
+    message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
     if kind in ("page", "screen", "group", "alias"):
         return Ignored(kind)
@@ -71,7 +71,7 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     return Item(
         message_id,
         kind,
-        _text(message.get("userId")),
+        text(message.get("userId")),
         parts["traits"],
         context_traits if isinstance(context_traits, Mapping) else {},
         parts["properties"] if kind == "track" else {},
@@ -91,11 +91,11 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
     traits: dict[str, Any] = {}
     for name, value in row.items():
         if snake_case(name) == "user_id":
-            user_id = _text(value)
+            user_id = text(value)
         else:
             traits[name] = value
     email = next((value for name, value in traits.items() if name.lower() == "email"), None)
-    return trait_item(user_id or _text(email) or "", user_id, traits)
+    return trait_item(user_id or text(email) or "", user_id, traits)
 
 
 def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:
@@ -109,11 +109,16 @@ def refused(message_id: str, reason: str, kind: str = "") -> Item:
     return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
-def _text(value: Any) -> str | None:
-    """An id as text; blanks, arrays and objects are none."""
+def text(value: Any) -> str | None:
+    """An id as text that the log can hold; blanks, arrays and objects are none."""
     if value is None or isinstance(value, bool | list | dict):
         return None
-    return str(value).strip() or None
+    return storable(str(value)).strip() or None
+
+
+def storable(words: str) -> str:
+    """Without NUL and half surrogate pairs, which no warehouse takes."""
+    return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _no_number(name: str) -> Any:
