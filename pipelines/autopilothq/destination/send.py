@@ -196,7 +196,7 @@ class Sender:
         self._strikes = 0
         self._broke_off: ApiError | None = None
         self._batch = _Batch()
-        self._under_way: dict[Future[None], set[Key]] = {}
+        self._under_way: dict[Future[list[list[_Part]]], set[Key]] = {}
         self._people: dict[str, str] = {}  # emails by user id
         self._scanned = False
         self._seen: set[str] = set()
@@ -372,13 +372,15 @@ class Sender:
         for future in done:
             del self._under_way[future]
         try:
-            for future in done:
-                future.result()
+            entering = [person for future in done for person in future.result()]
         except _Stopped as stopped:
             raise self._broke_off or stopped from None
+        for parts in entering:
+            self._under_way[self._pool.submit(self._send_into_journeys, parts)] = {parts[0].key}
         self._progress(self.counts)
 
-    def _deliver(self, batch: _Batch) -> None:
+    def _deliver(self, batch: _Batch) -> list[list[_Part]]:
+        """Writes a batch's contacts; gives the events of each person that are to be sent now."""
         outcomes: dict[Key, Outcome] = {}
         intents = [part for part in batch.parts if part.intent]
         self._log.add([part.row for part in intents])
@@ -391,9 +393,11 @@ class Sender:
         finally:
             self._log.settle(_with(part.row, outcomes[part.key]) for part in intents if part.key in outcomes)
             self._note(batch, outcomes)
+        events: dict[Key, list[_Part]] = {}
         for part in batch.parts:
             if part.triggers and outcomes[part.key].status == "delivered":
-                self._send_into_journeys(part)
+                events.setdefault(part.key, []).append(part)
+        return list(events.values())
 
     def _write(self, batch: _Batch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` gets what became of each, also when this raises."""
@@ -421,7 +425,13 @@ class Sender:
                 self._count([*part.before, row.status], row.message)
         self._log.add(rows)
 
-    def _send_into_journeys(self, part: _Part) -> None:
+    def _send_into_journeys(self, parts: Sequence[_Part]) -> list[list[_Part]]:
+        """Sends a person's events; then there is nothing more to do."""
+        for part in parts:
+            self._send_event(part)
+        return []
+
+    def _send_event(self, part: _Part) -> None:
         """A trigger is not idempotent: its row is there before its request, and is not sent again until it is known."""
         statuses = list(part.before)
         words: str | None = None
