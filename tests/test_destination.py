@@ -134,6 +134,24 @@ def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> No
     )
 
 
+def test_a_user_id_among_the_traits(server: FakeAutopilot) -> None:
+    send(server, [identify(1, traits={"user_id": 7, "fax": "1"})])
+    send(server, [{"type": "identify", "messageId": "a", "traits": {"userId": "7", "fax": "2"}}])
+    assert [body["contacts"] for _, body in posts(server)] == [
+        [{"Email": "p1@example.com", "Fax": "1"}],
+        [{"Email": "p1@example.com", "Fax": "2"}],
+    ]
+
+
+def test_a_user_id_follows_its_address(server: FakeAutopilot) -> None:
+    send(server, [identify(1, userId="u1")])
+    send(server, [identify(2, userId="u1", traits={"email": "p1@example.com", "_NewEmail": "n@example.com"})])
+    posts(server)
+    send(server, [by_user_id(1, "u1", fax="1")])
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "n@example.com", "Fax": "1"}]})]
+    assert rows("message_id", "email") == [("i1", "p1@example.com"), ("i2", "n@example.com"), ("u1", "n@example.com")]
+
+
 def test_a_refused_identify_makes_no_user_id_known(server: FakeAutopilot) -> None:
     send(server, [identify(1, userId="u1", traits={"email": "not an address"})])
     counts = send(server, [by_user_id(1, "u1", fax="1")])

@@ -128,11 +128,11 @@ def contact(
     {"Email": "a@example.com", "FirstName": "Ann", "custom": {"integer--Smog--Level": 4}}`.
     """
     making = _Making(fields)
+    if user_id is not None and fields.user_id is not None:
+        making.put(("user_id",), fields.user_id, user_id)
     if properties:
         making.take(properties, properties=True)
     making.take(traits)
-    if user_id is not None and fields.user_id is not None:
-        making.put(("user_id",), fields.user_id, user_id)
     values = {"Email": email} | making.standard | ({"custom": making.custom} if making.custom else {})
     return Contact(values, making.remarks, making.unknown)
 

@@ -68,11 +68,13 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     if kind == "track" and not isinstance(event, str):
         return refused(message_id, "event_not_defined" if event is None else "event_not_string", kind)
     context_traits = parts["context"].get("traits")
+    user_id = text(message.get("userId"))
+    named, traits = _without_user_id(parts["traits"])
     return Item(
         message_id,
         kind,
-        text(message.get("userId")),
-        parts["traits"],
+        user_id or named,
+        parts["traits"] if user_id else traits,
         context_traits if isinstance(context_traits, Mapping) else {},
         parts["properties"] if kind == "track" else {},
         event,
@@ -87,15 +89,16 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
     if row.get("type") in ("identify", "track") and {"traits", "properties", "event", "messageId"} & set(row):
         known = {key: value for key, value in row.items() if value is not None}
         return from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
-    user_id = None
-    traits: dict[str, Any] = {}
-    for name, value in row.items():
-        if snake_case(name) == "user_id":
-            user_id = text(value)
-        else:
-            traits[name] = value
+    user_id, traits = _without_user_id(row)
     email = next((value for name, value in traits.items() if name.lower() == "email"), None)
     return trait_item(user_id or text(email) or "", user_id, traits)
+
+
+def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The user id among traits, which is who it is about and no trait then, and the others."""
+    found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
+    others = {name: value for name, value in traits.items() if name not in found}
+    return next(filter(None, map(text, found.values())), None), others
 
 
 def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:

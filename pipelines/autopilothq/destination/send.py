@@ -340,13 +340,16 @@ class Sender:
             self._batch.decided.append(part.row._replace(status="delivered", message="found to be carried out"))
             self._count(["delivered"])
             return
+        if renames:  # who asks for the user id must find the new one
+            part = part._replace(row=part.row._replace(email=values["_NewEmail"]))
         self._batch.merge(part.key, values)
         # A row that may have been sent comes again, also when the program ends in between and its values go back.
         self._batch.parts.append(part._replace(intent=renames or part.row.content is not None))
         self._touched.add(part.key)
         if renames:
             self._batch.renames = True
-            self._people |= {part.row.user_id: values["_NewEmail"]} if part.row.user_id else {}
+            if part.row.user_id:
+                self._people[part.row.user_id] = values["_NewEmail"]
             self._flush()
 
     def _renamed(self, values: Mapping[str, Any]) -> bool:
