@@ -2,9 +2,11 @@
 
 import json
 import logging
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -494,6 +496,44 @@ def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot)
     assert counted(send(server, [old, new])) == {"messages": 2, "delivered": 1, "known": 1}
     contact = {"Email": "a@example.com", "Title": "new", "Fax": "1"}
     assert posts(server) == [("/contacts", {"contacts": [contact]})]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_in_any_weather_all_comes_right(server: FakeAutopilot, seed: int) -> None:
+    dice = random.Random(seed)
+    faults: list[dict[str, Any]] = [
+        {"status": 503},
+        {"status": 429},
+        {"drop": "before"},
+        {"drop": "after"},
+        {"late": 0.01},
+    ]
+    for _ in range(150):
+        server.order("POST", "*", **dice.choice(faults))
+    messages = [
+        identify(number, traits={"email": f"p{number % 150}@example.com", "fax": str(number)}) for number in range(300)
+    ]
+    messages += [track(f"e{number}", email=f"p{number}@example.com") for number in range(40)]
+    dice.shuffle(messages)
+    last = {
+        message["traits"]["email"]: message["traits"]["fax"] for message in messages if message["type"] == "identify"
+    }
+    counts = destination.Counts(failed=1)
+    while counts.failed:
+        with suppress(Unavailable):
+            counts = send(server, messages)
+    assert counts.delivered + counts.known + counts.unknown == counts.messages == 340
+    assert {email: (server.account.find(email) or {})["Fax"] for email in last} == last
+    entered = Counter(str((server.account.find(who) or {})["Email"]) for _, who in server.account.triggered)
+    assert set(entered.values()) == {1}
+    unknown = {row["email"] for row in _latest() if row["status"] == "unknown"}
+    assert set(entered) | unknown == {f"p{number}@example.com" for number in range(40)}
+    assert len(unknown) == counts.unknown
+
+
+def _latest() -> list[dict[str, Any]]:
+    with Deliveries(log_in(), reads=True) as log:
+        return log.latest()
 
 
 @pytest.mark.parametrize(
