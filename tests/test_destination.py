@@ -152,6 +152,16 @@ def test_a_user_id_follows_its_address(server: FakeAutopilot) -> None:
     send(server, [by_user_id(1, "u1", fax="1")])
     assert posts(server) == [("/contacts", {"contacts": [{"Email": "n@example.com", "Fax": "1"}]})]
     assert rows("message_id", "email") == [("i1", "p1@example.com"), ("i2", "n@example.com"), ("u1", "n@example.com")]
+    # Nor do the old messages bring the old address back when they come again.
+    again = [
+        identify(0, traits={"email": "p1@example.com", "fax": "0"}),
+        identify(1, userId="u1"),
+        identify(2, userId="u1", traits={"email": "p1@example.com", "_NewEmail": "n@example.com"}),
+        by_user_id(2, "u1", fax="2"),
+    ]
+    assert counted(send(server, again)) == {"messages": 4, "delivered": 2, "known": 2}
+    contacts = [{"Email": "p1@example.com", "Fax": "0", "Title": "T1"}, {"Email": "n@example.com", "Fax": "2"}]
+    assert posts(server) == [("/contacts", {"contacts": contacts})]
 
 
 def test_a_refused_identify_makes_no_user_id_known(server: FakeAutopilot) -> None:
@@ -184,7 +194,8 @@ def test_what_is_left_out_or_unknown_is_in_the_log(server: FakeAutopilot) -> Non
         "plan": "sent as string--plan, for which the account has no field",
     }
     assert rows("status", "remarks") == [("delivered", json.dumps(remarks))]
-    assert counts.remarks == Counter(f"{trait} was {remark}" for trait, remark in remarks.items())
+    said = {"review_rating": "left out: expected an integer", "plan": remarks["plan"]}
+    assert counts.remarks == Counter(f"{trait} was {remark}" for trait, remark in said.items())
 
 
 def test_unknown_traits_may_be_refused(server: FakeAutopilot) -> None:
@@ -691,8 +702,10 @@ def test_a_pipeline_writes_rows(configured: FakeAutopilot) -> None:
     assert posts(configured) == []
     run([data[0] | {"review_rating": 5}])
     run(data)
+    custom = [body["contacts"][0]["custom"] for _, body in posts(configured)]
+    assert custom == [{"integer--Review--Rating": 5}, {"integer--Review--Rating": 4}]
+    run([data[0] | {"review_rating": 5}, data[0]])  # the last one is the news, also when it was the news before
     assert [body["contacts"][0]["custom"] for _, body in posts(configured)] == [
-        {"integer--Review--Rating": 5},
         {"integer--Review--Rating": 4},
     ]
 

@@ -256,8 +256,9 @@ class Sender:
             for person in page.contacts:
                 if isinstance(person, dict) and person.get("Email"):
                     for custom in person.get("custom_fields") or ():
-                        if custom.get("kind") == field_name and custom.get("value") is not None:
-                            yield str(custom["value"]), person["Email"]
+                        value = custom.get("value") if isinstance(custom, dict) else None
+                        if value is not None and custom.get("kind") == field_name:
+                            yield str(value), person["Email"]
 
     def _email(self, item: Item) -> str | None:
         return self._fields.email(item.traits) or self._fields.email(item.context_traits)
@@ -289,12 +290,13 @@ class Sender:
                 self._count([*before], "whether it was carried out is not known since an earlier run")
                 return
         email = row.email or self._people.get(item.user_id or "")
-        if row.email and item.user_id:
-            self._people[item.user_id] = row.email
+        touched = email is not None and email.lower() in self._touched
         if known:
             self.counts.known += 1
-            if email is None or email.lower() not in self._touched:
+            if not touched:
                 return
+        elif row.email and item.user_id:
+            self._people[item.user_id] = row.email
         if email is None and item.user_id:
             self._refuse(row, self._stranger(item.user_id))
             return
@@ -306,14 +308,18 @@ class Sender:
         row = row._replace(email=email, remarks=remarks)
         if not item.once and item.content is None:
             row = row._replace(content=_digest(made.values))
-        if not item.once and fate is not None and fate.status == "delivered" and fate.content == row.content:
+        if not item.once and not touched and fate and (fate.status, fate.content) == ("delivered", row.content):
             self.counts.known += 1
+            return
+        if known and "_NewEmail" in made.values:
             return
         if made.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, made.unknown))
             self._refuse(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
             return
-        self.counts.remarks.update(f"{trait} was {remark}" for trait, remark in made.remarks.items())
+        # By trait, without the values: those are the log's.
+        remarks_said = (f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in made.remarks.items())
+        self.counts.remarks.update(remarks_said)
         self._put(_Part(email.lower(), row, triggers, before, known), made.values, fate)
 
     def _contact(self, item: Item, email: str) -> Contact:
