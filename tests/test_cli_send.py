@@ -396,6 +396,21 @@ def test_a_field_of_the_audiences_name_is_met(server: FakeAutopilot, call: Call)
     assert audience(call, "a@b.c", unknown="--unknown-traits=refuse").status == 0
 
 
+def test_an_audience_by_user_id(server: FakeAutopilot, call: Call) -> None:
+    call("send", "messages", write([identify(1, userId="u1"), identify(2, userId="u2")]))
+    posts(server)
+    words = ["send", "audience", "Fans", "--key", "user_id", "--query"]
+    assert call(*words, "SELECT 'u1' AS user_id UNION ALL SELECT 'u2' UNION ALL SELECT 'u3'").status == 4
+    assert call(*words, "SELECT 'u2' AS user_id").out[0] == "fans: 1 members, 0 to enter, 1 to leave, 1 unchanged"
+    sent = [(body["contacts"][0]["Email"], body["contacts"][0]["custom"]) for _, body in posts(server)]
+    assert sent == [("p1@example.com", {"boolean--fans": True}), ("p1@example.com", {"boolean--fans": False})]
+    said = call("send", "audience", "Fans", "--query", "SELECT 'p1@example.com' AS email")
+    assert (said.status, said.err[0]) == (
+        1,
+        "Error: The audience fans was sent by user_id before, and nobody can tell who is who by email.",
+    )
+
+
 def test_dry_run_of_an_audience(server: FakeAutopilot, call: Call) -> None:
     said = audience(call, "a@b.c", dry="--dry-run")
     assert said.out[0] == f"POST {server.base_url}/contacts"

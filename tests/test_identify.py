@@ -244,6 +244,9 @@ def test_settings_are_checked_against_the_account(
 def test_the_user_id_is_kept_in_the_field_that_a_setting_names() -> None:
     assert values({}, user_id_field="user id", user_id="u1") == {"custom": {"string--user--id": "u1"}}
     assert values({}, user_id="u1") == {}
+    beaten = made({"userId": "u2"}, user_id_field="user id", user_id="u1")
+    assert beaten.values == {"Email": EMAIL, "custom": {"string--user--id": "u1"}}
+    assert beaten.remarks == {"userId": "left out: user_id has the field string--user--id"}
     left_out = made({}, user_id_field="Review Rating", user_id="u1").remarks
     assert left_out == {"user_id": "left out: expected an integer, got 'u1'"}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .destination.deliveries import Member
-from .destination.incoming import KEYS, Item, trait_item
+from .destination.incoming import KEYS, Item, text, trait_item
 from .naming import snake_case
 from .place import RunError
 
@@ -35,7 +35,7 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
         raise RunError(f"Expected each column of the query once, got {twice} twice.\nName one of them otherwise.")
     found: list[Row] = []
     for row in values:
-        texts = {one: _text(row[columns[one]]) if one in columns else None for one in KEYS}
+        texts = {one: text(row[columns[one]]) if one in columns else None for one in KEYS}
         if person := texts[key]:
             traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in KEYS}
             found.append(Row(person, texts["email"], texts["user_id"], traits))
@@ -114,7 +114,3 @@ def _membership(id_: str, trait: str, email: str | None, user_id: str | None, is
 
 def _with_email(values: dict[str, Any], email: str | None) -> dict[str, Any]:
     return values if email is None else {"email": email, **values}
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value).strip() or None

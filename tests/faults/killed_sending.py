@@ -9,14 +9,19 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from autopilothq import cli
+import dlt
+
+from autopilothq import autopilot, cli
 from faults.killed import die, kill_at
 
 
 class Plan(NamedTuple):
-    """The words of a call in `folder`, its environment, and where it is killed: a place, or after so many seconds."""
+    """The words of a call in `folder`, its environment, and where it is killed: a place, or after so many seconds.
+
+    The word `pipeline` and a file of rows run a dlt pipeline.
+    """
 
     folder: str
     words: list[str]
@@ -33,8 +38,19 @@ def call(plan: Plan) -> None:
         timer.start()
     else:
         kill_at(*plan.point)
-    sys.argv = ["autopilothq", *plan.words]
-    cli.main()
+    if plan.words[0] == "pipeline":
+        pipeline(json.loads(Path(plan.words[1]).read_text()))
+    else:
+        sys.argv = ["autopilothq", *plan.words]
+        cli.main()
+
+
+def pipeline(rows: list[dict[str, Any]]) -> None:
+    """As a user's script would."""
+    to_autopilot = dlt.pipeline("to_autopilot", destination=autopilot(), pipelines_dir="pipelines")
+    while to_autopilot.has_pending_data:
+        to_autopilot.run()
+    to_autopilot.run(rows, table_name="rows")
 
 
 def main() -> None:

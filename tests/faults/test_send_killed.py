@@ -16,11 +16,12 @@ import pytest
 
 from autopilothq import audiences
 from autopilothq.destination import Deliveries, deliver
+from autopilothq.destination.send import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
 from faults.killed_sending import Plan
-from sending import identify, log_in, rows, send, settings_for, track, write
+from sending import configure, identify, log_in, rows, send, settings_for, track, write
 
 LOG = "autopilothq.destination.deliveries:Deliveries"
 ACCOUNT = "autopilothq.client:Autopilot"
@@ -45,7 +46,19 @@ MEMBERS: dict[str, tuple[str, str, int] | float] = {
     "members are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
     "members are noted": (f"{LOG}.add", "after", 1),
 }
+ROWS: dict[str, tuple[str, str, int] | float] = {
+    "rows are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
+    "rows are noted": (f"{LOG}.settle", "after", 1),
+}
+PIPELINE: dict[str, tuple[str, str, int] | float] = {
+    "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
+    "a package's contacts are written": (f"{ACCOUNT}.upsert_many", "after", 2),
+    "a package's track is sent": (f"{ACCOUNT}.trigger", "after", 2),
+    "a package is sent": (f"{LOG}.__exit__", "after", 1),
+}
+NEVER = 3600.0
 SQL = "SELECT 'p' || i || '@example.com' AS email FROM range({}, {}) t(i)"
+TITLES = SQL.format(0, 150).replace(" FROM", ", '{}' AS title FROM")
 
 
 def messages() -> list[dict[str, Any]]:
@@ -63,7 +76,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
     plans: list[Plan] = []
     places: dict[str, tuple[Path, FakeAutopilot]] = {}
     with ExitStack() as stack:
-        for point, where in (POINTS | MEMBERS).items():
+        for point, where in (POINTS | MEMBERS | ROWS | PIPELINE).items():
             folder = root / point
             folder.mkdir()
             server = stack.enter_context(FakeAutopilot(contacts=0))
@@ -72,12 +85,21 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             words = ["send", "messages", path]
             if point in MEMBERS:
                 words = ["send", "audience", "Big Spenders", "--query", SQL.format(0, 250)]
+            if point in ROWS:
+                words = ["send", "traits", "--query", TITLES.format("new")]
+            if point in PIPELINE:
+                rows_file = folder / "rows.json"
+                rows_file.write_text(json.dumps(messages()))
+                words = ["pipeline", str(rows_file)]
             environment = {
                 "DESTINATION__AUTOPILOTHQ__API_KEY": server.key,
                 "DESTINATION__AUTOPILOTHQ__BASE_URL": server.base_url,
                 "DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND": "1000",
                 "DLT_DATA_DIR": str(folder / "dlt"),
             }
+            if point in ROWS:
+                first = ["send", "traits", "--query", TITLES.format("old")]
+                plans.append(Plan(str(folder), first, environment, NEVER))
             plans.append(Plan(str(folder), words, environment, where))
         listed = root / "plans.json"
         listed.write_text(json.dumps(plans))
@@ -101,6 +123,16 @@ def test_after_a_kill_nothing_is_lost_and_no_track_is_sent_twice(
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL) or isinstance(POINTS[point], float)
     counts = send(server, messages())
+    assert assert_all_is_right(server) == counts.unknown
+    assert counts.delivered + counts.known + counts.unknown == counts.messages == IDENTIFIES + TRACKS
+    before = len(server.seen("POST"))
+    again = send(server, messages())
+    assert (again.known, again.unknown) == (IDENTIFIES + TRACKS - counts.unknown, counts.unknown)
+    assert len(server.seen("POST")) == before
+
+
+def assert_all_is_right(server: FakeAutopilot) -> int:
+    """Gives the number of tracks whose fate is unknown."""
     titles = [(server.account.find(f"p{number}@example.com") or {}).get("Title") for number in range(IDENTIFIES)]
     assert titles == [f"T{number}" for number in range(IDENTIFIES)]
     entered = Counter((server.account.find(who) or {})["Email"] for _, who in server.account.triggered)
@@ -108,14 +140,36 @@ def test_after_a_kill_nothing_is_lost_and_no_track_is_sent_twice(
     unknown = {
         email for email, status, kind in rows("email", "status", "kind") if (status, kind) == ("unknown", "track")
     }
-    # Those that were sent while it was killed, and no others: one for each batch under way.
-    assert len(unknown) == counts.unknown <= 3
+    # Those that were sent while it was killed, and no others.
+    assert len(unknown) <= AT_ONCE
     assert {f"e{number}@example.com" for number in range(TRACKS)} == set(entered) | unknown
-    assert counts.delivered + counts.known + counts.unknown == counts.messages == IDENTIFIES + TRACKS
-    before = len(server.seen("POST"))
-    again = send(server, messages())
-    assert (again.known, again.unknown) == (IDENTIFIES + TRACKS - counts.unknown, counts.unknown)
-    assert len(server.seen("POST")) == before
+    return len(unknown)
+
+
+@pytest.mark.parametrize("point", ROWS)
+def test_after_a_kill_rows_whose_values_go_back_go_back(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    with Deliveries(log_in()) as log:
+        found, _ = audiences.rows(*log.query(TITLES.format("old")), "email")
+        assert deliver(list(audiences.traits(found)), log, settings_for(server)).all_delivered
+    assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
+
+
+@pytest.mark.parametrize("point", PIPELINE)
+def test_a_killed_pipeline_finishes_before_new_rows(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    configure(monkeypatch, server)
+    killed_sending.pipeline([identify("new")])
+    assert (assert_all_is_right(server) > 0) == (point == "a package's track is sent")
+    assert (server.account.find("pnew@example.com") or {})["Title"] == "Tnew"
 
 
 @pytest.mark.parametrize("point", MEMBERS)

@@ -114,7 +114,10 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 @click.command("deliveries")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
-    "--since", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]), help="From then on (UTC)."
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]),
+    metavar="TIME",
+    help="From then on (UTC).",
 )
 @destination_options
 def show_deliveries(

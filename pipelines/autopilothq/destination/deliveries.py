@@ -5,6 +5,7 @@ queries, changes of an address), its row is there before, as `unknown`: whatever
 never says less than what happened.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,12 @@ from typing import Any, NamedTuple, Self
 import dlt
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
+from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
 from ..catalog import DELIVERIES
+from ..place import RunError
+from .incoming import storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
@@ -67,6 +71,12 @@ class Deliveries:
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
+        client = dataset.destination_client
+        if not isinstance(client, SqlJobClientBase):
+            raise RunError(
+                "Expected a warehouse that is written by SQL, to keep the delivery log, got"
+                f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
+            )
         self._client: SqlClientBase[Any] = dataset.sql_client
         self._reads = reads
         self._lock = threading.Lock()
@@ -95,7 +105,16 @@ class Deliveries:
     ) -> None:
         self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
 
+    def _lock_out(self) -> None:
+        """No track may be sent by two runs at once. A DuckDB file has one writer anyway; others know no such lock."""
+        if self._client.capabilities.sqlglot_dialect != "postgres":
+            return
+        number = int.from_bytes(hashlib.sha256(self._table.encode()).digest()[:8], signed=True)
+        if not self._select(f"SELECT pg_try_advisory_lock({number})")[0][0]:
+            raise RunError("Another run is sending, with the same log.\nRun it again when that one has ended.")
+
     def _create(self) -> None:
+        self._lock_out()
         client = self._client
         if not client.has_dataset():
             client.create_dataset()
@@ -202,9 +221,7 @@ class Deliveries:
         """A value in SQL: thousands of parameters would take DuckDB thirty times as long."""
         if value is None:
             return "NULL"
-        if isinstance(value, str):  # no warehouse stores NUL and half surrogate pairs
-            value = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-        return str(self._client.capabilities.escape_literal(value))
+        return str(self._client.capabilities.escape_literal(storable(value) if isinstance(value, str) else value))
 
     def _literals(self, values: Iterable[Any]) -> str:
         return ", ".join(map(self._literal, values))

@@ -99,7 +99,7 @@ class Fields:
         """The email among the traits, as it may be spelt or mapped."""
         found = [(path, value) for path, value in _leaves(traits) if self.known(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
-        return next((value.strip() for _, value in found if isinstance(value, str) and value.strip()), None)
+        return next((value.strip() for _, value in found if isinstance(value, str) and _is_text(value.strip())), None)
 
     def is_mapped(self, path: tuple[str, ...]) -> bool:
         """Whether the settings say where that trait goes."""
@@ -128,11 +128,11 @@ def contact(
     {"Email": "a@example.com", "FirstName": "Ann", "custom": {"integer--Smog--Level": 4}}`.
     """
     making = _Making(fields)
+    if user_id is not None and fields.user_id is not None:
+        making.put(("user_id",), fields.user_id, user_id)
     if properties:
         making.take(properties, properties=True)
     making.take(traits)
-    if user_id is not None and fields.user_id is not None:
-        making.put(("user_id",), fields.user_id, user_id)
     values = {"Email": email} | making.standard | ({"custom": making.custom} if making.custom else {})
     return Contact(values, making.remarks, making.unknown)
 
@@ -189,11 +189,10 @@ class _Making:
 
     def _put_unknown(self, path: tuple[str, ...], value: Any) -> None:
         trait = ".".join(path)
-        try:
-            field = Custom("_".join(path), own_type(value))
-        except Unfit as why:
-            self.remarks[trait] = f"left out: {why}"
+        if not _is_text(trait):
+            self.remarks[trait] = "left out: its name is empty, or holds half a surrogate pair"
             return
+        field = Custom("_".join(path), own_type(value))
         self.put(path, field, value)
         if self._taken.get(field.key) == trait:
             self.unknown.append(trait)
@@ -253,14 +252,20 @@ def _string(value: Any) -> str:
         return str(int(value)) if abs(value) < 1e16 else repr(value)
     if isinstance(value, date):
         return _date(value)
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | bytearray | memoryview):
         raise Unfit("bytes are no text")
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple) else str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Unfit("it holds half a surrogate pair, which is no text") from None
+    if text and not _is_text(text):
+        raise Unfit("it holds half a surrogate pair, which is no text")
     return text
+
+
+def _is_text(value: str) -> bool:
+    """Whether there is something that can be sent."""
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _integer(value: Any) -> int:

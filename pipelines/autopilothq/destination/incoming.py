@@ -52,7 +52,7 @@ def from_line(line: bytes) -> Item | Ignored:
 
 def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     """A Segment message; `message_id` is what it is called where it has no id itself."""
-    message_id = _text(message.get("messageId")) or message_id
+    message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
     if kind in ("page", "screen", "group", "alias"):
         return Ignored(kind)
@@ -68,11 +68,13 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     if kind == "track" and not isinstance(event, str):
         return refused(message_id, "event_not_defined" if event is None else "event_not_string", kind)
     context_traits = parts["context"].get("traits")
+    user_id = text(message.get("userId"))
+    named, traits = _without_user_id(parts["traits"])
     return Item(
         message_id,
         kind,
-        _text(message.get("userId")),
-        parts["traits"],
+        user_id or named,
+        parts["traits"] if user_id else traits,
         context_traits if isinstance(context_traits, Mapping) else {},
         parts["properties"] if kind == "track" else {},
         event,
@@ -87,15 +89,16 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
     if row.get("type") in ("identify", "track") and {"traits", "properties", "event", "messageId"} & set(row):
         known = {key: value for key, value in row.items() if value is not None}
         return from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
-    user_id = None
-    traits: dict[str, Any] = {}
-    for name, value in row.items():
-        if snake_case(name) == "user_id":
-            user_id = _text(value)
-        else:
-            traits[name] = value
+    user_id, traits = _without_user_id(row)
     email = next((value for name, value in traits.items() if name.lower() == "email"), None)
-    return trait_item(user_id or _text(email) or "", user_id, traits)
+    return trait_item(user_id or text(email) or "", user_id, traits)
+
+
+def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The user id among traits, which is who it is about and no trait then, and the others."""
+    found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
+    others = {name: value for name, value in traits.items() if name not in found}
+    return next(filter(None, map(text, found.values())), None), others
 
 
 def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:
@@ -109,11 +112,16 @@ def refused(message_id: str, reason: str, kind: str = "") -> Item:
     return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
-def _text(value: Any) -> str | None:
-    """An id as text; blanks, arrays and objects are none."""
+def text(value: Any) -> str | None:
+    """An id as text that the log can hold; blanks, arrays and objects are none."""
     if value is None or isinstance(value, bool | list | dict):
         return None
-    return str(value).strip() or None
+    return storable(str(value)).strip() or None
+
+
+def storable(words: str) -> str:
+    """Without NUL and half surrogate pairs, which no warehouse takes."""
+    return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _no_number(name: str) -> Any:

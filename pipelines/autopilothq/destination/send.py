@@ -196,7 +196,7 @@ class Sender:
         self._strikes = 0
         self._broke_off: ApiError | None = None
         self._batch = _Batch()
-        self._under_way: dict[Future[None], set[Key]] = {}
+        self._under_way: dict[Future[list[list[_Part]]], set[Key]] = {}
         self._people: dict[str, str] = {}  # emails by user id
         self._scanned = False
         self._seen: set[str] = set()
@@ -256,8 +256,9 @@ class Sender:
             for person in page.contacts:
                 if isinstance(person, dict) and person.get("Email"):
                     for custom in person.get("custom_fields") or ():
-                        if custom.get("kind") == field_name and custom.get("value") is not None:
-                            yield str(custom["value"]), person["Email"]
+                        value = custom.get("value") if isinstance(custom, dict) else None
+                        if value is not None and custom.get("kind") == field_name:
+                            yield str(value), person["Email"]
 
     def _email(self, item: Item) -> str | None:
         return self._fields.email(item.traits) or self._fields.email(item.context_traits)
@@ -289,12 +290,13 @@ class Sender:
                 self._count([*before], "whether it was carried out is not known since an earlier run")
                 return
         email = row.email or self._people.get(item.user_id or "")
-        if row.email and item.user_id:
-            self._people[item.user_id] = row.email
+        touched = email is not None and email.lower() in self._touched
         if known:
             self.counts.known += 1
-            if email is None or email.lower() not in self._touched:
+            if not touched:
                 return
+        elif row.email and item.user_id:
+            self._people[item.user_id] = row.email
         if email is None and item.user_id:
             self._refuse(row, self._stranger(item.user_id))
             return
@@ -306,14 +308,18 @@ class Sender:
         row = row._replace(email=email, remarks=remarks)
         if not item.once and item.content is None:
             row = row._replace(content=_digest(made.values))
-        if not item.once and fate is not None and fate.status == "delivered" and fate.content == row.content:
+        if not item.once and not touched and fate and (fate.status, fate.content) == ("delivered", row.content):
             self.counts.known += 1
+            return
+        if known and "_NewEmail" in made.values:
             return
         if made.unknown and self._unknown == "refuse":
             traits = ", ".join(map(repr, made.unknown))
             self._refuse(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
             return
-        self.counts.remarks.update(f"{trait} was {remark}" for trait, remark in made.remarks.items())
+        # By trait, without the values: those are the log's.
+        remarks_said = (f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in made.remarks.items())
+        self.counts.remarks.update(remarks_said)
         self._put(_Part(email.lower(), row, triggers, before, known), made.values, fate)
 
     def _contact(self, item: Item, email: str) -> Contact:
@@ -340,13 +346,16 @@ class Sender:
             self._batch.decided.append(part.row._replace(status="delivered", message="found to be carried out"))
             self._count(["delivered"])
             return
+        if renames:  # who asks for the user id must find the new one
+            part = part._replace(row=part.row._replace(email=values["_NewEmail"]))
         self._batch.merge(part.key, values)
         # A row that may have been sent comes again, also when the program ends in between and its values go back.
         self._batch.parts.append(part._replace(intent=renames or part.row.content is not None))
         self._touched.add(part.key)
         if renames:
             self._batch.renames = True
-            self._people |= {part.row.user_id: values["_NewEmail"]} if part.row.user_id else {}
+            if part.row.user_id:
+                self._people[part.row.user_id] = values["_NewEmail"]
             self._flush()
 
     def _renamed(self, values: Mapping[str, Any]) -> bool:
@@ -372,13 +381,15 @@ class Sender:
         for future in done:
             del self._under_way[future]
         try:
-            for future in done:
-                future.result()
+            entering = [person for future in done for person in future.result()]
         except _Stopped as stopped:
             raise self._broke_off or stopped from None
+        for parts in entering:
+            self._under_way[self._pool.submit(self._send_into_journeys, parts)] = {parts[0].key}
         self._progress(self.counts)
 
-    def _deliver(self, batch: _Batch) -> None:
+    def _deliver(self, batch: _Batch) -> list[list[_Part]]:
+        """Writes a batch's contacts; gives the events of each person that are to be sent now."""
         outcomes: dict[Key, Outcome] = {}
         intents = [part for part in batch.parts if part.intent]
         self._log.add([part.row for part in intents])
@@ -391,9 +402,11 @@ class Sender:
         finally:
             self._log.settle(_with(part.row, outcomes[part.key]) for part in intents if part.key in outcomes)
             self._note(batch, outcomes)
+        events: dict[Key, list[_Part]] = {}
         for part in batch.parts:
             if part.triggers and outcomes[part.key].status == "delivered":
-                self._send_into_journeys(part)
+                events.setdefault(part.key, []).append(part)
+        return list(events.values())
 
     def _write(self, batch: _Batch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` gets what became of each, also when this raises."""
@@ -421,7 +434,13 @@ class Sender:
                 self._count([*part.before, row.status], row.message)
         self._log.add(rows)
 
-    def _send_into_journeys(self, part: _Part) -> None:
+    def _send_into_journeys(self, parts: Sequence[_Part]) -> list[list[_Part]]:
+        """Sends a person's events; then there is nothing more to do."""
+        for part in parts:
+            self._send_event(part)
+        return []
+
+    def _send_event(self, part: _Part) -> None:
         """A trigger is not idempotent: its row is there before its request, and is not sent again until it is known."""
         statuses = list(part.before)
         words: str | None = None
