@@ -15,6 +15,7 @@ from ..catalog import PERSON_COLUMNS, PERSON_KEYS
 from ..messages import EXTRA
 from . import values
 
+PIECE = 4096  # texts
 _EMAIL = r"[^\s\"<>()\[\]{},;:=\\|@]+@[\pL\pN.-]+"
 _WORDS = "|".join(PERSON_KEYS)
 _KEYED = rf'(?i)"[^"]*(?:{_WORDS})[_ -]?id"\s*:\s*(?:"(?:[^"\\]|\\.)*|[^\s",\[\]{{}}]+)'
@@ -86,7 +87,9 @@ def mentioning(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) 
 
     A key is one whose name ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
     """
-    con.register("texts", pa.table({"key": keys, "text": _plain(texts)}))
+    table = _plain(keys, texts)
+    # In pieces, which the engine's threads share.
+    con.register("texts", pa.Table.from_batches(table.to_batches(PIECE), table.schema))
     con.execute(_MENTIONS_SQL)
     con.unregister("texts")
     found = con.execute(
@@ -107,17 +110,17 @@ _MENTIONS_SQL = f"""
         ON ends_with(regexp_extract(lower(pair), '^"([^"]*?)[_ -]?id"', 1), word)"""
 
 
-def _plain(texts: pa.Array) -> pa.Array:
-    """Text, with those of JSON's escapes written out that stand for letters."""
+def _plain(keys: pa.Array, texts: pa.Array) -> pa.Table:
+    """Keys and texts, with those of JSON's escapes written out that stand for letters."""
     try:
         texts = texts.cast(pa.large_string())
     except pa.ArrowInvalid:
         texts = pa.array([text.decode(errors="replace") for text in texts.to_pylist()], pa.large_string())
+    table = pa.table({"key": keys, "text": texts})
     escaped = pc.match_substring(texts, "\\u")
-    if not pc.any(escaped).as_py():
-        return texts
-    written = [_written_out(text) for text in texts.filter(escaped).to_pylist()]
-    return pc.replace_with_mask(texts, escaped, pa.array(written, pa.large_string()))
+    written = table.filter(escaped)
+    texts = pa.array(map(_written_out, written["text"].to_pylist()), pa.large_string())
+    return pa.concat_tables([table.filter(pc.invert(escaped)), written.set_column(1, "text", texts)])
 
 
 def _written_out(text: str) -> str:

@@ -31,6 +31,7 @@ from ..messages import EXTRA
 from . import forgotten, values
 
 FEW = 50_000  # rows that may be gathered in memory
+REJECTS_PER_READ = 500  # each of up to 1 MiB
 
 Known = Mapping[str, Mapping[str, Type]]
 """Tables that are there already, with the types of their columns."""
@@ -119,8 +120,11 @@ class Settled:
         if not pairs:
             return
         forgotten.remember(self._con, pairs)
-        raw = self._con.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects").to_arrow_table()
-        keys = forgotten.mentioning(self._con, raw["key"].combine_chunks(), raw["text"].combine_chunks())
+        keys: list[int] = []
+        with self._con.cursor() as reader:
+            raw = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")
+            for batch in raw.to_arrow_reader(REJECTS_PER_READ):
+                keys += forgotten.mentioning(self._con, batch["key"], batch["text"])
         why = values.literal(REJECT_REASONS["suppressed"])
         self._con.execute(
             f"UPDATE rejects SET reason = 'suppressed', message = {why}, raw = '' WHERE rowid IN (SELECT unnest(?))",
