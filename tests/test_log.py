@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from calling import Call
+from fake_autopilot import FakeAutopilot
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 PATH = "/services/T000/B000/secret"
@@ -131,3 +132,13 @@ def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
     assert said.status == 0
     assert said.err.splitlines()[-1] == f"Warning: The webhook of runtime.slack_incoming_hook could not be told: {why}"
     assert "secret" not in said.out + said.err
+
+
+def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeAutopilot(1) as account:
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", account.key)
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
+        Path("b.ndjson").write_text('{"type":"identify","messageId":"m1","traits":{}}\n')
+        assert call("send", "messages", "b.ndjson").status == 4
+    sums = "1 messages: 0 delivered, 1 refused, 0 failed, 0 unknown"
+    assert webhook.texts() == [f"autopilothq send messages on {gethostname()} failed: {sums}"]

@@ -49,24 +49,26 @@ class Busy(Exception):
 
 
 @contextmanager
-def held(pipeline: dlt.Pipeline, wait: float) -> Iterator[None]:
+def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
     """Holds the locks of a pipeline and of the place that it loads into.
 
-    Waits for them up to `wait` seconds, then raises Busy.
+    Waits for them up to `wait` seconds, then raises Busy. Kinds of `work` that may go on side by side have locks each.
     """
     until = time.monotonic() + wait
+    suffix = f".{work}.lock" if work else ".lock"
+    locks = f"{LOCKS}_{work}" if work else LOCKS
     with ExitStack() as stack:
         working = Path(pipeline.working_dir).absolute()
-        stack.enter_context(_file(f"{working}.lock", until, f"of the pipeline {pipeline.pipeline_name}"))
+        stack.enter_context(_file(f"{working}{suffix}", until, f"of the pipeline {pipeline.pipeline_name}"))
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
             if not credentials.database.startswith(":"):
-                stack.enter_context(_file(f"{credentials.database}.lock", until, f"into {credentials.database}"))
+                stack.enter_context(_file(f"{credentials.database}{suffix}", until, f"into {credentials.database}"))
         elif isinstance(client, SqlJobClientBase):
-            stack.enter_context(_claim(Rows(pipeline), pipeline.dataset_name, until))
+            stack.enter_context(_claim(Rows(pipeline, locks), pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
-            stack.enter_context(_claim(Files(client), client.config.bucket_url, until))
+            stack.enter_context(_claim(Files(client, locks), client.config.bucket_url, until))
         yield
 
 
@@ -151,8 +153,9 @@ def here() -> str:
 class Rows:
     """Claims as rows of a table `_locks` in a warehouse, by the warehouse's clock."""
 
-    def __init__(self, pipeline: dlt.Pipeline) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS) -> None:
         self._pipeline = pipeline
+        self._table = table
         try:
             self._run("SELECT owner FROM {table} WHERE 1 = 0")
         except DatabaseUndefinedRelation:
@@ -176,7 +179,7 @@ class Rows:
 
     def _make(self) -> None:
         types = cast(SqlJobClientBase, self._pipeline.destination_client()).capabilities.get_type_mapper()
-        table: Any = {"name": LOCKS, "columns": {}}
+        table: Any = {"name": self._table, "columns": {}}
         columns = ", ".join(f"{column['name']} {types.to_destination_type(column, table)}" for column in _COLUMNS)
         # Another run may be making both at this moment.
         with suppress(DatabaseException), self._pipeline.sql_client() as client:
@@ -187,16 +190,16 @@ class Rows:
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         with self._pipeline.sql_client() as client:
-            table = client.make_qualified_table_name(LOCKS)
+            table = client.make_qualified_table_name(self._table)
             return list(client.execute_sql(statement.format(table=table), *values) or ())
 
 
 class Files:
     """Claims as files in a folder `_locks` of a bucket, by the bucket's clock."""
 
-    def __init__(self, client: FilesystemClient) -> None:
+    def __init__(self, client: FilesystemClient, folder: str = LOCKS) -> None:
         self._fs = client.fs_client
-        self._folder = f"{client.dataset_path}/{LOCKS}"
+        self._folder = f"{client.dataset_path}/{folder}"
         self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
 
     def put(self, owner: str) -> None:

@@ -57,6 +57,11 @@ def summarise(text: str) -> None:
     click.get_current_context().find_root().meta[__name__] = text
 
 
+def summary() -> str:
+    """What was kept of the run."""
+    return str(click.get_current_context().find_root().meta.get(__name__, ""))
+
+
 def notify(words: Sequence[str], failure: str | None) -> None:
     """Tells the webhook of the settings how a run ended; that it could not be told is no failure of the run."""
     if not words or words[0] not in RUNS:
@@ -64,9 +69,10 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     hook, when = run.setting(WEBHOOK), run.setting(NOTIFY) or WHEN[0]
     if not hook or (failure is None and when != "always"):
         return
-    summary = failure or click.get_current_context().find_root().meta.get(__name__, "")
-    ended = "failed" if failure else "done"
+    ended = "done" if failure is None else "failed"
     try:
-        http.post_note(str(hook), f"autopilothq {' '.join(words)} on {socket.gethostname()} {ended}: {summary}")
+        http.post_note(
+            str(hook), f"autopilothq {' '.join(words)} on {socket.gethostname()} {ended}: {failure or summary()}"
+        )
     except http.ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

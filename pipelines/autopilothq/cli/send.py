@@ -4,14 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
-from .. import audiences, run
+from .. import audiences, lock, run
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
@@ -19,7 +19,8 @@ from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
 from ..source.archive import find_files
-from .options import destination_options
+from . import log as logs
+from .options import destination_options, wait_option
 
 NOT_ALL = 4
 LOG_SECONDS = 5.0
@@ -45,7 +46,7 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(command)
+    return destination_options(wait_option(command))
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
@@ -149,10 +150,13 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 @contextmanager
 def _log(options: dict[str, Any]) -> Iterator[Deliveries]:
-    dry = options["dry_run"]
-    place = log_dataset(options["destination"], options["credentials"], options["dataset"], create=not dry)
-    with Deliveries(place, reads=dry) as log:
-        yield log
+    dry, wait = options["dry_run"], options["wait"]
+    where = options["destination"], options["credentials"], options["dataset"]
+    with ExitStack() as stack:
+        if not dry:
+            # No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file.
+            stack.enter_context(lock.held(run.pipeline(*where, wait=wait), wait.total_seconds(), "send"))
+        yield stack.enter_context(Deliveries(log_dataset(*where, create=not dry, wait=wait), reads=dry))
 
 
 def _asked(log: Deliveries, query: str) -> tuple[list[str], list[Any]]:
@@ -205,6 +209,7 @@ def _skipped(number: int, key: str) -> list[str]:
 
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
     """Prints what became of it all; ends the program with 4 where not all was delivered."""
+    logs.summarise(_line(counts))
     click.echo(("would send " if dry_run else "") + _line(counts))
     for line in more:
         click.echo(f"  {line}")

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple, Optional, get_args
 
 import dlt
@@ -122,10 +123,14 @@ def settings(**given: Any) -> Settings:
 
 
 def log_dataset(
-    destination: str | None = None, credentials: str | None = None, dataset: str | None = None, create: bool = True
+    destination: str | None = None,
+    credentials: str | None = None,
+    dataset: str | None = None,
+    create: bool = True,
+    wait: timedelta = timedelta(),
 ) -> dlt.Dataset:
     """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB."""
-    place, name = warehouse(destination, credentials, dataset, create)
+    place, name = warehouse(destination, credentials, dataset, create, wait)
     return dlt.dataset(place, name, schema=dlt.Schema(NAME))
 
 
