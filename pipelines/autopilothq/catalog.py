@@ -196,8 +196,114 @@ AUDIT = Table(
 )
 BOOKS = (REJECTS, DISCARDS, AUDIT)
 
+# What an account has beside its events (spec: autopilot-api).
+
+SCANNED = (
+    Column("received_at", "timestamp", "When the scan began that saw it last."),
+    Column("uuid_ts", "timestamp", "When the load that stored the row processed it."),
+)
+_PERSONAL = (
+    ("company", "Company"), ("email", "Email"), ("fax", "Fax"), ("first_name", "FirstName"), ("industry", "Industry"),
+    ("last_name", "LastName"), ("lead_source", "LeadSource"), ("linked_in", "LinkedIn"),
+    ("mailing_city", "MailingCity"), ("mailing_country", "MailingCountry"),
+    ("mailing_postal_code", "MailingPostalCode"), ("mailing_state", "MailingState"),
+    ("mailing_street", "MailingStreet"), ("mobile_phone", "MobilePhone"), ("name", "Name"),
+    ("number_of_employees", "NumberOfEmployees"), ("phone", "Phone"), ("salutation", "Salutation"),
+    ("status", "Status"), ("title", "Title"), ("twitter", "Twitter"), ("website", "Website"),
+)  # fmt: skip
+CONTACTS = Table(
+    "contacts",
+    "Every contact of the account, as the last scan saw it; custom fields are columns `custom_...`.",
+    (
+        Column("contact_id", "text", "The contact's id in Autopilot."),
+        *SCANNED,
+        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the contact any more."),
+        Column("created_at", "timestamp", "When the contact was made."),
+        Column("updated_at", "timestamp", "When the contact was changed last; email activity may not count."),
+        Column("first_visit_at", "timestamp", "The contact's first visit of a tracked page."),
+        Column("first_conversion_at", "timestamp", "The first form that the contact sent."),
+        Column("latest_subscribe", "timestamp", "When the contact subscribed last."),
+        Column("unsubscribed", "bool", "Whether the contact wants no email."),
+        Column("api_originated", "bool", "Whether the contact was made over the API."),
+        Column("owner_name", "text", "The contact's owner."),
+        Column("lists", "text", "The ids of the contact's lists, as JSON."),
+        Column("anywhere_page_visits", "text", "The tracked pages that the contact visited, as JSON."),
+        Column("anywhere_form_submits", "text", "The forms that the contact sent, as JSON."),
+        Column("anywhere_utm", "text", "The UTM parameters that the contact came with, as JSON."),
+        *(Column(name, "text", f"The contact's field {field}.") for name, field in _PERSONAL),
+    ),
+    key=("contact_id",),
+)
+LISTS = Table(
+    "lists",
+    "The account's lists, as they are now.",
+    (Column("list_id", "text", "The list's id."), *SCANNED, Column("title", "text", "The list's name.")),
+    key=("list_id",),
+)
+LISTS_CONTACTS = Table(
+    "lists_contacts",
+    "Which contacts are on which list now.",
+    (Column("list_id", "text", "The list's id."), Column("contact_id", "text", "The contact's id."), *SCANNED),
+    key=("list_id", "contact_id"),
+)
+SEGMENTS = Table(
+    "smart_segments",
+    "The account's smart segments, as they are now.",
+    (Column("segment_id", "text", "The segment's id."), *SCANNED, Column("title", "text", "The segment's name.")),
+    key=("segment_id",),
+)
+SEGMENTS_CONTACTS = Table(
+    "smart_segments_contacts",
+    "Which contacts are in which smart segment now.",
+    (Column("segment_id", "text", "The segment's id."), Column("contact_id", "text", "The contact's id."), *SCANNED),
+    key=("segment_id", "contact_id"),
+)
+CUSTOM_FIELDS = Table(
+    "custom_fields",
+    "The custom fields that the account defines now.",
+    (
+        Column("name", "text", "The field's name."),
+        *SCANNED,
+        Column("field_type", "text", "Its type: string, integer, float, boolean or date."),
+    ),
+    key=("name",),
+)
+TRIGGERS = Table(
+    "triggers",
+    "The triggers that journeys can be entered by now.",
+    (
+        Column("trigger_id", "text", "The trigger's id."),
+        *SCANNED,
+        Column("journey", "text", "The journey's name."),
+        Column("trigger_type", "text", "What kind of trigger it is."),
+    ),
+    key=("trigger_id",),
+)
+# As the account has them now: a complete scan replaces all their rows.
+CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
+ACCOUNT = (CONTACTS, *CURRENT)
+
+# A contact's maps of email activity: the map, its event, and what kind of bounce it is.
+MAILS: tuple[tuple[str, str, str | None], ...] = (
+    ("mail_received", "Email Delivered", None),
+    ("mail_opened", "Email Opened", None),
+    ("mail_clicked", "Email Clicked", None),
+    ("mail_bounced", "Email Bounced", "soft"),
+    ("mail_hardbounced", "Email Bounced", "hard"),
+    ("mail_complained", "Email Marked as Spam", None),
+    ("mail_unsubscribed", "Email Unsubscribed", None),
+)
+# The types that the API declares for custom fields.
+FIELD_TYPES: dict[str, Type] = {
+    "string": "text",
+    "integer": "bigint",
+    "float": "double",
+    "boolean": "bool",
+    "date": "timestamp",
+}
+
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
-TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS)}
+TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, *ACCOUNT)}
 
 # Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.
 REJECT_REASONS = {
@@ -212,6 +318,7 @@ REJECT_REASONS = {
     "properties_not_object": "`properties` is not an object",
     "traits_not_object": "`traits` is not an object",
     "context_not_object": "`context` is not an object",
+    "no_id": "an API's object without the id that its row is known by",
 }
 # Why a value is discarded.
 DISCARD_REASONS = {

@@ -7,12 +7,12 @@ only those that are odd; both ways give the same cells, which the tests hold aga
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from .catalog import COMMON_NAMES, KINDS, PROPERTY_TYPES, REJECT_REASONS, Column
+from .catalog import COMMON_NAMES, KINDS, PROPERTY_TYPES, REJECT_REASONS, Column, Type
 from .naming import column_name, snake_case
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
@@ -54,6 +54,19 @@ class Discard(NamedTuple):
     column: str
     value: str
     reason: str
+
+
+class Thing(NamedTuple):
+    """Something that an account has, as cells of its table.
+
+    `key` is what its row is known by. `cells` holds JSON text by the name of its column, `declared` the types that the
+    origin declares for some of them.
+    """
+
+    key: tuple[str, ...]
+    cells: dict[str, str]
+    discards: list[Discard]
+    declared: Mapping[str, Type]
 
 
 class Message(NamedTuple):
@@ -121,7 +134,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     `declared` are the columns of `context` that are in the catalogue. Example:
     `read(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
     """
-    message = _parse(line)
+    message = parse(line)
     kind = message.value("type")
     if not isinstance(kind, str) or isinstance(kind, Number) or kind not in _BODY:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
@@ -140,16 +153,17 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     objects: list[tuple[str, ...]] = []
     if isinstance(context := message.value("context"), Pairs):
         leaves = flatten(context, ("context",), objects)
-        cells |= _columns(leaves, declared, discards)
+        cells |= one_cell_each(leaves, declared, discards)
     if body_key and isinstance(body := message.value(body_key), Pairs):
         taken = COMMON_NAMES | {column.name for column in _TEXT_FIELDS.get(kind, ())}
         leaves = _beside(flatten(body, (body_key,), objects), taken, event_names)
-        cells |= _columns(leaves, frozenset(PROPERTY_TYPES) if kind == "track" else frozenset(), discards)
+        cells |= one_cell_each(leaves, frozenset(PROPERTY_TYPES) if kind == "track" else frozenset(), discards)
     _identify(message, cells)
     return Message(cells, discards, objects)
 
 
-def _parse(line: bytes) -> Pairs:
+def parse(line: bytes) -> Pairs:
+    """An object of JSON as it is spelt; raises `Rejected` where it is none."""
     try:
         value = _decoder.decode(line.decode())
     except UnicodeDecodeError as error:
@@ -266,8 +280,11 @@ def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
     return (False, len(path)) if own == column else (True, 0)
 
 
-def _columns(leaves: Iterator[Leaf], declared: frozenset[str], discards: list[Discard]) -> dict[str, str]:
-    """One cell a column; what loses its column to another key, or has none, is discarded."""
+def one_cell_each(leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard]) -> dict[str, str]:
+    """One cell a column, JSON text behind `x:` where it is not declared.
+
+    What loses its column to another key, or has none, is discarded.
+    """
     best: dict[str, tuple[tuple[str, ...], Any]] = {}
     for path, column, value in leaves:
         if not column:

@@ -3,7 +3,10 @@
 import re
 from functools import lru_cache
 
-RESERVED_TABLES = frozenset({"tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens"})
+RESERVED_TABLES = frozenset({"tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens"}) | {
+    # What an account has beside its events (spec: autopilot-api).
+    "contacts", "lists", "lists_contacts", "smart_segments", "smart_segments_contacts", "custom_fields", "triggers",
+}  # fmt: skip
 
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 

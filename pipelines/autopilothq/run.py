@@ -20,6 +20,7 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from .direct import direct
+from .http import ApiError
 from .origins.archive import ArchiveError
 from .source import CannotMerge, Report
 
@@ -196,7 +197,7 @@ def _words(error: BaseException) -> str:
     """What went wrong at the root, and what to do."""
     chain = list(_causes(error))
     for cause in chain:
-        if isinstance(cause, ArchiveError | CannotMerge | RunError):
+        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
             return str(cause)
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):

@@ -2,19 +2,32 @@
 
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import dlt
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.extract import DltSource
 from rich.console import Console
 
 from .. import run, sample
-from ..run import Steps
-from ..source import archive
+from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
+from ..run import RunError, Steps
+from ..source import api, archive
 from .options import destination_options
 from .watching import Watching, print_result
 
 TOO_MANY_REJECTS = 3
+# What `load api` can load, by the name that it is asked for.
+API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
+for _table in ACCOUNT:
+    API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
+NO_KEY = (
+    "Expected the key of Autopilot's API, but there is none: set api_key under [sources.autopilothq] in"
+    " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
+)
+KEPT = "What came by then is loaded; the next run goes on from there."
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
@@ -70,6 +83,94 @@ def load_archive(
     print_result(watch.last, as_json, dry_run)
     if max_rejects is not None and watch.last.rejected > max_rejects:
         sys.exit(TOO_MANY_REJECTS)
+
+
+class _Time(click.ParamType[datetime]):
+    """A time in ISO 8601; UTC where it names no zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
+        """The time."""
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time like 2019-03-01 or 2019-03-01T12:00:00Z.", param, context)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+class _Names(click.ParamType[list[str]]):
+    """Names of API_TABLES, joined by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> list[str]:
+        """The tables that they stand for."""
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in API_TABLES:
+                self.fail(f"{name!r} is none of {', '.join(API_TABLES)}.", param, context)
+        return [table for name in names for table in API_TABLES[name]]
+
+
+@load.command("api")
+@click.option("--since", type=_Time(), metavar="TIME", help="The time of the first event to load.")
+@click.option("--until", type=_Time(), metavar="TIME", help="Where events end: where those of an archive begin.")
+@click.option("--only", type=_Names(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
+@click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
+@destination_options
+@click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
+@click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more was rejected.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def load_api(
+    since: datetime | None,
+    until: datetime | None,
+    only: list[str] | None,
+    user_id_field: str | None,
+    max_seconds: float | None,
+    destination: str | None,
+    credentials: str | None,
+    dataset: str | None,
+    dry_run: bool,
+    max_rejects: int | None,
+    as_json: bool,
+) -> None:
+    """Load email events, contacts, lists and segments from Autopilot's API.
+
+    The key is the setting sources.autopilothq.api_key of dlt's configuration.
+    """
+    if since and until and since >= until:
+        raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
+    started = time.monotonic()
+    with Watching(Console(stderr=True), contacts=True) as watch:
+        source = _api(
+            since=since, until=until, user_id_field=user_id_field, max_seconds=max_seconds, progress=watch.report
+        )
+        if only:
+            source = source.with_resources(*only, *(table.name for table in BOOKS))
+        if dry_run:
+            run.dry_run(destination, credentials, dataset, Steps(watch), source)
+        else:
+            run.run(run.pipeline(destination, credentials, dataset, Steps(watch)), source)
+    watch.last.seconds = time.monotonic() - started
+    for warning in watch.last.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    print_result(watch.last, as_json, dry_run, contacts=True)
+    if watch.last.cut_off:
+        raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
+    if max_rejects is not None and watch.last.rejected > max_rejects:
+        sys.exit(TOO_MANY_REJECTS)
+
+
+def _api(**words: Any) -> DltSource:
+    """The source; what is None comes from dlt's configuration."""
+    with run.explained():
+        try:
+            source: DltSource = api(**{name: word for name, word in words.items() if word is not None})
+        except ConfigFieldMissingException as error:
+            raise RunError(NO_KEY) from error
+        return source
 
 
 @click.command("sample")

@@ -26,11 +26,12 @@ _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
 class Watching:
-    """Shows a run: a bar on a terminal, lines elsewhere."""
+    """Shows a run: a bar on a terminal, lines elsewhere. What is counted is bytes of files, or contacts."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, contacts: bool = False) -> None:
         self.last = Report()
         self._console = console
+        self._contacts = contacts
         self._step = ""
         self._logged = 0.0
         self._bar = Progress(
@@ -38,7 +39,7 @@ class Watching:
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            DownloadColumn(),
+            *(() if contacts else (DownloadColumn(),)),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -59,6 +60,12 @@ class Watching:
     def report(self, report: Report) -> None:
         """Shows the counts."""
         self.last = report
+        if self._contacts:
+            total = "" if report.contacts_total is None else f" of {report.contacts_total:,}"
+            counts = f"{report.contacts:,}{total} contacts  {report.lines:,} events"
+            self._bar.update(self._task, completed=report.contacts, total=report.contacts_total, counts=counts)
+            self._log(counts)
+            return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
         counts = f"{report.files_done}/{report.files} files  {report.lines:,} events  {rate:,.0f}/s"
         self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=counts)
@@ -77,8 +84,8 @@ class Watching:
         self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
 
 
-def print_result(report: Report, as_json: bool, dry_run: bool) -> None:
-    """Prints what a load did, for people or for programs."""
+def print_result(report: Report, as_json: bool, dry_run: bool, contacts: bool = False) -> None:
+    """Prints what a load of files or of `contacts` did, for people or for programs."""
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))
         return
@@ -98,7 +105,11 @@ def print_result(report: Report, as_json: bool, dry_run: bool) -> None:
     for reason, count in report.rejects.items():
         click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for file, why in report.unfinished.items():
-        click.echo(f"  {file} is read again next time: {why}")
+        click.echo(f"  {file} {'goes on' if contacts else 'is read again'} next time: {why}")
+    if contacts:
+        total = "" if report.contacts_total is None else f" of {report.contacts_total:,}"
+        click.echo(f"{report.contacts:,}{total} contacts, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
+        return
     rate = report.lines / max(report.seconds, 0.001)
     click.echo(
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"

@@ -1,7 +1,8 @@
 """The dlt sources: where an origin meets the warehouse and dlt's hints."""
 
+from .api import api
 from .archive import archive
 from .load import Report
 from .tables import CannotMerge
 
-__all__ = ["CannotMerge", "Report", "archive"]
+__all__ = ["CannotMerge", "Report", "api", "archive"]

@@ -4,6 +4,7 @@ A source has a resource a table, so that `with_resources` chooses tables. What t
 that dlt asks for rows reads the origin, and all of them hand out what the warehouse made of it.
 """
 
+import itertools
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -83,11 +84,11 @@ class Report:
     discards: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
+    contacts: int = 0
+    contacts_total: int | None = None
+    cut_off: str | None = None
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-
-def _ignore(report: Report) -> None:
-    """No one watches."""
 
 
 def ignore(report: Report) -> None:
@@ -114,7 +115,8 @@ class Load:
     """One load of one origin, shared by the resources of its source.
 
     `find` is told which files are loaded already, and gives those that are not, with the number of the others. `read`
-    gives their lines. `memory` is what the engine may use before it turns to the disk, in MB.
+    gives their lines. `beside` gives rows that the origin has beside those of messages; it is asked when all lines were
+    read. `memory` is what the engine may use before it turns to the disk, in MB.
     """
 
     def __init__(
@@ -123,18 +125,20 @@ class Load:
         read: Callable[[Sequence[F]], Iterator[Batch]],
         memory: int,
         progress: Callable[[Report], None],
+        beside: "Callable[[Load, Stored], Iterator[Rows]] | None" = None,
     ) -> None:
         self.report = Report()
         self._find = find
         self._read_files: Callable[[Sequence[Any]], Iterator[Batch]] = read
         self._memory = memory
         self._progress = progress
+        self._beside = beside
         self._settled: Settled | None = None
         self._files: Sequence[Read] = []
         self._unfinished: dict[int, str] = {}
-        self._ready: dict[str, Rows] = {}
-        self._paths: dict[str, str] = {}
-        self._known: Known = {}
+        self._ready: dict[str, list[tuple[str, Rows]]] = {}
+        self._written = itertools.count()
+        self.known: Known = {}
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
         """Reads the origin once: all lines into the warehouse, settled against what the destination has."""
@@ -146,24 +150,29 @@ class Load:
         self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
         disposition(TRACKS.name, self._supported)
         folder, killed = _begin(pipeline)
-        self._folder = str(folder / "waiting")
-        Path(self._folder).mkdir()
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self.folder = str(folder / "waiting")
+        Path(self.folder).mkdir()
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = Stored(pipeline)
         if killed:
             destination.drop_copies()
+        # The destination may have no room for the whole of a long name (spec: Names).
+        self.shorten = dlt.current.source_schema().naming.normalize_identifier
         self._files, self.report.files_known = self._find(destination.loaded_files())
         self.report.files = len(self._files)
         self.report.bytes = sum(file.size for file in self._files)
         self._progress(self.report)
-        # The destination may have no room for the whole of a long name (spec: Names).
-        shorten = dlt.current.source_schema().naming.normalize_identifier
-        self._warehouse = Warehouse(self.loaded_at, self._folder, self._memory, WORKERS, shorten)
+        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten)
         self._read()
-        self._known = destination.tables([*self._warehouse.tables(), *TABLES])
-        self._settled = self._warehouse.settle(self._known, destination.read, destination.complete_loads())
+        self.known = destination.tables([*self._warehouse.tables(), *TABLES])
+        # Without messages there is nothing to look for among those that are stored.
+        stored = destination.read if self.report.lines else None
+        self._settled = self._warehouse.settle(self.known, stored, destination.complete_loads())
         self._take(self._settled, destination)
         self._warehouse.close()
+        for rows in self._beside(self, destination) if self._beside else ():
+            self._write(rows)
+        self.report.discards = self.report.rows.get("_discards", 0)
         self.report.seconds = monotonic() - started
         self._progress(self.report)
 
@@ -207,18 +216,16 @@ class Load:
         for column in ("lines", "stored", "duplicates", "rejected"):
             setattr(self.report, column, sum(row[column] for row in self._audit))
         self.report.rejects = settled.rejects_by_reason()
-        self.report.discards = self.report.rows.get("_discards", 0)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:
             self.report.rows[AUDIT.name] = len(self._audit)
 
     def _write(self, rows: Rows) -> None:
-        path = f"{self._folder}/rows-{len(self._paths)}"
+        path = f"{self.folder}/rows-{next(self._written)}"
         rows = _in_order(rows, self._schema_columns(rows.table))
         rows.relation.to_parquet(path, compression="snappy")
-        self._ready[rows.table] = rows
-        self._paths[rows.table] = path
-        self.report.rows[rows.table] = rows.number
+        self._ready.setdefault(rows.table, []).append((path, rows))
+        self.report.rows[rows.table] = self.report.rows.get(rows.table, 0) + rows.number
 
     def _schema_columns(self, table: str) -> TTableSchemaColumns:
         schemas = self._pipeline.schemas
@@ -239,17 +246,21 @@ class Load:
         }
 
     def rows(self, table: str) -> Iterator[DataItemWithMeta]:
-        """A table's rows as a file that dlt takes over."""
-        rows = self._ready.pop(table, None)
-        if rows is not None:
+        """A table's rows as files that dlt takes over."""
+        for path, rows in self._ready.pop(table, ()):
             known = TABLES.get(table)
             if known is None:
-                hints: Any = rows
+                yield dlt.mark.with_file_import(path, "parquet", rows.number, cast(Any, rows))
+                continue
+            hints: dict[str, Any] = {
+                "columns": columns(known, rows.columns),
+                "write_disposition": disposition(table, self._supported),
+            }
+            if rows.number:
+                yield dlt.mark.with_file_import(path, "parquet", rows.number, dlt.mark.make_hints(**hints))
             else:
-                hints = dlt.mark.make_hints(
-                    columns=columns(known, rows.columns), write_disposition=disposition(table, self._supported)
-                )
-            yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.number, hints)
+                empty = dlt.mark.make_hints(**hints, file_format=self.empty_format())
+                yield dlt.mark.with_hints(arrow_schema(rows.columns).empty_table(), empty)
 
     def audit(self) -> pa.Table | None:
         """The books of the files, None where there are none."""
@@ -259,9 +270,13 @@ class Load:
         schema = arrow_schema({column.name: column.type for column in AUDIT.columns})
         return pa.Table.from_pylist([{**row, "load_id": load_id} for row in self._audit], schema)
 
+    def tell(self) -> None:
+        """Tells who watches how far it is."""
+        self._progress(self.report)
+
     def has(self, table: str) -> bool:
         """Whether a table is there, or has rows in this load."""
-        return table in self._known or table in self.report.rows
+        return table in self.known or table in self.report.rows
 
     def empty_format(self) -> Any:
         """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
@@ -287,19 +302,20 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
 
 
 def resources(load: Load) -> list[DltResource]:
-    """One resource a table of the catalogue, and one for all tables of other events."""
-    names = [table.name for table in (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS, *BOOKS)]
-    return [
-        *(_resource(load, TABLES[name]) for name in names if name != AUDIT.name),
-        _others(load),
-        _resource(load, AUDIT),
-    ]
+    """One resource a table of messages, and one for all tables of other events."""
+    tables = (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS)
+    return [*(resource(load, table) for table in tables), _others(load), *books(load)]
 
 
-def _resource(load: Load, table: Table) -> DltResource:
+def books(load: Load) -> list[DltResource]:
+    """The books; `_audit` comes last, because the others must be there before it says so."""
+    return [resource(load, table) for table in BOOKS]
+
+
+def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if table not in BOOKS:
-        types = ordered(types)
+        types = ordered(types, table.key)
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     hints = dlt.mark.make_hints(columns=columns(table, types))
 
@@ -314,15 +330,15 @@ def _resource(load: Load, table: Table) -> DltResource:
             empty = dlt.mark.make_hints(columns=columns(table, types), file_format=load.empty_format())
             yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
 
-    resource = dlt.resource(
+    made = dlt.resource(
         rows,
         name=table.name,
         primary_key=table.key,
-        write_disposition=merge(STRATEGIES[table in REPLACED][0]),
+        write_disposition=disposition(table.name, STRATEGIES[table in REPLACED][:1]),
         file_format="parquet",
         table_name=table.name,
     )()
-    return resource.apply_hints(additional_table_hints={"description": table.description})
+    return made.apply_hints(additional_table_hints={"description": table.description})
 
 
 def _others(load: Load) -> DltResource:
@@ -333,7 +349,7 @@ def _others(load: Load) -> DltResource:
         for name in load.others():
             yield from load.rows(name)
 
-    resource = dlt.resource(
+    made = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,
         columns=lambda rows: columns(event_table(rows.table), rows.columns),
@@ -342,7 +358,7 @@ def _others(load: Load) -> DltResource:
         file_format="parquet",
         table_name=lambda rows: rows.table,
     )()
-    return resource.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
+    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
 
 
 _ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)

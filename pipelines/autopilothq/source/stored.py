@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import dlt
@@ -13,7 +14,7 @@ from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from ..catalog import AUDIT, Type
+from ..catalog import AUDIT, TRACKS, Type
 from ..warehouse import Known
 from .tables import ARROW, SOURCE
 
@@ -47,6 +48,20 @@ class Stored:
         with self._pipeline.sql_client() as client:
             loads, load_id = client.make_qualified_table_name("_dlt_loads"), client.escape_column_name("load_id")
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
+
+    def first_event_but_of(self, library: str) -> datetime | None:
+        """The time of the first event that another library sent, None where there is none."""
+        if "context_library_name" not in self.tables([TRACKS.name]).get(TRACKS.name, {}):
+            return None
+        with self._pipeline.sql_client() as client:
+            name, time = map(client.escape_column_name, ("context_library_name", "timestamp"))
+            found = client.execute_sql(
+                f"SELECT min({time}) FROM {client.make_qualified_table_name(TRACKS.name)}"
+                f" WHERE {name} IS NULL OR {name} <> %s",
+                library,
+            )
+        first: datetime | None = found[0][0] if found else None
+        return first and first.astimezone(UTC)
 
     def drop_copies(self) -> None:
         """Leaves one row where there are several of one key.

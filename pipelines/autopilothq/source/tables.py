@@ -6,7 +6,7 @@ from typing import cast
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 
-from ..catalog import AUDIT, TABLES, USERS, Table, Type
+from ..catalog import AUDIT, CONTACTS, CURRENT, TABLES, USERS, Table, Type
 
 SOURCE = "autopilothq"
 
@@ -19,9 +19,9 @@ ARROW: dict[Type, pa.DataType] = {
 }
 
 
-REPLACED = (USERS, AUDIT)
-# The ways to merge, the best first: messages stay as they were stored first, persons and files are replaced. An upsert
-# of rows that a killed load put into staging twice is refused by PostgreSQL.
+REPLACED = (USERS, AUDIT, CONTACTS, *CURRENT)
+# The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows
+# that a killed load put into staging twice is refused by PostgreSQL.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
     False: ("insert-only", "delete-insert"),
     True: ("delete-insert", "upsert"),
@@ -36,8 +36,11 @@ def merge(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
 def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
     """How rows are merged into a table where these strategies are supported; raises where none of them fits."""
     strategies = STRATEGIES[TABLES.get(table) in REPLACED]
+    if TABLES.get(table) in CURRENT and "delete-insert" in supported:
+        # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
+        return cast(TWriteDispositionDict, {**merge("delete-insert"), "destination_scope": "1 = 1"})
     for strategy in strategies:
-        if strategy in supported:
+        if strategy in supported and TABLES.get(table) not in CURRENT:
             return merge(strategy)
     raise CannotMerge(
         f"Expected a destination that can merge ({' or '.join(strategies)}), but this one can only append.\n"

@@ -2,5 +2,6 @@
 
 from .load import Warehouse
 from .tables import SQL_TYPES, FileCount, Known, Rows, Settled, Stored, ordered
+from .things import Things
 
-__all__ = ["SQL_TYPES", "FileCount", "Known", "Rows", "Settled", "Stored", "Warehouse", "ordered"]
+__all__ = ["SQL_TYPES", "FileCount", "Known", "Rows", "Settled", "Stored", "Things", "Warehouse", "ordered"]

@@ -391,9 +391,9 @@ class Settled:
         return int(found[0]) if found else 0
 
 
-def ordered(types: Mapping[str, Type]) -> dict[str, Type]:
-    """The columns of a new table: `id`, `received_at`, `uuid_ts`, then the rest by name (spec: Columns)."""
-    first = ("id", "received_at", "uuid_ts")
+def ordered(types: Mapping[str, Type], key: Sequence[str] = ("id",)) -> dict[str, Type]:
+    """The columns of a new table: its key, `received_at`, `uuid_ts`, then the rest by name (spec: Columns)."""
+    first = (*key, "received_at", "uuid_ts")
     return {name: types[name] for name in (*first, *sorted(types.keys() - set(first)))}
 
 

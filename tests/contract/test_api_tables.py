@@ -1,0 +1,350 @@
+"""What a scan of an account leaves in the tables, and what the next one changes (spec: autopilot-api, warehouse)."""
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autopilothq
+from autopilothq import Report, catalog
+from contract.loading import Row, filled, message, pipeline, query, tables, write
+from fake_autopilot import FakeAutopilot
+
+EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]
+BOOKS = ["_rejects", "_discards", "_audit"]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeAutopilot]:
+    with FakeAutopilot(contacts=0) as running:
+        yield running
+
+
+def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
+    """A load of some tables, or of all; its report."""
+    reports: list[Report] = []
+    settings: dict[str, Any] = {
+        "base_url": server.base_url,
+        "requests_per_second": 10_000,
+        "tries": 2,
+        "progress": reports.append,
+    }
+    source = autopilothq.api(server.key, **settings | words)
+    pipeline().run(source.with_resources(*only, *BOOKS) if only else source)
+    return reports[-1]
+
+
+def answer(server: FakeAutopilot, *pages: Sequence[Any], path: str = "/contacts") -> None:
+    """The pages that the next scan gets at `path`."""
+    for number, contacts in enumerate(pages, 1):
+        bookmark = f"b{number}" if number < len(pages) else None
+        content = {"contacts": contacts, "total_contacts": sum(map(len, pages)), "bookmark": bookmark}
+        server.order("GET", path if number == 1 else f"{path}/b{number - 1}", content=content)
+
+
+def contact(number: int, **fields: Any) -> dict[str, Any]:
+    return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
+
+
+def rows(table: str) -> list[Row]:
+    return [filled(row) for row in tables()[table]]
+
+
+def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> None:
+    fields = [{"kind": "user id", "value": 4711}]
+    answer(server, [contact(1, mail_hardbounced={"k": 1482221100000}, custom_fields=fields)])
+    started = datetime.now(UTC) - timedelta(milliseconds=1)
+    scan(server, *EVENTS, user_id_field="user id")
+    found = tables()
+    [bounced] = found["email_bounced"]
+    received_at = bounced["received_at"]
+    assert started <= received_at <= bounced["uuid_ts"] <= datetime.now(UTC)
+    common = {
+        "id": bounced["id"],
+        "received_at": received_at,
+        "anonymous_id": "1@example.com",
+        "user_id": "4711",
+        "event": "email_bounced",
+        "event_text": "Email Bounced",
+        "timestamp": datetime(2016, 12, 20, 8, 5, tzinfo=UTC),
+        "context_library_name": "autopilot-api",
+        "context_traits_contact_id": "person_1",
+        "context_traits_email": "1@example.com",
+    }
+    assert filled(bounced) == common | {"email_id": "k", "email_key": "k", "bounce_type": "hard"}
+    assert [filled(row) for row in found["tracks"]] == [common]
+    assert sorted(found) == sorted([*EVENTS, *BOOKS])
+    [audit] = found["_audit"]
+    assert {name: audit[name] for name in ("file", "lines", "stored", "duplicates", "rejected")} == {
+        "file": f"{server.base_url}/contacts", "lines": 1, "stored": 1, "duplicates": 0, "rejected": 0,
+    }  # fmt: skip
+    assert datetime.fromisoformat(audit["version"]) == received_at == audit["first_received_at"]
+
+
+def test_a_second_scan_adds_what_is_new_alone(server: FakeAutopilot) -> None:
+    opened = {"k1": 1000}
+    answer(server, [contact(1, mail_opened=opened)], [contact(2, mail_opened=opened)])
+    scan(server, *EVENTS)
+    first = tables()
+    answer(server, [contact(1, mail_opened=opened), contact(2, mail_opened=opened)])
+    report = scan(server, *EVENTS)
+    assert (report.lines, report.stored, report.duplicates) == (2, 0, 2)
+    again = tables()
+    assert {name: again[name] for name in EVENTS} == {name: first[name] for name in EVENTS}
+
+    answer(
+        server, [contact(1, mail_opened=opened | {"k2": 2000}), contact(2, mail_opened=opened, mail_clicked={"k1": 5})]
+    )
+    report = scan(server, *EVENTS)
+    assert (report.lines, report.stored, report.duplicates) == (4, 2, 2)
+    added = [row for row in rows("tracks") if row["id"] not in {row["id"] for row in first["tracks"]}]
+    assert sorted((row["event"], row["context_traits_contact_id"]) for row in added) == [
+        ("email_clicked", "person_2"), ("email_opened", "person_1"),
+    ]  # fmt: skip
+
+
+def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeAutopilot) -> None:
+    good = contact(
+        1,
+        created_at="yesterday",
+        unsubscribed="perhaps",
+        mail_opened={"k": "soon"},
+        mail_clicked=7,
+        custom_fields=[
+            {"kind": "size", "value": "tall", "fieldType": "float"},
+            {"kind": "born", "value": "a summer", "fieldType": "date"},
+        ],
+    )
+    answer(server, [good, "no contact", None, {"Email": "nobody@example.com"}, 7])
+    report = scan(server, *EVENTS, "contacts")
+    found = tables()
+    [row] = found["contacts"]
+    assert filled(row) == {"contact_id": "person_1", "received_at": row["received_at"], "email": "1@example.com"}
+    [opened] = found["email_opened"]
+    assert opened["timestamp"] is None
+    names = ("table_name", "row_id", "column_name", "value", "reason")
+    assert sorted(tuple(discard[name] for name in names) for discard in found["_discards"]) == sorted([
+        ("contacts", "person_1", "created_at", '"yesterday"', "not_a_time"),
+        ("contacts", "person_1", "custom_born", '"a summer"', "not_a_time"),
+        ("contacts", "person_1", "custom_size", '"tall"', "does_not_fit"),
+        ("contacts", "person_1", "mail_clicked", "7", "does_not_fit"),
+        ("contacts", "person_1", "unsubscribed", '"perhaps"', "does_not_fit"),
+        ("email_opened", opened["id"], "timestamp", '"soon"', "not_a_time"),
+    ])  # fmt: skip
+    rejects = [(row["reason"], row["raw"]) for row in sorted(found["_rejects"], key=lambda row: row["line"])]
+    assert rejects == [
+        ("not_an_object", '"no contact"'),
+        ("not_an_object", "null"),
+        ("no_id", '{"Email":"nobody@example.com"}'),
+        ("not_an_object", "7"),
+    ]
+    assert (report.lines, report.stored, report.rejected, report.discards) == (5, 1, 4, 6)
+
+    answer(server, [good, "no contact"])
+    scan(server, *EVENTS, "contacts")
+    again = tables()
+    assert (again["_discards"], len(again["_rejects"])) == (found["_discards"], 4)
+
+
+def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(server: FakeAutopilot) -> None:
+    fields = [
+        {"kind": "Review Rating", "value": "5", "fieldType": "integer"},
+        {"kind": "Smog Level", "value": 3, "fieldType": "float"},
+        {"kind": "Customer", "value": "true", "fieldType": "boolean"},
+        {"kind": "Born", "value": 13046400000, "fieldType": "date"},
+        {"kind": "Zip", "value": 1234, "fieldType": "string"},
+        {"kind": "Untyped", "value": "2019-03-01T00:00:00Z"},
+    ]
+    first = contact(
+        1,
+        created_at="2016-12-20T07:31:12.000Z",
+        updated_at="Tue, 20 Dec 2016 08:08:00 GMT",
+        LatestSubscribe=1482221100000,
+        NumberOfEmployees="10001",
+        anywhere_page_visits={"https://example.com/pricing": True},
+        lists=["l1"],
+        employeesRange={"min": 11, "max": 50},
+        Score=1,
+    )
+    answer(server, [first | {"custom_fields": fields}, contact(2, Score=2.5, LinkedIn="in/b")])
+    scan(server, "contacts")
+    found = tables()["contacts"]
+    when = {"received_at": found[0]["received_at"]}
+    assert [filled(row) for row in found] == [
+        {
+            "contact_id": "person_1",
+            "email": "1@example.com",
+            "created_at": datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC),
+            "updated_at": datetime(2016, 12, 20, 8, 8, tzinfo=UTC),
+            "latest_subscribe": datetime(2016, 12, 20, 8, 5, tzinfo=UTC),
+            "number_of_employees": "10001",
+            "anywhere_page_visits": '{"https://example.com/pricing":true}',
+            "lists": '["l1"]',
+            "employees_range_min": 11,
+            "employees_range_max": 50,
+            "score": 1.0,
+            "custom_review_rating": 5,
+            "custom_smog_level": 3.0,
+            "custom_customer": True,
+            "custom_born": datetime(1970, 6, 1, tzinfo=UTC),
+            "custom_zip": "1234",
+            "custom_untyped": datetime(2019, 3, 1, tzinfo=UTC),
+        }
+        | when,
+        {"contact_id": "person_2", "email": "2@example.com", "score": 2.5, "linked_in": "in/b"} | when,
+    ]
+    names = list(found[0])
+    assert names[:3] == ["contact_id", "received_at", "uuid_ts"]
+    assert names[3:] == sorted(names[3:])
+
+    # A column keeps its type, whatever a later scan declares.
+    answer(server, [contact(1, custom_fields=[{"kind": "Zip", "value": 5, "fieldType": "integer"}], Score="high")])
+    scan(server, "contacts")
+    again = tables()
+    assert [row["custom_zip"] for row in again["contacts"]] == ["5", None]
+    assert [row["value"] for row in again["_discards"]] == ['"high"']
+
+
+def test_contacts_that_are_gone_are_marked_until_they_are_back(server: FakeAutopilot) -> None:
+    answer(server, [contact(1, Phone="1"), contact(2, Phone="2", New=True)])
+    scan(server, "contacts")
+    before = {row["contact_id"]: row for row in tables()["contacts"]}
+    answer(server, [contact(1, Phone="3")])
+    scan(server, "contacts")
+    one, two = tables()["contacts"]
+    assert (one["phone"], one["deleted_at"]) == ("3", None)
+    assert two["deleted_at"] == one["received_at"] > two["received_at"]
+    changed = {"deleted_at": two["deleted_at"], "uuid_ts": two["uuid_ts"]}
+    assert two == before["person_2"] | changed
+
+    answer(server, [contact(2, Phone="4"), contact(1)])
+    scan(server, "contacts")
+    assert [(row["contact_id"], row["phone"], row["deleted_at"]) for row in tables()["contacts"]] == [
+        ("person_1", None, None), ("person_2", "4", None),
+    ]  # fmt: skip
+    answer(server, [])
+    scan(server, "contacts")
+    assert [row["deleted_at"] is None for row in tables()["contacts"]] == [False, False]
+
+
+def test_lists_and_segments_are_as_the_account_has_them_now(server: FakeAutopilot) -> None:
+    def account(lists: list[Any], segments: list[Any]) -> None:
+        server.order("GET", "/lists", content={"lists": lists})
+        server.order("GET", "/smart_segments", content={"segments": segments})
+
+    account(
+        [{"list_id": "old list 7", "title": "A/B"}, {"list_id": "l2", "title": "Two", "New": 1}],
+        [{"segment_id": "s1", "title": "Ladies"}],
+    )
+    answer(server, [contact(1), contact(2)], [contact(2), "nobody"], path="/list/old%20list%207/contacts")
+    answer(server, [], path="/list/l2/contacts")
+    answer(server, [contact(2)], path="/smart_segments/s1/contacts")
+    server.order("GET", "/triggers", content={"triggers": [{"trigger_id": "0003", "journey": "j"}]})
+    server.order("GET", "/contacts/custom_fields", content=[{"name": "Born", "fieldType": "date"}, {"fieldType": "x"}])
+    current = [table.name for table in catalog.CURRENT]
+    scan(server, *current)
+
+    def now() -> dict[str, list[Row]]:
+        found = tables()
+        return {
+            name: [{key: value for key, value in filled(row).items() if key != "received_at"} for row in found[name]]
+            for name in current
+        }
+
+    assert now() == {
+        "lists": [{"list_id": "l2", "title": "Two", "new": 1}, {"list_id": "old list 7", "title": "A/B"}],
+        "lists_contacts": [{"list_id": "old list 7", "contact_id": f"person_{number}"} for number in (1, 2)],
+        "smart_segments": [{"segment_id": "s1", "title": "Ladies"}],
+        "smart_segments_contacts": [{"segment_id": "s1", "contact_id": "person_2"}],
+        "custom_fields": [{"name": "Born", "field_type": "date"}],
+        "triggers": [{"trigger_id": "0003", "journey": "j"}],
+    }
+    assert sorted(row["raw"] for row in rows("_rejects")) == ['"nobody"', '{"fieldType":"x"}']
+    assert server.seen("GET", "/contacts") == []
+
+    account([{"list_id": "l3", "title": "Three"}], [])
+    answer(server, [contact(3)], path="/list/l3/contacts")
+    server.order("GET", "/triggers", content={"triggers": []})
+    server.order("GET", "/contacts/custom_fields", content=[])
+    scan(server, *current)
+    assert now() == {
+        "lists": [{"list_id": "l3", "title": "Three"}],
+        "lists_contacts": [{"list_id": "l3", "contact_id": "person_3"}],
+        "smart_segments": [],
+        "smart_segments_contacts": [],
+        "custom_fields": [],
+        "triggers": [],
+    }
+
+
+def test_the_whole_of_a_made_up_account() -> None:
+    with FakeAutopilot(contacts=250) as server:
+        server.overlap = 7
+        report = scan(server)
+        made = [server.account.contact(number) for number in range(250)]
+    events = [
+        (made_up["contact_id"], name, key)
+        for made_up in made
+        for name, *_ in catalog.MAILS
+        for key in made_up.get(name, ())
+    ]
+    assert (report.contacts_total, report.contacts, report.stored) == (250, 264, len(events))
+    assert report.duplicates > 0
+    found = tables()
+    assert len(found["tracks"]) == len(events)
+    assert [row["contact_id"] for row in found["contacts"]] == [made_up["contact_id"] for made_up in made]
+    assert {row["email"] for row in found["contacts"]} == {made_up.get("Email") for made_up in made}
+    on_lists = {(name, made_up["contact_id"]) for made_up in made for name in made_up.get("lists", ())}
+    assert {(row["list_id"], row["contact_id"]) for row in found["lists_contacts"]} == on_lists
+    assert (len(found["lists"]), len(found["smart_segments"]), len(found["triggers"]), len(found["custom_fields"])) == (
+        4, 2, 3, 6,
+    )  # fmt: skip
+    assert (len(found["_discards"]), len(found["_rejects"]), len(found["_audit"])) == (0, 0, 5)
+    schema = pipeline().default_schema
+    for table in catalog.ACCOUNT:
+        there = schema.tables[table.name]
+        assert there["description"] == table.description
+        for column in table.columns:
+            assert there["columns"][column.name]["description"] == column.description
+            assert there["columns"][column.name]["data_type"] == column.type
+    assert not [name for rows in found.values() for row in rows for name in row if name.startswith("_dlt_")]
+
+
+def test_only_what_is_selected_is_asked_for() -> None:
+    with FakeAutopilot(contacts=3) as server:
+        for only, paths in [
+            (["lists"], ["/lists"]),
+            (["triggers", "custom_fields"], ["/contacts/custom_fields", "/triggers"]),
+            (["email_opened"], ["/contacts"]),
+        ]:
+            server.requests.clear()
+            scan(server, *only)
+            assert sorted(request.path for request in server.requests) == paths
+            assert set(only) <= set(tables())
+
+
+def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
+    write("1.ndjson", message(timestamp="2019-03-01T12:00:00Z"), message(messageId="m2"))
+    pipeline().run(autopilothq.archive("archive"))
+    answer(server, [contact(1, mail_opened={"k": 1551441600000, "j": 1551441599999})])
+    assert scan(server, *EVENTS, until="2019-03-01T12:00:00Z").warnings == []
+    assert len(rows("email_opened")) == 3
+    answer(server, [contact(1)])
+    [warning] = scan(server, *EVENTS).warnings
+    assert warning.endswith("Say where they end: --until 2019-03-01T12:00:00Z")
+
+
+def test_the_key_is_nowhere() -> None:
+    with FakeAutopilot(contacts=120, key="5ec2e75ec2e75ec2e75ec2e75ec2e75e") as server:
+        scan(server, max_seconds=0)
+        trace = pipeline().last_trace
+        assert all(server.key not in request.path for request in server.requests)
+    assert trace is not None
+    assert server.key not in str(trace.asdict())
+    everything = [path for folder in (Path.cwd(), Path(os.environ["DLT_DATA_DIR"])) for path in folder.rglob("*")]
+    assert any(path.name == "scan.json" for path in everything)
+    assert [path for path in everything if path.is_file() and server.key.encode() in path.read_bytes()] == []
+    assert server.key not in str(query("SELECT * FROM autopilothq._dlt_pipeline_state"))

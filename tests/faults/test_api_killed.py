@@ -1,0 +1,107 @@
+"""`kill -9` at every point of a scan and of its load: what follows is as if it had never happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import autopilothq
+from autopilothq import catalog
+from autopilothq.direct import direct
+from fake_autopilot import FakeAutopilot
+from faults import killed_api
+from faults.loads import content, pipeline
+from faults.test_killed import clean_environment
+
+SPOOL = "autopilothq.origins.spool:Spool.put"
+POINTS: dict[str, tuple[str, str, int]] = {
+    "a page has come": (SPOOL, "after", 2),
+    "a page is not written": (SPOOL, "before", 3),
+    "some lists have come": (SPOOL, "after", 6),
+    "all was read": ("autopilothq.warehouse.things:Things.rows", "after", 1),
+    "all is extracted": ("dlt.pipeline.pipeline:Pipeline.extract", "after", 1),
+    "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
+    "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
+}
+# Which pages had been asked for when it was killed, where not all were.
+FETCHED = {"a page has come": 2, "a page is not written": 3}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeAutopilot]:
+    with FakeAutopilot(contacts=250) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def house(server: FakeAutopilot, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each point, in which a load was killed there."""
+    house = tmp_path_factory.mktemp("killed_api")
+    for name in POINTS:
+        (house / name).mkdir()
+    listed = house / "plans.json"
+    listed.write_text(json.dumps([[server.base_url, server.key, str(house / name), POINTS[name]] for name in POINTS]))
+    tests = Path(killed_api.__file__).parents[1]
+    paths = os.pathsep.join(map(str, (tests, tests / "faults", tests.with_name("pipelines"))))
+    done = subprocess.run(
+        [sys.executable, killed_api.__file__, str(listed)],
+        cwd=house,
+        env=clean_environment() | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [
+        word for number in range(len(POINTS)) for word in (str(number), str(-signal.SIGKILL))
+    ], done.stderr
+    return house
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, server: FakeAutopilot) -> None:
+    assert_resumes(house / point, server)
+    if point in FETCHED:
+        again = [request.path for request in server.requests if request.path.startswith("/contacts")]
+        # The page that was under way is asked for again, those that had come are not.
+        assert len(again) - again.count("/contacts/custom_fields") == 3 - 2
+    if point == "all was read":
+        # The pages are there: the answers of one request alone are asked for again.
+        assert {request.path for request in server.requests} == {"/contacts/custom_fields", "/triggers"}
+
+
+@pytest.mark.parametrize("point", ["between two merges", "the load is to be noted"])
+def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: FakeAutopilot) -> None:
+    folder = house / f"{point} elsewhere"
+    folder.mkdir()
+    for database in (house / point).glob("autopilot.duckdb*"):
+        shutil.copy(database, folder)
+    assert_resumes(folder, server)
+
+
+def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
+    """One run more: the account is there as it is, and nothing twice."""
+    server.requests.clear()
+    into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))
+    while into.has_pending_data:
+        into.run()
+    into.run(autopilothq.api(server.key, base_url=server.base_url, requests_per_second=10_000))
+    found = content(folder / "autopilot.duckdb")
+    made = [server.account.contact(number) for number in range(server.account.made)]
+    assert [row["contact_id"] for row in found["contacts"].dicts()] == [contact["contact_id"] for contact in made]
+    assert not any(row["deleted_at"] for row in found["contacts"].dicts())
+    events = [(name, key) for contact in made for name, *_ in catalog.MAILS for key in contact.get(name, ())]
+    ids = [row["id"] for row in found["tracks"].dicts()]
+    in_tables = [row["id"] for table in catalog.EVENT_TABLES for row in found[table.name].dicts()]
+    assert len(set(ids)) == len(ids) == len(events)
+    assert sorted(in_tables) == sorted(ids)
+    on_lists = sorted((name, contact["contact_id"]) for contact in made for name in contact.get("lists", ()))
+    members = sorted((row["list_id"], row["contact_id"]) for row in found["lists_contacts"].dicts())
+    assert members == on_lists
+    counts = {name: len(found[name].rows) for name in ("lists", "smart_segments", "custom_fields", "triggers")}
+    assert counts == {"lists": 4, "smart_segments": 2, "custom_fields": 6, "triggers": 3}

@@ -1,0 +1,223 @@
+"""Scans that end too early: what came is loaded and not fetched again, and what is there stays as it is."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autopilothq
+from autopilothq import Report, catalog, run
+from autopilothq.run import RunError
+from contract.loading import Row, pipeline, query, tables
+from fake_autopilot import Account, FakeAutopilot
+
+EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]
+BOOKS = ["_rejects", "_discards", "_audit"]
+WHEN = ("uuid_ts", "received_at", "discarded_at", "rejected_at")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeAutopilot]:
+    with FakeAutopilot(contacts=250) as running:
+        yield running
+
+
+def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
+    """A load of some tables, or of all, by the rules of a run; its report."""
+    reports: list[Report] = []
+    settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
+    source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
+    run.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
+    return reports[-1]
+
+
+def paths(server: FakeAutopilot) -> list[str]:
+    """What was asked for since this was asked last."""
+    asked = [request.path for request in server.requests]
+    server.requests.clear()
+    return asked
+
+
+def page(server: FakeAutopilot, number: int) -> str:
+    """The path of a page of contacts, counted from 1."""
+    return "/contacts" if number == 1 else f"/contacts/{server.account.contact_id(number * 100 - 101)}"
+
+
+def whole(server: FakeAutopilot) -> None:
+    """All contacts are there, and all their events where those were loaded too, once."""
+    made = [server.account.contact(number) for number in range(server.account.made)]
+    found = tables()
+    assert [row["contact_id"] for row in found["contacts"]] == [contact["contact_id"] for contact in made]
+    assert not any(row["deleted_at"] for row in found["contacts"])
+    if "tracks" not in found:
+        return
+    events = [key for contact in made for name, *_ in catalog.MAILS for key in contact.get(name, ())]
+    assert len({row["id"] for row in found["tracks"]}) == len(found["tracks"]) == len(events)
+
+
+def kept(rows: list[Row]) -> list[Row]:
+    return [{name: value for name, value in row.items() if name not in WHEN} for row in rows]
+
+
+def versions() -> list[str]:
+    """The versions of the scan of contacts in `_audit`, without their times."""
+    found = query("SELECT version FROM autopilothq._audit WHERE file LIKE '%/contacts' ORDER BY loaded_at")
+    return [" ".join(word for word in version.split() if "T" not in word) for (version,) in found]
+
+
+def test_a_scan_goes_on_when_the_network_is_back(server: FakeAutopilot) -> None:
+    gone = server.order("GET", "/contacts/*", skip=0, times=10**6, drop="before")
+    report = scan(server, *EVENTS, "contacts")
+    assert (report.contacts, report.contacts_total) == (100, 250)
+    assert report.cut_off is not None
+    assert report.cut_off.startswith(f"GET {page(server, 2)}: ")
+    assert report.unfinished == {f"{server.base_url}/contacts": report.cut_off}
+    assert paths(server) == [page(server, number) for number in (1, 2)]
+    assert len(tables()["contacts"]) == 100
+    with pytest.raises(RunError, match=r"GET /contacts/.*: "):
+        scan(server, *EVENTS, "contacts")  # nothing came at all
+    assert paths(server) == [page(server, 2)]
+
+    gone.times = 0
+    report = scan(server, *EVENTS, "contacts")
+    assert (report.contacts, report.contacts_total, report.cut_off) == (250, 250, None)
+    assert paths(server) == [page(server, number) for number in (2, 3)]
+    whole(server)
+    assert versions() == ["unfinished", "from page 2"]
+    started = query("SELECT DISTINCT version[:24] FROM autopilothq._audit")
+    assert len(started) == len(query("SELECT DISTINCT received_at FROM autopilothq.tracks")) == 1
+
+    assert scan(server, *EVENTS, "contacts").stored == 0
+    assert paths(server) == [page(server, number) for number in (1, 2, 3)]
+
+
+def test_a_budget_of_time_ends_a_scan_that_the_next_ones_finish_on_other_machines(server: FakeAutopilot) -> None:
+    for number in (1, 2, 3):
+        report = scan(server, "tracks", "contacts", max_seconds=0)
+        assert paths(server) == [page(server, number)]
+        assert report.cut_off is None
+        assert (report.contacts, bool(report.unfinished)) == (min(250, number * 100), number < 3)
+        if number == 1:
+            shutil.rmtree(Path(os.environ["DLT_DATA_DIR"]))
+    whole(server)
+    assert versions() == ["unfinished", "from page 2 unfinished", "from page 3"]
+
+
+def test_a_page_that_is_none_stops_the_run_and_is_asked_for_again(server: FakeAutopilot) -> None:
+    server.order("GET", page(server, 3), content={"error": "none"})
+    with pytest.raises(
+        RunError, match=r"GET /contacts/person_\S+ \(page 3 of this scan\): expected an object with a li"
+    ):
+        scan(server, "contacts")
+    assert "contacts" not in tables_or_nothing()
+    paths(server)
+    scan(server, "contacts")
+    assert paths(server) == [page(server, 3)]
+    whole(server)
+
+
+def tables_or_nothing() -> dict[str, list[Row]]:
+    return tables() if Path("autopilot.duckdb").exists() else {}
+
+
+def test_a_bookmark_that_repeats_stops_the_scan_and_then_it_begins_anew(server: FakeAutopilot) -> None:
+    first = server.account.contact_id(99)
+    server.order("GET", page(server, 2), edit=lambda answer: answer | {"bookmark": first}, times=2)
+    with pytest.raises(RunError, match=f"bookmark '{first}' came before; stopped, because the scan would never end"):
+        scan(server, "contacts")
+    report = scan(server, "contacts")
+    assert report.cut_off is not None
+    assert "came before" in report.cut_off
+    assert len(tables()["contacts"]) == 100
+    paths(server)
+    scan(server, "contacts")
+    assert paths(server) == [page(server, number) for number in (1, 2, 3)]
+    whole(server)
+
+
+def test_a_bookmark_that_is_refused_later_begins_the_scan_anew(server: FakeAutopilot) -> None:
+    scan(server, "contacts", max_seconds=0)
+    server.order("GET", page(server, 2), status=400, message="Invalid bookmark provided.")
+    report = scan(server, "contacts")
+    assert report.cut_off is not None
+    assert "Invalid bookmark provided." in report.cut_off
+    paths(server)
+    scan(server, "contacts")
+    assert paths(server) == [page(server, number) for number in (1, 2, 3)]
+    whole(server)
+
+
+def test_a_wrong_key_stops_at_once_and_another_account_begins_anew(server: FakeAutopilot) -> None:
+    with pytest.raises(RunError) as error:
+        scan(server, api_key="wrong")
+    assert str(error.value) == (
+        "GET /contacts: 401 Unauthorized: Provided autopilotapikey not valid. Check sources.autopilothq.api_key"
+        " (in secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment)"
+    )
+    assert paths(server) == ["/contacts"]
+    server.order("GET", page(server, 3), status=401)
+    with pytest.raises(RunError, match="401"):
+        scan(server, "contacts")
+    assert paths(server) == [page(server, number) for number in (1, 2, 3)]
+    server.key = "another account's key"
+    scan(server, "contacts")
+    assert paths(server) == [page(server, number) for number in (1, 2, 3)]
+
+
+def test_tables_that_a_part_was_not_loaded_for_begin_anew(server: FakeAutopilot) -> None:
+    scan(server, "contacts", max_seconds=0)
+    paths(server)
+    scan(server, "tracks", "contacts", max_seconds=0)
+    assert paths(server) == [page(server, 1)]
+    scan(server, "tracks")
+    assert paths(server) == [page(server, number) for number in (2, 3)]
+
+
+def test_a_part_of_the_lists_replaces_nothing_and_is_not_fetched_again(server: FakeAutopilot) -> None:
+    server.account = Account(contacts=350)
+    groups = ["lists", "lists_contacts", "smart_segments", "smart_segments_contacts"]
+    scan(server, *groups)
+    before = tables()
+    server.account.create_list("New")
+    server.account.put_on_list("contactlist_build-your-journey", server.account.contact_id(1), True)
+    paths(server)
+    broken = "/list/contactlist_build-your-journey/contacts"
+    gone = server.order("GET", f"{broken}/*", status=503, times=10**6)
+    report = scan(server, *groups)
+    assert report.cut_off is not None
+    assert list(report.unfinished) == [f"{server.base_url}/lists", f"{server.base_url}/smart_segments"]
+    assert {name: tables()[name] for name in groups} == {name: before[name] for name in groups}
+    asked = paths(server)
+    assert f"{server.base_url}/smart_segments" not in asked
+
+    gone.times = 0
+    scan(server, *groups)
+    again = [path for path in paths(server) if "segment" not in path]
+    assert len(again) < len(asked)
+    assert again[0].startswith(f"{broken}/")
+    found = tables()
+    assert len(found["lists"]) == len(before["lists"]) + 1
+    assert len(found["lists_contacts"]) == len(before["lists_contacts"]) + 1
+    assert kept(found["smart_segments_contacts"]) == kept(before["smart_segments_contacts"])
+
+
+def test_a_list_that_is_gone_meanwhile_has_nobody(server: FakeAutopilot) -> None:
+    server.order("GET", "/list/contactlist_build-your-journey/contacts*", status=404)
+    scan(server, "lists", "lists_contacts")
+    assert {row["list_id"] for row in tables()["lists_contacts"]} == {
+        "contactlist_06444749-9C0F-4894-9A23-D6872F9B6EF8", "contactlist_old list 7",
+    }  # fmt: skip
+
+
+def test_lists_that_wait_for_time_come_before_a_new_scan(server: FakeAutopilot) -> None:
+    server.account = Account(contacts=200)
+    for _ in range(2):
+        scan(server, "contacts", "lists", "lists_contacts", max_seconds=0)
+    assert "lists" not in tables()
+    paths(server)
+    scan(server, "contacts", "lists", "lists_contacts", max_seconds=30)
+    assert paths(server)[0] == "/lists"
+    assert len(tables()["lists"]) == 4

@@ -1,0 +1,377 @@
+"""What is made of a contact, and of pages on the disk (spec: autopilot-api)."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
+from autopilothq.client import Autopilot, Page
+from autopilothq.http import BadAnswer
+from autopilothq.messages import Discard, Number, Pairs, Rejected, Thing, parse, read
+from autopilothq.naming import RESERVED_TABLES
+from autopilothq.origins import api
+from autopilothq.origins import scan as scans
+from autopilothq.origins.api import Window
+from autopilothq.origins.scan import Clock, Found, Scan, Wanted
+from autopilothq.origins.spool import Spool, Start, fetch_ahead
+from fake_autopilot import FakeAutopilot
+
+SCAN = "2019-05-01T00:00:00.000Z"
+ALL = Window()
+KEY = "batchdelivery_C6590C90-C68A-11E6-94C6-07E94AE2263B_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b"
+EMAIL_ID = "batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B"
+
+
+def contact(**fields: Any) -> Pairs:
+    return parse(json.dumps({"contact_id": "person_1", "Email": "a@b.c", **fields}).encode())
+
+
+def events(value: Pairs, user_id_field: str | None = None, window: Window = ALL) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in api.messages(value, SCAN, user_id_field, window)]
+
+
+def test_an_opened_email_is_a_message_of_the_contract() -> None:
+    assert events(contact(mail_opened={KEY: 1482221100000})) == [
+        {
+            "type": "track",
+            "event": "Email Opened",
+            "messageId": hashlib.sha256(json.dumps(["person_1", "mail_opened", KEY], separators=(",", ":")).encode())
+            .hexdigest(),
+            "timestamp": "2016-12-20T08:05:00.000Z",
+            "receivedAt": SCAN,
+            "anonymousId": "a@b.c",
+            "context": {
+                "library": {"name": "autopilot-api"},
+                "traits": {"email": "a@b.c", "contact_id": "person_1"},
+            },
+            "properties": {"email_id": EMAIL_ID, "email_key": KEY},
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "bounce_type"),
+    [
+        ("mail_received", "Email Delivered", None),
+        ("mail_opened", "Email Opened", None),
+        ("mail_clicked", "Email Clicked", None),
+        ("mail_bounced", "Email Bounced", "soft"),
+        ("mail_hardbounced", "Email Bounced", "hard"),
+        ("mail_complained", "Email Marked as Spam", None),
+        ("mail_unsubscribed", "Email Unsubscribed", None),
+    ],
+)
+def test_each_map_is_an_event(name: str, event: str, bounce_type: str | None) -> None:
+    [message] = events(contact(**{name: {"k": 1}}))
+    assert (message["event"], message["properties"].get("bounce_type")) == (event, bounce_type)
+
+
+def test_an_event_has_one_id_in_every_scan_and_no_other_event_has_it() -> None:
+    maps = {name: {"k1": 1, "k2": 2} for name in ("mail_opened", "mail_bounced", "mail_hardbounced")}
+    first = [message["messageId"] for message in events(contact(**maps))]
+    moved = contact(Email="new@b.c", **{name: {"k1": 5, "k2": 6} for name in maps})
+    assert [message["messageId"] for message in events(moved)] == first
+    other = contact(contact_id="person_2", **maps)
+    assert len({*first, *(message["messageId"] for message in events(other))}) == 12
+
+
+@pytest.mark.parametrize(
+    ("key", "email_id"),
+    [
+        (KEY, EMAIL_ID),
+        (KEY.upper(), KEY.upper()),
+        ("batchdelivery_1482219072777", "batchdelivery_1482219072777"),
+        (f"{KEY}-", f"{KEY}-"),
+        ("", ""),
+    ],
+)
+def test_the_email_id_is_the_tail_of_the_usual_key(key: str, email_id: str) -> None:
+    assert api.email_id(key) == email_id
+
+
+@pytest.mark.parametrize(
+    ("value", "time"),
+    [
+        (Number("1482221100000"), datetime(2016, 12, 20, 8, 5, tzinfo=UTC)),
+        (Number("1482221100000.5"), datetime(2016, 12, 20, 8, 5, 0, 500, tzinfo=UTC)),
+        (Number("0"), datetime(1970, 1, 1, tzinfo=UTC)),
+        (Number("-86400000"), datetime(1969, 12, 31, tzinfo=UTC)),
+        ("2016-12-20T07:31:12.000Z", datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC)),
+        ("2016-12-20T07:31:12+01:00", datetime(2016, 12, 20, 6, 31, 12, tzinfo=UTC)),
+        ("2016-12-20", datetime(2016, 12, 20, tzinfo=UTC)),
+        ("Tue, 20 Dec 2016 07:31:12 GMT", datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC)),
+        (Number("1e30"), None),
+        (Number("1e999999999"), None),
+        (Number("NaN"), None),
+        (Number("-Infinity"), None),
+        ("1482221100000", None),
+        ("yesterday", None),
+        ("", None),
+        (True, None),
+        ([], None),
+        (Pairs(), None),
+    ],
+)
+def test_times_are_read_in_every_notation(value: Any, time: datetime | None) -> None:
+    assert api.read_time(value) == time
+
+
+def test_the_window_is_of_the_events_time() -> None:
+    opened = contact(mail_opened={"1": 1000, "2": 2000, "3": 3000, "4": "soon", "5": None})
+    clock = [datetime(1970, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(4)]
+    keys = [
+        [message["properties"]["email_key"] for message in events(opened, window=Window(since, until))]
+        for since, until in [(None, None), (clock[2], None), (None, clock[2]), (clock[2], clock[3])]
+    ]
+    assert keys == [["1", "2", "3", "4"], ["2", "3", "4"], ["1", "4"], ["2", "4"]]
+
+
+def test_an_unreadable_time_stays_for_the_warehouse_to_discard() -> None:
+    [message] = events(contact(mail_opened={"k": ["soon", 1]}))
+    assert message["timestamp"] == ["soon", 1]
+    [line] = api.messages(contact(mail_opened={"k": ["soon", 1]}), SCAN, None, ALL)
+    assert read(line, frozenset()).cells["timestamp"] == '["soon",1]'
+
+
+CUSTOM = [
+    {"kind": "user id", "value": 9, "deleted": True},
+    {"kind": "user id", "value": 4711, "deleted": False},
+    {"kind": "blank", "value": " "},
+    {"kind": "list", "value": [1]},
+    "no field",
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "user_id_field", "ids"),
+    [
+        ({}, None, ("a@b.c", None)),
+        ({"Email": None}, None, ("person_1", None)),
+        ({"Email": " "}, None, ("person_1", None)),
+        ({"Email": "a\0b"}, None, ("person_1", None)),
+        ({"contact_id": 7, "Email": None}, None, ("7", None)),
+        ({"custom_fields": CUSTOM}, "user id", ("a@b.c", "4711")),
+        ({"custom_fields": CUSTOM}, "User ID", ("a@b.c", None)),
+        ({"custom_fields": CUSTOM}, "blank", ("a@b.c", None)),
+        ({"custom_fields": CUSTOM}, "list", ("a@b.c", None)),
+        ({"custom_fields": None}, "user id", ("a@b.c", None)),
+        ({"custom_fields": True}, "user id", ("a@b.c", None)),
+    ],
+)
+def test_ids_of_an_event(fields: dict[str, Any], user_id_field: str | None, ids: tuple[str, str | None]) -> None:
+    [message] = events(contact(mail_opened={"k": 1}, **fields), user_id_field)
+    assert (message["anonymousId"], message.get("userId")) == ids
+
+
+@pytest.mark.parametrize("fields", [{"contact_id": None}, {"contact_id": ""}, {"contact_id": ["p"]}])
+def test_a_contact_without_its_id_is_rejected(fields: dict[str, Any]) -> None:
+    for made in (lambda value: list(api.messages(value, SCAN, None, ALL)), api.contact):
+        with pytest.raises(Rejected) as rejected:
+            made(contact(**fields))
+        assert rejected.value.args[0] == "no_id"
+
+
+def test_a_contact_is_cells() -> None:
+    fields = {
+        "_id": "person_1",
+        "_rev": "1-a",
+        "LinkedIn": "in/a",
+        "unsubscribed": False,
+        "employeesRange": {"min": 11, "max": {"about": 50}},
+        "lists": ["l1", "l2"],
+        "anywhere_page_visits": {"https://example.com/?a.b": True},
+        "anywhere_utm": {},
+        "mail_opened": {"k": 1},
+        "mail_replied": {"k": 1},
+        "NewThing": 1.5,
+        "deleted_at": "own",
+        "Fax": None,
+        "Phone": "",
+        "custom_fields": [
+            {"kind": "Review Rating", "value": 5, "fieldType": "integer", "deleted": False},
+            {"kind": "Trial ends", "value": 1482221100000, "fieldType": "date", "deleted": False},
+            {"kind": "review-rating", "value": 6, "fieldType": "integer", "deleted": False},
+            {"kind": "gone", "value": "old", "fieldType": "string", "deleted": True},
+            {"kind": "gone", "value": 1, "fieldType": "integer", "deleted": False},
+            {"kind": "empty", "value": None, "fieldType": "string", "deleted": False},
+            {"kind": "日本", "value": 1, "fieldType": "integer", "deleted": False},
+            {"value": 1},
+        ],
+    }
+    assert api.contact(contact(**fields)) == Thing(
+        ("person_1",),
+        {
+            "contact_id": '"person_1"',
+            "email": '"a@b.c"',
+            "linked_in": '"in/a"',
+            "unsubscribed": "false",
+            "employees_range_min": "11",
+            "employees_range_max_about": "50",
+            "lists": '["l1","l2"]',
+            "anywhere_page_visits": '{"https://example.com/?a.b":true}',
+            "mail_replied": '{"k":1}',
+            "new_thing": "1.5",
+            "_deleted_at": '"own"',
+            "phone": '""',
+            "custom_review_rating": "5",
+            "custom_trial_ends": "1482221100000",
+            "custom_gone": "1",
+        },
+        [
+            Discard("custom_fields", '{"value":1}', "does_not_fit"),
+            Discard("custom_review_rating", "6", "same_column"),
+            Discard("contact.custom_日本", "1", "no_column"),
+            Discard("custom_gone", '"old"', "same_column"),
+        ],
+        {"custom_review_rating": "bigint", "custom_trial_ends": "timestamp", "custom_gone": "bigint"},
+    )
+
+
+@pytest.mark.parametrize("value", [True, "x", 3, [1]])
+def test_what_is_no_map_of_emails_is_discarded(value: Any) -> None:
+    thing = api.contact(contact(mail_opened=value))
+    assert thing.discards == [Discard("mail_opened", json.dumps(value), "does_not_fit")]
+    assert "mail_opened" not in thing.cells
+    assert events(contact(mail_opened=value)) == []
+
+
+def test_other_things_are_cells() -> None:
+    field = parse(b'{"name":"Smog Level","fieldType":"float","options":{"a":[1.10]}}')
+    assert api.thing(CUSTOM_FIELDS, field) == Thing(
+        ("Smog Level",), {"name": '"Smog Level"', "field_type": '"float"', "options_a": "[1.10]"}, [], {}
+    )
+    member = parse(b'{"contact_id":"p"}')
+    assert api.thing(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
+    with pytest.raises(Rejected, match="expected `name` in an object with fieldType"):
+        api.thing(CUSTOM_FIELDS, parse(b'{"fieldType":"float"}'))
+
+
+def test_no_event_takes_a_table_of_the_account() -> None:
+    assert {table.name for table in ACCOUNT} <= RESERVED_TABLES
+
+
+# ---- pages on the disk ---------------------------------------------------------------------------------------------
+
+
+def pages(*bookmarks: str | None) -> Iterator[Page]:
+    for number, bookmark in enumerate(bookmarks):
+        yield Page([{"n": number, "text": "ä\ud800\0"}], 10, bookmark)
+
+
+def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path / "s", Start("account", SCAN, 3, "b2", 200))
+    for page in pages("b3", "b4"):
+        spool.put(page)
+    found = Spool.open(tmp_path / "s")
+    assert found is not None
+    assert (found.start, found.last, found.bookmark, found.complete) == (
+        Start("account", SCAN, 3, "b2", 200), 4, "b4", False,
+    )  # fmt: skip
+    assert found.read(4) == ([Pairs([("n", Number("1")), ("text", "ä\ud800\0")])], 59)
+    found.drop(4)
+    found.put(Page([], None, None))
+    assert found.complete
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["00000004.gz", "00000005.gz", "scan.json"]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", '{"account": 1}'])
+def test_a_folder_that_is_no_spool_is_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "scan.json").write_text(content)
+    assert Spool.open(tmp_path) is None
+
+
+def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    spool.put(next(pages("b1")))
+    (tmp_path / "00000002.new").write_bytes(b"half")
+    found = Spool.open(tmp_path)
+    assert found is not None
+    assert (found.last, found.bookmark) == (1, "b1")
+
+
+def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    for page in pages("b1", "b2"):
+        spool.put(page)
+    found = Spool.open(tmp_path)
+    assert found is not None
+    with pytest.raises(BadAnswer, match="Page 3 of this scan: bookmark 'b1' came before"):
+        list(fetch_ahead(found, pages("b1"), lambda: False))
+
+
+def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> None:
+    def endless() -> Iterator[Page]:
+        number = 0
+        while True:
+            number += 1
+            yield Page([], None, f"b{number}")
+
+    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    ahead = fetch_ahead(spool, endless(), lambda: False)
+    next(ahead)
+    ahead.close()  # type: ignore[attr-defined]
+    last = spool.last
+    assert len(list(tmp_path.glob("*.gz"))) == last
+
+
+# ---- a scan of contacts --------------------------------------------------------------------------------------------
+
+
+def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **settings: Any) -> list[Found]:
+    """What the contacts of an account give, page by page on the disk."""
+    spool = Spool.open(folder) or Spool.begin(folder, Start("account", SCAN))
+    wanted = Wanted(True, True, None, ALL)
+    pace = {"requests_per_second": 10_000, "tries": 1} | settings
+    with Autopilot(server.key, base_url=server.base_url, **pace) as account:
+        one = Scan("contacts", "url", SCAN, spool=spool)
+        return list(scans.contacts(one, spool, account, Clock(seconds), wanted, lambda: None))
+
+
+def ids(found: list[Found]) -> list[str]:
+    return [thing.key[0] for part in found for thing in part.things.get("contacts", ())]
+
+
+@pytest.mark.parametrize("contacts", [0, 1, 99, 100, 101, 200, 201])
+def test_every_page_is_read_and_none_twice(contacts: int, tmp_path: Path) -> None:
+    with FakeAutopilot(contacts=contacts) as server:
+        found = scan(server, tmp_path)
+        assert ids(found) == [server.account.contact_id(number) for number in range(contacts)]
+        assert len(server.requests) == max(1, -(-contacts // 100))
+        assert ids(scan(server, tmp_path)) == ids(found)
+        assert len(server.requests) == max(1, -(-contacts // 100))  # all was there
+
+
+def test_neither_short_pages_nor_the_total_end_a_scan(tmp_path: Path) -> None:
+    with FakeAutopilot(contacts=250) as server:
+        server.order("GET", "/contacts", edit=lambda page: page | {"contacts": [], "total_contacts": 0})
+        server.order("GET", "/contacts/*", edit=lambda page: page | {"contacts": page["contacts"][:1]})
+        assert len(ids(scan(server, tmp_path))) == 51
+
+
+def test_a_full_last_page_may_be_followed_by_an_empty_one(tmp_path: Path) -> None:
+    with FakeAutopilot(contacts=100) as server:
+        server.order("GET", "/contacts", edit=lambda page: page | {"bookmark": server.account.contact_id(99)})
+        assert len(ids(scan(server, tmp_path))) == 100
+        assert len(server.requests) == 2
+
+
+def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
+    with FakeAutopilot(contacts=5_001) as server:
+        found = scan(server, tmp_path)
+    batches = [part.batch([]) for part in found]
+    assert [len(part.things["contacts"]) for part in found] == [5_000, 1]
+    lines = [line for batch in batches for line in batch.lines["line"].to_pylist()]
+    assert lines == list(range(1, len(lines) + 1))
+
+
+def test_a_scan_takes_what_the_rate_allows_and_no_more(tmp_path: Path) -> None:
+    with FakeAutopilot(contacts=3_000) as server:
+        scan(server, tmp_path, requests_per_second=25)
+        first, last = server.requests[0].at, server.requests[-1].at
+    assert 29 / 25 <= last - first + 1 / 25 < 1.3 * 30 / 25
