@@ -1,5 +1,5 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
-from .source import Report, api, archive
+from .source import Report, api, archive, profiles
 
-__all__ = ["Report", "api", "archive"]
+__all__ = ["Report", "api", "archive", "profiles"]

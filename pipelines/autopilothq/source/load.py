@@ -43,6 +43,7 @@ from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposi
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
+COUNTED = ("lines", "stored", "duplicates", "rejected")
 
 Files = set[tuple[str, str]]
 """Files by name and version."""
@@ -86,6 +87,8 @@ class Report:
     unfinished: dict[str, str] = field(default_factory=dict)
     contacts: int = 0
     contacts_total: int | None = None
+    people: int = 0
+    people_total: int | None = None
     cut_off: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -138,6 +141,8 @@ class Load:
         self._unfinished: dict[int, str] = {}
         self._ready: dict[str, list[tuple[str, Rows]]] = {}
         self._written = itertools.count()
+        self._audit: list[dict[str, Any]] = []
+        self.before: dict[str, dict[str, Any]] = {}  # a file's row of `_audit` that this load adds to
         self.known: Known = {}
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
@@ -213,8 +218,8 @@ class Load:
                 self._write(found)
         counts = {count.number: count for count in settled.counts()}
         self._audit = [self._audit_row(number, counts.get(number)) for number in range(len(self._files))]
-        for column in ("lines", "stored", "duplicates", "rejected"):
-            setattr(self.report, column, sum(row[column] for row in self._audit))
+        for column in COUNTED:
+            setattr(self.report, column, sum(getattr(count, column) for count in counts.values()))
         self.report.rejects = settled.rejects_by_reason()
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:
@@ -237,13 +242,14 @@ class Load:
         count = count or FileCount(number, 0, 0, 0, 0, None, None)
         # A file that could not be read to its end is not the version that was listed: it is read again next time.
         unfinished = f" unfinished {self.loaded_at.isoformat()}" if number in self._unfinished else ""
-        return {
+        row = {
             "file": file.url,
             "version": file.version + unfinished,
             "size": file.size,
             **{key: value for key, value in count._asdict().items() if key != "number"},
             "loaded_at": self.loaded_at,
         }
+        return row | _with(row, self.before[file.url]) if file.url in self.before else row
 
     def rows(self, table: str) -> Iterator[DataItemWithMeta]:
         """A table's rows as files that dlt takes over."""
@@ -290,6 +296,14 @@ class Load:
         return [table for table in self._ready if table not in TABLES]
 
 
+def _with(row: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a row of `_audit` with those that an earlier load had."""
+    counts = {name: row[name] + before[name] for name in ("size", *COUNTED)}
+    clocks = {"first_received_at": min, "last_received_at": max}
+    found = {name: [clock for clock in (row[name], before[name]) if clock] for name in clocks}
+    return counts | {name: choose(found[name], default=None) for name, choose in clocks.items()}
+
+
 def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
     """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
@@ -314,7 +328,7 @@ def books(load: Load) -> list[DltResource]:
 
 def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
-    if table not in BOOKS:
+    if "uuid_ts" in types:
         types = ordered(types, table.key)
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     hints = dlt.mark.make_hints(columns=columns(table, types))
