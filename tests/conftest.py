@@ -6,6 +6,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
+from calling import Call, caller
 from servers import S3, Postgres, postgres_server, s3_server
 
 # What dlt and the S3 clients would take from the shell that the tests are run from.
@@ -38,6 +39,12 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     context.reload()
     yield
     context.pop_context(cookie)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls the program in this process: `call("load", "archive", "file.gz").status`."""
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -6,54 +6,23 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import dlt
 import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
-from autopilothq import archive, cli, sample
+from autopilothq import archive, sample
+from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
-
-
-class Said(NamedTuple):
-    """What a call printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
 
 
 AMBIGUOUS = (
     "Error: The DuckDB file autopilothq.duckdb is named like the dataset autopilothq,"
     " and DuckDB cannot tell them apart."
 )
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Calls the program in this process."""
-
-    def called(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["autopilothq", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        return Said(status, *capsys.readouterr())
-
-    return called
-
-
-def errors(said: Said) -> list[str]:
-    """The lines on stderr that are no log of the run."""
-    return [line for line in said.err.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
 
 
 def test_loads_an_archive_into_a_file_here(call: Call) -> None:
@@ -94,6 +63,10 @@ def test_json_has_every_count(call: Call) -> None:
         "discards": 0,
         "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},
         "unfinished": {},
+        "contacts": 0,
+        "contacts_total": None,
+        "cut_off": None,
+        "warnings": [],
         "dry_run": False,
     }
 

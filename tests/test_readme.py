@@ -3,13 +3,14 @@
 import re
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import click
 import dlt
 import duckdb
 
-from autopilothq import archive, catalog, cli, sample
+from autopilothq import api, archive, catalog, cli, sample
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
@@ -30,6 +31,8 @@ def tables() -> str:
         "|---|---|---|",
     ]
     lines += [f"| `{name}` | {of} | {text} |" for name, of, text, _ in catalog.PROPERTIES + catalog.LINK]
+    lines += ["", "From Autopilot's API come beside them:", "", "| table | key | rows |", "|---|---|---|"]
+    lines += [f"| `{table.name}` | `{'`, `'.join(table.key)}` | {table.description} |" for table in catalog.ACCOUNT]
     return "\n".join(["", *lines, "", ""])
 
 
@@ -51,6 +54,11 @@ def test_every_command_and_option_is_documented() -> None:
     text = README.read_text()
     missing = {word for word in words(cli.cli) if word not in text}
     assert missing == {"--seed", "--version"}  # said by --help alone
+
+
+def test_every_setting_of_the_api_is_documented() -> None:
+    text = README.read_text()
+    assert [name for name in signature(api).parameters if f"`{name}`" not in text and f"\n{name} = " not in text] == []
 
 
 QUESTIONS = re.search(r"## Five questions\n\n```sql\n(.*?)```", README.read_text(), re.DOTALL)

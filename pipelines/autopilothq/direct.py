@@ -2,22 +2,43 @@
 
 dlt writes each row twice: into a staging table, and from there into its own. What is merged `insert-only` needs no
 staging table in DuckDB, because the engine reads Parquet as well as tables: half of the loading time is saved, and a
-file that is loaded again after a kill adds nothing. All else is as with dlt's own.
+file that is loaded again after a kill adds nothing. A database that another program has open is waited for. All else is
+as with dlt's own.
 """
 
 from collections.abc import Sequence
 from typing import Any, cast
 
+from dlt.common.configuration import configspec
+from dlt.common.destination import DestinationCapabilitiesContext
 from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations import duckdb
+from dlt.destinations.impl.duckdb.configuration import (
+    DuckDbBaseCredentials,
+    DuckDbClientConfiguration,
+    DuckDbConnectionPool,
+)
 from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from duckdb import DuckDBPyConnection
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
+
+
+@configspec(init=False)
+class DirectConfiguration(DuckDbClientConfiguration):
+    """dlt's, and how long to wait."""
+
+    wait: float = 0
+    """Seconds that the database may be open in another program before that is an error."""
 
 
 class direct(duckdb):  # noqa: N801 - destinations are named like functions
     """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
+
+    spec: type[DuckDbClientConfiguration] = DirectConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
         super().__init__(credentials=credentials, destination_name=destination_name, **more)
@@ -30,6 +51,14 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
 
 class DirectClient(DuckDbClient):
     """Loads Parquet files for `insert-only` tables without staging."""
+
+    def __init__(
+        self, schema: Schema, config: DirectConfiguration, capabilities: DestinationCapabilitiesContext
+    ) -> None:
+        pool = config.credentials.conn_pool
+        if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
+            config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
+        super().__init__(schema, config, capabilities)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Whether a table's files go to staging first."""
@@ -46,6 +75,28 @@ class DirectClient(DuckDbClient):
 
     def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
         return [] if _is_direct(table_chain[0]) else super()._create_merge_followup_jobs(table_chain)
+
+
+class WaitingPool(DuckDbConnectionPool):
+    """Connections to a database that other programs may have open for a while."""
+
+    def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
+        super().__init__(credentials)
+        self._patient = Retrying(
+            stop=stop_after_delay(wait),
+            wait=wait_fixed(0.5),
+            retry=retry_if_exception_message(match="IO Error: Could not set lock"),
+            reraise=True,
+        )
+
+    def borrow_conn(
+        self,
+        global_config: dict[str, Any] | None = None,
+        local_config: dict[str, Any] | None = None,
+        pragmas: list[str] | None = None,
+    ) -> DuckDBPyConnection:
+        """A connection, as soon as the database is free."""
+        return self._patient(super().borrow_conn, global_config, local_config, pragmas)
 
 
 def _is_direct(table: PreparedTableSchema) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -336,7 +337,10 @@ def to_json(value: Any) -> str:
         return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_json, value)) + "]"
-    text = json.dumps(value, ensure_ascii=isinstance(value, str) and not _encodable(value))
+    if isinstance(value, str):
+        text = encode_basestring(value) if _encodable(value) else encode_basestring_ascii(value)
+    else:
+        text = json.dumps(value)
     return _ESCAPE.sub(_upper_escape, text) if "\\u" in text else text
 
 

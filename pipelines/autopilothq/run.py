@@ -1,7 +1,8 @@
 """One run of a pipeline: where it goes, what was left undone, what went wrong in words for a person."""
 
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from . import lock
 from .direct import direct
 from .http import ApiError
 from .origins.archive import ArchiveError
@@ -40,6 +42,15 @@ _UNFINISHED_AT = "autopilothq_unfinished_at"
 
 class RunError(Exception):
     """A run that cannot be done; one or two lines that say why and what to do."""
+
+    status = 1
+    """What the program exits with."""
+
+
+class BusyError(RunError):
+    """Someone else is at work in the same place: later it will do (`EX_TEMPFAIL` of sysexits)."""
+
+    status = 75
 
 
 class Watch(Protocol):
@@ -91,11 +102,13 @@ def pipeline(
     progress: Collector | None = None,
     pipelines_dir: str | None = None,
     create: bool = True,
+    wait: float = 0,
 ) -> dlt.Pipeline:
     """The pipeline `autopilot_events`, into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
-    current folder, which is not created unless `create`. Raises RunError where DuckDB could not tell the file from the
+    current folder, which is not created unless `create`, and is waited for, up to `wait` seconds, where another program
+    has it open. Raises RunError where DuckDB could not tell the file from the
     dataset.
     """
     with explained():
@@ -104,7 +117,7 @@ def pipeline(
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
-            destination=_duckdb(credentials, name, create) if kind == "duckdb" else _other(kind, credentials),
+            destination=_duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials),
             dataset_name=name,
             **{option: value for option, value in options.items() if value is not None},
         )
@@ -121,7 +134,7 @@ def _setting(name: str) -> Any:
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
-def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
+def _duckdb(credentials: str | None, dataset: str, create: bool, wait: float) -> Any:
     configured = _setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
@@ -134,15 +147,16 @@ def _duckdb(credentials: str | None, dataset: str, create: bool) -> Any:
         return direct(credentials=duckdb.connect())
     spec = DuckDbCredentials(database)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return direct(credentials=spec)
+    return direct(credentials=spec, wait=wait)
 
 
-def run(into: dlt.Pipeline, source: DltSource) -> LoadInfo | None:
+def run(into: dlt.Pipeline, source: DltSource, wait: float = 0) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads the source.
 
-    Raises RunError; nothing of a failed load counts as loaded.
+    Another run into the same place is waited for, up to `wait` seconds. Raises RunError; nothing of a failed load
+    counts as loaded.
     """
-    with explained():
+    with explained(), lock.held(into, wait):
         place = _place(into)
         if into.has_pending_data:
             left_at = into.get_local_state_val(_UNFINISHED_AT) if _has_local(into) else place
@@ -190,12 +204,27 @@ def explained() -> Iterator[None]:
     except RunError:
         raise
     except Exception as error:  # drivers raise what they like; --debug shows it whole
-        raise RunError(_words(error)) from error
+        chain = list(_causes(error))
+        busy = next(filter(None, map(_who_is_busy, chain)), None)
+        raise (BusyError(busy) if busy else RunError(_words(error, chain))) from error
 
 
-def _words(error: BaseException) -> str:
+def _who_is_busy(error: BaseException) -> str | None:
+    """Who has what this run needs, where that is what went wrong."""
+    if isinstance(error, lock.Busy):
+        return str(error)
+    held = _HELD_FILE.search(str(error))
+    return held and (
+        f"The DuckDB file {held[1]} is open in another program: {held[2]}.\n"
+        "Close it there and run this again, or wait for that: --wait 10m"
+    )
+
+
+_HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
+
+
+def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
     """What went wrong at the root, and what to do."""
-    chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
             return str(cause)

@@ -14,6 +14,7 @@ from contract.loading import Row, filled, message, pipeline, query, tables, writ
 from fake_autopilot import FakeAutopilot
 
 EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]
+SOME = ["tracks", "email_opened", "email_clicked"]
 BOOKS = ["_rejects", "_discards", "_audit"]
 
 
@@ -87,18 +88,18 @@ def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> 
 def test_a_second_scan_adds_what_is_new_alone(server: FakeAutopilot) -> None:
     opened = {"k1": 1000}
     answer(server, [contact(1, mail_opened=opened)], [contact(2, mail_opened=opened)])
-    scan(server, *EVENTS)
+    scan(server, *SOME)
     first = tables()
     answer(server, [contact(1, mail_opened=opened), contact(2, mail_opened=opened)])
-    report = scan(server, *EVENTS)
+    report = scan(server, *SOME)
     assert (report.lines, report.stored, report.duplicates) == (2, 0, 2)
     again = tables()
-    assert {name: again[name] for name in EVENTS} == {name: first[name] for name in EVENTS}
+    assert {name: again[name] for name in SOME} == {name: first[name] for name in SOME}
 
     answer(
         server, [contact(1, mail_opened=opened | {"k2": 2000}), contact(2, mail_opened=opened, mail_clicked={"k1": 5})]
     )
-    report = scan(server, *EVENTS)
+    report = scan(server, *SOME)
     assert (report.lines, report.stored, report.duplicates) == (4, 2, 2)
     added = [row for row in rows("tracks") if row["id"] not in {row["id"] for row in first["tracks"]}]
     assert sorted((row["event"], row["context_traits_contact_id"]) for row in added) == [
@@ -119,7 +120,7 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeA
         ],
     )
     answer(server, [good, "no contact", None, {"Email": "nobody@example.com"}, 7])
-    report = scan(server, *EVENTS, "contacts")
+    report = scan(server, *SOME, "contacts")
     found = tables()
     [row] = found["contacts"]
     assert filled(row) == {"contact_id": "person_1", "received_at": row["received_at"], "email": "1@example.com"}
@@ -144,7 +145,7 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeA
     assert (report.lines, report.stored, report.rejected, report.discards) == (5, 1, 4, 6)
 
     answer(server, [good, "no contact"])
-    scan(server, *EVENTS, "contacts")
+    scan(server, *SOME, "contacts")
     again = tables()
     assert (again["_discards"], len(again["_rejects"])) == (found["_discards"], 4)
 
@@ -316,8 +317,7 @@ def test_the_whole_of_a_made_up_account() -> None:
 def test_only_what_is_selected_is_asked_for() -> None:
     with FakeAutopilot(contacts=3) as server:
         for only, paths in [
-            (["lists"], ["/lists"]),
-            (["triggers", "custom_fields"], ["/contacts/custom_fields", "/triggers"]),
+            (["lists", "triggers"], ["/lists", "/triggers"]),
             (["email_opened"], ["/contacts"]),
         ]:
             server.requests.clear()
@@ -330,20 +330,31 @@ def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
     write("1.ndjson", message(timestamp="2019-03-01T12:00:00Z"), message(messageId="m2"))
     pipeline().run(autopilothq.archive("archive"))
     answer(server, [contact(1, mail_opened={"k": 1551441600000, "j": 1551441599999})])
-    assert scan(server, *EVENTS, until="2019-03-01T12:00:00Z").warnings == []
+    assert scan(server, "tracks", "email_opened", until="2019-03-01T12:00:00Z").warnings == []
     assert len(rows("email_opened")) == 3
     answer(server, [contact(1)])
-    [warning] = scan(server, *EVENTS).warnings
+    [warning] = scan(server, "tracks").warnings
     assert warning.endswith("Say where they end: --until 2019-03-01T12:00:00Z")
 
 
-def test_the_key_is_nowhere() -> None:
+def test_a_user_id_field_that_the_account_does_not_have_is_told(server: FakeAutopilot) -> None:
+    answer(server, [contact(1)])
+    [warning] = scan(server, "tracks", user_id_field="User").warnings
+    assert warning.startswith(
+        "The account has no custom field 'User': its events get no user id, and keep none. It has 'Re"
+    )
+
+
+def test_the_key_is_nowhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with FakeAutopilot(contacts=120, key="5ec2e75ec2e75ec2e75ec2e75ec2e75e") as server:
-        scan(server, max_seconds=0)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", server.key)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API__BASE_URL", server.base_url)
+        monkeypatch.setenv("RUNTIME__LOG_LEVEL", "DEBUG")
+        pipeline().run(autopilothq.api(max_seconds=0).with_resources("tracks", "contacts", "lists", *BOOKS))
         trace = pipeline().last_trace
         assert all(server.key not in request.path for request in server.requests)
     assert trace is not None
-    assert server.key not in str(trace.asdict())
+    assert server.key not in str(trace.asdict()) + caplog.text
     everything = [path for folder in (Path.cwd(), Path(os.environ["DLT_DATA_DIR"])) for path in folder.rglob("*")]
     assert any(path.name == "scan.json" for path in everything)
     assert [path for path in everything if path.is_file() and server.key.encode() in path.read_bytes()] == []

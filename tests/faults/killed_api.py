@@ -15,6 +15,18 @@ import autopilothq
 from autopilothq.direct import direct
 from faults.killed import kill_at
 
+TABLES = (
+    "tracks",
+    "email_opened",
+    "contacts",
+    "lists",
+    "lists_contacts",
+    "triggers",
+    "_discards",
+    "_rejects",
+    "_audit",
+)
+
 
 def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
     """As a user's script would, by a pipeline in that folder."""
@@ -25,7 +37,8 @@ def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
         destination=direct(str(Path(folder, "autopilot.duckdb"))),
         dataset_name="autopilothq",
     )
-    pipeline.run(autopilothq.api(key, base_url=url, requests_per_second=10_000))
+    source = autopilothq.api(key, base_url=url, requests_per_second=10_000)
+    pipeline.run(source.with_resources(*TABLES))
 
 
 def main() -> None:

@@ -8,8 +8,6 @@ from .. import run
 from ..run import RunError
 from .load import load, write_sample
 
-FAILED = 1
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -34,4 +32,4 @@ def main() -> None:
         if debug:
             raise
         click.echo(f"Error: {error}", err=True)
-        sys.exit(FAILED)
+        sys.exit(error.status)

@@ -15,7 +15,7 @@ from .. import run, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
-from .options import destination_options
+from .options import destination_options, wait_option
 from .watching import Watching, print_result
 
 TOO_MANY_REJECTS = 3
@@ -42,6 +42,7 @@ def load() -> None:
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
 @destination_options
+@wait_option
 @click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
 @click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -53,6 +54,7 @@ def load_archive(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
+    wait: float,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -78,7 +80,7 @@ def load_archive(
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
-            run.run(run.pipeline(destination, credentials, dataset, Steps(watch)), source)
+            run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run)
     if max_rejects is not None and watch.last.rejected > max_rejects:
@@ -120,6 +122,7 @@ class _Names(click.ParamType[list[str]]):
 @click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
 @destination_options
+@wait_option
 @click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
 @click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more was rejected.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -132,6 +135,7 @@ def load_api(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
+    wait: float,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -152,10 +156,8 @@ def load_api(
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
-            run.run(run.pipeline(destination, credentials, dataset, Steps(watch)), source)
+            run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    for warning in watch.last.warnings:
-        click.echo(f"Warning: {warning}", err=True)
     print_result(watch.last, as_json, dry_run, contacts=True)
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")

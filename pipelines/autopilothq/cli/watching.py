@@ -34,6 +34,7 @@ class Watching:
         self._contacts = contacts
         self._step = ""
         self._logged = 0.0
+        self._warned = 0
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -60,6 +61,9 @@ class Watching:
     def report(self, report: Report) -> None:
         """Shows the counts."""
         self.last = report
+        for warning in report.warnings[self._warned :]:
+            self._console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        self._warned = len(report.warnings)
         if self._contacts:
             total = "" if report.contacts_total is None else f" of {report.contacts_total:,}"
             counts = f"{report.contacts:,}{total} contacts  {report.lines:,} events"

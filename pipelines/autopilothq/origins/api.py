@@ -4,6 +4,7 @@ Nothing here speaks HTTP: pages come in, parsed as they are spelt (`messages.par
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -164,12 +165,17 @@ def _thing(
     beside_own = [(path, beside(column, _OWN), leaf) for path, column, leaf in leaves]
     cells = one_cell_each(beside_own, frozenset(), discards)
     found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
-    first = {name: leaf for _, name, leaf in reversed(beside_own)}
-    key = tuple(_text(first.get(column)) for column in table.key)
+    key = tuple(_key(found.get(column)) for column in table.key)
     if None in key:
         missing = ", ".join(f"`{column}`" for column in table.key)
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: expected {missing} in {_keys(value)}")
     return Thing(tuple(map(str, key)), found, discards, declared)
+
+
+def _key(cell: str | None) -> str | None:
+    """The cell of a key as text; None where it is neither a text nor a number, or blank."""
+    text = json.loads(cell) if cell and cell.startswith('"') else Number(cell) if cell and cell[-1].isdigit() else None
+    return _text(text)
 
 
 def _keys(value: Pairs) -> str:

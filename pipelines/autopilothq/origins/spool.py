@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -62,7 +63,7 @@ class Spool:
         try:
             start = Start(**json.loads((folder / "scan.json").read_bytes()))
             return cls(folder, start)
-        except (OSError, EOFError, ValueError, TypeError):
+        except (OSError, EOFError, ValueError, TypeError, zlib.error):
             return None
 
     @property

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,27 @@ class _Account:
         first = stored.first_event_but_of(LIBRARY)
         if first is not None:
             since = first.isoformat().replace("+00:00", "Z")
-            text = (
+            self._warn(
                 f"This dataset has events of an archive, from {since} on. The API's events have other ids: what"
                 f" happened since then will be there twice. Say where they end: --until {since}"
             )
-            logger.warning(text)
-            self.load.report.warnings.append(text)
+
+    def _warn_of_no_such_field(self) -> None:
+        fields: list[Any] = []
+        if self._wanted.events and self._user_id_field:
+            with suppress(Unavailable):
+                fields = self._client.custom_fields()
+        names = [field.get("name") for field in fields if isinstance(field, dict)]
+        if fields and self._user_id_field not in names:
+            self._warn(
+                f"The account has no custom field {self._user_id_field!r}: its events get no user id, and keep none."
+                f" It has {', '.join(map(repr, names))}."
+            )
+
+    def _warn(self, text: str) -> None:
+        logger.warning(text)
+        self.load.report.warnings.append(text)
+        self.load.tell()
 
     def _url(self, name: str) -> str:
         return f"{self._base_url}/{'contacts/custom_fields' if name == CUSTOM_FIELDS.name else name}"
@@ -216,6 +232,7 @@ class _Account:
         report = self.load.report
         self._found = found
         with self._client:
+            self._warn_of_no_such_field()
             for scan in found:
                 why = report.cut_off
                 if why is None:

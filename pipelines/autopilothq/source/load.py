@@ -221,6 +221,7 @@ class Load:
         for column in COUNTED:
             setattr(self.report, column, sum(getattr(count, column) for count in counts.values()))
         self.report.rejects = settled.rejects_by_reason()
+        self.report.bytes = sum(file.size for file in self._files)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:
             self.report.rows[AUDIT.name] = len(self._audit)

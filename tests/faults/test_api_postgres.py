@@ -1,0 +1,49 @@
+"""An account in a real PostgreSQL: the same rows as in DuckDB, also when there is less than before."""
+
+from pathlib import Path
+from typing import Any
+
+from dlt.destinations import postgres as postgres_destination
+
+import autopilothq
+from fake_autopilot import FakeAutopilot
+from faults.loads import Table, content, pipeline
+
+
+def scan(folder: Path, server: FakeAutopilot, destination: Any = None, **words: Any) -> autopilothq.Report:
+    reports: list[autopilothq.Report] = []
+    settings: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 10_000, "progress": reports.append}
+    pipeline(folder, destination).run(autopilothq.api(server.key, **settings | words))
+    return reports[-1]
+
+
+def rows(table: Table) -> list[dict[str, Any]]:
+    """The rows without when they were scanned."""
+    clocks = ("received_at", "uuid_ts", "discarded_at")
+    found = [{name: cell for name, cell in row.items() if name not in clocks} for row in table.dicts()]
+    return sorted(found, key=repr)
+
+
+def test_an_account_is_the_same_as_in_duckdb(tmp_path: Path, postgres: str) -> None:
+    destination = postgres_destination(postgres)
+    with FakeAutopilot(contacts=150) as server:
+        server.account.change(server.account.contact_id(3), created_at="yesterday", mail_opened={"k": "soon"})
+        assert scan(tmp_path / "postgres", server, destination, max_seconds=0).contacts == 100
+        assert scan(tmp_path / "postgres", server, destination).contacts == 150
+        scan(tmp_path, server)
+        there, here = content(postgres), content(tmp_path / "autopilot.duckdb")
+        assert there.keys() == here.keys()
+        for name in here.keys() - {"_audit"}:
+            assert sorted(there[name].columns.items()) == sorted(here[name].columns.items())
+            assert list(map(sorted, map(dict.items, rows(there[name])))) == list(
+                map(sorted, map(dict.items, rows(here[name])))
+            )
+
+        server.account.delete(server.account.contact_id(0))
+        server.order("GET", "/lists", content={"lists": []})
+        server.order("GET", "/triggers", content={"triggers": []})
+        assert scan(tmp_path / "postgres", server, destination).stored == 0
+    again = content(postgres)
+    assert (again["lists"].rows, again["lists_contacts"].rows, again["triggers"].rows) == ([], [], [])
+    assert [bool(row["deleted_at"]) for row in again["contacts"].dicts()] == [True, *[False] * 149]
+    assert (again["tracks"].rows, again["_discards"].rows) == (there["tracks"].rows, there["_discards"].rows)

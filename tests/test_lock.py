@@ -1,0 +1,193 @@
+"""Two runs at once: on one machine, on two, and after one of them died."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from autopilothq import lock, run
+from autopilothq.direct import direct
+from calling import Call, errors
+from faults import holder, lock_holder
+from servers import S3
+
+GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
+BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
+
+
+@pytest.fixture(autouse=True)
+def archive() -> None:
+    Path("a.ndjson").write_text(GOOD)
+
+
+@contextmanager
+def program(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that says a line when it is ready."""
+    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def machine(folder: Path, destination: Any) -> dlt.Pipeline:
+    """The pipeline as another machine has it: with a working folder of its own."""
+    return dlt.pipeline(
+        "autopilot_events", destination=destination, dataset_name="autopilothq", pipelines_dir=str(folder)
+    )
+
+
+def test_a_second_run_leaves_with_a_status_for_later(call: Call) -> None:
+    with lock.held(run.pipeline(), 0):
+        said = call("load", "archive", "a.ndjson")
+    assert (said.status, errors(said)) == (75, [f"Error: Another run of the pipeline autopilot_events {BUSY}"])
+    assert call("load", "archive", "a.ndjson").status == 0
+
+
+def test_a_second_run_waits_when_told_to(call: Call) -> None:
+    done = threading.Event()
+
+    def first() -> None:
+        with lock.held(run.pipeline(), 0):
+            taken.set()
+            time.sleep(1)
+            done.set()
+
+    taken = threading.Event()
+    thread = threading.Thread(target=first)
+    thread.start()
+    taken.wait()
+    assert call("load", "archive", "a.ndjson", "--wait", "30s").status == 0
+    assert done.is_set()
+    thread.join()
+
+
+def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
+    place = str(Path("autopilot.duckdb").absolute())
+    with lock.held(machine(tmp_path / "one", direct(place)), 0):
+        with pytest.raises(lock.Busy) as busy, lock.held(machine(tmp_path / "two", direct(place)), 0):
+            pass
+        with lock.held(machine(tmp_path / "three", direct("another.duckdb")), 0):
+            pass
+    assert str(busy.value) == f"Another run into {place} {BUSY}"
+
+
+def test_what_a_dead_process_held_is_free(tmp_path: Path, call: Call) -> None:
+    place = str(Path("autopilot.duckdb").absolute())
+    with program(lock_holder.__file__, place, str(tmp_path / "dlt" / "pipelines")) as process:
+        assert call("load", "archive", "a.ndjson").status == 75
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert call("load", "archive", "a.ndjson").status == 0
+
+
+def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
+    def claim(name: str) -> Any:
+        return lock.held(machine(tmp_path / name, dlt.destinations.postgres(postgres)), 0)
+
+    with claim("one"), pytest.raises(lock.Busy) as busy, claim("two"):
+        pass
+    assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
+    with claim("two"):
+        pass
+
+
+def test_what_a_dead_machine_held_is_free_after_the_lease(
+    tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = machine(tmp_path / "one", dlt.destinations.postgres(postgres))
+    with program(lock_holder.__file__, postgres, str(tmp_path / "two")) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with pytest.raises(lock.Busy), lock.held(mine, 0):
+            pass
+        monkeypatch.setattr(lock, "LEASE", 1.5)
+        with lock.held(mine, 10):
+            pass
+
+
+def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 1.2)
+    one, two = (machine(tmp_path / name, dlt.destinations.postgres(postgres)) for name in ("one", "two"))
+    with lock.held(one, 0), pytest.raises(lock.Busy), lock.held(two, 3):
+        pass
+
+
+def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines that claim an empty warehouse at one moment, with neither its dataset nor its table there."""
+    monkeypatch.setattr(lock, "POLL", 0.1)
+    inside: list[str] = []
+    most: list[int] = []
+
+    def one(name: str) -> None:
+        barrier.wait()
+        claims = lock.Rows(pipelines[name])
+        while lock.stake(claims, f"{name} {name}"):
+            time.sleep(0.02 * (1 + hash(name) % 7))
+        inside.append(name)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.remove(name)
+        claims.drop(f"{name} {name}")
+
+    names = [f"machine {number}" for number in range(4)]
+    pipelines = {name: machine(tmp_path / name, dlt.destinations.postgres(postgres)) for name in names}
+    barrier = threading.Barrier(len(names))
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("cloud", [False, True])
+def test_two_machines_and_one_bucket(tmp_path: Path, s3: S3, cloud: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cloud:
+        place = s3.bucket()
+        for name, value in s3.credentials.items():
+            monkeypatch.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{name.upper()}", value)
+    else:
+        place = (tmp_path / "lake").as_uri()
+
+    def claim(name: str) -> Any:
+        return lock.held(machine(tmp_path / name, dlt.destinations.filesystem(place)), 0)
+
+    with claim("one"), pytest.raises(lock.Busy) as busy, claim("two"):
+        pass
+    assert str(busy.value) == f"Another run into {place}, on {lock.here()}, {BUSY}"
+    with claim("two"):
+        pass
+
+
+def test_a_file_that_an_analyst_has_open(call: Call) -> None:
+    duckdb.connect("autopilot.duckdb").close()
+    with program(holder.__file__, "autopilot.duckdb", "read") as process:
+        said = call("load", "archive", "a.ndjson")
+        who = f"{Path(sys.executable).resolve()} (PID {process.pid})"
+        assert said.status == 75
+        assert errors(said) == [
+            f"Error: The DuckDB file {Path('autopilot.duckdb').absolute()} is open in another program: {who}.",
+            "Close it there and run this again, or wait for that: --wait 10m",
+        ]
+        closing = threading.Timer(1, process.communicate)
+        closing.start()
+        assert call("load", "archive", "a.ndjson", "--wait", "30s").status == 0
+        closing.join()
+
+
+@pytest.mark.parametrize("words", ["10", "m", "-1s", "ten minutes"])
+def test_a_time_without_a_unit(words: str, call: Call) -> None:
+    said = call("load", "archive", "a.ndjson", "--wait", words)
+    assert said.status == 2
+    assert f"expected a number with a unit, like 90s, 10m, 2h or 1d, but got {words!r}." in said.err
