@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,11 +150,11 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: float) ->
     return direct(credentials=spec, wait=wait)
 
 
-def run(into: dlt.Pipeline, source: DltSource, wait: float = 0) -> LoadInfo | None:
-    """Finishes what an earlier run left, then loads the source.
+def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: float = 0) -> LoadInfo | None:
+    """Finishes what an earlier run left, then loads the source, or several: each is made once the one before is loaded.
 
-    Another run into the same place is waited for, up to `wait` seconds. Raises RunError; nothing of a failed load
-    counts as loaded.
+    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait` seconds. Raises
+    RunError; nothing of a failed load counts as loaded.
     """
     with explained(), lock.held(into, wait):
         place = _place(into)
@@ -168,7 +168,10 @@ def run(into: dlt.Pipeline, source: DltSource, wait: float = 0) -> LoadInfo | No
         into.set_local_state_val(_UNFINISHED_AT, place)
         while into.has_pending_data:
             into.run()
-        return into.run(source)
+        info: LoadInfo | None = None
+        for part in [source] if isinstance(source, DltSource) else source:
+            info = into.run(part)
+        return info
 
 
 def dry_run(

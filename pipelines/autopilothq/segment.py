@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 from .http import TIMEOUT, TRIES, BadAnswer, BadSetting, Http, Key, NotFound, escape, path_of
-from .messages import DECODER, Pairs, to_json
+from .messages import DECODER, Number, Pairs, to_json
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
 REQUESTS_PER_SECOND = 50.0
@@ -108,7 +108,7 @@ class Profiles:
             raise self._bad(path, answer, f": expected has_more to be true or false, got {_kind(more)}")
         if not more:
             return events, None
-        if not isinstance(following, str) or not following:
+        if not isinstance(following, str) or isinstance(following, Number) or not following:
             raise self._bad(path, answer, f": expected the cursor of the next page, got {_kind(following)}")
         return events, str(following)
 

@@ -76,14 +76,14 @@ class FakeProfiles(Fake):
         if request.headers.get("authorization", "")[:6] != "Basic " or (
             b64decode(request.headers["authorization"][6:]).decode() != f"{self.token}:"
         ):
-            return error(401, "authentication_error", "The access token is not valid.")
+            return error(401, "authentication_error", "The token is not valid.")
         if not self.passes(request.at):
             return error(429, "rate_limit_error", "Too many requests.")
         raw = request.path.partition("?")[0].strip("/").split("/")
         if [raw[0], *raw[2:5], raw[-1]] != ["spaces", "collections", "users", "profiles", "events"] or len(raw) != 7:
             return error(404, "not_found", "Not found.")
         if unquote(raw[1]) != self.space:
-            return error(403, "authentication_error", "The token may not read this space.")
+            return error(403, "authentication_error", "No.")
         person = unquote(raw[5])
         if not all((part.isalnum() and part.isascii()) or part == "%" for part in raw[5]) or person != person.lower():
             return error(500, "internal", "An id that is not encoded, or not in lower case.")

@@ -7,6 +7,7 @@ import click
 from .. import run
 from ..run import RunError
 from .load import load, write_sample
+from .profiles import load_profiles
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,6 +20,7 @@ def cli(context: click.Context, debug: bool) -> None:
     run.configure(**({} if debug else {"runtime__log_level": "ERROR"}))
 
 
+load.add_command(load_profiles)
 cli.add_command(load)
 cli.add_command(write_sample)
 

@@ -151,22 +151,23 @@ class Answered(NamedTuple):
 def message(event: Any, person_id: str) -> bytes:
     """An event as a message of the contract, one line.
 
-    Ids are the person's external ones, and the email where there is no anonymous id (spec: profile-api).
+    Ids are the person's external ones, and the email where there is no anonymous id (spec: profile-api); the one that
+    was asked for where there is none.
     """
     if not isinstance(event, Pairs):
         return f"{to_json(event)}\n".encode()
-    ids = list(_external_ids(event))
-    first = dict(reversed(ids))  # of several, the first
+    ids = dict(reversed(list(_external_ids(event))))  # of several, the first
     kind, _, asked = person_id.partition(":")
-    email = first.get("email") or _text(event.value("context", "traits", "email"))
-    email = email or (asked if kind == "email" else None)
+    email = ids.get("email") or _text(event.value("context", "traits", "email"))
+    if not (email or ids.keys() & ID_TYPES) or (kind == "email" and not email):
+        ids[kind] = asked  # it says of nobody whose it is
     fields = [
         ("type", event.value("type")),
         ("event", event.value("event")),
         ("messageId", event.value("message_id")),
         ("timestamp", event.value("timestamp")),
-        ("userId", first.get("user_id")),
-        ("anonymousId", first.get("anonymous_id") or email),
+        ("userId", ids.get("user_id")),
+        ("anonymousId", ids.get("anonymous_id") or email or ids.get("email")),
         ("context", event.value("context")),
         ("properties", event.value("properties")),
     ]

@@ -4,6 +4,7 @@ A source has a resource a table, so that `with_resources` chooses tables. What t
 that dlt asks for rows reads the origin, and all of them hand out what the warehouse made of it.
 """
 
+import dataclasses
 import itertools
 import shutil
 import weakref
@@ -92,6 +93,24 @@ class Report:
     cut_off: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def then(self, part: "Report") -> "Report":
+        """Both together, `part` being the next load of the same run."""
+        added = ("bytes_done", *COUNTED, "discards", "people")
+        counts = {name: getattr(self, name) + getattr(part, name) for name in added}
+        rows = _sum(self.rows, part.rows) | {AUDIT.name: 1}  # the run's, which each load replaces
+        return dataclasses.replace(
+            part,
+            **counts,
+            rows=rows,
+            rejects=_sum(self.rejects, part.rejects),
+            warnings=[*self.warnings, *part.warnings],
+            people_total=part.people_total if self.people_total is None else self.people_total,
+        )
+
+
+def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in first | second}
 
 
 def ignore(report: Report) -> None:
