@@ -245,9 +245,9 @@ class Pull:
         self.stopped: ApiError | None = None
 
     def batches(self, people: Iterable[Asked]) -> Iterator[Batch]:
-        """The messages of all people. Raises the ApiError that stopped it where nothing came before."""
+        """The messages of all people. Raises the ApiError that stopped it where nothing came at all."""
         answers = ask(self._space, iter(people), self._wanted, self._threads)
-        lines = 0
+        lines, before = 0, self._scan.lines
         try:
             for answer in answers:
                 if isinstance(answer, _Lines):
@@ -268,7 +268,7 @@ class Pull:
             answers.close()
         if self.stopped is None:
             self._ended += self._doubtful
-        elif not self.asked:
+        elif self._scan.lines == before and self.asked == self.failed:
             raise self.stopped
         yield self._batch([(self._scan.number, None)])
 

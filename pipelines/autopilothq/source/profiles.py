@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +47,7 @@ from .tables import SOURCE
 SETTINGS = f"sources.{SOURCE}.profiles"
 HOME = "autopilothq-people"  # the folder of contacts, below the pipeline's own
 GOES_ON = KEPT / 2  # an older run is not gone on with: its first people must be asked for again
+SCAN_LASTS = timedelta(days=1)  # contacts are not asked for again; whom it overlooks meanwhile, the next run finds
 NOBODY_OF = 10  # people asked for, of whom one at least should be known
 _MARKS = "pulls"  # in dlt's state of the source
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
@@ -231,9 +232,9 @@ class _Profiles:
     def _found(self, stored: Stored) -> Iterator[Sequence[Person]]:
         """The people, some at a time."""
         if self.autopilot is not None:
-            start = Start(_digest(repr(self.autopilot)), _clock(self._begun))
+            start = Start(_digest(repr(self.autopilot)), _clock(self.load.loaded_at))
             spool = Spool.open(self._spool)
-            if spool is None or spool.start != start:
+            if spool is None or spool.start.account != start.account or self._is_old(spool):
                 spool = Spool.begin(self._spool, start)
             with self.autopilot:
                 yield from people_of_contacts(spool, self.autopilot, self.load.tell)
@@ -245,6 +246,9 @@ class _Profiles:
                 yield [Person(known) for known in ids if known]
         else:
             yield from people_of_file(Path(self._whose))
+
+    def _is_old(self, spool: Spool) -> bool:
+        return self.load.loaded_at - datetime.fromisoformat(spool.start.started_at) > SCAN_LASTS
 
     # Their events -------------------------------------------------------------------------------------------------
 
