@@ -234,7 +234,7 @@ class Pull:
         self._scan = scan
         self._space = space
         self._wanted = wanted
-        self._threads = min(MOST_THREADS, math.ceil(threads))
+        self._threads = max(1, min(MOST_THREADS, math.ceil(threads)))
         self._answered = answered
         self._tell = tell
         self._found = Found(scan)

@@ -103,7 +103,8 @@ def profiles(
     wanted = Wanted(_names(events), source_id, read_setting_time(since))
     whose = people or _default_people()
     origin = _Profiles(client, f"{url.rstrip('/')}/spaces/{space}", space, whose, wanted, per_second)
-    origin.autopilot = _autopilot(timeout, tries) if whose == "api" else None
+    if whose == "api":
+        origin.autopilot, origin.account = _autopilot(timeout, tries)
     origin.most = people_per_load
     load = Load(origin.find, origin.read, memory // 2, progress, origin.beside)
     origin.load, origin.memory = load, memory // 4
@@ -133,19 +134,15 @@ def _default_people() -> str:
     )
 
 
-def _autopilot(timeout: float, tries: int) -> Autopilot:
-    """The account whose contacts tell of activity."""
+def _autopilot(timeout: float, tries: int) -> tuple[Autopilot, str]:
+    """The account whose contacts tell of activity, and a digest of which it is."""
     key = _of_autopilot("api_key")
     if not key:
         raise BadSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
-    url, per_second = _of_autopilot("base_url"), _of_autopilot("requests_per_second")
-    return Autopilot(
-        str(key),
-        base_url=str(url or BASE_URL),
-        requests_per_second=float(per_second or AUTOPILOT_PER_SECOND),
-        timeout=timeout,
-        tries=tries,
-    )
+    url = str(_of_autopilot("base_url") or BASE_URL)
+    per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
+    account = Autopilot(str(key), base_url=url, requests_per_second=per_second, timeout=timeout, tries=tries)
+    return account, _digest(url, str(key))
 
 
 def _of_autopilot(name: str) -> Any:
@@ -163,13 +160,15 @@ class _Profiles:
 
     A run that is not complete is gone on with by the next load, wherever it ended: who was asked for since it began,
     in loads that are complete, is not asked for again. So a long run is many loads, and a killed one loses the last.
-    `most` is how many people one load asks for, `memory` what they may use, in MB.
+    `most` is how many people one load asks for, `memory` what they may use, in MB; `autopilot` is where people come
+    from if not from a file or a query, `account` says which account that is.
     """
 
     load: Load
     memory: int
     most: int | None = None
     autopilot: Autopilot | None = None
+    account = ""
 
     def __init__(self, space: Space, url: str, name: str, whose: str, wanted: Wanted, threads: float) -> None:
         self._space = space
@@ -232,7 +231,7 @@ class _Profiles:
     def _found(self, stored: Stored) -> Iterator[Sequence[Person]]:
         """The people, some at a time."""
         if self.autopilot is not None:
-            start = Start(_digest(repr(self.autopilot)), _clock(self.load.loaded_at))
+            start = Start(self.account, _clock(self.load.loaded_at))
             spool = Spool.open(self._spool)
             if spool is None or spool.start.account != start.account or self._is_old(spool):
                 spool = Spool.begin(self._spool, start)
@@ -256,7 +255,8 @@ class _Profiles:
         """The messages of those who are due, as many as one load takes."""
         report = self.load.report
         due = (Asked(*taken) for taken in self._people.take(self.most))
-        pull = self._pull = Pull(found[0], self._space, self._wanted, self._threads, self._note, self._tell)
+        threads = min(self._threads, self._people.due)
+        pull = self._pull = Pull(found[0], self._space, self._wanted, threads, self._note, self._tell)
         with self._space:
             yield from pull.batches(due)
         if pull.stopped is not None:
