@@ -147,8 +147,10 @@ def _autopilot(timeout: float, tries: int) -> tuple[Autopilot, str]:
 
 def _of_autopilot(name: str) -> Any:
     """A setting of Autopilot's API, None where neither dlt's secrets nor its configuration have it."""
+    keys = (f"sources.{SOURCE}.api.{name}", f"sources.{SOURCE}.{name}")
     providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
-    return next((found for of in providers if (found := of.get(f"sources.{SOURCE}.{name}")) is not None), None)
+    found = (of.get(key) for key in keys for of in providers)
+    return next((value for value in found if value is not None), None)
 
 
 def _digest(*parts: Any) -> str:
@@ -262,7 +264,8 @@ class _Profiles:
         if pull.stopped is not None:
             report.cut_off = str(pull.stopped)
         elif pull.failed:
-            self._warn(f"{pull.failed:,} people are asked for again next time. The first of them: {pull.failure}")
+            of = f"{pull.failed:,} of {pull.asked:,} people"
+            self._warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
         if pull.asked >= NOBODY_OF and not pull.known and not pull.failed:
             self._warn(
                 f"The space {self._name} knows none of {pull.asked:,} people. Is {SETTINGS}.space the right one?"
