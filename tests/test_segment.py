@@ -393,6 +393,16 @@ def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("profiles-")]
 
 
+def test_what_is_nested_too_deeply_costs_that_person(server: FakeProfiles, space: Profiles) -> None:
+    deep: Any = 1
+    for _ in range(700):
+        deep = [deep]
+    server.happen(WHO, properties={"deep": deep})
+    [*_, ended] = profiles.ask(space, iter([Asked(WHO)]), Wanted(), 1)
+    assert isinstance(ended, profiles._Ended)
+    assert str(ended.error) == f"{WHO}: an answer nested too deeply to be read"
+
+
 def test_settings_that_are_refused_cost_one_request(server: FakeProfiles) -> None:
     with client(server, token="wrong") as space, pytest.raises(NotAuthorized):
         list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(100)), Wanted(), 50))

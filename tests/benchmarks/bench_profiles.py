@@ -25,9 +25,8 @@ SECONDS = 6
 def served(rate: int, latency: float) -> Iterator[dict[str, str]]:
     """The settings of a made-up Profile API in a process of its own."""
     words = {"--rate": rate, "--latency": latency, "--port": 0}
-    command = [
-        sys.executable, "-m", "tests.fake_autopilot.profiles", *(str(word) for pair in words.items() for word in pair),
-    ]  # fmt: skip
+    options = (str(word) for pair in words.items() for word in pair)
+    command = [sys.executable, "-m", "tests.fake_autopilot.serve_profiles", *options]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

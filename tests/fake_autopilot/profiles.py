@@ -1,14 +1,11 @@
 """Segment's Profile API, made up: people of one space with their events (spec: profile-api)."""
 
-import signal
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, unquote
-
-import click
 
 from .http import Answer, Fake, Request
 
@@ -107,7 +104,7 @@ class FakeProfiles(Fake):
 
 def _chosen(events: Iterable[dict[str, Any]], query: dict[str, str]) -> Iterable[dict[str, Any]]:
     names = query["include"].split(",") if "include" in query else None
-    begin = max(query.get("start", ""), _ago(14))
+    begin = max(query.get("start", ""), ago(14))
     return (
         event
         for event in events
@@ -115,7 +112,8 @@ def _chosen(events: Iterable[dict[str, Any]], query: dict[str, str]) -> Iterable
     )
 
 
-def _ago(days: float) -> str:
+def ago(days: float) -> str:
+    """A time before now, as the API spells it."""
     return (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -131,35 +129,3 @@ def query_of(request: Request) -> dict[str, str]:
 
 def error(status: int, code: str, message: str) -> Answer:
     return Answer(status, {"error": {"code": code, "message": message}})
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8041, show_default=True, help="0 takes a free one.")
-@click.option("--rate", type=int, help="Answer 429 beyond so many requests in any second.")
-@click.option("--latency", default=0.0, show_default=True, help="Seconds that every answer takes.")
-def main(host: str, port: int, rate: int | None, latency: float) -> None:
-    """Segment's Profile API on this machine: everyone who is asked for opened an email an hour ago."""
-    with FakeProfiles(host=host, port=port, rate=rate, latency=latency) as server:
-        server.everyone = lambda person: [_opened(person)]
-        for name, value in (("BASE_URL", server.base_url), ("TOKEN", server.token), ("SPACE", server.space)):
-            click.echo(f"export SOURCES__AUTOPILOTHQ__PROFILES__{name}={value!r}")
-        click.echo("autopilothq load profiles --people emails.txt\n\nCtrl-C ends it.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-
-
-def _opened(person: str) -> dict[str, Any]:
-    return {
-        "type": "track",
-        "event": "Email Opened",
-        "message_id": f"api-{person}",
-        "timestamp": _ago(1 / 24),
-        "external_ids": [{"collection": "users", "type": "email", "id": person.partition(":")[2]}],
-        "properties": {"campaign_id": "campaign_1"},
-    }
-
-
-if __name__ == "__main__":
-    # Blocked before any thread starts, so that the signals wait for sigwait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    main()

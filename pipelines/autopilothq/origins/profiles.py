@@ -369,5 +369,7 @@ def _events(space: Profiles, asked: Asked, wanted: Wanted) -> Iterator[_Lines | 
         raise
     except ApiError as error:
         yield _Ended(asked, asked_at, known, error)
+    except RecursionError:
+        yield _Ended(asked, asked_at, known, BadAnswer(f"{asked.id}: an answer nested too deeply to be read"))
     else:
         yield _Ended(asked, asked_at, known)

@@ -189,13 +189,15 @@ class _Profiles:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
         stored = Stored(pipeline)
-        stored.tables([PROFILES.name])
+        there = PROFILES.name in stored.tables([PROFILES.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
         now = self.load.loaded_at
         begun = datetime.fromisoformat(self._mark["begun"]) if self._mark else now
-        self._begun = begun if self._mark and not self._mark["complete"] and now - begun < GOES_ON else now
-        self._warn_of_gap()
+        goes_on = bool(self._mark) and not self._mark["complete"] and now - begun < GOES_ON
+        self._begun = begun if goes_on else now
+        if self._mark and not goes_on:
+            self._warn_of_gap()
         started_at = _clock(self._begun)
         self._spool = Path(pipeline.working_dir, HOME, self._run)
         scratch = Path(self.load.folder, "people")
@@ -203,7 +205,6 @@ class _Profiles:
         self._people = People((self._name, self._scope), str(scratch), self.memory)
         for people in self._found(stored):
             self._people.add(people)
-        there = PROFILES.name in stored.tables([])
         batches = stored.read(PROFILES.name, [column.name for column in PROFILES.columns]) if there else ()
         self._people.choose(batches, complete, Due(self._begun, LOOK_BACK if self._whose == "api" else None))
         self.load.report.people_total = self._people.due
@@ -217,8 +218,6 @@ class _Profiles:
         return mark if mark and mark["load_id"] in complete else {}
 
     def _warn_of_gap(self) -> None:
-        if not self._mark:
-            return
         since, kept = datetime.fromisoformat(self._mark["since"]), self.load.loaded_at - KEPT
         if since < kept:
             self._warn(
