@@ -19,7 +19,7 @@ RUN_SQL = import duckdb, sys; \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench check clean
 
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
@@ -27,6 +27,7 @@ help:
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make format   rewrite the code in its own style'
 	@echo 'make bench    measure'
+	@echo 'make check    try what needs an environment of its own: dbt'
 	@echo 'make setup    the environment alone, in $(VENV)'
 	@echo 'make clean    remove what these made'
 
@@ -75,6 +76,10 @@ format: $(VENV)/.dev
 # Benchmarks are named bench_*.py, so that `make test` does not run them.
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks
+
+# Programs that cannot share the environment of the tests; each check makes one for them below build/.
+check: $(VENV)/.dev
+	$(BIN)/python -m pytest -o python_files='check_*.py' tests/checks
 
 clean:
 	rm -rf build dist "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -219,7 +219,7 @@ def test_a_contact_is_cells() -> None:
             "_deleted_at": '"own"',
             "phone": '""',
             "custom_review_rating": "5",
-            "custom_trial_ends": "1482221100000",
+            "custom_trial_ends": '"2016-12-20T08:05:00.000Z"',
             "custom_gone": "1",
         },
         [
@@ -370,8 +370,9 @@ def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     assert lines == list(range(1, len(lines) + 1))
 
 
-def test_a_scan_takes_what_the_rate_allows_and_no_more(tmp_path: Path) -> None:
+def test_a_scan_takes_no_more_than_the_rate_allows(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=3_000) as server:
         scan(server, tmp_path, requests_per_second=25)
         first, last = server.requests[0].at, server.requests[-1].at
-    assert 29 / 25 <= last - first + 1 / 25 < 1.3 * 30 / 25
+    assert len(server.requests) == 30
+    assert last - first > 0.9 * 29 / 25  # as the server sees it, which may be late for the first one

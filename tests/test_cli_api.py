@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
     server.order("GET", "/contacts", edit=lambda page: page | {"contacts": [None, *page["contacts"]]})
     said = call("load", "api", "--only", "contacts,triggers", "--max-rejects", "0")
-    assert (said.status, errors(said)) == (3, [])
+    assert (said.status, errors(said)) == (3, ["Error: 1 rejected, more than --max-rejects 0; the rest is loaded."])
     assert said.out.splitlines()[:8] == [
         "table     rows",
         "_audit       2",

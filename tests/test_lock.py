@@ -190,4 +190,4 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
 def test_a_time_without_a_unit(words: str, call: Call) -> None:
     said = call("load", "archive", "a.ndjson", "--wait", words)
     assert said.status == 2
-    assert f"expected a number with a unit, like 90s, 10m, 2h or 1d, but got {words!r}." in said.err
+    assert f"Expected a number with s, m, h or d, such as 2h, but got {words!r}." in said.err

@@ -318,7 +318,8 @@ FIELD_TYPES: dict[str, Type] = {
 }
 
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
-TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, PROFILES, *ACCOUNT)}
+# Tables that exist after any load, with rows or without; the others come with their first row.
+ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 
 # Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.
 REJECT_REASONS = {
@@ -335,6 +336,7 @@ REJECT_REASONS = {
     "context_not_object": "`context` is not an object",
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object without the id that its row is known by",
+    "suppressed": "of a person who was forgotten",
 }
 # Why a value is discarded.
 DISCARD_REASONS = {
@@ -356,3 +358,107 @@ def event_table(name: str) -> Table:
 
 COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
+
+# What is sent to Autopilot (spec: destination).
+
+# Fields that every account has, and the paths of the traits that are meant, of which letters and digits count.
+STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
+    "Email": ("email",),
+    "FirstName": ("firstname",),
+    "LastName": ("lastname",),
+    "Salutation": ("salutation",),
+    "Company": ("company", "company.name"),
+    "NumberOfEmployees": ("numberofemployees", "employees", "company.employeecount"),
+    "Title": ("title",),
+    "Industry": ("industry",),
+    "Phone": ("phone",),
+    "MobilePhone": ("mobilephone",),
+    "Fax": ("fax",),
+    "Website": ("website",),
+    "Twitter": ("twitter",),
+    "LinkedIn": ("linkedin",),
+    "Status": ("status",),
+    "LeadSource": ("leadsource",),
+    "MailingStreet": ("mailingstreet", "address.street", "address"),
+    "MailingCity": ("mailingcity", "address.city"),
+    "MailingState": ("mailingstate", "address.state"),
+    "MailingPostalCode": ("mailingpostalcode", "address.postalcode"),
+    "MailingCountry": ("mailingcountry", "address.country"),
+    "unsubscribed": ("unsubscribed",),
+    "_NewEmail": ("newemail",),
+}
+# Objects and texts that stand for several fields: null clears them all.
+WHOLES: dict[str, tuple[str, ...]] = {
+    "name": ("FirstName", "LastName"),
+    "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
+}
+CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
+
+# What became of a message.
+STATUSES = {
+    "delivered": "Autopilot took it.",
+    "refused": "Autopilot, or a rule before it, said no; it is tried again when it is sent again.",
+    "failed": "Autopilot could not be reached or was out of order; it is tried again when it is sent again.",
+    "unknown": "It was sent, and whether it was carried out is not known; it is not sent again.",
+}
+DELIVERIES = Table(
+    "_deliveries",
+    "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
+    (
+        Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
+        Column("kind", "text", "identify or track."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
+        Column("user_id", "text", "The id of the contact in your own systems."),
+        Column("email", "text", "The contact's email."),
+        Column("trigger_id", "text", "The trigger, of a track."),
+        Column("endpoint", "text", "The request: method and path; null where none was made."),
+        Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
+        Column("status", "text", f"{', '.join(STATUSES)}."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "Autopilot's own words, or why nothing was sent."),
+        Column("remarks", "text", "Traits that were left out or that the account has no field for, and why, as JSON."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=("message_id", "trigger_id", "run"),
+)
+
+# Forgetting a person.
+
+# Which ids of a person a column holds, whatever its table; `table.column` where that is so in one table alone. An id
+# with an @ is an email in any column but a contact's id. `tagged`: the kind stands before the id, `email:...`.
+PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
+    "user_id": ("email", "user_id"),
+    "anonymous_id": ("email", "anonymous_id"),
+    "previous_id": ("email", "user_id", "anonymous_id"),
+    "context_traits_email": ("email",),
+    "email": ("email",),
+    "context_traits_contact_id": ("contact_id",),
+    "contact_id": ("contact_id",),
+    "users.id": ("email", "user_id"),
+    "_profiles.person": ("tagged",),
+}
+# In text that need not be JSON: the words before `id` in a key, and the kinds of ids that it holds.
+PERSON_KEYS: dict[str, tuple[str, ...]] = {
+    "user": ("user_id",),
+    "anonymous": ("anonymous_id",),
+    "previous": ("user_id", "anonymous_id"),
+    "contact": ("contact_id",),
+}
+SUPPRESSIONS = Table(
+    "_suppressions",
+    "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
+    (
+        Column("id", "text", "SHA-256 of salt, kind and id, a line each; an email in lower case."),
+        Column("salt", "text", "Random, the same for all ids of a dataset."),
+        Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
+        Column("person", "text", "The same for all ids of one person: one of their hashes."),
+        Column("suppressed_at", "timestamp", "When the person was forgotten."),
+    ),
+)
+
+TABLES = {
+    table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
+}

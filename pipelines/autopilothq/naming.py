@@ -20,6 +20,7 @@ def snake_case(name: str) -> str:
     return "_".join(_WORD.findall(name)).lower()
 
 
+@lru_cache(maxsize=100_000)
 def column_name(path: tuple[str, ...]) -> str:
     """The column of a value at `path`: the slugs of its parts joined by `_`; `""` where a part has none.
 

@@ -4,53 +4,35 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from datetime import timedelta
 from typing import Any, Protocol
 
 import dlt
-import duckdb
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.destination import Destination
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.runtime.run_context import active
 from dlt.destinations.exceptions import DatabaseException
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import lock
-from .direct import direct
 from .http import ApiError
 from .origins.archive import ArchiveError
+from .place import DATASET, DUCKDB_FILE, BusyError, RunError, setting, warehouse
 from .source import CannotMerge, Report
 
+__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "setting"]
+
 PIPELINE = "autopilot_events"
-DATASET = "autopilothq"
-DUCKDB_FILE = "autopilot.duckdb"
-# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
-DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
 # What .dlt/config.toml of this project says, for folders that have no such file.
 DEFAULTS: dict[str, Any] = {
     "runtime.dlthub_telemetry": False,
     "load.truncate_staging_dataset": True,
     "load.auto_abort_on_terminal_error": True,
 }
-_UNFINISHED_AT = "autopilothq_unfinished_at"
-
-
-class RunError(Exception):
-    """A run that cannot be done; one or two lines that say why and what to do."""
-
-    status = 1
-    """What the program exits with."""
-
-
-class BusyError(RunError):
-    """Someone else is at work in the same place: later it will do (`EX_TEMPFAIL` of sysexits)."""
-
-    status = 75
+UNFINISHED_AT = "autopilothq_unfinished_at"
 
 
 class Watch(Protocol):
@@ -102,70 +84,43 @@ def pipeline(
     progress: Collector | None = None,
     pipelines_dir: str | None = None,
     create: bool = True,
-    wait: float = 0,
+    wait: timedelta = timedelta(),
 ) -> dlt.Pipeline:
     """The pipeline `autopilot_events`, into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
-    current folder, which is not created unless `create`, and is waited for, up to `wait` seconds, where another program
+    current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program
     has it open. Raises RunError where DuckDB could not tell the file from the
     dataset.
     """
     with explained():
-        kind = destination or _setting("destination_type") or "duckdb"
-        name = dataset or _setting("dataset_name") or DATASET
+        place, name = warehouse(destination, credentials, dataset, create, wait)
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
         made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
-            destination=_duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials),
+            destination=place,
             dataset_name=name,
             **{option: value for option, value in options.items() if value is not None},
         )
         return made
 
 
-def _other(kind: str, credentials: str | None) -> Any:
-    return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
-
-
-def _setting(name: str) -> Any:
-    """A value of dlt's secrets or configuration, None where neither has it."""
-    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
-    return next((value for provider in providers if (value := provider.get(name)) is not None), None)
-
-
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: float) -> Any:
-    configured = _setting("destination.duckdb.credentials")
-    settings = configured if isinstance(configured, dict) else {"database": configured}
-    database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
-    if Path(database).stem.lower() == dataset.lower():
-        raise RunError(
-            f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
-            "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
-        )
-    if not create and not Path(database).exists():
-        return direct(credentials=duckdb.connect())
-    spec = DuckDbCredentials(database)
-    spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
-    return direct(credentials=spec, wait=wait)
-
-
-def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: float = 0) -> LoadInfo | None:
+def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads the source, or several: each is made once the one before is loaded.
 
-    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait` seconds. Raises
-    RunError; nothing of a failed load counts as loaded.
+    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Raises RunError;
+    nothing of a failed load counts as loaded.
     """
-    with explained(), lock.held(into, wait):
-        place = _place(into)
+    with explained(), lock.held(into, wait.total_seconds()):
+        place = place_of(into)
         if into.has_pending_data:
-            left_at = into.get_local_state_val(_UNFINISHED_AT) if _has_local(into) else place
+            left_at = into.get_local_state_val(UNFINISHED_AT) if _has_local(into) else place
             if left_at != place:
                 raise RunError(
                     f"An unfinished load into {left_at} waits, but this run goes to {place}.\n"
                     f"Run into {left_at} first, or give it up: dlt pipeline {PIPELINE} abort-packages"
                 )
-        into.set_local_state_val(_UNFINISHED_AT, place)
+        into.set_local_state_val(UNFINISHED_AT, place)
         while into.has_pending_data:
             into.run()
         info: LoadInfo | None = None
@@ -186,14 +141,19 @@ def dry_run(
         pipeline(destination, credentials, dataset, progress, folder, create=False).extract(source)
 
 
+def is_unfinished_here(into: dlt.Pipeline) -> bool:
+    """Whether the load that an earlier run left goes to the place of this pipeline."""
+    return not _has_local(into) or into.get_local_state_val(UNFINISHED_AT) == place_of(into)
+
+
 def _has_local(into: dlt.Pipeline) -> bool:
     try:
-        return bool(into.get_local_state_val(_UNFINISHED_AT))
+        return bool(into.get_local_state_val(UNFINISHED_AT))
     except KeyError:
         return False
 
 
-def _place(into: dlt.Pipeline) -> str:
+def place_of(into: dlt.Pipeline) -> str:
     """Where a pipeline loads to, without its secrets."""
     with into.destination_client() as client:
         return f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {into.dataset_name}"
@@ -239,7 +199,7 @@ def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
     root = next((cause for cause in chain if isinstance(cause, DatabaseException)), chain[-1])
     step = f"The {error.step} step failed: " if isinstance(error, PipelineStepFailed) else ""
     again = "\nNothing of it counts as loaded; run it again once that is mended." if step else ""
-    return f"{step}{_first_line(root)}{again}"
+    return f"{step}{_telling_line(root)}{again}"
 
 
 SETTINGS = "Put it into .dlt/secrets.toml or the environment; the README shows where."
@@ -257,3 +217,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def _telling_line(error: BaseException) -> str:
+    """What dlt says of a failed job holds a traceback: its last error is what a person wants to know."""
+    traceback = str(error).partition("Traceback (most recent call last):")[2]
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation)\w*: (.+)$", traceback, re.MULTILINE)
+    return str(raised[-1]) if raised else _first_line(error)

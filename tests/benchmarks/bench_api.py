@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import autopilothq
 from autopilothq.client import Autopilot
+from contract.loading import pipeline
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6
@@ -47,4 +49,26 @@ def test_pages_per_second(rate: int) -> None:
     assert count == pages
     reached = (pages - 1) / seconds
     print(f"\n{rate} requests/s: {reached:.2f} pages/s, {reached / rate:.1%} of the rate")
+    assert reached > 0.9 * rate
+
+
+@pytest.mark.parametrize("rate", [5, 20])
+def test_pages_per_second_of_a_load(rate: int) -> None:
+    pages = SECONDS * rate + 1
+    clock: dict[int, float] = {}
+    with served(100 * pages, rate) as (base_url, key):
+        source = autopilothq.api(
+            key,
+            base_url=base_url,
+            requests_per_second=rate,
+            tries=1,
+            progress=lambda report: clock.setdefault(report.contacts, time.monotonic()),
+        )
+        started = time.monotonic()
+        pipeline().run(source.with_resources("tracks", "email_opened", "contacts", "_rejects", "_discards", "_audit"))
+        seconds = time.monotonic() - started
+    reached = (pages - 1) / (clock[100 * pages] - clock[100])
+    print(
+        f"\n{rate} requests/s: {reached:.2f} pages/s, {reached / rate:.1%} of the rate; the whole load {seconds:.1f} s"
+    )
     assert reached > 0.9 * rate

@@ -12,6 +12,8 @@ import pytest
 
 import autopilothq
 from autopilothq import Report, run
+from autopilothq.forget import forget
+from autopilothq.identity import id_of
 from autopilothq.origins import profiles as origin
 from autopilothq.run import RunError
 from contract.loading import Row, filled, load, message, pipeline, query, tables
@@ -341,6 +343,18 @@ def test_people_of_a_query(server: FakeProfiles) -> None:
     with pytest.raises(RunError, match="nowhere"):
         pull(server, people="select x from nowhere")
     assert server.asked() == []
+
+
+def test_the_forgotten_are_not_asked_for(server: FakeProfiles) -> None:
+    for who in (A, B):
+        server.happen(who)
+    pull(server, *USUAL)
+    forget([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
+    assert list(watermarks()) == [B, USUAL[0]]
+    server.asked()
+    pull(server, *USUAL)
+    assert server.asked() == [B, USUAL[0]]
+    assert list(watermarks()) == [B, USUAL[0]]
 
 
 def test_a_gap_is_told_with_its_dates(server: FakeProfiles) -> None:

@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from dlt.destinations import postgres as postgres_destination
 
@@ -48,6 +50,27 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     # The rows are those of the first load: a replay does not even touch them.
     assert_same(again, tables, but=["_audit"])
     assert load(into, replay).files == 0
+
+
+def test_goes_on_with_the_tables_that_another_loader_made(tmp_path: Path, postgres: str) -> None:
+    """Segment's own loader left the schema: its rows stay, and what it has already is not loaded again."""
+    archive = tmp_path / "archive"
+    file(archive, "a.gz", [track(1), track(2)])
+    with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA autopilothq")
+        for table in ("tracks", "email_opened"):
+            cursor.execute(
+                f"CREATE TABLE autopilothq.{table} (id varchar(512), received_at timestamptz, uuid bigint,"
+                " uuid_ts timestamptz, user_id varchar(512), event varchar(512))"
+            )
+            cursor.execute(
+                f"INSERT INTO autopilothq.{table} VALUES ('m-1', now(), 1, now(), 'segment', 'email_opened')"
+            )
+    report = load(pipeline(tmp_path, postgres_destination(postgres)), archive)
+    assert (report.stored, report.duplicates) == (1, 1)
+    for table in ("tracks", "email_opened"):
+        rows = content(postgres)[table].dicts()
+        assert sorted((row["id"], row["user_id"]) for row in rows) == [("m-1", "segment"), ("m-2", "u")]
 
 
 def kill(tmp_path: Path, archive: Path, postgres: str, point: tuple[str, str, int]) -> None:

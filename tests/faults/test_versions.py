@@ -163,3 +163,26 @@ def test_is_quick_with_many_known_files(tmp_path: Path) -> None:
     # Not one of those is this file, though the names are.
     file(tmp_path / "archive", "7.gz", [track(2)])
     assert load(pipeline(tmp_path), tmp_path / "archive").stored == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days"),
+    [
+        ("2019-03-02T00:00:00Z", "2019-03-03T00:00:00Z", [2]),
+        ("2019-03-02T00:00:00Z", "2019-03-04T00:00:00Z", [2, 3]),
+        ("2019-03-02T10:00:00Z", "2019-03-02T11:00:00Z", [2]),
+        ("2019-03-02T23:30:00-01:00", "2019-03-03T00:30:00-01:00", [3]),
+        ("2019-03-02T00:00:00Z", "2019-03-02T00:00:00Z", [2]),
+    ],
+)
+def test_a_schedulers_interval_chooses_the_days(
+    start: str, end: str, days: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "archive"
+    for day in (1, 2, 3, 4):
+        file(archive, f"{day}.gz", [track(day)], str(int(OLD_DAY) + (day - 1) * 86_400_000))
+    monkeypatch.setenv("DLT_INTERVAL_START", start)
+    monkeypatch.setenv("DLT_INTERVAL_END", end)
+    load(pipeline(tmp_path), archive)
+    tracks = content(tmp_path / "autopilot.duckdb")["tracks"].dicts()
+    assert [row["id"] for row in tracks] == [f"m-{day}" for day in days]

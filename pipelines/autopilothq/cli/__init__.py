@@ -1,37 +1,68 @@
 """The commands: arguments in, `run` called, results printed."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from .. import run
-from ..run import RunError
+from ..run import BusyError, RunError
+from . import log
+from .forget import forget
+from .inspect import schema, status
 from .load import load, write_sample
 from .profiles import load_profiles
+from .send import send, show_deliveries
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """The program's end is the same for all commands: errors are told in words, and runs to the webhook."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            result = super().invoke(context)
+        except RunError as error:
+            if log.settings().debug:
+                raise
+            log.fail(str(error), error.status)
+            if not isinstance(error, BusyError):
+                log.notify(_named(self, sys.argv[1:]), str(error))
+            context.exit(error.status)
+        log.notify(_named(self, sys.argv[1:]), None)
+        return result
+
+
+def _named(command: click.Command, words: Sequence[str]) -> list[str]:
+    """The commands among the words of a call, without what they were told: that may be a secret."""
+    named = []
+    for word in words:
+        if isinstance(command, click.Group) and word in command.commands:
+            named.append(word)
+            command = command.commands[word]
+    return named
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="How log lines are written.")
 @click.version_option(package_name="dlt-autopilothq")
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
-    context.obj = debug
-    run.configure(**({} if debug else {"runtime__log_level": "ERROR"}))
+    context.obj = log.Settings(debug, log_format == "json")
+    more = {"runtime__log_format": "JSON"} if context.obj.json else {}
+    run.configure(**more, **({} if debug else {"runtime__log_level": "ERROR"}))
 
 
 load.add_command(load_profiles)
-cli.add_command(load)
-cli.add_command(write_sample)
+for command in (load, write_sample, send, show_deliveries, schema, status, forget):
+    cli.add_command(command)
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed."""
-    debug = "--debug" in sys.argv[1:]
-    try:
-        cli(standalone_mode=True)
-    except RunError as error:
-        if debug:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.status)
+    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed,
+    4 not all was delivered, 75 busy.
+    """
+    cli()

@@ -1,8 +1,7 @@
 """The commands that load."""
 
-import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -16,9 +15,8 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
 from .options import destination_options, wait_option
-from .watching import Watching, print_result
+from .watching import Watching, check_rejects, print_result
 
-TOO_MANY_REJECTS = 3
 # What `load api` can load, by the name that it is asked for.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
 for _table in ACCOUNT:
@@ -54,7 +52,7 @@ def load_archive(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
-    wait: float,
+    wait: timedelta,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -83,8 +81,7 @@ def load_archive(
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run)
-    if max_rejects is not None and watch.last.rejected > max_rejects:
-        sys.exit(TOO_MANY_REJECTS)
+    check_rejects(watch.last, max_rejects)
 
 
 class Time(click.ParamType[datetime]):
@@ -135,7 +132,7 @@ def load_api(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
-    wait: float,
+    wait: timedelta,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -161,8 +158,7 @@ def load_api(
     print_result(watch.last, as_json, dry_run, "contacts")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
-    if max_rejects is not None and watch.last.rejected > max_rejects:
-        sys.exit(TOO_MANY_REJECTS)
+    check_rejects(watch.last, max_rejects)
 
 
 def _api(**words: Any) -> DltSource:

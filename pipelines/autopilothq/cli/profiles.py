@@ -1,10 +1,9 @@
 """The command that loads from Segment's Profile API."""
 
 import itertools
-import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -16,9 +15,9 @@ from .. import run
 from ..run import RunError, Steps
 from ..segment import BASE_URLS
 from ..source import Report, profiles
-from .load import KEPT, TOO_MANY_REJECTS, Time
+from .load import KEPT, Time
 from .options import destination_options, wait_option
-from .watching import Watching, print_result
+from .watching import Watching, check_rejects, print_result
 
 PEOPLE_PER_LOAD = 20_000  # minutes of work, which are lost at most
 MISSING = {
@@ -62,7 +61,7 @@ def load_profiles(
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
-    wait: float,
+    wait: timedelta,
     dry_run: bool,
     max_rejects: int | None,
     as_json: bool,
@@ -88,8 +87,7 @@ def load_profiles(
     print_result(watch.last, as_json, dry_run, "people")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
-    if max_rejects is not None and watch.last.rejected > max_rejects:
-        sys.exit(TOO_MANY_REJECTS)
+    check_rejects(watch.last, max_rejects)
 
 
 def _parts(watch: Watching, words: dict[str, Any]) -> Iterator[DltSource]:

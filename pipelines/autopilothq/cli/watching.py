@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -20,7 +20,9 @@ from rich.progress import (
 from rich.table import Table
 
 from ..catalog import REJECT_REASONS
+from ..run import RunError
 from ..source import Report
+from . import log
 
 Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
@@ -37,6 +39,7 @@ class Watching:
         self._step = ""
         self._logged = 0.0
         self._warned = 0
+        self._json = log.settings().json
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -48,7 +51,7 @@ class Watching:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=self._json or not console.is_terminal,
         )
         self._task = self._bar.add_task("looking", total=None, counts="")
         self._started = time.monotonic()
@@ -64,7 +67,10 @@ class Watching:
         """Shows the counts."""
         self.last = report
         for warning in report.warnings[self._warned :]:
-            self._console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+            if self._json:
+                log.warn(warning)
+            else:
+                self._console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         self._warned = len(report.warnings)
         if self._counted != "files":
             done, total = _done(report, self._counted)
@@ -84,10 +90,20 @@ class Watching:
         self._log("", now=True)
 
     def _log(self, text: str, now: bool = False) -> None:
-        if self._console.is_terminal or not (now or time.monotonic() - self._logged >= LOG_SECONDS):
+        if not (now or time.monotonic() - self._logged >= LOG_SECONDS):
             return
+        if self._json:
+            log.line("info", self._step, **_counts(self.last))
+        elif self._console.is_terminal:
+            return
+        else:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
         self._logged = time.monotonic()
-        self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    """The counts that a report has so far."""
+    return {name: value for name, value in dataclasses.asdict(report).items() if value}
 
 
 def _done(report: Report, counted: Counted) -> tuple[int, int | None]:
@@ -104,6 +120,13 @@ def _of(report: Report, counted: Counted) -> str:
 
 def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted = "files") -> None:
     """Prints what a load did, for people or for programs."""
+    counts = (
+        f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
+        f" {report.rejected:,} rejected, {report.discards:,} values discarded"
+    )
+    log.summarise(f"{counts}, {report.seconds:.1f} s")
+    if log.settings().json:
+        log.line("info", "done", **_counts(report), dry_run=dry_run)
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))
         return
@@ -116,10 +139,7 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
     if report.rows:
         console.print(table)
         console.print()
-    click.echo(
-        f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
-        f" {report.rejected:,} rejected, {report.discards:,} values discarded"
-    )
+    click.echo(counts)
     for reason, count in report.rejects.items():
         click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for file, why in report.unfinished.items():
@@ -132,3 +152,15 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
+
+
+class TooManyRejects(RunError):
+    """All was loaded that could be, but too much could not."""
+
+    status = 3
+
+
+def check_rejects(report: Report, most: int | None) -> None:
+    """Raises TooManyRejects where more was rejected than `--max-rejects` allows."""
+    if most is not None and report.rejected > most:
+        raise TooManyRejects(f"{report.rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")

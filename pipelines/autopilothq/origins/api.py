@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Table, Type
@@ -34,8 +35,10 @@ LIBRARY = "autopilot-api"
 _DELIVERY = re.compile(r"batchdelivery_[0-9A-Fa-f-]{36}_(\d+)-([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR = 10**15  # milliseconds; no calendar goes that far
+_FAR_DIGITS = 15
 _INTERNAL = frozenset({"_id", "_rev"})
 _MAPS = frozenset(name for name, _, _ in MAILS)
+_DATES = frozenset(column.name for column in CONTACTS.columns if column.type == "timestamp")
 # Columns that a table has for itself: a field of that name stands beside them.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
@@ -64,36 +67,53 @@ def messages(contact: Pairs, received_at: str, user_id_field: str | None, window
     Example: the contact `{"contact_id":"person_1","Email":"a@b.c","mail_opened":{"k":1482221100000}}` gives one line
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
     """
-    contact_id = _text(contact.value("contact_id"))
+    fields = _fields(contact)
+    contact_id = _text(fields.get("contact_id"))
     if contact_id is None:
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: a contact without `contact_id`")
-    rest = _identity(contact, contact_id, received_at, user_id_field)
+    contact_json = to_json(contact_id)
+    user_id = _custom_value(fields.get("custom_fields"), user_id_field) if user_id_field else None
+    rest = _common(contact_json, _text(fields.get("Email")), user_id, received_at)
     for name, event, bounce_type in MAILS:
-        emails = contact.value(name)
+        emails = fields.get(name)
+        bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
         for key, value in emails if isinstance(emails, Pairs) else ():
-            if value is not None and window.has(time := read_time(value)):
-                clock = _clock(time) if time and isinstance(value, Number) else to_json(value)
-                bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
-                yield (
-                    f'{{"type":"track","event":"{event}","messageId":"{_digest(contact_id, name, key)}",'
-                    f'"timestamp":{clock},{rest},"properties":{{"email_id":{to_json(email_id(key))},'
-                    f'"email_key":{to_json(key)}{bounce}}}}}\n'
-                ).encode()
+            if value is None or not window.has(time := read_time(value)):
+                continue
+            clock = f'"{_clock(time)}"' if time and isinstance(value, Number) else to_json(value)
+            key_json, id_json = _email(key)
+            # A digest says nothing of what it was made from; the same contact, map and key give the same.
+            digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
+            yield (
+                f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{clock},{rest},'
+                f'"properties":{{"email_id":{id_json},"email_key":{key_json}{bounce}}}}}\n'
+            ).encode()
 
 
-def _identity(contact: Pairs, contact_id: str, received_at: str, user_id_field: str | None) -> str:
+def _fields(value: Pairs) -> dict[str, Any]:
+    """The values by their keys, of a key that comes twice the first."""
+    return dict(reversed(value))
+
+
+def _common(contact_json: str, email: str | None, user_id: str | None, received_at: str) -> str:
     """What all messages of a contact have in common."""
-    email = _text(contact.value("Email"))
-    user_id = _custom_value(contact, user_id_field) if user_id_field else None
-    traits = ([("email", email)] if email else []) + [("contact_id", contact_id)]
-    context = Pairs([("library", Pairs([("name", LIBRARY)])), ("traits", Pairs(traits))])
-    ids = [("userId", user_id)] if user_id else []
-    fields = Pairs([("receivedAt", received_at), *ids, ("anonymousId", email or contact_id), ("context", context)])
-    return to_json(fields)[1:-1]
+    email_json = to_json(email) if email else ""
+    anonymous = f'"anonymousId":{email_json or contact_json}'
+    user = f'"userId":{to_json(user_id)},' if user_id else ""
+    traits = (f'"email":{email_json},' if email else "") + f'"contact_id":{contact_json}'
+    return (
+        f'"receivedAt":"{received_at}",{user}{anonymous},'
+        f'"context":{{"library":{{"name":"{LIBRARY}"}},"traits":{{{traits}}}}}'
+    )
 
 
-def _custom_value(contact: Pairs, kind: str) -> str | None:
-    fields = contact.value("custom_fields")
+@lru_cache(maxsize=10_000)
+def _email(key: str) -> tuple[str, str]:
+    """The key and the id of an email as JSON text; the recipients of an email share them."""
+    return to_json(key), to_json(email_id(key))
+
+
+def _custom_value(fields: Any, kind: str) -> str | None:
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, Pairs) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
@@ -103,11 +123,6 @@ def _custom_value(contact: Pairs, kind: str) -> str | None:
 def _text(value: Any) -> str | None:
     """A text or a number as text; None for anything else, for a blank one and for what no warehouse can store."""
     return str(value) if isinstance(value, str) and value.strip() and storable(value) else None
-
-
-def _digest(*parts: str) -> str:
-    """An id that says nothing of what it was made from: the same parts give the same."""
-    return hashlib.sha256(to_json(list(parts)).encode()).hexdigest()
 
 
 def email_id(key: str) -> str:
@@ -124,6 +139,8 @@ def read_time(value: Any) -> datetime | None:
     """A time in the API's notations: epoch milliseconds, ISO 8601, RFC 1123; None where it cannot be read."""
     try:
         if isinstance(value, Number):
+            if value.isdigit() and len(value) < _FAR_DIGITS:
+                return _EPOCH + timedelta(milliseconds=int(value))
             milliseconds = Decimal(value)
             return _EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
         if not isinstance(value, str):
@@ -135,9 +152,9 @@ def read_time(value: Any) -> datetime | None:
 
 
 def _clock(time: datetime) -> str:
-    """JSON text in the notation that the engine reads quickest."""
+    """A time in the notation that the engine reads quickest."""
     digits = "microseconds" if time.microsecond % 1000 else "milliseconds"
-    return f'"{time.replace(tzinfo=None).isoformat(timespec=digits)}Z"'
+    return f"{time.replace(tzinfo=None).isoformat(timespec=digits)}Z"
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -198,7 +215,13 @@ def _contact_leaves(value: Pairs, discards: list[Discard], declared: dict[str, T
         elif isinstance(field, Pairs):
             yield from flatten(Pairs([(name, field)]), ("contact",), [])
         else:
-            yield ("contact", name), column, field
+            yield ("contact", name), column, _moment(field) if column in _DATES else field
+
+
+def _moment(value: Any) -> Any:
+    """A time in the one notation that the warehouse reads; as it came where it cannot be read."""
+    time = read_time(value)
+    return _clock(time) if time else value
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
@@ -218,4 +241,4 @@ def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Typ
         field_type = FIELD_TYPES.get(str(entry.value("fieldType")))
         if field_type and column and column not in declared:
             declared[column] = field_type
-        yield ("contact", f"custom_{kind}"), column, value
+        yield ("contact", f"custom_{kind}"), column, _moment(value) if field_type == "timestamp" else value

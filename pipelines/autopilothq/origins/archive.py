@@ -7,13 +7,14 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any, NamedTuple, Protocol
 
@@ -812,3 +813,96 @@ def _beyond(given: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
         if rest := piece[given:]:
             yield rest
         given = max(0, given - len(piece))
+
+
+# ---- writing files again -------------------------------------------------------------------------------------------
+
+ASIDE = ".forgetting"  # behind the name of a file that is being written; hidden, so that no load reads it
+
+
+def without(file: File, lines: Collection[int]) -> None:
+    """Writes a file again without these lines (from 1), compressed as it was; all other bytes of its content stay.
+
+    It is written aside and then replaced in one step, in a bucket by one upload: whoever reads it finds the old file or
+    the new one. Raises ArchiveError, and leaves it as it is, where it cannot be read to its end or changed meanwhile.
+    """
+    local = isinstance(file.fs, LocalFileSystem)
+    if not local and not file.fs.async_impl:
+        raise ArchiveError(
+            f"Expected a local file or one in a bucket, which can be replaced in one step, at {file.url}."
+        )
+    path = os.path.realpath(file.path) if local else file.path
+    with ExitStack() as stack:
+        if local:
+            folder, name = os.path.split(path)
+            aside = os.path.join(folder, f".{name}{ASIDE}")
+        else:
+            aside = os.path.join(stack.enter_context(TemporaryDirectory()), "aside")
+        with open(aside, "wb") as out:
+            try:
+                out.writelines(_written_again(file, frozenset(lines)))
+            except (_Damage, _Unreadable) as error:
+                os.unlink(aside)
+                raise ArchiveError(f"{file.url} was left as it is. {error}") from error
+            out.flush()
+            os.fsync(out.fileno())
+        file.fs.invalidate_cache()
+        if not _is_unchanged(file):
+            os.unlink(aside)
+            raise ArchiveError(f"{file.url} was changed by another program. Run this again.")
+        with _explained(file.url):
+            if local:
+                _replace(aside, path)
+            else:
+                file.fs.put_file(aside, path)
+
+
+def _is_unchanged(file: File) -> bool:
+    info = file.fs.info(file.path)
+    infos = [info, _followed(info)] if info.get("islink") else [info]
+    return file.version in map(_version, infos)
+
+
+def _replace(aside: str, path: str) -> None:
+    old = os.stat(path)
+    os.chmod(aside, old.st_mode)
+    with suppress(PermissionError):
+        os.chown(aside, old.st_uid, old.st_gid)
+    os.replace(aside, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _written_again(file: File, lines: frozenset[int]) -> Iterator[bytes]:
+    """A file's bytes as they are stored, without some lines of its content."""
+    with closing(_Source(file, BLOCK, lambda fetch: fetch)) as source:
+        head = source.peek(4)
+        kept = _but(_inflated(source, PIECE), lines)
+        if head[:2] == b"\x1f\x8b":
+            yield from _compressed(kept, zlib.compressobj(wbits=31))
+        elif head[:4] == b"\x28\xb5\x2f\xfd" or head[1:4] == b"\x2a\x4d\x18":
+            yield from _compressed(kept, zstandard.ZstdCompressor().compressobj())
+        else:
+            yield from kept
+
+
+def _compressed(pieces: Iterable[bytes], compressor: Any) -> Iterator[bytes]:
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def _but(pieces: Iterable[bytes], lines: frozenset[int]) -> Iterator[bytes]:
+    """Content without some of its lines, numbered from 1 as `read` numbers them."""
+    line = 1
+    for piece in pieces:
+        at = 0
+        for end in [*_ends(piece).tolist(), len(piece)]:
+            if line not in lines:
+                yield piece[at:end]
+            at = end
+            line += 1
+        line -= 1  # what stands behind the last newline goes on in the next piece

@@ -278,7 +278,7 @@ class _Account:
                 self.load.loaded_at,
                 str(scratch),
                 self.memory,
-                self.load.shorten,
+                shorten=self.load.shorten,
             )
         return self._things[table]
 

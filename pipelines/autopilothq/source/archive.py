@@ -1,7 +1,7 @@
 """Segment's raw archive as a dlt source."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dlt
@@ -32,7 +32,7 @@ def archive(
     Args:
         archive_url: A file, a folder, a glob, or several; local or `s3://`, `gs://`, `az://`.
         since: The first day whose folder is read (UTC, included). Files outside of day folders are read whole.
-        until: The last day whose folder is read (UTC, included).
+        until: The last day whose folder is read (UTC, included). Without both, a scheduler's interval gives them.
         source_id: The one Segment source to read, where the archive has several.
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
         memory: What the engine may use before it turns to the disk, in MB.
@@ -43,11 +43,21 @@ def archive(
     urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
 
     def find(loaded: Files) -> tuple[list[archive_files.File], int]:
-        found = _find(urls, _day(since), _day(until), source_id, credentials)
+        found = find_files(urls, *_days(since, until), source_id, credentials)
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
     return resources(Load(find, archive_files.read, memory, progress))
+
+
+def _days(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
+    """The first and the last day; without both, those of the scheduler's interval (dlt's `DLT_INTERVAL_START`)."""
+    interval = dlt.current.interval() if since is None and until is None else None
+    if interval is None:
+        return _day(since), _day(until)
+    # The end is no part of it: a day's interval ends as the next day begins.
+    first, last = (time.astimezone(UTC) for time in (interval.start, interval.end - timedelta(microseconds=1)))
+    return first.date(), max(first, last).date()
 
 
 def _day(day: str | date | None) -> date | None:
@@ -56,13 +66,14 @@ def _day(day: str | date | None) -> date | None:
     return date.fromisoformat(day) if isinstance(day, str) else day
 
 
-def _find(
+def find_files(
     urls: Sequence[str],
     since: date | None,
     until: date | None,
     source_id: str | None,
     credentials: Any,
 ) -> list[archive_files.File]:
+    """The files at these URLs, each once; credentials as the source takes them."""
     found: dict[str, archive_files.File] = {}
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None

@@ -25,6 +25,7 @@ from dlt.extract import DltResource
 from dlt.extract.items import DataItemWithMeta
 
 from ..catalog import (
+    ALWAYS,
     AUDIT,
     BOOKS,
     EVENT_DESCRIPTION,
@@ -360,7 +361,7 @@ def resource(load: Load, table: Table) -> DltResource:
                 yield dlt.mark.with_hints(audit, hints)
         else:
             yield from load.rows(table.name)
-        if table in _ALWAYS and not load.has(table.name):
+        if table in ALWAYS and not load.has(table.name):
             empty = dlt.mark.make_hints(columns=columns(table, types), file_format=load.empty_format())
             yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
 
@@ -393,6 +394,3 @@ def _others(load: Load) -> DltResource:
         table_name=lambda rows: rows.table,
     )()
     return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
-
-
-_ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)

@@ -16,7 +16,7 @@ from dlt.common.schema import Schema
 from dlt.common.storages.load_package import load_package_state
 from dlt.extract import DltResource
 
-from ..catalog import PROFILES
+from ..catalog import PROFILES, SUPPRESSIONS
 from ..client import BASE_URL, Autopilot
 from ..client import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
 from ..http import TIMEOUT, TRIES, BadSetting
@@ -189,7 +189,7 @@ class _Profiles:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
         stored = Stored(pipeline)
-        there = PROFILES.name in stored.tables([PROFILES.name])
+        there = stored.tables([PROFILES.name, SUPPRESSIONS.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
         now = self.load.loaded_at
@@ -205,7 +205,10 @@ class _Profiles:
         self._people = People((self._name, self._scope), str(scratch), self.memory)
         for people in self._found(stored):
             self._people.add(people)
-        batches = stored.read(PROFILES.name, [column.name for column in PROFILES.columns]) if there else ()
+        if SUPPRESSIONS.name in there:
+            self._people.leave_out(stored.read(SUPPRESSIONS.name, ["salt", "id"]))
+        columns = [column.name for column in PROFILES.columns]
+        batches = stored.read(PROFILES.name, columns) if PROFILES.name in there else ()
         self._people.choose(batches, complete, Due(self._begun, LOOK_BACK if self._whose == "api" else None))
         self.load.report.people_total = self._people.due
         if (before := stored.audit_row(self._url, started_at)) is not None:

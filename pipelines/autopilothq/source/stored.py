@@ -9,7 +9,7 @@ import dlt
 import pyarrow as pa
 from dlt.common.destination.client import StorageSchemaInfo
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -31,10 +31,10 @@ class Stored:
 
     def loaded_files(self) -> set[tuple[str, str]]:
         """The files, with their versions, that a complete load stored; dlt's `_dlt_loads` says which are complete."""
-        if not self.tables([AUDIT.name]):
+        if not {AUDIT.name, LOADS_TABLE_NAME} <= self.tables([AUDIT.name, LOADS_TABLE_NAME]).keys():
             return set()
         with self._pipeline.sql_client() as client:
-            audit, loads = (client.make_qualified_table_name(name) for name in (AUDIT.name, "_dlt_loads"))
+            audit, loads = (client.make_qualified_table_name(name) for name in (AUDIT.name, LOADS_TABLE_NAME))
             names = [client.escape_column_name(name) for name in ("file", "version", "load_id")]
             rows = client.execute_sql(
                 f"SELECT {names[0]}, {names[1]} FROM {audit} WHERE {names[2]} IN"
@@ -65,10 +65,10 @@ class Stored:
 
     def complete_loads(self) -> set[str]:
         """The ids of dlt's loads that were not killed."""
-        if not self._known:
+        if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
             return set()
         with self._pipeline.sql_client() as client:
-            loads, load_id = client.make_qualified_table_name("_dlt_loads"), client.escape_column_name("load_id")
+            loads, load_id = client.make_qualified_table_name(LOADS_TABLE_NAME), client.escape_column_name("load_id")
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
 
     def first_event_but_of(self, library: str) -> datetime | None:
@@ -105,6 +105,8 @@ class Stored:
         with self._pipeline.destination_client() as client:
             if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
                 return None
+            if VERSION_TABLE_NAME not in self.tables([VERSION_TABLE_NAME]):
+                return None
             found = cast(StorageSchemaInfo | None, client.get_stored_schema(SOURCE))
         return Schema.from_dict(json.loads(found.schema)) if found else None
 
@@ -129,7 +131,7 @@ class Stored:
                 return {}
             found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
         self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
-        return self._known
+        return {name: self._known[name] for name in names if name in self._known}
 
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of a table, streamed."""

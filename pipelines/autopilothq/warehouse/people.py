@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..catalog import PROFILES, Type
-from . import values
+from . import forgotten, values
 from .tables import Rows
 
 _TEXT, _TIME = pa.string(), pa.timestamp("us", "UTC")
@@ -49,6 +49,13 @@ class People:
     def add(self, people: Sequence[tuple[str, datetime | None]]) -> None:
         """Takes some people, each with the time of their last activity; the same one may come again."""
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
+
+    def leave_out(self, forgotten_ids: Iterable[pa.RecordBatch]) -> None:
+        """Of those who were added, the forgotten ones are not asked for; `forgotten_ids` are `salt` and `id` of them."""
+        forgotten.remember(
+            self._con, ((row["salt"], row["id"]) for batch in forgotten_ids for row in batch.to_pylist())
+        )
+        self._con.execute(f"DELETE FROM people WHERE person IN (SELECT person FROM ({forgotten.people('people')}))")
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: Due) -> None:
         """Finds those who are due; `stored` is what the destination's table has, `complete` the loads that count."""

@@ -18,6 +18,8 @@ from ..catalog import (
     LINK,
     MESSAGE_TABLES,
     PROPERTIES,
+    REJECT_REASONS,
+    SUPPRESSIONS,
     TRACKS,
     USERS,
     Column,
@@ -26,9 +28,10 @@ from ..catalog import (
     event_table,
 )
 from ..messages import EXTRA
-from . import values
+from . import forgotten, values
 
 FEW = 50_000  # rows that may be gathered in memory
+REJECTS_PER_READ = 500  # each of up to 1 MiB
 
 Known = Mapping[str, Mapping[str, Type]]
 """Tables that are there already, with the types of their columns."""
@@ -97,6 +100,8 @@ class Settled:
         A load that was killed between two tables is completed: a track counts as stored only when the table of its
         event has it too.
         """
+        if stored is not None and SUPPRESSIONS.name in self._known:
+            self._suppress(stored(SUPPRESSIONS.name, ["salt", "id"]))
         self._con.execute(_LOSERS_SQL)
         self._discard_bodies()
         if stored is not None:
@@ -108,6 +113,31 @@ class Settled:
                 self._keep_whole(event, name, stored(name, ["id"]) if name in self._known else ())
             self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
+
+    def _suppress(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
+        pairs = [(row["salt"], row["id"]) for batch in batches for row in batch.to_pylist()]
+        if not pairs:
+            return
+        forgotten.remember(self._con, pairs)
+        keys: list[int] = []
+        with self._con.cursor() as reader:
+            raw = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")
+            for batch in raw.to_arrow_reader(REJECTS_PER_READ):
+                keys += forgotten.mentioning(self._con, batch["key"], batch["text"])
+        why = values.literal(REJECT_REASONS["suppressed"])
+        self._con.execute(
+            f"UPDATE rejects SET reason = 'suppressed', message = {why}, raw = '' WHERE rowid IN (SELECT unnest(?))",
+            [keys],
+        )
+        if forgotten.suppress(self._con):
+            # Of the line itself there is a hash only, which is the same when the line comes again.
+            self._con.execute(
+                f"INSERT INTO rejects SELECT seq, sha256(concat('suppressed', tie)), 'suppressed', {why}, ''"
+                " FROM suppressed"
+            )
+            self._con.execute("ALTER VIEW messages RENAME TO all_messages")
+            self._con.execute("CREATE VIEW messages AS FROM all_messages ANTI JOIN suppressed USING (seq)")
 
     def _match(self, place: int, batches: Iterable[pa.RecordBatch]) -> None:
         event = "s.event" if MESSAGE_TABLES[place] is TRACKS else "NULL"

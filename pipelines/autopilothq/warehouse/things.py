@@ -15,6 +15,7 @@ from ..messages import Thing
 from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
 
+COLUMN_MEMORY = 3  # MB
 MAX_COLUMNS = 1_000  # beyond the catalogue's; warehouses take 1,600 a table and fewer
 
 
@@ -41,13 +42,14 @@ class Things:
         self._scratch = scratch
         self._shorten = shorten
         self._catalogue: dict[str, Type] = {column.name: column.type for column in table.columns}
+        self._memory = memory
         self._extras: dict[str, set[Type]] = {}
         self._seen = 0
         self._parts = itertools.count()
         self._con = values.connect(scratch, memory, threads=1)
         self._con.execute(
             'CREATE TABLE discards (seq BIGINT, "column" VARCHAR, value VARCHAR, reason VARCHAR);'
-            "CREATE TABLE gone (uuid_ts TIMESTAMPTZ)"
+            "CREATE VIEW gone AS SELECT NULL::TIMESTAMPTZ AS uuid_ts LIMIT 0"
         )
         self._keys = [values.name(f"k:{number}") for number in range(len(table.key))]
 
@@ -98,15 +100,17 @@ class Things:
         """
         self._open()
         types = {self._shorten(name): of for name, of in self._types(known).items()}
-        if stored is not None and known:
-            self._find_gone(known, stored)
+        if stored is not None and known and self._find_gone(known, stored):
             types = dict(known) | types
         columns = ordered(types, self.table.key)
+        # Each column takes buffers of its own in the file that is written.
+        self._con.execute(f"SET memory_limit = '{self._memory + COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(values.name, columns))
         relation = self._con.sql(f"SELECT {select} FROM (FROM now UNION ALL BY NAME FROM gone)")
-        return Rows(self.table.name, columns, relation, self._count("now") + self._count("gone"))
+        return Rows(self.table.name, columns, relation, self._number + self._count("gone"))
 
     def _open(self) -> None:
+        """Makes the view `live`: all things, but of those that came several times the last."""
         parts = values.literal(f"{self._scratch}/things-*.parquet")
         empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in self._keys)
         source = (
@@ -114,42 +118,64 @@ class Things:
         )
         self._con.execute(f"""
             CREATE VIEW things AS {source};
-            CREATE TABLE last AS SELECT max(seq) AS seq FROM things GROUP BY {", ".join(self._keys)};
-            CREATE VIEW live AS FROM things SEMI JOIN last USING (seq)""")
+            CREATE TABLE last AS SELECT max(seq) AS seq FROM things GROUP BY {", ".join(self._keys)}""")
+        self._number = self._count("last")
+        once = "" if self._number == self._seen else " SEMI JOIN last USING (seq)"
+        self._con.execute(f"CREATE VIEW live AS FROM things{once}")
 
     def _types(self, known: Mapping[str, Type]) -> dict[str, Type]:
         """The type of each column; the view `now` has them. What does not fit is discarded."""
         there = set(self._con.table("things").columns)
-        types = self._catalogue | {
-            name: known.get(self._shorten(name)) or self._type(name, declared)
-            for name, declared in self._extras.items()
-        }
+        types = self._catalogue | self._extra_types(known)
         own = {"received_at": self._received_at, "uuid_ts": self._loaded_at}
-        cells = {name: f"{clock} AS {name}" for name, clock in own.items()}
+        cells = [f"{clock} AS {name}" for name, clock in own.items()]
+        doubtful: dict[str, tuple[str, str]] = {}
         for name, of in types.items():
             if name in own:
                 continue
-            cell = values.name(f"x:{name}")
             dated = of == "timestamp" and (name in self._catalogue or name.startswith("custom_"))
-            cast = f"as_{'moment' if dated else of}({cell})" if f"x:{name}" in there else "NULL"
-            cells[name] = f"{cast}::{SQL_TYPES[of]} AS {values.name(self._shorten(name))}"
+            cast = f"as_{'moment' if dated else of}({_cell(name)})" if f"x:{name}" in there else "NULL"
+            cells.append(f"{cast}::{SQL_TYPES[of]} AS {values.name(self._shorten(name))}")
             if cast != "NULL" and of != "text":
-                self._con.execute(
-                    f"INSERT INTO discards SELECT seq, ?, {cell}, ? FROM live"
-                    f" WHERE {cell} IS NOT NULL AND {cast} IS NULL",
-                    [name, "not_a_time" if dated else "does_not_fit"],
-                )
-        self._con.execute(f"CREATE VIEW now AS SELECT {', '.join(cells.values())} FROM live")
+                doubtful[name] = cast, "not_a_time" if dated else "does_not_fit"
+        self._discard(doubtful)
+        self._con.execute(f"CREATE VIEW now AS SELECT {', '.join(cells)} FROM live")
         return types
 
-    def _type(self, name: str, declared: set[Type]) -> Type:
-        if len(declared) == 1:
-            return next(iter(declared))
-        found = self._con.execute(f"SELECT value_kinds({values.name(f'x:{name}')}) FROM live").fetchone()
-        return values.type_of_kinds(found[0]) if found and found[0] is not None else "text"
+    def _extra_types(self, known: Mapping[str, Type]) -> dict[str, Type]:
+        """The type that a column has already, else the one that is declared, else by all its values."""
+        types = {name: known.get(self._shorten(name)) for name in self._extras}
+        types |= {
+            name: next(iter(declared))
+            for name, declared in self._extras.items()
+            if types[name] is None and len(declared) == 1
+        }
+        open_ones = [name for name, of in types.items() if of is None]
+        kinds = self._ask([f"value_kinds({_cell(name)})" for name in open_ones])
+        of_kinds = {name: values.type_of_kinds(kind or 0) for name, kind in zip(open_ones, kinds, strict=True)}
+        return {name: of or of_kinds[name] for name, of in types.items()}
 
-    def _find_gone(self, known: Mapping[str, Type], stored: Stored) -> None:
-        """What is there from an earlier scan, and was not found by this one."""
+    def _discard(self, doubtful: Mapping[str, tuple[str, str]]) -> None:
+        """Discards what a cast makes null; `doubtful` are the casts and the reasons by column."""
+        misfits = {name: f"{_cell(name)} IS NOT NULL AND {cast} IS NULL" for name, (cast, _) in doubtful.items()}
+        counts = self._ask([f"count(*) FILTER ({misfit})" for misfit in misfits.values()])
+        for (name, misfit), count in zip(misfits.items(), counts, strict=True):
+            if count:
+                self._con.execute(
+                    f"INSERT INTO discards SELECT seq, ?, {_cell(name)}, ? FROM live WHERE {misfit}",
+                    [name, doubtful[name][1]],
+                )
+
+    def _ask(self, questions: Sequence[str]) -> list[int]:
+        """Aggregates over all things, as many at a time as the memory has room for."""
+        answers: list[int] = []
+        for start in range(0, len(questions), 50):
+            part = ", ".join(questions[start : start + 50])
+            answers += self._con.execute(f"SELECT {part} FROM live").fetchone() or ()
+        return answers
+
+    def _find_gone(self, known: Mapping[str, Type], stored: Stored) -> bool:
+        """Makes the view `gone`: what is there from an earlier scan, and was not found by this one, if anything."""
         same = " AND ".join(
             f"l.{own} = s.{values.name(key)}" for own, key in zip(self._keys, self.table.key, strict=True)
         )
@@ -161,18 +187,26 @@ class Things:
             f"INSERT INTO missing SELECT {keys} FROM stored s ANTI JOIN live l ON {same}"
             f" WHERE s.deleted_at IS NULL AND s.received_at < {self._received_at}",
         )
-        columns = ", ".join(f"NULL::{SQL_TYPES[of]} AS {values.name(name)}" for name, of in known.items())
-        self._con.execute(f"CREATE OR REPLACE TABLE gone AS SELECT {columns} LIMIT 0")
-        if self._count("missing"):
-            self._read(
-                stored(self.table.name, list(known)),
-                "INSERT INTO gone BY NAME SELECT"
-                f" * REPLACE ({self._loaded_at} AS uuid_ts, {self._received_at} AS deleted_at)"
-                f" FROM stored SEMI JOIN missing USING ({keys})",
-            )
+        if not self._count("missing"):
+            return False
+        # Batch by batch: all rows at once would be held in memory by the engine's join.
+        for batch in stored(self.table.name, list(known)):
+            self._con.register("stored", pa.Table.from_batches([batch]))
+            found = self._con.sql(
+                f"SELECT * REPLACE ({self._loaded_at} AS uuid_ts, {self._received_at} AS deleted_at)"
+                f" FROM stored SEMI JOIN missing USING ({keys})"
+            ).to_arrow_table()
+            if found.num_rows:
+                pq.write_table(found, f"{self._scratch}/gone-{next(self._parts)}.parquet")
+            self._con.unregister("stored")
+        parts = values.literal(f"{self._scratch}/gone-*.parquet")
+        self._con.execute(f"CREATE OR REPLACE VIEW gone AS FROM read_parquet({parts})")
+        return True
 
     def discards(self) -> Rows | None:
         """`_discards` of the rows, None where there are none; complete once the rows were taken."""
+        if not self._count("discards"):
+            return None
         row_id = f"concat_ws(' ', {', '.join(self._keys)})"
         self._con.execute(f"""
             CREATE OR REPLACE TABLE discarded AS
@@ -199,6 +233,11 @@ class Things:
     def _count(self, table: str) -> int:
         found = self._con.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(found[0]) if found else 0
+
+
+def _cell(column: str) -> str:
+    """The JSON text of a column."""
+    return values.name(f"x:{column}")
 
 
 def _table(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> pa.Table:

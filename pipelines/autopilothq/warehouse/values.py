@@ -77,11 +77,8 @@ CREATE MACRO clock(v) AS within_years(CASE
     WHEN is_text(v) THEN coalesce(try_strptime(v, {USUAL_CLOCKS}), clock_text(as_text(v)))
     WHEN is_number(v) THEN clock_number(v) END);
 
--- The times of Autopilot's API: a number is in milliseconds, whatever its size.
-CREATE MACRO milliseconds(v) AS CASE
-    WHEN abs(try_cast(v AS DECIMAL(38, 9))) < 300000000000000
-    THEN make_timestamp(try_cast(round(try_cast(v AS DECIMAL(38, 9)) * 1000) AS BIGINT)) END;
-CREATE MACRO as_moment(v) AS within_years(CASE WHEN is_number(v) THEN milliseconds(v) ELSE clock(v) END)::TIMESTAMPTZ;
+-- A time that the origin has read, whatever notation it came in.
+CREATE MACRO as_moment(v) AS within_years(try_strptime(v, {USUAL_CLOCKS}))::TIMESTAMPTZ;
 
 CREATE MACRO snake_case(t) AS lower(array_to_string(regexp_extract_all(t, '[A-Z0-9]+[a-z0-9]*|[a-z0-9]+'), '_'));
 

@@ -1,0 +1,173 @@
+"""The commands that look: `schema`, `schema diff`, `status`."""
+
+import difflib
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from .. import inspection, run
+from ..inspection import Difference, Status
+from .options import Duration, destination_options
+
+BREAKS, STALE = 1, 1
+FORMATS = (*inspection.FORMATS, "sql")
+
+
+class _WithDefault(click.Group):
+    """A group whose command `show` is meant where none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[TABLE]... [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "diff [OPTIONS]")
+
+
+@click.group(cls=_WithDefault)
+def schema() -> None:
+    """What the tables are: the catalogue's, the destination's, and what differs.
+
+    Without a command, `show` is meant.
+    """
+
+
+@schema.command()
+@click.argument("tables", metavar="[TABLE]...", nargs=-1)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How to print them. yaml and json are dlt's schema, dbt is a sources.yml, sql makes the tables.",
+)
+@click.option("--live", is_flag=True, help="As the destination has them, with rows, nulls, and when columns came.")
+@destination_options
+def show(
+    tables: tuple[str, ...],
+    form: str,
+    live: bool,
+    destination: str | None,
+    credentials: str | None,
+    dataset: str | None,
+) -> None:
+    """Print tables, columns, types and descriptions."""
+    if live:
+        with inspection.reading(destination, credentials, dataset) as reader:
+            there, name = list(reader.tables()), reader.dataset
+            found = reader.described(tables)
+        _check(tables, there, f"The dataset {name}")
+    else:
+        found, name = inspection.catalogue(), inspection.dataset_name(dataset)
+        _check(tables, [table.name for table in found], "The catalogue")
+        found = [table for table in found if not tables or table.name in tables]
+    if form == "sql":
+        with run.explained():
+            click.echo(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
+    else:
+        click.echo(inspection.FORMATS[form](found, name))
+
+
+def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{where} has no table {name}.{hint}", param_hint="TABLE")
+
+
+@schema.command()
+@click.option(
+    "--against",
+    metavar="DATASET[/CREDENTIALS]",
+    help="The schema that queries were written for, here or elsewhere.  [default: the catalogue]",
+)
+@destination_options
+def diff(against: str | None, destination: str | None, credentials: str | None, dataset: str | None) -> None:
+    """Tell what queries made for another schema meet in this one; exit with 1 if some break.
+
+    Before you leave Segment's loader: load the archive, then compare with the schema that Segment made. CREDENTIALS
+    begin after the first slash; without them it is another dataset in the same place. A URL such as postgresql://...
+    may lead to another kind of destination.
+    """
+    if against is None:
+        with inspection.reading(destination, credentials, dataset) as reader:
+            place, there = reader.place, inspection.schema_of(reader)
+        wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue()
+        words, not_yet = inspection.CATALOGUE, inspection.LATER
+    else:
+        with inspection.elsewhere(against, destination, credentials) as reader:
+            wanted_place, wanted = reader.place, inspection.schema_of(reader)
+        words, not_yet = inspection.SWITCH, frozenset[str]()
+        try:
+            with inspection.reading(destination, credentials, dataset) as reader:
+                place, there = reader.place, inspection.schema_of(reader)
+        except inspection.NothingThere:
+            place, there = "the catalogue, because nothing was loaded yet", inspection.schema_of_catalogue()
+            words = inspection.SWITCH_UNLOADED
+    found = inspection.differences(wanted, there, words, not_yet)
+    click.echo(_told(found, wanted_place, place))
+    if any(difference.breaks for difference in found):
+        sys.exit(BREAKS)
+
+
+def _told(found: Sequence[Difference], wanted: str, there: str) -> str:
+    breaking = [difference for difference in found if difference.breaks]
+    harmless = [difference for difference in found if not difference.breaks]
+    lines = [f"queries for  {wanted}", f"run on       {there}"]
+    for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
+        if group:
+            lines += ["", f"{title}:", *_by_meaning(group)]
+    return "\n".join([*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."])
+
+
+def _by_meaning(found: Sequence[Difference]) -> list[str]:
+    """What differs in the same way is told once, a table a line."""
+    kinds: dict[tuple[str, str, str], list[Difference]] = {}
+    for difference in found:
+        what = "column" if difference.column else "table"
+        kinds.setdefault((difference.change, what, difference.meaning), []).append(difference)
+    lines = []
+    for (change, what, meaning), group in kinds.items():
+        lines.append(f"  {change} {what}, {meaning}" if change != "type" else f"  type {meaning}")
+        if what == "table":
+            lines.append(f"    {', '.join(difference.table for difference in group)}")
+            continue
+        for table, columns in itertools.groupby(group, key=lambda difference: difference.table):
+            lines.append(f"    {table}: {', '.join(difference.column for difference in columns)}")
+    return lines
+
+
+@click.command()
+@click.option("--max-age", type=Duration(), metavar="AGE", help="Exit with 1 if the newest load is older: 30m, 2h, 1d.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+@destination_options
+def status(
+    max_age: timedelta | None,
+    as_json: bool,
+    destination: str | None,
+    credentials: str | None,
+    dataset: str | None,
+) -> None:
+    """Tell whether loads run and data comes in."""
+    with inspection.reading(destination, credentials, dataset) as reader:
+        found = inspection.status(reader, datetime.now(UTC))
+    click.echo(json.dumps(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
+    if max_age is not None and found.is_older(max_age):
+        if not as_json:
+            click.echo(f"\n{_stale(found, max_age)}")
+        sys.exit(STALE)
+
+
+def _stale(found: Status, max_age: timedelta) -> str:
+    if found.newest_load is None:
+        return "Too old: no row was loaded yet."
+    since = inspection.age(found.now - found.newest_load)
+    return f"Too old: the newest load was {since} ago, more than {inspection.age(max_age)}."

@@ -1,0 +1,218 @@
+"""The commands that send to Autopilot, and tell what became of it."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+from .. import audiences, run
+from ..catalog import STATUSES
+from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
+from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..messages import digest
+from ..origins import archive as archive_files
+from ..place import RunError, setting
+from ..source.archive import find_files
+from .options import destination_options
+
+NOT_ALL = 4
+LOG_SECONDS = 5.0
+NO_KEY = (
+    "Expected the key of the Autopilot account that receives, but there is none.\nSet api_key under"
+    " [destination.autopilothq] in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment."
+)
+
+
+@click.group()
+def send() -> None:
+    """Send to Autopilot. The key is the setting destination.autopilothq.api_key of dlt's configuration."""
+
+
+def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of all that sends."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
+        click.option(
+            "--unknown-traits",
+            type=click.Choice(["send", "refuse"]),
+            help="Messages with traits that the account has no field for.  [default: send]",
+        ),
+    ):
+        command = option(command)
+    return destination_options(command)
+
+
+_query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
+_key = click.option(
+    "--key", type=click.Choice(KEYS), default=KEYS[0], show_default=True, help="The column that says who."
+)
+
+
+@send.command("messages")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--trigger", "triggers", multiple=True, metavar="EVENT=ID", help="The trigger of an event's journey.")
+@_sending
+def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
+    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://."""
+    mapping: dict[str, list[str]] = {}
+    for trigger in triggers:
+        event, _, id_ = trigger.rpartition("=")
+        if not event or not id_:
+            raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
+        mapping.setdefault(event, []).append(id_)
+    with run.explained():
+        given = _settings(options)
+        given = given._replace(triggers={**(given.triggers or {}), **mapping})
+        with _log(options) as log:
+            files = find_files(paths, None, None, None, setting("sources.autopilothq.credentials"))
+            broken: list[str] = []
+            counts = _deliver(_messages(files, broken), log, given, options)
+    _end(counts, broken, options["dry_run"])
+
+
+@send.command("traits")
+@_query
+@_key
+@_sending
+def send_traits(query: str, key: str, **options: Any) -> None:
+    """Send one identify for each row of a query; its columns are traits."""
+    with run.explained():
+        given = _settings(options)
+        with _log(options) as log:
+            found, skipped = audiences.rows(*_asked(log, query), key)
+            counts = _deliver(list(audiences.traits(found)), log, given, options)
+    _end(counts, [], options["dry_run"], _skipped(skipped, key))
+
+
+@send.command("audience")
+@click.argument("name")
+@_query
+@_key
+@_sending
+def send_audience(name: str, query: str, key: str, **options: Any) -> None:
+    """Send who came to an audience and who left it; the query gives its members now."""
+    with run.explained():
+        given = _settings(options)
+        with _log(options) as log:
+            found, skipped = audiences.rows(*_asked(log, query), key)
+            changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
+            counts = _deliver(changes, log, given, options)
+    came = sum(item.content == "true" for item in changes)
+    click.echo(
+        f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
+        f" {unchanged:,} unchanged"
+    )
+    _end(counts, [], options["dry_run"], _skipped(skipped, key))
+
+
+@click.command("deliveries")
+@click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]),
+    metavar="TIME",
+    help="From then on (UTC).",
+)
+@destination_options
+def show_deliveries(
+    status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
+) -> None:
+    """Show what became of what was sent: the last word on each message and trigger."""
+    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, create=False), reads=True) as log:
+        rows = log.latest(status, since and since.replace(tzinfo=UTC))
+    for row in rows:
+        what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
+        what += [row[name] or "-" for name in ("email", "message_id")]
+        what += [row["audience"] or row["event"] or "-", row["trigger_id"] or "-", str(row["http_status"] or "-")]
+        click.echo("  ".join([*what, row["message"] or ""]).rstrip())
+    counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
+    click.echo(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    try:
+        return settings(unknown_traits=options["unknown_traits"])
+    except ConfigFieldMissingException as error:
+        if "api_key" in error.fields:
+            raise RunError(NO_KEY) from error
+        raise
+
+
+@contextmanager
+def _log(options: dict[str, Any]) -> Iterator[Deliveries]:
+    dry = options["dry_run"]
+    place = log_dataset(options["destination"], options["credentials"], options["dataset"], create=not dry)
+    with Deliveries(place, reads=dry) as log:
+        yield log
+
+
+def _asked(log: Deliveries, query: str) -> tuple[list[str], list[Any]]:
+    try:
+        names, rows = log.query(query)
+    except Exception as error:  # what drivers raise for wrong SQL is theirs
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RunError(f"The warehouse cannot answer the query: {said}\nNothing was sent.") from error
+    return names, list(rows)
+
+
+def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
+    """The files' messages in order; `broken` gets why a file could not be read to its end."""
+    for batch in archive_files.read(files):
+        rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
+        columns = (batch.lines.column(name) for name in ("file", "line", "text"))
+        for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
+            if (file, line) not in rejects and text.strip():
+                yield from_line(text)
+        for reject in batch.rejects:
+            yield refused(digest(reject.raw), reject.reason)
+        broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
+
+
+def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, options: dict[str, Any]) -> Counts:
+    last = time.monotonic()
+
+    def progress(counts: Counts) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            click.echo(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+
+    return deliver(items, log, given, progress, click.echo if options["dry_run"] else None)
+
+
+def _line(counts: Counts) -> str:
+    text = (
+        f"{counts.messages:,} messages: {counts.delivered:,} delivered, {counts.refused:,} refused,"
+        f" {counts.failed:,} failed, {counts.unknown:,} unknown"
+    )
+    others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
+    others += [(number, f"of type {type_}, which Autopilot does not take") for type_, number in counts.ignored.items()]
+    return text + "".join(f", {number:,} {what}" for number, what in others if number)
+
+
+def _skipped(number: int, key: str) -> list[str]:
+    return [f"{number:,} rows without {key} skipped"] if number else []
+
+
+def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
+    """Prints what became of it all; ends the program with 4 where not all was delivered."""
+    click.echo(("would send " if dry_run else "") + _line(counts))
+    for line in more:
+        click.echo(f"  {line}")
+    for (status, why), number in counts.reasons.most_common(20):
+        click.echo(f"  {number:,} {status}: {why}")
+    for remark, number in counts.remarks.most_common(20):
+        click.echo(f"  {number:,} times {json.dumps(remark, ensure_ascii=False)[1:-1]}")
+    for why in broken:
+        click.echo(f"  not read to its end: {why}")
+    if not counts.all_delivered or broken:
+        sys.exit(NOT_ALL)

@@ -1,0 +1,185 @@
+"""The dlt destination `autopilot`, and what the commands need to send without a pipeline."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, get_args
+
+import dlt
+from dlt.common.configuration.resolve import resolve_configuration
+from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
+from dlt.common.schema import TTableSchema
+from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
+
+from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
+from ..http import ApiError, BadSetting, NotAuthorized, path_of
+from ..place import warehouse
+from .deliveries import Deliveries
+from .identify import SETTINGS, Fields
+from .incoming import Ignored, Item, from_row
+from .send import Account, Counts, Sender, Triggers, Unknown
+
+__all__ = ["Counts", "Deliveries", "Settings", "autopilot", "deliver", "log_dataset", "settings"]
+
+NAME = "autopilothq"
+_ROWS = 1000
+_log = logging.getLogger(__name__)
+
+
+class Settings(NamedTuple):
+    """What `[destination.autopilothq]` says; `autopilot` tells what each means."""
+
+    api_key: str
+    base_url: str
+    requests_per_second: float
+    fields: Mapping[str, str] | None
+    triggers: Mapping[str, Any] | None
+    unknown_traits: str
+    user_id_field: str | None
+
+    def __repr__(self) -> str:
+        return "Settings(...)"  # a key is among them
+
+
+@dlt.destination(
+    name=NAME,
+    batch_size=0,  # whole files: the delivery log knows better than dlt how far a file was sent
+    loader_file_format="typed-jsonl",
+    naming_convention="direct",
+    max_table_nesting=0,
+    loader_parallelism_strategy="sequential",
+)
+def autopilot(
+    items: Any,
+    table: TTableSchema,
+    api_key: str = dlt.secrets.value,
+    base_url: str = BASE_URL,
+    requests_per_second: float = REQUESTS_PER_SECOND,
+    fields: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045 - dlt injects these spellings
+    triggers: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045
+    unknown_traits: str = "send",
+    user_id_field: Optional[str] = None,  # noqa: UP045
+    log: Any = None,
+) -> None:
+    """Autopilot as a dlt destination: each row identifies a contact; Segment's messages do what they say.
+
+    Args:
+        items: The file that dlt hands over.
+        table: What its columns are.
+        api_key: The account's key.
+        base_url: Another address of the API.
+        requests_per_second: For everything in this process that uses the key.
+        fields: Paths of traits, and the account's fields that they are written to.
+        triggers: Names of events, and the ids of the triggers of their journeys, one or several.
+        unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
+        user_id_field: The custom field that holds your own id of a contact.
+        log: The dlt dataset that keeps the delivery log; else the one that dlt's configuration names.
+
+    Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
+    """
+    given = Settings(api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field)
+    try:
+        with Deliveries(log if log is not None else log_dataset()) as deliveries:
+            counts = deliver(_items(str(items), table), deliveries, given)
+    except (BadSetting, NotAuthorized) as error:
+        raise _hopeless(error) from error
+    if counts.failed:
+        why = next(words for (status, words) in counts.reasons if status == "failed")
+        raise Failed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
+    for (status, why), number in counts.reasons.items():
+        _log.warning("%d rows were %s: %s", number, status, why)
+
+
+class Failed(DestinationTransientException):
+    """Rows that could not be delivered now: dlt keeps them, and tries again."""
+
+
+class Hopeless(DestinationTerminalException):
+    """The key or a setting is wrong: no row could be delivered."""
+
+
+def _hopeless(error: ApiError) -> Exception:
+    """Ends the run at once, but where dlt is set to drop what failed for good: then it is kept, and tried again."""
+    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool)
+    return Failed(str(error)) if drops else Hopeless(str(error))
+
+
+def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
+    columns = list(table["columns"])
+    if path.endswith(".parquet"):
+        for batch in ParquetFileBatchIterator(path, _ROWS, 0, columns):
+            yield from map(from_row, batch.to_pylist())
+    else:
+        for rows in JsonlFileBatchIterator(path, _ROWS, 0, columns):
+            yield from map(from_row, rows)
+
+
+def settings(**given: Any) -> Settings:
+    """What dlt's configuration says, but where something is `given` that is not None."""
+    explicit = {name: value for name, value in given.items() if value is not None}
+    found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=explicit)
+    return Settings(*(getattr(found, name) for name in Settings._fields))
+
+
+def log_dataset(
+    destination: str | None = None, credentials: str | None = None, dataset: str | None = None, create: bool = True
+) -> dlt.Dataset:
+    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB."""
+    place, name = warehouse(destination, credentials, dataset, create)
+    return dlt.dataset(place, name, schema=dlt.Schema(NAME))
+
+
+def deliver(
+    items: Iterable[Item | Ignored],
+    log: Deliveries,
+    given: Settings,
+    progress: Callable[[Counts], None] = lambda _: None,
+    show: Callable[[str], None] | None = None,
+) -> Counts:
+    """Sends items to the account of the settings; with `show`, tells what would be sent, and sends nothing.
+
+    Raises ApiError, before anything is sent, where the settings do not fit the account.
+    """
+    if given.unknown_traits not in get_args(Unknown):
+        raise BadSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {given.unknown_traits!r}")
+    with Autopilot(
+        given.api_key,
+        base_url=given.base_url,
+        requests_per_second=given.requests_per_second,
+        setting=f"{SETTINGS}.api_key",
+    ) as account:
+        fields = Fields(account.custom_fields(), given.fields, given.user_id_field)
+        triggers = Triggers(account, given.triggers)
+        to: Account = Shown(account, show, given.base_url) if show else account
+        return Sender(to, fields, triggers, log, given.unknown_traits, progress).send(items)
+
+
+class Shown:
+    """An account that is read, and whose requests to write are shown instead of sent. The key is in none of them."""
+
+    def __init__(self, account: Autopilot, show: Callable[[str], None], base_url: str) -> None:
+        self.attempts = 0
+        self.contact = account.contact
+        self.contacts = account.contacts
+        self.custom_fields = account.custom_fields
+        self.triggers = account.triggers
+        self._show = show
+        self._base = base_url.rstrip("/")
+
+    def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
+        """Shows the request."""
+        self._request(["contacts"], {"contacts": contacts})
+        return Upserted([], {})
+
+    def upsert(self, contact: Mapping[str, Any]) -> str:
+        """Shows the request."""
+        self._request(["contact"], {"contact": contact})
+        return ""
+
+    def trigger(self, trigger_id: str, who: str) -> None:
+        """Shows the request."""
+        self._request(["trigger", trigger_id, "contact", who])
+
+    def _request(self, path: Sequence[str], body: Any = None) -> None:
+        text = "" if body is None else "\n" + json.dumps(body, ensure_ascii=False)
+        self._show(f"POST {self._base}{path_of(path)}{text}")

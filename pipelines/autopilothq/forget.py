@@ -1,0 +1,529 @@
+"""Forgetting a person: their rows, their lines in the archive, and a list that keeps them out.
+
+All of it can be done again at any time, and what was done before is not needed for that: the ids that belong together
+are known by their hashes from the moment at which the first of their rows goes.
+"""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+import pyarrow as pa
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from . import lock, run
+from .catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
+from .identity import Hashes, Id, hash_of, ids_in, ids_of_cells, kinds_of
+from .inspection import NothingThere, Reader
+from .messages import Rejected
+from .messages import read as read_line
+from .origins import archive as archive_files
+from .origins.archive import ArchiveError, File
+from .source.archive import find_files
+from .warehouse import forgotten
+
+SHARED = 10  # more emails, user ids or contact ids than these beside an id: it is not one person's
+PARAMETERS = 500  # that one statement takes
+ROWS = 10_000  # that are fetched at a time
+_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+
+
+class Suppressed(NamedTuple):
+    """An id that no load brings back. `found_with` is the id that it stood beside, None where it was given."""
+
+    kind: str
+    id: str
+    found_with: str | None
+    hash: str
+
+
+@dataclass
+class Forgotten:
+    """What was removed, or with `dry_run` would be.
+
+    `ids` are those that are known by name, `suppressed` counts all hashes, with those of earlier times. `shared` are
+    ids that were met beside the person's and belong to too many others. `left` are files that stay as they
+    are, with the reason: the person's lines may still be in them.
+    """
+
+    dry_run: bool
+    ids: list[Suppressed] = field(default_factory=list)
+    suppressed: int = 0
+    shared: list[str] = field(default_factory=list)
+    rows: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def forget(
+    given: Sequence[Id],
+    destination: str | None = None,
+    credentials: str | None = None,
+    dataset: str | None = None,
+    archive: Sequence[str] = (),
+    dry_run: bool = False,
+    wait: timedelta = timedelta(),
+) -> Forgotten:
+    """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
+
+    Ids that stand in one row with one of the person's are the person's too, as far as that leads; but not those that
+    stand beside more than SHARED others of a kind, and no anonymous ids that others have as well. Raises RunError,
+    NothingThere where there is no such dataset.
+    """
+    with run.explained(), ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
+        into = run.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
+        files = find_files(archive, None, None, None, None)
+        _check(into, credentials)
+        if not dry_run:
+            stack.enter_context(lock.held(into, wait.total_seconds()))
+            _drop_copies_here(into)
+        client: Any = into.destination_client()
+        stack.enter_context(client)
+        listed = _List(client)
+        person = _Person(given, listed, _datasets(client))
+        hashes = Hashes(person.pairs())
+        engine = stack.enter_context(duckdb.connect())
+        forgotten.remember(engine, hashes.pairs())
+        plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
+        if not dry_run:
+            _remove(client, listed, person, plan)
+        shared = [found.masked() for found in person.shared]
+        made = Forgotten(dry_run, person.told(), len(person.pairs()), shared)
+        for removal in plan:
+            made.rows[removal.table] = made.rows.get(removal.table, 0) + removal.rows
+        _rewrite(files, hashes, engine, made)
+        return made
+
+
+def _check(into: dlt.Pipeline, credentials: str | None) -> None:
+    with into.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            raise run.RunError(
+                f"Expected a destination that answers SQL, but {into.destination.destination_name} does not."
+            )
+        if not client.is_storage_initialized():
+            place = str(client.config)
+            place = str(credentials or run.DUCKDB_FILE) if place.endswith(":external:") else place
+            raise NothingThere(
+                f"There is no dataset {into.dataset_name} in {place}, so nobody can be forgotten there.\n"
+                "Name the one that loads go to: --destination, --credentials, --dataset."
+            )
+
+
+# ---- who it is -----------------------------------------------------------------------------------------------------
+
+
+class _List:
+    """The suppression list of a dataset."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        rows = Reader(client).rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
+        self.there = SUPPRESSIONS.name in Reader(client).tables()
+        self.persons: dict[tuple[str, str], str] = {(salt, hashed): person for hashed, salt, _, person in rows}
+        self.salt = min((salt for salt, _ in self.persons), default=token_hex(16))
+
+    def persons_of(self, ids: Iterable[Id]) -> set[str]:
+        """The persons who have these ids."""
+        salts = {salt for salt, _ in self.persons}
+        keys = ((salt, hash_of(salt, id_)) for id_ in ids for salt in salts)
+        return {self.persons[key] for key in keys if key in self.persons}
+
+    def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
+        """The salted hashes of persons."""
+        return [key for key, person in self.persons.items() if person in persons]
+
+    def create(self) -> None:
+        """Makes the table where it is not there."""
+        if not self.there:
+            sql = self._client.sql_client
+            made = [
+                f"{sql.escape_column_name(column.name)} {_native(self._client, column.name, column.type)}"
+                for column in SUPPRESSIONS.columns
+            ]
+            sql.execute_sql(f"CREATE TABLE {sql.make_qualified_table_name(SUPPRESSIONS.name)} ({', '.join(made)})")
+
+    def add(self, ids: Iterable[Id], persons: Collection[str]) -> None:
+        """Adds what is missing; several persons turned out to be one."""
+        sql = self._client.sql_client
+        table = sql.make_qualified_table_name(SUPPRESSIONS.name)
+        names = {column.name: sql.escape_column_name(column.name) for column in SUPPRESSIONS.columns}
+        new = {hash_of(self.salt, id_): id_.kind for id_ in ids}
+        person = min(persons, default=min(new))
+        for other in sorted(set(persons) - {person}):
+            sql.execute_sql(f"UPDATE {table} SET {names['person']} = %s WHERE {names['person']} = %s", person, other)
+        for hashed, kind in new.items():
+            if (self.salt, hashed) not in self.persons:
+                sql.execute_sql(
+                    f"INSERT INTO {table} ({', '.join(names.values())}) VALUES (%s, %s, %s, %s, CURRENT_TIMESTAMP)",
+                    hashed,
+                    self.salt,
+                    kind,
+                    person,
+                )
+
+
+def _native(client: Any, column: str, of: Type) -> str:
+    table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
+    return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
+
+
+class _Tables:
+    """The tables of a dataset, or of its staging dataset, that hold ids of persons."""
+
+    def __init__(self, client: Any, staging: bool) -> None:
+        self.client, self.staging = client, staging
+        with self.at():
+            sql = client.sql_client
+            self.dataset = sql.dataset_name
+            self.columns = dict(Reader(client).tables()) if sql.has_dataset() else {}
+            for view in self._views() if self.columns else ():
+                self.columns.pop(view, None)
+        self.columns.pop(SUPPRESSIONS.name, None)
+        self.kinds = {
+            table: {column: kinds for column in columns if (kinds := kinds_of(table, column))}
+            for table, columns in self.columns.items()
+        }
+
+    def at(self) -> Any:
+        """Statements inside go to this dataset."""
+        return self.client.sql_client.with_staging_dataset() if self.staging else nullcontext()
+
+    def _views(self) -> list[str]:
+        sql = self.client.sql_client
+        schema = sql._get_information_schema_components()[1]
+        tables = sql._qualify_info_schema_table_name("TABLES")
+        found = sql.execute_sql(
+            f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type = 'VIEW'", schema
+        )
+        return [name.lower() for (name,) in found or ()]
+
+    def run(self, statement: str, table: str, values: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of `{statement} {table} ...`; `{}` in it stands for the table."""
+        sql = self.client.sql_client
+        with self.at():
+            name = sql.make_qualified_table_name(table)
+        with sql.execute_query(statement.format(name), *values) as cursor:
+            while rows := cursor.fetchmany(ROWS):
+                yield from rows
+
+    def name(self, column: str) -> str:
+        """A column, quoted."""
+        return str(self.client.sql_client.escape_column_name(column))
+
+    def text(self, table: str, column: str) -> str:
+        """A column as text."""
+        if self.columns[table][column].type == "text":
+            return self.name(column)
+        return f"CAST({self.name(column)} AS {_native(self.client, column, 'text')})"
+
+    def where(self, table: str, ids: Collection[Id]) -> tuple[str, list[str]]:
+        """The condition that a row has one of the ids, with its values; never true where the table can have none."""
+        tests, values = ["1 = 0"], list[str]()
+        for column, kinds in self.kinds[table].items():
+            texts: dict[bool, list[str]] = {True: [], False: []}
+            for id_ in ids:
+                if "tagged" in kinds:
+                    texts[id_.kind == "email"].append(f"{id_.kind}:{id_.value}")
+                elif id_.kind in kinds:
+                    texts[id_.kind == "email"].append(id_.value)
+            for lower, these in texts.items():
+                if these:
+                    cell = self.text(table, column)
+                    cell = f"lower(trim({cell}))" if lower else cell
+                    tests.append(f"{cell} IN ({_marks(these)})")
+                    values += these
+        return " OR ".join(tests), values
+
+    def rows_of_ids(self, table: str, where: str = "", values: Sequence[str] = ()) -> Iterator[set[Id]]:
+        """The ids in the rows that meet the condition; the same row comes once."""
+        kinds = self.kinds[table]
+        if kinds:
+            cells = ", ".join(self.text(table, column) for column in kinds)
+            for row in self.run(f"SELECT DISTINCT {cells} FROM {{}} {where}", table, values):
+                yield {
+                    id_
+                    for of, value in zip(kinds.values(), row, strict=True)
+                    if value is not None
+                    for id_ in ids_in(of, str(value))
+                }
+
+
+def _datasets(client: Any) -> list[_Tables]:
+    return [_Tables(client, staging=False), _Tables(client, staging=True)]
+
+
+class _Person:
+    """The ids of a person: those given, and all that stand in one row with one of them.
+
+    `hashes` of an earlier time bring back those whose rows may be gone since.
+    """
+
+    def __init__(self, given: Sequence[Id], listed: _List, datasets: list[_Tables]) -> None:
+        self.datasets = datasets
+        self.shared: list[Id] = []
+        self._listed = listed
+        self._given = tuple(dict.fromkeys(given))
+        self._found: dict[Id, Id | None] = {}
+        self._follow(dict.fromkeys(self._given))
+        self.persons = listed.persons_of(self._found)
+        if self.persons:
+            hashes = Hashes(listed.pairs_of(self.persons))
+            met = (ids for tables in datasets for table in tables.kinds for ids in tables.rows_of_ids(table))
+            known = {id_ for ids in met for id_ in ids if id_ in hashes}
+            self._follow(dict.fromkeys(sorted(known - self._found.keys()), self._given[0]))
+            self.persons = listed.persons_of(self._found)
+
+    @property
+    def ids(self) -> list[Id]:
+        """All of them, those given first."""
+        return list(self._found)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Their salted hashes, with those of ids that are nowhere else any more."""
+        new = [(self._listed.salt, hash_of(self._listed.salt, id_)) for id_ in self._found]
+        return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
+
+    def told(self) -> list[Suppressed]:
+        """For people: emails that were not given are not shown whole."""
+
+        def shown(id_: Id) -> str:
+            return str(id_) if id_ in self._given else id_.masked()
+
+        return [
+            Suppressed(id_.kind, shown(id_).partition(" ")[2], by and shown(by), hash_of(self._listed.salt, id_))
+            for id_, by in self._found.items()
+        ]
+
+    def _follow(self, new: Mapping[Id, Id | None]) -> None:
+        """Takes these ids in, and what they lead to. An anonymous id leads nowhere: a device may have several users."""
+        anonymous: dict[Id, Id | None] = {}
+        while new:
+            self._found |= new
+            beside = self._beside(new)
+            further: dict[Id, Id | None] = {}
+            for id_ in new:
+                if _is_shared(id_, beside[id_]):
+                    self._share(id_)
+                else:
+                    further |= dict.fromkeys(sorted(beside[id_]), id_)
+            further = {id_: by for id_, by in further.items() if id_ not in self._found and id_ not in self.shared}
+            new = {id_: by for id_, by in further.items() if id_.kind != "anonymous_id"}
+            for id_ in further.keys() - new.keys():
+                anonymous.setdefault(id_, further[id_])
+        beside = self._beside(anonymous)
+        self._found |= {id_: anonymous[id_] for id_ in sorted(anonymous)}
+        for id_ in anonymous:
+            if any(other.kind != "anonymous_id" and other not in self._found for other in beside[id_]):
+                self._share(id_)
+
+    def _share(self, id_: Id) -> None:
+        self.shared.append(id_)
+        if id_ not in self._given:
+            del self._found[id_]
+
+    def _beside(self, ids: Collection[Id]) -> dict[Id, set[Id]]:
+        beside: dict[Id, set[Id]] = defaultdict(set)
+        for tables in self.datasets:
+            for table in tables.kinds:
+                where, values = tables.where(table, ids)
+                for row in tables.rows_of_ids(table, f"WHERE {where}", values) if values else ():
+                    for id_ in row.intersection(ids):
+                        beside[id_] |= row
+        return beside
+
+
+def _is_shared(id_: Id, beside: Collection[Id]) -> bool:
+    others = [other.kind for other in beside if other != id_]
+    return any(others.count(kind) > SHARED for kind in ("email", "user_id", "contact_id"))
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+class _Removal(NamedTuple):
+    """Rows of a table that go: those that meet a condition."""
+
+    tables: _Tables
+    name: str
+    where: str
+    values: list[str]
+    rows: int
+
+    @property
+    def table(self) -> str:
+        """Its name for people."""
+        return f"{self.tables.dataset}.{self.name}" if self.tables.staging else self.name
+
+
+def _removals(tables: _Tables, person: _Person, engine: duckdb.DuckDBPyConnection) -> Iterator[_Removal]:
+    ids: dict[str, set[str]] = {}
+    for table in tables.kinds:
+        where, values = tables.where(table, person.ids)
+        if values:
+            key = tables.name("id") if "id" in tables.columns[table] else "1"
+            found = [row[0] for row in tables.run(f"SELECT {key} FROM {{}} WHERE {where}", table, values)]
+            if "id" in tables.columns[table] and table != USERS.name:
+                ids[table] = set(found)
+            if found:
+                yield _Removal(tables, table, where, values, len(found))
+    messages = set().union(*ids.values())
+    events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
+    # A track's two rows go together, though a property may tell whose it is in one of them alone.
+    tracks = events.pop(TRACKS.name, set())
+    unpaired = tracks ^ set().union(*events.values())
+    for table in (TRACKS.name, *events):
+        yield from _by_key(tables, table, "id", unpaired - (tracks if table == TRACKS.name else events[table]))
+    yield from _by_key(tables, DISCARDS.name, "id", _discards(tables, person, messages, engine))
+    yield from _by_key(tables, REJECTS.name, "id", _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
+
+
+def _by_key(tables: _Tables, table: str, key: str, keys: Collection[str]) -> Iterator[_Removal]:
+    for part in _parts(sorted(keys)) if table in tables.columns else ():
+        where = f"{tables.name(key)} IN ({_marks(part)})"
+        [(count,)] = tables.run(f"SELECT count(*) FROM {{}} WHERE {where}", table, part)
+        if count:
+            yield _Removal(tables, table, where, part, count)
+
+
+def _discards(
+    tables: _Tables, person: _Person, messages: Collection[str], engine: duckdb.DuckDBPyConnection
+) -> set[str]:
+    """The discarded values of the person's rows, and those that mention the person."""
+    if DISCARDS.name not in tables.columns:
+        return set()
+    found = _mentioning(tables, DISCARDS.name, ("value",), engine, key="column_name")
+    name = tables.name
+    for part in _parts(sorted(messages)):
+        where = f"{name('row_id')} IN ({_marks(part)})"
+        found |= {row[0] for row in tables.run(f"SELECT {name('id')} FROM {{}} WHERE {where}", DISCARDS.name, part)}
+    for table in TABLES.values():
+        kinds = kinds_of(table.name, table.key[0])
+        keys = [id_.value for id_ in person.ids if len(table.key) == 1 and id_.kind in kinds]
+        if keys:
+            where = f"{name('table_name')} = %s AND {name('row_id')} IN ({_marks(keys)})"
+            select = f"SELECT {name('id')} FROM {{}} WHERE {where}"
+            found |= {row[0] for row in tables.run(select, DISCARDS.name, [table.name, *keys])}
+    return found
+
+
+def _mentioning(
+    tables: _Tables, table: str, texts: Sequence[str], engine: duckdb.DuckDBPyConnection, key: str | None = None
+) -> set[str]:
+    """The ids of a book's rows whose texts mention the person; `key` names the column whose value the text is."""
+    found: set[str] = set()
+    if table not in tables.columns:
+        return found
+    columns = ("id", *texts, *([key] if key else []))
+    rows = tables.run(f"SELECT {', '.join(map(tables.name, columns))} FROM {{}}", table)
+    batch: list[tuple[Any, ...]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == ROWS:
+            found |= _among(batch, key, engine)
+            batch = []
+    return found | _among(batch, key, engine)
+
+
+def _among(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.DuckDBPyConnection) -> set[str]:
+    texts = [f'"{row[2]}": {row[1]}' if key else "\n".join(filter(None, row[1:])) for row in batch]
+    keys = pa.array(range(len(batch)), pa.int64())
+    return {batch[number][0] for number in forgotten.mentioning(engine, keys, pa.array(texts, pa.large_string()))}
+
+
+def _remove(client: Any, listed: _List, person: _Person, plan: Iterable[_Removal]) -> None:
+    """Suppresses first, then removes; where the destination has transactions, all at once."""
+    listed.create()
+    with _transaction(client):
+        listed.add(person.ids, person.persons)
+        for removal in plan:
+            _delete(client, removal)
+
+
+def _transaction(client: Any) -> AbstractContextManager[Any]:
+    none = client.capabilities.supports_transactions is False
+    return nullcontext() if none else client.sql_client.begin_transaction()
+
+
+def _delete(client: Any, removal: _Removal) -> None:
+    with removal.tables.at():
+        table = client.sql_client.make_qualified_table_name(removal.name)
+    client.sql_client.execute_sql(f"DELETE FROM {table} WHERE {removal.where}", *removal.values)
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join(["%s"] * len(values))
+
+
+def _parts(values: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(values), PARAMETERS):
+        yield list(values[start : start + PARAMETERS])
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def _rewrite(files: Sequence[File], hashes: Hashes, engine: duckdb.DuckDBPyConnection, made: Forgotten) -> None:
+    """The archive's files without the person's lines; one that cannot be read to its end stays as it is."""
+    found: dict[int, set[int]] = defaultdict(set)
+    for batch in archive_files.read(files):
+        rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
+        for number, line in _lines(batch.lines, hashes, engine):
+            found[number].add(line)
+        raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
+        for key in forgotten.mentioning(engine, pa.array(range(len(rejects)), pa.int64()), raw):
+            found[rejects[key].file].add(rejects[key].line)
+        for reject in batch.rejects:
+            if reject.reason == "truncated":
+                made.left[files[reject.file].url] = reject.message
+    for number, lines in sorted(found.items()):
+        file = files[number]
+        if file.url not in made.left and not made.dry_run:
+            try:
+                archive_files.without(file, lines)
+            except ArchiveError as error:
+                made.left[file.url] = str(error)
+        if file.url not in made.left:
+            made.lines[file.url] = len(lines)
+
+
+def _lines(lines: pa.Table, hashes: Hashes, engine: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
+    """The file and number of each line that is the person's: what would be the person's row, or no message at all."""
+    keys = pa.array(range(lines.num_rows), pa.int64())
+    texts = lines["text"].combine_chunks()
+    suspects = forgotten.mentioning(engine, keys, texts)
+    for row in lines.take(pa.array(suspects, pa.int64())).to_pylist():
+        try:
+            cells = read_line(row["text"], _CONTEXT_NAMES).cells
+        except Rejected:
+            cells = None
+        if cells is None or any(id_ in hashes for id_ in ids_of_cells(cells)):
+            yield row["file"], row["line"]
+
+
+def _drop_copies_here(into: dlt.Pipeline) -> None:
+    """Removes what loads leave in the pipeline's working folder.
+
+    A load that was cut off is given up: the next one reads its files again. One into another place is not touched.
+    """
+    working = Path(into.working_dir)
+    if into.has_pending_data:
+        if not run.is_unfinished_here(into):
+            return
+        into.abort_packages()
+    for file in working.glob("load/loaded/*/*_jobs/*"):
+        file.unlink()
+    # Its absence tells the next load to look for copies that one that was killed left behind.
+    for folder in working.glob("autopilothq*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""Who a person is: the ids that stand in a row or a message, and their hashes (spec: Identity)."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from .catalog import PERSON_COLUMNS
+from .messages import EXTRA
+
+
+class Id(NamedTuple):
+    """An id of a person, comparable: an email is in lower case. Made by `id_of`."""
+
+    kind: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value}"
+
+    def masked(self) -> str:
+        """For people who did not know it before: of an email the first letter and the domain alone."""
+        if self.kind != "email":
+            return str(self)
+        name, _, domain = self.value.rpartition("@")
+        return f"email {name[:1]}...@{domain}"
+
+
+def id_of(kind: str, value: str) -> Id:
+    """An id as it is compared.
+
+    Example: `id_of("user_id", " Ada@Example.com") == Id("email", "ada@example.com")`: a user id that is an email.
+    """
+    if kind != "contact_id" and "@" in value:
+        return Id("email", value.strip(" ").lower())
+    return Id(kind, value)
+
+
+def kinds_of(table: str, column: str) -> tuple[str, ...]:
+    """The kinds of ids in a column, the kind `tagged` among them; none where it holds no ids of persons."""
+    return PERSON_COLUMNS.get(f"{table}.{column}", PERSON_COLUMNS.get(column, ()))
+
+
+def ids_in(kinds: Iterable[str], value: str) -> Iterator[Id]:
+    """The ids in a value of a column of these kinds."""
+    for kind in kinds:
+        if kind == "tagged":
+            tag, _, tagged = value.partition(":")
+            yield id_of(tag, tagged)
+        elif value.strip() and (kind == "contact_id" or (kind == "email") == ("@" in value)):
+            yield id_of(kind, value)
+
+
+def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
+    """The ids of a message that was read."""
+    for name, value in cells.items():
+        extra = name.startswith(EXTRA)
+        text = str(json.loads(value)) if extra and value.startswith('"') else value
+        yield from ids_in(kinds_of("", name.removeprefix(EXTRA)), text)
+
+
+class Hashes:
+    """Ids of persons, known by their salted hashes alone: pairs of salt and hash."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._hashes: dict[str, set[str]] = {}
+        for salt, hashed in pairs:
+            self._hashes.setdefault(salt, set()).add(hashed)
+
+    def __contains__(self, id_: object) -> bool:
+        return isinstance(id_, Id) and any(hash_of(salt, id_) in found for salt, found in self._hashes.items())
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All of them."""
+        return [(salt, hashed) for salt, found in self._hashes.items() for hashed in found]
+
+
+def hash_of(salt: str, id_: Id) -> str:
+    """An id as the suppression list has it."""
+    return hashlib.sha256("\n".join((salt, *id_)).encode()).hexdigest()

@@ -1,0 +1,43 @@
+"""What the schema is, what the destination has, how two schemas differ, and whether the data is fresh."""
+
+from .differences import (
+    CATALOGUE,
+    LATER,
+    SWITCH,
+    SWITCH_UNLOADED,
+    Difference,
+    differences,
+    schema_of_catalogue,
+)
+from .formats import FORMATS, ddl
+from .live import NothingThere, Reader, dataset_name, elsewhere, reading, schema_of, target
+from .shape import ColumnInfo, Statistics, TableInfo, catalogue
+from .state import Status, age, status, status_dict, status_text
+
+__all__ = [
+    "CATALOGUE",
+    "FORMATS",
+    "LATER",
+    "SWITCH",
+    "SWITCH_UNLOADED",
+    "ColumnInfo",
+    "Difference",
+    "NothingThere",
+    "Reader",
+    "Statistics",
+    "Status",
+    "TableInfo",
+    "age",
+    "catalogue",
+    "dataset_name",
+    "ddl",
+    "differences",
+    "elsewhere",
+    "reading",
+    "schema_of",
+    "schema_of_catalogue",
+    "status",
+    "status_dict",
+    "status_text",
+    "target",
+]

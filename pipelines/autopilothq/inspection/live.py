@@ -1,0 +1,243 @@
+"""What a destination has. All that is asked is read, nothing is made or changed."""
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from dlt.common.data_types import TDataType
+from dlt.common.destination import Destination
+from dlt.common.schema.typing import DLT_NAME_PREFIX, LOADS_TABLE_NAME, VERSION_TABLE_NAME
+from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from .. import catalog, run
+from ..lock import LOCKS
+from .differences import Schema, type_of
+from .shape import ColumnInfo, Statistics, TableInfo, described
+
+LONGEST = 65_535
+_LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)')
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+
+class NothingThere(run.RunError):
+    """The destination has no such dataset yet."""
+
+
+class Native(NamedTuple):
+    """A column's type: the destination's word, and dlt's for it."""
+
+    name: str
+    type: TDataType
+
+
+Columns = dict[str, Native]
+
+
+def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
+    """What the words of a load mean, without connecting."""
+    with TemporaryDirectory() as folder:
+        pipeline = run.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
+        return pipeline.destination, dataset_name(dataset)
+
+
+def dataset_name(dataset: str | None) -> str:
+    """The dataset of a load with these words."""
+    return str(dataset or run.setting("dataset_name") or run.DATASET)
+
+
+def elsewhere(against: str, destination: str | None, credentials: str | None) -> AbstractContextManager["Reader"]:
+    """A reader of `DATASET`, or of `DATASET/CREDENTIALS`: the first slash divides them.
+
+    The scheme of a URL names the kind of destination where it is another one.
+    """
+    dataset, _, other = against.partition("/")
+    scheme = other.partition("://")[0] if "://" in other else ""
+    kind = {"postgresql": "postgres"}.get(scheme, scheme) or destination
+    return reading(kind, other or credentials, dataset, exactly=True)
+
+
+@contextmanager
+def reading(
+    destination: str | None = None,
+    credentials: str | None = None,
+    dataset: str | None = None,
+    exactly: bool = False,
+) -> Iterator["Reader"]:
+    """An open reader of the dataset; the words mean what they mean to a load.
+
+    A DuckDB file is opened for reading alone, and a load has to wait until it is closed again. `exactly`: dlt's rules
+    for names are not applied to the dataset. Raises NothingThere, and RunError where the destination cannot be asked.
+    """
+    # The pipeline lives in a folder that goes again: one that runs now must not be touched.
+    with run.explained(), TemporaryDirectory() as folder:
+        pipeline = run.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
+        file = pipeline.destination.config_params.get("credentials")
+        if isinstance(file, DuckDbCredentials):
+            file.read_only = True
+        client = pipeline.destination_client()
+        if not isinstance(client, SqlJobClientBase):
+            raise run.RunError(
+                f"Expected a destination that answers SQL, but {pipeline.destination.destination_name} does not."
+            )
+        name = str(pipeline.dataset_name)
+        with (
+            _opened(client),
+            client.sql_client.with_alternative_dataset_name(name if exactly else client.sql_client.dataset_name),
+        ):
+            if not client.is_storage_initialized():
+                hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
+                name = client.sql_client.dataset_name
+                raise NothingThere(f"There is no dataset {name} in {_where(client, credentials)}. {hint}")
+            yield Reader(client)
+
+
+@contextmanager
+def _opened(client: SqlJobClientBase) -> Iterator[None]:
+    try:
+        client.__enter__()
+    except DestinationConnectionError as error:
+        held = _LOCKED.search(str(error))
+        if held is None:
+            raise
+        by = f"process {held[2]}" if held[2] else "another process"
+        raise run.RunError(f"{held[1]} is being written by {by}. Ask again when that is done.") from error
+    try:
+        yield
+    finally:
+        client.__exit__(None, None, None)  # type: ignore[arg-type]
+
+
+def _where(client: SqlJobClientBase, credentials: str | None) -> str:
+    place = str(client.config)
+    if not place.endswith(":external:"):
+        return place
+    # That was the stand-in for a file that is not there.
+    configured = run.setting("destination.duckdb.credentials")
+    file = configured.get("database") if isinstance(configured, dict) else configured
+    return str(credentials or file or run.DUCKDB_FILE)
+
+
+class Reader:
+    """Asks an open destination."""
+
+    def __init__(self, client: SqlJobClientBase) -> None:
+        self._client = client
+        self._sql = client.sql_client
+        self._tables: dict[str, Columns] | None = None
+        self.dialect = client.capabilities.sqlglot_dialect
+        self.dataset = self._sql.dataset_name
+        self.place = f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {self.dataset}"
+
+    def tables(self) -> dict[str, Columns]:
+        """The tables and views that are there, those of the catalogue first; dlt's own are not among them."""
+        there = self._all_tables()
+        known = [name for name in catalog.TABLES if name in there]
+        others = sorted(
+            name for name in there if name not in catalog.TABLES and not name.startswith((DLT_NAME_PREFIX, LOCKS))
+        )
+        return {name: there[name] for name in (*known, *others)}
+
+    def described(self, names: Sequence[str] = ()) -> list[TableInfo]:
+        """The tables, all or these, with their statistics; reads each of them once, whole."""
+        came = self._first_came()
+        return [self._described(name, came) for name in self.tables() if not names or name in names]
+
+    def lengths(self) -> dict[tuple[str, str], int]:
+        """The most characters that text columns take, where the destination limits and tells that."""
+        schema = self._sql._get_information_schema_components()[1]
+        columns = self._sql._qualify_info_schema_table_name("COLUMNS")
+        try:
+            rows = self._sql.execute_sql(
+                f"SELECT table_name, column_name, character_maximum_length FROM {columns} WHERE table_schema = %s"
+                " AND character_maximum_length IS NOT NULL",
+                schema,
+            )
+        except DatabaseException:  # some destinations' information_schema has no such column
+            return {}
+        # -1 and the largest text there is stand for no limit.
+        return {(t.lower(), c.lower()): length for t, c, length in rows or () if 0 < length < LONGEST}
+
+    def rows(self, select: str, table: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
+        """The answer to `SELECT {select} FROM table {rest}`; `{name}` in both stands for the column of that name.
+
+        Empty where the table is not there. Times are in UTC.
+        """
+        if table not in self._all_tables():
+            return []
+        before, after = (
+            _PLACEHOLDER.sub(lambda found: self._sql.escape_column_name(found[1]), words) for words in (select, rest)
+        )
+        sql = f"SELECT {before} FROM {self._sql.make_qualified_table_name(table)} {after}"
+        return [tuple(map(_utc, row)) for row in self._sql.execute_sql(sql, *values) or ()]
+
+    def last_load(self) -> tuple[str, datetime] | None:
+        """The id and the time of the newest load that is complete, None where there is none."""
+        found = self.rows(
+            "{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC"
+        )
+        return (found[0][0], found[0][1]) if found else None
+
+    def _all_tables(self) -> dict[str, Columns]:
+        if self._tables is None:
+            names = self._sql._get_information_schema_components()
+            query, values = self._client._get_info_schema_columns_query(names[0], names[1], [])
+            self._tables = {}
+            for table, column, native, _, *numbers in self._sql.execute_sql(query, *values) or ():
+                of = self._client._from_db_type(native, *(numbers or (None, None)))["data_type"] or "text"
+                self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of)
+        return self._tables
+
+    def _described(self, name: str, came: dict[tuple[str, str], datetime]) -> TableInfo:
+        columns = self.tables()[name]
+        received = "min({received_at}), max({received_at})" if "received_at" in columns else "NULL, NULL"
+        counts = "".join(f", count({{{column}}})" for column in columns)
+        (rows, first, last, *filled), *_ = self.rows(f"count(*), {received}{counts}", name)
+        return described(
+            name,
+            [
+                ColumnInfo(
+                    column, of.type, "", of.name, came.get((name, column)), 1 - filled[i] / rows if rows else None
+                )
+                for i, (column, of) in enumerate(columns.items())
+            ],
+            Statistics(rows, first, last),
+        )
+
+    def _first_came(self) -> dict[tuple[str, str], datetime]:
+        """When each column was made: dlt stores the schema each time that it changes."""
+        came: dict[tuple[str, str], datetime] = {}
+        for at, text in self.rows("{inserted_at}, {schema}", VERSION_TABLE_NAME, "ORDER BY {inserted_at}"):
+            for table, hints in json.loads(_unpacked(text)).get("tables", {}).items():
+                for column in hints.get("columns", {}):
+                    came.setdefault((table.lower(), column.lower()), at)
+        return came
+
+
+def schema_of(reader: Reader) -> Schema:
+    """The tables and types of a destination, to be compared."""
+    lengths = reader.lengths()
+    return {
+        table: {
+            column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()
+        }
+        for table, columns in reader.tables().items()
+    }
+
+
+def _unpacked(schema: str) -> str:
+    """A stored schema; dlt compresses those that are too long for a column of the destination."""
+    return schema if schema.startswith("{") else zlib.decompress(base64.b64decode(schema)).decode()
+
+
+def _utc(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,63 @@
+"""Forgets Ada, and is killed on the way: a program of the tests. It prints `number status` for each plan.
+
+Its argument is a file with a list of plans. Each runs in a process of its own, which kills itself at the plan's point.
+"""
+
+import json
+import os
+import sys
+import traceback
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from autopilothq import cli, forget
+from faults.killed import kill_at
+
+
+def words(folder: str) -> list[str]:
+    """Those of the call in a folder."""
+    place = ["--credentials", f"{folder}/autopilot.duckdb", "--archive", f"{folder}/archive"]
+    return ["forget", "--email", "ada@example.com", *place]
+
+
+class Plan(NamedTuple):
+    """Where it is killed, in the folder that has the dataset and the archive.
+
+    `piecemeal`: as where the destination has no transactions, so that each statement stands by itself.
+    """
+
+    folder: str
+    point: tuple[str, str, int]
+    piecemeal: bool
+
+
+def run(plan: Plan) -> None:
+    os.chdir(plan.folder)
+    os.environ["DLT_DATA_DIR"] = str(Path(plan.folder, "dlt"))
+    if plan.piecemeal:
+        vars(forget)["_transaction"] = nullcontext
+    kill_at(*plan.point)
+    sys.argv = ["autopilothq", *words(plan.folder)]
+    cli.main()
+
+
+def main() -> None:
+    for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
+        child = os.fork()
+        if not child:
+            try:
+                sys.stdout = sys.stderr
+                run(Plan(*plan))
+            except BaseException:  # noqa: BLE001 - what it is, is printed
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""`kill -9` at every point of forgetting: the same words again, and all is as if it had never happened."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from autopilothq.catalog import SUPPRESSIONS
+from autopilothq.identity import Hashes, Id
+from calling import Call
+from faults import forgetting
+from faults.forgetting import Plan, words
+from faults.loads import Table, assert_same, content, line, load, pipeline, track
+from faults.test_killed import clean_environment
+
+# Nothing but the identify leads from the email to the tracks.
+MESSAGES: list[Any] = [
+    {"type": "identify", "messageId": "i-1", "userId": "ada", "traits": {"email": "ada@example.com"}},
+    *(track(number, userId="ada") for number in range(5)),
+    *(track(number, userId="bob") for number in range(5, 10)),
+    {"type": "delete", "messageId": "d-1", "userId": "ada"},
+]
+FORGET = "autopilothq.forget"
+ARCHIVE = "autopilothq.origins.archive"
+POINTS: dict[str, tuple[str, str, int]] = {
+    "before anything": (f"{FORGET}:_List.__init__", "before", 1),
+    "suppressed, nothing removed": (f"{FORGET}:_List.add", "after", 1),
+    "some rows removed": (f"{FORGET}:_delete", "after", 2),
+    "all rows removed": (f"{FORGET}:_remove", "after", 1),
+    "a file begun": (f"{ARCHIVE}:_written_again", "after", 1),
+    "a file written aside": (f"{ARCHIVE}:_is_unchanged", "before", 1),
+    "a file replaced": (f"{ARCHIVE}:_replace", "after", 1),
+    "another written aside": (f"{ARCHIVE}:_replace", "before", 2),
+}
+PIECEMEAL: dict[str, tuple[str, str, int]] = {
+    f"{number} statements": (f"{FORGET}:_delete", "after", number) for number in (2, 4)
+}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The archive's files, compressed as they are."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "archive").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A loaded dataset with its archive, once for each plan."""
+    house = tmp_path_factory.mktemp("forgetting")
+    (house / "loaded" / "archive").mkdir(parents=True)
+    text = b"".join(map(line, MESSAGES))
+    (house / "loaded/archive/a.gz").write_bytes(gzip.compress(text, mtime=0))
+    (house / "loaded/archive/b.json").write_bytes(text)
+    (house / "loaded/archive/c.zst").write_bytes(zstandard.compress(text))
+    load(pipeline(house / "loaded"), house / "loaded" / "archive")
+    for name in ("undisturbed", *POINTS, *PIECEMEAL):
+        shutil.copytree(house / "loaded", house / name)
+    return house
+
+
+@pytest.fixture(scope="module")
+def ended(house: Path) -> dict[str, int]:
+    """How each plan's process ended."""
+    points = POINTS | PIECEMEAL
+    plans = [Plan(str(house / name), point, name in PIECEMEAL) for name, point in points.items()]
+    listed = house / "plans.json"
+    listed.write_text(json.dumps(plans))
+    tests = Path(forgetting.__file__).parents[1]
+    paths = os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))
+    done = subprocess.run(
+        [sys.executable, forgetting.__file__, str(listed)],
+        cwd=house,
+        env=clean_environment() | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    statuses = [int(text.split()[1]) for text in done.stdout.splitlines()]
+    assert len(statuses) == len(plans), done.stderr
+    return dict(zip(points, statuses, strict=True))
+
+
+@pytest.mark.parametrize("point", [*POINTS, *PIECEMEAL])
+def test_after_a_kill_all_is_as_if_undisturbed(point: str, house: Path, ended: dict[str, int], call: Call) -> None:
+    assert ended[point] == -signal.SIGKILL
+    before = files(house / point)
+    # Whenever it was, each file is the old one or the new one, and what is written aside is not loaded.
+    for name, found in files(house / "loaded").items():
+        assert before[name] in (found, expected_files(house, call)[name])
+    forget(house / point, call)
+    assert files(house / point) == expected_files(house, call)
+    tables, undisturbed = content(house / point / "autopilot.duckdb"), content(house / "undisturbed/autopilot.duckdb")
+    suppressed = tables.pop(SUPPRESSIONS.name), undisturbed.pop(SUPPRESSIONS.name)
+    assert_same(tables, undisturbed)
+    assert [persons(table) for table in suppressed] == [1, 1]
+
+
+def forget(folder: Path, call: Call) -> None:
+    said = call(*words(str(folder)))
+    assert said.status == 0, said.err
+
+
+def expected_files(house: Path, call: Call) -> dict[str, bytes]:
+    """What forgetting leaves when nothing disturbs it."""
+    if SUPPRESSIONS.name not in content(house / "undisturbed/autopilot.duckdb"):
+        forget(house / "undisturbed", call)
+    return files(house / "undisturbed")
+
+
+def persons(table: Table) -> int:
+    """How many persons the list has; Ada's two ids must be in it."""
+    rows = table.dicts()
+    hashes = Hashes((row["salt"], row["id"]) for row in rows)
+    assert {row["kind"] for row in rows} == {"email", "user_id"}
+    assert len(rows) == 2
+    assert Id("email", "ada@example.com") in hashes
+    assert Id("user_id", "ada") in hashes
+    return len({row["person"] for row in rows})

@@ -1,0 +1,191 @@
+"""`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences come out right."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilothq import audiences
+from autopilothq.destination import Deliveries, deliver
+from autopilothq.destination.send import AT_ONCE
+from conftest import LEAKS
+from fake_autopilot import FakeAutopilot
+from faults import killed_sending
+from faults.killed_sending import Plan
+from sending import configure, identify, log_in, rows, send, settings_for, track, write
+
+LOG = "autopilothq.destination.deliveries:Deliveries"
+ACCOUNT = "autopilothq.client:Autopilot"
+IDENTIFIES, TRACKS = 250, 12
+
+POINTS: dict[str, tuple[str, str, int] | float] = {
+    "the log is there": (f"{LOG}._create", "after", 1),
+    "contacts are to be written": (f"{ACCOUNT}.upsert_many", "before", 1),
+    "contacts are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
+    "more contacts are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 3),
+    "contacts are noted": (f"{LOG}.add", "after", 2),
+    "a track is to be noted": (f"{LOG}.add", "before", 5),
+    "a track is noted, unsent": (f"{ACCOUNT}.trigger", "before", 1),
+    "a track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 1),
+    "another track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 7),
+    "a track's outcome is noted": (f"{LOG}.settle", "after", 3),
+    "all is done": (f"{LOG}.__exit__", "before", 1),
+    **{f"{seconds:.2f} s": seconds for seed in (1, 2, 3) if (seconds := random.Random(seed).uniform(0.5, 2.5))},
+}
+MEMBERS: dict[str, tuple[str, str, int] | float] = {
+    "members are to be written": (f"{ACCOUNT}.upsert_many", "before", 2),
+    "members are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
+    "members are noted": (f"{LOG}.add", "after", 1),
+}
+ROWS: dict[str, tuple[str, str, int] | float] = {
+    "rows are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
+    "rows are noted": (f"{LOG}.settle", "after", 1),
+}
+PIPELINE: dict[str, tuple[str, str, int] | float] = {
+    "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
+    "a package's contacts are written": (f"{ACCOUNT}.upsert_many", "after", 2),
+    "a package's track is sent": (f"{ACCOUNT}.trigger", "after", 2),
+    "a package is sent": (f"{LOG}.__exit__", "after", 1),
+}
+NEVER = 3600.0
+SQL = "SELECT 'p' || i || '@example.com' AS email FROM range({}, {}) t(i)"
+TITLES = SQL.format(0, 150).replace(" FROM", ", '{}' AS title FROM")
+
+
+def messages() -> list[dict[str, Any]]:
+    # Events are spread: some come with contacts that are written already, some with new ones.
+    found = [identify(number) for number in range(IDENTIFIES)]
+    for number in range(TRACKS):
+        found.insert(number * 22, track(f"e{number}", email=f"e{number}@example.com"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeAutopilot]]]:
+    """The account and the folder of each point, after the kill."""
+    root = tmp_path_factory.mktemp("sending")
+    plans: list[Plan] = []
+    places: dict[str, tuple[Path, FakeAutopilot]] = {}
+    with ExitStack() as stack:
+        for point, where in (POINTS | MEMBERS | ROWS | PIPELINE).items():
+            folder = root / point
+            folder.mkdir()
+            server = stack.enter_context(FakeAutopilot(contacts=0))
+            places[point] = folder, server
+            path = write(messages(), str(folder / "messages.ndjson"))
+            words = ["send", "messages", path]
+            if point in MEMBERS:
+                words = ["send", "audience", "Big Spenders", "--query", SQL.format(0, 250)]
+            if point in ROWS:
+                words = ["send", "traits", "--query", TITLES.format("new")]
+            if point in PIPELINE:
+                rows_file = folder / "rows.json"
+                rows_file.write_text(json.dumps(messages()))
+                words = ["pipeline", str(rows_file)]
+            environment = {
+                "DESTINATION__AUTOPILOTHQ__API_KEY": server.key,
+                "DESTINATION__AUTOPILOTHQ__BASE_URL": server.base_url,
+                "DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND": "1000",
+                "DLT_DATA_DIR": str(folder / "dlt"),
+            }
+            if point in ROWS:
+                first = ["send", "traits", "--query", TITLES.format("old")]
+                plans.append(Plan(str(folder), first, environment, NEVER))
+            plans.append(Plan(str(folder), words, environment, where))
+        listed = root / "plans.json"
+        listed.write_text(json.dumps(plans))
+        tests = Path(killed_sending.__file__).parents[1]
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
+        paths = {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))}
+        subprocess.run(
+            [sys.executable, killed_sending.__file__, str(listed)],
+            env=kept | paths | {"RUNTIME__DLTHUB_TELEMETRY": "false"},
+            check=True,
+            capture_output=True,
+        )
+        yield places
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_after_a_kill_nothing_is_lost_and_no_track_is_sent_twice(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL) or isinstance(POINTS[point], float)
+    counts = send(server, messages())
+    assert assert_all_is_right(server) == counts.unknown
+    assert counts.delivered + counts.known + counts.unknown == counts.messages == IDENTIFIES + TRACKS
+    before = len(server.seen("POST"))
+    again = send(server, messages())
+    assert (again.known, again.unknown) == (IDENTIFIES + TRACKS - counts.unknown, counts.unknown)
+    assert len(server.seen("POST")) == before
+
+
+def assert_all_is_right(server: FakeAutopilot) -> int:
+    """Gives the number of tracks whose fate is unknown."""
+    titles = [(server.account.find(f"p{number}@example.com") or {}).get("Title") for number in range(IDENTIFIES)]
+    assert titles == [f"T{number}" for number in range(IDENTIFIES)]
+    entered = Counter((server.account.find(who) or {})["Email"] for _, who in server.account.triggered)
+    assert set(entered.values()) <= {1}
+    unknown = {
+        email for email, status, kind in rows("email", "status", "kind") if (status, kind) == ("unknown", "track")
+    }
+    # Those that were sent while it was killed, and no others.
+    assert len(unknown) <= AT_ONCE
+    assert {f"e{number}@example.com" for number in range(TRACKS)} == set(entered) | unknown
+    return len(unknown)
+
+
+@pytest.mark.parametrize("point", ROWS)
+def test_after_a_kill_rows_whose_values_go_back_go_back(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    with Deliveries(log_in()) as log:
+        found, _ = audiences.rows(*log.query(TITLES.format("old")), "email")
+        assert deliver(list(audiences.traits(found)), log, settings_for(server)).all_delivered
+    assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
+
+
+@pytest.mark.parametrize("point", PIPELINE)
+def test_a_killed_pipeline_finishes_before_new_rows(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    configure(monkeypatch, server)
+    killed_sending.pipeline([identify("new")])
+    assert (assert_all_is_right(server) > 0) == (point == "a package's track is sent")
+    assert (server.account.find("pnew@example.com") or {})["Title"] == "Tnew"
+
+
+@pytest.mark.parametrize("point", MEMBERS)
+def test_after_a_kill_an_audience_comes_out_right(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    # Meanwhile some left who may have been sent, and others came.
+    with Deliveries(log_in()) as log:
+        found, _ = audiences.rows(*log.query(SQL.format(50, 300)), "email")
+        changes, _ = audiences.changes("Big Spenders", "email", found, log.members("big_spenders"))
+        assert deliver(changes, log, settings_for(server)).all_delivered
+    last: dict[str, bool] = {}
+    for request in server.seen("POST"):
+        for contact in request.body["contacts"]:
+            last[contact["Email"]] = contact["custom"]["boolean--big_spenders"]
+    assert {who for who, is_in in last.items() if is_in} == {f"p{number}@example.com" for number in range(50, 300)}

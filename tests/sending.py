@@ -1,0 +1,95 @@
+"""What the tests of sending share: an account over real HTTP, messages, and the log's rows."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+from autopilothq import destination
+from autopilothq.catalog import DELIVERIES
+from autopilothq.client import Autopilot
+from autopilothq.destination import Counts, Deliveries, Settings, deliver
+from autopilothq.destination.incoming import from_line
+from fake_autopilot import FakeAutopilot, Request
+
+# No test waits for a server to get well.
+IMPATIENT = partial(Autopilot, tries=2, sleep=lambda _: None)
+
+
+def identify(number: int | str, **more: Any) -> dict[str, Any]:
+    """An identify with a trait of its own."""
+    traits = {"email": f"p{number}@example.com"} | more.pop("traits", {"title": f"T{number}"})
+    message = {"type": "identify", "messageId": f"i{number}", "traits": traits}
+    return message | more
+
+
+def track(number: int | str, event: str = "Order Completed", email: str | None = None, **more: Any) -> dict[str, Any]:
+    """A track of the person of that number."""
+    traits = {"email": email or f"p{number}@example.com"}
+    return {
+        "type": "track",
+        "messageId": f"t{number}",
+        "event": event,
+        "properties": {},
+        "context": {"traits": traits},
+    } | more
+
+
+def write(messages: Iterable[Any], path: str = "messages.ndjson") -> str:
+    """A file of messages; text stays as it is."""
+    lines = [message if isinstance(message, str) else json.dumps(message) for message in messages]
+    Path(path).write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+def settings_for(server: FakeAutopilot, **more: Any) -> Settings:
+    """Settings of that account, without pace."""
+    given: dict[str, Any] = {
+        "api_key": server.key,
+        "base_url": server.base_url,
+        "requests_per_second": 1000.0,
+        "fields": None,
+        "triggers": None,
+        "unknown_traits": "send",
+        "user_id_field": None,
+    }
+    return Settings(**given | more)
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot, **more: str) -> None:
+    """The same as dlt's configuration, from the environment."""
+    given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"} | more
+    for name, value in given.items():
+        monkeypatch.setenv(f"DESTINATION__AUTOPILOTHQ__{name.upper()}", value)
+
+
+def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **settings: Any) -> Counts:
+    """Sends messages as the command does."""
+    lines = [json.dumps(message).encode() if not isinstance(message, bytes) else message for message in messages]
+    with Deliveries(log_in(place)) as log:
+        return deliver(map(from_line, lines), log, settings_for(server, **settings))
+
+
+def log_in(place: Any = None) -> dlt.Dataset:
+    """The dataset of the log, in a DuckDB file here unless told otherwise."""
+    return destination.log_dataset() if place is None else dlt.dataset(place, "autopilothq", dlt.Schema("autopilothq"))
+
+
+def rows(*columns: str, file: str = "autopilot.duckdb") -> list[tuple[Any, ...]]:
+    """Columns of the log's rows in the order of time."""
+    with duckdb.connect(file, read_only=True) as con:
+        return con.execute(
+            f"SELECT {', '.join(columns)} FROM autopilothq.{DELIVERIES.name} ORDER BY sent_at"
+        ).fetchall()
+
+
+def posts(server: FakeAutopilot) -> list[tuple[str, Any]]:
+    """The paths and bodies of the requests that write, which are forgotten then."""
+    found: Sequence[Request] = server.seen("POST")
+    server.requests.clear()
+    return [(request.path, request.body) for request in found]

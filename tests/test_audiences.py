@@ -1,0 +1,146 @@
+"""Rows of a query in, what is to be sent out; who came and who left."""
+
+from typing import Any
+
+import pytest
+
+from autopilothq import audiences
+from autopilothq.audiences import Row
+from autopilothq.destination.deliveries import Member
+from autopilothq.place import RunError
+
+NAME = "Order Completed Last 30days"
+TRAIT = "order_completed_last_30days"
+
+
+def people(*emails: str) -> list[Row]:
+    return [Row(email, email, None, {}) for email in emails]
+
+
+def changes(found: list[Row], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
+    """Who is sent what."""
+    items, _ = audiences.changes(NAME, key, found, known)
+    return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
+
+
+def state(*members: tuple[str, str | None]) -> dict[str, Member]:
+    """The log after those emails were sent."""
+    items, _ = audiences.changes(NAME, "email", people(*(email for email, _ in members)), {})
+    return {item.message_id: Member(email, None, known) for item, (email, known) in zip(items, members, strict=True)}
+
+
+def test_the_first_sync_sends_every_member() -> None:
+    assert changes(people("a@b.c", "d@e.f"), {}) == [("a@b.c", None, True, "true"), ("d@e.f", None, True, "true")]
+    assert changes([], {}) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "is_in", "sent"),
+    [
+        (None, True, True),
+        ("true", True, None),
+        ("false", True, True),
+        ("?", True, True),
+        (None, False, None),  # never taken, and no member: nothing to undo
+        ("true", False, False),
+        ("false", False, None),
+        ("?", False, False),
+    ],
+)
+def test_later_syncs_send_who_came_and_who_left(known: str | None, is_in: bool, sent: bool | None) -> None:
+    found = people("A@b.c") if is_in else []
+    expected = [] if sent is None else [("A@b.c" if is_in else "a@b.c", None, sent, str(sent).lower())]
+    assert changes(found, state(("a@b.c", known))) == expected
+    _, unchanged = audiences.changes(NAME, "email", found, state(("a@b.c", known)))
+    assert unchanged == (is_in and sent is None)
+
+
+def test_by_user_id() -> None:
+    found = [Row("u1", None, "u1", {}), Row("u2", "b@b.c", "u2", {})]
+    assert changes(found, {}, "user_id") == [(None, "u1", True, "true"), ("b@b.c", "u2", True, "true")]
+    items, _ = audiences.changes(NAME, "user_id", found, {})
+    known = {item.message_id: Member("old@b.c", item.user_id, "true") for item in items}
+    assert changes([], known, "user_id") == [(None, "u1", False, "false"), (None, "u2", False, "false")]
+
+
+def test_an_audience_keeps_its_key() -> None:
+    known = state(("a@b.c", "true"))
+    with pytest.raises(RunError) as raised:
+        audiences.changes(NAME, "user_id", [], known)
+    assert str(raised.value) == (
+        f"The audience {TRAIT} was sent by email before, and nobody can tell who is who by user_id.\n"
+        "Say --key email, or give the audience another name."
+    )
+
+
+def test_names() -> None:
+    assert audiences.slug(NAME) == TRAIT
+    with pytest.raises(RunError, match="with ASCII letters or digits, got '株'"):
+        audiences.slug("株")
+
+
+def test_rows_by_the_key() -> None:
+    names = ["EMAIL", "plan", "User_ID"]
+    values = [(" a@b.c ", 1, 7), (None, 2, 8), ("", 3, 9), ("d@e.f", None, None)]
+    assert audiences.rows(names, values, "email") == (
+        [Row("a@b.c", "a@b.c", "7", {"plan": 1}), Row("d@e.f", "d@e.f", None, {"plan": None})],
+        2,
+    )
+    assert [row.key for row in audiences.rows(names, values, "user_id")[0]] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (
+            ["mail", "plan"],
+            [],
+            "Expected a column email in the query's answer, got mail, plan.\nName it so (… AS email).",
+        ),
+        (
+            ["user_id"],
+            [],
+            (
+                "Expected a column email in the query's answer, got user_id.\n"
+                "Name it so (… AS email), or say --key user_id."
+            ),
+        ),
+        (
+            ["email", "plan", "Plan"],
+            [],
+            "Expected each column of the query once, got plan twice.\nName one of them otherwise.",
+        ),
+        (
+            ["email"],
+            [("a@b.c",), ("A@b.c",), ("a@b.c",), ("x@y.z",), ("x@y.z",)],
+            (
+                "Expected one row for each email, got 3 for a@b.c, and 1 more that come twice.\n"
+                "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
+            ),
+        ),
+    ],
+)
+def test_a_query_that_does_not_say_who(names: list[str], values: list[tuple[Any, ...]], message: str) -> None:
+    with pytest.raises(RunError) as raised:
+        audiences.rows(names, values, "email")
+    assert str(raised.value) == message
+
+
+def test_an_audience_has_no_traits_and_traits_have_some() -> None:
+    with pytest.raises(RunError) as raised:
+        audiences.changes(NAME, "email", [Row("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
+    assert str(raised.value) == (
+        "Expected only email and user_id of an audience, got plan, size as well.\n"
+        "Leave them out of the query, or send them as traits: autopilothq send traits."
+    )
+    with pytest.raises(RunError, match="Expected columns beside email and user_id, which are the traits, got none"):
+        list(audiences.traits(people("a@b.c")))
+
+
+def test_traits_of_a_person_are_one_item_whatever_they_are() -> None:
+    one, two, other = (
+        next(audiences.traits([Row("a@b.c", email, None, traits)]))
+        for email, traits in (("a@b.c", {"x": 1}), ("A@b.c", {"x": 2}), ("a@b.c", {"y": 1}))
+    )
+    assert one.message_id == two.message_id != other.message_id
+    assert (one.traits, one.once, one.kind) == ({"email": "a@b.c", "x": 1}, False, "identify")

@@ -1,0 +1,786 @@
+"""Each rule of spec/destination.md against an account over real HTTP, and the dlt destination."""
+
+import json
+import logging
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from autopilothq import autopilot, destination
+from autopilothq.destination import Deliveries
+from autopilothq.destination.deliveries import Delivery, Member
+from autopilothq.destination.incoming import from_row
+from autopilothq.destination.send import AT_ONCE
+from autopilothq.http import BadSetting, NotAuthorized, Unavailable
+from autopilothq.place import RunError
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, configure, identify, log_in, posts, rows, send, settings_for, track
+
+MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
+UNSENT = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
+
+
+@pytest.fixture
+def server() -> Iterator[FakeAutopilot]:
+    with FakeAutopilot(contacts=20) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+
+
+def counted(counts: destination.Counts) -> dict[str, int]:
+    return {name: number for name in UNSENT if (number := getattr(counts, name))}
+
+
+# ---- identify ------------------------------------------------------------------------------------------------------
+
+
+def test_an_identify_is_one_whole_request_and_one_whole_row(server: FakeAutopilot) -> None:
+    before = datetime.now(UTC)
+    counts = send(server, [identify(1, userId="u1", traits={"first_name": "Ann", "review_rating": "4"})])
+    assert counted(counts) == {"messages": 1, "delivered": 1}
+    [fields, upsert] = server.requests
+    assert (fields.method, fields.path, fields.body) == ("GET", "/contacts/custom_fields", None)
+    contact = {"Email": "p1@example.com", "FirstName": "Ann", "custom": {"integer--Review--Rating": 4}}
+    assert (upsert.method, upsert.path, upsert.body) == ("POST", "/contacts", {"contacts": [contact]})
+    assert upsert.headers == {
+        "host": server.origin.removeprefix("http://"),
+        "accept": "application/json",
+        "accept-encoding": upsert.headers["accept-encoding"],
+        "connection": "keep-alive",
+        "user-agent": "dlt-autopilothq",
+        "autopilotapikey": server.key,
+        "content-length": str(len(json.dumps({"contacts": [contact]}, separators=(",", ":")))),
+        "content-type": "application/json",
+    }
+    [row] = rows("* EXCLUDE (sent_at, run)")
+    assert row == Delivery(
+        "i1",
+        "identify",
+        user_id="u1",
+        email="p1@example.com",
+        endpoint="POST /contacts",
+        status="delivered",
+        http_status=200,
+        attempts=1,
+    )
+    [(at, run)] = rows("sent_at", "run")
+    assert before <= at <= datetime.now(UTC)
+    assert run.startswith(f"{before:%Y%m%dT%H}")
+
+
+def test_nobody_without_an_identifier(server: FakeAutopilot) -> None:
+    messages = [
+        {"type": "identify", "messageId": "a", "anonymousId": "x", "traits": {"title": "CEO"}},
+        {"type": "track", "messageId": "b", "event": "Order Completed", "anonymousId": "x"},
+        identify(1),
+    ]
+    assert counted(send(server, messages)) == {"messages": 3, "delivered": 1, "refused": 2}
+    assert [path for path, _ in posts(server)] == ["/contacts"]
+    assert rows("message_id", "status", "http_status", "message")[:2] == [
+        ("a", "refused", 400, MISSING),
+        ("b", "refused", 400, MISSING),
+    ]
+
+
+def test_the_email_of_the_traits_then_of_the_context(server: FakeAutopilot) -> None:
+    context = {"traits": {"email": "context@example.com"}}
+    send(server, [identify(1, context=context), identify(2, traits={"email": None, "fax": "1"}, context=context)])
+    assert posts(server) == [
+        (
+            "/contacts",
+            {
+                "contacts": [
+                    {"Email": "p1@example.com", "Title": "T1"},
+                    {"Email": "context@example.com", "Fax": "1"},
+                ]
+            },
+        )
+    ]
+
+
+def by_user_id(number: int, user_id: str, **traits: Any) -> dict[str, Any]:
+    return {"type": "identify", "messageId": f"u{number}", "userId": user_id, "traits": traits}
+
+
+def test_a_user_id_is_known_from_earlier_identifies(server: FakeAutopilot) -> None:
+    send(server, [identify(1, userId="u1")])
+    posts(server)
+    unknown = by_user_id(3, "nobody", fax="3")
+    assert counted(send(server, [by_user_id(1, "u1", fax="1"), identify(2, userId="u2"), by_user_id(2, "u2"), unknown]))
+    assert posts(server) == [
+        (
+            "/contacts",
+            {"contacts": [{"Email": "p1@example.com", "Fax": "1"}, {"Email": "p2@example.com", "Title": "T2"}]},
+        )
+    ]
+    [row] = [row for row in rows("message_id", "status", "message") if row[0] == "u3"]
+    assert row[1:] == (
+        "refused",
+        (
+            "No contact is known by the user id 'nobody': no identify with its email was delivered, and"
+            " destination.autopilothq.user_id_field names no field that holds it"
+        ),
+    )
+
+
+def test_a_user_id_among_the_traits(server: FakeAutopilot) -> None:
+    send(server, [identify(1, traits={"user_id": 7, "fax": "1"})])
+    send(server, [{"type": "identify", "messageId": "a", "traits": {"userId": "7", "fax": "2"}}])
+    assert [body["contacts"] for _, body in posts(server)] == [
+        [{"Email": "p1@example.com", "Fax": "1"}],
+        [{"Email": "p1@example.com", "Fax": "2"}],
+    ]
+
+
+def test_a_user_id_follows_its_address(server: FakeAutopilot) -> None:
+    send(server, [identify(1, userId="u1")])
+    send(server, [identify(2, userId="u1", traits={"email": "p1@example.com", "_NewEmail": "n@example.com"})])
+    posts(server)
+    send(server, [by_user_id(1, "u1", fax="1")])
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "n@example.com", "Fax": "1"}]})]
+    assert rows("message_id", "email") == [("i1", "p1@example.com"), ("i2", "n@example.com"), ("u1", "n@example.com")]
+    # Nor do the old messages bring the old address back when they come again.
+    again = [
+        identify(0, traits={"email": "p1@example.com", "fax": "0"}),
+        identify(1, userId="u1"),
+        identify(2, userId="u1", traits={"email": "p1@example.com", "_NewEmail": "n@example.com"}),
+        by_user_id(2, "u1", fax="2"),
+    ]
+    assert counted(send(server, again)) == {"messages": 4, "delivered": 2, "known": 2}
+    contacts = [{"Email": "p1@example.com", "Fax": "0", "Title": "T1"}, {"Email": "n@example.com", "Fax": "2"}]
+    assert posts(server) == [("/contacts", {"contacts": contacts})]
+
+
+def test_a_refused_identify_makes_no_user_id_known(server: FakeAutopilot) -> None:
+    send(server, [identify(1, userId="u1", traits={"email": "not an address"})])
+    counts = send(server, [by_user_id(1, "u1", fax="1")])
+    assert counted(counts) == {"messages": 1, "refused": 1}
+
+
+def test_a_user_id_is_known_from_the_field_that_holds_it(server: FakeAutopilot) -> None:
+    person = server.account.contact(7)
+    server.account.upsert({"Email": person["Email"], "custom": {"string--user--id": "u7"}})
+    messages = [by_user_id(1, "u7", fax="1"), by_user_id(2, "u8", fax="2")]
+    counts = send(server, messages, user_id_field="user id")
+    assert counted(counts) == {"messages": 2, "delivered": 1, "refused": 1}
+    assert len(server.seen("GET", "/contacts")) == 1
+    contact = {"Email": person["Email"], "Fax": "1", "custom": {"string--user--id": "u7"}}
+    assert posts(server) == [("/contacts", {"contacts": [contact]})]
+    [refusal] = [why for _, why in counts.reasons]
+    assert refusal == "No contact is known by the user id 'u8': no identify with its email was delivered"
+
+
+def test_what_is_left_out_or_unknown_is_in_the_log(server: FakeAutopilot) -> None:
+    counts = send(server, [identify(1, traits={"review_rating": "five", "plan": "pro"})])
+    assert counted(counts) == {"messages": 1, "delivered": 1}
+    assert posts(server) == [
+        ("/contacts", {"contacts": [{"Email": "p1@example.com", "custom": {"string--plan": "pro"}}]})
+    ]
+    remarks = {
+        "review_rating": "left out: expected an integer, got 'five'",
+        "plan": "sent as string--plan, for which the account has no field",
+    }
+    assert rows("status", "remarks") == [("delivered", json.dumps(remarks))]
+    said = {"review_rating": "left out: expected an integer", "plan": remarks["plan"]}
+    assert counts.remarks == Counter(f"{trait} was {remark}" for trait, remark in said.items())
+
+
+def test_unknown_traits_may_be_refused(server: FakeAutopilot) -> None:
+    messages = [identify(1, traits={"plan": "pro", "title": "CEO"}), identify(2)]
+    assert counted(send(server, messages, unknown_traits="refuse")) == {"messages": 2, "delivered": 1, "refused": 1}
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "p2@example.com", "Title": "T2"}]})]
+    assert rows("message_id", "status", "message")[0] == (
+        "i1",
+        "refused",
+        "The account has no field for 'plan': make it there, map it, or let it be sent",
+    )
+
+
+def test_hundred_contacts_a_request(server: FakeAutopilot) -> None:
+    assert counted(send(server, map(identify, range(3000)))) == {"messages": 3000, "delivered": 3000}
+    assert len(server.seen("GET")) == 1
+    sizes = [len(body["contacts"]) for _, body in posts(server)]
+    assert sizes == [100] * 30
+    assert len(set(rows("message_id"))) == 3000
+
+
+def test_messages_for_one_email_are_merged_in_order(server: FakeAutopilot) -> None:
+    messages = [
+        identify(1, traits={"email": "A@example.com", "title": "one", "fax": "1", "review_rating": 1}),
+        identify(2, traits={"email": "a@example.com", "title": "two", "customer": True}),
+    ]
+    assert counted(send(server, messages)) == {"messages": 2, "delivered": 2}
+    custom = {"integer--Review--Rating": 1, "boolean--Customer": True}
+    contact = {"Email": "a@example.com", "Title": "two", "Fax": "1", "custom": custom}
+    assert posts(server) == [("/contacts", {"contacts": [contact]})]
+    assert rows("message_id", "email", "status") == [
+        ("i1", "A@example.com", "delivered"),
+        ("i2", "a@example.com", "delivered"),
+    ]
+
+
+def test_batches_that_share_a_person_follow_each_other(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", late=0.3)
+    send(server, [*map(identify, range(101)), identify("x", traits={"email": "p0@example.com", "title": "last"})])
+    first, second = server.seen("POST", "/contacts")
+    assert second.at - first.at >= 0.3
+    assert (server.account.find("p0@example.com") or {})["Title"] == "last"
+
+
+def test_batches_go_side_by_side(server: FakeAutopilot) -> None:
+    server.latency = 0.2
+    send(server, map(identify, range(400)))
+    times = [request.at for request in server.seen("POST")]
+    assert max(times) - min(times) < 0.2
+
+
+def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> None:
+    renaming = identify(2, traits={"_NewEmail": "new@example.com"})
+    server.order("POST", "/contact", drop="after")
+    counts = send(server, [identify(1), renaming, identify(3)])
+    assert counted(counts) == {"messages": 3, "delivered": 2, "unknown": 1}
+    assert sorted(path for path, _ in posts(server)) == ["/contact", "/contacts", "/contacts"]
+    # The next run asks the account what became of it.
+    assert counted(send(server, [identify(1), renaming, identify(3)])) == {"messages": 3, "delivered": 1, "known": 2}
+    assert posts(server) == []
+    assert [row[1] for row in rows("message_id", "status") if row[0] == "i2"] == ["unknown", "delivered"]
+
+
+def test_an_address_that_was_not_changed_is_changed_by_the_next_run(server: FakeAutopilot) -> None:
+    renaming = identify(2, traits={"_NewEmail": "new@example.com"})
+    server.order("POST", "/contact", drop="before")
+    assert counted(send(server, [renaming])) == {"messages": 1, "unknown": 1}
+    assert counted(send(server, [renaming])) == {"messages": 1, "delivered": 1}
+    contact = {"Email": "p2@example.com", "_NewEmail": "new@example.com"}
+    assert posts(server) == [("/contact", {"contact": contact})] * 2
+
+
+# ---- track ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilot) -> None:
+    properties = {"review_rating": 2, "total": 5, "title": "Trousers"}
+    traits = {"email": "p+1@example.com", "review_rating": 5, "title": "CEO"}
+    message = track(1, properties=properties, context={"traits": traits}, userId="u1")
+    assert counted(send(server, [message])) == {"messages": 1, "delivered": 1}
+    contact = {"Email": "p+1@example.com", "Title": "CEO", "custom": {"integer--Review--Rating": 2}}
+    assert posts(server) == [
+        ("/contacts", {"contacts": [contact]}),
+        ("/trigger/0007/contact/p%2B1%40example.com", None),
+    ]
+    assert rows("* EXCLUDE (sent_at, run)") == [
+        Delivery(
+            "t1",
+            "track",
+            "Order Completed",
+            None,
+            "u1",
+            "p+1@example.com",
+            "0007",
+            "POST /trigger/0007/contact/p%2B1%40example.com",
+            None,
+            "delivered",
+            200,
+            None,
+            None,
+            1,
+        )
+    ]
+
+
+def test_an_event_without_a_trigger_is_logged(server: FakeAutopilot) -> None:
+    assert counted(send(server, [track(1, "Unheard Of")])) == {"messages": 1, "refused": 1}
+    assert posts(server) == []
+    why = "No trigger for the event 'Unheard Of', in the settings or by a journey's title"
+    assert rows("message_id", "event", "endpoint", "status", "message") == [("t1", "Unheard Of", None, "refused", why)]
+
+
+def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilot) -> None:
+    triggers = {"Order Completed": ["0003", "0011"], "Unheard Of": "0003"}
+    send(server, [track(1), track(2, "Unheard Of"), track(3, "Trial Extended")], triggers=triggers)
+    assert sorted(path for path, _ in posts(server) if path != "/contacts") == [
+        "/trigger/0003/contact/p1%40example.com",
+        "/trigger/0003/contact/p2%40example.com",
+        "/trigger/0011/contact/p1%40example.com",
+        "/trigger/0011/contact/p3%40example.com",
+    ]
+
+
+def test_a_trigger_that_the_account_does_not_have(server: FakeAutopilot) -> None:
+    with pytest.raises(BadSetting) as raised:
+        send(server, [identify(1), track(1)], triggers={"Order Completed": "9999"})
+    assert str(raised.value) == (
+        "destination.autopilothq.triggers (or --trigger) sends 'Order Completed' to '9999', but the account's triggers"
+        " are 0003, 0007, 0011"
+    )
+    assert posts(server) == []
+
+
+def test_a_mapping_is_checked_before_anything_is_sent(server: FakeAutopilot) -> None:
+    with pytest.raises(BadSetting, match="maps 'plan' to 'Plan'"):
+        send(server, [identify(1)], fields={"plan": "Plan"})
+    assert posts(server) == []
+    send(server, [identify(1, traits={"address": {"town": "B"}})], fields={"address.town": "MailingCity"})
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "p1@example.com", "MailingCity": "B"}]})]
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_a_trigger_of_unknown_fate_is_not_repeated(server: FakeAutopilot, drop: str) -> None:
+    server.order("POST", "/trigger/*", drop=drop)
+    assert counted(send(server, [track(1)])) == {"messages": 1, "unknown": 1}
+    assert counted(send(server, [track(1)])) == {"messages": 1, "unknown": 1}
+    assert len(server.seen("POST", "/trigger/*")) == 1
+    [(status, message, attempts)] = rows("status", "message", "attempts")
+    assert (status, attempts) == ("unknown", 1)
+    assert message.endswith("it may have been carried out, so it is not sent again")
+
+
+def test_a_trigger_that_times_out_or_fails_is_unknown_one_that_must_wait_is_repeated(server: FakeAutopilot) -> None:
+    server.order("POST", "/trigger/*", status=503)
+    server.order("POST", "/trigger/*", status=429)
+    assert counted(send(server, [track(1), track(2)])) == {"messages": 2, "delivered": 1, "unknown": 1}
+    assert rows("message_id", "status", "http_status", "attempts") == [
+        ("t1", "unknown", 503, 1),
+        ("t2", "delivered", 200, 2),
+    ]
+
+
+def test_what_was_not_carried_out_comes_again(server: FakeAutopilot) -> None:
+    server.order("POST", "/trigger/*", status=429, times=2)
+    server.order("POST", "/trigger/*", status=404, message="Trigger could not be found.")
+    triggers = {"Order Completed": ["0003", "0007", "0011"]}
+    assert counted(send(server, [track(1)], triggers=triggers)) == {"messages": 1, "failed": 1}
+    assert rows("trigger_id", "status", "http_status", "message") == [
+        ("0003", "failed", 429, "Ordered 429."),
+        ("0007", "refused", 404, "Trigger could not be found."),
+        ("0011", "delivered", 200, None),
+    ]
+    posts(server)
+    assert counted(send(server, [track(1)], triggers=triggers)) == {"messages": 1, "delivered": 1}
+    assert [path for path, _ in posts(server)] == [
+        "/contacts",
+        "/trigger/0003/contact/p1%40example.com",
+        "/trigger/0007/contact/p1%40example.com",
+    ]
+
+
+def test_no_journey_for_a_contact_that_was_not_written(server: FakeAutopilot) -> None:
+    assert counted(send(server, [track(1, email="not an address"), track(2)])) == {
+        "messages": 2,
+        "delivered": 1,
+        "refused": 1,
+    }
+    assert [path for path, _ in posts(server)] == [
+        "/contacts",
+        "/contact",
+        "/contact",
+        "/trigger/0007/contact/p2%40example.com",
+    ]
+    assert rows("message_id", "trigger_id", "endpoint", "status", "message")[0] == (
+        "t1",
+        "0007",
+        "POST /contact",
+        "refused",
+        "Invalid contact provided.",
+    )
+
+
+def test_each_journey_sees_its_own_events_properties(server: FakeAutopilot) -> None:
+    messages = [
+        track(1, email="a@example.com", properties={"review_rating": 1}),
+        track(2, email="a@example.com", properties={"review_rating": 1, "customer": True}),
+        track(3, email="a@example.com", properties={"review_rating": 3}),
+    ]
+    send(server, messages)
+    trigger = ("/trigger/0007/contact/a%40example.com", None)
+
+    def contact(**custom: Any) -> tuple[str, Any]:
+        return "/contacts", {"contacts": [{"Email": "a@example.com", "custom": custom}]}
+
+    assert posts(server) == [
+        contact(**{"integer--Review--Rating": 1, "boolean--Customer": True}),
+        trigger,
+        trigger,
+        contact(**{"integer--Review--Rating": 3}),
+        trigger,
+    ]
+
+
+# ---- what is kept --------------------------------------------------------------------------------------------------
+
+
+def test_repeating_a_run_sends_nothing(server: FakeAutopilot) -> None:
+    messages = [*map(identify, range(150)), *map(track, range(3))]
+    send(server, messages)
+    posts(server)
+    assert counted(send(server, messages)) == {"messages": 153, "known": 153}
+    assert posts(server) == []
+
+
+def test_a_message_that_comes_twice_is_sent_once(server: FakeAutopilot) -> None:
+    counts = send(server, [identify(1), track(1), identify(1), track(1)])
+    assert counted(counts) == {"messages": 4, "delivered": 2, "repeated": 2}
+    assert len(posts(server)) == 2
+
+
+def test_one_bad_contact_costs_no_good_one(server: FakeAutopilot) -> None:
+    messages = list(map(identify, range(99)))
+    messages.insert(50, identify("bad", traits={"email": "not an address"}))
+    assert counted(send(server, messages)) == {"messages": 100, "delivered": 99, "refused": 1}
+    paths = [path for path, _ in posts(server)]
+    assert Counter(paths) == {"/contacts": 1, "/contact": 100}
+    [bad] = [row for row in rows("message_id", "endpoint", "status", "http_status", "message") if row[2] != "delivered"]
+    assert bad == ("ibad", "POST /contact", "refused", 400, "Invalid contact provided.")
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 429}, {"status": 408}, {"status": 500}, {"drop": "before"}, {"drop": "after"}]
+)
+def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, fault: dict[str, Any]) -> None:
+    server.order("POST", "/contacts", **fault)
+    assert counted(send(server, [identify(1)])) == {"messages": 1, "delivered": 1}
+    assert rows("status", "http_status", "attempts") == [("delivered", 200, 2)]
+
+
+def test_what_fails_for_good_is_said_and_comes_again(server: FakeAutopilot) -> None:
+    server.order("POST", "/contacts", status=503, message="Down.", times=2)
+    messages = list(map(identify, range(100)))
+    assert counted(send(server, messages)) == {"messages": 100, "failed": 100}
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)] * 100
+    assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
+
+
+def test_a_server_that_stays_out_of_order_ends_the_run(server: FakeAutopilot) -> None:
+    server.order("POST", "*", status=503, times=10_000)
+    with pytest.raises(Unavailable):
+        send(server, map(identify, range(5000)))
+    assert len(server.seen("POST")) < 40
+    server.faults.clear()
+    assert counted(send(server, map(identify, range(300)))) == {"messages": 300, "delivered": 300}
+
+
+def test_a_wrong_key_stops_the_run_at_once(server: FakeAutopilot) -> None:
+    with pytest.raises(NotAuthorized) as raised:
+        send(server, [identify(1)], api_key="f" * 32)
+    assert str(raised.value) == (
+        "GET /contacts/custom_fields: 401 Unauthorized: Provided autopilotapikey not valid. Check"
+        " destination.autopilothq.api_key (in secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment)"
+    )
+    assert len(server.requests) == 1
+
+
+def test_a_key_that_is_withdrawn_stops_the_run_and_loses_nothing(server: FakeAutopilot) -> None:
+    server.order("POST", "/trigger/*", skip=1, status=401, times=100)
+    messages = [track(number) for number in range(50)]
+    with pytest.raises(NotAuthorized):
+        send(server, messages)
+    # Those that were under way with it, and no more.
+    assert len(server.seen("POST", "/trigger/*")) <= 1 + AT_ONCE
+    assert Counter(rows("status"))["delivered",] == 1
+    assert set(rows("status")) == {("delivered",), ("failed",)}
+    server.faults.clear()
+    assert counted(send(server, messages)) == {"messages": 50, "delivered": 49, "known": 1}
+    assert Counter(Counter(who for _, who in server.account.triggered).values()) == {1: 50}
+
+
+def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot) -> None:
+    old = identify(1, traits={"email": "a@example.com", "title": "old", "fax": "1"})
+    others = [identify(f"x{number}") for number in range(99)]
+    new = identify(2, traits={"email": "a@example.com", "title": "new"})
+    server.order("POST", "/contacts", status=503, times=2)
+    send(server, [old, *others], triggers={"Go": "0003"})
+    send(server, [new])
+    posts(server)
+    assert counted(send(server, [old, new])) == {"messages": 2, "delivered": 1, "known": 1}
+    contact = {"Email": "a@example.com", "Title": "new", "Fax": "1"}
+    assert posts(server) == [("/contacts", {"contacts": [contact]})]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_in_any_weather_all_comes_right(server: FakeAutopilot, seed: int) -> None:
+    dice = random.Random(seed)
+    faults: list[dict[str, Any]] = [
+        {"status": 503},
+        {"status": 429},
+        {"drop": "before"},
+        {"drop": "after"},
+        {"late": 0.01},
+    ]
+    for _ in range(150):
+        server.order("POST", "*", **dice.choice(faults))
+    messages = [
+        identify(number, traits={"email": f"p{number % 150}@example.com", "fax": str(number)}) for number in range(300)
+    ]
+    messages += [track(f"e{number}", email=f"p{number}@example.com") for number in range(40)]
+    dice.shuffle(messages)
+    last = {
+        message["traits"]["email"]: message["traits"]["fax"] for message in messages if message["type"] == "identify"
+    }
+    counts = destination.Counts(failed=1)
+    while counts.failed:
+        with suppress(Unavailable):
+            counts = send(server, messages)
+    assert counts.delivered + counts.known + counts.unknown == counts.messages == 340
+    assert {email: (server.account.find(email) or {})["Fax"] for email in last} == last
+    entered = Counter(str((server.account.find(who) or {})["Email"]) for _, who in server.account.triggered)
+    assert set(entered.values()) == {1}
+    unknown = {row["email"] for row in _latest() if row["status"] == "unknown"}
+    assert set(entered) | unknown == {f"p{number}@example.com" for number in range(40)}
+    assert len(unknown) == counts.unknown
+
+
+def _latest() -> list[dict[str, Any]]:
+    with Deliveries(log_in(), reads=True) as log:
+        return log.latest()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"oops", "not_json: not JSON"),
+        (b'{"type":"identify","traits":{"email":"a@b.c","x":NaN}}', "not_json: not JSON"),
+        (b"[1]", "not_an_object: JSON, but not an object"),
+        (b'{"type":"buy"}', "unknown_type: `type` is none of track, identify, alias, page, screen, group"),
+        (b'{"type":"identify","traits":5}', "traits_not_object: `traits` is not an object"),
+        (b'{"type":"track","userId":"u"}', "event_not_defined: a track without `event`"),
+        (b'{"type":"track","event":5}', "event_not_string: `event` is not text"),
+    ],
+)
+def test_lines_that_are_no_message_are_refused(server: FakeAutopilot, line: bytes, reason: str) -> None:
+    counts = send(server, [line, identify(1)])
+    assert counted(counts) == {"messages": 2, "delivered": 1, "refused": 1}
+    assert counts.reasons == {("refused", reason): 1}
+    assert ("refused", reason) in rows("status", "message")
+
+
+def test_what_no_text_is_stops_nobody(server: FakeAutopilot) -> None:
+    lines = [
+        b'{"type":"identify","messageId":"a\\ud800","traits":{"email":"b\\ud800@c.d"}}',
+        b'{"type":"identify","messageId":"b\\ud800","userId":"u\\u0000","traits":{"email":"a@b.c","x\\ud800":1,"":2}}',
+        b'{"type":"track","messageId":"t\\ud800","event":"Order Completed","context":{"traits":{"email":"a@b.c"}}}',
+    ]
+    assert counted(send(server, lines)) == {"messages": 3, "delivered": 2, "refused": 1}
+    assert posts(server) == [
+        ("/contacts", {"contacts": [{"Email": "a@b.c"}]}),
+        ("/trigger/0007/contact/a%40b.c", None),
+    ]
+    assert counted(send(server, lines)) == {"messages": 3, "known": 2, "refused": 1}
+    assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
+
+
+def test_the_log_needs_sql(server: FakeAutopilot) -> None:
+    with pytest.raises(RunError, match="written by SQL, to keep the delivery log, got filesystem"):
+        send(server, [], dlt.destinations.filesystem("folder"))
+
+
+def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
+    place = dlt.destinations.postgres(postgres)
+    with (
+        Deliveries(log_in(place)),
+        pytest.raises(RunError, match="Another run is sending, with the same log"),
+    ):
+        send(server, [], place)
+    assert send(server, [], place).all_delivered
+
+
+def test_other_types_are_counted(server: FakeAutopilot) -> None:
+    counts = send(server, [{"type": "page"}, {"type": "page"}, {"type": "alias"}])
+    assert counts.ignored == {"page": 2, "alias": 1}
+    assert counts.all_delivered
+    assert posts(server) == []
+
+
+def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
+    warehouse = dlt.destinations.postgres(postgres)
+    messages = [
+        identify(1, userId="u1"),
+        track(1),
+        identify("bad", traits={"email": "nobody"}),
+        by_user_id(2, "u1", fax="1"),
+    ]
+    server.order("POST", "/trigger/*", drop="after")
+    assert counted(send(server, messages, warehouse)) == {"messages": 4, "delivered": 2, "refused": 1, "unknown": 1}
+    assert counted(send(server, messages, warehouse)) == {"messages": 4, "refused": 1, "unknown": 1, "known": 2}
+    with Deliveries(log_in(warehouse), reads=True) as log:
+        latest = [(row["message_id"], row["trigger_id"], row["status"]) for row in log.latest()]
+        assert sorted(latest) == [
+            ("i1", None, "delivered"),
+            ("ibad", None, "refused"),
+            ("t1", "0007", "unknown"),
+            ("u2", None, "delivered"),
+        ]
+        names, found = log.query("SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all")
+        assert (names, [tuple(row) for row in found]) == (
+            ["status", "n"],
+            [("delivered", 2), ("refused", 2), ("unknown", 1)],
+        )
+
+
+def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
+    send(server, [identify(1)])
+    with Deliveries(log_in()) as log:
+        log._client.execute_sql("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
+    send(server, [identify(2)])
+    assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
+
+
+def test_the_log_takes_any_text(postgres: str) -> None:
+    odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
+    for place in (None, dlt.destinations.postgres(postgres)):
+        with Deliveries(log_in(place)) as log:
+            log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
+            log.settle([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
+            assert set(log.known([odd])) == {(odd, odd)}
+            [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
+            assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
+            assert log.latest("delivered") == log.latest(since=datetime(2100, 1, 1, tzinfo=UTC)) == []
+
+
+def test_members_as_the_log_knows_them() -> None:
+    def said(who: str, content: str, status: str) -> Delivery:
+        return Delivery(who, "identify", audience="a", email=f"{who}@b.c", content=content, status=status)
+
+    with Deliveries(log_in()) as log:
+        log.add([said("in", "true", "delivered"), said("out", "true", "delivered"), said("never", "true", "refused")])
+        log.add([said("out", "false", "delivered"), said("in", "false", "refused"), said("who", "true", "failed")])
+        assert log.members("a") == {
+            "in": Member("in@b.c", None, "true"),
+            "out": Member("out@b.c", None, "false"),
+            "never": Member("never@b.c", None, None),
+            "who": Member("who@b.c", None, "?"),
+        }
+        assert log.members("b") == {}
+
+
+# ---- as a dlt destination ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def configured(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> FakeAutopilot:
+    configure(monkeypatch, server)
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # else dlt tries five times, a second apart
+    return server
+
+
+def run(data: Any, **more: Any) -> dlt.Pipeline:
+    pipeline = dlt.pipeline("to_autopilot", destination=autopilot())
+    while pipeline.has_pending_data:
+        pipeline.run()
+    pipeline.run(data, table_name="rows", **more)
+    return pipeline
+
+
+def test_a_pipeline_writes_rows(configured: FakeAutopilot) -> None:
+    data = [
+        {"email": "a@example.com", "user_id": 7, "first_name": "Ann", "company": {"name": "Acme"}, "review_rating": 4},
+        {"email": "b@example.com", "Trial Ends": datetime(2019, 3, 1, tzinfo=UTC)},
+    ]
+    run(data)
+    contacts = [
+        {"Email": "a@example.com", "FirstName": "Ann", "Company": "Acme", "custom": {"integer--Review--Rating": 4}},
+        {"Email": "b@example.com", "custom": {"date--Trial--Ends": "2019-03-01T00:00:00.000Z"}},
+    ]
+    assert posts(configured) == [("/contacts", {"contacts": contacts})]
+    assert rows("email", "user_id", "status") == [
+        ("a@example.com", "7", "delivered"),
+        ("b@example.com", None, "delivered"),
+    ]
+    run(data)
+    assert posts(configured) == []
+    run([data[0] | {"review_rating": 5}])
+    run(data)
+    custom = [body["contacts"][0]["custom"] for _, body in posts(configured)]
+    assert custom == [{"integer--Review--Rating": 5}, {"integer--Review--Rating": 4}]
+    run([data[0] | {"review_rating": 5}, data[0]])  # the last one is the news, also when it was the news before
+    assert [body["contacts"][0]["custom"] for _, body in posts(configured)] == [
+        {"integer--Review--Rating": 4},
+    ]
+
+
+def test_a_pipeline_writes_messages(configured: FakeAutopilot) -> None:
+    run([identify(1), track(1, properties={"review_rating": 2})])
+    custom = {"integer--Review--Rating": 2}
+    assert posts(configured) == [
+        ("/contacts", {"contacts": [{"Email": "p1@example.com", "Title": "T1", "custom": custom}]}),
+        ("/trigger/0007/contact/p1%40example.com", None),
+    ]
+
+
+def test_arrow_tables_keep_their_nulls(configured: FakeAutopilot) -> None:
+    run(pa.table({"email": ["a@example.com"], "title": pa.array([None], pa.string()), "review_rating": [3]}))
+    custom = {"integer--Review--Rating": 3}
+    assert posts(configured) == [
+        ("/contacts", {"contacts": [{"Email": "a@example.com", "Title": None, "custom": custom}]})
+    ]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_refused_row_fails_no_package(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "autopilothq"):
+        pipeline = run([{"email": "nobody"}, {"email": "a@example.com", "title": "CEO"}, {"title": "no one"}])
+    assert not pipeline.has_pending_data
+    assert Counter(rows("status")) == {("delivered",): 1, ("refused",): 2}
+    assert f"1 rows were refused: {MISSING}" in caplog.messages
+
+
+def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: FakeAutopilot) -> None:
+    configured.order("POST", "/contacts", status=503, times=2)
+    with pytest.raises(PipelineStepFailed, match="1 of 1 rows could not be delivered: "):
+        run([{"email": "a@example.com", "title": "old"}])
+    posts(configured)
+    run([{"email": "a@example.com", "title": "new"}])
+    assert [body["contacts"][0]["Title"] for _, body in posts(configured)] == ["old", "new"]
+
+
+@pytest.mark.parametrize("drops", ["false", "true"])
+def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, drops: str) -> None:
+    monkeypatch.setenv("LOAD__AUTO_ABORT_ON_TERMINAL_ERROR", drops)
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "f" * 32)
+    with pytest.raises(PipelineStepFailed, match="Provided autopilotapikey not valid") as raised:
+        run([{"email": "a@example.com", "title": "CEO"}])
+    assert "f" * 32 not in str(raised.value)
+    assert len(configured.requests) == 1
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", configured.key)
+    configured.requests.clear()
+    run([{"email": "b@example.com", "title": "CEO"}])
+    assert [body["contacts"][0]["Email"] for _, body in posts(configured)] == ["a@example.com", "b@example.com"]
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_log_may_be_in_another_dataset() -> None:
+    log = dlt.dataset(dlt.destinations.duckdb("other.duckdb"), "crm", dlt.Schema("crm"))
+    dlt.pipeline("to_autopilot", destination=autopilot(log=log)).run([{"email": "a@example.com"}], table_name="rows")
+    with Deliveries(log, reads=True) as deliveries:
+        assert [row["email"] for row in deliveries.latest()] == ["a@example.com"]
+
+
+def test_wrong_settings(server: FakeAutopilot) -> None:
+    with pytest.raises(BadSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
+        send(server, [], unknown_traits="perhaps")
+    assert "secret" not in repr(settings_for(server, api_key="secret"))
+
+
+def test_rows_look_like_messages_or_do_not() -> None:
+    item = from_row({"email": "a@b.c", "userId": 5, "type": "lead"})
+    assert (item.user_id, item.traits, item.once) == ("5", {"email": "a@b.c", "type": "lead"}, False)  # type: ignore[union-attr]
+    again: Callable[..., Any] = lambda **row: from_row(row).message_id  # type: ignore[union-attr] # noqa: E731
+    assert again(email="A@b.c", x=1) == again(email="a@b.c", x=2) != again(email="a@b.c", y=1)
+
+
+def test_a_thread_is_left_by_no_run(server: FakeAutopilot) -> None:
+    before = threading.active_count()
+    send(server, [identify(1)])
+    assert threading.active_count() <= before + 1  # the server's own, for the connection

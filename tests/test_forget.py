@@ -1,0 +1,460 @@
+"""Forgetting a person: what goes, what stays, and what a later load leaves out."""
+
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import fsspec
+import psycopg2
+import pyarrow as pa
+import pytest
+import s3fs
+import zstandard
+
+import autopilothq
+from autopilothq import lock, run
+from autopilothq.catalog import SUPPRESSIONS, TABLES
+from autopilothq.identity import Hashes, Id, hash_of, id_of, ids_in, kinds_of
+from autopilothq.warehouse import forgotten
+from calling import Call, errors
+from faults.loads import Table, assert_sound, content, line, messages, track
+from servers import S3
+
+ADA = {"email": "Ada@Example.com", "contact_id": "person_A"}
+BOB = {"email": "bob@example.com", "contact_id": "person_B"}
+# By user id, by email alone, by contact id alone, by an older email and an older id, and in lines that are no messages.
+ADAS: list[Any] = [
+    track(1, userId="ada", context={"traits": ADA}),
+    track(2, userId="ada"),
+    {"type": "track", "event": "Email Clicked", "messageId": "m-3", "anonymousId": "ada@example.com"},
+    track(4, event="Signed Up", userId=None, anonymousId="x-4", properties={"email": "ADA@example.com"}),
+    track(5, userId=None, anonymousId="device", context={"traits": {"contact_id": "person_A"}}),
+    {"type": "identify", "messageId": "i-1", "userId": "ada", "traits": {"email": "ada@work.example", "name": "Ada"}},
+    track(6, userId=None, anonymousId="ada@work.example", properties={"note": "a\0b"}),
+    {"type": "alias", "messageId": "a-1", "userId": "ada", "previousId": "old ada"},
+    track(7, userId="old ada"),
+    {"type": "delete", "messageId": "d-1", "userId": "ada"},
+    b'{"type":"track","userId":"ada","broken',
+    b"a line that mentions ada@example.com.",
+]
+# The words of Ada's ids stand in these too, but not as hers.
+BOBS: list[Any] = [
+    track(21, userId="bob", context={"traits": BOB}),
+    track(22, userId="1", properties={"ada": 1, "note": "ada", "n": "a\0b"}),
+    track(23, userId="ada2", context={"traits": {"contact_id": "ada"}}),
+    {"type": "identify", "messageId": "i-2", "userId": "bob", "traits": {"email": "bob@example.com"}},
+    {"type": "delete", "messageId": "d-2", "userId": "bob"},
+    b'{"count": "ada", broken',
+]
+BOTH = [one for pair in zip(ADAS, [*BOBS, *(track(number, userId="bob") for number in range(31, 37))]) for one in pair]  # noqa: B905
+FORGOTTEN = [
+    ["email", "ada@example.com", None],
+    ["contact_id", "person_A", "email ada@example.com"],
+    ["user_id", "ada", "email ada@example.com"],
+    ["email", "a...@work.example", "user_id ada"],
+    ["user_id", "old ada", "user_id ada"],
+    ["anonymous_id", "device", "contact_id person_A"],
+    ["anonymous_id", "old ada", "user_id ada"],
+    ["anonymous_id", "x-4", "email ada@example.com"],
+]
+REMOVED = {
+    "_discards": 1,
+    "_rejects": 3,
+    "aliases": 1,
+    "email_clicked": 1,
+    "email_opened": 5,
+    "identifies": 1,
+    "signed_up": 1,
+    "tracks": 7,
+    "users": 1,
+}
+
+
+def write(path: str, lines: Sequence[Any]) -> None:
+    Path(path).write_bytes(b"".join(map(line, lines)))
+
+
+def load(call: Call, path: str, *words: str) -> dict[str, Any]:
+    said = call("load", "archive", path, "--json", *words)
+    assert said.status == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def forget(call: Call, *words: str) -> dict[str, Any]:
+    said = call("forget", *words, "--json")
+    assert (said.status, said.err) == (0, "")
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def here() -> dict[str, Table]:
+    return content(Path("autopilot.duckdb"))
+
+
+def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
+    """The rows of all tables that have any, but for files and books of files; columns without a value left out."""
+    kept = {
+        name: sorted(
+            repr(sorted((k, v) for k, v in row.items() if v is not None and k not in ("file", "line")))
+            for row in table.dicts()
+        )
+        for name, table in tables.items()
+        if name not in ("_audit", SUPPRESSIONS.name, "_locks")
+    }
+    return {name: these for name, these in kept.items() if these}
+
+
+def without_ada(call: Call, lines: Sequence[Any]) -> dict[str, list[str]]:
+    """What a dataset holds that never saw Ada."""
+    write("without.ndjson", [one for one in lines if one not in ADAS])
+    load(call, "without.ndjson", "--credentials", "without.duckdb", "--destination", "duckdb")
+    return rows(content(Path("without.duckdb")))
+
+
+# ---- the whole ------------------------------------------------------------------------------------------------------
+
+
+def test_a_person_is_gone_and_stays_away(call: Call) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    found = forget(call, "--email", "ADA@example.com")
+    assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
+    assert found["rows"] == REMOVED
+    assert (found["suppressed"], found["shared"], found["lines"], found["left"]) == (8, [], {}, {})
+    expected = without_ada(call, BOTH)
+    assert rows(here()) == expected
+
+    shutil.copy("a.ndjson", "again.ndjson")
+    again = load(call, "again.ndjson")
+    assert (again["lines"], again["stored"], again["rejected"]) == (24, 0, 14)
+    assert again["rejects"] == {"suppressed": 12, "not_json": 1, "unknown_type": 1}
+    tables = here()
+    assert_sound(tables)
+    suppressed = [row for row in tables["_rejects"].dicts() if row["reason"] == "suppressed"]
+    assert sorted(row["line"] for row in suppressed) == list(range(1, 25, 2))
+    assert {(row["message"], row["raw"]) for row in suppressed} == {("of a person who was forgotten", "")}
+    assert {name: these for name, these in rows(tables).items() if name != "_rejects"} == {
+        name: these for name, these in expected.items() if name != "_rejects"
+    }
+    assert not re.search(
+        "ada@|person_A|old ada|device|x-4", repr([table.rows for table in tables.values()]), re.IGNORECASE
+    )
+
+    said = call("forget", "--email", "ada@example.com")
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[0].split() == ["kind", "id", "found", "hash"]
+    assert lines[1].split()[:3] == ["email", "ada@example.com", "given"]
+    assert lines[3:] == ["Nothing was found of this person; ids kept out of later loads: 8"]
+
+
+def test_prints_what_was_removed(call: Call) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    said = call("forget", "--user-id", "ada", "--contact-id", "nobody", "--archive", "a.ndjson")
+    assert said.status == 0
+    hidden = re.sub(r"[0-9a-f]{12}", "hash", said.out)
+    lines = [re.sub(" +", " ", text.strip()) for text in hidden.splitlines()]
+    assert lines[:5] == [
+        "kind id found hash",
+        "user_id ada given hash",
+        "contact_id nobody given hash",
+        "contact_id person_A beside user_id ada hash",
+        "email a...@example.com beside user_id ada hash",
+    ]
+    assert lines[11:] == [
+        "table rows removed",
+        *(f"{table} {number}" for table, number in REMOVED.items()),
+        "",
+        "file lines removed",
+        f"{Path('a.ndjson').absolute()} 12",
+        "",
+        "21 rows and 12 lines removed; ids kept out of later loads: 9",
+    ]
+
+
+def test_a_dry_run_changes_nothing(call: Call) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    before, file = here(), Path("a.ndjson").read_bytes()
+    found = forget(call, "--email", "ada@example.com", "--archive", "a.ndjson", "--dry-run")
+    assert found["dry_run"]
+    assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
+    assert found["rows"] == REMOVED
+    assert found["lines"] == {str(Path("a.ndjson").absolute()): 12}
+    assert (here(), Path("a.ndjson").read_bytes()) == (before, file)
+    assert "would be removed" in call("forget", "--email", "ada@example.com", "--dry-run").out
+
+
+def test_nobody_of_that_name(call: Call) -> None:
+    write("a.ndjson", BOBS)
+    load(call, "a.ndjson")
+    before = here()
+    found = forget(call, "--user-id", "nobody", "--archive", "a.ndjson")
+    assert (found["rows"], found["lines"], found["suppressed"]) == ({}, {}, 1)
+    after = here()
+    assert len(after.pop(SUPPRESSIONS.name).rows) == 1
+    assert after == before
+
+
+# ---- who it is ------------------------------------------------------------------------------------------------------
+
+
+def test_what_others_share_is_not_followed(call: Call) -> None:
+    crowd = [track(number, userId="0", context={"traits": {"email": f"p{number}@example.com"}}) for number in range(12)]
+    family = [
+        track(41, userId="ada", anonymousId="tablet"),
+        track(42, userId="bob", anonymousId="tablet"),
+        track(43, userId=None, anonymousId="tablet"),
+        track(44, userId="ada", anonymousId="phone"),
+        track(45, userId=None, anonymousId="phone"),
+    ]
+    write("a.ndjson", crowd + family)
+    load(call, "a.ndjson")
+    found = forget(call, "--email", "p3@example.com")
+    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["p3@example.com"], ["user_id 0"])
+    assert found["rows"] == {"email_opened": 1, "tracks": 1}
+    found = forget(call, "--user-id", "ada")
+    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["ada", "phone"], ["anonymous_id tablet"])
+    assert found["rows"] == {"email_opened": 3, "tracks": 3}
+    found = forget(call, "--user-id", "0")
+    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["0"], ["user_id 0"])
+    assert found["rows"] == {"email_opened": 11, "tracks": 11}
+    assert [row["id"] for row in here()["tracks"].dicts()] == ["m-42", "m-43"]
+
+
+def test_ids_in_columns() -> None:
+    assert id_of("user_id", " Ada@Example.com ") == Id("email", "ada@example.com")
+    assert id_of("contact_id", "a@b") == Id("contact_id", "a@b")
+    assert list(ids_in(kinds_of("aliases", "previous_id"), "x")) == [Id("user_id", "x"), Id("anonymous_id", "x")]
+    assert list(ids_in(kinds_of("tracks", "anonymous_id"), "A@b.c")) == [Id("email", "a@b.c")]
+    assert list(ids_in(kinds_of("_profiles", "person"), "email:A@b.c")) == [Id("email", "a@b.c")]
+    assert list(ids_in(kinds_of("tracks", "context_traits_email"), "none")) == []
+    assert list(ids_in(kinds_of("tracks", "user_id"), " ")) == []
+    assert (kinds_of("users", "id"), kinds_of("tracks", "id")) == (("email", "user_id"), ())
+
+
+def test_every_column_of_the_catalogue_that_names_a_person_is_known() -> None:
+    named = re.compile(r"(^|_)(email|user_id|contact_id|anonymous_id|previous_id|person)$")
+    columns = [
+        (table.name, column.name)
+        for table in TABLES.values()
+        for column in table.columns
+        if named.search(column.name) and table is not SUPPRESSIONS
+    ]
+    assert [at for at in columns if not kinds_of(*at)] == []
+
+
+MENTIONS: dict[bytes, bool] = {
+    b'{"userId":"1"}': True,
+    b'{"userId": 1}': True,
+    b'{"userId":"1': True,
+    b'{"previousId":"1"}': True,
+    b'{"context_traits_contact_id": "c"}': True,
+    b'{"contactId":"c"}': True,
+    b'{"userId":"q\\"u\\\\o"}': True,
+    b'{"userId":"\\u0071\\"u\\\\o"}': True,
+    b"to A@Example.COM.": True,
+    b'"mailto:a@example.com?subject=x"': True,
+    b'{"email":"a\\u0040example.com"}': True,
+    b'{"email":"\\u00e9@example.com"}': True,
+    b'\xff "email":"a@example.com"': True,
+    b'{"count":1}': False,
+    b'{"userId":"11"}': False,
+    b'{"contact_id":"1"}': False,
+    b'{"userId":"c"}': False,
+    b"ba@example.com": False,
+    b"a@example.com.au": False,
+    b"": False,
+}
+
+
+@pytest.mark.parametrize("text", MENTIONS)
+def test_what_mentions_a_person(text: bytes) -> None:
+    ids = [
+        Id("email", "a@example.com"), Id("email", "é@example.com"), Id("user_id", "1"), Id("contact_id", "c"),
+        Id("user_id", 'q"u\\o'),
+    ]  # fmt: skip
+    with duckdb.connect() as engine:
+        forgotten.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
+        texts = pa.array([text, b"other"], pa.large_binary())
+        assert forgotten.mentioning(engine, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
+
+
+def test_hashes_are_salted() -> None:
+    ada = Id("user_id", "ada")
+    known = Hashes([("one", hash_of("one", ada)), ("two", hash_of("two", ada._replace(kind="contact_id")))])
+    assert ada in known
+    assert Id("contact_id", "ada") in known
+    assert Id("anonymous_id", "ada") not in known
+    assert ada not in Hashes([("two", hash_of("one", ada))])
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_written_again_as_they_were(call: Call) -> None:
+    text, kept = (b"".join(map(line, lines)) for lines in (BOTH, [one for one in BOTH if one not in ADAS]))
+    folder = Path("archive")
+    folder.mkdir()
+    (folder / "a.json").write_bytes(
+        b"\xef\xbb\xbf\n" + text.replace(b"\n", b"\r\n") + line(track(1, userId="ada"))[:-1]
+    )
+    (folder / "a.gz").write_bytes(gzip.compress(text[:1000]) + gzip.compress(text[1000:]))
+    (folder / "a.zst").write_bytes(zstandard.compress(text))
+    (folder / "bobs.gz").write_bytes(gzip.compress(kept))
+    (folder / "linked.json").symlink_to(Path("elsewhere.json").absolute())
+    Path("elsewhere.json").write_bytes(text)
+    (folder / "a.gz").chmod(0o640)
+    untouched = (folder / "bobs.gz").stat()
+    load(call, "archive")
+
+    found = forget(call, "--user-id", "ada", "--archive", "archive")
+    lines = {"a.json": 13, "a.gz": 12, "a.zst": 12, "linked.json": 12}
+    assert found["lines"] == {str(folder.absolute() / name): lines[name] for name in sorted(lines)}
+    assert (folder / "a.json").read_bytes() == b"\xef\xbb\xbf\n" + kept.replace(b"\n", b"\r\n")
+    assert gzip.decompress((folder / "a.gz").read_bytes()) == kept
+    assert zstandard.ZstdDecompressor().decompressobj().decompress((folder / "a.zst").read_bytes()) == kept
+    assert ((folder / "linked.json").is_symlink(), Path("elsewhere.json").read_bytes()) == (True, kept)
+    assert (folder / "a.gz").stat().st_mode & 0o777 == 0o640
+    after = (folder / "bobs.gz").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (untouched.st_mtime_ns, untouched.st_ino)
+    assert sorted(os.listdir(folder)) == ["a.gz", "a.json", "a.zst", "bobs.gz", "linked.json"]
+
+    # Four other versions of files, with nothing new in them.
+    again = load(call, "archive")
+    assert (again["files"], again["stored"], again["rejects"]) == (4, 0, {"not_json": 4, "unknown_type": 4})
+    assert forget(call, "--email", "ada@example.com", "--archive", "archive")["lines"] == {}
+    # Of an archive that turns up later, by the hashes alone: nothing leads from this email to the other ids any more.
+    Path("late.json").write_bytes(text)
+    assert forget(call, "--email", "ada@work.example", "--archive", "late.json")["lines"] == {
+        str(Path("late.json").absolute()): 12
+    }
+    assert Path("late.json").read_bytes() == kept
+
+
+def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    damaged = gzip.compress(Path("a.ndjson").read_bytes())[:-100]
+    Path("cut.gz").write_bytes(damaged)
+    said = call("forget", "--user-id", "ada", "--archive", "cut.gz", "--archive", "a.ndjson")
+    assert said.status == 1
+    told = " ".join(said.out.split())
+    assert f"{Path('cut.gz').absolute()} stays as it is, and may hold lines of the person: The file was cut off" in told
+    assert "21 rows and 12 lines removed" in told
+    assert Path("cut.gz").read_bytes() == damaged
+    assert not list(Path().glob(".*"))
+
+
+# ---- what loads leave -----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    working = tmp_path / "dlt/pipelines/autopilot_events"
+    assert list(working.glob("load/loaded/*/completed_jobs/*"))
+    with duckdb.connect("autopilot.duckdb") as books:
+        books.execute("CREATE SCHEMA IF NOT EXISTS autopilothq_staging")
+        books.execute("CREATE OR REPLACE TABLE autopilothq_staging.tracks AS FROM autopilothq.tracks")
+        books.execute("CREATE VIEW autopilothq.people AS FROM autopilothq.tracks")
+        books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id")
+    # A load that was cut off before it reached the dataset.
+    write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
+    into = run.pipeline()
+    into.set_local_state_val(run.UNFINISHED_AT, run.place_of(into))
+    into.extract(autopilothq.archive("later.ndjson"))
+    into.normalize()
+    found = forget(call, "--user-id", "ada", "--contact-id", "5")
+    assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 1}
+    assert not run.pipeline().has_pending_data
+    assert not list(working.rglob("*_jobs/*"))
+    assert not list(working.glob("autopilothq*"))
+    again = load(call, "later.ndjson")
+    assert (again["stored"], again["rejects"]) == (1, {"suppressed": 1})
+
+
+# ---- words and places -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "Who? Name the person with --user-id, --email or --contact-id."),
+        (["--email", "ada"], "Invalid value for --email: Expected an email, but got 'ada'."),
+        (["--user-id", " "], "Invalid value for --user-id: Expected an id, but got ' '."),
+    ],
+)
+def test_wrong_words(call: Call, words: list[str], complaint: str) -> None:
+    said = call("forget", *words)
+    assert (said.status, said.err.splitlines()[-1]) == (2, f"Error: {complaint}")
+
+
+def test_a_dataset_that_is_not_there(call: Call) -> None:
+    said = call("forget", "--user-id", "ada", "--credentials", "other.duckdb")
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            "Error: There is no dataset autopilothq in other.duckdb, so nobody can be forgotten there.",
+            "Name the one that loads go to: --destination, --credentials, --dataset.",
+        ],
+    )
+    assert not Path("other.duckdb").exists()
+
+
+def test_a_load_is_at_work(call: Call) -> None:
+    write("a.ndjson", BOBS)
+    load(call, "a.ndjson")
+    with lock.held(run.pipeline(), 0):
+        assert call("forget", "--user-id", "bob").status == 75
+        assert call("forget", "--user-id", "bob", "--dry-run").status == 0
+
+
+def test_postgres(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    monkeypatch.setenv("DESTINATION_TYPE", "postgres")
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    expected = without_ada(call, BOTH)
+    found = forget(call, "--email", "ada@example.com")
+    assert (found["rows"], found["suppressed"]) == (REMOVED, 8)
+    tables = content(postgres)
+    assert rows(tables) == expected
+    assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
+    with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
+        cursor.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::bigint AS contact_id")
+    assert forget(call, "--contact-id", "5", "--contact-id", "no number")["rows"] == {"numbers": 1}
+    shutil.copy("a.ndjson", "again.ndjson")
+    assert load(call, "again.ndjson")["rejects"] == {"suppressed": 12, "not_json": 1, "unknown_type": 1}
+    tables = content(postgres)
+    del tables["numbers"]
+    assert_sound(tables)
+    assert (tables["_audit"].total("stored"), messages(tables)) == (19, 10)
+
+
+def test_s3(call: Call, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.credentials.items():
+        monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket, hand = s3.bucket(), fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
+    text = b"".join(map(line, BOTH))
+    hand.pipe_file(f"{bucket}/a.gz", gzip.compress(text, mtime=0))
+    hand.pipe_file(f"{bucket}/b.json", b"".join(map(line, BOBS)))
+    untouched = hand.info(f"{bucket}/b.json")["LastModified"]
+    load(call, bucket)
+    found = forget(call, "--user-id", "ada", "--archive", bucket)
+    assert found["lines"] == {f"{bucket}/a.gz": 12}
+    assert gzip.decompress(hand.cat_file(f"{bucket}/a.gz")) == b"".join(line(one) for one in BOTH if one not in ADAS)
+    assert hand.info(f"{bucket}/b.json")["LastModified"] == untouched
+    assert sorted(hand.ls(bucket, detail=False)) == [f"{bucket[5:]}/a.gz", f"{bucket[5:]}/b.json"]
+    assert load(call, bucket)["stored"] == 0
+    s3fs.S3FileSystem.clear_instance_cache()

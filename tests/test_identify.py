@@ -1,0 +1,264 @@
+"""Traits in, a contact as the API takes it out (spec: destination, Identify)."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import STANDARD_FIELDS
+from autopilothq.destination.identify import Contact, Fields, contact
+from autopilothq.http import BadSetting
+
+CUSTOM = [
+    {"name": "Review Rating", "fieldType": "integer"},
+    {"name": "Smog Level", "fieldType": "float"},
+    {"name": "Customer", "fieldType": "boolean"},
+    {"name": "Trial Ends", "fieldType": "date"},
+    {"name": "user id", "fieldType": "string"},
+    {"name": "Order Completed", "fieldType": "string"},
+    {"name": "Gone", "fieldType": "string", "deleted": True},
+]
+EMAIL = "ann@example.com"
+
+
+def made(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more: Any) -> Contact:
+    fields = Fields(CUSTOM, mapping, more.pop("user_id_field", None))
+    return contact(fields, EMAIL, traits, **more)
+
+
+def values(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    found = made(traits, mapping, **more).values
+    assert found.pop("Email") == EMAIL
+    return found
+
+
+@pytest.mark.parametrize("spelling", ["firstName", "first_name", "firstname", "FirstName", "FIRST NAME", "first-name"])
+def test_standard_fields_are_known_however_spelt(spelling: str) -> None:
+    assert values({spelling: "Ann"}) == {"FirstName": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("traits", "expected"),
+    [
+        ({"name": "Ann van der Berg"}, {"FirstName": "Ann", "LastName": "van der Berg"}),
+        ({"name": " Ann "}, {"FirstName": "Ann"}),
+        ({"name": "Ann Lee", "lastName": "Ito"}, {"LastName": "Ito"}),
+        ({"salutation": "Dr"}, {"Salutation": "Dr"}),
+        ({"company": "Acme"}, {"Company": "Acme"}),
+        ({"company": {"name": "Acme", "employee_count": 42}}, {"Company": "Acme", "NumberOfEmployees": "42"}),
+        ({"company": {"employeeCount": "11-50"}}, {"NumberOfEmployees": "11-50"}),
+        ({"employees": 10001.0}, {"NumberOfEmployees": "10001"}),
+        ({"title": "CEO", "industry": "Steel"}, {"Title": "CEO", "Industry": "Steel"}),
+        ({"phone": "+65 1", "mobile_phone": 5, "fax": "6"}, {"Phone": "+65 1", "MobilePhone": "5", "Fax": "6"}),
+        ({"website": "a.b", "twitter": "@a", "linkedIn": "a"}, {"Website": "a.b", "Twitter": "@a", "LinkedIn": "a"}),
+        ({"status": "new", "leadSource": "web"}, {"Status": "new", "LeadSource": "web"}),
+        (
+            {"address": {"street": "1 A St", "city": "B", "state": "C", "postalCode": "0123", "country": "D"}},
+            {
+                "MailingStreet": "1 A St",
+                "MailingCity": "B",
+                "MailingState": "C",
+                "MailingPostalCode": "0123",
+                "MailingCountry": "D",
+            },
+        ),
+        ({"address": "1 A St, B"}, {"MailingStreet": "1 A St, B"}),
+        ({"unsubscribed": True}, {"unsubscribed": True}),
+        ({"unsubscribed": "false"}, {"unsubscribed": False}),
+        ({"_NewEmail": "new@example.com"}, {"_NewEmail": "new@example.com"}),
+    ],
+)  # fmt: skip
+def test_standard_fields(traits: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert made(traits).unknown == []
+    assert values(traits) == expected
+
+
+def test_every_standard_field_is_reached_by_its_own_name() -> None:
+    for name in set(STANDARD_FIELDS) - {"Email", "unsubscribed"}:
+        assert values({name: "x"}) == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    ("traits", "expected"),
+    [
+        ({"firstName": None}, {"FirstName": None}),
+        ({"name": None}, {"FirstName": None, "LastName": None}),
+        (
+            {"address": None},
+            dict.fromkeys(
+                ["MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"], None
+            ),
+        ),
+        ({"review_rating": None}, {"custom": {"integer--Review--Rating": None}}),
+        ({"plan": None}, {"custom": {"string--plan": None}}),
+    ],
+)
+def test_null_clears(traits: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert values(traits) == expected
+
+
+@pytest.mark.parametrize("name", ["Review Rating", "review_rating", "reviewRating", "ReviewRating", "review rating"])
+def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
+    assert values({name: 4}) == {"custom": {"integer--Review--Rating": 4}}
+    assert values({"review": {"Rating": 4}}) == {"custom": {"integer--Review--Rating": 4}}
+
+
+@pytest.mark.parametrize(
+    ("trait", "value", "expected"),
+    [
+        ("review_rating", "5", 5),
+        ("review_rating", 5.0, 5),
+        ("review_rating", Decimal("5.00"), 5),
+        ("smog_level", 4, 4),
+        ("smog_level", "4.5", 4.5),
+        ("smog_level", Decimal("4.5"), 4.5),
+        ("customer", "True", True),
+        ("customer", 0, False),
+        ("order_completed", True, "true"),
+        ("order_completed", 5, "5"),
+        ("order_completed", [1, {"a": "é"}], '[1, {"a": "é"}]'),
+        ("trial_ends", "2019-03-01T05:06:07Z", "2019-03-01T05:06:07Z"),
+        ("trial_ends", date(2019, 3, 1), "2019-03-01"),
+        ("trial_ends", datetime(2019, 3, 1, 5, 6, 7, 8000, UTC), "2019-03-01T05:06:07.008Z"),
+        ("trial_ends", 1551416767008, "2019-03-01T05:06:07.008Z"),
+        ("trial_ends", "Fri, 01 Mar 2019 05:06:07 GMT", "2019-03-01T05:06:07.000Z"),
+    ],
+)
+def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any) -> None:
+    [found] = values({trait: value})["custom"].values()
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("traits", "remarks"),
+    [
+        ({"review_rating": "five"}, {"review_rating": "left out: expected an integer, got 'five'"}),
+        ({"review_rating": 5.5}, {"review_rating": "left out: expected an integer, got 5.5"}),
+        ({"review_rating": True}, {"review_rating": "left out: expected an integer, got True"}),
+        ({"smog_level": "high"}, {"smog_level": "left out: expected a number, got 'high'"}),
+        ({"smog_level": float("nan")}, {"smog_level": "left out: expected a number, got nan"}),
+        ({"customer": "perhaps"}, {"customer": "left out: expected true or false, got 'perhaps'"}),
+        ({"unsubscribed": 7}, {"unsubscribed": "left out: expected true or false, got 7"}),
+        ({"trial_ends": "soon"}, {"trial_ends": "left out: expected a date, got 'soon'"}),
+        ({"trial_ends": [1]}, {"trial_ends": "left out: expected a date, got an array"}),
+        ({"smog": "\ud800"}, {"smog": "left out: it holds half a surrogate pair, which is no text"}),
+        ({"order_completed": b"x"}, {"order_completed": "left out: bytes are no text"}),
+        ({"name": 5}, {"name": "left out: expected a name, got 5"}),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cast_is_left_out_and_said(traits: dict[str, Any], remarks: dict[str, str]) -> None:
+    found = made({**traits, "title": "CEO"})
+    assert found.values == {"Email": EMAIL, "Title": "CEO"}
+    assert found.remarks == remarks
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "sent"),
+    [
+        ("x", "string--Plan--Size", "x"),
+        (5, "integer--Plan--Size", 5),
+        (5.5, "float--Plan--Size", 5.5),
+        (True, "boolean--Plan--Size", True),
+        (Decimal(5), "integer--Plan--Size", 5),
+        (Decimal("5.5"), "float--Plan--Size", 5.5),
+        (date(2019, 3, 1), "date--Plan--Size", "2019-03-01"),
+        ([1, 2], "string--Plan--Size", "[1, 2]"),
+    ],
+)
+def test_other_traits_go_by_their_own_name_and_type_and_are_said(value: Any, key: str, sent: Any) -> None:
+    found = made({"Plan Size": value})
+    assert found.values == {"Email": EMAIL, "custom": {key: sent}}
+    assert found.unknown == ["Plan Size"]
+    assert found.remarks == {"Plan Size": f"sent as {key}, for which the account has no field"}
+
+
+def test_nested_traits_are_flattened() -> None:
+    assert values({"plan": {"size": {"max": 5}, "name": "pro"}, "empty": {}}) == {
+        "custom": {"integer--plan_size_max": 5, "string--plan_name": "pro"}
+    }
+    assert made({"gone": "x"}).unknown == ["gone"]  # a field that was deleted is none
+
+
+def test_of_two_traits_for_one_field_the_first_has_it() -> None:
+    found = made({"first_name": "Ann", "firstName": "Bob"})
+    assert found.values == {"Email": EMAIL, "FirstName": "Ann"}
+    assert found.remarks == {"firstName": "left out: first_name has the field FirstName"}
+
+
+def test_a_mapping_beats_the_spelling() -> None:
+    mapping = {
+        "address.city": "MailingCountry",
+        "plan.size": "Review Rating",
+        "rating": "smog_level",
+        "city": "MailingCity",
+    }
+    traits = {"address": {"city": "B", "country": "D"}, "plan": {"size": "5"}, "rating": 1, "city": "C"}
+    found = made(traits, mapping)
+    assert found.values == {
+        "Email": EMAIL,
+        "MailingCountry": "B",
+        "MailingCity": "C",
+        "custom": {"integer--Review--Rating": 5, "float--Smog--Level": 1},
+    }
+    assert found.remarks == {"address.country": "left out: address.city has the field MailingCountry"}
+
+
+@pytest.mark.parametrize(
+    "traits", [{"email": " a@b.c "}, {"Email": "a@b.c"}, {"work": {"mail": "a@b.c"}, "email": "x@y.z"}]
+)
+def test_the_email_may_be_spelt_or_mapped(traits: dict[str, Any]) -> None:
+    assert Fields(CUSTOM, {"work.mail": "Email"}).email(traits) == "a@b.c"
+    assert Fields(CUSTOM).email({"email": 5, "name": "x"}) is None
+
+
+@pytest.mark.parametrize(
+    ("mapping", "user_id_field", "message"),
+    [
+        (
+            {"a": "No Such"},
+            None,
+            (
+                "destination.autopilothq.fields maps 'a' to 'No Such', but the account has no such field:"
+                " make it in Autopilot, or correct the mapping"
+            ),
+        ),
+        (
+            {},
+            "my id",
+            (
+                "destination.autopilothq.user_id_field names 'my id', but the account has no such custom field:"
+                " make it in Autopilot, or correct the setting"
+            ),
+        ),
+    ],
+)
+def test_settings_are_checked_against_the_account(
+    mapping: dict[str, str], user_id_field: str | None, message: str
+) -> None:
+    with pytest.raises(BadSetting) as raised:
+        Fields(CUSTOM, mapping, user_id_field)
+    assert str(raised.value) == message
+
+
+def test_the_user_id_is_kept_in_the_field_that_a_setting_names() -> None:
+    assert values({}, user_id_field="user id", user_id="u1") == {"custom": {"string--user--id": "u1"}}
+    assert values({}, user_id="u1") == {}
+    beaten = made({"userId": "u2"}, user_id_field="user id", user_id="u1")
+    assert beaten.values == {"Email": EMAIL, "custom": {"string--user--id": "u1"}}
+    assert beaten.remarks == {"userId": "left out: user_id has the field string--user--id"}
+    left_out = made({}, user_id_field="Review Rating", user_id="u1").remarks
+    assert left_out == {"user_id": "left out: expected an integer, got 'u1'"}
+
+
+def test_properties_go_where_they_are_mapped_or_the_account_has_a_field_and_beat_traits() -> None:
+    properties = {"title": "Trousers", "plan": "x", "Review Rating": 2, "city": "B"}
+    traits = {"review_rating": 5, "title": "CEO", "mailing_city": "A"}
+    found = made(traits, {"city": "MailingCity"}, properties=properties)
+    assert found.values == {
+        "Email": EMAIL,
+        "MailingCity": "B",
+        "Title": "CEO",
+        "custom": {"integer--Review--Rating": 2},
+    }
+    assert found.unknown == []

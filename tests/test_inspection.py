@@ -1,0 +1,578 @@
+"""Schemas as texts, their differences, and what a destination tells: pure functions by example, the rest for real."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+import yaml
+from dlt.common.destination import Destination
+from dlt.common.schema import Schema
+
+from autopilothq import archive, catalog, inspection, run
+from autopilothq.inspection import ColumnInfo, Difference, Statistics, Status, TableInfo
+from autopilothq.inspection.differences import Type, type_of
+from autopilothq.inspection.formats import FORMATS, percent
+from autopilothq.inspection.state import Freshness, LastRun, Load
+from contract.loading import message
+
+FIRST, LAST = datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 7, 18, 58, 42, 33000, tzinfo=UTC)
+TABLE = TableInfo(
+    "links",
+    "Links | and more.",
+    (ColumnInfo("id", "text", "The id."), ColumnInfo("n", "bigint"), ColumnInfo("uuid_ts", "timestamp", "The load.")),
+    ("id",),
+)
+LIVE = TABLE._replace(
+    columns=(
+        ColumnInfo("id", "text", "The id.", "VARCHAR", FIRST, 0.0),
+        ColumnInfo("n", "bigint", "", "BIGINT", None, 0.25),
+        ColumnInfo("uuid_ts", "timestamp", "The load.", "TIMESTAMP WITH TIME ZONE", FIRST, None),
+    ),
+    statistics=Statistics(1234, FIRST, LAST),
+)
+
+
+def write(name: str, *messages: Any) -> str:
+    Path(name).write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in messages))
+    return name
+
+
+def load(credentials: str, file: str, destination: str = "duckdb") -> None:
+    run.configure(runtime__log_level="ERROR")
+    run.run(run.pipeline(destination, credentials), archive(file))
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A destination and its credentials."""
+    name: str = request.param
+    return name, "events.duckdb" if name == "duckdb" else request.getfixturevalue("postgres")
+
+
+def kind(name: str) -> Destination[Any, Any]:
+    destination = Destination.from_reference(name)
+    assert destination is not None
+    return destination
+
+
+def make_tables(place: tuple[str, str]) -> None:
+    """Makes the catalogue's tables, without a load."""
+    for statement in inspection.ddl(inspection.catalogue(), kind(place[0]), "autopilothq").split(";\n"):
+        query(place, statement)
+
+
+def query(place: tuple[str, str], sql: str) -> list[tuple[Any, ...]]:
+    destination, credentials = place
+    con: Any = duckdb.connect(credentials) if destination == "duckdb" else psycopg2.connect(credentials)
+    try:
+        cursor = con.cursor()
+        cursor.execute(sql)
+        rows: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+        con.commit()
+        return rows
+    finally:
+        con.close()
+
+
+# ---- the catalogue, and texts --------------------------------------------------------------------------------------
+
+
+def test_the_catalogue_is_whole_and_in_the_order_of_the_warehouse() -> None:
+    tables = {table.name: table for table in inspection.catalogue()}
+    assert list(tables) == list(catalog.TABLES)
+    for name, table in catalog.TABLES.items():
+        assert {(c.name, c.type, c.description) for c in tables[name].columns} == {c[:3] for c in table.columns}
+    assert [column.name for column in tables["groups"].columns][:5] == [
+        "id", "received_at", "uuid_ts", "anonymous_id", "context_integration_name",
+    ]  # fmt: skip
+    assert [column.name for column in tables["_audit"].columns][:3] == ["file", "version", "size"]
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (
+            "table",
+            """\
+links: Links | and more.
+  column   type       description
+  id       text       The id.
+  n        bigint
+  uuid_ts  timestamp  The load.""",
+        ),
+        (
+            "markdown",
+            """\
+# mail
+
+## `links`
+
+Links | and more.
+
+| column | type | description |
+| --- | --- | --- |
+| `id` | text | The id. |
+| `n` | bigint |  |
+| `uuid_ts` | timestamp | The load. |""",
+        ),
+        (
+            "mermaid",
+            """\
+erDiagram
+    links{
+    text id PK "The id."
+    bigint n
+    timestamp uuid_ts "The load."
+}""",
+        ),
+    ],
+)
+def test_formats(form: str, text: str) -> None:
+    assert FORMATS[form]([TABLE], "mail") == text
+
+
+def test_live_formats_tell_more() -> None:
+    assert FORMATS["table"]([LIVE], "mail") == (
+        "links: 1,234 rows, received 2019-03-01 00:00:00 to 2019-03-07 18:58:42. Links | and more.\n"
+        "  column   type                      null  first came           description\n"
+        "  id       VARCHAR                   0 %   2019-03-01 00:00:00  The id.\n"
+        "  n        BIGINT                    25 %  -\n"
+        "  uuid_ts  TIMESTAMP WITH TIME ZONE  -     2019-03-01 00:00:00  The load."
+    )
+    assert "| `n` | BIGINT | 25 % | - |  |" in FORMATS["markdown"]([LIVE], "mail").splitlines()
+
+
+def test_a_cell_of_markdown_may_hold_a_bar() -> None:
+    column = ColumnInfo("c", "text", "a | b")
+    assert FORMATS["markdown"]([TABLE._replace(columns=(column,))], "mail").endswith("| `c` | text | a \\| b |")
+
+
+@pytest.mark.parametrize(("form", "read"), [("yaml", yaml.safe_load), ("json", json.loads)])
+def test_yaml_and_json_are_a_schema_of_dlt(form: str, read: Callable[[str], Any]) -> None:
+    exported = read(FORMATS[form]([LIVE], "mail"))
+    made = Schema.from_dict(exported, remove_processing_hints=False)
+    assert made.data_table_names() == ["links"]
+    assert exported["tables"]["links"]["x-rows"] == 1234
+    assert exported["tables"]["links"]["x-last-received-at"] == "2019-03-07T18:58:42.033000+00:00"
+    assert made.tables["links"]["columns"]["n"] == {
+        "name": "n", "data_type": "bigint", "nullable": True, "x-native-type": "BIGINT", "x-null-share": 0.25,
+    }  # fmt: skip
+
+
+def test_dbt_tests_keys_and_freshness() -> None:
+    audit = next(table for table in inspection.catalogue() if table.name == "_audit")
+    audit = audit._replace(
+        columns=tuple(c for c in audit.columns if c.name in ("file", "version", "size", "loaded_at"))
+    )
+    assert (
+        FORMATS["dbt"]([LIVE, audit], "mail")
+        == """\
+version: 2
+sources:
+- name: mail
+  schema: mail
+  description: Autopilot's email events, loaded by dlt-autopilothq.
+  tables:
+  - name: links
+    description: Links | and more.
+    config:
+      loaded_at_field: uuid_ts
+    columns:
+    - name: id
+      description: The id.
+      data_type: VARCHAR
+      data_tests:
+      - unique
+      - not_null
+    - name: n
+      data_type: BIGINT
+    - name: uuid_ts
+      description: The load.
+      data_type: TIMESTAMP WITH TIME ZONE
+      data_tests:
+      - not_null
+  - name: _audit
+    description: 'One row per file and version of it that was loaded: lines = stored
+      + duplicates + rejected.'
+    config:
+      loaded_at_field: loaded_at
+      freshness:
+        warn_after:
+          count: 1
+          period: day
+        error_after:
+          count: 2
+          period: day
+    data_tests:
+    - unique:
+        arguments:
+          column_name: (file || '|' || version)
+    columns:
+    - name: file
+      description: The file's URL or path.
+      data_tests:
+      - not_null
+    - name: version
+      description: 'The file''s version: its etag, or its size and the time of its
+        last change.'
+      data_tests:
+      - not_null
+    - name: size
+      description: The file's size in bytes, as stored.
+    - name: loaded_at
+      description: When that load processed it.
+      data_tests:
+      - not_null"""
+    )
+
+
+def test_dbt_has_the_words_of_dbt_alone() -> None:
+    """The properties that dbt's own schema of a sources.yml allows; a real dbt is asked in `checks/check_dbt.py`."""
+    (source,) = yaml.safe_load(FORMATS["dbt"](inspection.catalogue(), "mail"))["sources"]
+    assert set(source) == {"name", "schema", "description", "tables"}
+    tested = set()
+    for table in source["tables"]:
+        assert set(table) <= {"name", "description", "config", "data_tests", "columns"}
+        assert set(table["config"]) <= {"loaded_at_field", "freshness"}
+        assert table["config"]["loaded_at_field"] in {column["name"] for column in table["columns"]}
+        for column in table["columns"]:
+            assert set(column) <= {"name", "description", "data_type", "data_tests"}
+            if column.get("data_tests"):
+                tested.add(table["name"])
+    assert tested == {table.name for table in catalog.ALWAYS}
+    assert [t["name"] for t in source["tables"] if "freshness" in t["config"]] == ["tracks", "_audit"]
+
+
+def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
+    make_tables(place)
+    with inspection.reading(*place) as reader:
+        there = {table: {c: of.type for c, of in columns.items()} for table, columns in reader.tables().items()}
+        schema = inspection.schema_of(reader)
+    assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspection.catalogue()}
+    assert inspection.differences(inspection.schema_of_catalogue(), schema, inspection.CATALOGUE) == []
+
+
+def test_ddl_is_written_without_asking() -> None:
+    text = inspection.ddl([TABLE], kind("postgres"), "mail")
+    assert text == (
+        'CREATE SCHEMA IF NOT EXISTS "mail";\n\n'
+        'CREATE TABLE "mail"."links" (\n'
+        '    "id" varchar NOT NULL,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone\n);'
+    )
+    assert '"id" varchar(max) NOT NULL,' in inspection.ddl([TABLE], kind("redshift"), "mail")
+    with pytest.raises(run.RunError, match="Expected a destination that answers SQL, but filesystem does"):
+        inspection.ddl([TABLE], kind("filesystem"), "mail")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "-"), (0.0, "0 %"), (1e-9, "<0.1 %"), (0.001, "0.1 %"), (0.5, "50 %"), (0.9999, ">99.9 %"), (1.0, "100 %")],
+)
+def test_percent(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (7384, "2 h 3 min"),
+        (93_600, "1 d 2 h"),
+        (86_400 * 9, "9 d"),
+    ],
+)
+def test_age(seconds: int, text: str) -> None:
+    assert inspection.age(timedelta(seconds=seconds)) == text
+
+
+# ---- differences ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "dialect", "length", "of"),
+    [
+        ("character varying", "postgres", 512, Type("character varying(512)", "text", length=512)),
+        ("text", "postgres", None, Type("text", "text")),
+        ("STRING", "bigquery", None, Type("STRING", "text")),
+        ("integer", "postgres", None, Type("integer", "number")),
+        ("NUMBER", "snowflake", None, Type("NUMBER", "number")),
+        ("double precision", "redshift", None, Type("double precision", "number", exact=False)),
+        ("boolean", "postgres", None, Type("boolean", "boolean")),
+        ("bit", "tsql", None, Type("bit", "boolean")),
+        ("timestamp with time zone", "postgres", None, Type("timestamp with time zone", "time")),
+        ("timestamp without time zone", "redshift", None, Type("timestamp without time zone", "time", zoned=False)),
+        ("TIMESTAMP WITH TIME ZONE", "duckdb", None, Type("TIMESTAMP WITH TIME ZONE", "time")),
+        ("TIMESTAMP", "bigquery", None, Type("TIMESTAMP", "time")),
+        ("DateTime64(6, 'UTC')", "clickhouse", None, Type("DateTime64(6, 'UTC')", "time")),
+        ("date", "postgres", None, Type("date", "date")),
+        ("jsonb", "postgres", None, Type("jsonb", "other")),
+        ("no type at all", "postgres", None, Type("no type at all", "other")),
+    ],
+)
+def test_types_of_destinations(name: str, dialect: str, length: int | None, of: Type) -> None:
+    assert type_of(name, dialect, length) == of
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "breaks"),
+    [
+        (Type("text", "text"), Type("VARCHAR", "text"), None),
+        (Type("varchar(512)", "text", length=512), Type("varchar", "text"), False),
+        (Type("varchar(256)", "text", length=256), Type("varchar(512)", "text", length=512), False),
+        (Type("varchar", "text"), Type("varchar(512)", "text", length=512), True),
+        (Type("integer", "number"), Type("bigint", "number"), None),
+        (Type("bigint", "number"), Type("double", "number", exact=False), False),
+        (Type("timestamp", "time", zoned=False), Type("timestamptz", "time"), False),
+        (Type("bigint", "number"), Type("text", "text"), True),
+        (Type("text", "text"), Type("boolean", "boolean"), True),
+        (Type("timestamp", "time"), Type("date", "date"), True),
+        (Type("json", "other"), Type("JSON", "other"), None),
+        (Type("json", "other"), Type("uuid", "other"), True),
+    ],
+)
+def test_a_change_of_type(wanted: Type, there: Type, breaks: bool | None) -> None:
+    found = inspection.differences({"t": {"c": wanted}}, {"t": {"c": there}}, inspection.SWITCH)
+    assert [difference.breaks for difference in found] == ([] if breaks is None else [breaks])
+    assert all(difference.meaning.startswith(f"{wanted.name} -> {there.name}: ") for difference in found)
+
+
+def test_differences_say_what_they_mean() -> None:
+    text = Type("text", "text")
+    wanted = {"gone": {"id": text}, "later": {"id": text}, "t": {"id": text, "lost": text, "loaded_at": text}}
+    there = {"t": {"id": text, "more": text}, "new": {"id": text}}
+    assert inspection.differences(wanted, there, inspection.SWITCH, {"later"}) == [
+        Difference("gone", "", "missing", True, "queries of it fail: no message of it was loaded"),
+        Difference("later", "", "missing", False, "comes with its first row"),
+        Difference("t", "lost", "missing", True, "queries that name it fail: no loaded message has it"),
+        Difference(
+            "t",
+            "loaded_at",
+            "missing",
+            True,
+            "queries that name it fail: it is the clock of Segment's own loader; read `uuid_ts` instead",
+        ),
+        Difference(
+            "t",
+            "more",
+            "extra",
+            False,
+            "new: no query for the other schema names it, but `SELECT *` has a column more",
+        ),
+        Difference("new", "", "extra", False, "new: no query for the other schema names it"),
+    ]
+
+
+def test_a_schema_does_not_differ_from_itself() -> None:
+    schema = inspection.schema_of_catalogue()
+    assert inspection.differences(schema, schema, inspection.CATALOGUE) == []
+
+
+# ---- destinations --------------------------------------------------------------------------------------------------
+
+
+def test_what_a_destination_tells(place: tuple[str, str]) -> None:
+    destination, credentials = place
+    before = datetime.now(UTC)
+    first = message(messageId="m1", event="Demo", properties={"plan": "a"}, receivedAt="2019-03-01T00:00:00Z")
+    second = message(messageId="m2", event="Demo", properties={"seats": 3}, receivedAt="2019-03-02T00:00:00.5Z")
+    load(credentials, write("a.ndjson", first), destination)
+    between = datetime.now(UTC)
+    load(credentials, write("b.ndjson", second), destination)
+    with inspection.reading(*place) as reader:
+        tables = {table.name: table for table in reader.described(["demo", "email_opened", "_rejects"])}
+    assert list(tables) == ["email_opened", "_rejects", "demo"]
+    assert tables["email_opened"].statistics == Statistics(0, None, None)
+    assert tables["email_opened"].columns[0].null_share is None
+    demo = tables["demo"]
+    assert (demo.description, demo.key) == (catalog.EVENT_DESCRIPTION, ("id",))
+    assert demo.statistics == Statistics(
+        2, datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 2, 0, 0, 0, 500_000, tzinfo=UTC)
+    )
+    columns = {column.name: column for column in demo.columns}
+    assert columns["id"].description == "The message's id; a digest of its line where the message has none."
+    text, integer = ("VARCHAR", "BIGINT") if destination == "duckdb" else ("character varying", "bigint")
+    assert (columns["plan"].type, columns["plan"].native, columns["plan"].null_share) == ("text", text, 0.5)
+    assert (columns["seats"].type, columns["seats"].native, columns["seats"].null_share) == ("bigint", integer, 0.5)
+    came = [columns[name].first_came for name in ("plan", "seats")]
+    assert came[0] is not None
+    assert came[1] is not None
+    assert before < came[0] < between < came[1] < datetime.now(UTC)
+
+
+def test_a_reader_reads_alone() -> None:
+    make_tables(("duckdb", "events.duckdb"))
+    with (
+        inspection.reading("duckdb", "events.duckdb") as reader,
+        pytest.raises(Exception, match="read-only mode"),
+    ):
+        reader._sql.execute_sql("CREATE TABLE more (i int)")
+    with inspection.reading("duckdb", "events.duckdb") as one, inspection.reading("duckdb", "events.duckdb") as two:
+        assert list(one.tables()) == list(two.tables())
+
+
+def test_nothing_there_makes_no_file() -> None:
+    with pytest.raises(inspection.NothingThere) as error, inspection.reading("duckdb", "other.duckdb"):
+        pass
+    assert str(error.value) == (
+        "There is no dataset autopilothq in other.duckdb. Load something first: autopilothq load archive URL"
+    )
+    assert list(Path().iterdir()) == []
+
+
+# ---- status --------------------------------------------------------------------------------------------------------
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+STATUS = Status(
+    "duckdb events.duckdb, dataset mail",
+    NOW,
+    LastRun(NOW - timedelta(hours=2), "failed", "the load step: disk full"),
+    Load("1", NOW - timedelta(days=1, hours=3), 2, 1100, 1090, 6, 4),
+    1,
+    NOW - timedelta(days=1, hours=3),
+    {"tracks": Freshness(FIRST, NOW - timedelta(days=1, hours=3)), "email_replied": Freshness(None, None)},
+    {date(2026, 5, 2): 0, date(2026, 5, 3): 1000, date(2026, 5, 4): 1},
+    {"not_json": 3, "truncated": 1},
+)
+
+
+def test_the_status_as_text() -> None:
+    assert (
+        inspection.status_text(STATUS)
+        == """\
+place      duckdb events.duckdb, dataset mail
+last run   2026-05-04 10:00:00, 2 h ago: failed: the load step: disk full
+last load  2026-05-03 09:00:00, 1 d 3 h ago: 2 files, 1,100 lines, 1,090 stored, 6 duplicates, 4 rejected
+waiting    1, under way or cut off; the next run finishes what was cut off
+
+table          newest received      newest load
+tracks         2019-03-01 00:00:00  2026-05-03 09:00:00
+email_replied  -                    -
+
+events by day received (UTC)
+2026-05-02      0
+2026-05-03  1,000  ██████████████████████████████
+2026-05-04      1  █
+
+rejects of the last load  3 not_json, 1 truncated
+discards                  none"""
+    )
+
+
+def test_the_status_for_programs() -> None:
+    assert inspection.status_dict(STATUS, timedelta(hours=27)) == {
+        "place": "duckdb events.duckdb, dataset mail",
+        "now": "2026-05-04T12:00:00+00:00",
+        "last_run": {"at": "2026-05-04T10:00:00+00:00", "result": "failed", "error": "the load step: disk full"},
+        "last_load": {
+            "id": "1",
+            "loaded_at": "2026-05-03T09:00:00+00:00",
+            "files": 2,
+            "lines": 1100,
+            "stored": 1090,
+            "duplicates": 6,
+            "rejected": 4,
+        },
+        "waiting": 1,
+        "newest_load": "2026-05-03T09:00:00+00:00",
+        "tables": {
+            "tracks": {"received_at": "2019-03-01T00:00:00+00:00", "loaded_at": "2026-05-03T09:00:00+00:00"},
+            "email_replied": {"received_at": None, "loaded_at": None},
+        },
+        "events_per_day": {"2026-05-02": 0, "2026-05-03": 1000, "2026-05-04": 1},
+        "rejects": {"not_json": 3, "truncated": 1},
+        "discards": {},
+        "age_seconds": 97200.0,
+        "fresh": True,
+    }
+    assert inspection.status_dict(STATUS, timedelta(hours=26))["fresh"] is False
+    assert inspection.status_dict(STATUS, None)["fresh"] is None
+
+
+def test_the_status_of_a_load(place: tuple[str, str]) -> None:
+    destination, credentials = place
+    if destination == "postgres":  # days are UTC's, whatever the server's are
+        ((database,),) = query(place, "SELECT current_database()")
+        query(place, f"ALTER DATABASE \"{database}\" SET timezone TO 'Pacific/Auckland'")
+    load(credentials, write("old.ndjson", "nonsense", message(messageId="m0")), destination)
+    now = datetime.now(UTC)
+    days = [now - timedelta(days=back) for back in (0, 1, 1, 13, 14)]
+    lines = [message(messageId=f"m{n}", receivedAt=day.isoformat()) for n, day in enumerate(days, 1)]
+    odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"})
+    load(credentials, write("new.ndjson", *lines, lines[0], odd, "[]", '{"type": "delete"}', "[1]"), destination)
+    with inspection.reading(*place) as reader:
+        found = inspection.status(reader, now)
+    assert found.last_run is not None
+    assert found.last_load is not None
+    assert (found.last_run.result, found.last_run.at, found.waiting) == ("loaded", found.last_load.loaded_at, 0)
+    counts = found.last_load
+    assert (counts.files, counts.lines, counts.stored, counts.duplicates, counts.rejected) == (1, 10, 6, 1, 3)
+    assert found.rejects == {"not_an_object": 2, "unknown_type": 1}
+    assert found.discards == {"does_not_fit": 1}
+    newest = found.tables["email_opened"]
+    assert newest == found.tables["tracks"]
+    assert newest.received_at == days[0]
+    assert newest.loaded_at == found.newest_load
+    assert newest.loaded_at is not None
+    assert now < newest.loaded_at < found.last_load.loaded_at
+    today = now.date()
+    assert found.events_per_day == {
+        today - timedelta(days=back): {0: 1, 1: 2, 13: 1}.get(back, 0) for back in reversed(range(14))
+    }
+
+
+def test_the_status_without_a_row() -> None:
+    make_tables(("duckdb", "events.duckdb"))
+    with inspection.reading("duckdb", "events.duckdb") as reader:
+        found = inspection.status(reader, NOW)
+    assert (found.newest_load, found.is_older(timedelta(days=9999))) == (None, True)
+    assert (found.last_run, found.last_load, found.rejects, found.discards) == (None, None, {}, {})
+    assert found.tables["tracks"] == Freshness(None, None)
+    assert "\nlast run  none is known\n\n" in inspection.status_text(found)
+    assert "events by day received (UTC): none since 2026-04-21" in inspection.status_text(found)
+
+
+def test_the_last_run_here(tmp_path: Path) -> None:
+    """One without news, one that is cut off, one that fails: each is told, and nothing here is touched."""
+
+    def files() -> dict[Path, int]:
+        # A load's own scratch folder goes when its pipeline is collected, whenever that is.
+        home = tmp_path / "dlt" / "pipelines" / run.PIPELINE
+        return {
+            file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)
+        }
+
+    def told() -> tuple[LastRun, Load, int]:
+        before = files()
+        with inspection.reading("duckdb", "events.duckdb") as reader:
+            found = inspection.status(reader, datetime.now(UTC))
+        assert files() == before
+        assert found.last_run is not None
+        assert found.last_load is not None
+        return found.last_run, found.last_load, found.waiting
+
+    load("events.duckdb", write("a.ndjson", message()))
+    load("events.duckdb", "a.ndjson")
+    last, loaded, waiting = told()
+    assert (last.result, loaded.stored, waiting) == ("nothing new", 1, 0)
+    assert last.at > loaded.loaded_at
+
+    run.pipeline("duckdb", "events.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
+    assert told()[2] == 1
+
+    with duckdb.connect("events.duckdb") as con:
+        con.execute("ALTER TABLE autopilothq.tracks ADD COLUMN more int")
+        con.execute("UPDATE autopilothq.tracks SET more = 1")
+        con.execute("ALTER TABLE autopilothq.tracks ALTER COLUMN more SET NOT NULL")
+    with pytest.raises(run.RunError):
+        load("events.duckdb", "b.ndjson")
+    last, loaded, _ = told()
+    assert (last.result, loaded.stored) == ("failed", 1)
+    assert last.error == "the load step: Constraint Error: NOT NULL constraint failed: tracks.more"

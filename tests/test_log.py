@@ -1,0 +1,133 @@
+"""Log lines for programs, and notes to a webhook: whole lines, whole requests."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socket import gethostname
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from calling import Call
+
+GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
+PATH = "/services/T000/B000/secret"
+
+
+@pytest.fixture(autouse=True)
+def archive() -> None:
+    Path("a.ndjson").write_text(GOOD)
+
+
+class Webhook:
+    """A server that takes notes; `status` is what it answers."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, str | None, Any]] = []
+        self.status = 200
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.notes.append((self.path, self.headers["Content-Type"], json.loads(body)))
+                self.send_response(hook.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Silent."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}{PATH}"
+
+    def texts(self) -> list[str]:
+        """What was told; each in Slack's form."""
+        assert all((path, kind) == (PATH, "application/json") for path, kind, _ in self.notes)
+        return [note["text"] for _, _, note in self.notes]
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    hook = Webhook()
+    thread = Thread(target=hook.server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", hook.url)
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+    thread.join()
+
+
+def test_logs_are_json_when_asked_for(call: Call) -> None:
+    said = call("--log-format", "json", "load", "archive", "a.ndjson")
+    lines = [json.loads(line) for line in said.err.splitlines()]
+    assert {line["level"] for line in lines} == {"info"}
+    assert list(dict.fromkeys(line["message"] for line in lines)) == ["reading", "handing over", "loading", "done"]
+    assert all(line["at"].endswith("+00:00") for line in lines)
+    assert (lines[-1]["lines"], lines[-1]["stored"], lines[-1]["rows"]["tracks"]) == (1, 1, 1)
+    assert said.out.startswith("table ")
+
+
+def test_an_error_is_a_json_line(call: Call) -> None:
+    said = call("--log-format", "json", "load", "archive", "nowhere")
+    error = json.loads(said.err.splitlines()[-1])
+    assert said.status == 1
+    assert (error["level"], error["status"]) == ("error", 1)
+    assert "nowhere" in error["message"]
+
+
+def test_a_failure_is_told(call: Call, webhook: Webhook) -> None:
+    said = call("load", "archive", "nowhere", "--credentials", "a-secret.duckdb")
+    assert said.status == 1
+    [text] = webhook.texts()
+    assert text.startswith(f"autopilothq load archive on {gethostname()} failed: ")
+    assert text.endswith(said.err.partition("Error: ")[2].rstrip())
+
+
+def test_a_good_run_is_told_when_all_are(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call("load", "archive", "a.ndjson").status == 0
+    assert webhook.texts() == []
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "always")
+    assert call("load", "archive", "a.ndjson").status == 0
+    [text] = webhook.texts()
+    assert text.startswith(
+        f"autopilothq load archive on {gethostname()} done:"
+        " 0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded, "
+    )
+
+
+def test_too_many_rejects_are_told(call: Call, webhook: Webhook) -> None:
+    Path("a.ndjson").write_text("oops\n" + GOOD)
+    assert call("load", "archive", "a.ndjson", "--max-rejects", "0").status == 3
+    too_many = "1 rejected, more than --max-rejects 0; the rest is loaded."
+    assert webhook.texts() == [f"autopilothq load archive on {gethostname()} failed: {too_many}"]
+
+
+def test_what_is_no_run_is_not_told(call: Call, webhook: Webhook) -> None:
+    assert call("status").status == 1
+    assert call("load", "archive", "a.ndjson", "--since", "yesterday").status == 2
+    assert webhook.texts() == []
+
+
+@pytest.mark.parametrize("broken", ["refuses", "is gone", "is no URL"])
+def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
+    call: Call, webhook: Webhook, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "always")
+    webhook.status = 403
+    if broken == "is gone":
+        monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", f"http://127.0.0.1:9{PATH}")
+    if broken == "is no URL":
+        monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", PATH)
+    said = call("load", "archive", "a.ndjson")
+    why = {
+        "refuses": "It answered 403.",
+        "is gone": "No answer came: ConnectionRefusedError.",
+        "is no URL": "Expected a URL that begins with https://",
+    }[broken]
+    assert said.status == 0
+    assert said.err.splitlines()[-1] == f"Warning: The webhook of runtime.slack_incoming_hook could not be told: {why}"
+    assert "secret" not in said.out + said.err
