@@ -2,15 +2,16 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
 
 import click
 import dlt
 import duckdb
+import pytest
 
-from autopilothq import api, archive, catalog, cli, sample
+from autopilothq import api, archive, catalog, cli, profiles, sample
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
@@ -56,9 +57,12 @@ def test_every_command_and_option_is_documented() -> None:
     assert missing == {"--seed", "--version"}  # said by --help alone
 
 
-def test_every_setting_of_the_api_is_documented() -> None:
+@pytest.mark.parametrize("source", [api, profiles])
+def test_every_setting_of_an_api_is_documented(source: Callable[..., object]) -> None:
     text = README.read_text()
-    assert [name for name in signature(api).parameters if f"`{name}`" not in text and f"\n{name} = " not in text] == []
+    assert [
+        name for name in signature(source).parameters if f"`{name}`" not in text and f"\n{name} = " not in text
+    ] == []
 
 
 QUESTIONS = re.search(r"## Five questions\n\n```sql\n(.*?)```", README.read_text(), re.DOTALL)

@@ -195,6 +195,21 @@ AUDIT = Table(
     key=("file", "version"),
 )
 BOOKS = (REJECTS, DISCARDS, AUDIT)
+PROFILES = Table(
+    "_profiles",
+    "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
+    (
+        Column("space", "text", "The space of Segment Unify."),
+        Column("person", "text", "The person's id there: email:..., user_id:... or anonymous_id:..."),
+        Column("scope", "text", "A digest of which events were asked for, and of which source."),
+        Column(
+            "watermark", "timestamp", "Up to when the person's events are loaded; null where no answer could be read."
+        ),
+        Column("asked_at", "timestamp", "When the person's events were asked for last."),
+        Column("load_id", "text", "dlt's load; the row counts once `_dlt_loads` has that load."),
+    ),
+    key=("space", "person", "scope"),
+)
 
 # What an account has beside its events (spec: autopilot-api).
 
@@ -319,6 +334,7 @@ REJECT_REASONS = {
     "properties_not_object": "`properties` is not an object",
     "traits_not_object": "`traits` is not an object",
     "context_not_object": "`context` is not an object",
+    "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object without the id that its row is known by",
     "suppressed": "of a person who was forgotten",
 }
@@ -443,4 +459,6 @@ SUPPRESSIONS = Table(
     ),
 )
 
-TABLES = {table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, *ACCOUNT, SUPPRESSIONS)}
+TABLES = {
+    table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
+}

@@ -95,7 +95,9 @@ class OutcomeUnknown(ApiError):
 
 
 class BadAnswer(ApiError):
-    """The server said 2xx or 3xx with something that is not what this API answers."""
+    """The server said 2xx or 3xx with something that is not what this API answers; `content` is what came."""
+
+    content: str = ""
 
 
 class _Again(Exception):
@@ -271,6 +273,13 @@ def _pace_of(origin: str, key: Key) -> Pace:
 # ---- requests ------------------------------------------------------------------------------------------------------
 
 
+def _not_json(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json)
+
+
 class Http:
     """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
 
@@ -337,6 +346,15 @@ class Http:
         """How often the calling thread's last request was tried; 0 before the first."""
         return int(getattr(self._calls, "attempts", 0))
 
+    def masked(self, text: str) -> str:
+        """`text` without the secret, should the server repeat it."""
+        return self._key.masked(text)
+
+    @property
+    def request_id(self) -> str:
+        """` (Request-Id …)` of the answer to the calling thread's last request, for errors; else empty."""
+        return str(getattr(self._calls, "request_id", ""))
+
     def request(
         self,
         method: str,
@@ -346,14 +364,16 @@ class Http:
         params: Mapping[str, str] | None = None,
         idempotent: bool = True,
         wants_json: bool = True,
+        decoder: json.JSONDecoder = _DECODER,
     ) -> Any:
         """The answer's JSON; None where it is not wanted: then only the status matters, not what the answer says.
 
-        `path` is given in parts, which are encoded here; `body` is sent as JSON. What fails in passing is tried again:
-        429 with the wait that the server asks for, else with growing waits; 408, 5xx and network failures too. Not so
-        where `idempotent` is false: once its bytes may have gone out, only a 429 says that nothing was done.
+        `path` is given in parts, which are encoded here; `body` is sent as JSON; `decoder` reads the answer. What fails
+        in passing is tried again: 429 with the wait that the server asks for, else with growing waits; 408, 5xx and
+        network failures too. Not so where `idempotent` is false: once its bytes may have gone out, only a 429 says that
+        nothing was done.
         """
-        call = _Call(self, method, path_of(path), body, params, idempotent, wants_json)
+        call = _Call(self, method, path_of(path), body, params, idempotent, wants_json, decoder)
         retrying = Retrying(
             stop=stop_after_attempt(self._tries),
             retry=retry_if_exception_type(_Again),
@@ -383,6 +403,7 @@ class _Call:
     params: Mapping[str, str] | None
     idempotent: bool
     wants_json: bool
+    decoder: json.JSONDecoder
     attempts: int = 0
 
     def once(self) -> Any:
@@ -454,6 +475,7 @@ class _Call:
     def _judged(self, response: httpx.Response, content: bytes) -> Any:
         """What a whole answer means."""
         status = response.status_code
+        self.http._calls.request_id = _request_id(response)
         if response.is_success:
             return self._json(response, content) if self.wants_json else None
         words = "" if response.is_redirect else self.http._key.masked(_words(response, content))
@@ -487,7 +509,7 @@ class _Call:
 
     def _json(self, response: httpx.Response, content: bytes) -> Any:
         try:
-            return json.loads(content, parse_constant=_not_json)
+            return self.decoder.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
         except (ValueError, RecursionError) as error:
             cut = _cut_off(error)
         if cut:
@@ -495,7 +517,9 @@ class _Call:
             raise again if self.idempotent else self._unknown(again)
         kind = response.headers.get("Content-Type", "no content type")
         text = f"expected JSON, got {kind} that begins {_beginning(content)!r}{_request_id(response)}"
-        raise self._error(BadAnswer, text, response.status_code)
+        bad = self._error(BadAnswer, text, response.status_code)
+        bad.content = self.http.masked(content.decode("utf-8", "replace"))
+        raise bad
 
     def gave_up(self, last: _Again) -> ApiError:
         """The error after the last try."""
@@ -636,10 +660,6 @@ def _target(response: httpx.Response) -> str:
         url = response.request.url.join(response.headers.get("Location", ""))
         return f"{url.scheme}://{url.netloc.decode()}"
     return "nowhere"
-
-
-def _not_json(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _cut_off(error: Exception) -> bool:

@@ -103,7 +103,8 @@ class Pairs(list[tuple[str, Any]]):
         return value
 
 
-_decoder = json.JSONDecoder(
+# Reads JSON as it is spelt: objects are Pairs, numbers are Numbers.
+DECODER = json.JSONDecoder(
     object_pairs_hook=Pairs,
     parse_float=Number,
     parse_int=lambda text: Number(text if text != "-0" else "0"),
@@ -166,7 +167,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
 def parse(line: bytes) -> Pairs:
     """An object of JSON as it is spelt; raises `Rejected` where it is none."""
     try:
-        value = _decoder.decode(line.decode())
+        value = DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise Rejected("not_json", f"not UTF-8 at byte {error.start}: {error.reason}") from None
     except json.JSONDecodeError as error:

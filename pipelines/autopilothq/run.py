@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -105,11 +105,11 @@ def pipeline(
         return made
 
 
-def run(into: dlt.Pipeline, source: DltSource, wait: timedelta = timedelta()) -> LoadInfo | None:
-    """Finishes what an earlier run left, then loads the source.
+def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
+    """Finishes what an earlier run left, then loads the source, or several: each is made once the one before is loaded.
 
-    Another run into the same place is waited for, up to `wait`. Raises RunError; nothing of a failed load
-    counts as loaded.
+    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Raises RunError;
+    nothing of a failed load counts as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
         place = place_of(into)
@@ -123,7 +123,10 @@ def run(into: dlt.Pipeline, source: DltSource, wait: timedelta = timedelta()) ->
         into.set_local_state_val(UNFINISHED_AT, place)
         while into.has_pending_data:
             into.run()
-        return into.run(source)
+        info: LoadInfo | None = None
+        for part in [source] if isinstance(source, DltSource) else source:
+            info = into.run(part)
+        return info
 
 
 def dry_run(

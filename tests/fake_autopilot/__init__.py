@@ -4,10 +4,12 @@
         server.order("GET", "/contacts/*", status=503, times=2)
         Autopilot(server.key, base_url=server.base_url)
 
-`python -m tests.fake_autopilot --contacts 1000` starts it for people.
+`python -m tests.fake_autopilot --contacts 1000` starts it for people. FakeProfiles beside it is Segment's Profile API.
 """
 
 from .account import Account
-from .server import FakeAutopilot, Fault, Request
+from .http import Fault, Request
+from .profiles import FakeProfiles
+from .server import FakeAutopilot
 
-__all__ = ["Account", "FakeAutopilot", "Fault", "Request"]
+__all__ = ["Account", "FakeAutopilot", "FakeProfiles", "Fault", "Request"]

@@ -12,6 +12,7 @@ from . import log
 from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
+from .profiles import load_profiles
 from .send import send, show_deliveries
 
 
@@ -58,6 +59,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     run.configure(**more, **({} if debug else {"runtime__log_level": "ERROR"}))
 
 
+load.add_command(load_profiles)
 for command in (load, write_sample, send, show_deliveries, schema, status, forget):
     cli.add_command(command)
 

@@ -84,7 +84,7 @@ def load_archive(
     check_rejects(watch.last, max_rejects)
 
 
-class _Time(click.ParamType[datetime]):
+class Time(click.ParamType[datetime]):
     """A time in ISO 8601; UTC where it names no zone."""
 
     name = "time"
@@ -113,8 +113,8 @@ class _Names(click.ParamType[list[str]]):
 
 
 @load.command("api")
-@click.option("--since", type=_Time(), metavar="TIME", help="The time of the first event to load.")
-@click.option("--until", type=_Time(), metavar="TIME", help="Where events end: where those of an archive begin.")
+@click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
+@click.option("--until", type=Time(), metavar="TIME", help="Where events end: where those of an archive begin.")
 @click.option("--only", type=_Names(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
 @click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
@@ -144,7 +144,7 @@ def load_api(
     if since and until and since >= until:
         raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
     started = time.monotonic()
-    with Watching(Console(stderr=True), contacts=True) as watch:
+    with Watching(Console(stderr=True), "contacts") as watch:
         source = _api(
             since=since, until=until, user_id_field=user_id_field, max_seconds=max_seconds, progress=watch.report
         )
@@ -155,7 +155,7 @@ def load_api(
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, contacts=True)
+    print_result(watch.last, as_json, dry_run, "contacts")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
     check_rejects(watch.last, max_rejects)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -24,17 +24,18 @@ from ..run import RunError
 from ..source import Report
 from . import log
 
+Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
 class Watching:
-    """Shows a run: a bar on a terminal, lines elsewhere. What is counted is bytes of files, or contacts."""
+    """Shows a run: a bar on a terminal, lines elsewhere. The bar is of what is `counted`; of files, their bytes."""
 
-    def __init__(self, console: Console, contacts: bool = False) -> None:
+    def __init__(self, console: Console, counted: Counted = "files") -> None:
         self.last = Report()
         self._console = console
-        self._contacts = contacts
+        self._counted = counted
         self._step = ""
         self._logged = 0.0
         self._warned = 0
@@ -44,7 +45,7 @@ class Watching:
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
-            *(() if contacts else (DownloadColumn(),)),
+            *((DownloadColumn(),) if counted == "files" else ()),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -71,10 +72,10 @@ class Watching:
             else:
                 self._console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         self._warned = len(report.warnings)
-        if self._contacts:
-            total = "" if report.contacts_total is None else f" of {report.contacts_total:,}"
-            counts = f"{report.contacts:,}{total} contacts  {report.lines:,} events"
-            self._bar.update(self._task, completed=report.contacts, total=report.contacts_total, counts=counts)
+        if self._counted != "files":
+            done, total = _done(report, self._counted)
+            counts = f"{_of(report, self._counted)}  {report.lines:,} events"
+            self._bar.update(self._task, completed=done, total=total, counts=counts)
             self._log(counts)
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
@@ -105,8 +106,20 @@ def _counts(report: Report) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(report).items() if value}
 
 
-def print_result(report: Report, as_json: bool, dry_run: bool, contacts: bool = False) -> None:
-    """Prints what a load of files or of `contacts` did, for people or for programs."""
+def _done(report: Report, counted: Counted) -> tuple[int, int | None]:
+    if counted == "people":
+        return report.people, report.people_total
+    return report.contacts, report.contacts_total
+
+
+def _of(report: Report, counted: Counted) -> str:
+    """Example: `250 of 1,000 contacts`."""
+    done, total = _done(report, counted)
+    return f"{done:,}{'' if total is None else f' of {total:,}'} {counted}"
+
+
+def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted = "files") -> None:
+    """Prints what a load did, for people or for programs."""
     counts = (
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
         f" {report.rejected:,} rejected, {report.discards:,} values discarded"
@@ -130,10 +143,9 @@ def print_result(report: Report, as_json: bool, dry_run: bool, contacts: bool = 
     for reason, count in report.rejects.items():
         click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for file, why in report.unfinished.items():
-        click.echo(f"  {file} {'goes on' if contacts else 'is read again'} next time: {why}")
-    if contacts:
-        total = "" if report.contacts_total is None else f" of {report.contacts_total:,}"
-        click.echo(f"{report.contacts:,}{total} contacts, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
+        click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
+    if counted != "files":
+        click.echo(f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
         return
     rate = report.lines / max(report.seconds, 0.001)
     click.echo(

@@ -3,6 +3,7 @@
 from .api import api
 from .archive import archive
 from .load import Report
+from .profiles import profiles
 from .tables import CannotMerge
 
-__all__ = ["CannotMerge", "Report", "api", "archive"]
+__all__ = ["CannotMerge", "Report", "api", "archive", "profiles"]

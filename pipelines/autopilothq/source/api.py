@@ -75,10 +75,11 @@ def api(
 
 
 def _window(since: Any, until: Any) -> Window:
-    return Window(_time(since), _time(until))
+    return Window(read_setting_time(since), read_setting_time(until))
 
 
-def _time(time: str | date | None) -> datetime | None:
+def read_setting_time(time: str | date | None) -> datetime | None:
+    """A time as settings and callers give it: ISO 8601, UTC where it names no zone; a date is its midnight."""
     if isinstance(time, str):
         time = datetime.fromisoformat(time)
     if isinstance(time, date) and not isinstance(time, datetime):

@@ -4,6 +4,7 @@ A source has a resource a table, so that `with_resources` chooses tables. What t
 that dlt asks for rows reads the origin, and all of them hand out what the warehouse made of it.
 """
 
+import dataclasses
 import itertools
 import shutil
 import weakref
@@ -44,6 +45,7 @@ from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposi
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
+COUNTED = ("lines", "stored", "duplicates", "rejected")
 
 Files = set[tuple[str, str]]
 """Files by name and version."""
@@ -87,9 +89,29 @@ class Report:
     unfinished: dict[str, str] = field(default_factory=dict)
     contacts: int = 0
     contacts_total: int | None = None
+    people: int = 0
+    people_total: int | None = None
     cut_off: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def then(self, part: "Report") -> "Report":
+        """Both together, `part` being the next load of the same run."""
+        added = ("bytes_done", *COUNTED, "discards", "people")
+        counts = {name: getattr(self, name) + getattr(part, name) for name in added}
+        rows = _sum(self.rows, part.rows) | {AUDIT.name: 1}  # the run's, which each load replaces
+        return dataclasses.replace(
+            part,
+            **counts,
+            rows=rows,
+            rejects=_sum(self.rejects, part.rejects),
+            warnings=[*self.warnings, *part.warnings],
+            people_total=part.people_total if self.people_total is None else self.people_total,
+        )
+
+
+def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in first | second}
 
 
 def ignore(report: Report) -> None:
@@ -139,6 +161,8 @@ class Load:
         self._unfinished: dict[int, str] = {}
         self._ready: dict[str, list[tuple[str, Rows]]] = {}
         self._written = itertools.count()
+        self._audit: list[dict[str, Any]] = []
+        self.before: dict[str, dict[str, Any]] = {}  # a file's row of `_audit` that this load adds to
         self.known: Known = {}
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
@@ -214,8 +238,8 @@ class Load:
                 self._write(found)
         counts = {count.number: count for count in settled.counts()}
         self._audit = [self._audit_row(number, counts.get(number)) for number in range(len(self._files))]
-        for column in ("lines", "stored", "duplicates", "rejected"):
-            setattr(self.report, column, sum(row[column] for row in self._audit))
+        for column in COUNTED:
+            setattr(self.report, column, sum(getattr(count, column) for count in counts.values()))
         self.report.rejects = settled.rejects_by_reason()
         self.report.bytes = sum(file.size for file in self._files)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
@@ -239,13 +263,14 @@ class Load:
         count = count or FileCount(number, 0, 0, 0, 0, None, None)
         # A file that could not be read to its end is not the version that was listed: it is read again next time.
         unfinished = f" unfinished {self.loaded_at.isoformat()}" if number in self._unfinished else ""
-        return {
+        row = {
             "file": file.url,
             "version": file.version + unfinished,
             "size": file.size,
             **{key: value for key, value in count._asdict().items() if key != "number"},
             "loaded_at": self.loaded_at,
         }
+        return row | _with(row, self.before[file.url]) if file.url in self.before else row
 
     def rows(self, table: str) -> Iterator[DataItemWithMeta]:
         """A table's rows as files that dlt takes over."""
@@ -292,6 +317,14 @@ class Load:
         return [table for table in self._ready if table not in TABLES]
 
 
+def _with(row: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a row of `_audit` with those that an earlier load had."""
+    counts = {name: row[name] + before[name] for name in ("size", *COUNTED)}
+    clocks = {"first_received_at": min, "last_received_at": max}
+    found = {name: [clock for clock in (row[name], before[name]) if clock] for name in clocks}
+    return counts | {name: choose(found[name], default=None) for name, choose in clocks.items()}
+
+
 def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
     """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
@@ -316,7 +349,7 @@ def books(load: Load) -> list[DltResource]:
 
 def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
-    if table not in BOOKS:
+    if "uuid_ts" in types:
         types = ordered(types, table.key)
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     hints = dlt.mark.make_hints(columns=columns(table, types))

@@ -19,6 +19,7 @@ from ..warehouse import Known
 from .tables import ARROW, SOURCE
 
 ROWS_PER_READ = 100_000
+ROWS_PER_FETCH = 10_000
 
 
 class Stored:
@@ -40,6 +41,27 @@ class Stored:
                 f" (SELECT {names[2]} FROM {loads} WHERE status = 0)"
             )
         return {(file, version) for file, version in rows or ()}
+
+    def audit_row(self, file: str, version: str) -> dict[str, Any] | None:
+        """The row of `_audit` of a file and its version, None where there is none."""
+        columns = [column.name for column in AUDIT.columns]
+        if not set(columns) <= set(self.tables([AUDIT.name]).get(AUDIT.name, {})):
+            return None
+        with self._pipeline.sql_client() as client:
+            found = client.execute_sql(
+                f"SELECT {', '.join(map(client.escape_column_name, columns))}"
+                f" FROM {client.make_qualified_table_name(AUDIT.name)} WHERE {client.escape_column_name('file')} = %s"
+                f" AND {client.escape_column_name('version')} = %s",
+                file,
+                version,
+            )
+        return dict(zip(columns, found[0], strict=True)) if found else None
+
+    def answers(self, query: str) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """The rows of a query of the user's own, some at a time."""
+        with self._pipeline.sql_client() as client, client.execute_query(query) as cursor:
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                yield rows
 
     def complete_loads(self) -> set[str]:
         """The ids of dlt's loads that were not killed."""

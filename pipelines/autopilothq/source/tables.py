@@ -6,7 +6,7 @@ from typing import cast
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 
-from ..catalog import AUDIT, CONTACTS, CURRENT, TABLES, USERS, Table, Type
+from ..catalog import AUDIT, CONTACTS, CURRENT, PROFILES, TABLES, USERS, Table, Type
 
 SOURCE = "autopilothq"
 
@@ -19,7 +19,7 @@ ARROW: dict[Type, pa.DataType] = {
 }
 
 
-REPLACED = (USERS, AUDIT, CONTACTS, *CURRENT)
+REPLACED = (USERS, AUDIT, PROFILES, CONTACTS, *CURRENT)
 # The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows
 # that a killed load put into staging twice is refused by PostgreSQL.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {

@@ -1,7 +1,10 @@
 """Messages -> the tables of the warehouse, with rejects, discards and the books (spec: warehouse)."""
 
 from .load import Warehouse
+from .people import Due, People
 from .tables import SQL_TYPES, FileCount, Known, Rows, Settled, Stored, ordered
 from .things import Things
 
-__all__ = ["SQL_TYPES", "FileCount", "Known", "Rows", "Settled", "Stored", "Things", "Warehouse", "ordered"]
+__all__ = [
+    "SQL_TYPES", "Due", "FileCount", "Known", "People", "Rows", "Settled", "Stored", "Things", "Warehouse", "ordered",
+]  # fmt: skip

@@ -63,6 +63,14 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
     return int(con.execute("SELECT count(*) FROM suppressed").fetchall()[0][0])
 
 
+def people(ids: str) -> str:
+    """A query of those in the column `person` of `ids` (`email:...`, the kind before the id) who were forgotten."""
+    return _known(
+        "SELECT person, CASE WHEN contains(person, '@') THEN 'email' ELSE split_part(person, ':', 1) END AS kind,"
+        f" substr(person, strpos(person, ':') + 1) AS value FROM {ids}"
+    )
+
+
 def _comparable(kind: str) -> str:
     return "lower(trim(id))" if kind == "email" else "id"
 

@@ -1,0 +1,161 @@
+"""`autopilothq load profiles`, as a person meets it: words in, exact texts and exit status out."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autopilothq import run
+from autopilothq.cli import profiles as command
+from calling import Call, caller, errors
+from contract.loading import query
+from fake_autopilot import FakeProfiles
+
+EVERYONE = [f"email:{number}@example.com" for number in range(5)]
+
+NO_TOKEN = (
+    "Expected an access token of Segment's Profile API, but there is none: set token under"
+    " [sources.autopilothq.profiles] of dlt's configuration."
+)
+WHOSE = (
+    "Whose events? Set sources.autopilothq.api_key to look for Autopilot's contacts, or"
+    " sources.autopilothq.profiles.people (--people) to a file of emails or user ids, or to a query of the warehouse."
+)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeProfiles]:
+    with FakeProfiles() as running:
+        settings = {"TOKEN": running.token, "BASE_URL": running.base_url, "REQUESTS_PER_SECOND": "1000", "TRIES": "1"}
+        for name, value in settings.items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__PROFILES__{name}", value)
+        for who in EVERYONE:
+            running.happen(who), running.happen(who, "Order Completed")
+        Path("people.txt").write_text("\n".join([*EVERYONE, "nobody@example.com"]))
+        yield running
+
+
+def test_a_run_in_parts_is_told_as_one(call: Call, server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "PEOPLE_PER_LOAD", 4)
+    server.order("GET", "*/email%3A0%40example%2Ecom/*", content=b"<html>")
+    said = call("load", "profiles", "--people", "people.txt", "--space", server.space, "--max-rejects", "0")
+    path = "/spaces/spa_7Qx/collections/users/profiles/email%3A0%40example%2Ecom/events"
+    why = f"GET {path}: expected JSON, got no content type that begins '<html>'"
+    assert (said.status, errors(said)) == (
+        3,
+        [
+            f"Warning: No answer could be read for 1 of 4 people: they are asked for again next time. {why}",
+            "Error: 1 rejected, more than --max-rejects 0; the rest is loaded.",
+        ],
+    )
+    assert said.out.splitlines()[:9] == [
+        "table         rows",
+        "_audit           1",
+        "_profiles        6",
+        "_rejects         1",
+        "email_opened     4",
+        "tracks           4",
+        "",
+        "5 lines, 4 stored, 0 duplicates, 1 rejected, 0 values discarded",
+        "  1 bad_answer: an API's answer about a person that cannot be read; that person is asked for again next time",
+    ]
+    assert re.fullmatch(r"6 of 6 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[9])
+    assert query("SELECT lines, stored, rejected FROM autopilothq._audit") == [(5, 4, 1)]
+    assert server.asked() == [*EVERYONE, "email:nobody@example.com"]
+
+
+def test_json_has_every_count_and_a_dry_run_leaves_nothing(
+    call: Call, server: FakeProfiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__SPACE", server.space)
+    words = ("--people", "people.txt", "--events", "Order Completed, Email Replied", "--source-id", "AbC123xYz9")
+    said = call("load", "profiles", "--json", "--dry-run", "--since", "2019-03-01", *words)
+    assert (said.status, errors(said)) == (0, [])
+    result = json.loads(said.out)
+    assert (result["people"], result["people_total"], result["stored"], result["dry_run"]) == (6, 6, 5, True)
+    assert result["rows"]["order_completed"] == 5
+    assert [path.name for path in Path().iterdir()] == ["people.txt"]
+
+
+def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.origins.profiles.MOST_THREADS", 1)
+    monkeypatch.setattr("autopilothq.origins.profiles.MOST_FAILURES", 2)
+    server.order("GET", "*", skip=2, status=503, times=10)
+    said = call("load", "profiles", "--people", "people.txt", "--space", server.space)
+    assert said.status == 1
+    assert errors(said)[0].startswith(
+        "Error: GET /spaces/spa_7Qx/collections/users/profiles/email%3A2%40example%2Ecom/"
+    )
+    assert errors(said)[1] == "What came by then is loaded; the next run goes on from there."
+    assert query("SELECT count(*) FROM autopilothq.tracks") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "text"),
+    [
+        (
+            ["--space", "s"],
+            {"TOKEN": None},
+            NO_TOKEN,
+        ),
+        (
+            ["--people", "people.txt"],
+            {},
+            "Which space? Name it (--space), or set space under [sources.autopilothq.profiles] of dlt's configuration.",
+        ),
+        (
+            ["--space", "s"],
+            {},
+            WHOSE,
+        ),
+        (
+            ["--space", "s", "--people", "api"],
+            {},
+            "Expected the key of Autopilot's API, but there is none: set sources.autopilothq.api_key.",
+        ),
+        (["--space", "s", "--people", "gone.txt"], {}, "gone.txt: No such file or directory"),
+        (
+            ["--space", "s", "--people", "people.txt"],
+            {"REGION": "mars"},
+            "sources.autopilothq.profiles.region must be us or eu, got 'mars'",
+        ),
+    ],
+)
+def test_what_is_missing_is_said(
+    call: Call,
+    server: FakeProfiles,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    settings: dict[str, str | None],
+    text: str,
+) -> None:
+    for name, value in settings.items():
+        name = f"SOURCES__AUTOPILOTHQ__PROFILES__{name}"  # noqa: PLW2901
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    said = call("load", "profiles", *words)
+    assert (said.status, said.out, errors(said)) == (1, "", [f"Error: {text}"])
+    assert server.requests == []
+
+
+def test_words_that_mean_nothing(call: Call) -> None:
+    assert (
+        "Error: Invalid value for '--region': 'mars' is not one of 'us', 'eu'."
+        in call("load", "profiles", "--region", "mars").err
+    )
+    assert (
+        "Error: Invalid value for '--events': expected names of events" in call("load", "profiles", "--events", ",").err
+    )
+    assert call("load", "profiles", "--since", "soon").status == 2
+
+
+def test_runs_are_made_of_several_sources(server: FakeProfiles) -> None:
+    into = run.pipeline()
+    assert run.run(into, []) is None
+    assert server.requests == []
