@@ -12,13 +12,13 @@ import dlt
 from autopilothq import archive
 
 
-def load(*url: str) -> None:
+def load(url: str = dlt.config.value) -> None:
     """Loads what is new in the archive at `url`."""
     pipeline = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq", progress="log")
     while pipeline.has_pending_data:  # what a run that was cut off had ready; dlt takes no new data before it
         pipeline.run()
-    print(pipeline.run(archive(*url)))  # noqa: T201
+    print(pipeline.run(archive(url)))  # noqa: T201
 
 
 if __name__ == "__main__":
-    load(*sys.argv[1:2])
+    load(*sys.argv[1:])

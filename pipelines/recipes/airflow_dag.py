@@ -1,6 +1,6 @@
-"""Autopilot's email events every day, in Airflow 3 (or 2): the run's data interval chooses the days of the archive.
+"""Autopilot's email events every day, in Airflow 3: the run's data interval chooses the days of the archive.
 
-Copy it into the DAG folder; workers need `dlt-autopilothq` with the extras of your archive and destination. Where it does
+Copy it into the DAG folder; workers need this project, with the extras of your archive and destination. Where it does
 not fit beside Airflow, give it an environment of its own and start `autopilothq load archive` in a BashOperator, with
 `DLT_INTERVAL_START={{ data_interval_start }}` and `DLT_INTERVAL_END={{ data_interval_end }}` in its `env`.
 
@@ -13,17 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
+from airflow.sdk import dag, task
 from airflow.timetables.interval import CronDataIntervalTimetable
-
-try:
-    from airflow.sdk import dag, task
-except ImportError:  # Airflow 2
-    from airflow.decorators import dag, task
 
 
 @dag(
     # Two hours after midnight, because files of a day come a little after it; an interval then touches two days, and
-    # what is loaded already is known. Airflow 3 makes `schedule="@daily"` a point of time: an interval must be asked for.
+    # what is loaded already is known. With `schedule="@daily"` Airflow 3 has no interval but a point of time.
     schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
     # The backfill: a run for each day since then. For a year and more, load it once by hand: one run is quicker.
     start_date=pendulum.datetime(2019, 3, 1, tz="UTC"),

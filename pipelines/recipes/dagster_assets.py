@@ -1,9 +1,9 @@
 """Autopilot's email events in Dagster: an asset that loads what is new, every hour, and one of days, to load again.
 
-`dagster dev -f dagster_assets.py` shows them; the environment needs `dlt-autopilothq` with the extras of your archive and
+`dagster dev -f dagster_assets.py` shows them; the environment needs this project, with the extras of your archive and
 destination. Settings and secrets are dlt's, in the environment of Dagster's processes (`DESTINATION_TYPE=postgres`,
-`SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`, `DESTINATION__POSTGRES__CREDENTIALS=...`). No disk has to stay: what is loaded is
-known from the destination, and so both assets may be used side by side.
+`SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`, `DESTINATION__POSTGRES__CREDENTIALS=...`). No disk has to stay: what is
+loaded is known from the destination, and so both assets may be used side by side.
 """
 
 from datetime import timedelta
@@ -24,7 +24,7 @@ def load(**days: Any) -> dg.MaterializeResult:
     run.configure()
     run.run(run.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)
     report = reports[-1]
-    rows = {f"rows/{table}": rows for table, rows in report.rows.items()}
+    rows = {f"rows/{table}": number for table, number in report.rows.items()}
     rejects = {f"rejects/{reason}": lines for reason, lines in report.rejects.items()}
     counts = {"lines": report.lines, "stored": report.stored, "duplicates": report.duplicates}
     return dg.MaterializeResult(metadata=counts | {"rejected": report.rejected} | rows | rejects)
