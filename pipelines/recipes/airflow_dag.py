@@ -2,7 +2,8 @@
 
 Copy it into the DAG folder; workers need this project, with the extras of your archive and destination. Where it does
 not fit beside Airflow, give it an environment of its own and start `autopilothq load archive` in a BashOperator, with
-`DLT_INTERVAL_START={{ data_interval_start }}` and `DLT_INTERVAL_END={{ data_interval_end }}` in its `env`.
+`DLT_INTERVAL_START={{ data_interval_start }}` and `DLT_INTERVAL_END={{ data_interval_end }}` in its `env`, and
+`append_env=True`, or it has no other settings.
 
 Settings are dlt's: in the workers' environment (`DESTINATION_TYPE=postgres`, `SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`),
 secrets in Airflow's variable `dlt_secrets_toml`, which holds what `.dlt/secrets.toml` would. No disk has to stay: what

@@ -19,7 +19,7 @@ def ran(dag: Any, end: datetime) -> dict[str, Any]:
 
 
 def main() -> None:
-    bag = DagBag(sys.argv[1], include_examples=False)
+    bag = DagBag(sys.argv[1])
     dag = bag.dags["autopilothq"]
     known = {
         "errors": bag.import_errors,
