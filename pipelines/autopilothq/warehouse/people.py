@@ -51,7 +51,7 @@ class People:
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
 
     def leave_out(self, forgotten_ids: Iterable[pa.RecordBatch]) -> None:
-        """Of those who were added, the forgotten ones are not asked for; `forgotten_ids` are `salt` and `id` of them."""
+        """Of those who were added, the forgotten ones are not asked for: `salt` and `id` say who they are."""
         forgotten.remember(
             self._con, ((row["salt"], row["id"]) for batch in forgotten_ids for row in batch.to_pylist())
         )

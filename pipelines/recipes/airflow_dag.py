@@ -1,0 +1,52 @@
+"""Autopilot's email events every day, in Airflow 3: the run's data interval chooses the days of the archive.
+
+Copy it into the DAG folder; workers need this project, with the extras of your archive and destination. Where it does
+not fit beside Airflow, give it an environment of its own and start `autopilothq load archive` in a BashOperator, with
+`DLT_INTERVAL_START={{ data_interval_start }}` and `DLT_INTERVAL_END={{ data_interval_end }}` in its `env`, and
+`append_env=True`, or it has no other settings.
+
+Settings are dlt's: in the workers' environment (`DESTINATION_TYPE=postgres`, `SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`),
+secrets in Airflow's variable `dlt_secrets_toml`, which holds what `.dlt/secrets.toml` would. No disk has to stay: what
+is loaded is known from the destination.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+from airflow.sdk import dag, task
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+
+@dag(
+    # Two hours after midnight, because files of a day come a little after it; an interval then touches two days, and
+    # what is loaded already is known. With `schedule="@daily"` Airflow 3 has no interval but a point of time.
+    schedule=CronDataIntervalTimetable("0 2 * * *", timezone="UTC"),
+    # The backfill: a run for each day since then. For a year and more, load it once by hand: one run is quicker.
+    start_date=pendulum.datetime(2019, 3, 1, tz="UTC"),
+    catchup=True,
+    # Two runs would not harm each other, the second waits for the lock; but it would hold a worker meanwhile.
+    max_active_runs=1,
+    default_args={"retries": 3, "retry_delay": timedelta(minutes=5), "retry_exponential_backoff": True},
+)
+def autopilothq() -> None:
+    """A DAG of one task."""
+
+    @task
+    def load() -> dict[str, Any]:
+        """The days of the interval; its counts are the task's XCom."""
+        # Here and not above: the scheduler reads this file every few seconds.
+        from dataclasses import asdict
+
+        from autopilothq import Report, archive, run
+
+        reports = [Report()]
+        wait = timedelta(minutes=30)  # for a run by hand; then RunError, and Airflow tries again (exit status 75)
+        run.configure()
+        run.run(run.pipeline(wait=wait), archive(progress=reports.append), wait)
+        return asdict(reports[-1])
+
+    load()
+
+
+autopilothq()

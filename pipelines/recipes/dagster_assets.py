@@ -1,0 +1,58 @@
+"""Autopilot's email events in Dagster: an asset that loads what is new, every hour, and one of days, to load again.
+
+`dagster dev -f dagster_assets.py` shows them; the environment needs this project, with the extras of your archive and
+destination. Settings and secrets are dlt's, in the environment of Dagster's processes (`DESTINATION_TYPE=postgres`,
+`SOURCES__AUTOPILOTHQ__ARCHIVE_URL=s3://...`, `DESTINATION__POSTGRES__CREDENTIALS=...`). No disk has to stay: what is
+loaded is known from the destination, and so both assets may be used side by side.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+
+from autopilothq import Report, archive, run
+
+# Another run is waited for so long; then RunError (what the command exits with 75 for), and Dagster tries again.
+WAIT = timedelta(minutes=30)
+RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def load(**days: Any) -> dg.MaterializeResult:
+    """One run; what it did is the materialization's metadata."""
+    reports = [Report()]
+    run.configure()
+    run.run(run.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)
+    report = reports[-1]
+    rows = {f"rows/{table}": number for table, number in report.rows.items()}
+    rejects = {f"rejects/{reason}": lines for reason, lines in report.rejects.items()}
+    counts = {"lines": report.lines, "stored": report.stored, "duplicates": report.duplicates}
+    return dg.MaterializeResult(metadata=counts | {"rejected": report.rejected} | rows | rejects)
+
+
+@dg.asset(retry_policy=RETRIES)
+def autopilothq() -> dg.MaterializeResult:
+    """The email events, up to now."""
+    return load()
+
+
+@dg.asset(
+    partitions_def=dg.DailyPartitionsDefinition(start_date="2019-03-01"),
+    # A selection of days is one run, not a run for each.
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    retry_policy=RETRIES,
+)
+def autopilothq_days(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """The email events of day folders of the archive, in UTC."""
+    days = context.partition_key_range
+    return load(since=days.start, until=days.end)
+
+
+hourly = dg.ScheduleDefinition(
+    name="autopilothq_hourly",
+    target=autopilothq,
+    cron_schedule="17 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+defs = dg.Definitions(assets=[autopilothq, autopilothq_days], schedules=[hourly])

@@ -1,0 +1,55 @@
+"""Started by check_recipes.py with Dagster's Python: materializes the recipe's assets, prints what Dagster knows."""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from autopilothq import lock, run
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines" / "recipes"))
+import dagster_assets as recipe
+
+PARTITION = "dagster/partition"
+RANGE = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def materialized(asset: Any, instance: dg.DagsterInstance, **tags: str) -> dict[str, Any]:
+    done = dg.materialize([asset], instance=instance, tags=tags, partition_key=tags.get(PARTITION))
+    (event, *_) = done.asset_materializations_for_node(asset.key.path[-1])
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def busy() -> str:
+    """What the asset raises while another run is at work."""
+    recipe.WAIT = timedelta()
+    with lock.held(run.pipeline(), 0):
+        try:
+            recipe.load()
+        except run.BusyError as error:
+            return str(error).splitlines()[0]
+    return "nothing"
+
+
+def main() -> None:
+    with dg.instance_for_test() as instance:
+        days = recipe.autopilothq_days
+        known: dict[str, Any] = {
+            "day": materialized(days, instance, **{PARTITION: "2019-03-03"}),
+            "range": materialized(days, instance, **dict(zip(RANGE, ("2019-03-04", "2019-03-05"), strict=True))),
+            "hourly": materialized(recipe.autopilothq, instance),
+            "partitions": sorted(instance.get_materialized_partitions(days.key)),
+        }
+        tick = recipe.hourly.evaluate_tick(
+            dg.build_schedule_context(instance, repository_def=recipe.defs.get_repository_def())
+        )
+        known["requests"] = len(tick.run_requests or [])
+        known["schedules"] = [schedule.cron_schedule for schedule in recipe.defs.get_repository_def().schedule_defs]
+    known["busy"] = busy()
+    sys.stdout.write("\n" + json.dumps(known))
+
+
+main()

@@ -1,0 +1,184 @@
+"""The recipes of schedulers, as far as they can be tried without their engines; `make check` runs the engines."""
+
+import configparser
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import duckdb
+import pytest
+import yaml
+from croniter import croniter
+
+import autopilothq
+from autopilothq import cli, sample
+from autopilothq.cli.watching import TooManyRejects
+from autopilothq.run import BusyError
+
+RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
+WRONG_WORDS = click.UsageError.exit_code
+PROGRAM = f"""#!{sys.executable}
+import sys
+sys.path.insert(0, {str(Path(autopilothq.__file__).parents[1])!r})
+from autopilothq.cli import main
+main()
+"""
+
+
+def code(name: str) -> str:
+    """A recipe without its comments."""
+    lines = (RECIPES / name).read_text().splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
+def crontab() -> list[tuple[str, str]]:
+    """When, and what."""
+    jobs = re.findall(r"^((?:\S+ +){4}\S+) +(.+)$", code("crontab"), re.MULTILINE)
+    return [(when, what) for when, what in jobs if "=" not in when]
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string((RECIPES / name).read_text())
+    return parser
+
+
+def workflow() -> dict[Any, Any]:
+    loaded: dict[Any, Any] = yaml.safe_load((RECIPES / "github-actions.yml").read_text())
+    return loaded
+
+
+def calls() -> Iterator[tuple[str, list[str]]]:
+    """Every call of the program that a recipe makes, and in which."""
+    for name in ("crontab", "autopilothq.service", "github-actions.yml"):
+        text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${SINCE:+--since "$SINCE"}
+        for words in re.findall(r"\bautopilothq ((?:load|status)\b[^|>;&\n]*)", text):
+            yield name, shlex.split(words)
+
+
+@pytest.mark.parametrize(("name", "words"), list(calls()))
+def test_every_call_is_one_that_the_program_knows(name: str, words: list[str]) -> None:  # noqa: ARG001
+    command: click.Command = cli.cli
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    with command.make_context("autopilothq", words):  # raises where an option or its value is none
+        pass
+
+
+def test_calls_are_found() -> None:
+    assert {name: words[:2] for name, words in calls() if words[0] == "load"} == {
+        "crontab": ["load", "archive"],
+        "autopilothq.service": ["load", "archive"],
+        "github-actions.yml": ["load", "archive"],
+    }
+
+
+# cron --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A user's home folder as the crontab wants it, but for the program."""
+    home = tmp_path / "home"
+    (home / "autopilothq").mkdir(parents=True)
+    (home / "autopilothq" / "settings.env").write_text(
+        "DLT_DATA_DIR='state'\nSOURCES__AUTOPILOTHQ__ARCHIVE_URL='archive'\n"
+        "DESTINATION_TYPE='duckdb'\nDESTINATION__DUCKDB__CREDENTIALS='events.duckdb'\n"
+    )
+    return home
+
+
+def install(home: Path, program: str) -> Path:
+    path = home / "autopilothq" / "venv" / "bin" / "autopilothq"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(program)
+    path.chmod(0o700)
+    return path
+
+
+def cron(home: Path, what: str) -> str:
+    """What cron would mail of a job: it knows little more of the user than the home folder."""
+    known = {"HOME": str(home), "LOGNAME": "loader", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run(
+        ["/bin/sh", "-c", what], cwd=home, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
+    return ran.stdout
+
+
+def test_cron_starts_both_jobs_every_hour() -> None:
+    jobs = crontab()
+    assert [re.findall(r"autopilothq (load|status)", what) for _, what in jobs] == [["load"], ["status"]]
+    for when, what in jobs:
+        assert croniter.is_valid(when)
+        assert "%" not in what  # cron makes it a new line
+
+
+def test_cron_loads_and_says_nothing(home: Path) -> None:
+    install(home, PROGRAM)
+    sample.write(str(home / "autopilothq" / "archive"), events=200)
+    assert [cron(home, what) for _, what in crontab()] == ["", ""]
+    with duckdb.connect(str(home / "autopilothq" / "events.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT sum(lines) FROM autopilothq._audit").fetchall() == [(200,)]
+    assert "200 lines" in (home / "autopilothq" / "load.log").read_text()
+
+
+@pytest.mark.parametrize(("status", "mail"), [(0, ""), (1, "said\n"), (3, "said\n"), (BusyError.status, "")])
+def test_cron_mails_what_failed(home: Path, status: int, mail: str) -> None:
+    install(home, f"#!/bin/sh\necho said >&2\nexit {status}\n")
+    assert [cron(home, what) for _, what in crontab()] == [mail, mail]
+
+
+# systemd -----------------------------------------------------------------------------------------------------------
+
+
+def test_systemd_knows_what_each_status_means() -> None:
+    service = unit("autopilothq.service")["Service"]
+    assert service["SuccessExitStatus"] == f"{BusyError.status}"
+    assert service["RestartPreventExitStatus"] == f"{WRONG_WORDS} {TooManyRejects.status}"
+    assert {"Unit", "Timer", "Install"} == set(unit("autopilothq.timer").sections())
+
+
+# GitHub ------------------------------------------------------------------------------------------------------------
+
+
+def test_workflow_is_one_that_github_accepts() -> None:
+    flow = workflow()
+    on = flow.pop(True)  # YAML 1.1 reads `on` so
+    assert croniter.is_valid(on["schedule"][0]["cron"])
+    assert set(on) == {"schedule", "workflow_dispatch"}
+    assert set(flow) == {"name", "concurrency", "permissions", "jobs"}
+    assert flow["concurrency"] == {"group": "autopilothq", "cancel-in-progress": False}
+    (job,) = flow["jobs"].values()
+    assert set(job) == {"runs-on", "timeout-minutes", "env", "steps"}
+    for step in job["steps"]:
+        assert ("uses" in step) != ("run" in step)
+        assert set(step) <= {"name", "uses", "with", "run", "env", "if"}
+        assert "${{" not in step.get("run", "")  # an input in a script is a way in for any command
+
+
+def test_workflow_takes_secrets_from_githubs_store() -> None:
+    (job,) = workflow()["jobs"].values()
+    secret = {name: value for name, value in job["env"].items() if re.search("CREDENTIALS|KEY", name)}
+    assert secret
+    assert all(re.fullmatch(r"\$\{\{ secrets\.\w+ \}\}", value) for value in secret.values())
+
+
+# All ---------------------------------------------------------------------------------------------------------------
+
+
+def test_python_recipes_can_be_read() -> None:
+    for path in RECIPES.glob("*.py"):
+        compile(path.read_text(), path.name, "exec")
+
+
+def test_every_recipe_is_in_the_readme() -> None:
+    readme = (RECIPES.parents[1] / "README.md").read_text()
+    names = [path.name for path in RECIPES.iterdir() if path.is_file()]
+    assert [name for name in names if f"pipelines/recipes/{name}" not in readme] == []
