@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dlt
 import duckdb
 import pytest
 import yaml
 from croniter import croniter
 
 import autopilothq
-from autopilothq import cli, sample
+from autopilothq import archive, cli, sample
 from autopilothq.cli.watching import TooManyRejects
 from autopilothq.run import BusyError
 
@@ -182,3 +183,15 @@ def test_every_recipe_is_in_the_readme() -> None:
     readme = (RECIPES.parents[1] / "README.md").read_text()
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
     assert [name for name in names if f"pipelines/recipes/{name}" not in readme] == []
+
+
+def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it keeps them in its trace, from where `dlt deploy` writes them into a workflow for all to read."""
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__CREDENTIALS", '{"aws_secret_access_key": "hidden"}')
+    sample.write("archive", events=10)
+    pipeline = dlt.pipeline("trace", destination=dlt.destinations.duckdb("trace.duckdb"), dataset_name="autopilothq")
+    pipeline.run(archive("archive"))
+    assert pipeline.last_trace is not None
+    seen = [value for value in pipeline.last_trace.resolved_config_values if value.key == "credentials"]
+    assert [value.is_secret_hint for value in seen] == [True]
+    assert "hidden" not in str(seen)

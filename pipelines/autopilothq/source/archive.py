@@ -23,7 +23,7 @@ def archive(
     since: str | date | None = None,
     until: str | date | None = None,
     source_id: str | None = None,
-    credentials: Any = None,
+    credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
     memory: int = 400,
     progress: Any = ignore,
 ) -> Iterable[DltResource]:
