@@ -24,6 +24,7 @@ from autopilothq.catalog import SUPPRESSIONS, TABLES
 from autopilothq.identity import Hashes, Id, hash_of, id_of, ids_in, kinds_of
 from autopilothq.warehouse import forgotten
 from calling import Call, errors
+from fake_autopilot import FakeAutopilot
 from faults.loads import Table, assert_sound, content, line, messages, track
 from servers import S3
 
@@ -381,6 +382,40 @@ def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path) -> None:
     assert not list(working.glob("autopilothq*"))
     again = load(call, "later.ndjson")
     assert (again["stored"], again["rejects"]) == (1, {"suppressed": 1})
+
+
+def test_a_later_load_of_lines_that_are_too_long(call: Call) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    forget(call, "--user-id", "ada")
+    write("long.ndjson", [{"userId": "ada", "long": "x" * 2**20}, {"userId": "bob", "long": "x" * 2**20}])
+    found = load(call, "long.ndjson", "--max-rejects", "1")
+    assert found["rejects"] == {"line_too_long": 1, "suppressed": 1}
+    raws = {row["line"]: row["raw"][:15] for row in here()["_rejects"].dicts() if row["file"].endswith("long.ndjson")}
+    assert raws == {1: "", 2: '{"userId": "bob'}
+
+
+def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeAutopilot(contacts=30) as server:
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__BASE_URL", server.base_url)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", server.key)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__REQUESTS_PER_SECOND", "10000")
+        assert call("load", "api").status == 0
+        before = here()
+        member = before["lists_contacts"].dicts()[0]["contact_id"]
+        found = forget(call, "--contact-id", member)
+        assert found["rows"]["contacts"] == 1
+        assert {"lists_contacts", "tracks"} <= found["rows"].keys()
+        after = here()
+        said = call("load", "api")
+        assert said.status == 0
+        assert (
+            "1 contacts were left out: they were forgotten here, and Autopilot has them still." in said.out + said.err
+        )
+        again = here()
+    for table in ("contacts", "lists_contacts", "smart_segments_contacts", "tracks"):
+        assert len(again[table].rows) == len(after[table].rows) == len(before[table].rows) - found["rows"].get(table, 0)
+    assert member not in repr([table.rows for table in again.values()])
 
 
 # ---- words and places -----------------------------------------------------------------------------------------------

@@ -161,6 +161,7 @@ class TooManyRejects(RunError):
 
 
 def check_rejects(report: Report, most: int | None) -> None:
-    """Raises TooManyRejects where more was rejected than `--max-rejects` allows."""
-    if most is not None and report.rejected > most:
-        raise TooManyRejects(f"{report.rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
+    """Raises TooManyRejects where more was rejected than `--max-rejects` allows; forgotten persons do not count."""
+    rejected = report.rejected - report.rejects.get("suppressed", 0)
+    if most is not None and rejected > most:
+        raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")

@@ -279,6 +279,7 @@ class _Account:
                 str(scratch),
                 self.memory,
                 shorten=self.load.shorten,
+                forgotten=self.load.forgotten,
             )
         return self._things[table]
 
@@ -293,6 +294,11 @@ class _Account:
                     yield things.rows(load.known.get(table.name, {}), read)
                     if (discards := things.discards()) is not None:
                         yield discards
+                    if table is CONTACTS and things.left_out:
+                        self._warn(
+                            f"{things.left_out:,} contacts were left out: they were forgotten here, and Autopilot has"
+                            " them still."
+                        )
             if scan.complete or scan.name == CONTACTS.name:
                 state[scan.name] = self._new_mark(scan)
         for things in self._things.values():

@@ -38,6 +38,7 @@ from ..catalog import (
     Type,
     event_table,
 )
+from ..identity import Hashes
 from ..messages import Batch
 from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
 from .stored import Stored
@@ -164,6 +165,7 @@ class Load:
         self._audit: list[dict[str, Any]] = []
         self.before: dict[str, dict[str, Any]] = {}  # a file's row of `_audit` that this load adds to
         self.known: Known = {}
+        self.forgotten = Hashes()
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
         """Reads the origin once: all lines into the warehouse, settled against what the destination has."""
@@ -181,6 +183,7 @@ class Load:
         destination = Stored(pipeline)
         if killed:
             destination.drop_copies()
+        self.forgotten = destination.forgotten()
         # The destination may have no room for the whole of a long name (spec: Names).
         self.shorten = dlt.current.source_schema().naming.normalize_identifier
         self._files, self.report.files_known = self._find(destination.loaded_files())
@@ -192,7 +195,7 @@ class Load:
         self.known = destination.tables([*self._warehouse.tables(), *TABLES])
         # Without messages there is nothing to look for among those that are stored.
         stored = destination.read if self.report.lines else None
-        self._settled = self._warehouse.settle(self.known, stored, destination.complete_loads())
+        self._settled = self._warehouse.settle(self.known, stored, destination.complete_loads(), self.forgotten.pairs())
         self._take(self._settled, destination)
         self._warehouse.close()
         for rows in self._beside(self, destination) if self._beside else ():

@@ -14,7 +14,8 @@ from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from ..catalog import AUDIT, TRACKS, Type
+from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
+from ..identity import Hashes
 from ..warehouse import Known
 from .tables import ARROW, SOURCE
 
@@ -70,6 +71,13 @@ class Stored:
         with self._pipeline.sql_client() as client:
             loads, load_id = client.make_qualified_table_name(LOADS_TABLE_NAME), client.escape_column_name("load_id")
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
+
+    def forgotten(self) -> Hashes:
+        """The ids of forgotten persons."""
+        if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
+            return Hashes()
+        batches = self.read(SUPPRESSIONS.name, ["salt", "id"])
+        return Hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 
     def first_event_but_of(self, library: str) -> datetime | None:
         """The time of the first event that another library sent, None where there is none."""

@@ -246,13 +246,18 @@ class Warehouse:
         return list(self._places)
 
     def settle(
-        self, known: Known | None = None, stored: Stored | None = None, complete: Collection[str] = ()
+        self,
+        known: Known | None = None,
+        stored: Stored | None = None,
+        complete: Collection[str] = (),
+        hashes: Collection[tuple[str, str]] = (),
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
         `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows
         as Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of
         the loads that were not killed: what was discarded in others is discarded again.
+        `hashes` are the ids of forgotten persons, with their salts: their messages are rejected.
         """
         self._con.execute(f"SET threads = {self._threads}")
         settled = Settled(
@@ -265,7 +270,7 @@ class Warehouse:
             self._loaded_at,
             self._shorten,
         )
-        settled.settle(stored, complete)
+        settled.settle(stored, complete, hashes)
         return settled
 
 

@@ -19,7 +19,6 @@ from ..catalog import (
     MESSAGE_TABLES,
     PROPERTIES,
     REJECT_REASONS,
-    SUPPRESSIONS,
     TRACKS,
     USERS,
     Column,
@@ -94,14 +93,16 @@ class Settled:
 
     # Which messages stay ------------------------------------------------------------------------------------------
 
-    def settle(self, stored: Stored | None, complete: Collection[str]) -> None:
+    def settle(
+        self, stored: Stored | None, complete: Collection[str], hashes: Collection[tuple[str, str]] = ()
+    ) -> None:
         """Finds the messages that do not stay.
 
         A load that was killed between two tables is completed: a track counts as stored only when the table of its
         event has it too.
         """
-        if stored is not None and SUPPRESSIONS.name in self._known:
-            self._suppress(stored(SUPPRESSIONS.name, ["salt", "id"]))
+        if hashes:
+            self._suppress(hashes)
         self._con.execute(_LOSERS_SQL)
         self._discard_bodies()
         if stored is not None:
@@ -114,12 +115,9 @@ class Settled:
             self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
 
-    def _suppress(self, batches: Iterable[pa.RecordBatch]) -> None:
+    def _suppress(self, hashes: Collection[tuple[str, str]]) -> None:
         """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
-        pairs = [(row["salt"], row["id"]) for batch in batches for row in batch.to_pylist()]
-        if not pairs:
-            return
-        forgotten.remember(self._con, pairs)
+        forgotten.remember(self._con, hashes)
         keys: list[int] = []
         with self._con.cursor() as reader:
             raw = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")

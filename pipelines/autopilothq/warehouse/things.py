@@ -4,17 +4,20 @@ Cells wait in Parquet files until all are there, because only then the type of e
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog import DISCARDS, Table, Type
+from ..identity import Hashes, Id, ids_in, kinds_of
 from ..messages import Thing
 from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
 
+NOBODY = Hashes()
 COLUMN_MEMORY = 3  # MB
 MAX_COLUMNS = 1_000  # beyond the catalogue's; warehouses take 1,600 a table and fewer
 
@@ -23,7 +26,7 @@ class Things:
     """One table's things: add them all, then take the rows and what was discarded. Of one key the last stays.
 
     `received_at` is when the scan began, `scratch` an empty folder, which the caller deletes. `shorten` gives a column
-    the name that it has in the destination.
+    the name that it has in the destination. `left_out` counts the things of `forgotten` persons.
     """
 
     def __init__(
@@ -34,8 +37,11 @@ class Things:
         scratch: str,
         memory: int = 200,
         shorten: Callable[[str], str] = str,
+        forgotten: Hashes = NOBODY,
     ) -> None:
         self.table = table
+        self.left_out = 0
+        self._forgotten = forgotten
         self._received_at, self._loaded_at = (
             f"TIMESTAMPTZ '{clock.isoformat()}'" for clock in (received_at, loaded_at)
         )
@@ -58,7 +64,10 @@ class Things:
         self._con.close()
 
     def add(self, things: Sequence[Thing]) -> None:
-        """Takes some things."""
+        """Takes some things, and leaves out those of forgotten persons."""
+        some = len(things)
+        things = [thing for thing in things if not any(id_ in self._forgotten for id_ in self._ids(thing))]
+        self.left_out += some - len(things)
         if not things:
             return
         rows, discards = [], []
@@ -83,6 +92,13 @@ class Things:
             self._con.register("found", found)
             self._con.execute("INSERT INTO discards BY NAME FROM found")
             self._con.unregister("found")
+
+    def _ids(self, thing: Thing) -> Iterator[Id]:
+        """The ids of persons in a thing."""
+        keys = zip(self.table.key, map(json.dumps, thing.key), strict=True)
+        for name, cell in (*keys, *thing.cells.items()):
+            if (kinds := kinds_of(self.table.name, name)) and cell.startswith('"'):
+                yield from ids_in(kinds, json.loads(cell))
 
     def _has_room(self, name: str) -> bool:
         if name in self._catalogue or name in self._extras:
