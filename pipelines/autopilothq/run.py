@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "runtime.dlthub_telemetry": False,
     "load.truncate_staging_dataset": True,
     "load.auto_abort_on_terminal_error": True,
+    "load.delete_completed_jobs": True,
 }
 UNFINISHED_AT = "autopilothq_unfinished_at"
 
