@@ -51,7 +51,7 @@ class People:
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
 
     def leave_out(self, forgotten_ids: Iterable[pa.RecordBatch]) -> None:
-        """Of those who were added, the forgotten ones are not asked for; `forgotten_ids` are `salt` and `id` of them."""
+        """Who was added and is forgotten is not asked for; `forgotten_ids` are the list's `salt` and `id`."""
         forgotten.remember(
             self._con, ((row["salt"], row["id"]) for batch in forgotten_ids for row in batch.to_pylist())
         )
