@@ -90,9 +90,7 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, mon
     server.order("GET", "*", skip=2, status=503, times=10)
     said = call("load", "profiles", "--people", "people.txt", "--space", server.space)
     assert said.status == 1
-    assert errors(said)[0].startswith(
-        "Error: GET /spaces/spa_7Qx/collections/users/profiles/email%3A2%40example%2Ecom/"
-    )
+    assert re.match(r"Error: GET /spaces/spa_7Qx/collections/users/profiles/email%3A\d%40example", errors(said)[0])
     assert errors(said)[1] == "What came by then is loaded; the next run goes on from there."
     assert query("SELECT count(*) FROM autopilothq.tracks") == [(2,)]
 

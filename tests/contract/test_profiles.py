@@ -225,6 +225,17 @@ def test_one_whom_the_server_fails_for_does_not_hold_up_the_others(server: FakeP
     assert [watermarks()[who]["watermark"] is None for who in USUAL] == [False, True, True]
 
 
+def test_nobody_of_few_answered_for_is_an_error_too(server: FakeProfiles) -> None:
+    server.order("GET", "*", drop="before", times=10)
+    report = pull(server, *USUAL)
+    assert report.cut_off is not None
+    assert "gave up after 1 try" in report.cut_off
+    assert [watermarks()[who]["watermark"] for who in USUAL] == [None] * 3
+    server.asked()
+    assert pull(server, *USUAL).cut_off is not None
+    assert server.asked() == sorted(USUAL)
+
+
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "MOST_FAILURES", 5)
     monkeypatch.setattr(origin, "MOST_THREADS", 2)
@@ -413,8 +424,8 @@ def test_those_who_fail_are_not_asked_for_again_in_the_same_run(
     pull(server, *everyone, people_per_load=2)
     assert server.asked() == everyone
     assert books() == [(3, 2, 0, 1)]
-    pull(server, *everyone, people_per_load=2)
-    assert server.asked() == [everyone[0], everyone[3]]  # never answered for: first
+    pull(server, *everyone)
+    assert server.asked() == everyone  # a new run
 
 
 def test_a_load_without_its_watermarks_is_asked_for_again(server: FakeProfiles) -> None:

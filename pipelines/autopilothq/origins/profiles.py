@@ -25,7 +25,7 @@ KEPT = timedelta(days=14)  # that the API goes back
 OVERLAP = timedelta(days=1)
 # A contact's record and the space each lag behind the activity.
 LOOK_BACK = timedelta(hours=1)
-MOST_FAILURES = 50  # people in a row; it is the service then, not the person
+MOST_FAILURES = 20  # people in a row; it is the service then, not the person
 MOST_THREADS = 100  # connections that the client keeps
 LINES = 5_000  # that make a batch
 PEOPLE = 10_000  # that are looked at together

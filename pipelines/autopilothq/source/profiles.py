@@ -19,7 +19,7 @@ from dlt.extract import DltResource
 from ..catalog import PROFILES, SUPPRESSIONS
 from ..client import BASE_URL, Autopilot
 from ..client import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ..http import TIMEOUT, TRIES, BadSetting
+from ..http import TIMEOUT, TRIES, BadSetting, Unavailable
 from ..messages import Batch
 from ..origins.profiles import (
     KEPT,
@@ -268,6 +268,8 @@ class _Profiles:
         elif pull.failed:
             of = f"{pull.failed:,} of {pull.asked:,} people"
             self._warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
+            if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
+                report.cut_off = str(pull.failure)
         if pull.asked >= NOBODY_OF and not pull.known and not pull.failed:
             self._warn(
                 f"The space {self._name} knows none of {pull.asked:,} people. Is {SETTINGS}.space the right one?"
@@ -285,7 +287,8 @@ class _Profiles:
         """Who was asked for, and how far the run is once this load is complete."""
         load_id = load_package_state()["load_id"]
         report = self.load.report
-        complete = report.cut_off is None and report.people >= (report.people_total or 0)
+        stopped = self._pull is None or self._pull.stopped is not None
+        complete = not stopped and report.people >= (report.people_total or 0)
         if complete:
             shutil.rmtree(self._spool, ignore_errors=True)
         begun = _clock(self._begun)

@@ -51,7 +51,7 @@ class People:
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
 
     def leave_out(self, forgotten_ids: Iterable[pa.RecordBatch]) -> None:
-        """Of those who were added, the forgotten ones are not asked for: `salt` and `id` say who they are."""
+        """Who was added and is forgotten is not asked for; `forgotten_ids` are the list's `salt` and `id`."""
         forgotten.remember(
             self._con, ((row["salt"], row["id"]) for batch in forgotten_ids for row in batch.to_pylist())
         )
@@ -71,7 +71,10 @@ class People:
         self.due = self._count("due")
 
     def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None]]:
-        """Those who are due with their watermarks, who were never answered for first, then those longest ago."""
+        """Those who are due with their watermarks, those first who were never asked for.
+
+        Shuffled: people whom the API always fails for would otherwise come together, and look like an outage.
+        """
         con = self._con.cursor()
         end = self.due if most is None else min(most, self.due)
         try:
@@ -118,6 +121,6 @@ _ASKED_SQL = """
     WHERE space = ? AND scope = ? GROUP BY person"""
 _DUE_SQL = """
     CREATE TABLE due AS
-    SELECT row_number() OVER (ORDER BY watermark NULLS FIRST, person) AS number, person, watermark
+    SELECT row_number() OVER (ORDER BY asked_at IS NOT NULL, md5(person)) AS number, person, watermark
     FROM (SELECT person, max(active_at) AS active_at FROM people GROUP BY person) LEFT JOIN asked USING (person)
     WHERE (asked_at IS NULL OR asked_at < ?) AND (watermark IS NULL OR {active})"""
