@@ -125,6 +125,8 @@ def pipeline(
 
 
 def _other(kind: str, credentials: str | None) -> Any:
+    if kind == "filesystem" and credentials:
+        return Destination.from_reference(kind, bucket_url=credentials)
     return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
 
 

@@ -17,8 +17,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.load_package import load_package_state
+from dlt.destinations import filesystem
 from dlt.extract import DltResource
 from dlt.extract.items import DataItemWithMeta
 
@@ -38,8 +39,9 @@ from ..catalog import (
 )
 from ..messages import Batch
 from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from .lake import Lake
 from .stored import Stored
-from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposition, merge
+from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposition, merge, supported
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
@@ -144,13 +146,15 @@ class Load:
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
-        self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
-        disposition(TRACKS.name, self._supported)
+        self._supported = supported(pipeline, dlt.current.resource().table_format)
+        for table in (TRACKS, USERS):
+            self.disposition(table.name)
         folder, killed = _begin(pipeline)
         self._folder = str(folder / "waiting")
         Path(self._folder).mkdir()
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        destination = Stored(pipeline)
+        lake = isinstance(pipeline.destination, filesystem)
+        destination = Lake(pipeline) if lake else Stored(pipeline)
         if killed:
             destination.drop_copies()
         self._files, self.report.files_known = self._find(destination.loaded_files())
@@ -248,9 +252,13 @@ class Load:
                 hints: Any = rows
             else:
                 hints = dlt.mark.make_hints(
-                    columns=columns(known, rows.columns), write_disposition=disposition(table, self._supported)
+                    columns=columns(known, rows.columns), write_disposition=self.disposition(table)
                 )
             yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.number, hints)
+
+    def disposition(self, table: str) -> TWriteDispositionDict:
+        """How rows are merged into a table of this load's destination."""
+        return disposition(table, self._supported)
 
     def audit(self) -> pa.Table | None:
         """The books of the files, None where there are none."""
@@ -287,46 +295,50 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
     return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
 
 
-def resources(load: Load) -> list[DltResource]:
-    """One resource a table of the catalogue, and one for all tables of other events."""
+def resources(load: Load, table_format: Any = None) -> list[DltResource]:
+    """One resource a table of the catalogue, and one for all tables of other events; `table_format` is dlt's."""
     names = [table.name for table in (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS, *BOOKS)]
     return [
-        *(_resource(load, TABLES[name]) for name in names if name != AUDIT.name),
-        _others(load),
-        _resource(load, AUDIT),
+        *(_resource(load, TABLES[name], table_format) for name in names if name != AUDIT.name),
+        _others(load, table_format),
+        _resource(load, AUDIT, table_format),
     ]
 
 
-def _resource(load: Load, table: Table) -> DltResource:
+def _resource(load: Load, table: Table, table_format: Any) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if table not in BOOKS:
         types = ordered(types)
+
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
-    hints = dlt.mark.make_hints(columns=columns(table, types))
+    def hints(**more: Any) -> Any:
+        return dlt.mark.make_hints(
+            columns=columns(table, types), write_disposition=load.disposition(table.name), **more
+        )
 
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
         if table is AUDIT:
             if (audit := load.audit()) is not None:
-                yield dlt.mark.with_hints(audit, hints)
+                yield dlt.mark.with_hints(audit, hints())
         else:
             yield from load.rows(table.name)
         if table in ALWAYS and not load.has(table.name):
-            empty = dlt.mark.make_hints(columns=columns(table, types), file_format=load.empty_format())
-            yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
+            yield dlt.mark.with_hints(arrow_schema(types).empty_table(), hints(file_format=load.empty_format()))
 
     resource = dlt.resource(
         rows,
         name=table.name,
         primary_key=table.key,
         write_disposition=merge(STRATEGIES[table in REPLACED][0]),
+        table_format=table_format,
         file_format="parquet",
         table_name=table.name,
     )()
     return resource.apply_hints(additional_table_hints={"description": table.description})
 
 
-def _others(load: Load) -> DltResource:
+def _others(load: Load, table_format: Any) -> DltResource:
     """Tables that turn up: dlt takes their names and columns from the rows."""
 
     def rows() -> Iterator[Any]:
@@ -339,7 +351,8 @@ def _others(load: Load) -> DltResource:
         name=EVENTS_RESOURCE,
         columns=lambda rows: columns(event_table(rows.table), rows.columns),
         primary_key="id",
-        write_disposition=merge(STRATEGIES[False][0]),
+        write_disposition=lambda rows: load.disposition(rows.table),
+        table_format=table_format,
         file_format="parquet",
         table_name=lambda rows: rows.table,
     )()

@@ -28,20 +28,19 @@ class Stored:
         self._known: dict[str, dict[str, Type]] = {}
 
     def loaded_files(self) -> set[tuple[str, str]]:
-        """The files, with their versions, that a complete load stored; dlt's `_dlt_loads` says which are complete."""
-        if not {AUDIT.name, LOADS_TABLE_NAME} <= self.tables([AUDIT.name, LOADS_TABLE_NAME]).keys():
+        """The files, with their versions, that a complete load stored."""
+        if AUDIT.name not in self.tables([AUDIT.name]):
             return set()
-        with self._pipeline.sql_client() as client:
-            audit, loads = (client.make_qualified_table_name(name) for name in (AUDIT.name, LOADS_TABLE_NAME))
-            names = [client.escape_column_name(name) for name in ("file", "version", "load_id")]
-            rows = client.execute_sql(
-                f"SELECT {names[0]}, {names[1]} FROM {audit} WHERE {names[2]} IN"
-                f" (SELECT {names[2]} FROM {loads} WHERE status = 0)"
-            )
-        return {(file, version) for file, version in rows or ()}
+        complete = self.complete_loads()
+        return {
+            (row["file"], row["version"])
+            for batch in self.read(AUDIT.name, ["file", "version", "load_id"])
+            for row in batch.to_pylist()
+            if row["load_id"] in complete
+        }
 
     def complete_loads(self) -> set[str]:
-        """The ids of dlt's loads that were not killed."""
+        """The ids of dlt's loads that were not killed; `_dlt_loads` has them."""
         if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
             return set()
         with self._pipeline.sql_client() as client:
