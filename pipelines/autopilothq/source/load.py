@@ -146,7 +146,8 @@ class Load:
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
-        self._supported = supported(pipeline, dlt.current.resource().table_format)
+        self._format = dlt.current.resource().table_format
+        self._supported = supported(pipeline, self._format)
         for table in (TRACKS, USERS):
             self.disposition(table.name)
         folder, killed = _begin(pipeline)
@@ -276,7 +277,7 @@ class Load:
         """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
         able = self._pipeline.destination.capabilities()
         selected = able.loader_file_format_selector is not None
-        refused = selected and "insert_values" in (able.supported_loader_file_formats or ())
+        refused = selected and not self._format and "insert_values" in (able.supported_loader_file_formats or ())
         return "insert_values" if refused else "parquet"
 
     def others(self) -> list[str]:
