@@ -165,7 +165,9 @@ def content(database: Path | str) -> dict[str, Table]:
 
 def lake_content(bucket: str, s3: S3 | None = None) -> dict[str, Table]:
     """All Delta tables of the dataset in a bucket; dlt's own files left out."""
-    folder = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if s3 else fsspec.filesystem("file")
+    folder = (
+        fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if s3 else fsspec.filesystem("file")
+    )
     options = deltalake_storage_options(AwsCredentials(**dict[str, Any](s3.credentials))) if s3 else None
     paths = folder.ls(f"{bucket}/{DATASET}", detail=True)
     names = [path["name"].rpartition("/")[2] for path in paths if path["type"] == "directory"]

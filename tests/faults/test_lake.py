@@ -122,9 +122,7 @@ def kill(tmp_path: Path, archive: Path, point: tuple[str, str, int]) -> None:
     assert done.stdout == "0 -9\n", done.stderr
 
 
-def test_the_command_loads_into_a_lake(
-    tmp_path: Path, s3: S3, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_loads_into_a_lake(tmp_path: Path, s3: S3, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     file(tmp_path / "archive", "1.gz", [track(1), track(2)])
     bucket = s3.bucket()
     for name, value in s3.credentials.items():
@@ -158,7 +156,9 @@ def test_refuses_what_would_only_append_before_anything_is_read(
     assert not (bucket / "autopilothq").exists() or list((bucket / "autopilothq").rglob("*.*")) == []
 
 
-def test_refuses_a_table_format_where_there_is_none(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_a_table_format_where_there_is_none(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file(tmp_path / "archive", "1.gz", [track(1)])
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
     done = call("load", "archive", str(tmp_path / "archive"))

@@ -3,18 +3,16 @@
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.exceptions import MissingDependencyException
 from dlt.common.schema.typing import LOADS_TABLE_NAME
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, FilesystemClient
 
-from ..catalog import Type
 from ..warehouse import Known
 from .stored import Stored
-from .tables import ARROW
+from .tables import ARROW, CannotMerge
 
 _TYPES = {of: name for name, of in ARROW.items()}
 
@@ -24,7 +22,7 @@ class Lake(Stored):
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
         super().__init__(pipeline)
-        self._client: FilesystemClient = pipeline.destination_client()
+        self._client = cast(FilesystemClient, pipeline.destination_client())
         self._table = cache(self._open)
 
     def complete_loads(self) -> set[str]:
@@ -55,9 +53,13 @@ class Lake(Stored):
 
     def _open(self, name: str) -> Any:
         try:
-            from dlt.common.libs.deltalake import DeltaTable, deltalake_storage_options
-        except MissingDependencyException as error:
-            raise MissingDependencyException("Delta Lake", ["dlt-autopilothq[deltalake]"]) from error
+            from deltalake import DeltaTable
+            from dlt.common.libs.deltalake import deltalake_storage_options
+        except ImportError as error:
+            raise CannotMerge(
+                "Delta tables need a package that is not installed.\n"
+                "Install it: pip install 'dlt-autopilothq[deltalake]'"
+            ) from error
         # Found by its place: on a new machine dlt does not know the tables of loads that were killed.
         config = self._client.config
         place = self._client.get_open_table_location("delta", name)

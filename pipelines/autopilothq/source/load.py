@@ -6,7 +6,7 @@ that dlt asks for rows reads the origin, and all of them hand out what the wareh
 
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,7 +41,17 @@ from ..messages import Batch
 from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
 from .lake import Lake
 from .stored import Stored
-from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposition, merge, supported
+from .tables import (
+    REPLACED,
+    SOURCE,
+    STRATEGIES,
+    arrow_schema,
+    columns,
+    disposition,
+    keys_are_declared,
+    merge,
+    supported,
+)
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
@@ -148,6 +158,7 @@ class Load:
         self._pipeline = pipeline
         self._format = dlt.current.resource().table_format
         self._supported = supported(pipeline, self._format)
+        self._keys = keys_are_declared(pipeline)
         for table in (TRACKS, USERS):
             self.disposition(table.name)
         folder, killed = _begin(pipeline)
@@ -249,13 +260,18 @@ class Load:
         rows = self._ready.pop(table, None)
         if rows is not None:
             known = TABLES.get(table)
-            if known is None:
-                hints: Any = rows
-            else:
-                hints = dlt.mark.make_hints(
-                    columns=columns(known, rows.columns), write_disposition=self.disposition(table)
-                )
+            hints = rows if known is None else self.hints(known, rows.columns)
             yield dlt.mark.with_file_import(self._paths[table], "parquet", rows.number, hints)
+
+    def hints(self, table: Table, types: Mapping[str, Type], **more: Any) -> Any:
+        """A table's columns, and how rows are merged into it in this load's destination."""
+        return dlt.mark.make_hints(
+            columns=self.columns(table, types), write_disposition=self.disposition(table.name), **more
+        )
+
+    def columns(self, table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
+        """A table's columns, as this load's destination wants them."""
+        return columns(table, types, self._keys)
 
     def disposition(self, table: str) -> TWriteDispositionDict:
         """How rows are merged into a table of this load's destination."""
@@ -312,20 +328,16 @@ def _resource(load: Load, table: Table, table_format: Any) -> DltResource:
         types = ordered(types)
 
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
-    def hints(**more: Any) -> Any:
-        return dlt.mark.make_hints(
-            columns=columns(table, types), write_disposition=load.disposition(table.name), **more
-        )
-
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
         if table is AUDIT:
             if (audit := load.audit()) is not None:
-                yield dlt.mark.with_hints(audit, hints())
+                yield dlt.mark.with_hints(audit, load.hints(table, types))
         else:
             yield from load.rows(table.name)
         if table in ALWAYS and not load.has(table.name):
-            yield dlt.mark.with_hints(arrow_schema(types).empty_table(), hints(file_format=load.empty_format()))
+            empty = load.hints(table, types, file_format=load.empty_format())
+            yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
 
     resource = dlt.resource(
         rows,
@@ -350,7 +362,7 @@ def _others(load: Load, table_format: Any) -> DltResource:
     resource = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,
-        columns=lambda rows: columns(event_table(rows.table), rows.columns),
+        columns=lambda rows: load.columns(event_table(rows.table), rows.columns),
         primary_key="id",
         write_disposition=lambda rows: load.disposition(rows.table),
         table_format=table_format,

@@ -106,6 +106,9 @@ class Stored:
 
 
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
+    # Snowflake tells names in upper case; the contract's are in lower case.
     return {
-        name: cast(Type, column["data_type"]) for name, column in columns.items() if column.get("data_type") in ARROW
+        name.lower(): cast(Type, column["data_type"])
+        for name, column in columns.items()
+        if column.get("data_type") in ARROW
     }

@@ -44,7 +44,7 @@ def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
 
     Raises CannotMerge where it has not the format, or would only append.
     """
-    able = pipeline.destination.capabilities()
+    able: Any = pipeline.destination.capabilities()
     lake = isinstance(pipeline.destination, filesystem)
     formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
     if table_format is None and lake:
@@ -58,7 +58,7 @@ def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
             f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
             + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
         )
-    strategies = able.supported_merge_strategies or ()
+    strategies: Sequence[str] = able.supported_merge_strategies or ()
     select = able.merge_strategies_selector
     table: Any = {"table_format": table_format or able.preferred_table_format}
     return select(strategies, table_schema=table) if select else strategies
@@ -86,13 +86,18 @@ class CannotMerge(Exception):
     """The destination cannot keep rows unique."""
 
 
-def columns(table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
-    """dlt's hints for columns of these types, in this order."""
+def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
+    """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
+    return pipeline.destination.capabilities().sqlglot_dialect == "clickhouse"
+
+
+def columns(table: Table, types: Mapping[str, Type], keys: bool = False) -> TTableSchemaColumns:
+    """dlt's hints for columns of these types, in this order; `keys`: with the keys declared not null."""
     described = {column.name: column.description for column in table.columns}
     hints: dict[str, TColumnSchema] = {}
     for name, column_type in types.items():
-        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt would write every file again.
-        hints[name] = {"name": name, "data_type": column_type, "nullable": True}
+        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
+        hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]
     return hints
