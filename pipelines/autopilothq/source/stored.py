@@ -10,6 +10,7 @@ from dlt.common.destination.client import StorageSchemaInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
 from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.destinations import postgres
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
@@ -17,7 +18,7 @@ from ..catalog import AUDIT, Type
 from ..warehouse import Known
 from .tables import ARROW, SOURCE
 
-ROWS_PER_READ = 100_000
+CELLS_PER_READ = 200_000
 
 
 class Stored:
@@ -98,11 +99,29 @@ class Stored:
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of a table, streamed."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
+        rows = max(CELLS_PER_READ // len(columns), 1)
         with self._pipeline.sql_client() as client:
             select = ", ".join(map(client.escape_column_name, columns))
-            with client.execute_query(f"SELECT {select} FROM {client.make_qualified_table_name(table)}") as cursor:
-                for chunk in cursor.iter_arrow(chunk_size=ROWS_PER_READ):
+            sql = f"SELECT {select} FROM {client.make_qualified_table_name(table)}"
+            if isinstance(self._pipeline.destination, postgres):
+                yield from _read_postgres(client, sql, schema, rows)
+                return
+            with client.execute_query(sql) as cursor:
+                for chunk in cursor.iter_arrow(chunk_size=rows):
                     yield from chunk.rename_columns(list(columns)).cast(schema).to_batches()
+
+
+def _read_postgres(
+    client: SqlClientBase[Any], sql: str, schema: pa.Schema, rows_at_once: int
+) -> Iterator[pa.RecordBatch]:
+    """The answer to a query, which the server keeps: the driver would hold the whole of it in memory."""
+    with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
+        cursor.execute(sql)
+        while rows := cursor.fetchmany(rows_at_once):
+            cells = zip(*rows, strict=True)
+            yield pa.record_batch(
+                [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
+            )
 
 
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
