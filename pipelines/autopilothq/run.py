@@ -23,6 +23,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from . import lock
 from .direct import direct
+from .lake import lake
 from .origins.archive import ArchiveError
 from .source import CannotMerge, Report
 
@@ -125,8 +126,8 @@ def pipeline(
 
 
 def _other(kind: str, credentials: str | None) -> Any:
-    if kind == "filesystem" and credentials:
-        return Destination.from_reference(kind, bucket_url=credentials)
+    if kind == "filesystem":
+        return lake(credentials) if credentials else lake()
     return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
 
 

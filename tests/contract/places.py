@@ -14,10 +14,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.libs.deltalake import deltalake_storage_options
-from dlt.destinations import filesystem, postgres
+from dlt.destinations import postgres
 
 import autopilothq
 from autopilothq.direct import direct
+from autopilothq.lake import lake
 from contract.loading import ARROW, Line, Row, write
 from servers import S3
 
@@ -137,12 +138,12 @@ class PostgreSql(Warehouse):
 
 
 class Lake(Place):
-    """Delta tables in a bucket on a real S3 API."""
+    """The command's own: Delta tables in a bucket on a real S3 API."""
 
     options = {"table_format": "delta"}  # noqa: RUF012
 
     def __init__(self, bucket: str, s3: S3) -> None:
-        super().__init__(filesystem(bucket, credentials=s3.credentials))
+        super().__init__(lake(bucket, credentials=s3.credentials))
         self._dataset = f"{bucket}/{DATASET}"
         self._files = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
         self._options = deltalake_storage_options(AwsCredentials(**dict[str, Any](s3.credentials)))

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
-from dlt.destinations import duckdb, filesystem, postgres
+from dlt.destinations import duckdb, postgres
 
 import autopilothq
 from autopilothq.direct import direct
+from autopilothq.lake import lake
 
 
 class Plan(NamedTuple):
@@ -78,7 +79,7 @@ def load(plan: Plan) -> None:
     if plan.postgres:
         destination: Any = postgres(plan.postgres)
     elif plan.lake:
-        destination = filesystem(plan.lake)
+        destination = lake(plan.lake)
     else:
         destination = duckdb(database) if plan.staged else direct(database)
     pipeline = dlt.pipeline(

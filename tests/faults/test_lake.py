@@ -4,14 +4,22 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
 from dlt.destinations import filesystem
 
 import autopilothq
+from autopilothq import lake as lake_destination
 from autopilothq import sample
+from autopilothq.lake import lake
 from calling import Call
 from faults import killed
 from faults.killed import Plan
@@ -35,8 +43,8 @@ DELTA = {"table_format": "delta"}
 def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, s3: S3) -> None:
     archive = odd_archive(tmp_path / "archive", 500)
     bucket = f"{s3.bucket()}/lake"
-    lake = filesystem(bucket, credentials=s3.credentials)
-    into = pipeline(tmp_path / "lake", lake)
+    stock = filesystem(bucket, credentials=s3.credentials)
+    into = pipeline(tmp_path / "lake", stock)
     assert load(into, archive, **DELTA).files_known == 0
     load(pipeline(tmp_path), archive)
     tables = lake_content(bucket, s3)
@@ -47,7 +55,7 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     replay = tmp_path / "replay"
     shutil.copytree(archive, replay)
     # A machine that knows nothing but the bucket.
-    report = load(pipeline(tmp_path / "new machine", lake), replay, **DELTA)
+    report = load(pipeline(tmp_path / "new machine", stock), replay, **DELTA)
     assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
     again = lake_content(bucket, s3)
     assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
@@ -55,8 +63,9 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     assert load(into, replay, **DELTA).files == 0
 
 
-def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
-    lake, archive = tmp_path / "bucket", tmp_path / "archive"
+@pytest.mark.parametrize("kind", [filesystem, lake], ids=["dlt's own", "the command's"])
+def test_takes_new_columns_and_changes_persons(kind: Any, tmp_path: Path) -> None:
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
     for n in (1, 2):
         lines = [
             track(n, event="Order", properties={"select": f"{n}", f"more_{n}": n}),
@@ -65,10 +74,10 @@ def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
             track(n, type="identify", userId="once", messageId="i-0", traits={"plan": f"{n}"}),
         ]
         file(archive, f"{n}.gz", lines)
-        report = load(pipeline(tmp_path / "state", filesystem(lake.as_uri())), archive, **DELTA)
+        report = load(pipeline(tmp_path / "state", kind(bucket.as_uri())), archive, **DELTA)
         assert (report.stored, report.duplicates) == ((4, 0), (2, 2))[n - 1]
         load(pipeline(tmp_path), archive)
-    tables = lake_content(str(lake))
+    tables = lake_content(str(bucket))
     assert_sound(tables)
     assert_same(tables, content(tmp_path / "autopilot.duckdb"))
     orders = sorted((row["id"], row["select"], row["more_1"], row["more_2"]) for row in tables["order"].dicts())
@@ -79,7 +88,24 @@ def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
     ]
 
 
-JOBS = "dlt.destinations.impl.filesystem.filesystem:DeltaLoadFilesystemJob.run"
+def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path) -> None:
+    rows = pa.table({"id": ["a", "b"], "n": [1, 2]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    write_deltalake(tmp_path / "table", rows.slice(0, 1))
+    seen = DeltaTable(tmp_path / "table")
+    write_deltalake(tmp_path / "table", rows.slice(1, 1), mode="append")
+    with duckdb.connect() as engine:
+        for table, raised in (
+            (seen, pytest.raises(CommitFailedError)),
+            (DeltaTable(tmp_path / "table"), nullcontext()),
+        ):
+            with raised:
+                lake_destination._append(engine, table, f"read_parquet('{tmp_path}/rows.parquet')", ["id"])
+            engine.execute("DROP TABLE there")
+    assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
+
+
+JOBS = "autopilothq.lake:AppendNew.run"
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
 
 
@@ -90,20 +116,20 @@ END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_loa
 )
 def test_completes_a_load_that_was_killed(machine: str, point: tuple[str, str, int], tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    lake = filesystem((tmp_path / "bucket").as_uri())
+    own = lake((tmp_path / "bucket").as_uri())
     # There are persons already, whom the killed load changes.
     file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
-    load(pipeline(tmp_path / "killed", lake), archive, **DELTA)
+    load(pipeline(tmp_path / "killed", own), archive, **DELTA)
     odd_archive(archive, 200)
     file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
     kill(tmp_path, archive, point)
 
-    load(pipeline(tmp_path / machine, lake), archive, **DELTA)
+    load(pipeline(tmp_path / machine, own), archive, **DELTA)
     load(pipeline(tmp_path), archive)
     tables = lake_content(str(tmp_path / "bucket"))
     assert_sound(tables)
     assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
-    assert load(pipeline(tmp_path / machine, lake), archive, **DELTA).files == 0
+    assert load(pipeline(tmp_path / machine, own), archive, **DELTA).files == 0
 
 
 def kill(tmp_path: Path, archive: Path, point: tuple[str, str, int]) -> None:
@@ -168,6 +194,6 @@ def test_refuses_a_table_format_where_there_is_none(
 
 def test_takes_the_table_format_as_an_argument_of_dlt_too(tmp_path: Path) -> None:
     file(tmp_path / "archive", "1.gz", [track(1)])
-    lake: Any = filesystem((tmp_path / "bucket").as_uri())
-    pipeline(tmp_path, lake).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
+    stock = filesystem((tmp_path / "bucket").as_uri())
+    pipeline(tmp_path, stock).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
     assert len(lake_content(str(tmp_path / "bucket"))["tracks"].rows) == 1

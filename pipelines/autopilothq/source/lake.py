@@ -47,9 +47,7 @@ class Lake(Stored):
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of a table, streamed."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
-        found = self._table(table)
-        for batch in pa.RecordBatchReader.from_stream(found.scan(columns=list(columns))):
-            yield batch.cast(schema)
+        yield from pa.RecordBatchReader.from_stream(self._table(table).scan(columns=list(columns))).cast(schema)
 
     def _open(self, name: str) -> Any:
         try:
