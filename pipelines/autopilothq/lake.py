@@ -62,12 +62,17 @@ class AppendNew(DeltaLoadFilesystemJob):
         keys = get_columns_names_with_prop(cast(TTableSchema, self._load_table), "primary_key")
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
-            _append(engine, table, f"read_parquet({self.file_paths!r}, union_by_name = true)", keys)
+            append_new(engine, table, self.file_paths, keys)
 
 
-def _append(engine: duckdb.DuckDBPyConnection, table: Any, rows: str, keys: Sequence[str]) -> None:
+def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
+    """Appends the rows of Parquet files whose keys a Delta table does not have, in one commit or none.
+
+    Raises deltalake's CommitFailedError where another one committed meanwhile.
+    """
     from deltalake import CommitProperties, write_deltalake
 
+    rows = f"read_parquet([{', '.join(map(values.literal, files))}], union_by_name = true)"
     by = ", ".join(map(values.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))

@@ -17,9 +17,8 @@ from deltalake.exceptions import CommitFailedError
 from dlt.destinations import filesystem
 
 import autopilothq
-from autopilothq import lake as lake_destination
 from autopilothq import sample
-from autopilothq.lake import lake
+from autopilothq.lake import append_new, lake
 from calling import Call
 from faults import killed
 from faults.killed import Plan
@@ -90,7 +89,8 @@ def test_takes_new_columns_and_changes_persons(kind: Any, tmp_path: Path) -> Non
 
 def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path) -> None:
     rows = pa.table({"id": ["a", "b"], "n": [1, 2]})
-    pq.write_table(rows, tmp_path / "rows.parquet")
+    path = str(tmp_path / "it's.parquet")
+    pq.write_table(rows, path)
     write_deltalake(tmp_path / "table", rows.slice(0, 1))
     seen = DeltaTable(tmp_path / "table")
     write_deltalake(tmp_path / "table", rows.slice(1, 1), mode="append")
@@ -100,7 +100,7 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
             (DeltaTable(tmp_path / "table"), nullcontext()),
         ):
             with raised:
-                lake_destination._append(engine, table, f"read_parquet('{tmp_path}/rows.parquet')", ["id"])
+                append_new(engine, table, [path], ["id"])
             engine.execute("DROP TABLE there")
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
