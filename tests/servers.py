@@ -10,18 +10,18 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Timer
 from typing import Any, NamedTuple
 
 import boto3
 import psycopg2
-from moto.server import ThreadedMotoServer
 
 PATIENCE = 60  # seconds for a server to come up on a busy machine
 
@@ -220,18 +220,36 @@ class S3:
         return f"s3://{name}"
 
 
+# Ends when standard input does: with the process that holds the other end, however that ends.
+_S3_PROGRAM = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
 @contextmanager
 def s3_server() -> Iterator[S3]:
-    """S3 in this process, spoken to over HTTP as the real one is."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    # start() waits for ever when its thread fails.
-    starting = Thread(target=server.start, daemon=True)
-    starting.start()
-    starting.join(PATIENCE)
-    if starting.is_alive():
-        raise RuntimeError(f"the S3 server did not start in {PATIENCE} seconds")
-    try:
-        host, port = server.get_host_and_port()
-        yield S3(f"http://{host}:{port}")
-    finally:
-        server.stop()
+    """S3 in a process of its own, because the Delta library holds Python's lock while it waits for an answer."""
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", _S3_PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+        # It waits for ever when its thread fails.
+        patience = Timer(PATIENCE, server.kill)
+        patience.start()
+        try:
+            port = server.stdout.readline() if server.stdout else b""
+            patience.cancel()
+            if not port:
+                log.seek(0)
+                raise RuntimeError(f"the S3 server did not start: {log.read().decode(errors='replace')}")
+            yield S3(f"http://127.0.0.1:{int(port)}")
+        finally:
+            patience.cancel()
+            if server.stdout:
+                server.stdout.close()
+            _stop(server)

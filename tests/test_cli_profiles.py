@@ -10,7 +10,7 @@ import pytest
 from autopilothq import run
 from autopilothq.cli import profiles as command
 from calling import Call, caller, errors
-from contract.loading import query
+from contract.duck import query
 from fake_autopilot import FakeProfiles
 
 EVERYONE = [f"email:{number}@example.com" for number in range(5)]

@@ -10,6 +10,7 @@ from dlt.common.destination import Destination
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .direct import direct
+from .lake import lake
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"
@@ -49,6 +50,8 @@ def warehouse(
 
 
 def _other(kind: str, credentials: str | None) -> Any:
+    if kind == "filesystem":
+        return lake(credentials) if credentials else lake()
     return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import autopilothq
 from autopilothq.client import Autopilot
-from contract.loading import pipeline
+from contract.duck import pipeline
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6

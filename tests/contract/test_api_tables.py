@@ -10,7 +10,8 @@ import pytest
 
 import autopilothq
 from autopilothq import Report, catalog
-from contract.loading import Row, filled, message, pipeline, query, tables, write
+from contract.duck import pipeline, query, tables
+from contract.loading import Row, filled, message, write
 from fake_autopilot import FakeAutopilot
 
 EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]

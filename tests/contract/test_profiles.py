@@ -16,7 +16,8 @@ from autopilothq.forget import forget
 from autopilothq.identity import id_of
 from autopilothq.origins import profiles as origin
 from autopilothq.run import RunError
-from contract.loading import Row, filled, load, message, pipeline, query, tables
+from contract.duck import load, pipeline, query, tables
+from contract.loading import Row, filled, message
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from fake_autopilot.profiles import query_of
 

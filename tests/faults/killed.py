@@ -21,10 +21,11 @@ from dlt.destinations import duckdb, postgres
 
 import autopilothq
 from autopilothq.direct import direct
+from autopilothq.lake import lake
 
 
 class Plan(NamedTuple):
-    """A load of `archive` by a pipeline whose folder is `folder`, into DuckDB there or into a PostgreSQL.
+    """A load of `archive` by a pipeline whose folder is `folder`, into DuckDB there, a PostgreSQL or a lake.
 
     `staged` is DuckDB as dlt has it, with staging tables; the command's own has none.
 
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     new_machine: bool = False
     staged: bool = False
     postgres: str | None = None
+    lake: str | None = None
 
 
 def die() -> None:
@@ -76,6 +78,8 @@ def load(plan: Plan) -> None:
     database = str(Path(plan.folder, "autopilot.duckdb"))
     if plan.postgres:
         destination: Any = postgres(plan.postgres)
+    elif plan.lake:
+        destination = lake(plan.lake)
     else:
         destination = duckdb(database) if plan.staged else direct(database)
     pipeline = dlt.pipeline(
@@ -92,7 +96,7 @@ def load(plan: Plan) -> None:
         kill_at(*plan.point)
     while pipeline.has_pending_data:
         pipeline.run()
-    pipeline.run(autopilothq.archive(plan.archive))
+    pipeline.run(autopilothq.archive(plan.archive, table_format="delta" if plan.lake else None))
 
 
 def main() -> None:

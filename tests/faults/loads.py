@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 
 import dlt
 import duckdb
+import fsspec
 import psycopg2
+import pyarrow as pa
+from deltalake import DeltaTable
+from dlt.common.configuration.specs import AwsCredentials
+from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
 from autopilothq import sample
 from autopilothq.direct import direct
+from servers import S3
 
 DATASET = "autopilothq"
 OLD_DAY = "1551398400000"
@@ -35,6 +41,11 @@ TYPES = {
     "boolean": "bool",
     "TIMESTAMP WITH TIME ZONE": "timestamp",
     "timestamp with time zone": "timestamp",
+    "string": "text",
+    "int64": "bigint",
+    "double": "double",
+    "bool": "bool",
+    "timestamp[us, tz=UTC]": "timestamp",
 }
 
 
@@ -153,6 +164,27 @@ def content(database: Path | str) -> dict[str, Table]:
             return cursor.fetchall()
 
         return _content(query)
+
+
+def lake_content(bucket: str, s3: S3 | None = None) -> dict[str, Table]:
+    """All Delta tables of the dataset in a bucket; dlt's own files left out."""
+    folder = (
+        fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options) if s3 else fsspec.filesystem("file")
+    )
+    options = deltalake_storage_options(AwsCredentials(**dict[str, Any](s3.credentials))) if s3 else None
+    paths = folder.ls(f"{bucket}/{DATASET}", detail=True)
+    names = [path["name"].rpartition("/")[2] for path in paths if path["type"] == "directory"]
+    tables = {}
+    for name in sorted(names):
+        if not name.startswith("_dlt_") and DeltaTable.is_deltatable(f"{bucket}/{DATASET}/{name}", options):
+            table = DeltaTable(f"{bucket}/{DATASET}/{name}", storage_options=options)
+            found = pa.table(table.scan()).cast(pa.schema(table.schema().to_arrow()))
+            types = {field.name: TYPES[str(field.type)] for field in found.schema}
+            columns = list(types)
+            assert all(row[column] for row in found.to_pylist() for column in WHEN.intersection(columns))
+            rows = [tuple(_cell(column, row[column]) for column in columns) for row in found.to_pylist()]
+            tables[name] = Table(types, sorted(rows, key=repr))
+    return tables
 
 
 def _content(query: Callable[[str], list[tuple[Any, ...]]]) -> dict[str, Table]:

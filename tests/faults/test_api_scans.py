@@ -11,7 +11,8 @@ import pytest
 import autopilothq
 from autopilothq import Report, catalog, run
 from autopilothq.run import RunError
-from contract.loading import Row, pipeline, query, tables
+from contract.duck import pipeline, query, tables
+from contract.loading import Row
 from fake_autopilot import Account, FakeAutopilot
 
 BOOKS = ["_rejects", "_discards", "_audit"]

@@ -12,6 +12,7 @@ import pytest
 from dlt.destinations import postgres as postgres_destination
 
 from autopilothq import sample
+from autopilothq.source import stored
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
@@ -113,6 +114,19 @@ def test_completes_a_load_that_was_killed(
     tables = content(postgres)
     assert_sound(tables)
     assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
+
+
+def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    into = pipeline(tmp_path, postgres_destination(postgres))
+    file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
+    load(into, tmp_path / "archive")
+    monkeypatch.setattr(stored, "CELLS_PER_READ", 4)
+    there = stored.Stored(into)
+    assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
+    parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
+    assert [len(part["id"]) for part in parts] == [2, 2, 1]
+    assert sorted(id_ for part in parts for id_ in part["id"]) == [f"m-{n}" for n in range(5)]
+    assert {time for part in parts for time in part["sent_at"]} == {None}
 
 
 def test_keeps_text_that_is_hard_to_keep(tmp_path: Path, postgres: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from autopilothq import run
-from contract.loading import query
+from contract.duck import query
 from fake_autopilot import FakeProfiles
 from faults import killed_profiles
 from faults.killed_profiles import pipeline, pull

@@ -24,6 +24,7 @@ def archive(
     until: str | date | None = None,
     source_id: str | None = None,
     credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
+    table_format: str | None = None,
     memory: int = 400,
     progress: Any = ignore,
 ) -> Iterable[DltResource]:
@@ -35,6 +36,7 @@ def archive(
         until: The last day whose folder is read (UTC, included). Without both, a scheduler's interval gives them.
         source_id: The one Segment source to read, where the archive has several.
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine may use before it turns to the disk, in MB.
         progress: Called with the `Report` after each step.
 
@@ -47,7 +49,7 @@ def archive(
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
-    return resources(Load(find, archive_files.read, memory, progress))
+    return resources(Load(find, archive_files.read, memory, progress, table_format=table_format))
 
 
 def _days(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,8 +19,9 @@ from typing import Any, Protocol, TypeVar, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.schema.typing import TTableSchemaColumns
+from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.load_package import load_package_state
+from dlt.destinations import filesystem
 from dlt.extract import DltResource
 from dlt.extract.items import DataItemWithMeta
 
@@ -41,8 +42,18 @@ from ..catalog import (
 from ..identity import Hashes
 from ..messages import Batch
 from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from .lake import Lake
 from .stored import Stored
-from .tables import REPLACED, SOURCE, STRATEGIES, arrow_schema, columns, disposition, merge
+from .tables import (
+    REPLACED,
+    SOURCE,
+    STRATEGIES,
+    arrow_schema,
+    columns,
+    disposition,
+    keys_are_declared,
+    supported,
+)
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
@@ -140,7 +151,7 @@ class Load:
 
     `find` is told which files are loaded already, and gives those that are not, with the number of the others. `read`
     gives their lines. `beside` gives rows that the origin has beside those of messages; it is asked when all lines were
-    read. `memory` is what the engine may use before it turns to the disk, in MB.
+    read. `memory` is what the engine may use before it turns to the disk, in MB. `table_format` is dlt's.
     """
 
     def __init__(
@@ -150,6 +161,7 @@ class Load:
         memory: int,
         progress: Callable[[Report], None],
         beside: "Callable[[Load, Stored], Iterator[Rows]] | None" = None,
+        table_format: Any = None,
     ) -> None:
         self.report = Report()
         self._find = find
@@ -157,6 +169,7 @@ class Load:
         self._memory = memory
         self._progress = progress
         self._beside = beside
+        self.table_format = table_format
         self._settled: Settled | None = None
         self._files: Sequence[Read] = []
         self._unfinished: dict[int, str] = {}
@@ -174,13 +187,16 @@ class Load:
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
-        self._supported = pipeline.destination.capabilities().supported_merge_strategies or ()
-        disposition(TRACKS.name, self._supported)
+        self._format = dlt.current.resource().table_format
+        self._supported = supported(pipeline, self._format)
+        self._keys = keys_are_declared(pipeline)
+        for table in (TRACKS, USERS):
+            self.disposition(table.name)
         folder, killed = _begin(pipeline)
         self.folder = str(folder / "waiting")
         Path(self.folder).mkdir()
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        destination = Stored(pipeline)
+        destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
         if killed:
             destination.drop_copies()
         self.forgotten = destination.forgotten()
@@ -281,16 +297,25 @@ class Load:
             known = TABLES.get(table)
             if known is None:
                 yield dlt.mark.with_file_import(path, "parquet", rows.number, cast(Any, rows))
-                continue
-            hints: dict[str, Any] = {
-                "columns": columns(known, rows.columns),
-                "write_disposition": disposition(table, self._supported),
-            }
-            if rows.number:
-                yield dlt.mark.with_file_import(path, "parquet", rows.number, dlt.mark.make_hints(**hints))
+            elif rows.number:
+                yield dlt.mark.with_file_import(path, "parquet", rows.number, self.hints(known, rows.columns))
             else:
-                empty = dlt.mark.make_hints(**hints, file_format=self.empty_format())
+                empty = self.hints(known, rows.columns, file_format=self.empty_format())
                 yield dlt.mark.with_hints(arrow_schema(rows.columns).empty_table(), empty)
+
+    def hints(self, table: Table, types: Mapping[str, Type], **more: Any) -> Any:
+        """A table's columns, and how rows are merged into it in this load's destination."""
+        return dlt.mark.make_hints(
+            columns=self.columns(table, types), write_disposition=self.disposition(table.name), **more
+        )
+
+    def columns(self, table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
+        """A table's columns, as this load's destination wants them."""
+        return columns(table, types, self._keys)
+
+    def disposition(self, table: str) -> TWriteDispositionDict:
+        """How rows are merged into a table of this load's destination."""
+        return disposition(table, self._supported)
 
     def audit(self) -> pa.Table | None:
         """The books of the files, None where there are none."""
@@ -312,7 +337,7 @@ class Load:
         """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
         able = self._pipeline.destination.capabilities()
         selected = able.loader_file_format_selector is not None
-        refused = selected and "insert_values" in (able.supported_loader_file_formats or ())
+        refused = selected and not self._format and "insert_values" in (able.supported_loader_file_formats or ())
         return "insert_values" if refused else "parquet"
 
     def others(self) -> list[str]:
@@ -354,18 +379,17 @@ def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if "uuid_ts" in types:
         types = ordered(types, table.key)
-    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
-    hints = dlt.mark.make_hints(columns=columns(table, types))
 
+    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     def rows() -> Iterator[Any]:
         load.prepare(dlt.current.pipeline())
         if table is AUDIT:
             if (audit := load.audit()) is not None:
-                yield dlt.mark.with_hints(audit, hints)
+                yield dlt.mark.with_hints(audit, load.hints(table, types))
         else:
             yield from load.rows(table.name)
         if table in ALWAYS and not load.has(table.name):
-            empty = dlt.mark.make_hints(columns=columns(table, types), file_format=load.empty_format())
+            empty = load.hints(table, types, file_format=load.empty_format())
             yield dlt.mark.with_hints(arrow_schema(types).empty_table(), empty)
 
     made = dlt.resource(
@@ -373,6 +397,7 @@ def resource(load: Load, table: Table) -> DltResource:
         name=table.name,
         primary_key=table.key,
         write_disposition=disposition(table.name, STRATEGIES[table in REPLACED][:1]),
+        table_format=load.table_format,
         file_format="parquet",
         table_name=table.name,
     )()
@@ -390,9 +415,10 @@ def _others(load: Load) -> DltResource:
     made = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,
-        columns=lambda rows: columns(event_table(rows.table), rows.columns),
+        columns=lambda rows: load.columns(event_table(rows.table), rows.columns),
         primary_key="id",
-        write_disposition=merge(STRATEGIES[False][0]),
+        write_disposition=lambda rows: load.disposition(rows.table),
+        table_format=load.table_format,
         file_format="parquet",
         table_name=lambda rows: rows.table,
     )()

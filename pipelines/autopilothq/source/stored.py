@@ -11,6 +11,7 @@ from dlt.common.destination.client import StorageSchemaInfo
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
 from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt.destinations import postgres
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
@@ -19,7 +20,7 @@ from ..identity import Hashes
 from ..warehouse import Known
 from .tables import ARROW, SOURCE
 
-ROWS_PER_READ = 100_000
+CELLS_PER_READ = 200_000
 ROWS_PER_FETCH = 10_000
 
 
@@ -31,17 +32,16 @@ class Stored:
         self._known: dict[str, dict[str, Type]] = {}
 
     def loaded_files(self) -> set[tuple[str, str]]:
-        """The files, with their versions, that a complete load stored; dlt's `_dlt_loads` says which are complete."""
-        if not {AUDIT.name, LOADS_TABLE_NAME} <= self.tables([AUDIT.name, LOADS_TABLE_NAME]).keys():
+        """The files, with their versions, that a complete load stored."""
+        if AUDIT.name not in self.tables([AUDIT.name]):
             return set()
-        with self._pipeline.sql_client() as client:
-            audit, loads = (client.make_qualified_table_name(name) for name in (AUDIT.name, LOADS_TABLE_NAME))
-            names = [client.escape_column_name(name) for name in ("file", "version", "load_id")]
-            rows = client.execute_sql(
-                f"SELECT {names[0]}, {names[1]} FROM {audit} WHERE {names[2]} IN"
-                f" (SELECT {names[2]} FROM {loads} WHERE status = 0)"
-            )
-        return {(file, version) for file, version in rows or ()}
+        complete = self.complete_loads()
+        return {
+            (row["file"], row["version"])
+            for batch in self.read(AUDIT.name, ["file", "version", "load_id"])
+            for row in batch.to_pylist()
+            if row["load_id"] in complete
+        }
 
     def audit_row(self, file: str, version: str) -> dict[str, Any] | None:
         """The row of `_audit` of a file and its version, None where there is none."""
@@ -65,7 +65,7 @@ class Stored:
                 yield rows
 
     def complete_loads(self) -> set[str]:
-        """The ids of dlt's loads that were not killed."""
+        """The ids of dlt's loads that were not killed; `_dlt_loads` has them."""
         if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
             return set()
         with self._pipeline.sql_client() as client:
@@ -144,14 +144,35 @@ class Stored:
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of a table, streamed."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
+        rows = max(CELLS_PER_READ // len(columns), 1)
         with self._pipeline.sql_client() as client:
             select = ", ".join(map(client.escape_column_name, columns))
-            with client.execute_query(f"SELECT {select} FROM {client.make_qualified_table_name(table)}") as cursor:
-                for chunk in cursor.iter_arrow(chunk_size=ROWS_PER_READ):
+            sql = f"SELECT {select} FROM {client.make_qualified_table_name(table)}"
+            if isinstance(self._pipeline.destination, postgres):
+                yield from _read_postgres(client, sql, schema, rows)
+                return
+            with client.execute_query(sql) as cursor:
+                for chunk in cursor.iter_arrow(chunk_size=rows):
                     yield from chunk.rename_columns(list(columns)).cast(schema).to_batches()
 
 
+def _read_postgres(
+    client: SqlClientBase[Any], sql: str, schema: pa.Schema, rows_at_once: int
+) -> Iterator[pa.RecordBatch]:
+    """The answer to a query, which the server keeps: the driver would hold the whole of it in memory."""
+    with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
+        cursor.execute(sql)
+        while rows := cursor.fetchmany(rows_at_once):
+            cells = zip(*rows, strict=True)
+            yield pa.record_batch(
+                [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
+            )
+
+
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
+    # Snowflake tells names in upper case; the contract's are in lower case.
     return {
-        name: cast(Type, column["data_type"]) for name, column in columns.items() if column.get("data_type") in ARROW
+        name.lower(): cast(Type, column["data_type"])
+        for name, column in columns.items()
+        if column.get("data_type") in ARROW
     }

@@ -1,10 +1,12 @@
 """How tables look to dlt: columns with their types and descriptions, and how rows are merged."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import dlt
 import pyarrow as pa
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
+from dlt.destinations import filesystem
 
 from ..catalog import AUDIT, CONTACTS, CURRENT, PROFILES, TABLES, USERS, Table, Type
 
@@ -28,9 +30,44 @@ STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
 }
 
 
+# Of the formats that dlt has for the tables of a lake, the one that needs no catalogue and was tried.
+LAKE_FORMAT = "delta"
+
+
 def merge(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
     """A write disposition with this strategy."""
     return cast(TWriteDispositionDict, {"disposition": "merge", "strategy": strategy})
+
+
+def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
+    """The ways to merge that a pipeline's destination has for tables of a format, None being its own.
+
+    Raises CannotMerge where it has not the format, or would only append.
+    """
+    able: Any = pipeline.destination.capabilities()
+    lake = isinstance(pipeline.destination, filesystem)
+    formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
+    if table_format is None and lake:
+        raise CannotMerge(
+            "Expected a destination that can merge, but to plain files dlt only appends: messages would be stored"
+            f" twice.\n{_CHOOSE}"
+        )
+    if table_format is not None and table_format not in formats:
+        raise CannotMerge(
+            f"Expected a table_format that is loaded into {pipeline.destination.destination_name}"
+            f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
+            + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
+        )
+    strategies: Sequence[str] = able.supported_merge_strategies or ()
+    select = able.merge_strategies_selector
+    table: Any = {"table_format": table_format or able.preferred_table_format}
+    return select(strategies, table_schema=table) if select else strategies
+
+
+_CHOOSE = (
+    f'Load Delta Lake tables: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of .dlt/config.toml,'
+    f" or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."
+)
 
 
 def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
@@ -52,13 +89,18 @@ class CannotMerge(Exception):
     """The destination cannot keep rows unique."""
 
 
-def columns(table: Table, types: Mapping[str, Type]) -> TTableSchemaColumns:
-    """dlt's hints for columns of these types, in this order."""
+def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
+    """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
+    return pipeline.destination.capabilities().sqlglot_dialect == "clickhouse"
+
+
+def columns(table: Table, types: Mapping[str, Type], keys: bool = False) -> TTableSchemaColumns:
+    """dlt's hints for columns of these types, in this order; `keys`: with the keys declared not null."""
     described = {column.name: column.description for column in table.columns}
     hints: dict[str, TColumnSchema] = {}
     for name, column_type in types.items():
-        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt would write every file again.
-        hints[name] = {"name": name, "data_type": column_type, "nullable": True}
+        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
+        hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]
     return hints

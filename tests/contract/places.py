@@ -1,0 +1,174 @@
+"""The places that whole loads are held against the contract in: DuckDB, PostgreSQL, and a lake on S3."""
+
+import json
+from abc import ABC, abstractmethod
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+import fsspec
+import psycopg2
+import pyarrow as pa
+from deltalake import DeltaTable
+from dlt.common.configuration.specs import AwsCredentials
+from dlt.common.libs.deltalake import deltalake_storage_options
+from dlt.destinations import postgres
+
+import autopilothq
+from autopilothq.direct import direct
+from autopilothq.lake import lake
+from contract.loading import ARROW, Line, Row, write
+from servers import S3
+
+DATASET = "autopilothq"
+
+
+class Found(NamedTuple):
+    """A table: its columns in their order, with the contract's words for their types, and its rows by their keys."""
+
+    columns: list[tuple[str, str]]
+    rows: list[Row]
+
+
+class Place(ABC):
+    """A destination, and a hand to look into it that is not the loader's."""
+
+    longest = 80
+    """The longest name that the tests try there."""
+    options: dict[str, Any] = {}  # noqa: RUF012 - what the source is told there
+
+    def __init__(self, destination: Any) -> None:
+        self._destination = destination
+        self._found: dict[str, Found] = {}
+
+    def pipeline(self) -> dlt.Pipeline:
+        """The pipeline into it."""
+        return dlt.pipeline("autopilot_events", destination=self._destination, dataset_name=DATASET)
+
+    def load(self, *lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
+        """Writes the lines to a file of the archive, loads the archive, and gives the rows of all tables."""
+        write(file, *lines)
+        return self.load_again()
+
+    def load_again(self) -> dict[str, list[Row]]:
+        """Loads the archive, and gives the rows of all tables, dlt's own left out; times are in UTC."""
+        self.pipeline().run(autopilothq.archive("archive", **self.options))
+        self._found = self.found()
+        return {name: table.rows for name, table in self._found.items()}
+
+    def columns_of(self, table: str) -> list[tuple[str, str]]:
+        """A table's columns in their order, with the contract's words for their types, after the last load."""
+        return self._found[table].columns
+
+    @abstractmethod
+    def found(self) -> dict[str, Found]:
+        """All tables of the dataset, dlt's own left out."""
+
+    @abstractmethod
+    def complete_loads(self) -> list[str]:
+        """The ids that dlt keeps of loads."""
+
+
+class Warehouse(Place):
+    """One that answers SQL."""
+
+    words: dict[str, str]
+    """Its words for types."""
+
+    @abstractmethod
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+
+    def found(self) -> dict[str, Found]:
+        """By its information_schema."""
+        columns: dict[str, list[tuple[str, str]]] = {}
+        for table, column, of in self.query(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns"
+            f" WHERE table_schema = '{DATASET}' ORDER BY table_name, ordinal_position"
+        ):
+            if not table.startswith("_dlt_"):
+                columns.setdefault(table, []).append((column, self.words[of]))
+        return {
+            table: made(of, self.query(f'SELECT * FROM {DATASET}."{table}"')) for table, of in sorted(columns.items())
+        }
+
+    def complete_loads(self) -> list[str]:
+        """By dlt's table."""
+        return [load for (load,) in self.query(f"SELECT load_id FROM {DATASET}._dlt_loads WHERE status = 0 ORDER BY 1")]
+
+
+class DuckDb(Warehouse):
+    """The command's own: `autopilot.duckdb` in the working folder."""
+
+    words = {  # noqa: RUF012
+        "VARCHAR": "text", "BIGINT": "bigint", "DOUBLE": "double", "BOOLEAN": "bool",
+        "TIMESTAMP WITH TIME ZONE": "timestamp",
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__(direct("autopilot.duckdb"))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Asks the file."""
+        with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            return [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
+
+
+class PostgreSql(Warehouse):
+    """A real PostgreSQL."""
+
+    longest = 63
+    words = {  # noqa: RUF012
+        "character varying": "text", "bigint": "bigint", "double precision": "double", "boolean": "bool",
+        "timestamp with time zone": "timestamp",
+    }  # fmt: skip
+
+    def __init__(self, url: str) -> None:
+        super().__init__(postgres(url))
+        self._url = url
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Asks the server."""
+        with closing(psycopg2.connect(self._url)) as server, server.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+
+class Lake(Place):
+    """The command's own: Delta tables in a bucket on a real S3 API."""
+
+    options = {"table_format": "delta"}  # noqa: RUF012
+
+    def __init__(self, bucket: str, s3: S3) -> None:
+        super().__init__(lake(bucket, credentials=s3.credentials))
+        self._dataset = f"{bucket}/{DATASET}"
+        self._files = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
+        self._options = deltalake_storage_options(AwsCredentials(**dict[str, Any](s3.credentials)))
+
+    def found(self) -> dict[str, Found]:
+        """By the folders that are Delta tables."""
+        words: dict[pa.DataType, str] = {of: str(name) for name, of in ARROW.items()}
+        tables = {}
+        for entry in self._files.ls(self._dataset, detail=True):
+            name = entry["name"].rpartition("/")[2]
+            if entry["type"] != "directory" or name.startswith(("_dlt_", "_locks")):
+                continue
+            table = DeltaTable(f"{self._dataset}/{name}", storage_options=self._options)
+            schema = pa.schema(table.schema().to_arrow())
+            rows = [tuple(row.values()) for row in pa.table(table.scan()).select(schema.names).to_pylist()]
+            tables[name] = made([(field.name, words[field.type]) for field in schema], rows)
+        return dict(sorted(tables.items()))
+
+    def complete_loads(self) -> list[str]:
+        """By dlt's files."""
+        loads = [json.loads(self._files.cat_file(path)) for path in self._files.ls(f"{self._dataset}/_dlt_loads")]
+        return sorted(load["load_id"] for load in loads if load["status"] == 0)
+
+
+def made(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]]) -> Found:
+    names = [name for name, _ in columns]
+    cells = [[cell.astimezone(UTC) if isinstance(cell, datetime) else cell for cell in row] for row in rows]
+    return Found(columns, [dict(zip(names, row, strict=True)) for row in sorted(cells, key=lambda row: row[:2])])

@@ -1,0 +1,197 @@
+"""Prints what dlt would send to warehouses that cannot be run here: a program of the tests, because it takes stand-ins.
+
+Nothing is connected to. A small archive goes through the source and dlt's normalize step, with each destination's own
+capabilities; of the load step the statements are taken. The drivers are big and only speak to servers: where they are
+not installed, stand-ins take their places.
+"""
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+DRIVERS = ("clickhouse_connect", "clickhouse_driver", "databricks", "google", "pyodbc", "snowflake")
+
+
+class Anything(type):
+    """Classes that have any class that they are asked for; to be inherited, raised, called, and written as types."""
+
+    def __getattr__(cls, name: str) -> "Anything":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything.made(cls, name)
+
+    def __getitem__(cls, item: Any) -> "Anything":
+        return cls
+
+    @staticmethod
+    def made(owner: Any, name: str) -> "Anything":
+        made = Anything(name, (Exception,), {"__init__": _take})
+        setattr(owner, name, made)
+        return made
+
+
+def _take(self: Any, *words: Any, **more: Any) -> None:
+    """Whatever it is made of."""
+
+
+class Module(types.ModuleType):
+    """A driver that nobody speaks to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
+
+    def __getattr__(self, name: str) -> Anything:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything.made(self, name)
+
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the stand-ins."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:  # noqa: ARG002
+        if fullname.partition(".")[0] not in DRIVERS:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return Module(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """There is nothing to run."""
+
+
+sys.meta_path.append(StandIns())  # after the real ones
+
+import dlt  # noqa: E402
+from dlt import destinations  # noqa: E402
+from dlt.common.destination import Destination  # noqa: E402
+
+import autopilothq  # noqa: E402
+from autopilothq.source import load  # noqa: E402
+from autopilothq.source.stored import Stored  # noqa: E402
+from contract.loading import identify, message, write  # noqa: E402
+
+TABLES = ("order", "users", "_audit")
+LONG = "a_property_with_a_name_of_" + "x" * 300
+LINES = (
+    message("Order", properties={"select": "x", "n": 1, "f": 1.5, "flag": True, "when": "2019-03-01T00:00:00Z"}),
+    message("Named at length", messageId="m2", properties={LONG: 1}),
+    identify(messageId="m3", traits={"plan": "pro"}),
+)
+
+
+def kinds() -> dict[str, tuple[Destination[Any, Any], Destination[Any, Any] | None]]:
+    """The destinations, with their staging where it is not their own."""
+    redshift = destinations.redshift("redshift://u:p@host:5439/db")
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+    return {
+        "bigquery": (destinations.bigquery(project_id="project", credentials=google()), None),
+        "snowflake": (destinations.snowflake("snowflake://u:p@host/db?warehouse=w&role=r"), None),
+        "redshift": (redshift, None),
+        "redshift, staged": (redshift, destinations.filesystem("s3://bucket", credentials=keys)),
+        "databricks": (
+            destinations.databricks(
+                {"server_hostname": "host", "http_path": "/sql", "access_token": "t", "catalog": "main"}
+            ),
+            None,
+        ),
+        "clickhouse": (destinations.clickhouse("clickhouse://u:p@host:9440/db?secure=1"), None),
+        "motherduck": (destinations.motherduck("md:db?motherduck_token=t"), None),
+        "synapse": (destinations.synapse("synapse://u:p@host/db?driver=ODBC+Driver+18+for+SQL+Server"), None),
+    }
+
+
+def google() -> Any:
+    return {"project_id": "project", "private_key": "k", "client_email": "e@example.com"}
+
+
+class Nothing(Stored):
+    """A destination that was never loaded into."""
+
+    def __init__(self, pipeline: dlt.Pipeline) -> None:
+        super().__init__(pipeline)
+
+    def tables(self, names: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+    def drop_copies(self) -> None:
+        """None."""
+
+
+def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: str) -> dict[str, Any]:
+    """What dlt would do with the archive in one destination."""
+    pipeline = dlt.pipeline(
+        "autopilot_events",
+        pipelines_dir=f"{folder}/{kind}",
+        destination=destination,
+        staging=staging,
+        dataset_name="autopilothq",
+    )
+    pipeline.extract(autopilothq.archive("archive"))
+    pipeline.normalize()
+    package = pipeline.get_load_package_info(pipeline.list_normalized_load_packages()[0])
+    jobs = [job.job_file_info for job in package.jobs["new_jobs"]]
+    schema = pipeline.default_schema
+    client, _ = pipeline._get_destination_clients(schema)
+    any_client: Any = client
+    any_client.verify_schema(new_jobs=jobs)
+    tables = {name: any_client.prepare_load_table(name) for name in schema.tables if not name.startswith("_dlt")}
+    return {
+        "dialect": any_client.capabilities.sqlglot_dialect,
+        "formats": {job.table_name: job.file_format for job in jobs if job.table_name in tables},
+        "strategies": {name: table.get("x-merge-strategy") for name, table in tables.items()},
+        "staged": {name: any_client.should_load_data_to_staging_dataset(name) for name in tables},
+        "create": {name: any_client._build_schema_update_sql([(name, {})])[0] for name in TABLES},
+        "merge": {name: list(merging(any_client, tables[name])) for name in TABLES},
+        "names": {name: list(table["columns"]) for name, table in tables.items()},
+        "stored": stored(pipeline, any_client, tables["order"]),
+    }
+
+
+def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
+    """The columns that the source finds in a table, where the destination tells them in its own case."""
+    fold = client.capabilities.casefold_identifier
+    mapper = client.capabilities.get_type_mapper()
+    _, _, (name,) = client.sql_client._get_information_schema_components(table["name"])
+    rows = []
+    for column in table["columns"].values():
+        word, _, inner = mapper.to_destination_type(column, table).partition("(")
+        # An information_schema tells precision and scale beside the type's name; ClickHouse has `Boolean` for `Bool`.
+        numbers = map(int, inner.rstrip(")").split(",")) if word == "NUMBER" else (None, None)
+        rows.append((name, fold(column["name"]), word.replace("Boolean", "Bool"), "YES", *numbers))
+    client.sql_client.execute_sql = lambda *words: rows  # noqa: ARG005
+    client.is_storage_initialized = lambda: True
+    client.__class__.__enter__ = lambda self: self
+    client.__class__.__exit__ = lambda *error: None  # noqa: ARG005
+    pipeline.destination_client = lambda *words: client  # type: ignore[method-assign] # noqa: ARG005
+    return dict(Stored(pipeline).tables([table["name"]])[table["name"]])
+
+
+def merging(client: Any, table: Any) -> Iterator[str]:
+    """The statements that merge a table."""
+    for job in client._create_merge_followup_jobs([table]):
+        yield from filter(None, (part.strip() for part in Path(job.new_file_path()).read_text().split(";\n")))
+
+
+def main() -> None:
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
+    os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
+    vars(load)["Stored"] = Nothing
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        write("1.ndjson", *LINES)
+        found = {kind: said(kind, *parts, folder) for kind, parts in kinds().items()}
+        json.dump(found, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

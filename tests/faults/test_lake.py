@@ -1,0 +1,199 @@
+"""The contract in a lake of Delta tables: the same tables as in DuckDB, on a disk and on a real S3 API."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from dlt.destinations import filesystem
+
+import autopilothq
+from autopilothq import sample
+from autopilothq.lake import append_new, lake
+from calling import Call
+from faults import killed
+from faults.killed import Plan
+from faults.loads import (
+    assert_same,
+    assert_sound,
+    content,
+    file,
+    lake_content,
+    load,
+    messages,
+    odd_archive,
+    pipeline,
+    track,
+)
+from servers import S3
+
+DELTA = {"table_format": "delta"}
+
+
+def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, s3: S3) -> None:
+    archive = odd_archive(tmp_path / "archive", 500)
+    bucket = f"{s3.bucket()}/lake"
+    stock = filesystem(bucket, credentials=s3.credentials)
+    into = pipeline(tmp_path / "lake", stock)
+    assert load(into, archive, **DELTA).files_known == 0
+    load(pipeline(tmp_path), archive)
+    tables = lake_content(bucket, s3)
+    assert_sound(tables)
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"))
+    assert tables["_audit"].total("stored") == messages(tables) > 500
+
+    replay = tmp_path / "replay"
+    shutil.copytree(archive, replay)
+    # A machine that knows nothing but the bucket.
+    report = load(pipeline(tmp_path / "new machine", stock), replay, **DELTA)
+    assert (report.stored, report.duplicates + report.rejected) == (0, report.lines)
+    again = lake_content(bucket, s3)
+    assert len(again["_audit"].rows) == 2 * len(tables["_audit"].rows)
+    assert_same(again, tables, but=["_audit"])
+    assert load(into, replay, **DELTA).files == 0
+
+
+@pytest.mark.parametrize("kind", [filesystem, lake], ids=["dlt's own", "the command's"])
+def test_takes_new_columns_and_changes_persons(kind: Any, tmp_path: Path) -> None:
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+    for n in (1, 2):
+        lines = [
+            track(n, event="Order", properties={"select": f"{n}", f"more_{n}": n}),
+            track(0, event="Order", properties={"select": f"{n}"}),
+            track(n, type="identify", messageId=f"i-{n}", traits={"plan": f"{n}", f"only_{n}": True}),
+            track(n, type="identify", userId="once", messageId="i-0", traits={"plan": f"{n}"}),
+        ]
+        file(archive, f"{n}.gz", lines)
+        report = load(pipeline(tmp_path / "state", kind(bucket.as_uri())), archive, **DELTA)
+        assert (report.stored, report.duplicates) == ((4, 0), (2, 2))[n - 1]
+        load(pipeline(tmp_path), archive)
+    tables = lake_content(str(bucket))
+    assert_sound(tables)
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"))
+    orders = sorted((row["id"], row["select"], row["more_1"], row["more_2"]) for row in tables["order"].dicts())
+    assert orders == [("m-0", "1", None, None), ("m-1", "1", 1, None), ("m-2", "2", None, 2)]
+    assert sorted((row["id"], row["plan"], row["only_1"], row["only_2"]) for row in tables["users"].dicts()) == [
+        ("once", "1", None, None),
+        ("u", "2", True, True),
+    ]
+
+
+def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path) -> None:
+    rows = pa.table({"id": ["a", "b"], "n": [1, 2]})
+    path = str(tmp_path / "it's.parquet")
+    pq.write_table(rows, path)
+    write_deltalake(tmp_path / "table", rows.slice(0, 1))
+    seen = DeltaTable(tmp_path / "table")
+    write_deltalake(tmp_path / "table", rows.slice(1, 1), mode="append")
+    with duckdb.connect() as engine:
+        for table, raised in (
+            (seen, pytest.raises(CommitFailedError)),
+            (DeltaTable(tmp_path / "table"), nullcontext()),
+        ):
+            with raised:
+                append_new(engine, table, [path], ["id"])
+            engine.execute("DROP TABLE there")
+    assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
+
+
+JOBS = "autopilothq.lake:AppendNew.run"
+END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
+
+
+@pytest.mark.parametrize(
+    ("machine", "point"),
+    [("new machine", (JOBS, "after", 9)), ("killed", (JOBS, "before", 7)), ("killed", (END, "before", 1))],
+    ids=["on a new machine", "on the same machine", "at the end"],
+)
+def test_completes_a_load_that_was_killed(machine: str, point: tuple[str, str, int], tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    own = lake((tmp_path / "bucket").as_uri())
+    # There are persons already, whom the killed load changes.
+    file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
+    load(pipeline(tmp_path / "killed", own), archive, **DELTA)
+    odd_archive(archive, 200)
+    file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
+    kill(tmp_path, archive, point)
+
+    load(pipeline(tmp_path / machine, own), archive, **DELTA)
+    load(pipeline(tmp_path), archive)
+    tables = lake_content(str(tmp_path / "bucket"))
+    assert_sound(tables)
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
+    assert load(pipeline(tmp_path / machine, own), archive, **DELTA).files == 0
+
+
+def kill(tmp_path: Path, archive: Path, point: tuple[str, str, int]) -> None:
+    """A load that ends by `kill -9` at that point."""
+    plans = tmp_path / "plans.json"
+    lake = (tmp_path / "bucket").as_uri()
+    plans.write_text(json.dumps([Plan(str(archive), str(tmp_path / "killed"), point, lake=lake)]))
+    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, killed.__file__, str(plans)],
+        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0 -9\n", done.stderr
+
+
+def test_the_command_loads_into_a_lake(tmp_path: Path, s3: S3, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    file(tmp_path / "archive", "1.gz", [track(1), track(2)])
+    bucket = s3.bucket()
+    for name, value in s3.credentials.items():
+        monkeypatch.setenv(f"DESTINATION__FILESYSTEM__CREDENTIALS__{name.upper()}", value)
+    words = ("load", "archive", str(tmp_path / "archive"), "--destination", "filesystem", "--credentials", bucket)
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    for stored in (2, 0):
+        done = call(*words, "--json")
+        assert (done.status, json.loads(done.out)["stored"]) == (0, stored), done.err
+    assert [row["id"] for row in lake_content(bucket, s3)["email_opened"].dicts()] == ["m-1", "m-2"]
+
+
+@pytest.mark.parametrize(
+    ("table_format", "expected"),
+    [
+        (None, "Expected a destination that can merge, but to plain files dlt only appends"),
+        ("iceberg", "Expected a table_format that is loaded into filesystem (delta), but got 'iceberg'."),
+        ("native", "Expected a table_format that is loaded into filesystem (delta), but got 'native'."),
+    ],
+)
+def test_refuses_what_would_only_append_before_anything_is_read(
+    table_format: str | None, expected: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if table_format:
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", table_format)
+    bucket = tmp_path / "bucket"
+    done = call("load", "archive", "nothing-is-here", "--destination", "filesystem", "--credentials", bucket.as_uri())
+    assert done.status == 1
+    assert expected in done.err
+    assert 'table_format = "delta" in [sources.autopilothq]' in done.err
+    assert not (bucket / "autopilothq").exists() or list((bucket / "autopilothq").rglob("*.*")) == []
+
+
+def test_refuses_a_table_format_where_there_is_none(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file(tmp_path / "archive", "1.gz", [track(1)])
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    done = call("load", "archive", str(tmp_path / "archive"))
+    assert done.status == 1
+    assert "Leave table_format out of [sources.autopilothq]." in done.err
+
+
+def test_takes_the_table_format_as_an_argument_of_dlt_too(tmp_path: Path) -> None:
+    file(tmp_path / "archive", "1.gz", [track(1)])
+    stock = filesystem((tmp_path / "bucket").as_uri())
+    pipeline(tmp_path, stock).run(autopilothq.archive(str(tmp_path / "archive")), table_format="delta")
+    assert len(lake_content(str(tmp_path / "bucket"))["tracks"].rows) == 1

@@ -1,0 +1,165 @@
+"""What dlt sends to warehouses that cannot be run here: its statements are taken and parsed in their dialects."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sqlglot
+from sqlglot import exp
+
+import dialects
+from autopilothq import sample
+
+Found = dict[str, Any]
+
+
+class Expected(NamedTuple):
+    """How a warehouse takes the tables: how messages are merged, in which files, its words for the five types."""
+
+    messages: str
+    files: str
+    text: str
+    bigint: str
+    double: str
+    bool: str
+    timestamp: str
+
+
+KINDS = {
+    "bigquery": Expected("insert-only", "parquet", "STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP"),
+    "snowflake": Expected(
+        "insert-only", "parquet", "VARCHAR", "DECIMAL(19, 0)", "DOUBLE", "BOOLEAN", "TIMESTAMPLTZ"
+    ),
+    # What it has no staging for it takes as INSERT statements.
+    "redshift": Expected(
+        "delete-insert", "insert_values", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN",
+        "TIMESTAMP WITH TIME ZONE",
+    ),
+    "redshift, staged": Expected(
+        "delete-insert", "parquet", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"
+    ),
+    "databricks": Expected("insert-only", "parquet", "STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
+    "clickhouse": Expected(
+        "delete-insert", "parquet", "Nullable(String)", "Nullable(Int64)", "Nullable(Float64)", "Nullable(Bool)",
+        "Nullable(DateTime64(6, 'UTC'))",
+    ),
+    "motherduck": Expected("insert-only", "parquet", "TEXT", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMPTZ"),
+    "synapse": Expected(
+        "delete-insert", "insert_values", "NVARCHAR(MAX)", "BIGINT", "FLOAT", "BIT", "DATETIMEOFFSET"
+    ),
+}  # fmt: skip
+TYPES = {
+    "user_id": "text",
+    "n": "bigint",
+    "f": "double",
+    "flag": "bool",
+    "when": "timestamp",
+    "received_at": "timestamp",
+}
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, Found]:
+    """In a process of its own, because it takes stand-ins for the drivers."""
+    paths = (Path(dialects.__file__).parent, Path(sample.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, dialects.__file__],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Found] = json.loads(done.stdout)
+    assert found.keys() == KINDS.keys()
+    return found
+
+
+def parsed(found: Found, sql: str) -> list[exp.Expr]:
+    """The statements, parsed: none is taken for something that the dialect does not know."""
+    statements = sqlglot.parse(sql, dialect=found["dialect"])
+    assert not any(isinstance(statement, exp.Command) for statement in statements)
+    return [statement for statement in statements if statement is not None]
+
+
+def columns(found: Found, table: str) -> dict[str, exp.ColumnDef]:
+    create = parsed(found, found["create"][table][0])[0]
+    return {column.name.lower(): column for column in create.find_all(exp.ColumnDef)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_have_the_types_of_the_contract(kind: str, said: dict[str, Found]) -> None:
+    found, expected = said[kind], KINDS[kind]._asdict()
+    there = {name: column.kind.sql(found["dialect"]) for name, column in columns(found, "order").items() if column.kind}
+    assert {name: there[name] for name in TYPES} == {name: expected[of] for name, of in TYPES.items()}
+    assert list(there)[:3] == ["id", "received_at", "uuid_ts"]
+    assert list(there)[3:] == sorted(list(there)[3:])
+    # And its words mean the same when the next load asks what is there.
+    assert {name: found["stored"][name] for name in TYPES} == TYPES
+    assert found["stored"].keys() == there.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_quoted_and_fit(kind: str, said: dict[str, Found]) -> None:
+    found = said[kind]
+    for table in ("order", "users", "_audit"):
+        create = parsed(found, found["create"][table][0])[0]
+        assert all(name.args["quoted"] for name in create.this.find_all(exp.Identifier))
+        name = create.find(exp.Table)
+        assert name is not None
+        assert name.name == {"clickhouse": f"autopilothq___{table}", "snowflake": table.upper()}.get(kind, table)
+    longest = max(len(name) for names in found["names"].values() for name in names)
+    limit = {"bigquery": 300, "redshift": 127, "redshift, staged": 127, "motherduck": 65_536, "synapse": 128}
+    assert longest == min(limit.get(kind, 255), len("a_property_with_a_name_of_") + 300)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_messages_are_inserted_once_and_persons_are_replaced(kind: str, said: dict[str, Found]) -> None:
+    found, expected = said[kind], KINDS[kind]
+    replaced = {"users", "_audit"}
+    assert {name: of for name, of in found["strategies"].items() if name not in replaced} == dict.fromkeys(
+        found["strategies"].keys() - replaced, expected.messages
+    )
+    assert all(found["staged"].values())
+    statements = {table: parsed(found, ";".join(separated(found["merge"][table]))) for table in dialects.TABLES}
+    for table, (first, *more) in statements.items():
+        if table not in replaced and expected.messages == "insert-only":
+            assert isinstance(first, exp.Merge)
+            assert not more
+            [when] = first.args["whens"].expressions
+            assert not when.args["matched"]
+            assert isinstance(when.args["then"], exp.Insert)
+        else:
+            assert found["strategies"][table] == "delete-insert"
+            assert isinstance(first, exp.Delete)
+            assert [type(statement) for statement in more] == [exp.Insert]
+    deleted = statements["_audit"][0].sql().lower()
+    assert "file" in deleted
+    assert "version" in deleted
+
+
+def separated(merge: list[str]) -> list[str]:
+    """dlt writes a statement a line where there are several."""
+    return [part for text in merge for part in text.replace("\nINSERT INTO", ";INSERT INTO").split(";") if part.strip()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_go_in_files_that_the_warehouse_takes(kind: str, said: dict[str, Found]) -> None:
+    formats = said[kind]["formats"]
+    assert formats == dict.fromkeys(formats, KINDS[kind].files)
+    # All tables of the catalogue that have rows or are always there.
+    assert {"tracks", "order", "users", "identifies", "_audit", "_rejects", "email_opened"} <= formats.keys()
+
+
+def test_clickhouse_sorts_by_keys_that_are_never_null(said: dict[str, Found]) -> None:
+    found = said["clickhouse"]
+    for table, keys in (("order", ["id"]), ("users", ["id"]), ("_audit", ["file", "version"])):
+        assert f"PRIMARY KEY ({', '.join(f'`{key}`' for key in keys)})" in found["create"][table][0]
+        for key in keys:
+            kind = columns(found, table)[key].kind
+            assert kind is not None
+            assert kind.sql("clickhouse") == "String"
