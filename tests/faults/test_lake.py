@@ -15,6 +15,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from dlt.destinations import filesystem
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 from autopilothq import sample
@@ -180,6 +181,12 @@ def test_refuses_what_would_only_append_before_anything_is_read(
     assert expected in done.err
     assert 'table_format = "delta" in [sources.autopilothq]' in done.err
     assert not (bucket / "autopilothq").exists() or list((bucket / "autopilothq").rglob("*.*")) == []
+
+
+def test_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(PipelineStepFailed, match=r"pip install 'dlt-autopilothq\[deltalake\]'"):
+        load(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())), tmp_path, **DELTA)
 
 
 def test_refuses_a_table_format_where_there_is_none(
