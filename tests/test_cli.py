@@ -65,6 +65,8 @@ def test_json_has_every_count(call: Call) -> None:
         "unfinished": {},
         "contacts": 0,
         "contacts_total": None,
+        "people": 0,
+        "people_total": None,
         "cut_off": None,
         "warnings": [],
         "dry_run": False,
