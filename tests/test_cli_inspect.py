@@ -22,7 +22,7 @@ from autopilothq.cli import inspect as cli_inspect
 from calling import Call
 from contract.loading import identify, message
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "inspect.md"
 
 
 def write(name: str, *messages: Any) -> str:
@@ -386,7 +386,7 @@ def test_a_file_that_is_being_written(call: Call) -> None:
 
 
 def test_every_option_is_documented() -> None:
-    text = README.read_text()
+    text = PAGE.read_text()
     commands: list[click.Command] = [*cli_inspect.schema.commands.values(), cli_inspect.status]
     options = {name for command in commands for param in command.params for name in param.opts if name.startswith("--")}
     assert [name for name in sorted(options) if name not in text] == []

@@ -13,8 +13,15 @@ import pytest
 
 from autopilothq import api, archive, catalog, cli, profiles, sample
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
+
+
+def documents() -> str:
+    """The README and the pages that it leads to."""
+    pages = sorted((ROOT / "pipelines" / "docs").glob("*.md"))
+    return "\n".join(page.read_text() for page in (README, *pages))
 
 
 def tables() -> str:
@@ -52,17 +59,25 @@ def words(command: click.Command) -> Iterator[str]:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    text = README.read_text()
+    text = documents()
     missing = {word for word in words(cli.cli) if word not in text}
     assert missing == {"--seed", "--version"}  # said by --help alone
 
 
 @pytest.mark.parametrize("source", [api, profiles])
 def test_every_setting_of_an_api_is_documented(source: Callable[..., object]) -> None:
-    text = README.read_text()
+    text = documents()
     assert [
         name for name in signature(source).parameters if f"`{name}`" not in text and f"\n{name} = " not in text
     ] == []
+
+
+@pytest.mark.parametrize(
+    "page", [README, *sorted((ROOT / "pipelines" / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 QUESTIONS = re.search(r"## Five questions\n\n```sql\n(.*?)```", README.read_text(), re.DOTALL)
