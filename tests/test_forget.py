@@ -359,7 +359,8 @@ def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
 # ---- what loads leave -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path) -> None:
+def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")  # as loads in plain dlt leave them
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
     working = tmp_path / "dlt/pipelines/autopilot_events"

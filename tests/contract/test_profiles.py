@@ -277,7 +277,8 @@ def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest
     report = pull(server, *everyone)
     assert report.cut_off is not None
     assert "Check sources.autopilothq.profiles.token" in report.cut_off
-    assert report.stored == len(watermarks()) == 10
+    # Answers that are under way in the other threads as the first refusal comes are asked for again next time.
+    assert 10 - 3 <= report.stored == len(watermarks()) <= 10
     assert len(server.requests) <= 1 + 10 + 4
 
 
