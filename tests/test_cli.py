@@ -81,6 +81,26 @@ def test_a_second_run_finds_nothing_new(call: Call) -> None:
     )
 
 
+def test_dry_run_mends_nothing_either(call: Call) -> None:
+    """What a killed load left twice is for a load to put right, which holds the lock."""
+    Path("archive.ndjson").write_text(GOOD)
+    call("load", "archive", "archive.ndjson")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("INSERT INTO autopilothq.tracks FROM autopilothq.tracks")
+    assert call("load", "archive", "archive.ndjson", "--dry-run").status == 0
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT count(*) FROM autopilothq.tracks").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("url", ["postgres//u:SEKRET@h/db", "postgresql://u:SEK@RET@127.0.0.1:9/db"])
+def test_a_password_is_never_printed(call: Call, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", url)
+    said = call("load", "archive", "archive.ndjson", "--destination", "postgres")
+    assert said.status == 1
+    assert "SEK" not in said.out + said.err
+
+
 def test_dry_run_loads_nothing(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     said = call("load", "archive", "archive.ndjson", "--dry-run")

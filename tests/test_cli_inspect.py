@@ -379,7 +379,7 @@ def test_a_file_that_is_being_written(call: Call) -> None:
     with held("autopilot.duckdb") as process:
         said = call("status")
     assert said == (
-        1,
+        75,
         "",
         f"Error: {Path.cwd()}/autopilot.duckdb is being written by process {process}. Ask again when that is done.\n",
     )

@@ -195,6 +195,24 @@ def test_a_dry_run_changes_nothing(call: Call) -> None:
     assert "would be removed" in call("forget", "--email", "ada@example.com", "--dry-run").out
 
 
+def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.ndjson", BOTH)
+    load(call, "a.ndjson")
+    who = {"type": "identify", "messageId": "back", "traits": {"email": "Ada@Example.com"}}
+    write("b.ndjson", [who, {**who, "messageId": "other", "traits": {"email": "eve@example.com"}}])
+    with FakeAutopilot(0) as account:
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", account.key)
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
+        forget(call, "--email", "ada@example.com")
+        said = call("send", "messages", "b.ndjson")
+        sent = [request.body for request in account.requests if request.method == "POST"]
+    sums = "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of forgotten persons\n"
+    assert (said.status, said.out) == (0, sums)
+    assert len(sent) == 1
+    assert "ada" not in str(sent).lower()
+    assert [row["email"] for row in here()["_deliveries"].dicts()] == ["eve@example.com"]
+
+
 def test_nobody_of_that_name(call: Call) -> None:
     write("a.ndjson", BOBS)
     load(call, "a.ndjson")

@@ -109,8 +109,13 @@ def test_too_many_rejects_are_told(call: Call, webhook: Webhook) -> None:
 
 def test_what_is_no_run_is_not_told(call: Call, webhook: Webhook) -> None:
     assert call("status").status == 1
-    assert call("load", "archive", "a.ndjson", "--since", "yesterday").status == 2
     assert webhook.texts() == []
+
+
+def test_a_run_that_could_not_begin_is_told(call: Call, webhook: Webhook) -> None:
+    assert call("load", "archive").status == 2
+    which = "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
+    assert webhook.texts() == [f"autopilothq load archive on {gethostname()} failed: {which}"]
 
 
 @pytest.mark.parametrize("broken", ["refuses", "is gone", "is no URL"])

@@ -87,6 +87,8 @@ def forget(
         _check(into, credentials)
         if not dry_run:
             stack.enter_context(lock.held(into, wait.total_seconds()))
+            # A run that sends would write the person into its log again.
+            stack.enter_context(lock.held(into, wait.total_seconds(), "send"))
             _drop_copies_here(into)
         client: Any = into.destination_client()
         stack.enter_context(client)

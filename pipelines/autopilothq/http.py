@@ -546,7 +546,6 @@ class _Call:
         return kind(text, method=self.method, path=self.path, status=status, words=words, attempts=self.attempts)
 
 
-@lru_cache
 def post_note(url: str, text: str, timeout: float = 10) -> None:
     """Posts a text to a webhook, in Slack's form. The URL is a secret: neither errors nor logs have it.
 
@@ -567,6 +566,7 @@ def post_note(url: str, text: str, timeout: float = 10) -> None:
         raise Unavailable(f"No answer came: {type(reason).__name__}.") from None
 
 
+@lru_cache
 def _tls() -> ssl.SSLContext:
     """Reading all the certificates takes a tenth of a second: once is enough."""
     return httpx.create_ssl_context()

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import dlt
@@ -139,7 +140,10 @@ def dry_run(
 ) -> None:
     """Reads the source as a run would, and loads nothing: the pipeline lives in a folder that goes again."""
     with explained(), tempfile.TemporaryDirectory() as folder:
-        pipeline(destination, credentials, dataset, progress, folder, create=False).extract(source)
+        into = pipeline(destination, credentials, dataset, progress, folder, create=False)
+        # Without this folder a load takes the machine for a new one, and removes what killed loads left twice.
+        Path(into.working_dir, "autopilothq").mkdir()
+        into.extract(source)
 
 
 def is_unfinished_here(into: dlt.Pipeline) -> bool:
@@ -170,7 +174,7 @@ def explained() -> Iterator[None]:
     except Exception as error:  # drivers raise what they like; --debug shows it whole
         chain = list(_causes(error))
         busy = next(filter(None, map(_who_is_busy, chain)), None)
-        raise (BusyError(busy) if busy else RunError(_words(error, chain))) from error
+        raise (BusyError(busy) if busy else RunError(_SECRETS.sub("***", _words(error, chain)))) from error
 
 
 def _who_is_busy(error: BaseException) -> str | None:
@@ -184,6 +188,8 @@ def _who_is_busy(error: BaseException) -> str | None:
     )
 
 
+# Credentials that could not be parsed are in what drivers say of them.
+_SECRETS = re.compile(r"(?<=from string ').*(?=')|(?<=://)[^/\s@]*:\S+(?=@)")
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 

@@ -392,6 +392,14 @@ def clock(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def test_what_since_left_out_comes_with_a_run_without_it(server: FakeProfiles) -> None:
+    old, new = server.happen(A, ago=10 * 86400), server.happen(A, ago=2 * 86400)
+    pull(server, "a@example.com", since=(datetime.now(UTC) - timedelta(days=5)).isoformat())
+    assert [row["id"] for row in tables()["tracks"]] == [new["message_id"]]
+    assert pull(server, "a@example.com").stored == 1
+    assert {row["id"] for row in tables()["tracks"]} == {old["message_id"], new["message_id"]}
+
+
 # ---- in parts ------------------------------------------------------------------------------------------------------
 
 

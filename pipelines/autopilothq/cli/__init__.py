@@ -30,6 +30,9 @@ class _Program(click.Group):
             if not isinstance(error, BusyError):
                 log.notify(_named(self, sys.argv[1:]), str(error))
             context.exit(error.status)
+        except click.UsageError as error:
+            log.notify(_named(self, sys.argv[1:]), error.format_message())
+            raise
         except SystemExit as ended:
             log.notify(_named(self, sys.argv[1:]), log.summary() if ended.code else None)
             raise

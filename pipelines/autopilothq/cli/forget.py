@@ -12,6 +12,7 @@ from .. import forget as forgetting
 from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
 from ..inspection.formats import grid
+from . import log
 from .options import destination_options, wait_option
 
 LEFT = 1
@@ -45,6 +46,7 @@ def forget(
     Several ids are one person's. Ids that stand in one row with them are the person's too: look at --dry-run first.
     """
     made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait)
+    log.summarise(_summary(made))
     if as_json:
         click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids]}))
     else:
@@ -82,13 +84,19 @@ def _print(made: Forgotten) -> None:
         parts.append(
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
         )
+    parts.append([_summary(made)])
+    click.echo("\n\n".join("\n".join(part) for part in parts))
+
+
+def _summary(made: Forgotten) -> str:
+    would = "would be " if made.dry_run else ""
     removed = (
         f"{sum(made.rows.values()):,} rows and {sum(made.lines.values()):,} lines {would}removed"
         if made.rows or made.lines
         else "Nothing was found of this person"
     )
-    parts.append([f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}"])
-    click.echo("\n\n".join("\n".join(part) for part in parts))
+    left = f"; files that stay as they are: {len(made.left):,}" if made.left else ""
+    return f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}{left}"
 
 
 def _how(id_: Suppressed) -> str:

@@ -20,6 +20,7 @@ from ..origins import archive as archive_files
 from ..place import RunError, setting
 from ..source.archive import find_files
 from . import log as logs
+from .load import Time
 from .options import destination_options, wait_option
 
 NOT_ALL = 4
@@ -116,7 +117,7 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]),
+    type=Time(),
     metavar="TIME",
     help="From then on (UTC).",
 )
@@ -126,7 +127,7 @@ def show_deliveries(
 ) -> None:
     """Show what became of what was sent: the last word on each message and trigger."""
     with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, create=False), reads=True) as log:
-        rows = log.latest(status, since and since.replace(tzinfo=UTC))
+        rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
         what += [row[name] or "-" for name in ("email", "message_id")]
@@ -188,9 +189,16 @@ def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, 
         nonlocal last
         if time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
-            click.echo(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+            if logs.settings().json:
+                logs.line("info", "sending", **_numbers(counts))
+            else:
+                click.echo(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
     return deliver(items, log, given, progress, click.echo if options["dry_run"] else None)
+
+
+def _numbers(counts: Counts) -> dict[str, int]:
+    return {name: value for name, value in vars(counts).items() if isinstance(value, int) and value}
 
 
 def _line(counts: Counts) -> str:
@@ -199,6 +207,7 @@ def _line(counts: Counts) -> str:
         f" {counts.failed:,} failed, {counts.unknown:,} unknown"
     )
     others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
+    others.append((counts.forgotten, "of forgotten persons"))
     others += [(number, f"of type {type_}, which Autopilot does not take") for type_, number in counts.ignored.items()]
     return text + "".join(f", {number:,} {what}" for number, what in others if number)
 
@@ -210,6 +219,8 @@ def _skipped(number: int, key: str) -> list[str]:
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
     """Prints what became of it all; ends the program with 4 where not all was delivered."""
     logs.summarise(_line(counts))
+    if logs.settings().json:
+        logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
     click.echo(("would send " if dry_run else "") + _line(counts))
     for line in more:
         click.echo(f"  {line}")

@@ -19,8 +19,9 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
-from ..catalog import DELIVERIES
-from ..place import RunError
+from ..catalog import DELIVERIES, SUPPRESSIONS
+from ..identity import Hashes
+from ..place import BusyError, RunError
 from .incoming import storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
@@ -90,7 +91,7 @@ class Deliveries:
             self._name: Callable[[str], str] = self._client.escape_column_name
             if not self._reads:
                 self._create()
-            self._there = not self._reads or self._is_there()
+            self._there = not self._reads or self._is_there(self._table)
             if self._there:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [[latest]] = self._select(f"SELECT max({self._name('sent_at')}) FROM {self._table}")
@@ -111,7 +112,7 @@ class Deliveries:
             return
         number = int.from_bytes(hashlib.sha256(self._table.encode()).digest()[:8], signed=True)
         if not self._select(f"SELECT pg_try_advisory_lock({number})")[0][0]:
-            raise RunError("Another run is sending, with the same log.\nRun it again when that one has ended.")
+            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
 
     def _create(self) -> None:
         self._lock_out()
@@ -126,11 +127,11 @@ class Deliveries:
             columns.append(f"{self._name(column.name)} {types.to_destination_type(schema, table)}")
         client.execute_sql(f"CREATE TABLE IF NOT EXISTS {self._table} ({', '.join(columns)})")
 
-    def _is_there(self) -> bool:
+    def _is_there(self, table: str) -> bool:
         if not self._client.has_dataset():
             return False
         try:
-            self._client.execute_sql(f"SELECT 1 FROM {self._table} WHERE 1 = 0")
+            self._client.execute_sql(f"SELECT 1 FROM {table} WHERE 1 = 0")
         except Exception as error:
             if "Undefined" in type(error).__name__:
                 return False
@@ -147,6 +148,13 @@ class Deliveries:
             self._client.execute_query(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) AS asked") as cursor,
         ):
             return [column[0] for column in cursor.description or ()], list(cursor.fetchall())
+
+    def forgotten(self) -> Hashes:
+        """The ids of forgotten persons."""
+        table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
+        salt, hashed = self._name("salt"), self._name("id")
+        rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
+        return Hashes((str(salt), str(hashed)) for salt, hashed in rows)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
         """What became of messages, by id and trigger."""

@@ -16,9 +16,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from ..client import MOST_CONTACTS, Page, Upserted
 from ..http import ApiError, BadSetting, NotAuthorized, OutcomeUnknown, Refused, Unavailable, path_of
+from ..identity import id_of
 from .deliveries import Deliveries, Delivery, Fate
 from .identify import SETTINGS, Contact, Fields, contact
-from .incoming import NO_IDENTIFIER, Ignored, Item
+from .incoming import NO_IDENTIFIER, Ignored, Item, text
 
 AT_ONCE = 8  # requests under way; the pace is the client's
 CHUNK = 1000  # items whose fates are asked for at once
@@ -68,6 +69,7 @@ class Counts:
     unknown: int = 0
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
+    forgotten: int = 0  # of persons who were forgotten: they leave no trace in the log
     ignored: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -189,6 +191,7 @@ class Sender:
         self._fields = fields
         self._triggers = triggers
         self._log = log
+        self._forgotten = log.forgotten()
         self._unknown = unknown
         self._progress = progress
         self._lock = threading.Lock()
@@ -234,6 +237,9 @@ class Sender:
                 self.counts.repeated += 1
                 continue
             self._seen.add(item.message_id)
+            if self._is_forgotten(item):
+                self.counts.forgotten += 1
+                continue
             self._prepare(item, fates)
         self._progress(self.counts)
 
@@ -259,6 +265,11 @@ class Sender:
                         value = custom.get("value") if isinstance(custom, dict) else None
                         if value is not None and custom.get("kind") == field_name:
                             yield str(value), person["Email"]
+
+    def _is_forgotten(self, item: Item) -> bool:
+        contact_id = text(item.context_traits.get("contact_id"))
+        ids = (("email", self._email(item)), ("user_id", item.user_id), ("contact_id", contact_id))
+        return any(value and id_of(kind, value) in self._forgotten for kind, value in ids)
 
     def _email(self, item: Item) -> str | None:
         return self._fields.email(item.traits) or self._fields.email(item.context_traits)

@@ -108,7 +108,7 @@ def _opened(client: SqlJobClientBase) -> Iterator[None]:
         if held is None:
             raise
         by = f"process {held[2]}" if held[2] else "another process"
-        raise run.RunError(f"{held[1]} is being written by {by}. Ask again when that is done.") from error
+        raise run.BusyError(f"{held[1]} is being written by {by}. Ask again when that is done.") from error
     try:
         yield
     finally:

@@ -179,7 +179,9 @@ class _Profiles:
         self._whose = whose
         self._wanted = wanted
         self._threads = threads
-        self._scope = _digest(sorted(wanted.names), wanted.source_id)
+        # What `since` left out is not loaded up to any watermark.
+        since = [wanted.since.isoformat()] if wanted.since else []
+        self._scope = _digest(sorted(wanted.names), wanted.source_id, *since)
         self._run = _digest(url, self._scope, whose)  # what goes on, and what has gaps
         self._pull: Pull | None = None
 

@@ -65,8 +65,9 @@ def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
 
 
 _CHOOSE = (
-    f'Load Delta Lake tables: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of .dlt/config.toml,'
-    f" or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."
+    f'`load archive` makes Delta Lake tables: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
+    f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}. `load api` and `load profiles` need a"
+    " destination that answers SQL."
 )
 
 

@@ -40,7 +40,7 @@ def remember(con: duckdb.DuckDBPyConnection, pairs: Iterable[tuple[str, str]]) -
 
 def suppress(con: duckdb.DuckDBPyConnection) -> int:
     """Fills the table `suppressed` with the `seq` of the `messages` of forgotten persons; how many there are."""
-    con.execute("CREATE OR REPLACE TABLE suppressed (seq BIGINT, tie UBIGINT)")
+    con.execute("CREATE OR REPLACE TABLE suppressed (seq BIGINT, id VARCHAR)")
     there = set(con.sql("FROM messages LIMIT 0").columns)
     for column, kinds in PERSON_COLUMNS.items():
         cell = next((name for name in (column, EXTRA + column) if name in there), None)
@@ -58,8 +58,8 @@ def suppress(con: duckdb.DuckDBPyConnection) -> int:
             f"CREATE OR REPLACE TEMP TABLE gone AS SELECT DISTINCT id FROM ({_known(' UNION ALL '.join(tests))})"
         )
         if con.execute("SELECT count(*) FROM gone").fetchall()[0][0]:
-            con.execute(f"INSERT INTO suppressed SELECT seq, tie FROM messages WHERE {text} IN (FROM gone)")
-    con.execute("CREATE OR REPLACE TABLE suppressed AS SELECT DISTINCT seq, tie FROM suppressed")
+            con.execute(f"INSERT INTO suppressed SELECT seq, id FROM messages WHERE {text} IN (FROM gone)")
+    con.execute("CREATE OR REPLACE TABLE suppressed AS SELECT DISTINCT seq, id FROM suppressed")
     return int(con.execute("SELECT count(*) FROM suppressed").fetchall()[0][0])
 
 

@@ -129,9 +129,9 @@ class Settled:
             [keys],
         )
         if forgotten.suppress(self._con):
-            # Of the line itself there is a hash only, which is the same when the line comes again.
+            # There is a hash only, which is the same when the message comes again, from another scan too.
             self._con.execute(
-                f"INSERT INTO rejects SELECT seq, sha256(concat('suppressed', tie)), 'suppressed', {why}, ''"
+                f"INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', {why}, ''"
                 " FROM suppressed"
             )
             self._con.execute("ALTER VIEW messages RENAME TO all_messages")
