@@ -13,7 +13,7 @@ import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
-from autopilothq import archive, sample
+from autopilothq import archive, run, sample
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -79,6 +79,28 @@ def test_a_second_run_finds_nothing_new(call: Call) -> None:
     assert call("load", "archive", "archive.ndjson").out.startswith(
         "0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded\n0 new files, 1 known,"
     )
+
+
+def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    call("load", "archive", "archive.ndjson")
+    Path("more.ndjson").write_text(GOOD.replace("m1", "m2"))
+    into = run.pipeline()
+    into.extract(archive("more.ndjson"))
+    into.normalize()
+    [file] = Path(into.working_dir).glob("load/normalized/*/new_jobs/tracks.*")
+    file.write_bytes(b"garbage")
+    said = call("load", "archive", "more.ndjson")
+    assert said.status == 0
+    [warning] = [line for line in said.err.splitlines() if line.startswith("Warning: ")]
+    text = (
+        "What an earlier run left cannot be loaded, and is set aside; this run reads it again. The load step failed: "
+    )
+    assert warning.startswith(f"Warning: {text}")
+    assert "too small to be a Parquet file" in warning
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
+    assert call("load", "archive", "more.ndjson").out.startswith("0 lines")
 
 
 def test_dry_run_mends_nothing_either(call: Call) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dlt
+from dlt.common import logger
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
@@ -46,6 +47,9 @@ class Watch(Protocol):
     def step(self, name: str) -> None:
         """dlt's step begins: extract, normalize, load."""
 
+    def warn(self, text: str) -> None:
+        """Something that a person should know of."""
+
 
 def configure(**more: Any) -> None:
     """Sets what dlt's configuration leaves open: DEFAULTS and `more`, dots in names as `__`."""
@@ -71,6 +75,10 @@ class Steps(Collector):
         label: str | None = None,
     ) -> None:
         """Single counts are the report's."""
+
+    def warn(self, text: str) -> None:
+        """Passes a warning on."""
+        self._watch.warn(text)
 
     def _start(self, step: str) -> None:
         self._watch.step(step.partition(" ")[0].lower())
@@ -124,11 +132,28 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                 )
         into.set_local_state_val(UNFINISHED_AT, place)
         while into.has_pending_data:
-            into.run()
+            try:
+                into.run()
+            except PipelineStepFailed as error:
+                _set_aside(into, error)
         info: LoadInfo | None = None
         for part in [source] if isinstance(source, DltSource) else source:
             info = into.run(part)
         return info
+
+
+def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
+    """Gives up what an earlier run left and cannot be loaded; nothing of it counts as loaded, so it is read again."""
+    chain = list(_causes(error))
+    if any(map(_who_is_busy, chain)):
+        raise error
+    into.abort_packages()
+    why = _SECRETS.sub("***", _words(error, chain)).partition("\n")[0]
+    text = f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}"
+    if isinstance(into.collector, Steps):
+        into.collector.warn(text)
+    else:
+        logger.warning(text)
 
 
 def dry_run(

@@ -67,10 +67,7 @@ class Watching:
         """Shows the counts."""
         self.last = report
         for warning in report.warnings[self._warned :]:
-            if self._json:
-                log.warn(warning)
-            else:
-                self._console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+            self.warn(warning)
         self._warned = len(report.warnings)
         if self._counted != "files":
             done, total = _done(report, self._counted)
@@ -82,6 +79,13 @@ class Watching:
         counts = f"{report.files_done}/{report.files} files  {report.lines:,} events  {rate:,.0f}/s"
         self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=counts)
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
+
+    def warn(self, text: str) -> None:
+        """Shows a warning above the bar."""
+        if self._json:
+            log.warn(text)
+        else:
+            self._console.print(f"Warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def step(self, name: str) -> None:
         """Shows dlt's step."""
