@@ -103,6 +103,14 @@ def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
     assert call("load", "archive", "more.ndjson").out.startswith("0 lines")
 
 
+def test_a_folder_that_is_not_there_is_not_made(call: Call) -> None:
+    Path("archive.ndjson").write_text(GOOD)
+    said = call("load", "archive", "archive.ndjson", "--credentials", "no/such/autopilot.duckdb")
+    assert said.status == 1
+    assert "No such file or directory" in errors(said)[0]
+    assert not Path("no").exists()
+
+
 def test_dry_run_mends_nothing_either(call: Call) -> None:
     """What a killed load left twice is for a load to put right, which holds the lock."""
     Path("archive.ndjson").write_text(GOOD)

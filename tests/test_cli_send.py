@@ -2,7 +2,6 @@
 
 import gzip
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ import psycopg2
 import pytest
 from dlt.common.runtime.run_context import active
 
-from autopilothq import cli, destination
+from autopilothq import destination
+from calling import caller
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, posts, rows, track, write
 
@@ -43,14 +43,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Calls the program in this process; the key is never printed."""
 
+    plain = caller(monkeypatch, capsys)
+
     def called(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["autopilothq", *words])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        out, err = capsys.readouterr()
+        status, out, err = plain(*words)
         assert "0123456789abcdef" not in out + err
         return Said(status, out.splitlines(), err.splitlines())
 

@@ -63,7 +63,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         client = pipeline.destination_client()
         credentials = getattr(client.config, "credentials", None)
         if isinstance(credentials, DuckDbCredentials):
-            if not credentials.database.startswith(":"):
+            # Where its folder is missing, DuckDB says so itself.
+            if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
                 stack.enter_context(_file(f"{credentials.database}{suffix}", until, f"into {credentials.database}"))
         elif isinstance(client, SqlJobClientBase):
             stack.enter_context(_claim(Rows(pipeline, locks), pipeline.dataset_name, until))

@@ -148,7 +148,7 @@ def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
     if any(map(_who_is_busy, chain)):
         raise error
     into.abort_packages()
-    why = _SECRETS.sub("***", _words(error, chain)).partition("\n")[0]
+    why = _words(error, chain).partition("\n")[0]
     text = f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}"
     if isinstance(into.collector, Steps):
         into.collector.warn(text)
@@ -199,7 +199,7 @@ def explained() -> Iterator[None]:
     except Exception as error:  # drivers raise what they like; --debug shows it whole
         chain = list(_causes(error))
         busy = next(filter(None, map(_who_is_busy, chain)), None)
-        raise (BusyError(busy) if busy else RunError(_SECRETS.sub("***", _words(error, chain)))) from error
+        raise (BusyError(busy) if busy else RunError(_words(error, chain))) from error
 
 
 def _who_is_busy(error: BaseException) -> str | None:
@@ -219,7 +219,11 @@ _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock i
 
 
 def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
-    """What went wrong at the root, and what to do."""
+    """What went wrong at the root, and what to do; without passwords."""
+    return _SECRETS.sub("***", _plain_words(error, chain))
+
+
+def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
     for cause in chain:
         if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
             return str(cause)

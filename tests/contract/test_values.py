@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COMMON_NAMES
-from autopilothq.warehouse import load as staging
-from autopilothq.warehouse import shapes
+from autopilothq.warehouse import shapes, values
 from contract.loading import Case, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -319,7 +318,7 @@ def test_keys_that_cannot_be_stored_do_no_harm() -> None:
 
 
 def test_more_columns_than_a_warehouse_takes_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "MAX_EXTRAS", 2)
+    monkeypatch.setattr(values, "MAX_EXTRAS", 2)
     monkeypatch.setattr(shapes, "MAX_LEAVES", 0)
     found = rows_of(message(properties={"a": 1, "b": 2, "c": [3], "link_id": "x"}, messageId="m"))
     [stored] = found["email_opened"]

@@ -14,7 +14,7 @@ from .. import run, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
-from .options import destination_options, wait_option
+from .options import load_options
 from .watching import Watching, check_rejects, print_result
 
 # What `load api` can load, by the name that it is asked for.
@@ -39,11 +39,7 @@ def load() -> None:
 @click.option("--since", type=_DAY, help="The first day to read (UTC).")
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
-@destination_options
-@wait_option
-@click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
-@click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@load_options
 def load_archive(
     urls: tuple[str, ...],
     since: Any,
@@ -118,11 +114,7 @@ class _Names(click.ParamType[list[str]]):
 @click.option("--only", type=_Names(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
 @click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
-@destination_options
-@wait_option
-@click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
-@click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more was rejected.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@load_options
 def load_api(
     since: datetime | None,
     until: datetime | None,

@@ -42,3 +42,16 @@ wait_option = click.option(
     metavar="TIME",
     help="How long to wait for another run, or for a DuckDB file in use.",
 )
+
+
+def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What all commands that load can be told."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option(
+            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected."
+        ),
+        click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
+    ):
+        command = option(command)
+    return destination_options(wait_option(command))

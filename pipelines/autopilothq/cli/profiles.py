@@ -16,7 +16,7 @@ from ..run import RunError, Steps
 from ..segment import BASE_URLS
 from ..source import Report, profiles
 from .load import KEPT, Time
-from .options import destination_options, wait_option
+from .options import load_options
 from .watching import Watching, check_rejects, print_result
 
 PEOPLE_PER_LOAD = 20_000  # minutes of work, which are lost at most
@@ -46,11 +46,7 @@ class _Names(click.ParamType[list[str]]):
 @click.option("--source-id", metavar="ID", help="The one Segment source to take events of.")
 @click.option("--events", type=_Names(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
-@destination_options
-@wait_option
-@click.option("--dry-run", is_flag=True, help="Read and count, load nothing.")
-@click.option("--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more was rejected.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@load_options
 def load_profiles(
     people: str | None,
     space: str | None,

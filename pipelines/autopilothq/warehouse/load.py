@@ -26,8 +26,6 @@ from .shapes import Frame, Shapes
 from .tables import Known, Settled, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
-MAX_EXTRAS = 1_000  # columns beyond the catalogue's in one load; warehouses take 1,600 a table and fewer
-COLUMN_MEMORY = 3  # MB that a column more may take
 ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time
 LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
@@ -162,14 +160,14 @@ class Warehouse:
         self._reject(con, rejects)
         _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
         # Each column takes buffers of its own, in every table and file that has it.
-        con.execute(f"SET memory_limit = '{self._memory + COLUMN_MEMORY * len(self._extra_names)}MB'")
+        con.execute(f"SET memory_limit = '{self._memory + values.COLUMN_MEMORY * len(self._extra_names)}MB'")
         if rows:
             _add_to_frame(con, rows, lines)
 
     def _too_many(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """Takes the cells from a row whose columns are more than a table can have, as discards."""
         extras = [name for name in row if name.startswith(EXTRA)]
-        room = MAX_EXTRAS - len(self._extra_names)
+        room = values.MAX_EXTRAS - len(self._extra_names)
         new = [name for name in extras if name not in self._extra_names]
         self._extra_names |= dict.fromkeys(new[:room])
         return [
@@ -338,7 +336,7 @@ def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], li
     names = list(dict.fromkeys(name for row in rows for name in row))
     for name in set(names) - set(con.table("frame").columns):
         con.execute(f"ALTER TABLE frame ADD COLUMN {values.name(name)} VARCHAR")
-    con.register("odd_cells", _table(rows, names))
+    con.register("odd_cells", values.text_table(rows, names))
     con.register("odd_lines", lines)
     select = ", ".join(f"c.{values.name(name)}" for name in names)
     con.execute(
@@ -351,19 +349,13 @@ def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], li
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]], select: str) -> None:
     if rows:
-        con.register("new_rows", _table(rows, list(rows[0])))
+        con.register("new_rows", values.text_table(rows, rows[0]))
         con.execute(f"INSERT INTO {table} SELECT {select} FROM new_rows")
         con.unregister("new_rows")
 
 
 def _copy(con: duckdb.DuckDBPyConnection, select: str, part: str) -> None:
     con.execute(f"COPY ({select}) TO {part} (FORMAT parquet)")
-
-
-def _table(rows: list[dict[str, Any]], names: Sequence[str]) -> pa.Table:
-    return pa.Table.from_pylist(
-        rows, pa.schema([(name, pa.int64() if name == "seq" else pa.string()) for name in names])
-    )
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> int:

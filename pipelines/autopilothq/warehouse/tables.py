@@ -1,6 +1,5 @@
 """Cells -> rows of each table: the second half of a load, when all its lines are known (spec: Once, and only once)."""
 
-import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -139,7 +138,8 @@ class Settled:
 
     def _match(self, place: int, batches: Iterable[pa.RecordBatch]) -> None:
         event = "s.event" if MESSAGE_TABLES[place] is TRACKS else "NULL"
-        self._read_stored(
+        values.read_stored(
+            self._con,
             batches,
             f"INSERT INTO hits SELECT m.seq, {place}, {event} FROM stored s JOIN candidates m ON m.id = s.id",
         )
@@ -148,7 +148,8 @@ class Settled:
         """Of the tracks of an event that `tracks` has, those alone are stored that the event's table has too."""
         place = self._places.index(table)
         self._con.execute("DELETE FROM whole")
-        self._read_stored(
+        values.read_stored(
+            self._con,
             batches,
             "INSERT INTO whole SELECT m.seq FROM stored s"
             " JOIN (FROM candidates SEMI JOIN hits USING (seq)) m ON m.id = s.id",
@@ -173,26 +174,19 @@ class Settled:
         places = self._con.execute("SELECT DISTINCT place FROM doubtful").fetchall()
         if places and AUDIT.name in self._known:
             audited = stored(AUDIT.name, ["load_id", "loaded_at"])
-            self._read_stored(
-                audited, f"INSERT INTO complete SELECT loaded_at FROM stored WHERE {_among('load_id', complete)}"
+            values.read_stored(
+                self._con,
+                audited,
+                f"INSERT INTO complete SELECT loaded_at FROM stored WHERE {_among('load_id', complete)}",
             )
         for (place,) in places:
-            self._read_stored(
+            values.read_stored(
+                self._con,
                 stored(self._places[place], ["id", "received_at", "uuid_ts"]),
                 "INSERT INTO confirmed SELECT d.seq FROM stored s JOIN doubtful d"
                 " ON d.id = s.id AND d.received_at IS NOT DISTINCT FROM s.received_at::TIMESTAMPTZ"
                 " WHERE s.uuid_ts NOT IN (FROM complete)",
             )
-
-    def _read_stored(self, batches: Iterable[pa.RecordBatch], sql: str) -> None:
-        """Runs `sql` over `stored`, which streams the batches; nothing is run where there are none."""
-        stream = iter(batches)
-        first = next(stream, None)
-        if first is not None:
-            reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
-            self._con.register("stored", reader)
-            self._con.execute(sql)
-            self._con.unregister("stored")
 
     # The books ----------------------------------------------------------------------------------------------------
 
@@ -390,7 +384,8 @@ class Settled:
             types |= known
             for column in types.keys() - fresh.columns.keys():
                 self._con.execute(f"ALTER TABLE identified ADD COLUMN {values.name(column)} {SQL_TYPES[types[column]]}")
-            self._read_stored(
+            values.read_stored(
+                self._con,
                 stored(IDENTIFIES.name, list(known)),
                 "INSERT INTO identified BY NAME FROM stored s SEMI JOIN persons p ON p.id = s.user_id",
             )

@@ -5,7 +5,7 @@ Cells wait in Parquet files until all are there, because only then the type of e
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -18,8 +18,6 @@ from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
 
 NOBODY = Hashes()
-COLUMN_MEMORY = 3  # MB
-MAX_COLUMNS = 1_000  # beyond the catalogue's; warehouses take 1,600 a table and fewer
 
 
 class Things:
@@ -86,9 +84,9 @@ class Things:
         self._seen += len(rows)
         names = dict.fromkeys(name for row in rows for name in row)
         part = f"{self._scratch}/things-{next(self._parts)}.parquet"
-        pq.write_table(_table(rows, list(names)), part, compression="zstd")
+        pq.write_table(values.text_table(rows, names), part, compression="zstd")
         if discards:
-            found = _table(discards, list(discards[0]))
+            found = values.text_table(discards, discards[0])
             self._con.register("found", found)
             self._con.execute("INSERT INTO discards BY NAME FROM found")
             self._con.unregister("found")
@@ -103,7 +101,7 @@ class Things:
     def _has_room(self, name: str) -> bool:
         if name in self._catalogue or name in self._extras:
             return True
-        if len(self._extras) < MAX_COLUMNS:
+        if len(self._extras) < values.MAX_EXTRAS:
             self._extras[name] = set()
             return True
         return False
@@ -120,7 +118,7 @@ class Things:
             types = dict(known) | types
         columns = ordered(types, self.table.key)
         # Each column takes buffers of its own in the file that is written.
-        self._con.execute(f"SET memory_limit = '{self._memory + COLUMN_MEMORY * len(columns)}MB'")
+        self._con.execute(f"SET memory_limit = '{self._memory + values.COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(values.name, columns))
         relation = self._con.sql(f"SELECT {select} FROM (FROM now UNION ALL BY NAME FROM gone)")
         return Rows(self.table.name, columns, relation, self._number + self._count("gone"))
@@ -198,7 +196,8 @@ class Things:
         keys = ", ".join(map(values.name, self.table.key))
         empty = ", ".join(f"NULL::VARCHAR AS {values.name(key)}" for key in self.table.key)
         self._con.execute(f"CREATE TABLE missing AS SELECT {empty} LIMIT 0")
-        self._read(
+        values.read_stored(
+            self._con,
             stored(self.table.name, [*self.table.key, "received_at", "deleted_at"]),
             f"INSERT INTO missing SELECT {keys} FROM stored s ANTI JOIN live l ON {same}"
             f" WHERE s.deleted_at IS NULL AND s.received_at < {self._received_at}",
@@ -236,16 +235,6 @@ class Things:
         relation = self._con.sql(f"SELECT {', '.join(columns)} FROM discarded")
         return Rows(DISCARDS.name, columns, relation, count) if count else None
 
-    def _read(self, batches: Iterable[pa.RecordBatch], sql: str) -> None:
-        """Runs `sql` over `stored`, which streams the batches; nothing is run where there are none."""
-        stream = iter(batches)
-        first = next(stream, None)
-        if first is not None:
-            reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
-            self._con.register("stored", reader)
-            self._con.execute(sql)
-            self._con.unregister("stored")
-
     def _count(self, table: str) -> int:
         found = self._con.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(found[0]) if found else 0
@@ -254,8 +243,3 @@ class Things:
 def _cell(column: str) -> str:
     """The JSON text of a column."""
     return values.name(f"x:{column}")
-
-
-def _table(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> pa.Table:
-    fields = [(name, pa.int64() if name == "seq" else pa.string()) for name in names]
-    return pa.Table.from_pylist(rows, pa.schema(fields))

@@ -1,10 +1,15 @@
 """How JSON text becomes a typed value, as DuckDB macros (spec: Values, Clocks), and the engine that has them."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import duckdb
+import pyarrow as pa
 
 from ..catalog import Type
+
+MAX_EXTRAS = 1_000  # columns beyond the catalogue's in one load; warehouses take 1,600 a table and fewer
+COLUMN_MEMORY = 3  # MB that a column more may take
 
 # The kinds of JSON values, as bits: a column's kinds are the bits of all its values.
 TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
@@ -103,6 +108,23 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(_MACROS)
     return con
+
+
+def read_stored(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], sql: str) -> None:
+    """Runs `sql` over `stored`, which streams the batches; nothing is run where there are none."""
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is not None:
+        reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
+        con.register("stored", reader)
+        con.execute(sql)
+        con.unregister("stored")
+
+
+def text_table(rows: Sequence[Mapping[str, object]], names: Iterable[str]) -> pa.Table:
+    """Rows with these columns, all text but `seq`."""
+    fields = [(name, pa.int64() if name == "seq" else pa.string()) for name in names]
+    return pa.Table.from_pylist(rows, pa.schema(fields))
 
 
 def type_of_kinds(kinds: int) -> Type:
