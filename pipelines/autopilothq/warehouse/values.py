@@ -149,3 +149,14 @@ def literal(text: str) -> str:
 def literals(texts: Iterable[str]) -> str:
     """A list of SQL texts."""
     return "[" + ", ".join(map(literal, texts)) + "]"
+
+
+def glob_literal(path: str) -> str:
+    """A quoted SQL text that names this one file where DuckDB takes a glob, as `read_parquet` does.
+
+    Example: `glob_literal("a[1]/b.parquet") == "'a[[]1]/b.parquet'"`.
+    """
+    if any(sign in path for sign in "[*?"):
+        # In a glob a backslash separates folders; no other range of signs has it within.
+        path = path.translate(str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]", "\\": "[[-]]"}))
+    return literal(path)
