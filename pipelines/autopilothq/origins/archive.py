@@ -47,9 +47,9 @@ LEFT_OUT = {
     "not_data": "write tests and job markers",
     "folder_marker": "markers of folders",
     "empty": "empty files",
-    "hidden": "hidden: the name begins with a dot",
+    "hidden": "hidden, as their names begin with a dot",
     "linked_folder": "linked folders, which ** does not enter",
-    "unknown_suffix": f"outside of day folders, without one of the suffixes {', '.join(LOOSE)}",
+    "unknown_suffix": f"outside of day folders and without a suffix of {', '.join(LOOSE)}",
     "not_a_file": "devices, pipes or sockets",
     "trailing_slash": "objects with content whose name ends with a slash",
 }
@@ -194,13 +194,14 @@ class _NothingThere(ArchiveError):
 
 def _search(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
     """What `path` names; where nothing has exactly that name, the same without its empty parts (`a//b`)."""
-    try:
-        yield from _at(fs, path, url, choice)
-    except _NothingThere:
-        plain = re.sub("//+", "/", path).rstrip("/")
-        if plain == path:
-            raise
-        yield from _at(fs, plain, url, choice)
+    spellings = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
+    for spelling, last in zip(spellings, [*[False] * (len(spellings) - 1), True], strict=True):
+        try:
+            yield from _at(fs, spelling, url, choice)
+            return
+        except _NothingThere:
+            if last:
+                raise
 
 
 def _at(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
@@ -484,7 +485,7 @@ def _explained(url: str) -> Iterator[None]:
     except ArchiveError:
         raise
     except FileNotFoundError as error:
-        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there: {error}") from error
+        raise _NothingThere(f"Expected a file or a folder at {url}, but nothing is there: {error}") from error
     except PermissionError as error:
         raise ArchiveError(
             f"Expected to list and read {url}, but access was denied: {error}\n"
