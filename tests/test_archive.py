@@ -261,8 +261,13 @@ def test_a_folder_that_cannot_be_listed_is_an_error(bucket: Path) -> None:
 
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "segment-logs").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
-        find([str(tmp_path)])
+    put(tmp_path / "x.gz")
+    for url in ("", "/*", "/**", "/**/*.gz", "/*/*.gz"):
+        with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
+            find([f"{tmp_path}{url}"])
+    assert names(tmp_path, f"{tmp_path}/*.gz") == ["x.gz"]
+    (tmp_path / "segment-logs").rename(tmp_path / ".hidden")
+    assert names(tmp_path, tmp_path) == ["x.gz"]
 
 
 def test_any_fsspec_file_system_will_do() -> None:

@@ -203,7 +203,8 @@ def test_keys_with_empty_parts_are_found_and_read(
     for path, options, keys in NAMED:
         files = list(archive_files.find([url + path], storage_options=s3.storage_options, **options))
         assert (path, [file.url for file in files]) == (path, nameless(keys, url))
-    files = list(archive_files.find([url], storage_options=s3.storage_options, left_out=(seen := {})))
+    seen: dict[str, str] = {}
+    files = list(archive_files.find([url], storage_options=s3.storage_options, left_out=seen))
     assert sorted(line[2] for line in all_lines(files)) == sorted(NAMELESS.values())
     assert seen == {
         f"{url}//": "folder_marker",

@@ -124,9 +124,17 @@ class _Choice(NamedTuple):
     left_out: dict[str, str]
 
     def refuses(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
-        """Whether a file or a folder is not wanted; remembers why. One that was `named` may be called anything."""
+        """Whether a file or a folder is not wanted; remembers why. One that was `named` may be called anything.
+
+        Raises ArchiveError at a link that leads nowhere: there may be a whole archive behind it.
+        """
         is_folder = info["type"] == "directory"
         why = self._why_no_folder(info["name"], named) if is_folder else self._why_no_file(info, named)
+        if info["type"] == "broken" and why != "hidden":
+            raise ArchiveError(
+                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
+                "Repair or remove the link."
+            ) from info["error"]
         if why:
             self.leave_out(fs, info, why)
         return why is not None
@@ -280,9 +288,8 @@ def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], choice: _C
     if head == "**" and rest:
         yield from _matches(fs, folder, rest, choice)
     for info in _listed(fs, folder, choice.timeout):
-        name, is_folder = info["name"].rpartition("/")[2], info["type"] == "directory"
-        fits = (is_folder or not rest) if head == "**" else fnmatchcase(name, head) and (is_folder or not rest)
-        if not fits:
+        name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
+        if (rest and not is_folder) or not (head == "**" or fnmatchcase(name, head)):
             continue
         if _is_hidden(name) and not head.startswith("."):
             choice.leave_out(fs, info, "hidden")
@@ -338,7 +345,9 @@ def _plain_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Itera
 def _nameless_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
     """What a folder with an empty name holds, of everything below the folder around it: `ls` merges the two."""
     around, start = folder.rstrip("/"), f"{folder}/"
-    below = _ask(fs, "find", around, detail=True, prefix=start[len(around) + 1 :], timeout=timeout)
+    # Object stores can narrow it down; what is no object store may not know the word.
+    narrow = {"prefix": start[len(around) + 1 :]} if fs.async_impl else {}
+    below = _ask(fs, "find", around, detail=True, **narrow, timeout=timeout)
     folders = set()
     for path, info in below.items():
         if path.startswith(start):
@@ -374,16 +383,12 @@ def _s3_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator
 
 
 def _followed(info: Info) -> Info:
-    """A local link's listing with its target's type, size and time."""
+    """A local link's listing with its target's type, size and time; of the type `broken` where there is no target."""
     path = info["name"]
-    if os.path.basename(path).startswith("."):
-        return info
     try:
         there = os.stat(path)
     except OSError as error:
-        raise ArchiveError(
-            f"Expected a file or a folder behind the link {path}: {error.strerror}.\nRepair or remove the link."
-        ) from error
+        return {**info, "type": "broken", "error": error}
     kind = "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else "other"
     return {**info, "type": kind, "size": there.st_size, "mtime": there.st_mtime}
 
