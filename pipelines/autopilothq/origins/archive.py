@@ -202,14 +202,12 @@ class _NothingThere(ArchiveError):
 
 def _search(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
     """What `path` names; where nothing has exactly that name, the same without its empty parts (`a//b`)."""
-    spellings = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
-    for spelling, last in zip(spellings, [*[False] * (len(spellings) - 1), True], strict=True):
-        try:
+    *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
+    for spelling in others:
+        with suppress(_NothingThere):
             yield from _at(fs, spelling, url, choice)
             return
-        except _NothingThere:
-            if last:
-                raise
+    yield from _at(fs, last, url, choice)
 
 
 def _at(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
@@ -840,7 +838,7 @@ class _Source:
             return b""
         end = start + self.block
         data: bytes = _ask(file.fs, "cat_file", file.path, start=start, end=end, timeout=self.timeout)
-        if len(data) != file.size and not _is_unchanged(file, self.timeout):
+        if len(data) != file.size and not (data and _is_unchanged(file, self.timeout)):
             raise _Rewritten("another version of it: it was written again after it was listed")
         return data
 
@@ -882,7 +880,8 @@ def _sources(files: Sequence[File], piece: int, timeout: float) -> Generator[_So
 
 def _counted(source: _Source, in_vain: int) -> int:
     """How many files one after the other were waited for in vain, this one being the last. Raises at IN_VAIN."""
-    if source.error is None or source.waited < min(PATIENCE, source.timeout):
+    refused = isinstance(source.error, _Rewritten) or source.waited < min(PATIENCE, source.timeout)
+    if source.error is None or refused:
         return 0
     if in_vain + 1 == IN_VAIN:
         raise ArchiveError(
