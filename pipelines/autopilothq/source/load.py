@@ -99,6 +99,8 @@ class Report:
     discards: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_examples: dict[str, list[str]] = field(default_factory=dict)
     contacts: int = 0
     contacts_total: int | None = None
     people: int = 0
