@@ -337,6 +337,7 @@ REJECT_REASONS = {
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object without the id that its row is known by",
     "suppressed": "of a person who was forgotten",
+    "unreadable": "it cannot be read or stored",
 }
 # Why a value is discarded.
 DISCARD_REASONS = {

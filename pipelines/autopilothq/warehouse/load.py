@@ -9,8 +9,9 @@ which type a column takes from all its values.
 import itertools
 import json
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -249,6 +250,9 @@ class Warehouse:
         stored: Stored | None = None,
         complete: Collection[str] = (),
         hashes: Collection[tuple[str, str]] = (),
+        refused: Mapping[str, str] = MappingProxyType({}),
+        refused_users: Mapping[str, str] = MappingProxyType({}),
+        lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None = None,
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
@@ -256,6 +260,9 @@ class Warehouse:
         as Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of
         the loads that were not killed: what was discarded in others is discarded again.
         `hashes` are the ids of forgotten persons, with their salts: their messages are rejected.
+        `refused` are the ids of messages that the destination refuses, with its error, `refused_users` the ids of users
+        whose rows it refuses: these messages, and the identifies of these users, are rejected. `lines` gives the lines
+        with these numbers in the load.
         """
         self._con.execute(f"SET threads = {self._threads}")
         settled = Settled(
@@ -268,6 +275,8 @@ class Warehouse:
             self._loaded_at,
             self._shorten,
         )
+        if refused or refused_users:
+            settled.refuse(refused, refused_users, lines or (lambda _: ()))
         settled.settle(stored, complete, hashes)
         return settled
 

@@ -25,7 +25,7 @@ from ..catalog import (
     Type,
     event_table,
 )
-from ..messages import EXTRA
+from ..messages import EXTRA, digest
 from . import forgotten, values
 
 FEW = 50_000  # rows that may be gathered in memory
@@ -113,6 +113,35 @@ class Settled:
                 self._keep_whole(event, name, stored(name, ["id"]) if name in self._known else ())
             self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
+
+    def refuse(
+        self,
+        messages: Mapping[str, str],
+        users: Mapping[str, str],
+        lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]],
+    ) -> None:
+        """Messages with these ids, and the identifies of these users, are rejected with the errors given for them.
+
+        The rows of the other users whose identifies are rejected are made again, without these.
+        """
+        for name, errors in (("given", messages), ("given_users", users)):
+            self._con.register(name, values.text_table([{"id": i, "error": e} for i, e in errors.items()], _ERROR))
+        self._con.execute(_REFUSED_SQL)
+        self._con.unregister("given")
+        self._con.unregister("given_users")
+        numbers = [seq for (seq,) in self._con.execute("SELECT seq FROM refused").fetchall()]
+        rows = [
+            {"seq": seq, "id": digest(line), "raw": line.rstrip(b"\r\n").decode(errors="backslashreplace")}
+            for seq, line in lines(numbers)
+        ]
+        self._con.register("raw_lines", values.text_table(rows, ("seq", "id", "raw")))
+        self._con.execute(
+            "INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')"
+            " FROM refused r LEFT JOIN raw_lines l USING (seq)"
+        )
+        self._con.unregister("raw_lines")
+        self._con.execute("ALTER VIEW messages RENAME TO read_messages")
+        self._con.execute("CREATE VIEW messages AS FROM read_messages ANTI JOIN refused USING (seq)")
 
     def _suppress(self, hashes: Collection[tuple[str, str]]) -> None:
         """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
@@ -373,7 +402,8 @@ class Settled:
         """
         self._con.execute("""
             CREATE OR REPLACE TABLE persons AS
-            SELECT DISTINCT user_id AS id FROM messages WHERE kind = 'identify' AND user_id IS NOT NULL""")
+            SELECT DISTINCT user_id AS id FROM messages WHERE kind = 'identify' AND user_id IS NOT NULL
+            UNION SELECT user_id FROM refused WHERE again""")
         if not self._number("SELECT count(*) FROM persons"):
             return None
         fresh = self._rows(MESSAGE_TABLES.index(IDENTIFIES), 0)
@@ -433,6 +463,7 @@ _SETTLE_SQL = """
     SELECT m.*, coalesce(e.place, k.place) AS place, e.slug, e.event_text
     FROM (FROM read_parquet({parts}, union_by_name = true) WHERE NOT again) m
     LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind;
+    CREATE TABLE refused (seq BIGINT, id VARCHAR, user_id VARCHAR, error VARCHAR, again BOOLEAN);
     CREATE TABLE dead (seq BIGINT);
     CREATE TABLE confirmed (seq BIGINT);
     CREATE TABLE complete (loaded_at TIMESTAMPTZ);
@@ -441,6 +472,13 @@ _SETTLE_SQL = """
     CREATE VIEW live AS FROM messages ANTI JOIN dead USING (seq);
     CREATE VIEW candidates AS SELECT seq, id FROM messages ANTI JOIN dead USING (seq);"""
 
+_ERROR = ("id", "error")
+_REFUSED_SQL = """
+    INSERT INTO refused
+    SELECT seq, m.id, m.user_id, coalesce(g.error, u.error),
+        m.kind = 'identify' AND m.user_id IS NOT NULL AND u.id IS NULL
+    FROM messages m LEFT JOIN given g ON g.id = m.id LEFT JOIN given_users u ON u.id = m.user_id AND m.kind = 'identify'
+    WHERE g.id IS NOT NULL OR u.id IS NOT NULL"""
 # Of two messages with one id the earlier one stays; `tie` makes the choice the same in any order of the lines.
 _LOSERS_SQL = """
     INSERT INTO dead SELECT seq FROM (
