@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import dlt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.load_package import load_package_state
 from dlt.destinations import filesystem
@@ -41,8 +43,10 @@ from ..catalog import (
 )
 from ..identity import Hashes
 from ..messages import Batch
-from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from ..warehouse import LINES, SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from ..warehouse import Stored as StoredRows
 from .lake import Lake
+from .refused import Refused
 from .stored import Stored
 from .tables import (
     REPLACED,
@@ -58,6 +62,12 @@ from .tables import (
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
 COUNTED = ("lines", "stored", "duplicates", "rejected")
+HOME = "autopilothq"  # the folder of loads, below the pipeline's working folder
+
+# What a load has ready, in a folder of its own below HOME.
+_WAITING = "waiting"
+_ROWS = "rows"
+_BEGUN = "begun"
 
 Files = set[tuple[str, str]]
 """Files by name and version."""
@@ -135,7 +145,7 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
 
     A killed one's folder is there still, and goes now. Of what happened on other machines nothing is known here.
     """
-    home = Path(pipeline.working_dir, "autopilothq")
+    home = Path(pipeline.working_dir, HOME)
     new_machine = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
     left = list(home.iterdir())
@@ -146,8 +156,28 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
     return folder, new_machine or bool(left)
 
 
+def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
+    """The Parquet files of each table that the pipeline's last load handed over to dlt.
+
+    They are there as long as the load's source is, whatever became of the load.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_ROWS}-*"):
+        files.setdefault(path.name.split("-", 2)[2], []).append(path)
+    return files
+
+
+def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
+    """When that load began, as its rows have it."""
+    [path] = Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_BEGUN}")
+    return datetime.fromisoformat(path.read_text())
+
+
 class Load:
-    """One load of one origin, shared by the resources of its source.
+    """The loads of one origin, shared by the resources of its source.
+
+    Each extraction is a load of its own, which begins with nothing: a source that is extracted once more, because its
+    load failed or for another pipeline, is read once more.
 
     `find` is told which files are loaded already, and gives those that are not, with the number of the others. `read`
     gives their lines. `beside` gives rows that the origin has beside those of messages; it is asked when all lines were
@@ -163,14 +193,17 @@ class Load:
         beside: "Callable[[Load, Stored], Iterator[Rows]] | None" = None,
         table_format: Any = None,
     ) -> None:
-        self.report = Report()
         self._find = find
         self._read_files: Callable[[Sequence[Any]], Iterator[Batch]] = read
         self._memory = memory
         self._progress = progress
         self._beside = beside
         self.table_format = table_format
-        self._settled: Settled | None = None
+        self._extraction: tuple[str, str] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.report = Report()
         self._files: Sequence[Read] = []
         self._unfinished: dict[int, str] = {}
         self._ready: dict[str, list[tuple[str, Rows]]] = {}
@@ -181,9 +214,12 @@ class Load:
         self.forgotten = Hashes()
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
-        """Reads the origin once: all lines into the warehouse, settled against what the destination has."""
-        if self._settled is not None:
+        """Reads the origin once an extraction: all lines into the warehouse, settled against what is stored."""
+        extraction = pipeline.working_dir, load_package_state()["load_id"]
+        if extraction == self._extraction:
             return
+        self._extraction = extraction
+        self._reset()
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
@@ -193,13 +229,15 @@ class Load:
         for table in (TRACKS, USERS):
             self.disposition(table.name)
         folder, killed = _begin(pipeline)
-        self.folder = str(folder / "waiting")
+        self.folder = str(folder / _WAITING)
         Path(self.folder).mkdir()
+        Path(self.folder, _BEGUN).write_text(self.loaded_at.isoformat())
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
         if killed:
             destination.drop_copies()
         self.forgotten = destination.forgotten()
+        self._refused = self._take_refused(destination)
         # The destination may have no room for the whole of a long name (spec: Names).
         self.shorten = dlt.current.source_schema().naming.normalize_identifier
         self._files, self.report.files_known = self._find(destination.loaded_files())
@@ -209,16 +247,36 @@ class Load:
         self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten)
         self._read()
         self.known = destination.tables([*self._warehouse.tables(), *TABLES])
-        # Without messages there is nothing to look for among those that are stored.
-        stored = destination.read if self.report.lines else None
-        self._settled = self._warehouse.settle(self.known, stored, destination.complete_loads(), self.forgotten.pairs())
-        self._take(self._settled, destination)
+        read = self._refused.unseen(destination.read, self.known)
+        settled = self._warehouse.settle(
+            self.known,
+            read if self.report.lines else None,  # else there is nothing to look for among those that are stored
+            destination.complete_loads(),
+            self.forgotten.pairs(),
+            refused=self._refused.messages,
+            refused_users=self._refused.users,
+            lines=self._lines,
+        )
+        self._take(settled, read)
         self._warehouse.close()
         for rows in self._beside(self, destination) if self._beside else ():
             self._write(rows)
         self.report.discards = self.report.rows.get("_discards", 0)
+        for name, errors in self._refused.left_out.items():
+            why = next(iter(errors.values()))
+            self.report.warnings.append(f"{len(errors):,} rows of {name} were left out: {why}")
         self.report.seconds = monotonic() - started
         self._progress(self.report)
+
+    def _take_refused(self, destination: Stored) -> Refused:
+        """What the destination refused in loads before this one, unless a complete load left it out already."""
+        refused = Refused.read(self._pipeline)
+        if refused.load_id is not None and refused.load_id in destination.complete_loads():
+            return Refused(refused.place)
+        if refused:
+            refused.load_id = load_package_state()["load_id"]
+            refused.write(self._pipeline)
+        return refused
 
     def _read(self) -> None:
         """Adds the batches, some side by side; the first one alone, because it teaches the warehouse their shapes."""
@@ -235,9 +293,20 @@ class Load:
                     first = False
                 else:
                     busy.add(pool.submit(self._warehouse.add, batch))
+                if self._refused:
+                    pq.write_table(batch.lines, f"{self.folder}/lines-{next(self._written)}", compression="zstd")
                 self._account(batch)
             for future in busy:
                 future.result()
+
+    def _lines(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        """The lines with these numbers in the load, as they were read."""
+        wanted = pa.array(numbers, pa.int64())
+        for path in Path(self.folder).glob("lines-*"):
+            for batch in pq.ParquetFile(path).iter_batches():
+                number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES), batch["line"])
+                found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, wanted))
+                yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
 
     def _account(self, batch: Batch) -> None:
         self.report.lines += batch.lines.num_rows
@@ -246,11 +315,11 @@ class Load:
         self._unfinished |= {number: why for number, why in batch.ended if why is not None}
         self._progress(self.report)
 
-    def _take(self, settled: Settled, destination: Stored) -> None:
+    def _take(self, settled: Settled, read: StoredRows) -> None:
         """The rows of each table as a Parquet file; counts into the report."""
         for rows in settled.tables():
             self._write(rows)
-        users = settled.users(destination.read)
+        users = settled.users(read)
         names = [file.url for file in self._files]
         for found in (users, settled.rejects(names), settled.discards()):
             if found is not None:
@@ -266,7 +335,8 @@ class Load:
             self.report.rows[AUDIT.name] = len(self._audit)
 
     def _write(self, rows: Rows) -> None:
-        path = f"{self.folder}/rows-{next(self._written)}"
+        path = f"{self.folder}/{_ROWS}-{next(self._written)}-{rows.table}"
+        rows = self._refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
         rows = _in_order(rows, self._schema_columns(rows.table))
         rows.relation.to_parquet(path, compression="snappy")
         self._ready.setdefault(rows.table, []).append((path, rows))

@@ -194,6 +194,7 @@ class _Profiles:
         there = stored.tables([PROFILES.name, SUPPRESSIONS.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
+        self._pull = None
         now = self.load.loaded_at
         begun = datetime.fromisoformat(self._mark["begun"]) if self._mark else now
         goes_on = bool(self._mark) and not self._mark["complete"] and now - begun < GOES_ON
