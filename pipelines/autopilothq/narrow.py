@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +24,12 @@ from dlt.common.destination.exceptions import DestinationTransientException, Des
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.schema import Schema
 from dlt.common.schema.typing import TWriteDispositionDict
-from dlt.extract import DltSource
+from dlt.extract import DltResource, DltSource
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from .catalog import AUDIT, CURRENT, EVENT_TABLES, IDENTIFIES, MESSAGE_TABLES, TABLES, USERS, Type, event_table
-from .source.load import EVENTS_RESOURCE, handed_over, handed_over_at
+from .catalog import CURRENT, EVENT_TABLES, IDENTIFIES, MESSAGE_TABLES, TABLES, USERS, Type, event_table
+from .source.load import handed_over, handed_over_at
 from .source.refused import UUID_TS, Refused, key
 from .source.stored import Stored
 from .source.tables import ARROW, SOURCE, columns, disposition, keys_are_declared, merge, supported
@@ -84,7 +85,7 @@ class Rows(NamedTuple):
         """How many there are."""
         return sum(pq.read_metadata(file).num_rows for file in self.files)
 
-    def part(self, start: int, stop: int) -> Iterator[pa.Table]:
+    def between(self, start: int, stop: int) -> Iterator[pa.Table]:
         """Those from `start` to before `stop`, no more than a row group of a file at a time."""
         first = 0
         for file in map(pq.ParquetFile, self.files):
@@ -97,37 +98,53 @@ class Rows(NamedTuple):
 
     def at(self, number: int) -> dict[str, Any]:
         """One row."""
-        [row] = next(self.part(number, number + 1)).to_pylist()
+        [row] = next(self.between(number, number + 1)).to_pylist()
         return dict(row)
+
+
+class Part(NamedTuple):
+    """The rows of a table from `start` to before `stop`."""
+
+    table: str
+    rows: Rows
+    start: int
+    stop: int
 
 
 def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
     """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
 
-    All other rows of the table are stored, and nothing of the messages that are refused stays in other tables. `warn`
-    is told what is looked for. Returns whether anything was found that was not known before: else the load failed for
-    another reason than its rows, or for one that this cannot find.
+    All other rows are stored, of all tables, and nothing of the messages that are refused stays in any. `warn` is told
+    what is looked for. Returns whether anything was found that was not known before: else the load failed for another
+    reason than its rows.
 
     Raises what a part of the load raises that is not about rows: a lost connection, a full disk.
     """
     cause = _cause(error)
-    files = handed_over(into)
-    if cause is None or cause.is_data is False or cause.table not in files:
+    rest = {table: Rows(files) for table, files in handed_over(into).items()}
+    if cause is None or cause.is_data is False or cause.table not in rest:
         return False
-    into.abort_packages()
-    table_format = next(iter(source.resources.values())).table_format
+    into.abort_packages()  # else dlt would go on with it instead of loading parts
     refused = Refused.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
-    for table in _failed_tables(into, cause):
-        rows = Rows(files.get(table, ()))
-        if table == AUDIT.name or not rows.number:
-            continue
-        warn(f"Rows of {table} are refused; they are looked for, and all others are loaded. {cause.words}")
-        with _quietly(into):
-            bad = find(rows.number, _loader(into, table, rows, table_format))
-        why = f"its row of {table} is refused by the destination"
-        _note(refused, table, {number: f"{why}: {cause.words}" for number, cause in bad.items()}, rows)
+    load = _loader(into, next(iter(source.resources.values())).table_format)
+    while cause is not None:
+        if cause.table not in rest:
+            return False  # a table of dlt's own
+        for table in filter(rest.__contains__, _failed_tables(into, cause)):
+            rows = rest.pop(table)
+            told = cause if table == cause.table and cause.is_data else None
+            warn(
+                f"The destination refuses some of {rows.number:,} rows of {table}, which are looked for; all others are"
+                f" loaded. {cause.words if table == cause.table else ''}".rstrip()
+            )
+            bad = find(rows.number, partial(_load_part, load, table, rows), told)
+            if bad is None:
+                return False
+            _note(refused, table, rows, bad)
+        # What the load did not come to may hold more of them: to know it now saves reading all lines once more.
+        cause = load([Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
     _take_back(into, refused)
@@ -135,21 +152,22 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
     return True
 
 
-def find(number: int, load: Callable[[int, int], Cause | None]) -> dict[int, Cause]:
+def find(number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None) -> dict[int, Cause] | None:
     """The rows of `number` that cannot be loaded, with why; the others are loaded.
 
-    `load` loads the rows from a number to before another, and gives why it could not. None are found where the error
-    does not seem to be about the rows, because none of some can be loaded.
+    `load` loads the rows from a number to before another, and gives why it could not; `cause` is why all of them could
+    not, where that is known. Returns None where the error does
+    not seem to be about the rows: it does not say so, and of some that are tried alone none can be loaded.
 
     Example: `find(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """
-    cause = load(0, number)
+    cause = cause or load(0, number)
     if cause is None:
         return {}
     if cause.is_data is None and number > FEW:
         some = secrets.SystemRandom().sample(range(number), min(number, SAMPLE))
         if all(load(row, row + 1) for row in some):
-            return {}
+            return None
     bad: dict[int, Cause] = {}
     suspects = [(0, number, cause)]
     while suspects:
@@ -169,24 +187,14 @@ def find(number: int, load: Callable[[int, int], Cause | None]) -> dict[int, Cau
 # One load of some rows ------------------------------------------------------------------------------------------------
 
 
-def _loader(into: dlt.Pipeline, name: str, rows: Rows, table_format: Any) -> Callable[[int, int], Cause | None]:
-    """Loads some rows of a table by themselves."""
-    table = TABLES.get(name) or event_table(name)
-    types = {field.name: _TYPES[field.type] for field in pq.read_schema(rows.files[0])}
-    hints: dict[str, Any] = {
-        "name": name if name in TABLES else EVENTS_RESOURCE,
-        "table_name": name,
-        "primary_key": table.key,
-        "columns": columns(table, types, keys_are_declared(into)),
-        "write_disposition": _disposition(into, name, table_format),
-        "table_format": table_format,
-        "file_format": "parquet",
-    }
+def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]], Cause | None]:
+    """Loads some rows by themselves; gives why it could not."""
 
-    def load(start: int, stop: int) -> Cause | None:
-        resource = dlt.resource(rows.part(start, stop), **hints)
+    def load(parts: Sequence[Part]) -> Cause | None:
+        resources = [_resource(into, part, table_format) for part in parts]
         try:
-            into.run(DltSource(Schema(SOURCE), SOURCE, [resource]))
+            with _quietly(into):
+                into.run(DltSource(Schema(SOURCE), SOURCE, resources))
         except PipelineStepFailed as error:
             into.abort_packages()
             cause = _cause(error)
@@ -196,6 +204,26 @@ def _loader(into: dlt.Pipeline, name: str, rows: Rows, table_format: Any) -> Cal
         return None
 
     return load
+
+
+def _load_part(
+    load: Callable[[Sequence[Part]], Cause | None], table: str, rows: Rows, start: int, stop: int
+) -> Cause | None:
+    return load([Part(table, rows, start, stop)])
+
+
+def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
+    table = TABLES.get(part.table) or event_table(part.table)
+    types = {field.name: _TYPES[field.type] for field in pq.read_schema(part.rows.files[0])}
+    return dlt.resource(
+        part.rows.between(part.start, part.stop),
+        name=part.table,
+        primary_key=table.key,
+        columns=columns(table, types, keys_are_declared(into)),
+        write_disposition=_disposition(into, part.table, table_format),
+        table_format=table_format,
+        file_format="parquet",
+    )
 
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
@@ -232,10 +260,10 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
         return None
     chain = list(_causes(job.client_exception))
     words = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
-    return Cause(job.load_id, job.job_id.partition(".")[0], words[:WORDS], _is_data(chain))
+    return Cause(job.load_id, job.job_id.partition(".")[0], words[:WORDS], is_data(chain))
 
 
-def _is_data(chain: Collection[BaseException]) -> bool | None:
+def is_data(chain: Collection[BaseException]) -> bool | None:
     """Whether errors are about values of rows. What the driver says counts more than how dlt classes it."""
     for error in chain:
         if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
@@ -258,7 +286,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
-    """The tables of which a job failed; the first one is that of the cause."""
+    """The tables of which a job failed; that of the cause is the first one."""
     failed = into.get_load_package_info(cause.load_id).jobs.get("failed_jobs", [])
     return list(dict.fromkeys([cause.table, *(job.job_file_info.table_name for job in failed)]))
 
@@ -266,9 +294,12 @@ def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
 # What that means for the next load ------------------------------------------------------------------------------------
 
 
-def _note(refused: Refused, table: str, errors: Mapping[int, str], rows: Rows) -> None:
+def _note(refused: Refused, table: str, rows: Rows, causes: Mapping[int, Cause]) -> None:
     """Notes rows as what the next load leaves out for them."""
-    bad = [(rows.at(number), error) for number, error in errors.items()]
+    bad = [
+        (rows.at(number), f"its row of {table} is refused by the destination: {cause.words}")
+        for number, cause in causes.items()
+    ]
     if table == USERS.name:
         refused.users |= {row["id"]: error for row, error in bad}
     elif _holds_messages(table):
@@ -302,7 +333,7 @@ def _identifies_of(identifies: Rows, refused: Refused) -> tuple[list[str], list[
     ids, users = pa.array(refused.messages, pa.string()), pa.array(refused.users, pa.string())
     more: list[str] = []
     again: list[str] = []
-    for part in identifies.part(0, identifies.number):
+    for part in identifies.between(0, identifies.number):
         more += part.filter(pc.is_in(part["user_id"], users))["id"].to_pylist()
         again += part.filter(pc.is_in(part["id"], ids))["user_id"].drop_null().to_pylist()
     return more, again

@@ -66,7 +66,8 @@ HOME = "autopilothq"  # the folder of loads, below the pipeline's working folder
 
 # What a load has ready, in a folder of its own below HOME.
 _WAITING = "waiting"
-_ROWS = "rows"
+_READY = "ready"  # how files of rows are named, and when dlt has them
+_HANDED_OVER = "rows"
 _BEGUN = "begun"
 
 Files = set[tuple[str, str]]
@@ -162,7 +163,7 @@ def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
     They are there as long as the load's source is, whatever became of the load.
     """
     files: dict[str, list[Path]] = {}
-    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_ROWS}-*"):
+    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_HANDED_OVER}-*"):
         files.setdefault(path.name.split("-", 2)[2], []).append(path)
     return files
 
@@ -335,7 +336,7 @@ class Load:
             self.report.rows[AUDIT.name] = len(self._audit)
 
     def _write(self, rows: Rows) -> None:
-        path = f"{self.folder}/{_ROWS}-{next(self._written)}-{rows.table}"
+        path = f"{self.folder}/{_READY}-{next(self._written)}-{rows.table}"
         rows = self._refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
         rows = _in_order(rows, self._schema_columns(rows.table))
         rows.relation.to_parquet(path, compression="snappy")
@@ -363,8 +364,9 @@ class Load:
 
     def rows(self, table: str) -> Iterator[DataItemWithMeta]:
         """A table's rows as files that dlt takes over."""
-        for path, rows in self._ready.pop(table, ()):
+        for ready, rows in self._ready.pop(table, ()):
             known = TABLES.get(table)
+            path = str(Path(ready).rename(Path(ready).with_name(Path(ready).name.replace(_READY, _HANDED_OVER, 1))))
             if known is None:
                 yield dlt.mark.with_file_import(path, "parquet", rows.number, cast(Any, rows))
             elif rows.number:
