@@ -14,6 +14,7 @@ from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from dlt.extract import DltResource
 
+from ..catalog import MAX_EVENT_TABLES
 from ..origins import archive as archive_files
 from ..origins.archive import LEFT_OUT
 from .load import Files, Load, Report, ignore, resources
@@ -33,6 +34,7 @@ def archive(
     credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
     table_format: str | None = None,
     memory: int = 400,
+    max_event_tables: int = MAX_EVENT_TABLES,
     progress: Any = ignore,
     read_timeout: float = archive_files.TIMEOUT,
 ) -> Iterable[DltResource]:
@@ -46,6 +48,8 @@ def archive(
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
         table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine may use before it turns to the disk, in MB.
+        max_event_tables: How many tables of other events than Autopilot's the dataset may have. Events beyond have
+            their rows in `tracks` alone.
         progress: Called with the `Report` after each step.
         read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
             of a file. A file that does not come within it is told, and read again next time.
@@ -64,7 +68,7 @@ def archive(
         return new, len(found) - len(new)
 
     read = partial(archive_files.read, timeout=read_timeout)
-    load = Load(find, read, memory, progress, table_format=table_format)
+    load = Load(find, read, memory, progress, table_format=table_format, max_event_tables=max_event_tables)
     return resources(load)
 
 

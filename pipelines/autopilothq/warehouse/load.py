@@ -11,8 +11,10 @@ messages with a new key each, cost what they hold and no more.
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -45,7 +47,7 @@ _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
 _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
 # What goes wrong with the machine, not with a line.
-_NOT_THE_LINES = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
+NOT_THE_LINES = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 
 
 class Warehouse:
@@ -57,7 +59,7 @@ class Warehouse:
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
         warehouse.add(batch)
         for rows in warehouse.settle().tables():
-            rows.relation.to_parquet(f"{rows.table}.parquet")
+            rows.write(f"{rows.table}.parquet")
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Warehouse:
         self._shapes = Shapes()
         self._numbers = itertools.count()
         self._cells = Cells()
+        self._known: Known = {}
         self._con.execute(_TABLES_SQL)
         empty = ", ".join(f"NULL::{of} AS {values.name(name)}" for name, (of, _) in _STORED.items())
         self._keep_messages(self._con, f"SELECT {empty}, false AS again LIMIT 0")
@@ -112,7 +115,7 @@ class Warehouse:
             return
         try:
             self._add_at_once(con, lines)
-        except _NOT_THE_LINES:
+        except NOT_THE_LINES:
             raise
         except Exception as error:
             if lines.num_rows > 1:
@@ -256,7 +259,8 @@ class Warehouse:
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
-        refused: Mapping[str, str] | None = None,
+        refused: Mapping[str, str] = MappingProxyType({}),
+        refused_users: Mapping[str, str] = MappingProxyType({}),
         lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None = None,
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
@@ -271,24 +275,80 @@ class Warehouse:
             widths: How many columns the tables have that are there.
             event_tables: The tables of events that are there, beside those of the catalogue.
             max_event_tables: How many there may be.
-            refused: By the ids of messages, why the destination does not take them: they are rejected.
-            lines: Gives lines by their numbers, whole, for what is rejected of them.
+            refused: By the ids of messages, why they cannot be stored: they are rejected.
+            refused_users: By the ids of users, why their rows cannot be stored: their identifies are rejected.
+            lines: Gives lines by their numbers in the load, whole, for what is rejected of them.
         """
         self._con.execute(f"SET threads = {self._threads}")
-        settled = Settled(
-            self._con,
-            self._scratch,
-            self._memory,
-            self._cells,
-            known or {},
-            self._loaded_at,
-            self._shorten,
-            limits,
-            widths or {},
-            lines,
-        )
-        settled.settle(stored, complete, hashes, refused or {}, event_tables, max_event_tables)
+        self._known = known or {}
+        settled = self._settled(self._con, self._scratch, self._cells, limits, widths or {})
+        if refused or refused_users:
+            settled.refuse(refused, refused_users, lines or (lambda _: ()))
+        settled.settle(stored, complete, hashes, event_tables, max_event_tables)
         return settled
+
+    def _settled(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        scratch: str,
+        cells: Cells,
+        limits: Limits = OTHER_LIMITS,
+        widths: Mapping[str, int] = MappingProxyType({}),
+        only: str = "true",
+    ) -> Settled:
+        return Settled(
+            con, scratch, self._memory, cells, self._known, self._loaded_at, self._shorten, limits, widths, only
+        )
+
+    # What cannot become rows --------------------------------------------------------------------------------------
+
+    def unreadable(self) -> dict[str, str]:
+        """After `settle`, or taking its rows, raised: the ids of the messages that cause it, with the errors.
+
+        Halves of the messages are tried, and halves of the halves that raise, down to single messages. None are found
+        where what was raised is not about messages: even one that has nothing odd cannot be stored then.
+        """
+        parts = ", ".join(map(values.glob_literal, self._cells.messages))
+        found = self._con.execute(
+            f"SELECT seq, id FROM read_parquet([{parts}], union_by_name = true) WHERE NOT again ORDER BY seq"
+        ).fetchall()
+        if not found or self._attempt(self._harmless_cells(), "true") is not None:
+            return {}
+        return dict(self._narrow(found))
+
+    def _narrow(self, messages: Sequence[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+        error = self._attempt(self._cells, f"seq BETWEEN {messages[0][0]} AND {messages[-1][0]}")
+        if error is None:
+            return
+        if len(messages) == 1:
+            yield messages[0][1], values.error_line(error)
+            return
+        half = len(messages) // 2
+        yield from self._narrow(messages[:half])
+        yield from self._narrow(messages[half:])
+
+    def _attempt(self, cells: Cells, only: str) -> Exception | None:
+        """Makes the rows of some messages, as if nothing was stored; what that raises."""
+        with TemporaryDirectory(dir=self._scratch) as folder, values.connect(folder, self._memory, 1) as con:
+            try:
+                con.execute(_TABLES_SQL)
+                settled = self._settled(con, folder, cells, only=only)
+                settled.settle()
+                for rows in (*settled.tables(), settled.users(), settled.discards()):
+                    if rows is not None:
+                        rows.write(f"{folder}/rows")
+            except NOT_THE_LINES:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+                return error
+        return None
+
+    def _harmless_cells(self) -> Cells:
+        """The cells of a message that has nothing odd."""
+        cells = Cells()
+        with self._con.cursor() as con:
+            self._read_lines(con, _HARMLESS, cells)
+        return cells
 
 
 # The line that shows whether anything can be read at all. No file has a negative number.

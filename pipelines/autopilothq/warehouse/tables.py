@@ -22,6 +22,7 @@ from ..catalog import (
     KINDS,
     LIMIT_REASONS,
     LINK,
+    MAX_EVENT_TABLES,
     MESSAGE_TABLES,
     PROPERTIES,
     REJECT_REASONS,
@@ -64,6 +65,11 @@ class Rows(NamedTuple):
     columns: Mapping[str, Type]
     relation: duckdb.DuckDBPyRelation
     number: int
+
+    def write(self, path: str) -> None:
+        """Writes them into a Parquet file. Rows of many columns stand in small groups, which take less memory."""
+        group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
+        self.relation.to_parquet(path, compression="snappy", row_group_size=group)
 
 
 @dataclass
@@ -144,7 +150,7 @@ class Settled:
         shorten: Callable[[str], str],
         limits: Limits,
         widths: Mapping[str, int],
-        lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None,
+        only: str = "true",
     ) -> None:
         self._con = con
         self._scratch = scratch
@@ -155,7 +161,6 @@ class Settled:
         self._shorten = shorten
         self._limits = limits
         self._widths = widths
-        self._lines = lines
         self._few: set[int] = set()
         self._places = [table.name for table in MESSAGE_TABLES]
         self._events: dict[str, int] = {}
@@ -164,9 +169,10 @@ class Settled:
         self._without_table: dict[str, int] = {}
         self._tall: dict[int, dict[str, tuple[int, int]]] = {}
         con.execute(_SETTLE_SQL)
-        self._views()
+        self._views(only)
+        self._place_events()
 
-    def _views(self) -> None:
+    def _views(self, only: str) -> None:
         files = ", ".join(map(values.glob_literal, self._cells.messages))
         repeated = values.name(REPEATED)
         there = any(REPEATED in columns for columns in self._cells.columns.values())
@@ -176,7 +182,8 @@ class Settled:
         self._con.execute(f"""
             CREATE VIEW messages AS
             SELECT m.*{own}, coalesce(e.place, k.place) AS place, e.slug, e.event_text
-            FROM (SELECT * EXCLUDE (again) FROM read_parquet([{files}], union_by_name = true) WHERE NOT again) m
+            FROM (SELECT * EXCLUDE (again) FROM read_parquet([{files}], union_by_name = true)
+                WHERE NOT again AND {only}) m
             LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind""")
         extras = ", ".join(map(values.glob_literal, self._cells.extras))
         source = f"read_parquet([{extras}])" if extras else "no_extras"
@@ -187,23 +194,19 @@ class Settled:
 
     def settle(
         self,
-        stored: Stored | None,
-        complete: Collection[str],
-        hashes: Collection[tuple[str, str]],
-        refused: Mapping[str, str],
-        event_tables: Collection[str],
-        max_event_tables: int,
+        stored: Stored | None = None,
+        complete: Collection[str] = (),
+        hashes: Collection[tuple[str, str]] = (),
+        event_tables: Collection[str] = (),
+        max_event_tables: int = MAX_EVENT_TABLES,
     ) -> None:
         """Finds the messages that do not stay.
 
         A load that was killed between two tables is completed: a track counts as stored only when the table of its
         event has it too.
         """
-        self._place_events()
         if hashes:
             self._suppress(hashes)
-        if refused:
-            self._refuse(refused)
         self._con.execute(_LOSERS_SQL)
         self._limit_tables(event_tables, max_event_tables)
         self._discard_bodies()
@@ -282,23 +285,30 @@ class Settled:
         self._con.execute(f"ALTER VIEW messages RENAME TO {all_messages}")
         self._con.execute(f"CREATE VIEW messages AS FROM {all_messages} ANTI JOIN {table} USING (seq)")
 
-    def _refuse(self, refused: Mapping[str, str]) -> None:
-        """Messages that the destination does not take are rejected, with its words."""
-        words = pa.table({"id": pa.array(list(refused), pa.string()), "message": list(refused.values())})
-        self._con.register("words", words)
-        self._con.execute("CREATE TABLE refused AS SELECT seq, message FROM messages JOIN words USING (id)")
-        self._con.unregister("words")
-        found = dict(self._con.execute("SELECT seq, message FROM refused").fetchall())
-        lines = dict(self._lines(found)) if self._lines and found else {}
-        self._reject_lines([(seq, message, lines.get(seq, b"")) for seq, message in found.items()])
-        self._leave_out("refused")
+    def refuse(
+        self,
+        messages: Mapping[str, str],
+        users: Mapping[str, str],
+        lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]],
+    ) -> None:
+        """Messages with these ids, and the identifies of these users, are rejected with the errors given for them.
 
-    def _reject_lines(self, lines: Sequence[tuple[int, str, bytes]]) -> None:
-        for seq, message, raw in lines:
-            self._con.execute(
-                "INSERT INTO rejects VALUES (?, ?, 'unreadable', ?, ?)",
-                [seq, digest(raw), message, values.printable(raw)],
-            )
+        The rows of the other users whose identifies are rejected are made again, without these.
+        """
+        for name, errors in (("given", messages), ("given_users", users)):
+            self._con.register(name, values.text_table([{"id": i, "error": e} for i, e in errors.items()], _ERROR))
+        self._con.execute(_REFUSED_SQL)
+        self._con.unregister("given")
+        self._con.unregister("given_users")
+        numbers = [seq for (seq,) in self._con.execute("SELECT seq FROM refused").fetchall()]
+        rows = [{"seq": seq, "id": digest(line), "raw": values.printable(line)} for seq, line in lines(numbers)]
+        self._con.register("raw_lines", values.text_table(rows, ("seq", "id", "raw")))
+        self._con.execute(
+            "INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')"
+            " FROM refused r LEFT JOIN raw_lines l USING (seq)"
+        )
+        self._con.unregister("raw_lines")
+        self._leave_out("refused")
 
     def _match(self, place: int, batches: Iterable[pa.RecordBatch]) -> None:
         event = "s.event" if MESSAGE_TABLES[place] is TRACKS else "NULL"
@@ -393,8 +403,8 @@ class Settled:
         self._con.execute(f"""
             CREATE OR REPLACE TABLE rejected AS
             SELECT * EXCLUDE (seq) FROM (
-                SELECT CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id,
-                    file, line, reason, message, raw, {self._loaded_at} AS rejected_at, seq
+                SELECT file, line, reason, message, raw, {self._loaded_at} AS rejected_at, seq,
+                    CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id
                 FROM (SELECT *, seq & ({LINES} - 1) AS line FROM rejects) r JOIN files ON files.number = r.seq >> 40)
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1""")
         self._con.unregister("files")
@@ -775,7 +785,8 @@ class Settled:
         """
         self._con.execute("""
             CREATE OR REPLACE TABLE persons AS
-            SELECT DISTINCT user_id AS id FROM messages WHERE kind = 'identify' AND user_id IS NOT NULL""")
+            SELECT DISTINCT user_id AS id FROM messages WHERE kind = 'identify' AND user_id IS NOT NULL
+            UNION SELECT user_id FROM refused WHERE again""")
         if not self._number("SELECT count(*) FROM persons"):
             return None
         fresh = self._rows(MESSAGE_TABLES.index(IDENTIFIES), 0)
@@ -922,6 +933,7 @@ _SETTLE_SQL = f"""
     INSERT INTO kinds VALUES {_KINDS};
     CREATE TABLE events (event VARCHAR, place INTEGER, slug VARCHAR, event_text VARCHAR, names VARCHAR[]);
     CREATE TABLE no_extras (seq BIGINT, "column" VARCHAR, value VARCHAR);
+    CREATE TABLE refused (seq BIGINT, id VARCHAR, user_id VARCHAR, error VARCHAR, again BOOLEAN);
     CREATE TABLE dead (seq BIGINT);
     CREATE TABLE confirmed (seq BIGINT);
     CREATE TABLE complete (loaded_at TIMESTAMPTZ);
@@ -930,6 +942,13 @@ _SETTLE_SQL = f"""
     CREATE TABLE discards_of_users (
         table_name VARCHAR, row_id VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR, received_at TIMESTAMPTZ
     );"""
+_ERROR = ("id", "error")
+_REFUSED_SQL = """
+    INSERT INTO refused
+    SELECT seq, m.id, m.user_id, coalesce(g.error, u.error),
+        m.kind = 'identify' AND m.user_id IS NOT NULL AND u.id IS NULL
+    FROM messages m LEFT JOIN given g ON g.id = m.id LEFT JOIN given_users u ON u.id = m.user_id AND m.kind = 'identify'
+    WHERE g.id IS NOT NULL OR u.id IS NOT NULL"""
 _VIEWS_SQL = """
     CREATE VIEW live AS FROM messages ANTI JOIN dead USING (seq);
     CREATE VIEW candidates AS SELECT seq, id FROM messages ANTI JOIN dead USING (seq);"""
