@@ -304,6 +304,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit", "_rejects"])
     assert not Path(into.working_dir, refused.FILE).exists()
     # Another run adds nothing, and a damaged file of what was refused is no harm.
+    Path(into.working_dir, refused.FILE).parent.mkdir()
     Path(into.working_dir, refused.FILE).write_text("{")
     run.run(into, autopilothq.archive(str(archive), progress=reports.append))
     assert (reports[-1].lines, reports[-1].files_known) == (0, 2)
