@@ -136,8 +136,8 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
             rows = rest.pop(table)
             told = cause if table == cause.table and cause.is_data else None
             warn(
-                f"The destination refuses some of {rows.number:,} rows of {table}, which are looked for; all others are"
-                f" loaded. {cause.words if table == cause.table else ''}".rstrip()
+                f"The destination refuses rows of {table}: they are looked for among {rows.number:,}, and all others"
+                f" are loaded. {cause.words if table == cause.table else ''}".rstrip()
             )
             bad = find(rows.number, partial(_load_part, load, table, rows), told)
             if bad is None:
@@ -156,8 +156,8 @@ def find(number: int, load: Callable[[int, int], Cause | None], cause: Cause | N
     """The rows of `number` that cannot be loaded, with why; the others are loaded.
 
     `load` loads the rows from a number to before another, and gives why it could not; `cause` is why all of them could
-    not, where that is known. Returns None where the error does
-    not seem to be about the rows: it does not say so, and of some that are tried alone none can be loaded.
+    not, where that is known. Returns None where the error does not seem to be about the rows: it does not say so, and
+    of some that are tried alone none can be loaded.
 
     Example: `find(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """

@@ -281,7 +281,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     database = folder / "autopilot.duckdb"
     file(archive, "1.gz", [track(0), identify(1, "a")])
     run.run(pipeline(folder), autopilothq.archive(str(archive)))
-    constrain(database, "email_opened", "id NOT IN ('m-3', 'm-60')")
+    constrain(database, "email_opened", "id <> 'm-30'")
     constrain(database, "users", "id <> 'b'")
     lines = [track(number) for number in range(2, 80)] + [identify(80, "b"), identify(81, "c")]
     file(archive, "2.gz", lines)
@@ -292,11 +292,11 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     reports: list[autopilothq.Report] = []
     run.run(into, autopilothq.archive(str(archive), progress=reports.append))
     report = reports[-1]
-    assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 77, 0, {"unreadable": 3})
+    assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 78, 0, {"unreadable": 2})
 
     tables = content(database)
     bad = {id_: line for id_, (_, line, _) in rejects(tables).items()}
-    assert bad == {"m-3": 2, "m-60": 59, "i-80": 79}
+    assert bad == {"m-30": 29, "i-80": 79}
     assert_sound(tables)
     file(good, "1.gz", [track(0), identify(1, "a")])
     file(good, "2.gz", [line for line in lines if line["messageId"] not in bad])
@@ -304,6 +304,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit", "_rejects"])
     assert not Path(into.working_dir, refused.FILE).exists()
     # Another run adds nothing, and a damaged file of what was refused is no harm.
+    Path(into.working_dir, refused.FILE).parent.mkdir()
     Path(into.working_dir, refused.FILE).write_text("{")
     run.run(into, autopilothq.archive(str(archive), progress=reports.append))
     assert (reports[-1].lines, reports[-1].files_known) == (0, 2)

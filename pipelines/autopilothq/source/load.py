@@ -276,7 +276,7 @@ class Load:
         self.report.discards = self.report.rows.get("_discards", 0)
         for name, errors in self._refused.left_out.items():
             why = next(iter(errors.values()))
-            self.report.warnings.append(f"{len(errors):,} rows of {name} were left out: {why}")
+            self.report.warnings.append(f"Rows left out of {name}: {len(errors):,}; {why}")
         self.report.seconds = monotonic() - started
         self._progress(self.report)
 

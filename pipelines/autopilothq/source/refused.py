@@ -6,6 +6,7 @@ destination: another one may take what this one refuses.
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -20,7 +21,8 @@ from dlt.common import logger
 from ..catalog import BOOKS
 from ..warehouse import Known, Rows, Stored, values
 
-FILE = "autopilothq-refused.json"  # below the pipeline's working folder
+# Below the pipeline's working folder, in a folder whose name `forget` knows: it removes them.
+FILE = "autopilothq-refused/refused.json"
 UUID_TS = "uuid_ts"
 Errors = dict[str, str]
 """Why the destination refused what is known by such a key."""
@@ -61,6 +63,7 @@ class Refused:
     def write(self, pipeline: dlt.Pipeline) -> None:
         """Keeps it; a kill leaves the old file or the new one."""
         path = Path(pipeline.working_dir, FILE)
+        path.parent.mkdir(exist_ok=True)
         aside = path.with_suffix(".new")
         with aside.open("w") as file:
             json.dump(asdict(self), file)
@@ -106,7 +109,7 @@ class Refused:
 
 def drop(pipeline: dlt.Pipeline) -> None:
     """Forgets what was refused."""
-    Path(pipeline.working_dir, FILE).unlink(missing_ok=True)
+    shutil.rmtree(Path(pipeline.working_dir, FILE).parent, ignore_errors=True)
 
 
 def place_of(pipeline: dlt.Pipeline) -> str:
