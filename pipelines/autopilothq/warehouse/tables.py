@@ -558,10 +558,17 @@ class Settled:
         table = self._places[place]
         known = self._known.get(table, {})
         wide = set(self._wide(place))
-        names = {column: self._column(column) for column in found}
-        new = sorted((c for c in found if names[c] not in known), key=lambda column: (-found[column][1], column))
-        beyond = dict.fromkeys(new[max(0, room) :])
-        self._discard_beyond(table, where, [c for c in beyond if c in wide], [c for c in beyond if c in tall])
+        names: dict[str, str] = {}
+        taken: set[str] = set()
+        for column in sorted(found, key=lambda column: (-found[column][1], column)):
+            # The digest in a shortened name is so short that somebody can make another name with the same.
+            if (name := self._column(column)) not in taken:
+                names[column] = name
+                taken.add(name)
+        new = [column for column, name in names.items() if name not in known]
+        beyond = set(new[max(0, room) :])
+        self._discard_columns(table, where, [c for c in found if c not in names], wide, tall, "same_column")
+        self._discard_columns(table, where, [c for c in new if c in beyond], wide, tall, "too_many_columns")
         extras = {
             column: _Extra(
                 known.get(names[column]) or values.type_of_kinds(kinds),
@@ -571,7 +578,7 @@ class Settled:
                 names[column] in known,
             )
             for column, (kinds, _) in found.items()
-            if column not in beyond
+            if column in names and column not in beyond
         }
         if place:  # `tracks` has none of its own
             typed = {column.name: column.type for column in (*CONTEXT, *PROPERTIES, *LINK)}
@@ -622,24 +629,27 @@ class Settled:
             " WHERE NOT starts_with(\"column\", 'context_')"
         )
 
-    def _discard_beyond(self, table: str, where: str, wide: Sequence[str], tall: Sequence[str]) -> None:
-        """The values of columns that a table has no room for."""
-        for column in wide:
+    def _discard_columns(
+        self, table: str, where: str, columns: Sequence[str], wide: Collection[str], tall: Collection[str], reason: str
+    ) -> None:
+        """The values of columns that a table does not get."""
+        for column in columns:
+            if column not in wide:
+                continue
             cell = values.name(EXTRA + column)
             self._con.execute(
-                f"INSERT INTO discards SELECT seq, ?, ?, {cell}, 'too_many_columns' FROM messages"
-                f" WHERE {where} AND {cell} IS NOT NULL",
-                [table, column],
+                f"INSERT INTO discards SELECT seq, ?, ?, {cell}, ? FROM messages WHERE {where} AND {cell} IS NOT NULL",
+                [table, column, reason],
             )
-        if tall:
-            self._con.register("beyond", pa.table({"column": pa.array(tall, pa.string())}))
+        if waiting := [column for column in columns if column in tall]:
+            self._con.register("without", pa.table({"column": pa.array(waiting, pa.string())}))
             self._con.execute(
-                f"INSERT INTO discards SELECT seq, ?, x.\"column\", value, 'too_many_columns'"
+                'INSERT INTO discards SELECT seq, ?, x."column", value, ?'
                 f" FROM extras x SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)"
-                ' SEMI JOIN beyond b ON b."column" = x."column"',
-                [table],
+                ' SEMI JOIN without w ON w."column" = x."column"',
+                [table, reason],
             )
-            self._con.unregister("beyond")
+            self._con.unregister("without")
 
     def _discard_misfits(self, table: str, where: str, typed: Mapping[str, Type], extras: Mapping[str, _Extra]) -> None:
         """The values that cannot become their columns' types."""
@@ -808,53 +818,73 @@ class Settled:
         own = {column.name for column in COMMON if column not in CONTEXT}
         traits = {column: column_type for column, column_type in types.items() if column not in own}
         columns = ordered(_declared(USERS) | traits)
-        cells = {"id": "user_id", "received_at": "max(received_at)", "uuid_ts": self._loaded_at} | {
-            column: f"arg_max({values.name(column)}, (coalesce(received_at, TIMESTAMPTZ '0001-01-01'), id))"
-            for column in traits
-        }
-        select = ", ".join(
-            f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items()
-        )
-        self._con.execute(
-            f"CREATE OR REPLACE TABLE persons_now AS SELECT {select} FROM identified"
-            " SEMI JOIN persons p ON p.id = user_id GROUP BY user_id"
-        )
-        self._narrow_persons(columns)
+        if len(traits) > MANY_TRAITS:
+            query = self._wide_persons(columns, traits)
+        else:
+            cells = {"id": "user_id", "received_at": "max(received_at)", "uuid_ts": self._loaded_at} | {
+                column: f"arg_max({values.name(column)}, {_LATER})" for column in traits
+            }
+            select = ", ".join(
+                f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items()
+            )
+            query = f"SELECT {select} FROM identified SEMI JOIN persons p ON p.id = user_id GROUP BY user_id"
+        self._con.execute(f"CREATE OR REPLACE TABLE persons_now AS {query}")
         count = self._number("SELECT count(*) FROM persons_now")
         return Rows(USERS.name, columns, self._con.sql("FROM persons_now"), count)
 
-    def _narrow_persons(self, columns: Mapping[str, Type]) -> None:
-        """Takes from the rows of persons what the destination's rows have no room for, the last columns first."""
-        declared = _declared(USERS)
-        traits = {column: of for column, of in columns.items() if column not in declared}
-        if self._limits.row_bytes is None:
-            return
-        room = self._limits.row_bytes - _row_bytes(declared.values(), len(columns))
-        if len(traits) * VALUE_BYTES <= room:
-            return
-        known = self._known.get(USERS.name, {})
-        cells = ", ".join(
-            f"{{'column': {values.literal(column)}, 'type': '{of}', 'new': {column not in known},"
-            f" 'value': to_json({values.name(column)})::VARCHAR}}"
-            for column, of in traits.items()
-        )
+    def _wide_persons(self, columns: Mapping[str, Type], traits: Mapping[str, Type]) -> str:
+        """The persons' rows by way of a row a trait: hundreds of columns at once take much memory."""
+        self._con.execute(f"SET memory_limit = '{self._memory + int(COLUMN_MEMORY * len(columns))}MB'")
         self._con.execute(
-            f'CREATE OR REPLACE TABLE too_wide_persons AS SELECT id, received_at, "column", value FROM ('
-            f' SELECT *, sum({_VALUE_BYTES_SQL}) OVER (PARTITION BY id ORDER BY new, "column"'
-            " ROWS UNBOUNDED PRECEDING) AS bytes"
-            f" FROM (SELECT id, received_at, unnest([{cells}], recursive := true) FROM persons_now)"
-            f" WHERE value IS NOT NULL) WHERE bytes > {room}"
+            "CREATE OR REPLACE TABLE person_cells"
+            " (id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
         )
-        for (column,) in self._con.execute('SELECT DISTINCT "column" FROM too_wide_persons').fetchall():
+        for part in values.batched(traits.items(), MANY_TRAITS):
+            cells = ", ".join(
+                f"{{'name': {values.literal(TALL + column)}, 'type': '{of}',"
+                f" 'value': {_TYPED_TEXTS[of].format(values.name(column))}}}"
+                for column, of in part
+            )
             self._con.execute(
-                f"UPDATE persons_now SET {values.name(column)} = NULL"
-                ' WHERE id IN (SELECT id FROM too_wide_persons WHERE "column" = ?)',
-                [column],
+                f"INSERT INTO person_cells FROM (SELECT user_id, received_at, id, unnest([{cells}], recursive := true)"
+                " FROM identified SEMI JOIN persons p ON p.id = user_id) WHERE value IS NOT NULL"
             )
         self._con.execute(
-            f"INSERT INTO discards_of_users SELECT '{USERS.name}', id, \"column\", value, 'row_too_wide', received_at"
+            "CREATE OR REPLACE TABLE person_cells AS FROM person_cells QUALIFY row_number() OVER (PARTITION BY id, name"
+            f" ORDER BY coalesce(received_at, {_FIRST_TIME}) DESC, message DESC) = 1"
+        )
+        self._narrow_persons(columns, traits)
+        cells = {"id": "id", "received_at": "u.received_at", "uuid_ts": self._loaded_at}
+        cells |= {column: _typed_again(column, of) for column, of in traits.items()}
+        select = ", ".join(f"{cells[column]} AS {values.name(column)}" for column in columns)
+        names = ", ".join(values.literal(TALL + column) for column in traits)
+        cells_of = "(SELECT id, name, value FROM person_cells)"
+        return (
+            f"SELECT {select} FROM (SELECT user_id AS id, max(received_at) AS received_at FROM identified"
+            " SEMI JOIN persons p ON p.id = user_id GROUP BY user_id) u"
+            f" LEFT JOIN (PIVOT {cells_of} ON name IN ({names}) USING first(value) GROUP BY id) USING (id)"
+        )
+
+    def _narrow_persons(self, columns: Mapping[str, Type], traits: Mapping[str, Type]) -> None:
+        """Takes from the persons' cells what the destination's rows have no room for, the last columns first."""
+        if self._limits.row_bytes is None:
+            return
+        declared = _declared(USERS)
+        room = self._limits.row_bytes - _row_bytes(declared.values(), len(columns))
+        known = self._known.get(USERS.name, {})
+        there = ", ".join(values.literal(TALL + column) for column in traits if column in known) or "''"
+        own = ", ".join(values.literal(TALL + column) for column in declared)
+        self._con.execute(
+            f"CREATE OR REPLACE TABLE too_wide_persons AS FROM ("
+            f"SELECT *, sum({_VALUE_BYTES_SQL}) OVER (PARTITION BY id ORDER BY name NOT IN ({there}), name"
+            f" ROWS UNBOUNDED PRECEDING) AS bytes FROM person_cells WHERE name NOT IN ({own})) WHERE bytes > {room}"
+        )
+        self._con.execute(
+            f"INSERT INTO discards_of_users SELECT '{USERS.name}', id, substr(name, {len(TALL) + 1}),"
+            " CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END, 'row_too_wide', received_at"
             " FROM too_wide_persons"
         )
+        self._con.execute("DELETE FROM person_cells WHERE (id, name) IN (SELECT (id, name) FROM too_wide_persons)")
 
     def _number(self, sql: str) -> int:
         found = self._con.execute(sql).fetchone()
@@ -889,6 +919,10 @@ _EVENTS = pa.schema(
     ]
 )
 
+_FIRST_TIME = "TIMESTAMPTZ '0001-01-01'"
+_LATER = f"(coalesce(received_at, {_FIRST_TIME}), id)"
+MANY_TRAITS = 200
+
 # What a value takes of a row of PostgreSQL at most, in bytes: longer text is stored elsewhere behind a pointer of 18,
 # all else is up to 8 behind up to 7 that align it.
 VALUE_BYTES = 24
@@ -902,22 +936,25 @@ def _row_bytes(declared: Collection[Type], columns: int) -> int:
 
 TALL = "t:"  # before the name of a column that was made of rows
 # What a value is as text while it waits for its column, and how it is read again: nothing is lost between.
-_TALL_TEXTS: dict[Type, str] = {
-    "text": "as_text(value)",
-    "bigint": "as_bigint(value)::VARCHAR",
-    "double": "as_double(value)::VARCHAR",
-    "bool": "as_bool(value)::VARCHAR",
-    "timestamp": "epoch_us(as_timestamp(value))::VARCHAR",
+_TYPED_TEXTS: dict[Type, str] = {
+    "text": "{}",
+    "bigint": "{}::VARCHAR",
+    "double": "{}::VARCHAR",
+    "bool": "{}::VARCHAR",
+    "timestamp": "epoch_us({})::VARCHAR",
 }
+_TALL_TEXTS = {of: text.format(f"as_{of}(value)") for of, text in _TYPED_TEXTS.items()}
+
+
+def _typed_again(column: str, of: Type) -> str:
+    name = values.name(TALL + column)
+    return f"make_timestamptz({name}::BIGINT)" if of == "timestamp" else f"{name}::{SQL_TYPES[of]}"
 
 
 def _extra_cell(column: str, extra: _Extra) -> str:
     """A value that waits in a column, as a row, or for some messages so and for others so."""
-    wide, tall = values.name(EXTRA + column), values.name(TALL + column)
-    read_again = (
-        f"make_timestamptz({tall}::BIGINT)" if extra.type == "timestamp" else f"{tall}::{SQL_TYPES[extra.type]}"
-    )
-    cells = [f"as_{extra.type}({wide})"] * extra.wide + [read_again] * extra.tall
+    wide = f"as_{extra.type}({values.name(EXTRA + column)})"
+    cells = [wide] * extra.wide + [_typed_again(column, extra.type)] * extra.tall
     return cells[0] if len(cells) == 1 else f"coalesce({cells[0]}, {cells[1]})"
 
 
