@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 import autopilothq
+from autopilothq import messages
 from autopilothq.messages import Message
 from autopilothq.warehouse import load as reading
 from autopilothq.warehouse import values
@@ -56,7 +57,7 @@ def test_a_line_whose_careful_reading_raises_is_rejected(error: Exception, monke
             raise error
         return plain(line, declared)
 
-    plain = reading.read
+    plain = messages.read
     monkeypatch.setattr(reading, "read", read)
     bad = json.dumps(message(messageId="bad", properties={"x": BAD, "odd": "\0"}))
     store = Store()

@@ -840,13 +840,13 @@ class Settled:
             " (id VARCHAR, received_at TIMESTAMPTZ, message VARCHAR, name VARCHAR, type VARCHAR, value VARCHAR)"
         )
         for part in values.batched(traits.items(), MANY_TRAITS):
-            cells = ", ".join(
+            structs = ", ".join(
                 f"{{'name': {values.literal(TALL + column)}, 'type': '{of}',"
                 f" 'value': {_TYPED_TEXTS[of].format(values.name(column))}}}"
                 for column, of in part
             )
             self._con.execute(
-                f"INSERT INTO person_cells FROM (SELECT user_id, received_at, id, unnest([{cells}], recursive := true)"
+                f"INSERT INTO person_cells FROM (SELECT user_id, received_at, id, unnest([{structs}], recursive := true)"
                 " FROM identified SEMI JOIN persons p ON p.id = user_id) WHERE value IS NOT NULL"
             )
         self._con.execute(
