@@ -846,7 +846,8 @@ class Settled:
                 for column, of in part
             )
             self._con.execute(
-                f"INSERT INTO person_cells FROM (SELECT user_id, received_at, id, unnest([{structs}], recursive := true)"
+                "INSERT INTO person_cells FROM"
+                f" (SELECT user_id, received_at, id, unnest([{structs}], recursive := true)"
                 " FROM identified SEMI JOIN persons p ON p.id = user_id) WHERE value IS NOT NULL"
             )
         self._con.execute(
