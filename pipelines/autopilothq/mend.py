@@ -85,7 +85,7 @@ def _gone(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaCol
         if not there:
             gone[name] = schema.tables[name]["columns"]
         elif new := schema.get_new_table_columns(name, there, case_sensitive=with_case):
-            gone[name] = {column["name"]: column for column in new if is_complete_column(column)}
+            gone[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
     return {name: columns for name, columns in gone.items() if columns}
 
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
 from dlt.common.destination import DestinationCapabilitiesContext
@@ -73,7 +73,7 @@ class SqlClient(Psycopg2SqlClient):
 
     def open_connection(self) -> "psycopg2.extensions.connection":
         """A connection that is looked at while it is open."""
-        connection = super().open_connection()
+        connection: psycopg2.extensions.connection = super().open_connection()
         self._closed = threading.Event()
         look_at(connection.info.backend_pid, self.config, self._closed)
         return connection
@@ -104,7 +104,7 @@ class CopyJob(PostgresParquetCopyJob):
         """Loads the file."""
         self._closed = threading.Event()
         try:
-            with giving_up(self._job_client.config):
+            with giving_up(cast(PostgresConfiguration, self._job_client.config)):
                 super().run()
         finally:
             self._closed.set()
@@ -112,15 +112,15 @@ class CopyJob(PostgresParquetCopyJob):
     def _connect(self) -> "Connection":
         from adbc_driver_manager import dbapi
 
-        config = self._job_client.config
-        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": _url(patient(config))})
+        config = cast(PostgresConfiguration, self._job_client.config)
+        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             look_at(cursor.fetchall()[0][0], config, self._closed)
         return connection
 
 
-def _url(credentials: PostgresCredentials) -> str:
+def url_of(credentials: PostgresCredentials) -> str:
     """The URL as PostgreSQL's library reads it, to which a plus sign is no blank."""
     url, mark, query = credentials.to_native_representation().partition("?")
     return f"{url}{mark}{query.replace('+', '%20')}"
@@ -171,7 +171,7 @@ _BLOCKING = """
 
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
     """What a server process waits for and who has it, None where it waits for no lock."""
-    with closing(psycopg2.connect(_url(credentials))) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
         cursor.execute(_BLOCKING, {"pid": pid})
         found = cursor.fetchone()
     if found is None:
