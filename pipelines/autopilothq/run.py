@@ -19,14 +19,16 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from . import lock, working
+from . import lock, narrow, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
 from .place import DATASET, DUCKDB_FILE, BusyError, RunError, setting, warehouse
 from .source import CannotMerge, Report
+from .source import refused as refusals
+from .source.refused import place_of
 
-__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "setting"]
+__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "place_of", "setting"]
 
 PIPELINE = "autopilot_events"
 # What .dlt/config.toml of this project says, for folders that have no such file.
@@ -120,8 +122,9 @@ def pipeline(
 def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads the source, or several: each is made once the one before is loaded.
 
-    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Raises RunError;
-    nothing of a failed load counts as loaded.
+    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Messages whose
+    rows the destination refuses are rejected, and all others loaded. Raises RunError; nothing of a failed load counts
+    as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
         place = place_of(into)
@@ -141,8 +144,21 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                 _set_aside(into, error)
         info: LoadInfo | None = None
         for part in [source] if isinstance(source, DltSource) else source:
-            info = into.run(part)
+            info = _load(into, part)
         return info
+
+
+def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
+    """Loads a source, again and again where the destination refuses rows: each time without those that it refused."""
+    while True:
+        try:
+            info = into.run(source)
+        except PipelineStepFailed as error:
+            if not narrow.refuse(into, source, error, lambda text: _warn(into, text)):
+                raise
+        else:
+            refusals.drop(into)
+            return info
 
 
 def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
@@ -152,7 +168,10 @@ def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
         raise error
     into.abort_packages()
     why = _words(error, chain).partition("\n")[0]
-    text = f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}"
+    _warn(into, f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}")
+
+
+def _warn(into: dlt.Pipeline, text: str) -> None:
     if isinstance(into.collector, Steps):
         into.collector.warn(text)
     else:
@@ -184,12 +203,6 @@ def _has_local(into: dlt.Pipeline) -> bool:
         return bool(into.get_local_state_val(UNFINISHED_AT))
     except KeyError:
         return False
-
-
-def place_of(into: dlt.Pipeline) -> str:
-    """Where a pipeline loads to, without its secrets."""
-    with into.destination_client() as client:
-        return f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {into.dataset_name}"
 
 
 @contextmanager

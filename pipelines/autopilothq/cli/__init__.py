@@ -73,7 +73,7 @@ for command in (load, write_sample, send, show_deliveries, schema, status, forge
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed,
-    4 not all was delivered, 75 busy.
+    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed
+    or no file, 4 not all was delivered, 75 busy.
     """
     cli()
