@@ -42,7 +42,8 @@ def test_a_load_between_oddly_named_folders(tmp_path: Path, monkeypatch: pytest.
     work.mkdir()
     archive.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / f"state {odd}"))
+    state = tmp_path / f"state {globs} ?\\ \\[x]"
+    monkeypatch.setenv("DLT_DATA_DIR", str(state))
     Container()[PluggableRunContext].reload()
     for number in (1, 2):
         (archive / f"{number}.gz").write_bytes(gzip.compress(line(track(number, userId=f"u{number}"))))
@@ -53,7 +54,7 @@ def test_a_load_between_oddly_named_folders(tmp_path: Path, monkeypatch: pytest.
     assert [(row["file"], row["stored"]) for row in tables["_audit"].dicts()] == [
         (f"{archive}/{number}.gz", 1) for number in (1, 2)
     ]
-    assert (tmp_path / f"state {odd}" / "pipelines" / "autopilot_events").is_dir()
+    assert (state / "pipelines" / "autopilot_events").is_dir()
 
 
 def test_where_duckdb_cannot_keep_a_file(call: Call) -> None:

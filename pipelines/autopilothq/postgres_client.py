@@ -12,6 +12,7 @@ from dlt.common.destination.client import LoadJob
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
+from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
@@ -102,10 +103,17 @@ class CopyJob(PostgresParquetCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
+        from adbc_driver_manager import AdbcStatusCode, OperationalError
+
         self._closed = threading.Event()
         try:
             with giving_up(cast(PostgresConfiguration, self._job_client.config)):
                 super().run()
+        except OperationalError as error:
+            if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
+                # Of a broken connection the driver says no state: without a word it would pass for any error.
+                raise DatabaseTransientException(error) from error
+            raise
         finally:
             self._closed.set()
 

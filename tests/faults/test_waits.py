@@ -117,8 +117,11 @@ def cutting(postgres: str) -> Iterator[None]:
     thread.join()
 
 
-def test_a_connection_that_breaks_again_and_again(call: Call, postgres: str, request: pytest.FixtureRequest) -> None:
-    archive(*range(50_000))
+def test_a_connection_that_breaks_again_and_again(
+    call: Call, postgres: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "2")
+    archive(*range(20_000))
     load = ("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     request.getfixturevalue("cutting")
     said = call(*load)
