@@ -1,6 +1,10 @@
 """Log lines for programs, and notes to a webhook: whole lines, whole requests."""
 
 import json
+import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from autopilothq import sample
 from calling import Call
 from fake_autopilot import FakeAutopilot
 
@@ -147,3 +152,83 @@ def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatc
         assert call("send", "messages", "b.ndjson").status == 4
     sums = "1 messages: 0 delivered, 1 refused, 0 failed, 0 unknown"
     assert webhook.texts() == [f"autopilothq send messages on {gethostname()} failed: {sums}"]
+
+
+# What libraries do to the terminal, all in one program.
+NOISE = """
+import logging, threading, warnings, sys
+import dlt
+from dlt.common import logger
+from autopilothq import run
+from autopilothq.cli import log
+
+class Broken:
+    def __del__(self):
+        raise ValueError("in a finaliser")
+
+log.listen("debug" in sys.argv, "json" in sys.argv)
+run.configure(runtime__log_level="WARNING")
+try:
+    raise OSError("no room at postgresql://me:secret@host/db")
+except OSError:
+    logging.getLogger("botocore").exception("a library's own")
+    logger.exception("job failed")
+    logging.getLogger("autopilothq.http").warning("slow")
+    job = "Job failed with message Traceback (most recent call last):\\n  File x\\nsome.DatabaseError: no such table\\n"
+    logger.warning(job)
+warnings.warn("old", UserWarning)
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+del thread
+Broken()
+"""
+
+
+def noise(*words: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", NOISE, *words], capture_output=True, text=True, check=True)
+    return done.stderr.splitlines()
+
+
+def test_no_library_writes_a_traceback() -> None:
+    told = [
+        "job failed: OSError: no room at postgresql://***@host/db",
+        "slow",
+        "no such table",
+        "A thread ended by an error: ZeroDivisionError: division by zero",
+    ]
+    assert noise() == [f"Warning: {text}" for text in told]
+    lines = [json.loads(line) for line in noise("json")]
+    assert [(line["level"], line["message"]) for line in lines] == [("warning", text) for text in told]
+    debug = "\n".join(noise("debug"))
+    for text in ("a library's own", "job failed", "in a finaliser", "UserWarning: old", "ZeroDivisionError"):
+        assert text in debug
+    assert debug.count("Traceback (most recent call last)") >= 4
+
+
+def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:
+    sample.write("archive", 20_000, 1)
+    small = 1_000_000
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+
+    program = "import sys; from autopilothq.cli import main; sys.argv[0] = 'autopilothq'; main()"
+    for words in ([], ["--log-format", "json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words, "load", "archive", "archive"],
+            env={"PYTHONPATH": ":".join(sys.path), "DLT_DATA_DIR": str(tmp_path / "dlt"), "HOME": str(tmp_path)},
+            preexec_fn=no_room,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        if words:
+            last = json.loads(done.stderr.splitlines()[-1])
+            assert (last["level"], len(last["message"].splitlines())) == ("error", 2)
+        else:
+            lines = [line for line in done.stderr.splitlines() if line[2:3] != ":"]
+            assert [line[:7] for line in lines] == ["Error: ", "Make ro"]
+        assert "Traceback" not in done.stderr

@@ -1,15 +1,21 @@
 """Folders and files with odd names."""
 
+import gzip
 from pathlib import Path
 
 import duckdb
 import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import PluggableRunContext
 
+from autopilothq import direct
 from autopilothq.warehouse import values
+from calling import Call, errors
+from faults.loads import content, line, track
 
 ODD_NAMES = [
     "a[b]c", "[", "]", "[!a]", "[a-z]", "*", "**", "?", "%s", "it's", '"q"', "{}", "{a,b}", " ", "new\nline",
-    "\\", "\\[x]", "\\*", "~", "$HOME", "a:b", "x=1", "%20", "#",
+    "ünï 日本", "\\", "\\[x]", "\\*", "~", "$HOME", "a:b", "x=1", "%20", "#",
 ]  # fmt: skip
 
 
@@ -24,3 +30,39 @@ def test_a_file_is_named_where_a_glob_is_taken(name: str, tmp_path: Path) -> Non
     file = values.glob_literal(str(tmp_path / name / name))
     assert con.sql(f"SELECT name FROM read_parquet({file})").fetchall() == [(name,)]
     assert con.sql(f"SELECT name FROM read_parquet([{file}, {file}])").fetchall() == [(name,)] * 2
+    # A folder `x=1` is no column either.
+    found = con.sql(f"FROM {direct.parquet(str(tmp_path / name / name))}")
+    assert (found.columns, found.fetchall()) == (["name"], [(name,)])
+
+
+def test_a_load_between_oddly_named_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    odd = '%s %d it\'s "q" {} {a,b} x=1 new\nline ünï 日本 #~ $HOME'
+    globs = f"{odd} [a-z] [!b] * **"
+    work, archive = tmp_path / globs, tmp_path / f"{globs} ?"
+    work.mkdir()
+    archive.mkdir()
+    monkeypatch.chdir(work)
+    state = tmp_path / f"state {globs} ?\\ \\[x]"
+    monkeypatch.setenv("DLT_DATA_DIR", str(state))
+    Container()[PluggableRunContext].reload()
+    for number in (1, 2):
+        (archive / f"{number}.gz").write_bytes(gzip.compress(line(track(number, userId=f"u{number}"))))
+        said = call("load", "archive", str(archive))
+        assert (said.status, errors(said)) == (0, [])
+    tables = content(work / "autopilot.duckdb")
+    assert [row["id"] for row in tables["tracks"].dicts()] == ["m-1", "m-2"]
+    assert [(row["file"], row["stored"]) for row in tables["_audit"].dicts()] == [
+        (f"{archive}/{number}.gz", 1) for number in (1, 2)
+    ]
+    assert (state / "pipelines" / "autopilot_events").is_dir()
+
+
+def test_where_duckdb_cannot_keep_a_file(call: Call) -> None:
+    Path("a.ndjson").write_bytes(line(track(1)))
+    said = call("load", "archive", "a.ndjson", "--credentials", "what?/is.duckdb")
+    place = Path("what?/is.duckdb").absolute()
+    assert said.status == 1
+    assert errors(said) == [
+        f"Error: DuckDB cannot keep a database at {place}: it takes what follows a ? for options.",
+        "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb).",
+    ]

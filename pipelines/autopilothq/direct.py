@@ -27,6 +27,8 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
 from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from .warehouse import values
+
 
 @configspec(init=False)
 class DirectConfiguration(DuckDbClientConfiguration):
@@ -72,7 +74,8 @@ class DirectClient(DuckDbClient):
         """The job that loads a file."""
         if _is_direct(table) and file_path.endswith(".parquet"):
             return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
-        return super().create_load_job(table, file_path, load_id, restore)
+        job = super().create_load_job(table, file_path, load_id, restore)
+        return CopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
 
     def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
         return [] if _is_direct(table_chain[0]) else super()._create_merge_followup_jobs(table_chain)
@@ -100,6 +103,21 @@ class WaitingPool(DuckDbConnectionPool):
         return self._patient(super().borrow_conn, global_config, local_config, pragmas)
 
 
+class CopyJob(DuckDbCopyJob):
+    """dlt's, for files whose folders may be named as they like."""
+
+    def run(self) -> None:
+        """Loads the file."""
+        client = self._job_client.sql_client
+        table = client.make_qualified_table_name(self.load_table_name)
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(self._file_path)}")
+
+
+def parquet(path: str) -> str:
+    """The rows of this one file, as a table of SQL: a folder `a=b` is no column."""
+    return f"read_parquet({values.glob_literal(path)}, hive_partitioning = false)"
+
+
 def _is_direct(table: PreparedTableSchema) -> bool:
     return (
         table["write_disposition"] == "merge"
@@ -124,7 +142,7 @@ class InsertNew(DuckDbCopyJob):
         """Loads the file; nothing of it is there unless all is."""
         client = self._job_client.sql_client
         table = client.make_qualified_table_name(self.load_table_name)
-        rows = f"read_parquet({client.capabilities.escape_literal(self._file_path)})"
+        rows = parquet(self._file_path)
         keys = ", ".join(map(client.escape_column_name, self._keys))
         new = ""
         if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):

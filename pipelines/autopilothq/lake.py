@@ -72,7 +72,8 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
     """
     from deltalake import CommitProperties, write_deltalake
 
-    rows = f"read_parquet([{', '.join(map(values.literal, files))}], union_by_name = true)"
+    listed = ", ".join(map(values.glob_literal, files))
+    rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     by = ", ".join(map(values.name, keys))
     types = pa.schema(table.schema().to_arrow())
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))

@@ -7,13 +7,14 @@ that are stored stay as they are. A key's column is left to a person: the rows t
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dlt
 from dlt.common.destination.client import StorageSchemaInfo, WithStagingDataset
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
+from dlt.common.schema.typing import LOADS_TABLE_NAME, TTableSchemaColumns
 from dlt.common.schema.utils import get_columns_names_with_prop, is_complete_column
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
@@ -32,33 +33,37 @@ def mend(into: dlt.Pipeline) -> None:
         schema = _schema(client)
         if schema is None:
             return
-        gone = _gone(client, schema)
+        there = _there(client, schema)
+        gone = _gone(client, schema, there)
         for table, columns in gone.items():
             _refuse_keys(client, schema, table, columns)
         _make(client, schema, gone)
         for table, columns in gone.items():
             _log.warning(_words(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _mend_staging(client)
+            _mend_staging(client, there)
 
 
-def _mend_staging(client: Any) -> None:
-    """Staging holds nothing that lasts: its tables are made again without a word, with the types of the dataset's."""
+def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
+    """Staging holds nothing that lasts: its tables are made again without a word, with the types of those `there`."""
     with client.with_staging_dataset():
         schema = _schema(client) if client.is_storage_initialized() else None
         if schema is None:
             return
-        _make(client, schema, _gone(client, schema))
-        staged = dict(client.get_storage_tables(schema.data_table_names()))
-    for table, columns in client.get_storage_tables(list(staged)):
-        types = {name: column.get("data_type") for name, column in staged[table].items()}
-        changed = {name for name in columns.keys() & types.keys() if columns[name].get("data_type") != types[name]}
-        if any(columns[name].get("data_type") in ARROW for name in changed):
-            there = _name(client, table)
+        staged = _there(client, schema)
+        _make(client, schema, _gone(client, schema, staged))
+    for table in schema.data_table_names():
+        here, final = staged.get(table, {}), there.get(table, {})
+        changed = [final[name].get("data_type") for name in here.keys() & final.keys() if _differ(here, final, name)]
+        if any(data_type in ARROW for data_type in changed):
+            empty = f"SELECT * FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
-                empty = f"SELECT * FROM {there} WHERE 1 = 0"
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
+
+
+def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> bool:
+    return one[name].get("data_type") != other[name].get("data_type")
 
 
 def _make(client: SqlJobClientBase, schema: Schema, gone: Collection[str]) -> None:
@@ -69,23 +74,29 @@ def _make(client: SqlJobClientBase, schema: Schema, gone: Collection[str]) -> No
 
 def _schema(client: SqlJobClientBase) -> Schema | None:
     """What dlt has made there, None where it does not know: then it makes whatever is missing by itself."""
-    [(_, columns)] = client.get_storage_tables([VERSION_TABLE_NAME])
-    if not columns:
+    try:
+        found: StorageSchemaInfo | None = client.get_stored_schema(SOURCE)
+    except DestinationUndefinedEntity:
         return None
-    found: StorageSchemaInfo | None = client.get_stored_schema(SOURCE)
     return Schema.from_dict(json.loads(found.schema)) if found else None
 
 
-def _gone(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
+def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
+    """The columns that the tables of a schema have, none where a table is missing."""
+    return dict(client.get_storage_tables([*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]))
+
+
+def _gone(
+    client: SqlJobClientBase, schema: Schema, there: Mapping[str, TTableSchemaColumns]
+) -> dict[str, TTableSchemaColumns]:
     """The missing columns of each table that lacks any; all of its columns where the table is missing."""
-    names = [*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]
     with_case = client.capabilities.generates_case_sensitive_identifiers()
     gone: dict[str, TTableSchemaColumns] = {}
-    for name, there in client.get_storage_tables(names):
-        if not there:
+    for name, columns in there.items():
+        if not columns:
             gone[name] = schema.tables[name]["columns"]
-        elif new := schema.get_new_table_columns(name, there, case_sensitive=with_case):
-            gone[name] = {column["name"]: column for column in new if is_complete_column(column)}
+        elif new := schema.get_new_table_columns(name, columns, case_sensitive=with_case):
+            gone[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
     return {name: columns for name, columns in gone.items() if columns}
 
 

@@ -72,6 +72,11 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
             "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
         )
+    if "?" in str(Path(database).absolute()):
+        raise RunError(
+            f"DuckDB cannot keep a database at {Path(database).absolute()}: it takes what follows a ? for options.\n"
+            "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
+        )
     if not create and not Path(database).exists():
         return direct(credentials=duckdb.connect())
     spec = DuckDbCredentials(database)

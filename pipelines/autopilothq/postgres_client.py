@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, AnyStr
+from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
 from dlt.common.destination import DestinationCapabilitiesContext
@@ -12,6 +12,7 @@ from dlt.common.destination.client import LoadJob
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import Schema
+from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
@@ -73,7 +74,7 @@ class SqlClient(Psycopg2SqlClient):
 
     def open_connection(self) -> "psycopg2.extensions.connection":
         """A connection that is looked at while it is open."""
-        connection = super().open_connection()
+        connection: psycopg2.extensions.connection = super().open_connection()
         self._closed = threading.Event()
         look_at(connection.info.backend_pid, self.config, self._closed)
         return connection
@@ -102,25 +103,32 @@ class CopyJob(PostgresParquetCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
+        from adbc_driver_manager import AdbcStatusCode, OperationalError
+
         self._closed = threading.Event()
         try:
-            with giving_up(self._job_client.config):
+            with giving_up(cast(PostgresConfiguration, self._job_client.config)):
                 super().run()
+        except OperationalError as error:
+            if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
+                # Of a broken connection the driver says no state: without a word it would pass for any error.
+                raise DatabaseTransientException(error) from error
+            raise
         finally:
             self._closed.set()
 
     def _connect(self) -> "Connection":
         from adbc_driver_manager import dbapi
 
-        config = self._job_client.config
-        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": _url(patient(config))})
+        config = cast(PostgresConfiguration, self._job_client.config)
+        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             look_at(cursor.fetchall()[0][0], config, self._closed)
         return connection
 
 
-def _url(credentials: PostgresCredentials) -> str:
+def url_of(credentials: PostgresCredentials) -> str:
     """The URL as PostgreSQL's library reads it, to which a plus sign is no blank."""
     url, mark, query = credentials.to_native_representation().partition("?")
     return f"{url}{mark}{query.replace('+', '%20')}"
@@ -171,7 +179,7 @@ _BLOCKING = """
 
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
     """What a server process waits for and who has it, None where it waits for no lock."""
-    with closing(psycopg2.connect(_url(credentials))) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
         cursor.execute(_BLOCKING, {"pid": pid})
         found = cursor.fetchone()
     if found is None:

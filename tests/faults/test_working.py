@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,17 +13,23 @@ from autopilothq import run, working
 from calling import Call, errors
 from faults.loads import assert_sound, content, file, load, pipeline, track
 
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "garbage": lambda path: path.write_bytes(bytes(range(128, 256))),
     "of another kind": lambda path: path.write_text("{}"),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": replace_by_folder,
 }
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working folder of a run that loaded one file and was cut off twice: normalized, and extracted."""
     folder = tmp_path_factory.mktemp("left")
     archive = file(folder / "archive", "1.gz", [track(1)]).parent

@@ -1,0 +1,103 @@
+"""What somebody dropped in the dataset: it is made again and told, or it is said what to do."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import psycopg2
+import pytest
+
+from calling import Call, errors
+from faults.loads import Table, assert_same, assert_sound, content, line, track
+
+EVENTS = [track(1), track(2, properties={"price": 3}), track(3, event="Order", properties={"price": 5}), b"no JSON"]
+PERSON = {"type": "identify", "userId": "u", "messageId": "i-1", "receivedAt": "2019-03-01T00:00:00Z"}
+
+
+class Place:
+    """A destination: the words that load into it, its content, and its own SQL."""
+
+    def __init__(self, url: str | None) -> None:
+        self.words = ["--destination", "postgres", "--credentials", url] if url else []
+        self._url = url
+
+    def content(self) -> dict[str, Table]:
+        return content(self._url or Path("autopilot.duckdb"))
+
+    def execute(self, *statements: str) -> None:
+        if self._url:
+            with closing(psycopg2.connect(self._url)) as server, server, server.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+        else:
+            with duckdb.connect("autopilot.duckdb") as file:
+                for statement in statements:
+                    file.execute(statement)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest) -> Place:
+    Path("a.ndjson").write_bytes(b"".join(map(line, [*EVENTS, PERSON | {"traits": {"plan": "pro"}}])))
+    return Place(request.getfixturevalue("postgres") if request.param == "postgres" else None)
+
+
+READ_AGAIN = (
+    'DELETE FROM "autopilothq"."_audit" has the next run read the archive again, which stores what is missing and'
+    " nothing twice"
+)
+
+
+def gone(tables: Sequence[str], todo: str) -> list[str]:
+    return [f'Warning: The table "autopilothq"."{table}" was gone and is made again, empty; {todo}' for table in tables]
+
+
+def test_what_is_gone_is_made_again_and_filled_from_the_archive(place: Place, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson", *place.words).status == 0
+    before = place.content()
+    tables = ["_rejects", "email_opened", "order", "users"]
+    place.execute(
+        *(f'DROP TABLE autopilothq."{table}"' for table in tables),
+        "ALTER TABLE autopilothq.tracks DROP COLUMN event_text",
+        'DROP TABLE autopilothq_staging."users"',
+    )
+    said = call("load", "archive", "a.ndjson", *place.words)
+    column = (
+        'Warning: The column event_text of "autopilothq"."tracks" was gone and made again, empty in the rows that are'
+        ' there; to have the values again drop the table (DROP TABLE "autopilothq"."tracks"); '
+    )
+    assert (said.status, said.out.splitlines()[0][:7]) == (0, "0 lines")
+    assert sorted(errors(said)) == sorted([*gone(tables, READ_AGAIN), column + READ_AGAIN])
+
+    place.execute("DROP TABLE autopilothq.tracks", "DROP TABLE autopilothq._audit", "DROP TABLE autopilothq._dlt_loads")
+    said = call("load", "archive", "a.ndjson", *place.words)
+    books = gone(["_audit", "_dlt_loads"], "all files are read again, and nothing is stored twice")
+    assert (said.status, sorted(errors(said))) == (0, sorted([*books, *gone(["tracks"], READ_AGAIN)]))
+    after = place.content()
+    assert_sound(after)
+    assert_same(after, before, but=["_audit"])
+    assert errors(call("load", "archive", "a.ndjson", *place.words)) == []
+
+
+@pytest.mark.parametrize("place", ["duckdb"], indirect=True)
+def test_a_key_that_is_gone_is_for_a_person(place: Place, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson", *place.words).status == 0
+    place.execute("ALTER TABLE autopilothq._audit DROP COLUMN version CASCADE")
+    said = call("load", "archive", "a.ndjson", *place.words)
+    assert said.status == 1
+    todo = 'Drop the whole table, the next run makes it again: DROP TABLE "autopilothq"."_audit"; '
+    assert errors(said) == [
+        'Error: The column version of "autopilothq"."_audit" is gone, and rows cannot be told apart without it.',
+        f"{todo}all files are read again, and nothing is stored twice",
+    ]
+
+
+# Rows are put into staging first, whose table must follow.
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_a_type_that_somebody_changed(place: Place, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson", *place.words).status == 0
+    place.execute('ALTER TABLE autopilothq."order" ALTER COLUMN price TYPE VARCHAR')
+    Path("b.ndjson").write_bytes(line(track(4, event="Order", properties={"price": 6.5})))
+    assert call("load", "archive", "b.ndjson", *place.words).status == 0
+    rows = place.content()["order"].dicts()
+    assert [row["price"] for row in rows] == ["5", "6.5"]

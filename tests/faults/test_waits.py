@@ -1,0 +1,131 @@
+"""What a run into PostgreSQL waits for, and for how long; and a connection that breaks."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psycopg2
+import pytest
+from adbc_driver_manager import dbapi
+from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
+
+from autopilothq import postgres_client
+from autopilothq.postgres import postgres as patient_postgres
+from calling import Call, errors
+from faults.loads import content, line, track
+
+
+def archive(*numbers: int) -> None:
+    Path("a.ndjson").write_bytes(b"".join(line(track(number)) for number in numbers))
+
+
+@contextmanager
+def other_connection(url: str) -> Iterator[Any]:
+    """A cursor of somebody who works in the same database."""
+    with closing(psycopg2.connect(url, application_name="psql")) as connection, connection.cursor() as cursor:
+        yield cursor
+
+
+# A lock that a reader meets, and one that the emptying of staging meets.
+@pytest.mark.parametrize(
+    ("table", "mode"), [("autopilothq.tracks", "ACCESS EXCLUSIVE"), ("autopilothq_staging.tracks", "SHARE")]
+)
+def test_a_table_that_another_connection_has_locked(
+    table: str, mode: str, call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
+    archive(1)
+    assert call(*load).status == 0
+    archive(1, 2)
+    monkeypatch.setenv("DESTINATION__POSTGRES__LOCK_TIMEOUT", "1.5")
+    with other_connection(postgres) as other:
+        other.execute(f"LOCK TABLE {table} IN {mode} MODE")
+        said = call(*load)
+        pid = other.connection.info.backend_pid
+    who = f"process {pid} (user postgres, psql, from 127.0.0.1, idle in transaction)"
+    what = f"the table {table} of PostgreSQL that {who} has locked"
+    assert said.status == 75
+    todo = "End that there and run this again, or wait longer: "
+    assert errors(said) == [
+        f"Warning: Waiting for {what}; giving up after 1.5 s",
+        f"Error: Waited for {what}, and gave up after 1.5 s.",
+        f"{todo}lock_timeout (seconds) under [destination.postgres] of dlt's configuration",
+    ]
+    assert call(*load).status == 0
+    assert [row["id"] for row in content(postgres)["tracks"].dicts()] == ["m-1", "m-2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [("", ("10min", "2h", "on")), ("options=-c%20lock_timeout%3D7s%20-c%20geqo%3Doff", ("7s", "2h", "off"))],
+)
+def test_all_connections_have_the_limits(options: str, expected: tuple[str, str, str], postgres: str) -> None:
+    asked = ["lock_timeout", "statement_timeout", "geqo"]
+    sql = "SELECT " + ", ".join(f"current_setting('{name}')" for name in asked)
+    into = dlt.pipeline("limits", destination=patient_postgres(f"{postgres}?{options}"), dataset_name="d")
+    with into.sql_client() as client:
+        rows = [client.execute_sql(sql) or []]
+    with into.destination_client() as client:
+        config: Any = client.config
+    url = postgres_client.url_of(postgres_client.patient(config))
+    driver = get_adbc_driver_location()
+    with closing(dbapi.connect(driver=driver, db_kwargs={"uri": url})) as adbc, adbc.cursor() as cursor:
+        cursor.execute(sql)
+        rows.append(cursor.fetchall())
+    assert [row for [row] in rows] == [expected, expected]
+    # What was waited for in vain is asked for once more each time that dlt tries again, not for ten minutes each.
+    config.waits.gave_up = True
+    with into.sql_client() as client:
+        [row] = client.execute_sql(sql) or []
+    assert row[0] == ("7s" if options else "1s")
+
+
+def test_a_statement_that_takes_too_long(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = ("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
+    monkeypatch.setenv("DESTINATION__POSTGRES__STATEMENT_TIMEOUT", "1")
+    with other_connection(postgres) as other:
+        other.execute("CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.tracks (id text, event text)")
+        other.connection.commit()
+        other.execute("LOCK TABLE autopilothq.tracks")
+        archive(1)
+        said = call(*load)
+    assert said.status == 1
+    assert errors(said) == [
+        "Error: The extract step failed: canceling statement due to statement timeout",
+        "Allow more: statement_timeout (seconds) under [destination.postgres]. Nothing of it counts as loaded.",
+    ]
+
+
+@pytest.fixture
+def cutting(postgres: str) -> Iterator[None]:
+    """Somebody who ends every connection that copies rows."""
+    done = threading.Event()
+
+    def cut() -> None:
+        with other_connection(postgres) as cursor:
+            cursor.connection.autocommit = True
+            while not done.wait(0.001):
+                cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY \"%'")
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+def test_a_connection_that_breaks_again_and_again(
+    call: Call, postgres: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "2")
+    archive(*range(20_000))
+    load = ("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
+    request.getfixturevalue("cutting")
+    said = call(*load)
+    assert said.status == 1
+    [error, todo] = errors(said)
+    assert error.startswith("Error: The load step failed: ")
+    assert todo == "Nothing of it counts as loaded; run it again once that is mended."
