@@ -261,8 +261,13 @@ def test_a_folder_that_cannot_be_listed_is_an_error(bucket: Path) -> None:
 
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "segment-logs").symlink_to(tmp_path / "unmounted")
-    with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
-        find([str(tmp_path)])
+    put(tmp_path / "x.gz")
+    for url in ("", "/*", "/**", "/**/*.gz", "/*/*.gz"):
+        with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
+            find([f"{tmp_path}{url}"])
+    assert names(tmp_path, f"{tmp_path}/*.gz") == ["x.gz"]
+    (tmp_path / "segment-logs").rename(tmp_path / ".hidden")
+    assert names(tmp_path, tmp_path) == ["x.gz"]
 
 
 def test_any_fsspec_file_system_will_do() -> None:
@@ -274,6 +279,100 @@ def test_any_fsspec_file_system_will_do() -> None:
         assert all_lines(files) == [(0, 1, b"{}\n")]
     finally:
         fs.rm("/memory-bucket", recursive=True)
+
+
+# What a prefix typed as `foo/` leaves in a bucket, and a file below a folder without a name.
+NAMELESS = {
+    f"foo//segment-logs/{A}/{FIRST}/x.gz": b"1\n",
+    f"foo/segment-logs/{A}/{FIRST}/y.gz": b"2\n",
+    f"/segment-logs/{B}/{SECOND}/z.gz": b"3\n",
+    f"bar//segment-logs/{A}/{FIRST}/w.gz": b"4\n",
+    f"day/segment-logs/{A}/{FIRST}/a//b.gz": b"5\n",
+    f"day/segment-logs//{A}/{THIRD}///c.gz": b"6\n",
+}
+NAMED: list[tuple[str, dict[str, Any], str]] = [
+    ("", {}, "xyzwbc"),
+    ("/", {}, "xyzwbc"),
+    ("//", {}, "z"),
+    ("/foo", {}, "xy"),
+    ("/foo/", {}, "xy"),
+    ("/foo//", {}, "x"),
+    ("/foo//segment-logs", {}, "x"),
+    ("/bar", {}, "w"),
+    ("/bar//", {}, "w"),
+    ("//segment-logs/", {}, "z"),
+    (f"/day/segment-logs/{A}/{FIRST}/a//b.gz", {}, "b"),
+    ("/*//*", {}, "xw"),
+    ("/**/*.gz", {}, "xyzwbc"),
+    # Days and sources are those of the names that are there.
+    ("", {"since": date(2019, 3, 2)}, "zc"),
+    ("", {"source_id": A, "until": date(2019, 3, 1)}, "xywb"),
+    ("/day", {"source_id": A}, "bc"),
+    # Nothing is called so exactly.
+    ("//foo/", {}, "xy"),
+    ("/foo//segment-logs//", {}, "x"),
+    (f"/day//segment-logs/*/{FIRST}", {}, "b"),
+]
+
+
+def nameless(keys: str, root: str) -> list[str]:
+    return sorted(f"{root}/{key}" for key in NAMELESS if key[-4] in keys)
+
+
+@pytest.mark.parametrize(("path", "options", "keys"), NAMED)
+def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], keys: str) -> None:
+    fs = MemoryFileSystem()
+    for key, data in NAMELESS.items():
+        fs.pipe(f"/nameless/{key}", data)
+    try:
+        files = list(find([f"memory://nameless{path}"], fs=fs, **options))
+        assert [file.url for file in files] == nameless(keys, "memory://nameless")
+        assert sorted(line[2] for line in all_lines(files)) == sorted(
+            data for key, data in NAMELESS.items() if key[-4] in keys
+        )
+    finally:
+        fs.store.clear()
+        fs.pseudo_dirs[:] = [""]
+
+
+def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
+    day = tmp_path / "segment-logs" / A / FIRST
+    for name in ("1", "dummy-object.txt", ".x.gz.forgetting", "sub/.git/y.gz"):
+        put(day / name)
+    put(day / "empty.gz", b"")
+    put(tmp_path / "segment-logs" / B / SECOND / "2")
+    put(tmp_path / "segment-logs" / A / SECOND / "3")
+    for name in ("a.txt", "_SUCCESS", ".b.gz", "c.gz", "d.csv"):
+        put(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.gz")
+
+    def left_out(*urls: str, **options: Any) -> dict[str, str]:
+        seen: dict[str, str] = {}
+        list(find([f"{tmp_path}{url}" for url in urls], left_out=seen, **options))
+        return {url.removeprefix(f"{tmp_path}/"): why for url, why in seen.items()}
+
+    logs = f"segment-logs/{A}/{FIRST}"
+    inside = {
+        f"{logs}/dummy-object.txt": "not_data",
+        f"{logs}/.x.gz.forgetting": "hidden",
+        f"{logs}/sub/.git/": "hidden",
+        f"{logs}/empty.gz": "empty",
+    }
+    hidden = {"_SUCCESS": "not_data", ".b.gz": "hidden", "pipe.gz": "not_a_file"}
+    other = {"a.txt": "unknown_suffix", "d.csv": "unknown_suffix"}
+    assert left_out("") == inside | hidden | other
+    assert left_out("", "/a.txt") == inside | hidden | {"d.csv": "unknown_suffix"}
+    days = {f"segment-logs/{A}/{SECOND}/": "other_days", f"segment-logs/{B}/{SECOND}/": "other_days"}
+    assert left_out("", until=date(2019, 3, 1)) == inside | hidden | other | days
+    others = dict.fromkeys(("a.txt", "c.gz", "d.csv", f"segment-logs/{B}/"), "other_source")
+    assert left_out("", source_id=A) == inside | hidden | others
+    # Of a glob, what has its shape.
+    assert left_out("/*.gz") == {".b.gz": "hidden", "pipe.gz": "not_a_file"}
+    assert left_out("/segment-logs/**") == inside
+    assert left_out("/segment-logs/*/*/*", since=date(2019, 3, 2)) == {f"{logs}/": "other_days"}
+    assert left_out("/c.gz", since=date(2019, 3, 2), source_id=A) == {}
+    (tmp_path / "linked").symlink_to(tmp_path / "segment-logs")
+    assert left_out("/**/[1-9]") == {f"{logs}/sub/.git/": "hidden", "linked/": "linked_folder"}
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------

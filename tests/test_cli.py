@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dlt
 import duckdb
@@ -14,6 +15,7 @@ import pytest
 from dlt.common.runtime.run_context import active
 
 from autopilothq import archive, run, sample
+from autopilothq.origins import archive as archive_files
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -63,6 +65,8 @@ def test_json_has_every_count(call: Call) -> None:
         "discards": 0,
         "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},
         "unfinished": {},
+        "skipped": {},
+        "skipped_examples": {},
         "contacts": 0,
         "contacts_total": None,
         "people": 0,
@@ -265,3 +269,103 @@ def test_a_terminal_sees_a_bar() -> None:
     assert b"reading" in seen
     assert b"14/14 files" in seen
     assert b"2,000 lines" in out
+
+
+def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
+    logs = Path("logs/segment-logs")
+    for path in ("AbC/1551398400000/1.gz", "AbC/1551484800000/2.gz", "XyZ/1551571200000/3.gz", "XyZ/dummy-object.txt"):
+        (logs / path).parent.mkdir(parents=True, exist_ok=True)
+        (logs / path).write_text(GOOD)
+    for name in "abcd":
+        Path(f"logs/{name}.txt").write_text("x")
+    Path("empty").mkdir()
+    here = Path.cwd()
+    texts = [f"{here}/logs/{name}.txt" for name in "abc"]
+    suffixes = "outside of day folders and without a suffix of .gz, .json, .jsonl, .ndjson, .zst"
+    unread = f"Warning: Not read ({suffixes}): {', '.join(texts)} and 1 more."
+
+    said = call("load", "archive", "logs", "--until", "2019-03-02")
+    assert (said.status, errors(said)) == (0, [unread])
+    assert said.out.splitlines()[-4:-1] == [
+        f"  1 left out (outside of the days asked for): {here}/{logs}/XyZ/1551571200000/",
+        f"  1 left out (write tests and job markers): {here}/{logs}/XyZ/dummy-object.txt",
+        f"  4 left out ({suffixes}): {', '.join(texts)}, …",
+    ]
+    # What is known is something.
+    said = call("load", "archive", "logs", "--until", "2019-03-02", "--fail-if-empty", "--json")
+    result = json.loads(said.out)
+    assert (said.status, errors(said)) == (0, [unread])
+    assert (result["files"], result["files_known"], result["warnings"]) == (0, 2, [unread.removeprefix("Warning: ")])
+    assert result["skipped"] == {"other_days": 1, "not_data": 1, "unknown_suffix": 4}
+    assert result["skipped_examples"]["unknown_suffix"] == texts
+
+    found_in_vain = {
+        ("empty",): "at empty. What is there: no file at all.",
+        ("logs/segment-logs", "--source-id", "nobody", "--since", "2019-03-01"): (
+            "at logs/segment-logs (source nobody, from 2019-03-01)."
+            " What is there: sources AbC, XyZ; 2 not of the source asked for."
+        ),
+        ("logs/segment-logs", "empty", "--since", "2030-01-01", "--until", "2030-01-31"): (
+            "at logs/segment-logs, empty (from 2030-01-01, to 2030-01-31). What is there: 3 days from 2019-03-01 to"
+            " 2019-03-03; sources AbC, XyZ; 3 outside of the days asked for; 1 write tests and job markers."
+        ),
+    }
+    for words, text in found_in_vain.items():
+        said = call("load", "archive", *words, "--dry-run")
+        assert (said.status, errors(said)) == (0, [f"Warning: Nothing to load was found {text}"])
+        said = call("load", "archive", *words, "--dry-run", "--fail-if-empty")
+        assert (said.status, errors(said)) == (
+            3,
+            [
+                f"Warning: Nothing to load was found {text}",
+                "Error: No file was found, and --fail-if-empty was given.",
+            ],
+        )
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "logs/*.gz",
+            ["Error: Expected files that match logs/*.gz, but none does.", "Check the pattern, or name a folder."],
+        ),
+        (
+            "logs",
+            [
+                "Error: Expected a file or a folder behind the link {here}/logs/broken: No such file or directory.",
+                "Repair or remove the link.",
+            ],
+        ),
+        (
+            "none//logs",
+            ["Error: Expected a file or a folder at none//logs, but nothing is there.", "Check how the path is spelt."],
+        ),
+    ],
+)
+def test_what_cannot_be_listed_is_said_in_two_lines(call: Call, url: str, message: list[str]) -> None:
+    Path("logs").mkdir()
+    Path("logs/broken").symlink_to("unmounted")
+    said = call("load", "archive", url)
+    assert (said.status, errors(said)) == (1, [text.format(here=Path.cwd()) for text in message])
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("gone.ndjson").write_text(GOOD.replace("m1", "m2"))
+    Path("there.ndjson").write_text(GOOD)
+    read = archive_files.read
+
+    def vanished(files: Any, **options: Any) -> Any:
+        Path("gone.ndjson").unlink()
+        return read(files, **options)
+
+    monkeypatch.setattr(archive_files, "read", vanished)
+    said = call("load", "archive", "gone.ndjson", "there.ndjson")
+    path = Path("gone.ndjson").absolute()
+    assert (said.status, errors(said)) == (0, [])
+    assert (
+        f"  {path} is read again next time: Expected to read {path} to its end, but at byte 0 came"
+        f" FileNotFoundError: [Errno 2] No such file or directory: '{path}'."
+    ) in said.out.splitlines()
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]

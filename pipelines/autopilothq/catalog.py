@@ -153,7 +153,7 @@ REJECTS = Table(
     "_rejects",
     "Lines that are no message that the warehouse can hold, whole, with the reason.",
     (
-        Column("id", "text", "A digest of the line."),
+        Column("id", "text", "A digest of the file, the line's number and the line: each place has a row of its own."),
         Column("file", "text", "The file that holds the line."),
         Column("line", "bigint", "The line's number in the file, from 1."),
         Column("reason", "text", "Why it was rejected, one word."),
@@ -337,6 +337,7 @@ REJECT_REASONS = {
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object without the id that its row is known by",
     "suppressed": "of a person who was forgotten",
+    "unreadable": "it cannot be read or stored",
 }
 # Why a value is discarded.
 DISCARD_REASONS = {
@@ -345,9 +346,56 @@ DISCARD_REASONS = {
     "not_text": "its text holds a NUL or half a surrogate pair, which warehouses cannot store",
     "not_a_number": "it is NaN or infinite",
     "same_column": "another key of the message has the same column",
-    "too_many_columns": "a load takes 1,000 columns beyond those of the catalogue",
+    "too_many_columns": "its table has as many columns as the destination takes",
+    "too_many_keys": "its message has more keys than any message needs",
+    "too_many_tables": "the dataset has as many tables of events as it may, so its event has none of its own",
+    "row_too_wide": "its row has as many values as the destination takes in one",
     "no_column": "its key has no ASCII letter or digit, so no column can be named after it",
 }
+
+
+# The reasons that tell of a limit: what they take from a table is told with its name.
+LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_too_wide")
+
+# What a sender cannot exceed (spec: Limits).
+MAX_NAME = 127  # bytes of a table's or a column's name: file names hold it, and these have 255 at most
+MAX_KEYS = 10_000  # of one message
+MAX_DEPTH = 250  # of objects and arrays in one another
+MAX_EVENT_TABLES = 500  # of a dataset, beside the seven; a setting
+COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for people, and for those that were dropped
+
+
+class Limits(NamedTuple):
+    """What a table of a destination can have: columns, bytes of one row, and names that no column can have there.
+
+    `row_bytes` is None where a row has no such limit. A column whose name is in `reserved` or begins with one of
+    `reserved_prefixes` gets a `_` in front.
+    """
+
+    columns: int
+    row_bytes: int | None = None
+    reserved: frozenset[str] = frozenset()
+    reserved_prefixes: tuple[str, ...] = ()
+
+
+_POSTGRES_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+# By dlt's names of destinations, as their documentation says.
+LIMITS: dict[str, Limits] = {
+    "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM),
+    "redshift": Limits(1_600, None, _POSTGRES_SYSTEM | {"oid", "deletexid", "insertxid"}),
+    "bigquery": Limits(
+        10_000,
+        None,
+        frozenset({"_partitiontime", "_partitiondate"}),
+        ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier"),
+    ),
+    "mssql": Limits(1_024),
+    "synapse": Limits(1_024),
+    "fabric": Limits(1_024),
+    "sqlalchemy": Limits(1_017),  # MySQL's; SQLite takes 2,000
+    "dremio": Limits(800),
+}
+OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 
 
 def event_table(name: str) -> Table:
@@ -358,6 +406,7 @@ def event_table(name: str) -> Table:
 
 COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
+DECLARED_TYPES: dict[str, Type] = {column.name: column.type for column in CONTEXT + PROPERTIES + LINK}
 
 # What is sent to Autopilot (spec: destination).
 

@@ -6,7 +6,8 @@ file that is loaded again after a kill adds nothing. A database that another pro
 as with dlt's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from dlt.common.configuration import configspec
@@ -107,6 +108,11 @@ def _is_direct(table: PreparedTableSchema) -> bool:
     )
 
 
+WIDE = 500  # columns
+MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
+_MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
+
+
 class InsertNew(DuckDbCopyJob):
     """Inserts the rows of a file whose keys the table does not have; the keys in the file are unique."""
 
@@ -125,4 +131,25 @@ class InsertNew(DuckDbCopyJob):
             # The file's keys are the few, and the engine holds in memory what stands on the right.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
-        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
+        with self._room(len(self._load_table["columns"])):
+            client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
+
+    @contextmanager
+    def _room(self, columns: int) -> Iterator[None]:
+        """Lets the engine have the memory that a wide table needs: blocks for each column, in every thread."""
+        if columns < WIDE:
+            yield
+            return
+        client = self._job_client.sql_client
+        asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
+        ((limit, threads),) = client.execute_sql(asked) or [("0 bytes", 1)]
+        number, _, unit = str(limit).partition(" ")
+        needed = 200 + columns * MB_PER_COLUMN
+        client.execute_sql("SET threads = 1")
+        if float(number) * _MB.get(unit, 0) < needed:
+            client.execute_sql(f"SET memory_limit = '{needed:.0f}MB'")
+        try:
+            yield
+        finally:
+            client.execute_sql(f"SET memory_limit = '{limit.replace(' ', '')}'")
+            client.execute_sql(f"SET threads = {threads}")

@@ -316,14 +316,18 @@ class Http:
         self._pace = pace or _pace_of(f"{url.scheme}://{url.netloc.decode()}", key)
         self._sleep = sleep
         self._calls = threading.local()
-        self._client = httpx.Client(
+        self._transport = transport
+        self._client = self._new_client()
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(
             headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json"},
             # Threads queue for a connection as long as it takes: the answers before them have time-outs.
-            timeout=httpx.Timeout(timeout, pool=None),
+            timeout=httpx.Timeout(self._timeout, pool=None),
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
             follow_redirects=False,
             verify=_tls(),
-            transport=transport,
+            transport=self._transport,
         )
 
     def __repr__(self) -> str:
@@ -338,8 +342,9 @@ class Http:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; a request after that opens new ones."""
         self._client.close()
+        self._client = self._new_client()
 
     @property
     def attempts(self) -> int:

@@ -11,14 +11,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from .catalog import COMMON_NAMES, KINDS, PROPERTY_TYPES, REJECT_REASONS, Column, Type
+from .catalog import (
+    COMMON_NAMES,
+    DECLARED_TYPES,
+    KINDS,
+    MAX_DEPTH,
+    MAX_KEYS,
+    PROPERTY_TYPES,
+    REJECT_REASONS,
+    Column,
+    Type,
+)
 from .naming import column_name, snake_case
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
 
 BLANK = " \t\n\r\f"
+MARK = b"\xef\xbb\xbf"  # a byte-order mark
 EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
 
 # What stands in an object with a path of its own keys: (path, column, value).
@@ -73,7 +85,7 @@ class Thing(NamedTuple):
 class Message(NamedTuple):
     """A message as cells.
 
-    `cells` holds text by the name of its column. Cells of the columns of time, of booleans, of `event` and of columns
+    `cells` holds text by the name of its column. Cells of `event`, of declared columns that are not text and of columns
     that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself.
     """
 
@@ -107,7 +119,7 @@ class Pairs(list[tuple[str, Any]]):
 DECODER = json.JSONDecoder(
     object_pairs_hook=Pairs,
     parse_float=Number,
-    parse_int=lambda text: Number(text if text != "-0" else "0"),
+    parse_int=Number,
     parse_constant=Number,
 )
 _TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
@@ -125,9 +137,32 @@ CLOCK_FIELDS = {
 }
 
 
+# What stands between the brackets that nest: a text of JSON, closed or not.
+_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
 def digest(line: bytes) -> str:
     """The id of a line that has none of its own: the same line, without its line ending, gives the same id."""
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
+
+
+def unmarked(line: bytes) -> bytes:
+    """Returns a line without the byte-order marks at its start, which are no part of it."""
+    while line.startswith(MARK):
+        line = line[len(MARK) :]
+    return line
+
+
+def depth(line: bytes) -> int:
+    """Returns how deeply the objects and arrays of a line of JSON nest.
+
+    Example: `depth(b'{"a":[1,"[["]}') == 2`.
+    """
+    if line.count(b"[") + line.count(b"{") <= 1:
+        return line.count(b"[") + line.count(b"{")
+    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
+    steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
+    return int(np.cumsum(steps).max(initial=0))
 
 
 def read(line: bytes, declared: frozenset[str]) -> Message:
@@ -136,6 +171,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     `declared` are the columns of `context` that are in the catalogue. Example:
     `read(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
     """
+    line = unmarked(line)
     message = parse(line)
     kind = message.value("type")
     if not isinstance(kind, str) or isinstance(kind, Number) or kind not in _BODY:
@@ -159,21 +195,23 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     if body_key and isinstance(body := message.value(body_key), Pairs):
         taken = COMMON_NAMES | {column.name for column in _TEXT_FIELDS.get(kind, ())}
         leaves = _beside(flatten(body, (body_key,), objects), taken, event_names)
-        cells |= one_cell_each(leaves, frozenset(PROPERTY_TYPES) if kind == "track" else frozenset(), discards)
+        room = max(0, MAX_KEYS - len(cells) - len(discards))
+        properties = frozenset(PROPERTY_TYPES) if kind == "track" else frozenset[str]()
+        cells |= one_cell_each(leaves, properties, discards, room)
     _identify(message, cells)
     return Message(cells, discards, objects)
 
 
 def parse(line: bytes) -> Pairs:
     """An object of JSON as it is spelt; raises `Rejected` where it is none."""
+    if depth(line) > MAX_DEPTH:
+        raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:
         value = DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise Rejected("not_json", f"not UTF-8 at byte {error.start}: {error.reason}") from None
     except json.JSONDecodeError as error:
         raise Rejected("not_json", f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise Rejected("not_json", "nested too deeply to be read") from None
     if not isinstance(value, Pairs):
         raise Rejected("not_an_object", f"{REJECT_REASONS['not_an_object']}: {_short(value)}")
     return value
@@ -187,7 +225,11 @@ def _repeated(message: Pairs, kind: str, body_key: str | None) -> Iterator[Disca
     columns |= {"event": "event_text"} if kind == "track" else {}
     seen: dict[str, Any] = {}
     for key, value in message:
-        if key in columns and value is not None and value != seen.setdefault(key, message.value(key)):
+        if key not in columns:
+            continue
+        if key not in seen:
+            seen[key] = value
+        elif value is not None and value != seen[key]:
             yield Discard(columns[key], to_json(value), "same_column")
 
 
@@ -266,7 +308,7 @@ def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]])
 def _beside(leaves: Iterator[Leaf], taken: frozenset[str] | set[str], event_names: frozenset[str]) -> Iterator[Leaf]:
     """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide)."""
     for path, column, value in leaves:
-        if path == ("properties", "event") and isinstance(value, str) and value in event_names:
+        if column == "event" and path[0] == "properties" and isinstance(value, str) and value in event_names:
             continue
         yield path, beside(column, taken), value
 
@@ -282,16 +324,20 @@ def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
     return (False, len(path)) if own == column else (True, 0)
 
 
-def one_cell_each(leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard]) -> dict[str, str]:
+def one_cell_each(
+    leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
+) -> dict[str, str]:
     """One cell a column, JSON text behind `x:` where it is not declared.
 
-    What loses its column to another key, or has none, is discarded.
+    What loses its column to another key, or has none, is discarded, and so is what is not declared and comes behind
+    the first `room` leaves.
     """
     best: dict[str, tuple[tuple[str, ...], Any]] = {}
-    for path, column, value in leaves:
-        if not column:
-            key = ".".join(part if _encodable(part) else to_json(part)[1:-1] for part in path)
-            discards.append(Discard(key, to_json(value), "no_column"))
+    for number, (path, column, value) in enumerate(leaves):
+        if number >= room and column not in declared:
+            discards.append(Discard(column or _key(path), to_json(value), "too_many_keys"))
+        elif not column:
+            discards.append(Discard(_key(path), to_json(value), "no_column"))
         elif not storable(value):
             reason = "not_a_number" if isinstance(value, Number) else "not_text"
             discards.append(Discard(column, to_json(value), reason))
@@ -306,10 +352,15 @@ def one_cell_each(leaves: Iterable[Leaf], declared: frozenset[str], discards: li
     return dict(_cell(column, value, declared) for column, (_, value) in best.items())
 
 
+def _key(path: tuple[str, ...]) -> str:
+    """A key as it was sent, with the keys that it stands below."""
+    return ".".join(part if _encodable(part) else to_json(part)[1:-1] for part in path)
+
+
 def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
     if column not in declared:
         return EXTRA + column, to_json(value)
-    if PROPERTY_TYPES.get(column) == "bool":
+    if DECLARED_TYPES[column] != "text":
         return column, to_json(value)
     return column, str(value) if isinstance(value, str) else to_json(value)
 

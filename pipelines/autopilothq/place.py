@@ -11,6 +11,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .direct import direct
 from .lake import lake
+from .postgres import postgres
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"
@@ -52,7 +53,8 @@ def warehouse(
 def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         return lake(credentials) if credentials else lake()
-    return Destination.from_reference(kind, **({"credentials": credentials} if credentials else {}))
+    given = {"credentials": credentials} if credentials else {}
+    return postgres(**given) if kind == "postgres" else Destination.from_reference(kind, **given)
 
 
 def setting(name: str) -> Any:

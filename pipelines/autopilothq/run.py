@@ -19,13 +19,16 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from . import lock
+from . import lock, narrow
 from .http import ApiError
+from .mend import mend
 from .origins.archive import ArchiveError
 from .place import DATASET, DUCKDB_FILE, BusyError, RunError, setting, warehouse
 from .source import CannotMerge, Report
+from .source import refused as refusals
+from .source.refused import place_of
 
-__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "setting"]
+__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "place_of", "setting"]
 
 PIPELINE = "autopilot_events"
 # What .dlt/config.toml of this project says, for folders that have no such file.
@@ -118,8 +121,9 @@ def pipeline(
 def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timedelta = timedelta()) -> LoadInfo | None:
     """Finishes what an earlier run left, then loads the source, or several: each is made once the one before is loaded.
 
-    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Raises RunError;
-    nothing of a failed load counts as loaded.
+    Gives what dlt says of the last load. Another run into the same place is waited for, up to `wait`. Messages whose
+    rows the destination refuses are rejected, and all others loaded. Raises RunError; nothing of a failed load counts
+    as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
         place = place_of(into)
@@ -131,6 +135,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                     f"Run into {left_at} first, or give it up: dlt pipeline {PIPELINE} abort-packages"
                 )
         into.set_local_state_val(UNFINISHED_AT, place)
+        mend(into)
         while into.has_pending_data:
             try:
                 into.run()
@@ -138,8 +143,21 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                 _set_aside(into, error)
         info: LoadInfo | None = None
         for part in [source] if isinstance(source, DltSource) else source:
-            info = into.run(part)
+            info = _load(into, part)
         return info
+
+
+def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
+    """Loads a source, again and again where the destination refuses rows: each time without those that it refused."""
+    while True:
+        try:
+            info = into.run(source)
+        except PipelineStepFailed as error:
+            if not narrow.refuse(into, source, error, lambda text: _warn(into, text)):
+                raise
+        else:
+            refusals.drop(into)
+            return info
 
 
 def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
@@ -149,7 +167,10 @@ def _set_aside(into: dlt.Pipeline, error: PipelineStepFailed) -> None:
         raise error
     into.abort_packages()
     why = _words(error, chain).partition("\n")[0]
-    text = f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}"
+    _warn(into, f"What an earlier run left cannot be loaded, and is set aside; this run reads it again. {why}")
+
+
+def _warn(into: dlt.Pipeline, text: str) -> None:
     if isinstance(into.collector, Steps):
         into.collector.warn(text)
     else:
@@ -183,23 +204,25 @@ def _has_local(into: dlt.Pipeline) -> bool:
         return False
 
 
-def place_of(into: dlt.Pipeline) -> str:
-    """Where a pipeline loads to, without its secrets."""
-    with into.destination_client() as client:
-        return f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {into.dataset_name}"
-
-
 @contextmanager
 def explained() -> Iterator[None]:
     """Turns what dlt and the file systems raise into a RunError of one or two lines."""
     try:
         yield
-    except RunError:
-        raise
     except Exception as error:  # drivers raise what they like; --debug shows it whole
-        chain = list(_causes(error))
-        busy = next(filter(None, map(_who_is_busy, chain)), None)
-        raise (BusyError(busy) if busy else RunError(_words(error, chain))) from error
+        told = in_words(error)
+        if told is error:
+            raise
+        raise told from error
+
+
+def in_words(error: Exception) -> RunError:
+    """The error in one or two lines, without secrets: what went wrong at the root, and what to do."""
+    if isinstance(error, RunError):
+        return error
+    chain = list(_causes(error))
+    busy = next(filter(None, map(_who_is_busy, chain)), None)
+    return BusyError(masked(busy)) if busy else RunError(_words(error, chain))
 
 
 def _who_is_busy(error: BaseException) -> str | None:
@@ -218,9 +241,14 @@ _SECRETS = re.compile(r"(?<=from string ').*(?=')|(?<=://)[^/\s@]*:\S+(?=@)")
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
 
 
+def masked(text: str) -> str:
+    """The text without passwords."""
+    return _SECRETS.sub("***", text)
+
+
 def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
     """What went wrong at the root, and what to do; without passwords."""
-    return _SECRETS.sub("***", _plain_words(error, chain))
+    return masked(_plain_words(error, chain))
 
 
 def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
@@ -231,32 +259,68 @@ def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
         if isinstance(cause, ConfigFieldMissingException):
             return f"A setting is missing: {', '.join(cause.fields)} of {cause.spec_name}.\n{SETTINGS}"
         if isinstance(cause, MissingDependencyException):
-            return f"{_first_line(cause)}\nInstall what it names, for example the extra of that destination."
-    root = next((cause for cause in chain if isinstance(cause, DatabaseException)), chain[-1])
-    step = f"The {error.step} step failed: " if isinstance(error, PipelineStepFailed) else ""
-    again = "\nNothing of it counts as loaded; run it again once that is mended." if step else ""
-    return f"{step}{_telling_line(root)}{again}"
+            return f"{gist(str(cause))}\nInstall what it names, for example the extra of that destination."
+    root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
+    said = gist(str(root))
+    if type(root) in _FAULTS or not said:
+        said = f"{type(root).__name__}: {said}".rstrip(": ")
+    todo = next((todo for pattern, todo in _TODO if pattern.search(said)), "")
+    if type(root) in _FAULTS:
+        todo = "This is no fault of yours: please report what `autopilothq --debug` shows of it."
+    if not isinstance(error, PipelineStepFailed):
+        return f"{said}\n{todo}".rstrip()
+    nothing = "Nothing of it counts as loaded; run it again once that is mended."
+    return f"The {error.step} step failed: {said}\n{f'{todo} Nothing of it counts as loaded.' if todo else nothing}"
 
 
 SETTINGS = "Put it into .dlt/secrets.toml or the environment; the README shows where."
+# What is raised where the program itself is wrong; libraries derive their own errors from some.
+_FAULTS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
+# What to do about what databases and systems say.
+_RETYPED = (
+    "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
+    " the next run makes it again, empty."
+)
+_TODO = [
+    (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
+    (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
+    (re.compile("does not exist|does not have a column"), "Run it again: what somebody dropped is made again then."),
+    (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
+    (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
+]
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came from, and what was being handled meanwhile."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current
-        current = getattr(current, "exception", None) or current.__cause__ or current.__context__
+        current = _cause(current) or current.__context__
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _root(error: BaseException) -> BaseException:
+    """What an error came from in the end."""
+    seen: set[int] = set()
+    while (cause := _cause(error)) and id(cause) not in seen:
+        seen.add(id(cause))
+        error = cause
+    return error
 
 
-def _telling_line(error: BaseException) -> str:
-    """What dlt says of a failed job holds a traceback: its last error is what a person wants to know."""
-    traceback = str(error).partition("Traceback (most recent call last):")[2]
-    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation)\w*: (.+)$", traceback, re.MULTILINE)
-    return str(raised[-1]) if raised else _first_line(error)
+def _cause(error: BaseException) -> BaseException | None:
+    inner = getattr(error, "exception", None)
+    return inner if isinstance(inner, BaseException) else error.__cause__
+
+
+def gist(text: str) -> str:
+    """What a text says in one line: its first one, with the next where it ends in a colon; of a traceback the error.
+
+    What dlt says of a failed job holds a traceback.
+    """
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|Busy)\w*: (.+)$", text, re.MULTILINE)
+    if "Traceback (most recent call last):" in text and raised:
+        return str(raised[-1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])

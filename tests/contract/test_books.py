@@ -39,6 +39,10 @@ REJECTS: list[tuple[Line, str]] = [
 ]
 
 
+def place_digest(file: str, line: int, text: bytes) -> str:
+    return hashlib.sha256(f"{file}\n{line}\n{hashlib.sha256(text).hexdigest()}".encode()).hexdigest()
+
+
 def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
     lines: list[Line] = [text for text, _ in REJECTS]
     store = Store()
@@ -46,7 +50,7 @@ def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
     texts = [to_line(text) for text in lines]
     expected = [
         {
-            "id": hashlib.sha256(text).hexdigest(),
+            "id": place_digest("file 1", number + (number > 10), text),
             "file": "file 1",
             "line": number + (number > 10),
             "reason": reason,
@@ -65,12 +69,18 @@ def test_a_rejected_line_is_kept_whole_with_its_place_and_reason() -> None:
     ]
 
 
-def test_a_rejected_line_that_comes_again_is_one_row_and_counts_each_time() -> None:
+def test_a_rejected_line_has_a_row_for_each_of_its_places() -> None:
     store = Store()
-    once = store.run(["{", "{"], ["{"])["_rejects"]
-    assert [(row["file"], row["line"]) for row in once] == [("file 0", 1)]
-    assert [count.rejected for count in store.audit] == [2, 1]
+    found = store.run(["{", "{"], ["{"])["_rejects"]
+    assert sorted((row["file"], row["line"]) for row in found) == [("file 0", 1), ("file 0", 2), ("file 1", 1)]
+    assert len(found) == sum(count.rejected for count in store.audit) == 3
+
+
+def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
+    store = Store()
+    once = store.run(["{"])["_rejects"]
     assert store.run(["{"])["_rejects"] == once
+    assert [count.rejected for count in store.audit] == [1]
 
 
 def origin_rejects(*rejects: Reject) -> list[tuple[str, int, str, str, str]]:

@@ -16,9 +16,12 @@ Key = dict[str, Any]
 
 
 def comparable(tables: dict[str, list[Row]], *but: str) -> dict[str, list[Key]]:
-    """The tables without their times of loading, their places in files and their nulls."""
+    """The tables without their times of loading, their places in files and their nulls.
+
+    A rejected line has a row for each of its places: what is the same is which lines were rejected, and why.
+    """
     but = (*but, "uuid_ts", "rejected_at", "discarded_at", "file", "line")
-    return {
+    found = {
         name: sorted(
             ({key: value for key, value in row.items() if key not in but and value is not None} for row in rows),
             key=lambda row: str(row.get("id")),
@@ -26,6 +29,10 @@ def comparable(tables: dict[str, list[Row]], *but: str) -> dict[str, list[Key]]:
         for name, rows in tables.items()
         if rows
     }
+    if "_rejects" in found:
+        lines = {(row["raw"], row["reason"], row["message"]) for row in found["_rejects"]}
+        found["_rejects"] = [dict(zip(("raw", "reason", "message"), line, strict=True)) for line in sorted(lines)]
+    return found
 
 
 def numbered(lines: list[str]) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COMMON_NAMES
-from autopilothq.warehouse import shapes, values
 from contract.loading import Case, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -315,14 +314,3 @@ def test_keys_that_cannot_be_stored_do_no_harm() -> None:
     found = rows_of(json.dumps(message(properties=properties)), message(messageId="m2"))
     assert [(row["b_c"], row["d"]) for row in found["email_opened"]] == [(3, 4), (None, None)]
     assert [entry[2:4] for entry in discards(found)] == [(r"properties.\u0000.a", "2"), (r"properties.\uD800", "1")]
-
-
-def test_more_columns_than_a_warehouse_takes_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(values, "MAX_EXTRAS", 2)
-    monkeypatch.setattr(shapes, "MAX_LEAVES", 0)
-    found = rows_of(message(properties={"a": 1, "b": 2, "c": [3], "link_id": "x"}, messageId="m"))
-    [stored] = found["email_opened"]
-    assert (stored["a"], stored["b"], stored["link_id"], "c" in stored) == (1, 2, "x", False)
-    assert [(table, column, value, reason) for table, _, column, value, reason in discards(found)] == [
-        ("email_opened", "c", "[3]", "too_many_columns")
-    ]

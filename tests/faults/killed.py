@@ -20,6 +20,7 @@ import dlt
 from dlt.destinations import duckdb, postgres
 
 import autopilothq
+from autopilothq import run
 from autopilothq.direct import direct
 from autopilothq.lake import lake
 
@@ -30,7 +31,8 @@ class Plan(NamedTuple):
     `staged` is DuckDB as dlt has it, with staging tables; the command's own has none.
 
     `point` is where it is killed: `module:Class.method`, `before` or `after`, and at which call of it; or seconds.
-    On a new machine nothing is there of earlier runs but the destination.
+    On a new machine nothing is there of earlier runs but the destination. `run` loads as the command does, else as a
+    script.
     """
 
     archive: str
@@ -40,6 +42,7 @@ class Plan(NamedTuple):
     staged: bool = False
     postgres: str | None = None
     lake: str | None = None
+    run: bool = False
 
 
 def die() -> None:
@@ -72,7 +75,7 @@ def kill_at(place: str, when: str, call: int) -> None:
 
 
 def load(plan: Plan) -> None:
-    """As a user's script would."""
+    """As a user's script would, or the command."""
     if plan.new_machine:
         shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
     database = str(Path(plan.folder, "autopilot.duckdb"))
@@ -94,6 +97,9 @@ def load(plan: Plan) -> None:
         timer.start()
     else:
         kill_at(*plan.point)
+    if plan.run:
+        run.run(pipeline, autopilothq.archive(plan.archive))
+        return
     while pipeline.has_pending_data:
         pipeline.run()
     pipeline.run(autopilothq.archive(plan.archive, table_format="delta" if plan.lake else None))

@@ -1,10 +1,18 @@
 """An archive in S3, over HTTP: where its credentials come from, what is read, and what a person sees when it fails."""
 
 import gzip
+import http.client
 import random
+import socket
+import struct
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import fsspec
 import pytest
@@ -17,8 +25,10 @@ from fsspec import AbstractFileSystem
 from autopilothq import sample
 from autopilothq.messages import Batch
 from autopilothq.origins import archive as archive_files
+from calling import Call, errors
 from faults.loads import assert_same, assert_sound, content, line, load, pipeline, track
 from servers import S3
+from test_archive import NAMED, NAMELESS, all_lines, nameless, outcome
 
 DAYS = {"2019-03-01": "1551398400000", "2019-03-02": "1551484800000", "2019-03-03": "1551571200000"}
 
@@ -178,3 +188,194 @@ def test_says_what_is_wrong_when_no_one_answers(tmp_path: Path, s3: S3, monkeypa
     message = failure(tmp_path, "s3://bucket/segment-logs", credentials=nowhere)
     assert "Expected to list s3://bucket/segment-logs" in message
     assert "not-a-secret" not in message
+
+
+def test_keys_with_empty_parts_are_found_and_read(
+    tmp_path: Path, s3: S3, bucket: tuple[str, AbstractFileSystem]
+) -> None:
+    url, hand = bucket
+    for key, data in NAMELESS.items():
+        hand.pipe_file(f"{url}/{key}", data)
+    folder = f"day/segment-logs/AbC/{DAYS['2019-03-01']}"
+    for marker in (f"{folder}//", "foo//", "/", "bar"):
+        hand.call_s3("put_object", Bucket=url[5:], Key=marker, Body=b"")
+    hand.call_s3("put_object", Bucket=url[5:], Key=f"{folder}/", Body=b"{}")
+    for path, options, keys in NAMED:
+        files = list(archive_files.find([url + path], storage_options=s3.storage_options, **options))
+        assert (path, [file.url for file in files]) == (path, nameless(keys, url))
+    seen: dict[str, str] = {}
+    small_pages = s3.storage_options | {"s3_additional_kwargs": {"MaxKeys": 1}}
+    files = list(archive_files.find([url], storage_options=small_pages, left_out=seen))
+    assert sorted(line[2] for line in all_lines(files)) == sorted(NAMELESS.values())
+    assert seen == {
+        f"{url}//": "folder_marker",
+        f"{url}/bar": "empty",
+        f"{url}/foo//": "folder_marker",
+        f"{url}/{folder}/": "trailing_slash",
+        f"{url}/{folder}//": "folder_marker",
+    }
+    report = load(pipeline(tmp_path), url, credentials=s3.credentials)
+    assert (report.files, report.lines) == (6, 6)
+    again = load(pipeline(tmp_path), f"{url}/foo//", credentials=s3.credentials)
+    assert (again.files, again.files_known) == (0, 1)
+
+
+@contextmanager
+def faulty(s3: S3, faults: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The credentials of a server that hands requests on to `s3`, but not well where a GET names a key of `faults`.
+
+    `reset` cuts the connection, `stall` does not answer, `reset body` and `stall body` do so in the middle of the body.
+    """
+    over = Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            """Keeps quiet."""
+
+        def answer(self) -> None:
+            path = unquote(self.path)
+            fault = next((fault for part, fault in faults.items() if part in path and self.command == "GET"), "")
+            if fault.startswith("stall") and "body" not in fault:
+                over.wait()
+            if fault in ("reset", "stall"):
+                self.cut()
+                return
+            behind = http.client.HTTPConnection(urlsplit(s3.endpoint_url).netloc)
+            behind.request(self.command, self.path, headers=dict(self.headers))
+            answer = behind.getresponse()
+            data = answer.read()
+            behind.close()
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            size = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", size)
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if fault else data)
+            self.wfile.flush()
+            if fault:
+                if fault == "stall body":
+                    over.wait()
+                self.cut()
+
+        def cut(self) -> None:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+        do_GET = do_HEAD = answer  # noqa: N815
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: Any) -> None:
+            """Clients that went away are what is tested."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield s3.credentials | {"endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        finally:
+            over.set()
+            server.shutdown()
+
+
+def storage(credentials: dict[str, str]) -> dict[str, Any]:
+    return S3(credentials["endpoint_url"]).storage_options
+
+
+UNANSWERED = "no answer within 1 s (set by sources.autopilothq.read_timeout)"
+
+
+def test_a_request_that_never_ends_costs_its_file_alone(s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
+    url, hand = bucket
+    faults = {f"{fault}.gz": fault for fault in ("reset body", "reset", "stall body", "stall")}
+    for name in ("a.gz", *faults, "z.gz"):
+        put(hand, f"{url}/{name}", track(1))
+    with faulty(s3, faults) as credentials:
+        files = list(archive_files.find([url], storage_options=storage(credentials)))
+        started = time.monotonic()
+        lines, rejects, ended = outcome(files, timeout=1)
+        assert time.monotonic() - started < 8
+    assert [(Path(files[line[0]].url).name, line[1]) for line in lines] == [("a.gz", 1), ("z.gz", 1)]
+    whys = [f"Expected to read {url}/{fault} to its end, but at byte 0 came {UNANSWERED}." for fault in faults]
+    assert ended == [(0, None), *enumerate(whys, 1), (5, None)]
+    assert [(reject.file, reject.message) for reject in rejects] == list(enumerate(whys, 1))
+
+
+def test_a_store_that_is_gone_ends_the_reading(s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
+    url, hand = bucket
+    for number in range(10):
+        put(hand, f"{url}/{number}.gz", track(number))
+    with faulty(s3, {".gz": "stall"}) as credentials:
+        files = list(archive_files.find([url], storage_options=storage(credentials)))
+        with pytest.raises(archive_files.ArchiveError) as error:
+            outcome(files, timeout=0.4)
+    assert str(error.value) == (
+        f"Expected to read {url}/7.gz, but got {UNANSWERED.replace('1 s', '0.4 s')}, like 7 files before it.\n"
+        "Check the endpoint and the network."
+    )
+
+
+def test_an_object_that_always_resets_is_told_and_read_again(
+    call: Call, monkeypatch: pytest.MonkeyPatch, s3: S3, bucket: tuple[str, AbstractFileSystem]
+) -> None:
+    url, hand = bucket
+    for number in range(3):
+        put(hand, f"{url}/{number}.gz", track(number))
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_TIMEOUT", "1")
+    faults = {"1.gz": "reset"}
+    with faulty(s3, faults) as credentials:
+        for name, value in credentials.items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
+        said = call("load", "archive", url)
+        assert (said.status, errors(said)) == (0, [])
+        assert (
+            f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but at byte 0 came"
+            f" {UNANSWERED}."
+        ) in said.out.splitlines()
+        assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
+        faults.clear()
+        assert "1 new files, 2 known" in call("load", "archive", url).out
+        assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-1", "m-2"}
+        faults["list-type"] = "stall"
+        said = call("load", "archive", url)
+        assert (said.status, errors(said)) == (
+            1,
+            [
+                f"Error: Expected to list {url}, but got {UNANSWERED}.",
+                "Check the endpoint and the network, or allow more time.",
+            ],
+        )
+
+
+@pytest.mark.parametrize(
+    ("block", "after", "rewritten"),
+    [(8 << 20, b"{}\n" * 90, True), (8 << 20, b"[]\n" * 100, False), (64, b"[]\n" * 100, True)],
+    ids=["shorter", "as long, in one piece", "as long, in pieces"],
+)
+def test_two_versions_of_an_object_are_never_mixed(
+    s3: S3,
+    bucket: tuple[str, AbstractFileSystem],
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+    after: bytes,
+    rewritten: bool,
+) -> None:
+    monkeypatch.setattr(archive_files, "REMOTE_BLOCK", block)
+    url, hand = bucket
+    hand.pipe_file(f"{url}/1.json", b"{}\n" * 100)
+    files = list(archive_files.find([url], storage_options=s3.storage_options))
+    assert [line[2] for line in all_lines(files)] == [b"{}\n"] * 100
+    hand.pipe_file(f"{url}/1.json", after)
+    lines, _, [(_, why)] = outcome(files)
+    assert [line[2] for line in lines] == ([] if rewritten else [b"[]\n"] * 100)
+    assert why == (
+        f"Expected to read {url}/1.json to its end, but at byte 0 came another version of it:"
+        " it was written again after it was listed."
+        if rewritten
+        else None
+    )

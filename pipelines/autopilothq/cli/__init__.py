@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .. import run
-from ..run import BusyError, RunError
+from ..run import BusyError
 from . import log
 from .forget import forget
 from .inspect import schema, status
@@ -23,16 +23,19 @@ class _Program(click.Group):
         """Runs the command."""
         try:
             result = super().invoke(context)
-        except RunError as error:
-            if log.settings().debug:
-                raise
-            log.fail(str(error), error.status)
-            if not isinstance(error, BusyError):
-                log.notify(_named(self, sys.argv[1:]), str(error))
-            context.exit(error.status)
         except click.UsageError as error:
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
+            if log.settings().debug:
+                raise
+            told = run.in_words(error)
+            log.fail(str(told), told.status)
+            if not isinstance(told, BusyError):
+                log.notify(_named(self, sys.argv[1:]), str(told))
+            context.exit(told.status)
         except SystemExit as ended:
             log.notify(_named(self, sys.argv[1:]), log.summary() if ended.code else None)
             raise
@@ -58,8 +61,10 @@ def _named(command: click.Command, words: Sequence[str]) -> list[str]:
 def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
     context.obj = log.Settings(debug, log_format == "json")
-    more = {"runtime__log_format": "JSON"} if context.obj.json else {}
-    run.configure(**more, **({} if debug else {"runtime__log_level": "ERROR"}))
+    log.listen(*context.obj)
+    more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}
+    # What dlt calls an error is tried again, or told by the error that ends the run.
+    run.configure(**more, **({} if debug else {"runtime__log_level": "CRITICAL"}))
 
 
 load.add_command(load_profiles)
@@ -68,7 +73,7 @@ for command in (load, write_sample, send, show_deliveries, schema, status, forge
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed,
-    4 not all was delivered, 75 busy.
+    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed
+    or no file, 4 not all was delivered, 75 busy.
     """
     cli()

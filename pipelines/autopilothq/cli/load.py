@@ -15,7 +15,7 @@ from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
 from .options import load_options
-from .watching import Watching, check_rejects, print_result
+from .watching import Watching, check_found, check_rejects, print_result
 
 # What `load api` can load, by the name that it is asked for.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
@@ -39,12 +39,14 @@ def load() -> None:
 @click.option("--since", type=_DAY, help="The first day to read (UTC).")
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
+@click.option("--fail-if-empty", is_flag=True, help="Exit with 3 if there is no file, not even one that is loaded.")
 @load_options
 def load_archive(
     urls: tuple[str, ...],
     since: Any,
     until: Any,
     source_id: str | None,
+    fail_if_empty: bool,
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
@@ -77,6 +79,7 @@ def load_archive(
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run)
+    check_found(watch.last, fail_if_empty)
     check_rejects(watch.last, max_rejects)
 
 

@@ -1,9 +1,12 @@
 """What a run says to those who are not watching: log lines, and a note to a webhook."""
 
 import json
-import socket
+import logging
+import sys
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from socket import gethostname
 from typing import Any, NamedTuple
 
 import click
@@ -52,6 +55,65 @@ def warn(message: str) -> None:
         click.echo(f"Warning: {message}", err=True)
 
 
+class Handler(logging.Handler):
+    """Writes what this program and dlt log as lines of this program: one each, without tracebacks and secrets.
+
+    Other libraries have their say under `--debug` only: what a person must know of them is in the program's own words.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._json = as_json
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; what fails here is told by nobody, as logging itself has it."""
+        if record.name.partition(".")[0] not in ("autopilothq", "dlt"):
+            return
+        text = _one_line(record)
+        warning = record.levelno >= logging.WARNING
+        if self._json:
+            line("warning" if warning else "info", text)
+        else:
+            click.echo(f"Warning: {text}" if warning else f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005
+
+
+def _one_line(record: logging.LogRecord) -> str:
+    """What the record says, and its error where it has one."""
+    words = [run.gist(record.getMessage())]
+    if record.exc_info and record.exc_info[1]:
+        words.append(f"{type(record.exc_info[1]).__name__}: {run.gist(str(record.exc_info[1]))}")
+    return run.masked(": ".join(words))
+
+
+def listen(debug: bool, as_json: bool) -> None:
+    """Decides what libraries may write to stderr: with `debug` all that they do, without it no traceback at all.
+
+    It holds until it is called again. Hooks that another program has set stay as they are.
+    """
+    for logger in (logging.getLogger(), logging.getLogger("dlt")):
+        for handler in [*logger.handlers]:
+            # Of dlt's own handler there is one; what it finds there it takes instead.
+            if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
+                logger.removeHandler(handler)
+        if not debug:
+            logger.addHandler(Handler(as_json))
+    logging.captureWarnings(not debug)
+    if sys.unraisablehook in (sys.__unraisablehook__, _ignore):
+        sys.unraisablehook = sys.__unraisablehook__ if debug else _ignore
+    if threading.excepthook in (threading.__excepthook__, _tell_of_thread):
+        threading.excepthook = threading.__excepthook__ if debug else _tell_of_thread
+
+
+def _ignore(_: object) -> None:
+    """What fails while an object is thrown away is the echo of an error that was told, or of no account."""
+
+
+def _tell_of_thread(args: threading.ExceptHookArgs) -> None:
+    logging.getLogger("autopilothq").warning(
+        "A thread ended by an error", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    )
+
+
 def summarise(text: str) -> None:
     """Keeps in one line what a run did, for the note."""
     click.get_current_context().find_root().meta[__name__] = text
@@ -66,13 +128,14 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     """Tells the webhook of the settings how a run ended; that it could not be told is no failure of the run."""
     if not words or words[0] not in RUNS:
         return
-    hook, when = run.setting(WEBHOOK), run.setting(NOTIFY) or WHEN[0]
+    try:
+        hook, when = run.setting(WEBHOOK), run.setting(NOTIFY) or WHEN[0]
+    except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
+        return
     if not hook or (failure is None and when != "always"):
         return
     ended = "done" if failure is None else "failed"
     try:
-        http.post_note(
-            str(hook), f"autopilothq {' '.join(words)} on {socket.gethostname()} {ended}: {failure or summary()}"
-        )
+        http.post_note(str(hook), f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {failure or summary()}")
     except http.ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

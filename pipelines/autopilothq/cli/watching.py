@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ..catalog import REJECT_REASONS
+from ..origins.archive import LEFT_OUT
 from ..run import RunError
 from ..source import Report
 from . import log
@@ -148,6 +149,9 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
         click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for file, why in report.unfinished.items():
         click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
+    for why, count in report.skipped.items():
+        names = report.skipped_examples[why]
+        click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
     if counted != "files":
         click.echo(f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
         return
@@ -169,3 +173,15 @@ def check_rejects(report: Report, most: int | None) -> None:
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
+
+
+class NothingFound(RunError):
+    """There was nothing to load, and nothing that is loaded already."""
+
+    status = 3
+
+
+def check_found(report: Report, fail_if_empty: bool) -> None:
+    """Raises NothingFound where no file was found, new or known, and `--fail-if-empty` was given."""
+    if fail_if_empty and not report.files + report.files_known:
+        raise NothingFound("No file was found, and --fail-if-empty was given.")

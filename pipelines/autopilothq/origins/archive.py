@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from tempfile import TemporaryDirectory
 from threading import Event
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 import fsspec
@@ -23,6 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import zstandard
+from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from isal import igzip_lib
@@ -36,6 +39,21 @@ LOOSE = (".gz", ".json", ".jsonl", ".ndjson", ".zst")
 NEVER = frozenset({"dummy-object.txt", "_SUCCESS"})
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
+TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
+TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
+LEFT_OUT = {
+    "other_days": "outside of the days asked for",
+    "other_source": "not of the source asked for",
+    "not_data": "write tests and job markers",
+    "folder_marker": "markers of folders",
+    "empty": "empty files",
+    "hidden": "hidden, as their names begin with a dot",
+    "linked_folder": "linked folders, which ** does not enter",
+    "unknown_suffix": f"outside of day folders and without a suffix of {', '.join(LOOSE)}",
+    "not_a_file": "devices, pipes or sockets",
+    "trailing_slash": "objects with content whose name ends with a slash",
+}
+"""Why something that a listing shows is not read."""
 
 _DAY = re.compile(r"[0-9]{12,14}")
 _DAY_MS = 86_400_000
@@ -67,17 +85,22 @@ def find(
     source_id: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     fs: AbstractFileSystem | None = None,
+    timeout: float = TIMEOUT,
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[File]:
     """The archive's files at `urls` (files, folders, globs, here or in a bucket), each once, sorted by url.
 
     `since` and `until` are UTC days, both included. They choose among day folders, and the others are never listed;
     files outside any day folder are read whatever the days. `source_id` chooses one source's folder. `storage_options`
-    go to fsspec for remote urls; `fs` takes the place of the file system that a url's scheme names.
+    go to fsspec for remote urls; `fs` takes the place of the file system that a url's scheme names. `timeout` is in
+    seconds, for each request to an object store. What was seen and is not given goes into `left_out`: its url (a
+    folder's ends with a slash) and why, a key of LEFT_OUT.
     Raises ArchiveError, before the first file is given, where a url names nothing or a folder cannot be listed.
 
     Example: `find(["s3://bucket/segment-logs"], since=date(2019, 3, 1))` gives `File("s3://bucket/segment-logs/…")`, ….
     """
-    choice = _Choice(since, until, source_id)
+    seen: dict[str, str] = {}
+    choice = _Choice(since, until, source_id, timeout, seen)
     found: dict[str, File] = {}
     for url in urls:
         with _explained(url):
@@ -86,43 +109,85 @@ def find(
             for info in _search(system, _clean(system, url), url, choice):
                 file = _file(system, info)
                 found[file.url] = file
+    if left_out is not None:
+        left_out.update((url, why) for url, why in seen.items() if url not in found)
     return iter(sorted(found.values(), key=lambda file: file.url))
 
 
 class _Choice(NamedTuple):
-    """Which day folders and which source to read."""
+    """Which day folders and which source to read, how long to wait for a listing, and what was left out so far."""
 
     since: date | None
     until: date | None
     source_id: str | None
+    timeout: float
+    left_out: dict[str, str]
 
-    def enters(self, folder: str) -> bool:
-        """Whether anything below `folder` can be wanted."""
-        day, source = _place(folder)
-        return self._has_day(day) and (self.source_id is None or source in (None, self.source_id))
+    def refuses(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
+        """Whether a file or a folder is not wanted; remembers why. One that was `named` may be called anything.
 
-    def takes(self, path: str, *, named: bool) -> bool:
-        """Whether a file is wanted; one that was `named` needs no suffix and no known source."""
-        folder, _, name = path.rpartition("/")
+        Raises ArchiveError at a link that leads nowhere: there may be a whole archive behind it.
+        """
+        is_folder = info["type"] == "directory"
+        why = self._why_no_folder(info["name"], named) if is_folder else self._why_no_file(info, named)
+        if info["type"] == "broken" and why != "hidden":
+            raise ArchiveError(
+                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
+                "Repair or remove the link."
+            ) from info["error"]
+        if why:
+            self.leave_out(fs, info, why)
+        return why is not None
+
+    def leave_out(self, fs: AbstractFileSystem, info: Info, why: str) -> None:
+        """Remembers that something is not read."""
+        self.left_out[_url(fs, info["name"]) + ("/" if info["type"] == "directory" else "")] = why
+
+    def _why_no_folder(self, path: str, named: bool) -> str | None:
+        day, source = _place(path)
+        if _is_hidden(path) and not named:
+            return "hidden"
+        if not self._has_day(day):
+            return "other_days"
+        return None if self.source_id is None or source in (None, self.source_id) else "other_source"
+
+    def _why_no_file(self, info: Info, named: bool) -> str | None:
+        folder, _, name = info["name"].rpartition("/")
         day, source = _place(folder)
-        if name in NEVER or not self._has_day(day):
-            return False
-        if self.source_id is not None and source != self.source_id:
-            return named and source is None
-        return named or day is not None or name.lower().endswith(LOOSE)
+        other = self.source_id is not None and source != self.source_id and not (named and source is None)
+        whys = {
+            "folder_marker": not name and info["size"] == 0,
+            "trailing_slash": not name,
+            "not_data": name in NEVER,
+            "hidden": name.startswith(".") and not named,
+            "not_a_file": info["type"] not in ("file", "link"),
+            "other_days": not self._has_day(day),
+            "other_source": other,
+            "empty": info["size"] == 0,
+            "unknown_suffix": not named and day is None and not name.lower().endswith(LOOSE),
+        }
+        return next((why for why, holds in whys.items() if holds), None)
 
     def _has_day(self, day: date | None) -> bool:
         return day is None or (self.since or day) <= day <= (self.until or day)
 
 
-@lru_cache(4096)
-def _place(folder: str) -> tuple[date | None, str | None]:
+def _is_hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
+
+
+def place(url: str) -> tuple[date | None, str | None]:
     """The UTC day of the innermost day folder, and the source: the name after `segment-logs`, else before the day.
 
-    Example: `_place("b/segment-logs/i0VpEBOWfb/1551398400000") == (date(2019, 3, 1), "i0VpEBOWfb")`.
+    Example: `place("s3://b/segment-logs/i0VpEBOWfb/1551398400000/") == (date(2019, 3, 1), "i0VpEBOWfb")`.
     """
+    return _place(url.rpartition("/")[0])
+
+
+@lru_cache(4096)
+def _place(folder: str) -> tuple[date | None, str | None]:
     day = source = None
-    for above, name in pairwise(["", *folder.split("/")]):
+    for above, name in pairwise(["", *filter(None, folder.split("/"))]):
         if _DAY.fullmatch(name):
             day = date(1970, 1, 1) + timedelta(days=int(name) // _DAY_MS)
             source = source or above or None
@@ -131,24 +196,44 @@ def _place(folder: str) -> tuple[date | None, str | None]:
     return day, source
 
 
+class _NothingThere(ArchiveError):
+    """A url names nothing."""
+
+
 def _search(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
+    """What `path` names; where nothing has exactly that name, the same without its empty parts (`a//b`)."""
+    *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
+    for spelling in others:
+        with suppress(_NothingThere):
+            yield from _at(fs, spelling, url, choice)
+            return
+    yield from _at(fs, last, url, choice)
+
+
+def _at(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> Iterator[Info]:
     """What `path` names: a file, all files of a folder, or both for every match of a glob."""
-    info = _info(fs, path)
+    info = _info(fs, path, choice.timeout)
     if info is None and _MAGIC.search(path):
         yield from _globbed(fs, path, url, choice)
     elif info is None:
-        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how the path is spelt.")
+        raise _NothingThere(
+            f"Expected a file or a folder at {url}, but nothing is there.\nCheck how the path is spelt."
+        )
     elif info["type"] == "directory":
         yield from _below(fs, path, choice)
     elif info["type"] != "file":
         raise ArchiveError(f"Expected a file or a folder at {url}, but it is neither (a device, a pipe or a socket).")
-    elif info["size"] != 0 and choice.takes(path, named=True):
-        yield info
+    else:
+        if not choice.refuses(fs, info, named=True):
+            yield info
+        # In a bucket an object may have the name of a folder, and mark it when it is empty.
+        if not isinstance(fs, LocalFileSystem) and (info["size"] == 0 or url.endswith("/")):
+            yield from _below(fs, path, choice)
 
 
 def _below(fs: AbstractFileSystem, root: str, choice: _Choice) -> Iterator[Info]:
     """The wanted files of a folder, level by level; linked folders last, and each real folder only once."""
-    if not choice.enters(root):
+    if choice.refuses(fs, {"name": root, "type": "directory"}, named=True):
         return
     level, links, seen = [root], list[str](), set[str]()
     with ThreadPoolExecutor(8) as pool:
@@ -159,12 +244,11 @@ def _below(fs: AbstractFileSystem, root: str, choice: _Choice) -> Iterator[Info]
                 level = [links.pop(0)]
             level = [folder for folder in level if not _known(fs, folder, seen)]
             folders: list[str] = []
-            for info in (info for infos in each(lambda folder: _listed(fs, folder), level) for info in infos):
-                path = info["name"]
+            listings = each(lambda folder: _listed(fs, folder, choice.timeout), level)
+            for info in (info for infos in listings for info in infos if not choice.refuses(fs, info)):
                 if info["type"] == "directory":
-                    if choice.enters(path):
-                        (links if info.get("islink") else folders).append(path)
-                elif choice.takes(path, named=False):
+                    (links if info.get("islink") else folders).append(info["name"])
+                else:
                     yield info
             level = folders
 
@@ -186,13 +270,14 @@ def _globbed(fs: AbstractFileSystem, path: str, url: str, choice: _Choice) -> It
     nothing = True
     for info in _matches(fs, root, pattern, choice):
         nothing = False
+        if choice.refuses(fs, info, named=True):
+            continue
         if info["type"] != "directory":
-            if choice.takes(info["name"], named=True):
-                yield info
+            yield info
         elif pattern[-1] != "**":
             yield from _below(fs, info["name"], choice)
     if nothing:
-        raise ArchiveError(f"Expected files that match {url}, but none does.\nCheck the pattern, or name a folder.")
+        raise _NothingThere(f"Expected files that match {url}, but none does.\nCheck the pattern, or name a folder.")
 
 
 def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], choice: _Choice) -> Iterator[Info]:
@@ -200,59 +285,118 @@ def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], choice: _C
     head, rest = pattern[0], pattern[1:]
     if head == "**" and rest:
         yield from _matches(fs, folder, rest, choice)
-    for info in _listed(fs, folder, hidden=head.startswith(".")):
-        name, is_folder = info["name"].rpartition("/")[2], info["type"] == "directory"
-        if is_folder and not choice.enters(info["name"]):
-            if head == "**" or fnmatchcase(name, head):
-                yield info
+    for info in _listed(fs, folder, choice.timeout):
+        name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
+        if (rest and not is_folder) or not (head == "**" or fnmatchcase(name, head)):
+            continue
+        if _is_hidden(name) and not head.startswith("."):
+            choice.leave_out(fs, info, "hidden")
+        elif is_folder and choice.refuses(fs, info, named=True):
+            yield info
         elif head == "**":
-            if is_folder and not info.get("islink"):
+            if is_folder and info.get("islink"):
+                choice.leave_out(fs, info, "linked_folder")
+            elif is_folder:
                 yield from _matches(fs, info["name"], pattern, choice)
             if not rest:
                 yield info
-        elif fnmatchcase(name, head):
-            if not rest:
-                yield info
-            elif is_folder:
-                yield from _matches(fs, info["name"], rest, choice)
+        elif not rest:
+            yield info
+        else:
+            yield from _matches(fs, info["name"], rest, choice)
 
 
-def _listed(fs: AbstractFileSystem, folder: str, *, hidden: bool = False) -> list[Info]:
-    """A folder's sub-folders and its files with anything in them, each with its path under `name`."""
+# ---- listings ------------------------------------------------------------------------------------------------------
+#
+# A folder's path has no slash at its end, so that one that ends with a slash is a folder whose name is empty: what
+# stands below `foo/` in a bucket with the key `foo//x.gz`.
+
+
+def _listed(fs: AbstractFileSystem, folder: str, timeout: float) -> list[Info]:
+    """All that a folder holds, each with its path under `name`; one that ends with a slash is a folder's marker."""
     with _explained(_url(fs, folder)):
-        infos = [_followed(info) if info.get("islink") else info for info in fs.ls(folder, detail=True)]
-    kept = []
-    for info in infos:
-        path = info["name"].rstrip("/")
-        # A folder's marker turns up in the folder's own listing, as itself or with a slash behind it.
-        if path == folder.rstrip("/") or (path.rpartition("/")[2].startswith(".") and not hidden):
-            continue
-        if info["type"] == "directory" or (
-            info["type"] in ("file", "link") and info["size"] != 0 and path == info["name"]
-        ):
-            kept.append(info if path == info["name"] else {**info, "name": path})
-    return sorted(kept, key=lambda info: str(info["name"]))
+        if folder and hasattr(fs, "call_s3"):
+            infos = _s3_listing(fs, folder, timeout)
+        elif folder.endswith("/") and folder.strip("/") and not isinstance(fs, LocalFileSystem):
+            infos = _nameless_listing(fs, folder, timeout)
+        else:
+            infos = _plain_listing(fs, folder, timeout)
+        return sorted(infos, key=lambda info: str(info["name"]))
+
+
+def _plain_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """What fsspec's `ls` gives."""
+    bare = folder.rstrip("/")
+    for given in _ask(fs, "ls", folder, detail=True, timeout=timeout):
+        info = _followed(given) if given.get("islink") else given
+        name = info["name"].rstrip("/")
+        if info["type"] != "directory":
+            if info["name"] != bare:  # the `ls` of a file gives that file
+                yield info
+        elif name != bare:
+            yield info if info["name"] == name else {**info, "name": name}
+        elif bare:
+            # A folder in its own listing is what fsspec makes of a folder below it that has an empty name.
+            yield {**info, "name": f"{bare}/"}
+
+
+def _nameless_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """What a folder with an empty name holds, of everything below the folder around it: `ls` merges the two."""
+    around, start = folder.rstrip("/"), f"{folder}/"
+    # Object stores can narrow it down; what is no object store may not know the word.
+    narrow = {"prefix": start[len(around) + 1 :]} if fs.async_impl else {}
+    below = _ask(fs, "find", around, detail=True, **narrow, timeout=timeout)
+    folders = set()
+    for path, info in below.items():
+        if path.startswith(start):
+            name, slash, _ = path[len(start) :].partition("/")
+            if not slash:
+                yield {**info, "name": path}
+            elif name not in folders:
+                folders.add(name)
+                yield {"name": start + name, "type": "directory", "size": 0}
+
+
+def _s3_listing(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """S3's own listing, page by page: s3fs would hide keys with empty parts, and a timeout is a page's."""
+    bucket = fs.split_path(f"{folder}/x")[0]
+    prefix = f"{folder[len(bucket) + 1 :]}/" if len(folder) > len(bucket) else ""
+    token: dict[str, str] = {}
+    while True:
+        page = _ask(
+            fs, "call_s3", "list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **token, timeout=timeout
+        )
+        for below in page.get("CommonPrefixes", ()):
+            yield {"name": f"{bucket}/{below['Prefix'][:-1]}", "type": "directory", "size": 0}
+        for key in page.get("Contents", ()):
+            yield {**key, "name": f"{bucket}/{key['Key']}", "type": "file", "size": key["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        following = {"ContinuationToken": page["NextContinuationToken"]}
+        if following == token:
+            raise ArchiveError(
+                f"Expected the next page of the listing of {_url(fs, folder)}, but it is the same again."
+            )
+        token = following
 
 
 def _followed(info: Info) -> Info:
-    """A local link's listing with its target's type, size and time."""
+    """A local link's listing with its target's type, size and time; of the type `broken` where there is no target."""
     path = info["name"]
-    if os.path.basename(path).startswith("."):
-        return info
     try:
         there = os.stat(path)
     except OSError as error:
-        raise ArchiveError(
-            f"Expected a file or a folder behind the link {path}: {error.strerror}.\nRepair or remove the link."
-        ) from error
+        return {**info, "type": "broken", "error": error}
     kind = "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else "other"
     return {**info, "type": kind, "size": there.st_size, "mtime": there.st_mtime}
 
 
-def _info(fs: AbstractFileSystem, path: str) -> Info | None:
+def _info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
     """What is at `path`; None where nothing is, or where a glob's characters cannot be in a real name."""
+    if path.endswith("/") and path.strip("/"):
+        return {"name": path, "type": "directory", "size": 0} if _listed(fs, path, timeout) else None
     try:
-        info: Info = fs.info(path)
+        info: Info = _ask(fs, "info", path, timeout=timeout)
     except FileNotFoundError:
         return None
     except Exception:
@@ -260,6 +404,23 @@ def _info(fs: AbstractFileSystem, path: str) -> Info | None:
             return None
         raise
     return {**info, "name": path}
+
+
+class _NoAnswer(TimeoutError):
+    """An object store did not answer in time."""
+
+
+def _ask(fs: AbstractFileSystem, method: str, *words: Any, timeout: float, **options: Any) -> Any:
+    """Calls a method of a file system, for at most `timeout` seconds, its retries included, where that can be ended.
+
+    Raises _NoAnswer. A file system that is not asynchronous (a local disk) has no such end.
+    """
+    if not fs.async_impl:
+        return getattr(fs, method)(*words, **options)
+    try:
+        return sync(fs.loop, getattr(fs, f"_{method}"), *words, timeout=timeout, **options)
+    except FSTimeoutError as error:
+        raise _NoAnswer(f"no answer within {timeout:g} s (set by {TIMEOUT_SETTING})") from error
 
 
 def _file(fs: AbstractFileSystem, info: Info) -> File:
@@ -305,9 +466,11 @@ def _filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSys
 
 
 def _clean(fs: AbstractFileSystem, url: str) -> str:
-    """The one path of a file, however its url was spelt."""
+    """The one path of a file or folder, however its url was spelt. `a/b//` in a bucket is `a/b/`: below `b/`, ``."""
     path = str(fs._strip_protocol(url))
-    return os.path.abspath(path) if isinstance(fs, LocalFileSystem) else path
+    if isinstance(fs, LocalFileSystem):
+        return os.path.abspath(path)
+    return path.rstrip("/") + "/" * (len(url) - len(url.rstrip("/")) - 1) if path.strip("/") else path
 
 
 def _url(fs: AbstractFileSystem, path: str) -> str:
@@ -325,11 +488,15 @@ def _explained(url: str) -> Iterator[None]:
     except ArchiveError:
         raise
     except FileNotFoundError as error:
-        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there: {error}") from error
+        raise _NothingThere(f"Expected a file or a folder at {url}, but nothing is there: {error}") from error
     except PermissionError as error:
         raise ArchiveError(
             f"Expected to list and read {url}, but access was denied: {error}\n"
             "Give these credentials the right to list and to read it, or name only folders that they may read."
+        ) from error
+    except _NoAnswer as error:
+        raise ArchiveError(
+            f"Expected to list {url}, but got {error}.\nCheck the endpoint and the network, or allow more time."
         ) from error
     except Exception as error:
         raise ArchiveError(
@@ -345,6 +512,8 @@ BLOCK = 1 << 18
 HEADER = 1024
 REMOTE_BLOCK = 8 << 20
 FILES_AHEAD = 4
+IN_VAIN = 8  # files one after the other, each waited for in vain: the store is gone, and there may be 100,000 more
+PATIENCE = 5.0  # seconds; a refusal (no permission, no such file) comes sooner
 CHUNK_ROWS = 8192
 ROW_BYTES = 24
 NEWLINE = 10
@@ -353,7 +522,9 @@ MARK = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 
 
-def read(files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = MAX_LINE) -> Iterator[Batch]:
+def read(
+    files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = MAX_LINE, timeout: float = TIMEOUT
+) -> Iterator[Batch]:
     """The files' lines in order, in batches of at most about `batch_bytes`, with what could not be read as rejects.
 
     Gzip, zstd and plain text are told apart by their bytes. A line keeps its `\\r`; each ends with `\\n`,
@@ -361,11 +532,13 @@ def read(files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = 
     Blank lines (space, tab, `\\r`) are counted, but not all of them are given. A damaged file ends with a `truncated`
     reject, and so does one that could not be read to its end: for that one `Batch.ended` says why. The next batch is
     made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever the files hold.
+    `timeout` is in seconds, for each piece of up to 8 MiB of a file in an object store. Raises ArchiveError where
+    IN_VAIN files one after the other were waited for in vain.
 
     Example: `[len(batch.lines) for batch in read(list(find(["exports"])))]`.
     """
     stop = Event()
-    with closing(_batches(files, batch_bytes, max_line, stop)) as batches, ThreadPoolExecutor(1) as thread:
+    with closing(_batches(files, batch_bytes, max_line, timeout, stop)) as batches, ThreadPoolExecutor(1) as thread:
         try:
             ahead = thread.submit(next, batches, None)
             while (batch := ahead.result()) is not None:
@@ -397,9 +570,11 @@ class _Run(NamedTuple):
     ends: Int64s
 
 
-def _batches(files: Sequence[File], batch_bytes: int, max_line: int, stop: Event) -> Generator[Batch, None, None]:
+def _batches(
+    files: Sequence[File], batch_bytes: int, max_line: int, timeout: float, stop: Event
+) -> Generator[Batch, None, None]:
     piece = max(1, min(PIECE, batch_bytes // 4))
-    with closing(_sources(files, piece)) as sources:
+    with closing(_sources(files, piece, timeout)) as sources:
         yield from _filled(sources, piece, batch_bytes, max_line, stop)
 
 
@@ -580,19 +755,28 @@ def _unmarked(pieces: Iterator[bytes]) -> Iterator[bytes]:
 class _Source:
     """A file's bytes as they are stored, block by block; `position` counts what was taken.
 
-    `ahead` decides when a block is fetched: it turns the fetching into something that gives the block.
+    `ahead` decides when a block is fetched: it turns the fetching into something that gives the block. `timeout` is in
+    seconds for a block of a file in an object store.
     """
 
-    def __init__(self, file: File, block: int, ahead: Callable[[Callable[[], bytes]], Callable[[], bytes]]) -> None:
-        self.file, self.block, self.ahead = file, block, ahead
+    def __init__(
+        self,
+        file: File,
+        block: int,
+        ahead: Callable[[Callable[[], bytes]], Callable[[], bytes]],
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self.file, self.block, self.ahead, self.timeout = file, block, ahead, timeout
         self.handle: Any = None
         self.restart()
 
     def restart(self) -> None:
         """From the first byte again."""
         self.close()
-        self.position, self.back = 0, memoryview(b"")
-        self.take = self.ahead(self._fetch)
+        self.position, self.fetched, self.back = 0, 0, memoryview(b"")
+        self.error: Exception | None = None
+        self.waited = 0.0
+        self.take = self.ahead(partial(self._fetch, 0))
 
     def read(self, most: int | None = None) -> bytes:
         """The next bytes, b"" at the end."""
@@ -622,44 +806,89 @@ class _Source:
 
     def _block(self) -> bytes:
         try:
+            if self.error:
+                raise self.error  # it was tried again and again: asking once more would be as long in vain
             data = self.take()
         except Exception as error:
-            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self.error = error
             raise _Unreadable(
-                f"Expected to read {self.file.url} to its end, but at byte {self.position:,} came {what}."
+                f"Expected to read {self.file.url} to its end, but at byte {self.position:,} came {_what(error)}."
             ) from error
         if data:
-            self.take = self.ahead(self._fetch)
+            self.fetched += len(data)
+            self.take = self.ahead(partial(self._fetch, self.fetched))
         return data
 
-    def _fetch(self) -> bytes:
-        if self.handle is None:
-            file = self.file
-            self.handle = file.fs.open(file.path, "rb", **({"cache_type": "none"} if file.fs.async_impl else {}))
-        data: bytes = self.handle.read(self.block)
+    def _fetch(self, start: int) -> bytes:
+        file, started = self.file, monotonic()
+        try:
+            if file.fs.async_impl and file.size:
+                return self._fetch_range(start)
+            if self.handle is None:
+                self.handle = file.fs.open(file.path, "rb", **({"cache_type": "none"} if file.fs.async_impl else {}))
+            data: bytes = self.handle.read(self.block)
+            return data
+        finally:
+            self.waited = monotonic() - started
+
+    def _fetch_range(self, start: int) -> bytes:
+        """A block of an object. One that comes whole in one request is one version; of others each block is checked."""
+        file = self.file
+        if start >= file.size:
+            return b""
+        end = start + self.block
+        data: bytes = _ask(file.fs, "cat_file", file.path, start=start, end=end, timeout=self.timeout)
+        if len(data) != file.size and not (data and _is_unchanged(file, self.timeout)):
+            raise _Rewritten("another version of it: it was written again after it was listed")
         return data
 
 
-def _sources(files: Sequence[File], piece: int) -> Generator[_Source, None, None]:
+class _Rewritten(Exception):
+    """A file is not the one that was listed."""
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, _NoAnswer | _Rewritten):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _sources(files: Sequence[File], piece: int, timeout: float) -> Generator[_Source, None, None]:
     """The files opened one after the other; of those in a bucket, the next few are fetched meanwhile."""
     waiting: deque[_Source] = deque()
+    in_vain = 0
     with ThreadPoolExecutor(FILES_AHEAD) as pool:
         try:
             for file in files:
                 if file.fs.async_impl:
-                    waiting.append(_Source(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result))
+                    waiting.append(_Source(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result, timeout))
                 else:
                     waiting.append(_Source(file, min(BLOCK, piece), lambda fetch: fetch))
                 if len(waiting) == FILES_AHEAD:
                     with closing(waiting.popleft()) as source:
                         yield source
+                    in_vain = _counted(source, in_vain)
             while waiting:
                 with closing(waiting.popleft()) as source:
                     yield source
+                in_vain = _counted(source, in_vain)
         finally:
             pool.shutdown(cancel_futures=True)
             for source in waiting:
                 source.close()
+
+
+def _counted(source: _Source, in_vain: int) -> int:
+    """How many files one after the other were waited for in vain, this one being the last. Raises at IN_VAIN."""
+    refused = isinstance(source.error, _Rewritten) or source.waited < min(PATIENCE, source.timeout)
+    if source.error is None or refused:
+        return 0
+    if in_vain + 1 == IN_VAIN:
+        raise ArchiveError(
+            f"Expected to read {source.file.url}, but got {_what(source.error)}, like {in_vain} files before it.\n"
+            "Check the endpoint and the network."
+        )
+    return in_vain + 1
 
 
 def _inflated(source: _Source, piece: int) -> Iterator[bytes]:
@@ -857,8 +1086,8 @@ def without(file: File, lines: Collection[int]) -> None:
                 file.fs.put_file(aside, path)
 
 
-def _is_unchanged(file: File) -> bool:
-    info = file.fs.info(file.path)
+def _is_unchanged(file: File, timeout: float = TIMEOUT) -> bool:
+    info = _ask(file.fs, "info", file.path, timeout=timeout)
     infos = [info, _followed(info)] if info.get("islink") else [info]
     return file.version in map(_version, infos)
 

@@ -108,14 +108,14 @@ class _Account:
         self._user_id_field = user_id_field
         self._window = window
         self._max_seconds = max_seconds
-        self._things: dict[str, Things] = {}
-        self._found: Sequence[Scan] = []
 
     # Which scans, and where they begin ----------------------------------------------------------------------------
 
     def find(self, _: Files) -> tuple[list[Scan], int]:
         """The scans that the selected tables need: each is new, or goes on where an earlier run was cut off."""
         self._clock = Clock(self._max_seconds)
+        self._things: dict[str, Things] = {}
+        self._found: Sequence[Scan] = []
         pipeline = dlt.current.pipeline()
         self._home = Path(pipeline.working_dir, HOME)
         self._selected = set(dlt.current.source().selected_resources)

@@ -1,7 +1,9 @@
 """Segment's raw archive as a dlt source."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dlt
@@ -12,9 +14,15 @@ from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from dlt.extract import DltResource
 
+from ..catalog import MAX_EVENT_TABLES
 from ..origins import archive as archive_files
-from .load import Files, Load, ignore, resources
+from ..origins.archive import LEFT_OUT
+from .load import Files, Load, Report, ignore, resources
 from .tables import SOURCE
+
+EXAMPLES = 3
+# What is not read although it may have been meant to be: a run warns of it.
+SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash"})
 
 
 @dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
@@ -26,7 +34,9 @@ def archive(
     credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
     table_format: str | None = None,
     memory: int = 400,
+    max_event_tables: int = MAX_EVENT_TABLES,
     progress: Any = ignore,
+    read_timeout: float = archive_files.TIMEOUT,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -38,18 +48,66 @@ def archive(
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
         table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine may use before it turns to the disk, in MB.
+        max_event_tables: How many tables of other events than Autopilot's the dataset may have. Events beyond have
+            their rows in `tracks` alone.
         progress: Called with the `Report` after each step.
+        read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
+            of a file. A file that does not come within it is told, and read again next time.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
     urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
 
     def find(loaded: Files) -> tuple[list[archive_files.File], int]:
-        found = find_files(urls, *_days(since, until), source_id, credentials)
+        days, left_out = _days(since, until), dict[str, str]()
+        found = find_files(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
+        _tell(load.report, left_out)
+        if not found:
+            load.report.warnings.append(_nothing(urls, *days, source_id, left_out))
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
-    return resources(Load(find, archive_files.read, memory, progress, table_format=table_format))
+    read = partial(archive_files.read, timeout=read_timeout)
+    load = Load(find, read, memory, progress, table_format=table_format, max_event_tables=max_event_tables)
+    return resources(load)
+
+
+def _tell(report: Report, left_out: Mapping[str, str]) -> None:
+    """Puts into the report what was left out, and a warning where a person may have wanted it."""
+    for why in LEFT_OUT:
+        if names := sorted(url for url, reason in left_out.items() if reason == why):
+            report.skipped[why] = len(names)
+            report.skipped_examples[why] = names[:EXAMPLES]
+            if why in SURPRISING:
+                report.warnings.append(f"Not read ({LEFT_OUT[why]}): {_some(names)}.")
+
+
+def _nothing(
+    urls: Sequence[str],
+    since: date | None,
+    until: date | None,
+    source_id: str | None,
+    left_out: Mapping[str, str],
+) -> str:
+    """What was looked for in vain, where, and what is there instead."""
+    wanted = [f"source {source_id}"] if source_id else []
+    wanted += [f"from {since}"] if since else []
+    wanted += [f"to {until}"] if until else []
+    places = [archive_files.place(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
+    days = sorted({day for day, _ in places if day})
+    sources = sorted({source for _, source in places if source})
+    there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
+    there += [f"sources {_some(sources)}"] if sources else []
+    counts = Counter(left_out.values())
+    there += [f"{counts[why]:,} {words}" for why, words in LEFT_OUT.items() if why in counts]
+    what = f" ({', '.join(wanted)})" if wanted else ""
+    return f"Nothing to load was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
+
+
+def _some(names: Sequence[str]) -> str:
+    """Example: `a, b, c and 7 more`."""
+    more = len(names) - EXAMPLES
+    return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _days(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
@@ -74,13 +132,19 @@ def find_files(
     until: date | None,
     source_id: str | None,
     credentials: Any,
+    timeout: float = archive_files.TIMEOUT,
+    left_out: dict[str, str] | None = None,
 ) -> list[archive_files.File]:
-    """The files at these URLs, each once; credentials as the source takes them."""
+    """The files at these URLs, each once; credentials as the source takes them, the rest as `find` of the origin."""
     found: dict[str, archive_files.File] = {}
+    seen: dict[str, str] = {}
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
-        for file in archive_files.find([url], since=since, until=until, source_id=source_id, fs=fs):
+        options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
+        for file in archive_files.find([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
+    if left_out is not None:
+        left_out.update((url, why) for url, why in seen.items() if url not in found)
     return [found[url] for url in sorted(found)]
 
 

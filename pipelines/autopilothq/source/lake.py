@@ -41,6 +41,7 @@ class Lake(Stored):
         for name in names:
             if name not in self._known and (table := self._table(name)) is not None:
                 fields = pa.schema(table.schema().to_arrow())
+                self.widths[name] = len(fields)
                 self._known[name] = {field.name: _TYPES[field.type] for field in fields if field.type in _TYPES}
         return {name: self._known[name] for name in names if name in self._known}
 

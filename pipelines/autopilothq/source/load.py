@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import dlt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.common.storages.load_package import load_package_state
 from dlt.destinations import filesystem
@@ -29,9 +31,11 @@ from ..catalog import (
     ALWAYS,
     AUDIT,
     BOOKS,
+    DISCARD_REASONS,
     EVENT_DESCRIPTION,
     EVENT_TABLES,
     KINDS,
+    MAX_EVENT_TABLES,
     TABLES,
     TRACKS,
     USERS,
@@ -41,8 +45,10 @@ from ..catalog import (
 )
 from ..identity import Hashes
 from ..messages import Batch
-from ..warehouse import SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from ..warehouse import LINES, NOT_THE_LINES, SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from ..warehouse import Stored as StoredRows
 from .lake import Lake
+from .refused import Refused
 from .stored import Stored
 from .tables import (
     REPLACED,
@@ -52,12 +58,22 @@ from .tables import (
     columns,
     disposition,
     keys_are_declared,
+    limits_of,
+    shortened,
     supported,
 )
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
 COUNTED = ("lines", "stored", "duplicates", "rejected")
+NAMED = 10  # tables or events are named in a warning
+HOME = "autopilothq"  # the folder of loads, below the pipeline's working folder
+
+# What a load has ready, in a folder of its own below HOME.
+_WAITING = "waiting"
+_READY = "ready"  # how files of rows are named, and when dlt has them
+_HANDED_OVER = "rows"
+_BEGUN = "begun"
 
 Files = set[tuple[str, str]]
 """Files by name and version."""
@@ -97,8 +113,11 @@ class Report:
     rejected: int = 0
     rejects: dict[str, int] = field(default_factory=dict)
     discards: int = 0
+    beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_examples: dict[str, list[str]] = field(default_factory=dict)
     contacts: int = 0
     contacts_total: int | None = None
     people: int = 0
@@ -117,6 +136,10 @@ class Report:
             **counts,
             rows=rows,
             rejects=_sum(self.rejects, part.rejects),
+            beyond_limits={
+                reason: _sum(self.beyond_limits.get(reason, {}), part.beyond_limits.get(reason, {}))
+                for reason in self.beyond_limits | part.beyond_limits
+            },
             warnings=[*self.warnings, *part.warnings],
             people_total=part.people_total if self.people_total is None else self.people_total,
         )
@@ -124,6 +147,14 @@ class Report:
 
 def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
     return {name: first.get(name, 0) + second.get(name, 0) for name in first | second}
+
+
+def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
+    """What a person should know of values that no table had room for; `tables` as `Settled.beyond_limits` has them."""
+    some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
+    more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
+    what = "Messages" if reason == "too_many_tables" else "Values"
+    return f"{what} beyond a limit, in _discards as {reason}: {', '.join(some)}{more}. {DISCARD_REASONS[reason]}."
 
 
 def ignore(report: Report) -> None:
@@ -135,7 +166,7 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
 
     A killed one's folder is there still, and goes now. Of what happened on other machines nothing is known here.
     """
-    home = Path(pipeline.working_dir, "autopilothq")
+    home = Path(pipeline.working_dir, HOME)
     new_machine = not home.exists()
     home.mkdir(parents=True, exist_ok=True)
     left = list(home.iterdir())
@@ -146,12 +177,33 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
     return folder, new_machine or bool(left)
 
 
+def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
+    """The Parquet files of each table that the pipeline's last load handed over to dlt.
+
+    They are there as long as the load's source is, whatever became of the load.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_HANDED_OVER}-*"):
+        files.setdefault(path.name.split("-", 2)[2], []).append(path)
+    return files
+
+
+def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
+    """When that load began, as its rows have it."""
+    [path] = Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_BEGUN}")
+    return datetime.fromisoformat(path.read_text())
+
+
 class Load:
-    """One load of one origin, shared by the resources of its source.
+    """The loads of one origin, shared by the resources of its source.
+
+    Each extraction is a load of its own, which begins with nothing: a source that is extracted once more, because its
+    load failed or for another pipeline, is read once more.
 
     `find` is told which files are loaded already, and gives those that are not, with the number of the others. `read`
     gives their lines. `beside` gives rows that the origin has beside those of messages; it is asked when all lines were
     read. `memory` is what the engine may use before it turns to the disk, in MB. `table_format` is dlt's.
+    `max_event_tables` is how many tables of events the dataset may have beside those of the catalogue.
     """
 
     def __init__(
@@ -162,15 +214,20 @@ class Load:
         progress: Callable[[Report], None],
         beside: "Callable[[Load, Stored], Iterator[Rows]] | None" = None,
         table_format: Any = None,
+        max_event_tables: int = MAX_EVENT_TABLES,
     ) -> None:
-        self.report = Report()
         self._find = find
         self._read_files: Callable[[Sequence[Any]], Iterator[Batch]] = read
         self._memory = memory
         self._progress = progress
         self._beside = beside
         self.table_format = table_format
-        self._settled: Settled | None = None
+        self._max_event_tables = max_event_tables
+        self._extraction: tuple[str, str] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.report = Report()
         self._files: Sequence[Read] = []
         self._unfinished: dict[int, str] = {}
         self._ready: dict[str, list[tuple[str, Rows]]] = {}
@@ -181,9 +238,12 @@ class Load:
         self.forgotten = Hashes()
 
     def prepare(self, pipeline: dlt.Pipeline) -> None:
-        """Reads the origin once: all lines into the warehouse, settled against what the destination has."""
-        if self._settled is not None:
+        """Reads the origin once an extraction: all lines into the warehouse, settled against what is stored."""
+        extraction = pipeline.working_dir, load_package_state()["load_id"]
+        if extraction == self._extraction:
             return
+        self._extraction = extraction
+        self._reset()
         started = monotonic()
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
@@ -193,32 +253,101 @@ class Load:
         for table in (TRACKS, USERS):
             self.disposition(table.name)
         folder, killed = _begin(pipeline)
-        self.folder = str(folder / "waiting")
+        self.folder = str(folder / _WAITING)
         Path(self.folder).mkdir()
+        Path(self.folder, _BEGUN).write_text(self.loaded_at.isoformat())
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
         if killed:
             destination.drop_copies()
         self.forgotten = destination.forgotten()
-        # The destination may have no room for the whole of a long name (spec: Names).
-        self.shorten = dlt.current.source_schema().naming.normalize_identifier
+        self._refused = self._take_refused(destination)
+        self._destination = destination
+        naming = dlt.current.source_schema().naming
+        self.shorten = lambda name: shortened(name, naming)
         self._files, self.report.files_known = self._find(destination.loaded_files())
         self.report.files = len(self._files)
         self.report.bytes = sum(file.size for file in self._files)
         self._progress(self.report)
-        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten)
-        self._read()
-        self.known = destination.tables([*self._warehouse.tables(), *TABLES])
-        # Without messages there is nothing to look for among those that are stored.
-        stored = destination.read if self.report.lines else None
-        self._settled = self._warehouse.settle(self.known, stored, destination.complete_loads(), self.forgotten.pairs())
-        self._take(self._settled, destination)
-        self._warehouse.close()
+        while not self._project():
+            pass
         for rows in self._beside(self, destination) if self._beside else ():
             self._write(rows)
         self.report.discards = self.report.rows.get("_discards", 0)
+        for name, errors in self._refused.left_out.items():
+            why = next(iter(errors.values()))
+            self.report.warnings.append(f"Rows left out of {name}: {len(errors):,}; {why}")
         self.report.seconds = monotonic() - started
         self._progress(self.report)
+
+    def _project(self) -> bool:
+        """Reads all lines and makes the rows of each table of them.
+
+        Where messages cannot become rows, whatever the reason, these are noted as refused, and all must be done once
+        more without them: then it is not done.
+        """
+        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten)
+        try:
+            self._read()
+            self._settle()
+        except NOT_THE_LINES:
+            raise
+        except Exception:
+            found = self._warehouse.unreadable()
+            if not found.keys() - self._refused.messages.keys():
+                raise
+            self._refused.messages |= found
+            self._refused.load_id = load_package_state()["load_id"]
+            self._refused.write(self._pipeline)
+            self._begin_again()
+            return False
+        finally:
+            self._warehouse.close()
+        return True
+
+    def _begin_again(self) -> None:
+        for path in Path(self.folder).iterdir():
+            if path.name != _BEGUN:
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+        self._ready.clear()
+        self._unfinished.clear()
+        done = Report(files=self.report.files, files_known=self.report.files_known, bytes=self.report.bytes)
+        self.report.__dict__.update(done.__dict__)
+
+    def _settle(self) -> None:
+        destination = self._destination
+        self.known = destination.tables([*self._warehouse.tables(), *TABLES])
+        read = self._refused.unseen(destination.read, self.known)
+        settled = self._warehouse.settle(
+            self.known,
+            read if self.report.lines else None,  # else there is nothing to look for among those that are stored
+            destination.complete_loads(),
+            self.forgotten.pairs(),
+            limits_of(self._pipeline),
+            destination.widths,
+            self._event_tables(),
+            self._max_event_tables,
+            refused=self._refused.messages,
+            refused_users=self._refused.users,
+            lines=self._lines,
+        )
+        self._take(settled, read)
+
+    def _event_tables(self) -> set[str]:
+        """The tables of the dataset whose events the catalogue does not know."""
+        schemas = self._pipeline.schemas
+        names = schemas[SOURCE].data_table_names() if SOURCE in schemas else []
+        return {name for name in names if name not in TABLES and not name.startswith("_")}
+
+    def _take_refused(self, destination: Stored) -> Refused:
+        """What the destination refused in loads before this one, unless a complete load left it out already."""
+        refused = Refused.read(self._pipeline)
+        if refused.load_id is not None and refused.load_id in destination.complete_loads():
+            return Refused(refused.place)
+        if refused:
+            refused.load_id = load_package_state()["load_id"]
+            refused.write(self._pipeline)
+        return refused
 
     def _read(self) -> None:
         """Adds the batches, some side by side; the first one alone, because it teaches the warehouse their shapes."""
@@ -235,9 +364,20 @@ class Load:
                     first = False
                 else:
                     busy.add(pool.submit(self._warehouse.add, batch))
+                if self._refused:
+                    pq.write_table(batch.lines, f"{self.folder}/lines-{next(self._written)}", compression="zstd")
                 self._account(batch)
             for future in busy:
                 future.result()
+
+    def _lines(self, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        """The lines with these numbers in the load, as they were read."""
+        wanted = pa.array(numbers, pa.int64())
+        for path in Path(self.folder).glob("lines-*"):
+            for batch in pq.ParquetFile(path).iter_batches():
+                number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES), batch["line"])
+                found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, wanted))
+                yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
 
     def _account(self, batch: Batch) -> None:
         self.report.lines += batch.lines.num_rows
@@ -246,11 +386,11 @@ class Load:
         self._unfinished |= {number: why for number, why in batch.ended if why is not None}
         self._progress(self.report)
 
-    def _take(self, settled: Settled, destination: Stored) -> None:
+    def _take(self, settled: Settled, read: StoredRows) -> None:
         """The rows of each table as a Parquet file; counts into the report."""
         for rows in settled.tables():
             self._write(rows)
-        users = settled.users(destination.read)
+        users = settled.users(read)
         names = [file.url for file in self._files]
         for found in (users, settled.rejects(names), settled.discards()):
             if found is not None:
@@ -260,15 +400,18 @@ class Load:
         for column in COUNTED:
             setattr(self.report, column, sum(getattr(count, column) for count in counts.values()))
         self.report.rejects = settled.rejects_by_reason()
+        self.report.beyond_limits = settled.beyond_limits()
+        self.report.warnings += [limit_warning(reason, of) for reason, of in self.report.beyond_limits.items()]
         self.report.bytes = sum(file.size for file in self._files)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:
             self.report.rows[AUDIT.name] = len(self._audit)
 
     def _write(self, rows: Rows) -> None:
-        path = f"{self.folder}/rows-{next(self._written)}"
+        path = f"{self.folder}/{_READY}-{next(self._written)}-{rows.table}"
+        rows = self._refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
         rows = _in_order(rows, self._schema_columns(rows.table))
-        rows.relation.to_parquet(path, compression="snappy")
+        rows.write(path)
         self._ready.setdefault(rows.table, []).append((path, rows))
         self.report.rows[rows.table] = self.report.rows.get(rows.table, 0) + rows.number
 
@@ -293,8 +436,9 @@ class Load:
 
     def rows(self, table: str) -> Iterator[DataItemWithMeta]:
         """A table's rows as files that dlt takes over."""
-        for path, rows in self._ready.pop(table, ()):
+        for ready, rows in self._ready.pop(table, ()):
             known = TABLES.get(table)
+            path = str(Path(ready).rename(Path(ready).with_name(Path(ready).name.replace(_READY, _HANDED_OVER, 1))))
             if known is None:
                 yield dlt.mark.with_file_import(path, "parquet", rows.number, cast(Any, rows))
             elif rows.number:

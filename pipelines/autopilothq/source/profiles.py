@@ -16,7 +16,7 @@ from dlt.common.schema import Schema
 from dlt.common.storages.load_package import load_package_state
 from dlt.extract import DltResource
 
-from ..catalog import PROFILES, SUPPRESSIONS
+from ..catalog import MAX_EVENT_TABLES, PROFILES, SUPPRESSIONS
 from ..client import BASE_URL, Autopilot
 from ..client import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
 from ..http import TIMEOUT, TRIES, BadSetting, Unavailable
@@ -68,6 +68,7 @@ def profiles(
     timeout: float = TIMEOUT,
     tries: int = TRIES,
     people_per_load: int | None = None,
+    max_event_tables: int = MAX_EVENT_TABLES,
     memory: int = 400,
     progress: Any = ignore,
 ) -> Iterable[DltResource]:
@@ -89,6 +90,7 @@ def profiles(
         timeout: Seconds that an answer may keep silent.
         tries: How often a request is tried.
         people_per_load: How many people at most. The next load goes on with the others: `Report.people_total` tells.
+        max_event_tables: How many tables of other events than Autopilot's the dataset may have.
         memory: What the engines may use before they turn to the disk, in MB.
         progress: Called with the `Report` after each person.
 
@@ -106,7 +108,7 @@ def profiles(
     if whose == "api":
         origin.autopilot, origin.account = _autopilot(timeout, tries)
     origin.most = people_per_load
-    load = Load(origin.find, origin.read, memory // 2, progress, origin.beside)
+    load = Load(origin.find, origin.read, memory // 2, progress, origin.beside, max_event_tables=max_event_tables)
     origin.load, origin.memory = load, memory // 4
     return [resource(load, PROFILES), *resources(load)]
 
@@ -194,6 +196,7 @@ class _Profiles:
         there = stored.tables([PROFILES.name, SUPPRESSIONS.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
+        self._pull = None
         now = self.load.loaded_at
         begun = datetime.fromisoformat(self._mark["begun"]) if self._mark else now
         goes_on = bool(self._mark) and not self._mark["complete"] and now - begun < GOES_ON

@@ -30,6 +30,8 @@ class Stored:
     def __init__(self, pipeline: dlt.Pipeline) -> None:
         self._pipeline = pipeline
         self._known: dict[str, dict[str, Type]] = {}
+        self.widths: dict[str, int] = {}
+        """How many columns each table has that was asked for, whatever their types."""
 
     def loaded_files(self) -> set[tuple[str, str]]:
         """The files, with their versions, that a complete load stored."""
@@ -139,6 +141,7 @@ class Stored:
                 return {}
             found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
         self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
+        self.widths |= {name: len(columns) for name, columns in found.items()}
         return {name: self._known[name] for name in names if name in self._known}
 
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

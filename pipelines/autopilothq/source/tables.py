@@ -5,10 +5,24 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
+from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 from dlt.destinations import filesystem
 
-from ..catalog import AUDIT, CONTACTS, CURRENT, PROFILES, TABLES, USERS, Table, Type
+from ..catalog import (
+    AUDIT,
+    CONTACTS,
+    CURRENT,
+    LIMITS,
+    MAX_NAME,
+    OTHER_LIMITS,
+    PROFILES,
+    TABLES,
+    USERS,
+    Limits,
+    Table,
+    Type,
+)
 
 SOURCE = "autopilothq"
 
@@ -88,6 +102,21 @@ def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
 
 class CannotMerge(Exception):
     """The destination cannot keep rows unique."""
+
+
+def limits_of(pipeline: dlt.Pipeline) -> Limits:
+    """What a table of a pipeline's destination can have."""
+    return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
+
+
+def shortened(name: str, naming: NamingConvention) -> str:
+    """Returns a table's or a column's name as it is in a destination: as long as may be, else with a digest inside.
+
+    `naming` knows how long names may be there; nowhere are they longer than MAX_NAME (spec: Names).
+    """
+    longest = min(MAX_NAME, naming.max_length or MAX_NAME)
+    shorter: str = naming.shorten_identifier(name, name, longest)
+    return shorter
 
 
 def keys_are_declared(pipeline: dlt.Pipeline) -> bool:

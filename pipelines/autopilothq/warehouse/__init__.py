@@ -1,10 +1,11 @@
 """Messages -> the tables of the warehouse, with rejects, discards and the books (spec: warehouse)."""
 
-from .load import Warehouse
+from .load import NOT_THE_LINES, Warehouse
 from .people import Due, People
-from .tables import SQL_TYPES, FileCount, Known, Rows, Settled, Stored, ordered
+from .tables import LINES, SQL_TYPES, FileCount, Known, Rows, Settled, Stored, ordered
 from .things import Things
 
 __all__ = [
-    "SQL_TYPES", "Due", "FileCount", "Known", "People", "Rows", "Settled", "Stored", "Things", "Warehouse", "ordered",
+    "LINES", "NOT_THE_LINES", "SQL_TYPES", "Due", "FileCount", "Known", "People", "Rows", "Settled", "Stored",
+    "Things", "Warehouse", "ordered",
 ]  # fmt: skip

@@ -3,35 +3,51 @@
 DuckDB reads a batch as columns, in a few statements. What these cannot read for sure (broken lines, keys that collide,
 numbers whose digits would change) is read by `messages.read`, line by line, into the same cells. All cells wait in
 Parquet files until the load is complete, because only then it is known which of two messages with one id stays, and
-which type a column takes from all its values.
+which type a column takes from all its values. Lines that the engine reads have a column for each key; of all others
+the keys that the catalogue does not know wait as rows (`seq`, `column`, `value`), so that a message with many keys, or
+messages with a new key each, cost what they hold and no more.
 """
 
 import itertools
-import json
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from ..catalog import CONTEXT, KINDS, LINK, MESSAGE_TABLES, PROPERTIES, TRACKS
-from ..messages import CLOCK_FIELDS, EXTRA, Batch, Reject, Rejected, digest, read, storable
-from ..naming import table_name
+from ..catalog import (
+    CONTEXT,
+    LINK,
+    MAX_DEPTH,
+    MAX_EVENT_TABLES,
+    MESSAGE_TABLES,
+    OTHER_LIMITS,
+    PROPERTIES,
+    Limits,
+)
+from ..messages import BLANK, CLOCK_FIELDS, EXTRA, Batch, Message, Reject, Rejected, digest, read, unmarked
 from . import values
 from .shapes import Frame, Shapes
-from .tables import Known, Settled, Stored
+from .tables import LINES, Cells, Known, Settled, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
-ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time
-LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time, or
+ODD_BYTES = 4 << 20  # so many bytes of them
+FREQUENT = 10  # odd lines of a batch that hold an object before the engine is asked for its keys
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
 _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
+# What goes wrong with the machine, not with a line.
+NOT_THE_LINES = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 
 
 class Warehouse:
@@ -43,7 +59,7 @@ class Warehouse:
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
         warehouse.add(batch)
         for rows in warehouse.settle().tables():
-            rows.relation.to_parquet(f"{rows.table}.parquet")
+            rows.write(f"{rows.table}.parquet")
     """
 
     def __init__(
@@ -56,21 +72,19 @@ class Warehouse:
     ) -> None:
         self._scratch = scratch
         self._memory = memory
-        self._extra_names: dict[str, None] = {}
         self._shorten = shorten
         self._threads = threads
         # While lines are added, each thread that adds brings its own core.
         self._con = values.connect(scratch, memory, threads=1)
-        self._loaded_at = f"TIMESTAMPTZ '{loaded_at.isoformat()}'"
+        self._loaded_at = loaded_at
         self._lock = threading.Lock()
         self._shapes = Shapes()
-        self._places = [table.name for table in MESSAGE_TABLES]
-        self._events: dict[str, int] = {}
-        self._extras: dict[int, dict[str, None]] = {}
-        self._parts = itertools.count()
+        self._numbers = itertools.count()
+        self._cells = Cells()
+        self._known: Known = {}
         self._con.execute(_TABLES_SQL)
         empty = ", ".join(f"NULL::{of} AS {values.name(name)}" for name, (of, _) in _STORED.items())
-        _copy(self._con, f"SELECT {empty}, false AS again LIMIT 0", self._part())
+        self._keep_messages(self._con, f"SELECT {empty}, false AS again LIMIT 0")
 
     def close(self) -> None:
         """Gives back the memory; the scratch folder is the caller's to delete."""
@@ -81,104 +95,142 @@ class Warehouse:
     def add(self, batch: Batch) -> None:
         """Takes a batch of lines; threads may add side by side.
 
-        Bad lines become rejects, whatever they hold; nothing in them raises.
+        Bad lines become rejects, whatever they hold: where anything unexpected is raised, the lines that cause it are
+        found and rejected, and all others stay. What is raised nevertheless is not about the lines.
         """
         con = self._con.cursor()
         try:
             self._reject(con, batch.rejects)
-            lines = batch.lines
-            if lines.num_rows and not self._events:
+            lines = _numbered(batch.lines)
+            if not self._cells.columns:
                 self._add_lines(con, lines.slice(0, FIRST))
                 lines = lines.slice(FIRST)
-            if lines.num_rows:
-                self._add_lines(con, lines)
+            self._add_lines(con, lines)
         finally:
             con.close()
 
     def _add_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
+        """Adds lines, all or none; where that raises, each half, down to the lines that cannot be read."""
+        if not lines.num_rows:
+            return
+        try:
+            self._add_at_once(con, lines)
+        except NOT_THE_LINES:
+            raise
+        except Exception as error:
+            if lines.num_rows > 1:
+                half = lines.num_rows // 2
+                self._add_lines(con, lines.slice(0, half))
+                self._add_lines(con, lines.slice(half))
+            elif lines["seq"][0].as_py() == HARMLESS_SEQ or not self._reads_harmless_line(con):
+                raise
+            else:
+                self._reject(con, [_unreadable(lines, error)])
+
+    def _reads_harmless_line(self, con: duckdb.DuckDBPyConnection) -> bool:
+        """Whether a line that has nothing odd can be read; it is not kept."""
+        try:
+            self._add_at_once(con, _HARMLESS, keep=False)
+        except Exception:  # noqa: BLE001 - whatever it is, it is not about a line
+            return False
+        return True
+
+    def _add_at_once(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, keep: bool = True) -> None:
+        added = Cells()
+        con.execute("BEGIN")
+        try:
+            self._read_lines(con, lines, added)
+        except BaseException:
+            con.execute("ROLLBACK")
+            added.delete()
+            raise
+        if not keep:
+            con.execute("ROLLBACK")
+            added.delete()
+            return
+        con.execute("COMMIT")
+        with self._lock:
+            self._cells.extend(added)
+
+    def _read_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: Cells) -> None:
         shapes = self._shapes
-        lines = _numbered(lines)
         con.register("lines", lines)
-        lenient = _TRAILING_COMMA if _may_trail(lines["text"]) else "false"
-        con.execute(_PROBE_SQL.format(pointers=values.literals(shapes.pointers()), lenient=lenient))
-        plain, doubt = _learn_shapes(con, shapes)
-        doubted = con.sql(f"SELECT seq, shape FROM probe WHERE {doubt}").to_arrow_table()
-        if doubted.num_rows:
-            con.register("lines", lines.filter(pc.invert(pc.is_in(lines["seq"], doubted["seq"]))))
-        frame = shapes.frame(plain)
-        with self._lock:
-            self._extra_names |= dict.fromkeys(frame.extras)
-        again = self._put_aside(con, frame)
+        lenient, deep = _look_at(lines["text"])
+        con.execute(_PROBE_SQL.format(pointers=values.literals(shapes.pointers()), lenient=lenient, deep=deep))
+        counts = con.execute("SELECT shape, count(*) FROM probe WHERE shape <> '' GROUP BY shape").fetchall()
+        plain = shapes.plain(dict(counts))
+        odd = _odd_ones(con, plain, len(counts))
+        if odd.num_rows:
+            con.register("lines", lines.filter(pc.invert(pc.is_in(lines["seq"], odd["seq"]))))
+        frame = shapes.frame(plain.values())
+        again = self._read_plain(con, frame, added)
         con.unregister("lines")
-        odd = [*doubted.filter(pc.is_valid(doubted["shape"]))["seq"].chunks, *again.filter(again["odd"])["seq"].chunks]
-        rest = again.filter(pc.invert(again["odd"]))["seq"].chunks
-        if odd or rest:
-            self._add_slowly(con, frame, _among(lines, rest), _among(lines, odd))
+        chunks = [*odd.filter(pc.is_valid(odd["shape"]))["seq"].chunks, *again.chunks]
+        if chunks:
+            self._read_odd(con, lines.filter(pc.is_in(lines["seq"], pa.chunked_array(chunks, pa.int64()))), added)
 
-    def _put_aside(self, con: duckdb.DuckDBPyConnection, frame: Frame) -> pa.Table:
-        """Puts the cells of the lines aside in one go; `seq` and `odd` of those that need more than that."""
-        part = self._part()
-        repeats = [f"{values.name(REPEATED)} IS NOT NULL"] if REPEATED in frame.extras else []
-        unread = [f"({name} IS NOT NULL AND {name}_read IS NULL)" for name in CLOCK_FIELDS]
-        more = " OR ".join(["odd", *unread, _BAD_TRANSACTIONAL, *repeats])
-        _copy(con, f"SELECT {_stored_cells(frame.cells)}, odd, {more} AS again FROM ({frame.sql('lines')})", part)
-        self._learn_events(con, f"read_parquet({part}) WHERE NOT again", frame.extras)
-        return con.sql(f"SELECT seq, odd FROM read_parquet({part}) WHERE again").to_arrow_table()
+    def _read_plain(self, con: duckdb.DuckDBPyConnection, frame: Frame, added: Cells) -> pa.ChunkedArray:
+        """Puts the cells of the lines aside in one go; the `seq` of those that are odd for all that."""
+        part = self._keep_messages(
+            con, f"SELECT {_stored_cells(frame.cells)}, odd AS again FROM ({frame.sql('lines')})", added
+        )
+        _discard_clocks(con, part)
+        added.learn(con, f"read_parquet({part}) WHERE NOT again", frame.extras)
+        found: pa.Table = con.sql(f"SELECT seq FROM read_parquet({part}) WHERE again").to_arrow_table()
+        return found["seq"]
 
-    def _add_slowly(self, con: duckdb.DuckDBPyConnection, frame: Frame, lines: pa.Table, odd: pa.Table) -> None:
-        """Adds lines that the engine reads in several steps, and odd ones."""
-        con.register("lines", lines)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE frame AS {frame.sql('lines')}")
-        con.unregister("lines")
-        for start in range(0, odd.num_rows, ODD_LINES):
-            self._read_odd(con, odd.slice(start, ODD_LINES))
-        self._stage(con)
-
-    def _part(self) -> str:
-        return values.literal(f"{self._scratch}/{next(self._parts)}.parquet")
-
-    def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
-        """Reads the odd lines one by one into the frame; their rejects and discards go into the books."""
-        rows: list[dict[str, Any]] = []
-        rejects: list[Reject] = []
-        discards: list[dict[str, Any]] = []
-        objects: set[tuple[str, ...]] = set()
-        for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
-            try:
-                message = read(line, _CONTEXT_NAMES)
-            except Rejected as error:
-                reason, text = error.args
-                rejects.append(Reject(seq // LINES, seq % LINES, reason, text, line))
-                continue
-            rows.append({"seq": seq, **message.cells})
-            discards.extend({"seq": seq, **discard._asdict()} for discard in message.discards)
-            objects.update(message.objects)
+    def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: Cells) -> None:
+        """Reads the odd lines one by one; what is rejected or discarded of them goes into the books."""
+        objects: Counter[tuple[str, ...]] = Counter()
+        for piece in _pieces(lines):
+            messages, rejects = _read_each(piece)
+            self._reject(con, rejects)
+            discards = [
+                {"seq": seq, **discard._asdict()} for seq, message in messages.items() for discard in message.discards
+            ]
+            _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
+            for message in messages.values():
+                objects.update(set(message.objects))
+            if messages:
+                self._keep_odd(con, piece, messages, added)
         with self._lock:
-            self._shapes = self._shapes.with_objects(objects)
-            for row in rows:
-                discards.extend(self._too_many(row))
-        self._reject(con, rejects)
-        _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
-        # Each column takes buffers of its own, in every table and file that has it.
-        con.execute(f"SET memory_limit = '{self._memory + values.COLUMN_MEMORY * len(self._extra_names)}MB'")
-        if rows:
-            _add_to_frame(con, rows, lines)
+            enough = max(FREQUENT, lines.num_rows // 100)
+            self._shapes = self._shapes.with_objects([path for path, count in objects.items() if count >= enough])
 
-    def _too_many(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """Takes the cells from a row whose columns are more than a table can have, as discards."""
-        extras = [name for name in row if name.startswith(EXTRA)]
-        room = values.MAX_EXTRAS - len(self._extra_names)
-        new = [name for name in extras if name not in self._extra_names]
-        self._extra_names |= dict.fromkeys(new[:room])
-        return [
-            {
-                "seq": row["seq"],
-                "column": name.removeprefix(EXTRA),
-                "value": row.pop(name),
-                "reason": "too_many_columns",
-            }
-            for name in new[room:]
+    def _keep_odd(
+        self, con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Mapping[int, Message], added: Cells
+    ) -> None:
+        """Puts the cells of messages aside, those that are not in the catalogue as rows of their own."""
+        rows = [
+            {"seq": seq} | {name: cell for name, cell in message.cells.items() if not name.startswith(EXTRA)}
+            for seq, message in messages.items()
         ]
+        con.register("odd_lines", lines)
+        con.register("odd_cells", values.text_table(rows, ["seq", *_ODD_CELLS]))
+        read_clocks = ", ".join(f"clock({values.name(name)}) AS {name}_read" for name in CLOCK_FIELDS)
+        source = f"SELECT *, hash(text) AS tie, {read_clocks} FROM odd_cells JOIN odd_lines USING (seq)"
+        columns = ["tie", *_ODD_CELLS]
+        part = self._keep_messages(con, f"SELECT {_stored_cells(columns)}, false AS again FROM ({source})", added)
+        con.unregister("odd_lines")
+        con.unregister("odd_cells")
+        _discard_clocks(con, part)
+        added.learn(con, f"read_parquet({part})", ())
+        extras = [
+            {"seq": seq, "column": name.removeprefix(EXTRA), "value": cell}
+            for seq, message in messages.items()
+            for name, cell in message.cells.items()
+            if name.startswith(EXTRA)
+        ]
+        if extras:
+            added.extras.append(f"{self._scratch}/{next(self._numbers)}-extras.parquet")
+            pq.write_table(values.text_table(extras, extras[0]), added.extras[-1], compression="zstd")
+
+    def _keep_messages(self, con: duckdb.DuckDBPyConnection, select: str, added: Cells | None = None) -> str:
+        """Writes cells of messages into a file; gives its name as a literal."""
+        path = f"{self._scratch}/{next(self._numbers)}.parquet"
+        (added or self._cells).messages.append(path)
+        con.execute(f"COPY ({select}) TO {values.literal(path)} (FORMAT parquet)")
+        return values.glob_literal(path)
 
     def _reject(self, con: duckdb.DuckDBPyConnection, rejects: Sequence[Reject]) -> None:
         rows = [
@@ -187,61 +239,15 @@ class Warehouse:
                 "id": digest(reject.raw),
                 "reason": reject.reason,
                 "message": reject.message,
-                "raw": reject.raw.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00"),
+                "raw": values.printable(reject.raw),
             }
             for reject in rejects
         ]
         _insert(con, "rejects", rows, "seq, id, reason, message, raw")
 
-    def _stage(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Reads clocks in unusual notations, and puts the frame's cells aside until all lines are there."""
-        unread = [name for name in CLOCK_FIELDS if _count(con, "frame", f"{name} IS NOT NULL AND {name}_read IS NULL")]
-        for name in unread:
-            con.execute(
-                f"UPDATE frame SET {name}_read = clock({name}) WHERE {name} IS NOT NULL AND {name}_read IS NULL"
-            )
-            con.execute(f"""
-                INSERT INTO discards SELECT seq, NULL, '{name}', {name}, 'not_a_time' FROM frame
-                WHERE {name} IS NOT NULL AND {name}_read IS NULL""")
-        con.execute(f"""
-            INSERT INTO discards SELECT seq, NULL, 'transactional', transactional, 'does_not_fit' FROM frame
-            WHERE {_BAD_TRANSACTIONAL}""")
-        columns = con.table("frame").columns
-        extras = [column for column in columns if column.startswith(EXTRA)]
-        if REPEATED in extras:
-            con.execute(_REPEATED_EVENT_SQL)
-        self._learn_events(con, "frame", extras)
-        con.execute(
-            f"COPY (SELECT {_stored_cells(columns)}, false AS again FROM frame) TO {self._part()} (FORMAT parquet)"
-        )
-
-    def _learn_events(self, con: duckdb.DuckDBPyConnection, source: str, extras: Sequence[str]) -> None:
-        """The events of some cells, and which extra columns each table has."""
-        counts = "".join(f", count({values.name(extra)})" for extra in extras)
-        found = con.execute(f"SELECT kind, event{counts} FROM {source} GROUP BY kind, event").fetchall()
-        with self._lock:
-            for kind, event, *numbers in found:
-                place = self._place(kind, event)
-                names = self._extras.setdefault(place, {})
-                names |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
-
-    def _place(self, kind: str, event: str | None) -> int:
-        """The number of a message's table, which is made known where the event is new."""
-        if event is None:
-            return next(self._places.index(table.name) for of, table, _ in KINDS if of == kind)
-        if event not in self._events:
-            name = json.loads(event)
-            table = self._shorten(table_name(name) or TRACKS.name)
-            if table not in self._places:
-                self._places.append(table)
-            self._events[event] = self._places.index(table)
-            row = [event, self._events[event], table_name(name) or None, name if storable(name) else None]
-            self._con.execute("INSERT INTO events VALUES (?, ?, ?, ?)", row)
-        return self._events[event]
-
     def tables(self) -> list[str]:
         """The tables that the lines so far may have rows for."""
-        return list(self._places)
+        return [*(table.name for table in MESSAGE_TABLES), *map(self._shorten, self._cells.tables())]
 
     def settle(
         self,
@@ -249,31 +255,143 @@ class Warehouse:
         stored: Stored | None = None,
         complete: Collection[str] = (),
         hashes: Collection[tuple[str, str]] = (),
+        limits: Limits = OTHER_LIMITS,
+        widths: Mapping[str, int] | None = None,
+        event_tables: Collection[str] = (),
+        max_event_tables: int = MAX_EVENT_TABLES,
+        refused: Mapping[str, str] = MappingProxyType({}),
+        refused_users: Mapping[str, str] = MappingProxyType({}),
+        lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None = None,
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
-        `known` are the tables that are there, whose columns keep their types. `stored(table, columns)` gives their rows
-        as Arrow batches; it is asked for keys only, and for no more tables than must be read. `complete` are the ids of
-        the loads that were not killed: what was discarded in others is discarded again.
-        `hashes` are the ids of forgotten persons, with their salts: their messages are rejected.
+        Args:
+            known: The tables that are there, whose columns keep their types.
+            stored: `stored(table, columns)` gives their rows as Arrow batches; it is asked for keys only, and for no
+                more tables than must be read.
+            complete: The ids of the loads that were not killed: what was discarded in others is discarded again.
+            hashes: The ids of forgotten persons, with their salts: their messages are rejected.
+            limits: What a table of the destination can have.
+            widths: How many columns the tables have that are there.
+            event_tables: The tables of events that are there, beside those of the catalogue.
+            max_event_tables: How many there may be.
+            refused: By the ids of messages, why they cannot be stored: they are rejected.
+            refused_users: By the ids of users, why their rows cannot be stored: their identifies are rejected.
+            lines: Gives lines by their numbers in the load, whole, for what is rejected of them.
         """
         self._con.execute(f"SET threads = {self._threads}")
-        settled = Settled(
-            self._con,
-            self._scratch,
-            self._places,
-            self._events,
-            self._extras,
-            known or {},
-            self._loaded_at,
-            self._shorten,
-        )
-        settled.settle(stored, complete, hashes)
+        self._known = known or {}
+        settled = self._settled(self._con, self._scratch, self._cells, limits, widths or {})
+        if refused or refused_users:
+            settled.refuse(refused, refused_users, lines or (lambda _: ()))
+        settled.settle(stored, complete, hashes, event_tables, max_event_tables)
         return settled
 
+    def _settled(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        scratch: str,
+        cells: Cells,
+        limits: Limits = OTHER_LIMITS,
+        widths: Mapping[str, int] = MappingProxyType({}),
+        only: str = "true",
+    ) -> Settled:
+        return Settled(
+            con, scratch, self._memory, cells, self._known, self._loaded_at, self._shorten, limits, widths, only
+        )
 
-def _among(lines: pa.Table, numbers: list[pa.Array]) -> pa.Table:
-    return lines.filter(pc.is_in(lines["seq"], pa.chunked_array(numbers, pa.int64())))
+    # What cannot become rows --------------------------------------------------------------------------------------
+
+    def unreadable(self) -> dict[str, str]:
+        """After `settle`, or taking its rows, raised: the ids of the messages that cause it, with the errors.
+
+        Halves of the messages are tried, and halves of the halves that raise, down to single messages. None are found
+        where what was raised is not about messages: even one that has nothing odd cannot be stored then.
+        """
+        parts = ", ".join(map(values.glob_literal, self._cells.messages))
+        found = self._con.execute(
+            f"SELECT seq, id FROM read_parquet([{parts}], union_by_name = true) WHERE NOT again ORDER BY seq"
+        ).fetchall()
+        if not found or self._attempt(self._harmless_cells(), "true") is not None:
+            return {}
+        return dict(self._narrow(found))
+
+    def _narrow(self, messages: Sequence[tuple[int, str]]) -> Iterator[tuple[str, str]]:
+        error = self._attempt(self._cells, f"seq BETWEEN {messages[0][0]} AND {messages[-1][0]}")
+        if error is None:
+            return
+        if len(messages) == 1:
+            yield messages[0][1], values.error_line(error)
+            return
+        half = len(messages) // 2
+        yield from self._narrow(messages[:half])
+        yield from self._narrow(messages[half:])
+
+    def _attempt(self, cells: Cells, only: str) -> Exception | None:
+        """Makes the rows of some messages, as if nothing was stored; what that raises."""
+        with TemporaryDirectory(dir=self._scratch) as folder, values.connect(folder, self._memory, 1) as con:
+            try:
+                con.execute(_TABLES_SQL)
+                settled = self._settled(con, folder, cells, only=only)
+                settled.settle()
+                for rows in (*settled.tables(), settled.users(), settled.discards()):
+                    if rows is not None:
+                        rows.write(f"{folder}/rows")
+            except NOT_THE_LINES:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+                return error
+        return None
+
+    def _harmless_cells(self) -> Cells:
+        """The cells of a message that has nothing odd."""
+        cells = Cells()
+        with self._con.cursor() as con:
+            self._read_lines(con, _HARMLESS, cells)
+        return cells
+
+
+# The line that shows whether anything can be read at all. No file has a negative number.
+HARMLESS_SEQ = -1
+_HARMLESS_LINE = (
+    b'{"type":"track","event":"Email Opened","messageId":"m","userId":"u","receivedAt":"2019-03-04T05:06:07.412Z",'
+    b'"properties":{"a":1}}\n'
+)
+_HARMLESS = pa.table(
+    {"seq": pa.array([HARMLESS_SEQ]), "text": pa.array([_HARMLESS_LINE], pa.large_binary()).cast(pa.large_string())}
+)
+
+
+def _unreadable(lines: pa.Table, error: Exception) -> Reject:
+    seq, text = lines["seq"][0].as_py(), lines["text"].cast(pa.large_binary())[0].as_py()
+    return Reject(seq // LINES, seq % LINES, "unreadable", values.error_line(error), text)
+
+
+def _pieces(lines: pa.Table) -> Iterable[pa.Table]:
+    """Lines in pieces that may be held as Python objects."""
+    sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
+    start = 0
+    while start < lines.num_rows:
+        before = sizes[start - 1] if start else 0
+        end = int(np.searchsorted(sizes, before + ODD_BYTES, side="right"))
+        end = max(start + 1, min(end, start + ODD_LINES))
+        yield lines.slice(start, end - start)
+        start = end
+
+
+def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
+    """The messages of lines by their numbers, and the lines that are none."""
+    messages: dict[int, Message] = {}
+    rejects: list[Reject] = []
+    for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
+        if not unmarked(line).strip(BLANK.encode()):
+            continue
+        try:
+            messages[seq] = read(line, _CONTEXT_NAMES)
+        except Rejected as error:
+            reason, text = error.args
+            rejects.append(Reject(seq // LINES, seq % LINES, reason, text, line))
+    return messages, rejects
 
 
 def _numbered(lines: pa.Table) -> pa.Table:
@@ -284,67 +402,71 @@ def _numbered(lines: pa.Table) -> pa.Table:
 
 # What the engine's reader takes for JSON and is not.
 _TRAILING_COMMA = r"regexp_matches(text, ',\s*[\]}]')"
+# Objects and arrays that may nest too deeply.
+_MANY_BRACKETS = f"length(text) - length(translate(text, '}}]', '')) > {MAX_DEPTH}"
 
 
-def _may_trail(text: pa.ChunkedArray) -> bool:
-    """Whether a comma may stand before a bracket: no bracket comes after a comma or white space.
+def _look_at(text: pa.ChunkedArray) -> tuple[str, str]:
+    """Conditions for lines whose JSON the engine reads otherwise than it must: after trailing commas, and too deep.
 
-    A pattern in the engine would take as long as reading all the JSON; machine-made JSON has neither of these.
+    They are looked for in the bytes of all lines at once, because a pattern in the engine would take as long as reading
+    all the JSON: a comma may stand before a bracket only where a bracket comes after a comma or white space, which
+    machine-made JSON has not, and few lines have so many brackets.
     """
-    return any(map(_has_loose_bracket, text.chunks))
+    looks = [_look_at_brackets(chunk) for chunk in text.chunks]
+    lenient = any(loose for loose, _ in looks)
+    deep = any(many for _, many in looks)
+    return _TRAILING_COMMA if lenient else "false", _MANY_BRACKETS if deep else "false"
 
 
-def _has_loose_bracket(lines: pa.LargeStringArray) -> bool:
+def _look_at_brackets(lines: pa.LargeStringArray) -> tuple[bool, bool]:
+    """Whether a closing bracket stands after a comma or a blank, and whether a line has more of them than may nest."""
+    if not len(lines):
+        return False, False
     _, offsets, content = lines.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[lines.offset : lines.offset + len(lines) + 1]
-    bytes_ = np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]] if len(lines) else np.empty(0, np.uint8)
+    bytes_ = np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]
+    loose, found = False, [np.empty(0, np.int64)]
     for start in range(0, len(bytes_), PIECE):
         piece = bytes_[start : start + PIECE + 1]
         before, bracket = piece[:-1], (piece[1:] | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`
-        if (bracket & ((before == ord(",")) | (before <= ord(" ")))).any():
-            return True
-    return False
+        loose = loose or bool((bracket & ((before == ord(",")) | (before <= ord(" ")))).any())
+        found.append(np.flatnonzero(bracket) + start)
+    per_line = np.diff(np.searchsorted(np.concatenate(found), bounds - bounds[0]))
+    return loose, bool((per_line > MAX_DEPTH).any())
 
 
-# Blank lines have no shape, lines that are not JSON for sure have none that is known.
+# A shape is the text of all keys: nobody can make another line that has the same. Blank lines have none, lines that
+# are not JSON for sure an empty one.
 _PROBE_SQL = r"""
     CREATE OR REPLACE TEMP TABLE probe AS
     SELECT seq, CASE
         WHEN NOT starts_with(text, '{{') AND regexp_full_match(text, '\s*') THEN NULL
-        WHEN NOT json_valid(text) OR contains(text, '\u0000') OR {lenient} THEN 0
-        ELSE hash(json_keys(text, {pointers})) END AS shape
+        WHEN NOT json_valid(text) OR contains(text, '\u0000') OR {lenient} OR {deep} THEN ''
+        ELSE to_json(json_keys(text, {pointers}))::VARCHAR END AS shape
     FROM lines"""
 
 
-def _learn_shapes(con: duckdb.DuckDBPyConnection, shapes: Shapes) -> tuple[list[int], str]:
-    """The shapes among the probed lines that the engine can read, and the condition that all other lines meet."""
-    found = [shape for (shape,) in con.execute("SELECT DISTINCT shape FROM probe WHERE shape <> 0").fetchall()]
-    new = [shape for shape in found if not shapes.knows(shape)]
-    if new:
-        for shape, keys in con.execute(
-            f"SELECT shape, any_value(json_keys(text, {values.literals(shapes.pointers())}))"
-            f" FROM probe JOIN lines USING (seq) WHERE shape IN ({', '.join(map(str, new))}) GROUP BY shape"
-        ).fetchall():
-            shapes.learn(shape, keys)
-    plain = [shape for shape in found if shapes.is_plain(shape)]
-    if len(plain) == len(found):
-        return plain, "shape IS NULL OR shape = 0"
-    return plain, f"shape IS NULL OR shape NOT IN ({', '.join(map(str, plain))})" if plain else "true"
-
-
-def _add_to_frame(con: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], lines: pa.Table) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    for name in set(names) - set(con.table("frame").columns):
-        con.execute(f"ALTER TABLE frame ADD COLUMN {values.name(name)} VARCHAR")
-    con.register("odd_cells", values.text_table(rows, names))
-    con.register("odd_lines", lines)
-    select = ", ".join(f"c.{values.name(name)}" for name in names)
-    con.execute(
-        f"INSERT INTO frame BY NAME SELECT {select}, hash(l.text) AS tie"
-        " FROM odd_cells c JOIN odd_lines l ON l.seq = c.seq"
+def _odd_ones(con: duckdb.DuckDBPyConnection, plain: Collection[str], shapes: int) -> pa.Table:
+    """`seq` and `shape` of the probed lines that are of no plain shape, of `shapes` in all."""
+    con.register("plain_shapes", pa.table({"shape": pa.array(list(plain), pa.string())}))
+    doubt = (
+        "shape IS NULL OR shape = ''"
+        if len(plain) == shapes
+        else "shape IS NULL OR shape NOT IN (SELECT shape FROM plain_shapes)"
     )
-    con.unregister("odd_cells")
-    con.unregister("odd_lines")
+    found: pa.Table = con.sql(f"SELECT seq, shape FROM probe WHERE {doubt}").to_arrow_table()
+    con.unregister("plain_shapes")
+    return found
+
+
+def _discard_clocks(con: duckdb.DuckDBPyConnection, part: str) -> None:
+    """Clocks that could not be read."""
+    for name in CLOCK_FIELDS:
+        con.execute(
+            f"INSERT INTO discards SELECT seq, NULL, '{name}', {name}_unread, 'not_a_time' FROM read_parquet({part})"
+            f" WHERE {name}_unread IS NOT NULL AND NOT again"
+        )
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]], select: str) -> None:
@@ -354,32 +476,14 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any
         con.unregister("new_rows")
 
 
-def _copy(con: duckdb.DuckDBPyConnection, select: str, part: str) -> None:
-    con.execute(f"COPY ({select}) TO {part} (FORMAT parquet)")
-
-
-def _count(con: duckdb.DuckDBPyConnection, table: str, where: str = "true") -> int:
-    found = con.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()
-    return int(found[0]) if found else 0
-
-
-# A property `event` that only repeats the event's name or slug is dropped.
-REPEATED = f"{EXTRA}_event"
-_REPEATED_EVENT_SQL = f"""
-    UPDATE frame SET "{REPEATED}" = NULL WHERE is_text("{REPEATED}")
-    AND as_text("{REPEATED}") IN (as_text(event), snake_case(as_text(event)), '_' || snake_case(as_text(event)))"""
-
-_BAD_TRANSACTIONAL = "(transactional IS NOT NULL AND as_bool(transactional) IS NULL)"
-
-# The cells that are put aside: name, type, and what it is made of in a frame.
+# The cells that are put aside: name, type, and what it is made of.
 _STORED: dict[str, tuple[str, str]] = {
     "seq": ("BIGINT", "seq"),
     "tie": ("UBIGINT", "tie"),
     "kind": ("VARCHAR", "kind"),
     "event": ("VARCHAR", "event"),
     **{name: ("VARCHAR", values.name(name)) for name in _TEXTS},
-    **{column.name: ("VARCHAR", column.name) for column in _DECLARED},
-    "transactional": ("BOOLEAN", "as_bool(transactional)"),
+    **{column.name: ("VARCHAR", values.name(column.name)) for column in _DECLARED},
     "received_at": (
         "TIMESTAMP",
         "coalesce(received_at_read, sent_at_read, timestamp_read, original_timestamp_read)",
@@ -393,19 +497,22 @@ _STORED: dict[str, tuple[str, str]] = {
             within_years(coalesce(received_at_read, sent_at_read) - (sent_at_read - original_timestamp_read)),
             original_timestamp_read, received_at_read, sent_at_read) END""",
     ),
+    **{
+        f"{name}_unread": ("VARCHAR", f"CASE WHEN {name}_read IS NULL THEN {values.name(name)} END")
+        for name in CLOCK_FIELDS
+    },
 }
+_ODD_CELLS = ("kind", "event", *_TEXTS, *CLOCK_FIELDS, *(column.name for column in _DECLARED))
 
 
 def _stored_cells(columns: Sequence[str]) -> str:
-    cells = {name: cell if name in columns else "NULL" for name, (_, cell) in _STORED.items()}
+    """What is selected of a query that has these columns, to be put aside."""
+    made = {"seq", *columns, *(f"{name}_unread" for name in CLOCK_FIELDS)}
+    cells = {name: cell if name in made else "NULL" for name, (_, cell) in _STORED.items()}
     select = [f"({cell})::{_STORED[name][0]} AS {values.name(name)}" for name, cell in cells.items()]
     return ", ".join([*select, *(values.name(column) for column in columns if column.startswith(EXTRA))])
 
 
-_KINDS = ", ".join(f"('{kind}', {MESSAGE_TABLES.index(table)})" for kind, table, _ in KINDS)
-_TABLES_SQL = f"""
-    CREATE TABLE kinds (kind VARCHAR, place INTEGER);
-    INSERT INTO kinds VALUES {_KINDS};
-    CREATE TABLE events (event VARCHAR, place INTEGER, slug VARCHAR, event_text VARCHAR);
+_TABLES_SQL = """
     CREATE TABLE rejects (seq BIGINT, id VARCHAR, reason VARCHAR, message VARCHAR, raw VARCHAR);
     CREATE TABLE discards (seq BIGINT, table_name VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR);"""

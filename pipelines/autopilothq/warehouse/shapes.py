@@ -1,15 +1,17 @@
 """Which lines the engine can read as columns, and the statement that does so.
 
-A line's shape is the keys of its objects. Python looks at a shape once and says which columns its keys have; the engine
-then reads all lines of plain shapes at once. A shape is plain when each of its columns comes from one key.
+A line's shape is the keys of its objects, as the JSON text that the engine makes of them: nobody can make another line
+pass for one of a shape. Python looks at a shape once and says which columns its keys have; the engine then reads all
+lines of plain shapes at once. A shape is plain when each of its columns comes from one key.
 """
 
+import itertools
 import json
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..catalog import COMMON_NAMES, CONTEXT, LINK, PROPERTIES, Column
+from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES, Column
 from ..messages import CLOCK_FIELDS, EXTRA, beside
 from ..naming import column_name
 from . import values
@@ -17,7 +19,9 @@ from . import values
 Path = tuple[str, ...]
 
 MAX_OBJECTS = 200  # more kinds of nested objects, or
-MAX_LEAVES = 200  # more keys than these are read line by line
+MAX_LEAVES = 200  # more keys than these are read line by line, and
+MAX_SHAPES = 1_000  # no more shapes of one batch are looked at, the most frequent ones first
+MAX_KNOWN = 10_000  # shapes are remembered
 
 _OBJECTS: tuple[Path, ...] = (
     (),
@@ -33,8 +37,10 @@ _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in
 }
 _EMAIL = ("context", "traits", "email")
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
-# A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one.
-_CHANGING_NUMBER = r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])"
+# A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one, -0.
+_CHANGING_NUMBER = (
+    r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])|-0\s*[,}\]]"
+)
 _CHANGING = f"regexp_matches(text, {values.literal(_CHANGING_NUMBER)})"
 
 
@@ -60,7 +66,7 @@ class Shapes:
     def __init__(self, objects: Collection[Path] = _OBJECTS) -> None:
         self._lock = threading.Lock()
         self._objects = tuple(objects)
-        self._shapes: dict[int, list[Path] | None] = {}
+        self._shapes: dict[str, list[Path] | None] = {}
         self._leaves: dict[Path, str] = {}
         self._spelt: dict[Path, Path] = {}
         self._spell((*_DECLARED, *self._objects))
@@ -69,23 +75,28 @@ class Shapes:
         """JSON pointers to the objects whose keys make a shape."""
         return ["".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path) for path in self._objects]
 
-    def knows(self, shape: int) -> bool:
-        """Whether the shape was learnt."""
-        return shape in self._shapes
+    def plain(self, found: Mapping[str, int]) -> dict[str, list[Path]]:
+        """Returns those of some shapes that the engine can read, with their leaves.
 
-    def is_plain(self, shape: int) -> bool:
-        """Whether the engine can read lines of this shape."""
-        return self._shapes.get(shape) is not None
-
-    def learn(self, shape: int, keys: Sequence[Sequence[str] | None]) -> None:
-        """Learns a shape: `keys` are the keys of each object of `pointers`, None where it is not there."""
+        `found` counts the lines of each shape. The most frequent are looked at first, so that a few odd lines take no
+        room from all others.
+        """
+        ordered = sorted(found, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
         with self._lock:
-            leaves = self._plain_leaves(dict(zip(self._objects, keys, strict=True)))
-            if leaves is not None and len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
-                leaves = None
-            self._shapes[shape] = None if leaves is None else list(leaves)
-            self._leaves |= leaves or {}
-            self._spell(leaves or ())
+            if len(self._shapes) > MAX_KNOWN:
+                self._shapes.clear()
+            for shape in ordered:
+                if shape not in self._shapes:
+                    self._shapes[shape] = self._learn(shape)
+            return {shape: leaves for shape in ordered if (leaves := self._shapes[shape]) is not None}
+
+    def _learn(self, shape: str) -> list[Path] | None:
+        leaves = self._plain_leaves(dict(zip(self._objects, json.loads(shape), strict=True)))
+        if leaves is None or len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
+            return None
+        self._leaves |= leaves
+        self._spell(leaves)
+        return list(leaves)
 
     def _spell(self, paths: Iterable[Path]) -> None:
         """Of two spellings that differ in their case alone, the engine's structs can have the first one only."""
@@ -122,9 +133,9 @@ class Shapes:
             return None
         return leaves
 
-    def frame(self, shapes: Iterable[int]) -> Frame:
-        """The statement for lines of these plain shapes."""
-        leaves = dict.fromkeys(path for shape in shapes for path in self._shapes[shape] or ())
+    def frame(self, shapes: Iterable[Iterable[Path]]) -> Frame:
+        """The statement for lines of plain shapes with these leaves."""
+        leaves = dict.fromkeys(itertools.chain.from_iterable(shapes))
         leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
         by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
         for path in leaves:
@@ -140,7 +151,7 @@ class Shapes:
 
     def _type(self, path: Path) -> str:
         cell = self._cell(path)
-        return "JSON" if cell.startswith(EXTRA) or cell == "transactional" else "VARCHAR"
+        return "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
 
 
 def _parts(path: Path) -> list[Path]:
@@ -162,10 +173,7 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
-    # The usual notation is read here, all others where one turns up.
-    cells |= {
-        f"{name}_read": f"within_years(try_strptime({cells[name]}, {values.USUAL_CLOCKS}))" for name in CLOCK_FIELDS
-    }
+    cells |= {f"{name}_read": f"clock({cells[name]})" for name in CLOCK_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
     # Alone the context's email is looked for here; where it is not there, or does not look like one, the line is odd.
@@ -214,7 +222,7 @@ def _odd_text(value: str) -> str:
     quoted = f"contains(text, '\"' || {value} || '\"')"
     return (
         f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
-        f" THEN CASE WHEN contains({value}, '.') OR {value} = '-Infinity'"
+        f" THEN CASE WHEN contains({value}, '.') OR contains({value}, 'e') OR {value} IN ('0', '-0', '-Infinity')"
         f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {_CHANGING} END END END"
         f" WHEN {value} IN ('Infinity', 'NaN') THEN NOT {quoted} END"
     )
@@ -224,7 +232,7 @@ def _odd_json(value: str) -> str:
     """Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings."""
     return (
         f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
-        f" THEN CASE WHEN NOT regexp_full_match({value}, '-?[0-9]+')"
+        f" THEN CASE WHEN {value} IN ('0', '-0') OR NOT regexp_full_match({value}, '-?[0-9]+')"
         f" THEN {_CHANGING} OR NOT regexp_full_match({value}, '-?[0-9].*') END"
         f" WHEN {value} < '[' THEN true WHEN {value} IN ('inf', 'nan', 'infinity') THEN true END END"
     )

@@ -18,6 +18,7 @@ from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
 
 NOBODY = Hashes()
+MAX_COLUMNS = 1_000  # beyond the catalogue's
 
 
 class Things:
@@ -101,7 +102,7 @@ class Things:
     def _has_room(self, name: str) -> bool:
         if name in self._catalogue or name in self._extras:
             return True
-        if len(self._extras) < values.MAX_EXTRAS:
+        if len(self._extras) < MAX_COLUMNS:
             self._extras[name] = set()
             return True
         return False

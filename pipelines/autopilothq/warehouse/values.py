@@ -2,15 +2,17 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from ..catalog import Type
 
-MAX_EXTRAS = 1_000  # columns beyond the catalogue's in one load; warehouses take 1,600 a table and fewer
 COLUMN_MEMORY = 3  # MB that a column more may take
+
+Item = TypeVar("Item")
 
 # The kinds of JSON values, as bits: a column's kinds are the bits of all its values.
 TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
@@ -49,7 +51,7 @@ CREATE MACRO blank_as_null(t) AS CASE WHEN t >= '!' THEN t WHEN regexp_full_matc
 CREATE MACRO is_text(v) AS starts_with(v, '"');
 CREATE MACRO as_text(v) AS CASE
     WHEN NOT is_text(v) THEN v
-    WHEN contains(v, '\') THEN json_extract_string(v, '$')
+    WHEN contains(v, '\') THEN TRY(json_extract_string(v, '$'))
     ELSE trim(v, '"') END;
 CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
 CREATE MACRO is_whole(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
@@ -62,9 +64,10 @@ CREATE MACRO number_as_bigint(v) AS CASE
 CREATE MACRO as_bigint(v) AS CASE
     WHEN is_number(v) THEN number_as_bigint(v)
     WHEN is_text(v) AND is_whole(as_text(v)) THEN try_cast(as_text(v) AS BIGINT) END;
--- A whole number keeps all its digits or is not a float.
+-- A whole number keeps all its digits or is not a float; what is not 0 does not become 0.
 CREATE MACRO number_as_double(v) AS CASE
     WHEN isinf(try_cast(v AS DOUBLE)) THEN NULL
+    WHEN try_cast(v AS DOUBLE) = 0 AND regexp_matches(v, '^-?[0.]*[1-9]') THEN NULL
     WHEN is_whole(v) AND try_cast(try_cast(v AS DOUBLE) AS HUGEINT) IS DISTINCT FROM try_cast(v AS HUGEINT) THEN NULL
     ELSE try_cast(v AS DOUBLE) END;
 CREATE MACRO as_double(v) AS CASE
@@ -157,6 +160,24 @@ def read_stored(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch
         con.unregister("stored")
 
 
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """The items in groups of at most `size`."""
+    remaining = iter(items)
+    while group := tuple(itertools.islice(remaining, size)):
+        yield group
+
+
+def printable(line: bytes) -> str:
+    """The bytes of a line as text that any warehouse stores: what is not UTF-8, and NUL, as escapes."""
+    return line.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def error_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 300 characters, behind its kind."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return printable(words.encode(errors="backslashreplace"))[:300]
+
+
 def text_table(rows: Sequence[Mapping[str, object]], names: Iterable[str]) -> pa.Table:
     """Rows with these columns, all text but `seq`."""
     fields = [(name, pa.int64() if name == "seq" else pa.string()) for name in names]
@@ -185,3 +206,14 @@ def literal(text: str) -> str:
 def literals(texts: Iterable[str]) -> str:
     """A list of SQL texts."""
     return "[" + ", ".join(map(literal, texts)) + "]"
+
+
+def glob_literal(path: str) -> str:
+    """A quoted SQL text that names this one file where DuckDB takes a glob, as `read_parquet` does.
+
+    Example: `glob_literal("a[1]/b.parquet") == "'a[[]1]/b.parquet'"`.
+    """
+    if any(sign in path for sign in "[*?"):
+        # In a glob a backslash separates folders; no other range of signs has it within.
+        path = path.translate({ord("["): "[[]", ord("*"): "[*]", ord("?"): "[?]", ord("\\"): "[[-]]"})
+    return literal(path)

@@ -1,0 +1,347 @@
+"""What a destination refuses is rejected alone, and no load fails for it twice (spec: warehouse, Limits)."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import psycopg2
+import pytest
+from dlt.destinations.exceptions import DatabaseTransientException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+import autopilothq
+from autopilothq import narrow, run
+from autopilothq.direct import InsertNew
+from autopilothq.narrow import Cause
+from autopilothq.source import refused
+from calling import Call
+from fake_autopilot import FakeAutopilot, FakeProfiles
+from faults import killed
+from faults.killed import Plan
+from faults.loads import Table, assert_same, assert_sound, content, file, pipeline, track
+
+# Each part of a load -------------------------------------------------------------------------------------------------
+
+BAD_DATA = Cause("1", "t", "bad", is_data=True)
+UNSURE = Cause("1", "t", "unsure", is_data=None)
+
+
+class Destination:
+    """Takes rows in parts, and refuses each part with one of the bad rows."""
+
+    def __init__(self, bad: Collection[int], cause: Cause = BAD_DATA) -> None:
+        self.bad, self.cause, self.asked = set(bad), cause, 0
+        self.stored: set[int] = set()
+
+    def load(self, start: int, stop: int) -> Cause | None:
+        self.asked += 1
+        rows = set(range(start, stop))
+        if rows & self.bad:
+            return self.cause
+        self.stored |= rows
+        return None
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7, 300])
+@pytest.mark.parametrize("some", [0, 1, 2, 7])
+def test_finds_the_bad_rows_and_stores_all_others(number: int, some: int) -> None:
+    bad = random.Random(number * some).sample(range(number), min(some, number))
+    destination = Destination(bad)
+    assert narrow.find(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
+    assert destination.stored == set(range(number)) - set(bad)
+
+
+def test_rows_that_load_tell_what_an_error_does_not() -> None:
+    for number, bad in ((1, [0]), (3, [0, 1, 2]), (300, [7, 8])):
+        # Of those that are tried alone, one is good: there are more of them than bad ones.
+        assert narrow.find(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
+    unsure = Destination(range(100), UNSURE)
+    assert (narrow.find(100, unsure.load), unsure.asked) == (None, 1 + narrow.SAMPLE)
+
+
+def test_a_bad_row_among_many_costs_few_loads() -> None:
+    destination = Destination([123_456])
+    narrow.find(1_000_000, destination.load)
+    assert destination.asked <= 1 + 2 * 20
+
+
+class DriverError(Exception):
+    """As drivers raise them, with what they say of the kind."""
+
+    def __init__(self, text: str = "", **more: Any) -> None:
+        super().__init__(text)
+        self.__dict__.update(more)
+
+
+@pytest.mark.parametrize(
+    ("error", "about"),
+    [
+        (DriverError(pgcode="22P02"), True),
+        (DriverError(pgcode="23514"), True),
+        (DriverError(sqlstate="54000"), True),
+        (DriverError(pgcode="23502"), None),
+        (DriverError(pgcode="P0001"), None),
+        (DriverError(pgcode="54011"), False),
+        (DriverError(pgcode="08006"), False),
+        (DriverError(pgcode="42501"), False),
+        (DriverError(pgcode="42P01"), False),
+        (DriverError(pgcode="42703"), False),
+        (DriverError(pgcode="53100"), False),
+        (DriverError(sqlstate="55P03"), False),
+        (DriverError(pgcode="57P01"), False),
+        (duckdb.ConversionException("x"), True),
+        (duckdb.ConstraintException("CHECK constraint failed"), True),
+        (duckdb.ConstraintException("NOT NULL constraint failed"), None),
+        (duckdb.IOException("x"), False),
+        (duckdb.InvalidInputException("x"), None),
+        (OSError(28, "No space left on device"), False),
+        (DriverError(), None),
+    ],
+    ids=lambda value: f"{type(value).__name__} {getattr(value, '__dict__', None) or value}",
+)
+def test_tells_whether_an_error_is_about_the_rows(error: Exception, about: bool | None) -> None:
+    assert narrow.is_data([error]) is about
+
+
+def test_what_the_driver_says_counts_more_than_how_dlt_classes_it() -> None:
+    assert narrow.is_data([DatabaseTransientException(DriverError()), DriverError(pgcode="22001")]) is True
+    assert narrow.is_data([DatabaseTransientException(DriverError()), DriverError()]) is False
+
+
+# A source that is extracted again ------------------------------------------------------------------------------------
+
+
+@dlt.source(name="other")
+def failing() -> Iterator[Any]:
+    """A source that has no rows, but an error."""
+
+    def rows() -> Iterator[Any]:
+        yield {"row": 1}
+        raise ValueError("another source fails")
+
+    yield dlt.resource(rows, name="rows")
+
+
+def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(tmp_path: Path) -> None:
+    lines: list[Any] = [track(1), track(2, type="identify", messageId="i"), b"no JSON"]
+    file(tmp_path / "archive", "1.gz", lines)
+    reports: list[autopilothq.Report] = []
+    source = autopilothq.archive(str(tmp_path / "archive"), progress=reports.append)
+    first, second = pipeline(tmp_path / "first"), pipeline(tmp_path / "second")
+    with pytest.raises(PipelineStepFailed, match="another source fails"):
+        first.run([source, failing()])
+    for into in (first, second):
+        while into.has_pending_data:
+            into.abort_packages()
+        into.run(source)
+        assert (reports[-1].lines, reports[-1].stored, reports[-1].rejected) == (3, 2, 1)
+    first.run(source)
+    assert (reports[-1].lines, reports[-1].files, reports[-1].files_known) == (0, 0, 1)
+    tables = content(tmp_path / "first" / "autopilot.duckdb")
+    assert (len(tables["tracks"].rows), len(tables["users"].rows), len(tables["_audit"].rows)) == (1, 1, 1)
+    assert_same(content(tmp_path / "second" / "autopilot.duckdb"), tables)
+
+
+def test_an_account_and_a_space_are_read_again_too(tmp_path: Path) -> None:
+    reports: list[autopilothq.Report] = []
+    with FakeAutopilot(contacts=3) as account, FakeProfiles() as space:
+        (tmp_path / "people").write_text("email:a@example.com\n")
+        common: dict[str, Any] = {"requests_per_second": 1_000, "progress": reports.append}
+        sources = [
+            autopilothq.api(account.key, base_url=account.base_url, **common),
+            autopilothq.profiles(
+                space.token, space.space, base_url=space.base_url, people=str(tmp_path / "people"), **common
+            ),
+        ]
+        for number, source in enumerate(sources):
+            into = pipeline(tmp_path / f"{number}")
+            with pytest.raises(PipelineStepFailed, match="another source fails"):
+                into.run([source, failing()])
+            while into.has_pending_data:
+                into.abort_packages()
+            into.run(source)
+    assert len(content(tmp_path / "0" / "autopilot.duckdb")["contacts"].rows) == 3
+    assert reports[-1].people == 1
+
+
+# Whole loads ---------------------------------------------------------------------------------------------------------
+
+
+def identify(number: int, user: str, **traits: Any) -> dict[str, Any]:
+    message = track(number, type="identify", messageId=f"i-{number}", userId=user, traits=traits)
+    return {name: value for name, value in message.items() if name not in ("event", "properties")}
+
+
+def load(call: Call, archive: Path, *destination: str) -> dict[str, Any]:
+    """A load that ends well; what it says of itself."""
+    said = call("load", "archive", str(archive), "--json", *destination)
+    assert said.status == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def rejects(tables: dict[str, Table]) -> dict[str, tuple[Any, ...]]:
+    """What the rejects of refused messages say, by the message's id."""
+    rows = [row for row in tables["_rejects"].dicts() if row["reason"] == "unreadable"]
+    return {json.loads(row["raw"])["messageId"]: (row["file"], row["line"], row["message"]) for row in rows}
+
+
+# An event's rows are refused by a trigger, a user's by one whose error does not say what it is about, and rows of
+# tracks, of identifies and of the books by constraints.
+REFUSALS = """
+    CREATE FUNCTION refuse_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.plan = 'evil' THEN RAISE EXCEPTION 'no evil users'; END IF; RETURN NEW; END $$;
+    CREATE FUNCTION refuse_event() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.campaign_id IN ('c-7', 'c-8') THEN
+            RAISE 'no campaign %', NEW.campaign_id USING ERRCODE = 'check_violation';
+        END IF; RETURN NEW; END $$;
+    CREATE TRIGGER t BEFORE INSERT ON autopilothq.users FOR EACH ROW EXECUTE FUNCTION refuse_user();
+    CREATE TRIGGER t BEFORE INSERT ON autopilothq.email_opened FOR EACH ROW EXECUTE FUNCTION refuse_event();
+    ALTER TABLE autopilothq.tracks ADD CONSTRAINT sane CHECK (id <> 'm-20');
+    ALTER TABLE autopilothq.identifies ADD CONSTRAINT sane CHECK (plan <> 'bad');
+    ALTER TABLE autopilothq._rejects ADD CONSTRAINT sane CHECK (raw NOT LIKE '%poison%');
+    ALTER TABLE autopilothq._discards ADD CONSTRAINT sane CHECK (value NOT LIKE '%poison%');
+"""
+CONSTRAINT = 'new row for relation "{}" violates check constraint "sane"'
+REFUSED = {
+    "m-7": "its row of email_opened is refused by the destination: no campaign c-7",
+    "m-8": "its row of email_opened is refused by the destination: no campaign c-8",
+    "m-20": f"its row of tracks is refused by the destination: {CONSTRAINT.format('tracks')}",
+    "i-42": f"its row of identifies is refused by the destination: {CONSTRAINT.format('identifies')}",
+    "i-43": "its row of users is refused by the destination: no evil users",
+    "i-44": "its row of users is refused by the destination: no evil users",
+}
+
+
+def test_a_warehouse_refuses_rows_of_all_tables(
+    tmp_path: Path, postgres: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # what a trigger raises, dlt tries five times
+    first: list[Any] = [track(0), identify(1, "a", plan="old"), identify(2, "d", plan="old"), b"[]"]
+    first += [track(3, messageId="fits not", properties={"transactional": "maybe"})]
+    lines: list[Any] = [track(number) for number in range(5, 23)]
+    lines += [identify(40, "a", plan="good"), identify(41, "b", plan="good")]
+    lines += [identify(42, "a", plan="bad"), identify(43, "c", plan="fair"), identify(44, "c", plan="evil")]
+    lines += [b"poison", track(50, messageId="fits not either", properties={"transactional": "poison"})]
+    archive, good = tmp_path / "archive", tmp_path / "good"
+    into = ["--destination", "postgres", "--credentials", postgres]
+    load(call, file(archive, "1.gz", first).parent, *into)
+    with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
+        cursor.execute(REFUSALS)
+    path = file(archive, "2.gz", lines)
+    result = load(call, archive, *into)
+    assert (result["lines"], result["stored"], result["duplicates"]) == (25, 18, 0)
+    assert result["rejects"] == {"unreadable": 6, "not_json": 1}
+
+    tables = content(postgres)
+    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:23]), 1)}
+    assert rejects(tables) == {id_: (str(path), numbers[id_], why) for id_, why in REFUSED.items()}
+    del tables["_locks"]
+    assert_sound(tables)
+    # All else is as if the bad lines had never been there.
+    file(good, "1.gz", first)
+    file(good, "2.gz", [line for line in lines if isinstance(line, bytes) or line["messageId"] not in REFUSED])
+    run.run(pipeline(tmp_path), autopilothq.archive(str(good)))
+    expected = content(tmp_path / "autopilot.duckdb")
+    assert_same(tables, expected, but=["_audit", "_rejects", "_discards"])
+    # The books lose the text alone that is refused.
+    [poisoned] = [row for row in tables["_rejects"].dicts() if row["reason"] == "not_json"]
+    why = f"its row of _rejects is refused by the destination: {CONSTRAINT.format('_rejects')}"
+    assert (poisoned["raw"], poisoned["message"]) == ("", why)
+    assert {(row["row_id"], row["value"]) for row in tables["_discards"].dicts()} == {
+        ("fits not", '"maybe"'),
+        ("fits not either", ""),
+    }
+    # And there is no second time.
+    again = load(call, archive, *into)
+    assert (again["lines"], again["files"], again["files_known"]) == (0, 0, 2)
+    assert_same({name: table for name, table in content(postgres).items() if name != "_locks"}, tables)
+
+
+def constrain(database: Path, table: str, condition: str) -> None:
+    """Gives a table of a DuckDB file, which has no other way to get one later, a constraint."""
+    with duckdb.connect(str(database)) as con:
+        con.execute("USE autopilothq")
+        tables = f"duckdb_tables() WHERE schema_name = 'autopilothq' AND table_name = '{table}'"
+        [(made,)] = con.execute(f"SELECT sql FROM {tables}").fetchall()
+        con.execute(f"ALTER TABLE {table} RENAME TO before")
+        con.execute(made.replace(");", f", CHECK ({condition}));"))
+        con.execute(f"INSERT INTO {table} FROM before; DROP TABLE before")
+
+
+def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
+    archive, folder, good = tmp_path / "archive", tmp_path / "killed", tmp_path / "good"
+    database = folder / "autopilot.duckdb"
+    file(archive, "1.gz", [track(0), identify(1, "a")])
+    run.run(pipeline(folder), autopilothq.archive(str(archive)))
+    constrain(database, "email_opened", "id <> 'm-30'")
+    constrain(database, "users", "id <> 'b'")
+    lines = [track(number) for number in range(2, 80)] + [identify(80, "b"), identify(81, "c")]
+    file(archive, "2.gz", lines)
+
+    killed_at(tmp_path, Plan(str(archive), str(folder), (f"{refused.__name__}:Refused.write", "after", 1), run=True))
+    into = pipeline(folder)
+    assert Path(into.working_dir, refused.FILE).exists()
+    reports: list[autopilothq.Report] = []
+    run.run(into, autopilothq.archive(str(archive), progress=reports.append))
+    report = reports[-1]
+    assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 78, 0, {"unreadable": 2})
+
+    tables = content(database)
+    bad = {id_: line for id_, (_, line, _) in rejects(tables).items()}
+    assert bad == {"m-30": 29, "i-80": 79}
+    assert_sound(tables)
+    file(good, "1.gz", [track(0), identify(1, "a")])
+    file(good, "2.gz", [line for line in lines if line["messageId"] not in bad])
+    run.run(pipeline(tmp_path), autopilothq.archive(str(good)))
+    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit", "_rejects"])
+    assert not Path(into.working_dir, refused.FILE).exists()
+    # Another run adds nothing, and a damaged file of what was refused is no harm.
+    Path(into.working_dir, refused.FILE).parent.mkdir()
+    Path(into.working_dir, refused.FILE).write_text("{")
+    run.run(into, autopilothq.archive(str(archive), progress=reports.append))
+    assert (reports[-1].lines, reports[-1].files_known) == (0, 2)
+    assert_same(content(database), tables)
+
+
+def killed_at(folder: Path, plan: Plan) -> None:
+    """A load in a process of its own, which ends by `kill -9`."""
+    (folder / "plans.json").write_text(json.dumps([plan]))
+    paths = [str(Path(module.__file__ or "").parents[1]) for module in (killed, autopilothq)]
+    done = subprocess.run(
+        [sys.executable, killed.__file__, str(folder / "plans.json")],
+        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0 -9\n", done.stderr
+
+
+def test_an_error_that_is_not_about_rows_rejects_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file(tmp_path / "archive", "1.gz", [track(number) for number in range(10)])
+    into = pipeline(tmp_path)
+    merge = InsertNew.run
+
+    def fail(job: InsertNew) -> None:
+        if job.load_table_name == "tracks":
+            raise OSError(28, "No space left on device")
+        merge(job)
+
+    with monkeypatch.context() as patch:
+        patch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+        patch.setattr(InsertNew, "run", fail)
+        with pytest.raises(run.RunError, match="No space left on device"):
+            run.run(into, autopilothq.archive(str(tmp_path / "archive")))
+    assert not Path(into.working_dir, refused.FILE).exists()
+    run.run(into, autopilothq.archive(str(tmp_path / "archive")))
+    tables = content(tmp_path / "autopilot.duckdb")
+    assert_sound(tables)
+    assert (len(tables["tracks"].rows), len(tables["_rejects"].rows)) == (10, 0)
