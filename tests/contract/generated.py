@@ -1,5 +1,6 @@
 """Messages of every kind for property tests, as JSON text: odd spellings and values, colliding keys, broken lines."""
 
+import re
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
@@ -306,21 +307,21 @@ def each_key() -> list[bytes]:
 def each_depth() -> list[bytes]:
     """Values in as many arrays and objects as a reader may take, and in more."""
     made = [
-        (place, _nested((kind, depth, "1.10")))
+        (place, _nested((kind, depth, inner)))
         for place in ("a property", "event", "userId", "other", "context", "properties", "a trait", "sentAt")
         for kind in ("[", "{", "both")
         for depth in DEPTHS
+        for inner in ("1", "1.10")
     ]
     return [_at(place, value, number).encode() for number, (place, value) in enumerate(made)]
 
 
 def each_byte() -> list[bytes]:
-    """Bytes that do not belong there at each place of a line: in its keys, texts, numbers and between them."""
-    line = _at("a property", '"x1"', 0).encode()
-    marks = (b'{"m', b'"mess', b'"m0', b":", b",", b'rack"', b'"Email', b'"a@b', b'{"a"', b'"a":', b'"x', b'1"}', b"2}")
-    places = [0, len(line), *(line.index(mark) + len(mark) for mark in marks), *(line.index(mark) for mark in marks)]
-    made = [line[:at] + odd + line[at:] for at in dict.fromkeys(places) for odd in BYTES]
-    return [line.replace(b"00000", b"%05d" % number).replace(b"\n", b"\r") for number, line in enumerate(made)]
+    """Bytes that do not belong there between and within all words and signs of a line."""
+    line = b'{"type":"track","event":"E","userId":"u","messageId":"m00000","properties":{"a":1.5,"b":[1,{}],"c":""}}'
+    places = {at for word in re.finditer(rb"\w+|\W", line) for at in (word.start(), word.end(), word.start() + 1)}
+    made = [line[:at] + odd + line[at:] for at in sorted(places) for odd in BYTES]
+    return [line.replace(b"00000", b"%05d" % number) for number, line in enumerate(made)]
 
 
 # ---- loads of all sorts --------------------------------------------------------------------------------------------
