@@ -50,7 +50,7 @@ def look(number: int, until: float, seen: set[str]) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(generated.odd_lines())
+    @given(generated.odd_lines(shapes=10, others=60))
     def one(lines: list[bytes]) -> None:
         if time.monotonic() > until or not differences(lines):
             return

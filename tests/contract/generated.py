@@ -1,5 +1,6 @@
 """Messages of every kind for property tests, as JSON text: odd spellings and values, colliding keys, broken lines."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -363,13 +364,14 @@ def alike(draw: st.DrawFn) -> list[str]:
 
 
 @st.composite
-def odd_lines(draw: st.DrawFn, most: int = 10) -> list[bytes]:
+def odd_lines(draw: st.DrawFn, shapes: int = 3, others: int = 10) -> list[bytes]:
     """Lines of a load: messages that are alike, odd ones, usual ones, and broken ones, each with an id of its own."""
     line = st.sampled_from(["odd"] * 12 + ["usual"] * 5 + ["broken"]).flatmap(
         {"odd": odd_messages(), "usual": messages(st.just('"$id"')), "broken": st.sampled_from(BROKEN)}.__getitem__
     )
-    lines = [*draw(alike()), *draw(st.lists(line, max_size=most)), *draw(alike()), *draw(alike())]
-    return [_spoilt(draw, line.replace("$id", f"m{number:02}").encode()) for number, line in enumerate(lines)]
+    groups = draw(st.lists(alike(), min_size=shapes, max_size=shapes))
+    lines = [*groups[0], *draw(st.lists(line, min_size=others // 2, max_size=others)), *itertools.chain(*groups[1:])]
+    return [_spoilt(draw, line.replace("$id", f"m{number:03}").encode()) for number, line in enumerate(lines)]
 
 
 def _spoilt(draw: st.DrawFn, line: bytes) -> bytes:
