@@ -63,6 +63,7 @@ def test_json_has_every_count(call: Call) -> None:
         "rejected": 1,
         "rejects": {"not_json": 1},
         "discards": 0,
+        "beyond_limits": {},
         "rows": {"email_opened": 1, "tracks": 1, "_rejects": 1, "_audit": 1},
         "unfinished": {},
         "skipped": {},

@@ -19,7 +19,7 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from . import lock, narrow
+from . import lock, narrow, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
@@ -109,6 +109,7 @@ def pipeline(
     with explained():
         place, name = warehouse(destination, credentials, dataset, create, wait)
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
+        working.check(PIPELINE, pipelines_dir)
         made: dlt.Pipeline = dlt.pipeline(
             PIPELINE,
             destination=place,

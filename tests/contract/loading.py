@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from autopilothq.catalog import Type
+from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.messages import Batch, Reject
 from autopilothq.warehouse import FileCount, Rows, Warehouse
 
@@ -85,7 +85,11 @@ class Store:
     Example: `Store().run([message()])["tracks"][0]["id"] == "m1"`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = OTHER_LIMITS, max_event_tables: int = MAX_EVENT_TABLES) -> None:
+        self.limits = limits
+        self.shorten: Callable[[str], str] = str
+        self.max_event_tables = max_event_tables
+        self.beyond_limits: dict[str, dict[str, int]] = {}
         self.types: dict[str, dict[str, Type]] = {}
         self.rows: dict[str, dict[str, Row]] = {}
         self.audit: list[FileCount] = []
@@ -101,18 +105,27 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        warehouse = Warehouse(NOW + timedelta(days=self.loads), scratch)
+        warehouse = Warehouse(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
         try:
             for batch in batches(files, chunks):
                 warehouse.add(batch)
             warehouse.add(Batch(SCHEMA.empty_table(), list(rejects), [], 0))
-            settled = warehouse.settle(self.types, self._read, self.complete)
+            settled = warehouse.settle(
+                self.types,
+                self._read,
+                self.complete,
+                limits=self.limits,
+                widths={name: len(types) for name, types in self.types.items()},
+                event_tables=[name for name in self.types if name not in TABLES],
+                max_event_tables=self.max_event_tables,
+            )
             for rows in settled.tables():
                 self._merge(rows)
             names = [f"file {number}" for number in range(len(files))]
             for book in (settled.users(self._read), settled.rejects(names), settled.discards()):
                 if book is not None:
                     self._merge(book)
+            self.beyond_limits = settled.beyond_limits()
             self.audit = sorted(settled.counts())
             self._end_load()
         finally:

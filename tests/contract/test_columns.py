@@ -205,10 +205,11 @@ def test_two_loads(place: Place) -> None:
         (5, 4, 1, 0),
     ]
 
-    # The same lines again, in a file of another name: nothing but its row of the audit is new.
+    # The same lines again, in a file of another name: nothing but its row of the audit is new, and its rejected line's.
     again = place.load(*SECOND, *FIRST, file="3.ndjson")
-    for table in again.keys() - {"_audit", "users"}:
+    for table in again.keys() - {"_audit", "_rejects", "users"}:
         assert again[table] == later[table]
+    assert [row["raw"] for row in again["_rejects"]] == [row["raw"] for row in later["_rejects"]] * 2
     assert [filled(row) for row in again["users"]] == [filled(row) for row in later["users"]]
     assert [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in again["_audit"]][2:] == [
         (17, 0, 16, 1)

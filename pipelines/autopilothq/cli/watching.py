@@ -22,7 +22,7 @@ from rich.table import Table
 from ..catalog import REJECT_REASONS
 from ..origins.archive import LEFT_OUT
 from ..run import RunError
-from ..source import Report
+from ..source import Report, limit_warning
 from . import log
 
 Counted = Literal["files", "contacts", "people"]
@@ -147,6 +147,8 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
     click.echo(counts)
     for reason, count in report.rejects.items():
         click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+    for reason, tables in report.beyond_limits.items():
+        click.echo(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
         click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
     for why, count in report.skipped.items():

@@ -64,6 +64,8 @@ class Status:
     events_per_day: dict[date, int]
     rejects: dict[str, int] = field(default_factory=dict)
     discards: dict[str, int] = field(default_factory=dict)
+    beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What the last load had no room for: values by reason and table."""
 
     def is_older(self, age: timedelta) -> bool:
         """Whether the newest load is older than that, or there is none."""
@@ -86,6 +88,7 @@ def status(reader: Reader, now: datetime) -> Status:
         _events_per_day(reader, now.astimezone(UTC).date()),
         _reasons(reader, catalog.REJECTS.name, "rejected_at", load),
         _reasons(reader, catalog.DISCARDS.name, "discarded_at", load),
+        _beyond_limits(reader, load),
     )
 
 
@@ -127,6 +130,22 @@ def _reasons(reader: Reader, table: str, clock: str, load: Load | None) -> dict[
         datetime.fromtimestamp(float(load.id), UTC),
     )
     return dict(rows)
+
+
+def _beyond_limits(reader: Reader, load: Load | None) -> dict[str, dict[str, int]]:
+    if load is None:
+        return {}
+    rows = reader.rows(
+        "{reason}, {table_name}, count(*)",
+        catalog.DISCARDS.name,
+        "WHERE {discarded_at} >= %s GROUP BY {reason}, {table_name} ORDER BY {reason}, {table_name}",
+        datetime.fromtimestamp(float(load.id), UTC),
+    )
+    found: dict[str, dict[str, int]] = {}
+    for reason, table, count in rows:
+        if reason in catalog.LIMIT_REASONS:
+            found.setdefault(reason, {})[table] = count
+    return found
 
 
 def _left_here(place: str) -> tuple[PipelineTrace | None, int]:
@@ -183,7 +202,13 @@ def status_text(status: Status) -> str:
         grid(_heading(status)),
         grid([["table", "newest received", "newest load"], *tables]),
         _chart(status.events_per_day),
-        grid([["rejects of the last load", _listed(status.rejects)], ["discards", _listed(status.discards)]]),
+        grid(
+            [
+                ["rejects of the last load", _listed(status.rejects)],
+                ["discards", _listed(status.discards)],
+                *([f"  {reason}", _listed(tables)] for reason, tables in status.beyond_limits.items()),
+            ]
+        ),
     ]
     return "\n\n".join("\n".join(part) for part in parts)
 

@@ -2,8 +2,8 @@
 
 from .api import api
 from .archive import archive
-from .load import Report
+from .load import Report, limit_warning
 from .profiles import profiles
 from .tables import CannotMerge
 
-__all__ = ["CannotMerge", "Report", "api", "archive", "profiles"]
+__all__ = ["CannotMerge", "Report", "api", "archive", "limit_warning", "profiles"]

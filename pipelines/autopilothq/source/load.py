@@ -31,7 +31,6 @@ from ..catalog import (
     ALWAYS,
     AUDIT,
     BOOKS,
-    DISCARD_REASONS,
     EVENT_DESCRIPTION,
     EVENT_TABLES,
     KINDS,
@@ -153,8 +152,8 @@ def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
     """What a person should know of values that no table had room for; `tables` as `Settled.beyond_limits` has them."""
     some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
     more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
-    what = "Messages" if reason == "too_many_tables" else "Values"
-    return f"{what} beyond a limit, in _discards as {reason}: {', '.join(some)}{more}. {DISCARD_REASONS[reason]}."
+    what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"
+    return f"{reason}: {what}, in _discards: {', '.join(some)}{more}"
 
 
 def ignore(report: Report) -> None:
@@ -401,7 +400,6 @@ class Load:
             setattr(self.report, column, sum(getattr(count, column) for count in counts.values()))
         self.report.rejects = settled.rejects_by_reason()
         self.report.beyond_limits = settled.beyond_limits()
-        self.report.warnings += [limit_warning(reason, of) for reason, of in self.report.beyond_limits.items()]
         self.report.bytes = sum(file.size for file in self._files)
         self.report.unfinished = {names[number]: why for number, why in self._unfinished.items()}
         if self._audit:

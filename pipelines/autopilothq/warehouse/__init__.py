@@ -2,7 +2,8 @@
 
 from .load import NOT_THE_LINES, Warehouse
 from .people import Due, People
-from .tables import LINES, SQL_TYPES, FileCount, Known, Rows, Settled, Stored, ordered
+from .settle import Settled
+from .tables import LINES, SQL_TYPES, FileCount, Known, Rows, Stored, ordered
 from .things import Things
 
 __all__ = [

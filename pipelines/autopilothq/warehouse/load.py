@@ -35,8 +35,9 @@ from ..catalog import (
 )
 from ..messages import BLANK, CLOCK_FIELDS, EXTRA, Batch, Message, Reject, Rejected, digest, read, unmarked
 from . import values
+from .settle import Settled
 from .shapes import Frame, Shapes
-from .tables import LINES, Cells, Known, Settled, Stored
+from .tables import LINES, Cells, Context, Known, Stored
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
 ODD_LINES = 5_000  # as many odd lines are held as Python objects at a time, or
@@ -296,9 +297,9 @@ class Warehouse:
         widths: Mapping[str, int] = MappingProxyType({}),
         only: str = "true",
     ) -> Settled:
-        return Settled(
-            con, scratch, self._memory, cells, self._known, self._loaded_at, self._shorten, limits, widths, only
-        )
+        loaded_at = f"TIMESTAMPTZ '{self._loaded_at.isoformat()}'"
+        context = Context(con, scratch, self._memory, cells, self._known, loaded_at, self._shorten, limits, widths)
+        return Settled(context, only)
 
     # What cannot become rows --------------------------------------------------------------------------------------
 

@@ -54,9 +54,11 @@ CREATE MACRO as_text(v) AS CASE
 CREATE MACRO is_number(v) AS regexp_full_match(v, '-?[0-9].*');
 CREATE MACRO is_whole(t) AS regexp_full_match(t, '-?(0|[1-9][0-9]*)');
 
--- 3.0 and 1e3 are whole; beyond 64 bits there is no integer.
+-- 3.0 and 1e3 are whole; beyond 64 bits there is no integer. A float holds 15 digits for sure.
+CREATE MACRO digits(v) AS length(trim(regexp_replace(regexp_extract(v, '^[^eE]*'), '[^0-9]', '', 'g'), '0'));
 CREATE MACRO number_as_bigint(v) AS CASE
     WHEN is_whole(v) THEN try_cast(v AS BIGINT)
+    WHEN digits(v) > 15 OR (try_cast(v AS DOUBLE) = 0 AND digits(v) > 0) THEN NULL
     WHEN abs(try_cast(v AS DOUBLE)) < 9007199254740992 AND try_cast(v AS DOUBLE) = trunc(try_cast(v AS DOUBLE))
     THEN try_cast(v AS DOUBLE)::BIGINT END;
 CREATE MACRO as_bigint(v) AS CASE
@@ -65,7 +67,7 @@ CREATE MACRO as_bigint(v) AS CASE
 -- A whole number keeps all its digits or is not a float; what is not 0 does not become 0.
 CREATE MACRO number_as_double(v) AS CASE
     WHEN isinf(try_cast(v AS DOUBLE)) THEN NULL
-    WHEN try_cast(v AS DOUBLE) = 0 AND regexp_matches(v, '^-?[0.]*[1-9]') THEN NULL
+    WHEN try_cast(v AS DOUBLE) = 0 AND digits(v) > 0 THEN NULL
     WHEN is_whole(v) AND try_cast(try_cast(v AS DOUBLE) AS HUGEINT) IS DISTINCT FROM try_cast(v AS HUGEINT) THEN NULL
     ELSE try_cast(v AS DOUBLE) END;
 CREATE MACRO as_double(v) AS CASE

@@ -1,0 +1,280 @@
+"""Whatever a line holds, the others are stored, and what it loses is told (spec: Limits)."""
+
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
+from autopilothq.messages import depth
+from autopilothq.warehouse import shapes, users
+from contract.loading import Store, discards, filled, identify, message, raw, rows_of
+
+ROOM = 3  # columns beyond those that are declared
+
+
+def narrow(declared: int, row_bytes: int | None = None) -> Limits:
+    """Limits that leave `ROOM` columns beside the declared ones."""
+    return Limits(declared + ROOM + COLUMN_RESERVE, row_bytes)
+
+
+OPENED = len(rows_of(message())["email_opened"][0])
+IDENTIFIED = len(rows_of(identify())["identifies"][0])
+
+
+# ---- columns -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
+def test_a_table_gets_as_many_columns_as_the_destination_takes(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    store = Store(narrow(OPENED))
+    found = store.run(
+        [
+            message(properties={"a": 1, "b": 2, "c": [3], "d": "x"}),
+            message(messageId="m2", properties={"b": 5, "c": [6], "d": "y"}),
+            message("Email Replied", messageId="m3", properties={"a": 1, "e": 2, "f": 3}),
+        ]
+    )
+    # Those with most values stay; declared columns have a place of their own, and so has each table.
+    assert [{name: row[name] for name in "bcd"} for row in found["email_opened"]] == [
+        {"b": 2, "c": "[3]", "d": "x"},
+        {"b": 5, "c": "[6]", "d": "y"},
+    ]
+    assert "a" not in found["email_opened"][0]
+    assert [(row["a"], row["e"], row["f"]) for row in found["email_replied"]] == [(1, 2, 3)]
+    assert discards(found) == [("email_opened", "m1", "a", "1", "too_many_columns")]
+    assert store.beyond_limits == {"too_many_columns": {"email_opened": 1}}
+
+
+@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
+def test_columns_that_are_there_count(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    store = Store(narrow(OPENED))
+    store.run([message(properties={"a": 1, "b": 2})])
+    found = store.run([message(messageId="m2", properties={"a": 3, "b": "x", "c": 5, "d": 6})])
+    assert [(row["a"], row["b"], row["c"]) for row in found["email_opened"]] == [(1, 2, None), (3, None, 5)]
+    assert discards(found) == [
+        ("email_opened", "m2", "b", '"x"', "does_not_fit"),
+        ("email_opened", "m2", "d", "6", "too_many_columns"),
+    ]
+    store.run([message(messageId="m3", properties={"d": 7})])
+    assert len(store.types["email_opened"]) == OPENED + ROOM
+
+
+def test_traits_and_contexts_have_the_same_limit() -> None:
+    store = Store(narrow(IDENTIFIED))
+    found = store.run([identify(traits=dict.fromkeys("abcde", 1))])
+    assert len(store.types["identifies"]) == IDENTIFIED + ROOM
+    assert [entry[2] for entry in discards(found)] == ["d", "e"]
+    assert filled(found["users"][0]).keys() >= {"a", "b", "c"}
+
+    found = Store(narrow(OPENED)).run([message(context={f"more{n}": n for n in range(20)})])
+    both = found["tracks"][0].keys() & found["email_opened"][0].keys()
+    assert {"context_more0", "context_more1"} <= both
+    assert {entry[0] for entry in discards(found)} <= {"tracks", "email_opened"}
+    assert {entry[4] for entry in discards(found)} == {"too_many_columns"}
+
+
+def test_values_of_a_killed_load_that_had_no_column_are_told_once_more() -> None:
+    store = Store(narrow(OPENED))
+    line = message(properties={"a": 1, "b": 2, "c": 3, "d": 4})
+    store.run([line])
+    store.kill("_discards")
+    assert discards(store.run([line])) == [("email_opened", "m1", "d", "4", "too_many_columns")]
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_has_no_more_values_than_fit_a_page() -> None:
+    postgres = LIMITS["postgres"]
+    store = Store(postgres)
+    store.run([message(messageId="first", properties={"zz": "stays"})])
+    texts = {f"t{n:03}": "x" * 30 for n in range(600)}
+    found = store.run([message(properties={**texts, "zz": "there", "campaign_id": "c" * 100})])
+    [row] = [filled(row) for row in found["email_opened"] if row["id"] == "m1"]
+    kept = [name for name in texts if name in row]
+    # What is declared and what is there stays, then the others by name.
+    assert (row["campaign_id"], row["zz"]) == ("c" * 100, "there")
+    assert kept == sorted(texts)[: len(kept)]
+    assert 250 <= len(kept) <= 400
+    lost = [entry for entry in discards(found) if entry[4] == "row_too_wide"]
+    assert [entry[2] for entry in lost] == sorted(texts)[len(kept) :]
+    assert store.beyond_limits == {"row_too_wide": {"email_opened": 600 - len(kept)}}
+
+
+def test_a_persons_row_has_no_more_values_than_fit_a_page() -> None:
+    store = Store(LIMITS["postgres"])
+    days = [f"2019-03-0{day}T00:00:00Z" for day in (1, 2, 3)]
+    for part, day in enumerate(days):
+        traits = {f"t{part}_{n:03}": "x" * 30 for n in range(250)} | {"last": part, "at": day}
+        store.run([identify(messageId=f"m{part}", receivedAt=day, traits=traits)])
+    found = store.tables()
+    [user] = found["users"]
+    assert (user["last"], user["at"]) == (2, datetime(2019, 3, 3, tzinfo=UTC))
+    kept = [name for name, value in user.items() if name.startswith("t") and value is not None]
+    assert 250 <= len(kept) <= 400
+    lost = {entry[2] for entry in discards(found) if entry[0] == "users"}
+    assert len(lost) >= 750 - len(kept)
+    assert not lost & set(kept)
+
+
+def test_many_traits_are_read_as_few_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "2019-03-04T05:06:07.123456Z"
+    traits = {"a": 1, "b": 1.5, "c": True, "d": "x", "e": at, "f": "", "h": 2**63 - 1}
+    lines = [
+        identify(messageId="m1", traits=traits, context={"traits": {"email": "a@b.c"}}),
+        identify(messageId="m2", receivedAt="2018-01-01T00:00:00Z", traits={"a": 5, "g": 0.1}),
+        identify(messageId="m3", receivedAt=None, traits={"a": 7, "i": -0.0}),
+        identify(messageId="m4", userId="u2", traits={"a": -1}),
+    ]
+    few = rows_of(*lines)["users"]
+    monkeypatch.setattr(users, "MANY_TRAITS", 3)
+    assert rows_of(*lines)["users"] == few
+    assert (few[0]["h"], few[0]["g"], few[0]["context_traits_email"]) == (2**63 - 1, 0.1, "a@b.c")
+
+
+# ---- keys, depth ---------------------------------------------------------------------------------------------------
+
+
+def test_a_message_has_no_more_keys_than_any_needs() -> None:
+    properties = {f"k{n:05}": n for n in range(MAX_KEYS + 5)} | {"campaign_id": "kept"}
+    found = rows_of(message(properties=properties))
+    reasons = Counter(entry[4] for entry in discards(found))
+    [row] = found["email_opened"]
+    stored = sum(name.startswith("k") and value is not None for name, value in row.items())
+    assert row["campaign_id"] == "kept"
+    assert 5 <= reasons["too_many_keys"] <= 20
+    assert reasons["too_many_columns"] == len(properties) - 1 - stored - reasons["too_many_keys"]
+    assert stored == OTHER_LIMITS.columns - COLUMN_RESERVE - OPENED
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [("{}", 1), ("[[[]]]", 3), ('{"a":[1,"[[["]}', 2), (r'{"a\"[":["\\"]}', 2), ("[}[[", 2), ('"[[[', 0), ("5", 0)],
+)
+def test_depth_counts_brackets_outside_of_texts(text: str, levels: int) -> None:
+    assert depth(text.encode()) == levels
+
+
+def nested(levels: int, bottom: str, kind: str) -> str:
+    return "[" * levels + bottom + "]" * levels if kind == "array" else '{"a":' * levels + bottom + "}" * levels
+
+
+@pytest.mark.parametrize("kind", ["array", "object"])
+@pytest.mark.parametrize("bottom", ["1", "1.10", '"[["'])
+def test_what_nests_too_deeply_is_rejected_in_every_place(kind: str, bottom: str) -> None:
+    deep, fits = nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)
+    places: list[dict[str, Any]] = [{"event": "$x"}, {"properties": {"p": "$x"}}, {"context": {"p": "$x"}}, {"o": "$x"}]
+    lines = [raw(message(messageId=f"deep{n}", **place), x=deep) for n, place in enumerate(places)]
+    lines += [raw(message(messageId=f"fits{n}", **place), x=fits) for n, place in enumerate(places)]
+    found = rows_of(*lines, message(messageId="plain"), nested(100_000, "", kind))
+    assert [row["id"] for row in found["tracks"]] == ["fits1", "fits2", "fits3", "plain"]
+    assert Counter(row["reason"] for row in found["_rejects"]) == {"not_json": 5, "event_not_string": 1}
+    deep_ones = [row for row in found["_rejects"] if row["reason"] == "not_json"]
+    assert {row["message"].partition(":")[0] for row in deep_ones} == {"nested too deeply to be read"}
+    if kind == "array":
+        [row] = [row for row in found["email_opened"] if row["id"] == "fits1"]
+        assert row["p"] == fits
+
+
+# ---- tables --------------------------------------------------------------------------------------------------------
+
+
+def test_events_beyond_the_number_of_tables_are_in_tracks_alone() -> None:
+    store = Store(max_event_tables=2)
+    store.run([message("First", messageId="m0", properties={"a": 1})])
+    lines = [
+        message("Rare", messageId="r", properties={"a": 1, "campaign_id": "c", "transactional": True, "list": [1]}),
+        message("Often", messageId="o1"),
+        message("Often", messageId="o2", properties={"b": 2}),
+        message("First", messageId="m1", properties={"a": 2}),
+        message("Email Bounced", messageId="own"),
+    ]
+    found = store.run(lines)
+    assert {"first", "often", "email_bounced"} <= found.keys()
+    assert "rare" not in found
+    [track] = [row for row in found["tracks"] if row["id"] == "r"]
+    assert (track["event"], track["event_text"]) == ("rare", "Rare")
+    assert [row["a"] for row in found["first"]] == [1, 2]
+    assert discards(found) == [
+        ("tracks", "r", "a", "1", "too_many_tables"),
+        ("tracks", "r", "campaign_id", '"c"', "too_many_tables"),
+        ("tracks", "r", "list", "[1]", "too_many_tables"),
+        ("tracks", "r", "transactional", "true", "too_many_tables"),
+    ]
+    assert store.beyond_limits == {"too_many_tables": {"rare": 1}}
+    assert store.run(lines) == found
+
+
+def test_an_event_that_gets_a_table_later_is_completed_from_its_file() -> None:
+    store = Store(max_event_tables=0)
+    line = message("Rare", properties={"a": 1})
+    store.run([line])
+    store.max_event_tables = 1
+    found = store.run([line])
+    assert [(row["id"], row["a"]) for row in found["rare"]] == [("m1", 1)]
+    assert [row["id"] for row in found["tracks"]] == ["m1"]
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_a_column_gets_an_underscore() -> None:
+    limits = LIMITS["postgres"]
+    found = Store(limits).run(
+        [
+            message(properties={name: name for name in sorted(limits.reserved)}),
+            identify(messageId="i", traits={"xmin": 1}),
+        ]
+    )
+    row = filled(found["email_opened"][0])
+    assert {name: row[f"_{name}"] for name in limits.reserved} == {name: name for name in limits.reserved}
+    assert found["identifies"][0]["_xmin"] == 1
+    assert found["users"][0]["_xmin"] == 1
+
+
+@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
+def test_columns_whose_shortened_names_are_alike_lose_nothing_in_silence(
+    leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    store = Store()
+    store.shorten = lambda name: name[:5] if name.startswith("abc") else name
+    found = store.run([message(properties={"abcdef1": 1, "abcdef2": 2})])
+    assert found["email_opened"][0]["abcde"] == 1
+    assert discards(found) == [("email_opened", "m1", "abcdef2", "2", "same_column")]
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_made_like_others_hides_nothing() -> None:
+    """Lines with other keys are of other shapes, whatever stands in their keys."""
+    usual = {"a": 1, "b": 2}
+    tricks = ['a","b', 'a\\",\\"b', "a],[b", '["a","b"]', "a,b", "a b", "", "\\u0061"]
+    lines = [json.dumps(message(messageId=f"t{n}", properties={trick: 9})) for n, trick in enumerate(tricks)]
+    lines += [json.dumps(message(messageId=f"m{n}", properties=usual)) for n in range(50)]
+    found = rows_of(*lines)
+    rows = [row for row in found["email_opened"] if row["id"].startswith("m")]
+    assert [(row["a"], row["b"]) for row in rows] == [(1, 2)] * 50
+
+
+def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MAX_LEAVES", 20)
+    odd = [message(messageId=f"o{n:02}", properties={f"k{n}_{at}": at for at in range(15)}) for n in range(20)]
+    usual = [message(messageId=f"u{n:02}", properties={"plan": "pro", "seats": n}) for n in range(60)]
+    lines = [*odd, *usual]
+    random.Random(1).shuffle(lines)
+    learnt = shapes.Shapes()
+    keys = json.dumps([["type"], None, None, None, None, ["plan", "seats"], None])
+    rare = {
+        json.dumps([["type"], None, None, None, None, [f"k{n}_{at}" for at in range(15)], None]): 1 for n in range(20)
+    }
+    assert keys in learnt.plain({**rare, keys: 60})
+    found = rows_of(*lines)
+    assert [row["seats"] for row in found["email_opened"] if row["id"].startswith("u")] == list(range(60))

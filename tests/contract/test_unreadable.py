@@ -1,0 +1,241 @@
+"""Whatever raises at one line or value is narrowed down to it, and all other lines are stored (spec: Limits)."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import autopilothq
+from autopilothq import messages
+from autopilothq.messages import Message
+from autopilothq.warehouse import load as reading
+from autopilothq.warehouse import values
+from contract import duck
+from contract.loading import Line, Store, identify, message, rows_of, to_line
+
+BAD = "boom"
+
+
+def lines(bad: Line, number: int = 40, at: int = 23, **more: Any) -> list[Line]:
+    """Ordinary lines, and a bad one among them."""
+    found: list[Line] = [message(messageId=f"m{n:02}", properties={"n": n, **more}) for n in range(number)]
+    found.insert(at, bad)
+    return found
+
+
+def ids(found: dict[str, list[dict[str, Any]]], table: str = "tracks") -> list[str]:
+    return [row["id"] for row in found[table]]
+
+
+GOOD = [f"m{n:02}" for n in range(40)]
+
+
+def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a macro of the engine raise for values that hold `BAD`."""
+    before, plain, after = values._MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
+    body, end, after = after.partition(";\n")
+    assert plain
+    assert end
+    raised = (
+        f"CREATE MACRO {macro}(v) AS CASE WHEN contains(v, '{BAD}') THEN error('no way') ELSE plain_{macro}(v) END;"
+    )
+    monkeypatch.setattr(values, "_MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("x"), duckdb.InvalidInputException("no")])
+def test_a_line_whose_careful_reading_raises_is_rejected(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(line: bytes, declared: frozenset[str]) -> Message:
+        if BAD.encode() in line:
+            raise error
+        return plain(line, declared)
+
+    plain = messages.read
+    monkeypatch.setattr(reading, "read", read)
+    bad = json.dumps(message(messageId="bad", properties={"x": BAD, "odd": "\0"}))
+    store = Store()
+    found = store.run(lines(bad, odd="\0"))
+    assert ids(found) == ids(found, "email_opened") == GOOD
+    [reject] = found["_rejects"]
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    assert {name: reject[name] for name in ("file", "line", "reason", "message", "raw")} == {
+        "file": "file 0",
+        "line": 24,
+        "reason": "unreadable",
+        "message": words,
+        "raw": bad,
+    }
+    assert [count[1:5] for count in store.audit] == [(41, 40, 0, 1)]
+    # What the good lines of the same batch lose is told as ever.
+    assert len(found["_discards"]) == 40
+
+
+def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rows_of(*lines(message(messageId="ok", sentAt="2019-03-04T05:06:07Z")))
+    assert "_rejects" not in found
+    monkeypatch.setattr(
+        values,
+        "_MACROS",
+        values._MACROS.replace(
+            "CREATE MACRO within_years(t) AS CASE",
+            "CREATE MACRO within_years(t) AS CASE"
+            f" WHEN t::VARCHAR = '1999-09-09 09:09:09' THEN error('{BAD}')::TIMESTAMP",
+        ),
+    )
+    store = Store()
+    found = store.run(lines(message(messageId="bad", sentAt="1999-09-09T09:09:09Z")))
+    assert ids(found) == ids(found, "email_opened") == GOOD
+    assert [(row["line"], row["reason"], BAD in row["message"]) for row in found["_rejects"]] == [
+        (24, "unreadable", True)
+    ]
+
+
+def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a line that has nothing odd raises too, no line is rejected for it."""
+
+    def probe(*_: Any) -> Any:
+        raise ValueError("the engine is broken")
+
+    monkeypatch.setattr(reading, "_look_at", probe)
+    with pytest.raises(ValueError, match="the engine is broken"):
+        Store().run(lines(message(messageId="bad")))
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), MemoryError(), duckdb.IOException("No space left")])
+def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def probe(*_: Any) -> Any:
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(reading, "_look_at", probe)
+    with pytest.raises(type(error)):
+        Store().run(lines(message(messageId="bad")))
+    assert len(calls) == 1
+
+
+# ---- settling and writing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("macro", ["kind_of", "as_text"])
+def test_a_value_that_cannot_become_a_cell_is_rejected_with_its_line(
+    macro: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kind_of` is asked for the types of columns, `as_text` as rows are written."""
+    raising(macro, monkeypatch)
+    bad = message(messageId="bad", properties={"word": BAD, "n": 99})
+    users = [identify(messageId="i1", traits={"word": "fine"}), identify(messageId="i2", traits={"word": BAD})]
+    found = duck.load(*lines(bad, word="fine"), *users)
+    assert ids(found) == ids(found, "email_opened") == GOOD
+    assert (ids(found, "identifies"), [row["word"] for row in found["users"]]) == (["i1"], ["fine"])
+    rejects = sorted(found["_rejects"], key=lambda row: row["line"])
+    assert [(row["line"], row["reason"], row["raw"]) for row in rejects] == [
+        (24, "unreadable", to_line(bad).decode()),
+        (43, "unreadable", to_line(users[1]).decode()),
+    ]
+    assert all("no way" in row["message"] for row in rejects)
+    audit = [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in found["_audit"]]
+    assert audit == [(43, 41, 0, 2)]
+    duck.pipeline().run(autopilothq.archive("archive"))
+    assert duck.tables() == found
+
+
+# ---- types of declared columns -------------------------------------------------------------------------------------
+
+NEW_COLUMNS = "".join(
+    f'    Column("new_{of}", "{of}", "A new column.", ("new_{of}",)),\n'
+    for of in ("text", "bigint", "double", "bool", "timestamp")
+)
+VALUES = [
+    '"x"', '""', "1", "1.5", "-0", "1.10", "1e2", "0.00001", "1e400", "1e-400", "1.0000000000000000001",
+    "9007199254740993", "12345678901234567890", "true", '"true"', '"12"', '"1.5"', '"2019-03-04T05:06:07Z"',
+    '"2019-03-04"', "[1]", "null", "{}", '"\\u0000"', "NaN",
+]  # fmt: skip
+TYPED_SCRIPT = """
+import json, sys
+from contract.loading import discards, message, raw, rows_of
+values = json.loads(sys.argv[1])
+names = ["new_text", "new_bigint", "new_double", "new_bool", "new_timestamp"]
+lines = [
+    raw(message(event, messageId=f"{n:02}", properties={name: "$v" for name in names}), v=value)
+    for event in ("Email Opened", "Other")
+    for n, value in enumerate(values)
+]
+lines = [line.replace('"messageId": "', '"messageId": "o') if '"Other"' in line else line for line in lines]
+found = rows_of(*lines)
+for table in ("email_opened", "other"):
+    cells = [[str(row.get(name)) for name in names] for row in found[table]]
+    lost = [entry[1:] for entry in discards(found) if entry[0] == table]
+    print(json.dumps([cells, [[i.removeprefix("o"), c, v, r] for i, c, v, r in lost]]))
+"""
+
+
+def typed(tmp_path: Path) -> list[Any]:
+    """What becomes of VALUES in new declared columns of each type, where nothing but the catalogue changes."""
+    package = tmp_path / "autopilothq"
+    shutil.copytree(Path(autopilothq.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    catalog = package / "catalog.py"
+    text = catalog.read_text()
+    assert text.count("PROPERTIES = (\n") == 1
+    catalog.write_text(text.replace("PROPERTIES = (\n", "PROPERTIES = (\n" + NEW_COLUMNS))
+    script = tmp_path / "typed.py"
+    script.write_text(TYPED_SCRIPT)
+    tests = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, script, json.dumps(VALUES)],
+        env={"PYTHONPATH": f"{tmp_path}:{tests}", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_declared_column_of_any_type_is_data_of_the_catalogue_alone(tmp_path: Path) -> None:
+    of_seven, of_other = typed(tmp_path)
+    # An event of the seven and one of any name treat what is declared alike.
+    assert of_seven == of_other
+    cells, lost = of_seven
+    T, N = "True", "None"  # noqa: N806
+    at = "2019-03-04 05:06:07+00:00"
+    assert dict(zip(VALUES, cells, strict=True)) == {
+        '"x"': ["x", N, N, N, N],
+        '""': ["", N, N, N, N],
+        "1": ["1", "1", "1.0", T, N],
+        "1.5": ["1.5", N, "1.5", N, N],
+        "-0": ["-0", "0", "-0.0", N, N],
+        "1.10": ["1.10", N, "1.1", N, N],
+        "1e2": ["1e2", "100", "100.0", N, N],
+        "0.00001": ["0.00001", N, "1e-05", N, N],
+        "1e400": ["1e400", N, N, N, N],
+        "1e-400": ["1e-400", N, N, N, N],
+        "1.0000000000000000001": ["1.0000000000000000001", N, "1.0", N, N],
+        "9007199254740993": ["9007199254740993", "9007199254740993", N, N, N],
+        "12345678901234567890": ["12345678901234567890", N, N, N, N],
+        "true": ["true", N, N, T, N],
+        '"true"': ["true", N, N, T, N],
+        '"12"': ["12", "12", "12.0", N, N],
+        '"1.5"': ["1.5", N, "1.5", N, N],
+        '"2019-03-04T05:06:07Z"': ["2019-03-04T05:06:07Z", N, N, N, at],
+        '"2019-03-04"': ["2019-03-04", N, N, N, N],
+        "[1]": ["[1]", N, N, N, N],
+        "null": [N] * 5,
+        "{}": [N] * 5,
+        '"\\u0000"': [N] * 5,
+        "NaN": [N] * 5,
+    }
+    names = ["new_text", "new_bigint", "new_double", "new_bool", "new_timestamp"]
+    told = {(int(row), name): value for row, name, value, _ in lost}
+    for at_, (value, found) in enumerate(zip(VALUES, cells, strict=True)):
+        for name, cell in zip(names, found, strict=True):
+            assert ((at_, name) in told) == (cell == N and value not in ("null", "{}")), (value, name)
+            assert told.get((at_, name), value) == value

@@ -1,0 +1,150 @@
+"""Lines that a stranger may send do not stop the command: into DuckDB and PostgreSQL, run after run (spec: Limits)."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+
+from autopilothq.catalog import COLUMN_RESERVE, LIMITS, OTHER_LIMITS
+from calling import Call
+from contract.loading import identify, message, raw
+
+LONG = "An event's name " * 15
+MARK = b"\xef\xbb\xbf"
+
+
+def wide(number: int, load: int) -> str:
+    """A message of an event with so many properties that no load before had."""
+    properties = {f"property_{load}_{n}": n for n in range(number)}
+    return json.dumps(message("Wide", messageId=f"wide{load}", properties=properties))
+
+
+def hostile() -> list[bytes]:
+    """What is sent to do harm, or by accident."""
+    texts = {f"text_{n}": "x" * 30 for n in range(600)}
+    deep = "[" * 400 + "1.10" + "]" * 400
+    system = {name: name for name in ("xmin", "xmax", "cmin", "cmax", "ctid", "tableoid", "oid")}
+    lines: list[Any] = [
+        message(LONG, messageId="long"),
+        message("Sale", messageId="texts", properties=texts),
+        identify(messageId="traits", traits=texts),
+        message(messageId="system", properties=system),
+        identify(messageId="system traits", traits=system),
+        message("\\ud800", messageId="half", properties={"event": "x"}),
+        raw(message("$e", messageId="nested"), e='{"a":' * 400 + "1" + "}" * 400),
+        raw(message(messageId="array", properties={"a": "$a"}), a=deep),
+        message("Keys", messageId="keys", properties={f"k{n}": n for n in range(12_000)}),
+        message(messageId="year", timestamp="219-03-04T05:06:27.412Z"),
+        message(messageId="zone", timestamp="Fri, 24 Jan 2020 06:29:02 EST"),
+        raw(message(messageId="digits", properties={"campaign_id": "$n"}), n="0.00001"),
+        '{"type":"track","event":"\\ud800","messageId":"surrogate","userId":"u1","properties":{"event":"x"}}',
+    ]
+    found = [line.encode() if isinstance(line, str) else json.dumps(line).encode() for line in lines]
+    marked = MARK + json.dumps(message(messageId="marked")).encode()
+    return [*found, marked, MARK, b"\xff\xfe{", b"\0", b"{" * 500_000, b'"' * 900_000]
+
+
+STORED = {
+    "long", "texts", "system", "half", "keys", "year", "zone", "digits", "surrogate", "marked", "wide1", "wide2",
+    "wide3", *(f"plain{n}" for n in range(50)),
+}  # fmt: skip
+
+
+class Database:
+    """A hand to look into what the command loaded."""
+
+    def __init__(self, call: Call, words: list[str], url: str | None) -> None:
+        self.call, self.words, self.url = call, words, url
+
+    def load(self, *more: str) -> dict[str, Any]:
+        """Loads the archive; gives the result."""
+        said = self.call("load", "archive", "archive", "--json", *self.words, *more)
+        assert (said.status, said.err.count("Traceback")) == (0, 0), said.err
+        result: dict[str, Any] = json.loads(said.out)
+        return result
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        if self.url is None:
+            with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+                return con.execute(sql).fetchall()
+        with psycopg2.connect(self.url) as con, con.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+    def columns(self, table: str) -> list[str]:
+        """The columns of a table."""
+        sql = (
+            f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
+        )
+        return [name for (name,) in self.query(sql)]
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def database(request: pytest.FixtureRequest, call: Call) -> Iterator[Database]:
+    if request.param == "duckdb":
+        yield Database(call, [], None)
+    else:
+        url: str = request.getfixturevalue("postgres")
+        yield Database(call, ["--destination", "postgres", "--credentials", url], url)
+
+
+def test_no_line_stops_the_command(database: Database) -> None:
+    plain = [json.dumps(message(messageId=f"plain{n}", properties={"n": n})).encode() for n in range(50)]
+    bad = hostile()
+    lines = [*plain[:25], *bad, *plain[25:]]
+    Path("archive").mkdir()
+    Path("archive/1.gz").write_bytes(gzip.compress(b"\n".join([*lines, wide(900, 1).encode()])))
+    first = database.load()
+    for number in (2, 3):
+        Path(f"archive/{number}.gz").write_bytes(gzip.compress(wide(900, number).encode()))
+        later = database.load()
+        assert (later["files"], later["stored"]) == (1, 1)
+    assert {id_ for (id_,) in database.query("SELECT id FROM autopilothq.tracks")} == STORED
+    assert {id_ for (id_,) in database.query("SELECT id FROM autopilothq.identifies")} == {"traits", "system traits"}
+
+    # Every line is accounted for.
+    assert first["lines"] == len(lines) == first["stored"] + first["duplicates"] + first["rejected"]
+    reasons = dict(database.query("SELECT reason, count(*) FROM autopilothq._rejects GROUP BY reason"))
+    assert reasons == first["rejects"] == {"not_json": 6}
+    assert sum(reasons.values()) == first["rejected"]
+
+    # What one line could do to others, it did not.
+    assert database.query("SELECT n FROM autopilothq.email_opened WHERE id LIKE 'plain%' ORDER BY n") == [
+        (n,) for n in range(50)
+    ]
+
+    # Names.
+    (event, text), *_ = database.query("SELECT event, event_text FROM autopilothq.tracks WHERE id = 'long'")
+    assert text == LONG
+    assert len(event) == (127 if database.url is None else 63)
+    assert database.query(f'SELECT id FROM autopilothq."{event}"') == [("long",)]
+    own = "xmin" if database.url is None else "_xmin"
+    assert database.query(f"SELECT {own} FROM autopilothq.email_opened WHERE id = 'system'") == [("xmin",)]
+
+    # Columns and rows have their limits, and values beyond are kept.
+    most = (OTHER_LIMITS if database.url is None else LIMITS["postgres"]).columns - COLUMN_RESERVE
+    assert len(database.columns("keys")) == len(database.columns("wide")) == most
+    lost = dict(database.query("SELECT reason, count(*) FROM autopilothq._discards GROUP BY reason"))
+    assert lost["too_many_keys"] >= 2_000
+    assert lost["too_many_columns"] >= 10_000 - most
+    assert ("row_too_wide" in lost) == (database.url is not None)
+    assert set(first["beyond_limits"]) >= {"too_many_keys", "too_many_columns"}
+
+    # Clocks and digits.
+    rows = database.query("SELECT id, timestamp FROM autopilothq.tracks WHERE id IN ('year', 'zone') ORDER BY id")
+    assert [(id_, at and at.utctimetuple()[:5]) for id_, at in rows] == [
+        ("year", None),
+        ("zone", (2020, 1, 24, 11, 29)),
+    ]
+    assert database.query("SELECT campaign_id FROM autopilothq.email_opened WHERE id = 'digits'") == [("0.00001",)]
+
+    # Again, nothing is new, and the state is told.
+    assert database.load()["files"] == 0
+    told = json.loads(database.call("status", "--json", *database.words).out)
+    assert told["beyond_limits"] == {}

@@ -1,0 +1,120 @@
+"""dlt's working folder with files that cannot be read: it is set aside, and nothing is lost or stored twice."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import autopilothq
+from autopilothq import run, working
+from calling import Call, errors
+from faults.loads import assert_sound, content, file, load, pipeline, track
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "garbage": lambda path: path.write_bytes(bytes(range(128, 256))),
+    "of another kind": lambda path: path.write_text("{}"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The working folder of a run that loaded one file and was cut off twice: normalized, and extracted."""
+    folder = tmp_path_factory.mktemp("left")
+    archive = file(folder / "archive", "1.gz", [track(1)]).parent
+    into = pipeline(folder)
+    load(into, archive)
+    for number in (2, 3):
+        file(folder / "archive", f"{number}.gz", [track(number), track(number, event=f"New {number}")])
+        into.extract(autopilothq.archive(str(archive)))
+        if number == 2:
+            into.normalize()
+    return Path(into.working_dir)
+
+
+HARMLESS = ("schema_updates.json", "of another kind")
+READ = [
+    "state.json", "schemas/autopilothq.schema.json", "load/.version", "normalize/.version",
+    "load/normalized/*/schema.json", "load/normalized/*/load_package_state.json",
+    "load/normalized/*/schema_updates.json", "load/normalized/*/.restore/state.json",
+    "load/normalized/*/.restore/schemas/autopilothq.schema.json",
+    "normalize/extracted/*/schema.json", "normalize/extracted/*/load_package_state.json",
+    "normalize/extracted/*/.restore/state.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_finds_what_dlt_could_not_read(name: str, left: Path, tmp_path: Path) -> None:
+    assert working.unreadable(left) is None
+    for damage, do in DAMAGES.items():
+        folder = tmp_path / damage
+        shutil.copytree(left, folder)
+        [path] = folder.glob(name)
+        do(path)
+        found = working.unreadable(folder)
+        # Any object will do for updates of a schema.
+        assert (found and found[0]) == (None if (path.name, damage) == HARMLESS else path)
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> tuple[Path, Path]:
+    """An archive of which one file is loaded and another on its way, and the working folder of that."""
+    archive = tmp_path / "archive"
+    file(archive, "1.gz", [track(1), track(2)])
+    run.run(run.pipeline(), autopilothq.archive(str(archive)))
+    file(archive, "2.gz", [track(2), track(3), b"no JSON"])
+    into = run.pipeline()
+    into.extract(autopilothq.archive(str(archive)))
+    into.normalize()
+    return archive, Path(into.working_dir)
+
+
+def assert_loaded_once() -> None:
+    tables = content(Path("autopilot.duckdb"))
+    assert_sound(tables)
+    assert [row["id"] for row in tables["email_opened"].dicts()] == ["m-1", "m-2", "m-3"]
+    assert (tables["_audit"].total("lines"), tables["_audit"].total("stored"), len(tables["_rejects"].rows)) == (
+        5,
+        3,
+        1,
+    )
+
+
+@pytest.mark.parametrize("name", ["state.json", "load/normalized/*/load_package_state.json"])
+def test_goes_on_without_a_folder_that_cannot_be_read(name: str, killed: tuple[Path, Path], call: Call) -> None:
+    archive, folder = killed
+    [path] = folder.glob(name)
+    path.write_bytes(path.read_bytes()[:20])
+    with FileLock(f"{folder}.lock"):
+        # Another run is at work there: whatever it is doing, the folder is its own.
+        assert call("load", "archive", str(archive)).status != 0
+        assert path.exists()
+    said = call("load", "archive", str(archive))
+    assert said.status == 0
+    [aside] = folder.parent.glob("*.unreadable-*")
+    [warning] = errors(said)
+    assert re.fullmatch(
+        rf"Warning: dlt's {re.escape(str(path))} cannot be read \(JSONDecodeError: .+\). Its folder is set aside as"
+        rf" {re.escape(str(aside))}, and the run goes on with what the destination knows: nothing is lost or stored"
+        r" twice. Delete that folder: rows may be in it.",
+        warning,
+    )
+    assert_loaded_once()
+    again = call("load", "archive", str(archive))
+    assert (again.status, errors(again), again.out.splitlines()[0][:8]) == (0, [], "0 lines,")
+
+
+def test_reads_again_what_a_cut_file_of_rows_had(killed: tuple[Path, Path], call: Call) -> None:
+    archive, folder = killed
+    [path] = folder.glob("load/normalized/*/new_jobs/tracks.*.parquet")
+    DAMAGES["cut"](path)
+    said = call("load", "archive", str(archive))
+    assert said.status == 0
+    [warning] = errors(said)
+    assert warning.startswith("Warning: What an earlier run left cannot be loaded, and is set aside;")
+    assert_loaded_once()
