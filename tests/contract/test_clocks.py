@@ -126,6 +126,7 @@ READ: list[tuple[str, datetime | None]] = [
             '"2019-02-29"', '"2019-03-04T25:00:00Z"', '"2019-03-04T12:00:07+25:00"', '"04/03/2019"',
             '"0000-01-01T00:00:00Z"', '"0001-01-01T00:00:00+00:01"', '"9999-12-31T23:59:59-00:01"',
             '"0000-12-31T00:00:00.000Z"', '"10000-01-01T00:00:00Z"', '"2019-03-04T12:00:07.1234567890Z"',
+            '"219-03-04T05:06:27.412Z"', '"20190-03-04T05:06:27Z"', '"2019-3-4T5:6:7Z"', '"2019-03-04T05:06:7.412Z"',
             '"12:00:07"', '"2019-03-04 (BC)"', '"2019-03-04T24:00:01Z"', '"2019-03-04T12:60:00Z"',
             '"2016-12-31T23:59:60Z"', '"2016-12-31T23:59:60.000Z"',  # no warehouse has leap seconds
             '"Mon, 04 Mar 2019 12:00:07 A"', '"Mon, 04 Mar 2019 12:00:07 IST"', '"Mon, 04 Mar 2019 12:00:07"',
@@ -216,7 +217,7 @@ def spelt(year: str, day: str, month: str = "", name: str = "", **parts: str | N
     hour, minute, second = (int(parts.get(part) or 0) for part in ("hour", "minute", "second"))
     fraction, zone = (parts.get(part) or "" for part in ("fraction", "zone"))
     # 24:00:00 is the end of a day.
-    ended = hour == 24 and parts["second"] and not minute + second + int(fraction or 0)
+    ended = hour == 24 and bool(parts["second"]) and not minute + second + int(fraction or 0)
     moment = datetime(
         int(year) or 400, int(month) if month else MONTHS.index(name) + 1, int(day), 0 if ended else hour, minute,
         second, int(fraction.ljust(6, "0")[:6]), UTC,

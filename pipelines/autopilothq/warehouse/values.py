@@ -17,8 +17,6 @@ Item = TypeVar("Item")
 # The kinds of JSON values, as bits: a column's kinds are the bits of all its values.
 TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
 
-# The formats of usual clocks; they take numbers of fewer digits too, `usual_clock` does not.
-USUAL_CLOCKS = """['"%Y-%m-%dT%H:%M:%S.%gZ"', '"%Y-%m-%dT%H:%M:%SZ"', '"%Y-%m-%dT%H:%M:%S.%fZ"']"""
 _OFFSET = r"[+-]([01]\d|2[0-3])"
 
 # The named zones of RFC 822, in hours, and months; of zones longer names first, as one is replaced after the other.

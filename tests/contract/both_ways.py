@@ -1,0 +1,80 @@
+"""Loads the same lines twice, as the engine reads them and one by one, and tells where the tables differ."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from unittest import mock
+
+from autopilothq import messages
+from autopilothq.warehouse import shapes
+from contract.loading import Line, Row, Store, to_line
+
+BLANK = b" \t\r\n\f"
+Tables = dict[str, list[str]]
+WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
+
+
+@contextmanager
+def one_by_one() -> Iterator[mock.Mock]:
+    """Sends every line the way of the odd ones, which `messages.read` reads; gives the mock that counts its calls."""
+    counted = mock.patch("autopilothq.warehouse.load.read", wraps=messages.read)
+    with mock.patch.object(shapes, "MAX_LEAVES", -1), counted as read:
+        yield read
+
+
+def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
+    """All that a load leaves, as text: the rows of all tables, the types of their columns, the counts of lines.
+
+    `before` are lines of an earlier load. A number is told from another that equals it, 0 from -0 and 1 from true. What
+    a load raises is all that it leaves.
+    """
+    store = Store()
+    if before:
+        store.run(before)
+    try:
+        tables = store.run(lines, chunks=lambda _: len(lines) // 2 + 1)  # shapes are known from one batch to the next
+    except Exception as error:  # noqa: BLE001 - that no line can raise is what is tried
+        return {"raised": [f"{type(error).__name__}: {error}"]}
+    found = {name: sorted(map(_shown, rows)) for name, rows in tables.items() if rows}
+    types = [f"{table}.{column} {of}" for table, columns in store.types.items() for column, of in columns.items()]
+    return found | {"types": sorted(types), "counts": [repr(count) for count in store.audit]}
+
+
+def _shown(row: Row) -> str:
+    cells = {key: cell for key, cell in sorted(row.items()) if cell is not None and key not in WRITTEN}
+    return ", ".join(f"{key}: {cell if isinstance(cell, datetime) else repr(cell)}" for key, cell in cells.items())
+
+
+def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]:
+    """Where the engine's reading of some lines is not that of `messages.read`, in lines to print; none is good.
+
+    Also what raises, even where that is caught and the line rejected as unreadable: it was not foreseen.
+    """
+    at_once = loaded(lines, before)
+    with one_by_one() as read:
+        each = loaded(lines, before)
+    for sign, found in (("engine", at_once), ("one by one", each)):
+        if "raised" in found:
+            return [f"{sign} raised: {error}" for error in found["raised"]]
+    assert read.call_count >= sum(bool(to_line(line).strip(BLANK)) for line in lines), "not all were read one by one"
+    unforeseen = [f"engine: {row}" for row in at_once.get("_rejects", []) if "reason: 'unreadable'" in row]
+    return unforeseen + [
+        f"{sign} {name}: {row}"
+        for name in sorted(at_once.keys() | each.keys())
+        for sign, mine, other in (("engine", at_once, each), ("one by one", each, at_once))
+        for row in sorted(set(mine.get(name, [])) - set(other.get(name, [])))
+    ]
+
+
+def smallest(lines: Sequence[Line]) -> list[Line]:
+    """As few of the lines as still differ; a single one in most cases."""
+    kept = list(lines)
+    for size in (len(kept) // 2, len(kept) // 4, 1):
+        at = 0
+        while size and at < len(kept):
+            fewer = kept[:at] + kept[at + size :]
+            if fewer and differences(fewer):
+                kept = fewer
+            else:
+                at += size
+    return kept
