@@ -489,6 +489,7 @@ def test_the_status_for_programs() -> None:
         "events_per_day": {"2026-05-02": 0, "2026-05-03": 1000, "2026-05-04": 1},
         "rejects": {"not_json": 3, "truncated": 1},
         "discards": {},
+        "beyond_limits": {},
         "age_seconds": 97200.0,
         "fresh": True,
     }
@@ -505,7 +506,8 @@ def test_the_status_of_a_load(place: tuple[str, str]) -> None:
     now = datetime.now(UTC)
     days = [now - timedelta(days=back) for back in (0, 1, 1, 13, 14)]
     lines = [message(messageId=f"m{n}", receivedAt=day.isoformat()) for n, day in enumerate(days, 1)]
-    odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"})
+    many = {f"k{n}": 1 for n in range(10_002)}
+    odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"} | many)
     load(credentials, write("new.ndjson", *lines, lines[0], odd, "[]", '{"type": "delete"}', "[1]"), destination)
     with inspection.reading(*place) as reader:
         found = inspection.status(reader, now)
@@ -515,7 +517,11 @@ def test_the_status_of_a_load(place: tuple[str, str]) -> None:
     counts = found.last_load
     assert (counts.files, counts.lines, counts.stored, counts.duplicates, counts.rejected) == (1, 10, 6, 1, 3)
     assert found.rejects == {"not_an_object": 2, "unknown_type": 1}
-    assert found.discards == {"does_not_fit": 1}
+    beyond = {reason: tables["email_opened"] for reason, tables in found.beyond_limits.items()}
+    assert found.discards == {"does_not_fit": 1} | beyond
+    assert beyond.keys() >= {"too_many_columns", "too_many_keys"}
+    [told] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
+    assert told.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
     newest = found.tables["email_opened"]
     assert newest == found.tables["tracks"]
     assert newest.received_at == days[0]

@@ -158,8 +158,6 @@ def depth(line: bytes) -> int:
 
     Example: `depth(b'{"a":[1,"[["]}') == 2`.
     """
-    if line.count(b"[") + line.count(b"{") <= 1:
-        return line.count(b"[") + line.count(b"{")
     brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
     steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
     return int(np.cumsum(steps).max(initial=0))
@@ -204,7 +202,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
 
 def parse(line: bytes) -> Pairs:
     """An object of JSON as it is spelt; raises `Rejected` where it is none."""
-    if depth(line) > MAX_DEPTH:
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and depth(line) > MAX_DEPTH:
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:
         value = DECODER.decode(line.decode())

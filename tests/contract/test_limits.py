@@ -4,14 +4,15 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autopilothq.catalog import COLUMN_RESERVE, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
-from autopilothq.messages import depth
-from autopilothq.warehouse import shapes, users
-from contract.loading import Store, discards, filled, identify, message, raw, rows_of
+from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
+from autopilothq.messages import Thing, depth
+from autopilothq.warehouse import Things, shapes, users
+from contract.loading import NOW, Store, discards, filled, identify, message, raw, rows_of
 
 ROOM = 3  # columns beyond those that are declared
 
@@ -278,3 +279,22 @@ def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.Monkey
     assert keys in learnt.plain({**rare, keys: 60})
     found = rows_of(*lines)
     assert [row["seats"] for row in found["email_opened"] if row["id"].startswith("u")] == list(range(60))
+
+
+# ---- what an account has -------------------------------------------------------------------------------------------
+
+
+def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) -> None:
+    """Columns that are there take no room."""
+    things = Things(CONTACTS, NOW, NOW, str(tmp_path), there={"custom_there"}, room=2)
+    cells = {f"custom_{name}": "1" for name in ("a", "there", "b", "c")}
+    things.add([Thing(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
+    rows = things.rows({"custom_there": "bigint"})
+    [row] = rows.relation.to_arrow_table().to_pylist()
+    assert {name for name in row if name.startswith("custom_")} == {"custom_a", "custom_there", "custom_b"}
+    lost = things.discards()
+    assert lost is not None
+    names = ("table_name", "row_id", "column_name", "value", "reason")
+    found = [tuple(row[name] for name in names) for row in lost.relation.to_arrow_table().to_pylist()]
+    assert found == [("contacts", "c1", "custom_c", "1", "too_many_columns")]
+    things.close()

@@ -71,8 +71,8 @@ class Database:
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         if self.url is None:
-            with duckdb.connect("autopilot.duckdb", read_only=True) as con:
-                return con.execute(sql).fetchall()
+            with duckdb.connect("autopilot.duckdb", read_only=True) as file:
+                return file.execute(sql).fetchall()
         with psycopg2.connect(self.url) as con, con.cursor() as cursor:
             cursor.execute(sql)
             return cursor.fetchall()

@@ -278,8 +278,9 @@ class _Account:
                 self.load.loaded_at,
                 str(scratch),
                 self.memory,
-                shorten=self.load.shorten,
+                shorten=self.load.column,
                 forgotten=self.load.forgotten,
+                **self.load.room(table),
             )
         return self._things[table]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from time import monotonic
@@ -31,6 +32,7 @@ from ..catalog import (
     ALWAYS,
     AUDIT,
     BOOKS,
+    COLUMN_RESERVE,
     EVENT_DESCRIPTION,
     EVENT_TABLES,
     KINDS,
@@ -44,7 +46,19 @@ from ..catalog import (
 )
 from ..identity import Hashes
 from ..messages import Batch
-from ..warehouse import LINES, NOT_THE_LINES, SQL_TYPES, FileCount, Known, Rows, Settled, Warehouse, ordered, values
+from ..warehouse import (
+    LINES,
+    NOT_THE_LINES,
+    SQL_TYPES,
+    FileCount,
+    Known,
+    Rows,
+    Settled,
+    Warehouse,
+    ordered,
+    unreserved,
+    values,
+)
 from ..warehouse import Stored as StoredRows
 from .lake import Lake
 from .refused import Refused
@@ -262,8 +276,7 @@ class Load:
         self.forgotten = destination.forgotten()
         self._refused = self._take_refused(destination)
         self._destination = destination
-        naming = dlt.current.source_schema().naming
-        self.shorten = lambda name: shortened(name, naming)
+        self.shorten: Callable[[str], str] = partial(shortened, naming=dlt.current.source_schema().naming)
         self._files, self.report.files_known = self._find(destination.loaded_files())
         self.report.files = len(self._files)
         self.report.bytes = sum(file.size for file in self._files)
@@ -466,6 +479,17 @@ class Load:
         load_id = load_package_state()["load_id"]
         schema = arrow_schema({column.name: column.type for column in AUDIT.columns})
         return pa.Table.from_pylist([{**row, "load_id": load_id} for row in self._audit], schema)
+
+    def column(self, name: str) -> str:
+        """The name that a column has in this load's destination."""
+        return self.shorten(unreserved(name, limits_of(self._pipeline)))
+
+    def room(self, table: str) -> dict[str, Any]:
+        """The columns that a table of the catalogue has already (`there`), and for how many more it has `room`."""
+        there = self._destination.tables([table]).get(table, {})
+        own = {column.name for column in TABLES[table].columns}
+        width = max(self._destination.widths.get(table, 0), len(there)) + len(own - there.keys())
+        return {"there": there, "room": max(0, limits_of(self._pipeline).columns - COLUMN_RESERVE - width)}
 
     def tell(self) -> None:
         """Tells who watches how far it is."""

@@ -1,5 +1,6 @@
 """Messages -> the tables of the warehouse, with rejects, discards and the books (spec: warehouse)."""
 
+from .columns import unreserved
 from .load import NOT_THE_LINES, Warehouse
 from .people import Due, People
 from .settle import Settled
@@ -8,5 +9,5 @@ from .things import Things
 
 __all__ = [
     "LINES", "NOT_THE_LINES", "SQL_TYPES", "Due", "FileCount", "Known", "People", "Rows", "Settled", "Stored",
-    "Things", "Warehouse", "ordered",
+    "Things", "Warehouse", "ordered", "unreserved",
 ]  # fmt: skip

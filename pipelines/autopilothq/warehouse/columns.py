@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..catalog import COLUMN_RESERVE, CONTEXT, LINK, PROPERTIES, Type
+from ..catalog import COLUMN_RESERVE, CONTEXT, LINK, PROPERTIES, Limits, Type
 from ..messages import EXTRA
 from . import values
 from .tables import PLACE_OF_KIND, SQL_TYPES, Context
@@ -33,6 +33,12 @@ class Extra(NamedTuple):
     wide: bool
     tall: bool
     known: bool
+
+
+def unreserved(column: str, limits: Limits) -> str:
+    """A column's name, behind `_` where a destination has that name for itself (spec: Names)."""
+    taken = column in limits.reserved or column.startswith(limits.reserved_prefixes)
+    return f"_{column}" if taken else column
 
 
 class Columns:
@@ -138,9 +144,7 @@ class Columns:
 
     def _column(self, column: str) -> str:
         """The name that a column beyond the catalogue's has in the destination."""
-        limits = self._limits
-        taken = column in limits.reserved or column.startswith(limits.reserved_prefixes)
-        return self._load.shorten(f"_{column}" if taken else column)
+        return self._load.shorten(unreserved(column, self._limits))
 
     def _discard_columns(
         self, table: str, where: str, columns: Sequence[str], wide: Collection[str], tall: Collection[str], reason: str

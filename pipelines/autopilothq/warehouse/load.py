@@ -186,10 +186,7 @@ class Warehouse:
         for piece in _pieces(lines):
             messages, rejects = _read_each(piece)
             self._reject(con, rejects)
-            discards = [
-                {"seq": seq, **discard._asdict()} for seq, message in messages.items() for discard in message.discards
-            ]
-            _insert(con, "discards", discards, 'seq, NULL, "column", value, reason')
+            _keep_discards(con, messages)
             for message in messages.values():
                 objects.update(set(message.objects))
             if messages:
@@ -216,15 +213,22 @@ class Warehouse:
         con.unregister("odd_cells")
         _discard_clocks(con, part)
         added.learn(con, f"read_parquet({part})", ())
-        extras = [
-            {"seq": seq, "column": name.removeprefix(EXTRA), "value": cell}
-            for seq, message in messages.items()
-            for name, cell in message.cells.items()
-            if name.startswith(EXTRA)
-        ]
-        if extras:
+        self._keep_extras(messages, added)
+
+    def _keep_extras(self, messages: Mapping[int, Message], added: Cells) -> None:
+        """Puts aside as rows what the catalogue does not know."""
+        numbers: list[int] = []
+        names: list[str] = []
+        cells: list[str] = []
+        for seq, message in messages.items():
+            found = [(name, cell) for name, cell in message.cells.items() if name.startswith(EXTRA)]
+            numbers += [seq] * len(found)
+            names += [name[len(EXTRA) :] for name, _ in found]
+            cells += [cell for _, cell in found]
+        if numbers:
             added.extras.append(f"{self._scratch}/{next(self._numbers)}-extras.parquet")
-            pq.write_table(values.text_table(extras, extras[0]), added.extras[-1], compression="zstd")
+            table = pa.table({"seq": numbers, "column": pa.array(names, pa.string()), "value": cells})
+            pq.write_table(table, added.extras[-1], compression="zstd")
 
     def _keep_messages(self, con: duckdb.DuckDBPyConnection, select: str, added: Cells | None = None) -> str:
         """Writes cells of messages into a file; gives its name as a literal."""
@@ -468,6 +472,17 @@ def _discard_clocks(con: duckdb.DuckDBPyConnection, part: str) -> None:
             f"INSERT INTO discards SELECT seq, NULL, '{name}', {name}_unread, 'not_a_time' FROM read_parquet({part})"
             f" WHERE {name}_unread IS NOT NULL AND NOT again"
         )
+
+
+def _keep_discards(con: duckdb.DuckDBPyConnection, messages: Mapping[int, Message]) -> None:
+    """What has no cell, of each message."""
+    found = [(seq, discard) for seq, message in messages.items() for discard in message.discards]
+    if found:
+        columns = zip(*(discard for _, discard in found), strict=True)
+        arrays = [pa.array([seq for seq, _ in found]), *(pa.array(column, pa.string()) for column in columns)]
+        con.register("new_rows", pa.table(arrays, ["seq", "column", "value", "reason"]))
+        con.execute('INSERT INTO discards SELECT seq, NULL, "column", value, reason FROM new_rows')
+        con.unregister("new_rows")
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]], select: str) -> None:

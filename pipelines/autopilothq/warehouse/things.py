@@ -5,27 +5,27 @@ Cells wait in Parquet files until all are there, because only then the type of e
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import DISCARDS, Table, Type
+from ..catalog import DISCARDS, OTHER_LIMITS, Table, Type
 from ..identity import Hashes, Id, ids_in, kinds_of
 from ..messages import Thing
 from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
 
 NOBODY = Hashes()
-MAX_COLUMNS = 1_000  # beyond the catalogue's
 
 
 class Things:
     """One table's things: add them all, then take the rows and what was discarded. Of one key the last stays.
 
     `received_at` is when the scan began, `scratch` an empty folder, which the caller deletes. `shorten` gives a column
-    the name that it has in the destination. `left_out` counts the things of `forgotten` persons.
+    the name that it has in the destination. `left_out` counts the things of `forgotten` persons. The table has the
+    columns `there` already, and room for `room` more.
     """
 
     def __init__(
@@ -37,10 +37,14 @@ class Things:
         memory: int = 200,
         shorten: Callable[[str], str] = str,
         forgotten: Hashes = NOBODY,
+        there: Collection[str] = (),
+        room: int = OTHER_LIMITS.columns,
     ) -> None:
         self.table = table
         self.left_out = 0
         self._forgotten = forgotten
+        self._there = there
+        self._room = room
         self._received_at, self._loaded_at = (
             f"TIMESTAMPTZ '{clock.isoformat()}'" for clock in (received_at, loaded_at)
         )
@@ -102,10 +106,12 @@ class Things:
     def _has_room(self, name: str) -> bool:
         if name in self._catalogue or name in self._extras:
             return True
-        if len(self._extras) < MAX_COLUMNS:
-            self._extras[name] = set()
-            return True
-        return False
+        if self._shorten(name) not in self._there:
+            if not self._room:
+                return False
+            self._room -= 1
+        self._extras[name] = set()
+        return True
 
     def rows(self, known: Mapping[str, Type], stored: Stored | None = None) -> Rows:
         """The rows; columns that are `known` keep their types.
