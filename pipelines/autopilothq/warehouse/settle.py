@@ -86,7 +86,9 @@ class Settled:
         if stored is not None:
             for place, table in enumerate(MESSAGE_TABLES):
                 if table.name in self._known:
-                    self._match(place, stored(table.name, ["id", "event"] if table is TRACKS else ["id"]))
+                    # What another loader made may lack the event's name.
+                    event = ["event"] if table is TRACKS and "event" in self._known[table.name] else []
+                    self._match(place, stored(table.name, ["id", *event]), "s.event" if event else "NULL")
             for (event,) in self._con.execute(_HALF_STORED_SQL).fetchall():
                 self._keep_whole(event, stored(event, ["id"]) if event in self._known else ())
             self._confirm_discards(stored, complete)
@@ -183,8 +185,7 @@ class Settled:
         self._con.unregister("raw_lines")
         self._leave_out("refused")
 
-    def _match(self, place: int, batches: Iterable[pa.RecordBatch]) -> None:
-        event = "s.event" if MESSAGE_TABLES[place] is TRACKS else "NULL"
+    def _match(self, place: int, batches: Iterable[pa.RecordBatch], event: str) -> None:
         values.read_stored(
             self._con,
             batches,
