@@ -7,6 +7,7 @@ this way are stored early, as those of a load that was killed. What fails alone 
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ _DUCKDB: dict[type[Exception], bool] = {
     duckdb.InterruptException: False,
     duckdb.TransactionException: False,
 }
+# DuckDB's words and PostgreSQL's for a column that must not be null.
+_NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()}
 
 
@@ -96,6 +99,11 @@ class Rows(NamedTuple):
                     yield file.read_row_group(group).slice(begin, end - begin)
                 first += number
 
+    def lack(self, words: str) -> bool:
+        """Whether an error is about a column that must not be null and that none of the rows has."""
+        column = _NOT_NULL.search(words)
+        return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
+
     def at(self, number: int) -> dict[str, Any]:
         """One row."""
         [row] = next(self.between(number, number + 1)).to_pylist()
@@ -122,7 +130,7 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
     """
     cause = _cause(error)
     rest = {table: Rows(files) for table, files in handed_over(into).items()}
-    if cause is None or cause.is_data is False or cause.table not in rest:
+    if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.words):
         return False
     into.abort_packages()  # else dlt would go on with it instead of loading parts
     refused = Refused.read(into)

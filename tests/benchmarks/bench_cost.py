@@ -1,7 +1,7 @@
 """What one sender can cost: many keys, keys that are new every time, many event names: `make bench`.
 
-Loads into DuckDB, each in a process of its own. The bounds are of a run with one such message, against a run with a plain
-one. What a message takes among many, without what every run and every new column takes, is printed beside it.
+Loads into DuckDB, each in a process of its own. The bounds are of a run with one such message, beside one with a plain
+message. What a message takes among many, without what every run and every new column takes, is printed beside it.
 FIGURES.md beside this file keeps what was measured.
 """
 
