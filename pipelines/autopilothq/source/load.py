@@ -328,7 +328,10 @@ class Load:
 
     def _settle(self) -> None:
         destination = self._destination
-        self.known = destination.tables([*self._warehouse.tables(), *TABLES])
+        there = self._event_tables()
+        # No more of the events that somebody made up than may get a table.
+        wanted = self._warehouse.tables(len(there) + self._max_event_tables + NAMED)
+        self.known = destination.tables([*wanted, *there, *TABLES])
         read = self._refused.unseen(destination.read, self.known)
         settled = self._warehouse.settle(
             self.known,
@@ -337,7 +340,7 @@ class Load:
             self.forgotten.pairs(),
             limits_of(self._pipeline),
             destination.widths,
-            self._event_tables(),
+            there,
             self._max_event_tables,
             refused=self._refused.messages,
             refused_users=self._refused.users,

@@ -51,6 +51,7 @@ class Columns:
         self._known = load.known
         self._limits = load.limits
         self._numbers = itertools.count()
+        self._wide: dict[int, dict[str, None]] | None = None
 
     def width(self, table: str, declared: Collection[str]) -> int:
         """How many columns a table has, or will have before any that the catalogue does not know."""
@@ -59,14 +60,16 @@ class Columns:
 
     def wide(self, place: int) -> list[str]:
         """The columns beyond the catalogue's that a table's messages have in their files; of `tracks` the context's."""
-        names: dict[str, None] = {}
-        for (kind, event), columns in self._cells.columns.items():
-            at = self._load.events[event] if event is not None else PLACE_OF_KIND[kind]
-            if at == place:
-                names |= columns
-            elif place == 0 and kind == "track":
-                names |= {name: None for name in columns if name.startswith(f"{EXTRA}context_")}
-        return [name.removeprefix(EXTRA) for name in names if place or name.startswith(f"{EXTRA}context_")]
+        if self._wide is None:
+            self._wide = {}
+            for (kind, event), columns in self._cells.columns.items():
+                at = self._load.events[event] if event is not None else PLACE_OF_KIND[kind]
+                names = dict.fromkeys(name.removeprefix(EXTRA) for name in columns)
+                of_context = {name: None for name in names if name.startswith("context_")}
+                self._wide.setdefault(at, {}).update(names if at else of_context)
+                if kind == "track":
+                    self._wide.setdefault(0, {}).update(of_context)
+        return list(self._wide.get(place, ()))
 
     def wide_kinds(self, place: int, source: str) -> dict[str, tuple[int, int]]:
         """The kinds of values, and their number, of each of these columns that has any."""

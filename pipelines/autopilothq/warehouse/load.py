@@ -250,9 +250,9 @@ class Warehouse:
         ]
         _insert(con, "rejects", rows, "seq, id, reason, message, raw")
 
-    def tables(self) -> list[str]:
-        """The tables that the lines so far may have rows for."""
-        return [*(table.name for table in MESSAGE_TABLES), *map(self._shorten, self._cells.tables())]
+    def tables(self, most: int = 10_000) -> list[str]:
+        """The tables that the lines so far may have rows for, those of the `most` frequent events among them."""
+        return [*(table.name for table in MESSAGE_TABLES), *map(self._shorten, self._cells.tables(most))]
 
     def settle(
         self,

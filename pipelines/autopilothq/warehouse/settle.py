@@ -28,6 +28,7 @@ from .tables import LINES, PLACE_OF_KIND, Context, FileCount, Rows, Stored
 from .users import Users
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
+NAMED = 100  # events without a table
 
 
 class Settled:
@@ -99,18 +100,20 @@ class Settled:
         """Gives each event its table."""
         places = {name: place for place, name in enumerate(self._load.places)}
         rows = []
-        for event in dict.fromkeys(self._cells.events()):
+        placed: dict[str, int] = {}
+        for event in self._cells.numbers:
             name: str = json.loads(event)
             slug = table_name(name)
             table = self._load.shorten(slug) if slug else TRACKS.name
             place = places.setdefault(table, len(places))
-            self._load.events[event] = place
+            placed[event] = place
             names = [to_json(text) for text in (name, snake_case(name), f"_{snake_case(name)}")]
             text = name if storable(name) else None
             rows.append(
                 {"event": event, "place": place, "slug": table if slug else None, "event_text": text, "names": names}
             )
         self._load.places = list(places)
+        self._load.place(placed)
         if rows:
             self._con.register("event_rows", pa.Table.from_pylist(rows, _EVENTS))
             self._con.execute("INSERT INTO events FROM event_rows")
@@ -128,7 +131,7 @@ class Settled:
         new.sort(key=lambda place: (-counts.get(place, 0), self._load.places[place]))
         self._without_table = {self._load.places[place]: counts.get(place, 0) for place in new[room:]}
         beyond = set(new[room:])
-        self._load.events |= {event: 0 for event, place in self._load.events.items() if place in beyond}
+        self._load.place({event: 0 if place in beyond else place for event, place in self._load.events.items()})
         self._con.register("beyond", pa.table({"place": pa.array(list(beyond), pa.int32())}))
         self._con.execute("UPDATE events SET place = 0 WHERE place IN (SELECT place FROM beyond)")
         self._con.unregister("beyond")
@@ -267,7 +270,7 @@ class Settled:
         ).fetchall():
             if reason in found:
                 found[reason][table] = count
-        found["too_many_tables"] = dict(sorted(self._without_table.items()))
+        found["too_many_tables"] = _most(self._without_table)
         return {reason: tables for reason, tables in found.items() if tables}
 
     def rejects(self, files: Sequence[str]) -> Rows | None:
@@ -353,6 +356,13 @@ class Settled:
             f" FROM extras JOIN (SELECT seq, slug FROM messages WHERE {self._load.where(0)}) m USING (seq)"
             " WHERE NOT starts_with(\"column\", 'context_')"
         )
+
+
+def _most(numbers: Mapping[str, int]) -> dict[str, int]:
+    """The largest numbers with their names, the others as one."""
+    names = sorted(numbers, key=lambda name: (-numbers[name], name))
+    others = {"others": sum(numbers[name] for name in names[NAMED:])} if len(names) > NAMED else {}
+    return {name: numbers[name] for name in names[:NAMED]} | others
 
 
 def _among(column: str, texts: Collection[str]) -> str:

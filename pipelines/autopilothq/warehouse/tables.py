@@ -1,6 +1,7 @@
 """What the second half of a load works with: cells that wait, rows of a table, and what all its parts know."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,14 +70,18 @@ class Cells:
     messages: list[str] = field(default_factory=list)
     extras: list[str] = field(default_factory=list)
     columns: dict[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
+    numbers: Counter[str] = field(default_factory=Counter)
+    """How many messages each event has, by its name as JSON text."""
 
     def learn(self, con: duckdb.DuckDBPyConnection, source: str, extras: Sequence[str]) -> None:
         """Learns the kinds and events among some messages, and which of `extras` each has."""
         counts = "".join(f", count({values.name(extra)})" for extra in extras)
-        for kind, event, *numbers in con.execute(
-            f"SELECT kind, event{counts} FROM {source} GROUP BY kind, event"
+        for kind, event, messages, *numbers in con.execute(
+            f"SELECT kind, event, count(*){counts} FROM {source} GROUP BY kind, event"
         ).fetchall():
             columns = self.columns.setdefault((kind, event), {})
+            if event is not None:
+                self.numbers[event] += messages
             columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
 
     def extend(self, more: "Cells") -> None:
@@ -85,19 +90,17 @@ class Cells:
         self.extras += more.extras
         for key, columns in more.columns.items():
             self.columns.setdefault(key, {}).update(columns)
+        self.numbers.update(more.numbers)
 
     def delete(self) -> None:
         """Deletes the files."""
         for path in (*self.messages, *self.extras):
             Path(path).unlink(missing_ok=True)
 
-    def events(self) -> list[str]:
-        """The events' names, as JSON text."""
-        return [event for _, event in self.columns if event is not None]
-
-    def tables(self) -> set[str]:
-        """The names of the events' tables, as they are before the destination's limits."""
-        return {name for name in (table_name(json.loads(event)) for event in self.events()) if name}
+    def tables(self, most: int) -> list[str]:
+        """The names of events' tables, before any is shortened: of the events with most messages, at most so many."""
+        names = (table_name(json.loads(event)) for event, _ in self.numbers.most_common(most))
+        return list(dict.fromkeys(filter(None, names)))
 
 
 @dataclass
@@ -119,6 +122,15 @@ class Context:
     widths: Mapping[str, int]
     places: list[str] = field(default_factory=lambda: [table.name for table in MESSAGE_TABLES])
     events: dict[str, int] = field(default_factory=dict)
+    events_of: dict[int, list[str]] = field(default_factory=dict)
+    """The events of each place; made by `place`."""
+
+    def place(self, events: Mapping[str, int]) -> None:
+        """Gives events their places."""
+        self.events = dict(events)
+        self.events_of = {}
+        for event, place in events.items():
+            self.events_of.setdefault(place, []).append(event)
 
     def where(self, place: int) -> str:
         """The messages of a table, in words that the engine can use to skip what is not asked for."""
@@ -126,7 +138,7 @@ class Context:
             return "kind = 'track' AND place = 0"
         if place < len(MESSAGE_TABLES):
             return f"kind = {values.literal(next(kind for kind, table, _ in KINDS if table is MESSAGE_TABLES[place]))}"
-        events = [values.literal(event) for event, at in self.events.items() if at == place]
+        events = [values.literal(event) for event in self.events_of.get(place, ())]
         return f"event IN ({', '.join(events)})" if events else "false"
 
     def count(self, source: str) -> int:
