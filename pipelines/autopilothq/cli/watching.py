@@ -123,17 +123,19 @@ def _of(report: Report, counted: Counted) -> str:
     return f"{done:,}{'' if total is None else f' of {total:,}'} {counted}"
 
 
-def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted = "files") -> None:
-    """Prints what a load did, for people or for programs."""
+def print_result(
+    report: Report, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
+) -> None:
+    """Prints what a load did and where the data is, for people or for programs."""
     counts = (
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
         f" {report.rejected:,} rejected, {report.discards:,} values discarded"
     )
     log.summarise(f"{counts}, {report.seconds:.1f} s")
     if log.settings().json:
-        log.line("info", "done", **_counts(report), dry_run=dry_run)
+        log.line("info", "done", **_counts(report), into=into, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))
+        click.echo(json.dumps({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
         return
     console = Console()
     table = Table(title="would load" if dry_run else None, box=None, pad_edge=False)
@@ -152,11 +154,15 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
+    click.echo(_work(report, counted))
+    click.echo(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
+
+
+def _work(report: Report, counted: Counted) -> str:
     if counted != "files":
-        click.echo(f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
-        return
+        return f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
-    click.echo(
+    return (
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
