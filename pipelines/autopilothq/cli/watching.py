@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from . import log
 
 Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
+WIDE = 120  # columns of a terminal that has room for everything
+_LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
@@ -41,17 +44,19 @@ class Watching:
         self._logged = 0.0
         self._warned = 0
         self._json = log.settings().json
+        self._wide = console.width >= WIDE
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn() if self._wide else BarColumn(bar_width=None),
             TaskProgressColumn(),
-            *((DownloadColumn(),) if counted == "files" else ()),
+            *((DownloadColumn(),) if self._wide and counted == "files" else ()),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            *((TimeRemainingColumn(),) if self._wide else ()),
             console=console,
             transient=True,
+            expand=not self._wide,
             disable=self._json or not console.is_terminal,
         )
         self._task = self._bar.add_task("looking", total=None, counts="")
@@ -73,13 +78,17 @@ class Watching:
         if self._counted != "files":
             done, total = _done(report, self._counted)
             counts = f"{_of(report, self._counted)}  {report.lines:,} events"
-            self._bar.update(self._task, completed=done, total=total, counts=counts)
+            self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
-        counts = f"{report.files_done}/{report.files} files  {report.lines:,} events  {rate:,.0f}/s"
-        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=counts)
+        counts = f"{report.files_done:,}/{report.files:,} files  {report.lines:,} events  {rate:,.0f}/s"
+        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=self._fitting(counts))
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
+
+    def _fitting(self, counts: str) -> str:
+        """The counts, with large numbers rounded where a line has little room."""
+        return counts if self._wide else _LARGE.sub(lambda found: _rounded(found[0]), counts)
 
     def warn(self, text: str) -> None:
         """Shows a warning above the bar."""
@@ -104,6 +113,13 @@ class Watching:
         else:
             self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
         self._logged = time.monotonic()
+
+
+def _rounded(number: str) -> str:
+    """Example: `1.2M` for `1,234,567`."""
+    value = int(number.replace(",", ""))
+    unit, size = next(((unit, size) for unit, size in (("G", 1e9), ("M", 1e6)) if value >= size), ("k", 1e3))
+    return f"{value / size:.1f}{unit}"
 
 
 def _counts(report: Report) -> dict[str, Any]:
