@@ -74,6 +74,12 @@ def test_json_has_every_count(call: Call) -> None:
         "people_total": None,
         "cut_off": None,
         "warnings": [],
+        "into": {
+            "destination": "duckdb",
+            "location": f"{Path.cwd()}/autopilot.duckdb",
+            "dataset": "autopilothq",
+            "pipeline": "autopilot_events",
+        },
         "dry_run": False,
     }
 
@@ -229,11 +235,18 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
     )
     Path("b.ndjson").write_text(GOOD.replace("m1", "m2"))
     pipeline.extract(archive("b.ndjson"))
-    said = call("load", "archive", "a.ndjson", "--credentials", "two.duckdb")
-    assert said.status == 1
-    assert re.fullmatch(
-        r"Error: An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb.*", errors(said)[0]
+    assert call("load", "archive", "a.ndjson", "--credentials", "two.duckdb").status == 0
+    with duckdb.connect("two.duckdb") as con:
+        assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
+    assert pipeline.has_pending_data
+    # Only who gives a pipeline another place can mix them up: that is refused.
+    other = dlt.pipeline(
+        "autopilot_events", destination=dlt.destinations.duckdb("two.duckdb"), dataset_name="autopilothq"
     )
+    with pytest.raises(
+        run.RunError, match=r"An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb"
+    ):
+        run.run(other, archive("a.ndjson"))
     assert call("load", "archive", "a.ndjson", "--credentials", "one.duckdb").status == 0
     with duckdb.connect("one.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
@@ -287,7 +300,7 @@ def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:
 
     said = call("load", "archive", "logs", "--until", "2019-03-02")
     assert (said.status, errors(said)) == (0, [unread])
-    assert said.out.splitlines()[-4:-1] == [
+    assert said.out.splitlines()[-5:-2] == [
         f"  1 left out (outside of the days asked for): {here}/{logs}/XyZ/1551571200000/",
         f"  1 left out (write tests and job markers): {here}/{logs}/XyZ/dummy-object.txt",
         f"  4 left out ({suffixes}): {', '.join(texts)}, …",

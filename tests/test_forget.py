@@ -154,7 +154,10 @@ def test_a_person_is_gone_and_stays_away(call: Call) -> None:
     lines = said.out.splitlines()
     assert lines[0].split() == ["kind", "id", "found", "hash"]
     assert lines[1].split()[:3] == ["email", "ada@example.com", "given"]
-    assert lines[3:] == ["Nothing was found of this person; ids kept out of later loads: 8"]
+    assert lines[3:] == [
+        "Nothing was found of this person; ids kept out of later loads: 8",
+        f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
+    ]
 
 
 def test_prints_what_was_removed(call: Call) -> None:
@@ -179,6 +182,7 @@ def test_prints_what_was_removed(call: Call) -> None:
         f"{Path('a.ndjson').absolute()} 12",
         "",
         "21 rows and 12 lines removed; ids kept out of later loads: 9",
+        f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
 
 

@@ -2,5 +2,8 @@
 
 from .destination import autopilot
 from .source import Report, api, archive, profiles
+from .telemetry import off_by_default
 
 __all__ = ["Report", "api", "archive", "autopilot", "profiles"]
+
+off_by_default()

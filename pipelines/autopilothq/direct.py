@@ -27,6 +27,7 @@ from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
 from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from .pipeline_names import database_of
 from .warehouse import values
 
 
@@ -50,6 +51,13 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
     def client_class(self) -> type[DuckDbClient]:
         """The client that merges."""
         return DirectClient
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """dlt's; where nobody names a file (`dlt.attach`), the one that the pipeline was loaded into last."""
+        folder = self.config_params.get("pipeline_working_dir")
+        if folder and "credentials" not in self.config_params and (known := database_of(folder)):
+            self.config_params["legacy_db_path"] = known
+        return super().configuration(initial_config, accept_partial)
 
 
 class DirectClient(DuckDbClient):

@@ -19,12 +19,11 @@ import dlt
 import duckdb
 import pyarrow as pa
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from . import lock, run
 from .catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
 from .identity import Hashes, Id, hash_of, ids_in, ids_of_cells, kinds_of
-from .inspection import NothingThere, Reader
+from .inspection import NothingThere, Reader, answering
 from .messages import Rejected
 from .messages import read as read_line
 from .origins import archive as archive_files
@@ -109,11 +108,7 @@ def forget(
 
 
 def _check(into: dlt.Pipeline, credentials: str | None) -> None:
-    with into.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase):
-            raise run.RunError(
-                f"Expected a destination that answers SQL, but {into.destination.destination_name} does not."
-            )
+    with answering(into) as client:
         if not client.is_storage_initialized():
             place = str(client.config)
             place = str(credentials or run.DUCKDB_FILE) if place.endswith(":external:") else place

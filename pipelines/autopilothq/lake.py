@@ -42,6 +42,10 @@ class lake(filesystem):  # noqa: N801 - destinations are named like functions
 class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
+    def create_dataset(self) -> None:
+        """Makes the dataset's folder, which is there already where the lock of the first load is in it."""
+        self.fs_client.makedirs(self.dataset_path, exist_ok=True)
+
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
         """The job that loads a file."""
         job: type[LoadJob] = super().get_load_job_class(table, file_path)

@@ -227,5 +227,7 @@ class Files:
         return f"{self._folder}/{quote(owner, safe='')}"
 
 
-def _utc(time_: datetime) -> datetime:
+def _utc(found: datetime | str) -> datetime:
+    """A destination's time: with a zone, in UTC without one, or as SQLite has it, in text."""
+    time_ = datetime.fromisoformat(found) if isinstance(found, str) else found
     return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)

@@ -1,16 +1,23 @@
 """Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
 from dlt.common.destination import Destination
+from dlt.common.pipeline import get_dlt_pipelines_dir
+from dlt.common.runtime.run_context import active
+from dlt.common.storages.configuration import WithLocalFiles
+from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
+from . import hints
 from .direct import direct
 from .lake import lake
+from .pipeline_names import PIPELINE
 from .postgres import postgres
 
 DATASET = "autopilothq"
@@ -32,6 +39,44 @@ class BusyError(RunError):
     status = 75
 
 
+class Place(NamedTuple):
+    """Where data goes, without secrets. As text it is what dlt's state has of it."""
+
+    kind: str
+    """dlt's name of the destination's type, for example `duckdb`."""
+    location: str
+    """A URL, as the destination shows it."""
+    dataset: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.location}, dataset {self.dataset}"
+
+    @property
+    def database(self) -> str | None:
+        """The path of a DuckDB file, None for all else."""
+        path = self.location.removeprefix("duckdb:///")
+        return path if self.kind == "duckdb" and os.path.isabs(path) else None
+
+    @property
+    def shown(self) -> str:
+        """For people, for example `/home/ada/autopilot.duckdb, dataset autopilothq`."""
+        return f"{self.database or self.location}, dataset {self.dataset}"
+
+
+def place(destination: str | None = None, credentials: str | None = None, dataset: str | None = None) -> Place:
+    """The place that these words of a load mean; connects to nothing.
+
+    Raises RunError where a package of the destination is missing.
+    """
+    factory, name = warehouse(destination, credentials, dataset)
+    try:
+        config = factory.configuration(get_destination_client_initial_config(factory, name))
+        _ = factory.client_class
+    except ImportError as error:
+        raise RunError(hints.missing_package(error, factory.destination_name)) from error
+    return Place(config.destination_type.rpartition(".")[2], str(config), name)
+
+
 def warehouse(
     destination: str | None = None,
     credentials: str | None = None,
@@ -43,11 +88,21 @@ def warehouse(
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
-    open. Raises RunError where DuckDB could not tell the file from the dataset.
+    open. Relative paths begin in the current folder. Raises RunError where DuckDB could not tell the file from the
+    dataset.
     """
     kind = destination or setting("destination_type") or "duckdb"
     name = dataset or setting("dataset_name") or DATASET
-    return (_duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials)), name
+    factory = _duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials)
+    if issubclass(factory.spec, WithLocalFiles):
+        # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
+        factory.config_params["local_dir"] = _here()
+        factory.config_params["pipeline_working_dir"] = os.path.join(get_dlt_pipelines_dir(), PIPELINE)
+    return factory, name
+
+
+def _here() -> str:
+    return os.path.abspath(active().local_dir)
 
 
 def _other(kind: str, credentials: str | None) -> Any:
@@ -72,9 +127,11 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
             "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
         )
-    if "?" in str(Path(database).absolute()):
+    if not database.startswith((":", "md:")):
+        database = os.path.abspath(os.path.join(_here(), database))
+    if "?" in database:
         raise RunError(
-            f"DuckDB cannot keep a database at {Path(database).absolute()}: it takes what follows a ? for options.\n"
+            f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
     if not create and not Path(database).exists():

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import dlt
 from dlt.common import logger
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
@@ -19,18 +20,31 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from . import lock, narrow, working
+from . import hints, lock, narrow, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
-from .place import DATASET, DUCKDB_FILE, BusyError, RunError, setting, warehouse
+from .pipeline_names import PIPELINE, claim, pipeline_name
+from .pipeline_names import PLACE as UNFINISHED_AT
+from .place import DATASET, DUCKDB_FILE, BusyError, Place, RunError, place, setting, warehouse
 from .source import CannotMerge, Report
 from .source import refused as refusals
 from .source.refused import place_of
 
-__all__ = ["DATASET", "DUCKDB_FILE", "BusyError", "RunError", "place_of", "setting"]
+__all__ = [
+    "DATASET",
+    "DUCKDB_FILE",
+    "PIPELINE",
+    "UNFINISHED_AT",
+    "BusyError",
+    "Place",
+    "RunError",
+    "pipeline_name",
+    "place",
+    "place_of",
+    "setting",
+]
 
-PIPELINE = "autopilot_events"
 # What .dlt/config.toml of this project says, for folders that have no such file.
 DEFAULTS: dict[str, Any] = {
     "runtime.dlthub_telemetry": False,
@@ -38,7 +52,6 @@ DEFAULTS: dict[str, Any] = {
     "load.auto_abort_on_terminal_error": True,
     "load.delete_completed_jobs": True,
 }
-UNFINISHED_AT = "autopilothq_unfinished_at"
 
 
 class Watch(Protocol):
@@ -99,21 +112,25 @@ def pipeline(
     create: bool = True,
     wait: timedelta = timedelta(),
 ) -> dlt.Pipeline:
-    """The pipeline `autopilot_events`, into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
+    """The pipeline of a place: into `destination` (dlt's name for it) with dlt's meaning of `credentials`.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program
-    has it open. Raises RunError where DuckDB could not tell the file from the
-    dataset.
+    has it open. The first place has the pipeline `autopilot_events`, others a name of their own; in a `pipelines_dir`
+    of its own it always is `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
     with explained():
-        place, name = warehouse(destination, credentials, dataset, create, wait)
+        into, dataset_name = warehouse(destination, credentials, dataset, create, wait)
+        name = PIPELINE
+        if pipelines_dir is None:
+            goal = place(destination, credentials, dataset)
+            name = claim(str(goal), goal.database) if create else pipeline_name(str(goal))
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
-        working.check(PIPELINE, pipelines_dir)
+        working.check(name, pipelines_dir)
         made: dlt.Pipeline = dlt.pipeline(
-            PIPELINE,
-            destination=place,
-            dataset_name=name,
+            name,
+            destination=into,
+            dataset_name=dataset_name,
             **{option: value for option, value in options.items() if value is not None},
         )
         return made
@@ -127,15 +144,15 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
     as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
-        place = place_of(into)
+        goal = place_of(into)
         if into.has_pending_data:
-            left_at = into.get_local_state_val(UNFINISHED_AT) if _has_local(into) else place
-            if left_at != place:
+            left_at = into.get_local_state_val(UNFINISHED_AT) if _has_local(into) else goal
+            if left_at != goal:
                 raise RunError(
-                    f"An unfinished load into {left_at} waits, but this run goes to {place}.\n"
-                    f"Run into {left_at} first, or give it up: dlt pipeline {PIPELINE} abort-packages"
+                    f"An unfinished load into {left_at} waits, but this run goes to {goal}.\n"
+                    f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
-        into.set_local_state_val(UNFINISHED_AT, place)
+        into.set_local_state_val(UNFINISHED_AT, goal)
         mend(into)
         while into.has_pending_data:
             try:
@@ -257,10 +274,13 @@ def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
         if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
             return str(cause)
     for cause in chain:
+        if isinstance(cause, UnknownDestinationModule):
+            return hints.unknown_destination(cause)
+        if isinstance(cause, MissingDependencyException | ModuleNotFoundError):
+            return hints.missing_package(cause)
+    for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
-            return f"A setting is missing: {', '.join(cause.fields)} of {cause.spec_name}.\n{SETTINGS}"
-        if isinstance(cause, MissingDependencyException):
-            return f"{gist(str(cause))}\nInstall what it names, for example the extra of that destination."
+            return hints.missing_settings(cause)
     root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
     said = gist(str(root))
     if type(root) in _FAULTS or not said:
@@ -274,7 +294,6 @@ def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
     return f"The {error.step} step failed: {said}\n{f'{todo} Nothing of it counts as loaded.' if todo else nothing}"
 
 
-SETTINGS = "Put it into .dlt/secrets.toml or the environment; the README shows where."
 # What is raised where the program itself is wrong; libraries derive their own errors from some.
 _FAULTS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
 # What to do about what databases and systems say.

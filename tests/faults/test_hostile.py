@@ -98,7 +98,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     lines = [*plain[:25], *bad, *plain[25:]]
     Path("archive").mkdir()
     Path("archive/1.gz").write_bytes(gzip.compress(b"\n".join([*lines, wide(900, 1).encode()])))
-    first = database.load()
+    first = later = database.load()
     for number in (2, 3):
         Path(f"archive/{number}.gz").write_bytes(gzip.compress(wide(900, number).encode()))
         later = database.load()

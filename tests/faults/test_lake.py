@@ -1,6 +1,7 @@
 """The contract in a lake of Delta tables: the same tables as in DuckDB, on a disk and on a real S3 API."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 from autopilothq import sample
+from autopilothq.hints import install
 from autopilothq.lake import append_new, lake
 from calling import Call
 from faults import killed
@@ -187,7 +189,7 @@ def test_refuses_what_would_only_append_before_anything_is_read(
 
 def test_names_the_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deltalake", None)
-    with pytest.raises(PipelineStepFailed, match=r"pip install 'dlt-autopilothq\[deltalake\]'"):
+    with pytest.raises(PipelineStepFailed, match=re.escape(install("deltalake"))):
         load(pipeline(tmp_path, lake((tmp_path / "bucket").as_uri())), tmp_path, **DELTA)
 
 

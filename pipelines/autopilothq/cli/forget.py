@@ -13,7 +13,7 @@ from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
 from ..inspection.formats import grid
 from . import log
-from .options import destination_options, wait_option
+from .options import destination_options, wait_option, where
 
 LEFT = 1
 HASH = 12  # characters of a hash that are shown
@@ -47,10 +47,12 @@ def forget(
     """
     made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait)
     log.summarise(_summary(made))
+    place = where(destination, credentials, dataset)
     if as_json:
-        click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids]}))
+        click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
     else:
         _print(made)
+        click.echo(f"from {place['location']}, dataset {place['dataset']}")
     if made.left:
         sys.exit(LEFT)
 

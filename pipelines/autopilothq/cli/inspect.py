@@ -25,6 +25,13 @@ class _WithDefault(click.Group):
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = (param for param in self.commands["show"].get_params(ctx) if isinstance(param, click.Option))
+        found = (option.get_help_record(ctx) for option in options)
+        with formatter.section("Options"):
+            formatter.write_dl([record for record in found if record])
+        self.format_commands(ctx, formatter)
+
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[TABLE]... [OPTIONS]")
         formatter.write_usage(ctx.command_path, "diff [OPTIONS]")

@@ -14,7 +14,7 @@ from .. import run, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
-from .options import load_options
+from .options import load_options, where
 from .watching import Watching, check_found, check_rejects, print_result
 
 # What `load api` can load, by the name that it is asked for.
@@ -78,7 +78,7 @@ def load_archive(
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run)
+    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset))
     check_found(watch.last, fail_if_empty)
     check_rejects(watch.last, max_rejects)
 
@@ -150,7 +150,7 @@ def load_api(
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, "contacts")
+    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset), "contacts")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
     check_rejects(watch.last, max_rejects)

@@ -21,6 +21,18 @@ def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def where(destination: str | None, credentials: str | None, dataset: str | None) -> dict[str, str]:
+    """Where the data of these words goes: `destination`, `location`, `dataset`, and the `pipeline` of dlt."""
+    with run.explained():
+        place = run.place(destination, credentials, dataset)
+        return {
+            "destination": place.kind,
+            "location": place.database or place.location,
+            "dataset": place.dataset,
+            "pipeline": run.pipeline_name(str(place)),
+        }
+
+
 class Duration(click.ParamType[timedelta]):
     """A time span like `90s`, `10m`, `2h` or `1d`."""
 

@@ -16,7 +16,7 @@ from ..run import RunError, Steps
 from ..segment import BASE_URLS
 from ..source import Report, profiles
 from .load import KEPT, Time
-from .options import load_options
+from .options import load_options, where
 from .watching import Watching, check_rejects, print_result
 
 PEOPLE_PER_LOAD = 20_000  # minutes of work, which are lost at most
@@ -80,7 +80,7 @@ def load_profiles(
             into = run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait)
             run.run(into, itertools.chain([first], parts), wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, "people")
+    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset), "people")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
     check_rejects(watch.last, max_rejects)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from . import log
 
 Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
+WIDE = 120  # columns of a terminal that has room for everything
+_LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
@@ -41,17 +44,19 @@ class Watching:
         self._logged = 0.0
         self._warned = 0
         self._json = log.settings().json
+        self._wide = console.width >= WIDE
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn() if self._wide else BarColumn(bar_width=None),
             TaskProgressColumn(),
-            *((DownloadColumn(),) if counted == "files" else ()),
+            *((DownloadColumn(),) if self._wide and counted == "files" else ()),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            *((TimeRemainingColumn(),) if self._wide else ()),
             console=console,
             transient=True,
+            expand=not self._wide,
             disable=self._json or not console.is_terminal,
         )
         self._task = self._bar.add_task("looking", total=None, counts="")
@@ -73,13 +78,17 @@ class Watching:
         if self._counted != "files":
             done, total = _done(report, self._counted)
             counts = f"{_of(report, self._counted)}  {report.lines:,} events"
-            self._bar.update(self._task, completed=done, total=total, counts=counts)
+            self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
-        counts = f"{report.files_done}/{report.files} files  {report.lines:,} events  {rate:,.0f}/s"
-        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=counts)
+        counts = f"{report.files_done:,}/{report.files:,} files  {report.lines:,} events  {rate:,.0f}/s"
+        self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=self._fitting(counts))
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
+
+    def _fitting(self, counts: str) -> str:
+        """The counts, with large numbers rounded where a line has little room."""
+        return counts if self._wide else _LARGE.sub(lambda found: _rounded(found[0]), counts)
 
     def warn(self, text: str) -> None:
         """Shows a warning above the bar."""
@@ -106,6 +115,13 @@ class Watching:
         self._logged = time.monotonic()
 
 
+def _rounded(number: str) -> str:
+    """Example: `1.2M` for `1,234,567`."""
+    value = int(number.replace(",", ""))
+    unit, size = next(((unit, size) for unit, size in (("G", 1e9), ("M", 1e6)) if value >= size), ("k", 1e3))
+    return f"{value / size:.1f}{unit}"
+
+
 def _counts(report: Report) -> dict[str, Any]:
     """The counts that a report has so far."""
     return {name: value for name, value in dataclasses.asdict(report).items() if value}
@@ -123,17 +139,19 @@ def _of(report: Report, counted: Counted) -> str:
     return f"{done:,}{'' if total is None else f' of {total:,}'} {counted}"
 
 
-def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted = "files") -> None:
-    """Prints what a load did, for people or for programs."""
+def print_result(
+    report: Report, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
+) -> None:
+    """Prints what a load did and where the data is, for people or for programs."""
     counts = (
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
         f" {report.rejected:,} rejected, {report.discards:,} values discarded"
     )
     log.summarise(f"{counts}, {report.seconds:.1f} s")
     if log.settings().json:
-        log.line("info", "done", **_counts(report), dry_run=dry_run)
+        log.line("info", "done", **_counts(report), into=into, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(report), "dry_run": dry_run}))
+        click.echo(json.dumps({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
         return
     console = Console()
     table = Table(title="would load" if dry_run else None, box=None, pad_edge=False)
@@ -154,11 +172,15 @@ def print_result(report: Report, as_json: bool, dry_run: bool, counted: Counted 
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
+    click.echo(_work(report, counted))
+    click.echo(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
+
+
+def _work(report: Report, counted: Counted) -> str:
     if counted != "files":
-        click.echo(f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s")
-        return
+        return f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
-    click.echo(
+    return (
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )

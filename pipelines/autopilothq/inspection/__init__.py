@@ -10,7 +10,7 @@ from .differences import (
     schema_of_catalogue,
 )
 from .formats import FORMATS, ddl
-from .live import NothingThere, Reader, dataset_name, elsewhere, reading, schema_of, target
+from .live import NothingThere, Reader, answering, dataset_name, elsewhere, reading, schema_of, target
 from .shape import ColumnInfo, Statistics, TableInfo, catalogue
 from .state import Status, age, status, status_dict, status_text
 
@@ -28,6 +28,7 @@ __all__ = [
     "Status",
     "TableInfo",
     "age",
+    "answering",
     "catalogue",
     "dataset_name",
     "ddl",

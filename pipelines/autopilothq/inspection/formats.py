@@ -10,6 +10,7 @@ from dlt.common.schema.utils import to_pretty_yaml
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from .. import catalog, run
+from ..hints import missing_package
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
@@ -84,11 +85,7 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     try:
         made_by: Any = destination.client_class
     except ModuleNotFoundError as error:
-        name = destination.destination_name
-        raise run.RunError(
-            f"The package {error.name} of the destination {name} is not installed.\n"
-            f"Install it: pip install 'dlt-autopilothq[{name}]'"
-        ) from error
+        raise run.RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(made_by, SqlJobClientBase):
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
     schema, spec = dlt_schema(tables), destination.spec()

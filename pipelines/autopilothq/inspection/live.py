@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import dlt
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination
 from dlt.common.schema.typing import DLT_NAME_PREFIX, LOADS_TABLE_NAME, VERSION_TABLE_NAME
@@ -82,11 +83,7 @@ def reading(
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
             file.read_only = True
-        client = pipeline.destination_client()
-        if not isinstance(client, SqlJobClientBase):
-            raise run.RunError(
-                f"Expected a destination that answers SQL, but {pipeline.destination.destination_name} does not."
-            )
+        client = answering(pipeline)
         name = str(pipeline.dataset_name)
         with (
             _opened(client),
@@ -97,6 +94,21 @@ def reading(
                 name = client.sql_client.dataset_name
                 raise NothingThere(f"There is no dataset {name} in {_where(client, credentials)}. {hint}")
             yield Reader(client)
+
+
+def answering(pipeline: dlt.Pipeline) -> SqlJobClientBase:
+    """The client of a pipeline's destination. Raises RunError where it cannot be asked what tables there are."""
+    client = pipeline.destination_client()
+    if not isinstance(client, SqlJobClientBase):
+        raise run.RunError(
+            f"Expected a destination that answers SQL, but {pipeline.destination.destination_name} does not."
+        )
+    if getattr(client.sql_client, "dialect_name", "") == "sqlite":
+        raise run.RunError(
+            "Expected a destination with an information_schema, but SQLite has none.\n"
+            "`load` and `send` work there; to look at the tables ask SQLite itself, or load into DuckDB too."
+        )
+    return client
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dlt.common.storages.configuration import FilesystemConfiguration
 from dlt.common.storages.fsspec_filesystem import fsspec_from_config
 from dlt.extract import DltResource
 
+from .. import hints
 from ..catalog import MAX_EVENT_TABLES
 from ..origins import archive as archive_files
 from ..origins.archive import LEFT_OUT
@@ -162,5 +163,5 @@ def _filesystem(url: str, credentials: Any) -> Any:
     except MissingDependencyException as error:
         extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise archive_files.ArchiveError(
-            f"Reading {url} needs a package that is not installed.\nInstall it: pip install 'dlt-autopilothq[{extra}]'"
+            f"Reading {url} needs a package that is not installed.\nInstall it: {hints.install(extra)}"
         ) from error

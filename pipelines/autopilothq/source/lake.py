@@ -10,6 +10,7 @@ import pyarrow as pa
 from dlt.common.schema.typing import LOADS_TABLE_NAME
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, FilesystemClient
 
+from ..hints import install
 from ..warehouse import Known
 from .stored import Stored
 from .tables import ARROW, CannotMerge
@@ -56,8 +57,7 @@ class Lake(Stored):
             from dlt.common.libs.deltalake import deltalake_storage_options
         except ImportError as error:
             raise CannotMerge(
-                "Delta tables need a package that is not installed.\n"
-                "Install it: pip install 'dlt-autopilothq[deltalake]'"
+                f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"
             ) from error
         # Found by its place: on a new machine dlt does not know the tables of loads that were killed.
         config = self._client.config

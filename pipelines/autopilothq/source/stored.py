@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -92,8 +93,7 @@ class Stored:
                 f" WHERE {name} IS NULL OR {name} <> %s",
                 library,
             )
-        first: datetime | None = found[0][0] if found else None
-        return first and first.astimezone(UTC)
+        return _utc(found[0][0]) if found and found[0][0] else None
 
     def drop_copies(self) -> None:
         """Leaves one row where there are several of one key.
@@ -130,7 +130,7 @@ class Stored:
         client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
         client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({twice}) c ON {same}")
         with client.begin_transaction():
-            client.execute_sql(f"DELETE FROM {table} t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
+            client.execute_sql(f"DELETE FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
             client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
         client.execute_sql(f"DROP TABLE {copies}")
 
@@ -156,7 +156,8 @@ class Stored:
                 return
             with client.execute_query(sql) as cursor:
                 for chunk in cursor.iter_arrow(chunk_size=rows):
-                    yield from chunk.rename_columns(list(columns)).cast(schema).to_batches()
+                    cells = [_typed(column, field.type) for column, field in zip(chunk.columns, schema, strict=True)]
+                    yield from pa.table(cells, schema=schema).to_batches()
 
 
 def _read_postgres(
@@ -170,6 +171,19 @@ def _read_postgres(
             yield pa.record_batch(
                 [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
             )
+
+
+def _typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """The cells in the catalogue's type. Times without a zone are UTC: SQLite has them as text, MySQL as they are."""
+    if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
+        with suppress(pa.ArrowInvalid):  # where they have a zone
+            column = column.cast(pa.timestamp(type_.unit))
+    return column.cast(type_)
+
+
+def _utc(found: datetime | str) -> datetime:
+    time = datetime.fromisoformat(found) if isinstance(found, str) else found
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:

@@ -1,0 +1,181 @@
+"""Where data goes: paths begin where the program is called, each place has a pipeline, dlt's own ways find it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+import dlt
+import duckdb
+import pytest
+
+from autopilothq import archive, run
+from autopilothq.pipeline_names import claim, database_of, pipeline_name
+from calling import Call, errors
+
+MESSAGE = (
+    '{"type": "track", "event": "Email Opened", "messageId": "m1", "receivedAt": "2019-03-01T00:00:00Z",'
+    ' "timestamp": "2019-03-01T00:00:00Z", "anonymousId": "ada@example.com", "properties": {}}\n'
+)
+OTHER = r"autopilot_events_[0-9a-f]{8}"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two folders to work in, and an archive beside them."""
+    (tmp_path / "archive.ndjson").write_text(MESSAGE)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    return tmp_path / "a", tmp_path / "b"
+
+
+def ids(file: Path) -> list[str]:
+    with duckdb.connect(str(file), read_only=True) as con:
+        return [id_ for (id_,) in con.execute("SELECT id FROM autopilothq.email_opened ORDER BY id").fetchall()]
+
+
+def last_line(call: Call, *words: str) -> str:
+    said = call("load", "archive", "../archive.ndjson", *words)
+    assert (said.status, errors(said)) == (0, [])
+    return said.out.splitlines()[-1]
+
+
+def test_each_folder_has_its_own_file_and_pipeline(
+    folders: tuple[Path, Path], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = folders
+    first = f"into {a}/autopilot.duckdb, dataset autopilothq, pipeline autopilot_events"
+    assert last_line(call) == first
+    monkeypatch.chdir(b)
+    second = re.fullmatch(
+        rf"into {re.escape(str(b))}/autopilot\.duckdb, dataset autopilothq, pipeline ({OTHER})", last_line(call)
+    )
+    assert second
+    assert (ids(a / "autopilot.duckdb"), ids(b / "autopilot.duckdb")) == (["m1"], ["m1"])
+    # From elsewhere, by another spelling: the same place.
+    assert last_line(call, "--credentials", "../a/autopilot.duckdb") == first
+    assert last_line(call, "--credentials", "duckdb:///../a/autopilot.duckdb") == first
+
+    # Each is told apart by all that asks: what waits in one is nothing to the other.
+    run.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
+    assert "waiting" not in call("status").out
+    waiting = call("status", "--credentials", "../a/autopilot.duckdb").out
+    assert "waiting    1, under way or cut off" in waiting
+
+    # dlt's own ways, from a third folder.
+    monkeypatch.chdir(a.parent)
+    for name, folder in (("autopilot_events", a), (second[1], b)):
+        for _ in range(2):
+            with dlt.attach(name).sql_client() as client:
+                assert client.execute_sql("SELECT id, event FROM email_opened") == [("m1", "email_opened")]
+            dataset = dlt.attach(name).dataset()
+            assert dataset["tracks"].select("id", "event_text").fetchall() == [("m1", "Email Opened")]
+            # What `dlt pipeline NAME sync` does: the working folder goes, and is made anew from the destination.
+            pipeline = dlt.attach(name).drop()
+            pipeline.sync_destination()
+            assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])
+        assert not [file for file in a.parent.rglob("*.duckdb") if file.name != "autopilot.duckdb"]
+        monkeypatch.chdir(folder)
+        assert last_line(call).endswith(f"pipeline {name}")
+
+
+def test_dlts_commands_find_the_pipeline(folders: tuple[Path, Path], call: Call) -> None:
+    last_line(call)
+    dlt_command = [sys.executable, "-m", "dlt._workspace.cli._dlt", "--yes", "pipeline", "autopilot_events"]
+    for operation, wanted in (
+        ("info", "Found pipeline autopilot_events in"),
+        ("sync", "Restoring from destination"),
+        ("schema", "email_opened"),
+    ):
+        done = subprocess.run(
+            [*dlt_command, operation],
+            cwd=folders[1],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, wanted in done.stdout) == (0, True), done.stdout + done.stderr
+    assert sorted(file.name for file in folders[1].iterdir()) == []
+
+
+def test_the_result_for_programs_says_where(folders: tuple[Path, Path], call: Call) -> None:
+    wanted = {
+        "destination": "duckdb",
+        "location": f"{folders[0]}/x.duckdb",
+        "dataset": "mail",
+        "pipeline": "autopilot_events",
+    }
+    words = ("--credentials", "x.duckdb", "--dataset", "mail", "--json")
+    dry = call("load", "archive", "../archive.ndjson", *words, "--dry-run")
+    assert json.loads(dry.out)["into"] == wanted
+    assert not Path("x.duckdb").exists()
+    assert json.loads(call("load", "archive", "../archive.ndjson", *words).out)["into"] == wanted
+    gone = call("forget", "--email", "ada@example.com", *words)
+    assert json.loads(gone.out)["from"] == wanted
+
+
+def test_a_relative_lake_is_in_this_folder(
+    folders: tuple[Path, Path], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    for folder in folders:
+        monkeypatch.chdir(folder)
+        line = last_line(call, "--destination", "filesystem", "--credentials", "lake")
+        assert line.startswith(f"into file://{folder}/lake, dataset autopilothq, pipeline autopilot_events")
+        assert (folder / "lake/autopilothq/email_opened/_delta_log").is_dir()
+
+
+def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: Call) -> None:
+    """State without a note beside it: a load was cut off, and its package waits."""
+    a, b = folders
+    into = dlt.pipeline(
+        "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"
+    )
+    into.extract(archive("../archive.ndjson"))
+    into.set_local_state_val(run.UNFINISHED_AT, run.place_of(into))
+    into.normalize()
+    assert pipeline_name(str(run.place(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
+    assert last_line(call).endswith("pipeline autopilot_events")
+    assert not into.has_pending_data
+    assert ids(a / "autopilot.duckdb") == ["m1"]
+
+
+def test_a_pipeline_made_in_python_keeps_its_file(folders: tuple[Path, Path], call: Call) -> None:
+    into = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq")
+    into.run(archive("../archive.ndjson"))
+    assert re.fullmatch(rf"into {folders[0]}/autopilot\.duckdb, .* pipeline {OTHER}", last_line(call))
+    again = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq")
+    with again.sql_client() as client:
+        assert client.execute_sql("SELECT current_database()") == [("autopilot_events",)]
+    # The same place, said in words: one pipeline for both.
+    assert last_line(call, "--credentials", "autopilot_events.duckdb").endswith("pipeline autopilot_events")
+
+
+def _claim(place: str) -> str:
+    return claim(place, None)
+
+
+def test_first_runs_at_once_get_names_of_their_own() -> None:
+    places = [f"duckdb duckdb:////somewhere/{i}.duckdb, dataset autopilothq" for i in range(6)]
+    with get_context("fork").Pool(6) as pool:
+        names = pool.map(_claim, places, chunksize=1)
+    assert len(set(names)) == 6
+    assert names.count("autopilot_events") == 1
+    assert [pipeline_name(place) for place in places] == names
+    assert database_of("no/such/folder") is None
+
+
+def test_passwords_are_not_shown(call: Call, postgres: str) -> None:
+    Path("a.ndjson").write_text(MESSAGE)
+    said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
+    assert said.status == 0
+    user = re.sub(r"^.*//([^:@]*).*$", r"\1", postgres)
+    assert re.fullmatch(
+        rf"into postgres(ql)?://{user}(:\*+)?@.*, dataset autopilothq, pipeline autopilot_events",
+        said.out.splitlines()[-1],
+    )

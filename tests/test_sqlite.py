@@ -1,0 +1,96 @@
+"""SQLAlchemy's destination, on SQLite: several loads, times without a zone, and what cannot be asked of it."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from autopilothq import sample
+from autopilothq.lock import LOCKS
+from autopilothq.source import stored
+from calling import Call, errors
+
+SQLITE = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
+FILE = "here__autopilothq.db"  # dlt keeps each dataset in a file of its own, which it attaches
+# What differs from load to load.
+CLOCKS = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
+
+
+def plain(value: Any) -> Any:
+    """A value of DuckDB's as SQLite has it."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return int(value) if isinstance(value, bool) else value
+
+
+def rows(table: str, columns: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    sql = f"SELECT {', '.join(columns)} FROM {{}}{table}"
+    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        wanted = [tuple(map(plain, row)) for row in con.execute(sql.format("autopilothq.")).fetchall()]
+    return sorted(sqlite3.connect(FILE).execute(sql.format("")).fetchall(), key=repr), sorted(wanted, key=repr)
+
+
+@pytest.mark.filterwarnings("ignore:implicitly coercing SELECT")
+def test_several_loads_give_what_they_give_in_duckdb(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    where = ""
+    for events in (60, 120):  # the same people, and partly the same messages
+        sample.write(f"archive{events}", events)
+        for place in ((), SQLITE):
+            said = call("load", "archive", f"archive{events}", *place)
+            assert (said.status, errors(said)) == (0, [])
+            where = said.out.splitlines()[-1]
+    assert where.startswith(f"into sqlite:///{Path.cwd()}/here.db, dataset autopilothq, pipeline ")
+    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+        tables = con.execute(
+            "SELECT table_name, list(column_name) FROM duckdb_columns() WHERE schema_name = 'autopilothq'"
+            " AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\' GROUP BY table_name"
+        ).fetchall()
+    assert {"tracks", "users", "email_opened", "_audit", "_rejects"} <= {table for table, _ in tables}
+    for table, columns in tables:
+        got, wanted = rows(table, sorted(set(columns) - CLOCKS))
+        assert got == wanted, table
+        assert wanted or table not in ("tracks", "users", "email_opened", "_audit")
+
+    # What a killed load left twice is put right on a new machine too.
+    with sqlite3.connect(FILE) as con:
+        con.execute("INSERT INTO tracks SELECT * FROM tracks LIMIT 3")
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "other"))
+    said = call("load", "archive", "archive120", *SQLITE)
+    assert (said.status, errors(said), said.out.splitlines()[0][:8]) == (0, [], "0 lines,")
+    assert sqlite3.connect(FILE).execute(f"SELECT count(*) FROM {LOCKS}").fetchall() == [(0,)]
+    got, wanted = rows("tracks", ["id"])
+    assert got == wanted
+
+    said = call("status", *SQLITE)
+    assert (said.status, errors(said)) == (
+        1,
+        [
+            "Error: Expected a destination with an information_schema, but SQLite has none.",
+            "`load` and `send` work there; to look at the tables ask SQLite itself, or load into DuckDB too.",
+        ],
+    )
+    assert call("forget", "--email", "ada@example.com", *SQLITE).err == said.err
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array(["2019-03-01 05:45:00.000001", None]),
+        pa.array(["2019-03-01 05:45:00.000001Z", None]),
+        pa.array(["2019-03-01 11:30:00.000001+05:45", None]),
+        pa.array([datetime(2019, 3, 1, 5, 45, 0, 1), None], pa.timestamp("us")),  # noqa: DTZ001
+        pa.array([datetime(2019, 3, 1, 11, 30, 0, 1, timezone(timedelta(minutes=345))), None]),
+    ],
+)
+def test_times_without_a_zone_are_in_utc(cells: Any) -> None:
+    typed = stored._typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
+    assert typed.to_pylist() == [datetime(2019, 3, 1, 5, 45, 0, 1, UTC), None]

@@ -1,0 +1,71 @@
+"""What a person sees while a load runs, and of the options that there are."""
+
+import io
+from collections.abc import Iterator
+
+import click
+import pytest
+from rich.console import Console
+
+from autopilothq.cli import cli
+from autopilothq.cli.watching import Counted, Watching
+from autopilothq.source import Report
+from calling import Call
+
+LARGE = Report(
+    files=999_999, files_done=888_888, bytes=123_456_789_012, bytes_done=98_765_432_100, lines=123_456_789,
+    contacts=1_234_567, contacts_total=9_999_999, people=512_345, people_total=999_999,
+)  # fmt: skip
+SMALL = Report(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    ("counted", "report", "narrow", "wide"),
+    [
+        ("files", LARGE, "888.9k/1000.0k files  123.5M events  ", "888,888/999,999 files  123,456,789 events  "),
+        ("files", SMALL, "3/14 files  9,999 events  ", "3/14 files  9,999 events  "),
+        (
+            "contacts",
+            LARGE,
+            "1.2M of 10.0M contacts  123.5M events",
+            "1,234,567 of 9,999,999 contacts  123,456,789 events",
+        ),
+        ("people", LARGE, "512.3k of 1000.0k people  123.5M events", "512,345 of 999,999 people  123,456,789 events"),
+        ("people", SMALL, "1,234 people  9,999 events", "1,234 people  9,999 events"),
+    ],
+)
+def test_the_bar_is_one_line(counted: Counted, report: Report, narrow: str, wide: str, width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+    watch = Watching(console, counted)
+    watch._started -= 300
+    watch.step("normalize")
+    watch.report(report)
+    console.print(watch._bar.get_renderable())
+    [line] = out.getvalue().splitlines()
+    assert len(line) <= width
+    assert "handing over " in line
+    assert (narrow if width == 80 else wide) in line
+    assert "━" in line
+    assert "…" not in line
+
+
+def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, one in command.commands.items():
+            yield from _commands(one, *words, name)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), list(_commands(cli)), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_help_shows_every_option(words: tuple[str, ...], command: click.Command, call: Call) -> None:
+    shown = [command]
+    if isinstance(command, click.Group) and words == ("schema",):
+        shown.append(command.commands["show"])  # `schema --live` is `schema show --live`
+    said = call(*words, "--help")
+    assert said.status == 0
+    options = {name for one in shown for param in one.params if isinstance(param, click.Option) for name in param.opts}
+    assert options <= set(said.out.replace(",", " ").split())
