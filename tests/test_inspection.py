@@ -198,7 +198,7 @@ sources:
       - not_null
   - name: _audit
     description: 'One row per file and version of it that was loaded: lines = stored
-      + duplicates + rejected.'
+      + duplicates + rejected + skipped.'
     config:
       loaded_at_field: loaded_at
       freshness:

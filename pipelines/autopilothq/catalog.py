@@ -178,7 +178,7 @@ DISCARDS = Table(
 )
 AUDIT = Table(
     "_audit",
-    "One row per file and version of it that was loaded: lines = stored + duplicates + rejected.",
+    "One row per file and version of it that was loaded: lines = stored + duplicates + rejected + skipped.",
     (
         Column("file", "text", "The file's URL or path."),
         Column("version", "text", "The file's version: its etag, or its size and the time of its last change."),
@@ -191,6 +191,8 @@ AUDIT = Table(
         Column("last_received_at", "timestamp", "The latest receipt of a message in it."),
         Column("load_id", "text", "dlt's load; the file counts as loaded once `_dlt_loads` has that load."),
         Column("loaded_at", "timestamp", "When that load processed it."),
+        Column("skipped", "bigint", "Lines whose messages were not asked for; they are loaded when they are."),
+        Column("tables", "text", "What of it is loaded where that is not all, as JSON; null: all tables."),
     ),
     key=("file", "version"),
 )

@@ -39,6 +39,7 @@ def load() -> None:
 @click.option("--since", type=_DAY, help="The first day to read (UTC).")
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
+@click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
 @click.option("--fail-if-empty", is_flag=True, help="Exit with 3 if there is no file, not even one that is loaded.")
 @load_options
 def load_archive(
@@ -46,6 +47,7 @@ def load_archive(
     since: Any,
     until: Any,
     source_id: str | None,
+    events: str | None,
     fail_if_empty: bool,
     destination: str | None,
     credentials: str | None,
@@ -71,6 +73,7 @@ def load_archive(
                 since=since and since.date(),
                 until=until and until.date(),
                 source_id=source_id,
+                events=events,
                 progress=watch.report,
             )
         if dry_run:

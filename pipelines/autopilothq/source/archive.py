@@ -18,6 +18,7 @@ from .. import hints
 from ..catalog import MAX_EVENT_TABLES
 from ..origins import archive as archive_files
 from ..origins.archive import LEFT_OUT
+from .events import asked_for
 from .load import Files, Load, Report, ignore, resources
 from .tables import SOURCE
 
@@ -36,6 +37,8 @@ def archive(
     table_format: str | None = None,
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,
+    events: Any = None,  # a sequence of names, or one text with commas; dlt injects no unions
+    exclude: Any = None,
     progress: Any = ignore,
     read_timeout: float = archive_files.TIMEOUT,
 ) -> Iterable[DltResource]:
@@ -51,6 +54,9 @@ def archive(
         memory: What the engine may use before it turns to the disk, in MB.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have. Events beyond have
             their rows in `tracks` alone.
+        events: The names of events, as they are sent or of their tables: only their messages are loaded. What else the
+            files hold is counted as `skipped` in `_audit`, and loaded when it is asked for.
+        exclude: The names of events that are not loaded; all others are. Not together with `events`.
         progress: Called with the `Report` after each step.
         read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
             of a file. A file that does not come within it is told, and read again next time.
@@ -69,7 +75,16 @@ def archive(
         return new, len(found) - len(new)
 
     read = partial(archive_files.read, timeout=read_timeout)
-    load = Load(find, read, memory, progress, table_format=table_format, max_event_tables=max_event_tables)
+    load = Load(
+        find,
+        read,
+        memory,
+        progress,
+        table_format=table_format,
+        max_event_tables=max_event_tables,
+        messages=asked_for(events, exclude),
+        reads_again=True,
+    )
     return resources(load)
 
 

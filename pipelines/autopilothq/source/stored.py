@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import dlt
 import pyarrow as pa
@@ -19,10 +19,19 @@ from dlt.destinations.sql_client import SqlClientBase
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ..identity import Hashes
 from ..warehouse import Known
+from .selection import Selected, from_text
 from .tables import ARROW, SOURCE
 
 CELLS_PER_READ = 200_000
 ROWS_PER_FETCH = 10_000
+
+
+class Loaded(NamedTuple):
+    """What is loaded of a file: by which load, how many lines it stored, and what of them (None: all)."""
+
+    load_id: str
+    stored: int
+    selected: Selected | None
 
 
 class Stored:
@@ -34,22 +43,25 @@ class Stored:
         self.widths: dict[str, int] = {}
         """How many columns each table has that was asked for, whatever their types."""
 
-    def loaded_files(self) -> set[tuple[str, str]]:
-        """The files, with their versions, that a complete load stored."""
-        if AUDIT.name not in self.tables([AUDIT.name]):
-            return set()
+    def loaded_files(self) -> dict[tuple[str, str], "Loaded"]:
+        """The files, with their versions, of which a complete load stored something."""
+        there = self.tables([AUDIT.name]).get(AUDIT.name)
+        if there is None:
+            return {}
         complete = self.complete_loads()
+        columns = [name for name in ("file", "version", "load_id", "stored", "tables") if name in there]
         return {
-            (row["file"], row["version"])
-            for batch in self.read(AUDIT.name, ["file", "version", "load_id"])
+            (row["file"], row["version"]): Loaded(row["load_id"], row["stored"], from_text(row.get("tables")))
+            for batch in self.read(AUDIT.name, columns)
             for row in batch.to_pylist()
             if row["load_id"] in complete
         }
 
     def audit_row(self, file: str, version: str) -> dict[str, Any] | None:
         """The row of `_audit` of a file and its version, None where there is none."""
-        columns = [column.name for column in AUDIT.columns]
-        if not set(columns) <= set(self.tables([AUDIT.name]).get(AUDIT.name, {})):
+        there = self.tables([AUDIT.name]).get(AUDIT.name, {})
+        columns = [column.name for column in AUDIT.columns if column.name in there]
+        if not set(AUDIT.key) <= set(columns):
             return None
         with self._pipeline.sql_client() as client:
             found = client.execute_sql(
@@ -59,7 +71,11 @@ class Stored:
                 file,
                 version,
             )
-        return dict(zip(columns, found[0], strict=True)) if found else None
+        return (
+            dict.fromkeys(column.name for column in AUDIT.columns) | dict(zip(columns, found[0], strict=True))
+            if found
+            else None
+        )
 
     def answers(self, query: str) -> Iterator[Sequence[tuple[Any, ...]]]:
         """The rows of a query of the user's own, some at a time."""

@@ -100,7 +100,11 @@ def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
     )
 
 
-class CannotMerge(Exception):
+class NotPossible(Exception):
+    """What a user asked of a source cannot be done; nothing was written."""
+
+
+class CannotMerge(NotPossible):
     """The destination cannot keep rows unique."""
 
 

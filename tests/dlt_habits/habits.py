@@ -1,0 +1,93 @@
+"""What the tests of habits share: a small archive, a DuckDB in memory, whole rows to compare."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+
+from autopilothq import sample
+
+LOAD = {"uuid_ts", "loaded_at", "load_id", "discarded_at", "rejected_at"}  # what says when, or by which load
+COUNTS = {"stored", "duplicates"}  # of two loads of one file, the second finds what the first one stored
+Rows = dict[str, list[str]]
+
+
+def write(folder: Path) -> Path:
+    """An archive with rows for most tables, among them lines that are rejected, discarded, and there twice."""
+    sample.write(folder, 60, 1)
+    more = [
+        *(identify(f"i{n}", f"u{n % 2}", n, plan=f"plan {n}") for n in range(4)),
+        {"type": "page", "name": "Home", "userId": "u1", "messageId": "p1", "receivedAt": at(5)},
+        *(track(f"s{n}", "Shoe Bought", n, size=n) for n in range(3)),
+        track("o1", "Email Opened", 9, transactional="perhaps"),
+        track("o1", "Email Opened", 9, transactional="perhaps"),
+    ]
+    (folder / "more.ndjson").write_text("\n".join([*map(json.dumps, more), "no JSON", ""]))
+    return folder
+
+
+def at(minute: int) -> str:
+    return f"2019-03-20T10:{minute:02}:00Z"
+
+
+def track(id_: str, event: str, minute: int, **properties: Any) -> dict[str, Any]:
+    common = {"messageId": id_, "receivedAt": at(minute), "userId": "u1"}
+    return {"type": "track", "event": event, "properties": properties} | common
+
+
+def identify(id_: str, user: str, minute: int, **traits: Any) -> dict[str, Any]:
+    return {"type": "identify", "userId": user, "messageId": id_, "receivedAt": at(minute), "traits": traits}
+
+
+class Place:
+    """A dataset in a DuckDB of its own, and the pipeline that loads there."""
+
+    def __init__(self, name: str = "habits", dataset: str = "data", **options: Any) -> None:
+        self.con = duckdb.connect(":memory:")
+        self.dataset = dataset
+        self.pipeline = dlt.pipeline(
+            name, destination=dlt.destinations.duckdb(self.con), dataset_name=dataset, **options
+        )
+
+    def run(self, data: Any, **words: Any) -> None:
+        """Runs the pipeline."""
+        self.pipeline.run(data, **words)
+
+    def names(self, dataset: str | None = None) -> list[str]:
+        """The tables of the dataset, without dlt's own."""
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = ? ORDER BY 1"
+        found = self.con.execute(sql, [dataset or self.dataset]).fetchall()
+        return [name for (name,) in found if not name.startswith("_dlt")]
+
+    def rows(self, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
+        """A table's rows, without what is null."""
+        relation = self.con.sql(f'FROM "{dataset or self.dataset}"."{table}"')
+        return [
+            {name: cell for name, cell in zip(relation.columns, row, strict=True) if cell is not None}
+            for row in relation.fetchall()
+        ]
+
+    def count(self, table: str, dataset: str | None = None) -> int:
+        """The number of a table's rows, 0 where it is missing."""
+        return len(self.rows(table, dataset)) if table in self.names(dataset) else 0
+
+    def tables(self, dataset: str | None = None) -> Rows:
+        """All rows of all tables, as texts that can be compared; empty tables are left out."""
+        found = {
+            name: sorted(
+                repr(sorted((key, cell) for key, cell in row.items() if key not in LOAD | COUNTS))
+                for row in self.rows(name, dataset)
+            )
+            for name in self.names(dataset)
+        }
+        return {name: rows for name, rows in found.items() if rows}
+
+    def balances(self) -> bool:
+        """Whether each file's lines are accounted for, and all of them are loaded."""
+        counts = ("stored", "duplicates", "rejected", "skipped")
+        return all(
+            row["lines"] == sum(row[count] for count in counts) and min(row[count] for count in counts) >= 0
+            for row in self.rows("_audit")
+        )

@@ -1,0 +1,414 @@
+"""What users of dlt do with a source: each habit works as dlt's documentation says, or is refused before a write."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+from pydantic import BaseModel
+
+from autopilothq import archive
+from autopilothq.catalog import TABLES
+from dlt_habits.habits import Place, Rows, track, write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture
+def source(folder: Path) -> Callable[..., DltSource]:
+    """Makes a source of the small archive: `source(events=["Email Opened"])`."""
+    return lambda **words: archive(str(folder), **words)
+
+
+_WHOLE: dict[Path, Rows] = {}
+
+
+@pytest.fixture
+def whole(folder: Path, source: Callable[..., DltSource]) -> Rows:
+    """What one plain load of the whole archive leaves."""
+    if folder not in _WHOLE:
+        place = Place("whole")
+        place.run(source())
+        assert place.balances()
+        _WHOLE[folder] = place.tables()
+    return _WHOLE[folder]
+
+
+def more(folder: Path, *lines: dict[str, Any]) -> str:
+    """Another file, in the current folder."""
+    path = Path(f"{folder.name}.ndjson")
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return str(path)
+
+
+def types(place: Place) -> list[Any]:
+    """The columns of all tables, as the database has them, and as dlt's schema describes them."""
+    sql = (
+        "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
+        " WHERE NOT starts_with(table_name, '_dlt') AND table_schema = 'data' ORDER BY table_name, ordinal_position"
+    )
+    tables = place.pipeline.default_schema.data_tables()
+    described = {
+        (table["name"], name): (table.get("description"), column.get("description"))
+        for table in tables
+        for name, column in table["columns"].items()
+    }
+    return [(*row, described[row[0], row[1]]) for row in place.con.execute(sql).fetchall()]
+
+
+# One source, several runs ------------------------------------------------------------------------------------------
+
+
+def test_a_source_runs_again(source: Callable[..., DltSource], whole: Rows) -> None:
+    """In a retry beside a source that failed, in another pipeline, for another dataset: it reads afresh."""
+    failures = iter([ValueError("not now")])
+
+    @dlt.resource(name="other")
+    def other() -> Iterator[Any]:
+        for failure in failures:
+            raise failure
+        yield {"a": 1}
+
+    mine, place = source(), Place()
+    with pytest.raises(PipelineStepFailed, match="not now"):
+        place.run([mine, other])
+    place.run([mine, other])
+    assert place.count("other") == 1
+    assert {name: rows for name, rows in place.tables().items() if name != "other"} == whole
+
+    second = Place("second")
+    second.run(mine)
+    assert second.tables() == whole
+    second.run(mine, dataset_name="third")
+    assert (second.tables("third"), second.tables("data")) == (whole, whole)
+    second.run(mine, dataset_name="third")
+    assert second.tables("third") == whole
+
+
+def test_hints_of_a_run_do_not_stay(source: Callable[..., DltSource], folder: Path) -> None:
+    """What came with one dataset's rows is no hint of the next one's; what the user says of a resource does stay."""
+    mine, first = source(), Place("first")
+    first.run(archive(more(folder, track("m1", "Email Opened", 1, only_here="x"))))
+    first.run(mine)
+    assert "only_here" in {column for row in first.rows("email_opened") for column in row}
+    mine.email_opened.apply_hints(columns={"user_id": {"description": "Ours.", "x-mark": 1}})  # type: ignore[typeddict-unknown-key]
+    second = Place("second")
+    second.run(mine)
+    assert second.pipeline.default_schema.tables["email_opened"]["columns"]["user_id"] == {
+        "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
+    }  # fmt: skip
+
+
+def test_extract_normalize_load_one_by_one_and_in_dev_mode(source: Callable[..., DltSource], whole: Rows) -> None:
+    place = Place(dev_mode=True)
+    place.pipeline.extract(source())
+    place.pipeline.normalize()
+    place.pipeline.load()
+    assert place.tables(place.pipeline.dataset_name) == whole
+
+
+# Steps that see rows -----------------------------------------------------------------------------------------------
+
+
+def test_both_ways_give_the_same_tables(source: Callable[..., DltSource], whole: Rows) -> None:
+    """A step that changes nothing sees Arrow tables, and the tables have the same columns and descriptions."""
+    plain, mapped = Place("plain"), Place("mapped")
+    plain.run(source())
+    mine, seen = source(), list[type]()
+    for resource in mine.resources.values():
+        resource.add_map(lambda rows: seen.append(type(rows)) or rows)  # type: ignore[func-returns-value]
+    mapped.run(mine)
+    assert set(seen) == {pa.Table}
+    assert mapped.tables() == whole
+    assert types(mapped) == types(plain)
+    for place in (plain, mapped):
+        place.run(source())
+        assert place.tables() == whole
+
+
+def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows) -> None:
+    """What a step drops on purpose counts as handed over."""
+    mine = source()
+    mine.email_opened.add_map(lambda rows: rows.append_column("day", pc.strftime(rows["received_at"], "%F")))
+    mine.email_delivered.add_filter(lambda rows: rows.num_rows < 0)
+    mine.tracks.add_yield_map(lambda rows: iter([rows.slice(0, 10), rows.slice(10)]))
+    mine.other_events.add_map(lambda rows: pa.Table.from_pylist(rows.to_pylist()))
+    place = Place()
+    place.run(mine)
+    assert all(row["day"] == f"{row['received_at']:%Y-%m-%d}" for row in place.rows("email_opened"))
+    assert (place.count("email_delivered"), place.count("tracks")) == (0, len(whole["tracks"]))
+    assert place.count("shoe_bought") == len(whole["shoe_bought"])
+    place.run(source())
+    assert (place.count("email_delivered"), place.count("tracks")) == (0, len(whole["tracks"]))
+    assert place.tables()["_audit"] == whole["_audit"]
+
+
+def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows) -> None:
+    place, mine = Place(), source()
+    mine.tracks.add_limit(1)
+    place.run(mine)
+    assert place.count("_audit") == 0
+    place.run(source().add_limit(2, count_rows=True))
+    assert place.count("_audit") == 0
+    place.run(source())
+    assert place.tables() == whole
+    assert place.balances()
+
+
+def test_incremental(source: Callable[..., DltSource], folder: Path, whole: Rows) -> None:
+    place, mine = Place(), source()
+    mine.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
+    place.run(mine)
+    assert place.tables() == whole
+    old = archive(more(folder, track("late", "Email Opened", 1) | {"receivedAt": "2018-01-01T00:00:00Z"}))
+    old.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
+    place.run(old)
+    assert place.count("tracks") == len(whole["tracks"])  # it is older than what is loaded
+
+
+def test_contracts(folder: Path) -> None:
+    """Columns that are discarded, rows that have them, tables; frozen columns stop a run before it writes."""
+    first, second = track("m1", "Email Opened", 1), track("m2", "Email Opened", 2, shoe=1)
+    third = track("m3", "Shoe Bought", 3)
+
+    def loaded(place: Place, contract: Any) -> list[int]:
+        place.run(archive(more(folder, first)))
+        place.run(archive(more(folder, second, third)), schema_contract=contract)
+        return [place.count(name) for name in ("tracks", "email_opened", "shoe_bought")]
+
+    values = Place("discarded")
+    assert loaded(values, {"columns": "discard_value"}) == [3, 2, 1]
+    assert [row.get("shoe") for row in values.rows("email_opened")] == [None, None]
+    assert loaded(Place("discarded_rows"), {"columns": "discard_row", "tables": "discard_row"}) == [3, 1, 0]
+    frozen = Place("frozen")
+    with pytest.raises(PipelineStepFailed, match="Can't add table column `shoe`"):
+        loaded(frozen, "freeze")
+    assert (frozen.count("tracks"), frozen.count("_audit"), frozen.pipeline.has_pending_data) == (1, 1, False)
+
+
+def test_transformers(source: Callable[..., DltSource], whole: Rows) -> None:
+    """A transformer gets Arrow tables; its resource is loaded too where it is selected."""
+    mine = source()
+
+    @dlt.transformer(data_from=mine.email_opened, name="openers", write_disposition="append")
+    def openers(rows: pa.Table) -> Iterator[pa.Table]:
+        yield rows.select(["user_id"])
+
+    mine.resources.add(openers)
+    place = Place()
+    place.run(mine)
+    found = place.tables()
+    assert len(found.pop("openers")) == len(whole["email_opened"])
+    assert found == whole
+
+    mine = source()
+
+    @dlt.transformer(data_from=mine.other_events, name="others")
+    def others(rows: pa.Table) -> Iterator[pa.Table]:
+        yield rows.select(["id"])
+
+    mine.resources.add(others)
+    with pytest.raises(PipelineStepFailed, match=r"Deselect it: source\.other_events\.selected = False"):
+        Place("others").run(mine)
+    mine.other_events.selected = False
+    place = Place("others")
+    place.run(mine)
+    assert place.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
+
+
+def test_iteration_without_a_pipeline(source: Callable[..., DltSource], whole: Rows) -> None:
+    """Arrow tables, as if into an empty dataset, again and again; nothing is written, and no load is disturbed."""
+    Place().run(source())
+    here = set(Path().rglob("*"))
+    mine = source()
+    for _ in range(2):
+        assert sum(rows.num_rows for rows in mine.tracks) == len(whole["tracks"])
+    (opened,) = mine.email_opened
+    assert opened.schema.field("received_at").type == pa.timestamp("us", "UTC")
+    assert sum(rows.num_rows for rows in mine) == sum(map(len, whole.values()))
+    (opened,) = mine.email_opened.add_filter(lambda rows: rows.num_rows).add_map(lambda rows: rows.select(["id"]))
+    assert opened.column_names == ["id"]
+    assert set(Path().rglob("*")) == here
+
+
+def test_in_parallel(source: Callable[..., DltSource], whole: Rows) -> None:
+    place = Place()
+    place.run(source().parallelize())
+    assert place.tables() == whole
+
+
+# Everything again --------------------------------------------------------------------------------------------------
+
+
+def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> None:
+    place = Place()
+    for words in (
+        {"write_disposition": "replace"},
+        {"write_disposition": "replace"},
+        {"refresh": "drop_sources"},
+        {"refresh": "drop_resources"},
+        {"refresh": "drop_data"},
+        {},
+    ):
+        place.run(source(), **words)
+        assert place.tables() == whole, words
+        assert place.balances()
+
+
+def test_some_tables_again(source: Callable[..., DltSource], folder: Path, whole: Rows) -> None:
+    """Replaced with a part of the archive, a table lacks the rest: the next run loads it."""
+    place, mine = Place(), archive(str(folder / "more.ndjson"))
+    place.run(source())
+    mine.tracks.apply_hints(write_disposition="replace")
+    place.run(mine)
+    assert 0 < place.count("tracks") < len(whole["tracks"])
+    place.run(source())
+    assert place.tables() == whole
+    place.run(mine.with_resources("tracks", "email_opened", "_audit"), refresh="drop_resources")
+    assert 0 < place.count("tracks") < len(whole["tracks"])
+    place.run(source())
+    assert place.tables() == whole
+    for words in ({"write_disposition": "replace"}, {"refresh": "drop_resources"}, {"refresh": "drop_data"}):
+        with pytest.raises(PipelineStepFailed, match="Select _audit too"):
+            place.run(source().with_resources("tracks"), **words)
+        assert place.tables() == whole
+
+
+# A part ------------------------------------------------------------------------------------------------------------
+
+
+def test_selected_resources(source: Callable[..., DltSource], whole: Rows) -> None:
+    """What is not selected is loaded when it is selected later, from files that are known too."""
+    place = Place()
+    place.run(source().with_resources("email_opened", "_audit"))
+    assert {name: len(rows) for name, rows in place.tables().items()} == {
+        "_audit": len(whole["_audit"]), "email_opened": len(whole["email_opened"]),
+    }  # fmt: skip
+    assert {row["tables"] for row in place.rows("_audit")} == {'{"email_opened": "all"}'}
+    loads = place.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
+    mine = source()
+    mine.tracks.selected = mine.identifies.selected = mine.users.selected = mine.resources["_discards"].selected = False
+    place.run(mine)
+    assert place.names() == sorted({*place.names()} - {"tracks", "users", "_discards"})
+    place.run(source())
+    assert place.tables() == whole
+    assert place.balances()
+    assert loads == place.con.execute("SELECT max(uuid_ts) FROM data.email_opened").fetchall()
+    place.run(source().email_opened)  # a resource alone, without books
+    place.run([source().email_opened, source().tracks])
+    assert place.tables() == whole
+
+
+def test_some_events(source: Callable[..., DltSource], whole: Rows) -> None:
+    place = Place()
+    place.run(source(events=["Email Opened"]))
+    assert {name: len(rows) for name, rows in place.tables().items() if name != "_rejects"} == {
+        "_audit": len(whole["_audit"]),
+        "_discards": 1,
+        "email_opened": len(whole["email_opened"]),
+        "tracks": len(whole["email_opened"]),
+    }
+    lines = sum(row["lines"] for row in place.rows("_audit"))
+    assert (place.count("_rejects"), place.balances()) == (1, True)
+    assert sum(row["stored"] for row in place.rows("_audit")) == len(whole["email_opened"])
+    place.run(source(exclude="shoe_bought, Email Clicked"))
+    assert (place.count("shoe_bought"), place.count("email_clicked")) == (0, 0)
+    assert place.tables()["users"] == whole["users"]
+    assert place.balances()
+    place.run(source())
+    assert place.tables() == whole
+    assert place.balances()
+    assert sum(row["lines"] for row in place.rows("_audit")) == lines
+    with pytest.raises(Exception, match="Expected events or exclude, but got both"):
+        source(events=["a"], exclude=["b"])
+    with pytest.raises(Exception, match=r"Expected the name of an event, .* but got '…'"):
+        source(events=["…"])
+
+
+# Hints -------------------------------------------------------------------------------------------------------------
+
+
+class _Model(BaseModel):
+    id: str
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "append": ({"write_disposition": "append"}, "Leave write_disposition out: what is stored stays"),
+    "skip": ({"write_disposition": "skip"}, "Expected the write disposition merge or replace for tracks, but got skip"),
+    "scd2": ({"write_disposition": {"disposition": "merge", "strategy": "scd2"}}, "Leave the strategy out"),
+    "table": ({"table_name": "mine"}, "Expected the table name tracks for the resource tracks, but got 'mine'"),
+    "key": ({"primary_key": "user_id"}, "Expected the primary key id for tracks, but got 'user_id'"),
+    "type": ({"columns": {"user_id": {"data_type": "bigint"}}}, "Expected the data type text for the column tracks.us"),
+    "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
+    "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
+}
+
+
+@pytest.mark.parametrize("hint", REFUSED)
+def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint: str) -> None:
+    words, said = REFUSED[hint]
+    mine, place = source(), Place()
+    mine.tracks.apply_hints(**words)
+    with pytest.raises(PipelineStepFailed) as raised:
+        place.run(mine)
+    assert said in str(raised.value)
+    assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+
+
+def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
+    with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
+        Place().run(source().with_resources("users", "_audit"))
+
+
+def test_hints_that_are_obeyed(source: Callable[..., DltSource], whole: Rows) -> None:
+    """A strategy that keeps ids unique, further columns, marks, nesting, a root key."""
+    mine, place = source(), Place()
+    mine.max_table_nesting = 3
+    mine.root_key = True
+    mine.tracks.apply_hints(
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+        columns={"note": {"data_type": "text"}},
+        additional_table_hints={"x-ours": "yes"},
+    )
+    place.run(mine)
+    assert place.tables() == whole
+    table = place.pipeline.default_schema.tables["tracks"]
+    assert (table["x-merge-strategy"], table["x-ours"]) == ("delete-insert", "yes")  # type: ignore[typeddict-item]
+    assert "note" in table["columns"]
+
+
+def test_an_import_schema(folder: Path) -> None:
+    """What people write into it goes before the catalogue; a type that cannot be is refused."""
+    place = Place(import_schema_path="mine", export_schema_path="theirs")
+    place.run(archive(more(folder, track("m1", "Email Opened", 1))))
+    text = Path("theirs/autopilothq.schema.yaml").read_text()
+    mine = Path("mine/autopilothq.schema.yaml")
+    mine.write_text(text.replace("Every event, with", "OURS, with").replace("The contact's email address.", "Mail."))
+    place.run(archive(more(folder, track("m2", "Email Opened", 2))))
+    table = place.pipeline.default_schema.tables["tracks"]
+    assert str(table["description"]).startswith("OURS, with")
+    assert table["columns"]["context_traits_email"]["description"] == "Mail."
+    assert place.count("tracks") == 2
+
+    schema = place.pipeline.default_schema.to_dict()
+    schema["tables"]["tracks"]["columns"]["user_id"]["data_type"] = "bigint"
+    mine.write_text(json.dumps(schema))  # JSON is YAML
+    with pytest.raises(PipelineStepFailed, match=r"Expected the data type text for tracks\.user_id in the import"):
+        place.run(archive(more(folder, track("m3", "Email Opened", 3))))
+    assert place.count("tracks") == 2
+
+
+def test_a_source_is_not_pickled(source: Callable[..., DltSource]) -> None:
+    """Python refuses, as with every dlt source that has functions: it is made where it runs."""
+    with pytest.raises(AttributeError, match="Can't pickle local object"):
+        pickle.dumps(source())

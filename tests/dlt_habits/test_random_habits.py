@@ -1,0 +1,130 @@
+"""After any habits and kills, in any order, a plain run leaves all rows once, and books that agree."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
+from dlt.load.load import Load
+from dlt.pipeline.exceptions import PipelineStepFailed
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from autopilothq import archive
+from dlt_habits.habits import Place, write
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("archive"))
+
+
+@contextmanager
+def killed(place: Place) -> Iterator[None]:
+    """The load ends in the middle, and is given up."""
+    with pytest.raises(PipelineStepFailed):
+        yield
+    place.pipeline.abort_packages()
+
+
+def plain(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder / "more.ndjson")))
+
+
+def limited(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder)).add_limit(1))
+
+
+def one_limited(place: Place, folder: Path) -> None:
+    source = archive(str(folder))
+    source.tracks.add_limit(1)
+    place.run(source)
+
+
+def mapped(place: Place, folder: Path) -> None:
+    source = archive(str(folder))
+    source.tracks.add_map(lambda rows: rows)
+    place.run(source)
+
+
+def some_tables(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder)).with_resources("tracks", "email_opened", "_audit"))
+
+
+def no_tracks(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder)).with_resources("email_delivered", "identifies", "users", "_rejects", "_audit"))
+
+
+def without_books(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder)).with_resources("email_opened", "other_events"))
+
+
+def some_events(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder), events=["Email Opened", "Shoe Bought"]))
+
+
+def other_events(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder), exclude=["Email Opened"]))
+
+
+def replaced(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder / "more.ndjson")), write_disposition="replace")
+
+
+def dropped(place: Place, folder: Path) -> None:
+    place.run(archive(str(folder / "more.ndjson")).with_resources("tracks", "_audit"), refresh="drop_resources")
+
+
+def killed_at_the_end(place: Place, folder: Path) -> None:
+    with killed(place), patch.object(Load, "complete_package", side_effect=OSError("killed")):
+        place.run(archive(str(folder)))
+
+
+def killed_between_tables(place: Place, folder: Path) -> None:
+    run = DuckDbCopyJob.run
+
+    def fail(job: DuckDbCopyJob) -> None:
+        if job.load_table_name in ("_audit", "email_opened"):
+            raise RuntimeError("killed")
+        run(job)
+
+    with killed(place), patch.object(DuckDbCopyJob, "run", fail):
+        place.run(archive(str(folder)))
+
+
+HABITS: dict[str, Callable[[Place, Path], None]] = {
+    habit.__name__: habit
+    for habit in (
+        plain, limited, one_limited, mapped, some_tables, no_tracks, without_books, some_events, other_events,
+        replaced, dropped, killed_at_the_end, killed_between_tables,
+    )
+}  # fmt: skip
+
+
+def test_any_sequence_of_habits(folder: Path) -> None:
+    reference, number = Place("reference"), 0
+    reference.run(archive(str(folder)))
+    whole = reference.tables()
+
+    # One load costs a second: few sequences, always the same ones.
+    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @example(["some_tables", "some_events"])
+    @example(["killed_between_tables", "dropped"])
+    @given(st.lists(st.sampled_from(sorted(HABITS)), min_size=2, max_size=3))
+    def holds(habits: list[str]) -> None:
+        nonlocal number
+        number += 1
+        place = Place(f"habits_{number}")
+        for habit in habits:
+            try:
+                HABITS[habit](place, folder)
+            except PipelineStepFailed as error:
+                if "Select _audit too" not in str(error):
+                    raise
+        place.run(archive(str(folder)))
+        assert place.tables() == whole
+        assert place.balances()
+
+    holds()
