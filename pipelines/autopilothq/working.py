@@ -21,7 +21,7 @@ from dlt.common.storages.load_package import (
     migrate_load_package_state,
 )
 from dlt.common.versioned_state import json_decode_state
-from dlt.pipeline.state_sync import migrate_state_to_current
+from dlt.pipeline.state_sync import PIPELINE_STATE_ENGINE_VERSION, migrate_pipeline_state
 from filelock import FileLock, Timeout
 
 PACKAGES = ("normalize/extracted", "load/normalized")
@@ -92,7 +92,8 @@ def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
 
 
 def _state(text: str) -> Any:
-    state: Any = migrate_state_to_current("", json_decode_state(text))
+    state: Any = json_decode_state(text)
+    state = migrate_pipeline_state("", state, state["_state_engine_version"], PIPELINE_STATE_ENGINE_VERSION)
     return {**state, "_local": {**state["_local"]}, "schema_names": [*state["schema_names"]]}
 
 
