@@ -170,7 +170,9 @@ def test_first_runs_at_once_get_names_of_their_own() -> None:
     assert database_of("no/such/folder") is None
 
 
-def test_passwords_are_not_shown(call: Call, postgres: str) -> None:
+def test_a_server_is_found_by_its_credentials_which_are_not_shown(
+    call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("a.ndjson").write_text(MESSAGE)
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     assert said.status == 0
@@ -179,3 +181,8 @@ def test_passwords_are_not_shown(call: Call, postgres: str) -> None:
         rf"into postgres(ql)?://{user}(:\*+)?@.*, dataset autopilothq, pipeline autopilot_events",
         said.out.splitlines()[-1],
     )
+    assert postgres not in Path("../dlt/pipelines/autopilot_events.place").read_text()
+    found = dlt.attach("autopilot_events", destination=dlt.destinations.postgres(postgres)).dataset()
+    assert found["tracks"].select("id").fetchall() == [("m1",)]
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    assert dlt.attach("autopilot_events").dataset()["tracks"].select("id").fetchall() == [("m1",)]
