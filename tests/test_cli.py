@@ -58,6 +58,7 @@ def test_json_has_every_count(call: Call) -> None:
         "bytes": size,
         "bytes_done": size,
         "lines": 2,
+        "lines_skipped": 0,
         "stored": 1,
         "duplicates": 0,
         "rejected": 1,

@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import dlt
 import duckdb
@@ -156,6 +158,36 @@ def test_a_pipeline_made_in_python_keeps_its_file(folders: tuple[Path, Path], ca
     assert last_line(call, "--credentials", "autopilot_events.duckdb").endswith("pipeline autopilot_events")
 
 
+@dlt.source(name="autopilothq")
+def scan(seen: list[int]) -> Any:
+    """A source that goes on from its mark, as the API's do."""
+
+    @dlt.resource(name="tracks", columns=[{"name": "id", "data_type": "text"}])
+    def pages() -> Iterator[dict[str, str]]:
+        state = dlt.current.source_state()
+        state["page"] = state.get("page", 0) + 1
+        seen.append(state["page"])
+        yield {"id": f"m{state['page']}"}
+
+    return pages
+
+
+@pytest.mark.usefixtures("folders")
+def test_scans_go_on_whatever_the_pipeline_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    names = []
+    for machine, places in (("one", ["x"]), ("two", ["y", "x"]), ("three", ["x"]), ("two", ["x"])):
+        monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / machine))
+        for place in places:
+            into = run.pipeline(credentials=f"{place}.duckdb")
+            names.append(into.pipeline_name)
+            run.run(into, scan(seen))
+    own = names[2]
+    assert re.fullmatch(OTHER, own)
+    assert names == ["autopilot_events", "autopilot_events", own, "autopilot_events", own]
+    assert seen == [1, 1, 2, 2, 3]
+
+
 def _claim(place: str) -> str:
     return claim(place, None)
 
@@ -170,7 +202,9 @@ def test_first_runs_at_once_get_names_of_their_own() -> None:
     assert database_of("no/such/folder") is None
 
 
-def test_passwords_are_not_shown(call: Call, postgres: str) -> None:
+def test_a_server_is_found_by_its_credentials_which_are_not_shown(
+    call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("a.ndjson").write_text(MESSAGE)
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     assert said.status == 0
@@ -179,3 +213,8 @@ def test_passwords_are_not_shown(call: Call, postgres: str) -> None:
         rf"into postgres(ql)?://{user}(:\*+)?@.*, dataset autopilothq, pipeline autopilot_events",
         said.out.splitlines()[-1],
     )
+    assert postgres not in Path("../dlt/pipelines/autopilot_events.place").read_text()
+    found = dlt.attach("autopilot_events", destination=dlt.destinations.postgres(postgres)).dataset()
+    assert found["tracks"].select("id").fetchall() == [("m1",)]
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    assert dlt.attach("autopilot_events").dataset()["tracks"].select("id").fetchall() == [("m1",)]

@@ -25,9 +25,18 @@ def pipeline_name(place: str) -> str:
 
     Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` where that one is another place's.
     """
-    own = f"{PIPELINE}_{sha256(place.encode()).hexdigest()[:8]}"
+    own = _own(place)
     known = next((name for name in (own, PIPELINE) if place_of_name(name) == place), None)
     return known or (PIPELINE if place_of_name(PIPELINE) is None and _may_take(place) else own)
+
+
+def other_name(name: str, place: str) -> str | None:
+    """The name that the place's pipeline may have on another machine, None for a pipeline that has neither name."""
+    return {PIPELINE: _own(place), _own(place): PIPELINE}.get(name)
+
+
+def _own(place: str) -> str:
+    return f"{PIPELINE}_{sha256(place.encode()).hexdigest()[:8]}"
 
 
 def claim(place: str, database: str | None) -> str:

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import dlt
 from dlt.common import logger
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.destination.client import WithStateSync
+from dlt.common.destination.exceptions import DestinationUndefinedEntity, UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
 from dlt.common.runtime.collector_base import Collector
@@ -19,12 +20,13 @@ from dlt.common.runtime.run_context import active
 from dlt.destinations.exceptions import DatabaseException
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.state_sync import load_pipeline_state_from_destination
 
 from . import hints, lock, narrow, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
-from .pipeline_names import PIPELINE, claim, pipeline_name
+from .pipeline_names import PIPELINE, claim, other_name, pipeline_name
 from .pipeline_names import PLACE as UNFINISHED_AT
 from .place import DATASET, DUCKDB_FILE, BusyError, Place, RunError, place, setting, warehouse
 from .source import CannotMerge, Report
@@ -154,6 +156,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                 )
         into.set_local_state_val(UNFINISHED_AT, goal)
         mend(into)
+        _take_marks_over(into)
         while into.has_pending_data:
             try:
                 into.run()
@@ -163,6 +166,22 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
         for part in [source] if isinstance(source, DltSource) else source:
             info = _load(into, part)
         return info
+
+
+def _take_marks_over(into: dlt.Pipeline) -> None:
+    """Goes on from where scans of this place had come under its other name, on another machine or before it had one."""
+    other = other_name(into.pipeline_name, place_of(into))
+    if other is None or not into.first_run or into.has_pending_data:
+        return
+    into.sync_destination()
+    found = None
+    if into.state.get("sources"):
+        return
+    with into.destination_client() as client, suppress(DestinationUndefinedEntity):  # nothing was loaded there yet
+        found = load_pipeline_state_from_destination(other, client) if isinstance(client, WithStateSync) else None
+    if found and found.get("sources"):
+        with into.managed_state() as state:
+            state["sources"] = found["sources"]
 
 
 def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:

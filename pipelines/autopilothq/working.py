@@ -25,7 +25,7 @@ from dlt.common.storages.load_package import (
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.common.versioned_state import json_decode_state
 from dlt.extract.storage import ExtractorItemStorage
-from dlt.pipeline.state_sync import migrate_state_to_current
+from dlt.pipeline.state_sync import PIPELINE_STATE_ENGINE_VERSION, migrate_pipeline_state
 from filelock import FileLock, Timeout
 
 PACKAGES = ("normalize/extracted", "load/normalized")
@@ -112,7 +112,8 @@ def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
 
 
 def _state(text: str) -> Any:
-    state: Any = migrate_state_to_current("", json_decode_state(text))
+    state: Any = json_decode_state(text)
+    state = migrate_pipeline_state("", state, state["_state_engine_version"], PIPELINE_STATE_ENGINE_VERSION)
     return {**state, "_local": {**state["_local"]}, "schema_names": [*state["schema_names"]]}
 
 

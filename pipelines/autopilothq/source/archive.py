@@ -132,7 +132,8 @@ def _days(since: str | date | None, until: str | date | None) -> tuple[date | No
     if interval is None:
         return _day(since), _day(until)
     # The end is no part of it: a day's interval ends as the next day begins.
-    first, last = (time.astimezone(UTC) for time in (interval.start, interval.end - timedelta(microseconds=1)))
+    start, end = interval  # older releases of dlt give a tuple without names
+    first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
     return first.date(), max(first, last).date()
 
 
