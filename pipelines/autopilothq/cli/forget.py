@@ -45,9 +45,9 @@ def forget(
 
     Several ids are one person's. Ids that stand in one row with them are the person's too: look at --dry-run first.
     """
+    place = where(destination, credentials, dataset)
     made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait)
     log.summarise(_summary(made))
-    place = where(destination, credentials, dataset)
     if as_json:
         click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
     else:

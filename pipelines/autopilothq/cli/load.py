@@ -76,12 +76,13 @@ def load_archive(
                 events=events,
                 progress=watch.report,
             )
+        goal = where(destination, credentials, dataset)
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset))
+    print_result(watch.last, as_json, dry_run, goal)
     check_found(watch.last, fail_if_empty)
     check_rejects(watch.last, max_rejects)
 
@@ -148,12 +149,13 @@ def load_api(
         )
         if only:
             source = source.with_resources(*only, *(table.name for table in BOOKS))
+        goal = where(destination, credentials, dataset)
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
             run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset), "contacts")
+    print_result(watch.last, as_json, dry_run, goal, "contacts")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
     check_rejects(watch.last, max_rejects)

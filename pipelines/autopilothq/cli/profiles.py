@@ -72,6 +72,7 @@ def load_profiles(
     given = {name: word for name, word in words.items() if word is not None}
     started = time.monotonic()
     with Watching(Console(stderr=True), "people") as watch:
+        goal = where(destination, credentials, dataset)
         if dry_run:
             run.dry_run(destination, credentials, dataset, Steps(watch), _source(**given, progress=watch.report))
         else:
@@ -80,7 +81,7 @@ def load_profiles(
             into = run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait)
             run.run(into, itertools.chain([first], parts), wait)
     watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, where(destination, credentials, dataset), "people")
+    print_result(watch.last, as_json, dry_run, goal, "people")
     if watch.last.cut_off:
         raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
     check_rejects(watch.last, max_rejects)
