@@ -16,7 +16,7 @@ Rows = dict[str, list[str]]
 
 def write(folder: Path) -> Path:
     """An archive with rows for most tables, among them lines that are rejected, discarded, and there twice."""
-    sample.write(folder, 60, 1)
+    sample.write(str(folder), 60, 1)
     more = [
         *(identify(f"i{n}", f"u{n % 2}", n, plan=f"plan {n}") for n in range(4)),
         {"type": "page", "name": "Home", "userId": "u1", "messageId": "p1", "receivedAt": at(5)},

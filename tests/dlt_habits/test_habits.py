@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.helpers import pipeline_drop
 from pydantic import BaseModel
 
 from autopilothq import archive
@@ -125,8 +126,13 @@ def test_both_ways_give_the_same_tables(source: Callable[..., DltSource], whole:
     plain, mapped = Place("plain"), Place("mapped")
     plain.run(source())
     mine, seen = source(), list[type]()
+
+    def look(rows: Any) -> Any:
+        seen.append(type(rows))
+        return rows
+
     for resource in mine.resources.values():
-        resource.add_map(lambda rows: seen.append(type(rows)) or rows)  # type: ignore[func-returns-value]
+        resource.add_map(look)
     mapped.run(mine)
     assert set(seen) == {pa.Table}
     assert mapped.tables() == whole
@@ -254,7 +260,6 @@ def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> N
     place = Place()
     for words in (
         {"write_disposition": "replace"},
-        {"write_disposition": "replace"},
         {"refresh": "drop_sources"},
         {"refresh": "drop_resources"},
         {"refresh": "drop_data"},
@@ -282,6 +287,17 @@ def test_some_tables_again(source: Callable[..., DltSource], folder: Path, whole
         with pytest.raises(PipelineStepFailed, match="Select _audit too"):
             place.run(source().with_resources("tracks"), **words)
         assert place.tables() == whole
+
+
+def test_tables_that_were_dropped(source: Callable[..., DltSource], whole: Rows) -> None:
+    """With dlt's command `pipeline ... drop`."""
+    place = Place()
+    place.run(source())
+    pipeline_drop(place.pipeline, resources=["tracks", "identifies"])()
+    assert (place.count("tracks"), place.count("identifies")) == (0, 0)
+    place.run(source().add_limit(1))
+    place.run(source())
+    assert place.tables() == whole
 
 
 # A part ------------------------------------------------------------------------------------------------------------
@@ -365,6 +381,13 @@ def test_a_hint_is_refused_before_a_write(source: Callable[..., DltSource], hint
     assert (place.names(), place.pipeline.has_pending_data) == ([], False)
 
 
+def test_other_names_are_refused(source: Callable[..., DltSource]) -> None:
+    mine = source()
+    mine.resources.add(mine.tracks.with_name("events"))
+    with pytest.raises(PipelineStepFailed, match="Expected the resource tracks by its own name"):
+        Place().run(mine)
+
+
 def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
     with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
         Place().run(source().with_resources("users", "_audit"))
@@ -383,7 +406,7 @@ def test_hints_that_are_obeyed(source: Callable[..., DltSource], whole: Rows) ->
     place.run(mine)
     assert place.tables() == whole
     table = place.pipeline.default_schema.tables["tracks"]
-    assert (table["x-merge-strategy"], table["x-ours"]) == ("delete-insert", "yes")  # type: ignore[typeddict-item]
+    assert (table["x-merge-strategy"], table["x-ours"]) == ("delete-insert", "yes")
     assert "note" in table["columns"]
 
 

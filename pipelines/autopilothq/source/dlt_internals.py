@@ -61,14 +61,15 @@ def parents(resource: DltResource) -> Iterator[str]:
         parent = parent.parent
 
 
-def belongs_to(resource: DltResource, owner: object) -> bool:
-    """Whether a resource's rows come from a function that `claim` gave to this owner."""
-    return getattr(resource._pipe.gen, _OWNER, None) is owner
+def claim(rows: Any, owner: object, name: str) -> None:
+    """Notes on a resource's function whose it is, and by which name."""
+    setattr(rows, _OWNER, (owner, name))
 
 
-def claim(rows: Any, owner: object) -> None:
-    """Notes on a resource's function whose it is."""
-    setattr(rows, _OWNER, owner)
+def claimed(resource: DltResource, owner: object) -> str | None:
+    """The name by which a resource's function was claimed by this owner, None where it was not."""
+    by, name = getattr(resource._pipe.gen, _OWNER, (None, ""))
+    return name if by is owner else None
 
 
 _OWNER = "autopilothq_owner"
@@ -84,7 +85,7 @@ def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> N
 
     `before` are the hints from before the rows came. What was changed since, but not by `added`, stays.
     """
-    now = dict(resource._hints or {})
+    now: dict[str, Any] = dict(resource._hints or {})  # type: ignore[arg-type]
     for name in ("write_disposition", "file_format"):
         if name in added and now.get(name) == added[name]:
             now[name] = before.get(name)

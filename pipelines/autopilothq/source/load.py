@@ -98,6 +98,7 @@ _WAITING = "waiting"
 _READY = "ready"  # how files of rows are named, and when dlt has them
 _HANDED_OVER = "rows"
 _BEGUN = "begun"
+_TAKEN = "taken"  # in dlt's state: resources whose rows were taken to their end, once at least
 
 Files = set[tuple[str, str]]
 """Files by name and version."""
@@ -332,8 +333,13 @@ class Load:
         """Learns from dlt which of the resources are extracted, and what their users want of them."""
         source = dlt.current.source()
         extracted = {resource.name: resource for resource in source.resources.extracted}
-        ours = {name: each for name, each in extracted.items() if dlt_internals.belongs_to(each, self)}
+        ours = {name: each for name, each in extracted.items() if dlt_internals.claimed(each, self)}
         for name, each in ours.items():
+            if name != (own := dlt_internals.claimed(each, self)):
+                raise NotPossible(
+                    f"Expected the resource {own} by its own name, but it is called {name}: the books of what is loaded"
+                    f" go by it.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
+                )
             user_hints.check(each, TABLES.get(name))
             if (each.limit is not None or each.incremental is not None) and not self._reads_again:
                 raise NotPossible(
@@ -378,6 +384,7 @@ class Load:
         Path(self.folder, _BEGUN).write_text(self.loaded_at.isoformat())
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
+        destination.schema_name = self._schema.name
         if killed:
             destination.drop_copies()
         self.forgotten = destination.forgotten()
@@ -402,6 +409,7 @@ class Load:
         """
         dropped, emptied = dlt_internals.dropped_tables()
         replaced = {name for name, each in self._extracted.items() if user_hints.is_replaced(each)}
+        dropped |= self._dropped_before()
         self._dropped = dropped
         self._anew = bool(dropped or emptied or replaced)
         gone = dropped | emptied | replaced
@@ -411,6 +419,21 @@ class Load:
                 " it would go on saying that their rows are stored.\nSelect _audit too."
             )
         self._replaced = replaced | ({AUDIT.name} if self._anew else set())
+
+    def _dropped_before(self) -> set[str]:
+        """The resources that `dlt pipeline ... drop` took away: it takes their state away too."""
+        state = dlt.current.source_state()
+        taken = self._extracted.keys() & state.get(_TAKEN, ())
+        return (
+            {name for name in taken if _TAKEN not in dlt.current.resource_state(name)} if self._reads_again else set()
+        )
+
+    def _note_taken(self) -> None:
+        if self._reads_again and self._pipeline is not None:
+            state = dlt.current.source_state()
+            state[_TAKEN] = sorted({*state.get(_TAKEN, ()), *self._extracted})
+            for name in self._extracted:
+                dlt.current.resource_state(name)[_TAKEN] = True
 
     def _check_users(self) -> None:
         if USERS.name in self._extracted and IDENTIFIES.name not in self._extracted and not self._anew:
@@ -739,6 +762,8 @@ class Load:
                 " load reads them again."
             )
             logger.warning(self.report.warnings[-1])
+        if not cut:
+            self._note_taken()
         rows = [] if cut else [{**row, "load_id": self._load_id} for row in self._audit]
         if not rows and not self._anew:
             return None
@@ -847,7 +872,7 @@ def resource(load: Load, table: Table) -> DltResource:
             if table in ALWAYS and not load.has(table.name):
                 yield load.empty(table, types)
 
-    dlt_internals.claim(rows, load)
+    dlt_internals.claim(rows, load, table.name)
     load.resources.append(table.name)
     made = dlt.resource(
         rows,
@@ -870,7 +895,7 @@ def _others(load: Load) -> DltResource:
             for name in load.others():
                 yield from load.rows(name)
 
-    dlt_internals.claim(rows, load)
+    dlt_internals.claim(rows, load, EVENTS_RESOURCE)
     load.resources.append(EVENTS_RESOURCE)
     made = dlt.resource(
         rows,

@@ -42,6 +42,8 @@ class Stored:
         self._known: dict[str, dict[str, Type]] = {}
         self.widths: dict[str, int] = {}
         """How many columns each table has that was asked for, whatever their types."""
+        self.schema_name = SOURCE
+        """The schema that has the tables: a resource that is run without its source is in the pipeline's own."""
 
     def loaded_files(self) -> dict[tuple[str, str], "Loaded"]:
         """The files, with their versions, of which a complete load stored something."""
@@ -133,7 +135,7 @@ class Stored:
                 return None
             if VERSION_TABLE_NAME not in self.tables([VERSION_TABLE_NAME]):
                 return None
-            found = cast(StorageSchemaInfo | None, client.get_stored_schema(SOURCE))
+            found = cast(StorageSchemaInfo | None, client.get_stored_schema(self.schema_name))
         return Schema.from_dict(json.loads(found.schema)) if found else None
 
     @staticmethod

@@ -1,0 +1,82 @@
+"""The habits that a destination has a part in, on PostgreSQL and in a lake of Delta tables."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dlt
+import psycopg2
+from deltalake import DeltaTable
+
+from autopilothq import archive
+from dlt_habits.habits import Place, Rows, write
+
+
+class PostgresPlace(Place):
+    """A dataset in PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        self.dataset = "data"
+        self._url = url
+        self.pipeline = dlt.pipeline("habits", destination=dlt.destinations.postgres(url), dataset_name="data")
+
+    def names(self, dataset: str | None = None) -> list[str]:
+        """The tables of the dataset, without dlt's own."""
+        sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = %s ORDER BY 1"
+        return [row["table_name"] for row in self._ask(sql, dataset) if not row["table_name"].startswith("_dlt")]
+
+    def rows(self, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
+        """A table's rows, without what is null."""
+        return self._ask(f'SELECT * FROM "{dataset or self.dataset}"."{table}"')  # noqa: S608
+
+    def _ask(self, sql: str, dataset: str | None = None) -> list[dict[str, Any]]:
+        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql, [dataset or self.dataset] if "%s" in sql else None)
+            names = [column.name for column in cursor.description or ()]
+            return [
+                {name: cell for name, cell in zip(names, row, strict=True) if cell is not None}
+                for row in cursor.fetchall()
+            ]
+
+
+def sizes(tables: Rows) -> dict[str, int]:
+    return {name: len(rows) for name, rows in tables.items()}
+
+
+def test_postgresql(postgres: str, tmp_path: Path) -> None:
+    """Seen by steps, cut off, selected, replaced, dropped, in another dataset."""
+    url, here = str(write(tmp_path / "archive")), Place("here")
+    here.run(archive(url))
+    place, mine = PostgresPlace(postgres), archive(url)
+    for resource in mine.resources.values():
+        resource.add_map(lambda rows: rows)
+    place.run(mine.with_resources("tracks", "users", "identifies", "_audit"))
+    place.run(mine.with_resources("email_opened", "_discards", "_audit").add_limit(1))
+    place.run(mine)
+    whole = place.tables()
+    assert sizes(whole) == sizes(here.tables())
+    assert place.balances()
+    place.run(archive(url), write_disposition="replace")
+    assert place.tables() == whole
+    place.run(archive(url), refresh="drop_resources")
+    assert place.tables() == whole
+    place.run(archive(url), dataset_name="third")
+    assert place.tables("third") == whole
+
+
+def test_a_lake(tmp_path: Path) -> None:
+    url, here = str(write(tmp_path / "archive")), Place("here")
+    here.run(archive(url))
+    lake = dlt.pipeline("habits", destination=dlt.destinations.filesystem(str(tmp_path / "lake")), dataset_name="data")
+
+    def there() -> dict[str, int]:
+        logs = (tmp_path / "lake" / "data").glob("*/_delta_log")
+        found = {log.parent.name: DeltaTable(str(log.parent)).count() for log in logs}
+        return {name: number for name, number in found.items() if number and not name.startswith("_dlt")}
+
+    mine = archive(url, table_format="delta")
+    lake.run(mine.with_resources("email_opened", "_audit"))
+    mine.tracks.add_map(lambda rows: rows)
+    for words in ({}, {"write_disposition": "replace"}, {"refresh": "drop_resources"}, {}):
+        lake.run(archive(url, table_format="delta") if words else mine, **words)  # type: ignore[arg-type]
+        assert there() == sizes(here.tables()), words
