@@ -27,7 +27,7 @@ class PostgresPlace(Place):
 
     def rows(self, table: str, dataset: str | None = None) -> list[dict[str, Any]]:
         """A table's rows, without what is null."""
-        return self._ask(f'SELECT * FROM "{dataset or self.dataset}"."{table}"')  # noqa: S608
+        return self._ask(f'SELECT * FROM "{dataset or self.dataset}"."{table}"')
 
     def _ask(self, sql: str, dataset: str | None = None) -> list[dict[str, Any]]:
         with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:

@@ -85,7 +85,7 @@ def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> N
 
     `before` are the hints from before the rows came. What was changed since, but not by `added`, stays.
     """
-    now: dict[str, Any] = dict(resource._hints or {})  # type: ignore[arg-type]
+    now: dict[str, Any] = dict(resource._hints or {})
     for name in ("write_disposition", "file_format"):
         if name in added and now.get(name) == added[name]:
             now[name] = before.get(name)
