@@ -46,6 +46,23 @@ def test_loads_an_archive_into_a_file_here(call: Call) -> None:
         assert con.execute("SELECT id, event FROM autopilothq.tracks").fetchall() == [("m1", "email_opened")]
 
 
+def test_some_events(call: Call) -> None:
+    """What else the file holds is told as skipped, and loaded when it is asked for."""
+    Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
+    counts = ("lines", "stored", "rejected", "lines_skipped")
+    said = json.loads(call("load", "archive", "archive.ndjson", "--events", "email_opened", "--json").out)
+    assert [said[count] for count in counts] == [3, 1, 1, 1]
+    said = json.loads(call("load", "archive", "archive.ndjson", "--json").out)
+    assert [said[count] for count in counts] == [3, 1, 1, 0]
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT id, event FROM autopilothq.tracks ORDER BY 1").fetchall() == [
+            ("m1", "email_opened"), ("m2", "email_clicked"),
+        ]  # fmt: skip
+        assert con.execute(
+            "SELECT lines, stored, duplicates, rejected, skipped, tables FROM autopilothq._audit"
+        ).fetchall() == [(3, 2, 0, 1, 0, None)]
+
+
 def test_json_has_every_count(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD + "oops\n")
     result = json.loads(call("load", "archive", "archive.ndjson", "--json").out)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from autopilothq import archive
 from autopilothq.catalog import TABLES
+from autopilothq.source import api
 from dlt_habits.habits import Place, Rows, track, write
 
 
@@ -386,6 +387,15 @@ def test_other_names_are_refused(source: Callable[..., DltSource]) -> None:
     mine.resources.add(mine.tracks.with_name("events"))
     with pytest.raises(PipelineStepFailed, match="Expected the resource tracks by its own name"):
         Place().run(mine)
+
+
+def test_a_limit_of_a_source_that_keeps_marks() -> None:
+    """The API is not asked, and nothing is written."""
+    mine, place = api(api_key="key", base_url="http://127.0.0.1:9"), Place()
+    mine.contacts.add_limit(1)
+    with pytest.raises(PipelineStepFailed, match="Expected all rows of contacts to be taken, but it has a limit"):
+        place.run(mine)
+    assert place.names() == []
 
 
 def test_users_need_identifies(source: Callable[..., DltSource]) -> None:

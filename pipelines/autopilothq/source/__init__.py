@@ -4,6 +4,6 @@ from .api import api
 from .archive import archive
 from .load import Report, limit_warning
 from .profiles import profiles
-from .tables import CannotMerge
+from .tables import CannotMerge, NotPossible
 
-__all__ = ["CannotMerge", "Report", "api", "archive", "limit_warning", "profiles"]
+__all__ = ["CannotMerge", "NotPossible", "Report", "api", "archive", "limit_warning", "profiles"]

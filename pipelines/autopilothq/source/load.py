@@ -762,6 +762,7 @@ class Load:
                 " load reads them again."
             )
             logger.warning(self.report.warnings[-1])
+            self.tell()
         if not cut:
             self._note_taken()
         rows = [] if cut else [{**row, "load_id": self._load_id} for row in self._audit]
