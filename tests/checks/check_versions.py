@@ -31,7 +31,7 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
         others = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("dlt==")]
         constraints = tmp_path / "constraints.txt"
         constraints.write_text("\n".join([*others, f"dlt=={oldest()}"]))
-        install: list[str | Path] = [
+        install = [
             python,
             "-m",
             "pip",
@@ -45,7 +45,16 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
         (home / "done").touch()
     # dlt reads its settings from the folder; those of this test are not those of the suite's.
     env = {name: value for name, value in os.environ.items() if not name.startswith(("DLT_", "PYTEST_", "RUNTIME__"))}
-    suite: list[str | Path] = [python, "-m", "pytest", "-q", "--numprocesses", "auto", "--dist", "loadfile"]
-    suite.append("--no-loadscope-reorder")
+    suite: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "--numprocesses",
+        "auto",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+    ]
     done = subprocess.run(suite, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-20_000:]
