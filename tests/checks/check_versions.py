@@ -31,7 +31,7 @@ def test_the_suite_passes_with_the_oldest_dlt(tmp_path: Path) -> None:
         others = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("dlt==")]
         constraints = tmp_path / "constraints.txt"
         constraints.write_text("\n".join([*others, f"dlt=={oldest()}"]))
-        install = [
+        install: list[str | Path] = [
             python,
             "-m",
             "pip",
