@@ -48,7 +48,7 @@ def test_schema_of_one_table(call: Call) -> None:
         == """\
 _rejects: Lines that are no message that the warehouse can hold, whole, with the reason.
   column       type       description
-  id           text       A digest of the line.
+  id           text       A digest of the file, the line's number and the line: each place has a row of its own.
   file         text       The file that holds the line.
   line         bigint     The line's number in the file, from 1.
   reason       text       Why it was rejected, one word.

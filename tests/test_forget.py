@@ -101,10 +101,19 @@ def here() -> dict[str, Table]:
 
 
 def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
-    """The rows of all tables that have any, but for files and books of files; columns without a value left out."""
+    """The rows of all tables that have any, but for files and books of files; columns without a value left out.
+
+    A reject's id is a digest of its place, so it is left out too.
+    """
     kept = {
         name: sorted(
-            repr(sorted((k, v) for k, v in row.items() if v is not None and k not in ("file", "line")))
+            repr(
+                sorted(
+                    (k, v)
+                    for k, v in row.items()
+                    if v is not None and k not in ("file", "line") and (name, k) != ("_rejects", "id")
+                )
+            )
             for row in table.dicts()
         )
         for name, table in tables.items()

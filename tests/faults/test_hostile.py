@@ -50,8 +50,8 @@ def hostile() -> list[bytes]:
 
 
 STORED = {
-    "long", "texts", "system", "half", "keys", "year", "zone", "digits", "surrogate", "marked", "wide1", "wide2",
-    "wide3", *(f"plain{n}" for n in range(50)),
+    "long", "texts", "system", "half", "keys", "year", "zone", "digits", "surrogate", "marked",
+    *(f"plain{n}" for n in range(50)),
 }  # fmt: skip
 
 
@@ -99,11 +99,13 @@ def test_no_line_stops_the_command(database: Database) -> None:
     Path("archive").mkdir()
     Path("archive/1.gz").write_bytes(gzip.compress(b"\n".join([*lines, wide(900, 1).encode()])))
     first = later = database.load()
-    for number in (2, 3):
+    numbers = (2, 3) if database.url else (2,)  # 1,800 columns have room in DuckDB
+    for number in numbers:
         Path(f"archive/{number}.gz").write_bytes(gzip.compress(wide(900, number).encode()))
         later = database.load()
         assert (later["files"], later["stored"]) == (1, 1)
-    assert {id_ for (id_,) in database.query("SELECT id FROM autopilothq.tracks")} == STORED
+    wide_ones = {f"wide{number}" for number in (1, *numbers)}
+    assert {id_ for (id_,) in database.query("SELECT id FROM autopilothq.tracks")} == STORED | wide_ones
     assert {id_ for (id_,) in database.query("SELECT id FROM autopilothq.identifies")} == {"traits", "system traits"}
 
     # Every line is accounted for.
@@ -127,7 +129,8 @@ def test_no_line_stops_the_command(database: Database) -> None:
 
     # Columns and rows have their limits, and values beyond are kept.
     most = (OTHER_LIMITS if database.url is None else LIMITS["postgres"]).columns - COLUMN_RESERVE
-    assert len(database.columns("keys")) == len(database.columns("wide")) == most
+    assert len(database.columns("keys")) == most
+    assert len(database.columns("wide")) == min(most, len(database.columns("tracks")) + 900 * (1 + len(numbers)))
     lost = dict(database.query("SELECT reason, count(*) FROM autopilothq._discards GROUP BY reason"))
     assert lost["too_many_keys"] >= 2_000
     assert lost["too_many_columns"] >= 10_000 - most
@@ -145,4 +148,5 @@ def test_no_line_stops_the_command(database: Database) -> None:
     # Again, nothing is new, and the state is told.
     assert database.load()["files"] == 0
     told = json.loads(database.call("status", "--json", *database.words).out)
-    assert told["beyond_limits"] == later["beyond_limits"] == {"too_many_columns": {"wide": later["discards"]}}
+    wide_lost = {"too_many_columns": {"wide": later["discards"]}} if database.url else {}
+    assert told["beyond_limits"] == later["beyond_limits"] == wide_lost

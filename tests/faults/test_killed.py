@@ -39,13 +39,13 @@ MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
 COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
 INSERT = "autopilothq.direct:InsertNew"
 POINTS: dict[str, tuple[str, str, int]] = {
-    "lines are read": ("autopilothq.warehouse.load:Warehouse._stage", "after", 1),
+    "lines are read": ("autopilothq.warehouse.load:Warehouse._add_at_once", "after", 1),
     "all is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
     "rows of a file, unnoticed": (f"{INSERT}.run", "after", 1),
     "rows of another file, unnoticed": (f"{INSERT}.run", "after", 9),
-    "the books are copied": (f"{COPY}.run", "after", 2),
+    "the books are copied": ("autopilothq.direct:CopyJob.run", "after", 2),
     "the books are merged, unnoticed": (f"{MERGE}.run", "after", 2),
     "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
     "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),

@@ -114,8 +114,8 @@ def drop(pipeline: dlt.Pipeline) -> None:
 
 def place_of(pipeline: dlt.Pipeline) -> str:
     """Where a pipeline loads to, without its secrets."""
-    with pipeline.destination_client() as client:
-        return f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {pipeline.dataset_name}"
+    config = pipeline.destination_client().config
+    return f"{config.destination_type.rpartition('.')[2]} {config}, dataset {pipeline.dataset_name}"
 
 
 def key(parts: Collection[object]) -> str:
