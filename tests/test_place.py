@@ -108,14 +108,14 @@ def test_dlts_commands_find_the_pipeline(folders: tuple[Path, Path], call: Call)
 def test_the_result_for_programs_says_where(folders: tuple[Path, Path], call: Call) -> None:
     wanted = {
         "destination": "duckdb",
-        "location": f"{folders[0]}/x.duckdb",
+        "location": f"{folders[0]}/x ü%20.duckdb",
         "dataset": "mail",
         "pipeline": "autopilot_events",
     }
-    words = ("--credentials", "x.duckdb", "--dataset", "mail", "--json")
+    words = ("--credentials", "x ü%20.duckdb", "--dataset", "mail", "--json")
     dry = call("load", "archive", "../archive.ndjson", *words, "--dry-run")
     assert json.loads(dry.out)["into"] == wanted
-    assert not Path("x.duckdb").exists()
+    assert not Path("x ü%20.duckdb").exists()
     assert json.loads(call("load", "archive", "../archive.ndjson", *words).out)["into"] == wanted
     gone = call("forget", "--email", "ada@example.com", *words)
     assert json.loads(gone.out)["from"] == wanted

@@ -14,6 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import dlt
 import duckdb
@@ -111,7 +112,7 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
     with answering(into) as client:
         if not client.is_storage_initialized():
             place = str(client.config)
-            place = str(credentials or run.DUCKDB_FILE) if place.endswith(":external:") else place
+            place = str(credentials or run.DUCKDB_FILE) if unquote(place).endswith(":external:") else place
             raise NothingThere(
                 f"There is no dataset {into.dataset_name} in {place}, so nobody can be forgotten there.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."

@@ -47,20 +47,11 @@ class Place(NamedTuple):
     location: str
     """A URL, as the destination shows it."""
     dataset: str
+    database: str | None = None
+    """The path of a DuckDB file."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.location}, dataset {self.dataset}"
-
-    @property
-    def database(self) -> str | None:
-        """The path of a DuckDB file, None for all else."""
-        path = self.location.removeprefix("duckdb:///")
-        return path if self.kind == "duckdb" and os.path.isabs(path) else None
-
-    @property
-    def shown(self) -> str:
-        """For people, for example `/home/ada/autopilot.duckdb, dataset autopilothq`."""
-        return f"{self.database or self.location}, dataset {self.dataset}"
 
 
 def place(destination: str | None = None, credentials: str | None = None, dataset: str | None = None) -> Place:
@@ -74,7 +65,11 @@ def place(destination: str | None = None, credentials: str | None = None, datase
         _ = factory.client_class
     except ImportError as error:
         raise RunError(hints.missing_package(error, factory.destination_name)) from error
-    return Place(config.destination_type.rpartition(".")[2], str(config), name)
+    kind = config.destination_type.rpartition(".")[2]
+    database = config.credentials.database if kind == "duckdb" else None
+    if database and os.path.isabs(database):
+        return Place(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
+    return Place(kind, str(config), name)
 
 
 def warehouse(

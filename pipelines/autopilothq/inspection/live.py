@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import dlt
 from dlt.common.data_types import TDataType
@@ -129,7 +130,7 @@ def _opened(client: SqlJobClientBase) -> Iterator[None]:
 
 def _where(client: SqlJobClientBase, credentials: str | None) -> str:
     place = str(client.config)
-    if not place.endswith(":external:"):
+    if not unquote(place).endswith(":external:"):
         return place
     # That was the stand-in for a file that is not there.
     configured = run.setting("destination.duckdb.credentials")
