@@ -50,6 +50,8 @@ def test_some_events(call: Call) -> None:
     """What else the file holds is told as skipped, and loaded when it is asked for."""
     Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
     counts = ("lines", "stored", "rejected", "lines_skipped")
+    dry = call("load", "archive", "archive.ndjson", "--events", "email_opened", "--dry-run").out
+    assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry.splitlines()
     said = json.loads(call("load", "archive", "archive.ndjson", "--events", "email_opened", "--json").out)
     assert [said[count] for count in counts] == [3, 1, 1, 1]
     said = json.loads(call("load", "archive", "archive.ndjson", "--json").out)

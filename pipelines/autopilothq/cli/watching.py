@@ -143,9 +143,10 @@ def print_result(
     report: Report, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
 ) -> None:
     """Prints what a load did and where the data is, for people or for programs."""
+    skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
-        f" {report.rejected:,} rejected, {report.discards:,} values discarded"
+        f" {report.rejected:,} rejected,{skipped} {report.discards:,} values discarded"
     )
     log.summarise(f"{counts}, {report.seconds:.1f} s")
     if log.settings().json:
