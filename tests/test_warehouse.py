@@ -20,7 +20,7 @@ LINES = [
 
 def everything(warehouse: Warehouse) -> dict[str, list[Row]]:
     settled = warehouse.settle()
-    tables = [*settled.tables(), settled.users()]
+    tables = [*settled.tables(), *settled.latest()]
     return {
         rows.table: sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
         for rows in tables
@@ -49,7 +49,7 @@ def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
     settled = warehouse.settle()
     assert list(settled.tables()) == []
     assert settled.counts() == []
-    assert (settled.users(), settled.rejects([]), settled.discards()) == (None, None, None)
+    assert (list(settled.latest()), settled.rejects([]), settled.discards()) == ([], None, None)
     warehouse.close()
 
 

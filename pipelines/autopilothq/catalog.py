@@ -1,5 +1,7 @@
 """DATA: the events, tables, columns, types and descriptions of the warehouse (spec: warehouse). All else is derived."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Type = Literal["text", "bigint", "double", "bool", "timestamp"]
@@ -91,6 +93,11 @@ EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its prope
 
 # The other messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
+GROUPS = Table(
+    "groups",
+    "Every group: a person's company or account.",
+    (*COMMON, Column("group_id", "text", "The group's id.", ("groupId",))),
+)
 KINDS: tuple[tuple[str, Table, str | None], ...] = (
     ("identify", IDENTIFIES, "traits"),
     (
@@ -128,15 +135,7 @@ KINDS: tuple[tuple[str, Table, str | None], ...] = (
         ),
         "properties",
     ),
-    (
-        "group",
-        Table(
-            "groups",
-            "Every group: a person's company or account.",
-            (*COMMON, Column("group_id", "text", "The group's id.", ("groupId",))),
-        ),
-        "traits",
-    ),
+    ("group", GROUPS, "traits"),
 )
 USERS = Table(
     "users",
@@ -147,6 +146,39 @@ USERS = Table(
         Column("uuid_ts", "timestamp", "When the load that last changed the row processed it."),
         *CONTEXT,
     ),
+)
+# Of a group alone what is said of it: who said it, and from where, is in `groups`.
+ACCOUNTS = Table(
+    "accounts",
+    "One row per group: the last value of each trait, by the time of its receipt.",
+    (
+        Column("id", "text", "The group's id."),
+        Column("received_at", "timestamp", "When Segment received the last message about the group."),
+        Column("uuid_ts", "timestamp", "When the load that last changed the row processed it."),
+    ),
+)
+
+
+class Latest(NamedTuple):
+    """A table that has the last value of each trait of what the messages of a kind are about.
+
+    `key` is the column of the messages' table that holds its id. `left_out` are columns that are no traits; all that
+    begin with `left_out_prefix` are none either.
+    """
+
+    table: Table
+    kind: str
+    messages: Table
+    key: str
+    left_out: frozenset[str]
+    left_out_prefix: str | None = None
+
+
+_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+_OWN_NAMES = frozenset(column.name for column in COMMON) - _CONTEXT_NAMES
+LATEST = (
+    Latest(USERS, "identify", IDENTIFIES, "user_id", _OWN_NAMES),
+    Latest(ACCOUNTS, "group", GROUPS, "group_id", _OWN_NAMES | {"group_id"}, "context_"),
 )
 
 REJECTS = Table(
@@ -400,6 +432,33 @@ LIMITS: dict[str, Limits] = {
 OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 
 
+class Native(NamedTuple):
+    """What Segment's own tables are in a destination, where dlt would make something else (spec: Columns).
+
+    `types` are the destination's words for the contract's types. Where it is `keyed`, a table's key is its PRIMARY
+    KEY. Each column of `indexed` has an index. `zoned` tells whether times have a time zone. `copies` are columns of
+    tables of messages and of what is made of them, with the columns that they repeat. `view` is the name of a view over
+    each table of messages, `{}` standing for the table's.
+    """
+
+    types: Mapping[Type, str] = MappingProxyType({})
+    keyed: bool = False
+    indexed: tuple[str, ...] = ()
+    zoned: bool = True
+    copies: Mapping[str, str] = MappingProxyType({})
+    view: str | None = None
+
+
+# By dlt's names of destinations. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes no
+# double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
+NATIVE: dict[str, Native] = {
+    "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",)),
+    "redshift": Native({"timestamp": "timestamp without time zone"}, zoned=False),
+    "bigquery": Native(copies={"loaded_at": "uuid_ts"}, view="{}_view"),
+}
+OTHER_NATIVE = Native()
+
+
 def event_table(name: str) -> Table:
     """The table of that name if it is one of the seven events', else what any other event's table starts as."""
     known = TABLES.get(name)
@@ -511,5 +570,6 @@ SUPPRESSIONS = Table(
 )
 
 TABLES = {
-    table.name: table for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
+    table.name: table
+    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
 }

@@ -56,10 +56,20 @@ def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None
         here, final = staged.get(table, {}), there.get(table, {})
         changed = [final[name].get("data_type") for name in here.keys() & final.keys() if _differ(here, final, name)]
         if any(data_type in ARROW for data_type in changed):
-            empty = f"SELECT * FROM {_name(client, table)} WHERE 1 = 0"
+            empty = f"SELECT {_staged(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
             with client.with_staging_dataset():
                 client.sql_client.drop_tables(table)
                 client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
+
+
+def _staged(client: Any, columns: TTableSchemaColumns) -> str:
+    """A table's columns, numbers with digits as dlt's files have them, which need not be as the table has them."""
+    float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
+    cells = []
+    for name, column in columns.items():
+        quoted = client.sql_client.escape_column_name(name)
+        cells.append(f"CAST({quoted} AS {float_}) AS {quoted}" if column.get("data_type") == "double" else quoted)
+    return ", ".join(cells)
 
 
 def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> bool:

@@ -18,6 +18,7 @@ from .catalog import (
     COMMON_NAMES,
     DECLARED_TYPES,
     KINDS,
+    LATEST,
     MAX_DEPTH,
     MAX_KEYS,
     PROPERTY_TYPES,
@@ -128,6 +129,8 @@ _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
     kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
     for kind, table, _ in KINDS
 }
+# A trait `id` may repeat whose id it is.
+_REPEATED = {made.kind: {"id": made.key} for made in LATEST}
 _ESCAPE = re.compile(r"\\u.{4}|\\.")
 CLOCK_FIELDS = {
     "received_at": "receivedAt",
@@ -191,10 +194,17 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
         leaves = flatten(context, ("context",), objects)
         cells |= one_cell_each(leaves, declared, discards)
     if body_key and isinstance(body := message.value(body_key), Pairs):
-        taken = COMMON_NAMES | {column.name for column in _TEXT_FIELDS.get(kind, ())}
-        leaves = _beside(flatten(body, (body_key,), objects), taken, event_names)
+        own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
+        # A page's name and category may stand among its properties instead.
+        below = own - cells.keys() if body_key == "properties" else frozenset[str]()
+        repeated = {"event": event_names} | {
+            name: frozenset({cells[column]})
+            for name, column in ({name: name for name in own} | _REPEATED.get(kind, {})).items()
+            if column in cells
+        }
+        leaves = _beside(flatten(body, (body_key,), objects), (COMMON_NAMES | own) - below, repeated)
         room = max(0, MAX_KEYS - len(cells) - len(discards))
-        properties = frozenset(PROPERTY_TYPES) if kind == "track" else frozenset[str]()
+        properties = frozenset(PROPERTY_TYPES) if kind == "track" else below
         cells |= one_cell_each(leaves, properties, discards, room)
     _identify(message, cells)
     return Message(cells, discards, objects)
@@ -303,12 +313,17 @@ def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]])
             yield at, column_name(at if path[0] == "context" else at[1:]), inner
 
 
-def _beside(leaves: Iterator[Leaf], taken: frozenset[str] | set[str], event_names: frozenset[str]) -> Iterator[Leaf]:
-    """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide)."""
+def _beside(leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str, frozenset[str]]) -> Iterator[Leaf]:
+    """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide).
+
+    `repeated` are the texts that only repeat a common column, by the column that a key has: they are left out.
+    """
     for path, column, value in leaves:
-        if column == "event" and path[0] == "properties" and isinstance(value, str) and value in event_names:
-            continue
-        yield path, beside(column, taken), value
+        # An event's name is text; an id may be a number, which is text in its column.
+        text = value if isinstance(value, str) else to_json(value)
+        told = column != "event" or (isinstance(value, str) and not isinstance(value, Number))
+        if not (told and text in repeated.get(column, ())):
+            yield path, beside(column, taken), value
 
 
 def beside(column: str, taken: frozenset[str] | set[str]) -> str:
@@ -358,7 +373,7 @@ def _key(path: tuple[str, ...]) -> str:
 def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
     if column not in declared:
         return EXTRA + column, to_json(value)
-    if DECLARED_TYPES[column] != "text":
+    if DECLARED_TYPES.get(column, "text") != "text":
         return column, to_json(value)
     return column, str(value) if isinstance(value, str) else to_json(value)
 

@@ -29,7 +29,8 @@ from dlt.extract import DltResource, DltSource
 from dlt.load.exceptions import LoadClientJobException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from .catalog import CURRENT, EVENT_TABLES, IDENTIFIES, MESSAGE_TABLES, TABLES, USERS, Type, event_table
+from .catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from .native import HINT
 from .source.load import handed_over, handed_over_at
 from .source.refused import UUID_TS, Refused, key
 from .source.stored import Stored
@@ -223,7 +224,7 @@ def _load_part(
 def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
     table = TABLES.get(part.table) or event_table(part.table)
     types = {field.name: _TYPES[field.type] for field in pq.read_schema(part.rows.files[0])}
-    return dlt.resource(
+    made = dlt.resource(
         part.rows.between(part.start, part.stop),
         name=part.table,
         primary_key=table.key,
@@ -232,6 +233,8 @@ def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
         table_format=table_format,
         file_format="parquet",
     )
+    made.apply_hints(additional_table_hints={HINT: True})
+    return made
 
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
@@ -308,8 +311,8 @@ def _note(refused: Refused, table: str, rows: Rows, causes: Mapping[int, Cause])
         (rows.at(number), f"its row of {table} is refused by the destination: {cause.words}")
         for number, cause in causes.items()
     ]
-    if table == USERS.name:
-        refused.users |= {row["id"]: error for row, error in bad}
+    if table in (USERS.name, ACCOUNTS.name):
+        _of_made(refused, table).update({row["id"]: error for row, error in bad})
     elif _holds_messages(table):
         refused.messages |= {row["id"]: error for row, error in bad}
     else:
@@ -321,29 +324,38 @@ def _holds_messages(table: str) -> bool:
     return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
 
 
-def _take_back(into: dlt.Pipeline, refused: Refused) -> None:
-    """Deletes what the failed loads stored of messages that are refused, and of the users that are made of them.
+def _of_made(refused: Refused, table: str) -> dict[str, str]:
+    """What is refused of a table that is made of messages."""
+    return refused.users if table == USERS.name else refused.accounts
 
-    Only a destination that answers SQL can do that. The next load makes the rows of these users again.
+
+def _take_back(into: dlt.Pipeline, refused: Refused) -> None:
+    """Deletes what the failed loads stored of messages that are refused, and of the rows that are made of them.
+
+    Only a destination that answers SQL can do that. The next load makes the rows of these users and accounts again.
     """
     files = handed_over(into)
-    identifies, users = _identifies_of(Rows(files.get(IDENTIFIES.name, ())), refused)
-    messages = [*refused.messages, *identifies]
-    wanted = {table: messages for table in files if _holds_messages(table)} | {USERS.name: users}
+    messages = list(refused.messages)
+    again: dict[str, list[str]] = {}
+    for made in LATEST:
+        more, again[made.table.name] = _messages_of(made, Rows(files.get(made.messages.name, ())), refused)
+        messages += more
+    wanted = {table: messages for table in files if _holds_messages(table)} | again
     there = Stored(into).tables(list(wanted))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
     for table in there:
         _delete(into, table, wanted[table], since)
 
 
-def _identifies_of(identifies: Rows, refused: Refused) -> tuple[list[str], list[str]]:
-    """The ids of identifies whose users are refused, and the users whose identifies are."""
-    ids, users = pa.array(refused.messages, pa.string()), pa.array(refused.users, pa.string())
+def _messages_of(made: Latest, messages: Rows, refused: Refused) -> tuple[list[str], list[str]]:
+    """The ids of messages whose users (accounts) are refused, and the users (accounts) whose messages are."""
+    ids = pa.array(refused.messages, pa.string())
+    bad = pa.array(_of_made(refused, made.table.name), pa.string())
     more: list[str] = []
     again: list[str] = []
-    for part in identifies.between(0, identifies.number):
-        more += part.filter(pc.is_in(part["user_id"], users))["id"].to_pylist()
-        again += part.filter(pc.is_in(part["id"], ids))["user_id"].drop_null().to_pylist()
+    for part in messages.between(0, messages.number):
+        more += part.filter(pc.is_in(part[made.key], bad))["id"].to_pylist()
+        again += part.filter(pc.is_in(part["id"], ids))[made.key].drop_null().to_pylist()
     return more, again
 
 

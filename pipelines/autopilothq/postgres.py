@@ -2,7 +2,8 @@
 
 A table that another connection has locked would keep a load waiting for ever, without a word. Here every connection,
 the one that copies Parquet too, gives a lock up after `lock_timeout` and a statement after `statement_timeout`, and
-what it waits for is told. All else is as with dlt's own.
+what it waits for is told. The tables of the contract are what Segment makes in PostgreSQL: numbers with digits are
+`numeric`, the key is the primary key, and `received_at` has an index. All else is as with dlt's own.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ class PostgresConfiguration(PostgresClientConfiguration):
     """Seconds to wait for what another connection has locked; 0: as long as the server says."""
     statement_timeout: float = 7200
     """Seconds that one statement may take; 0: as long as the server says."""
+    index_received_at: bool = True
+    """Whether new tables have an index on `received_at`."""
     waits: Any = None
+    unique: Any = None
 
 
 class postgres(dlt_postgres):  # noqa: N801 - destinations are named like functions
@@ -44,11 +48,12 @@ class postgres(dlt_postgres):  # noqa: N801 - destinations are named like functi
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        super().__init__(credentials=credentials, destination_name=destination_name, **{"waits": Waits(), **more})
+        shared = {"waits": Waits(), "unique": set(), **more}
+        super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property
     def client_class(self) -> "type[PostgresClient]":
-        """The client that does not wait for ever."""
+        """The client that makes such tables and does not wait for ever."""
         from .postgres_client import Client  # needs the driver, which not everyone has
 
         return Client

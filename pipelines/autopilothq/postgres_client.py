@@ -1,25 +1,35 @@
-"""Connections to PostgreSQL that give up, and a look at what they wait for from another connection."""
+"""The tables of the contract in PostgreSQL, connections that give up, and a look at what these wait for.
+
+Numbers with digits are `numeric`, which the fast way in (Arrow's floats in binary) cannot fill: in the staging dataset
+they are floats as with dlt, and become `numeric` by way of their shortest text as rows are merged. A cast alone would
+round them to 15 digits.
+"""
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
 from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import LoadJob
+from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.dataset import DBApiCursor
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema import Schema
+from dlt.common.schema import Schema, TColumnSchema
+from dlt.common.schema.typing import TColumnType, TPartialTableSchema
+from dlt.common.schema.utils import get_columns_names_with_prop, get_dedup_sort_tuple
 from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
 from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFollowupJob
 from dlt.destinations.typing import DBTransaction
 
 from .lock import Busy
+from .native import HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
 
 if TYPE_CHECKING:
@@ -35,7 +45,9 @@ _log = logging.getLogger(__name__)
 
 
 class Client(PostgresClient):
-    """dlt's, on connections that do not wait for ever."""
+    """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
+
+    config: PostgresConfiguration
 
     def __init__(
         self, schema: Schema, config: PostgresConfiguration, capabilities: DestinationCapabilitiesContext
@@ -51,6 +63,175 @@ class Client(PostgresClient):
         """The job that loads a file."""
         job = super().create_load_job(table, file_path, load_id, restore)
         return CopyJob(file_path) if isinstance(job, PostgresParquetCopyJob) else job
+
+    def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
+        """A table as it is loaded: what replaces all rows comes by way of staging, where numbers become numeric."""
+        table = super().prepare_load_table(table_name)
+        if table.get(HINT) and table["write_disposition"] == "replace":
+            table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
+        return table
+
+    # What tables are ----------------------------------------------------------------------------------------------
+
+    def _shape(self, table: Mapping[str, Any] | None) -> Shape:
+        """What a table should be; in the staging dataset all is as dlt makes it."""
+        if table is None or not table.get(HINT) or self.sql_client.is_staging_dataset_active:
+            return Shape()
+        types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
+        return shape_of(table["name"], types, "postgres")
+
+    def _get_column_def_sql(self, c: TColumnSchema, table: PreparedTableSchema | None = None) -> str:
+        native = self._shape(table).types.get(c["name"])
+        if native is None:
+            return super()._get_column_def_sql(c, table)
+        nullability = self._gen_not_null(c.get("nullable", True))
+        return f"{self.sql_client.escape_column_name(c['name'])} {native} {nullability}"
+
+    def _get_constraints_sql(self, table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool) -> str:
+        constraints = super()._get_constraints_sql(table_name, new_columns, generate_alter)
+        key = self._shape(self.prepare_load_table(table_name)).key
+        if generate_alter or not key:
+            return constraints
+        return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
+
+    def _get_table_post_update_sql(self, partial_table: TPartialTableSchema) -> list[str]:
+        table = self.sql_client.make_qualified_table_name(partial_table["name"])
+        indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
+        return super()._get_table_post_update_sql(partial_table) + [
+            f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes
+        ]
+
+    def _from_db_type(self, pq_t: str, precision: int | None, scale: int | None) -> TColumnType:
+        if pq_t == "numeric" and precision is None:
+            return {"data_type": "double"}
+        return super()._from_db_type(pq_t, precision, scale)
+
+    # How rows come from staging -------------------------------------------------------------------------------------
+
+    def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+        if not _is_plain(table_chain, self.sql_client):
+            return super()._create_merge_followup_jobs(table_chain)
+        [table] = table_chain
+        insert_only = table.get("x-merge-strategy") == "insert-only"
+        job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeAnew
+        return [job.from_table_chain(table_chain, self.sql_client)]
+
+    def _create_replace_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+        if not table_chain[0].get(HINT):
+            return super()._create_replace_followup_jobs(table_chain)
+        return [Replace.from_table_chain(table_chain, self.sql_client)]
+
+    def _is_unique(self, table: PreparedTableSchema) -> bool:
+        """Whether a table's key is unique by an index: those that an earlier version made have none.
+
+        Where one is there, that is remembered, for all tables of the dataset at once.
+        """
+        unique: set[tuple[str, str, frozenset[str]]] = self.config.unique
+        wanted = self.sql_client.dataset_name, table["name"], frozenset(_keys(table))
+        if wanted not in unique:
+            with self as client:
+                found = client.sql_client.execute_sql(_UNIQUE, self.sql_client.dataset_name) or ()
+            unique |= {(self.sql_client.dataset_name, name, frozenset(columns)) for name, columns in found}
+        return wanted in unique
+
+
+_UNIQUE = """
+    SELECT c.relname, array_agg(a.attname::text) FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+    WHERE n.nspname = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+        AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts
+    GROUP BY i.indexrelid, c.relname"""
+
+
+def _is_plain(table_chain: Sequence[PreparedTableSchema], client: SqlClientBase[Any]) -> bool:
+    """Whether rows of a table of the contract are merged by its key and nothing else that a user asked for."""
+    table: Any = table_chain[0]
+    source_filter, _ = SqlMergeFollowupJob.get_merge_conditions(table, client)
+    return (
+        len(table_chain) == 1
+        and bool(table.get(HINT))
+        and not source_filter
+        and not get_columns_names_with_prop(table, "hard_delete")
+        and get_dedup_sort_tuple(table) is None
+    )
+
+
+def _keys(table: Any) -> list[str]:
+    return get_columns_names_with_prop(table, "primary_key")
+
+
+class Parts:
+    """The words of a statement that brings a table's rows from staging."""
+
+    def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
+        self.table, self.staged = client.get_qualified_table_names(table["name"])
+        names = {name: client.escape_column_name(name) for name in get_columns_names_with_prop(table, "name")}
+        cells = {name: f"{alias}{quoted}" for name, quoted in names.items()}
+        cells |= {
+            name: f"{cell}::text::numeric"
+            for name, cell in cells.items()
+            if table["columns"][name].get("data_type") == "double"
+        }
+        self.keys = list(map(client.escape_column_name, _keys(table)))
+        self.key = ", ".join(self.keys)
+        self.columns = ", ".join(names.values())
+        self.cells = ", ".join(cells.values())
+
+    def same(self) -> str:
+        """The condition that a row `d` has the key of a row `s`."""
+        return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
+
+
+class MergeNew(SqlMergeFollowupJob):
+    """Inserts the rows whose keys the table does not have, by its unique index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statement."""
+        parts = Parts(table_chain[0], sql_client)
+        rows = f"SELECT {parts.cells} FROM {parts.staged}"
+        return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
+
+
+class Merge(SqlMergeFollowupJob):
+    """The same for a table without such an index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statement."""
+        parts = Parts(table_chain[0], sql_client, "s.")
+        insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
+        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same()}"
+        return [f"{into} WHEN NOT MATCHED THEN {insert};"]
+
+
+class MergeAnew(SqlMergeFollowupJob):
+    """Puts rows in the place of those with the same keys, or of all where dlt was told so."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statements."""
+        parts = Parts(table_chain[0], sql_client)
+        _, scope = cls.get_merge_conditions(table_chain[0], sql_client)
+        old = scope or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
+
+
+class Replace(SqlStagingReplaceFollowupJob):
+    """Puts rows in the place of all."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statements."""
+        parts = Parts(table_chain[0], sql_client)
+        return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
+
+
+def _insert_once(parts: Parts) -> str:
+    """A load that was killed may have put a file into staging twice."""
+    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
+    return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:

@@ -122,7 +122,7 @@ class Store:
             for rows in settled.tables():
                 self._merge(rows)
             names = [f"file {number}" for number in range(len(files))]
-            for book in (settled.users(self._read), settled.rejects(names), settled.discards()):
+            for book in (*settled.latest(self._read), settled.rejects(names), settled.discards()):
                 if book is not None:
                     self._merge(book)
             self.beyond_limits = settled.beyond_limits()
@@ -145,7 +145,7 @@ class Store:
         self.types[rows.table] = self.types.get(rows.table, {}) | dict(rows.columns)
         stored = self.rows.setdefault(rows.table, {})
         for row in found:
-            if rows.table == "users" or row["id"] not in stored:
+            if rows.table in ("users", "accounts") or row["id"] not in stored:
                 stored[row["id"]] = row
         for row in stored.values():
             for name in self.types[rows.table]:

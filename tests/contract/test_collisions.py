@@ -68,6 +68,47 @@ def test_a_property_event_that_says_something_else_is_kept(value: object) -> Non
     assert row(message(properties={"event": value}))["_event"] == kept
 
 
+@pytest.mark.parametrize("kind", ["page", "screen"])
+@pytest.mark.parametrize("key", ["name", "category"])
+def test_what_repeats_a_pages_name_is_dropped_and_what_does_not_is_kept(kind: str, key: str) -> None:
+    found = rows_of(
+        message(messageId="1", **{"type": kind, key: "Home", "properties": {key: "Home", "a": 1}}),
+        message(messageId="2", **{"type": kind, key: "Home", "properties": {key: "home"}}),
+        message(messageId="3", **{"type": kind, key: "", "properties": {key: "Home"}}),
+        message(messageId="4", type=kind, properties={key: ["Home"]}),
+        message(messageId="5", type=kind, properties={key.title(): "first", key: "spelt", f"{key} ": "last"}),
+    )
+    assert [(row[key], row[f"_{key}"]) for row in found[f"{kind}s"]] == [
+        ("Home", None), ("Home", "home"), ("", "Home"), ('["Home"]', None), ("spelt", None),
+    ]  # fmt: skip
+    assert [entry[1:] for entry in discards(found)] == [
+        ("5", key, '"first"', "same_column"), ("5", key, '"last"', "same_column"),
+    ]  # fmt: skip
+
+
+def test_a_trait_id_that_repeats_whose_it_is_is_dropped() -> None:
+    ids: list[tuple[Any, Any, Any]] = [
+        ("u1", "u1", None), ("u1", "u2", "u2"), ("42", 42, None), (42, "42", None), ("true", True, None),
+        ("u1", ["u1"], '["u1"]'), ("ü\\", "ü\\", None),
+    ]  # fmt: skip
+    own = {"identify": "userId", "group": "groupId"}
+    lines = [
+        message(messageId=f"{kind} {n}", **{"type": kind, key: id_, "traits": {"id": trait, "a": n}})
+        for kind, key in own.items()
+        for n, (id_, trait, _) in enumerate(ids)
+    ]
+    found = rows_of(*lines)
+    kept = [column for _, _, column in ids]
+    assert [row["_id"] for row in found["identifies"]] == kept
+    assert [row["_id"] for row in found["groups"]] == kept
+    assert [(row["id"], row["_id"]) for row in found["accounts"]] == [
+        ("42", None), ("true", None), ("u1", '["u1"]'), ("ü\\", None),
+    ]  # fmt: skip
+    assert "_discards" not in found
+    only = rows_of(identify(traits={"id": "u1", "plan": "pro"}), message("Id", messageId="m2", properties={"id": "u1"}))
+    assert ["_id" in only[table][0] for table in ("identifies", "users", "id")] == [False, False, True]
+
+
 def test_a_trait_event_is_kept() -> None:
     assert (
         row(identify(event="Email Opened", traits={"event": "Email Opened"}), table="identifies")["_event"]

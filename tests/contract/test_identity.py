@@ -148,3 +148,54 @@ def test_traits_beside_the_common_columns_are_the_users_too() -> None:
     store.run([at(1, traits={"id": 7, "timestamp": "soon"})])
     (user,) = store.tables()["users"]
     assert (user["id"], user["_id"], user["_timestamp"]) == ("u1", 7, "soon")
+
+
+# ---- accounts ------------------------------------------------------------------------------------------------------
+
+
+def group(hour: int, id_: str = "g1", **traits: object) -> dict[str, Any]:
+    return message(
+        None, type="group", event=..., messageId=f"{id_} {hour}", groupId=id_, traits=traits,
+        receivedAt=f"2024-03-04T{hour:02}:00:00Z", context={"traits": {"email": "ada@example.com"}},
+    )  # fmt: skip
+
+
+GROUPS = [
+    group(1, name="Acme", plan="free", mrr=1),
+    group(3, plan="pro", groupId="g1"),
+    group(2, plan="team", mrr=2.5, employees=None),
+    group(1, "g2", name="Bolt"),
+]
+ACCOUNTS = [
+    {"id": "g1", "name": "Acme", "plan": "pro", "mrr": 2.5},
+    {"id": "g2", "name": "Bolt"},
+]
+
+
+def accounts(store: Store) -> list[dict[str, Any]]:
+    rows = [filled(row) for row in store.tables()["accounts"]]
+    assert [row.pop("received_at").hour for row in rows] == [3, 1]
+    return rows
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 3, 0, 2]])
+def test_an_account_has_the_last_value_of_each_trait_and_nothing_of_persons(order: list[int]) -> None:
+    store, once = Store(), Store()
+    once.run(GROUPS)
+    store.run([group(9, "g3", mrr=0.5)])  # mrr is a float from here on
+    for number in order:
+        store.run([GROUPS[number]])
+    store.run(GROUPS)
+    store.rows["accounts"].pop("g3")
+    assert accounts(once) == accounts(store) == ACCOUNTS
+    assert list(once.types["accounts"]) == ["id", "received_at", "uuid_ts", "mrr", "name", "plan"]
+
+
+def test_accounts_that_an_earlier_version_did_not_make_come_with_the_next_group() -> None:
+    store = Store()
+    store.run(GROUPS)
+    del store.rows["accounts"], store.types["accounts"]
+    store.run([message()])
+    assert "accounts" not in store.types
+    store.run([group(1, "g2", name="Bolt")])  # a duplicate is enough
+    assert accounts(store) == ACCOUNTS

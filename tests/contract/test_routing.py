@@ -37,7 +37,25 @@ ROUTES: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
         {"name": "Home", "category": "Docs", "properties": BODY},
         {"screens": COMMON | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3}},
     ),
-    ("group", {"groupId": "g1", "traits": BODY}, {"groups": COMMON | {"group_id": "g1", "plan": "pro", "seats": 3}}),
+    (
+        "page",
+        {"properties": BODY | {"name": "Home", "category": "Docs"}},
+        {"pages": COMMON | {"name": "Home", "category": "Docs", "plan": "pro", "seats": 3}},
+    ),
+    (
+        "screen",
+        {"category": "Docs", "name": None, "properties": {"Name": 5, "category": "Docs"}},
+        {"screens": COMMON | {"name": "5", "category": "Docs"}},
+    ),
+    (
+        "group",
+        {"groupId": "g1", "traits": BODY, "context": {"ip": "1.2.3.4", "zoo": 1}},
+        {
+            "groups": COMMON | {"group_id": "g1", "plan": "pro", "seats": 3, "context_ip": "1.2.3.4", "context_zoo": 1},
+            "accounts": {"id": "g1", "received_at": RECEIVED, "plan": "pro", "seats": 3},
+        },
+    ),
+    ("group", {"groupId": " ", "traits": BODY}, {"groups": COMMON | {"group_id": " ", "plan": "pro", "seats": 3}}),
 ]
 
 

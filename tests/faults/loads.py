@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ OLD_DAY = "1551398400000"
 # Columns that tell when and by which load a row came: no two loads agree on them.
 WHEN = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
 OTHERS = {
-    "tracks", "identifies", "users", "aliases", "groups", "pages", "screens", "_rejects", "_discards", "_audit",
+    "tracks", "identifies", "users", "accounts", "aliases", "groups", "pages", "screens", "_rejects", "_discards", "_audit",
     "_suppressions",
 }  # fmt: skip
 TYPES = {
@@ -37,6 +38,7 @@ TYPES = {
     "BIGINT": "bigint",
     "DOUBLE": "double",
     "double precision": "double",
+    "numeric": "double",
     "BOOLEAN": "bool",
     "boolean": "bool",
     "TIMESTAMP WITH TIME ZONE": "timestamp",
@@ -209,6 +211,8 @@ def _rows(query: Callable[[str], list[tuple[Any, ...]]], table: str, columns: li
 def _cell(column: str, cell: Any) -> Any:
     if column in WHEN:
         return "when"
+    if isinstance(cell, Decimal):
+        return float(cell)
     return cell.timestamp() if isinstance(cell, datetime) else cell
 
 

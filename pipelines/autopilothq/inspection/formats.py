@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from dlt.common.destination import Destination
+from dlt.common.schema import Schema
 from dlt.common.schema.utils import to_pretty_yaml
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
@@ -89,6 +90,7 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     if not issubclass(made_by, SqlJobClientBase):
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
     schema, spec = dlt_schema(tables), destination.spec()
+    _as_loads_have_it(schema, destination)
     spec._bind_dataset_name(dataset_name=dataset)
     config = destination.configuration(spec, accept_partial=True)
     client = made_by(schema, config, destination.capabilities(config, schema.naming))
@@ -100,12 +102,22 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
 
 
+def _as_loads_have_it(schema: Schema, destination: Destination[Any, Any]) -> None:
+    """Keys are never null, but loads do not say so where the destination does not ask for it."""
+    said = destination.capabilities().sqlglot_dialect == "clickhouse"
+    for table in schema.data_tables():
+        for column in table["columns"].values():
+            column["nullable"] = column["nullable"] or not said
+
+
 # Where it is said in another way; ClickHouse has no schemas.
 _CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "clickhouse": ""}
 
 
 def _tidy(statement: str) -> str:
     """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
+    if not statement.startswith("CREATE TABLE"):
+        return statement
     depth, closing = 0, -1
     for at, sign in enumerate(statement):
         depth += (sign == "(") - (sign == ")")

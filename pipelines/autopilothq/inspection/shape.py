@@ -10,6 +10,7 @@ from dlt.common.schema.typing import TColumnSchema, TTableSchema
 from dlt.common.schema.utils import new_table
 
 from .. import catalog
+from ..native import HINT
 from ..source.tables import SOURCE
 from ..warehouse import ordered
 
@@ -91,6 +92,8 @@ def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
         hints = new_table(table.name, write_disposition="merge", columns=columns)
         if table.description:
             hints["description"] = table.description
+        if table.name not in (catalog.SUPPRESSIONS.name, catalog.DELIVERIES.name):
+            hints.update(cast(TTableSchema, {HINT: True}))
         if table.statistics:
             live = {name.replace("_", "-"): value for name, value in table.statistics._asdict().items()}
             hints.update(cast(TTableSchema, _told(live)))

@@ -31,6 +31,7 @@ from dlt.destinations import filesystem
 from dlt.extract import DltResource
 
 from ..catalog import (
+    ACCOUNTS,
     ALWAYS,
     AUDIT,
     BOOKS,
@@ -38,8 +39,8 @@ from ..catalog import (
     DISCARDS,
     EVENT_DESCRIPTION,
     EVENT_TABLES,
-    IDENTIFIES,
     KINDS,
+    LATEST,
     MAX_EVENT_TABLES,
     OTHER_LIMITS,
     TABLES,
@@ -52,6 +53,7 @@ from ..catalog import (
 )
 from ..identity import Hashes
 from ..messages import Batch
+from ..native import HINT
 from ..warehouse import (
     LINES,
     NOT_THE_LINES,
@@ -391,7 +393,7 @@ class Load:
         self._refused = self._take_refused(pipeline, destination)
         self._loads = destination.loaded_files() if self._reads_again else {}
         self._replace(destination)
-        self._check_users()
+        self._check_latest()
         return destination
 
     def _take_import_schema(self) -> None:
@@ -400,7 +402,7 @@ class Load:
             if name in TABLES:
                 user_hints.check_schema(self._schema, TABLES[name])
             if name in self._schema.tables and (words := self._schema.tables[name].get("description")):
-                resource.apply_hints(additional_table_hints={"description": words})
+                resource.apply_hints(additional_table_hints={"description": words, HINT: True})
 
     def _replace(self, destination: Stored) -> None:
         """Finds out whether dlt will drop, empty or replace tables: then everything is read again.
@@ -435,12 +437,14 @@ class Load:
             for name in self._extracted:
                 dlt.current.resource_state(name)[_TAKEN] = True
 
-    def _check_users(self) -> None:
-        if USERS.name in self._extracted and IDENTIFIES.name not in self._extracted and not self._anew:
-            raise NotPossible(
-                "Expected identifies among the selected resources, because users is: a user's row is made of all"
-                " identifies that are stored.\nSelect both, or neither."
-            )
+    def _check_latest(self) -> None:
+        for made in LATEST:
+            name, messages = made.table.name, made.messages.name
+            if name in self._extracted and messages not in self._extracted and not self._anew:
+                raise NotPossible(
+                    f"Expected {messages} among the selected resources, because {name} is: a row of it is made of all"
+                    f" {messages} that are stored.\nSelect both, or neither."
+                )
 
     def _loaded(self) -> Files:
         """The files of which all that is selected is loaded."""
@@ -513,7 +517,7 @@ class Load:
             there,
             self._max_event_tables,
             refused=self._refused.messages,
-            refused_users=self._refused.users,
+            refused_made={USERS.name: self._refused.users, ACCOUNTS.name: self._refused.accounts},
             lines=self._lines,
         )
         self._take(settled, read)
@@ -576,9 +580,9 @@ class Load:
         """The rows of each table as a Parquet file; counts into the report."""
         for rows in settled.tables():
             self._write(rows)
-        users = settled.users(read)
+        made = list(settled.latest(read))
         names = [file.url for file in self._files]
-        for found in (users, settled.rejects(names), settled.discards()):
+        for found in (*made, settled.rejects(names), settled.discards()):
             if found is not None:
                 self._write(found)
         counts = {count.number: count for count in settled.counts()}
@@ -845,7 +849,7 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
 
 def resources(load: Load) -> list[DltResource]:
     """One resource a table of messages, and one for all tables of other events."""
-    tables = (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), USERS)
+    tables = (*EVENT_TABLES, TRACKS, *(table for _, table, _ in KINDS), *(made.table for made in LATEST))
     return [*(resource(load, table) for table in tables), _others(load), *books(load)]
 
 
@@ -884,7 +888,7 @@ def resource(load: Load, table: Table) -> DltResource:
         file_format="parquet",
         table_name=table.name,
     )()
-    return made.apply_hints(additional_table_hints={"description": table.description})
+    return made.apply_hints(additional_table_hints={"description": table.description, HINT: True})
 
 
 def _others(load: Load) -> DltResource:
@@ -908,7 +912,7 @@ def _others(load: Load) -> DltResource:
         file_format="parquet",
         table_name=table_of,
     )()
-    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION})
+    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, HINT: True})
 
 
 def table_of(rows: Any) -> str:

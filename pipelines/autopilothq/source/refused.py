@@ -33,15 +33,16 @@ class Refused:
     """What to leave out of the next load.
 
     `attempts` are the times at which the loads that failed began, as their rows have them in `uuid_ts` (ISO 8601).
-    `messages` are known by their id, `users` by the user's; in `emptied` and `left_out` a table's rows are known by
-    their `key`. A row of the books is emptied of its text at first, any other one left out at once. `load_id` is the
-    load that was made without all these.
+    `messages` are known by their id, `users` and `accounts` by the user's and the group's; in `emptied` and `left_out`
+    a table's rows are known by their `key`. A row of the books is emptied of its text at first, any other one left out
+    at once. `load_id` is the load that was made without all these.
     """
 
     place: str
     attempts: list[str] = field(default_factory=list)
     messages: Errors = field(default_factory=dict)
     users: Errors = field(default_factory=dict)
+    accounts: Errors = field(default_factory=dict)
     emptied: dict[str, Errors] = field(default_factory=dict)
     left_out: dict[str, Errors] = field(default_factory=dict)
     load_id: str | None = None
@@ -73,10 +74,10 @@ class Refused:
 
     def __len__(self) -> int:
         books = (*self.emptied.values(), *self.left_out.values())
-        return len(self.messages) + len(self.users) + sum(map(len, books))
+        return sum(map(len, (self.messages, self.users, self.accounts, *books)))
 
     def note(self, table: str, errors: Errors) -> None:
-        """Notes rows of a table that is neither one of messages nor `users`, by their `key`."""
+        """Notes rows of a table that is neither one of messages nor made of them, by their `key`."""
         for row, error in errors.items():
             again = row in self.emptied.get(table, {})
             way = self.left_out if again or table not in _EMPTY else self.emptied

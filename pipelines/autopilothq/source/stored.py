@@ -10,7 +10,7 @@ import dlt
 import pyarrow as pa
 from dlt.common.destination.client import StorageSchemaInfo
 from dlt.common.schema import Schema
-from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
+from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TColumnSchema, TTableSchemaColumns
 from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations import postgres
 from dlt.destinations.job_client_impl import SqlJobClientBase
@@ -187,8 +187,15 @@ def _read_postgres(
         while rows := cursor.fetchmany(rows_at_once):
             cells = zip(*rows, strict=True)
             yield pa.record_batch(
-                [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
+                [_from_driver(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
             )
+
+
+def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
+    """Cells as the driver gives them; those of `numeric` are decimals."""
+    if pa.types.is_floating(type_):
+        column = tuple(None if cell is None else float(cell) for cell in column)
+    return pa.array(column, type_)
 
 
 def _typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
@@ -206,8 +213,10 @@ def _utc(found: datetime | str) -> datetime:
 
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
     # Snowflake tells names in upper case; the contract's are in lower case.
-    return {
-        name.lower(): cast(Type, column["data_type"])
-        for name, column in columns.items()
-        if column.get("data_type") in ARROW
-    }
+    types = {name: "double" if _is_unbounded(column) else column.get("data_type") for name, column in columns.items()}
+    return {name.lower(): cast(Type, of) for name, of in types.items() if of in ARROW}
+
+
+def _is_unbounded(column: TColumnSchema) -> bool:
+    """Whether a column is PostgreSQL's `numeric` without bounds, as dlt's own destination tells it."""
+    return column.get("data_type") == "decimal" and (column.get("precision"), column.get("scale")) == (38, 9)

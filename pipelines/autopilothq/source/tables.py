@@ -10,6 +10,7 @@ from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTable
 from dlt.destinations import filesystem
 
 from ..catalog import (
+    ACCOUNTS,
     AUDIT,
     CONTACTS,
     CURRENT,
@@ -35,7 +36,7 @@ ARROW: dict[Type, pa.DataType] = {
 }
 
 
-REPLACED = (USERS, AUDIT, PROFILES, CONTACTS, *CURRENT)
+REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, *CURRENT)
 # The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows
 # that a killed load put into staging twice is refused by PostgreSQL.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {

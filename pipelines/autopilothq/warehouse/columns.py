@@ -15,9 +15,11 @@ from . import values
 from .tables import PLACE_OF_KIND, SQL_TYPES, Context
 
 # What a value takes of a row of PostgreSQL at most, in bytes: longer text is stored elsewhere behind a pointer of 18,
-# all else is up to 8 behind up to 7 that align it.
+# all else is up to 8 behind up to 7 that align it, but numeric: a head of 5 and 2 for each 4 of up to 17 digits.
 VALUE_BYTES = 24
-VALUE_BYTES_SQL = f"CASE WHEN type = 'text' THEN least(strlen(value) + 1, {VALUE_BYTES}) ELSE 15 END"
+VALUE_BYTES_SQL = (
+    f"CASE type WHEN 'text' THEN least(strlen(value) + 1, {VALUE_BYTES}) WHEN 'double' THEN 17 ELSE 15 END"
+)
 
 
 def row_bytes(declared: Collection[Type], columns: int) -> int:

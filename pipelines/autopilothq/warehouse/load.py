@@ -265,7 +265,7 @@ class Warehouse:
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
         refused: Mapping[str, str] = MappingProxyType({}),
-        refused_users: Mapping[str, str] = MappingProxyType({}),
+        refused_made: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None = None,
     ) -> Settled:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
@@ -281,14 +281,15 @@ class Warehouse:
             event_tables: The tables of events that are there, beside those of the catalogue.
             max_event_tables: How many there may be.
             refused: By the ids of messages, why they cannot be stored: they are rejected.
-            refused_users: By the ids of users, why their rows cannot be stored: their identifies are rejected.
+            refused_made: By table (`users`, `accounts`) and id, why rows cannot be stored that are made of messages:
+                these messages are rejected.
             lines: Gives lines by their numbers in the load, whole, for what is rejected of them.
         """
         self._con.execute(f"SET threads = {self._threads}")
         self._known = known or {}
         settled = self._settled(self._con, self._scratch, self._cells, limits, widths or {})
-        if refused or refused_users:
-            settled.refuse(refused, refused_users, lines or (lambda _: ()))
+        if refused or any(refused_made.values()):
+            settled.refuse(refused, refused_made, lines or (lambda _: ()))
         settled.settle(stored, complete, hashes, event_tables, max_event_tables)
         return settled
 
@@ -339,7 +340,7 @@ class Warehouse:
                 con.execute(_TABLES_SQL)
                 settled = self._settled(con, folder, cells, only=only)
                 settled.settle()
-                for rows in (*settled.tables(), settled.users(), settled.discards()):
+                for rows in (*settled.tables(), *settled.latest(), settled.discards()):
                     if rows is not None:
                         rows.write(f"{folder}/rows")
             except NOT_THE_LINES:

@@ -29,7 +29,7 @@ class TableRows:
         self._numbers = itertools.count()
 
     def tables(self) -> Iterator[Rows]:
-        """The rows of each table that has any: the events', the other messages', `tracks`; not users and the books."""
+        """The rows of each table of messages that has any: the events', the other messages', `tracks`."""
         live = dict(self._con.execute("SELECT place, count(*) FROM live GROUP BY place ORDER BY 2").fetchall())
         tracks = sum(count for place, count in live.items() if place == 0 or place >= len(MESSAGE_TABLES))
         self._gather_few(live)

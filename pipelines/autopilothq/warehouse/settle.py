@@ -10,6 +10,7 @@ from ..catalog import (
     AUDIT,
     BOOKS,
     EVENT_TABLES,
+    LATEST,
     LIMIT_REASONS,
     LINK,
     MAX_EVENT_TABLES,
@@ -23,9 +24,9 @@ from ..messages import EXTRA, digest, storable, to_json
 from ..naming import snake_case, table_name
 from . import forgotten, values
 from .columns import Columns
+from .latest import LatestRows
 from .rows import TableRows
 from .tables import LINES, PLACE_OF_KIND, Context, FileCount, Rows, Stored
-from .users import Users
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
 NAMED = 100  # events without a table
@@ -52,10 +53,16 @@ class Settled:
         there = any(REPEATED in columns for columns in self._cells.columns.values())
         # A property `event` that only repeats the event's name or slug is dropped.
         repeats = f"coalesce(list_contains(e.names, {repeated}), false)"
-        own = f" REPLACE (CASE WHEN NOT {repeats} THEN {repeated} END AS {repeated})" if there else ""
+        own = [f"CASE WHEN NOT {repeats} THEN {repeated} END AS {repeated}"] if there else []
+        # So is a trait `id` that only repeats whose it is; the engine reads identifies alone.
+        id_ = values.name(REPEATED_ID)
+        if any(REPEATED_ID in columns for columns in self._cells.columns.values()):
+            repeats_id = f"m.kind = 'identify' AND coalesce(as_text(m.{id_}) = m.user_id, false)"
+            own.append(f"CASE WHEN NOT ({repeats_id}) THEN m.{id_} END AS {id_}")
+        replaced = f" REPLACE ({', '.join(own)})" if own else ""
         self._con.execute(f"""
             CREATE VIEW messages AS
-            SELECT m.*{own}, coalesce(e.place, k.place) AS place, e.slug, e.event_text
+            SELECT m.*{replaced}, coalesce(e.place, k.place) AS place, e.slug, e.event_text
             FROM (SELECT * EXCLUDE (again) FROM read_parquet([{files}], union_by_name = true)
                 WHERE NOT again AND {only}) m
             LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind""")
@@ -166,21 +173,24 @@ class Settled:
     def refuse(
         self,
         messages: Mapping[str, str],
-        users: Mapping[str, str],
+        made: Mapping[str, Mapping[str, str]],
         lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]],
     ) -> None:
-        """Messages with these ids, and the identifies of these users, are rejected with the errors given for them.
+        """Messages with these ids are rejected with the errors given for them.
 
-        The rows of the other users whose identifies are rejected are made again, without these.
+        So are, by the table that is `made` of messages, those of these users and accounts. The rows of the others
+        whose messages are rejected are made again, without these.
         """
-        for name, errors in (("given", messages), ("given_users", users)):
-            self._con.register(name, values.text_table([{"id": i, "error": e} for i, e in errors.items()], _ERROR))
+        rows = [{"id": id_, "error": error} for id_, error in messages.items()]
+        made_rows = [{"of": of, "id": id_, "error": why} for of, bad in made.items() for id_, why in bad.items()]
+        self._con.register("given", values.text_table(rows, ("id", "error")))
+        self._con.register("given_made", values.text_table(made_rows, ("of", "id", "error")))
         self._con.execute(_REFUSED_SQL)
         self._con.unregister("given")
-        self._con.unregister("given_users")
+        self._con.unregister("given_made")
         numbers = [seq for (seq,) in self._con.execute("SELECT seq FROM refused").fetchall()]
-        rows = [{"seq": seq, "id": digest(line), "raw": values.printable(line)} for seq, line in lines(numbers)]
-        self._con.register("raw_lines", values.text_table(rows, ("seq", "id", "raw")))
+        found = [{"seq": seq, "id": digest(line), "raw": values.printable(line)} for seq, line in lines(numbers)]
+        self._con.register("raw_lines", values.text_table(found, ("seq", "id", "raw")))
         self._con.execute(
             "INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')"
             " FROM refused r LEFT JOIN raw_lines l USING (seq)"
@@ -307,7 +317,7 @@ class Settled:
                 QUALIFY row_number() OVER (
                     PARTITION BY seq, column_name, value, reason
                     ORDER BY coalesce(d.table_name, p.name) = '{TRACKS.name}', d.table_name) = 1
-                UNION ALL FROM discards_of_users)
+                UNION ALL FROM discards_of_made)
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1""")
         self._con.unregister("place_names")
         return self._book("discarded", "_discards")
@@ -323,12 +333,14 @@ class Settled:
     # Rows ---------------------------------------------------------------------------------------------------------
 
     def tables(self) -> Iterator[Rows]:
-        """The rows of each table that has any: the events', the other messages', `tracks`; not users and the books."""
+        """The rows of each table of messages that has any: the events', the other messages', `tracks`."""
         return self._rows.tables()
 
-    def users(self, stored: Stored | None = None) -> Rows | None:
-        """The rows of the persons whose identifies are among the messages; see `Users.users`."""
-        return Users(self._load, self._rows).users(stored)
+    def latest(self, stored: Stored | None = None) -> Iterator[Rows]:
+        """The rows of the users and accounts whose messages are among these; see `LatestRows.rows`."""
+        for made in LATEST:
+            if (rows := LatestRows(made, self._load, self._rows).rows(stored)) is not None:
+                yield rows
 
     def _discard_bodies(self) -> None:
         """The properties of events that have no table of their own have nowhere to go."""
@@ -371,6 +383,7 @@ def _among(column: str, texts: Collection[str]) -> str:
 
 # A property `event`, which may repeat the event's name.
 REPEATED = f"{EXTRA}_event"
+REPEATED_ID = f"{EXTRA}_id"  # a property or trait `id`
 _EVENTS = pa.schema(
     [
         ("event", pa.string()),
@@ -387,21 +400,22 @@ _SETTLE_SQL = f"""
     INSERT INTO kinds VALUES {_KINDS};
     CREATE TABLE events (event VARCHAR, place INTEGER, slug VARCHAR, event_text VARCHAR, names VARCHAR[]);
     CREATE TABLE no_extras (seq BIGINT, "column" VARCHAR, value VARCHAR);
-    CREATE TABLE refused (seq BIGINT, id VARCHAR, user_id VARCHAR, error VARCHAR, again BOOLEAN);
+    CREATE TABLE refused (seq BIGINT, id VARCHAR, error VARCHAR, of VARCHAR, made VARCHAR, again BOOLEAN);
     CREATE TABLE dead (seq BIGINT);
     CREATE TABLE confirmed (seq BIGINT);
     CREATE TABLE complete (loaded_at TIMESTAMPTZ);
     CREATE TABLE whole (seq BIGINT);
     CREATE TABLE hits (seq BIGINT, place INTEGER, event VARCHAR);
-    CREATE TABLE discards_of_users (
+    CREATE TABLE discards_of_made (
         table_name VARCHAR, row_id VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR, received_at TIMESTAMPTZ
     );"""
-_ERROR = ("id", "error")
-_REFUSED_SQL = """
+_OF = " ".join(f"WHEN '{made.kind}' THEN '{made.table.name}'" for made in LATEST)
+_MADE = " ".join(f"WHEN '{made.kind}' THEN {made.key}" for made in LATEST)
+_REFUSED_SQL = f"""
     INSERT INTO refused
-    SELECT seq, m.id, m.user_id, coalesce(g.error, u.error),
-        m.kind = 'identify' AND m.user_id IS NOT NULL AND u.id IS NULL
-    FROM messages m LEFT JOIN given g ON g.id = m.id LEFT JOIN given_users u ON u.id = m.user_id AND m.kind = 'identify'
+    SELECT seq, m.id, coalesce(g.error, u.error), m.of, m.made, m.made IS NOT NULL AND u.id IS NULL
+    FROM (SELECT *, CASE kind {_OF} END AS of, CASE kind {_MADE} END AS made FROM messages) m
+    LEFT JOIN given g ON g.id = m.id LEFT JOIN given_made u ON u.id = m.made AND u.of = m.of
     WHERE g.id IS NOT NULL OR u.id IS NOT NULL"""
 _VIEWS_SQL = """
     CREATE VIEW live AS FROM messages ANTI JOIN dead USING (seq);

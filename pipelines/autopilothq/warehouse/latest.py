@@ -1,8 +1,8 @@
-"""`users`: a row for each person, with the last value of each trait (spec: Identity)."""
+"""`users` and `accounts`: a row for each person or group, with the last value of each trait (spec: Identity)."""
 
 from collections.abc import Mapping
 
-from ..catalog import COMMON, CONTEXT, IDENTIFIES, MESSAGE_TABLES, USERS, Type
+from ..catalog import MESSAGE_TABLES, Latest, Type
 from . import values
 from .columns import TALL, TYPED_TEXTS, VALUE_BYTES_SQL, row_bytes, typed_again
 from .rows import COLUMN_MEMORY, TableRows
@@ -13,62 +13,82 @@ _FIRST_TIME = "TIMESTAMPTZ '0001-01-01'"
 _LATER = f"(coalesce(received_at, {_FIRST_TIME}), id)"
 
 
-class Users:
-    """The persons of one load's identifies."""
+class LatestRows:
+    """What one load's identifies (groups) say of persons (accounts). Both are called persons within."""
 
-    def __init__(self, load: Context, rows: TableRows) -> None:
+    def __init__(self, made: Latest, load: Context, rows: TableRows) -> None:
+        self._made = made
         self._load = load
         self._rows = rows
         self._con = load.con
         self._known = load.known
 
-    def users(self, stored: Stored | None = None) -> Rows | None:
+    def rows(self, stored: Stored | None = None) -> Rows | None:
         """The persons of this load's identifies, each trait at its last value by `received_at` (spec: Identity).
 
         They are made from all identifies of the person, also those that are stored already, so that the order in which
-        messages are loaded does not matter, nor that a load was killed.
+        messages are loaded does not matter, nor that a load was killed. Where the table is not there yet, all persons
+        whose identifies are stored come with them.
         """
-        self._con.execute("""
+        kind, key = self._made.kind, self._made.key
+        self._con.execute(f"""
             CREATE OR REPLACE TABLE persons AS
-            SELECT DISTINCT user_id AS id FROM messages WHERE kind = 'identify' AND user_id IS NOT NULL
-            UNION SELECT user_id FROM refused WHERE again""")
+            SELECT DISTINCT {key} AS id FROM messages WHERE kind = '{kind}' AND blank_as_null({key}) IS NOT NULL
+            UNION SELECT made FROM refused WHERE again AND of = '{self._made.table.name}'""")
         if not self._load.count("persons"):
             return None
-        fresh = self._rows.rows(MESSAGE_TABLES.index(IDENTIFIES), 0)
+        fresh = self._rows.rows(MESSAGE_TABLES.index(self._made.messages), 0)
         types = dict(fresh.columns)
         self._con.execute(f"CREATE OR REPLACE TABLE identified AS {fresh.relation.sql_query()}")
-        known = self._known.get(IDENTIFIES.name, {})
+        known = self._known.get(self._made.messages.name, {})
         if stored is not None and known:
             types |= known
             for column in types.keys() - fresh.columns.keys():
                 self._con.execute(f"ALTER TABLE identified ADD COLUMN {values.name(column)} {SQL_TYPES[types[column]]}")
-            values.read_stored(
-                self._con,
-                stored(IDENTIFIES.name, list(known)),
-                "INSERT INTO identified BY NAME FROM stored s SEMI JOIN persons p ON p.id = s.user_id",
-            )
+            self._add_stored(stored, known)
         return self._persons(types)
 
+    def _add_stored(self, stored: Stored, known: Mapping[str, Type]) -> None:
+        """Adds the identifies that are stored: those of this load's persons, or of all."""
+        key = self._made.key
+        wanted = f" SEMI JOIN persons p ON p.id = s.{key}" if self._made.table.name in self._known else ""
+        values.read_stored(
+            self._con,
+            stored(self._made.messages.name, list(known)),
+            f"INSERT INTO identified BY NAME FROM stored s{wanted}",
+        )
+        if not wanted:
+            self._con.execute(
+                f"CREATE OR REPLACE TABLE persons AS SELECT id FROM persons UNION"
+                f" SELECT {key} FROM identified WHERE blank_as_null({key}) IS NOT NULL"
+            )
+
     def _persons(self, types: Mapping[str, Type]) -> Rows:
-        own = {column.name for column in COMMON if column not in CONTEXT}
-        traits = {column: column_type for column, column_type in types.items() if column not in own}
-        columns = ordered(declared_types(USERS) | traits)
+        prefix = self._made.left_out_prefix
+        traits = {
+            column: of
+            for column, of in types.items()
+            if column not in self._made.left_out and not (prefix and column.startswith(prefix))
+        }
+        columns = ordered(declared_types(self._made.table) | traits)
+        key = self._made.key
         if len(traits) > MANY_TRAITS:
             query = self._wide_persons(columns, traits)
         else:
-            cells = {"id": "user_id", "received_at": "max(received_at)", "uuid_ts": self._load.loaded_at} | {
+            cells = {"id": key, "received_at": "max(received_at)", "uuid_ts": self._load.loaded_at} | {
                 column: f"arg_max({values.name(column)}, {_LATER})" for column in traits
             }
             select = ", ".join(
                 f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items()
             )
-            query = f"SELECT {select} FROM identified SEMI JOIN persons p ON p.id = user_id GROUP BY user_id"
+            query = f"SELECT {select} FROM identified SEMI JOIN persons p ON p.id = {key} GROUP BY {key}"
         self._con.execute(f"CREATE OR REPLACE TABLE persons_now AS {query}")
         count = self._load.count("persons_now")
-        return Rows(USERS.name, columns, self._con.sql("FROM persons_now"), count)
+        return Rows(self._made.table.name, columns, self._con.sql("FROM persons_now"), count)
 
     def _wide_persons(self, columns: Mapping[str, Type], traits: Mapping[str, Type]) -> str:
         """The persons' rows by way of a row a trait: hundreds of columns at once take much memory."""
+        key = self._made.key
         self._con.execute(f"SET memory_limit = '{self._load.memory + int(COLUMN_MEMORY * len(columns))}MB'")
         self._con.execute(
             "CREATE OR REPLACE TABLE person_cells"
@@ -82,8 +102,8 @@ class Users:
             )
             self._con.execute(
                 "INSERT INTO person_cells FROM"
-                f" (SELECT user_id, received_at, id, unnest([{structs}], recursive := true)"
-                " FROM identified SEMI JOIN persons p ON p.id = user_id) WHERE value IS NOT NULL"
+                f" (SELECT {key}, received_at, id, unnest([{structs}], recursive := true)"
+                f" FROM identified SEMI JOIN persons p ON p.id = {key}) WHERE value IS NOT NULL"
             )
         self._con.execute(
             "CREATE OR REPLACE TABLE person_cells AS FROM person_cells QUALIFY row_number() OVER (PARTITION BY id, name"
@@ -96,8 +116,8 @@ class Users:
         names = ", ".join(values.literal(TALL + column) for column in traits)
         cells_of = "(SELECT id, name, value FROM person_cells)"
         return (
-            f"SELECT {select} FROM (SELECT user_id AS id, max(received_at) AS received_at FROM identified"
-            " SEMI JOIN persons p ON p.id = user_id GROUP BY user_id) u"
+            f"SELECT {select} FROM (SELECT {key} AS id, max(received_at) AS received_at FROM identified"
+            f" SEMI JOIN persons p ON p.id = {key} GROUP BY {key}) u"
             f" LEFT JOIN (PIVOT {cells_of} ON name IN ({names}) USING first(value) GROUP BY id) USING (id)"
         )
 
@@ -105,9 +125,9 @@ class Users:
         """Takes from the persons' cells what the destination's rows have no room for, the last columns first."""
         if self._load.limits.row_bytes is None:
             return
-        declared = declared_types(USERS)
+        declared = declared_types(self._made.table)
         room = self._load.limits.row_bytes - row_bytes(declared.values(), len(columns))
-        known = self._known.get(USERS.name, {})
+        known = self._known.get(self._made.table.name, {})
         there = ", ".join(values.literal(TALL + column) for column in traits if column in known) or "''"
         own = ", ".join(values.literal(TALL + column) for column in declared)
         self._con.execute(
@@ -116,7 +136,7 @@ class Users:
             f" ROWS UNBOUNDED PRECEDING) AS bytes FROM person_cells WHERE name NOT IN ({own})) WHERE bytes > {room}"
         )
         self._con.execute(
-            f"INSERT INTO discards_of_users SELECT '{USERS.name}', id, substr(name, {len(TALL) + 1}),"
+            f"INSERT INTO discards_of_made SELECT '{self._made.table.name}', id, substr(name, {len(TALL) + 1}),"
             " CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END, 'row_too_wide', received_at"
             " FROM too_wide_persons"
         )
