@@ -8,10 +8,10 @@ from importlib.metadata import Distribution, distribution
 from urllib.parse import unquote, urlparse
 
 from dlt import destinations
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, LookupTraces
-from dlt.common.destination import Destination
-from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
+
+from .warehouses.dlt_internals import Destination, LookupTraces, UnknownDestinationModule
 
 PACKAGE = "dlt-autopilothq"
 # Extras of this package that dlt has by another name.
