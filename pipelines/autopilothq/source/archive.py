@@ -11,8 +11,8 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.sources import DltResource
 
-from .. import hints
 from ..catalog import MAX_EVENT_TABLES
+from ..extras import install
 from ..origins import archive as archive_files
 from ..origins.archive import LEFT_OUT
 from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
@@ -177,5 +177,5 @@ def _filesystem(url: str, credentials: Any) -> Any:
     except MissingDependencyException as error:
         extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise archive_files.ArchiveError(
-            f"Reading {url} needs a package that is not installed.\nInstall it: {hints.install(extra)}"
+            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

@@ -8,7 +8,7 @@ from typing import Any, cast
 import dlt
 import pyarrow as pa
 
-from ..hints import install
+from ..extras import install
 from ..warehouse import Known
 from ..warehouses.dlt_internals import FILENAME_SEPARATOR, LOADS_TABLE_NAME, FilesystemClient
 from .stored import Stored
