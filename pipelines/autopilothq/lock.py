@@ -26,14 +26,18 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 import dlt
-from dlt.common import logger
 from dlt.common.schema.typing import TColumnSchema
-from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH
-from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
-from dlt.destinations.job_client_impl import SqlJobClientBase
 from filelock import FileLock, Timeout
+
+from .warehouses.dlt_internals import (
+    MTIME_DISPATCH,
+    DatabaseException,
+    DatabaseUndefinedRelation,
+    FilesystemClient,
+    SqlJobClientBase,
+    logger,
+)
 
 LEASE = 60.0  # seconds after which a claim that was not renewed is void
 POLL = 1.0  # seconds between two looks at a lock that is held

@@ -21,13 +21,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from dlt.common.destination.exceptions import DestinationTransientException, DestinationUndefinedEntity
-from dlt.common.runtime.collector import NULL_COLLECTOR
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import TWriteDispositionDict
-from dlt.extract import DltResource, DltSource
-from dlt.load.exceptions import LoadClientJobException
+from dlt import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.sources import DltResource, DltSource
 
 from .catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
 from .native import HINT
@@ -35,6 +31,13 @@ from .source.load import handed_over, handed_over_at
 from .source.refused import UUID_TS, Refused, key
 from .source.stored import Stored
 from .source.tables import ARROW, SOURCE, columns, disposition, keys_are_declared, merge, supported
+from .warehouses.dlt_internals import (
+    NULL_COLLECTOR,
+    DestinationTransientException,
+    DestinationUndefinedEntity,
+    LoadClientJobException,
+    TWriteDispositionDict,
+)
 
 SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
 FEW = 3  # rows that may all be refused although the error does not say so

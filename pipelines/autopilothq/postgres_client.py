@@ -7,30 +7,40 @@ round them to 15 digits.
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
-from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import FollowupJobRequest, LoadJob
-from dlt.common.destination.dataset import DBApiCursor
+from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema import Schema, TColumnSchema
-from dlt.common.schema.typing import TColumnType, TPartialTableSchema
-from dlt.common.schema.utils import get_columns_names_with_prop, get_dedup_sort_tuple
-from dlt.destinations.exceptions import DatabaseTransientException
-from dlt.destinations.impl.postgres.configuration import PostgresCredentials
-from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
-from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
-from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
-from dlt.destinations.sql_client import SqlClientBase
-from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFollowupJob
-from dlt.destinations.typing import DBTransaction
+from dlt.common.schema import TColumnSchema
 
 from .lock import Busy
 from .native import HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
+from .warehouses.dlt_internals import (
+    DatabaseTransientException,
+    DBApiCursor,
+    DBTransaction,
+    DestinationCapabilitiesContext,
+    FollowupJobRequest,
+    LoadJob,
+    PostgresClient,
+    PostgresCredentials,
+    PostgresParquetCopyJob,
+    Psycopg2SqlClient,
+    SqlClientBase,
+    SqlMergeFollowupJob,
+    SqlStagingReplaceFollowupJob,
+    TColumnType,
+    TPartialTableSchema,
+    client_of,
+    get_adbc_driver_location,
+    get_columns_names_with_prop,
+    get_dedup_sort_tuple,
+    hooked,
+)
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -44,6 +54,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 _log = logging.getLogger(__name__)
 
 
+@hooked
 class Client(PostgresClient):
     """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
 
@@ -80,45 +91,57 @@ class Client(PostgresClient):
         types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
         return shape_of(table["name"], types, "postgres")
 
-    def _get_column_def_sql(self, c: TColumnSchema, table: PreparedTableSchema | None = None) -> str:
-        native = self._shape(table).types.get(c["name"])
+    def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: PreparedTableSchema | None) -> str:
+        """Returns the definition of a column."""
+        native = self._shape(table).types.get(str(column["name"]))
         if native is None:
-            return super()._get_column_def_sql(c, table)
-        nullability = self._gen_not_null(c.get("nullable", True))
-        return f"{self.sql_client.escape_column_name(c['name'])} {native} {nullability}"
+            return usual(column, table)
+        not_null = "" if column.get("nullable", True) else "NOT NULL"
+        return f"{self.sql_client.escape_column_name(str(column['name']))} {native} {not_null}"
 
-    def _get_constraints_sql(self, table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool) -> str:
-        constraints = super()._get_constraints_sql(table_name, new_columns, generate_alter)
+    def constraints_sql(
+        self, usual: Callable[..., str], table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool
+    ) -> str:
+        """Returns what follows the columns of a new table."""
+        constraints = usual(table_name, new_columns, generate_alter)
         key = self._shape(self.prepare_load_table(table_name)).key
         if generate_alter or not key:
             return constraints
         return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
 
-    def _get_table_post_update_sql(self, partial_table: TPartialTableSchema) -> list[str]:
-        table = self.sql_client.make_qualified_table_name(partial_table["name"])
+    def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
+        """Returns the statements that follow those that make new columns."""
+        table = self.sql_client.make_qualified_table_name(str(partial_table["name"]))
         indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
-        return super()._get_table_post_update_sql(partial_table) + [
+        return usual(partial_table) + [
             f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes
         ]
 
-    def _from_db_type(self, pq_t: str, precision: int | None, scale: int | None) -> TColumnType:
-        if pq_t == "numeric" and precision is None:
-            return {"data_type": "double"}
-        return super()._from_db_type(pq_t, precision, scale)
+    def type_of(
+        self, usual: Callable[..., TColumnType], native: str, precision: int | None, scale: int | None
+    ) -> TColumnType:
+        """Returns dlt's type of a column that is there."""
+        return {"data_type": "double"} if native == "numeric" and precision is None else usual(native, precision, scale)
 
     # How rows come from staging -------------------------------------------------------------------------------------
 
-    def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+    def merge_jobs(
+        self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        """Returns the jobs that merge a table's rows from staging."""
         if not _is_plain(table_chain, self.sql_client):
-            return super()._create_merge_followup_jobs(table_chain)
+            return usual(table_chain)
         [table] = table_chain
         insert_only = table.get("x-merge-strategy") == "insert-only"
         job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeAnew
         return [job.from_table_chain(table_chain, self.sql_client)]
 
-    def _create_replace_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
+    def replace_jobs(
+        self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        """Returns the jobs that put a table's rows from staging in the place of all."""
         if not table_chain[0].get(HINT):
-            return super()._create_replace_followup_jobs(table_chain)
+            return usual(table_chain)
         return [Replace.from_table_chain(table_chain, self.sql_client)]
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
@@ -279,6 +302,7 @@ class SqlClient(Psycopg2SqlClient):
             yield transaction
 
 
+@hooked
 class CopyJob(PostgresParquetCopyJob):
     """dlt's, which says what it waits for."""
 
@@ -288,7 +312,7 @@ class CopyJob(PostgresParquetCopyJob):
 
         self._closed = threading.Event()
         try:
-            with giving_up(cast(PostgresConfiguration, self._job_client.config)):
+            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
@@ -298,10 +322,11 @@ class CopyJob(PostgresParquetCopyJob):
         finally:
             self._closed.set()
 
-    def _connect(self) -> "Connection":
+    def connect(self, usual: Callable[[], "Connection"]) -> "Connection":  # noqa: ARG002 - dlt's does not wait so
+        """Opens a connection that is looked at while it is open."""
         from adbc_driver_manager import dbapi
 
-        config = cast(PostgresConfiguration, self._job_client.config)
+        config = cast(PostgresConfiguration, client_of(self).config)
         connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")

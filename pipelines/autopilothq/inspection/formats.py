@@ -5,13 +5,11 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any, cast
 
-from dlt.common.destination import Destination
-from dlt.common.schema import Schema
-from dlt.common.schema.utils import to_pretty_yaml
-from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt import Schema
 
 from .. import catalog, run
 from ..hints import missing_package
+from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client, to_pretty_yaml
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
@@ -89,13 +87,11 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise run.RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(made_by, SqlJobClientBase):
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
-    schema, spec = dlt_schema(tables), destination.spec()
+    schema = dlt_schema(tables)
     _as_loads_have_it(schema, destination)
-    spec._bind_dataset_name(dataset_name=dataset)
-    config = destination.configuration(spec, accept_partial=True)
-    client = made_by(schema, config, destination.capabilities(config, schema.naming))
+    client = offline_client(destination, schema, dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
-    statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
+    statements = create_statements(client, [table.name for table in tables])
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
     # Without credentials BigQuery and Databricks do not know their project or catalogue: leave it to the session.
     unknown = f"{client.capabilities.escape_identifier('None')}."

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.pipeline.trace import PipelineStepTrace, PipelineTrace, load_trace
+from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog, run
 from ..pipeline_names import pipeline_name
+from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from .formats import grid, moment
 from .live import Reader
 

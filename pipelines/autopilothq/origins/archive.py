@@ -30,7 +30,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from isal import igzip_lib
 
-from autopilothq.messages import MAX_LINE, Batch, Reject
+from ..extras import install
+from ..messages import MAX_LINE, Batch, Reject
 
 Info = dict[str, Any]
 Int64s = npt.NDArray[np.int64]
@@ -455,8 +456,8 @@ def _filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSys
     try:
         return fsspec.filesystem(scheme, **storage_options)
     except ImportError as error:
-        wanted = f'"dlt-autopilothq[{EXTRAS[scheme]}]"' if scheme in EXTRAS else "the package named above"
-        raise ArchiveError(f"{url} needs a package that is missing: {error}\npip install {wanted}") from error
+        todo = f"Install it: {install(EXTRAS[scheme])}" if scheme in EXTRAS else "Install the package named above."
+        raise ArchiveError(f"{url} needs a package that is missing: {error}\n{todo}") from error
     except ValueError as error:
         if scheme in fsspec.available_protocols():
             raise

@@ -25,10 +25,8 @@ import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from dlt.common import logger
-from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.destinations import filesystem
-from dlt.extract import DltResource
+from dlt.sources import DltResource
 
 from ..catalog import (
     ACCOUNTS,
@@ -68,7 +66,9 @@ from ..warehouse import (
     values,
 )
 from ..warehouse import Stored as StoredRows
-from . import dlt_internals, user_hints
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
+from . import user_hints
 from .events import only
 from .lake import Lake
 from .refused import Refused

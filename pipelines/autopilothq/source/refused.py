@@ -16,10 +16,10 @@ from typing import Self
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common import logger
 
 from ..catalog import BOOKS
 from ..warehouse import Known, Rows, Stored, values
+from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder, in a folder whose name `forget` knows: it removes them.
 FILE = "autopilothq-refused/refused.json"

@@ -8,17 +8,22 @@ from typing import Any, NamedTuple, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.destination.client import StorageSchemaInfo
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TColumnSchema, TTableSchemaColumns
-from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt import Schema
+from dlt.common.schema import TColumnSchema
 from dlt.destinations import postgres
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ..identity import Hashes
 from ..warehouse import Known
+from ..warehouses.dlt_internals import (
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    SqlClientBase,
+    SqlJobClientBase,
+    StorageSchemaInfo,
+    TTableSchemaColumns,
+    get_columns_names_with_prop,
+)
 from .selection import Selected, from_text
 from .tables import ARROW, SOURCE
 
@@ -214,7 +219,7 @@ def _utc(found: datetime | str) -> datetime:
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
     # Snowflake tells names in upper case; the contract's are in lower case.
     types = {name: "double" if _is_unbounded(column) else column.get("data_type") for name, column in columns.items()}
-    return {name.lower(): cast(Type, of) for name, of in types.items() if of in ARROW}
+    return {name.lower(): of for name, of in types.items() if of in ARROW}
 
 
 def _is_unbounded(column: TColumnSchema) -> bool:
