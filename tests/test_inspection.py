@@ -15,7 +15,7 @@ from dlt.common.schema import Schema
 
 from autopilothq import archive, catalog, inspection, run
 from autopilothq.inspection import ColumnInfo, Difference, Statistics, Status, TableInfo
-from autopilothq.inspection.differences import Type, type_of
+from autopilothq.inspection.differences import Table, Type, type_of
 from autopilothq.inspection.formats import FORMATS, percent
 from autopilothq.inspection.state import Freshness, LastRun, Load
 from contract.loading import message
@@ -339,15 +339,19 @@ def test_types_of_destinations(name: str, dialect: str, length: int | None, of: 
     ],
 )
 def test_a_change_of_type(wanted: Type, there: Type, breaks: bool | None) -> None:
-    found = inspection.differences({"t": {"c": wanted}}, {"t": {"c": there}}, inspection.SWITCH)
+    found = inspection.differences({"t": Table({"c": wanted})}, {"t": Table({"c": there})}, inspection.SWITCH)
     assert [difference.breaks for difference in found] == ([] if breaks is None else [breaks])
     assert all(difference.meaning.startswith(f"{wanted.name} -> {there.name}: ") for difference in found)
 
 
 def test_differences_say_what_they_mean() -> None:
     text = Type("text", "text")
-    wanted = {"gone": {"id": text}, "later": {"id": text}, "t": {"id": text, "lost": text, "loaded_at": text}}
-    there = {"t": {"id": text, "more": text}, "new": {"id": text}}
+    wanted = {
+        "gone": Table({"id": text}),
+        "later": Table({"id": text}),
+        "t": Table({"id": text, "lost": text, "loaded_at": text}),
+    }
+    there = {"t": Table({"id": text, "more": text}), "new": Table({"id": text})}
     assert inspection.differences(wanted, there, inspection.SWITCH, {"later"}) == [
         Difference("gone", "", "missing", True, "queries of it fail: no message of it was loaded"),
         Difference("later", "", "missing", False, "comes with its first row"),

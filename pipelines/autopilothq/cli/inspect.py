@@ -106,20 +106,21 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
     """
     if against is None:
         with inspection.reading(destination, credentials, dataset) as reader:
-            place, there = reader.place, inspection.schema_of(reader)
-        wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue()
+            place, there, dialect = reader.place, inspection.schema_of(reader), reader.dialect
+        wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue(reader.kind, dialect)
         words, not_yet = inspection.CATALOGUE, inspection.LATER
     else:
         with inspection.elsewhere(against, destination, credentials) as reader:
-            wanted_place, wanted = reader.place, inspection.schema_of(reader)
+            wanted_place, wanted, dialect = reader.place, inspection.schema_of(reader), reader.dialect
         words, not_yet = inspection.SWITCH, frozenset[str]()
         try:
             with inspection.reading(destination, credentials, dataset) as reader:
-                place, there = reader.place, inspection.schema_of(reader)
+                place, there, dialect = reader.place, inspection.schema_of(reader), reader.dialect
         except inspection.NothingThere:
-            place, there = "the catalogue, because nothing was loaded yet", inspection.schema_of_catalogue()
+            place = "the catalogue, because nothing was loaded yet"
+            there = inspection.schema_of_catalogue(*inspection.kind_of(destination, credentials, dataset))
             words = inspection.SWITCH_UNLOADED
-    found = inspection.differences(wanted, there, words, not_yet)
+    found = inspection.differences(wanted, there, words, not_yet, dialect)
     click.echo(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
@@ -143,7 +144,8 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
         kinds.setdefault((difference.change, what, difference.meaning), []).append(difference)
     lines = []
     for (change, what, meaning), group in kinds.items():
-        lines.append(f"  {change} {what}, {meaning}" if change != "type" else f"  type {meaning}")
+        heads = {"type": f"type {meaning}", "key": f"missing {meaning}"}
+        lines.append(f"  {heads.get(change, f'{change} {what}, {meaning}')}")
         if what == "table":
             lines.append(f"    {', '.join(difference.table for difference in group)}")
             continue

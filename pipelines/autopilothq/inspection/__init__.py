@@ -6,11 +6,12 @@ from .differences import (
     SWITCH,
     SWITCH_UNLOADED,
     Difference,
+    Table,
     differences,
     schema_of_catalogue,
 )
 from .formats import FORMATS, ddl
-from .live import NothingThere, Reader, answering, dataset_name, elsewhere, reading, schema_of, target
+from .live import NothingThere, Reader, answering, dataset_name, elsewhere, kind_of, reading, schema_of, target
 from .shape import ColumnInfo, Statistics, TableInfo, catalogue
 from .state import Status, age, status, status_dict, status_text
 
@@ -26,6 +27,7 @@ __all__ = [
     "Reader",
     "Statistics",
     "Status",
+    "Table",
     "TableInfo",
     "age",
     "answering",
@@ -34,6 +36,7 @@ __all__ = [
     "ddl",
     "differences",
     "elsewhere",
+    "kind_of",
     "reading",
     "schema_of",
     "schema_of_catalogue",

@@ -8,8 +8,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .. import catalog
+from ..native import shape_of
 
-Change = Literal["missing", "extra", "type"]
+Change = Literal["missing", "extra", "type", "key"]
 Family = Literal["text", "number", "boolean", "time", "date", "other"]
 
 
@@ -23,7 +24,15 @@ class Type(NamedTuple):
     zoned: bool = True  # of times
 
 
-Schema = Mapping[str, Mapping[str, Type]]
+class Table(NamedTuple):
+    """What queries rely on in a table: its columns, its primary key (empty: none), and whether it is a view."""
+
+    columns: Mapping[str, Type]
+    key: tuple[str, ...] = ()
+    is_view: bool = False
+
+
+Schema = Mapping[str, Table]
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,27 @@ CATALOGUE = Words(
     "not of the catalogue: a property or trait of your own",
 )
 NOT_YET = "comes with its first row"
+UPGRADE = "autopilothq schema upgrade"
 # What Segment's loader writes for itself.
 REPLACED = {
     "loaded_at": "queries that name it fail: it is the clock of Segment's own loader; read `uuid_ts` instead",
     "uuid": "queries that name it fail: it is a number of Segment's own loader; read `id` instead",
 }
+# Tables that loads make of others, with the message whose first one brings both.
+MADE_OF = {made.table.name: (made.messages.name, made.kind) for made in catalog.LATEST}
+NO_MESSAGE = "queries of it fail: no {} message was loaded, and it comes with the first"
+NOT_MADE = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
+VIEW = "queries of it fail: it is a view, which no load makes; create it here as it is there"
+
+# What a change of type means in a dialect where it is more than a rounding or a name: for exact numbers that are floats
+# here, and for times without a zone that have one here. Each is what the database says of a query.
+_FLOATED = {
+    "postgres": f"round(x, 2) and mod(x, 5) fail on it, and sums are not exact; {UPGRADE} makes it numeric",
+    "redshift": "MOD fails on it, and sums are not exact; cast it to numeric in the queries",
+}
+_ZONED_NOW = {"redshift": "DATEDIFF and DATEADD fail on it; convert it in the queries: x AT TIME ZONE 'UTC'"}
+# Databases that let a query select all columns of a table that it groups by its primary key, and no others.
+_GROUPED_BY_KEY = ("postgres",)
 
 _TIMES = frozenset({*exp.DataType.TEMPORAL_TYPES} - {exp.DType.DATE, exp.DType.DATE32})
 _ZONED = frozenset({exp.DType.TIMESTAMPTZ, exp.DType.TIMESTAMPLTZ})
@@ -107,45 +132,82 @@ _CATALOGUE: dict[catalog.Type, Type] = {
 LATER = frozenset(table.name for table in catalog.TABLES.values() if table not in catalog.ALWAYS)
 
 
-def schema_of_catalogue() -> Schema:
-    """The catalogue's tables and types."""
-    return {
-        table.name: {column.name: _CATALOGUE[column.type] for column in table.columns}
-        for table in catalog.TABLES.values()
-    }
+def schema_of_catalogue(kind: str = "", dialect: str | None = None) -> Schema:
+    """The catalogue's tables as loads make them in a kind of destination, by dlt's name and SQLGlot's of its SQL.
+
+    Example: `schema_of_catalogue("postgres", "postgres")["tracks"].key == ("id",)`.
+    """
+    return {table.name: _table_of_catalogue(table, kind, dialect) for table in catalog.TABLES.values()}
 
 
-def differences(wanted: Schema, there: Schema, words: Words, not_yet: Collection[str] = ()) -> list[Difference]:
+def _table_of_catalogue(table: catalog.Table, kind: str, dialect: str | None) -> Table:
+    shape = shape_of(table.name, {column.name: column.type for column in table.columns}, kind)
+    columns = {column.name: _CATALOGUE[column.type] for column in table.columns}
+    columns |= {name: type_of(native, dialect) for name, native in shape.types.items()}
+    columns |= {copy: columns[of] for copy, of in shape.copies.items()}
+    return Table(columns, shape.key)
+
+
+def differences(
+    wanted: Schema, there: Schema, words: Words, not_yet: Collection[str] = (), dialect: str | None = None
+) -> list[Difference]:
     """What queries that were written for `wanted` meet in `there`; in the order of `wanted`, extra things last.
 
-    Tables of `not_yet` may be missing. Names are compared as they are.
+    Tables of `not_yet` may be missing. Names are compared as they are. `dialect` is SQLGlot's name of the SQL of
+    `there`: what a change of type means depends on it.
     """
     found: list[Difference] = []
-    for table, columns in wanted.items():
-        if table in there:
-            found += _columns(table, columns, there[table], words)
-        elif table in not_yet:
-            found.append(Difference(table, "", "missing", False, NOT_YET))
+    for name, table in wanted.items():
+        if name in there:
+            found += _columns(name, table.columns, there[name].columns, words, dialect)
+            found += _keys(name, table, there[name], dialect)
         else:
-            found.append(Difference(table, "", "missing", True, words.missing_table))
-    found += [Difference(table, "", "extra", False, words.extra_table) for table in there if table not in wanted]
+            found.append(Difference(name, "", "missing", *_missing(name, wanted, there, words, not_yet)))
+    found += [Difference(name, "", "extra", False, words.extra_table) for name in there if name not in wanted]
     return found
 
 
-def _columns(table: str, wanted: Mapping[str, Type], there: Mapping[str, Type], words: Words) -> Iterator[Difference]:
+def _missing(name: str, wanted: Schema, there: Schema, words: Words, not_yet: Collection[str]) -> tuple[bool, str]:
+    """Whether it breaks queries that a table is missing, and why it is."""
+    messages, kind = MADE_OF.get(name, ("", ""))
+    if messages in there:
+        return True, NOT_MADE.format(messages)
+    if name in not_yet:
+        return False, NOT_YET
+    if wanted[name].is_view:
+        return True, VIEW
+    return True, NO_MESSAGE.format(kind) if kind and words is SWITCH else words.missing_table
+
+
+def _columns(
+    table: str, wanted: Mapping[str, Type], there: Mapping[str, Type], words: Words, dialect: str | None
+) -> Iterator[Difference]:
     for column, of in wanted.items():
         if column not in there:
             missing = words.missing_column if words is CATALOGUE else REPLACED.get(column, words.missing_column)
             yield Difference(table, column, "missing", True, missing)
-        elif verdict := _retyped(of, there[column]):
+        elif verdict := _retyped(of, there[column], dialect):
             yield Difference(table, column, "type", *verdict)
     for column in there:
         if column not in wanted:
             yield Difference(table, column, "extra", False, words.extra_column)
 
 
-def _retyped(wanted: Type, there: Type) -> tuple[bool, str] | None:
-    """Whether a change of type breaks comparisons, and what it means; None where there is no change to speak of."""
+def _keys(name: str, wanted: Table, there: Table, dialect: str | None) -> Iterator[Difference]:
+    """The difference that a primary key is missing."""
+    if not wanted.key or wanted.key == there.key or there.is_view:
+        return
+    columns = ", ".join(wanted.key)
+    breaks = dialect in _GROUPED_BY_KEY
+    fail = f"queries that group by {columns} and select other columns fail, and " if breaks else ""
+    made = f"; {UPGRADE} makes it" if breaks else ""
+    yield Difference(
+        name, "", "key", breaks, f"PRIMARY KEY ({columns}): {fail}the database does not keep it unique{made}"
+    )
+
+
+def _retyped(wanted: Type, there: Type, dialect: str | None) -> tuple[bool, str] | None:
+    """Whether a change of type breaks queries, and what it means; None where there is no change to speak of."""
     change = f"{wanted.name} -> {there.name}"
     if wanted.family != there.family or (wanted.family == "other" and wanted.name.lower() != there.name.lower()):
         return True, f"{change}: comparisons fail or mean something else, cast it in the queries"
@@ -154,7 +216,11 @@ def _retyped(wanted: Type, there: Type) -> tuple[bool, str] | None:
             return False, f"{change}: whole, where the other schema cuts it; what is not cut compares as before"
         return True, f"{change}: longer text does not fit"
     if wanted.exact != there.exact:
+        if wanted.exact and dialect in _FLOATED:
+            return True, f"{change}: {_FLOATED[dialect]}"
         return False, f"{change}: numbers compare as before, beyond 15 digits they are rounded in one of them"
     if wanted.zoned != there.zoned:
+        if there.zoned and dialect in _ZONED_NOW:
+            return True, f"{change}: {_ZONED_NOW[dialect]}"
         return False, f"{change}: the same points in time where the session's time zone is UTC"
     return None

@@ -29,7 +29,7 @@ from ..warehouses.dlt_internals import (
     schema_components,
     stored_columns,
 )
-from .differences import Schema, type_of
+from .differences import Schema, Table, type_of
 from .shape import ColumnInfo, Statistics, TableInfo, described
 
 LONGEST = 65_535
@@ -56,6 +56,12 @@ def target(destination: str | None, credentials: str | None, dataset: str | None
     with TemporaryDirectory() as folder:
         pipeline = run.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
         return pipeline.destination, dataset_name(dataset)
+
+
+def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
+    """dlt's name of the destination that the words of a load mean, and SQLGlot's of its SQL, without connecting."""
+    there, _ = target(destination, credentials, dataset)
+    return there.destination_type.rpartition(".")[2], there.capabilities().sqlglot_dialect
 
 
 def dataset_name(dataset: str | None) -> str:
@@ -146,6 +152,21 @@ def _where(client: SqlJobClientBase, credentials: str | None) -> str:
     return str(credentials or file or run.DUCKDB_FILE)
 
 
+_ANY_KEYS = """
+    SELECT c.table_name, k.column_name FROM {constraints} c
+    JOIN {columns} k ON k.constraint_schema = c.constraint_schema
+        AND k.constraint_name = c.constraint_name AND k.table_name = c.table_name
+    WHERE c.table_schema = %s AND c.constraint_type = 'PRIMARY KEY' ORDER BY c.table_name, k.ordinal_position"""
+# PostgreSQL's information_schema has no constraints for those who may read alone.
+_KEYS = {
+    "postgres": """
+    SELECT c.relname, a.attname FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+    WHERE n.nspname = %s AND i.indisprimary ORDER BY c.relname, array_position(i.indkey::int[], a.attnum::int)"""
+}
+
+
 class Reader:
     """Asks an open destination."""
 
@@ -155,7 +176,8 @@ class Reader:
         self._tables: dict[str, Columns] | None = None
         self.dialect = client.capabilities.sqlglot_dialect
         self.dataset = self._sql.dataset_name
-        self.place = f"{client.config.destination_type.rpartition('.')[2]} {client.config}, dataset {self.dataset}"
+        self.kind = client.config.destination_type.rpartition(".")[2]
+        self.place = f"{self.kind} {client.config}, dataset {self.dataset}"
 
     def tables(self) -> dict[str, Columns]:
         """The tables and views that are there, those of the catalogue first; dlt's own are not among them."""
@@ -173,18 +195,36 @@ class Reader:
 
     def lengths(self) -> dict[tuple[str, str], int]:
         """The most characters that text columns take, where the destination limits and tells that."""
-        schema = schema_components(self._sql)[1]
         columns = information_schema(self._sql, "COLUMNS")
-        try:
-            rows = self._sql.execute_sql(
-                f"SELECT table_name, column_name, character_maximum_length FROM {columns} WHERE table_schema = %s"
-                " AND character_maximum_length IS NOT NULL",
-                schema,
-            )
-        except DatabaseException:  # some destinations' information_schema has no such column
-            return {}
+        rows = self._told(
+            f"SELECT table_name, column_name, character_maximum_length FROM {columns} WHERE table_schema = %s"
+            " AND character_maximum_length IS NOT NULL"
+        )
         # -1 and the largest text there is stand for no limit.
-        return {(t.lower(), c.lower()): length for t, c, length in rows or () if 0 < length < LONGEST}
+        return {(t.lower(), c.lower()): length for t, c, length in rows if 0 < length < LONGEST}
+
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """The primary keys of the tables, in the order of their columns; empty where the destination tells none."""
+        views = {"constraints": "TABLE_CONSTRAINTS", "columns": "KEY_COLUMN_USAGE"}
+        names = {name: information_schema(self._sql, view) for name, view in views.items()}
+        rows = self._told(_KEYS.get(self.kind, _ANY_KEYS).format_map(names))
+        keys: dict[str, tuple[str, ...]] = {}
+        for table, column in rows:
+            keys[table.lower()] = (*keys.get(table.lower(), ()), column.lower())
+        return keys
+
+    def views(self) -> set[str]:
+        """The names of the views."""
+        tables = information_schema(self._sql, "TABLES")
+        rows = self._told(f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'")
+        return {name.lower() for (name,) in rows}
+
+    def _told(self, query: str) -> Sequence[Sequence[Any]]:
+        """The answer to a query of the information_schema about this schema; none where it lacks such a view."""
+        try:
+            return self._sql.execute_sql(query, schema_components(self._sql)[1]) or ()
+        except DatabaseException:
+            return ()
 
     def rows(self, select: str, table: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
         """The answer to `SELECT {select} FROM table {rest}`; `{name}` in both stands for the column of that name.
@@ -241,11 +281,13 @@ class Reader:
 
 def schema_of(reader: Reader) -> Schema:
     """The tables and types of a destination, to be compared."""
-    lengths = reader.lengths()
+    lengths, keys, views = reader.lengths(), reader.keys(), reader.views()
     return {
-        table: {
-            column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()
-        }
+        table: Table(
+            {column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()},
+            keys.get(table, ()),
+            table in views,
+        )
         for table, columns in reader.tables().items()
     }
 
