@@ -5,7 +5,6 @@ is empty, and nothing is stored twice for that: without `_audit` or `_dlt_loads`
 that are stored stay as they are. A key's column is left to a person: the rows that are there would have no key.
 """
 
-import json
 import logging
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -15,12 +14,11 @@ from dlt import Schema
 
 from .catalog import AUDIT
 from .place import RunError
+from .source.stored import stored_schema
 from .source.tables import ARROW, SOURCE
 from .warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
-    DestinationUndefinedEntity,
     SqlJobClientBase,
-    StorageSchemaInfo,
     TTableSchemaColumns,
     WithStagingDataset,
     get_columns_names_with_prop,
@@ -35,7 +33,7 @@ def mend(into: dlt.Pipeline) -> None:
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
             return
-        schema = _schema(client)
+        schema = stored_schema(client, SOURCE)
         if schema is None:
             return
         there = _there(client, schema)
@@ -52,7 +50,7 @@ def mend(into: dlt.Pipeline) -> None:
 def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
     """Staging holds nothing that lasts: its tables are made again without a word, with the types of those `there`."""
     with client.with_staging_dataset():
-        schema = _schema(client) if client.is_storage_initialized() else None
+        schema = stored_schema(client, SOURCE) if client.is_storage_initialized() else None
         if schema is None:
             return
         staged = _there(client, schema)
@@ -85,15 +83,6 @@ def _make(client: SqlJobClientBase, schema: Schema, gone: Collection[str]) -> No
     if gone:
         client.schema = schema
         client.update_stored_schema(only_tables=gone, force=True)
-
-
-def _schema(client: SqlJobClientBase) -> Schema | None:
-    """What dlt has made there, None where it does not know: then it makes whatever is missing by itself."""
-    try:
-        found: StorageSchemaInfo | None = client.get_stored_schema(SOURCE)
-    except DestinationUndefinedEntity:
-        return None
-    return Schema.from_dict(json.loads(found.schema)) if found else None
 
 
 def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:

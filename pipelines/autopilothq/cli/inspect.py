@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from .. import inspection, run
+from .. import upgrade as upgrading
 from ..inspection import Difference, Status
-from .options import Duration, destination_options
+from .options import Duration, destination_options, wait_option, where
 
-BREAKS, STALE = 1, 1
+BREAKS, STALE, LEFT = 1, 1, 1
 FORMATS = (*inspection.FORMATS, "sql")
 
 
@@ -35,6 +36,7 @@ class _WithDefault(click.Group):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[TABLE]... [OPTIONS]")
         formatter.write_usage(ctx.command_path, "diff [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "upgrade [OPTIONS]")
 
 
 @click.group(cls=_WithDefault)
@@ -124,6 +126,29 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
     click.echo(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
+
+
+@schema.command("upgrade")
+@click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
+@destination_options
+@wait_option
+def upgrade_schema(
+    dry_run: bool, destination: str | None, credentials: str | None, dataset: str | None, wait: timedelta
+) -> None:
+    """Make the tables of an earlier version what this one makes: types, keys, indexes, accounts, names of pages.
+
+    Shows each statement, and then runs it. Nothing is removed. Broken off, it goes on when it is called again.
+    """
+    place = where(destination, credentials, dataset)
+    done = upgrading.upgrade(destination, credentials, dataset, dry_run, wait, lambda text: click.echo(f"{text};\n"))
+    for table, why in done.left.items():
+        click.echo(f"{table} stays as it is: {why}.\n")
+    count = len(done.statements)
+    would = "would be " if dry_run else ""
+    said = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
+    click.echo(f"{said} in {place['location']}, dataset {place['dataset']}.")
+    if done.left:
+        sys.exit(LEFT)
 
 
 def _told(found: Sequence[Difference], wanted: str, there: str) -> str:

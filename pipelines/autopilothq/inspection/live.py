@@ -171,7 +171,7 @@ class Reader:
     """Asks an open destination."""
 
     def __init__(self, client: SqlJobClientBase) -> None:
-        self._client = client
+        self.client = client
         self._sql = client.sql_client
         self._tables: dict[str, Columns] | None = None
         self.dialect = client.capabilities.sqlglot_dialect
@@ -249,7 +249,7 @@ class Reader:
     def _all_tables(self) -> dict[str, Columns]:
         if self._tables is None:
             self._tables = {}
-            for table, column, native, of in stored_columns(self._client):
+            for table, column, native, of in stored_columns(self.client):
                 self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
         return self._tables
 

@@ -18,6 +18,7 @@ from ..warehouse import Known
 from ..warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
+    DestinationUndefinedEntity,
     SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
@@ -140,8 +141,7 @@ class Stored:
                 return None
             if VERSION_TABLE_NAME not in self.tables([VERSION_TABLE_NAME]):
                 return None
-            found = cast(StorageSchemaInfo | None, client.get_stored_schema(self.schema_name))
-        return Schema.from_dict(json.loads(found.schema)) if found else None
+            return stored_schema(client, self.schema_name)
 
     @staticmethod
     def _drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
@@ -181,6 +181,18 @@ class Stored:
                 for chunk in cursor.iter_arrow(chunk_size=rows):
                     cells = [_typed(column, field.type) for column, field in zip(chunk.columns, schema, strict=True)]
                     yield from pa.table(cells, schema=schema).to_batches()
+
+
+def stored_schema(client: SqlJobClientBase, name: str) -> Schema | None:
+    """Returns what dlt has made in a dataset by the schema of that name, None where dlt does not know any.
+
+    Then it makes whatever is missing by itself.
+    """
+    try:
+        found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))
+    except DestinationUndefinedEntity:
+        return None
+    return Schema.from_dict(json.loads(found.schema)) if found else None
 
 
 def _read_postgres(
