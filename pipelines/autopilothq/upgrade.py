@@ -137,12 +137,12 @@ class _Plan:
     def _may_be_keyed(self, table: str, key: Collection[str]) -> bool:
         if table not in self._tables:
             return True
-        columns = ", ".join(map(self._name, key))
+        columns, named = ", ".join(map(self._name, key)), ", ".join(key)
         empty = " OR ".join(f"{self._name(column)} IS NULL" for column in key)
         if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {empty}"):
-            self.left[table] = f"rows have no {columns}: give them one or delete them, then call this again"
+            self.left[table] = f"rows have no {named}: give them one or delete them, then call this again"
         elif self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
-            self.left[table] = f"rows have the same {columns}: delete the copies, then call this again"
+            self.left[table] = f"rows have the same {named}: delete the copies, then call this again"
         return table not in self.left
 
     def _accounts(self) -> str:
