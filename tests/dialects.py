@@ -73,20 +73,26 @@ if __name__ == "__main__":  # not for all tests of a process
     sys.meta_path.append(StandIns())  # after the real ones
 
 import dlt  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 from dlt import destinations  # noqa: E402
 from dlt.common.destination import Destination  # noqa: E402
 
 import autopilothq  # noqa: E402
+from autopilothq.bigquery import bigquery  # noqa: E402
 from autopilothq.source import load  # noqa: E402
+from autopilothq.source.load import handed_over  # noqa: E402
 from autopilothq.source.stored import Stored  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 
-TABLES = ("order", "users", "_audit")
+TABLES = ("order", "users", "_audit", "accounts", "tracks")
+BEFORE = "redshift, as it was"
 LONG = "a_property_with_a_name_of_" + "x" * 300
 LINES = (
     message("Order", properties={"select": "x", "n": 1, "f": 1.5, "flag": True, "when": "2019-03-01T00:00:00Z"}),
     message("Named at length", messageId="m2", properties={LONG: 1}),
     identify(messageId="m3", traits={"plan": "pro"}),
+    message(None, type="group", event=..., messageId="m4", groupId="g", traits={"plan": "pro"}),
+    message("Tracks View", messageId="m5", properties={"loadedAt": "property"}),
 )
 
 
@@ -95,10 +101,11 @@ def kinds() -> dict[str, tuple[Destination[Any, Any], Destination[Any, Any] | No
     redshift = destinations.redshift("redshift://u:p@host:5439/db")
     keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
     return {
-        "bigquery": (destinations.bigquery(project_id="project", credentials=google()), None),
+        "bigquery": (bigquery(project_id="project", credentials=google()), None),
         "snowflake": (destinations.snowflake("snowflake://u:p@host/db?warehouse=w&role=r"), None),
         "redshift": (redshift, None),
         "redshift, staged": (redshift, destinations.filesystem("s3://bucket", credentials=keys)),
+        BEFORE: (redshift, None),
         "databricks": (
             destinations.databricks(
                 {"server_hostname": "host", "http_path": "/sql", "access_token": "t", "catalog": "main"}
@@ -116,12 +123,15 @@ def google() -> Any:
 
 
 class Nothing(Stored):
-    """A destination that was never loaded into."""
+    """A destination that was never loaded into, or whose tables were made by an earlier version."""
+
+    before = False
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
         super().__init__(pipeline)
 
-    def tables(self, names: Sequence[str]) -> dict[str, Any]:  # noqa: ARG002
+    def tables(self, names: Sequence[str]) -> dict[str, Any]:
+        self.zoned = set(names) if self.before else set()
         return {}
 
     def drop_copies(self) -> None:
@@ -137,7 +147,9 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
         staging=staging,
         dataset_name="autopilothq",
     )
+    Nothing.before = kind == BEFORE
     pipeline.extract(autopilothq.archive("archive"))
+    found_rows = rows(pipeline)
     pipeline.normalize()
     package = pipeline.get_load_package_info(pipeline.list_normalized_load_packages()[0])
     jobs = [job.job_file_info for job in package.jobs["new_jobs"]]
@@ -154,7 +166,18 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
         "create": {name: any_client._build_schema_update_sql([(name, {})])[0] for name in TABLES},
         "merge": {name: list(merging(any_client, tables[name])) for name in TABLES},
         "names": {name: list(table["columns"]) for name, table in tables.items()},
+        "rows": found_rows,
         "stored": stored(pipeline, any_client, tables["order"]),
+    }
+
+
+def rows(pipeline: dlt.Pipeline) -> dict[str, list[dict[str, Any]]]:
+    """The rows that dlt would send, of tables that go in Parquet files before its normalize step."""
+    found = handed_over(pipeline)
+    return {
+        table: [{name: cell if cell is None else str(cell) for name, cell in row.items()} for row in part.to_pylist()]
+        for table, files in found.items()
+        for part in map(pq.read_table, files)
     }
 
 

@@ -67,13 +67,14 @@ def test_schema_as_sql_of_the_chosen_destination(call: Call) -> None:
 CREATE SCHEMA IF NOT EXISTS "mail";
 
 CREATE TABLE "mail"."_rejects" (
-    "id" varchar NOT NULL,
+    "id" varchar,
     "file" varchar,
     "line" bigint,
     "reason" varchar,
     "message" varchar,
     "raw" varchar,
-    "rejected_at" timestamp with time zone
+    "rejected_at" timestamp with time zone,
+    PRIMARY KEY ("id")
 );
 """,
         "",

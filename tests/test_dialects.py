@@ -37,10 +37,15 @@ KINDS = {
     # What it has no staging for it takes as INSERT statements.
     "redshift": Expected(
         "delete-insert", "insert_values", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN",
-        "TIMESTAMP WITH TIME ZONE",
+        "TIMESTAMP",
     ),
     "redshift, staged": Expected(
-        "delete-insert", "parquet", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMP WITH TIME ZONE"
+        "delete-insert", "parquet", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN",
+        "TIMESTAMP",
+    ),
+    dialects.BEFORE: Expected(
+        "delete-insert", "insert_values", "VARCHAR(MAX)", "BIGINT", "DOUBLE PRECISION", "BOOLEAN",
+        "TIMESTAMP WITH TIME ZONE",
     ),
     "databricks": Expected("insert-only", "parquet", "STRING", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP"),
     "clickhouse": Expected(
@@ -119,7 +124,7 @@ def test_names_are_quoted_and_fit(kind: str, said: dict[str, Found]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_messages_are_inserted_once_and_persons_are_replaced(kind: str, said: dict[str, Found]) -> None:
     found, expected = said[kind], KINDS[kind]
-    replaced = {"users", "_audit"}
+    replaced = {"users", "accounts", "_audit"}
     assert {name: of for name, of in found["strategies"].items() if name not in replaced} == dict.fromkeys(
         found["strategies"].keys() - replaced, expected.messages
     )
@@ -162,3 +167,41 @@ def test_clickhouse_sorts_by_keys_that_are_never_null(said: dict[str, Found]) ->
             kind = columns(found, table)[key].kind
             assert kind is not None
             assert kind.sql("clickhouse") == "String"
+
+
+def test_bigquery_has_the_views_and_the_clock_of_segments_tables(said: dict[str, Found]) -> None:
+    found = said["bigquery"]
+    dataset = "`project`.`autopilothq`"
+    views = {table: [parsed(found, sql)[0] for sql in found["create"][table][1:]] for table in dialects.TABLES}
+    assert {table: [view.sql("bigquery") for view in these] for table, these in views.items()} == {
+        "order": [f"CREATE OR REPLACE VIEW {dataset}.`order_view` AS SELECT * FROM {dataset}.`order`"],
+        "tracks": [f"CREATE OR REPLACE VIEW {dataset}.`tracks_view` AS SELECT * FROM {dataset}.`tracks`"],
+        "users": [],
+        "accounts": [],
+        "_audit": [],
+    }
+    for table in ("order", "tracks", "users", "accounts"):
+        assert columns(found, table)["loaded_at"].kind == columns(found, table)["uuid_ts"].kind
+        rows = found["rows"][table]
+        assert rows
+        assert all(row["loaded_at"] == row["uuid_ts"] for row in rows)
+    # Neither a property nor the table of an event takes their names.
+    names = found["names"]
+    assert {"loaded_at", "_loaded_at"} <= set(names["tracks_view_table"])
+    assert "tracks_view" not in names
+    [row] = found["rows"]["tracks_view_table"]
+    assert (row["_loaded_at"], row["event"], row["event_text"]) == ("property", "tracks_view_table", "Tracks View")
+    assert "tracks_view" in said["snowflake"]["names"]
+    assert ["loaded_at" in said[kind]["names"]["order"] for kind in KINDS] == [kind == "bigquery" for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", ["redshift", "redshift, staged"])
+def test_redshifts_times_are_in_utc_without_a_zone(kind: str, said: dict[str, Found]) -> None:
+    found = said[kind]
+    for table in dialects.TABLES:
+        kinds = {column.kind.sql("redshift") for column in columns(found, table).values() if column.kind}
+        assert "TIMESTAMP WITH TIME ZONE" not in kinds
+    [row] = said[kind]["rows"]["order"]
+    assert (row["received_at"], row["when"]) == ("2019-03-04 05:06:07.412000", "2019-03-01 00:00:00")
+    for other in ("snowflake", dialects.BEFORE):
+        assert said[other]["rows"]["order"][0]["received_at"] == "2019-03-04 05:06:07.412000+00:00"

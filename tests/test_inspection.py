@@ -13,7 +13,7 @@ import yaml
 from dlt.common.destination import Destination
 from dlt.common.schema import Schema
 
-from autopilothq import archive, catalog, inspection, run
+from autopilothq import archive, catalog, inspection, postgres, run
 from autopilothq.inspection import ColumnInfo, Difference, Statistics, Status, TableInfo
 from autopilothq.inspection.differences import Table, Type, type_of
 from autopilothq.inspection.formats import FORMATS, percent
@@ -55,7 +55,10 @@ def place(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 
 def kind(name: str) -> Destination[Any, Any]:
-    destination = Destination.from_reference(name)
+    """The destination of the command."""
+    destination: Destination[Any, Any] | None = (
+        postgres.postgres() if name == "postgres" else Destination.from_reference(name)
+    )
     assert destination is not None
     return destination
 
@@ -262,9 +265,9 @@ def test_ddl_is_written_without_asking() -> None:
     assert text == (
         'CREATE SCHEMA IF NOT EXISTS "mail";\n\n'
         'CREATE TABLE "mail"."links" (\n'
-        '    "id" varchar NOT NULL,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone\n);'
+        '    "id" varchar,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone,\n    PRIMARY KEY ("id")\n);'
     )
-    assert '"id" varchar(max) NOT NULL,' in inspection.ddl([TABLE], kind("redshift"), "mail")
+    assert '"id" varchar(max),' in inspection.ddl([TABLE], kind("redshift"), "mail")
     with pytest.raises(run.RunError, match="Expected a destination that answers SQL, but filesystem does"):
         inspection.ddl([TABLE], kind("filesystem"), "mail")
 

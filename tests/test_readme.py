@@ -3,15 +3,19 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from decimal import Decimal
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import click
-import dlt
 import duckdb
+import psycopg2
 import pytest
 
-from autopilothq import api, archive, catalog, cli, profiles, sample
+from autopilothq import api, catalog, cli, profiles, sample
+from calling import Call
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -39,6 +43,9 @@ def tables() -> str:
         "|---|---|---|",
     ]
     lines += [f"| `{name}` | {of} | {text} |" for name, of, text, _ in catalog.PROPERTIES + catalog.LINK]
+    lines += ["", "Other messages have their own:", "", "| table | rows |", "|---|---|"]
+    others = (*(table for _, table, _ in catalog.KINDS), *(made.table for made in catalog.LATEST))
+    lines += [f"| `{table.name}` | {table.description} |" for table in others]
     lines += ["", "From Autopilot's API come beside them:", "", "| table | key | rows |", "|---|---|---|"]
     lines += [f"| `{table.name}` | `{'`, `'.join(table.key)}` | {table.description} |" for table in catalog.ACCOUNT]
     return "\n".join(["", *lines, "", ""])
@@ -83,16 +90,37 @@ def test_links_lead_somewhere(page: Path) -> None:
 QUESTIONS = re.search(r"## Five questions\n\n```sql\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def test_questions_have_answers(isolated: None) -> None:  # noqa: ARG001
+ZONES = ("UTC", "America/Los_Angeles", "Australia/Sydney")
+
+
+def test_questions_have_the_same_answers_in_every_time_zone_and_database(call: Call, postgres: str) -> None:
     assert QUESTIONS is not None
     sample.write("archive", events=4000)
-    pipeline = dlt.pipeline("readme", destination=dlt.destinations.duckdb("readme.duckdb"), dataset_name="autopilothq")
-    pipeline.run(archive("archive"))
-    with duckdb.connect("readme.duckdb") as con:
-        for question in QUESTIONS.group(1).split("\n\n"):
-            rows = con.execute(question).fetchall()
-            assert rows, question
-            assert all(value is not None for value in rows[0]), question
+    for place in (("duckdb", "readme.duckdb"), ("postgres", postgres)):
+        said = call("load", "archive", "archive", "--destination", place[0], "--credentials", place[1])
+        assert said.status == 0, said.err
+    for question in QUESTIONS.group(1).split("\n\n"):
+        answers = [answer("readme.duckdb", zone, question) for zone in ZONES]
+        answers += [answer(postgres, zone, question) for zone in ZONES]
+        assert answers[0], question
+        assert all(value is not None for value in answers[0][0]), question
+        assert answers == [answers[0]] * len(answers), question
+
+
+def answer(database: str, zone: str, question: str) -> list[tuple[Any, ...]]:
+    """The rows of a question, in a fixed order, asked in a session of a time zone."""
+    connect: Any = psycopg2.connect if "://" in database else duckdb.connect
+    with closing(connect(database)) as con, closing(con.cursor()) as cursor:
+        cursor.execute(f"SET TIME ZONE '{zone}'")
+        cursor.execute(question)
+        rows = cursor.fetchall()
+    return sorted((tuple(float(cell) if isinstance(cell, Decimal) else cell for cell in row) for row in rows), key=repr)
+
+
+def test_every_day_in_the_documents_is_utcs() -> None:
+    text = documents()
+    assert re.findall(r"(?i)cast\((?:(?!at time zone 'utc').)* as date\)|::date|date_trunc|current_date", text) == []
+    assert "AT TIME ZONE 'UTC' AS date)" in text
 
 
 if __name__ == "__main__":

@@ -220,8 +220,8 @@ def test_a_verdict_is_what_postgresql_says(database: str, wanted: str, there: st
             connection.close()
         return True
 
-    schemas = ({"t": Table({"c": type_of(of, "postgres")})} for of in (wanted, there))
-    found = inspection.differences(*schemas, inspection.SWITCH, dialect="postgres")
+    one, other = ({"t": Table({"c": type_of(of, "postgres")})} for of in (wanted, there))
+    found = inspection.differences(one, other, inspection.SWITCH, dialect="postgres")
     assert runs(wanted)
     assert runs(there) is not any(difference.breaks for difference in found)
 
@@ -256,8 +256,8 @@ def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
     ],
 )
 def test_a_verdict_of_redshift(wanted: str, there: str, meaning: str) -> None:
-    schemas = ({"t": Table({"c": type_of(of, "redshift")})} for of in (wanted, there))
-    [found] = inspection.differences(*schemas, inspection.SWITCH, dialect="redshift")
+    one, other = ({"t": Table({"c": type_of(of, "redshift")})} for of in (wanted, there))
+    [found] = inspection.differences(one, other, inspection.SWITCH, dialect="redshift")
     assert (found.breaks, found.meaning) == (True, f"{wanted} -> {there}: {meaning}")
 
 

@@ -420,7 +420,7 @@ LIMITS: dict[str, Limits] = {
     "bigquery": Limits(
         10_000,
         None,
-        frozenset({"_partitiontime", "_partitiondate"}),
+        frozenset({"_partitiontime", "_partitiondate", "loaded_at"}),
         ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier"),
     ),
     "mssql": Limits(1_024),

@@ -70,7 +70,7 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # DuckDB's words and PostgreSQL's for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
-_TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()}
+_TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
 
 
 class Cause(NamedTuple):
@@ -226,12 +226,14 @@ def _load_part(
 
 def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
     table = TABLES.get(part.table) or event_table(part.table)
-    types = {field.name: _TYPES[field.type] for field in pq.read_schema(part.rows.files[0])}
+    schema = pq.read_schema(part.rows.files[0])
+    types = {field.name: _TYPES[field.type] for field in schema}
+    zoned = pa.timestamp("us") not in schema.types
     made = dlt.resource(
         part.rows.between(part.start, part.stop),
         name=part.table,
         primary_key=table.key,
-        columns=columns(table, types, keys_are_declared(into)),
+        columns=columns(table, types, keys_are_declared(into), zoned),
         write_disposition=_disposition(into, part.table, table_format),
         table_format=table_format,
         file_format="parquet",

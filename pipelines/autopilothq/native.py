@@ -1,6 +1,6 @@
 """What a table should be in a destination, as Segment's own is there; derived from `catalog.NATIVE`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from .catalog import (
@@ -19,6 +19,8 @@ from .catalog import (
 
 # A hint of dlt's tables: they are as `shape_of` says. Other tables in the same destination are as dlt makes them.
 HINT = "x-segment-table"
+# A hint of dlt's columns: which one they repeat.
+COPY_HINT = "x-copy-of"
 # Made by statements of their own, in dlt's types and without a key, whatever the destination.
 _PLAIN = (SUPPRESSIONS.name, DELIVERIES.name)
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
@@ -64,10 +66,22 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> Shape:
     )
 
 
-def copies_of(table: str, columns: Mapping[str, Type], native: Native) -> dict[str, str]:
+def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str, str]:
     """The columns of a table that repeat others in such a destination, with those that they repeat."""
     has_messages = holds_messages(table) or any(table == made.table.name for made in LATEST)
     return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
+
+
+def beside_views(table: str, native: Native, there: Collection[str]) -> str:
+    """The name of an event's table where a view of another table has the first choice of it.
+
+    `there` are the dataset's tables, which stay. Example: `beside_views("tracks_view", native_of("bigquery"), ()) ==
+    "tracks_view_table"`, because `tracks_view` is the view over `tracks`.
+    """
+    suffix = native.view.format("") if native.view else ""
+    of = table.removesuffix(suffix)
+    taken = of != table and table not in there and (of in there or of in _MADE_OF_MESSAGES)
+    return f"{table}_table" if taken else table
 
 
 def holds_messages(table: str) -> bool:

@@ -11,6 +11,7 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from . import hints
+from .bigquery import bigquery
 from .direct import direct
 from .lake import lake
 from .pipeline_names import PIPELINE
@@ -101,7 +102,8 @@ def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         return lake(credentials) if credentials else lake()
     given = {"credentials": credentials} if credentials else {}
-    return postgres(**given) if kind == "postgres" else Destination.from_reference(kind, **given)
+    own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
+    return own[kind](**given) if kind in own else Destination.from_reference(kind, **given)
 
 
 def setting(name: str) -> Any:

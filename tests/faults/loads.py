@@ -29,8 +29,8 @@ OLD_DAY = "1551398400000"
 # Columns that tell when and by which load a row came: no two loads agree on them.
 WHEN = {"uuid_ts", "load_id", "loaded_at", "rejected_at", "discarded_at"}
 OTHERS = {
-    "tracks", "identifies", "users", "accounts", "aliases", "groups", "pages", "screens", "_rejects", "_discards", "_audit",
-    "_suppressions",
+    "tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens", "_rejects", "_discards",
+    "_audit", "_suppressions",
 }  # fmt: skip
 TYPES = {
     "VARCHAR": "text",

@@ -9,6 +9,8 @@ from dlt import Schema
 
 from .. import catalog, run
 from ..hints import missing_package
+from ..native import HINT, copies_of, native_of
+from ..warehouse import ordered
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client, to_pretty_yaml
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
 
@@ -87,9 +89,7 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise run.RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(made_by, SqlJobClientBase):
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
-    schema = dlt_schema(tables)
-    _as_loads_have_it(schema, destination)
-    client = offline_client(destination, schema, dataset)
+    client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
@@ -98,12 +98,27 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
 
 
-def _as_loads_have_it(schema: Schema, destination: Destination[Any, Any]) -> None:
-    """Keys are never null, but loads do not say so where the destination does not ask for it."""
+def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any, Any]) -> Schema:
+    """dlt's schema of the tables as loads make them in a kind of destination."""
+    native = native_of(destination.destination_type)
+    schema = dlt_schema([_with_copies(table, native) for table in tables])
+    # Keys are never null, but loads do not say so where the destination does not ask for it.
     said = destination.capabilities().sqlglot_dialect == "clickhouse"
     for table in schema.data_tables():
         for column in table["columns"].values():
-            column["nullable"] = column["nullable"] or not said
+            column["nullable"] = column.get("nullable", True) or not said
+            if column.get("data_type") == "timestamp" and table.get(HINT) and not native.zoned:
+                column["timezone"] = False
+    return schema
+
+
+def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:
+    columns = {column.name: column for column in table.columns}
+    copies = copies_of(table.name, columns, native)
+    columns |= {copy: columns[of]._replace(name=copy) for copy, of in copies.items()}
+    if not copies:
+        return table
+    return table._replace(columns=tuple(columns[name] for name in ordered(dict.fromkeys(columns, "text"))))
 
 
 # Where it is said in another way; ClickHouse has no schemas.

@@ -41,6 +41,7 @@ from ..catalog import (
     LATEST,
     MAX_EVENT_TABLES,
     OTHER_LIMITS,
+    OTHER_NATIVE,
     TABLES,
     TRACKS,
     USERS,
@@ -51,7 +52,7 @@ from ..catalog import (
 )
 from ..identity import Hashes
 from ..messages import Batch
-from ..native import HINT
+from ..native import COPY_HINT, HINT, beside_views, copies_of, native_of
 from ..warehouse import (
     LINES,
     NOT_THE_LINES,
@@ -363,6 +364,7 @@ class Load:
         self._format: Any = None
         self._supported: Sequence[str] = ("insert-only", "delete-insert")
         self._keys = False
+        self._native = OTHER_NATIVE
         self.folder = mkdtemp(prefix=HOME)
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self._loads: Mapping[tuple[str, str], Loaded] = {}
@@ -376,6 +378,7 @@ class Load:
         self._format = dlt.current.resource().table_format
         self._supported = supported(pipeline, self._format)
         self._keys = keys_are_declared(pipeline)
+        self._native = native_of(pipeline.destination.destination_type)
         if dlt_internals.has_import_schema(pipeline):
             self._take_import_schema()
         for name in (TRACKS.name, USERS.name, *self._extracted.keys() & TABLES.keys()):
@@ -464,7 +467,7 @@ class Load:
         Where messages cannot become rows, whatever the reason, these are noted as refused, and all must be done once
         more without them: then it is not done.
         """
-        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten)
+        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten, self.event_table)
         try:
             self._read()
             self._settle()
@@ -522,6 +525,10 @@ class Load:
         )
         self._take(settled, read)
 
+    def event_table(self, slug: str) -> str:
+        """The name that an event's table has in this load's destination."""
+        return beside_views(self.shorten(slug), self._native, self._schema.tables)
+
     def _event_tables(self) -> set[str]:
         """The tables of the dataset whose events the catalogue does not know."""
         names = self._schema.data_table_names()
@@ -543,7 +550,7 @@ class Load:
         first = True
         with ThreadPoolExecutor(WORKERS) as pool:
             for whole in self._read_files(self._files):
-                batch, skipped = only(whole, self._messages_of, self.shorten)
+                batch, skipped = only(whole, self._messages_of, self.event_table)
                 self._skipped += skipped
                 if len(busy) >= WORKERS:
                     done, busy = wait(busy, return_when=FIRST_COMPLETED)
@@ -605,10 +612,25 @@ class Load:
         user_hints.check_columns(self._extracted[name], rows)
         path = f"{self.folder}/{_READY}-{next(self._written)}-{rows.table}"
         rows = self._refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
+        rows = _with_copies(rows, self._copies(rows.table, rows.columns))
         rows = _in_order(rows, self._schema_columns(rows.table))
+        rows = rows if self._is_zoned(rows.table) else _in_utc(rows)
         rows.write(path)
         self._ready.setdefault(rows.table, []).append((path, rows))
         self.report.rows[rows.table] = self.report.rows.get(rows.table, 0) + rows.number
+
+    def _is_zoned(self, table: str) -> bool:
+        """Whether times of a table have a time zone: tables that are there keep theirs."""
+        return self._native.zoned or (self._destination is not None and table in self._destination.zoned)
+
+    def _copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
+        """The columns of a table that repeat others: of a new table, or made by a load before."""
+        there = self._schema_columns(table)
+        return {
+            copy: of
+            for copy, of in copies_of(table, columns, self._native).items()
+            if table not in self.known or COPY_HINT in there.get(copy, {})
+        }
 
     def _schema_columns(self, table: str) -> TTableSchemaColumns:
         there = self._schema.tables.get(table)
@@ -725,7 +747,9 @@ class Load:
 
         Without types where the rows tell them: a user's step may have made others.
         """
-        made = columns(table, types, self._keys)
+        copies = self._copies(table.name, types)
+        types = types if copies.keys() <= types.keys() else ordered({**types, **dict.fromkeys(copies, "timestamp")})
+        made = columns(table, types, self._keys, self._is_zoned(table.name), copies)
         resource = self._extracted.get(table.name)
         own = dict(user_hints.own_columns(resource)) if resource is not None else {}
         edited = self._pipeline is not None and dlt_internals.has_import_schema(self._pipeline)
@@ -845,6 +869,24 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
         for name, of in columns.items()
     ]
     return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
+
+
+def _with_copies(rows: Rows, copies: Mapping[str, str]) -> Rows:
+    """The rows with columns that repeat others."""
+    if not copies:
+        return rows
+    cells = [f"{values.name(of)} AS {values.name(copy)}" for copy, of in copies.items()]
+    types = ordered({**rows.columns, **{copy: rows.columns[of] for copy, of in copies.items()}})
+    return rows._replace(columns=types, relation=rows.relation.project(", ".join(["*", *cells])))
+
+
+def _in_utc(rows: Rows) -> Rows:
+    """The rows with times without a zone."""
+    cells = [
+        f"{name} AT TIME ZONE 'UTC' AS {name}" if of == "timestamp" else name
+        for name, of in zip(map(values.name, rows.columns), rows.columns.values(), strict=True)
+    ]
+    return rows._replace(relation=rows.relation.project(", ".join(cells)))
 
 
 def resources(load: Load) -> list[DltResource]:

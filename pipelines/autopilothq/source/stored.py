@@ -48,6 +48,8 @@ class Stored:
         self._known: dict[str, dict[str, Type]] = {}
         self.widths: dict[str, int] = {}
         """How many columns each table has that was asked for, whatever their types."""
+        self.zoned: set[str] = set()
+        """The tables among them whose times have a time zone."""
         self.schema_name = SOURCE
         """The schema that has the tables: a resource that is run without its source is in the pipeline's own."""
 
@@ -165,6 +167,7 @@ class Stored:
             found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
         self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}
+        self.zoned |= {name for name, columns in found.items() if any(map(_is_zoned, columns.values()))}
         return {name: self._known[name] for name in names if name in self._known}
 
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -232,6 +235,10 @@ def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
     # Snowflake tells names in upper case; the contract's are in lower case.
     types = {name: "double" if _is_unbounded(column) else column.get("data_type") for name, column in columns.items()}
     return {name.lower(): of for name, of in types.items() if of in ARROW}
+
+
+def _is_zoned(column: TColumnSchema) -> bool:
+    return column.get("data_type") == "timestamp" and column.get("timezone") is not False
 
 
 def _is_unbounded(column: TColumnSchema) -> bool:

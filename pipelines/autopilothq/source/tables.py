@@ -1,11 +1,11 @@
 """How tables look to dlt: columns with their types and descriptions, and how rows are merged."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations import filesystem
 
 from ..catalog import (
@@ -23,6 +23,7 @@ from ..catalog import (
     Table,
     Type,
 )
+from ..native import COPY_HINT
 from ..warehouses.dlt_internals import (
     NamingConvention,
     TLoaderMergeStrategy,
@@ -134,16 +135,32 @@ def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
     return pipeline.destination.capabilities().sqlglot_dialect == "clickhouse"
 
 
-def columns(table: Table, types: Mapping[str, Type], keys: bool = False) -> TTableSchemaColumns:
-    """dlt's hints for columns of these types, in this order; `keys`: with the keys declared not null."""
+def columns(
+    table: Table,
+    types: Mapping[str, Type],
+    keys: bool = False,
+    zoned: bool = True,
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> TTableSchemaColumns:
+    """dlt's hints for columns of these types, in this order.
+
+    `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
+    """
     described = {column.name: column.description for column in table.columns}
-    hints: dict[str, TColumnSchema] = {}
+    described |= {
+        copy: f"The same as {of}, by the name that Segment's tables have for it." for copy, of in copies.items()
+    }
+    hints: dict[str, Any] = {}
     for name, column_type in types.items():
         # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
         hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]
-    return hints
+        if column_type == "timestamp" and not zoned:
+            hints[name]["timezone"] = False
+        if name in copies:
+            hints[name][COPY_HINT] = copies[name]
+    return cast(TTableSchemaColumns, hints)
 
 
 def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:

@@ -82,9 +82,9 @@ class LatestRows:
                 f"({cells[column]})::{SQL_TYPES[of]} AS {values.name(column)}" for column, of in columns.items()
             )
             query = f"SELECT {select} FROM identified SEMI JOIN persons p ON p.id = {key} GROUP BY {key}"
-        self._con.execute(f"CREATE OR REPLACE TABLE persons_now AS {query}")
-        count = self._load.count("persons_now")
-        return Rows(self._made.table.name, columns, self._con.sql("FROM persons_now"), count)
+        now = f"{self._made.table.name}_now"  # one each, because they are written later
+        self._con.execute(f"CREATE OR REPLACE TABLE {now} AS {query}")
+        return Rows(self._made.table.name, columns, self._con.sql(f"FROM {now}"), self._load.count(now))
 
     def _wide_persons(self, columns: Mapping[str, Type], traits: Mapping[str, Type]) -> str:
         """The persons' rows by way of a row a trait: hundreds of columns at once take much memory."""

@@ -55,7 +55,8 @@ class Warehouse:
     """One load: add all batches, settle, take the rows of each table.
 
     `scratch` is an empty folder for what waits and for what does not fit into `memory` (MB); the caller deletes it.
-    `shorten` gives a table or a column the name that it has in the destination. Example:
+    `shorten` gives a column the name that it has in the destination, `event_table` (else `shorten`) a table of an event
+    by its slug. Example:
 
         warehouse = Warehouse(loaded_at=datetime.now(UTC), scratch=folder)
         warehouse.add(batch)
@@ -70,10 +71,12 @@ class Warehouse:
         memory: int = 400,
         threads: int = 2,
         shorten: Callable[[str], str] = str,
+        event_table: Callable[[str], str] | None = None,
     ) -> None:
         self._scratch = scratch
         self._memory = memory
         self._shorten = shorten
+        self._event_table = event_table or shorten
         self._threads = threads
         # While lines are added, each thread that adds brings its own core.
         self._con = values.connect(scratch, memory, threads=1)
@@ -252,7 +255,7 @@ class Warehouse:
 
     def tables(self, most: int = 10_000) -> list[str]:
         """The tables that the lines so far may have rows for, those of the `most` frequent events among them."""
-        return [*(table.name for table in MESSAGE_TABLES), *map(self._shorten, self._cells.tables(most))]
+        return [*(table.name for table in MESSAGE_TABLES), *map(self._event_table, self._cells.tables(most))]
 
     def settle(
         self,
@@ -303,7 +306,8 @@ class Warehouse:
         only: str = "true",
     ) -> Settled:
         loaded_at = f"TIMESTAMPTZ '{self._loaded_at.isoformat()}'"
-        context = Context(con, scratch, self._memory, cells, self._known, loaded_at, self._shorten, limits, widths)
+        names = self._shorten, self._event_table
+        context = Context(con, scratch, self._memory, cells, self._known, loaded_at, *names, limits, widths)
         return Settled(context, only)
 
     # What cannot become rows --------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class Settled:
         for event in self._cells.numbers:
             name: str = json.loads(event)
             slug = table_name(name)
-            table = self._load.shorten(slug) if slug else TRACKS.name
+            table = self._load.event_table(slug) if slug else TRACKS.name
             place = places.setdefault(table, len(places))
             placed[event] = place
             names = [to_json(text) for text in (name, snake_case(name), f"_{snake_case(name)}")]

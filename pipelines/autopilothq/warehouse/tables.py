@@ -118,6 +118,7 @@ class Context:
     known: Known
     loaded_at: str
     shorten: Callable[[str], str]
+    event_table: Callable[[str], str]
     limits: Limits
     widths: Mapping[str, int]
     places: list[str] = field(default_factory=lambda: [table.name for table in MESSAGE_TABLES])

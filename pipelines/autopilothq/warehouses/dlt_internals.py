@@ -187,6 +187,7 @@ __all__ = [
 
 # What needs a package that not everyone has is imported when it is asked for.
 _LATE = {
+    "BigQueryClient": "dlt.destinations.impl.bigquery.bigquery",
     "PostgresClient": "dlt.destinations.impl.postgres.postgres",
     "PostgresParquetCopyJob": "dlt.destinations.impl.postgres.postgres",
     "Psycopg2SqlClient": "dlt.destinations.impl.postgres.sql_client",

@@ -1,0 +1,188 @@
+"""PostgreSQL's tables are what Segment makes there, so that SQL that was written for Segment's runs (spec: Columns)."""
+
+import json
+from contextlib import closing
+from decimal import Decimal
+from typing import Any
+
+import dlt
+import psycopg2
+import pytest
+from dlt.destinations import postgres as dlt_postgres
+
+import autopilothq
+from autopilothq import catalog, postgres_client
+from autopilothq.lock import LOCKS
+from autopilothq.postgres import postgres as segment_postgres
+from calling import Call
+from contract.loading import identify, message, raw, write
+
+# A column of every table with its type, whether it may be null, the keys and the indexes: what \d of psql shows.
+DESCRIBED = """
+    SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, NULL
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+    UNION ALL SELECT c.relname, o.contype::text, pg_get_constraintdef(o.oid), NULL, NULL
+    FROM pg_class c JOIN pg_constraint o ON o.conrelid = c.oid
+    WHERE c.relnamespace = %(schema)s::regnamespace AND o.contype <> 'n'
+    UNION ALL SELECT tablename, indexname, replace(indexdef, schemaname || '.', ''), NULL, NULL
+    FROM pg_indexes WHERE schemaname = %(schema)s
+    ORDER BY 1, 2, 3"""
+
+
+def query(url: str, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(url)) as server, server, server.cursor() as cursor:
+        cursor.execute(sql, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def described(url: str, schema: str = "autopilothq") -> dict[str, list[tuple[Any, ...]]]:
+    tables: dict[str, list[tuple[Any, ...]]] = {}
+    for table, *what in query(url, DESCRIBED, schema=schema):
+        if not table.startswith(("_dlt_", LOCKS)):
+            tables.setdefault(table, []).append(tuple(what))
+    return tables
+
+
+def load(call: Call, url: str, *more: str) -> None:
+    said = call("load", "archive", "archive", "--destination", "postgres", "--credentials", url, *more)
+    assert said.status == 0, said.err
+
+
+def order(id_: str, **numbers: str) -> str:
+    """An order whose properties are these JSON numbers."""
+    properties = {name: f"${name}" for name in numbers}
+    return raw(message("Order Completed", messageId=id_, properties=properties), **numbers)
+
+
+EVERY_KIND = [
+    *(message(name, messageId=table) for name, table, *_ in catalog.EVENTS),
+    *(message(None, type=kind, messageId=kind, event=..., groupId="g", previousId="p") for kind, *_ in catalog.KINDS),
+    "no JSON",
+]
+
+
+def test_the_printed_statements_are_those_that_make_the_tables(call: Call, postgres: str) -> None:
+    write("1.ndjson", *EVERY_KIND)
+    load(call, postgres)
+    call("forget", "--user-id", "nobody", "--destination", "postgres", "--credentials", postgres)
+    printed = call("schema", "--format", "sql", "--destination", "postgres", "--dataset", "printed").out
+    query(postgres, printed)
+    made, said = described(postgres), described(postgres, "printed")
+    # What an account has, and whom a profile was asked for, is not of an archive.
+    assert said.keys() - made.keys() == {"_profiles", *(table.name for table in catalog.ACCOUNT)}
+    assert {table: said[table] for table in made} == made
+    assert ("p", "PRIMARY KEY (id)", None, None) in made["tracks"]
+    assert ("p", "PRIMARY KEY (file, version)", None, None) in made["_audit"]
+    indexed = {table for table, what in made.items() if any("(received_at)" in str(line[1]) for line in what)}
+    assert indexed == {table for table, what in made.items() if any(line[0] == "received_at" for line in what)}
+    assert {"tracks", "email_opened", "users", "accounts", "pages", "_discards"} <= indexed
+
+
+NUMBERS = [
+    "0.1",
+    "0.2",
+    "5358.69",
+    "-7.25",
+    "1.10",
+    "1e-7",
+    "123456789.123456789",
+    "0.12345678901234567",
+    "1e300",
+    "-0.0",
+]
+
+
+def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> None:
+    lines = [order(f"m{n}", revenue=number, total="7.5") for n, number in enumerate(NUMBERS)]
+    write("1.ndjson", *lines, identify(messageId="i1", traits={"ltv": 5358.99, "name": "Ada", "age": 40}))
+    load(call, postgres)
+    # A second load: duplicates, new rows, a new column, a new value of a person's.
+    write(
+        "2.ndjson", *lines[:2], order("n1", revenue="2", tax="0.07"),
+        message("Late", messageId="l", properties={"f": 0.3}),
+        identify(messageId="i2", receivedAt="2020-01-01T00:00:00Z", traits={"plan": "pro"}),
+    )  # fmt: skip
+    load(call, postgres)
+    rows = query(postgres, "SELECT revenue FROM autopilothq.order_completed ORDER BY id")
+    assert [row[0] for row in rows] == [*(Decimal(repr(float(number))) for number in NUMBERS), Decimal(2)]
+    asked = """SELECT round(sum(o.revenue), 2), max(mod(o.total, 5)), sum(o.tax) FROM autopilothq.order_completed o
+        WHERE o.revenue BETWEEN 0.1 AND 6000"""
+    assert query(postgres, asked) == [(Decimal("5362.21"), Decimal("2.5"), Decimal("0.07"))]
+    asked = """SELECT u.id, u.name, u.ltv, u.age, u.plan, count(*) FROM autopilothq.users u
+        JOIN autopilothq.identifies i ON i.user_id = u.id GROUP BY u.id"""
+    assert query(postgres, asked) == [("u1", "Ada", Decimal("5358.99"), 40, "pro", 2)]
+    assert numeric(postgres) == {
+        ("identifies", "ltv"), ("late", "f"), ("order_completed", "revenue"), ("order_completed", "tax"),
+        ("order_completed", "total"), ("users", "ltv"),
+    }  # fmt: skip
+    live = call("schema", "--live", "late", "--format", "json", "--destination", "postgres", "--credentials", postgres)
+    column = json.loads(live.out)["tables"]["late"]["columns"]["f"]
+    assert (column["data_type"], column["x-native-type"]) == ("double", "numeric")
+
+
+def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:
+    sql = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'autopilothq'"
+    return set(query(url, f"{sql} AND data_type = %(type)s", type=type_))  # type: ignore[arg-type]
+
+
+def pipeline(destination: Any) -> dlt.Pipeline:
+    return dlt.pipeline("autopilot_events", destination=destination, dataset_name="autopilothq")
+
+
+def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgres: str) -> None:
+    write("1.ndjson", *EVERY_KIND, *(order(f"m{n}", revenue=number) for n, number in enumerate(NUMBERS)))
+    pipeline(dlt_postgres(postgres)).run(autopilothq.archive("archive"))  # makes what earlier versions made
+    before = described(postgres)
+    assert not any(what[0] == "p" for table in before.values() for what in table)
+    write(
+        "2.ndjson", order("m1", revenue="0.2"), order("n1", revenue="0.3"),
+        message("Late", messageId="l", properties={"f": 1.5}),
+        identify(messageId="i2", traits={"plan": "pro"}),
+    )  # fmt: skip
+    load(call, postgres)
+    after = described(postgres)
+    changed = {table: set(after[table]) - set(before.get(table, ())) for table in after}
+    plan = ("plan", "character varying", False, None)
+    assert {table: what for table, what in changed.items() if what and table != "late"} == {
+        "identifies": {plan}, "users": {plan},
+    }  # fmt: skip
+    assert ("p", "PRIMARY KEY (id)", None, None) in after["late"]
+    rows = query(postgres, "SELECT revenue FROM autopilothq.order_completed ORDER BY id")
+    assert [row[0] for row in rows] == [*map(float, NUMBERS), 0.3]
+    assert numeric(postgres) == {("late", "f")}
+    assert numeric(postgres, "double precision") == {("order_completed", "revenue")}
+
+
+def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a load was killed after a file was copied and before that was noted."""
+    run = postgres_client.CopyJob.run
+
+    def twice(self: postgres_client.CopyJob) -> None:
+        run(self)
+        run(self)
+
+    monkeypatch.setattr(postgres_client.CopyJob, "run", twice)
+    write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
+    into = pipeline(segment_postgres(postgres))
+    into.run(autopilothq.archive("archive"))
+    tables = [table for table in described(postgres) if table != "_suppressions"]
+    counts = {table: query(postgres, f"SELECT count(*) FROM autopilothq.{table}")[0][0] for table in tables}
+    assert counts == {table: counts[table] and 1 for table in tables} | {"tracks": 8}
+    # All once more, in the place of what is there: keys and types stay.
+    before = described(postgres)
+    into.run(autopilothq.archive("archive"), write_disposition="replace")
+    assert described(postgres) == before
+    assert {table: query(postgres, f"SELECT count(*) FROM autopilothq.{table}")[0][0] for table in tables} == counts
+    assert query(postgres, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
+
+
+def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__INDEX_RECEIVED_AT", "false")
+    write("1.ndjson", message())
+    load(call, postgres)
+    definitions = [line[1] for table in described(postgres).values() for line in table if "INDEX" in str(line[1])]
+    assert definitions
+    assert not [definition for definition in definitions if "received_at" in definition]
+    printed = call("schema", "tracks", "--format", "sql", "--destination", "postgres").out
+    assert "INDEX" not in printed
