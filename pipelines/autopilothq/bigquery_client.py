@@ -7,7 +7,8 @@ from .warehouses.dlt_internals import BigQueryClient, TPartialTableSchema, hooke
 
 
 @hooked
-class Client(BigQueryClient):  # type: ignore[misc, unused-ignore] - without the driver there are no types
+# Without the driver there are no types.
+class Client(BigQueryClient):  # type: ignore[misc, unused-ignore]
     """dlt's, which makes a view over each table of messages as it makes the table."""
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:

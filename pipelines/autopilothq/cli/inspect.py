@@ -113,14 +113,15 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
         words, not_yet = inspection.CATALOGUE, inspection.LATER
     else:
         with inspection.elsewhere(against, destination, credentials) as reader:
-            wanted_place, wanted, dialect = reader.place, inspection.schema_of(reader), reader.dialect
+            wanted_place, wanted = reader.place, inspection.schema_of(reader)
         words, not_yet = inspection.SWITCH, frozenset[str]()
         try:
             with inspection.reading(destination, credentials, dataset) as reader:
                 place, there, dialect = reader.place, inspection.schema_of(reader), reader.dialect
         except inspection.NothingThere:
             place = "the catalogue, because nothing was loaded yet"
-            there = inspection.schema_of_catalogue(*inspection.kind_of(destination, credentials, dataset))
+            kind, dialect = inspection.kind_of(destination, credentials, dataset)
+            there = inspection.schema_of_catalogue(kind, dialect)
             words = inspection.SWITCH_UNLOADED
     found = inspection.differences(wanted, there, words, not_yet, dialect)
     click.echo(_told(found, wanted_place, place))
