@@ -28,6 +28,8 @@ from dlt.extract.storage import ExtractorItemStorage
 from dlt.pipeline.state_sync import PIPELINE_STATE_ENGINE_VERSION, migrate_pipeline_state
 from filelock import FileLock, Timeout
 
+from . import private
+
 PACKAGES = ("normalize/extracted", "load/normalized")
 VERSIONED = ("normalize/.version", "load/.version")
 
@@ -44,7 +46,7 @@ def check(name: str, pipelines_dir: str | None = None) -> None:
     if unreadable(folder) is None:
         return
     try:
-        with FileLock(f"{folder.absolute()}.lock", timeout=0):
+        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE):
             found = unreadable(folder)
             if found is not None:
                 aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
