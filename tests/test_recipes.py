@@ -183,6 +183,14 @@ def test_workflow_is_one_that_github_accepts() -> None:
         assert "${{" not in step.get("run", "")  # an input in a script is a way in for any command
 
 
+def test_workflow_takes_actions_by_their_commit() -> None:
+    """A tag can be moved to other code; the version stands beside it for a person, and for what keeps it current."""
+    used = re.findall(r"^ *- uses: (.+)$", code("github-actions.yml"), re.MULTILINE)
+    assert [re.fullmatch(r"(actions/[\w-]+)@[0-9a-f]{40} # v\d+\.\d+\.\d+", each) is not None for each in used] == [
+        True, True,
+    ]  # fmt: skip
+
+
 def test_workflow_takes_secrets_from_githubs_store() -> None:
     (job,) = workflow()["jobs"].values()
     secret = {name: value for name, value in job["env"].items() if re.search("CREDENTIALS|KEY", name)}
