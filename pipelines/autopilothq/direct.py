@@ -8,6 +8,7 @@ as with dlt's own.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 from dlt import Schema
@@ -19,6 +20,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
 from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from . import private
 from .pipeline_names import database_of
 from .warehouse import values
 from .warehouses.dlt_internals import (
@@ -104,6 +106,7 @@ class WaitingPool(DuckDbConnectionPool):
 
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
         super().__init__(credentials)
+        self._file = _file(credentials)
         self._patient = Retrying(
             stop=stop_after_delay(wait),
             wait=wait_fixed(0.5),
@@ -118,7 +121,15 @@ class WaitingPool(DuckDbConnectionPool):
         pragmas: list[str] | None = None,
     ) -> DuckDBPyConnection:
         """A connection, as soon as the database is free."""
+        if self._file:
+            private.database(self._file)
         return self._patient(super().borrow_conn, global_config, local_config, pragmas)
+
+
+def _file(credentials: DuckDbBaseCredentials) -> Path | None:
+    """The database's path, None where it is no local file."""
+    path = str(getattr(credentials, "database", None) or ":")
+    return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
 
 
 class CopyJob(DuckDbCopyJob):

@@ -96,7 +96,8 @@ def forget(
         listed = _List(client)
         person = _Person(given, listed, _datasets(client))
         hashes = Hashes(person.pairs())
-        engine = stack.enter_context(duckdb.connect())
+        scratch = stack.enter_context(TemporaryDirectory())  # else it is `.tmp` in the current folder
+        engine = stack.enter_context(duckdb.connect(config={"temp_directory": scratch}))
         forgotten.remember(engine, hashes.pairs())
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         if not dry_run:

@@ -30,6 +30,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from filelock import FileLock, Timeout
 
+from . import private
 from .warehouses.dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
@@ -69,7 +70,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         if isinstance(credentials, DuckDbCredentials):
             # Where its folder is missing, DuckDB says so itself.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
-                stack.enter_context(_file(f"{credentials.database}{suffix}", until, f"into {credentials.database}"))
+                database = Path(credentials.database)
+                stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
             stack.enter_context(_claim(Rows(pipeline, locks), pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
@@ -78,14 +80,16 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _file(path: str, until: float, which: str) -> Iterator[None]:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+    private.folder(Path(path).parent)
+    lock = FileLock(path, mode=private.FILE)
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
     except Timeout:
         raise Busy(_busy(which)) from None
     try:
+        if guarded:
+            private.share_lock(Path(path), guarded)
         yield
     finally:
         lock.release()

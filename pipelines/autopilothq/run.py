@@ -15,7 +15,7 @@ from dlt.common.pipeline import LoadInfo
 from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltSource
 
-from . import hints, lock, narrow, working
+from . import hints, lock, narrow, private, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
@@ -126,6 +126,8 @@ def pipeline(
             dataset_name=dataset_name,
             **{option: value for option, value in options.items() if value is not None},
         )
+        if made.first_run:
+            private.narrow(Path(made.working_dir))
         return made
 
 
@@ -216,7 +218,7 @@ def dry_run(
     with explained(), tempfile.TemporaryDirectory() as folder:
         into = pipeline(destination, credentials, dataset, progress, folder, create=False)
         # Without this folder a load takes the machine for a new one, and removes what killed loads left twice.
-        Path(into.working_dir, "autopilothq").mkdir()
+        private.folder(Path(into.working_dir, "autopilothq"))
         into.extract(source)
 
 
@@ -281,7 +283,7 @@ def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
 
 def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
     for cause in chain:
-        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
+        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError | private.NotOwn):
             return str(cause)
     for cause in chain:
         if isinstance(cause, UnknownDestinationModule):

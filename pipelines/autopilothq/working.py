@@ -16,6 +16,7 @@ from dlt import Schema
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from filelock import FileLock, Timeout
 
+from . import private
 from .warehouses.dlt_internals import (
     LOAD_PACKAGE_STATE_ENGINE_VERSION,
     PIPELINE_STATE_ENGINE_VERSION,
@@ -43,7 +44,7 @@ def check(name: str, pipelines_dir: str | None = None) -> None:
     if unreadable(folder) is None:
         return
     try:
-        with FileLock(f"{folder.absolute()}.lock", timeout=0):
+        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE):
             found = unreadable(folder)
             if found is not None:
                 aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")

@@ -30,6 +30,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from isal import igzip_lib
 
+from .. import private
 from ..extras import install
 from ..messages import MAX_LINE, Batch, Reject
 
@@ -1068,7 +1069,7 @@ def without(file: File, lines: Collection[int]) -> None:
             aside = os.path.join(folder, f".{name}{ASIDE}")
         else:
             aside = os.path.join(stack.enter_context(TemporaryDirectory()), "aside")
-        with open(aside, "wb") as out:
+        with private.opened(aside) as out:
             try:
                 out.writelines(_written_again(file, frozenset(lines)))
             except (_Damage, _Unreadable) as error:
@@ -1095,9 +1096,9 @@ def _is_unchanged(file: File, timeout: float = TIMEOUT) -> bool:
 
 def _replace(aside: str, path: str) -> None:
     old = os.stat(path)
-    os.chmod(aside, old.st_mode)
     with suppress(PermissionError):
         os.chown(aside, old.st_uid, old.st_gid)
+    os.chmod(aside, old.st_mode)  # last: else it could be another group's for a moment
     os.replace(aside, path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     try:

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from dlt.destinations import filesystem
 from dlt.sources import DltResource
 
+from .. import private
 from ..catalog import (
     ACCOUNTS,
     ALWAYS,
@@ -197,7 +198,9 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
     """
     home = Path(pipeline.working_dir, HOME)
     new_machine = not home.exists()
-    home.mkdir(parents=True, exist_ok=True)
+    if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
+        private.narrow(Path(pipeline.working_dir))
+    private.folder(home)
     left = list(home.iterdir())
     folder = Path(mkdtemp(dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
