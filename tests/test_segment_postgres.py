@@ -12,7 +12,7 @@ from dlt.destinations import postgres as dlt_postgres
 
 import autopilothq
 from autopilothq import catalog, postgres_client
-from autopilothq.lock import LOCKS
+from autopilothq.catalog import LOCKS
 from autopilothq.postgres import postgres as segment_postgres
 from calling import Call
 from contract.loading import identify, message, raw, write

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq import sample
-from autopilothq.lock import LOCKS
+from autopilothq.catalog import LOCKS
 from autopilothq.source import stored
 from calling import Call, errors
 

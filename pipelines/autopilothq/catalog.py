@@ -229,6 +229,8 @@ AUDIT = Table(
     key=("file", "version"),
 )
 BOOKS = (REJECTS, DISCARDS, AUDIT)
+LOCKS = "_locks"
+"""The table of who is at work in a dataset; `_locks_send` is that of runs that send."""
 PROFILES = Table(
     "_profiles",
     "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",

@@ -23,12 +23,14 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from . import private
 from .pipeline_names import database_of
 from .warehouse import values
+from .warehouses.books import BooksClient, BooksSqlClient, stage_beside
 from .warehouses.dlt_internals import (
     DestinationCapabilitiesContext,
     DuckDbClient,
     DuckDbClientConfiguration,
     DuckDbConnectionPool,
     DuckDbCopyJob,
+    DuckDbSqlClient,
     FollowupJobRequest,
     LoadJob,
     client_of,
@@ -45,6 +47,8 @@ class DirectConfiguration(DuckDbClientConfiguration):
 
     wait: float = 0
     """Seconds that the database may be open in another program before that is an error."""
+    books_dataset: str | None = None
+    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
 
 
 class direct(duckdb):  # noqa: N801 - destinations are named like functions
@@ -68,8 +72,12 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
         return super().configuration(initial_config, accept_partial)
 
 
+class SqlClient(BooksSqlClient, DuckDbSqlClient):
+    """dlt's, which finds the books in a dataset of their own."""
+
+
 @hooked
-class DirectClient(DuckDbClient):
+class DirectClient(BooksClient, DuckDbClient):
     """Loads Parquet files for `insert-only` tables without staging."""
 
     def __init__(
@@ -78,7 +86,11 @@ class DirectClient(DuckDbClient):
         pool = config.credentials.conn_pool
         if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
             config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
+        stage_beside(config)
         super().__init__(schema, config, capabilities)
+        names = self.create_dataset_names(schema, config)
+        self.sql_client = SqlClient(*names, config.credentials, capabilities)
+        self.sql_client.keep_books_in(config.books_dataset)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Whether a table's files go to staging first."""

@@ -31,6 +31,8 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from filelock import FileLock, Timeout
 
 from . import private
+from .catalog import LOCKS
+from .warehouses.books import BooksSqlClient
 from .warehouses.dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
@@ -42,7 +44,6 @@ from .warehouses.dlt_internals import (
 
 LEASE = 60.0  # seconds after which a claim that was not renewed is void
 POLL = 1.0  # seconds between two looks at a lock that is held
-LOCKS = "_locks"
 _COLUMNS: tuple[TColumnSchema, ...] = (
     {"name": "owner", "data_type": "text"},
     {"name": "renewed_at", "data_type": "timestamp"},
@@ -197,6 +198,8 @@ class Rows:
         with suppress(DatabaseException), self._pipeline.sql_client() as client:
             if not client.has_dataset():
                 client.create_dataset()
+            if isinstance(client, BooksSqlClient):
+                client.make_books_dataset()
         with suppress(DatabaseException):
             self._run(f"CREATE TABLE {{table}} ({columns})")
 

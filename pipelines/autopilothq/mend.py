@@ -16,6 +16,7 @@ from .catalog import AUDIT
 from .place import RunError
 from .source.stored import stored_schema
 from .source.tables import ARROW, SOURCE
+from .warehouses.books import BooksClient
 from .warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
     SqlJobClientBase,
@@ -33,6 +34,8 @@ def mend(into: dlt.Pipeline) -> None:
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
             return
+        if isinstance(client, BooksClient):
+            client.check_books()
         schema = stored_schema(client, SOURCE)
         if schema is None:
             return

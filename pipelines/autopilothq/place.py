@@ -81,17 +81,30 @@ def warehouse(
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
-    open. Relative paths begin in the current folder. Raises RunError where DuckDB could not tell the file from the
-    dataset.
+    open. Relative paths begin in the current folder. The setting `books_dataset` names another dataset for the books.
+    Raises RunError where DuckDB could not tell the file from the dataset, or the books cannot be kept so.
     """
     kind = destination or setting("destination_type") or "duckdb"
     name = dataset or setting("dataset_name") or DATASET
     factory = _duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials)
+    if books := setting("books_dataset"):
+        _keep_books_in(books, factory, kind, name)
     if issubclass(factory.spec, WithLocalFiles):
         # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
         factory.config_params["local_dir"] = _here()
         factory.config_params["pipeline_working_dir"] = os.path.join(get_dlt_pipelines_dir(), PIPELINE)
     return factory, name
+
+
+def _keep_books_in(books: str, factory: Any, kind: str, dataset: str) -> None:
+    if not hasattr(factory.spec, "books_dataset"):
+        raise RunError(
+            f"Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got {kind}.\n"
+            "Leave --books-dataset, or the setting books_dataset, out."
+        )
+    if books.lower() == dataset.lower():
+        raise RunError(f"Expected another dataset for the books than {dataset}, which the events' tables are in.")
+    factory.config_params["books_dataset"] = books
 
 
 def _here() -> str:

@@ -39,6 +39,8 @@ class PostgresConfiguration(PostgresClientConfiguration):
     """Seconds that one statement may take; 0: as long as the server says."""
     index_received_at: bool = True
     """Whether new tables have an index on `received_at`."""
+    books_dataset: str | None = None
+    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
     waits: Any = None
     unique: Any = None
 

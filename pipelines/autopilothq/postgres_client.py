@@ -19,6 +19,7 @@ from dlt.common.schema import TColumnSchema
 from .lock import Busy
 from .native import HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
+from .warehouses.books import BooksClient, BooksSqlClient, stage_beside
 from .warehouses.dlt_internals import (
     DatabaseTransientException,
     DBApiCursor,
@@ -55,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 @hooked
-class Client(PostgresClient):
+class Client(BooksClient, PostgresClient):
     """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
 
     config: PostgresConfiguration
@@ -63,10 +64,12 @@ class Client(PostgresClient):
     def __init__(
         self, schema: Schema, config: PostgresConfiguration, capabilities: DestinationCapabilitiesContext
     ) -> None:
+        stage_beside(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = SqlClient(*names, patient(config), capabilities)
         self.sql_client.config = config
+        self.sql_client.keep_books_in(config.books_dataset)
 
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
@@ -270,7 +273,7 @@ def patient(config: PostgresConfiguration) -> PostgresCredentials:
     return credentials
 
 
-class SqlClient(Psycopg2SqlClient):
+class SqlClient(BooksSqlClient, Psycopg2SqlClient):
     """dlt's, which says what it waits for."""
 
     config: PostgresConfiguration

@@ -9,11 +9,13 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from . import lock, run
-from .catalog import ACCOUNTS, GROUPS, LATEST, MESSAGE_TABLES
+from .catalog import ACCOUNTS, GROUPS, LATEST, LOCKS, MESSAGE_TABLES
 from .inspection import NothingThere, Reader, answering, reading
 from .native import Shape, shape_of
 from .source.stored import stored_schema
 from .source.tables import SOURCE
+from .warehouses.books import BooksSqlClient, is_book
+from .warehouses.dlt_internals import stored_columns
 
 KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
@@ -50,12 +52,16 @@ def upgrade(
     with run.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
-                return _run(_planned(reader), tell)
+                moves = _moves(reader)
+                # dlt's tables tell what else is to be done, when they are where they should be.
+                return _run(moves if moves.statements else _planned(reader), tell)
         into = run.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with lock.held(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            return _run(_planned(Reader(client)), tell, client.sql_client.execute_sql)
+            moved = _run(_moves(Reader(client)), tell, client.sql_client.execute_sql)
+            done = _run(_planned(Reader(client)), tell, client.sql_client.execute_sql)
+            return Upgrade([*moved.statements, *done.statements], moved.left | done.left)
 
 
 def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
@@ -75,6 +81,32 @@ def _planned(reader: Reader) -> Upgrade:
     return Upgrade(list(plan.statements()), plan.left)
 
 
+def _moves(reader: Reader) -> Upgrade:
+    """What moves the books from among the events' tables into the dataset that they should have."""
+    sql = reader.client.sql_client
+    plan = Upgrade([], {})
+    if not (isinstance(sql, BooksSqlClient) and sql.has_books_apart):
+        return plan
+    there = {table for table, *_ in stored_columns(reader.client) if is_book(table)}
+    with sql.with_books():
+        moved = {table for table, *_ in stored_columns(reader.client)}
+    books = sql.capabilities.escape_identifier(str(sql.books))
+    if there and not moved:
+        plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {books}")
+    for table in sorted(there):
+        home = ".".join(sql.make_qualified_table_name_path(table, dataset_name=sql.home))
+        if table.startswith(LOCKS):
+            plan.statements.append(f"DROP TABLE {home}")
+        elif table in moved:
+            plan.left[table] = f"it is in {sql.books} too: drop the one that is not needed"
+        elif reader.kind == "postgres":
+            plan.statements.append(f"ALTER TABLE {home} SET SCHEMA {books}")
+        else:
+            into = sql.make_qualified_table_name(table)
+            plan.statements.extend([f"CREATE TABLE {into} AS FROM {home}", f"DROP TABLE {home}"])
+    return plan
+
+
 class _Plan:
     """The statements for one dataset."""
 
@@ -86,8 +118,8 @@ class _Plan:
         # Tables of people's own may stand beside, and views over ours in their place.
         self._tables = {name: of for name, of in reader.tables().items() if name in ours and name not in views}
         self._keys = reader.keys()
-        found = self._sql.execute_sql(_INDEXED, reader.dataset) if reader.kind == "postgres" else None
-        self._indexed = {(str(table), str(column)) for table, column in found or ()}
+        found = reader.told(_INDEXED) if reader.kind == "postgres" else ()
+        self._indexed = {(str(table), str(column)) for table, column in found}
         self._indexes = getattr(reader.client.config, "index_received_at", False)
         self.left: dict[str, str] = {}
 

@@ -6,13 +6,25 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import click
+import dlt
 
 from .. import run
+
+
+def _set_books_dataset(context: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
+    if value:
+        dlt.config["books_dataset"] = value
 
 
 def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where the data goes, or is: dlt's words with dlt's meaning."""
     for option in (
+        click.option(
+            "--books-dataset",
+            expose_value=False,
+            callback=_set_books_dataset,
+            help="Another schema for the tables that loads keep for themselves, such as _audit.  [default: the same]",
+        ),
         click.option("--dataset", help=f"The schema.  [default: {run.DATASET}]"),
         click.option("--credentials", help=f"dlt's credentials of it.  [default: {run.DUCKDB_FILE}]"),
         click.option("--destination", help="dlt's name of the destination.  [default: duckdb]"),

@@ -4,8 +4,8 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import dlt
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .. import catalog, run
-from ..lock import LOCKS
+from ..warehouses.books import BooksSqlClient, is_book
 from ..warehouses.dlt_internals import (
     DLT_NAME_PREFIX,
     LOADS_TABLE_NAME,
@@ -174,7 +174,7 @@ class Reader:
         self.client = client
         self._sql = client.sql_client
         self._tables: dict[str, Columns] | None = None
-        self.dialect = client.capabilities.sqlglot_dialect
+        self.dialect: str | None = client.capabilities.sqlglot_dialect
         self.dataset = self._sql.dataset_name
         self.kind = client.config.destination_type.rpartition(".")[2]
         self.place = f"{self.kind} {client.config}, dataset {self.dataset}"
@@ -184,7 +184,9 @@ class Reader:
         there = self._all_tables()
         known = [name for name in catalog.TABLES if name in there]
         others = sorted(
-            name for name in there if name not in catalog.TABLES and not name.startswith((DLT_NAME_PREFIX, LOCKS))
+            name
+            for name in there
+            if name not in catalog.TABLES and not name.startswith((DLT_NAME_PREFIX, catalog.LOCKS))
         )
         return {name: there[name] for name in (*known, *others)}
 
@@ -196,7 +198,7 @@ class Reader:
     def lengths(self) -> dict[tuple[str, str], int]:
         """The most characters that text columns take, where the destination limits and tells that."""
         columns = information_schema(self._sql, "COLUMNS")
-        rows = self._told(
+        rows = self.told(
             f"SELECT table_name, column_name, character_maximum_length FROM {columns} WHERE table_schema = %s"
             " AND character_maximum_length IS NOT NULL"
         )
@@ -207,7 +209,7 @@ class Reader:
         """The primary keys of the tables, in the order of their columns; empty where the destination tells none."""
         views = {"constraints": "TABLE_CONSTRAINTS", "columns": "KEY_COLUMN_USAGE"}
         names = {name: information_schema(self._sql, view) for name, view in views.items()}
-        rows = self._told(_KEYS.get(self.kind, _ANY_KEYS).format_map(names))
+        rows = self.told(_KEYS.get(self.kind, _ANY_KEYS).format_map(names))
         keys: dict[str, tuple[str, ...]] = {}
         for table, column in rows:
             keys[table.lower()] = (*keys.get(table.lower(), ()), column.lower())
@@ -216,15 +218,24 @@ class Reader:
     def views(self) -> set[str]:
         """The names of the views."""
         tables = information_schema(self._sql, "TABLES")
-        rows = self._told(f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'")
+        rows = self.told(f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'")
         return {name.lower() for (name,) in rows}
 
-    def _told(self, query: str) -> Sequence[Sequence[Any]]:
-        """The answer to a query of the information_schema about this schema; none where it lacks such a view."""
-        try:
-            return self._sql.execute_sql(query, schema_components(self._sql)[1]) or ()
-        except DatabaseException:
-            return ()
+    def told(self, query: str) -> Sequence[Sequence[Any]]:
+        """Returns rows of a query by schema that begin with a table's name; none where the destination lacks what is asked."""
+        rows: list[Sequence[Any]] = []
+        for dataset, belongs in self._datasets():
+            with dataset, suppress(DatabaseException):
+                found = self._sql.execute_sql(query, schema_components(self._sql)[1]) or ()
+                rows += [row for row in found if belongs(row[0])]
+        return rows
+
+    def _datasets(self) -> Iterator[tuple[AbstractContextManager[Any], Callable[[str], bool]]]:
+        """The dataset, and that of the books where it is another one, each with which tables count there."""
+        apart = isinstance(self._sql, BooksSqlClient) and self._sql.has_books_apart
+        yield nullcontext(), lambda table: not (apart and is_book(table.lower()))
+        if isinstance(self._sql, BooksSqlClient) and apart:
+            yield self._sql.with_books(), lambda table: is_book(table.lower())
 
     def rows(self, select: str, table: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
         """The answer to `SELECT {select} FROM table {rest}`; `{name}` in both stands for the column of that name.
@@ -249,8 +260,10 @@ class Reader:
     def _all_tables(self) -> dict[str, Columns]:
         if self._tables is None:
             self._tables = {}
-            for table, column, native, of in stored_columns(self.client):
-                self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
+            for dataset, belongs in self._datasets():
+                with dataset:
+                    for table, column, native, of in filter(lambda row: belongs(row[0]), stored_columns(self.client)):
+                        self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
         return self._tables
 
     def _described(self, name: str, came: dict[tuple[str, str], datetime]) -> TableInfo:

@@ -79,6 +79,7 @@ from dlt.destinations.exceptions import (
 from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbConnectionPool
 from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
@@ -128,6 +129,7 @@ __all__ = [
     "DuckDbClientConfiguration",
     "DuckDbConnectionPool",
     "DuckDbCopyJob",
+    "DuckDbSqlClient",
     "ExtractorItemStorage",
     "FilesystemClient",
     "FilesystemConfiguration",
