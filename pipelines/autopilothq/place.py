@@ -78,17 +78,18 @@ def warehouse(
     dataset: str | None = None,
     create: bool = True,
     wait: timedelta = timedelta(),
+    reads: bool = False,
 ) -> tuple[Any, str]:
     """The dlt destination and the name of the dataset in it.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
-    open. Relative paths begin in the current folder. Raises RunError where DuckDB could not tell the file from the
-    dataset.
+    open; who only `reads` opens it for reading alone. Relative paths begin in the current folder. Raises RunError where
+    DuckDB could not tell the file from the dataset.
     """
     kind = destination or setting("destination_type") or "duckdb"
     name = dataset or setting("dataset_name") or DATASET
-    factory = _duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials)
+    factory = _duckdb(credentials, name, create, wait, reads) if kind == "duckdb" else _other(kind, credentials)
     if issubclass(factory.spec, WithLocalFiles):
         # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
         factory.config_params["local_dir"] = _here()
@@ -113,7 +114,7 @@ def setting(name: str) -> Any:
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta) -> Any:
+def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
     configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
@@ -130,7 +131,7 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
     if not create and not Path(database).exists():
-        return direct(credentials=duckdb.connect())
-    spec = DuckDbCredentials(database)
+        return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
+    spec = DuckDbCredentials(database, read_only=reads)
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return direct(credentials=spec, wait=wait.total_seconds())

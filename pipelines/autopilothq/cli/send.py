@@ -4,14 +4,16 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import click
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import audiences, lock, run
+from ..asking import NotOneQuery, asked
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
@@ -71,7 +73,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
     with run.explained():
         given = _settings(options)
         given = given._replace(triggers={**(given.triggers or {}), **mapping})
-        with _log(options) as log:
+        with _alone(options), _log(options) as log:
             files = find_files(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
             counts = _deliver(_messages(files, broken), log, given, options)
@@ -86,9 +88,10 @@ def send_traits(query: str, key: str, **options: Any) -> None:
     """Send one identify for each row of a query; its columns are traits."""
     with run.explained():
         given = _settings(options)
-        with _log(options) as log:
-            found, skipped = audiences.rows(*_asked(log, query), key)
-            counts = _deliver(list(audiences.traits(found)), log, given, options)
+        with _alone(options):
+            found, skipped = audiences.rows(*_asked(options, query), key)
+            with _log(options) as log:
+                counts = _deliver(list(audiences.traits(found)), log, given, options)
     _end(counts, [], options["dry_run"], _skipped(skipped, key))
 
 
@@ -101,10 +104,11 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
     """Send who came to an audience and who left it; the query gives its members now."""
     with run.explained():
         given = _settings(options)
-        with _log(options) as log:
-            found, skipped = audiences.rows(*_asked(log, query), key)
-            changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-            counts = _deliver(changes, log, given, options)
+        with _alone(options):
+            found, skipped = audiences.rows(*_asked(options, query), key)
+            with _log(options) as log:
+                changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
+                counts = _deliver(changes, log, given, options)
     came = sum(item.content == "true" for item in changes)
     click.echo(
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
@@ -126,7 +130,7 @@ def show_deliveries(
     status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
 ) -> None:
     """Show what became of what was sent: the last word on each message and trigger."""
-    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, create=False), reads=True) as log:
+    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
         rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
@@ -150,23 +154,37 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 
 @contextmanager
-def _log(options: dict[str, Any]) -> Iterator[Deliveries]:
-    dry, wait = options["dry_run"], options["wait"]
-    where = options["destination"], options["credentials"], options["dataset"]
-    with ExitStack() as stack:
-        if not dry:
-            # No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file.
-            stack.enter_context(lock.held(run.pipeline(*where, wait=wait), wait.total_seconds(), "send"))
-        yield stack.enter_context(Deliveries(log_dataset(*where, create=not dry, wait=wait), reads=dry))
+def _alone(options: dict[str, Any]) -> Iterator[None]:
+    """No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file."""
+    if options["dry_run"]:
+        yield
+        return
+    wait = options["wait"]
+    with lock.held(run.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
+        yield
 
 
-def _asked(log: Deliveries, query: str) -> tuple[list[str], list[Any]]:
+def _log(options: dict[str, Any]) -> Deliveries:
+    dry = options["dry_run"]
+    return Deliveries(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+
+
+def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    return options["destination"], options["credentials"], options["dataset"]
+
+
+def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+    """The columns and rows of a query, which has a connection of its own that is closed when it returns."""
     try:
-        names, rows = log.query(query)
+        with asked(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
+            return names, list(chain.from_iterable(rows))
+    except NotOneQuery as error:
+        raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # what drivers raise for wrong SQL is theirs
+        if isinstance(run.in_words(error), run.BusyError):
+            raise
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {said}\nNothing was sent.") from error
-    return names, list(rows)
+        raise RunError(f"The warehouse cannot answer the query: {run.masked(said)}\nNothing was sent.") from error
 
 
 def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:

@@ -126,11 +126,14 @@ def log_dataset(
     destination: str | None = None,
     credentials: str | None = None,
     dataset: str | None = None,
-    create: bool = True,
+    reads: bool = False,
     wait: timedelta = timedelta(),
 ) -> dlt.Dataset:
-    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB."""
-    place, name = warehouse(destination, credentials, dataset, create, wait)
+    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB.
+
+    Who only `reads` makes no file, and opens one for reading alone.
+    """
+    place, name = warehouse(destination, credentials, dataset, not reads, wait, reads)
     return dlt.dataset(place, name, schema=dlt.Schema(NAME))
 
 

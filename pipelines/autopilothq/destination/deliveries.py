@@ -140,15 +140,6 @@ class Deliveries:
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
-    def query(self, sql: str) -> tuple[list[str], list[Sequence[Any]]]:
-        """The names of a query's columns, and its rows. Nothing but a query can be asked."""
-        # Alone in brackets, what changes data is no SQL; a comment at its end ends with its line.
-        with (
-            self._lock,
-            self._client.execute_query(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) AS asked") as cursor,
-        ):
-            return [column[0] for column in cursor.description or ()], list(cursor.fetchall())
-
     def forgotten(self) -> Hashes:
         """The ids of forgotten persons."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)

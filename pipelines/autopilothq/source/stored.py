@@ -16,6 +16,7 @@ from dlt.destinations import postgres
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from ..asking import Rows, asked, for_reading
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ..identity import Hashes
 from ..warehouse import Known
@@ -23,7 +24,6 @@ from .selection import Selected, from_text
 from .tables import ARROW, SOURCE
 
 CELLS_PER_READ = 200_000
-ROWS_PER_FETCH = 10_000
 
 
 class Loaded(NamedTuple):
@@ -79,11 +79,10 @@ class Stored:
             else None
         )
 
-    def answers(self, query: str) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """The rows of a query of the user's own, some at a time."""
-        with self._pipeline.sql_client() as client, client.execute_query(query) as cursor:
-            while rows := cursor.fetchmany(ROWS_PER_FETCH):
-                yield rows
+    def answers(self, query: str) -> Iterator[Rows]:
+        """The rows of a query of the user's own, some at a time. Raises NotOneQuery where it is something else."""
+        with asked(for_reading(self._pipeline), query) as (_, rows):
+            yield from rows
 
     def complete_loads(self) -> set[str]:
         """The ids of dlt's loads that were not killed; `_dlt_loads` has them."""
