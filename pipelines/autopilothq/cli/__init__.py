@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .. import run
+from ..display import visible
 from ..run import BusyError
 from . import log
 from .forget import forget
@@ -24,9 +25,13 @@ class _Program(click.Group):
         try:
             result = super().invoke(context)
         except click.UsageError as error:
+            error.message = visible(error.message)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            error.message = visible(error.message)
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
             if log.settings().debug:

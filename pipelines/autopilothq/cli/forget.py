@@ -1,6 +1,5 @@
 """The command that forgets a person."""
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -9,10 +8,11 @@ from typing import Any
 import click
 
 from .. import forget as forgetting
+from ..display import json_text
 from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
 from ..inspection.formats import grid
-from . import log
+from . import log, out
 from .options import destination_options, wait_option, where
 
 LEFT = 1
@@ -49,10 +49,10 @@ def forget(
     made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait)
     log.summarise(_summary(made))
     if as_json:
-        click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
+        out.line(json_text(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
     else:
         _print(made)
-        click.echo(f"from {place['location']}, dataset {place['dataset']}")
+        out.line(f"from {place['location']}, dataset {place['dataset']}")
     if made.left:
         sys.exit(LEFT)
 
@@ -87,7 +87,7 @@ def _print(made: Forgotten) -> None:
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
         )
     parts.append([_summary(made)])
-    click.echo("\n\n".join("\n".join(part) for part in parts))
+    out.lines([line for part in parts for line in ("", *part)][1:])
 
 
 def _summary(made: Forgotten) -> str:

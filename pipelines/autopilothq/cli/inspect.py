@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from .. import inspection, run
+from ..display import json_text
 from ..inspection import Difference, Status
+from . import out
 from .options import Duration, destination_options
 
 BREAKS, STALE = 1, 1
@@ -77,9 +78,9 @@ def show(
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
         with run.explained():
-            click.echo(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
+            out.document(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
     else:
-        click.echo(inspection.FORMATS[form](found, name))
+        out.document(inspection.FORMATS[form](found, name))
 
 
 def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
@@ -120,19 +121,19 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
             place, there = "the catalogue, because nothing was loaded yet", inspection.schema_of_catalogue()
             words = inspection.SWITCH_UNLOADED
     found = inspection.differences(wanted, there, words, not_yet)
-    click.echo(_told(found, wanted_place, place))
+    out.lines(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
 
 
-def _told(found: Sequence[Difference], wanted: str, there: str) -> str:
+def _told(found: Sequence[Difference], wanted: str, there: str) -> list[str]:
     breaking = [difference for difference in found if difference.breaks]
     harmless = [difference for difference in found if not difference.breaks]
     lines = [f"queries for  {wanted}", f"run on       {there}"]
     for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
         if group:
             lines += ["", f"{title}:", *_by_meaning(group)]
-    return "\n".join([*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."])
+    return [*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."]
 
 
 def _by_meaning(found: Sequence[Difference]) -> list[str]:
@@ -166,10 +167,10 @@ def status(
     """Tell whether loads run and data comes in."""
     with inspection.reading(destination, credentials, dataset) as reader:
         found = inspection.status(reader, datetime.now(UTC))
-    click.echo(json.dumps(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
+    out.document(json_text(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
-            click.echo(f"\n{_stale(found, max_age)}")
+            out.lines(["", _stale(found, max_age)])
         sys.exit(STALE)
 
 

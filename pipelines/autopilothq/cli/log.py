@@ -1,6 +1,5 @@
 """What a run says to those who are not watching: log lines, and a note to a webhook."""
 
-import json
 import logging
 import sys
 import threading
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple
 import click
 
 from .. import http, run
+from ..display import json_text, visible, visible_lines
+from . import out
 
 RUNS = ("load", "send", "forget")  # commands whose end is worth a note
 WEBHOOK = "runtime.slack_incoming_hook"
@@ -36,7 +37,7 @@ def settings() -> Settings:
 def line(level: str, message: str, **more: Any) -> None:
     """A log line as JSON on stderr: `at`, `level`, `message`, and more."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    click.echo(json.dumps({"at": at, "level": level, "message": message, **more}, default=str), err=True)
+    out.line(json_text({"at": at, "level": level, "message": message, **more}), err=True)
 
 
 def fail(message: str, status: int) -> None:
@@ -44,7 +45,7 @@ def fail(message: str, status: int) -> None:
     if settings().json:
         line("error", message, status=status)
     else:
-        click.echo(f"Error: {message}", err=True)
+        out.document(f"Error: {message}", err=True)
 
 
 def warn(message: str) -> None:
@@ -52,7 +53,7 @@ def warn(message: str) -> None:
     if settings().json:
         line("warning", message)
     else:
-        click.echo(f"Warning: {message}", err=True)
+        out.line(f"Warning: {message}", err=True)
 
 
 class Handler(logging.Handler):
@@ -74,7 +75,19 @@ class Handler(logging.Handler):
         if self._json:
             line("warning" if warning else "info", text)
         else:
-            click.echo(f"Warning: {text}" if warning else f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005
+            out.line(f"Warning: {text}" if warning else f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005
+
+
+class _Visible(logging.Formatter):
+    """Another formatter's text, as it may be shown."""
+
+    def __init__(self, inner: logging.Formatter | None) -> None:
+        super().__init__()
+        self._inner = inner or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text, whose lines stay."""
+        return visible_lines(self._inner.format(record))
 
 
 def _one_line(record: logging.LogRecord) -> str:
@@ -95,8 +108,12 @@ def listen(debug: bool, as_json: bool) -> None:
             # Of dlt's own handler there is one; what it finds there it takes instead.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
+            elif debug and not isinstance(handler.formatter, _Visible):
+                handler.setFormatter(_Visible(handler.formatter))
         if not debug:
             logger.addHandler(Handler(as_json))
+    if sys.excepthook in (sys.__excepthook__, out.excepthook):
+        sys.excepthook = out.excepthook
     logging.captureWarnings(not debug)
     if sys.unraisablehook in (sys.__unraisablehook__, _ignore):
         sys.unraisablehook = sys.__unraisablehook__ if debug else _ignore
@@ -124,6 +141,11 @@ def summary() -> str:
     return str(click.get_current_context().find_root().meta.get(__name__, ""))
 
 
+def _for_slack(text: str) -> str:
+    """The text in Slack's markup, where `<!channel>` would call everybody and `<https://...|...>` hide a link."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def notify(words: Sequence[str], failure: str | None) -> None:
     """Tells the webhook of the settings how a run ended; that it could not be told is no failure of the run."""
     if not words or words[0] not in RUNS:
@@ -135,7 +157,8 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     if not hook or (failure is None and when != "always"):
         return
     ended = "done" if failure is None else "failed"
+    told = visible_lines(failure) if failure else visible(summary())
     try:
-        http.post_note(str(hook), f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {failure or summary()}")
+        http.post_note(str(hook), _for_slack(f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {told}"))
     except http.ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

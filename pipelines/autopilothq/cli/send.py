@@ -1,6 +1,5 @@
 """The commands that send to Autopilot, and tell what became of it."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +16,13 @@ from ..asking import NotOneQuery, asked
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..display import shortened
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
 from ..source.archive import find_files
 from . import log as logs
+from . import out
 from .load import Time
 from .options import destination_options, wait_option
 
@@ -110,7 +111,7 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
                 changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
                 counts = _deliver(changes, log, given, options)
     came = sum(item.content == "true" for item in changes)
-    click.echo(
+    out.line(
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
         f" {unchanged:,} unchanged"
     )
@@ -134,11 +135,11 @@ def show_deliveries(
         rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
-        what += [row[name] or "-" for name in ("email", "message_id")]
-        what += [row["audience"] or row["event"] or "-", row["trigger_id"] or "-", str(row["http_status"] or "-")]
-        click.echo("  ".join([*what, row["message"] or ""]).rstrip())
+        what += [shortened(row[name] or "-") for name in ("email", "message_id")]
+        what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
+        out.line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
-    click.echo(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+    out.line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
@@ -210,9 +211,9 @@ def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, 
             if logs.settings().json:
                 logs.line("info", "sending", **_numbers(counts))
             else:
-                click.echo(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+                out.line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
-    return deliver(items, log, given, progress, click.echo if options["dry_run"] else None)
+    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -239,14 +240,14 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     logs.summarise(_line(counts))
     if logs.settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
-    click.echo(("would send " if dry_run else "") + _line(counts))
+    out.line(("would send " if dry_run else "") + _line(counts))
     for line in more:
-        click.echo(f"  {line}")
+        out.line(f"  {line}")
     for (status, why), number in counts.reasons.most_common(20):
-        click.echo(f"  {number:,} {status}: {why}")
+        out.line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        click.echo(f"  {number:,} times {json.dumps(remark, ensure_ascii=False)[1:-1]}")
+        out.line(f"  {number:,} times {remark}")
     for why in broken:
-        click.echo(f"  not read to its end: {why}")
+        out.line(f"  not read to its end: {why}")
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

@@ -1,6 +1,5 @@
 """The dlt destination `autopilot`, and what the commands need to send without a pipeline."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ from dlt.common.schema import TTableSchema
 from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
 
 from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
+from ..display import json_text, visible
 from ..http import ApiError, BadSetting, NotAuthorized, path_of
 from ..place import warehouse
 from .deliveries import Deliveries
@@ -189,5 +189,5 @@ class Shown:
         self._request(["trigger", trigger_id, "contact", who])
 
     def _request(self, path: Sequence[str], body: Any = None) -> None:
-        text = "" if body is None else "\n" + json.dumps(body, ensure_ascii=False)
-        self._show(f"POST {self._base}{path_of(path)}{text}")
+        text = "" if body is None else f"\n{json_text(body)}"
+        self._show(f"POST {visible(self._base)}{path_of(path)}{text}")

@@ -197,7 +197,7 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
 
 
 def status_text(status: Status) -> str:
-    """The status for a person."""
+    """The status for a person; what others chose in it is escaped."""
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
         grid(_heading(status)),
