@@ -26,7 +26,7 @@ from sqlglot.errors import SqlglotError
 
 from .place import RunError
 
-Rows = list[Sequence[Any]]
+Rows = Sequence[Sequence[Any]]
 ROWS = 10_000  # that are fetched at a time
 # Table functions of DuckDB that change settings or write files, and those that run what a text says.
 _ACTING = frozenset(
@@ -86,7 +86,7 @@ def _of_others(sql: str, dialect: str | None) -> list[str]:
     return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
 
 
-def _kind(statement: exp.Expression) -> str:
+def _kind(statement: exp.Expr) -> str:
     changes = next((node for node in statement.walk() if isinstance(node, _CHANGES) and node is not statement), None)
     if not isinstance(statement, exp.Query):
         return str(statement.this).upper() if isinstance(statement, exp.Command) else statement.key.upper()
@@ -143,6 +143,7 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
     credentials = getattr(pipeline.destination_client().config, "credentials", None)
     destination: Any = pipeline.destination
     if isinstance(credentials, DuckDbCredentials) and credentials.external_conn() is None:
-        settings = {"global_config": credentials.global_config, "extensions": credentials.extensions}
-        destination = direct(credentials=DuckDbCredentials(credentials.database, read_only=True, **settings))
+        same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
+        same.global_config = credentials.global_config
+        destination = direct(credentials=same)
     return dlt.dataset(destination, pipeline.dataset_name, schema=pipeline.default_schema)

@@ -35,6 +35,8 @@ from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from filelock import FileLock, Timeout
 
+from .display import visible
+
 LEASE = 60.0  # seconds after which a claim that was not renewed is void
 POLL = 1.0  # seconds between two looks at a lock that is held
 LOCKS = "_locks"
@@ -109,7 +111,7 @@ def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {here()}"
     while other := stake(claims, owner):
         if time.monotonic() >= until:
-            raise Busy(_busy(f"into {where}, on {other},"))
+            raise Busy(_busy(f"into {where}, on {visible(other)},"))
         time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two that step back do not meet again
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claims, owner, done), daemon=True)

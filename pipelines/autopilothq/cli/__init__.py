@@ -25,12 +25,10 @@ class _Program(click.Group):
         try:
             result = super().invoke(context)
         except click.UsageError as error:
-            error.message = visible(error.message)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
-            raise
+            raise _visible(error) from None
         except click.ClickException as error:
-            error.message = visible(error.message)
-            raise
+            raise _visible(error) from None
         except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
@@ -46,6 +44,16 @@ class _Program(click.Group):
             raise
         log.notify(_named(self, sys.argv[1:]), None)
         return result
+
+
+def _visible(error: click.ClickException) -> click.ClickException:
+    """The error, without what would act on the terminal: names of tables and the like are among its words."""
+    words = error.format_message()
+    if visible(words) == words:
+        return error
+    if isinstance(error, click.UsageError):
+        return click.UsageError(visible(words), error.ctx)
+    return click.ClickException(visible(words))
 
 
 def _named(command: click.Command, words: Sequence[str]) -> list[str]:

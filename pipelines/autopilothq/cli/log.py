@@ -108,10 +108,12 @@ def listen(debug: bool, as_json: bool) -> None:
             # Of dlt's own handler there is one; what it finds there it takes instead.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
-            elif debug and not isinstance(handler.formatter, _Visible):
-                handler.setFormatter(_Visible(handler.formatter))
         if not debug:
             logger.addHandler(Handler(as_json))
+    # With `debug`, what libraries write is theirs, but nothing of it acts on the terminal.
+    for other in (*logging.getLogger("dlt").handlers, logging.lastResort):
+        if type(other).__module__ == "logging" and other and not isinstance(other.formatter, _Visible):
+            other.setFormatter(_Visible(other.formatter))
     if sys.excepthook in (sys.__excepthook__, out.excepthook):
         sys.excepthook = out.excepthook
     logging.captureWarnings(not debug)
