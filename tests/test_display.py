@@ -255,6 +255,7 @@ def test_no_command_shows_what_acts(call: Call, monkeypatch: pytest.MonkeyPatch)
     for command in (*COMMANDS[: len(FORMATS) + 2], ["status", "--json"], ["deliveries"]):
         assert said[tuple(command)].status == 0, said[tuple(command)].err
     assert visible(EVIL)[:20] in said["deliveries",].out
+    assert max(map(len, said["schema", "diff", "--against", "other"].out.splitlines())) < 1000
     statements = said["schema", "--live", "--format", "sql"].out
     assert len(sqlglot.parse(statements, dialect="duckdb")) > 10
     with duckdb.connect() as con:

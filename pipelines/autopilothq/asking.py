@@ -146,4 +146,6 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
         same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
         same.global_config = credentials.global_config
         destination = direct(credentials=same)
-    return dlt.dataset(destination, pipeline.dataset_name, schema=pipeline.default_schema)
+    # Files in a bucket are tables by what the schema says of them.
+    schema = pipeline.default_schema if pipeline.default_schema_name else dlt.Schema("autopilothq")
+    return dlt.dataset(destination, pipeline.dataset_name, schema=schema)

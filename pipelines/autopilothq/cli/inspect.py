@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from .. import inspection, run
-from ..display import json_text
+from ..display import json_text, shortened
 from ..inspection import Difference, Status
 from . import out
 from .options import Duration, destination_options
@@ -146,10 +146,11 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
     for (change, what, meaning), group in kinds.items():
         lines.append(f"  {change} {what}, {meaning}" if change != "type" else f"  type {meaning}")
         if what == "table":
-            lines.append(f"    {', '.join(difference.table for difference in group)}")
+            lines.append(f"    {', '.join(shortened(difference.table) for difference in group)}")
             continue
         for table, columns in itertools.groupby(group, key=lambda difference: difference.table):
-            lines.append(f"    {table}: {', '.join(difference.column for difference in columns)}")
+            names = ", ".join(shortened(difference.column) for difference in columns)
+            lines.append(f"    {shortened(table)}: {names}")
     return lines
 
 

@@ -12,6 +12,7 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.pipeline.trace import PipelineStepTrace, PipelineTrace, load_trace
 
 from .. import catalog, run
+from ..display import shortened
 from ..pipeline_names import pipeline_name
 from .formats import grid, moment
 from .live import Reader
@@ -242,7 +243,7 @@ def _chart(days: dict[date, int]) -> list[str]:
 
 
 def _listed(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "none"
+    return ", ".join(f"{count:,} {shortened(reason)}" for reason, count in reasons.items()) or "none"
 
 
 def _when(at: datetime, now: datetime) -> str:
