@@ -140,12 +140,13 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
     """The dataset of a pipeline, on a connection of its own; a DuckDB file is opened for reading alone."""
     from .direct import direct
 
-    credentials = getattr(pipeline.destination_client().config, "credentials", None)
+    config = pipeline.destination_client().config
+    credentials = getattr(config, "credentials", None)
     destination: Any = pipeline.destination
     if isinstance(credentials, DuckDbCredentials) and credentials.external_conn() is None:
         same = DuckDbCredentials(credentials.database, read_only=True, extensions=credentials.extensions)
         same.global_config = credentials.global_config
-        destination = direct(credentials=same)
+        destination = direct(credentials=same, wait=getattr(config, "wait", 0))
     # Files in a bucket are tables by what the schema says of them.
-    schema = pipeline.default_schema if pipeline.default_schema_name else dlt.Schema("autopilothq")
+    schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema("autopilothq")
     return dlt.dataset(destination, pipeline.dataset_name, schema=schema)
