@@ -130,8 +130,9 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    if not create and not Path(database).exists():
+    elsewhere = reads and database.startswith((":", "md:"))  # where only dlt or MotherDuck can look
+    if not create and not elsewhere and not Path(database).exists():
         return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
-    spec = DuckDbCredentials(database, read_only=reads)
+    spec = DuckDbCredentials(database, read_only=reads and not database.startswith("md:"))
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return direct(credentials=spec, wait=wait.total_seconds())
