@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import duckdb
+import jinja2
 import pytest
 import sqlglot
 import yaml
@@ -149,6 +150,11 @@ def test_yaml_and_json_name_the_tables_as_they_are() -> None:
     (source,) = yaml.safe_load(FORMATS["dbt"](tables, EVIL))["sources"]
     assert (source["name"], [table["name"] for table in source["tables"]]) == (EVIL, names)
     assert [column["name"] for column in source["tables"][0]["columns"]] == columns
+    jinja = TableInfo("{{ env_var('SECRET') }}{% x %}{#", "", (ColumnInfo("{{{a}}}", "text", native="{{b}}"),))
+    (source,) = yaml.safe_load(FORMATS["dbt"]([jinja], "d"))["sources"]
+    (table,) = source["tables"]
+    rendered = [jinja2.Template(text).render() for text in (table["name"], *table["columns"][0].values())]
+    assert rendered == [jinja.name, "{{{a}}}", "{{b}}"]
     for read in (yaml.safe_load(FORMATS["yaml"](tables, "d")), json.loads(FORMATS["json"](tables, "d"))):
         assert [name for name in read["tables"] if not name.startswith("_dlt")] == names
         assert list(read["tables"][EVIL]["columns"]) == columns
@@ -260,8 +266,10 @@ def test_no_command_shows_what_acts(call: Call, monkeypatch: pytest.MonkeyPatch)
     assert len(sqlglot.parse(statements, dialect="duckdb")) > 10
     with duckdb.connect() as con:
         con.execute(statements)
-        tables = {name for _, _, name, *_ in con.execute("SHOW ALL TABLES").fetchall()}
-    assert visible(TABLE) in tables
+        tables = {name: columns for _, _, name, columns, *_ in con.execute("SHOW ALL TABLES").fetchall()}
+    assert tables[visible(TABLE)] == [
+        *("id", visible(EVIL.lower()), LONG, "a{b}c", "kind", "received_at", "uuid_ts"),
+    ]
     assert TABLE in json.loads(said["schema", "--live", "--format", "json"].out)["tables"]
 
 

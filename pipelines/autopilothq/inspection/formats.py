@@ -117,8 +117,8 @@ def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     watched for freshness, because every load of events fills them.
     """
     source = {
-        "name": dataset,
-        "schema": dataset,
+        "name": _literally(dataset),
+        "schema": _literally(dataset),
         "description": "Autopilot's email events, loaded by dlt-autopilothq.",
         "tables": [_dbt_table(table) for table in tables],
     }
@@ -252,8 +252,13 @@ def _cells(table: TableInfo) -> list[list[str]]:
     ]
 
 
+def _literally(name: str) -> str:
+    """A name as dbt reads it: what looks like Jinja in it is not carried out, but comes out as it is."""
+    return re.sub(r"\{(?=[{%#])", "{{ '{' }}", name)
+
+
 def _dbt_table(table: TableInfo) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": table.name}
+    made: dict[str, Any] = {"name": _literally(table.name)}
     if table.description:
         made["description"] = table.description
     clock = next((clock for clock in LOAD_CLOCKS if table.has(clock)), None)
@@ -270,11 +275,11 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
 
 
 def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": column.name}
+    made: dict[str, Any] = {"name": _literally(column.name)}
     if column.description:
         made["description"] = column.description
     if column.native:
-        made["data_type"] = column.native
+        made["data_type"] = _literally(column.native)
     tests = ["unique"] if table.key == (column.name,) else []
     if column.name in table.key or (column.name == clock and table.key):
         tests.append("not_null")
