@@ -7,8 +7,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Versions that were tested together.
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Nothing is installed but files whose hashes are in the lock; the package itself is linked, by the lock's own builder.
+LINK = --no-deps --no-build-isolation --editable .
+UV ?= uv
+LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet pyproject.toml --group build \
+	--constraint constraints.txt --python-version 3.11 --universal --generate-hashes --no-annotate
 
 DEMO = build/demo
 DEMO_EVENTS ?= 50000
@@ -19,7 +23,7 @@ RUN_SQL = import duckdb, sys; \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench check clean
+.PHONY: help setup lock demo test lint format bench check clean
 
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
@@ -29,6 +33,7 @@ help:
 	@echo 'make bench    measure'
 	@echo 'make check    try what needs an environment of its own: dbt, Airflow, Dagster, dlt deploy, the oldest dlt'
 	@echo 'make setup    the environment alone, in $(VENV)'
+	@echo 'make lock     write the locks again: the versions of constraints.txt, with hashes'
 	@echo 'make clean    remove what these made'
 
 setup: $(VENV)/.dev
@@ -38,13 +43,21 @@ $(BIN)/python:
 	@$(PYTHON) -m venv "$(VENV)"
 
 # Installed again only when what is installed changed; the package itself is linked, not copied.
-$(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable .
+$(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP_INSTALL) --require-hashes --requirement requirements.lock
+	$(PIP_INSTALL) $(LINK)
 	@touch "$@"
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable '.[dev]'
+$(VENV)/.dev: pyproject.toml requirements-dev.lock | $(BIN)/python
+	$(PIP_INSTALL) --require-hashes --requirement requirements-dev.lock
+	$(PIP_INSTALL) $(LINK)
 	@touch "$@" "$(VENV)/.runtime"
+
+# After constraints.txt or pyproject.toml changed: the hashes of all files that the index has of those versions, for every
+# platform. Needs uv: pip install uv
+lock:
+	$(LOCK) --extra postgres --extra s3 --output-file requirements.lock
+	$(LOCK) --extra dev --output-file requirements-dev.lock
 
 $(DEMO)/.sample: pipelines/autopilothq/sample.py | $(VENV)/.runtime
 	@rm -rf "$(DEMO)/archive" && mkdir -p "$(DEMO)"

@@ -1,5 +1,6 @@
 """Calls of the program, as a person makes them."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -32,10 +33,13 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def called(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["autopilothq", *words])
         status = 0
+        umask = os.umask(0o022)
         try:
             cli.main()
         except SystemExit as ended:
             status = int(ended.code or 0)
+        finally:
+            os.umask(umask)  # the program sets its own, and the tests go on
         return Said(status, *capsys.readouterr())
 
     return called

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
+from autopilothq.extras import install
 from autopilothq.messages import MAX_LINE, Reject
 from autopilothq.origins.archive import CHUNK_ROWS, ArchiveError, File, find, read
 
@@ -248,7 +249,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
     with pytest.raises(ArchiveError) as error:
         find([f"{scheme}://bucket"])
     assert str(error.value) == (
-        f'{scheme}://bucket needs a package that is missing: Install {scheme}\npip install "dlt-autopilothq[{extra}]"'
+        f"{scheme}://bucket needs a package that is missing: Install {scheme}\nInstall it: {install(extra)}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from autopilothq import hints
+from autopilothq import extras
 from calling import Call, errors
 
 KNOWN = (
@@ -40,7 +40,7 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
         ({"url": url, "dir_info": {"editable": True}}, f"pip install -e '{tmp_path}/a checkout[s3]'"),
         ({"url": Path.cwd().as_uri(), "dir_info": {"editable": True}}, "pip install -e '.[s3]'"),
     ):
-        assert hints.install_from(Package(origin), "s3") == said
+        assert extras.install_from(Package(origin), "s3") == said
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_the_command_to_install_fits_where_the_package_came_from(tmp_path: Path)
 def test_two_lines_tell_what_to_do(call: Call, words: list[str], said: str) -> None:
     Path("archive.ndjson").write_text("{}\n")
     for extra in ("snowflake", "mssql"):
-        said = said.replace(f"{{install[{extra}]}}", hints.install(extra))
+        said = said.replace(f"{{install[{extra}]}}", extras.install(extra))
     found = call("load", "archive", "archive.ndjson", *words)
     assert (found.status, errors(found)) == (1, said.splitlines())
     assert "SEKRET" not in found.err
 
 
 def test_every_destination_has_its_extra() -> None:
-    extras = distribution(hints.PACKAGE).metadata.get_all("Provides-Extra")
+    there = distribution(extras.PACKAGE).metadata.get_all("Provides-Extra")
     without = {"duckdb"}
-    assert set(KNOWN.split(", ")) - without <= set(cast(list[str], extras))
+    assert set(KNOWN.split(", ")) - without <= set(cast(list[str], there))

@@ -3,6 +3,7 @@
 import configparser
 import re
 import shlex
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,6 +129,24 @@ def test_cron_loads_and_says_nothing(home: Path) -> None:
     with duckdb.connect(str(home / "autopilothq" / "events.duckdb"), read_only=True) as con:
         assert con.execute("SELECT sum(lines) FROM autopilothq._audit").fetchall() == [(200,)]
     assert "200 lines" in (home / "autopilothq" / "load.log").read_text()
+    made = ["load.log", "status.log", "events.duckdb", "state"]
+    assert [stat.filemode((home / "autopilothq" / name).stat().st_mode) for name in made] == [
+        "-rw-------", "-rw-------", "-rw-------", "drwx------",
+    ]  # fmt: skip
+
+
+def test_every_recipe_sets_the_umask() -> None:
+    """What the shell writes is the user's alone, too: logs may name people."""
+    umask = {
+        "crontab": r"^(?:\S+ +){5}umask 077 && ",
+        "autopilothq.service": r"^UMask=0077$",
+        "github-actions.yml": r"^ +umask 077$",
+        "airflow_dag.py": r"^ +os\.umask\(0o077\)",
+        "dagster_assets.py": r"^ +os\.umask\(0o077\)",
+    }
+    assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {*umask, "autopilothq.timer"}
+    found = {name: len(re.findall(words, code(name), re.MULTILINE)) for name, words in umask.items()}
+    assert found == dict.fromkeys(umask, 1) | {"crontab": len(crontab())}
 
 
 @pytest.mark.parametrize(("status", "mail"), [(0, ""), (1, "said\n"), (3, "said\n"), (BusyError.status, "")])
@@ -162,6 +181,14 @@ def test_workflow_is_one_that_github_accepts() -> None:
         assert ("uses" in step) != ("run" in step)
         assert set(step) <= {"name", "uses", "with", "run", "env", "if"}
         assert "${{" not in step.get("run", "")  # an input in a script is a way in for any command
+
+
+def test_workflow_takes_actions_by_their_commit() -> None:
+    """A tag can be moved to other code; the version stands beside it for a person, and for what keeps it current."""
+    used = re.findall(r"^ *- uses: (.+)$", code("github-actions.yml"), re.MULTILINE)
+    assert [re.fullmatch(r"(actions/[\w-]+)@[0-9a-f]{40} # v\d+\.\d+\.\d+", each) is not None for each in used] == [
+        True, True,
+    ]  # fmt: skip
 
 
 def test_workflow_takes_secrets_from_githubs_store() -> None:

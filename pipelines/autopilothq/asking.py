@@ -18,13 +18,12 @@ from typing import Any
 import dlt
 import duckdb
 import sqlglot
-from dlt.common.destination.dataset import DBApiCursor
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.sql_client import SqlClientBase
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .place import RunError
+from .warehouses.dlt_internals import DBApiCursor, SqlClientBase
 
 Rows = Sequence[Sequence[Any]]
 ROWS = 10_000  # that are fetched at a time

@@ -8,27 +8,33 @@ as with dlt's own.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
+from dlt import Schema
 from dlt.common.configuration import configspec
-from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import FollowupJobRequest, LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema import Schema
 from dlt.common.schema.typing import TTableSchema
-from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations import duckdb
-from dlt.destinations.impl.duckdb.configuration import (
-    DuckDbBaseCredentials,
-    DuckDbClientConfiguration,
-    DuckDbConnectionPool,
-)
-from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
 from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from . import private
 from .pipeline_names import database_of
 from .warehouse import values
+from .warehouses.dlt_internals import (
+    DestinationCapabilitiesContext,
+    DuckDbClientConfiguration,
+    DuckDbConnectionPool,
+    DuckDbCopyJob,
+    DuckDbMergeClient,
+    LoadJob,
+    client_of,
+    file_of,
+    get_columns_names_with_prop,
+    table_of,
+)
 
 
 @configspec(init=False)
@@ -48,7 +54,7 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
         super().__init__(credentials=credentials, destination_name=destination_name, **more)
 
     @property
-    def client_class(self) -> type[DuckDbClient]:
+    def client_class(self) -> "type[DirectClient]":
         """The client that merges."""
         return DirectClient
 
@@ -60,8 +66,12 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
         return super().configuration(initial_config, accept_partial)
 
 
-class DirectClient(DuckDbClient):
+class DirectClient(DuckDbMergeClient):
     """Loads Parquet files for `insert-only` tables without staging."""
+
+    def merges_itself(self, table: PreparedTableSchema) -> bool:
+        """Whether the jobs of a table leave nothing to be merged after them."""
+        return _is_direct(table)
 
     def __init__(
         self, schema: Schema, config: DirectConfiguration, capabilities: DestinationCapabilitiesContext
@@ -85,15 +95,13 @@ class DirectClient(DuckDbClient):
         job = super().create_load_job(table, file_path, load_id, restore)
         return CopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
 
-    def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
-        return [] if _is_direct(table_chain[0]) else super()._create_merge_followup_jobs(table_chain)
-
 
 class WaitingPool(DuckDbConnectionPool):
     """Connections to a database that other programs may have open for a while."""
 
     def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
         super().__init__(credentials)
+        self._file = _file(credentials)
         self._patient = Retrying(
             stop=stop_after_delay(wait),
             wait=wait_fixed(0.5),
@@ -108,7 +116,15 @@ class WaitingPool(DuckDbConnectionPool):
         pragmas: list[str] | None = None,
     ) -> DuckDBPyConnection:
         """A connection, as soon as the database is free."""
+        if self._file:
+            private.database(self._file)
         return self._patient(super().borrow_conn, global_config, local_config, pragmas)
+
+
+def _file(credentials: DuckDbBaseCredentials) -> Path | None:
+    """The database's path, None where it is no local file."""
+    path = str(getattr(credentials, "database", None) or ":")
+    return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
 
 
 class CopyJob(DuckDbCopyJob):
@@ -116,9 +132,9 @@ class CopyJob(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file."""
-        client = self._job_client.sql_client
+        client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
-        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(self._file_path)}")
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
 
 
 def parquet(path: str) -> str:
@@ -148,16 +164,16 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file; nothing of it is there unless all is."""
-        client = self._job_client.sql_client
+        client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
-        rows = parquet(self._file_path)
+        rows = parquet(file_of(self))
         keys = ", ".join(map(client.escape_column_name, self._keys))
         new = ""
         if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
             # The file's keys are the few, and the engine holds in memory what stands on the right.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
-        with self._room(len(self._load_table["columns"])):
+        with self._room(len(table_of(self)["columns"])):
             client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
 
     @contextmanager
@@ -166,7 +182,7 @@ class InsertNew(DuckDbCopyJob):
         if columns < WIDE:
             yield
             return
-        client = self._job_client.sql_client
+        client = client_of(self).sql_client
         asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
         ((limit, threads),) = client.execute_sql(asked) or [("0 bytes", 1)]
         number, _, unit = str(limit).partition(" ")

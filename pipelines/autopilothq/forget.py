@@ -31,6 +31,7 @@ from .origins import archive as archive_files
 from .origins.archive import ArchiveError, File
 from .source.archive import find_files
 from .warehouse import forgotten
+from .warehouses.dlt_internals import information_schema, schema_components
 
 SHARED = 10  # more emails, user ids or contact ids than these beside an id: it is not one person's
 PARAMETERS = 500  # that one statement takes
@@ -95,7 +96,8 @@ def forget(
         listed = _List(client)
         person = _Person(given, listed, _datasets(client))
         hashes = Hashes(person.pairs())
-        engine = stack.enter_context(duckdb.connect())
+        scratch = stack.enter_context(TemporaryDirectory())  # else it is `.tmp` in the current folder
+        engine = stack.enter_context(duckdb.connect(config={"temp_directory": scratch}))
         forgotten.remember(engine, hashes.pairs())
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         if not dry_run:
@@ -200,8 +202,8 @@ class _Tables:
 
     def _views(self) -> list[str]:
         sql = self.client.sql_client
-        schema = sql._get_information_schema_components()[1]
-        tables = sql._qualify_info_schema_table_name("TABLES")
+        schema = schema_components(sql)[1]
+        tables = information_schema(sql, "TABLES")
         found = sql.execute_sql(
             f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type = 'VIEW'", schema
         )

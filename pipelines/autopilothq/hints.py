@@ -1,41 +1,20 @@
 """What to do about a destination that cannot be used: its name, its package, its settings."""
 
 import difflib
-import json
-import os
 from collections.abc import Iterator
-from importlib.metadata import Distribution, distribution
-from urllib.parse import unquote, urlparse
+from importlib.metadata import distribution
 
 from dlt import destinations
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, LookupTraces
-from dlt.common.destination import Destination
-from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 
-PACKAGE = "dlt-autopilothq"
+from .extras import PACKAGE, install
+from .warehouses.dlt_internals import Destination, LookupTraces, UnknownDestinationModule
+
 # Extras of this package that dlt has by another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
 # What dlt loads into that is no place for tables of events.
 _NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
-
-
-def install(extra: str) -> str:
-    """The command that installs an extra of this package, whether that came from a checkout or an index.
-
-    Example: `pip install 'dlt-autopilothq[postgres]'`, or `pip install -e '.[postgres]'` in an editable checkout.
-    """
-    return install_from(distribution(PACKAGE), extra)
-
-
-def install_from(package: Distribution, extra: str) -> str:
-    """The command that installs an extra of a package that is installed like this one."""
-    origin = json.loads(package.read_text("direct_url.json") or "{}")
-    if "dir_info" not in origin:
-        return f"pip install '{PACKAGE}[{extra}]'"
-    folder = unquote(urlparse(origin["url"]).path)
-    here = "." if os.path.realpath(folder) == os.path.realpath(os.curdir) else folder
-    return f"pip install {'-e ' if origin['dir_info'].get('editable') else ''}'{here}[{extra}]'"
 
 
 def unknown_destination(error: UnknownDestinationModule) -> str:

@@ -11,15 +11,20 @@ from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
-from dlt.common.destination.client import LoadJob
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TTableSchema
-from dlt.common.schema.utils import get_columns_names_with_prop
 from dlt.destinations import filesystem
-from dlt.destinations.impl.filesystem.filesystem import DeltaLoadFilesystemJob, FilesystemClient
 
 from .warehouse import values
+from .warehouses.dlt_internals import (
+    DeltaLoadFilesystemJob,
+    DestinationUndefinedEntity,
+    FilesystemClient,
+    LoadJob,
+    client_of,
+    get_columns_names_with_prop,
+    table_of,
+)
 
 # Keys that do not fit wait on the disk.
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
@@ -59,11 +64,11 @@ class AppendNew(DeltaLoadFilesystemJob):
     def run(self) -> None:
         """Loads the files; nothing of them is there unless all is."""
         try:
-            table = self._job_client.load_open_table("delta", self.load_table_name)
+            table = client_of(self).load_open_table("delta", self.load_table_name)
         except DestinationUndefinedEntity:
             super().run()
             return
-        keys = get_columns_names_with_prop(cast(TTableSchema, self._load_table), "primary_key")
+        keys = get_columns_names_with_prop(cast(TTableSchema, table_of(self)), "primary_key")
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
             append_new(engine, table, self.file_paths, keys)

@@ -26,16 +26,20 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 import dlt
-from dlt.common import logger
 from dlt.common.schema.typing import TColumnSchema
-from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH
-from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
-from dlt.destinations.job_client_impl import SqlJobClientBase
 from filelock import FileLock, Timeout
 
+from . import private
 from .display import visible
+from .warehouses.dlt_internals import (
+    MTIME_DISPATCH,
+    DatabaseException,
+    DatabaseUndefinedRelation,
+    FilesystemClient,
+    SqlJobClientBase,
+    logger,
+)
 
 LEASE = 60.0  # seconds after which a claim that was not renewed is void
 POLL = 1.0  # seconds between two looks at a lock that is held
@@ -67,7 +71,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
         if isinstance(credentials, DuckDbCredentials):
             # Where its folder is missing, DuckDB says so itself.
             if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
-                stack.enter_context(_file(f"{credentials.database}{suffix}", until, f"into {credentials.database}"))
+                database = Path(credentials.database)
+                stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
             stack.enter_context(_claim(Rows(pipeline, locks), pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
@@ -76,14 +81,16 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _file(path: str, until: float, which: str) -> Iterator[None]:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+    private.folder(Path(path).parent)
+    lock = FileLock(path, mode=private.FILE)
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
     except Timeout:
         raise Busy(_busy(which)) from None
     try:
+        if guarded:
+            private.share_lock(Path(path), guarded)
         yield
     finally:
         lock.release()

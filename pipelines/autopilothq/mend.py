@@ -11,16 +11,21 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import dlt
-from dlt.common.destination.client import StorageSchemaInfo, WithStagingDataset
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import LOADS_TABLE_NAME, TTableSchemaColumns
-from dlt.common.schema.utils import get_columns_names_with_prop, is_complete_column
-from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt import Schema
 
 from .catalog import AUDIT
 from .place import RunError
 from .source.tables import ARROW, SOURCE
+from .warehouses.dlt_internals import (
+    LOADS_TABLE_NAME,
+    DestinationUndefinedEntity,
+    SqlJobClientBase,
+    StorageSchemaInfo,
+    TTableSchemaColumns,
+    WithStagingDataset,
+    get_columns_names_with_prop,
+    is_complete_column,
+)
 
 _log = logging.getLogger(__name__)
 

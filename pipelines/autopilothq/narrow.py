@@ -21,19 +21,22 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from dlt.common.destination.exceptions import DestinationTransientException, DestinationUndefinedEntity
-from dlt.common.runtime.collector import NULL_COLLECTOR
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import TWriteDispositionDict
-from dlt.extract import DltResource, DltSource
-from dlt.load.exceptions import LoadClientJobException
+from dlt import Schema
 from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.sources import DltResource, DltSource
 
 from .catalog import CURRENT, EVENT_TABLES, IDENTIFIES, MESSAGE_TABLES, TABLES, USERS, Type, event_table
 from .source.load import handed_over, handed_over_at
 from .source.refused import UUID_TS, Refused, key
 from .source.stored import Stored
 from .source.tables import ARROW, SOURCE, columns, disposition, keys_are_declared, merge, supported
+from .warehouses.dlt_internals import (
+    NULL_COLLECTOR,
+    DestinationTransientException,
+    DestinationUndefinedEntity,
+    LoadClientJobException,
+    TWriteDispositionDict,
+)
 
 SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
 FEW = 3  # rows that may all be refused although the error does not say so

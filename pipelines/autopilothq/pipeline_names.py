@@ -14,10 +14,22 @@ from typing import Any
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from filelock import FileLock
 
+from . import private
+
 PIPELINE = "autopilot_events"
 PLACE = "autopilothq_unfinished_at"
 """Where in dlt's local state the place is that the pipeline loads into."""
 _PENDING = ("normalize/extracted/*", "load/normalized/*")
+
+
+def pipelines_dir() -> Path:
+    """The folder of dlt's pipelines, which need not be there yet.
+
+    Raises private.NotOwn where another user prepared it: dlt would take that user's pickled objects from there.
+    """
+    folder = Path(get_dlt_pipelines_dir())
+    private.check_own(folder)
+    return folder
 
 
 def pipeline_name(place: str) -> str:
@@ -41,21 +53,21 @@ def _own(place: str) -> str:
 
 def claim(place: str, database: str | None) -> str:
     """Gives a place the pipeline that it has from now on, and returns its name; `database`: its DuckDB file."""
-    folder = Path(get_dlt_pipelines_dir())
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{PIPELINE}.lock"):  # two first runs, in two folders
+    folder = private.folder(pipelines_dir())
+    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE):  # two first runs, in two folders
         name = pipeline_name(place)
         note = {"place": place, "database": database}
         if _read(_note(folder / name)) != note:
             new = folder / f".{name}.new"
-            new.write_text(json.dumps(note))
+            with private.opened(new, "w") as file:
+                json.dump(note, file)
             os.replace(new, _note(folder / name))
         return name
 
 
 def place_of_name(name: str) -> str | None:
     """The place that a pipeline loads into, None where this package did not note one."""
-    folder = Path(get_dlt_pipelines_dir(), name)
+    folder = pipelines_dir() / name
     local = _read(folder / "state.json").get("_local")
     return _read(_note(folder)).get("place") or (local or {}).get(PLACE)
 
@@ -67,7 +79,7 @@ def database_of(working_dir: str) -> str | None:
 
 def _may_take(place: str) -> bool:
     """Whether `autopilot_events` is nobody's; one made in Python, in this folder, for the same kind of place counts."""
-    folder = Path(get_dlt_pipelines_dir(), PIPELINE)
+    folder = pipelines_dir() / PIPELINE
     state = _read(folder / "state.json")
     if not state.get("schema_names") and not any(any(folder.glob(pending)) for pending in _PENDING):
         return True

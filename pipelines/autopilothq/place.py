@@ -7,11 +7,7 @@ from typing import Any, NamedTuple
 
 import dlt
 import duckdb
-from dlt.common.destination import Destination
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.common.runtime.run_context import active
-from dlt.common.storages.configuration import WithLocalFiles
-from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from . import hints
@@ -19,6 +15,7 @@ from .direct import direct
 from .lake import lake
 from .pipeline_names import PIPELINE
 from .postgres import postgres
+from .warehouses.dlt_internals import Destination, WithLocalFiles, active, get_destination_client_initial_config
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"

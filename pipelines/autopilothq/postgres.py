@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.common.configuration import configspec
 from dlt.destinations import postgres as dlt_postgres
-from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration
+
+from .warehouses.dlt_internals import PostgresClientConfiguration
 
 if TYPE_CHECKING:
-    from dlt.destinations.impl.postgres.postgres import PostgresClient
+    from .warehouses.dlt_internals import PostgresClient
 
 
 class Waits:

@@ -7,20 +7,25 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
-from dlt.common.destination import DestinationCapabilitiesContext
-from dlt.common.destination.client import LoadJob
-from dlt.common.destination.dataset import DBApiCursor
+from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema import Schema
-from dlt.destinations.exceptions import DatabaseTransientException
-from dlt.destinations.impl.postgres.configuration import PostgresCredentials
-from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
-from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
-from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
-from dlt.destinations.typing import DBTransaction
 
 from .lock import Busy
 from .postgres import PostgresConfiguration, Waits
+from .warehouses.dlt_internals import (
+    DatabaseTransientException,
+    DBApiCursor,
+    DBTransaction,
+    DestinationCapabilitiesContext,
+    LoadJob,
+    PostgresClient,
+    PostgresCredentials,
+    PostgresParquetCopyJob,
+    Psycopg2SqlClient,
+    client_of,
+    connecting,
+    get_adbc_driver_location,
+)
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -98,6 +103,7 @@ class SqlClient(Psycopg2SqlClient):
             yield transaction
 
 
+@connecting
 class CopyJob(PostgresParquetCopyJob):
     """dlt's, which says what it waits for."""
 
@@ -107,7 +113,7 @@ class CopyJob(PostgresParquetCopyJob):
 
         self._closed = threading.Event()
         try:
-            with giving_up(cast(PostgresConfiguration, self._job_client.config)):
+            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
@@ -117,10 +123,11 @@ class CopyJob(PostgresParquetCopyJob):
         finally:
             self._closed.set()
 
-    def _connect(self) -> "Connection":
+    def connect(self) -> "Connection":
+        """Opens a connection that is looked at while it is open."""
         from adbc_driver_manager import dbapi
 
-        config = cast(PostgresConfiguration, self._job_client.config)
+        config = cast(PostgresConfiguration, client_of(self).config)
         connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")

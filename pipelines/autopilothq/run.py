@@ -9,20 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dlt
-from dlt.common import logger
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.destination.client import WithStateSync
-from dlt.common.destination.exceptions import DestinationUndefinedEntity, UnknownDestinationModule
 from dlt.common.exceptions import MissingDependencyException
 from dlt.common.pipeline import LoadInfo
-from dlt.common.runtime.collector_base import Collector
-from dlt.common.runtime.run_context import active
-from dlt.destinations.exceptions import DatabaseException
-from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
-from dlt.pipeline.state_sync import load_pipeline_state_from_destination
+from dlt.sources import DltSource
 
-from . import hints, lock, narrow, working
+from . import hints, lock, narrow, private, working
 from .http import ApiError
 from .mend import mend
 from .origins.archive import ArchiveError
@@ -32,6 +25,17 @@ from .place import DATASET, DUCKDB_FILE, BusyError, Place, RunError, place, sett
 from .source import CannotMerge, Report
 from .source import refused as refusals
 from .source.refused import place_of
+from .warehouses.dlt_internals import (
+    Collector,
+    DatabaseException,
+    DestinationUndefinedEntity,
+    StepCollector,
+    UnknownDestinationModule,
+    WithStateSync,
+    active,
+    load_pipeline_state_from_destination,
+    logger,
+)
 
 __all__ = [
     "DATASET",
@@ -77,32 +81,19 @@ def configure(**more: Any) -> None:
     active().initialize_runtime()
 
 
-class Steps(Collector):
+class Steps(StepCollector):
     """dlt's progress, of which a watch is told the steps."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
-    def update(
-        self,
-        name: str,
-        inc: int = 1,
-        total: int | None = None,
-        inc_total: int | None = None,
-        message: str | None = None,
-        label: str | None = None,
-    ) -> None:
-        """Single counts are the report's."""
-
     def warn(self, text: str) -> None:
         """Passes a warning on."""
         self._watch.warn(text)
 
-    def _start(self, step: str) -> None:
-        self._watch.step(step.partition(" ")[0].lower())
-
-    def _stop(self) -> None:
-        """A step's end is the next one's beginning."""
+    def begin(self, step: str) -> None:
+        """Passes a step on."""
+        self._watch.step(step)
 
 
 def pipeline(
@@ -135,6 +126,8 @@ def pipeline(
             dataset_name=dataset_name,
             **{option: value for option, value in options.items() if value is not None},
         )
+        if made.first_run:
+            private.narrow(Path(made.working_dir))
         return made
 
 
@@ -225,7 +218,7 @@ def dry_run(
     with explained(), tempfile.TemporaryDirectory() as folder:
         into = pipeline(destination, credentials, dataset, progress, folder, create=False)
         # Without this folder a load takes the machine for a new one, and removes what killed loads left twice.
-        Path(into.working_dir, "autopilothq").mkdir()
+        private.folder(Path(into.working_dir, "autopilothq"))
         into.extract(source)
 
 
@@ -290,7 +283,7 @@ def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
 
 def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
     for cause in chain:
-        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError):
+        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError | private.NotOwn):
             return str(cause)
     for cause in chain:
         if isinstance(cause, UnknownDestinationModule):

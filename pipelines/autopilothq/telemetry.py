@@ -1,8 +1,8 @@
 """dlt's reports of usage to its makers are off unless somebody has turned them on."""
 
 import dlt
-from dlt.common.runtime.run_context import active
-from dlt.common.runtime.telemetry import stop_telemetry
+
+from .warehouses.dlt_internals import active, stop_telemetry
 
 SETTING = "runtime.dlthub_telemetry"
 

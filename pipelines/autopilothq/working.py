@@ -5,28 +5,28 @@ what a killed load left unfinished is read again. So nothing is lost with the fo
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import semver
-from dlt.common.json import json
+from dlt import Schema
 from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.common.schema import Schema
-from dlt.common.storages.load_package import (
-    LOAD_PACKAGE_STATE_ENGINE_VERSION,
-    PackageStorage,
-    migrate_load_package_state,
-)
-from dlt.common.storages.load_storage import LoadItemStorage
-from dlt.common.versioned_state import json_decode_state
-from dlt.extract.storage import ExtractorItemStorage
-from dlt.pipeline.state_sync import PIPELINE_STATE_ENGINE_VERSION, migrate_pipeline_state
 from filelock import FileLock, Timeout
+
+from . import private
+from .warehouses.dlt_internals import (
+    LOAD_PACKAGE_STATE_ENGINE_VERSION,
+    PIPELINE_STATE_ENGINE_VERSION,
+    PackageStorage,
+    json,
+    json_decode_state,
+    migrate_load_package_state,
+    migrate_pipeline_state,
+    take_folders_literally,
+)
 
 PACKAGES = ("normalize/extracted", "load/normalized")
 VERSIONED = ("normalize/.version", "load/.version")
@@ -39,12 +39,12 @@ def check(name: str, pipelines_dir: str | None = None) -> None:
 
     It is left alone while a run is at work in it.
     """
-    _take_folders_literally()
+    take_folders_literally()
     folder = Path(pipelines_dir or get_dlt_pipelines_dir(), name)
     if unreadable(folder) is None:
         return
     try:
-        with FileLock(f"{folder.absolute()}.lock", timeout=0):
+        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE):
             found = unreadable(folder)
             if found is not None:
                 aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
@@ -57,21 +57,6 @@ def check(name: str, pipelines_dir: str | None = None) -> None:
                 )
     except Timeout:
         return
-
-
-@cache
-def _take_folders_literally() -> None:
-    """dlt names files by `template % id`, the folder being part of the template: one with a `%` in its name fails."""
-
-    def escaped(template: Callable[..., str]) -> Callable[..., str]:
-        def path(*args: Any) -> str:
-            folder, name = os.path.split(template(*args))
-            return os.path.join(folder.replace("%", "%%"), name)
-
-        return path
-
-    for storage in (ExtractorItemStorage, LoadItemStorage):
-        setattr(storage, "_get_data_item_path_template", escaped(storage._get_data_item_path_template))  # noqa: B010
 
 
 def unreadable(folder: Path) -> tuple[Path, str] | None:

@@ -36,10 +36,12 @@ def autopilothq() -> None:
     def load() -> dict[str, Any]:
         """The days of the interval; its counts are the task's XCom."""
         # Here and not above: the scheduler reads this file every few seconds.
+        import os
         from dataclasses import asdict
 
         from autopilothq import Report, archive, run
 
+        os.umask(0o077)  # the task has a process of its own, and what it writes may name people
         reports = [Report()]
         wait = timedelta(minutes=30)  # for a run by hand; then RunError, and Airflow tries again (exit status 75)
         run.configure()

@@ -6,6 +6,7 @@ destination. Settings and secrets are dlt's, in the environment of Dagster's pro
 loaded is known from the destination, and so both assets may be used side by side.
 """
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIA
 
 def load(**days: Any) -> dg.MaterializeResult:
     """One run; what it did is the materialization's metadata."""
+    os.umask(0o077)  # a run has a process of its own, and what it writes may name people
     reports = [Report()]
     run.configure()
     run.run(run.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)

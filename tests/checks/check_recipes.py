@@ -186,7 +186,7 @@ def copied(archive: Path, s3: S3) -> str:
 def test_github_workflow(archive: Path, copied: str, s3: S3, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (ARCHIVE_URL, "DESTINATION_TYPE", "DESTINATION__DUCKDB__CREDENTIALS"):
         monkeypatch.delenv(name)
-    clone = cloned("pipelines", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+    clone = cloned("pipelines", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
     programs = environment("actions")
     (job,) = workflow()["jobs"].values()
     stored = {

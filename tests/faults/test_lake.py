@@ -20,7 +20,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 from autopilothq import sample
-from autopilothq.hints import install
+from autopilothq.extras import install
 from autopilothq.lake import append_new, lake
 from calling import Call
 from faults import killed

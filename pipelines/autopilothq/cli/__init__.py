@@ -1,12 +1,13 @@
 """The commands: arguments in, `run` called, results printed."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from .. import run
+from .. import private, run
 from ..display import visible
 from ..run import BusyError
 from . import log
@@ -89,4 +90,6 @@ def main() -> None:
     """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed
     or no file, 4 not all was delivered, 75 busy.
     """
+    # What libraries make is private too, and what a kill leaves. The shell opens what output is sent to, with its own.
+    os.umask(os.umask(private.UMASK) | private.UMASK)
     cli()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.extract import DltSource
+from dlt.sources import DltSource
 from rich.console import Console
 
 from .. import run

@@ -6,15 +6,19 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Optional, get_args
 
 import dlt
-from dlt.common.configuration.resolve import resolve_configuration
-from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
 from dlt.common.schema import TTableSchema
-from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
 
 from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
 from ..display import json_text, visible
 from ..http import ApiError, BadSetting, NotAuthorized, path_of
 from ..place import warehouse
+from ..warehouses.dlt_internals import (
+    DestinationTerminalException,
+    DestinationTransientException,
+    JsonlFileBatchIterator,
+    ParquetFileBatchIterator,
+    resolve_configuration,
+)
 from .deliveries import Deliveries
 from .identify import SETTINGS, Fields
 from .incoming import Ignored, Item, from_row

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple, Self
 import dlt
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..identity import Hashes
 from ..place import BusyError, RunError
+from ..warehouses.dlt_internals import SqlClientBase, SqlJobClientBase
 from .incoming import storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")

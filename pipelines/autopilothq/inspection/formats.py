@@ -7,12 +7,10 @@ from copy import deepcopy
 from datetime import datetime
 from typing import Any
 
-from dlt.common.destination import Destination
-from dlt.destinations.job_client_impl import SqlJobClientBase
-
 from .. import catalog, run
 from ..display import MOST, json_text, shortened, visible, yaml_text
 from ..hints import missing_package
+from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
@@ -148,12 +146,9 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
     # Names stay names of one line: a statement is put together of lines.
     tables = [_visible_names(table) for table in tables]
-    schema, spec = dlt_schema(tables), destination.spec()
-    spec._bind_dataset_name(dataset_name=dataset)
-    config = destination.configuration(spec, accept_partial=True)
-    client = made_by(schema, config, destination.capabilities(config, schema.naming))
+    client = offline_client(destination, dlt_schema(tables), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
-    statements, _ = client._build_schema_update_sql([(table.name, {}) for table in tables])
+    statements = create_statements(client, [table.name for table in tables])
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
     # Without credentials BigQuery and Databricks do not know their project or catalogue: leave it to the session.
     unknown = f"{client.capabilities.escape_identifier('None')}."

@@ -12,15 +12,23 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import dlt
-from dlt.common.data_types import TDataType
-from dlt.common.destination import Destination
-from dlt.common.schema.typing import DLT_NAME_PREFIX, LOADS_TABLE_NAME, VERSION_TABLE_NAME
-from dlt.destinations.exceptions import DatabaseException, DestinationConnectionError
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from .. import catalog, run
 from ..lock import LOCKS
+from ..warehouses.dlt_internals import (
+    DLT_NAME_PREFIX,
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    DatabaseException,
+    Destination,
+    DestinationConnectionError,
+    SqlJobClientBase,
+    TDataType,
+    information_schema,
+    schema_components,
+    stored_columns,
+)
 from .differences import Schema, type_of
 from .shape import ColumnInfo, Statistics, TableInfo, described
 
@@ -165,8 +173,8 @@ class Reader:
 
     def lengths(self) -> dict[tuple[str, str], int]:
         """The most characters that text columns take, where the destination limits and tells that."""
-        schema = self._sql._get_information_schema_components()[1]
-        columns = self._sql._qualify_info_schema_table_name("COLUMNS")
+        schema = schema_components(self._sql)[1]
+        columns = information_schema(self._sql, "COLUMNS")
         try:
             rows = self._sql.execute_sql(
                 f"SELECT table_name, column_name, character_maximum_length FROM {columns} WHERE table_schema = %s"
@@ -203,12 +211,9 @@ class Reader:
 
     def _all_tables(self) -> dict[str, Columns]:
         if self._tables is None:
-            names = self._sql._get_information_schema_components()
-            query, values = self._client._get_info_schema_columns_query(names[0], names[1], [])
             self._tables = {}
-            for table, column, native, _, *numbers in self._sql.execute_sql(query, *values) or ():
-                of = self._client._from_db_type(native, *(numbers or (None, None)))["data_type"] or "text"
-                self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of)
+            for table, column, native, of in stored_columns(self._client):
+                self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
         return self._tables
 
     def _described(self, name: str, came: dict[tuple[str, str], datetime]) -> TableInfo:

@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from dlt.common.data_types import TDataType
-from dlt.common.schema import Schema
+from dlt import Schema
 from dlt.common.schema.typing import TColumnSchema, TTableSchema
-from dlt.common.schema.utils import new_table
 
 from .. import catalog
 from ..source.tables import SOURCE
 from ..warehouse import ordered
+from ..warehouses.dlt_internals import TDataType, new_table
 
 
 class ColumnInfo(NamedTuple):

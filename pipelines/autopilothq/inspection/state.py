@@ -5,15 +5,14 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from dlt.common.pipeline import get_dlt_pipelines_dir
-from dlt.pipeline.trace import PipelineStepTrace, PipelineTrace, load_trace
+from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog, run
 from ..display import shortened
-from ..pipeline_names import pipeline_name
+from ..pipeline_names import pipeline_name, pipelines_dir
+from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from .formats import grid, moment
 from .live import Reader
 
@@ -155,7 +154,7 @@ def _left_here(place: str) -> tuple[PipelineTrace | None, int]:
 
     The files are looked at and nothing more: dlt's own ways of attaching may write the state of a pipeline that runs.
     """
-    folder = Path(get_dlt_pipelines_dir(), pipeline_name(place))
+    folder = pipelines_dir() / pipeline_name(place)
     try:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):

@@ -30,8 +30,10 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from isal import igzip_lib
 
-from autopilothq.display import visible
-from autopilothq.messages import MAX_LINE, Batch, Reject
+from .. import private
+from ..display import visible
+from ..extras import install
+from ..messages import MAX_LINE, Batch, Reject
 
 Info = dict[str, Any]
 Int64s = npt.NDArray[np.int64]
@@ -456,8 +458,8 @@ def _filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSys
     try:
         return fsspec.filesystem(scheme, **storage_options)
     except ImportError as error:
-        wanted = f'"dlt-autopilothq[{EXTRAS[scheme]}]"' if scheme in EXTRAS else "the package named above"
-        raise ArchiveError(f"{url} needs a package that is missing: {error}\npip install {wanted}") from error
+        todo = f"Install it: {install(EXTRAS[scheme])}" if scheme in EXTRAS else "Install the package named above."
+        raise ArchiveError(f"{url} needs a package that is missing: {error}\n{todo}") from error
     except ValueError as error:
         if scheme in fsspec.available_protocols():
             raise
@@ -1070,7 +1072,7 @@ def without(file: File, lines: Collection[int]) -> None:
             aside = os.path.join(folder, f".{name}{ASIDE}")
         else:
             aside = os.path.join(stack.enter_context(TemporaryDirectory()), "aside")
-        with open(aside, "wb") as out:
+        with private.opened(aside) as out:
             try:
                 out.writelines(_written_again(file, frozenset(lines)))
             except (_Damage, _Unreadable) as error:
@@ -1097,9 +1099,9 @@ def _is_unchanged(file: File, timeout: float = TIMEOUT) -> bool:
 
 def _replace(aside: str, path: str) -> None:
     old = os.stat(path)
-    os.chmod(aside, old.st_mode)
     with suppress(PermissionError):
         os.chown(aside, old.st_uid, old.st_gid)
+    os.chmod(aside, old.st_mode)  # last: else it could be another group's for a moment
     os.replace(aside, path)
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     try:

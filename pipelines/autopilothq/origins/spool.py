@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple, Self, cast
 
+from .. import private
 from ..client import Page
 from ..http import BadAnswer
 from ..messages import parse
@@ -53,7 +54,7 @@ class Spool:
     def begin(cls, folder: Path, start: Start) -> Self:
         """An empty spool in that folder, whatever is there."""
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        private.folder(folder)
         _write(folder / "scan.json", json.dumps(start._asdict()).encode())
         return cls(folder, start)
 
@@ -110,7 +111,7 @@ class Spool:
 
 def _write(path: Path, content: bytes) -> None:
     aside = path.with_suffix(".new")
-    with aside.open("wb") as file:
+    with private.opened(aside) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-from dlt.common import logger
-from dlt.common.schema import Schema
-from dlt.common.storages.load_package import load_package_state
-from dlt.extract import DltResource
+from dlt import Schema
+from dlt.sources import DltResource
 
 from ..catalog import ACCOUNT, CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot
@@ -23,6 +21,7 @@ from ..origins.api import LIBRARY, Window
 from ..origins.scan import GROUPS, Clock, CutOff, Found, Scan, Wanted
 from ..origins.spool import Spool, Start
 from ..warehouse import Rows, Things
+from ..warehouses.dlt_internals import load_package_state, logger
 from .load import Files, Load, books, ignore, resource
 from .stored import Stored
 from .tables import SOURCE

@@ -8,16 +8,14 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.exceptions import MissingDependencyException
-from dlt.common.storages.configuration import FilesystemConfiguration
-from dlt.common.storages.fsspec_filesystem import fsspec_from_config
-from dlt.extract import DltResource
+from dlt.sources import DltResource
 
-from .. import hints
 from ..catalog import MAX_EVENT_TABLES
+from ..extras import install
 from ..origins import archive as archive_files
 from ..origins.archive import LEFT_OUT
+from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from .events import asked_for
 from .load import Files, Load, Report, ignore, resources
 from .tables import SOURCE
@@ -179,5 +177,5 @@ def _filesystem(url: str, credentials: Any) -> Any:
     except MissingDependencyException as error:
         extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise archive_files.ArchiveError(
-            f"Reading {url} needs a package that is not installed.\nInstall it: {hints.install(extra)}"
+            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

@@ -69,7 +69,7 @@ def only(
 
 
 def _read(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
-    with duckdb.connect() as con:
+    with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits, and `.tmp` is left alone
         con.execute("SET threads = 1")
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
         return con.execute(_READ_SQL).fetchall()

@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.schema.typing import LOADS_TABLE_NAME
-from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, FilesystemClient
 
-from ..hints import install
+from ..extras import install
 from ..warehouse import Known
+from ..warehouses.dlt_internals import FILENAME_SEPARATOR, LOADS_TABLE_NAME, FilesystemClient
 from .stored import Stored
 from .tables import ARROW, CannotMerge
 
@@ -54,7 +53,8 @@ class Lake(Stored):
     def _open(self, name: str) -> Any:
         try:
             from deltalake import DeltaTable
-            from dlt.common.libs.deltalake import deltalake_storage_options
+
+            from ..warehouses.dlt_internals import deltalake_storage_options
         except ImportError as error:
             raise CannotMerge(
                 f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"

@@ -25,11 +25,10 @@ import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from dlt.common import logger
-from dlt.common.schema.typing import TTableSchemaColumns, TWriteDispositionDict
 from dlt.destinations import filesystem
-from dlt.extract import DltResource
+from dlt.sources import DltResource
 
+from .. import private
 from ..catalog import (
     ALWAYS,
     AUDIT,
@@ -66,7 +65,9 @@ from ..warehouse import (
     values,
 )
 from ..warehouse import Stored as StoredRows
-from . import dlt_internals, user_hints
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
+from . import user_hints
 from .events import only
 from .lake import Lake
 from .refused import Refused
@@ -194,7 +195,9 @@ def _begin(pipeline: dlt.Pipeline) -> tuple[Path, bool]:
     """
     home = Path(pipeline.working_dir, HOME)
     new_machine = not home.exists()
-    home.mkdir(parents=True, exist_ok=True)
+    if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
+        private.narrow(Path(pipeline.working_dir))
+    private.folder(home)
     left = list(home.iterdir())
     folder = Path(mkdtemp(dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)

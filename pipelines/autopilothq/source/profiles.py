@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import dlt
-from dlt.common import logger
-from dlt.common.configuration.specs.base_configuration import NotResolved
-from dlt.common.schema import Schema
-from dlt.common.storages.load_package import load_package_state
-from dlt.extract import DltResource
+from dlt import Schema
+from dlt.sources import DltResource
 
 from ..catalog import MAX_EVENT_TABLES, PROFILES, SUPPRESSIONS
 from ..client import BASE_URL, Autopilot
@@ -39,6 +36,7 @@ from ..origins.spool import Spool, Start
 from ..segment import BASE_URLS, REQUESTS_PER_SECOND
 from ..segment import Profiles as Space
 from ..warehouse import Due, People, Rows
+from ..warehouses.dlt_internals import NotResolved, load_package_state, logger
 from .api import read_setting_time
 from .load import Files, Load, ignore, resource, resources
 from .stored import Stored

@@ -16,10 +16,11 @@ from typing import Self
 import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common import logger
 
+from .. import private
 from ..catalog import BOOKS
 from ..warehouse import Known, Rows, Stored, values
+from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder, in a folder whose name `forget` knows: it removes them.
 FILE = "autopilothq-refused/refused.json"
@@ -63,9 +64,9 @@ class Refused:
     def write(self, pipeline: dlt.Pipeline) -> None:
         """Keeps it; a kill leaves the old file or the new one."""
         path = Path(pipeline.working_dir, FILE)
-        path.parent.mkdir(exist_ok=True)
+        private.folder(path.parent)
         aside = path.with_suffix(".new")
-        with aside.open("w") as file:
+        with private.opened(aside, "w") as file:
             json.dump(asdict(self), file)
             file.flush()
             os.fsync(file.fileno())

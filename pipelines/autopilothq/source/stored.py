@@ -8,18 +8,22 @@ from typing import Any, NamedTuple, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.destination.client import StorageSchemaInfo
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import LOADS_TABLE_NAME, VERSION_TABLE_NAME, TTableSchemaColumns
-from dlt.common.schema.utils import get_columns_names_with_prop
+from dlt import Schema
 from dlt.destinations import postgres
-from dlt.destinations.job_client_impl import SqlJobClientBase
-from dlt.destinations.sql_client import SqlClientBase
 
 from ..asking import Rows, asked, for_reading
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ..identity import Hashes
 from ..warehouse import Known
+from ..warehouses.dlt_internals import (
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    SqlClientBase,
+    SqlJobClientBase,
+    StorageSchemaInfo,
+    TTableSchemaColumns,
+    get_columns_names_with_prop,
+)
 from .selection import Selected, from_text
 from .tables import ARROW, SOURCE
 

@@ -5,8 +5,7 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
-from dlt.common.normalizers.naming import NamingConvention
-from dlt.common.schema.typing import TColumnSchema, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
+from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations import filesystem
 
 from ..catalog import (
@@ -22,6 +21,12 @@ from ..catalog import (
     Limits,
     Table,
     Type,
+)
+from ..warehouses.dlt_internals import (
+    NamingConvention,
+    TLoaderMergeStrategy,
+    TTableSchemaColumns,
+    TWriteDispositionDict,
 )
 
 SOURCE = "autopilothq"

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from dlt.common.schema import Schema
-from dlt.common.schema.typing import TTableSchemaColumns
-from dlt.extract import DltResource
+from dlt import Schema
+from dlt.sources import DltResource
 
 from ..catalog import Table
 from ..warehouse import Rows
-from . import dlt_internals
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns
 from .tables import REPLACED, STRATEGIES, NotPossible
 
 

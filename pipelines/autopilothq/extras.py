@@ -1,0 +1,26 @@
+"""How an extra of this package is installed, wherever the package came from."""
+
+import json
+import os
+from importlib.metadata import Distribution, distribution
+from urllib.parse import unquote, urlparse
+
+PACKAGE = "dlt-autopilothq"
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this package, whether that came from a checkout or an index.
+
+    Example: `pip install 'dlt-autopilothq[postgres]'`, or `pip install -e '.[postgres]'` in an editable checkout.
+    """
+    return install_from(distribution(PACKAGE), extra)
+
+
+def install_from(package: Distribution, extra: str) -> str:
+    """The command that installs an extra of a package that is installed like this one."""
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
+    if "dir_info" not in origin:
+        return f"pip install '{PACKAGE}[{extra}]'"
+    folder = unquote(urlparse(origin["url"]).path)
+    here = "." if os.path.realpath(folder) == os.path.realpath(os.curdir) else folder
+    return f"pip install {'-e ' if origin['dir_info'].get('editable') else ''}'{here}[{extra}]'"

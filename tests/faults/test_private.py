@@ -1,0 +1,241 @@
+"""What the program leaves on the disk is its user's alone, also after a kill, whatever umask the shell has."""
+
+import gzip
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import dlt
+import duckdb
+import pytest
+
+import autopilothq
+from autopilothq import private
+from autopilothq.direct import direct
+from calling import Call, errors
+from fake_autopilot import FakeAutopilot, FakeProfiles
+from faults import killed_sending
+from faults.killed_sending import Plan
+from faults.loads import line, track
+from faults.test_killed import clean_environment
+
+USUAL = 0o022
+"""The umask of most shells: everybody may read."""
+NEVER = 3600.0
+NOBODY = 65534
+NOT_OWN = (
+    "Error: Expected {folder} to be a folder of this user, because everybody may write to {shared}, but it"
+    " belongs to user {owner}."
+)
+NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
+READ = ("autopilothq.warehouse.load:Warehouse._add_at_once", "after", 1)
+SPOOLED = ("autopilothq.origins.spool:Spool.put", "after", 2)
+LOAD = ["load", "archive", "archive.json.gz"]
+
+
+class Kill(NamedTuple):
+    """A call, where it is killed, and some of what is there then."""
+
+    words: list[str]
+    point: tuple[str, str, int] | float
+    left: list[str]
+
+
+KILLS = {
+    "done": Kill(LOAD, NEVER, ["autopilot.duckdb", "autopilot.duckdb.lock", "dlt/*/trace.pickle", "dlt/*.place"]),
+    "handed over": Kill(LOAD, ("dlt.pipeline.pipeline:Pipeline.normalize", "before", 1), ["*/extracted/*.parquet"]),
+    "stored": Kill(
+        LOAD,
+        ("dlt.destinations.job_client_impl:SqlJobClientBase._execute_schema_update_sql", "after", 1),
+        ["autopilot.duckdb.wal", "*/new_jobs/*.parquet"],
+    ),
+    "dry": Kill([*LOAD, "--dry-run"], READ, ["tmp/*/autopilot_events/autopilothq/*/waiting"]),
+    "pages": Kill(["load", "api"], SPOOLED, ["*/autopilothq-scan/contacts/00000002.gz", "*/contacts/scan.json"]),
+    "people": Kill(["load", "profiles"], SPOOLED, ["*/autopilothq-people/*/00000002.gz"]),
+    "sent": Kill(
+        ["send", "messages", "identifies.ndjson"],
+        ("autopilothq.destination.deliveries:Deliveries.add", "after", 1),
+        ["autopilot.duckdb.send.lock", "autopilot.duckdb*"],
+    ),
+    "sample": Kill(["sample", "made", "--events", "10"], NEVER, ["made/segment-logs/*.gz"]),
+}  # fmt: skip
+GIVEN = {"archive.json.gz", "identifies.ndjson", "status", "tmp"}
+"""What is not the program's."""
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """All below a folder, with kind and mode: `{"dlt": "drwx------"}`."""
+    return {str(path.relative_to(folder)): stat.filemode(path.lstat().st_mode) for path in sorted(folder.rglob("*"))}
+
+
+def open_to_others(folder: Path) -> dict[str, str]:
+    """What others than the user could read, given that they may enter the folder."""
+    found = modes(folder).items()
+    return {path: mode for path, mode in found if mode not in ("drwx------", "-rw-------") and path not in GIVEN}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for each call, which was made there and killed."""
+    house = tmp_path_factory.mktemp("private")
+    with FakeAutopilot(contacts=350) as account, FakeProfiles() as profiles:
+        settings = {
+            "SOURCES__AUTOPILOTHQ__BASE_URL": account.base_url,
+            "SOURCES__AUTOPILOTHQ__API_KEY": account.key,
+            "SOURCES__AUTOPILOTHQ__REQUESTS_PER_SECOND": "10000",
+            "SOURCES__AUTOPILOTHQ__PROFILES__TOKEN": profiles.token,
+            "SOURCES__AUTOPILOTHQ__PROFILES__BASE_URL": profiles.base_url,
+            "SOURCES__AUTOPILOTHQ__PROFILES__SPACE": profiles.space,
+            "DESTINATION__AUTOPILOTHQ__BASE_URL": account.base_url,
+            "DESTINATION__AUTOPILOTHQ__API_KEY": account.key,
+        }
+        plans = []
+        for name, kill in KILLS.items():
+            folder = house / name
+            (folder / "tmp").mkdir(parents=True)
+            (folder / "archive.json.gz").write_bytes(gzip.compress(b"".join(line(track(n)) for n in range(20))))
+            (folder / "identifies.ndjson").write_bytes(
+                line({"type": "identify", "messageId": "i", "traits": {"email": "ada@example.com"}})
+            )
+            own = settings | {"DLT_DATA_DIR": str(folder / "dlt"), "TMPDIR": str(folder / "tmp")}
+            plans.append(Plan(str(folder), kill.words, own, kill.point))
+        (house / "plans.json").write_text(json.dumps(plans))
+        tests = Path(killed_sending.__file__).parents[1]
+        subprocess.run(
+            [sys.executable, killed_sending.__file__, str(house / "plans.json")],
+            cwd=house,
+            env=clean_environment() | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))},
+            stdout=subprocess.DEVNULL,
+            umask=USUAL,
+            check=True,
+        )
+        yield house
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_a_call_leaves_nothing_that_others_can_read(name: str, house: Path) -> None:
+    folder = house / name
+    assert int((folder / "status").read_text()) == (0 if KILLS[name].point == NEVER else -signal.SIGKILL)
+    listing = modes(folder)
+    assert [left for left in KILLS[name].left if not any(fnmatch(path, left) for path in listing)] == []
+    assert open_to_others(folder) == {}
+
+
+@pytest.fixture
+def usual_umask() -> Iterator[None]:
+    before = os.umask(USUAL)
+    yield
+    assert os.umask(before) == USUAL  # a library leaves its process's alone
+
+
+def load(messages: list[dict[str, object]], place: str = "autopilot.duckdb") -> dlt.Pipeline:
+    """As a script would."""
+    Path("archive").mkdir(exist_ok=True)
+    Path(f"archive/{messages[0]['messageId']}.json").write_bytes(b"".join(map(line, messages)))
+    pipeline = dlt.pipeline("mine", destination=direct(place), dataset_name="autopilothq")
+    pipeline.run(autopilothq.archive("archive"))
+    return pipeline
+
+
+def test_as_a_library_its_folder_and_its_database_are_private(usual_umask: None) -> None:  # noqa: ARG001
+    pipeline = load([track(1)])
+    folder = Path(pipeline.working_dir)
+    assert stat.filemode(folder.stat().st_mode) == "drwx------"  # dlt's files in it are as the umask has them
+    assert {stat.filemode(path.stat().st_mode) for path in (folder / "autopilothq").iterdir()} == {"drwx------"}
+    assert {path: mode for path, mode in modes(Path()).items() if "duckdb" in path} == {
+        "autopilot.duckdb": "-rw-------"
+    }
+    folder.chmod(0o750)
+    Path("autopilot.duckdb").chmod(0o640)
+    load([track(2)])
+    # What somebody was given stays so.
+    assert [stat.filemode(path.stat().st_mode) for path in (folder, Path("autopilot.duckdb"))] == [
+        "drwxr-x---", "-rw-r-----",
+    ]  # fmt: skip
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY 1").fetchall() == [("m-1",), ("m-2",)]
+
+
+@pytest.mark.parametrize(
+    ("database", "lock"), [(0o600, 0o600), (0o640, 0o600), (0o660, 0o660), (0o664, 0o660), (0o666, 0o666)]
+)
+def test_whoever_may_write_a_database_may_take_its_lock(database: int, lock: int, tmp_path: Path) -> None:
+    guarded, path = tmp_path / "autopilot.duckdb", tmp_path / "autopilot.duckdb.lock"
+    guarded.touch()
+    guarded.chmod(database)
+    path.touch(0o600)
+    private.share_lock(path, guarded)
+    assert (path.stat().st_mode & 0o777, guarded.stat().st_mode & 0o777) == (lock, database)
+
+
+def test_a_group_that_was_given_the_database_can_take_turns(call: Call) -> None:
+    Path("a.json").write_bytes(line(track(1)))
+    duckdb.connect("autopilot.duckdb").close()
+    Path("autopilot.duckdb").chmod(0o660)
+    assert call("load", "archive", "a.json").status == 0
+    assert {path: mode for path, mode in modes(Path()).items() if "duckdb" in path} == {
+        "autopilot.duckdb": "-rw-rw----",
+        "autopilot.duckdb.lock": "-rw-rw----",
+    }
+
+
+def test_a_file_of_the_archive_keeps_its_mode_and_no_link_is_written_through(call: Call) -> None:
+    """Where others may write to the archive's folder, they could have put a link where the new file is made."""
+    kept, gone = line(track(1, userId="bob")), line(track(2, userId="ada"))
+    Path("archive").mkdir()
+    Path("archive/a.json").write_bytes(kept + gone)
+    Path("archive/a.json").chmod(0o640)
+    Path("precious").write_bytes(b"precious")
+    assert call("load", "archive", "archive").status == 0
+    Path("archive/.a.json.forgetting").symlink_to(Path("precious").absolute())
+    assert call("forget", "--user-id", "ada", "--archive", "archive").status == 0
+    assert modes(Path("archive")) == {"a.json": "-rw-r-----"}
+    assert (Path("archive/a.json").read_bytes(), Path("precious").read_bytes()) == (kept, b"precious")
+
+
+@pytest.mark.parametrize("prepared", ["a folder", "a link"])
+@pytest.mark.parametrize("words", [["load", "archive", "a.json"], ["status"]])
+def test_a_folder_that_another_user_prepared_is_not_used(
+    prepared: str, words: list[str], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dlt unpickles what it finds there: it would run that user's code."""
+    Path("a.json").write_bytes(line(track(1)))
+    assert words != ["status"] or call("load", "archive", "a.json").status == 0  # else it would have nothing to tell
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    theirs = shared / "dlt"
+    real = tmp_path / "elsewhere" if prepared == "a link" else theirs
+    (real / "pipelines").mkdir(parents=True)
+    if prepared == "a link":
+        theirs.symlink_to(real)
+    owner = NOBODY
+    if os.geteuid() == 0:
+        os.chown(theirs, NOBODY, NOBODY, follow_symlinks=False)
+    else:
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    monkeypatch.setenv("DLT_DATA_DIR", str(theirs))
+    said = call(*words)
+    assert (said.status, said.out, errors(said)) == (
+        1,
+        "",
+        [NOT_OWN.format(folder=theirs, shared=shared, owner=owner), NAME_ANOTHER],
+    )
+    assert modes(real) == {"pipelines": "drwxr-xr-x"}
+
+
+def test_own_folders_in_a_shared_one_are_used(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    tmp_path.chmod(0o1777)
+    private.check_own(tmp_path / "own" / "not there yet" / "nor this")
+    private.folder(tmp_path / "new" / "below")
+    assert modes(tmp_path / "new") == {"below": "drwx------"}
+    assert stat.filemode((tmp_path / "new").stat().st_mode) == "drwx------"

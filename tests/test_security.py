@@ -1,0 +1,154 @@
+"""What docs/security.md says of rights: each role of PostgreSQL with just its grants, and nothing less would do."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+import autopilothq
+from autopilothq import destination
+from calling import Call, Said, errors
+from fake_autopilot import FakeAutopilot
+from faults.loads import line, track
+from sending import IMPATIENT, configure
+from servers import Postgres
+
+PAGE = (Path(autopilothq.__file__).parents[1] / "docs" / "security.md").read_text()
+SECTIONS = dict(re.findall(r"^### (.+)\n((?:.*\n)*?)(?=^##)", PAGE, re.MULTILINE))
+ROLES = ("loader", "sender", "reader")
+ADA = "ada@example.com"
+FAILED = "Error: The load step failed:"
+
+
+def sql(section: str) -> str:
+    """The statements of a section."""
+    return "".join(re.findall(r"```sql\n(.*?)```", SECTIONS[section], re.DOTALL))
+
+
+def password(role: str) -> str:
+    found = re.search(rf"CREATE ROLE autopilot_{role} LOGIN PASSWORD '(.+?)'", sql("PostgreSQL"))
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def warehouse(postgresql: Postgres) -> Iterator[str]:
+    """A database with another tenant, made ready by the page's statements alone."""
+    with postgresql.database() as url:
+        ask(url, "CREATE SCHEMA crm; CREATE TABLE crm.customers AS SELECT 'ada@example.com' AS email, 'pro' AS title")
+        ask(url, sql("PostgreSQL"))
+        yield url
+    for role in reversed(ROLES):  # they belong to the server
+        ask(postgresql.url("postgres"), f"DROP ROLE autopilot_{role}")
+
+
+def ask(url: str, statement: str) -> list[tuple[object, ...]]:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def as_role(url: str, role: str) -> str:
+    return re.sub("//.*@", f"//autopilot_{role}:{password(role)}@", url)
+
+
+@pytest.fixture
+def run(call: Call, warehouse: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
+    """Calls the program as a role: `run("loader", "load", "archive", "a.json")`."""
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+
+    def called(role: str, *words: str) -> Said:
+        return call(*words, "--destination", "postgres", "--credentials", as_role(warehouse, role))
+
+    with FakeAutopilot(contacts=1) as account:
+        configure(monkeypatch, account)
+        yield called
+
+
+def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], warehouse: str) -> None:
+    identify = {"type": "identify", "messageId": "i", "userId": "ada", "traits": {"email": ADA}}
+    Path("a.json").write_bytes(line(track(1, userId="ada")) + line(identify))
+    Path("b.json").write_bytes(line(track(2, event="Own")) + b"no message\n")
+    query = "SELECT email, 'pro' AS title FROM autopilothq.identifies"
+    # The order is that in which a lock or a table could become another role's.
+    for role, words, last in (
+        ("loader", ["load", "archive", "a.json"], "into postgresql://autopilot_loader:***@"),
+        ("loader", ["forget", "--email", "nobody@example.com"], "from postgresql://autopilot_loader:***@"),
+        ("sender", ["send", "traits", "--query", query], "1 messages: 1 delivered"),
+        ("loader", ["load", "archive", "a.json", "b.json"], "into postgresql://autopilot_loader:***@"),
+        ("reader", ["deliveries"], "1 delivered, 0 refused, 0 failed, 0 unknown"),
+        ("reader", ["status"], "discards "),
+        ("reader", ["schema", "--live", "own"], "  user_id "),
+    ):  # fmt: skip
+        said = run(role, *words)
+        assert (said.status, said.out.rpartition("\n")[0].rpartition("\n")[2][: len(last)]) == (0, last), (words, said)
+    assert_kept_apart(warehouse)
+    assert_all_is_needed(run, warehouse)
+    said = run("loader", "forget", "--email", ADA)
+    assert said.status == 0, said
+    assert ask(warehouse, "SELECT count(*) FROM autopilothq._deliveries") == [(0,)]
+    assert ask(warehouse, "SELECT id FROM autopilothq.tracks") == [("m-2",)]
+
+
+FORBIDDEN = {
+    "loader": [
+        "SELECT * FROM crm.customers", "CREATE TABLE crm.own (a int)", "CREATE SCHEMA own", "CREATE ROLE own",
+        "CREATE TABLE public.own (a int)",
+    ],
+    "sender": [
+        "SELECT * FROM crm.customers", "CREATE SCHEMA own", "DELETE FROM autopilothq.tracks",
+        "UPDATE autopilothq._audit SET lines = 0", "INSERT INTO autopilothq._suppressions VALUES ('a')",
+        "CREATE TABLE autopilothq_staging.a (a int)",
+    ],
+    "reader": [
+        "SELECT * FROM crm.customers", "CREATE SCHEMA own", "CREATE TABLE autopilothq.own (a int)",
+        "DELETE FROM autopilothq.tracks", "INSERT INTO autopilothq._deliveries (status) VALUES ('delivered')",
+        "DROP TABLE autopilothq.tracks", "TRUNCATE autopilothq._locks_send", "SELECT * FROM autopilothq_staging.users",
+    ],
+}  # fmt: skip
+
+
+def assert_kept_apart(warehouse: str) -> None:
+    """No role can do these, all of which an administrator could."""
+    for role, statements in FORBIDDEN.items():
+        for statement in statements:
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                ask(as_role(warehouse, role), statement)
+
+
+def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
+    """Without any one of the rights, something that the page promises ends with an error."""
+    Path("c.json").write_bytes(line(track(3, event="Other")))
+    load, send, status = ["load", "archive", "c.json"], ["send", "messages", "a.json"], ["status"]
+    for right, role, words, refused in (
+        ("CREATE ON SCHEMA autopilothq", "sender", send, "Error: permission denied for schema autopilothq"),
+        ("SELECT ON autopilothq._suppressions", "sender", send, "Error: permission denied for table _suppressions"),
+        ("USAGE ON SCHEMA autopilothq", "reader", status, "Error: There is no dataset autopilothq in postgresql://"),
+        (
+            "SELECT ON autopilothq._deliveries",
+            "reader",
+            ["deliveries"],
+            "Error: permission denied for table _deliveries",
+        ),
+        ("autopilot_sender", "loader", load, "Error: permission denied for schema autopilothq"),
+        (
+            "CREATE ON SCHEMA autopilothq_staging",
+            "loader",
+            load,
+            f"{FAILED} permission denied for schema autopilothq_staging",
+        ),
+    ):
+        ask(warehouse, f"REVOKE {right} FROM autopilot_{role}")
+        said = run(role, *words)
+        assert (said.status, errors(said)[0][: len(refused)]) == (1, refused), (right, said)
+        ask(warehouse, f"GRANT {right} TO autopilot_{role}")
+
+
+def test_the_bucket_policy_reads_and_nothing_else() -> None:
+    (policy,) = re.findall(r"```json\n(.*?)```", SECTIONS["Buckets"], re.DOTALL)
+    assert [each["Action"] for each in json.loads(policy)["Statement"]] == ["s3:ListBucket", "s3:GetObject"]
