@@ -66,6 +66,11 @@ def place(destination: str | None = None, credentials: str | None = None, datase
     except ImportError as error:
         raise RunError(hints.missing_package(error, factory.destination_name)) from error
     kind = config.destination_type.rpartition(".")[2]
+    if "@" in str(getattr(config.credentials, "host", None)):
+        raise RunError(
+            f"Expected credentials of {kind} like postgresql://user:password@host:5432/database, but there is an @ too"
+            " many.\nIn user and password write %40 for @, %2F for /, %3A for :, and %25 for %."
+        )
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
         return Place(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .. import run
+from ..masking import masked, remember_credentials
 from ..run import BusyError
 from . import log
 from .forget import forget
@@ -24,6 +25,7 @@ class _Program(click.Group):
         try:
             result = super().invoke(context)
         except click.UsageError as error:
+            vars(error)["message"] = masked(error.message)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -60,6 +62,9 @@ def _named(command: click.Command, words: Sequence[str]) -> list[str]:
 @click.pass_context
 def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
+    for word in sys.argv[1:]:  # a call that cannot be read is repeated by what says so
+        if "@" in word and ":" in word:
+            remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
     context.obj = log.Settings(debug, log_format == "json")
     log.listen(*context.obj)
     more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}

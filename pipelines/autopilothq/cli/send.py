@@ -21,7 +21,7 @@ from ..place import RunError, setting
 from ..source.archive import find_files
 from . import log as logs
 from .load import Time
-from .options import destination_options, wait_option
+from .options import allow_http_option, destination_options, wait_option
 
 NOT_ALL = 4
 LOG_SECONDS = 5.0
@@ -47,7 +47,7 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(command))
+    return destination_options(wait_option(allow_http_option(command)))
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
@@ -142,7 +142,7 @@ def show_deliveries(
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
-        return settings(unknown_traits=options["unknown_traits"])
+        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
