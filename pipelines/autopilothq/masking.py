@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 from urllib.parse import unquote, unquote_plus
 
 import dlt
@@ -22,9 +22,7 @@ MASK = "***"
 SHORTEST = 4  # characters; a shorter secret is masked beside its neighbours in the connection string alone
 
 # Names of settings and of variables of the environment whose values are secret.
-_SECRET = re.compile(
-    r"(?i)pass(word|wd|phrase)|(^|_)(pwd|pat|auth|sig)$|secret|token$|(^|_)key$|api_?key|account_key|sas_token"
-)
+_SECRET = re.compile(r"(?i)pass(word|wd|phrase)|secret|token$|(^|_)(key|pat)$|api_?key")
 _NAMES = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold one
 _HOOK = re.compile(r"(?i)hook(_url)?$")
 _NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|key_id)$")
@@ -60,9 +58,9 @@ def masked(text: str) -> str:
 
     Example: after `remember("tr/ick")` the text `"no tr%2Fick here"` is `"no *** here"`.
     """
-    for secret, instead in _longest_first(_pieces()):
-        if _core(secret) in text:  # most texts have none, and this tells quickly
-            text = _pattern(secret).sub(instead.replace("\\", r"\\"), text)
+    for piece in _in_order(_pieces()):
+        if _core(piece.text) in text:  # most texts have none, and this tells quickly
+            text = _pattern(piece.text).sub(piece.instead.replace("\\", r"\\"), text)
     return _IN_TEXT.sub(MASK, text)
 
 
@@ -88,13 +86,24 @@ class Masked:
 # ---- what is secret ------------------------------------------------------------------------------------------------
 
 
-def _longest_first(pieces: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Each piece once, and a piece before those that are part of it."""
-    known = {secret: instead for secret, instead in pieces if len(secret) >= SHORTEST}
-    return sorted(known.items(), key=lambda piece: -len(piece[0]))
+class _Piece(NamedTuple):
+    """What is masked: a whole secret, or a part of one with its neighbours; and what stands in its place."""
+
+    text: str
+    instead: str = MASK
+    whole: bool = True
 
 
-def _pieces() -> Iterator[tuple[str, str]]:
+def _in_order(pieces: Iterable[_Piece]) -> list[_Piece]:
+    """Each piece once: whole secrets first, then their parts, and each before those that are part of it."""
+    known: dict[str, _Piece] = {}
+    for piece in pieces:
+        if len(piece.text) >= SHORTEST:
+            known.setdefault(piece.text, piece)
+    return sorted(known.values(), key=lambda piece: (not piece.whole, -len(piece.text)))
+
+
+def _pieces() -> Iterator[_Piece]:
     """The secrets, and what stands in their place."""
     secrets, strings, hooks = dict(_remembered), dict(_strings), dict(_hooks)
     for name, value in _configured():
@@ -109,7 +118,7 @@ def _pieces() -> Iterator[tuple[str, str]]:
     for url in hooks:
         yield from _of_hook(url)
     for secret in secrets:
-        yield from ((spelt, MASK) for spelt in _spellings(secret))
+        yield from map(_Piece, _spellings(secret))
 
 
 def _configured() -> Iterator[tuple[str, str]]:
@@ -135,19 +144,18 @@ def _spellings(secret: str) -> Iterator[str]:
         yield from (line.strip() for line in secret.splitlines())
 
 
-def _of_string(string: str) -> Iterator[tuple[str, str]]:
+def _of_string(string: str) -> Iterator[_Piece]:
     """Of a connection string, what is secret, and every part between two delimiters that a driver may repeat of it."""
     for start, end in _spans(string):
-        secret = string[start:end]
-        yield from ((spelt, MASK) for spelt in _spellings(secret))
+        yield from map(_Piece, _spellings(string[start:end]))
         bounds = [(match.end(), match.start()) for match in _DELIMITER.finditer(string)]
         starts = [0, *(after for after, _ in bounds if after < end)][-_MOST_PIECES:]
         ends = [*(before for _, before in bounds if before > start), len(string)][:_MOST_PIECES]
         for first in starts:
             for last in ends:
                 if last - first >= SHORTEST:
-                    piece = f"{string[first : max(first, start)]}{MASK}{string[min(last, end) : last]}"
-                    yield string[first:last], piece
+                    instead = f"{string[first : max(first, start)]}{MASK}{string[min(last, end) : last]}"
+                    yield _Piece(string[first:last], instead, whole=False)
 
 
 def _spans(string: str) -> Iterator[tuple[int, int]]:
@@ -159,21 +167,19 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
         pass
     elif 0 <= colon < at:
         yield colon + 1, at
-    elif at < 0 <= min(scheme, colon):
-        behind = re.split("[/?#]", string[colon + 1 :])[0]
-        if not behind.isdigit():  # a port
-            yield colon + 1, colon + 1 + len(behind)
+    elif at < 0 <= min(scheme, colon) and not re.match(r"\d+([/?#]|$)", string[colon + 1 :]):  # a port
+        yield colon + 1, len(string)
     for pair in _PAIR.finditer(string):
         if pair.lastindex:
             yield pair.span(pair.lastindex)
 
 
-def _of_hook(url: str) -> Iterator[tuple[str, str]]:
+def _of_hook(url: str) -> Iterator[_Piece]:
     """Of a webhook's URL, all behind its host, and each part that reaches to its end."""
     host = re.match(r"[\w+.-]*:?//[^/?#]*", url)
     rest = url[host.end() :] if host else url
     starts = [0, *(match.end() for match in _DELIMITER.finditer(rest))]
-    yield from ((spelt, MASK) for start in starts for spelt in _spellings(rest[start:]))
+    yield from (_Piece(spelt) for start in starts for spelt in _spellings(rest[start:]))
     yield from _of_string(url)
 
 
@@ -197,6 +203,6 @@ def _spelt(char: str) -> str:
         return char
     data = char.encode("utf-8", "surrogatepass")
     escapes = {char, json.dumps(char)[1:-1], repr(char)[1:-1], f"\\{char}", "".join(f"\\x{byte:02x}" for byte in data)}
-    ways = sorted(map(re.escape, escapes), key=len, reverse=True)
-    ways.append("".join(f"%(?:25)?(?i:{byte:02x})" for byte in data))
+    ways = ["".join(f"%(?:25)?(?i:{byte:02x})" for byte in data)]
+    ways += sorted(map(re.escape, escapes), key=len, reverse=True)
     return f"(?:{'|'.join(ways + [re.escape('+')] * (char == ' '))})"

@@ -1,6 +1,7 @@
 """Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from dlt.common.runtime.run_context import active
 from dlt.common.storages.configuration import WithLocalFiles
 from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.sources.credentials import ConnectionStringCredentials
 
 from . import hints
 from .direct import direct
@@ -66,11 +68,6 @@ def place(destination: str | None = None, credentials: str | None = None, datase
     except ImportError as error:
         raise RunError(hints.missing_package(error, factory.destination_name)) from error
     kind = config.destination_type.rpartition(".")[2]
-    if "@" in str(getattr(config.credentials, "host", None)):
-        raise RunError(
-            f"Expected credentials of {kind} like postgresql://user:password@host:5432/database, but there is an @ too"
-            " many.\nIn user and password write %40 for @, %2F for /, %3A for :, and %25 for %."
-        )
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
         return Place(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
@@ -108,8 +105,22 @@ def _here() -> str:
 def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         return lake(credentials) if credentials else lake()
+    _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     return postgres(**given) if kind == "postgres" else Destination.from_reference(kind, **given)
+
+
+def _check_url(kind: str, credentials: Any) -> None:
+    """Raises RunError where a part of the password would be taken for the host, and asked of a name server."""
+    if not isinstance(credentials, str):
+        return
+    with suppress(ValueError):  # what cannot be read at all is told when it is used
+        url = ConnectionStringCredentials(credentials)
+        if url.host and "@" in f"{url.host}{url.database}":
+            raise RunError(
+                f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
+                "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
+            )
 
 
 def setting(name: str) -> Any:
