@@ -66,7 +66,7 @@ def told(call: Call, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return said.out + said.err
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=PASSWORDS, url=st.sampled_from(URLS), encoded=st.booleans(), debug=st.booleans())
 def test_no_error_of_a_command_has_a_part_of_the_password(
     secret: str, url: str, encoded: bool, debug: bool, call: Call, capsys: pytest.CaptureFixture[str]

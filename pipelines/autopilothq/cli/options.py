@@ -38,15 +38,14 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
 
     Anything else is meant as it is. What was found is masked in all that the program prints. Raises BadParameter.
     """
+    found = value
     if value.startswith("env:"):
-        found, source = os.environ.get(value[4:], ""), f"the variable {value[4:]} of the environment"
+        found = os.environ.get(value[4:], "").rstrip("\r\n")
     elif value.startswith("@"):
-        found, source = _content(value[1:], param), f"the file {value[1:]}"
-    else:
-        found, source = value, ""
-    found = found.rstrip("\r\n") if source else found
-    if source and not found.strip():
-        raise click.BadParameter(f"Expected credentials in {source}, but it is not set or empty.", param=param)
+        found = _content(value[1:], param).rstrip("\r\n")
+    if value and not found.strip():
+        what = "that file is empty" if value.startswith("@") else "that variable is not set, or empty"
+        raise click.BadParameter(f"Expected credentials in {value}, but {what}.", param=param)
     remember_credentials(found)
     return found
 
@@ -59,10 +58,12 @@ def _content(path: str, param: click.Parameter | None) -> str:
             content = file.read(MOST_CREDENTIALS + 1)
     except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise click.BadParameter(f"Expected credentials in the file {path}: {why}.", param=param) from None
+        raise click.BadParameter(
+            f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
+        ) from None
     if len(content) > MOST_CREDENTIALS:
         raise click.BadParameter(
-            f"Expected credentials in the file {path}, but it has more than {MOST_CREDENTIALS:,} characters.",
+            f"Expected credentials in @{path}, but it has more than {MOST_CREDENTIALS:,} characters.",
             param=param,
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
