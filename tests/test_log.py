@@ -194,7 +194,7 @@ def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: p
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1@evil.com/secret", "https://me:secret@evil.com/x", "https:///secret"])
 def test_a_webhook_has_no_user_and_a_host(url: str) -> None:
-    with pytest.raises(http.BadSetting, match="^Expected a URL that begins with https://$"):
+    with pytest.raises(http.BadSetting, match=r"^Expected a URL that begins with https://$"):
         http.post_note(url, "text", allow_http=True)
 
 

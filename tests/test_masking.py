@@ -83,6 +83,8 @@ def test_no_error_of_a_command_has_a_part_of_the_password(
 def test_a_call_that_cannot_be_read_is_repeated_without_its_password(call: Call) -> None:
     said = call("load", "archive", "--credential", "postgresql://loader:Xq0/Zz1@warehouse/db", "--destinatio=n")
     assert (said.status, "Xq0" in said.err, "Zz1" in said.err) == (2, False, False)
+    said = call("postgres//loader:Xq0/Zz1@warehouse/db")
+    assert (said.status, "Xq0" in said.err, "Zz1" in said.err) == (2, False, False)
     said = call("status", "postgres//loader:Xq0/Zz1@warehouse/db")
     assert said.err.splitlines()[-1] == "Error: Got unexpected extra argument (postgres//loader:***@warehouse/db)"
 

@@ -22,6 +22,9 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        for word in sys.argv[1:]:  # a call that cannot be read is repeated by what says so
+            if "@" in word and ":" in word:
+                remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
         try:
             result = super().invoke(context)
         except click.UsageError as error:
@@ -62,9 +65,6 @@ def _named(command: click.Command, words: Sequence[str]) -> list[str]:
 @click.pass_context
 def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
-    for word in sys.argv[1:]:  # a call that cannot be read is repeated by what says so
-        if "@" in word and ":" in word:
-            remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
     context.obj = log.Settings(debug, log_format == "json")
     log.listen(*context.obj)
     more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}
