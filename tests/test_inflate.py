@@ -144,5 +144,5 @@ def test_an_answer_of_a_gigabyte_takes_no_more_memory_than_the_limit() -> None:
         assert {request.headers["accept-encoding"] for request in server.requests} == {"gzip, deflate, zstd"}
     unknown, *big, lists = asked.stdout.splitlines()
     assert big == [f"GET /{name}: the answer is bigger than 64 MB" for name in list(made)[:-1]]
-    assert lists == "GET /lists: the answer has more than 2,000,000 values of JSON"
+    assert lists == "GET /lists: the answer has more than 1,000,000 values of JSON"
     assert unknown == "GET /br: expected an answer in one of the encodings gzip, deflate, zstd, got 'br'"

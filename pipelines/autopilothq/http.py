@@ -38,7 +38,7 @@ from . import masking
 from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 
 MAX_BODY = 64 * 1024 * 1024
-MAX_VALUES = 2_000_000  # of JSON in one answer, which take some hundred bytes each
+MAX_VALUES = 1_000_000  # of JSON in one answer, which take some hundred bytes each
 MAX_RETRY_AFTER = 300.0  # seconds; who is told to wait longer is told so, instead of hanging
 TIMEOUT = 30.0
 TRIES = 6  # their waits come to about 15 seconds

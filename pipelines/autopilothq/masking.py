@@ -11,7 +11,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import unquote, unquote_plus
@@ -25,7 +24,8 @@ SHORTEST = 4  # characters; a shorter secret is masked beside its neighbours in 
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)|secret|token$|(^|_)(key|pat)$|api_?key")
 _NAMES = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold one
 _HOOK = re.compile(r"(?i)hook(_url)?$")
-_NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|key_id)$")
+_NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|_(id|file|path|dir|name|uri|arn))$")
+_NO_VALUES = ("true", "false", "none", "null")
 
 _IN_TEXT = re.compile(r"(?<=from string ').*(?=')|(?<=://)[^/\s@]*:\S+(?=@)")
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
@@ -111,7 +111,7 @@ def _pieces() -> Iterator[_Piece]:
             hooks[value] = None
         elif _NAMES.search(name):
             strings[value] = None
-        elif _SECRET.search(name) and not _NO_SECRET.search(name):
+        elif _SECRET.search(name) and not _NO_SECRET.search(name) and value.lower() not in _NO_VALUES:
             secrets[value] = None
     for string in strings:
         yield from _of_string(string)
@@ -124,9 +124,13 @@ def _pieces() -> Iterator[_Piece]:
 def _configured() -> Iterator[tuple[str, str]]:
     """Names and values of the environment, and of what dlt's other providers have read."""
     yield from os.environ.items()
-    for provider in dlt.secrets.config_providers:
-        with suppress(AttributeError, ValueError, TypeError):  # one that holds no document, or none that is TOML
-            yield from _leaves(tomllib.loads(provider.to_toml()))  # type: ignore[attr-defined]
+    try:
+        documents = [provider.to_toml() for provider in dlt.secrets.config_providers if hasattr(provider, "to_toml")]
+        tables = [tomllib.loads(document) for document in documents]
+    except Exception:  # noqa: BLE001 - settings that cannot be read are told elsewhere, and nobody has used one
+        return
+    for table in tables:
+        yield from _leaves(table)
 
 
 def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from .. import audiences, lock, run
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..masking import masked
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
@@ -229,6 +230,6 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     for remark, number in counts.remarks.most_common(20):
         click.echo(f"  {number:,} times {json.dumps(remark, ensure_ascii=False)[1:-1]}")
     for why in broken:
-        click.echo(f"  not read to its end: {why}")
+        click.echo(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

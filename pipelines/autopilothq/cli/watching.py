@@ -170,7 +170,7 @@ def print_result(
     for reason, tables in report.beyond_limits.items():
         click.echo(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {masked(why)}")
+        click.echo(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
