@@ -273,6 +273,8 @@ def test_no_library_writes_a_traceback() -> None:
     for text in ("a library's own", "job failed", "in a finaliser", "UserWarning: old", "ZeroDivisionError"):
         assert text in debug
     assert debug.count("Traceback (most recent call last)") >= 4
+    assert "OSError: no room at postgresql://***@host/db" in debug
+    assert "secret" not in debug
 
 
 def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:
