@@ -3,10 +3,14 @@
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import dlt
+import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,7 +108,9 @@ STRINGS = [
     ("md:events?motherduck_token=eyJhb.Gci", "eyJhb.Gci events", "*** events"),
     ('{"username": "me", "password": "hu:sh@hush"}', "hu:sh@hush of username", "*** of username"),
     ("/data/events.duckdb", "/data/events.duckdb", "/data/events.duckdb"),
-    ("s3://bucket/data", "s3://bucket/data", "s3://bucket/data"),
+    ("s3://bucket/data:more/2019", "data:more/2019", "data:more/2019"),
+    ("http://[::1]:8080/data", "http://[::1]:8080/data", "http://[::1]:8080/data"),
+    ("postgresql://me:12345@host:5432/data", "12345 5432", "*** 5432"),
     ("az://box@account.dfs.core.windows.net/data", "box@account.dfs", "box@account.dfs"),
 ]
 
@@ -157,3 +163,32 @@ def test_a_provider_that_fails_hides_no_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(type(dlt.secrets), "config_providers", property(broken))
     remember("hushhush")
     assert masked("no hushhush") == "no ***"
+
+
+def test_nothing_of_a_run_into_postgresql_keeps_the_password(
+    call: Call, capsys: pytest.CaptureFixture[str], postgres: str, tmp_path: Path
+) -> None:
+    password, wrong = "Xq0@/:Zz1%Qq2", "Wr0ng@/:Zz1%Qq2"
+    with closing(psycopg2.connect(postgres)) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP ROLE IF EXISTS hidden")
+        cursor.execute("CREATE ROLE hidden LOGIN SUPERUSER PASSWORD %s", [password])
+        connection.commit()
+    Path("a.ndjson").write_text('{"type":"track","event":"Email Opened","messageId":"m1","userId":"1"}\n')
+    where = postgres.partition("@")[2]
+    words = ("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials")
+    good = told(call, capsys, *words, f"postgresql://hidden:{quote(password, safe='')}@{where}")
+    assert f"into postgresql://hidden:***@{where}, dataset autopilothq" in good
+    bad = told(call, capsys, "--debug", *words, f"postgresql://hidden:{quote(wrong, safe='')}@{where}")
+    assert "Traceback (most recent call last)" in bad
+    assert 'password authentication failed for user "hidden"' in bad
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    for part in (b"Xq0", b"Wr0ng", b"Zz1", b"Qq2"):
+        assert not [text for text in (good.encode(), bad.encode(), *kept) if part in text]
+
+
+def test_a_strangers_text_is_searched_in_good_time() -> None:
+    started = time.monotonic()
+    for text in ("://a:" * 20_000, "from string '" * 10_000, "https://" * 15_000, "://" + "a:" * 50_000):
+        assert masked(text)
+    assert time.monotonic() - started < 10  # 0.2 s on an idle machine; without bounds minutes

@@ -50,6 +50,7 @@ ALLOW_HTTP = "sources.autopilothq.allow_http"
 _ALLOW = "In a network that you trust it can be allowed: --allow-http, or {} = true"
 _WORDS = 300  # characters of the server's own words in a message
 _ERROR_BODY = 64 * 1024
+_KEPT = 1024 * 1024  # bytes of an answer that is not understood
 
 E = TypeVar("E", bound="ApiError")
 
@@ -545,7 +546,7 @@ class _Call:
         kind = response.headers.get("Content-Type", "no content type")
         text = f"expected JSON, got {kind} that begins {_beginning(content)!r}{_request_id(response)}"
         bad = self._error(BadAnswer, text, response.status_code)
-        bad.content = self.http.masked(content.decode("utf-8", "replace"))
+        bad.content = masking.masked(content[:_KEPT].decode("utf-8", "replace"))
         raise bad
 
     def gave_up(self, last: _Again) -> ApiError:

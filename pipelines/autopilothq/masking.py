@@ -27,7 +27,9 @@ _HOOK = re.compile(r"(?i)hook(_url)?$")
 _NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|_(id|file|path|dir|name|uri|arn))$")
 _NO_VALUES = ("true", "false", "none", "null")
 
-_IN_TEXT = re.compile(r"(?<=from string ').*(?=')|(?<=://)[^/\s@]*:\S+(?=@)")
+# Bounded, or a text of a stranger's with many beginnings and no end would be searched to its end from each.
+_IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
+_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what stands between host and path that no port is
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
 _DELIMITER = re.compile(r"[:/@?#&=;,%+\s'\"\[\]]")
@@ -171,8 +173,8 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
         pass
     elif 0 <= colon < at:
         yield colon + 1, at
-    elif at < 0 <= min(scheme, colon) and not re.match(r"\d+([/?#]|$)", string[colon + 1 :]):  # a port
-        yield colon + 1, len(string)
+    elif at < 0 <= scheme and (found := _NO_PORT.match(string, begin)):
+        yield found.end(), len(string)
     for pair in _PAIR.finditer(string):
         if pair.lastindex:
             yield pair.span(pair.lastindex)
