@@ -14,7 +14,7 @@ from dlt.common.runtime.run_context import active
 from dlt.common.storages.configuration import WithLocalFiles
 from dlt.dataset.utils import get_destination_client_initial_config
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.sources.credentials import ConnectionStringCredentials
+from dlt.sources import credentials as specs
 
 from . import hints
 from .direct import direct
@@ -115,7 +115,7 @@ def _check_url(kind: str, credentials: Any) -> None:
     if not isinstance(credentials, str):
         return
     with suppress(ValueError):  # what cannot be read at all is told when it is used
-        url = ConnectionStringCredentials(credentials)
+        url = specs.ConnectionStringCredentials(credentials)
         if url.host and "@" in f"{url.host}{url.database}":
             raise RunError(
                 f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"

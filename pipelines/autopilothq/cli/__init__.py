@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from .. import run
-from ..masking import masked, remember_credentials
 from ..run import BusyError
 from . import log
 from .forget import forget
@@ -22,13 +21,11 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
-        for word in sys.argv[1:]:  # a call that cannot be read is repeated by what says so
-            if "@" in word and ":" in word:
-                remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
+        log.hide(sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.UsageError as error:
-            vars(error)["message"] = masked(error.message)
+            vars(error)["message"] = log.masked(error.message)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -13,7 +13,7 @@ import click
 import dlt
 
 from .. import http, run
-from ..masking import Masked, masked
+from ..masking import Masked, masked, remember_credentials
 
 RUNS = ("load", "send", "forget")  # commands whose end is worth a note
 WEBHOOK = "runtime.slack_incoming_hook"
@@ -34,6 +34,13 @@ def settings() -> Settings:
     context = click.get_current_context(silent=True)
     found = context.find_root().obj if context else None
     return found if isinstance(found, Settings) else Settings()
+
+
+def hide(words: Sequence[str]) -> None:
+    """Has passwords among the words of a call masked: one that cannot be read is repeated by what says so."""
+    for word in words:
+        if "@" in word and ":" in word:
+            remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
 
 
 def line(level: str, message: str, **more: Any) -> None:
