@@ -25,7 +25,7 @@ class _Program(click.Group):
         try:
             result = super().invoke(context)
         except click.UsageError as error:
-            vars(error)["message"] = log.masked(error.message)
+            log.mask(error)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -43,6 +43,11 @@ def hide(words: Sequence[str]) -> None:
             remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
 
 
+def mask(error: click.ClickException) -> None:
+    """Masks what click prints of an error."""
+    vars(error)["message"] = masked(error.message)  # which click's types call final
+
+
 def line(level: str, message: str, **more: Any) -> None:
     """A log line as JSON on stderr: `at`, `level`, `message`, and more."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
