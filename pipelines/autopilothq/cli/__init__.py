@@ -22,9 +22,11 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        log.hide(sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.UsageError as error:
+            log.mask(error)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -15,13 +15,14 @@ from .. import audiences, lock, run
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..masking import masked
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
 from ..source.archive import find_files
 from . import log as logs
 from .load import Time
-from .options import destination_options, wait_option
+from .options import allow_http_option, destination_options, wait_option
 
 NOT_ALL = 4
 LOG_SECONDS = 5.0
@@ -47,7 +48,7 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(command))
+    return destination_options(wait_option(allow_http_option(command)))
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
@@ -142,7 +143,7 @@ def show_deliveries(
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
-        return settings(unknown_traits=options["unknown_traits"])
+        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
@@ -229,6 +230,6 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     for remark, number in counts.remarks.most_common(20):
         click.echo(f"  {number:,} times {json.dumps(remark, ensure_ascii=False)[1:-1]}")
     for why in broken:
-        click.echo(f"  not read to its end: {why}")
+        click.echo(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

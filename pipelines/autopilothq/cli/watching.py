@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ..catalog import REJECT_REASONS
+from ..masking import masked
 from ..origins.archive import LEFT_OUT
 from ..run import RunError
 from ..source import Report, limit_warning
@@ -95,7 +96,7 @@ class Watching:
         if self._json:
             log.warn(text)
         else:
-            self._console.print(f"Warning: {text}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(f"Warning: {masked(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def step(self, name: str) -> None:
         """Shows dlt's step."""
@@ -169,7 +170,7 @@ def print_result(
     for reason, tables in report.beyond_limits.items():
         click.echo(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
+        click.echo(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
