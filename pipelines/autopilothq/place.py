@@ -1,6 +1,7 @@
 """Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import dlt
 import duckdb
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.sources import credentials as specs
 
 from . import hints
 from .direct import direct
@@ -101,8 +103,22 @@ def _here() -> str:
 def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         return lake(credentials) if credentials else lake()
+    _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     return postgres(**given) if kind == "postgres" else Destination.from_reference(kind, **given)
+
+
+def _check_url(kind: str, credentials: Any) -> None:
+    """Raises RunError where a part of the password would be taken for the host, and asked of a name server."""
+    if not isinstance(credentials, str):
+        return
+    with suppress(ValueError):  # what cannot be read at all is told when it is used
+        url = specs.ConnectionStringCredentials(credentials)
+        if url.host and "@" in f"{url.host}{url.database}":
+            raise RunError(
+                f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
+                "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
+            )
 
 
 def setting(name: str) -> Any:

@@ -23,9 +23,11 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        log.hide(sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.UsageError as error:
+            log.mask(error)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
             raise _visible(error) from None
         except click.ClickException as error:

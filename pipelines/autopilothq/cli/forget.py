@@ -13,7 +13,7 @@ from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
 from ..inspection.formats import grid
 from . import log, out
-from .options import destination_options, wait_option, where
+from .options import allow_http_option, destination_options, wait_option, where
 
 LEFT = 1
 HASH = 12  # characters of a hash that are shown
@@ -30,6 +30,7 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id"}
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and change nothing.")
 @destination_options
 @wait_option
+@allow_http_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def forget(
     archive: tuple[str, ...],

@@ -12,7 +12,7 @@ from .. import inspection, run
 from ..display import json_text, shortened
 from ..inspection import Difference, Status
 from . import out
-from .options import Duration, destination_options
+from .options import Duration, credentials_of, destination_options
 
 BREAKS, STALE = 1, 1
 FORMATS = (*inspection.FORMATS, "sql")
@@ -111,6 +111,8 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
         wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue()
         words, not_yet = inspection.CATALOGUE, inspection.LATER
     else:
+        there_dataset, slash, other = against.partition("/")
+        against = f"{there_dataset}/{credentials_of(other)}" if slash else against
         with inspection.elsewhere(against, destination, credentials) as reader:
             wanted_place, wanted = reader.place, inspection.schema_of(reader)
         words, not_yet = inspection.SWITCH, frozenset[str]()

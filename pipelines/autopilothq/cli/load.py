@@ -14,7 +14,7 @@ from .. import run, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
-from . import out
+from . import log, out
 from .options import load_options, where
 from .watching import Watching, check_found, check_rejects, print_result
 
@@ -164,6 +164,7 @@ def load_api(
 
 def _api(**words: Any) -> DltSource:
     """The source; what is None comes from dlt's configuration."""
+    words["allow_http"] = log.allowed_http()
     with run.explained():
         try:
             source: DltSource = api(**{name: word for name, word in words.items() if word is not None})

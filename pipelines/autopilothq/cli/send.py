@@ -17,6 +17,7 @@ from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
 from ..display import shortened
+from ..masking import masked
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
@@ -24,7 +25,7 @@ from ..source.archive import find_files
 from . import log as logs
 from . import out
 from .load import Time
-from .options import destination_options, wait_option
+from .options import allow_http_option, destination_options, wait_option
 
 NOT_ALL = 4
 LOG_SECONDS = 5.0
@@ -50,7 +51,7 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(command))
+    return destination_options(wait_option(allow_http_option(command)))
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
@@ -147,7 +148,7 @@ def show_deliveries(
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
-        return settings(unknown_traits=options["unknown_traits"])
+        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
@@ -185,7 +186,7 @@ def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
         if isinstance(run.in_words(error), run.BusyError):
             raise
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {run.masked(said)}\nNothing was sent.") from error
+        raise RunError(f"The warehouse cannot answer the query: {masked(said)}\nNothing was sent.") from error
 
 
 def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
@@ -248,6 +249,6 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     for remark, number in counts.remarks.most_common(20):
         out.line(f"  {number:,} times {remark}")
     for why in broken:
-        out.line(f"  not read to its end: {why}")
+        out.line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

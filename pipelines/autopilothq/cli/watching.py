@@ -19,6 +19,7 @@ from rich.progress import (
 
 from ..catalog import REJECT_REASONS
 from ..display import json_text
+from ..masking import masked
 from ..origins.archive import LEFT_OUT
 from ..run import RunError
 from ..source import Report, limit_warning
@@ -93,7 +94,7 @@ class Watching:
         if self._json:
             log.warn(text)
         else:
-            out.above(self._console, f"Warning: {text}")
+            out.above(self._console, f"Warning: {masked(text)}")
 
     def step(self, name: str) -> None:
         """Shows dlt's step."""
@@ -161,7 +162,7 @@ def print_result(
     for reason, tables in report.beyond_limits.items():
         out.line(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        out.line(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
+        out.line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
         out.line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")

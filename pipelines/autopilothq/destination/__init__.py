@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     triggers: Mapping[str, Any] | None
     unknown_traits: str
     user_id_field: str | None
+    allow_http: bool = False
 
     def __repr__(self) -> str:
         return "Settings(...)"  # a key is among them
@@ -64,6 +65,7 @@ def autopilot(
     triggers: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045
     unknown_traits: str = "send",
     user_id_field: Optional[str] = None,  # noqa: UP045
+    allow_http: bool = False,
     log: Any = None,
 ) -> None:
     """Autopilot as a dlt destination: each row identifies a contact; Segment's messages do what they say.
@@ -78,11 +80,14 @@ def autopilot(
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
         user_id_field: The custom field that holds your own id of a contact.
+        allow_http: Whether the key may go over plain http to another machine.
         log: The dlt dataset that keeps the delivery log; else the one that dlt's configuration names.
 
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
-    given = Settings(api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field)
+    given = Settings(
+        api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field, allow_http
+    )
     try:
         with Deliveries(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(str(items), table), deliveries, given)
@@ -158,6 +163,7 @@ def deliver(
         given.api_key,
         base_url=given.base_url,
         requests_per_second=given.requests_per_second,
+        allow_http=given.allow_http,
         setting=f"{SETTINGS}.api_key",
     ) as account:
         fields = Fields(account.custom_fields(), given.fields, given.user_id_field)
