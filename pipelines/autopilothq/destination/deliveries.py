@@ -19,6 +19,7 @@ from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
 
+from .. import suppressions
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..identity import Hashes
 from ..place import BusyError, RunError
@@ -150,11 +151,11 @@ class Deliveries:
             return [column[0] for column in cursor.description or ()], list(cursor.fetchall())
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons."""
+        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
         salt, hashed = self._name("salt"), self._name("id")
         rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
-        return Hashes((str(salt), str(hashed)) for salt, hashed in rows)
+        return suppressions.hashes((str(salt), str(hashed)) for salt, hashed in rows)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
         """What became of messages, by id and trigger."""
