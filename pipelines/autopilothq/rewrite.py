@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import dlt
 import duckdb
+from dlt.destinations.exceptions import DatabaseException
 
 from .lock import LOCKS
 from .place import DUCKDB_CONFIG, RunError
@@ -58,6 +59,16 @@ _FOREIGN_KEYS_SQL = """
     SELECT 'the foreign key of', concat_ws('.', schema_name, table_name) FROM duckdb_constraints()
     WHERE database_name = ? AND constraint_type = 'FOREIGN KEY'"""
 
+# Columns of which PostgreSQL has samples, with their types as they are.
+_SAMPLED_SQL = """
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+        || CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
+    FROM pg_stats s
+    JOIN pg_namespace n ON n.nspname = s.schemaname
+    JOIN pg_class c ON c.relname = s.tablename AND c.relnamespace = n.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname JOIN pg_type t ON t.oid = a.atttypid
+    WHERE s.schemaname = %s AND s.tablename = %s"""
+
 
 class Rewritten(NamedTuple):
     """What was written anew, what could not be with the reason, and a sentence on what keeps removed rows still."""
@@ -83,7 +94,7 @@ def check(into: dlt.Pipeline) -> None:
     if kind != "duckdb" or file is None:
         why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is no file"
         raise RunError(
-            f"--rewrite can do nothing in {into.destination.destination_name}: {why}.\n"
+            f"--rewrite can do nothing in {kind}: {why}.\n"
             "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
         )
     path = os.path.realpath(file)
@@ -278,24 +289,44 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
     All, because a run that was killed may have removed rows of any. The samples of rows that the planner keeps are
     taken anew too, and what held the old ones is written anew where the role may do that.
     """
-    done, left = [], {}
+    done: list[str] = []
+    left: dict[str, str] = {}
     with into.destination_client() as client:
         sql: Any = client.sql_client  # type: ignore[attr-defined]
         for place in (nullcontext, sql.with_staging_dataset):
             with place():
-                found = sql.execute_sql(
-                    "SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY tablename", sql.dataset_name
-                )
-                for (table,) in found or ():
-                    if not table.startswith(LOCKS):
-                        name = f"{sql.dataset_name}.{table}"
-                        if why := _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table)):
-                            left[name] = why
-                        else:
-                            done.append(name)
+                for table in _tables(sql):
+                    name = f"{sql.dataset_name}.{table}"
+                    why = _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
+                    if why := why or _drop_samples(sql, table):
+                        left[name] = why
+                    else:
+                        done.append(name)
         samples = _vacuumed(sql, "FULL", "pg_catalog.pg_statistic")
     told = samples and f"The planner's old samples of rows may still be in pg_statistic: {samples}."
     return Rewritten(done, left, told)
+
+
+def _tables(sql: Any) -> list[str]:
+    found = sql.execute_sql("SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", sql.dataset_name)
+    return [table for (table,) in found or () if not table.startswith(LOCKS)]
+
+
+def _drop_samples(sql: Any, table: str) -> str | None:
+    """Of a table that is empty now the server keeps the samples of its last rows until a column's type is set.
+
+    Gives the reason where that cannot be done: the role is not the table's owner, or a view needs the column.
+    """
+    name = sql.make_qualified_table_name(table)
+    if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
+        return None
+    try:
+        for column, of in sql.execute_sql(_SAMPLED_SQL, sql.dataset_name, table) or ():
+            sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {sql.escape_column_name(column)} TYPE {of}")
+    except DatabaseException as error:
+        why = str(error).partition("\n")[0]
+        return f"the planner's samples of its rows could not be removed: {why}"
+    return None
 
 
 def _vacuumed(sql: Any, how: str, table: str) -> str | None:
