@@ -9,7 +9,10 @@ import hmac
 from collections.abc import Iterable
 from secrets import token_hex
 
-import dlt
+from dlt.common.configuration import configspec
+from dlt.common.configuration.resolve import resolve_configuration
+from dlt.common.configuration.specs import BaseConfiguration
+from dlt.common.typing import TSecretStrValue
 
 from .identity import KEYED, Hashes, Key
 from .place import RunError
@@ -19,13 +22,20 @@ SHORTEST = 16  # characters; a shorter key could be guessed as well
 _ENV = SETTING.upper().replace(".", "__")
 
 
+@configspec
+class Settings(BaseConfiguration):
+    """What dlt's secrets or configuration say."""
+
+    suppression_key: TSecretStrValue | None = None  # no secret, and dlt would write it into its traces
+
+
 class NoKey(RunError):
     """The list cannot be read: its key is missing, or another one is set."""
 
 
 def configured() -> Key | None:
     """The key of dlt's secrets or configuration, None where neither has one. Raises NoKey where it is too short."""
-    found = next((text for part in (dlt.secrets, dlt.config) if (text := part.get(SETTING, str)) is not None), None)
+    found = resolve_configuration(Settings(), sections=tuple(SETTING.split(".")[:-1])).suppression_key
     if found is None:
         return None
     if len(found) < SHORTEST:
