@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -35,8 +34,6 @@ def contents(content: bytes) -> Iterator[bytes]:
     yield content
     if content[:2] == b"\x1f\x8b":
         yield gzip.decompress(content)
-    elif content[:1] == b"\x78":
-        yield zlib.decompress(content)
     elif content[:4] == b"\x28\xb5\x2f\xfd":
         yield zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content), read_across_frames=True).read()
     elif content[:4] == content[-4:] == b"PAR1":

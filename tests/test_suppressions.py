@@ -40,6 +40,12 @@ MESSAGES: list[Any] = [
 ]
 
 
+def test_the_key_is_documented() -> None:
+    root = Path(__file__).parents[1]
+    for page in ("pipelines/docs/forget.md", ".dlt/example.secrets.toml"):
+        assert f"{suppressions.SETTING.rpartition('.')[2]} = " in (root / page).read_text()
+
+
 @pytest.mark.parametrize("secret", [SECRET, "k" * 64, "é" * 70])
 def test_hashes_with_a_key(secret: str) -> None:
     key = Key(secret.encode())

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import dlt
@@ -21,6 +22,7 @@ from .place import DUCKDB_CONFIG, RunError
 from .warehouse import values
 
 NEW = "new.duckdb"
+MARGIN = 1.1  # a copy may be a little bigger than what it is of
 # What keeps removed rows, by dlt's name of the destination.
 KEPT = {
     "athena": "Athena keeps old versions of an Iceberg table until VACUUM removes them",
@@ -87,7 +89,10 @@ def remains(into: dlt.Pipeline) -> str:
 
 
 def check(into: dlt.Pipeline) -> None:
-    """Raises RunError where nothing can be written anew, or not all that is there, or where there is no room for it."""
+    """Raises RunError where nothing can be written anew, or not all that is there, or where there is no room for it.
+
+    It changes nothing.
+    """
     kind, file = _kind(into), _file(into)
     if kind == "postgres":
         return
@@ -103,9 +108,8 @@ def check(into: dlt.Pipeline) -> None:
             f"{path} has another name as well (a hard link), which would keep the old file.\n"
             "Remove that name, then run this again."
         )
-    clear(into)
     _check_room(path)
-    with _folder(path) as folder, _opened(file, folder) as (engine, old, new):
+    with TemporaryDirectory() as folder, _opened(file, folder) as (engine, old, new):
         _check_copy(engine, old, new, file)
 
 
@@ -124,6 +128,8 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
         with duckdb.connect(file) as writer:
             writer.execute("FORCE CHECKPOINT")
     with _folder(path) as folder, _opened(file, folder) as (engine, old, new):
+        if log := next(filter(os.path.exists, {f"{file}.wal", f"{path}.wal"}), None):
+            raise RunError(f"{log} is still there, so {file} was not written anew: another program has it open.")
         engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)}")
         _check_same(engine, old, new, file)
         engine.execute(f"CHECKPOINT {values.name(new)}")
@@ -181,7 +187,11 @@ def _opened(file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection,
 
     With the names of both. The old one is called as always, because views may say it.
     """
-    config = {**DUCKDB_CONFIG, "preserve_insertion_order": True, "temp_directory": os.path.join(folder, "spilled")}
+    config: dict[str, Any] = {
+        **DUCKDB_CONFIG,
+        "preserve_insertion_order": True,
+        "temp_directory": os.path.join(folder, "spilled"),
+    }
     with duckdb.connect(config=config) as engine:
         before = _databases(engine)
         engine.execute(f"ATTACH {values.literal(file)} (READ_ONLY)")
@@ -202,8 +212,13 @@ def _databases(engine: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
 
 
 def _check_room(path: str) -> None:
-    needed = os.path.getsize(path)
-    free = shutil.disk_usage(os.path.dirname(path)).free
+    needed = os.path.getsize(path) * MARGIN
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK):
+        raise RunError(
+            f"--rewrite needs the right to write into {folder}, where the new file takes the old one's place."
+        )
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(
             f"--rewrite needs {needed / 1e6:,.1f} MB for a new file beside {path}, but {free / 1e6:,.1f} MB are free.\n"
@@ -263,6 +278,8 @@ def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
 def _swap(new: str, path: str) -> None:
     """Puts the new file in the old one's place, with its rights."""
     old = os.stat(path)
+    if os.path.exists(f"{new}.wal"):
+        raise RunError(f"{path} was not written anew: DuckDB did not finish the new file.")
     with open(new, "rb+") as file:
         os.fsync(file.fileno())
     if os.geteuid() == 0:
