@@ -149,7 +149,7 @@ def test_no_byte_is_left_in_duckdb(call: Call, tmp_path: Path, monkeypatch: pyte
         before = found_in(tmp_path, ada)
         assert {"work/autopilot.duckdb", "work/archive/a.ndjson", "work/archive/b.gz", "work/archive/c.zst"} <= before
         folders = {name.removeprefix("dlt/pipelines/autopilot_events/").partition("/")[0] for name in before}
-        assert {"normalize", "load", "autopilothq", "autopilothq-scan"} & folders >= {"normalize", "load"}
+        assert {"normalize", "load", "autopilothq", "autopilothq-scan"} <= folders
         removed = forget(call, "--email", ADA[0], "--archive", "archive")
         assert {"contacts", "_deliveries", "_rejects", "_discards", "aliases", "users", "_profiles"} <= removed[
             "rows"
@@ -316,7 +316,10 @@ def test_the_new_file_has_all_that_the_old_one_had(call: Call) -> None:
     os.chmod("autopilot.duckdb", 0o640)
     Path("link.duckdb").symlink_to("autopilot.duckdb")
     before, inode = inventory("autopilot.duckdb"), os.stat("autopilot.duckdb").st_ino
-    assert (len(before['"main"."kept"']), "a" in repr(before["duckdb_views"])) == (3000, True)
+    assert (len(before['"main"."kept"']), [name for _, name, *_ in before["duckdb_views"] if name in "az"]) == (
+        3000,
+        ["a", "z"],
+    )
     names = sorted(os.listdir())
     said = call("forget", "--user-id", "nobody", "--rewrite")
     assert (said.status, errors(said)) == (0, [])

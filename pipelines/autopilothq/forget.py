@@ -557,14 +557,14 @@ def _drop_copies_here(into: dlt.Pipeline) -> None:
     # Folders that could not be read were set aside, with all that was in them.
     for folder in working.parent.glob(f"{glob.escape(working.name)}.unreadable-*"):
         shutil.rmtree(folder, ignore_errors=True)
+    # dlt's trace has the words of errors, and these the values of rows.
+    (working / "trace.pickle").unlink(missing_ok=True)
     if into.has_pending_data:
         if not run.is_unfinished_here(into):
             return
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    # dlt's trace has the words of errors, and these the values of rows.
-    (working / "trace.pickle").unlink(missing_ok=True)
     # Packages that a killed process had begun, which dlt does not look for. The absence of our own folders tells the
     # next load to look for copies that one that was killed left behind.
     for folder in (*working.glob("autopilothq*"), *working.glob("normalize/*/"), *working.glob("load/new/*")):

@@ -9,10 +9,7 @@ import hmac
 from collections.abc import Iterable
 from secrets import token_hex
 
-from dlt.common.configuration import configspec
-from dlt.common.configuration.resolve import resolve_configuration
-from dlt.common.configuration.specs import BaseConfiguration
-from dlt.common.typing import TSecretStrValue
+import dlt
 
 from .identity import KEYED, Hashes, Key
 from .place import RunError
@@ -22,22 +19,16 @@ SHORTEST = 16  # characters; a shorter key could be guessed as well
 _ENV = SETTING.upper().replace(".", "__")
 
 
-@configspec
-class Settings(BaseConfiguration):
-    """What dlt's secrets or configuration say."""
-
-    suppression_key: TSecretStrValue | None = None  # no secret, and dlt would write it into its traces
-
-
 class NoKey(RunError):
     """The list cannot be read: its key is missing, or another one is set."""
 
 
 def configured() -> Key | None:
-    """The key of dlt's secrets or configuration, None where neither has one. Raises NoKey where it is too short."""
-    found = resolve_configuration(Settings(), sections=tuple(SETTING.split(".")[:-1])).suppression_key
-    if found is None:
+    """The key of dlt's secrets, None where they have none. Raises NoKey where it is too short."""
+    value = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
+    if value is None:
         return None
+    found = str(value)
     if len(found) < SHORTEST:
         raise NoKey(
             f"Expected a key of at least {SHORTEST} characters, but the setting {SETTING} has {len(found)}.\n"
