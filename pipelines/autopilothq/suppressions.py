@@ -8,6 +8,7 @@ others, so that a wrong one is noticed instead of finding nobody. Lists may hold
 import hmac
 from collections.abc import Iterable
 from secrets import token_hex
+from typing import Any
 
 import dlt
 
@@ -25,7 +26,7 @@ class NoKey(RunError):
 
 def configured() -> Key | None:
     """The key of dlt's secrets, None where they have none. Raises NoKey where it is too short."""
-    value = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
+    value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
     if value is None:
         return None
     found = str(value)
