@@ -17,6 +17,7 @@ import dlt
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
 
+from .. import suppressions
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..identity import Hashes
 from ..place import BusyError, RunError
@@ -140,11 +141,11 @@ class Deliveries:
     # ---- asking --------------------------------------------------------------------------------------------------
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons."""
+        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
         salt, hashed = self._name("salt"), self._name("id")
         rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
-        return Hashes((str(salt), str(hashed)) for salt, hashed in rows)
+        return suppressions.hashes((str(salt), str(hashed)) for salt, hashed in rows)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
         """What became of messages, by id and trigger."""

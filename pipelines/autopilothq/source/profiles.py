@@ -13,7 +13,7 @@ import dlt
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import MAX_EVENT_TABLES, PROFILES, SUPPRESSIONS
+from ..catalog import MAX_EVENT_TABLES, PROFILES
 from ..client import BASE_URL, Autopilot
 from ..client import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
 from ..http import TIMEOUT, TRIES, BadSetting, Unavailable
@@ -194,7 +194,7 @@ class _Profiles:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
         stored = Stored(pipeline)
-        there = stored.tables([PROFILES.name, SUPPRESSIONS.name])
+        there = stored.tables([PROFILES.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
         self._pull = None
@@ -211,8 +211,7 @@ class _Profiles:
         self._people = People((self._name, self._scope), str(scratch), self.memory)
         for people in self._found(stored):
             self._people.add(people)
-        if SUPPRESSIONS.name in there:
-            self._people.leave_out(stored.read(SUPPRESSIONS.name, ["salt", "id"]))
+        self._people.leave_out(self.load.forgotten)
         columns = [column.name for column in PROFILES.columns]
         batches = stored.read(PROFILES.name, columns) if PROFILES.name in there else ()
         self._people.choose(batches, complete, Due(self._begun, LOOK_BACK if self._whose == "api" else None))

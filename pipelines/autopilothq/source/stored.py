@@ -11,9 +11,10 @@ import pyarrow as pa
 from dlt import Schema
 from dlt.destinations import postgres
 
+from .. import suppressions
 from ..asking import Rows, asked, for_reading
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
-from ..identity import Hashes
+from ..identity import NOBODY, Hashes
 from ..warehouse import Known
 from ..warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
@@ -97,11 +98,11 @@ class Stored:
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons."""
+        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
         if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
-            return Hashes()
+            return NOBODY
         batches = self.read(SUPPRESSIONS.name, ["salt", "id"])
-        return Hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
+        return suppressions.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 
     def first_event_but_of(self, library: str) -> datetime | None:
         """The time of the first event that another library sent, None where there is none."""
