@@ -6,6 +6,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
+from autopilothq import masking
 from calling import Call, caller
 from servers import S3, Postgres, postgres_server, s3_server
 
@@ -32,6 +33,8 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    for of in ("_remembered", "_strings", "_hooks"):  # secrets of one test are words of another
+        monkeypatch.setattr(masking, of, {})
     # dlt reads settings when a context is made, global ones from a folder of the user's: a new context for each test.
     monkeypatch.setattr("dlt.common.runtime.run_context.global_dir", lambda: str(tmp_path / "dlt"))
     context = Container()[PluggableRunContext]

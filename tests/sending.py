@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from autopilothq import destination
+from autopilothq.asking import asked
 from autopilothq.catalog import DELIVERIES
 from autopilothq.client import Autopilot
 from autopilothq.destination import Counts, Deliveries, Settings, deliver
@@ -78,6 +79,12 @@ def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **se
 def log_in(place: Any = None) -> dlt.Dataset:
     """The dataset of the log, in a DuckDB file here unless told otherwise."""
     return destination.log_dataset() if place is None else dlt.dataset(place, "autopilothq", dlt.Schema("autopilothq"))
+
+
+def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
+    """What a query of the user's own answers: the names of the columns, and the rows."""
+    with asked(destination.log_dataset(reads=True) if place is None else log_in(place), sql) as (names, rows):
+        return names, [row for some in rows for row in some]
 
 
 def rows(*columns: str, file: str = "autopilot.duckdb") -> list[tuple[Any, ...]]:

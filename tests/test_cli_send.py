@@ -422,7 +422,8 @@ def test_dry_run_of_an_audience(server: FakeAutopilot, call: Call) -> None:
             "SELECT * FROM nowhere",
             r"Error: The warehouse cannot answer the query: Catalog Error: .*nowhere does not exist.*",
         ),
-        ("DROP TABLE people", r"Error: The warehouse cannot answer the query: Parser Error: syntax error .*"),
+        ("DROP TABLE people", r"Error: Expected one query that only reads, such as SELECT .*, got DROP\."),
+        ("SELECT 1 AS email; DROP TABLE people", r"Error: Expected one .*, got 2 statements \(SELECT, DROP\)\."),
         ("SELECT 1 AS id, 2 AS plan", r"Error: Expected a column email in the query's answer, got id, plan\."),
         (
             "SELECT 'a@b.c' AS email, 1 AS plan UNION ALL SELECT 'a@b.c', 2",

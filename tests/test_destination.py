@@ -23,7 +23,7 @@ from autopilothq.destination.send import AT_ONCE
 from autopilothq.http import BadSetting, NotAuthorized, Unavailable
 from autopilothq.place import RunError
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, configure, identify, log_in, posts, rows, send, settings_for, track
+from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
 
 MISSING = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 UNSENT = ("messages", "delivered", "refused", "failed", "unknown", "known", "repeated")
@@ -622,11 +622,8 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
             ("t1", "0007", "unknown"),
             ("u2", None, "delivered"),
         ]
-        names, found = log.query("SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all")
-        assert (names, [tuple(row) for row in found]) == (
-            ["status", "n"],
-            [("delivered", 2), ("refused", 2), ("unknown", 1)],
-        )
+    sql = "SELECT status, count(*) AS n FROM _deliveries GROUP BY status ORDER BY status -- all"
+    assert answer(sql, warehouse) == (["status", "n"], [("delivered", 2), ("refused", 2), ("unknown", 1)])
 
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:

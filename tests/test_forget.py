@@ -76,6 +76,10 @@ REMOVED = {
     "tracks": 7,
     "users": 1,
 }
+REMAINS = (
+    "The removed rows may still be in {}/autopilot.duckdb. DuckDB frees their blocks without overwriting them:"
+    " `forget --rewrite` writes a new file."
+)
 
 
 def write(path: str, lines: Sequence[Any]) -> None:
@@ -165,6 +169,7 @@ def test_a_person_is_gone_and_stays_away(call: Call) -> None:
     assert lines[1].split()[:3] == ["email", "ada@example.com", "given"]
     assert lines[3:] == [
         "Nothing was found of this person; ids kept out of later loads: 8",
+        REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
 
@@ -191,6 +196,7 @@ def test_prints_what_was_removed(call: Call) -> None:
         f"{Path('a.ndjson').absolute()} 12",
         "",
         "21 rows and 12 lines removed; ids kept out of later loads: 9",
+        REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
 

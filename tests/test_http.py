@@ -186,12 +186,60 @@ def test_a_line_break_behind_the_key_is_not_part_of_it(server: FakeAutopilot, ti
         assert http.request("GET", ["account"]) == ME
 
 
-def test_http_in_the_open_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+ELSEWHERE = {
+    "http://api.example.com/v1": "api.example.com",
+    "HTTP://10.0.0.1": "10.0.0.1",
+    "http://127.0.0.1.evil.com/v1": "127.0.0.1.evil.com",
+    "http://localhost.evil/v1": "localhost.evil",
+    "http://evil-localhost": "evil-localhost",
+    "http://2130706433": "2130706433",  # some systems read it as 127.0.0.1, others ask a name server
+    "http://127.1": "127.1",
+    "http://0.0.0.0": "0.0.0.0",
+    "http://[::]": "::",
+    "http://[2001:db8::127]:80/v1": "2001:db8::127",
+    "http://[::ffff:8.8.8.8]": "::ffff:8.8.8.8",
+    "http://127.0.0.1%2eevil.com": "127.0.0.1%2eevil.com",
+}
+
+
+@pytest.mark.parametrize(("url", "host"), ELSEWHERE.items(), ids=list(ELSEWHERE.values()))
+def test_a_key_goes_over_http_to_this_machine_alone(url: str, host: str) -> None:
     key = Key.in_header("autopilotapikey", KEY, SETTING)
-    Http("http://api.example.com/v1", key, requests_per_second=5).close()
-    assert caplog.messages == [
-        "sources.autopilothq.base_url is not https: the key goes to api.example.com for everyone on the way to read"
-    ]
+    with pytest.raises(BadSetting) as caught:
+        Http(url, key, requests_per_second=5)
+    assert str(caught.value) == (
+        f"sources.autopilothq.base_url is not https: the key would go to {host} for everyone on the way to read."
+        " Use https://. In a network that you trust it can be allowed: --allow-http, or"
+        " sources.autopilothq.allow_http = true"
+    )
+    Http(url, key, requests_per_second=5, allow_http=True).close()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1@evil.com", "http://localhost:80@evil.com/v1", r"http://127.0.0.1\@e"]
+)
+def test_no_address_is_one_of_this_machine_because_of_its_user(url: str) -> None:
+    with pytest.raises(BadSetting, match="without user, password"):
+        Http(url, Key.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5, allow_http=True)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.8.7:8080", "[::1]", "[0:0:0:0:0:0:0:1]:1", "[::ffff:127.0.0.1]", "LocalHost:9"]
+)
+def test_this_machine_needs_no_https(host: str) -> None:
+    Http(f"http://{host}/v1", Key.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5).close()
+
+
+def test_a_key_for_this_machine_goes_to_no_proxy(
+    server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    with FakeAutopilot(contacts=1) as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.origin)
+        with connected(server, time) as http:
+            assert http.request("GET", ["account"]) == ME
+        assert proxy.requests == []
 
 
 # ---- tries ---------------------------------------------------------------------------------------------------------

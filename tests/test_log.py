@@ -5,7 +5,9 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socket import gethostname
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq import sample
+from autopilothq import http, sample
 from calling import Call
 from fake_autopilot import FakeAutopilot
 
@@ -33,15 +35,27 @@ class Webhook:
     def __init__(self) -> None:
         self.notes: list[tuple[str, str | None, Any]] = []
         self.status = 200
+        self.location = ""
+        self.drip = 0.0
         hook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hook.notes.append((self.path, self.headers["Content-Type"], json.loads(body)))
+                if hook.drip:
+                    with suppress(OSError):
+                        for _ in range(20):
+                            self.wfile.write(b"H")
+                            time.sleep(hook.drip)
+                    return
                 self.send_response(hook.status)
                 self.send_header("Content-Length", "0")
+                if hook.location:
+                    self.send_header("Location", hook.location)
                 self.end_headers()
+
+            do_GET = do_POST  # noqa: N815
 
             def log_message(self, *_: object) -> None:
                 """Silent."""
@@ -144,6 +158,61 @@ def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
     assert "secret" not in said.out + said.err
 
 
+NOT_TOLD = "Warning: The webhook of runtime.slack_incoming_hook could not be told: "
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_webhook_that_points_elsewhere_is_not_followed(call: Call, webhook: Webhook, status: int) -> None:
+    webhook.status, webhook.location = status, f"{webhook.url}/elsewhere"
+    said = call("load", "archive", "nowhere")
+    assert len(webhook.notes) == 1
+    assert said.err.splitlines()[-1] == (
+        f"{NOT_TOLD}It answered {status}. Redirects are not followed: set the URL that it leads to."
+    )
+    assert "secret" not in said.err
+
+
+ALLOW = "In a network that you trust it can be allowed: --allow-http, or sources.autopilothq.allow_http = true"
+
+
+def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("autopilothq.http._post", lambda request, *_: asked.append(request.full_url))
+    for host in ("127.0.0.1.evil.com", "2130706433", "10.0.0.1", "[::ffff:8.8.8.8]", "localhost.evil"):
+        with pytest.raises(http.BadSetting, match="got http://"):
+            http.post_note(f"http://{host}{PATH}", "text")
+    url = f"http://hooks.example.com{PATH}"
+    monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", url)
+    said = call("load", "archive", "nowhere")
+    assert said.err.splitlines()[-1] == (f"{NOT_TOLD}Expected a URL that begins with https://, got http://. {ALLOW}")
+    assert asked == []
+    call("load", "archive", "nowhere", "--allow-http")
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ALLOW_HTTP", "true")
+    call("load", "archive", "nowhere")
+    assert asked == [url] * 2
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1@evil.com/secret", "https://me:secret@evil.com/x", "https:///secret"])
+def test_a_webhook_has_no_user_and_a_host(url: str) -> None:
+    with pytest.raises(http.BadSetting, match=r"^Expected a URL that begins with https://$"):
+        http.post_note(url, "text", allow_http=True)
+
+
+def test_a_webhook_that_drips_is_left(webhook: Webhook) -> None:
+    webhook.drip = 0.1
+    with pytest.raises(http.Unavailable, match=r"^No answer came within 0.5 s\.$"):
+        http.post_note(webhook.url, "text", timeout=0.5)
+
+
+def test_a_note_has_no_secret(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS__PASSWORD", "Xq0/Zz1")
+    call("load", "archive", "file:///Xq0%2FZz1/nowhere")
+    call("forget", "--email", "Xq0/Zz1")
+    texts = webhook.texts()
+    assert [text.count("***") for text in texts] == [1, 1]
+    assert not [text for text in texts if "Xq0" in text or "Zz1" in text]
+
+
 def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeAutopilot(1) as account:
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", account.key)
@@ -204,6 +273,8 @@ def test_no_library_writes_a_traceback() -> None:
     for text in ("a library's own", "job failed", "in a finaliser", "UserWarning: old", "ZeroDivisionError"):
         assert text in debug
     assert debug.count("Traceback (most recent call last)") >= 4
+    assert "OSError: no room at postgresql://***@host/db" in debug
+    assert "secret" not in debug
 
 
 def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pyarrow as pa
 import pytest
 
 from autopilothq import sample
+from autopilothq.asking import NotOneQuery
 from autopilothq.catalog import LOCKS
 from autopilothq.source import stored
 from calling import Call, errors
+from sending import answer, log_in
 
 SQLITE = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
 FILE = "here__autopilothq.db"  # dlt keeps each dataset in a file of its own, which it attaches
@@ -92,3 +95,16 @@ def test_several_loads_give_what_they_give_in_duckdb(
 def test_times_without_a_zone_are_in_utc(cells: Any) -> None:
     typed = stored._typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
     assert typed.to_pylist() == [datetime(2019, 3, 1, 5, 45, 0, 1, UTC), None]
+
+
+def test_a_query_of_the_users_own_reads() -> None:
+    with sqlite3.connect("here.db") as con:
+        con.execute("CREATE TABLE people AS SELECT 'a@b.c' AS email, 1 AS plan")
+    con.close()
+    place = dlt.destinations.sqlalchemy("sqlite:///here.db")
+    assert answer("SELECT * FROM people -- all", place) == (["email", "plan"], [("a@b.c", 1)])
+    assert answer("SELECT query_only FROM pragma_query_only", place)[1] == [(1,)]
+    with pytest.raises(NotOneQuery, match=r"got 2 statements \(SELECT, DELETE\)"):
+        answer("SELECT 1; DELETE FROM people", place)
+    with log_in(place).sql_client as client:
+        assert client.execute_sql("PRAGMA query_only") == [(0,)]

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .destination.deliveries import Member
 from .destination.incoming import KEYS, Item, text, trait_item
+from .display import shortened
 from .naming import snake_case
 from .place import RunError
 
@@ -29,10 +30,12 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
     if key not in columns:
         other = next((one for one in KEYS if one in columns), None)
         hint = f"name it so (… AS {key})" + (f", or say --key {other}" if other else "")
-        raise RunError(f"Expected a column {key} in the query's answer, got {', '.join(names)}.\nN{hint[1:]}.")
+        raise RunError(f"Expected a column {key} in the query's answer, got {_listed(names)}.\nN{hint[1:]}.")
     if len(columns) < len(names):
         twice = next(name for name, number in Counter(map(str.lower, names)).items() if number > 1)
-        raise RunError(f"Expected each column of the query once, got {twice} twice.\nName one of them otherwise.")
+        raise RunError(
+            f"Expected each column of the query once, got {shortened(twice)} twice.\nName one of them otherwise."
+        )
     found: list[Row] = []
     for row in values:
         texts = {one: text(row[columns[one]]) if one in columns else None for one in KEYS}
@@ -43,10 +46,15 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
     if repeated:
         who, number = repeated[0]
         raise RunError(
-            f"Expected one row for each {key}, got {number} for {who}, and {len(repeated) - 1} more that come twice.\n"
+            f"Expected one row for each {key}, got {number} for {shortened(who)},"
+            f" and {len(repeated) - 1} more that come twice.\n"
             "Let the query choose: GROUP BY, DISTINCT or QUALIFY. Nothing was sent."
         )
     return found, len(values) - len(found)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(shortened, names))
 
 
 def _who(key: str) -> Any:
@@ -92,7 +100,7 @@ def changes(name: str, key: str, found: Sequence[Row], known: Mapping[str, Membe
     for row in found:
         if row.traits:
             raise RunError(
-                f"Expected only email and user_id of an audience, got {', '.join(row.traits)} as well.\n"
+                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
                 "Leave them out of the query, or send them as traits: autopilothq send traits."
             )
         id_ = mine + hashlib.sha256(_who(key)(row).encode("utf-8", "replace")).hexdigest()

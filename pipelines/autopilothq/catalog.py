@@ -563,8 +563,8 @@ SUPPRESSIONS = Table(
     "_suppressions",
     "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
     (
-        Column("id", "text", "SHA-256 of salt, kind and id, a line each; an email in lower case."),
-        Column("salt", "text", "Random, the same for all ids of a dataset."),
+        Column("id", "text", "SHA-256 of salt, kind and id, a line each; HMAC-SHA256 where a key is set."),
+        Column("salt", "text", "Random; `hmac-sha256:...` where a key is set, with a check value of the key."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
         Column("person", "text", "The same for all ids of one person: one of their hashes."),
         Column("suppressed_at", "timestamp", "When the person was forgotten."),

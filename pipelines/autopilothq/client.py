@@ -34,7 +34,8 @@ class Upserted(NamedTuple):
 class Autopilot:
     """An account. Threads may share it; every instance with one key shares one pace (`http.Pace`).
 
-    `setting` is the setting that the key came from, which errors name. Raises `http.ApiError`s.
+    `setting` is the setting that the key came from, which errors name. `allow_http` lets the key go over plain http to
+    another machine. Raises `http.ApiError`s.
 
     Example: `with Autopilot(key) as account: count = sum(len(page.contacts) for page in account.contacts())`.
     """
@@ -47,6 +48,7 @@ class Autopilot:
         requests_per_second: float = REQUESTS_PER_SECOND,
         timeout: float = TIMEOUT,
         tries: int = TRIES,
+        allow_http: bool = False,
         setting: str = "sources.autopilothq.api_key",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -57,6 +59,7 @@ class Autopilot:
             requests_per_second=requests_per_second,
             timeout=timeout,
             tries=tries,
+            allow_http=allow_http,
             transport=transport,
             sleep=sleep,
         )

@@ -4,6 +4,7 @@ All of it can be done again at any time, and what was done before is not needed 
 are known by their hashes from the moment at which the first of their rows goes.
 """
 
+import glob
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,6 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -21,9 +21,10 @@ import duckdb
 import pyarrow as pa
 from dlt.common.destination.typing import PreparedTableSchema
 
-from . import lock, run
+from . import lock, run, suppressions
+from . import rewrite as rewriting
 from .catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
-from .identity import Hashes, Id, hash_of, ids_in, ids_of_cells, kinds_of
+from .identity import KEYED, Hashes, Id, hash_of, ids_in, ids_of_cells, kinds_of
 from .inspection import NothingThere, Reader, answering
 from .messages import Rejected
 from .messages import read as read_line
@@ -54,7 +55,8 @@ class Forgotten:
 
     `ids` are those that are known by name, `suppressed` counts all hashes, with those of earlier times. `shared` are
     ids that were met beside the person's and belong to too many others. `left` are files that stay as they
-    are, with the reason: the person's lines may still be in them.
+    are, with the reason: the person's lines may still be in them. `rewritten` are the database files or tables that
+    were written anew; `remains` is a sentence on what keeps the bytes of removed rows still.
     """
 
     dry_run: bool
@@ -64,6 +66,8 @@ class Forgotten:
     rows: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    rewritten: list[str] = field(default_factory=list)
+    remains: str | None = None
 
 
 def forget(
@@ -74,12 +78,14 @@ def forget(
     archive: Sequence[str] = (),
     dry_run: bool = False,
     wait: timedelta = timedelta(),
+    rewrite: bool = False,
 ) -> Forgotten:
     """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
 
     Ids that stand in one row with one of the person's are the person's too, as far as that leads; but not those that
-    stand beside more than SHARED others of a kind, and no anonymous ids that others have as well. Raises RunError,
-    NothingThere where there is no such dataset.
+    stand beside more than SHARED others of a kind, and no anonymous ids that others have as well. With `rewrite` the
+    database is written anew, so that it does not keep the bytes of what was removed. Raises RunError, NothingThere
+    where there is no such dataset.
     """
     with run.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
@@ -90,24 +96,40 @@ def forget(
             stack.enter_context(lock.held(into, wait.total_seconds()))
             # A run that sends would write the person into its log again.
             stack.enter_context(lock.held(into, wait.total_seconds(), "send"))
-            _drop_copies_here(into)
+        if rewrite:
+            rewriting.check(into)
         client: Any = into.destination_client()
-        stack.enter_context(client)
+        opened = stack.enter_context(ExitStack())
+        opened.enter_context(client)
         listed = _List(client)
+        if not dry_run:
+            _drop_copies_here(into)
         person = _Person(given, listed, _datasets(client))
-        hashes = Hashes(person.pairs())
+        hashes = Hashes(person.pairs(), listed.key)
         scratch = stack.enter_context(TemporaryDirectory())  # else it is `.tmp` in the current folder
         engine = stack.enter_context(duckdb.connect(config={"temp_directory": scratch}))
-        forgotten.remember(engine, hashes.pairs())
+        forgotten.remember(engine, hashes.pairs(), hashes.key)
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         if not dry_run:
             _remove(client, listed, person, plan)
         shared = [found.masked() for found in person.shared]
-        made = Forgotten(dry_run, person.told(), len(person.pairs()), shared)
+        suppressed = set(person.pairs()) - listed.replaced(person.ids)
+        made = Forgotten(dry_run, person.told(), len(suppressed), shared)
         for removal in plan:
             made.rows[removal.table] = made.rows.get(removal.table, 0) + removal.rows
         _rewrite(files, hashes, engine, made)
+        opened.close()
+        if not dry_run:
+            _leave_no_bytes(into, made, rewrite)
         return made
+
+
+def _leave_no_bytes(into: dlt.Pipeline, made: Forgotten, rewrite: bool) -> None:
+    if rewrite:
+        made.rewritten, left, made.remains = rewriting.rewrite(into)
+        made.left |= left
+    else:
+        made.remains = rewriting.remains(into)
 
 
 def _check(into: dlt.Pipeline, credentials: str | None) -> None:
@@ -125,24 +147,35 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
 
 
 class _List:
-    """The suppression list of a dataset."""
+    """The suppression list of a dataset. Raises NoKey where some of it was hashed with another key than the one set."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
         rows = Reader(client).rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
         self.there = SUPPRESSIONS.name in Reader(client).tables()
         self.persons: dict[tuple[str, str], str] = {(salt, hashed): person for hashed, salt, _, person in rows}
-        self.salt = min((salt for salt, _ in self.persons), default=token_hex(16))
+        self.key = suppressions.hashes(self.persons).key
+        salts = {salt for salt, _ in self.persons if salt.startswith(KEYED) == (self.key is not None)}
+        self.salt = min(salts, default=suppressions.new_salt(self.key))
+
+    def hash_of(self, id_: Id) -> str:
+        """An id as this list has new ones."""
+        return hash_of(self.salt, id_, self.key)
 
     def persons_of(self, ids: Iterable[Id]) -> set[str]:
         """The persons who have these ids."""
         salts = {salt for salt, _ in self.persons}
-        keys = ((salt, hash_of(salt, id_)) for id_ in ids for salt in salts)
+        keys = ((salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in salts)
         return {self.persons[key] for key in keys if key in self.persons}
 
     def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
         """The salted hashes of persons."""
         return [key for key, person in self.persons.items() if person in persons]
+
+    def replaced(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
+        """The salted hashes of these ids that were made without the key, where one is set now."""
+        plain = {salt for salt, _ in self.persons if self.key and not salt.startswith(KEYED)}
+        return {(salt, hash_of(salt, id_)) for id_ in ids for salt in plain} & self.persons.keys()
 
     def create(self) -> None:
         """Makes the table where it is not there."""
@@ -154,13 +187,15 @@ class _List:
             ]
             sql.execute_sql(f"CREATE TABLE {sql.make_qualified_table_name(SUPPRESSIONS.name)} ({', '.join(made)})")
 
-    def add(self, ids: Iterable[Id], persons: Collection[str]) -> None:
-        """Adds what is missing; several persons turned out to be one."""
+    def add(self, ids: Collection[Id], persons: Collection[str]) -> None:
+        """Adds what is missing; several persons turned out to be one. What has a key now goes without."""
         sql = self._client.sql_client
         table = sql.make_qualified_table_name(SUPPRESSIONS.name)
         names = {column.name: sql.escape_column_name(column.name) for column in SUPPRESSIONS.columns}
-        new = {hash_of(self.salt, id_): id_.kind for id_ in ids}
-        person = min(persons, default=min(new))
+        new = {self.hash_of(id_): id_.kind for id_ in ids}
+        # A person is called by a hash, which must have a key too.
+        called = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
+        person = min(called if self.key else persons, default=min(new))
         for other in sorted(set(persons) - {person}):
             sql.execute_sql(f"UPDATE {table} SET {names['person']} = %s WHERE {names['person']} = %s", person, other)
         for hashed, kind in new.items():
@@ -172,6 +207,8 @@ class _List:
                     kind,
                     person,
                 )
+        for salt, hashed in sorted(self.replaced(ids)):
+            sql.execute_sql(f"DELETE FROM {table} WHERE {names['salt']} = %s AND {names['id']} = %s", salt, hashed)
 
 
 def _native(client: Any, column: str, of: Type) -> str:
@@ -279,7 +316,7 @@ class _Person:
         self._follow(dict.fromkeys(self._given))
         self.persons = listed.persons_of(self._found)
         if self.persons:
-            hashes = Hashes(listed.pairs_of(self.persons))
+            hashes = Hashes(listed.pairs_of(self.persons), listed.key)
             met = (ids for tables in datasets for table in tables.kinds for ids in tables.rows_of_ids(table))
             known = {id_ for ids in met for id_ in ids if id_ in hashes}
             self._follow(dict.fromkeys(sorted(known - self._found.keys()), self._given[0]))
@@ -292,7 +329,7 @@ class _Person:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Their salted hashes, with those of ids that are nowhere else any more."""
-        new = [(self._listed.salt, hash_of(self._listed.salt, id_)) for id_ in self._found]
+        new = [(self._listed.salt, self._listed.hash_of(id_)) for id_ in self._found]
         return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
 
     def told(self) -> list[Suppressed]:
@@ -302,7 +339,7 @@ class _Person:
             return str(id_) if id_ in self._given else id_.masked()
 
         return [
-            Suppressed(id_.kind, shown(id_).partition(" ")[2], by and shown(by), hash_of(self._listed.salt, id_))
+            Suppressed(id_.kind, shown(id_).partition(" ")[2], by and shown(by), self._listed.hash_of(id_))
             for id_, by in self._found.items()
         ]
 
@@ -513,17 +550,25 @@ def _lines(lines: pa.Table, hashes: Hashes, engine: duckdb.DuckDBPyConnection) -
 
 
 def _drop_copies_here(into: dlt.Pipeline) -> None:
-    """Removes what loads leave in the pipeline's working folder.
+    """Removes what loads leave in the pipeline's working folder, and a database's copy that was cut off.
 
     A load that was cut off is given up: the next one reads its files again. One into another place is not touched.
     """
+    rewriting.clear(into)
     working = Path(into.working_dir)
+    # Folders that could not be read were set aside, with all that was in them.
+    for folder in working.parent.glob(f"{glob.escape(working.name)}.unreadable-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    # dlt's trace has the words of errors, and these the values of rows.
+    (working / "trace.pickle").unlink(missing_ok=True)
     if into.has_pending_data:
         if not run.is_unfinished_here(into):
             return
         into.abort_packages()
     for file in working.glob("load/loaded/*/*_jobs/*"):
         file.unlink()
-    # Its absence tells the next load to look for copies that one that was killed left behind.
-    for folder in working.glob("autopilothq*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    # Packages that a killed process had begun, which dlt does not look for. The absence of our own folders tells the
+    # next load to look for copies that one that was killed left behind.
+    for folder in (*working.glob("autopilothq*"), *working.glob("normalize/*/"), *working.glob("load/new/*")):
+        if folder != working / "normalize" / "extracted":
+            shutil.rmtree(folder, ignore_errors=True)

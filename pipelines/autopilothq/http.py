@@ -1,15 +1,17 @@
 """What every HTTP client here needs, over httpx: pace, retries, errors for a person, secrets that stay secret."""
 
 import hashlib
+import ipaddress
 import json
 import logging
+import re
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ from http.client import HTTPException
 from math import inf
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 from tenacity import (
@@ -32,7 +34,11 @@ from tenacity import (
     wait_random,
 )
 
+from . import masking
+from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
+
 MAX_BODY = 64 * 1024 * 1024
+MAX_VALUES = 1_000_000  # of JSON in one answer, which take some hundred bytes each
 MAX_RETRY_AFTER = 300.0  # seconds; who is told to wait longer is told so, instead of hanging
 TIMEOUT = 30.0
 TRIES = 6  # their waits come to about 15 seconds
@@ -40,8 +46,11 @@ TRIES = 6  # their waits come to about 15 seconds
 _GROWING = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
 _JITTER = wait_random(0, 0.25)
 _SLOWEST = 10  # time-outs that one whole answer may take, however steadily it drips
+ALLOW_HTTP = "sources.autopilothq.allow_http"
+_ALLOW = "In a network that you trust it can be allowed: --allow-http, or {} = true"
 _WORDS = 300  # characters of the server's own words in a message
 _ERROR_BODY = 64 * 1024
+_KEPT = 1024 * 1024  # bytes of an answer that is not understood
 
 E = TypeVar("E", bound="ApiError")
 
@@ -129,17 +138,12 @@ class Key:
     def basic(cls, secret: str, setting: str) -> Self:
         """HTTP Basic, the secret as user name and an empty password (spec/profile-api.md)."""
         secret = _checked(secret, setting)
+        masking.remember(b64encode(f"{secret}:".encode()).decode())
         return cls(setting, secret, {"Authorization": "Basic " + b64encode(f"{secret}:".encode()).decode()})
 
     def beside(self, name: str) -> str:
         """The full name of another setting of the same account."""
         return f"{self.setting.rpartition('.')[0]}.{name}"
-
-    def masked(self, text: str) -> str:
-        """`text` without the secret, should a server or a library repeat it."""
-        for secret in (*(value.removeprefix("Basic ") for value in self.headers.values()), self.secret):
-            text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return text
 
 
 def _checked(secret: str, setting: str) -> str:
@@ -148,6 +152,7 @@ def _checked(secret: str, setting: str) -> str:
     if not secret or not secret.isascii() or not secret.isprintable():
         what = "holds characters that no key has" if secret else "is empty"
         raise BadSetting(f"{setting} {what}: set it to the key as the account shows it ({_places(setting)})")
+    masking.remember(secret)
     return secret
 
 
@@ -278,13 +283,15 @@ def _not_json(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_not_json)
+_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # a text of JSON, closed or not
 
 
 class Http:
     """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
 
     `requests_per_second` holds for the whole process and this key, in any one second; of 2.5 two are used. `timeout` is
-    seconds for connecting, and between any two bytes. `tries` is how often a request is sent at most.
+    seconds for connecting, and between any two bytes. `tries` is how often a request is sent at most. Without
+    `allow_http` the key goes over http:// to this machine only.
 
     Raises BadSetting where the settings cannot work. `request` raises the other ApiErrors.
 
@@ -299,6 +306,7 @@ class Http:
         requests_per_second: float,
         timeout: float = TIMEOUT,
         tries: int = TRIES,
+        allow_http: bool = False,
         transport: httpx.BaseTransport | None = None,
         pace: Pace | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -306,7 +314,7 @@ class Http:
         for name, value in (("requests_per_second", requests_per_second), ("timeout", timeout), ("tries", tries)):
             if not 0 < value < inf:
                 raise BadSetting(f"{key.beside(name)} must be a number above 0, got {value!r}")
-        url = _url(base_url, key.beside("base_url"))
+        url = _url(base_url, key, allow_http)
         self._base = str(url).rstrip("/")
         self._host = url.host
         self._key = key
@@ -321,12 +329,13 @@ class Http:
 
     def _new_client(self) -> httpx.Client:
         return httpx.Client(
-            headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json"},
+            headers={"User-Agent": "dlt-autopilothq", "Accept": "application/json", "Accept-Encoding": ACCEPTED},
             # Threads queue for a connection as long as it takes: the answers before them have time-outs.
             timeout=httpx.Timeout(self._timeout, pool=None),
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100),
             follow_redirects=False,
             verify=_tls(),
+            trust_env=not is_loopback(self._host),  # a proxy would be another machine
             transport=self._transport,
         )
 
@@ -353,7 +362,7 @@ class Http:
 
     def masked(self, text: str) -> str:
         """`text` without the secret, should the server repeat it."""
-        return self._key.masked(text)
+        return masking.masked(text)
 
     @property
     def request_id(self) -> str:
@@ -440,23 +449,33 @@ class _Call:
         return self._judged(response, content)
 
     def _read(self, response: httpx.Response) -> bytes:
-        """The body, decompressed. What it decompresses to counts, so that no small one fills the memory."""
-        most = MAX_BODY if response.is_success else _ERROR_BODY
-        end = time.monotonic() + _SLOWEST * self.http._timeout
+        """The body, inflated piece by piece: httpx would inflate a small body of gigabytes before its size is known."""
+        wanted = response.is_success and self.wants_json
+        most = MAX_BODY if wanted else _ERROR_BODY
         chunks: list[bytes] = []
-        size = 0
-        for chunk in response.iter_bytes():
-            size += len(chunk)
-            if size > most:
-                if response.is_success:
-                    raise self._error(
-                        BadAnswer, f"the answer is bigger than {MAX_BODY // 1024**2} MB", response.status_code
-                    )
-                break
-            chunks.append(chunk)
+        try:
+            chunks.extend(inflated(self._raw(response), response.headers.get("Content-Encoding", ""), most))
+        except TooBig:
+            if wanted:
+                chunks.clear()  # the error would keep them as long as it lives
+                raise self._error(
+                    BadAnswer, f"the answer is bigger than {MAX_BODY // 1024**2} MB", response.status_code
+                ) from None
+        except Undecodable as error:
+            raise httpx.DecodingError(str(error), request=response.request) from None
+        except UnknownEncoding as error:
+            if wanted:
+                text = f"expected an answer in one of the encodings {ACCEPTED}, got {error.args[0]!r}"
+                raise self._error(BadAnswer, text, response.status_code) from None
+        return b"".join(chunks)
+
+    def _raw(self, response: httpx.Response) -> Iterator[bytes]:
+        """The body's bytes as they come, until it takes too long."""
+        end = time.monotonic() + _SLOWEST * self.http._timeout
+        for chunk in response.iter_raw():
+            yield chunk
             if time.monotonic() > end:
                 raise httpx.ReadTimeout("", request=response.request)
-        return b"".join(chunks)
 
     def _broken(self, failure: httpx.HTTPError | None, response: httpx.Response | None) -> Exception:
         """No whole answer came."""
@@ -483,7 +502,7 @@ class _Call:
         self.http._calls.request_id = _request_id(response)
         if response.is_success:
             return self._json(response, content) if self.wants_json else None
-        words = "" if response.is_redirect else self.http._key.masked(_words(response, content))
+        words = "" if response.is_redirect else _words(response, content)
         what = _status(status) + (f": {words}" if words else "")
         if response.is_redirect or status < 400:
             raise self._error(
@@ -513,6 +532,10 @@ class _Call:
         self.http._pace.hold(again.wait)
 
     def _json(self, response: httpx.Response, content: bytes) -> Any:
+        if _has_too_many_values(content):
+            raise self._error(
+                BadAnswer, f"the answer has more than {MAX_VALUES:,} values of JSON", response.status_code
+            )
         try:
             return self.decoder.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
         except (ValueError, RecursionError) as error:
@@ -523,7 +546,7 @@ class _Call:
         kind = response.headers.get("Content-Type", "no content type")
         text = f"expected JSON, got {kind} that begins {_beginning(content)!r}{_request_id(response)}"
         bad = self._error(BadAnswer, text, response.status_code)
-        bad.content = self.http.masked(content.decode("utf-8", "replace"))
+        bad.content = masking.masked(content[:_KEPT].decode("utf-8", "replace"))
         raise bad
 
     def gave_up(self, last: _Again) -> ApiError:
@@ -539,7 +562,7 @@ class _Call:
         """Before the wait for the next try."""
         again = state.outcome.exception() if state.outcome else None
         wait = state.next_action.sleep if state.next_action else 0
-        text = self.http._key.masked(f"{self.method} {self.path}: {again}")
+        text = masking.masked(f"{self.method} {self.path}: {again}")
         _log.info("%s; try %d of %d in %.1f s", text, state.attempt_number + 1, self.http._tries, wait)
 
     def _unknown(self, again: _Again) -> OutcomeUnknown:
@@ -547,28 +570,81 @@ class _Call:
         return self._error(OutcomeUnknown, text, again.status, again.words)
 
     def _error(self, kind: type[E], text: str, status: int | None, words: str = "") -> E:
-        text = self.http._key.masked(f"{self.method} {self.path}: {text}")
+        text = masking.masked(f"{self.method} {self.path}: {text}")
         return kind(text, method=self.method, path=self.path, status=status, words=words, attempts=self.attempts)
 
 
-def post_note(url: str, text: str, timeout: float = 10) -> None:
-    """Posts a text to a webhook, in Slack's form. The URL is a secret: neither errors nor logs have it.
+def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False) -> None:
+    """Posts a text to a webhook, in Slack's form; `timeout` is in seconds, for all of it.
 
-    httpx would log it; the standard library's client does not. Raises ApiError.
+    The URL is a secret: neither errors nor logs have it, and it goes to its own host alone: over https unless
+    `allow_http` or to this machine, and redirects are not followed. Of the answer only the status is read. httpx would
+    log the URL; the standard library's client does not. Raises ApiError.
     """
-    if not url.startswith(("https://", "http://")):
+    masking.remember_hook(url)
+    scheme, host = _scheme_and_host(url)
+    if scheme not in ("https", "http"):
         raise BadSetting("Expected a URL that begins with https://")
+    if scheme == "http" and not allow_http and not is_loopback(host):
+        raise BadSetting(f"Expected a URL that begins with https://, got http://. {_ALLOW.format(ALLOW_HTTP)}")
     body = json.dumps({"text": text}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - see above
+    failures: list[Exception] = []
+    posting = threading.Thread(target=_post, args=(request, host, timeout, failures), name="webhook", daemon=True)
+    posting.start()
+    posting.join(timeout)
+    if posting.is_alive():  # a time-out of a socket begins again with each byte
+        raise Unavailable(f"No answer came within {timeout:g} s.")
+    if not failures:
+        return
+    error = failures[0]
+    if isinstance(error, urllib.error.HTTPError):
+        moved = " Redirects are not followed: set the URL that it leads to." if 300 <= error.code < 400 else ""
+        raise Refused(f"It answered {error.code}.{moved}", status=error.code)
+    reason = getattr(error, "reason", error)
+    raise Unavailable(f"No answer came: {type(reason).__name__}.")
+
+
+def _post(request: urllib.request.Request, host: str, timeout: float, failures: list[Exception]) -> None:
+    """Sends the request; `failures` gets what went wrong."""
+    proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
     try:
-        with urllib.request.urlopen(request, timeout=timeout):  # noqa: S310
+        with urllib.request.build_opener(_NoRedirects, *proxies).open(request, timeout=timeout):
             pass
     except urllib.error.HTTPError as error:
         error.close()
-        raise Refused(f"It answered {error.code}.", status=error.code) from None
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise Unavailable(f"No answer came: {type(reason).__name__}.") from None
+        failures.append(error)
+    except (OSError, HTTPException, ValueError) as error:
+        failures.append(error)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Where a webhook leads to is no business of the one that knows its secret."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follows none: the answer becomes an HTTPError."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host of a URL is this machine, by its address or as `localhost`; no name is looked up.
+
+    Example: `is_loopback("127.8.0.1")`, but not `is_loopback("127.0.0.1.example.com")`.
+    """
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    """Both empty where it is no URL; a user and password before the host are none of a webhook's."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "", ""
+    return (parts.scheme, parts.hostname) if parts.hostname and "@" not in parts.netloc else ("", "")
 
 
 @lru_cache
@@ -577,7 +653,8 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _url(base_url: str, setting: str) -> httpx.URL:
+def _url(base_url: str, key: Key, allow_http: bool) -> httpx.URL:
+    setting = key.beside("base_url")
     try:
         url = httpx.URL(base_url)
         good = url.scheme in ("http", "https") and url.host and not (url.userinfo or url.query or url.fragment)
@@ -587,8 +664,11 @@ def _url(base_url: str, setting: str) -> httpx.URL:
     if not good:
         # Not repeated: a password may stand in it.
         raise BadSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
-    if url.scheme == "http" and url.host not in ("localhost", "127.0.0.1", "::1"):
-        _log.warning("%s is not https: the key goes to %s for everyone on the way to read", setting, url.host)
+    if url.scheme == "http" and not allow_http and not is_loopback(url.host):
+        raise BadSetting(
+            f"{setting} is not https: the key would go to {url.host} for everyone on the way to read."
+            f" Use https://. {_ALLOW.format(key.beside('allow_http'))}"
+        )
     return url
 
 
@@ -625,7 +705,8 @@ def _words(response: httpx.Response, content: bytes) -> str:
             # The code is left out where it only says the status once more.
             said = _reason(response.status_code).casefold()
             text = ": ".join(str(word) for word in (code, message) if word and str(word).casefold() != said)
-    text = _shortened(text or ("" if _is_json(response) else content.decode("utf-8", "replace")))
+    text = text or ("" if _is_json(response) else content.decode("utf-8", "replace"))
+    text = _shortened(masking.masked(text))  # in this order: half a secret would not be found
     return (text + _request_id(response)).strip()
 
 
@@ -645,7 +726,7 @@ def _shortened(text: str) -> str:
 
 
 def _beginning(content: bytes) -> str:
-    return content[:60].decode("utf-8", "replace")
+    return masking.masked(content[:_ERROR_BODY].decode("utf-8", "replace"))[:60]
 
 
 def _reason(status: int) -> str:
@@ -665,6 +746,13 @@ def _target(response: httpx.Response) -> str:
         url = response.request.url.join(response.headers.get("Location", ""))
         return f"{url.scheme}://{url.netloc.decode()}"
     return "nowhere"
+
+
+def _has_too_many_values(content: bytes) -> bool:
+    """Whether JSON would fill the memory once it is read: `[[],[],...]` takes twenty times its size."""
+    if sum(map(content.count, (b",", b"[", b"{"))) <= MAX_VALUES:
+        return False
+    return sum(map(_QUOTED.sub(b"", content).count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def _cut_off(error: Exception) -> bool:

@@ -1,8 +1,10 @@
 """Who a person is: the ids that stand in a row or a message, and their hashes (spec: Identity)."""
 
 import hashlib
+import hmac
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .catalog import PERSON_COLUMNS
@@ -59,22 +61,50 @@ def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
         yield from ids_in(kinds_of("", name.removeprefix(EXTRA)), text)
 
 
-class Hashes:
-    """Ids of persons, known by their salted hashes alone: pairs of salt and hash."""
+KEYED = "hmac-sha256:"
+"""How the salt of a hash begins that was made with a key."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+
+@dataclass(frozen=True)
+class Key:
+    """A secret that ids are hashed with; it is never shown."""
+
+    secret: bytes = field(repr=False)
+
+
+class Hashes:
+    """Ids of persons, known by their salted hashes alone: pairs of salt and hash, and the key of keyed ones."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = (), key: Key | None = None) -> None:
+        self.key = key
         self._hashes: dict[str, set[str]] = {}
         for salt, hashed in pairs:
             self._hashes.setdefault(salt, set()).add(hashed)
 
     def __contains__(self, id_: object) -> bool:
-        return isinstance(id_, Id) and any(hash_of(salt, id_) in found for salt, found in self._hashes.items())
+        return isinstance(id_, Id) and any(
+            hash_of(salt, id_, self.key) in found for salt, found in self._hashes.items()
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
 
     def pairs(self) -> list[tuple[str, str]]:
         """All of them."""
         return [(salt, hashed) for salt, found in self._hashes.items() for hashed in found]
 
 
-def hash_of(salt: str, id_: Id) -> str:
-    """An id as the suppression list has it."""
-    return hashlib.sha256("\n".join((salt, *id_)).encode()).hexdigest()
+NOBODY = Hashes()
+
+
+def hash_of(salt: str, id_: Id, key: Key | None = None) -> str:
+    """An id as the suppression list has it: SHA-256, and HMAC-SHA256 where the salt says that it was made with a key.
+
+    Raises ValueError where the key is missing.
+    """
+    text = "\n".join((salt, *id_)).encode()
+    if not salt.startswith(KEYED):
+        return hashlib.sha256(text).hexdigest()
+    if key is None:
+        raise ValueError("a hash that was made with a key, but there is no key")
+    return hmac.digest(key.secret, text, "sha256").hex()

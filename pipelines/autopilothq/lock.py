@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from . import private
 from .catalog import LOCKS
+from .display import visible
 from .warehouses.books import BooksSqlClient
 from .warehouses.dlt_internals import (
     MTIME_DISPATCH,
@@ -118,7 +119,7 @@ def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {here()}"
     while other := stake(claims, owner):
         if time.monotonic() >= until:
-            raise Busy(_busy(f"into {where}, on {other},"))
+            raise Busy(_busy(f"into {where}, on {visible(other)},"))
         time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two that step back do not meet again
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claims, owner, done), daemon=True)

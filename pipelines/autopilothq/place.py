@@ -1,6 +1,7 @@
 """Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import dlt
 import duckdb
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.sources import credentials as specs
 
 from . import hints
 from .bigquery import bigquery
@@ -76,17 +78,19 @@ def warehouse(
     dataset: str | None = None,
     create: bool = True,
     wait: timedelta = timedelta(),
+    reads: bool = False,
 ) -> tuple[Any, str]:
     """The dlt destination and the name of the dataset in it.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
-    open. Relative paths begin in the current folder. The setting `books_dataset` names another dataset for the books.
-    Raises RunError where DuckDB could not tell the file from the dataset, or the books cannot be kept so.
+    open; who only `reads` opens it for reading alone. Relative paths begin in the current folder. The setting
+    `books_dataset` names another dataset for the books. Raises RunError where DuckDB could not tell the file from the
+    dataset, or the books cannot be kept so.
     """
     kind = destination or setting("destination_type") or "duckdb"
     name = dataset or setting("dataset_name") or DATASET
-    factory = _duckdb(credentials, name, create, wait) if kind == "duckdb" else _other(kind, credentials)
+    factory = _duckdb(credentials, name, create, wait, reads) if kind == "duckdb" else _other(kind, credentials)
     if books := setting("books_dataset"):
         _keep_books_in(books, factory, kind, name)
     if issubclass(factory.spec, WithLocalFiles):
@@ -114,9 +118,23 @@ def _here() -> str:
 def _other(kind: str, credentials: str | None) -> Any:
     if kind == "filesystem":
         return lake(credentials) if credentials else lake()
+    _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
     given = {"credentials": credentials} if credentials else {}
     own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
     return own[kind](**given) if kind in own else Destination.from_reference(kind, **given)
+
+
+def _check_url(kind: str, credentials: Any) -> None:
+    """Raises RunError where a part of the password would be taken for the host, and asked of a name server."""
+    if not isinstance(credentials, str):
+        return
+    with suppress(ValueError):  # what cannot be read at all is told when it is used
+        url = specs.ConnectionStringCredentials(credentials)
+        if url.host and "@" in f"{url.host}{url.database}":
+            raise RunError(
+                f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
+                "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
+            )
 
 
 def setting(name: str) -> Any:
@@ -125,7 +143,7 @@ def setting(name: str) -> Any:
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
-def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta) -> Any:
+def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
     configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
@@ -141,8 +159,9 @@ def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta
             f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
             "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
         )
-    if not create and not Path(database).exists():
-        return direct(credentials=duckdb.connect())
-    spec = DuckDbCredentials(database)
+    elsewhere = reads and database.startswith((":", "md:"))  # where only dlt or MotherDuck can look
+    if not create and not elsewhere and not Path(database).exists():
+        return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
+    spec = DuckDbCredentials(database, read_only=reads and not database.startswith("md:"))
     spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
     return direct(credentials=spec, wait=wait.total_seconds())

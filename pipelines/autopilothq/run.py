@@ -17,6 +17,7 @@ from dlt.sources import DltSource
 
 from . import hints, lock, narrow, private, working
 from .http import ApiError
+from .masking import masked
 from .mend import mend
 from .origins.archive import ArchiveError
 from .pipeline_names import PIPELINE, claim, other_name, pipeline_name
@@ -249,6 +250,7 @@ def explained() -> Iterator[None]:
 def in_words(error: Exception) -> RunError:
     """The error in one or two lines, without secrets: what went wrong at the root, and what to do."""
     if isinstance(error, RunError):
+        error.args = tuple(masked(text) if isinstance(text, str) else text for text in error.args)
         return error
     chain = list(_causes(error))
     busy = next(filter(None, map(_who_is_busy, chain)), None)
@@ -266,14 +268,7 @@ def _who_is_busy(error: BaseException) -> str | None:
     )
 
 
-# Credentials that could not be parsed are in what drivers say of them.
-_SECRETS = re.compile(r"(?<=from string ').*(?=')|(?<=://)[^/\s@]*:\S+(?=@)")
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
-
-
-def masked(text: str) -> str:
-    """The text without passwords."""
-    return _SECRETS.sub("***", text)
 
 
 def _words(error: BaseException, chain: Sequence[BaseException]) -> str:

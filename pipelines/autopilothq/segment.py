@@ -20,7 +20,8 @@ ID_TYPES = ("email", "user_id", "anonymous_id")
 class Profiles:
     """The people of a space. Threads may share it; every instance with one token shares one pace (`http.Pace`).
 
-    `setting` is the setting that the token came from, which errors name. Raises `http.ApiError`s.
+    `setting` is the setting that the token came from, which errors name. `allow_http` lets the token go over plain
+    http to another machine. Raises `http.ApiError`s.
 
     Example: `with Profiles(token, "spa_1") as space: list(space.events("email:a@b.c", ["Email Opened"]))`.
     """
@@ -34,6 +35,7 @@ class Profiles:
         requests_per_second: float = REQUESTS_PER_SECOND,
         timeout: float = TIMEOUT,
         tries: int = TRIES,
+        allow_http: bool = False,
         setting: str = "sources.autopilothq.profiles.token",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
@@ -48,6 +50,7 @@ class Profiles:
             requests_per_second=requests_per_second,
             timeout=timeout,
             tries=tries,
+            allow_http=allow_http,
             transport=transport,
             sleep=sleep,
         )

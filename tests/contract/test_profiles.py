@@ -346,6 +346,8 @@ def test_a_scan_of_contacts_that_broke_off_goes_on(server: FakeProfiles) -> None
 
 
 def test_people_of_a_query(server: FakeProfiles) -> None:
+    pull(server, people="select 'z@example.com' as e")  # nothing is loaded yet
+    assert server.asked() == ["email:z@example.com"]
     load(message(messageId="1", userId="U1"), message(messageId="2", userId="u2"), message(messageId="3", userId="U1"))
     pull(server, people="select user_id from tracks union all select null")
     assert server.asked() == ["user_id:u1", "user_id:u2"]
@@ -355,6 +357,11 @@ def test_people_of_a_query(server: FakeProfiles) -> None:
         pull(server, people="select id, user_id from tracks")
     with pytest.raises(RunError, match="nowhere"):
         pull(server, people="select x from nowhere")
+    with pytest.raises(RunError, match=r"got 2 statements \(SELECT, DROP\)"):
+        pull(server, people="select user_id from tracks; drop table tracks")
+    with pytest.raises(RunError, match="Cannot access file"):
+        pull(server, people="select content from read_text('people.txt')")
+    assert query("SELECT count(*) FROM autopilothq.tracks") == [(3,)]
     assert server.asked() == []
 
 

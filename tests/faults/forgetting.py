@@ -15,21 +15,23 @@ from autopilothq import cli, forget
 from faults.killed import kill_at
 
 
-def words(folder: str) -> list[str]:
+def words(folder: str, rewrite: bool = False) -> list[str]:
     """Those of the call in a folder."""
     place = ["--credentials", f"{folder}/autopilot.duckdb", "--archive", f"{folder}/archive"]
-    return ["forget", "--email", "ada@example.com", *place]
+    return ["forget", "--email", "ada@example.com", *place, *(["--rewrite"] if rewrite else [])]
 
 
 class Plan(NamedTuple):
     """Where it is killed, in the folder that has the dataset and the archive.
 
-    `piecemeal`: as where the destination has no transactions, so that each statement stands by itself.
+    `piecemeal`: as where the destination has no transactions, so that each statement stands by itself. `rewrite`: the
+    database is written anew in the end.
     """
 
     folder: str
     point: tuple[str, str, int]
     piecemeal: bool
+    rewrite: bool = False
 
 
 def run(plan: Plan) -> None:
@@ -38,7 +40,7 @@ def run(plan: Plan) -> None:
     if plan.piecemeal:
         vars(forget)["_transaction"] = nullcontext
     kill_at(*plan.point)
-    sys.argv = ["autopilothq", *words(plan.folder)]
+    sys.argv = ["autopilothq", *words(plan.folder, plan.rewrite)]
     cli.main()
 
 

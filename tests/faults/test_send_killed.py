@@ -21,7 +21,7 @@ from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
 from faults.killed_sending import Plan
-from sending import configure, identify, log_in, rows, send, settings_for, track, write
+from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
 
 LOG = "autopilothq.destination.deliveries:Deliveries"
 ACCOUNT = "autopilothq.client:Autopilot"
@@ -153,8 +153,8 @@ def test_after_a_kill_rows_whose_values_go_back_go_back(
     folder, server = house[point]
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
+    found, _ = audiences.rows(*answer(TITLES.format("old")), "email")
     with Deliveries(log_in()) as log:
-        found, _ = audiences.rows(*log.query(TITLES.format("old")), "email")
         assert deliver(list(audiences.traits(found)), log, settings_for(server)).all_delivered
     assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
 
@@ -180,8 +180,8 @@ def test_after_a_kill_an_audience_comes_out_right(
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
     # Meanwhile some left who may have been sent, and others came.
+    found, _ = audiences.rows(*answer(SQL.format(50, 300)), "email")
     with Deliveries(log_in()) as log:
-        found, _ = audiences.rows(*log.query(SQL.format(50, 300)), "email")
         changes, _ = audiences.changes("Big Spenders", "email", found, log.members("big_spenders"))
         assert deliver(changes, log, settings_for(server)).all_delivered
     last: dict[str, bool] = {}

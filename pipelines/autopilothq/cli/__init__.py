@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .. import private, run
+from ..display import visible
 from ..run import BusyError
 from . import log
 from .forget import forget
@@ -22,12 +23,16 @@ class _Program(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        log.hide(sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.UsageError as error:
+            log.mask(error)
             log.notify(_named(self, sys.argv[1:]), error.format_message())
-            raise
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise _visible(error) from None
+        except click.ClickException as error:
+            raise _visible(error) from None
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
             if log.settings().debug:
@@ -42,6 +47,16 @@ class _Program(click.Group):
             raise
         log.notify(_named(self, sys.argv[1:]), None)
         return result
+
+
+def _visible(error: click.ClickException) -> click.ClickException:
+    """The error, without what would act on the terminal: names of tables and the like are among its words."""
+    words = error.format_message()
+    if visible(words) == words:
+        return error
+    if isinstance(error, click.UsageError):
+        return click.UsageError(visible(words), error.ctx)
+    return click.ClickException(visible(words))
 
 
 def _named(command: click.Command, words: Sequence[str]) -> list[str]:

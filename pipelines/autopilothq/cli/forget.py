@@ -1,6 +1,5 @@
 """The command that forgets a person."""
 
-import json
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -9,11 +8,12 @@ from typing import Any
 import click
 
 from .. import forget as forgetting
+from ..display import json_text
 from ..forget import Forgotten, Suppressed
 from ..identity import Id, id_of
 from ..inspection.formats import grid
-from . import log
-from .options import destination_options, wait_option, where
+from . import log, out
+from .options import allow_http_option, destination_options, wait_option, where
 
 LEFT = 1
 HASH = 12  # characters of a hash that are shown
@@ -27,12 +27,17 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id"}
 @click.option(
     "--archive", metavar="URL", multiple=True, help="Also rewrite the files there without the person's lines."
 )
+@click.option(
+    "--rewrite", is_flag=True, help="Write the database anew, so that its files do not keep the removed rows' bytes."
+)
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and change nothing.")
 @destination_options
 @wait_option
+@allow_http_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def forget(
     archive: tuple[str, ...],
+    rewrite: bool,
     dry_run: bool,
     destination: str | None,
     credentials: str | None,
@@ -46,13 +51,13 @@ def forget(
     Several ids are one person's. Ids that stand in one row with them are the person's too: look at --dry-run first.
     """
     place = where(destination, credentials, dataset)
-    made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait)
+    made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait, rewrite)
     log.summarise(_summary(made))
     if as_json:
-        click.echo(json.dumps(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
+        out.line(json_text(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
     else:
         _print(made)
-        click.echo(f"from {place['location']}, dataset {place['dataset']}")
+        out.line(f"from {place['location']}, dataset {place['dataset']}")
     if made.left:
         sys.exit(LEFT)
 
@@ -86,8 +91,8 @@ def _print(made: Forgotten) -> None:
         parts.append(
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
         )
-    parts.append([_summary(made)])
-    click.echo("\n\n".join("\n".join(part) for part in parts))
+    parts.append(list(filter(None, [_summary(made), made.remains])))
+    out.lines([line for part in parts for line in ("", *part)][1:])
 
 
 def _summary(made: Forgotten) -> str:
@@ -98,7 +103,8 @@ def _summary(made: Forgotten) -> str:
         else "Nothing was found of this person"
     )
     left = f"; files that stay as they are: {len(made.left):,}" if made.left else ""
-    return f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}{left}"
+    anew = f"; files or tables written anew: {len(made.rewritten):,}" if made.rewritten else ""
+    return f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}{left}{anew}"
 
 
 def _how(id_: Suppressed) -> str:

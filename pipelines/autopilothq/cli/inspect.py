@@ -2,7 +2,6 @@
 
 import difflib
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,8 +10,10 @@ import click
 
 from .. import inspection, run
 from .. import upgrade as upgrading
+from ..display import json_text, shortened
 from ..inspection import Difference, Status
-from .options import Duration, destination_options, wait_option, where
+from . import out
+from .options import Duration, credentials_of, destination_options, wait_option, where
 
 BREAKS, STALE, LEFT = 1, 1, 1
 FORMATS = (*inspection.FORMATS, "sql")
@@ -79,9 +80,9 @@ def show(
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
         with run.explained():
-            click.echo(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
+            out.document(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
     else:
-        click.echo(inspection.FORMATS[form](found, name))
+        out.document(inspection.FORMATS[form](found, name))
 
 
 def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
@@ -112,6 +113,8 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
         wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue(reader.kind, dialect)
         words, not_yet = inspection.CATALOGUE, inspection.LATER
     else:
+        there_dataset, slash, other = against.partition("/")
+        against = f"{there_dataset}/{credentials_of(other)}" if slash else against
         with inspection.elsewhere(against, destination, credentials) as reader:
             wanted_place, wanted = reader.place, inspection.schema_of(reader)
         words, not_yet = inspection.SWITCH, frozenset[str]()
@@ -124,7 +127,7 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
             there = inspection.schema_of_catalogue(kind, dialect)
             words = inspection.SWITCH_UNLOADED
     found = inspection.differences(wanted, there, words, not_yet, dialect)
-    click.echo(_told(found, wanted_place, place))
+    out.lines(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
 
@@ -141,25 +144,25 @@ def upgrade_schema(
     Shows each statement, and then runs it. Nothing is removed. Broken off, it goes on when it is called again.
     """
     place = where(destination, credentials, dataset)
-    done = upgrading.upgrade(destination, credentials, dataset, dry_run, wait, lambda text: click.echo(f"{text};\n"))
+    done = upgrading.upgrade(destination, credentials, dataset, dry_run, wait, lambda text: out.lines([f"{text};", ""]))
     for table, why in done.left.items():
-        click.echo(f"{table} stays as it is: {why}.\n")
+        out.lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)
     would = "would be " if dry_run else ""
     said = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
-    click.echo(f"{said} in {place['location']}, dataset {place['dataset']}.")
+    out.line(f"{said} in {place['location']}, dataset {place['dataset']}.")
     if done.left:
         sys.exit(LEFT)
 
 
-def _told(found: Sequence[Difference], wanted: str, there: str) -> str:
+def _told(found: Sequence[Difference], wanted: str, there: str) -> list[str]:
     breaking = [difference for difference in found if difference.breaks]
     harmless = [difference for difference in found if not difference.breaks]
     lines = [f"queries for  {wanted}", f"run on       {there}"]
     for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
         if group:
             lines += ["", f"{title}:", *_by_meaning(group)]
-    return "\n".join([*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."])
+    return [*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."]
 
 
 def _by_meaning(found: Sequence[Difference]) -> list[str]:
@@ -173,10 +176,11 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
         heads = {"type": f"type {meaning}", "key": f"missing {meaning}"}
         lines.append(f"  {heads.get(change, f'{change} {what}, {meaning}')}")
         if what == "table":
-            lines.append(f"    {', '.join(difference.table for difference in group)}")
+            lines.append(f"    {', '.join(shortened(difference.table) for difference in group)}")
             continue
         for table, columns in itertools.groupby(group, key=lambda difference: difference.table):
-            lines.append(f"    {table}: {', '.join(difference.column for difference in columns)}")
+            names = ", ".join(shortened(difference.column) for difference in columns)
+            lines.append(f"    {shortened(table)}: {names}")
     return lines
 
 
@@ -194,10 +198,10 @@ def status(
     """Tell whether loads run and data comes in."""
     with inspection.reading(destination, credentials, dataset) as reader:
         found = inspection.status(reader, datetime.now(UTC))
-    click.echo(json.dumps(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
+    out.document(json_text(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
-            click.echo(f"\n{_stale(found, max_age)}")
+            out.lines(["", _stale(found, max_age)])
         sys.exit(STALE)
 
 

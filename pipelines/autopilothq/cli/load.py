@@ -14,6 +14,7 @@ from .. import run, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..run import RunError, Steps
 from ..source import api, archive
+from . import log, out
 from .options import load_options, where
 from .watching import Watching, check_found, check_rejects, print_result
 
@@ -163,6 +164,7 @@ def load_api(
 
 def _api(**words: Any) -> DltSource:
     """The source; what is None comes from dlt's configuration."""
+    words["allow_http"] = log.allowed_http()
     with run.explained():
         try:
             source: DltSource = api(**{name: word for name, word in words.items() if word is not None})
@@ -178,4 +180,4 @@ def _api(**words: Any) -> DltSource:
 def write_sample(folder: str, events: int, seed: int) -> None:
     """Write a believable archive to try things with."""
     files = sample.write(folder, events, seed)
-    click.echo(f"{events:,} messages in {len(files)} files below {folder}")
+    out.line(f"{events:,} messages in {len(files)} files below {folder}")

@@ -1,6 +1,8 @@
 """Options that several commands have."""
 
+import os
 import re
+import stat
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -9,6 +11,10 @@ import click
 import dlt
 
 from .. import run
+from ..masking import remember_credentials
+from . import log
+
+MOST_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
 
 
 def _set_books_dataset(context: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
@@ -26,11 +32,68 @@ def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Another schema for the tables that loads keep for themselves, such as _audit.  [default: the same]",
         ),
         click.option("--dataset", help=f"The schema.  [default: {run.DATASET}]"),
-        click.option("--credentials", help=f"dlt's credentials of it.  [default: {run.DUCKDB_FILE}]"),
+        click.option(
+            "--credentials",
+            metavar="URL|PATH|env:NAME|@FILE",
+            callback=lambda _, param, value: value if value is None else credentials_of(value, param),
+            help="dlt's credentials of it. Everybody on this machine sees a password in a command line: name the"
+            f" variable (env:NAME) or the file (@FILE) that has it, or set it.  [default: {run.DUCKDB_FILE}]",
+        ),
         click.option("--destination", help="dlt's name of the destination.  [default: duckdb]"),
     ):
         command = option(command)
     return command
+
+
+def credentials_of(value: str, param: click.Parameter | None = None) -> str:
+    """Returns what `--credentials` means: the value of a variable for `env:NAME`, the content of a file for `@FILE`.
+
+    Anything else is meant as it is. What was found is masked in all that the program prints. Raises BadParameter.
+    """
+    found = value
+    if value.startswith("env:"):
+        found = os.environ.get(value[4:], "").rstrip("\r\n")
+    elif value.startswith("@"):
+        found = _content(value[1:], param).rstrip("\r\n")
+    if value and not found.strip():
+        what = "that file is empty" if value.startswith("@") else "that variable is not set, or empty"
+        raise click.BadParameter(f"Expected credentials in {value}, but {what}.", param=param)
+    remember_credentials(found)
+    return found
+
+
+def _content(path: str, param: click.Parameter | None) -> str:
+    """What a file of credentials holds; warns where others can read it too."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(MOST_CREDENTIALS + 1)
+    except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise click.BadParameter(
+            f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
+        ) from None
+    if len(content) > MOST_CREDENTIALS:
+        raise click.BadParameter(
+            f"Expected credentials in @{path}, but it has more than {MOST_CREDENTIALS:,} characters.",
+            param=param,
+        )
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        log.warn(f"Everybody on this machine can read the credentials in {path}. Keep them to yourself: chmod 600")
+    return content
+
+
+def _allow_http(context: click.Context, _: click.Parameter, given: bool) -> None:
+    context.find_root().meta[log.ALLOW] = given
+
+
+allow_http_option = click.option(
+    "--allow-http",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow_http,
+    help="Let keys and the webhook's URL go over http:// to another machine, for everyone on the way to read.",
+)
 
 
 def where(destination: str | None, credentials: str | None, dataset: str | None) -> dict[str, str]:
@@ -78,4 +141,4 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
     ):
         command = option(command)
-    return destination_options(wait_option(command))
+    return destination_options(wait_option(allow_http_option(command)))

@@ -15,6 +15,7 @@ from .. import run
 from ..run import RunError, Steps
 from ..segment import BASE_URLS
 from ..source import Report, profiles
+from . import log
 from .load import KEPT, Time
 from .options import load_options, where
 from .watching import Watching, check_rejects, print_result
@@ -68,6 +69,7 @@ def load_profiles(
     """
     words = {
         "people": people, "space": space, "region": region, "source_id": source_id, "events": events, "since": since,
+        "allow_http": log.allowed_http(),
     }  # fmt: skip
     given = {name: word for name, word in words.items() if word is not None}
     started = time.monotonic()

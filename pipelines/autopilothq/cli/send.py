@@ -1,27 +1,31 @@
 """The commands that send to Autopilot, and tell what became of it."""
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import click
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import audiences, lock, run
+from ..asking import NotOneQuery, asked
 from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
 from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..display import shortened
+from ..masking import masked
 from ..messages import digest
 from ..origins import archive as archive_files
 from ..place import RunError, setting
 from ..source.archive import find_files
 from . import log as logs
+from . import out
 from .load import Time
-from .options import destination_options, wait_option
+from .options import allow_http_option, destination_options, wait_option
 
 NOT_ALL = 4
 LOG_SECONDS = 5.0
@@ -47,7 +51,7 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(command))
+    return destination_options(wait_option(allow_http_option(command)))
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
@@ -71,7 +75,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
     with run.explained():
         given = _settings(options)
         given = given._replace(triggers={**(given.triggers or {}), **mapping})
-        with _log(options) as log:
+        with _alone(options), _log(options) as log:
             files = find_files(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
             counts = _deliver(_messages(files, broken), log, given, options)
@@ -86,9 +90,10 @@ def send_traits(query: str, key: str, **options: Any) -> None:
     """Send one identify for each row of a query; its columns are traits."""
     with run.explained():
         given = _settings(options)
-        with _log(options) as log:
-            found, skipped = audiences.rows(*_asked(log, query), key)
-            counts = _deliver(list(audiences.traits(found)), log, given, options)
+        with _alone(options):
+            found, skipped = audiences.rows(*_asked(options, query), key)
+            with _log(options) as log:
+                counts = _deliver(list(audiences.traits(found)), log, given, options)
     _end(counts, [], options["dry_run"], _skipped(skipped, key))
 
 
@@ -101,12 +106,13 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
     """Send who came to an audience and who left it; the query gives its members now."""
     with run.explained():
         given = _settings(options)
-        with _log(options) as log:
-            found, skipped = audiences.rows(*_asked(log, query), key)
-            changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-            counts = _deliver(changes, log, given, options)
+        with _alone(options):
+            found, skipped = audiences.rows(*_asked(options, query), key)
+            with _log(options) as log:
+                changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
+                counts = _deliver(changes, log, given, options)
     came = sum(item.content == "true" for item in changes)
-    click.echo(
+    out.line(
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
         f" {unchanged:,} unchanged"
     )
@@ -126,15 +132,15 @@ def show_deliveries(
     status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
 ) -> None:
     """Show what became of what was sent: the last word on each message and trigger."""
-    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, create=False), reads=True) as log:
+    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
         rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
-        what += [row[name] or "-" for name in ("email", "message_id")]
-        what += [row["audience"] or row["event"] or "-", row["trigger_id"] or "-", str(row["http_status"] or "-")]
-        click.echo("  ".join([*what, row["message"] or ""]).rstrip())
+        what += [shortened(row[name] or "-") for name in ("email", "message_id")]
+        what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
+        out.line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
-    click.echo(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+    out.line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ def show_deliveries(
 
 def _settings(options: dict[str, Any]) -> Settings:
     try:
-        return settings(unknown_traits=options["unknown_traits"])
+        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
@@ -150,23 +156,37 @@ def _settings(options: dict[str, Any]) -> Settings:
 
 
 @contextmanager
-def _log(options: dict[str, Any]) -> Iterator[Deliveries]:
-    dry, wait = options["dry_run"], options["wait"]
-    where = options["destination"], options["credentials"], options["dataset"]
-    with ExitStack() as stack:
-        if not dry:
-            # No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file.
-            stack.enter_context(lock.held(run.pipeline(*where, wait=wait), wait.total_seconds(), "send"))
-        yield stack.enter_context(Deliveries(log_dataset(*where, create=not dry, wait=wait), reads=dry))
+def _alone(options: dict[str, Any]) -> Iterator[None]:
+    """No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file."""
+    if options["dry_run"]:
+        yield
+        return
+    wait = options["wait"]
+    with lock.held(run.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
+        yield
 
 
-def _asked(log: Deliveries, query: str) -> tuple[list[str], list[Any]]:
+def _log(options: dict[str, Any]) -> Deliveries:
+    dry = options["dry_run"]
+    return Deliveries(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+
+
+def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    return options["destination"], options["credentials"], options["dataset"]
+
+
+def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+    """The columns and rows of a query, which has a connection of its own that is closed when it returns."""
     try:
-        names, rows = log.query(query)
+        with asked(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
+            return names, list(chain.from_iterable(rows))
+    except NotOneQuery as error:
+        raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # what drivers raise for wrong SQL is theirs
+        if isinstance(run.in_words(error), run.BusyError):
+            raise
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {said}\nNothing was sent.") from error
-    return names, list(rows)
+        raise RunError(f"The warehouse cannot answer the query: {masked(said)}\nNothing was sent.") from error
 
 
 def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
@@ -192,9 +212,9 @@ def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, 
             if logs.settings().json:
                 logs.line("info", "sending", **_numbers(counts))
             else:
-                click.echo(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+                out.line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
-    return deliver(items, log, given, progress, click.echo if options["dry_run"] else None)
+    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -221,14 +241,14 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     logs.summarise(_line(counts))
     if logs.settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
-    click.echo(("would send " if dry_run else "") + _line(counts))
+    out.line(("would send " if dry_run else "") + _line(counts))
     for line in more:
-        click.echo(f"  {line}")
+        out.line(f"  {line}")
     for (status, why), number in counts.reasons.most_common(20):
-        click.echo(f"  {number:,} {status}: {why}")
+        out.line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        click.echo(f"  {number:,} times {json.dumps(remark, ensure_ascii=False)[1:-1]}")
+        out.line(f"  {number:,} times {remark}")
     for why in broken:
-        click.echo(f"  not read to its end: {why}")
+        out.line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

@@ -1,12 +1,10 @@
 """What a person sees of a load while it runs, and at its end."""
 
 import dataclasses
-import json
 import re
 import time
 from typing import Any, Literal
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,13 +16,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from ..catalog import REJECT_REASONS
+from ..display import json_text
+from ..masking import masked
 from ..origins.archive import LEFT_OUT
 from ..run import RunError
 from ..source import Report, limit_warning
-from . import log
+from . import log, out
 
 Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
@@ -95,7 +94,7 @@ class Watching:
         if self._json:
             log.warn(text)
         else:
-            self._console.print(f"Warning: {text}", markup=False, highlight=False, soft_wrap=True)
+            out.above(self._console, f"Warning: {masked(text)}")
 
     def step(self, name: str) -> None:
         """Shows dlt's step."""
@@ -111,7 +110,7 @@ class Watching:
         elif self._console.is_terminal:
             return
         else:
-            self._console.print(f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip(), highlight=False)
+            out.above(self._console, f"{time.strftime('%H:%M:%S')} {self._step} {text}".rstrip())
         self._logged = time.monotonic()
 
 
@@ -152,29 +151,23 @@ def print_result(
     if log.settings().json:
         log.line("info", "done", **_counts(report), into=into, dry_run=dry_run)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
+        out.line(json_text({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
         return
-    console = Console()
-    table = Table(title="would load" if dry_run else None, box=None, pad_edge=False)
-    table.add_column("table")
-    table.add_column("rows", justify="right")
-    for name, rows in sorted(report.rows.items()):
-        table.add_row(name, f"{rows:,}")
     if report.rows:
-        console.print(table)
-        console.print()
-    click.echo(counts)
+        out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
+        out.line()
+    out.line(counts)
     for reason, count in report.rejects.items():
-        click.echo(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+        out.line(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for reason, tables in report.beyond_limits.items():
-        click.echo(f"  {limit_warning(reason, tables)}")
+        out.line(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        click.echo(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}")
+        out.line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
-        click.echo(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
-    click.echo(_work(report, counted))
-    click.echo(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
+        out.line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
+    out.line(_work(report, counted))
+    out.line(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
 
 
 def _work(report: Report, counted: Counted) -> str:

@@ -1,6 +1,5 @@
 """The dlt destination `autopilot`, and what the commands need to send without a pipeline."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -10,6 +9,7 @@ import dlt
 from dlt.common.schema import TTableSchema
 
 from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
+from ..display import json_text, visible
 from ..http import ApiError, BadSetting, NotAuthorized, path_of
 from ..place import warehouse
 from ..warehouses.dlt_internals import (
@@ -41,6 +41,7 @@ class Settings(NamedTuple):
     triggers: Mapping[str, Any] | None
     unknown_traits: str
     user_id_field: str | None
+    allow_http: bool = False
 
     def __repr__(self) -> str:
         return "Settings(...)"  # a key is among them
@@ -64,6 +65,7 @@ def autopilot(
     triggers: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045
     unknown_traits: str = "send",
     user_id_field: Optional[str] = None,  # noqa: UP045
+    allow_http: bool = False,
     log: Any = None,
 ) -> None:
     """Autopilot as a dlt destination: each row identifies a contact; Segment's messages do what they say.
@@ -78,11 +80,14 @@ def autopilot(
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
         user_id_field: The custom field that holds your own id of a contact.
+        allow_http: Whether the key may go over plain http to another machine.
         log: The dlt dataset that keeps the delivery log; else the one that dlt's configuration names.
 
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
-    given = Settings(api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field)
+    given = Settings(
+        api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field, allow_http
+    )
     try:
         with Deliveries(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(str(items), table), deliveries, given)
@@ -130,11 +135,14 @@ def log_dataset(
     destination: str | None = None,
     credentials: str | None = None,
     dataset: str | None = None,
-    create: bool = True,
+    reads: bool = False,
     wait: timedelta = timedelta(),
 ) -> dlt.Dataset:
-    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB."""
-    place, name = warehouse(destination, credentials, dataset, create, wait)
+    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB.
+
+    Who only `reads` makes no file, and opens one for reading alone.
+    """
+    place, name = warehouse(destination, credentials, dataset, not reads, wait, reads)
     return dlt.dataset(place, name, schema=dlt.Schema(NAME))
 
 
@@ -155,6 +163,7 @@ def deliver(
         given.api_key,
         base_url=given.base_url,
         requests_per_second=given.requests_per_second,
+        allow_http=given.allow_http,
         setting=f"{SETTINGS}.api_key",
     ) as account:
         fields = Fields(account.custom_fields(), given.fields, given.user_id_field)
@@ -190,5 +199,5 @@ class Shown:
         self._request(["trigger", trigger_id, "contact", who])
 
     def _request(self, path: Sequence[str], body: Any = None) -> None:
-        text = "" if body is None else "\n" + json.dumps(body, ensure_ascii=False)
-        self._show(f"POST {self._base}{path_of(path)}{text}")
+        text = "" if body is None else f"\n{json_text(body)}"
+        self._show(f"POST {visible(self._base)}{path_of(path)}{text}")

@@ -17,6 +17,7 @@ import dlt
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
 
+from .. import suppressions
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..identity import Hashes
 from ..place import BusyError, RunError
@@ -139,21 +140,12 @@ class Deliveries:
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
-    def query(self, sql: str) -> tuple[list[str], list[Sequence[Any]]]:
-        """The names of a query's columns, and its rows. Nothing but a query can be asked."""
-        # Alone in brackets, what changes data is no SQL; a comment at its end ends with its line.
-        with (
-            self._lock,
-            self._client.execute_query(f"SELECT * FROM (\n{sql.strip().rstrip(';')}\n) AS asked") as cursor,
-        ):
-            return [column[0] for column in cursor.description or ()], list(cursor.fetchall())
-
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons."""
+        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
         salt, hashed = self._name("salt"), self._name("id")
         rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
-        return Hashes((str(salt), str(hashed)) for salt, hashed in rows)
+        return suppressions.hashes((str(salt), str(hashed)) for salt, hashed in rows)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
         """What became of messages, by id and trigger."""

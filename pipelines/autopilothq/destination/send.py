@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..client import MOST_CONTACTS, Page, Upserted
+from ..display import visible
 from ..http import ApiError, BadSetting, NotAuthorized, OutcomeUnknown, Refused, Unavailable, path_of
 from ..identity import id_of
 from .deliveries import Deliveries, Delivery, Fate
@@ -109,7 +110,7 @@ class Triggers:
                 if one not in there:
                     raise BadSetting(
                         f"{SETTINGS}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
-                        f" are {', '.join(sorted(there)) or 'none at all'}"
+                        f" are {', '.join(map(visible, sorted(there))) or 'none at all'}"
                     )
 
     def of(self, event: str) -> list[str]:

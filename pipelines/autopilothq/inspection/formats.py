@@ -1,17 +1,20 @@
 """Tables -> text. Each format is a function of the tables and the dataset's name."""
 
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from dlt import Schema
 
 from .. import catalog, run
+from ..display import MOST, json_text, shortened, visible, yaml_text
 from ..hints import missing_package
 from ..native import HINT, copies_of, native_of
 from ..warehouse import ordered
-from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client, to_pretty_yaml
+from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
@@ -29,28 +32,84 @@ def as_table(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
 
 def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
     """For a wiki or a README."""
-    parts = [f"# {dataset}"]
+    parts = [f"# {_markdown(dataset)}"]
     for table in tables:
-        head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(table)]
-        lines = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] for row in rows)]
+        head, *rows = _cells(table)
+        # Descriptions are the catalogue's, and in Markdown.
+        lines = [head, ["---"] * len(head)]
+        lines += [[_code(row[0]), *map(_markdown, row[1:-1]), row[-1].replace("|", "\\|")] for row in rows]
         text = ". ".join(filter(None, (_counted(table.statistics).rstrip("."), table.description)))
-        parts += [f"## `{table.name}`", text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+        heading = _code(table.name).replace("\\|", "|")  # a bar divides cells only
+        parts += [f"## {heading}", text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     return "\n\n".join(filter(None, parts))
+
+
+_MARKS = re.compile(r"[\\`*\[\]<>|&~]")
+
+
+def _markdown(text: str) -> str:
+    """Text as it is in Markdown, where signs of it or of HTML would act."""
+    return _MARKS.sub(r"\\\g<0>", visible(text))
+
+
+def _code(name: str) -> str:
+    """A name as code in a cell of Markdown, between more backticks than it has in a row."""
+    shown = visible(name).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    blank = " " if "`" in shown else ""
+    return f"{fence}{blank}{shown}{blank}{fence}"
 
 
 def as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
     """dlt's schema, as dlt exports and imports it."""
-    return dlt_schema(tables).to_pretty_yaml().rstrip()
+    return yaml_text(dlt_schema(tables).to_dict(remove_defaults=True)).rstrip()
 
 
 def as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
     """dlt's schema, as dlt exports and imports it."""
-    return dlt_schema(tables).to_pretty_json()
+    return json_text(dlt_schema(tables).to_dict(remove_defaults=True), indent=2)
 
 
 def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """dlt's diagram of entities."""
-    return dlt_schema(tables).to_mermaid(include_dlt_tables=False).rstrip()
+    """dlt's diagram of entities. Of a name that Mermaid cannot read it has an underscore for each sign that is not."""
+    drawn = []
+    for table, entity in zip(tables, _entities([table.name for table in tables]), strict=True):
+        columns = _attributes(table.columns)
+        keys = tuple(new.name for old, new in zip(table.columns, columns, strict=True) if old.name in table.key)
+        drawn.append(table._replace(name=entity, key=keys, columns=columns))
+    return dlt_schema(drawn).to_mermaid(include_dlt_tables=False).rstrip()
+
+
+_UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
+
+
+def _entities(names: Sequence[str]) -> list[str]:
+    """Names of letters, digits and underscores that Mermaid reads, each another one."""
+    given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
+    found: list[str] = []
+    for name in names:
+        plain = name
+        if name not in given or name in found:
+            plain = _UNREADABLE.sub("_", name[:MOST]) or "_"
+            plain = f"_{plain}" if plain[0].isdigit() else plain
+            plain = next(one for one in _numbered(plain) if one not in given and one not in found)
+        found.append(plain)
+    return found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(2))
+
+
+def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
+    """The columns by names that Mermaid reads; what they are called is said beside those that are called otherwise."""
+    made = []
+    for column, name in zip(columns, _entities([column.name for column in columns]), strict=True):
+        called = "" if name == column.name else shortened(column.name)
+        said = ": ".join(filter(None, (called, column.description)))
+        made.append(column._replace(name=name, description=said.replace('"', "'")))
+    return tuple(made)
 
 
 def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
@@ -60,12 +119,12 @@ def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
     watched for freshness, because every load of events fills them.
     """
     source = {
-        "name": dataset,
-        "schema": dataset,
+        "name": _literally(dataset),
+        "schema": _literally(dataset),
         "description": "Autopilot's email events, loaded by dlt-autopilothq.",
         "tables": [_dbt_table(table) for table in tables],
     }
-    return to_pretty_yaml(cast(Any, {"version": 2, "sources": [source]})).rstrip()
+    return yaml_text({"version": 2, "sources": [source]}).rstrip()
 
 
 FORMATS: dict[str, Format] = {
@@ -89,6 +148,8 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
         raise run.RunError(missing_package(error, destination.destination_name)) from error
     if not issubclass(made_by, SqlJobClientBase):
         raise run.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
+    # Names stay names of one line: a statement is put together of lines.
+    tables = [_visible_names(table) for table in tables]
     client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
@@ -129,6 +190,8 @@ def _tidy(statement: str) -> str:
     """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
     if not statement.startswith("CREATE TABLE"):
         return statement
+    quoted = _QUOTED.findall(statement)
+    statement = _QUOTED.sub(_QUOTE, statement)
     depth, closing = 0, -1
     for at, sign in enumerate(statement):
         depth += (sign == "(") - (sign == ")")
@@ -136,14 +199,29 @@ def _tidy(statement: str) -> str:
             closing = at
             break
     if closing < 0:
-        return statement
+        return _with_quoted(statement, quoted)
     first, *columns = (" ".join(line.split()).replace(" ,", ",") for line in statement[:closing].splitlines())
     rest = " ".join(statement[closing:].split())
-    return "\n".join([first, *(f"    {column}" for column in columns), rest])
+    return _with_quoted("\n".join([first, *(f"    {column}" for column in columns), rest]), quoted)
+
+
+_QUOTE = "\x00"  # stands for a quoted part, in which brackets and blanks are only signs
+_QUOTED = re.compile(r'"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]|\'(?:[^\']|\'\')*\'')
+
+
+def _with_quoted(text: str, quoted: Sequence[str]) -> str:
+    parts = text.split(_QUOTE)
+    return "".join(itertools.chain.from_iterable(itertools.zip_longest(parts, quoted, fillvalue="")))
+
+
+def _visible_names(table: TableInfo) -> TableInfo:
+    columns = tuple(column._replace(name=visible(column.name)) for column in table.columns)
+    return table._replace(name=visible(table.name), columns=columns, key=tuple(map(visible, table.key)))
 
 
 def grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, their cells one below the other."""
+    """The rows as lines, their cells one below the other. Text of strangers is escaped, and cut but in the last."""
+    rows = [[*map(shortened, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -173,7 +251,8 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 def _headline(table: TableInfo) -> str:
     text = " ".join(filter(None, (_counted(table.statistics), table.description)))
-    return f"{table.name}: {text}" if text else table.name
+    name = shortened(table.name)
+    return f"{name}: {text}" if text else name
 
 
 def _counted(statistics: Statistics | None) -> str:
@@ -197,8 +276,13 @@ def _cells(table: TableInfo) -> list[list[str]]:
     ]
 
 
+def _literally(name: str) -> str:
+    """A name as dbt reads it: what looks like Jinja in it is not carried out, but comes out as it is."""
+    return re.sub(r"\{(?=[{%#])", "{{ '{' }}", name)
+
+
 def _dbt_table(table: TableInfo) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": table.name}
+    made: dict[str, Any] = {"name": _literally(table.name)}
     if table.description:
         made["description"] = table.description
     clock = next((clock for clock in LOAD_CLOCKS if table.has(clock)), None)
@@ -215,11 +299,11 @@ def _dbt_table(table: TableInfo) -> dict[str, Any]:
 
 
 def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": column.name}
+    made: dict[str, Any] = {"name": _literally(column.name)}
     if column.description:
         made["description"] = column.description
     if column.native:
-        made["data_type"] = column.native
+        made["data_type"] = _literally(column.native)
     tests = ["unique"] if table.key == (column.name,) else []
     if column.name in table.key or (column.name == clock and table.key):
         tests.append("not_null")

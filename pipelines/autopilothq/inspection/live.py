@@ -222,7 +222,7 @@ class Reader:
         return {name.lower() for (name,) in rows}
 
     def told(self, query: str) -> Sequence[Sequence[Any]]:
-        """Returns rows of a query by schema that begin with a table's name; none where the destination lacks what is asked."""
+        """Returns the rows, a table's name first, of a query by schema; none where the destination cannot tell."""
         rows: list[Sequence[Any]] = []
         for dataset, belongs in self._datasets():
             with dataset, suppress(DatabaseException):
@@ -247,7 +247,10 @@ class Reader:
         before, after = (
             _PLACEHOLDER.sub(lambda found: self._sql.escape_column_name(found[1]), words) for words in (select, rest)
         )
-        sql = f"SELECT {before} FROM {self._sql.make_qualified_table_name(table)} {after}"
+        return self._answer(before, table, after, *values)
+
+    def _answer(self, select: str, table: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
+        sql = f"SELECT {select} FROM {self._sql.make_qualified_table_name(table)} {rest}"
         return [tuple(map(_utc, row)) for row in self._sql.execute_sql(sql, *values) or ()]
 
     def last_load(self) -> tuple[str, datetime] | None:
@@ -268,9 +271,10 @@ class Reader:
 
     def _described(self, name: str, came: dict[tuple[str, str], datetime]) -> TableInfo:
         columns = self.tables()[name]
-        received = "min({received_at}), max({received_at})" if "received_at" in columns else "NULL, NULL"
-        counts = "".join(f", count({{{column}}})" for column in columns)
-        (rows, first, last, *filled), *_ = self.rows(f"count(*), {received}{counts}", name)
+        quoted = self._sql.escape_column_name
+        clock = quoted("received_at") if "received_at" in columns else "NULL"
+        counts = "".join(f", count({quoted(column)})" for column in columns)  # other programs' names may have braces
+        (rows, first, last, *filled), *_ = self._answer(f"count(*), min({clock}), max({clock}){counts}", name)
         return described(
             name,
             [

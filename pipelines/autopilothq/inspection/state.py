@@ -10,6 +10,7 @@ from typing import Any
 from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog, run
+from ..display import shortened
 from ..pipeline_names import pipeline_name, pipelines_dir
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from .formats import grid, moment
@@ -196,7 +197,7 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
 
 
 def status_text(status: Status) -> str:
-    """The status for a person."""
+    """The status for a person; what others chose in it is escaped."""
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
         grid(_heading(status)),
@@ -241,7 +242,7 @@ def _chart(days: dict[date, int]) -> list[str]:
 
 
 def _listed(reasons: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()) or "none"
+    return ", ".join(f"{count:,} {shortened(reason)}" for reason, count in reasons.items()) or "none"
 
 
 def _when(at: datetime, now: datetime) -> str:

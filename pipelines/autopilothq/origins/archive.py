@@ -31,6 +31,7 @@ from fsspec.spec import AbstractFileSystem
 from isal import igzip_lib
 
 from .. import private
+from ..display import visible
 from ..extras import install
 from ..messages import MAX_LINE, Batch, Reject
 
@@ -814,7 +815,8 @@ class _Source:
         except Exception as error:
             self.error = error
             raise _Unreadable(
-                f"Expected to read {self.file.url} to its end, but at byte {self.position:,} came {_what(error)}."
+                f"Expected to read {visible(self.file.url)} to its end,"
+                f" but at byte {self.position:,} came {_what(error)}."
             ) from error
         if data:
             self.fetched += len(data)
@@ -887,7 +889,8 @@ def _counted(source: _Source, in_vain: int) -> int:
         return 0
     if in_vain + 1 == IN_VAIN:
         raise ArchiveError(
-            f"Expected to read {source.file.url}, but got {_what(source.error)}, like {in_vain} files before it.\n"
+            f"Expected to read {visible(source.file.url)}, but got {_what(source.error)},"
+            f" like {in_vain} files before it.\n"
             "Check the endpoint and the network."
         )
     return in_vain + 1
@@ -1060,7 +1063,7 @@ def without(file: File, lines: Collection[int]) -> None:
     local = isinstance(file.fs, LocalFileSystem)
     if not local and not file.fs.async_impl:
         raise ArchiveError(
-            f"Expected a local file or one in a bucket, which can be replaced in one step, at {file.url}."
+            f"Expected a local file or one in a bucket, which can be replaced in one step, at {visible(file.url)}."
         )
     path = os.path.realpath(file.path) if local else file.path
     with ExitStack() as stack:
@@ -1074,13 +1077,13 @@ def without(file: File, lines: Collection[int]) -> None:
                 out.writelines(_written_again(file, frozenset(lines)))
             except (_Damage, _Unreadable) as error:
                 os.unlink(aside)
-                raise ArchiveError(f"{file.url} was left as it is. {error}") from error
+                raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
             out.flush()
             os.fsync(out.fileno())
         file.fs.invalidate_cache()
         if not _is_unchanged(file):
             os.unlink(aside)
-            raise ArchiveError(f"{file.url} was changed by another program. Run this again.")
+            raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
         with _explained(file.url):
             if local:
                 _replace(aside, path)

@@ -39,6 +39,7 @@ def api(
     requests_per_second: float = REQUESTS_PER_SECOND,
     timeout: float = TIMEOUT,
     tries: int = TRIES,
+    allow_http: bool = False,
     max_seconds: float | None = None,
     user_id_field: str | None = None,
     since: Any = None,  # str, date or datetime; dlt injects no unions
@@ -54,6 +55,7 @@ def api(
         requests_per_second: The most that is sent, by all scans of this process together.
         timeout: Seconds that an answer may keep silent.
         tries: How often a request is tried before the scan is given up.
+        allow_http: Whether the key may go over plain http to another machine.
         max_seconds: How long pages are fetched. What came by then is loaded, and the next run goes on from there.
         user_id_field: The custom field that holds your own id of a contact.
         since: The time of the first event that is wanted (ISO 8601; UTC where it names no zone).
@@ -64,7 +66,12 @@ def api(
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
     """
     client = Autopilot(
-        api_key, base_url=base_url, requests_per_second=requests_per_second, timeout=timeout, tries=tries
+        api_key,
+        base_url=base_url,
+        requests_per_second=requests_per_second,
+        timeout=timeout,
+        tries=tries,
+        allow_http=allow_http,
     )
     name = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # says nothing of the key
     account = _Account(client, base_url.rstrip("/"), name, user_id_field, _window(since, until), max_seconds)

@@ -393,9 +393,9 @@ class Load:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
         destination.schema_name = self._schema.name
+        self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
         if killed:
             destination.drop_copies()
-        self.forgotten = destination.forgotten()
         self._refused = self._take_refused(pipeline, destination)
         self._loads = destination.loaded_files() if self._reads_again else {}
         self._replace(destination)
@@ -517,7 +517,7 @@ class Load:
             self.known,
             read if self.report.lines else None,  # else there is nothing to look for among those that are stored
             self._complete(destination),
-            self.forgotten.pairs(),
+            self.forgotten,
             self.limits,
             destination.widths,
             there,

@@ -13,7 +13,7 @@ import dlt
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import MAX_EVENT_TABLES, PROFILES, SUPPRESSIONS
+from ..catalog import MAX_EVENT_TABLES, PROFILES
 from ..client import BASE_URL, Autopilot
 from ..client import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
 from ..http import TIMEOUT, TRIES, BadSetting, Unavailable
@@ -65,6 +65,7 @@ def profiles(
     since: Any = None,  # str, date or datetime; dlt injects no unions
     timeout: float = TIMEOUT,
     tries: int = TRIES,
+    allow_http: bool = False,
     people_per_load: int | None = None,
     max_event_tables: int = MAX_EVENT_TABLES,
     memory: int = 400,
@@ -87,6 +88,7 @@ def profiles(
         since: The time of the first event that is wanted (ISO 8601; UTC where it names no zone).
         timeout: Seconds that an answer may keep silent.
         tries: How often a request is tried.
+        allow_http: Whether the token, and the key of Autopilot, may go over plain http to another machine.
         people_per_load: How many people at most. The next load goes on with the others: `Report.people_total` tells.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
         memory: What the engines may use before they turn to the disk, in MB.
@@ -99,12 +101,13 @@ def profiles(
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
     per_second = _setting("requests_per_second") if requests_per_second is None else requests_per_second
     per_second = REQUESTS_PER_SECOND if per_second is None else float(per_second)
-    client = Space(token, space, base_url=url, requests_per_second=per_second, timeout=timeout, tries=tries)
+    asking: dict[str, Any] = {"timeout": timeout, "tries": tries, "allow_http": allow_http}
+    client = Space(token, space, base_url=url, requests_per_second=per_second, **asking)
     wanted = Wanted(_names(events), source_id, read_setting_time(since))
     whose = people or _default_people()
     origin = _Profiles(client, f"{url.rstrip('/')}/spaces/{space}", space, whose, wanted, per_second)
     if whose == "api":
-        origin.autopilot, origin.account = _autopilot(timeout, tries)
+        origin.autopilot, origin.account = _autopilot(asking)
     origin.most = people_per_load
     load = Load(origin.find, origin.read, memory // 2, progress, origin.beside, max_event_tables=max_event_tables)
     origin.load, origin.memory = load, memory // 4
@@ -134,14 +137,14 @@ def _default_people() -> str:
     )
 
 
-def _autopilot(timeout: float, tries: int) -> tuple[Autopilot, str]:
+def _autopilot(asking: dict[str, Any]) -> tuple[Autopilot, str]:
     """The account whose contacts tell of activity, and a digest of which it is."""
     key = _of_autopilot("api_key")
     if not key:
         raise BadSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
-    account = Autopilot(str(key), base_url=url, requests_per_second=per_second, timeout=timeout, tries=tries)
+    account = Autopilot(str(key), base_url=url, requests_per_second=per_second, **asking)
     return account, _digest(url, str(key))
 
 
@@ -191,7 +194,7 @@ class _Profiles:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
         stored = Stored(pipeline)
-        there = stored.tables([PROFILES.name, SUPPRESSIONS.name])
+        there = stored.tables([PROFILES.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
         self._pull = None
@@ -208,8 +211,7 @@ class _Profiles:
         self._people = People((self._name, self._scope), str(scratch), self.memory)
         for people in self._found(stored):
             self._people.add(people)
-        if SUPPRESSIONS.name in there:
-            self._people.leave_out(stored.read(SUPPRESSIONS.name, ["salt", "id"]))
+        self._people.leave_out(self.load.forgotten)
         columns = [column.name for column in PROFILES.columns]
         batches = stored.read(PROFILES.name, columns) if PROFILES.name in there else ()
         self._people.choose(batches, complete, Due(self._begun, LOOK_BACK if self._whose == "api" else None))

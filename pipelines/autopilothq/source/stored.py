@@ -12,8 +12,10 @@ from dlt import Schema
 from dlt.common.schema import TColumnSchema
 from dlt.destinations import postgres
 
+from .. import suppressions
+from ..asking import Rows, asked, for_reading
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
-from ..identity import Hashes
+from ..identity import NOBODY, Hashes
 from ..warehouse import Known
 from ..warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
@@ -29,7 +31,6 @@ from .selection import Selected, from_text
 from .tables import ARROW, SOURCE
 
 CELLS_PER_READ = 200_000
-ROWS_PER_FETCH = 10_000
 
 
 class Loaded(NamedTuple):
@@ -87,11 +88,10 @@ class Stored:
             else None
         )
 
-    def answers(self, query: str) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """The rows of a query of the user's own, some at a time."""
-        with self._pipeline.sql_client() as client, client.execute_query(query) as cursor:
-            while rows := cursor.fetchmany(ROWS_PER_FETCH):
-                yield rows
+    def answers(self, query: str) -> Iterator[Rows]:
+        """The rows of a query of the user's own, some at a time. Raises NotOneQuery where it is something else."""
+        with asked(for_reading(self._pipeline), query) as (_, rows):
+            yield from rows
 
     def complete_loads(self) -> set[str]:
         """The ids of dlt's loads that were not killed; `_dlt_loads` has them."""
@@ -102,11 +102,11 @@ class Stored:
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons."""
+        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
         if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
-            return Hashes()
+            return NOBODY
         batches = self.read(SUPPRESSIONS.name, ["salt", "id"])
-        return Hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
+        return suppressions.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
 
     def first_event_but_of(self, library: str) -> datetime | None:
         """The time of the first event that another library sent, None where there is none."""

@@ -4,6 +4,7 @@ The ids of forgotten persons are known by their hashes alone: a table `forgotten
 are hashed, because there are fewer of them than messages.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -12,10 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import PERSON_COLUMNS, PERSON_KEYS
+from ..identity import KEYED, Key
 from ..messages import EXTRA
 from . import values
 
 PIECE = 4096  # texts
+BLOCK = 64  # bytes that SHA-256 takes at a time
+_TEXT = "concat_ws(chr(10), salt, kind, value)"
+_HASH_SQL = (
+    f"CASE WHEN inside IS NULL THEN sha256({_TEXT})"
+    f" ELSE sha256(outside || unhex(sha256(inside || encode({_TEXT})))) END"
+)
 _EMAIL = r"[^\s\"<>()\[\]{},;:=\\|@]+@[\pL\pN.-]+"
 _WORDS = "|".join(PERSON_KEYS)
 _KEYED = rf'(?i)"[^"]*(?:{_WORDS})[_ -]?id"\s*:\s*(?:"(?:[^"\\]|\\.)*|[^\s",\[\]{{}}]+)'
@@ -28,14 +36,29 @@ for escape in ("/", '"', "\\"):
 _KINDS_SQL = ", ".join(f"('{word}', '{kind}')" for word, kinds in PERSON_KEYS.items() for kind in kinds)
 
 
-def remember(con: duckdb.DuckDBPyConnection, pairs: Iterable[tuple[str, str]]) -> None:
-    """Makes the table `forgotten` of pairs of salt and hash."""
+def remember(con: duckdb.DuckDBPyConnection, pairs: Iterable[tuple[str, str]], key: Key | None = None) -> None:
+    """Makes the table `forgotten` of pairs of salt and hash, and `salts` with what those need that have a key."""
     listed = list(pairs)
     con.register("pairs", pa.table({"salt": [salt for salt, _ in listed], "hash": [hash_ for _, hash_ in listed]}))
     con.execute(
         "CREATE OR REPLACE TEMP TABLE forgotten AS SELECT salt::VARCHAR AS salt, hash::VARCHAR AS hash FROM pairs"
     )
     con.unregister("pairs")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE salts AS SELECT DISTINCT salt, CASE WHEN keyed THEN $inside::BLOB END AS inside,"
+        " CASE WHEN keyed THEN $outside::BLOB END AS outside"
+        " FROM (SELECT salt, starts_with(salt, $mark) AS keyed FROM forgotten)",
+        {**_pads(key), "mark": KEYED},
+    )
+
+
+def _pads(key: Key | None) -> dict[str, bytes | None]:
+    """The two blocks that HMAC-SHA256 (RFC 2104) puts before what it hashes: the key with the bits of a constant."""
+    if key is None:
+        return {"inside": None, "outside": None}
+    block = hashlib.sha256(key.secret).digest() if len(key.secret) > BLOCK else key.secret
+    block = block.ljust(BLOCK, b"\0")
+    return {"inside": bytes(byte ^ 0x36 for byte in block), "outside": bytes(byte ^ 0x5C for byte in block)}
 
 
 def suppress(con: duckdb.DuckDBPyConnection) -> int:
@@ -84,8 +107,7 @@ def _known(ids: str) -> str:
     """Those of some `ids` (`kind` and `value` among their columns) that are of forgotten persons."""
     return (
         "SELECT * EXCLUDE (salt, hash)"
-        " FROM (SELECT i.*, salt, sha256(concat_ws(chr(10), salt, kind, value)) AS hash"
-        f" FROM ({ids}) i CROSS JOIN (SELECT DISTINCT salt FROM forgotten))"
+        f" FROM (SELECT i.*, salt, {_HASH_SQL} AS hash FROM ({ids}) i CROSS JOIN salts)"
         " SEMI JOIN forgotten USING (salt, hash)"
     )
 

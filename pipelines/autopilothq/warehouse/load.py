@@ -33,6 +33,7 @@ from ..catalog import (
     PROPERTIES,
     Limits,
 )
+from ..identity import NOBODY, Hashes
 from ..messages import BLANK, CLOCK_FIELDS, EXTRA, Batch, Message, Reject, Rejected, digest, read, unmarked
 from . import values
 from .settle import Settled
@@ -262,7 +263,7 @@ class Warehouse:
         known: Known | None = None,
         stored: Stored | None = None,
         complete: Collection[str] = (),
-        hashes: Collection[tuple[str, str]] = (),
+        hashes: Hashes = NOBODY,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
@@ -278,7 +279,7 @@ class Warehouse:
             stored: `stored(table, columns)` gives their rows as Arrow batches; it is asked for keys only, and for no
                 more tables than must be read.
             complete: The ids of the loads that were not killed: what was discarded in others is discarded again.
-            hashes: The ids of forgotten persons, with their salts: their messages are rejected.
+            hashes: The ids of forgotten persons: their messages are rejected.
             limits: What a table of the destination can have.
             widths: How many columns the tables have that are there.
             event_tables: The tables of events that are there, beside those of the catalogue.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..catalog import PROFILES, Type
+from ..identity import Hashes
 from . import forgotten, values
 from .tables import Rows
 
@@ -50,11 +51,9 @@ class People:
         """Takes some people, each with the time of their last activity; the same one may come again."""
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
 
-    def leave_out(self, forgotten_ids: Iterable[pa.RecordBatch]) -> None:
-        """Who was added and is forgotten is not asked for; `forgotten_ids` are the list's `salt` and `id`."""
-        forgotten.remember(
-            self._con, ((row["salt"], row["id"]) for batch in forgotten_ids for row in batch.to_pylist())
-        )
+    def leave_out(self, hashes: Hashes) -> None:
+        """Who was added and is forgotten is not asked for."""
+        forgotten.remember(self._con, hashes.pairs(), hashes.key)
         self._con.execute(f"DELETE FROM people WHERE person IN (SELECT person FROM ({forgotten.people('people')}))")
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: Due) -> None:

@@ -20,6 +20,7 @@ from ..catalog import (
     TRACKS,
     Type,
 )
+from ..identity import NOBODY, Hashes
 from ..messages import EXTRA, digest, storable, to_json
 from ..naming import snake_case, table_name
 from . import forgotten, values
@@ -77,7 +78,7 @@ class Settled:
         self,
         stored: Stored | None = None,
         complete: Collection[str] = (),
-        hashes: Collection[tuple[str, str]] = (),
+        hashes: Hashes = NOBODY,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
     ) -> None:
@@ -143,9 +144,9 @@ class Settled:
         self._con.execute("UPDATE events SET place = 0 WHERE place IN (SELECT place FROM beyond)")
         self._con.unregister("beyond")
 
-    def _suppress(self, hashes: Collection[tuple[str, str]]) -> None:
+    def _suppress(self, hashes: Hashes) -> None:
         """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
-        forgotten.remember(self._con, hashes)
+        forgotten.remember(self._con, hashes.pairs(), hashes.key)
         keys: list[int] = []
         with self._con.cursor() as reader:
             raw = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")

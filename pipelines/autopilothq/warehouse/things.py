@@ -12,12 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog import DISCARDS, OTHER_LIMITS, Table, Type
-from ..identity import Hashes, Id, ids_in, kinds_of
+from ..identity import NOBODY, Hashes, Id, ids_in, kinds_of
 from ..messages import Thing
 from . import values
 from .tables import SQL_TYPES, Rows, Stored, ordered
-
-NOBODY = Hashes()
 
 
 class Things:

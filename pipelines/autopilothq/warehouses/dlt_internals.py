@@ -56,7 +56,6 @@ from dlt.common.schema.utils import (
     get_dedup_sort_tuple,
     is_complete_column,
     new_table,
-    to_pretty_yaml,
 )
 from dlt.common.storages.configuration import FilesystemConfiguration, WithLocalFiles
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
@@ -184,7 +183,6 @@ __all__ = [
     "new_table",
     "resolve_configuration",
     "stop_telemetry",
-    "to_pretty_yaml",
 ]
 
 # What needs a package that not everyone has is imported when it is asked for.

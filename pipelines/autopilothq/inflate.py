@@ -1,0 +1,121 @@
+"""The body of an HTTP answer as it was before its `Content-Encoding`, in pieces of a bounded size.
+
+A few kilobytes can hold a gigabyte. Here no step makes more than some megabytes of content at a time, so whoever reads
+the pieces can stop at a limit before the memory is used.
+"""
+
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import zstandard
+
+ACCEPTED = "gzip, deflate, zstd"
+"""What a request asks for by `Accept-Encoding`: only what `inflated` reads."""
+
+PIECE = 256 * 1024  # bytes that gzip and deflate give at once
+MOST_CODINGS = 4  # of one answer; servers use one
+# Four bytes can hold a block of 128 KiB, and zstandard gives all that its input holds: so few go in at once.
+_ZSTD_INPUT = 128  # bytes, which hold 4 MiB at most
+_ZSTD_WINDOW = 8 * 1024 * 1024  # bytes; RFC 9659 allows no larger one over HTTP
+
+
+class Undecodable(Exception):
+    """The bytes are not what the encoding says, or end too early."""
+
+
+class UnknownEncoding(Exception):
+    """An encoding that was not asked for; `args[0]` is its name."""
+
+
+class TooBig(Exception):
+    """There is more content than `most` bytes."""
+
+
+def inflated(raw: Iterator[bytes], encodings: str, most: int) -> Iterator[bytes]:
+    """Returns the content of a body, piece by piece; `encodings` is its `Content-Encoding`.
+
+    `most` is in bytes, and holds for what comes out of each encoding where there are several. Raises UnknownEncoding at
+    once, and from the iterator TooBig and Undecodable. A body without a byte has no content, whatever its encoding.
+
+    Example: `b"".join(inflated(iter([gzip.compress(b"{}")]), "gzip", 1024)) == b"{}"`.
+    """
+    names = [name for part in encodings.lower().split(",") if (name := part.strip()) not in ("", "identity")]
+    for name in names:
+        if name not in _READERS:
+            raise UnknownEncoding(name[:40])
+    if len(names) > MOST_CODINGS:
+        raise UnknownEncoding(", ".join(names)[:40])
+    pieces = _bounded(raw, most)
+    for name in reversed(names):  # the last one was applied last
+        pieces = _bounded(_READERS[name](pieces), most)
+    return pieces
+
+
+def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise TooBig
+        yield piece
+
+
+# Reads some bytes of a stream. It gives what they hold, and returns what stands behind the stream's end, None before.
+_Reader = Callable[[Any, bytes], Generator[bytes, None, bytes | None]]
+
+
+def _zlib_pieces(stream: Any, data: bytes) -> Generator[bytes, None, bytes | None]:
+    while True:
+        piece = stream.decompress(data, PIECE)
+        data = stream.unconsumed_tail
+        if piece:
+            yield piece
+        if stream.eof:
+            return bytes(stream.unused_data)
+        if not data and len(piece) < PIECE:  # a full piece may have more behind it, even without more input
+            return None
+
+
+def _zstd_pieces(stream: Any, data: bytes) -> Generator[bytes, None, bytes | None]:
+    for at in range(0, len(data), _ZSTD_INPUT):
+        if piece := stream.decompress(data[at : at + _ZSTD_INPUT]):
+            yield piece
+        if stream.eof:
+            return bytes(stream.unused_data + data[at + _ZSTD_INPUT :])
+    return None
+
+
+def _streams(raw: Iterator[bytes], begin: Callable[[bytes], Any], read: _Reader) -> Iterator[bytes]:
+    """The content of one stream after the other; zeros between and behind them mean nothing."""
+    stream, ended = None, False
+    for chunk in raw:
+        data = chunk
+        while data := data.lstrip(b"\0") if ended and stream is None else data:
+            stream = stream or begin(data)
+            try:
+                rest = yield from read(stream, data)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise Undecodable(str(error)) from None
+            if rest is None:
+                break
+            stream, ended, data = None, True, rest
+    if stream is not None:
+        raise Undecodable("its compressed data end too early")
+
+
+def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
+    return _streams(raw, lambda _: zlib.decompressobj(31), _zlib_pieces)
+
+
+def _undeflated(raw: Iterator[bytes]) -> Iterator[bytes]:
+    """RFC 9110 means zlib's format, whose first byte ends with 8; some servers send the bare stream, which has none."""
+    return _streams(raw, lambda start: zlib.decompressobj(15 if start[0] & 0x0F == 8 else -15), _zlib_pieces)
+
+
+def _unzstd(raw: Iterator[bytes]) -> Iterator[bytes]:
+    reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    return _streams(raw, lambda _: reader.decompressobj(), _zstd_pieces)
+
+
+_READERS = {"gzip": _gunzipped, "x-gzip": _gunzipped, "deflate": _undeflated, "zstd": _unzstd}

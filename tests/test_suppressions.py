@@ -1,0 +1,177 @@
+"""The list of forgotten persons with a key: what it says, who reads it, and what happens without the key."""
+
+import hashlib
+import hmac
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from autopilothq import suppressions
+from autopilothq.catalog import SUPPRESSIONS
+from autopilothq.identity import KEYED, Hashes, Id, Key, hash_of
+from autopilothq.warehouse import forgotten
+from calling import Call, errors
+from fake_autopilot import FakeAutopilot, FakeProfiles
+from faults.loads import content, line, track
+from searching import found_in
+
+SECRET = "0123456789012345678901234567890123456789"  # no number, though it looks like one
+NAME = "SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY"
+NO_KEY = f"""\
+Error: The list of forgotten persons was made with a key, but there is none in the setting {suppressions.SETTING}: \
+without it their messages would come back.
+Set it in .dlt/secrets.toml, or by {NAME} in the environment."""
+OTHER_KEY = f"""\
+Error: The list of forgotten persons was made with another key than the one in the setting {suppressions.SETTING}: \
+with it their messages would come back.
+Set the key that the list was made with."""
+SHORT = """\
+Error: Expected a key of at least 16 characters, but the setting sources.autopilothq.suppression_key has 5.
+Make a random one: openssl rand -hex 32"""
+MESSAGES: list[Any] = [
+    track(number, userId=name, context={"traits": {"email": f"{name}@Example.com"}})
+    for number, name in enumerate(("ada", "bob", "eve"))
+]
+
+
+def test_the_key_is_documented() -> None:
+    root = Path(__file__).parents[1]
+    for page in ("pipelines/docs/forget.md", ".dlt/example.secrets.toml"):
+        assert f"{suppressions.SETTING.rpartition('.')[2]} = " in (root / page).read_text()
+
+
+@pytest.mark.parametrize("secret", [SECRET, "k" * 64, "é" * 70])
+def test_hashes_with_a_key(secret: str) -> None:
+    key = Key(secret.encode())
+    assert secret not in repr(key)
+    salt = suppressions.new_salt(key)
+    ada, bob = Id("email", "ada.é@example.com"), Id("user_id", "bob")
+    hashed = hash_of(salt, ada, key)
+    assert hashed == hmac.new(secret.encode(), f"{salt}\nemail\nada.é@example.com".encode(), hashlib.sha256).hexdigest()
+    known = Hashes([(salt, hashed), ("plain", hash_of("plain", bob))], key)
+    assert (ada in known, bob in known, Id("email", "bob@example.com") in known) == (True, True, False)
+    assert ada not in Hashes(known.pairs(), Key(b"another"))
+    with pytest.raises(ValueError, match="there is no key"):
+        _ = ada in Hashes(known.pairs())
+    with duckdb.connect() as engine:
+        forgotten.remember(engine, known.pairs(), key)
+        texts = ["to ADA.é@example.com.", '{"userId":"bob"}', '{"userId":"ada"}', "eve@example.com"]
+        assert forgotten.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
+        engine.execute("CREATE TABLE ids AS SELECT unnest(?) AS person", [["email:Ada.é@example.com", "user_id:bob"]])
+        engine.execute("UPDATE ids SET person = lower(person)")
+        assert sorted(engine.sql(forgotten.people("ids")).fetchall()) == [
+            ("email:ada.é@example.com", "email", "ada.é@example.com"), ("user_id:bob", "user_id", "bob"),
+        ]  # fmt: skip
+
+
+def test_a_list_gets_its_key_later(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.ndjson").write_bytes(b"".join(map(line, MESSAGES)))
+    assert call("load", "archive", "a.ndjson").status == 0
+    assert call("forget", "--email", "ada@example.com").status == 0
+    assert salts() == {"ada@example.com": "plain", "ada": "plain"}
+
+    monkeypatch.setenv(NAME, SECRET)
+    assert call("forget", "--user-id", "bob").status == 0
+    assert salts() == {"ada@example.com": "plain", "ada": "plain", "bob@example.com": "keyed", "bob": "keyed"}
+    again = loaded(call, "mixed.ndjson")
+    assert (again["stored"], again["rejects"]) == (0, {"suppressed": 2})
+
+    # An id that is known in the clear gets a hash with the key; what the person is called by has one at once.
+    made = json.loads(call("forget", "--email", "ada@example.com", "--json").out)
+    assert (made["suppressed"], [each["id"] for each in made["ids"]]) == (2, ["ada@example.com"])
+    assert salts()["ada@example.com"] == "keyed"
+    listed = content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()
+    keyed = {row["id"] for row in listed if row["salt"].startswith(KEYED)}
+    assert {row["person"] for row in listed} <= keyed
+    made = json.loads(call("forget", "--user-id", "ada", "--json").out)
+    assert made["suppressed"] == 2
+    assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
+    assert len(persons()) == 2
+    assert loaded(call, "keyed.ndjson")["rejects"] == {"suppressed": 2}
+    with FakeAutopilot(0) as account:
+        configure(monkeypatch, "DESTINATION", account)
+        Path("send.ndjson").write_bytes(
+            b"".join(
+                line({"type": "identify", "messageId": name, "traits": {"email": f"{name}@example.com"}})
+                for name in ("ada", "eve")
+            )
+        )
+        said = call("send", "messages", "send.ndjson")
+    assert said.out == "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of forgotten persons\n"
+    assert found_in(tmp_path, [SECRET]) == set()
+    nothing_without_the_key(call, monkeypatch)
+
+
+def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command that reads the list refuses, and nothing is changed, without the key and with another one."""
+    Path("people.txt").write_text("email:ada@example.com\n")
+    shutil.copy("a.ndjson", "new.ndjson")
+    with FakeAutopilot(3) as account, FakeProfiles() as profiles:
+        configure(monkeypatch, "SOURCES", account)
+        configure(monkeypatch, "DESTINATION", account)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__TOKEN", profiles.token)
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__BASE_URL", profiles.base_url)
+        commands: list[Sequence[str]] = [
+            ["load", "archive", "new.ndjson"],
+            ["load", "archive", "new.ndjson", "--dry-run"],
+            ["load", "api"],
+            ["load", "profiles", "--people", "people.txt", "--space", profiles.space],
+            ["send", "messages", "send.ndjson"],
+            ["forget", "--user-id", "eve", "--archive", "new.ndjson"],
+        ]
+        before = content(Path("autopilot.duckdb"))
+        for number, words in enumerate(commands):
+            secret, texts = ("another secret of 30 characters", OTHER_KEY) if number % 2 else (None, NO_KEY)
+            assert refusal(call, monkeypatch, secret, words) == (1, texts), words
+        monkeypatch.setenv(NAME, "short")
+        said = call(*commands[-1])
+        assert (said.status, "\n".join(errors(said))) == (1, SHORT)
+        assert [request for request in (*account.requests, *profiles.requests) if request.method == "POST"] == []
+    assert content(Path("autopilot.duckdb")) == before
+    assert Path("new.ndjson").read_bytes() == Path("a.ndjson").read_bytes()
+
+
+def refusal(call: Call, monkeypatch: pytest.MonkeyPatch, secret: str | None, words: Sequence[str]) -> tuple[int, str]:
+    if secret is None:
+        monkeypatch.delenv(NAME)
+    else:
+        monkeypatch.setenv(NAME, secret)
+    said = call(*words)
+    monkeypatch.setenv(NAME, SECRET)
+    return said.status, "\n".join(errors(said))
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, part: str, account: FakeAutopilot) -> None:
+    for name, value in {"API_KEY": account.key, "BASE_URL": account.base_url, "REQUESTS_PER_SECOND": "10000"}.items():
+        monkeypatch.setenv(f"{part}__AUTOPILOTHQ__{name}", value)
+
+
+def loaded(call: Call, name: str) -> dict[str, Any]:
+    shutil.copy("a.ndjson", name)
+    said = call("load", "archive", name, "--json")
+    assert said.status == 0, said.err
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def persons() -> set[str]:
+    return {row["person"] for row in content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()}
+
+
+def salts() -> dict[str, str]:
+    """The ids in the list, each with how it is hashed; one that is there twice fails."""
+    found: dict[str, str] = {}
+    key = Key(SECRET.encode())
+    for row in content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts():
+        ids = [Id("email", f"{name}@example.com") for name in ("ada", "bob")]
+        ids += [Id("user_id", name) for name in ("ada", "bob")]
+        [id_] = [id_ for id_ in ids if hash_of(row["salt"], id_, key) == row["id"]]
+        assert id_.value not in found
+        found[id_.value] = "keyed" if row["salt"].startswith(KEYED) else "plain"
+    return found
