@@ -15,7 +15,7 @@ from autopilothq import catalog, postgres_client
 from autopilothq.lock import LOCKS
 from autopilothq.postgres import postgres as segment_postgres
 from calling import Call
-from contract.loading import identify, message, raw, write
+from contract.loading import Line, identify, message, raw, write
 
 # A column of every table with its type, whether it may be null, the keys and the indexes: what \d of psql shows.
 DESCRIBED = """
@@ -55,7 +55,7 @@ def order(id_: str, **numbers: str) -> str:
     return raw(message("Order Completed", messageId=id_, properties=properties), **numbers)
 
 
-EVERY_KIND = [
+EVERY_KIND: list[Line] = [
     *(message(name, messageId=table) for name, table, *_ in catalog.EVENTS),
     *(message(None, type=kind, messageId=kind, event=..., groupId="g", previousId="p") for kind, *_ in catalog.KINDS),
     "no JSON",
@@ -123,7 +123,7 @@ def test_numbers_are_exact_and_segments_sql_runs(call: Call, postgres: str) -> N
 
 def numeric(url: str, type_: str = "numeric") -> set[tuple[str, str]]:
     sql = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'autopilothq'"
-    return set(query(url, f"{sql} AND data_type = %(type)s", type=type_))  # type: ignore[arg-type]
+    return set(query(url, f"{sql} AND data_type = %(type)s", type=type_))
 
 
 def pipeline(destination: Any) -> dlt.Pipeline:

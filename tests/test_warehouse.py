@@ -24,7 +24,6 @@ def everything(warehouse: Warehouse) -> dict[str, list[Row]]:
     return {
         rows.table: sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
         for rows in tables
-        if rows is not None
     }
 
 

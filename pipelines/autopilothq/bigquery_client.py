@@ -11,7 +11,7 @@ class Client(BigQueryClient):
 
     def _get_table_post_update_sql(self, partial_table: TPartialTableSchema) -> list[str]:
         made = super()._get_table_post_update_sql(partial_table)
-        name, columns = partial_table["name"], partial_table["columns"]
+        name, columns = str(partial_table["name"]), partial_table["columns"]
         is_ours = partial_table.get(HINT) and not self.sql_client.is_staging_dataset_active
         # A table that is there has its key: only a new one is made with it.
         if not is_ours or "id" not in columns:

@@ -80,12 +80,13 @@ class Client(PostgresClient):
         types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
         return shape_of(table["name"], types, "postgres")
 
-    def _get_column_def_sql(self, c: TColumnSchema, table: PreparedTableSchema | None = None) -> str:
-        native = self._shape(table).types.get(c["name"])
+    def _get_column_def_sql(self, c: TColumnSchema, table: Any = None) -> str:
+        name = str(c["name"])
+        native = self._shape(table).types.get(name)
         if native is None:
             return super()._get_column_def_sql(c, table)
-        nullability = self._gen_not_null(c.get("nullable", True))
-        return f"{self.sql_client.escape_column_name(c['name'])} {native} {nullability}"
+        nullability = self._gen_not_null(c.get("nullable") is not False)
+        return f"{self.sql_client.escape_column_name(name)} {native} {nullability}"
 
     def _get_constraints_sql(self, table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool) -> str:
         constraints = super()._get_constraints_sql(table_name, new_columns, generate_alter)
@@ -95,7 +96,7 @@ class Client(PostgresClient):
         return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
 
     def _get_table_post_update_sql(self, partial_table: TPartialTableSchema) -> list[str]:
-        table = self.sql_client.make_qualified_table_name(partial_table["name"])
+        table = self.sql_client.make_qualified_table_name(str(partial_table["name"]))
         indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
         return super()._get_table_post_update_sql(partial_table) + [
             f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes

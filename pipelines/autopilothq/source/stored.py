@@ -217,7 +217,7 @@ def _utc(found: datetime | str) -> datetime:
 def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
     # Snowflake tells names in upper case; the contract's are in lower case.
     types = {name: "double" if _is_unbounded(column) else column.get("data_type") for name, column in columns.items()}
-    return {name.lower(): cast(Type, of) for name, of in types.items() if of in ARROW}
+    return {name.lower(): of for name, of in types.items() if of in ARROW}
 
 
 def _is_zoned(column: TColumnSchema) -> bool:
