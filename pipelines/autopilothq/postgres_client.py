@@ -29,7 +29,7 @@ from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFoll
 from dlt.destinations.typing import DBTransaction
 
 from .lock import Busy
-from .native import HINT, Shape, shape_of
+from .native import ALL_ROWS, HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Client(PostgresClient):
     # How rows come from staging -------------------------------------------------------------------------------------
 
     def _create_merge_followup_jobs(self, table_chain: Sequence[PreparedTableSchema]) -> list[FollowupJobRequest]:
-        if not _is_plain(table_chain, self.sql_client):
+        if not _is_plain(table_chain):
             return super()._create_merge_followup_jobs(table_chain)
         [table] = table_chain
         insert_only = table.get("x-merge-strategy") == "insert-only"
@@ -145,14 +145,18 @@ _UNIQUE = """
     GROUP BY i.indexrelid, c.relname"""
 
 
-def _is_plain(table_chain: Sequence[PreparedTableSchema], client: SqlClientBase[Any]) -> bool:
+# The hints of dlt for which rows are merged, and which are deleted for that.
+_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
+
+
+def _is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
     """Whether rows of a table of the contract are merged by its key and nothing else that a user asked for."""
     table: Any = table_chain[0]
-    source_filter, _ = SqlMergeFollowupJob.get_merge_conditions(table, client)
     return (
         len(table_chain) == 1
         and bool(table.get(HINT))
-        and not source_filter
+        and not table.get(_FILTER)
+        and table.get(_SCOPE) in (None, ALL_ROWS)
         and not get_columns_names_with_prop(table, "hard_delete")
         and get_dedup_sort_tuple(table) is None
     )
@@ -214,8 +218,8 @@ class MergeAnew(SqlMergeFollowupJob):
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """The statements."""
         parts = Parts(table_chain[0], sql_client)
-        _, scope = cls.get_merge_conditions(table_chain[0], sql_client)
-        old = scope or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        table: Any = table_chain[0]
+        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
         return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
 
 
