@@ -185,6 +185,19 @@ def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkey
     assert query(postgres, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
 
 
+def test_staging_has_floats_where_it_is_made_again(call: Call, postgres: str) -> None:
+    """It is, where somebody changed a column's type."""
+    write("1.ndjson", order("m1", revenue="0.1", n="1"))
+    load(call, postgres)
+    query(postgres, "ALTER TABLE autopilothq.order_completed ALTER COLUMN n TYPE varchar")
+    write("2.ndjson", order("m2", revenue="0.2", n="2"))
+    load(call, postgres)
+    assert query(postgres, "SELECT id, revenue, n FROM autopilothq.order_completed ORDER BY id") == [
+        ("m1", Decimal("0.1"), "1"), ("m2", Decimal("0.2"), "2"),
+    ]  # fmt: skip
+    assert numeric(postgres) == {("order_completed", "revenue")}
+
+
 def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__INDEX_RECEIVED_AT", "false")
     write("1.ndjson", message())
