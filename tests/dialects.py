@@ -131,7 +131,7 @@ class Nothing(Stored):
         super().__init__(pipeline)
 
     def tables(self, names: Sequence[str]) -> dict[str, Any]:
-        self.zoned = set(names) if self.before else set()
+        self.zoned |= set(names) if self.before else set()
         return {}
 
     def drop_copies(self) -> None:

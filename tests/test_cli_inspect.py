@@ -86,6 +86,32 @@ CREATE TABLE "mail"."_rejects" (
     assert list(Path().iterdir()) == []
 
 
+def test_the_printed_statements_are_those_that_make_the_tables_of_duckdb(call: Call) -> None:
+    kinds = [message(None, type=kind, messageId=kind, event=..., groupId="g") for kind, *_ in catalog.KINDS]
+    assert call("load", "archive", write("1.ndjson", message(), *kinds, "no JSON")).status == 0
+    made = columns_and_constraints("autopilot.duckdb")
+    with duckdb.connect("printed.duckdb") as con:
+        con.execute(call("schema", "--format", "sql").out)
+    printed = columns_and_constraints("printed.duckdb")
+    assert {"tracks", "email_opened", "accounts", "pages", "users", "_audit"} <= made.keys()
+    assert {table: printed[table] for table in made if table != "_locks"} == made
+
+
+def columns_and_constraints(database: str) -> dict[str, list[tuple[Any, ...]]]:
+    """The columns of each table in their order, with types and whether they may be null, then its constraints."""
+    tables: dict[str, list[tuple[Any, ...]]] = {}
+    with duckdb.connect(database) as con:
+        for table, *what in con.execute("""
+            SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns()
+            WHERE schema_name = 'autopilothq' AND NOT starts_with(table_name, '_dlt') ORDER BY table_name, column_index
+            """).fetchall():
+            tables.setdefault(table, []).append(tuple(what))
+        for table, text in con.execute("SELECT table_name, constraint_text FROM duckdb_constraints()").fetchall():
+            if table in tables:
+                tables[table].append((text,))
+    return tables
+
+
 @pytest.mark.parametrize("form", ["markdown", "json", "yaml", "dbt", "mermaid"])
 def test_every_format_names_every_column(call: Call, form: str) -> None:
     said = call("schema", "--format", form)

@@ -21,6 +21,8 @@ from .catalog import (
 HINT = "x-segment-table"
 # A hint of dlt's columns: which one they repeat.
 COPY_HINT = "x-copy-of"
+# The rows in whose place a complete scan puts its own, in SQL.
+ALL_ROWS = "1 = 1"
 # Made by statements of their own, in dlt's types and without a key, whatever the destination.
 _PLAIN = (SUPPRESSIONS.name, DELIVERIES.name)
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))

@@ -17,7 +17,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
 from .lock import Busy
-from .native import HINT, Shape, shape_of
+from .native import ALL_ROWS, HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
 from .warehouses.books import BooksClient, BooksSqlClient, stage_beside
 from .warehouses.dlt_internals import (
@@ -94,12 +94,12 @@ class Client(BooksClient, PostgresClient):
         types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
         return shape_of(table["name"], types, "postgres")
 
-    def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: PreparedTableSchema | None) -> str:
+    def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
         native = self._shape(table).types.get(str(column["name"]))
         if native is None:
             return usual(column, table)
-        not_null = "" if column.get("nullable", True) else "NOT NULL"
+        not_null = "" if column.get("nullable") is not False else "NOT NULL"
         return f"{self.sql_client.escape_column_name(str(column['name']))} {native} {not_null}"
 
     def constraints_sql(
@@ -132,7 +132,7 @@ class Client(BooksClient, PostgresClient):
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
         """Returns the jobs that merge a table's rows from staging."""
-        if not _is_plain(table_chain, self.sql_client):
+        if not _is_plain(table_chain):
             return usual(table_chain)
         [table] = table_chain
         insert_only = table.get("x-merge-strategy") == "insert-only"
@@ -153,11 +153,12 @@ class Client(BooksClient, PostgresClient):
         Where one is there, that is remembered, for all tables of the dataset at once.
         """
         unique: set[tuple[str, str, frozenset[str]]] = self.config.unique
-        wanted = self.sql_client.dataset_name, table["name"], frozenset(_keys(table))
+        dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
+        wanted = dataset, name, frozenset(_keys(table))
         if wanted not in unique:
             with self as client:
-                found = client.sql_client.execute_sql(_UNIQUE, self.sql_client.dataset_name) or ()
-            unique |= {(self.sql_client.dataset_name, name, frozenset(columns)) for name, columns in found}
+                found = client.sql_client.execute_sql(_UNIQUE, dataset) or ()
+            unique |= {(dataset, name, frozenset(columns)) for name, columns in found}
         return wanted in unique
 
 
@@ -170,14 +171,18 @@ _UNIQUE = """
     GROUP BY i.indexrelid, c.relname"""
 
 
-def _is_plain(table_chain: Sequence[PreparedTableSchema], client: SqlClientBase[Any]) -> bool:
+# The hints of dlt for which rows are merged, and which are deleted for that.
+_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
+
+
+def _is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
     """Whether rows of a table of the contract are merged by its key and nothing else that a user asked for."""
     table: Any = table_chain[0]
-    source_filter, _ = SqlMergeFollowupJob.get_merge_conditions(table, client)
     return (
         len(table_chain) == 1
         and bool(table.get(HINT))
-        and not source_filter
+        and not table.get(_FILTER)
+        and table.get(_SCOPE) in (None, ALL_ROWS)
         and not get_columns_names_with_prop(table, "hard_delete")
         and get_dedup_sort_tuple(table) is None
     )
@@ -239,8 +244,8 @@ class MergeAnew(SqlMergeFollowupJob):
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
         """The statements."""
         parts = Parts(table_chain[0], sql_client)
-        _, scope = cls.get_merge_conditions(table_chain[0], sql_client)
-        old = scope or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        table: Any = table_chain[0]
+        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
         return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
 
 

@@ -262,6 +262,7 @@ PLACES = {
     "an object in an array": {"properties": '{"e":[{"a":$}]}'},
     "an object": {"properties": '{"f":{"a":$}}'},
     "a trait": {"type": '"identify"', "traits": '{"a":$}'},
+    "a trait that repeats the user id": {"type": '"identify"', "userId": "$", "traits": '{"id":$}'},
     "a group's trait": {"type": '"group"', "traits": '{"a":$}'},
     "a page's name": {"type": '"page"', "name": "$"},
     "an alias": {"type": '"alias"', "previousId": "$"},

@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from contextlib import closing
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import dlt
@@ -14,11 +15,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.libs.deltalake import deltalake_storage_options
-from dlt.destinations import postgres
 
 import autopilothq
 from autopilothq.direct import direct
 from autopilothq.lake import lake
+from autopilothq.postgres import postgres
 from contract.loading import ARROW, Line, Row, write
 from servers import S3
 
@@ -118,11 +119,11 @@ class DuckDb(Warehouse):
 
 
 class PostgreSql(Warehouse):
-    """A real PostgreSQL."""
+    """The command's own on a real PostgreSQL."""
 
     longest = 63
     words = {  # noqa: RUF012
-        "character varying": "text", "bigint": "bigint", "double precision": "double", "boolean": "bool",
+        "character varying": "text", "bigint": "bigint", "numeric": "double", "boolean": "bool",
         "timestamp with time zone": "timestamp",
     }  # fmt: skip
 
@@ -170,5 +171,11 @@ class Lake(Place):
 
 def made(columns: list[tuple[str, str]], rows: list[tuple[Any, ...]]) -> Found:
     names = [name for name, _ in columns]
-    cells = [[cell.astimezone(UTC) if isinstance(cell, datetime) else cell for cell in row] for row in rows]
+    cells = [list(map(_cell, row)) for row in rows]
     return Found(columns, [dict(zip(names, row, strict=True)) for row in sorted(cells, key=lambda row: row[:2])])
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, Decimal):
+        return float(cell)
+    return cell.astimezone(UTC) if isinstance(cell, datetime) else cell

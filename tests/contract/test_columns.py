@@ -139,6 +139,7 @@ def test_two_loads(place: Place) -> None:
         "pages",
         "screens",
         "groups",
+        "accounts",
         "other_events",
         "_users",
     }
@@ -152,6 +153,10 @@ def test_two_loads(place: Place) -> None:
         }
         | {"plan": "text", "score": "bigint"}
     )
+    assert place.columns_of("accounts") == [
+        ("id", "text"), ("received_at", "timestamp"), ("uuid_ts", "timestamp"), ("size", "bigint"),
+    ]  # fmt: skip
+    assert [filled(row) for row in found["accounts"]] == [{"id": "g", "received_at": RECEIVED, "size": 2}]
     names = {name for table in found for name, _ in place.columns_of(table)}
     assert not names & {"type", "channel", "project_id", "write_key", "integrations", "metadata", "_metadata"}
     assert not [name for name in names if name.startswith("_dlt_")]
@@ -208,10 +213,11 @@ def test_two_loads(place: Place) -> None:
 
     # The same lines again, in a file of another name: nothing but its row of the audit is new, and its rejected line's.
     again = place.load(*SECOND, *FIRST, file="3.ndjson")
-    for table in again.keys() - {"_audit", "_rejects", "users"}:
+    for table in again.keys() - {"_audit", "_rejects", "users", "accounts"}:
         assert again[table] == later[table]
     assert [row["raw"] for row in again["_rejects"]] == [row["raw"] for row in later["_rejects"]] * 2
-    assert [filled(row) for row in again["users"]] == [filled(row) for row in later["users"]]
+    for table in ("users", "accounts"):
+        assert list(map(filled, again[table])) == list(map(filled, later[table]))
     assert [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in again["_audit"]][2:] == [
         (17, 0, 16, 1)
     ]

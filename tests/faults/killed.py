@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dlt
-from dlt.destinations import duckdb, postgres
+from dlt.destinations import duckdb
 
 import autopilothq
 from autopilothq import run
 from autopilothq.direct import direct
 from autopilothq.lake import lake
+from autopilothq.postgres import postgres
 
 
 class Plan(NamedTuple):

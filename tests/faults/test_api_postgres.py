@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dlt.destinations import postgres as postgres_destination
-
 import autopilothq
+from autopilothq.postgres import postgres as postgres_destination
 from fake_autopilot import FakeAutopilot
 from faults.loads import Table, content, pipeline
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from dlt.destinations import postgres as postgres_destination
 from dlt.destinations.job_client_impl import SqlLoadJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from autopilothq.postgres import postgres as postgres_destination
 from faults import holder, small_disk
 from faults.loads import Table, assert_same, assert_sound, content, load, messages, odd_archive, pipeline
 from servers import Postgres

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from dlt.destinations import postgres as postgres_destination
 
 from autopilothq import sample
+from autopilothq.postgres import postgres as postgres_destination
 from autopilothq.source import stored
 from faults import killed
 from faults.killed import Plan

@@ -179,6 +179,10 @@ def identify(number: int, user: str, **traits: Any) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name not in ("event", "properties")}
 
 
+def group(number: int, id_: str, **traits: Any) -> dict[str, Any]:
+    return identify(number, "u", **traits) | {"type": "group", "messageId": f"g-{number}", "groupId": id_}
+
+
 def load(call: Call, archive: Path, *destination: str) -> dict[str, Any]:
     """A load that ends well; what it says of itself."""
     said = call("load", "archive", str(archive), "--json", *destination)
@@ -194,7 +198,7 @@ def rejects(tables: dict[str, Table]) -> dict[str, tuple[Any, ...]]:
 
 
 # An event's rows are refused by a trigger, a user's by one whose error does not say what it is about, and rows of
-# tracks, of identifies and of the books by constraints.
+# tracks, of identifies, of groups, of accounts and of the books by constraints.
 REFUSALS = """
     CREATE FUNCTION refuse_user() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         IF NEW.plan = 'evil' THEN RAISE EXCEPTION 'no evil users'; END IF; RETURN NEW; END $$;
@@ -206,6 +210,8 @@ REFUSALS = """
     CREATE TRIGGER t BEFORE INSERT ON autopilothq.email_opened FOR EACH ROW EXECUTE FUNCTION refuse_event();
     ALTER TABLE autopilothq.tracks ADD CONSTRAINT sane CHECK (id <> 'm-20');
     ALTER TABLE autopilothq.identifies ADD CONSTRAINT sane CHECK (plan <> 'bad');
+    ALTER TABLE autopilothq.groups ADD CONSTRAINT sane CHECK (plan <> 'bad');
+    ALTER TABLE autopilothq.accounts ADD CONSTRAINT sane CHECK (plan <> 'evil');
     ALTER TABLE autopilothq._rejects ADD CONSTRAINT sane CHECK (raw NOT LIKE '%poison%');
     ALTER TABLE autopilothq._discards ADD CONSTRAINT sane CHECK (value NOT LIKE '%poison%');
 """
@@ -217,6 +223,9 @@ REFUSED = {
     "i-42": f"its row of identifies is refused by the destination: {CONSTRAINT.format('identifies')}",
     "i-43": "its row of users is refused by the destination: no evil users",
     "i-44": "its row of users is refused by the destination: no evil users",
+    "g-46": f"its row of groups is refused by the destination: {CONSTRAINT.format('groups')}",
+    "g-47": f"its row of accounts is refused by the destination: {CONSTRAINT.format('accounts')}",
+    "g-48": f"its row of accounts is refused by the destination: {CONSTRAINT.format('accounts')}",
 }
 
 
@@ -224,11 +233,19 @@ def test_a_warehouse_refuses_rows_of_all_tables(
     tmp_path: Path, postgres: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")  # what a trigger raises, dlt tries five times
-    first: list[Any] = [track(0), identify(1, "a", plan="old"), identify(2, "d", plan="old"), b"[]"]
+    first: list[Any] = [
+        track(0),
+        identify(1, "a", plan="old"),
+        identify(2, "d", plan="old"),
+        b"[]",
+        group(2, "a", plan="old"),
+    ]
     first += [track(3, messageId="fits not", properties={"transactional": "maybe"})]
     lines: list[Any] = [track(number) for number in range(5, 23)]
     lines += [identify(40, "a", plan="good"), identify(41, "b", plan="good")]
     lines += [identify(42, "a", plan="bad"), identify(43, "c", plan="fair"), identify(44, "c", plan="evil")]
+    lines += [group(45, "a", seats=2), group(46, "a", plan="bad")]
+    lines += [group(47, "b", plan="fair"), group(48, "b", plan="evil")]
     lines += [b"poison", track(50, messageId="fits not either", properties={"transactional": "poison"})]
     archive, good = tmp_path / "archive", tmp_path / "good"
     into = ["--destination", "postgres", "--credentials", postgres]
@@ -237,11 +254,11 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         cursor.execute(REFUSALS)
     path = file(archive, "2.gz", lines)
     result = load(call, archive, *into)
-    assert (result["lines"], result["stored"], result["duplicates"]) == (25, 18, 0)
-    assert result["rejects"] == {"unreadable": 6, "not_json": 1}
+    assert (result["lines"], result["stored"], result["duplicates"]) == (29, 19, 0)
+    assert result["rejects"] == {"unreadable": 9, "not_json": 1}
 
     tables = content(postgres)
-    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:23]), 1)}
+    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:27]), 1)}
     assert rejects(tables) == {id_: (str(path), numbers[id_], why) for id_, why in REFUSED.items()}
     del tables["_locks"]
     assert_sound(tables)

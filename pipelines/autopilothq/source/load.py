@@ -826,6 +826,10 @@ class Load:
         """The books as an item for dlt."""
         if self._pipeline is None:
             return audit
+        if not self._is_zoned(table.name):
+            of = pa.timestamp("us")  # in UTC; dlt would take the zone of its own configuration
+            fields = [field.with_type(of) if pa.types.is_timestamp(field.type) else field for field in audit.schema]
+            audit = audit.cast(pa.schema(fields))
         more = {} if audit.num_rows else {"file_format": self.empty_format()}
         return dlt.mark.with_hints(audit, self.hints(table, types, **more))
 

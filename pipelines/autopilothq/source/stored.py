@@ -165,7 +165,8 @@ class Stored:
             if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
                 return {}
             found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
-        self._known |= {name: _known_types(columns) for name, columns in found.items() if columns}
+        unbounded = isinstance(self._pipeline.destination, postgres)
+        self._known |= {name: _known_types(columns, unbounded) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(_is_zoned, columns.values()))}
         return {name: self._known[name] for name in names if name in self._known}
@@ -231,16 +232,14 @@ def _utc(found: datetime | str) -> datetime:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _known_types(columns: TTableSchemaColumns) -> dict[str, Type]:
+def _known_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, Type]:
+    """The contract's types of columns; `unbounded`: where PostgreSQL's `numeric` has no bounds it is a float."""
+    types = {name: column.get("data_type") for name, column in columns.items()}
+    if unbounded:
+        types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
     # Snowflake tells names in upper case; the contract's are in lower case.
-    types = {name: "double" if _is_unbounded(column) else column.get("data_type") for name, column in columns.items()}
     return {name.lower(): of for name, of in types.items() if of in ARROW}
 
 
 def _is_zoned(column: TColumnSchema) -> bool:
     return column.get("data_type") == "timestamp" and column.get("timezone") is not False
-
-
-def _is_unbounded(column: TColumnSchema) -> bool:
-    """Whether a column is PostgreSQL's `numeric` without bounds, as dlt's own destination tells it."""
-    return column.get("data_type") == "decimal" and (column.get("precision"), column.get("scale")) == (38, 9)

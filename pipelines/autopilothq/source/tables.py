@@ -23,7 +23,7 @@ from ..catalog import (
     Table,
     Type,
 )
-from ..native import COPY_HINT
+from ..native import ALL_ROWS, COPY_HINT
 from ..warehouses.dlt_internals import (
     NamingConvention,
     TLoaderMergeStrategy,
@@ -97,7 +97,7 @@ def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
     strategies = STRATEGIES[TABLES.get(table) in REPLACED]
     if TABLES.get(table) in CURRENT and "delete-insert" in supported:
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
-        return cast(TWriteDispositionDict, {**merge("delete-insert"), "destination_scope": "1 = 1"})
+        return cast(TWriteDispositionDict, {**merge("delete-insert"), "destination_scope": ALL_ROWS})
     for strategy in strategies:
         if strategy in supported and TABLES.get(table) not in CURRENT:
             return merge(strategy)
