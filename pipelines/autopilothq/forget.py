@@ -366,10 +366,8 @@ class _Person:
 
 def _option(shared: Shared) -> str:
     """What is typed to take an id along."""
-    name = f"--{shared.kind.replace('_', '-')}"
-    return (
-        f"{name} {quote(shared.id.value)}" if shared.id and shared.kind != "email" else f"{name} {shared.kind.upper()}"
-    )
+    value = quote(shared.id.value) if shared.id and shared.kind != "email" else METAVARS[shared.kind]
+    return f"--{shared.kind.replace('_', '-')} {value}"
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
