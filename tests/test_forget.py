@@ -320,6 +320,14 @@ MENTIONS: dict[bytes, bool] = {
     b'{"userId":"q\\"u\\\\o"}': True,
     b'{"userId":"\\u0071\\"u\\\\o"}': True,
     b"to A@Example.COM.": True,
+    b'{"note":"hello\\na@example.com\\tx': True,
+    b'a@example.com","userId': True,
+    "see \u0907@\u0909\u0926\u093e.\u092d\u093e".encode(): True,
+    b'{"userId":"x=y@example.com","broken': True,
+    b'{"userId":"x y@example.com","broken': True,
+    '{"userId":"1",'.encode("utf-16"): True,
+    b"x=y@example.community": False,
+    b"+a@example.com": False,
     b'"mailto:a@example.com?subject=x"': True,
     b'{"email":"a\\u0040example.com"}': True,
     b'{"email":"\\u00e9@example.com"}': True,
@@ -338,7 +346,8 @@ MENTIONS: dict[bytes, bool] = {
 def test_what_mentions_a_person(text: bytes) -> None:
     ids = [
         Id("email", "a@example.com"), Id("email", "é@example.com"), Id("user_id", "1"), Id("contact_id", "c"),
-        Id("user_id", 'q"u\\o'),
+        Id("user_id", 'q"u\\o'), Id("email", "\u0907@\u0909\u0926\u093e.\u092d\u093e"), Id("email", "x=y@example.com"),
+        Id("email", "x y@example.com"),
     ]  # fmt: skip
     with duckdb.connect() as engine:
         forgotten.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])

@@ -6,11 +6,14 @@ from typing import Any
 from unicodedata import normalize
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopilothq.identity import Hashes, Id, fold, forms, hash_of, ids_in, lower_email
+from autopilothq.catalog import CONTEXT
+from autopilothq.identity import Hashes, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
+from autopilothq.messages import read
 from autopilothq.warehouse import forgotten
 from calling import Call, errors
 from faults.loads import content, track
@@ -29,6 +32,8 @@ OTHERS = [
     "xbounce=ada@example.com", "b@example.com", "da@example.com", "ida@example.com", "σίσυφο@example.com",
     "ilgaz@example.com", "ada@example.net.au", "ada@उदाहरण.भारती", "b", "Q", "a", "True", "1.5", "é ", "x",
 ]  # fmt: skip
+ENGINE = duckdb.connect()
+CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 ODD = [*EMAILS, *USERS]
 
 
@@ -82,6 +87,34 @@ def test_an_email_among_the_properties_of_an_odd_line(call: Call) -> None:
     Path("b.ndjson").write_bytes(Path("a.ndjson").read_bytes())
     assert load(call, "b.ndjson")["rejects"] == {"suppressed": 2}
     assert [row["id"] for row in here()["tracks"].dicts()] == ["m-2"]
+
+
+SIGNS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+TEXTS = st.text(SIGNS, min_size=1, max_size=8) | st.text('ab"\\/{}|@.\u0301\n\t é', min_size=1, max_size=8)
+PATHS = ("userId", "anonymousId", "context.traits.email", "context.traits.contact_id", "properties.contact.id")
+
+
+@given(st.lists(st.tuples(TEXTS.filter(str.strip), st.sampled_from(PATHS), st.booleans()), min_size=1, max_size=20))
+@settings(max_examples=40, deadline=None)
+def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> None:
+    """Whatever an id is, its line is found by name and by hash alone."""
+    lines: list[bytes] = []
+    found: set[Id] = set()
+    for id_, path, is_ascii in sent:
+        value: Any = id_
+        for key in reversed(path.split(".")[1:]):
+            value = {key: value}
+        message = {"type": "track", "event": "e", "userId": "u", path.partition(".")[0]: value}
+        lines.append(json.dumps(message, ensure_ascii=is_ascii).encode())
+        cells = read(lines[-1], CONTEXT_NAMES).cells
+        found |= {one for one in ids_of_cells(cells) if one != Id("user_id", "u")}
+    mine = [n for n, text in enumerate(lines) if found.intersection(ids_of_cells(read(text, CONTEXT_NAMES).cells))]
+    pairs = [("salt", hash_of("salt", id_)) for id_ in found]
+    keys, texts = pa.array(range(len(lines)), pa.int64()), pa.array(lines, pa.large_binary())
+    forgotten.remember(ENGINE, pairs)
+    assert set(mine) <= set(forgotten.suspects(ENGINE, keys, texts, by_hash=True))
+    forgotten.remember(ENGINE, pairs, found)
+    assert set(mine) <= set(forgotten.suspects(ENGINE, keys, texts, by_hash=False))
 
 
 # ---- one folding of case --------------------------------------------------------------------------------------------

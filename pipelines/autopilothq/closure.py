@@ -22,6 +22,7 @@ SEVERAL = "it is one of several that could be the person's"
 MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
 CROWD = 10  # more ids of one kind beside the person's are not told one by one, and anonymous ids not followed
+ROWS = 10_000  # that are fetched at a time
 MOST = 1_000  # more ids of one kind beside the person's are not looked at one by one
 
 
@@ -48,10 +49,12 @@ class Graph:
         numbers = pa.array(range(self._rows, self._rows + len(rows)), pa.int64())
         self._rows += len(rows)
         self._con.register("batch", pa.table([numbers, *columns], ["row_number", *map(str, places)]))
+        selects = []
         for place, kinds in places.items():
             certain = len([kind for kind in kinds if kind != "email"]) < 2
             cells = f'(SELECT row_number, {place} AS place, "{place}" AS id FROM batch WHERE trim("{place}") <> \'\')'
-            self._con.execute(f"INSERT INTO cells SELECT *, {certain} FROM ({forgotten.ids_of(cells, kinds)})")
+            selects.append(f"SELECT *, {certain} FROM ({forgotten.ids_of(cells, kinds)})")
+        self._con.execute(f"INSERT INTO cells {' UNION ALL '.join(selects)}")
         self._con.unregister("batch")
 
     def settle(self) -> None:
@@ -60,24 +63,26 @@ class Graph:
         A column that holds ids of several kinds does not say which one it is. It is taken for the kind that the same
         value has elsewhere, and for an anonymous id where it stands nowhere else.
         """
-        self._con.execute("""
-            CREATE OR REPLACE TEMP TABLE beside AS SELECT DISTINCT row_number, kind, value FROM cells c
-            WHERE certain OR CASE kind
-                WHEN 'user_id' THEN EXISTS (FROM cells s WHERE s.certain AND s.kind = 'user_id' AND s.value = c.value)
-                WHEN 'anonymous_id' THEN
-                    NOT EXISTS (FROM cells s WHERE s.certain AND s.kind = 'user_id' AND s.value = c.value)
-                    OR EXISTS (FROM cells s WHERE s.certain AND s.kind = 'anonymous_id' AND s.value = c.value)
-                ELSE true END""")
+        of_kind = "SELECT DISTINCT value FROM cells WHERE kind = '{}' AND {}certain"
+        users, anonymous = (of_kind.format(kind, "") for kind in ("user_id", "anonymous_id"))
+        self._con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE doubtful AS
+            SELECT 'user_id' AS kind, value FROM ({of_kind.format("user_id", "NOT ")} EXCEPT {users})
+            UNION ALL SELECT 'anonymous_id', value
+            FROM ({of_kind.format("anonymous_id", "NOT ")} INTERSECT {users} EXCEPT {anonymous})""")
 
     def beside(self, ids: Iterable[Id]) -> dict[Id, set[Id]]:
         """The other ids that stand in a row with each of these."""
         found: dict[Id, set[Id]] = {id_: set() for id_ in ids}
         self._take(found)
-        for kind, value, other_kind, other in self._con.execute("""
+        pairs = self._con.execute("""
             SELECT DISTINCT a.kind, a.value, b.kind, b.value
             FROM (SELECT row_number, kind, value FROM cells SEMI JOIN taken USING (kind, value)) a
-            JOIN beside b USING (row_number) WHERE (a.kind, a.value) <> (b.kind, b.value)""").fetchall():
-            found[Id(kind, value)].add(Id(other_kind, other))
+            JOIN (FROM cells ANTI JOIN doubtful USING (kind, value)) b USING (row_number)
+            WHERE (a.kind, a.value) <> (b.kind, b.value)""")
+        while some := pairs.fetchmany(ROWS):
+            for kind, value, other_kind, other in some:
+                found[Id(kind, value)].add(Id(other_kind, other))
         return found
 
     def forgotten(self) -> list[Id]:

@@ -20,15 +20,15 @@ from . import values
 
 PIECE = 4096  # texts
 
-# An email in any text: what words and punctuation leave of it, an address of RFC 5322, and all between blanks. Marks
-# and joiners are parts of letters. An email that is a whole text of JSON is found as that.
+# An email in any text: a text of JSON that has an @, all between blanks and quotes, and of that what words and
+# punctuation leave, and an address of RFC 5322. Marks and joiners are parts of letters.
+_TEXT = r'"((?:[^"\\@]|\\.)*@(?:[^"\\]|\\.)*)'
+_RUN = r"[^\s\"]*@[^\s\"]*"
 _DOMAIN = r"[\pL\pM\pN\x{200C}\x{200D}._-]+"
 _EMAILS = (
     r"[^\s\"<>()\[\]{},;:=\\|@]+@" + _DOMAIN,
     r"[\pL\pM\pN\x{200C}\x{200D}.!#$%&'*+/=?^_`{|}~-]+@" + _DOMAIN,
-    r"[^\s\"@]+@[^\s\"@]+",
 )
-_TEXT = r'"((?:[^"\\]|\\.)*)'
 _WORDS = "|".join(PERSON_KEYS)
 _VALUE = r'"\s*:\s*("(?:[^"\\]|\\(?s:.))*|[^\s",\[\]{}]+)'
 _KEYED = rf'(?i)"[^"]*(?:{_WORDS})[_ -]?id{_VALUE}'
@@ -218,15 +218,16 @@ def _register(con: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
     con.register("texts", pa.Table.from_batches(table.to_batches(PIECE), table.schema))
 
 
-_EMAILS_SQL = " UNION ALL ".join(
-    f"SELECT key, 'email' AS kind, rtrim(unnest({found}), '.') AS raw FROM texts WHERE contains(text, '@')"
-    for found in (
-        *(f"regexp_extract_all(text, {values.literal(email)})" for email in _EMAILS),
-        f"list_transform(regexp_extract_all(text, {values.literal(_TEXT)}, 1), lambda t: unescaped(t))",
-        "string_split(text, '\"')",
-    )
-)
-_EMAILS_SQL = f"SELECT * FROM ({_EMAILS_SQL}) WHERE contains(raw, '@')"
+_RUNS_SQL = f"unnest(regexp_extract_all(text, {values.literal(_RUN)}))"
+_FOUND_SQL = ", ".join(f"regexp_extract_all(plain, {values.literal(email)})" for email in _EMAILS)
+_EMAILS_SQL = f"""
+    SELECT key, 'email' AS kind, rtrim(raw, '.') AS raw
+    FROM (SELECT key, {_RUNS_SQL} AS run FROM texts WHERE contains(text, '@')) runs
+    JOIN (SELECT run, unnest(flatten([[plain], {_FOUND_SQL}])) AS raw
+        FROM (SELECT run, unescaped(run) AS plain
+            FROM (SELECT DISTINCT {_RUNS_SQL} AS run FROM texts WHERE contains(text, '@')))) found USING (run)
+    UNION ALL SELECT key, 'email', unescaped(unnest(regexp_extract_all(text, {values.literal(_TEXT)}, 1)))
+    FROM texts WHERE contains(text, '@')"""
 
 
 def _keyed(pattern: str, kinds: str) -> str:
