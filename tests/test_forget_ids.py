@@ -204,3 +204,14 @@ def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
     assert (here(), Path("a.ndjson").read_bytes()) == (before, file)
     assert forget(call, "--user-id", "ada", "--confirm", "8")["rows"] == {"email_opened": 7, "tracks": 7}
     assert forget(call, "--user-id", "ada", "--confirm", "8")["suppressed"] == 8
+
+
+def test_postgres_is_not_asked_for_lower_case(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
+    monkeypatch.setenv("DESTINATION_TYPE", "postgres")
+    mine = [track(n, userId=spelt) for n, spelt in enumerate([*EMAILS, *map(upper, EMAILS), *USERS])]
+    write("a.ndjson", [*mine, *(track(n, userId=other) for n, other in enumerate(OTHERS, 100))])
+    load(call, "a.ndjson")
+    found = forget(call, *WORDS, "--max-ids", "99")
+    assert found["rows"] == {"email_opened": len(mine), "tracks": len(mine)}
+    assert sorted(row["user_id"] for row in content(postgres)["tracks"].dicts()) == sorted(OTHERS)

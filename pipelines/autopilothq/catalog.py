@@ -502,7 +502,7 @@ SUPPRESSIONS = Table(
     "_suppressions",
     "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
     (
-        Column("id", "text", "SHA-256 of salt, kind and id, a line each; an email in lower case."),
+        Column("id", "text", "SHA-256 of salt, kind and id, a line each; of an email the case is folded."),
         Column("salt", "text", "Random, the same for all ids of a dataset."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
         Column("person", "text", "The same for all ids of one person: one of their hashes."),
