@@ -69,20 +69,20 @@ def forget(
         )
     except Unconfirmed as refused:
         refused.made.dry_run = True
-        _tell(refused.made, place, as_json)
+        _tell(refused.made, [], place, as_json)
         raise
     log.summarise(_summary(made))
-    _tell(made, place, as_json)
+    _tell(made, [_summary(made)], place, as_json)
     if made.left:
         sys.exit(LEFT)
 
 
-def _tell(made: Forgotten, place: dict[str, str], as_json: bool) -> None:
+def _tell(made: Forgotten, summary: list[str], place: dict[str, str], as_json: bool) -> None:
     if as_json:
         parts = {"ids": [id_._asdict() for id_ in made.ids], "shared": [id_._asdict() for id_ in made.shared]}
         click.echo(json.dumps(asdict(made) | parts | {"from": place}))
     else:
-        _print(made)
+        _print(made, summary)
         click.echo(f"from {place['location']}, dataset {place['dataset']}")
 
 
@@ -101,7 +101,7 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
     return ids
 
 
-def _print(made: Forgotten) -> None:
+def _print(made: Forgotten, summary: list[str]) -> None:
     would = "would be " if made.dry_run else ""
     found = [[id_.kind, id_.id, _how(id_), id_.hash[:HASH]] for id_ in made.ids]
     parts = [grid([["kind", "id", "found", "hash"], *found])]
@@ -120,7 +120,7 @@ def _print(made: Forgotten) -> None:
         parts.append(
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
         )
-    parts.append([_summary(made)])
+    parts += [summary] if summary else []
     click.echo("\n\n".join("\n".join(part) for part in parts))
 
 

@@ -30,10 +30,10 @@ _EMAILS = (
     r"[\pL\pM\pN\x{200C}\x{200D}.!#$%&'*+/=?^_`{|}~-]+@" + _DOMAIN,
 )
 _WORDS = "|".join(PERSON_KEYS)
-_VALUE = r'"\s*:\s*("(?:[^"\\]|\\(?s:.))*|[^\s",\[\]{}]+)'
-_KEYED = rf'(?i)"[^"]*(?:{_WORDS})[_ -]?id{_VALUE}'
-_ANY_KEYED = rf'(?i)"[^"]*id[^a-z0-9"]*{_VALUE}'
-_PAIR = rf'^"([^"]*){_VALUE}$'
+# A key and its value: in JSON, in what should be JSON, and in `key=value`.
+_VALUE = r"""("(?:[^"\\]|\\(?s:.))*|'[^']*|[^\s"',\[\]{}&;]+)"""
+_KEYED = rf"""(?i)((?:{_WORDS})[_ -]?id)["']?\s*[:=]\s*{_VALUE}"""
+_ANY_KEYED = rf"""(?i)"([^"]*id[^a-z0-9"]*)"\s*:\s*{_VALUE}"""
 _BEFORE = '"<>()[]{},;:=\\|@'  # signs that no email goes on from
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
@@ -232,12 +232,12 @@ _EMAILS_SQL = f"""
 
 def _keyed(pattern: str, kinds: str) -> str:
     """The values of the keys that match, as ids of the kinds of a relation `words(word, kind)`."""
-    pair = values.literal(_PAIR)
+    found = values.literal(pattern)
     return f"""
         SELECT key, CASE WHEN kind <> 'contact_id' AND contains(raw, '@') THEN 'email' ELSE kind END AS kind, raw FROM (
-            SELECT key, regexp_replace(lower(regexp_extract(pair, {pair}, 1)), '[_ -]?id[^a-z0-9]*$', '') AS word,
-                unescaped(ltrim(regexp_extract(pair, {pair}, 2), '"')) AS raw
-            FROM (SELECT key, unnest(regexp_extract_all(text, {values.literal(pattern)})) AS pair FROM texts)) pairs
+            SELECT key, regexp_replace(lower(regexp_extract(pair, {found}, 1)), '[_ -]?id$', '') AS word,
+                unescaped(regexp_replace(regexp_extract(pair, {found}, 2), '^["'']', '')) AS raw
+            FROM (SELECT key, unnest(regexp_extract_all(text, {found})) AS pair FROM texts)) pairs
         JOIN (VALUES {kinds}) words(ending, kind) ON ends_with(pairs.word, words.ending)"""
 
 
