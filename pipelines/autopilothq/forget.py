@@ -127,7 +127,7 @@ def forget(
         listed = _List(client)
         engine = stack.enter_context(values.connect(stack.enter_context(TemporaryDirectory()), MEMORY, threads=2))
         person = _Person(given, listed, _datasets(client), engine, client)
-        hashes = Hashes(person.pairs())
+        hashes, by_hash = Hashes(person.pairs()), person.has_hashes_alone
         forgotten.remember(engine, hashes.pairs(), person.ids)
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         made = Forgotten(dry_run, person.told(), person.count, person.shared())
@@ -138,7 +138,7 @@ def forget(
                 raise Unconfirmed(made, max_ids, confirm)
             _drop_copies_here(into)
             _remove(client, listed, person, plan)
-        _rewrite(files, hashes, person.has_hashes_alone, engine, made)
+        _rewrite(files, hashes, by_hash, engine, made)
         return made
 
 

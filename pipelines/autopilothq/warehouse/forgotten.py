@@ -19,6 +19,7 @@ from ..messages import EXTRA
 from . import values
 
 PIECE = 4096  # texts
+NULS = ("\0", "\\x00")  # between the letters of UTF-16, and how `_rejects` has them
 
 # An email in any text: a text of JSON that has an @, all between blanks and quotes, and of that what words and
 # punctuation leave, and an address of RFC 5322. Marks and joiners are parts of letters.
@@ -146,8 +147,8 @@ def _ids_of_kind(texts: str, kind: str) -> str:
 
 def known(ids: str) -> str:
     """A query of those of some ids (`raw`, `kind` and `value` among their columns) that are of forgotten persons."""
-    before = "REPLACE (py_lower_email(raw) AS value) FROM ids WHERE kind = 'email' AND NOT is_plain(raw)"
-    return f"WITH ids AS MATERIALIZED ({ids}) {_known(f'FROM ids UNION ALL SELECT * {before}')}"
+    earlier = "REPLACE (py_lower_email(raw) AS value) FROM sent WHERE kind = 'email' AND NOT is_plain(raw)"
+    return f"WITH sent AS MATERIALIZED ({ids}) {_known(f'FROM sent UNION ALL SELECT * {earlier}')}"
 
 
 def _known(ids: str) -> str:
@@ -165,7 +166,7 @@ def mentioning(con: duckdb.DuckDBPyConnection, keys: pa.Array, texts: pa.Array) 
 
     A key is one whose name ends with `userId`, `contact_id` and so on. Texts need be neither JSON nor UTF-8.
     """
-    table = _plain(keys, texts)
+    table = _plain(keys, texts, NULS)
     found = _by_hash(con, table, _MENTIONS_SQL)
     emails = [value for (value,) in con.execute("SELECT value FROM sought WHERE kind = 'email'").fetchall()]
     if emails:
@@ -245,15 +246,15 @@ _MENTIONS_SQL = f"{_EMAILS_SQL} UNION ALL {_keyed(_KEYED, _KINDS_SQL)}"
 _SUSPECTS_SQL = f"{_EMAILS_SQL} UNION ALL {_keyed(_ANY_KEYED, _ANY_KIND_SQL)}"
 
 
-def _plain(keys: pa.Array, texts: pa.Array) -> pa.Table:
-    """Keys and texts, with those of JSON's escapes written out that stand for letters, and without NULs."""
+def _plain(keys: pa.Array, texts: pa.Array, without: Iterable[str] = ()) -> pa.Table:
+    """Keys and texts, with those of JSON's escapes written out that stand for letters, and without some signs."""
     try:
         texts = texts.cast(pa.large_string())
     except pa.ArrowInvalid:
         texts = pa.array([text.decode(errors="replace") for text in texts.to_pylist()], pa.large_string())
-    for nul in ("\0", "\\x00"):  # of UTF-16; the second is how `_rejects` has it
-        if pc.any(pc.match_substring(texts, nul)).as_py():
-            texts = pc.replace_substring(texts, nul, "")
+    for sign in without:
+        if pc.any(pc.match_substring(texts, sign)).as_py():
+            texts = pc.replace_substring(texts, sign, "")
     table = pa.table({"key": keys, "text": texts})
     escaped = pc.match_substring(texts, "\\u")
     written = table.filter(escaped)
