@@ -134,6 +134,17 @@ def test_people_who_were_forgotten_before_stay_apart() -> None:
     assert set(closure(made, ids("e:ada@x"), kinds=["user_id"]).found) == set(ids("e:ada@x"))
 
 
+def test_cells_are_given_as_they_are_spelt() -> None:
+    made = graph([row("u:Ada e:ADA@x"), row("u:ada a:ada@X")])
+    made.add({9: ("tagged",)}, [["user_id:ada"], ["email:ada@x"], ["user_id:bob"], [None]])
+    assert made.cells(ids("u:Ada e:ada@x")) == {
+        0: ["Ada"],
+        1: ["ADA@x"],
+        3: ["ada@X"],
+        9: ["email:ada@x", "user_id:ada"],
+    }
+
+
 # ---- whatever is sent -----------------------------------------------------------------------------------------------
 
 # Everybody has an email and a user id in a row together; the stranger has some ids of his own.

@@ -94,14 +94,20 @@ class Graph:
         return sorted(Id(*row) for row in found.fetchall())
 
     def cells(self, ids: Iterable[Id]) -> dict[int, list[str]]:
-        """The cells that hold these ids, as they are spelt, by place."""
-        self._take(ids)
-        found: dict[int, list[str]] = defaultdict(list)
-        for place, cell in self._con.execute(
-            "SELECT DISTINCT place, id FROM cells SEMI JOIN taken USING (kind, value) ORDER BY ALL"
-        ).fetchall():
-            found[place].append(cell)
-        return found
+        """The cells that hold these ids, as they are spelt, by place.
+
+        Cells with the kind in front hold ids in lower case, because Segment's Profile API knows no other.
+        """
+        listed = list(ids)
+        lower = [Id(id_.kind, id_.value.lower()) for id_ in listed]
+        found: dict[int, set[str]] = defaultdict(set)
+        for these, where in ((listed, "true"), (lower, "raw <> id")):
+            self._take(these)
+            for place, cell in self._con.execute(
+                f"SELECT DISTINCT place, id FROM cells SEMI JOIN taken USING (kind, value) WHERE {where}"
+            ).fetchall():
+                found[place].add(cell)
+        return {place: sorted(cells) for place, cells in found.items()}
 
     def _take(self, ids: Iterable[Id]) -> None:
         listed = list(ids)
