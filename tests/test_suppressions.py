@@ -109,6 +109,30 @@ def test_a_list_gets_its_key_later(call: Call, tmp_path: Path, monkeypatch: pyte
     nothing_without_the_key(call, monkeypatch)
 
 
+def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists have emails in Python's lower case; the number to confirm counts ids, whatever hashes there are of them."""
+    Path("a.ndjson").write_bytes(line(track(1, userId="x", context={"traits": {"email": "ΣΊΣΥΦΟΣ@example.com"}})))
+    assert call("load", "archive", "a.ndjson").status == 0
+    assert call("forget", "--email", "eve@example.com").status == 0
+    early = [hash_of("plain", Id("email", "σίσυφος@example.com")), hash_of("plain", Id("contact_id", "gone"))]
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(
+            "INSERT INTO autopilothq._suppressions"
+            " SELECT unnest(?), 'plain', unnest(['email', 'contact_id']), 'early', CURRENT_TIMESTAMP",
+            [early],
+        )
+    monkeypatch.setenv(NAME, SECRET)
+    for words, most in ((["--email", "Σίσυφος@example.com"], "2"), (["--contact-id", "gone"], "2")):
+        said = call("forget", *words, "--max-ids", most)
+        assert (said.status, errors(said)[0].partition(", ")[0]) == (1, "Error: Expected --confirm 3")
+    made = json.loads(call("forget", "--contact-id", "gone", "--confirm", "3", "--json").out)
+    assert (made["suppressed"], [each["id"] for each in made["ids"]]) == (3, ["gone", "\u03c3...@example.com", "x"])
+    listed = content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()
+    assert [row["id"] for row in listed if row["salt"] == "plain"] == []
+    assert len([row for row in listed if row["salt"].startswith(KEYED)]) == 3
+    assert loaded(call, "again.ndjson")["rejects"] == {"suppressed": 1}
+
+
 def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command that reads the list refuses, and nothing is changed, without the key and with another one."""
     Path("people.txt").write_text("email:ada@example.com\n")

@@ -27,6 +27,7 @@ from . import lock, run, suppressions
 from . import rewrite as rewriting
 from .catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
 from .closure import Graph, Shared, closure
+from .display import visible
 from .identity import KEYED, Hashes, Id, forms, hash_of, id_of, ids_of_cells, kinds_of
 from .inspection import NothingThere, Reader, answering
 from .messages import Rejected
@@ -404,8 +405,9 @@ class _Person:
 
 
 def _option(shared: Shared) -> str:
-    """What is typed to take an id along."""
-    value = quote(shared.id.value) if shared.id and shared.kind != "email" else METAVARS[shared.kind]
+    """What is typed to take an id along, which is named if that may be shown, and is shown as it is."""
+    id_ = shared.id.value if shared.id and shared.kind != "email" else ""
+    value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
     return f"--{shared.kind.replace('_', '-')} {value}"
 
 
