@@ -55,14 +55,16 @@ BOBS: list[Any] = [
     b'{"count": "ada", broken',
 ]
 BOTH = [one for pair in zip(ADAS, [*BOBS, *(track(number, userId="bob") for number in range(31, 37))]) for one in pair]  # noqa: B905
+# An email leads to the contact; what else stands beside it may be somebody else's.
+WORDS = ("--email", "ADA@example.com", "--email", "ada@work.example", "--user-id", "ada", "--user-id", "old ada")
+FORGET_ADA = (*WORDS, "--confirm", "7")
 FORGOTTEN = [
+    ["user_id", "ada", None],
+    ["user_id", "old ada", None],
     ["email", "ada@example.com", None],
+    ["email", "ada@work.example", None],
     ["contact_id", "person_A", "email ada@example.com"],
-    ["user_id", "ada", "email ada@example.com"],
-    ["email", "a...@work.example", "user_id ada"],
-    ["user_id", "old ada", "user_id ada"],
     ["anonymous_id", "device", "contact_id person_A"],
-    ["anonymous_id", "old ada", "user_id ada"],
     ["anonymous_id", "x-4", "email ada@example.com"],
 ]
 REMOVED = {
@@ -139,10 +141,10 @@ def without_ada(call: Call, lines: Sequence[Any]) -> dict[str, list[str]]:
 def test_a_person_is_gone_and_stays_away(call: Call) -> None:
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
-    found = forget(call, "--email", "ADA@example.com")
+    found = forget(call, *FORGET_ADA)
     assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
     assert found["rows"] == REMOVED
-    assert (found["suppressed"], found["shared"], found["lines"], found["left"]) == (8, [], {}, {})
+    assert (found["suppressed"], found["shared"], found["lines"], found["left"]) == (7, [], {}, {})
     expected = without_ada(call, BOTH)
     assert rows(here()) == expected
 
@@ -162,40 +164,50 @@ def test_a_person_is_gone_and_stays_away(call: Call) -> None:
         "ada@|person_A|old ada|device|x-4", repr([table.rows for table in tables.values()]), re.IGNORECASE
     )
 
-    said = call("forget", "--email", "ada@example.com")
+    said = call("forget", "--email", "ada@example.com", "--confirm", "7")
     assert said.status == 0
     lines = said.out.splitlines()
     assert lines[0].split() == ["kind", "id", "found", "hash"]
     assert lines[1].split()[:3] == ["email", "ada@example.com", "given"]
     assert lines[3:] == [
-        "Nothing was found of this person; ids kept out of later loads: 8",
+        "Nothing was found of this person; ids kept out of later loads: 7",
         REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
 
 
+NOT_FOLLOWED = (
+    "Not followed: contact_id person_A beside email ada@example.com, because the person has another contact id."
+    " If it is this person's, add --contact-id person_A"
+)
+
+
 def test_prints_what_was_removed(call: Call) -> None:
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
-    said = call("forget", "--user-id", "ada", "--contact-id", "nobody", "--archive", "a.ndjson")
+    said = call("forget", *WORDS, "--contact-id", "nobody", "--archive", "a.ndjson", "--max-ids", "6")
     assert said.status == 0
     hidden = re.sub(r"[0-9a-f]{12}", "hash", said.out)
     lines = [re.sub(" +", " ", text.strip()) for text in hidden.splitlines()]
-    assert lines[:5] == [
+    assert lines == [
         "kind id found hash",
         "user_id ada given hash",
+        "user_id old ada given hash",
+        "email ada@example.com given hash",
+        "email ada@work.example given hash",
         "contact_id nobody given hash",
-        "contact_id person_A beside user_id ada hash",
-        "email a...@example.com beside user_id ada hash",
-    ]
-    assert lines[11:] == [
+        "anonymous_id x-4 beside email ada@example.com hash",
+        "",
+        NOT_FOLLOWED,
+        "Rows that have none but such ids stay.",
+        "",
         "table rows removed",
-        *(f"{table} {number}" for table, number in REMOVED.items()),
+        *(f"{table} {number}" for table, number in (REMOVED | {"email_opened": 4, "tracks": 6}).items()),
         "",
         "file lines removed",
-        f"{Path('a.ndjson').absolute()} 12",
+        f"{Path('a.ndjson').absolute()} 11",
         "",
-        "21 rows and 12 lines removed; ids kept out of later loads: 9",
+        "19 rows and 11 lines removed; ids kept out of later loads: 6",
         REMAINS.format(Path.cwd()),
         f"from {Path.cwd()}/autopilot.duckdb, dataset autopilothq",
     ]
@@ -205,13 +217,13 @@ def test_a_dry_run_changes_nothing(call: Call) -> None:
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
     before, file = here(), Path("a.ndjson").read_bytes()
-    found = forget(call, "--email", "ada@example.com", "--archive", "a.ndjson", "--dry-run")
+    found = forget(call, *WORDS, "--archive", "a.ndjson", "--dry-run")
     assert found["dry_run"]
     assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
     assert found["rows"] == REMOVED
     assert found["lines"] == {str(Path("a.ndjson").absolute()): 12}
     assert (here(), Path("a.ndjson").read_bytes()) == (before, file)
-    assert "would be removed" in call("forget", "--email", "ada@example.com", "--dry-run").out
+    assert "would be removed" in call("forget", *WORDS, "--dry-run").out
 
 
 def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,15 +270,28 @@ def test_what_others_share_is_not_followed(call: Call) -> None:
     write("a.ndjson", crowd + family)
     load(call, "a.ndjson")
     found = forget(call, "--email", "p3@example.com")
-    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["p3@example.com"], ["user_id 0"])
+    assert ([id_["id"] for id_ in found["ids"]], told(found)) == (["p3@example.com"], ["user_id 0"])
     assert found["rows"] == {"email_opened": 1, "tracks": 1}
     found = forget(call, "--user-id", "ada")
-    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["ada", "phone"], ["anonymous_id tablet"])
+    assert ([id_["id"] for id_ in found["ids"]], told(found)) == (["ada", "phone"], ["anonymous_id tablet"])
+    assert found["shared"] == [
+        {
+            "id": "anonymous_id tablet",
+            "found_with": "user_id ada",
+            "why": "user_id bob stands beside it too",
+            "option": "--anonymous-id tablet",
+        }
+    ]
     assert found["rows"] == {"email_opened": 3, "tracks": 3}
     found = forget(call, "--user-id", "0")
-    assert ([id_["id"] for id_ in found["ids"]], found["shared"]) == (["0"], ["user_id 0"])
+    assert ([id_["id"] for id_ in found["ids"]], told(found)) == (["0"], ["11 emails"])
     assert found["rows"] == {"email_opened": 11, "tracks": 11}
     assert [row["id"] for row in here()["tracks"].dicts()] == ["m-42", "m-43"]
+    assert forget(call, "--anonymous-id", "tablet")["rows"] == {"email_opened": 2, "tracks": 2}
+
+
+def told(found: dict[str, Any]) -> list[str]:
+    return [shared["id"] for shared in found["shared"]]
 
 
 def test_ids_in_columns() -> None:
@@ -301,6 +326,18 @@ MENTIONS: dict[bytes, bool] = {
     b'{"userId":"q\\"u\\\\o"}': True,
     b'{"userId":"\\u0071\\"u\\\\o"}': True,
     b"to A@Example.COM.": True,
+    b'{"note":"hello\\na@example.com\\tx': True,
+    b'a@example.com","userId': True,
+    "see \u0907@\u0909\u0926\u093e.\u092d\u093e".encode(): True,
+    b'{"userId":"x=y@example.com","broken': True,
+    b'{"userId":"x y@example.com","broken': True,
+    '{"userId":"1",'.encode("utf-16"): True,
+    b"x=y@example.community": False,
+    b"+a@example.com": False,
+    b"{'userId': '1'}": True,
+    b"t=1&user_id=1&e=x": True,
+    b"user id: 11": False,
+    b'{"userIds":"1"}': False,
     b'"mailto:a@example.com?subject=x"': True,
     b'{"email":"a\\u0040example.com"}': True,
     b'{"email":"\\u00e9@example.com"}': True,
@@ -319,7 +356,8 @@ MENTIONS: dict[bytes, bool] = {
 def test_what_mentions_a_person(text: bytes) -> None:
     ids = [
         Id("email", "a@example.com"), Id("email", "é@example.com"), Id("user_id", "1"), Id("contact_id", "c"),
-        Id("user_id", 'q"u\\o'),
+        Id("user_id", 'q"u\\o'), Id("email", "\u0907@\u0909\u0926\u093e.\u092d\u093e"), Id("email", "x=y@example.com"),
+        Id("email", "x y@example.com"),
     ]  # fmt: skip
     with duckdb.connect() as engine:
         forgotten.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
@@ -355,7 +393,7 @@ def test_files_are_written_again_as_they_were(call: Call) -> None:
     untouched = (folder / "bobs.gz").stat()
     load(call, "archive")
 
-    found = forget(call, "--user-id", "ada", "--archive", "archive")
+    found = forget(call, *FORGET_ADA, "--archive", "archive")
     lines = {"a.json": 13, "a.gz": 12, "a.zst": 12, "linked.json": 12}
     assert found["lines"] == {str(folder.absolute() / name): lines[name] for name in sorted(lines)}
     assert (folder / "a.json").read_bytes() == b"\xef\xbb\xbf\n" + kept.replace(b"\n", b"\r\n")
@@ -370,10 +408,10 @@ def test_files_are_written_again_as_they_were(call: Call) -> None:
     # Four other versions of files, with nothing new in them.
     again = load(call, "archive")
     assert (again["files"], again["stored"], again["rejects"]) == (4, 0, {"not_json": 4, "unknown_type": 4})
-    assert forget(call, "--email", "ada@example.com", "--archive", "archive")["lines"] == {}
+    assert forget(call, "--email", "ada@example.com", "--confirm", "7", "--archive", "archive")["lines"] == {}
     # Of an archive that turns up later, by the hashes alone: nothing leads from this email to the other ids any more.
     Path("late.json").write_bytes(text)
-    assert forget(call, "--email", "ada@work.example", "--archive", "late.json")["lines"] == {
+    assert forget(call, "--email", "ada@work.example", "--confirm", "7", "--archive", "late.json")["lines"] == {
         str(Path("late.json").absolute()): 12
     }
     assert Path("late.json").read_bytes() == kept
@@ -384,7 +422,7 @@ def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
     load(call, "a.ndjson")
     damaged = gzip.compress(Path("a.ndjson").read_bytes())[:-100]
     Path("cut.gz").write_bytes(damaged)
-    said = call("forget", "--user-id", "ada", "--archive", "cut.gz", "--archive", "a.ndjson")
+    said = call("forget", *FORGET_ADA, "--archive", "cut.gz", "--archive", "a.ndjson")
     assert said.status == 1
     told = " ".join(said.out.split())
     assert f"{Path('cut.gz').absolute()} stays as it is, and may hold lines of the person: The file was cut off" in told
@@ -413,7 +451,7 @@ def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypa
     into.set_local_state_val(run.UNFINISHED_AT, run.place_of(into))
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
-    found = forget(call, "--user-id", "ada", "--contact-id", "5")
+    found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")
     assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 1}
     assert not run.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
@@ -462,7 +500,7 @@ def test_a_contact_stays_away(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "Who? Name the person with --user-id, --email or --contact-id."),
+        ([], "Who? Name the person with --user-id, --email, --contact-id or --anonymous-id."),
         (["--email", "ada"], "Invalid value for --email: Expected an email, but got 'ada'."),
         (["--user-id", " "], "Invalid value for --user-id: Expected an id, but got ' '."),
     ],
@@ -498,8 +536,8 @@ def test_postgres(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) ->
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
     expected = without_ada(call, BOTH)
-    found = forget(call, "--email", "ada@example.com")
-    assert (found["rows"], found["suppressed"]) == (REMOVED, 8)
+    found = forget(call, *FORGET_ADA)
+    assert (found["rows"], found["suppressed"]) == (REMOVED, 7)
     tables = content(postgres)
     assert rows(tables) == expected
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
@@ -524,7 +562,7 @@ def test_s3(call: Call, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     hand.pipe_file(f"{bucket}/b.json", b"".join(map(line, BOBS)))
     untouched = hand.info(f"{bucket}/b.json")["LastModified"]
     load(call, bucket)
-    found = forget(call, "--user-id", "ada", "--archive", bucket)
+    found = forget(call, *FORGET_ADA, "--archive", bucket)
     assert found["lines"] == {f"{bucket}/a.gz": 12}
     assert gzip.decompress(hand.cat_file(f"{bucket}/a.gz")) == b"".join(line(one) for one in BOTH if one not in ADAS)
     assert hand.info(f"{bucket}/b.json")["LastModified"] == untouched

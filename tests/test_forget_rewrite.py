@@ -35,6 +35,8 @@ from searching import found_in, mentions
 
 ADA = ["ada.o'hara+7@example.com", "ada@old.example", "ada-4711", "anon-ada-9"]
 BOB = ["bob@work.example", "bob-0815", "anon-bob-9"]
+# A user id with two emails is followed from neither of them.
+NAMED = ["--email", ADA[0], "--email", ADA[1], "--user-id", ADA[2]]
 EVE = ["eve@example.com", "eve-77"]
 
 
@@ -150,7 +152,7 @@ def test_no_byte_is_left_in_duckdb(call: Call, tmp_path: Path, monkeypatch: pyte
         assert {"work/autopilot.duckdb", "work/archive/a.ndjson", "work/archive/b.gz", "work/archive/c.zst"} <= before
         folders = {name.removeprefix("dlt/pipelines/autopilot_events/").partition("/")[0] for name in before}
         assert {"normalize", "load", "autopilothq", "autopilothq-scan"} <= folders
-        removed = forget(call, "--email", ADA[0], "--archive", "archive")
+        removed = forget(call, *NAMED, "--archive", "archive")
         assert {"contacts", "_deliveries", "_rejects", "_discards", "aliases", "users", "_profiles"} <= removed[
             "rows"
         ].keys()
@@ -206,7 +208,7 @@ def test_no_byte_is_left_in_postgres(
         cursor.execute("CHECKPOINT")
         files = relations(cursor)
         assert found_in(files, everybody)
-        removed = forget(call, "--email", ADA[0], "--archive", "archive")
+        removed = forget(call, *NAMED, "--archive", "archive")
         assert removed["remains"] == (
             "The removed rows may still be in its storage. PostgreSQL keeps them in its files:"
             " `forget --rewrite` vacuums all tables (VACUUM FULL)."

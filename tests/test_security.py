@@ -89,8 +89,12 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
         assert (said.status, said.out.rpartition("\n")[0].rpartition("\n")[2][: len(last)]) == (0, last), (words, said)
     assert_kept_apart(warehouse)
     assert_all_is_needed(run, warehouse)
-    said = run("loader", "forget", "--email", ADA)
+    said = run("loader", "forget", "--email", ADA, "--rewrite", "--json")
     assert said.status == 0, said
+    made = json.loads(said.out)
+    assert made["left"] == {}
+    assert {f"autopilothq.{table}" for table in ("_deliveries", "tracks", "users")} <= set(made["rewritten"])
+    assert made["remains"].endswith('permission denied to vacuum "pg_statistic", skipping it.')
     assert ask(warehouse, "SELECT count(*) FROM autopilothq._deliveries") == [(0,)]
     assert ask(warehouse, "SELECT id FROM autopilothq.tracks") == [("m-2",)]
 

@@ -563,7 +563,9 @@ SUPPRESSIONS = Table(
     "_suppressions",
     "The ids of forgotten persons, as hashes: a load leaves out every message that has one of them.",
     (
-        Column("id", "text", "SHA-256 of salt, kind and id, a line each; HMAC-SHA256 where a key is set."),
+        Column(
+            "id", "text", "SHA-256 of salt, kind and id, a line each, an email's case folded; HMAC where a key is set."
+        ),
         Column("salt", "text", "Random; `hmac-sha256:...` where a key is set, with a check value of the key."),
         Column("kind", "text", "email, user_id, anonymous_id or contact_id."),
         Column("person", "text", "The same for all ids of one person: one of their hashes."),

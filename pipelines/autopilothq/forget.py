@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count, islice
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -24,19 +26,23 @@ from dlt.common.destination.typing import PreparedTableSchema
 from . import lock, run, suppressions
 from . import rewrite as rewriting
 from .catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
-from .identity import KEYED, Hashes, Id, hash_of, ids_in, ids_of_cells, kinds_of
+from .closure import Graph, Shared, closure
+from .display import visible
+from .identity import KEYED, Hashes, Id, forms, hash_of, id_of, ids_of_cells, kinds_of
 from .inspection import NothingThere, Reader, answering
 from .messages import Rejected
 from .messages import read as read_line
 from .origins import archive as archive_files
 from .origins.archive import ArchiveError, File
 from .source.archive import find_files
-from .warehouse import forgotten
+from .warehouse import forgotten, values
 from .warehouses.dlt_internals import information_schema, schema_components
 
-SHARED = 10  # more emails, user ids or contact ids than these beside an id: it is not one person's
+MAX_IDS = 5  # that are taken of a person without a confirmation
 PARAMETERS = 500  # that one statement takes
 ROWS = 10_000  # that are fetched at a time
+METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
+MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 
 
@@ -49,20 +55,46 @@ class Suppressed(NamedTuple):
     hash: str
 
 
+class NotFollowed(NamedTuple):
+    """An id, or several of a kind, beside one of the person's that may be somebody else's, with the reason.
+
+    `option` is what takes it along in another call; emails are not shown whole.
+    """
+
+    id: str
+    found_with: str
+    why: str
+    option: str
+
+
+class Unconfirmed(run.RunError):
+    """More ids would be taken than was agreed to, and nothing was changed. `made` is what would be removed."""
+
+    def __init__(self, made: "Forgotten", max_ids: int, confirm: int | None) -> None:
+        self.made = made
+        count = f"{made.suppressed:,} {'id' if made.suppressed == 1 else 'ids'}"
+        super().__init__(
+            f"Expected --confirm {made.suppressed}, because {count} would be taken for this person's"
+            f"{'' if made.suppressed <= max_ids else f' and --max-ids is {max_ids}'},"
+            f" but got {'none' if confirm is None else f'--confirm {confirm}'}. Nothing was changed.\n"
+            f"Look at the ids, and how each was found. If they are one person's, add --confirm {made.suppressed}."
+        )
+
+
 @dataclass
 class Forgotten:
     """What was removed, or with `dry_run` would be.
 
-    `ids` are those that are known by name, `suppressed` counts all hashes, with those of earlier times. `shared` are
-    ids that were met beside the person's and belong to too many others. `left` are files that stay as they
-    are, with the reason: the person's lines may still be in them. `rewritten` are the database files or tables that
-    were written anew; `remains` is a sentence on what keeps the bytes of removed rows still.
+    `ids` are those that are known by name, `suppressed` counts those too that are known by their hashes alone, from
+    earlier times. `shared` were met beside the person's ids and not followed. `left` are files that stay as they are,
+    with the reason: the person's lines may still be in them. `rewritten` are the database files or tables that were
+    written anew; `remains` is a sentence on what keeps the bytes of removed rows still.
     """
 
     dry_run: bool
     ids: list[Suppressed] = field(default_factory=list)
     suppressed: int = 0
-    shared: list[str] = field(default_factory=list)
+    shared: list[NotFollowed] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -79,13 +111,15 @@ def forget(
     dry_run: bool = False,
     wait: timedelta = timedelta(),
     rewrite: bool = False,
+    max_ids: int = MAX_IDS,
+    confirm: int | None = None,
 ) -> Forgotten:
     """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
 
-    Ids that stand in one row with one of the person's are the person's too, as far as that leads; but not those that
-    stand beside more than SHARED others of a kind, and no anonymous ids that others have as well. With `rewrite` the
-    database is written anew, so that it does not keep the bytes of what was removed. Raises RunError, NothingThere
-    where there is no such dataset.
+    Ids that stand in one row with the person's are the person's too where that is certain (`closure`). With `rewrite`
+    the database is written anew, so that it does not keep the bytes of what was removed. Raises Unconfirmed, before
+    anything is changed, where the ids are more than `max_ids` in all and `confirm` is not exactly their number;
+    RunError, NothingThere where there is no such dataset.
     """
     with run.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
@@ -102,22 +136,21 @@ def forget(
         opened = stack.enter_context(ExitStack())
         opened.enter_context(client)
         listed = _List(client)
-        if not dry_run:
-            _drop_copies_here(into)
-        person = _Person(given, listed, _datasets(client))
+        engine = stack.enter_context(values.connect(stack.enter_context(TemporaryDirectory()), MEMORY, threads=2))
+        person = _Person(given, listed, _datasets(client), engine)
         hashes = Hashes(person.pairs(), listed.key)
-        scratch = stack.enter_context(TemporaryDirectory())  # else it is `.tmp` in the current folder
-        engine = stack.enter_context(duckdb.connect(config={"temp_directory": scratch}))
-        forgotten.remember(engine, hashes.pairs(), hashes.key)
+        forgotten.remember(engine, hashes.pairs(), hashes.key, person.ids)
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
-        if not dry_run:
-            _remove(client, listed, person, plan)
-        shared = [found.masked() for found in person.shared]
-        suppressed = set(person.pairs()) - listed.replaced(person.ids)
-        made = Forgotten(dry_run, person.told(), len(suppressed), shared)
+        made = Forgotten(dry_run, person.told(), person.count, person.shared())
         for removal in plan:
             made.rows[removal.table] = made.rows.get(removal.table, 0) + removal.rows
-        _rewrite(files, hashes, engine, made)
+        by_hash = person.has_hashes_alone
+        if not dry_run:
+            if person.count != confirm if confirm is not None else person.count > max_ids:
+                raise Unconfirmed(made, max_ids, confirm)
+            _drop_copies_here(into)
+            _remove(client, listed, person, plan)
+        _rewrite(files, hashes, by_hash, engine, made)
         opened.close()
         if not dry_run:
             _leave_no_bytes(into, made, rewrite)
@@ -153,29 +186,30 @@ class _List:
         self._client = client
         rows = Reader(client).rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
         self.there = SUPPRESSIONS.name in Reader(client).tables()
-        self.persons: dict[tuple[str, str], str] = {(salt, hashed): person for hashed, salt, _, person in rows}
+        self.kinds: dict[tuple[str, str], str] = {}
+        self.persons: dict[tuple[str, str], str] = {}
+        for hashed, salt, kind, person in rows:
+            self.kinds[salt, hashed], self.persons[salt, hashed] = kind, person
         self.key = suppressions.hashes(self.persons).key
-        salts = {salt for salt, _ in self.persons if salt.startswith(KEYED) == (self.key is not None)}
+        self._salts = {salt for salt, _ in self.persons}
+        salts = {salt for salt in self._salts if salt.startswith(KEYED) == (self.key is not None)}
         self.salt = min(salts, default=suppressions.new_salt(self.key))
 
     def hash_of(self, id_: Id) -> str:
         """An id as this list has new ones."""
         return hash_of(self.salt, id_, self.key)
 
+    def pairs_of_ids(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
+        """The salted hashes of these ids, of those that are on the list."""
+        return {(salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in self._salts} & self.persons.keys()
+
     def persons_of(self, ids: Iterable[Id]) -> set[str]:
         """The persons who have these ids."""
-        salts = {salt for salt, _ in self.persons}
-        keys = ((salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in salts)
-        return {self.persons[key] for key in keys if key in self.persons}
+        return {self.persons[pair] for pair in self.pairs_of_ids(ids)}
 
     def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
         """The salted hashes of persons."""
-        return [key for key, person in self.persons.items() if person in persons]
-
-    def replaced(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
-        """The salted hashes of these ids that were made without the key, where one is set now."""
-        plain = {salt for salt, _ in self.persons if self.key and not salt.startswith(KEYED)}
-        return {(salt, hash_of(salt, id_)) for id_ in ids for salt in plain} & self.persons.keys()
+        return [pair for pair, person in self.persons.items() if person in persons]
 
     def create(self) -> None:
         """Makes the table where it is not there."""
@@ -187,8 +221,11 @@ class _List:
             ]
             sql.execute_sql(f"CREATE TABLE {sql.make_qualified_table_name(SUPPRESSIONS.name)} ({', '.join(made)})")
 
-    def add(self, ids: Collection[Id], persons: Collection[str]) -> None:
-        """Adds what is missing; several persons turned out to be one. What has a key now goes without."""
+    def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
+        """Adds what is missing; several persons turned out to be one.
+
+        With a key the hashes go that were made of these ids without it, in any of the forms in which they are `spelt`.
+        """
         sql = self._client.sql_client
         table = sql.make_qualified_table_name(SUPPRESSIONS.name)
         names = {column.name: sql.escape_column_name(column.name) for column in SUPPRESSIONS.columns}
@@ -207,8 +244,9 @@ class _List:
                     kind,
                     person,
                 )
-        for salt, hashed in sorted(self.replaced(ids)):
-            sql.execute_sql(f"DELETE FROM {table} WHERE {names['salt']} = %s AND {names['id']} = %s", salt, hashed)
+        for salt, hashed in sorted(self.pairs_of_ids(spelt)) if self.key else ():
+            if not salt.startswith(KEYED):
+                sql.execute_sql(f"DELETE FROM {table} WHERE {names['salt']} = %s AND {names['id']} = %s", salt, hashed)
 
 
 def _native(client: Any, column: str, of: Type) -> str:
@@ -219,7 +257,7 @@ def _native(client: Any, column: str, of: Type) -> str:
 class _Tables:
     """The tables of a dataset, or of its staging dataset, that hold ids of persons."""
 
-    def __init__(self, client: Any, staging: bool) -> None:
+    def __init__(self, client: Any, staging: bool, numbers: Iterator[int]) -> None:
         self.client, self.staging = client, staging
         with self.at():
             sql = client.sql_client
@@ -232,6 +270,7 @@ class _Tables:
             table: {column: kinds for column in columns if (kinds := kinds_of(table, column))}
             for table, columns in self.columns.items()
         }
+        self.places = {(table, column): next(numbers) for table, kinds in self.kinds.items() for column in kinds}
 
     def at(self) -> Any:
         """Statements inside go to this dataset."""
@@ -265,67 +304,77 @@ class _Tables:
             return self.name(column)
         return f"CAST({self.name(column)} AS {_native(self.client, column, 'text')})"
 
-    def where(self, table: str, ids: Collection[Id]) -> tuple[str, list[str]]:
-        """The condition that a row has one of the ids, with its values; never true where the table can have none."""
-        tests, values = ["1 = 0"], list[str]()
-        for column, kinds in self.kinds[table].items():
-            texts: dict[bool, list[str]] = {True: [], False: []}
-            for id_ in ids:
-                if "tagged" in kinds:
-                    texts[id_.kind == "email"].append(f"{id_.kind}:{id_.value}")
-                elif id_.kind in kinds:
-                    texts[id_.kind == "email"].append(id_.value)
-            for lower, these in texts.items():
-                if these:
-                    cell = self.text(table, column)
-                    cell = f"lower(trim({cell}))" if lower else cell
-                    tests.append(f"{cell} IN ({_marks(these)})")
-                    values += these
-        return " OR ".join(tests), values
+    def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
+        """The condition that a row has one of the cells, by place, with its values; never true where there are none."""
+        tests, texts = ["1 = 0"], list[str]()
+        for column in self.kinds[table]:
+            # As they are spelt there, because what a destination calls lower case differs from place to place.
+            if these := cells.get(self.places[table, column]):
+                tests.append(f"{self.text(table, column)} IN ({_marks(these)})")
+                texts += these
+        return " OR ".join(tests), texts
 
-    def rows_of_ids(self, table: str, where: str = "", values: Sequence[str] = ()) -> Iterator[set[Id]]:
-        """The ids in the rows that meet the condition; the same row comes once."""
-        kinds = self.kinds[table]
-        if kinds:
-            cells = ", ".join(self.text(table, column) for column in kinds)
-            for row in self.run(f"SELECT DISTINCT {cells} FROM {{}} {where}", table, values):
-                yield {
-                    id_
-                    for of, value in zip(kinds.values(), row, strict=True)
-                    if value is not None
-                    for id_ in ids_in(of, str(value))
-                }
+    def add_to(self, graph: Graph) -> None:
+        """Adds the ids of all rows; the same row comes once."""
+        for table, kinds in self.kinds.items():
+            if kinds:
+                cells = ", ".join(self.text(table, column) for column in kinds)
+                rows = self.run(f"SELECT DISTINCT {cells} FROM {{}}", table)
+                places = {self.places[table, column]: of for column, of in kinds.items()}
+                while batch := list(islice(rows, ROWS)):
+                    graph.add(places, batch)
 
 
 def _datasets(client: Any) -> list[_Tables]:
-    return [_Tables(client, staging=False), _Tables(client, staging=True)]
+    numbers = count()
+    return [_Tables(client, False, numbers), _Tables(client, True, numbers)]
 
 
 class _Person:
-    """The ids of a person: those given, and all that stand in one row with one of them.
+    """The ids of a person: those given, those that are on the list with them, and those that `closure` finds."""
 
-    `hashes` of an earlier time bring back those whose rows may be gone since.
-    """
-
-    def __init__(self, given: Sequence[Id], listed: _List, datasets: list[_Tables]) -> None:
+    def __init__(
+        self,
+        given: Sequence[Id],
+        listed: _List,
+        datasets: list[_Tables],
+        engine: duckdb.DuckDBPyConnection,
+    ) -> None:
         self.datasets = datasets
-        self.shared: list[Id] = []
         self._listed = listed
-        self._given = tuple(dict.fromkeys(given))
-        self._found: dict[Id, Id | None] = {}
-        self._follow(dict.fromkeys(self._given))
-        self.persons = listed.persons_of(self._found)
-        if self.persons:
-            hashes = Hashes(listed.pairs_of(self.persons), listed.key)
-            met = (ids for tables in datasets for table in tables.kinds for ids in tables.rows_of_ids(table))
-            known = {id_ for ids in met for id_ in ids if id_ in hashes}
-            self._follow(dict.fromkeys(sorted(known - self._found.keys()), self._given[0]))
-            self.persons = listed.persons_of(self._found)
+        self._given = tuple(dict.fromkeys(id_of(*id_) for id_ in given))
+        spelt = {form for id_ in given for form in forms(*id_)}  # as the list may have them
+        self.persons = listed.persons_of(spelt)
+        forgotten.remember(engine, listed.persons, listed.key)
+        graph = Graph(engine)
+        for tables in datasets:
+            tables.add_to(graph)
+        graph.settle()
+        # Their rows may be gone since, so that nothing else leads to them.
+        on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.forgotten().items()}
+        known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
+        kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
+        others = {id_ for id_, (_, persons) in on_list.items() if persons - self.persons}
+        made = closure(graph, [*self._given, *known], kinds, others.__contains__)
+        self._found = made.found | dict.fromkeys(known, self._given[0])
+        self.spelt = spelt.union(self._found, *(on_list[id_][0] for id_ in known))
+        self._shared = made.shared
+        self.cells = graph.cells(self._found)
 
     @property
     def ids(self) -> list[Id]:
-        """All of them, those given first."""
+        """All that are known by name, those given first."""
         return list(self._found)
+
+    @property
+    def has_hashes_alone(self) -> bool:
+        """Whether there are ids that are not known by name any more."""
+        return self.count > len(self._found)
+
+    @property
+    def count(self) -> int:
+        """How many ids there are, with those that are known by their hashes alone."""
+        return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Their salted hashes, with those of ids that are nowhere else any more."""
@@ -334,56 +383,32 @@ class _Person:
 
     def told(self) -> list[Suppressed]:
         """For people: emails that were not given are not shown whole."""
-
-        def shown(id_: Id) -> str:
-            return str(id_) if id_ in self._given else id_.masked()
-
         return [
-            Suppressed(id_.kind, shown(id_).partition(" ")[2], by and shown(by), self._listed.hash_of(id_))
+            Suppressed(id_.kind, self._shown(id_).partition(" ")[2], by and self._shown(by), self._listed.hash_of(id_))
             for id_, by in self._found.items()
         ]
 
-    def _follow(self, new: Mapping[Id, Id | None]) -> None:
-        """Takes these ids in, and what they lead to. An anonymous id leads nowhere: a device may have several users."""
-        anonymous: dict[Id, Id | None] = {}
-        while new:
-            self._found |= new
-            beside = self._beside(new)
-            further: dict[Id, Id | None] = {}
-            for id_ in new:
-                if _is_shared(id_, beside[id_]):
-                    self._share(id_)
-                else:
-                    further |= dict.fromkeys(sorted(beside[id_]), id_)
-            further = {id_: by for id_, by in further.items() if id_ not in self._found and id_ not in self.shared}
-            new = {id_: by for id_, by in further.items() if id_.kind != "anonymous_id"}
-            for id_ in further.keys() - new.keys():
-                anonymous.setdefault(id_, further[id_])
-        beside = self._beside(anonymous)
-        self._found |= {id_: anonymous[id_] for id_ in sorted(anonymous)}
-        for id_ in anonymous:
-            if any(other.kind != "anonymous_id" and other not in self._found for other in beside[id_]):
-                self._share(id_)
+    def shared(self) -> list[NotFollowed]:
+        """What was not followed, for people."""
+        return [
+            NotFollowed(
+                shared.id.masked() if shared.id else f"{shared.number:,} {shared.kind}s",
+                self._shown(shared.beside),
+                shared.why,
+                _option(shared),
+            )
+            for shared in self._shared
+        ]
 
-    def _share(self, id_: Id) -> None:
-        self.shared.append(id_)
-        if id_ not in self._given:
-            del self._found[id_]
-
-    def _beside(self, ids: Collection[Id]) -> dict[Id, set[Id]]:
-        beside: dict[Id, set[Id]] = defaultdict(set)
-        for tables in self.datasets:
-            for table in tables.kinds:
-                where, values = tables.where(table, ids)
-                for row in tables.rows_of_ids(table, f"WHERE {where}", values) if values else ():
-                    for id_ in row.intersection(ids):
-                        beside[id_] |= row
-        return beside
+    def _shown(self, id_: Id) -> str:
+        return str(id_) if id_ in self._given else id_.masked()
 
 
-def _is_shared(id_: Id, beside: Collection[Id]) -> bool:
-    others = [other.kind for other in beside if other != id_]
-    return any(others.count(kind) > SHARED for kind in ("email", "user_id", "contact_id"))
+def _option(shared: Shared) -> str:
+    """What is typed to take an id along, which is named if that may be shown, and is shown as it is."""
+    id_ = shared.id.value if shared.id and shared.kind != "email" else ""
+    value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
+    return f"--{shared.kind.replace('_', '-')} {value}"
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
@@ -407,14 +432,14 @@ class _Removal(NamedTuple):
 def _removals(tables: _Tables, person: _Person, engine: duckdb.DuckDBPyConnection) -> Iterator[_Removal]:
     ids: dict[str, set[str]] = {}
     for table in tables.kinds:
-        where, values = tables.where(table, person.ids)
-        if values:
+        where, texts = tables.where(table, person.cells)
+        if texts:
             key = tables.name("id") if "id" in tables.columns[table] else "1"
-            found = [row[0] for row in tables.run(f"SELECT {key} FROM {{}} WHERE {where}", table, values)]
+            found = [row[0] for row in tables.run(f"SELECT {key} FROM {{}} WHERE {where}", table, texts)]
             if "id" in tables.columns[table] and table != USERS.name:
                 ids[table] = set(found)
             if found:
-                yield _Removal(tables, table, where, values, len(found))
+                yield _Removal(tables, table, where, texts, len(found))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
     # A track's two rows go together, though a property may tell whose it is in one of them alone.
@@ -446,9 +471,8 @@ def _discards(
         where = f"{name('row_id')} IN ({_marks(part)})"
         found |= {row[0] for row in tables.run(f"SELECT {name('id')} FROM {{}} WHERE {where}", DISCARDS.name, part)}
     for table in TABLES.values():
-        kinds = kinds_of(table.name, table.key[0])
-        keys = [id_.value for id_ in person.ids if len(table.key) == 1 and id_.kind in kinds]
-        if keys:
+        place = tables.places.get((table.name, table.key[0]), -1) if len(table.key) == 1 else -1
+        if keys := person.cells.get(place, []):
             where = f"{name('table_name')} = %s AND {name('row_id')} IN ({_marks(keys)})"
             select = f"SELECT {name('id')} FROM {{}} WHERE {where}"
             found |= {row[0] for row in tables.run(select, DISCARDS.name, [table.name, *keys])}
@@ -483,7 +507,7 @@ def _remove(client: Any, listed: _List, person: _Person, plan: Iterable[_Removal
     """Suppresses first, then removes; where the destination has transactions, all at once."""
     listed.create()
     with _transaction(client):
-        listed.add(person.ids, person.persons)
+        listed.add(person.ids, person.spelt, person.persons)
         for removal in plan:
             _delete(client, removal)
 
@@ -511,12 +535,14 @@ def _parts(values: Sequence[str]) -> Iterator[list[str]]:
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
-def _rewrite(files: Sequence[File], hashes: Hashes, engine: duckdb.DuckDBPyConnection, made: Forgotten) -> None:
+def _rewrite(
+    files: Sequence[File], hashes: Hashes, by_hash: bool, engine: duckdb.DuckDBPyConnection, made: Forgotten
+) -> None:
     """The archive's files without the person's lines; one that cannot be read to its end stays as it is."""
     found: dict[int, set[int]] = defaultdict(set)
     for batch in archive_files.read(files):
         rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
-        for number, line in _lines(batch.lines, hashes, engine):
+        for number, line in _lines(batch.lines, hashes, by_hash, engine):
             found[number].add(line)
         raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
         for key in forgotten.mentioning(engine, pa.array(range(len(rejects)), pa.int64()), raw):
@@ -535,18 +561,25 @@ def _rewrite(files: Sequence[File], hashes: Hashes, engine: duckdb.DuckDBPyConne
             made.lines[file.url] = len(lines)
 
 
-def _lines(lines: pa.Table, hashes: Hashes, engine: duckdb.DuckDBPyConnection) -> Iterator[tuple[int, int]]:
+def _lines(
+    lines: pa.Table, hashes: Hashes, by_hash: bool, engine: duckdb.DuckDBPyConnection
+) -> Iterator[tuple[int, int]]:
     """The file and number of each line that is the person's: what would be the person's row, or no message at all."""
     keys = pa.array(range(lines.num_rows), pa.int64())
     texts = lines["text"].combine_chunks()
-    suspects = forgotten.mentioning(engine, keys, texts)
-    for row in lines.take(pa.array(suspects, pa.int64())).to_pylist():
+    suspects = pa.array(forgotten.suspects(engine, keys, texts, by_hash), pa.int64())
+    rejected: list[int] = []
+    for key, row in zip(suspects.to_pylist(), lines.take(suspects).to_pylist(), strict=True):
         try:
             cells = read_line(row["text"], _CONTEXT_NAMES).cells
         except Rejected:
-            cells = None
-        if cells is None or any(id_ in hashes for id_ in ids_of_cells(cells)):
-            yield row["file"], row["line"]
+            rejected.append(key)
+        else:
+            if any(id_ in hashes for id_ in ids_of_cells(cells)):
+                yield row["file"], row["line"]
+    mentions = pa.array(rejected, pa.int64())
+    for key in forgotten.mentioning(engine, mentions, texts.take(mentions)):
+        yield lines["file"][key].as_py(), lines["line"][key].as_py()
 
 
 def _drop_copies_here(into: dlt.Pipeline) -> None:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from unicodedata import normalize
 
 from .catalog import PERSON_COLUMNS
 from .messages import EXTRA
 
 
 class Id(NamedTuple):
-    """An id of a person, comparable: an email is in lower case. Made by `id_of`."""
+    """An id of a person, comparable: of an email the case is folded. Made by `id_of`."""
 
     kind: str
     value: str
@@ -28,14 +29,40 @@ class Id(NamedTuple):
         return f"email {name[:1]}...@{domain}"
 
 
+def fold(text: str) -> str:
+    """Returns the text as it is compared where case does not matter: Unicode's canonical caseless matching (D145).
+
+    It is the same for all spellings that differ in case, or in how letters and their marks are encoded.
+    Example: `fold("ΣΊΣΥΦΟΣ") == fold("σίσυφος")`.
+    """
+    return text.lower() if text.isascii() else normalize("NFC", normalize("NFD", text).casefold())
+
+
+def fold_email(email: str) -> str:
+    """Returns an email as it is compared: without blanks around it, its case folded."""
+    return fold(email.strip())
+
+
+def lower_email(email: str) -> str:
+    """Returns an email as earlier releases compared it: lists of forgotten persons have hashes of such."""
+    return email.strip(" ").lower()
+
+
 def id_of(kind: str, value: str) -> Id:
-    """An id as it is compared.
+    """Returns an id as it is compared.
 
     Example: `id_of("user_id", " Ada@Example.com") == Id("email", "ada@example.com")`: a user id that is an email.
     """
     if kind != "contact_id" and "@" in value:
-        return Id("email", value.strip(" ").lower())
+        return Id("email", fold_email(value))
     return Id(kind, value)
+
+
+def forms(kind: str, value: str) -> tuple[Id, ...]:
+    """Returns an id as it is compared, and as earlier releases compared it where that differs."""
+    id_ = id_of(kind, value)
+    earlier = Id("email", lower_email(value)) if id_.kind == "email" else id_
+    return (id_,) if earlier == id_ else (id_, earlier)
 
 
 def kinds_of(table: str, column: str) -> tuple[str, ...]:
@@ -44,13 +71,13 @@ def kinds_of(table: str, column: str) -> tuple[str, ...]:
 
 
 def ids_in(kinds: Iterable[str], value: str) -> Iterator[Id]:
-    """The ids in a value of a column of these kinds."""
+    """The ids in a value of a column of these kinds, each in all its `forms`."""
     for kind in kinds:
         if kind == "tagged":
             tag, _, tagged = value.partition(":")
-            yield id_of(tag, tagged)
+            yield from forms(tag, tagged)
         elif value.strip() and (kind == "contact_id" or (kind == "email") == ("@" in value)):
-            yield id_of(kind, value)
+            yield from forms(kind, value)
 
 
 def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:

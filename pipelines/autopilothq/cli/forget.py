@@ -9,15 +9,15 @@ import click
 
 from .. import forget as forgetting
 from ..display import json_text
-from ..forget import Forgotten, Suppressed
-from ..identity import Id, id_of
+from ..forget import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
+from ..identity import Id
 from ..inspection.formats import grid
 from . import log, out
 from .options import allow_http_option, destination_options, wait_option, where
 
 LEFT = 1
 HASH = 12  # characters of a hash that are shown
-_KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id"}
+_KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
 
 
 @click.command()
@@ -25,12 +25,26 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id"}
 @click.option("--email", "emails", metavar="EMAIL", multiple=True, help="The person's email; its case does not matter.")
 @click.option("--contact-id", "contact_ids", metavar="ID", multiple=True, help="The person's id in Autopilot.")
 @click.option(
+    "--anonymous-id", "anonymous_ids", metavar="ID", multiple=True, help="The id of a device of the person's."
+)
+@click.option(
     "--archive", metavar="URL", multiple=True, help="Also rewrite the files there without the person's lines."
 )
 @click.option(
     "--rewrite", is_flag=True, help="Write the database anew, so that its files do not keep the removed rows' bytes."
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and change nothing.")
+@click.option(
+    "--max-ids",
+    type=click.IntRange(min=0),
+    default=MAX_IDS,
+    show_default=True,
+    metavar="N",
+    help="Refuse where more ids than these would be taken.",
+)
+@click.option(
+    "--confirm", type=click.IntRange(min=0), metavar="N", help="Take exactly that many ids, though they are more."
+)
 @destination_options
 @wait_option
 @allow_http_option
@@ -39,6 +53,8 @@ def forget(
     archive: tuple[str, ...],
     rewrite: bool,
     dry_run: bool,
+    max_ids: int,
+    confirm: int | None,
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
@@ -48,18 +64,32 @@ def forget(
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    Several ids are one person's. Ids that stand in one row with them are the person's too: look at --dry-run first.
+    Several ids are one person's. Ids that stand in one row with them are the person's too, where nobody else's stand
+    beside them: look at --dry-run first.
     """
     place = where(destination, credentials, dataset)
-    made = forgetting.forget(_ids(given), destination, credentials, dataset, archive, dry_run, wait, rewrite)
-    log.summarise(_summary(made))
-    if as_json:
-        out.line(json_text(asdict(made) | {"ids": [id_._asdict() for id_ in made.ids], "from": place}))
-    else:
-        _print(made)
-        out.line(f"from {place['location']}, dataset {place['dataset']}")
+    try:
+        made = forgetting.forget(
+            _ids(given), destination, credentials, dataset, archive, dry_run, wait, rewrite, max_ids, confirm
+        )
+    except Unconfirmed as refused:
+        refused.made.dry_run = True
+        _tell(refused.made, [], place, as_json)
+        raise
+    summary = _summary(made)
+    log.summarise(summary)
+    _tell(made, [summary], place, as_json)
     if made.left:
         sys.exit(LEFT)
+
+
+def _tell(made: Forgotten, summary: list[str], place: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        parts = {"ids": [id_._asdict() for id_ in made.ids], "shared": [id_._asdict() for id_ in made.shared]}
+        out.line(json_text(asdict(made) | parts | {"from": place}))
+    else:
+        _print(made, summary)
+        out.line(f"from {place['location']}, dataset {place['dataset']}")
 
 
 def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
@@ -71,18 +101,23 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
                 raise click.BadParameter(
                     f"Expected {what}, but got {value!r}.", param_hint=f"--{kind.replace('_', '-')}"
                 )
-            ids.append(id_of(kind, value))
+            ids.append(Id(kind, value))
     if not ids:
-        raise click.UsageError("Who? Name the person with --user-id, --email or --contact-id.")
+        raise click.UsageError("Who? Name the person with --user-id, --email, --contact-id or --anonymous-id.")
     return ids
 
 
-def _print(made: Forgotten) -> None:
+def _print(made: Forgotten, summary: list[str]) -> None:
     would = "would be " if made.dry_run else ""
     found = [[id_.kind, id_.id, _how(id_), id_.hash[:HASH]] for id_ in made.ids]
     parts = [grid([["kind", "id", "found", "hash"], *found])]
     if made.shared:
-        parts.append([f"{shared} is not this person's alone: it leads to nobody else" for shared in made.shared])
+        parts.append(
+            [
+                *map(_not_followed, made.shared),
+                f"Rows that have none but such ids {'would stay' if made.dry_run else 'stay'}.",
+            ]
+        )
     if made.rows:
         parts.append(grid([["table", f"rows {would}removed"], *_counts(made.rows)]))
     if made.lines:
@@ -91,7 +126,8 @@ def _print(made: Forgotten) -> None:
         parts.append(
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
         )
-    parts.append(list(filter(None, [_summary(made), made.remains])))
+    if summary:
+        parts.append([*summary, *filter(None, [made.remains])])
     out.lines([line for part in parts for line in ("", *part)][1:])
 
 
@@ -105,6 +141,13 @@ def _summary(made: Forgotten) -> str:
     left = f"; files that stay as they are: {len(made.left):,}" if made.left else ""
     anew = f"; files or tables written anew: {len(made.rewritten):,}" if made.rewritten else ""
     return f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}{left}{anew}"
+
+
+def _not_followed(shared: NotFollowed) -> str:
+    return (
+        f"Not followed: {shared.id} beside {shared.found_with}, because {shared.why}."
+        f" If it is this person's, add {shared.option}"
+    )
 
 
 def _how(id_: Suppressed) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from ..client import MOST_CONTACTS, Page, Upserted
 from ..display import visible
 from ..http import ApiError, BadSetting, NotAuthorized, OutcomeUnknown, Refused, Unavailable, path_of
-from ..identity import id_of
+from ..identity import forms
 from .deliveries import Deliveries, Delivery, Fate
 from .identify import SETTINGS, Contact, Fields, contact
 from .incoming import NO_IDENTIFIER, Ignored, Item, text
@@ -270,7 +270,7 @@ class Sender:
     def _is_forgotten(self, item: Item) -> bool:
         contact_id = text(item.context_traits.get("contact_id"))
         ids = (("email", self._email(item)), ("user_id", item.user_id), ("contact_id", contact_id))
-        return any(value and id_of(kind, value) in self._forgotten for kind, value in ids)
+        return any(id_ in self._forgotten for kind, value in ids if value for id_ in forms(kind, value))
 
     def _email(self, item: Item) -> str | None:
         return self._fields.email(item.traits) or self._fields.email(item.context_traits)

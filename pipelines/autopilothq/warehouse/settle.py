@@ -43,6 +43,7 @@ class Settled:
         self._cells = load.cells
         self._known = load.known
         self._without_table: dict[str, int] = {}
+        self._hashes = False
         self._columns = Columns(load)
         self._con.execute(_SETTLE_SQL)
         self._views(only)
@@ -147,6 +148,19 @@ class Settled:
     def _suppress(self, hashes: Hashes) -> None:
         """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
         forgotten.remember(self._con, hashes.pairs(), hashes.key)
+        self._hashes = True
+        self._suppress_rejects()
+        why = values.literal(REJECT_REASONS["suppressed"])
+        if forgotten.suppress(self._con):
+            # There is a hash only, which is the same when the message comes again, from another scan too.
+            self._con.execute(
+                f"INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', {why}, ''"
+                " FROM suppressed"
+            )
+            self._leave_out("suppressed")
+
+    def _suppress_rejects(self) -> None:
+        """Rejected lines that mention forgotten persons go without their text."""
         keys: list[int] = []
         with self._con.cursor() as reader:
             raw = reader.sql("SELECT rowid AS key, raw || chr(10) || message AS text FROM rejects")
@@ -157,13 +171,6 @@ class Settled:
             f"UPDATE rejects SET reason = 'suppressed', message = {why}, raw = '' WHERE rowid IN (SELECT unnest(?))",
             [keys],
         )
-        if forgotten.suppress(self._con):
-            # There is a hash only, which is the same when the message comes again, from another scan too.
-            self._con.execute(
-                f"INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', {why}, ''"
-                " FROM suppressed"
-            )
-            self._leave_out("suppressed")
 
     def _leave_out(self, table: str) -> None:
         """The messages whose `seq` a table has are none of this load any more."""
@@ -197,6 +204,8 @@ class Settled:
             " FROM refused r LEFT JOIN raw_lines l USING (seq)"
         )
         self._con.unregister("raw_lines")
+        if self._hashes:
+            self._suppress_rejects()
         self._leave_out("refused")
 
     def _match(self, place: int, batches: Iterable[pa.RecordBatch], event: str) -> None:
