@@ -205,3 +205,24 @@ def test_redshifts_times_are_in_utc_without_a_zone(kind: str, said: dict[str, Fo
     assert (row["received_at"], row["when"]) == ("2019-03-04 05:06:07.412000", "2019-03-01 00:00:00")
     for other in ("snowflake", dialects.BEFORE):
         assert said[other]["rows"]["order"][0]["received_at"] == "2019-03-04 05:06:07.412000+00:00"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != dialects.BEFORE])
+def test_the_printed_statements_are_those_that_make_the_tables(kind: str, said: dict[str, Found]) -> None:
+    """Where the destination cannot be run: column by column, and view by view."""
+    found = said[kind]
+    printed = [
+        sqlglot.parse_one(sql, dialect=found["dialect"]) for sql in found["printed"].removesuffix(";").split(";\n\n")
+    ]
+    for table in ("tracks", "_audit"):
+        tables = [one for one in printed if isinstance(one, exp.Create) and one.kind == "TABLE"]
+        [told] = [one for one in tables if named(one).endswith(table)]
+        made = columns(found, table)
+        assert [column.sql() for column in told.find_all(exp.ColumnDef)] == [column.sql() for column in made.values()]
+    views = {named(one) for one in printed if one.args.get("kind") == "VIEW"}
+    assert ("tracks_view" in views, "users_view" in views) == (kind == "bigquery", False)
+
+
+def named(statement: exp.Expr) -> str:
+    table = statement.find(exp.Table)
+    return table.name.lower() if table else ""

@@ -74,6 +74,11 @@ def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str,
     return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
 
 
+def copy_description(of: str) -> str:
+    """What a column is that repeats another."""
+    return f"The same as {of}, as Segment's tables call it."
+
+
 def beside_views(table: str, native: Native, there: Collection[str]) -> str:
     """The name of an event's table where a view of another table has the first choice of it.
 

@@ -12,7 +12,7 @@ from dlt import Schema
 from .. import catalog, run
 from ..display import MOST, json_text, shortened, visible, yaml_text
 from ..hints import missing_package
-from ..native import HINT, copies_of, native_of
+from ..native import HINT, copies_of, copy_description, native_of
 from ..warehouse import ordered
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
 from .shape import ColumnInfo, Statistics, TableInfo, dlt_schema
@@ -176,7 +176,7 @@ def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any,
 def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:
     columns = {column.name: column for column in table.columns}
     copies = copies_of(table.name, columns, native)
-    columns |= {copy: columns[of]._replace(name=copy) for copy, of in copies.items()}
+    columns |= {copy: columns[of]._replace(name=copy, description=copy_description(of)) for copy, of in copies.items()}
     if not copies:
         return table
     return table._replace(columns=tuple(columns[name] for name in ordered(dict.fromkeys(columns, "text"))))

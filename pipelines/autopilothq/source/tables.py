@@ -23,7 +23,7 @@ from ..catalog import (
     Table,
     Type,
 )
-from ..native import ALL_ROWS, COPY_HINT
+from ..native import ALL_ROWS, COPY_HINT, copy_description
 from ..warehouses.dlt_internals import (
     NamingConvention,
     TLoaderMergeStrategy,
@@ -147,9 +147,7 @@ def columns(
     `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
     """
     described = {column.name: column.description for column in table.columns}
-    described |= {
-        copy: f"The same as {of}, by the name that Segment's tables have for it." for copy, of in copies.items()
-    }
+    described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():
         # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
