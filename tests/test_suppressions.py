@@ -65,8 +65,8 @@ def test_hashes_with_a_key(secret: str) -> None:
         assert forgotten.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
         engine.execute("CREATE TABLE ids AS SELECT unnest(?) AS person", [["email:Ada.é@example.com", "user_id:bob"]])
         engine.execute("UPDATE ids SET person = lower(person)")
-        known = f"SELECT DISTINCT person, kind, value FROM ({forgotten.people('ids')}) ORDER BY ALL"
-        assert engine.sql(known).fetchall() == [
+        matched = f"SELECT DISTINCT person, kind, value FROM ({forgotten.people('ids')}) ORDER BY ALL"
+        assert engine.sql(matched).fetchall() == [
             ("email:ada.é@example.com", "email", "ada.é@example.com"), ("user_id:bob", "user_id", "bob"),
         ]  # fmt: skip
 

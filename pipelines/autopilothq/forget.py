@@ -141,20 +141,21 @@ def forget(
         hashes = Hashes(person.pairs(), listed.key)
         forgotten.remember(engine, hashes.pairs(), hashes.key, person.ids)
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
-        made = Forgotten(dry_run, person.told(), person.count, person.shared())
-        for removal in plan:
-            made.rows[removal.table] = made.rows.get(removal.table, 0) + removal.rows
-        by_hash = person.has_hashes_alone
+        made = Forgotten(dry_run, person.told(), person.count, person.shared(), _rows(plan))
         if not dry_run:
-            if person.count != confirm if confirm is not None else person.count > max_ids:
-                raise Unconfirmed(made, max_ids, confirm)
+            _check_number(made, max_ids, confirm)
             _drop_copies_here(into)
             _remove(client, listed, person, plan)
-        _rewrite(files, hashes, by_hash, engine, made)
+        _rewrite(files, hashes, person.has_hashes_alone, engine, made)
         opened.close()
         if not dry_run:
             _leave_no_bytes(into, made, rewrite)
         return made
+
+
+def _check_number(made: Forgotten, max_ids: int, confirm: int | None) -> None:
+    if made.suppressed != confirm if confirm is not None else made.suppressed > max_ids:
+        raise Unconfirmed(made, max_ids, confirm)
 
 
 def _leave_no_bytes(into: dlt.Pipeline, made: Forgotten, rewrite: bool) -> None:
@@ -449,6 +450,14 @@ def _removals(tables: _Tables, person: _Person, engine: duckdb.DuckDBPyConnectio
         yield from _by_key(tables, table, "id", unpaired - (tracks if table == TRACKS.name else events[table]))
     yield from _by_key(tables, DISCARDS.name, "id", _discards(tables, person, messages, engine))
     yield from _by_key(tables, REJECTS.name, "id", _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
+
+
+def _rows(plan: Iterable[_Removal]) -> dict[str, int]:
+    """How many rows go, by table."""
+    found: dict[str, int] = {}
+    for removal in plan:
+        found[removal.table] = found.get(removal.table, 0) + removal.rows
+    return found
 
 
 def _by_key(tables: _Tables, table: str, key: str, keys: Collection[str]) -> Iterator[_Removal]:
