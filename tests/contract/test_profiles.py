@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from autopilothq.forget import forget
 from autopilothq.identity import id_of
 from autopilothq.origins import profiles as origin
 from autopilothq.run import RunError
-from contract.duck import load, pipeline, query, tables
+from contract.duck import held, load, pipeline, query, tables
 from contract.loading import Row, filled, message
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from fake_autopilot.profiles import query_of
@@ -45,7 +46,9 @@ def pull(server: FakeProfiles, *people: str, **words: Any) -> Report:
         "tries": 1,
         "progress": reports.append,
     }
-    run.run(pipeline(), autopilothq.profiles(**settings | words))
+    # A query is answered by a connection that only reads, which DuckDB refuses beside another.
+    with nullcontext() if " " in str(words.get("people")) else held():
+        run.run(pipeline(), autopilothq.profiles(**settings | words))
     return reports[-1]
 
 
@@ -164,7 +167,8 @@ def test_a_token_is_not_sent_where_autopilots_settings_point(
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__BASE_URL", server.base_url)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__REQUESTS_PER_SECOND", "100")
     Path("people.txt").write_text("a@example.com\nb@example.com")
-    pipeline().run(autopilothq.profiles(people="people.txt"))
+    with held():
+        pipeline().run(autopilothq.profiles(people="people.txt"))
     assert server.asked() == [A, B]
 
 
@@ -239,7 +243,7 @@ def test_nobody_of_few_answered_for_is_an_error_too(server: FakeProfiles) -> Non
 
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(origin, "MOST_FAILURES", 5)
-    monkeypatch.setattr(origin, "MOST_THREADS", 2)
+    monkeypatch.setattr(origin, "MOST_THREADS", 1)  # else the first failure may be told before the last answer
     everyone = [person(number) for number in range(60)]
     for who in everyone:
         server.happen(who)
@@ -450,7 +454,8 @@ def test_a_load_without_its_watermarks_is_asked_for_again(server: FakeProfiles) 
     Path("people.txt").write_text("a@example.com")
     settings: dict[str, Any] = {"token": server.token, "space": server.space, "base_url": server.base_url}
     source = autopilothq.profiles(**settings, people="people.txt")
-    pipeline().run(source.with_resources("email_opened", "tracks", "_audit"))
+    with held():
+        pipeline().run(source.with_resources("email_opened", "tracks", "_audit"))
     assert "_profiles" not in tables()
     assert pull(server, "a@example.com").duplicates == 1
     assert "start" not in query_of(server.requests[-1])

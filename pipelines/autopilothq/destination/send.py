@@ -306,8 +306,8 @@ class Sender:
         email = row.email or self._people.get(item.user_id or "")
         touched = email is not None and email.lower() in self._touched
         if known and email is not None:
-            past = [fates.get((item.message_id, trigger)) for trigger in (None, *all_triggers)]
-            touched |= self._is_behind(email.lower(), max(fate.sent for fate in past if fate and fate.sent))
+            mine = [fates.get((item.message_id, trigger)) for trigger in (None, *all_triggers)]
+            touched |= self._is_behind(email.lower(), max(one.sent for one in mine if one and one.sent))
         if known:
             self.counts.known += 1
             if not touched:
