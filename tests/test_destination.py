@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot, destination
 from autopilothq.destination import Deliveries
-from autopilothq.destination.deliveries import Delivery, Member
+from autopilothq.destination.deliveries import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.incoming import from_row
 from autopilothq.destination.send import AT_ONCE
 from autopilothq.http import BadSetting, NotAuthorized, Unavailable
@@ -241,10 +241,16 @@ def test_batches_that_share_a_person_follow_each_other(server: FakeAutopilot) ->
 
 
 def test_batches_go_side_by_side(server: FakeAutopilot) -> None:
-    server.latency = 0.2
-    send(server, map(identify, range(400)))
-    times = [request.at for request in server.seen("POST")]
-    assert max(times) - min(times) < 0.2
+    everyone = threading.Barrier(4, timeout=30)  # nobody is answered before the fourth request is there
+
+    def together(page: Any) -> Any:
+        everyone.wait()
+        return page
+
+    server.order("POST", "/contacts", times=4, edit=together)
+    assert counted(send(server, map(identify, range(400)))) == {"messages": 400, "delivered": 400}
+    assert not everyone.broken
+    assert len(server.seen("POST")) == 4
 
 
 def test_an_address_is_changed_alone_and_not_repeated(server: FakeAutopilot) -> None:
@@ -507,6 +513,49 @@ def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot)
     assert counted(send(server, [old, new])) == {"messages": 2, "delivered": 1, "known": 1}
     contact = {"Email": "a@example.com", "Title": "new", "Fax": "1"}
     assert posts(server) == [("/contacts", {"contacts": [contact]})]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [
+        ({"status": 503, "message": "Down.", "times": 2}, [("new", "failed", 503, "Down.", 2)]),
+        ({"status": 401, "times": 1}, []),  # the run breaks off: as a kill, it leaves no row
+    ],
+)
+@pytest.mark.parametrize("kind", [identify, track])
+def test_what_is_newer_is_sent_again_until_it_follows_what_came_late(
+    server: FakeAutopilot, kind: Callable[..., dict[str, Any]], fault: dict[str, Any], kept: list[Any]
+) -> None:
+    def person(title: str) -> dict[str, Any]:
+        message = kind(title, email="a@example.com") if kind is track else kind(title)
+        traits = {"email": "a@example.com", "title": title}
+        return (
+            message | {"messageId": title} | ({"context": {"traits": traits}} if kind is track else {"traits": traits})
+        )
+
+    def title() -> Any:
+        return (server.account.find("a@example.com") or {})["Title"]
+
+    send(server, [person("new")])
+    messages = [person("old"), *map(identify, range(100)), person("new")]  # two requests
+    server.order("POST", "/contacts", skip=1, **fault)
+    with nullcontext() if kept else pytest.raises(NotAuthorized):
+        assert counted(send(server, messages)) == {"messages": 102, "delivered": 100, "failed": 2}
+    assert title() == "old"
+    posts(server)
+    assert counted(send(server, messages)) == {"messages": 102, "delivered": 1, "known": 101}
+    assert title() == "new"
+    last = {"Email": "a@example.com", "Title": "new"}
+    assert [contact for path, body in posts(server) if path == "/contacts" for contact in body["contacts"]] == [
+        {"Email": "p99@example.com", "Title": "T99"},
+        last,
+    ]
+    assert counted(send(server, messages)) == {"messages": 102, "known": 102}
+    assert posts(server) == []
+    columns = ("message_id", "status", "http_status", "message", "attempts")
+    first, *again = [row for row in rows(*columns) if row[0] == "new"]
+    assert first == ("new", "delivered", 200, None, 1)
+    assert again == [*kept, ("new", "delivered", 200, SENT_AGAIN, 1)]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -10,7 +10,7 @@ import pytest
 
 import autopilothq
 from autopilothq import Report, catalog
-from contract.duck import pipeline, query, tables
+from contract.duck import held, pipeline, query, tables
 from contract.loading import Row, filled, message, write
 from fake_autopilot import FakeAutopilot
 
@@ -35,7 +35,8 @@ def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
         "progress": reports.append,
     }
     source = autopilothq.api(server.key, **settings | words)
-    pipeline().run(source.with_resources(*only, *BOOKS) if only else source)
+    with held():
+        pipeline().run(source.with_resources(*only, *BOOKS) if only else source)
     return reports[-1]
 
 
@@ -329,7 +330,8 @@ def test_only_what_is_selected_is_asked_for() -> None:
 
 def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
     write("1.ndjson", message(timestamp="2019-03-01T12:00:00Z"), message(messageId="m2"))
-    pipeline().run(autopilothq.archive("archive"))
+    with held():
+        pipeline().run(autopilothq.archive("archive"))
     answer(server, [contact(1, mail_opened={"k": 1551441600000, "j": 1551441599999})])
     assert scan(server, "tracks", "email_opened", until="2019-03-01T12:00:00Z").warnings == []
     assert len(rows("email_opened")) == 3

@@ -14,6 +14,7 @@ import pytest
 import autopilothq
 from autopilothq import catalog
 from autopilothq.direct import direct
+from contract.duck import held
 from fake_autopilot import FakeAutopilot
 from faults import killed_api
 from faults.loads import content, pipeline
@@ -86,11 +87,12 @@ def test_after_a_kill_another_machine_goes_on(point: str, house: Path, server: F
 def assert_resumes(folder: Path, server: FakeAutopilot) -> None:
     """One run more: the account is there as it is, and nothing twice."""
     server.requests.clear()
-    into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))
-    while into.has_pending_data:
-        into.run()
-    source = autopilothq.api(server.key, base_url=server.base_url, requests_per_second=10_000)
-    into.run(source.with_resources(*killed_api.TABLES))
+    with held(folder / "autopilot.duckdb"):
+        into = pipeline(folder, direct(str(folder / "autopilot.duckdb")))
+        while into.has_pending_data:
+            into.run()
+        source = autopilothq.api(server.key, base_url=server.base_url, requests_per_second=10_000)
+        into.run(source.with_resources(*killed_api.TABLES))
     found = content(folder / "autopilot.duckdb")
     made = [server.account.contact(number) for number in range(server.account.made)]
     assert [row["contact_id"] for row in found["contacts"].dicts()] == [contact["contact_id"] for contact in made]

@@ -11,7 +11,7 @@ import pytest
 import autopilothq
 from autopilothq import Report, catalog, run
 from autopilothq.run import RunError
-from contract.duck import pipeline, query, tables
+from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
 from fake_autopilot import Account, FakeAutopilot
 
@@ -30,7 +30,8 @@ def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
     reports: list[Report] = []
     settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
     source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
-    run.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
+    with held():
+        run.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
     return reports[-1]
 
 

@@ -26,6 +26,7 @@ from .incoming import storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
+SENT_AGAIN = "sent again, behind an older message that came late"
 _ROWS = 100  # that one statement writes
 _IDS = 1000  # that one statement asks for
 
@@ -49,12 +50,22 @@ class Delivery(NamedTuple):
     attempts: int = 0
 
 
+class Sent(NamedTuple):
+    """When a message was delivered, or may have been, and by which run."""
+
+    at: datetime
+    run: str
+
+
 class Fate(NamedTuple):
-    """What the log says of a message and trigger: whether it was `ever` delivered, and its last status and content."""
+    """What the log says of a message and trigger: whether it was `ever` delivered, its last status and content, and
+    when it was last `sent`.
+    """
 
     ever: bool
     status: str
     content: str | None
+    sent: Sent | None
 
 
 class Member(NamedTuple):
@@ -150,21 +161,22 @@ class Deliveries:
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
         """What became of messages, by id and trigger."""
         fates: dict[tuple[str, str | None], Fate] = {}
-        columns = ("message_id", "trigger_id", "status", "content")
-        for message_id, trigger, status, content in self._rows(columns, "message_id", message_ids):
+        columns = ("message_id", "trigger_id", "status", "content", "sent_at", "run")
+        for message_id, trigger, status, content, *sent in self._rows(columns, "message_id", message_ids):
             before = fates.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
-            fates[message_id, trigger] = Fate(ever, status, content)
+            last = Sent(*sent) if status in ("delivered", "unknown") else before.sent if before else None
+            fates[message_id, trigger] = Fate(ever, status, content, last)
         return fates
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """The emails of user ids, by the last identify that was delivered."""
-        columns = ("user_id", "email", "status", "kind")
+        """The emails of user ids, by the last identify that was delivered; one that was sent again is no news."""
+        columns = ("user_id", "email", "status", "kind", "message")
         rows = self._rows(columns, "user_id", user_ids)
         return {
             user_id: email
-            for user_id, email, status, kind in rows
-            if status == "delivered" and kind == "identify" and email
+            for user_id, email, status, kind, message in rows
+            if status == "delivered" and kind == "identify" and email and message != SENT_AGAIN
         }
 
     def members(self, audience: str) -> dict[str, Member]:

@@ -18,7 +18,7 @@ from ..client import MOST_CONTACTS, Page, Upserted
 from ..display import visible
 from ..http import ApiError, BadSetting, NotAuthorized, OutcomeUnknown, Refused, Unavailable, path_of
 from ..identity import forms
-from .deliveries import Deliveries, Delivery, Fate
+from .deliveries import SENT_AGAIN, Deliveries, Delivery, Fate, Sent
 from .identify import SETTINGS, Contact, Fields, contact
 from .incoming import NO_IDENTIFIER, Ignored, Item, text
 
@@ -205,6 +205,7 @@ class Sender:
         self._scanned = False
         self._seen: set[str] = set()
         self._touched: set[Key] = set()
+        self._sent: dict[Key, Sent] = {}  # the latest of a person's known messages so far
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends them all, in their order for each person.
@@ -285,6 +286,7 @@ class Sender:
         fate = fates.get((item.message_id, None))
         known = item.kind == "identify" and item.once and fate is not None and fate.ever
         triggers: list[str] = []
+        all_triggers: list[str] = []
         before: list[str] = []
         if item.kind == "track" and item.event is not None:
             all_triggers = self._triggers.of(item.event)
@@ -303,6 +305,9 @@ class Sender:
                 return
         email = row.email or self._people.get(item.user_id or "")
         touched = email is not None and email.lower() in self._touched
+        if known and email is not None:
+            mine = [fates.get((item.message_id, trigger)) for trigger in (None, *all_triggers)]
+            touched |= self._is_behind(email.lower(), max(one.sent for one in mine if one and one.sent))
         if known:
             self.counts.known += 1
             if not touched:
@@ -333,6 +338,12 @@ class Sender:
         remarks_said = (f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in made.remarks.items())
         self.counts.remarks.update(remarks_said)
         self._put(_Part(email.lower(), row, triggers, before, known), made.values, fate)
+
+    def _is_behind(self, key: Key, sent: Sent) -> bool:
+        """Whether a later run delivered what comes before this message, and ended before it had sent this one again."""
+        last = self._sent.get(key, sent)
+        self._sent[key] = max(last, sent)
+        return sent < last and sent.run != last.run
 
     def _contact(self, item: Item, email: str) -> Contact:
         if item.kind == "identify":
@@ -435,10 +446,16 @@ class Sender:
         rows = batch.decided
         for part in batch.parts:
             outcome = outcomes.get(part.key)
-            if outcome is None or part.again:
+            if outcome is None:
                 continue
             row = _with(part.row, outcome)
-            if row.kind == "identify":
+            if part.again:
+                rows.append(row._replace(message=row.message or SENT_AGAIN))
+                if row.status != "delivered":
+                    self._count([row.status], row.message)
+                    with self._lock:
+                        self.counts.known -= 1
+            elif row.kind == "identify":
                 rows += [] if part.intent else [row]
                 self._count([row.status], row.message)
             elif row.status != "delivered":

@@ -1,0 +1,55 @@
+"""What the tests of Segment's Profile API share: loads of people's events, and what they leave."""
+
+from contextlib import nullcontext
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import autopilothq
+from autopilothq import Report, run
+from contract.duck import held, pipeline, query, tables
+from contract.loading import Row
+from fake_autopilot import FakeProfiles
+
+A, B = (f"email:{name}@example.com" for name in "ab")
+USUAL = ["email:usual@example.com", A, B]
+
+
+def pull(server: FakeProfiles, *people: str, **words: Any) -> Report:
+    """A load of the people of a file, or of those that `words` say; its report."""
+    if people:
+        Path("people.txt").write_text("\n".join(people))
+    reports: list[Report] = []
+    settings: dict[str, Any] = {
+        "token": server.token,
+        "space": server.space,
+        "base_url": server.base_url,
+        "requests_per_second": 1000,
+        "people": "people.txt",
+        "tries": 1,
+        "progress": reports.append,
+    }
+    # A query is answered by a connection that only reads, which DuckDB refuses beside another.
+    with nullcontext() if " " in str(words.get("people")) else held():
+        run.run(pipeline(), autopilothq.profiles(**settings | words))
+    return reports[-1]
+
+
+def person(number: int) -> str:
+    return f"email:{number:03}@example.com"
+
+
+def books() -> list[tuple[Any, ...]]:
+    return query("SELECT lines, stored, duplicates, rejected FROM autopilothq._audit ORDER BY loaded_at")
+
+
+def watermarks() -> dict[str, Row]:
+    return {row["person"]: row for row in tables()["_profiles"]}
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def path_of(person: str) -> str:
+    return f"/spaces/*/profiles/{person.replace(':', '%3A').replace('@', '%40').replace('.', '%2E')}/events"
