@@ -1,11 +1,12 @@
 """Whose message it is, and what is known of each user (spec: Identity)."""
 
 import random
+from functools import cache
 from typing import Any
 
 import pytest
 
-from contract.loading import Store, filled, identify, message, raw, rows_of
+from contract.loading import Row, Store, filled, identify, message, raw, rows_of
 
 # What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
 IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
@@ -51,20 +52,35 @@ IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["track", "identify", "page"])
-def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
-    lines = []
-    for number, (fields, _) in enumerate(IDS):
-        line = message(
-            **{"type": kind, "messageId": f"{number:02}", "userId": ..., **{key: f"${key}" for key in fields}}
+TABLES = {"track": "tracks", "identify": "identifies", "page": "pages"}
+
+
+@cache
+def identified() -> dict[str, list[Row]]:
+    """A message of each kind for each of the above, in one load."""
+    return rows_of(
+        *(
+            raw(
+                message(**{
+                    "type": kind, "messageId": f"{kind} {number:02}", "userId": ...,
+                    **{key: f"${key}" for key in fields},
+                }),
+                **fields,
+            )
+            for kind in TABLES
+            for number, (fields, _) in enumerate(IDS)
         )
-        lines.append(raw(line, **fields))
-    found = rows_of(*lines)
-    table = {"track": "tracks", "identify": "identifies", "page": "pages"}[kind]
-    assert {int(row["id"]): (row["anonymous_id"], row["user_id"]) for row in found[table]} == {
-        number: ids for number, (_, ids) in enumerate(IDS) if ids is not None
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
+    found = identified()
+    assert {row["id"]: (row["anonymous_id"], row["user_id"]) for row in found[TABLES[kind]]} == {
+        f"{kind} {number:02}": ids for number, (_, ids) in enumerate(IDS) if ids is not None
     }
-    assert [row["reason"] for row in found["_rejects"]] == ["no_user_anon_id"] * sum(ids is None for _, ids in IDS)
+    rejects = [row["reason"] for row in found["_rejects"] if f'"messageId": "{kind} ' in row["raw"]]
+    assert rejects == ["no_user_anon_id"] * sum(ids is None for _, ids in IDS)
 
 
 # ---- users ---------------------------------------------------------------------------------------------------------

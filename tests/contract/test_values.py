@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COMMON_NAMES
-from contract.loading import Case, Store, cases, discards, filled, message, raw, row, rows_of
+from contract.loading import Case, Row, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
 TIME_TEXT = "2019-03-04T05:06:07Z"
@@ -83,14 +83,26 @@ def test_a_value_may_be_an_object_in_one_line_and_text_in_the_next() -> None:
     assert [row["plan_name_de"] for row in rows] == [None, None, None, None, None, "frei", None, None] * 2
 
 
-@pytest.mark.parametrize("length", [512, 513, 40_000, 900_000])
-def test_text_is_never_cut(length: int) -> None:
-    text = "é" * (length // 2)
-    found = row(
-        message(userId=text, context={"ip": text}, properties={"email_subject": text, "long": text, "list": [text]})
-    )
-    assert {found[name] for name in ("user_id", "context_ip", "email_subject", "long")} == {text}
-    assert found["list"] == f'["{text}"]'
+LENGTHS = [512, 513, 40_000, 900_000]
+
+
+def test_text_is_never_cut() -> None:
+    texts = ["é" * (length // 2) for length in LENGTHS]
+    found = rows_of(
+        *(
+            message(
+                messageId=f"m{n}", userId=text, context={"ip": text},
+                properties={"email_subject": text, "long": text, "list": [text]},
+            )
+            for n, text in enumerate(texts)
+        )
+    )["email_opened"]  # fmt: skip
+    assert len(found) == len(texts)
+    for row_, text in zip(found, texts, strict=True):
+        for name in ("user_id", "context_ip", "email_subject", "long"):
+            assert len(row_[name]) == len(text)
+            assert row_[name] == text
+        assert row_["list"] == f'["{text}"]'
 
 
 def test_a_message_may_have_many_properties() -> None:
@@ -290,17 +302,33 @@ def test_arrays_are_text_whatever_they_hold() -> None:
     assert row(raw(message(properties={"x": "$x"}), x=value))["x"] == value
 
 
-@pytest.mark.parametrize(
-    ("field", "name"), [("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id")]
-)
-@pytest.mark.parametrize(
-    ("value", "reason"), [("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text")]
-)
-def test_an_id_that_is_no_text_is_discarded(field: str, name: str, value: str, reason: str) -> None:
-    found = rows_of(raw(message(**{"userId": "u1", "anonymousId": "a1", field: "$x"}), x=value))
-    (stored,) = found["tracks"]
-    assert [entry[2:] for entry in discards(found)] == [(name, value, reason)]
-    assert len(stored["id"]) == 64 if field == "messageId" else stored[name] is None
+NO_IDS = [
+    (field, name, value, reason)
+    for field, name in (("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id"))
+    for value, reason in (("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text"))
+]
+
+
+@cache
+def without_ids() -> dict[str, list[Row]]:
+    ids = {"userId": "u1", "anonymousId": "a1"}
+    return rows_of(
+        *(
+            raw(message(f"Case {n}", **{"messageId": f"m{n}", **ids, field: "$x"}), x=value)
+            for n, (field, _, value, _) in enumerate(NO_IDS)
+        )
+    )
+
+
+@pytest.mark.parametrize("number", range(len(NO_IDS)), ids=lambda number: " ".join(NO_IDS[number][::2]))
+def test_an_id_that_is_no_text_is_discarded(number: int) -> None:
+    field, name, value, reason = NO_IDS[number]
+    (stored,) = without_ids()[f"case_{number}"]
+    (track,) = [row for row in without_ids()["tracks"] if row["event"] == f"case_{number}"]
+    found = [entry[2:] for entry in discards(without_ids()) if entry[0] == f"case_{number}"]
+    assert found == [(name, value, reason)]
+    for kept in (stored, track):
+        assert len(kept["id"]) == 64 if field == "messageId" else kept[name] is None
 
 
 def test_an_events_name_that_cannot_be_stored_is_discarded() -> None:
