@@ -403,7 +403,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with ExitStack() as stack:
         stack.enter_context(isolation(tmp_path_factory.mktemp("told")))
         # Thousands of columns take seconds; as many as each destination has are tried in `faults/test_hostile.py`.
-        stack.enter_context(mock.patch.dict(catalog.LIMITS, {name: catalog.Limits(300)}))
+        stack.enter_context(mock.patch.dict(catalog.LIMITS, {name: catalog.Limits(150)}))
         credentials = "events.duckdb"
         if name == "postgres":
             credentials = stack.enter_context(request.getfixturevalue("postgresql").database())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.catalog import COMMON_NAMES
+from autopilothq.catalog import COMMON_NAMES, Type
 from contract.loading import Case, Row, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -213,24 +213,45 @@ CASTS: list[tuple[str, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("first", dict.fromkeys(first for first, _, _ in CASTS))
-def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(first: str) -> None:
-    """A value of a later load; in the first load it would have had a say in the type."""
-    cases = [(value, cell) for column, value, cell in CASTS if column == first]
+FIRSTS = list(dict.fromkeys(first for first, _, _ in CASTS))
+
+
+@cache
+def cast() -> tuple[list[Type], Store]:
+    """The types that the first values give their columns, each in a table of its own, then a load of all the others."""
     store = Store()
-    store.run([raw(message(properties={"x": "$x"}), x=first)])
-    of = store.types["email_opened"]["x"]
-    lines = [
-        raw(message(messageId=f"n{n:02}", properties={"x": "$x", "y": 1}), x=value)
-        for n, (value, _) in enumerate(cases)
-    ]
-    found = store.run(lines)
-    assert store.types["email_opened"]["x"] == of
-    rows = [row for row in found["email_opened"] if row["id"] != "m1"]
-    assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in cases]
-    assert discards(found) == [
-        ("email_opened", f"n{n:02}", "x", value, "does_not_fit")
-        for n, (value, cell) in enumerate(cases)
+    store.run(
+        [
+            raw(message(f"Case {n}", messageId=f"m{n}", properties={"x": "$x"}), x=first)
+            for n, first in enumerate(FIRSTS)
+        ]
+    )
+    types = [store.types[f"case_{n}"]["x"] for n in range(len(FIRSTS))]
+    store.run(
+        [
+            raw(message(f"Case {number}", messageId=f"n{number} {n:02}", properties={"x": "$x", "y": 1}), x=value)
+            for number, first in enumerate(FIRSTS)
+            for n, (value, _) in enumerate(later(first))
+        ]
+    )
+    return types, store
+
+
+def later(first: str) -> list[tuple[str, Any]]:
+    return [(value, cell) for column, value, cell in CASTS if column == first]
+
+
+@pytest.mark.parametrize("number", range(len(FIRSTS)), ids=FIRSTS)
+def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(number: int) -> None:
+    """A value of a later load; in the first load it would have had a say in the type."""
+    types, store = cast()
+    table, found, values = f"case_{number}", store.tables(), later(FIRSTS[number])
+    assert store.types[table]["x"] == types[number]
+    rows = [row for row in found[table] if row["id"] != f"m{number}"]
+    assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in values]
+    assert [entry for entry in discards(found) if entry[0] == table] == [
+        (table, f"n{number} {n:02}", "x", value, "does_not_fit")
+        for n, (value, cell) in enumerate(values)
         if cell is KEPT
     ]
 
@@ -279,9 +300,16 @@ UNSTORABLE = [
 ]
 
 
+@cache
+def unstorable() -> dict[str, list[Case]]:
+    bodies = [(name, f'{{"{name}":{value},"y":1}}') for name in ("x", "campaign_id") for value, _ in UNSTORABLE]
+    found = cases([[body] for _, body in bodies])
+    return {name: [case for (of, _), case in zip(bodies, found, strict=True) if of == name] for name, _ in bodies}
+
+
 @pytest.mark.parametrize("name", ["x", "campaign_id"])
 def test_what_cannot_be_stored_is_discarded_and_the_row_stays(name: str) -> None:
-    found = cases([[f'{{"{name}":{value},"y":1}}'] for value, _ in UNSTORABLE])
+    found = unstorable()[name]
     assert [(row["y"], row.get(name)) for case in found for row in case.rows] == [(1, None)] * len(UNSTORABLE)
     assert [case.discards for case in found] == [[(name, value, reason)] for value, reason in UNSTORABLE]
 
