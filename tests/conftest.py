@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from calling import Call, caller
-from loads_t1 import isolation
+from loads_t1 import LEAKS, isolation
 from servers import S3, Postgres, postgres_server, s3_server
+
+__all__ = ["LEAKS"]  # programs of the tests take it from here
 
 
 def pytest_collection_finish() -> None:

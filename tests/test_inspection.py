@@ -554,8 +554,8 @@ def test_the_status_of_a_load(told: Told) -> None:
     beyond = {reason: tables["email_opened"] for reason, tables in found.beyond_limits.items()}
     assert found.discards == {"does_not_fit": 1} | beyond
     assert beyond.keys() >= {"too_many_columns", "too_many_keys"}
-    [told] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
-    assert told.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
+    [keys] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
+    assert keys.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
     newest = found.tables["email_opened"]
     assert newest == found.tables["tracks"]
     assert newest.received_at == days(now)[0]
