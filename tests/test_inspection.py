@@ -1,10 +1,12 @@
 """Schemas as texts, their differences, and what a destination tells: pure functions by example, the rest for real."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import duckdb
 import psycopg2
@@ -19,6 +21,7 @@ from autopilothq.inspection.differences import Table, Type, type_of
 from autopilothq.inspection.formats import FORMATS, percent
 from autopilothq.inspection.state import Freshness, LastRun, Load
 from contract.loading import message
+from shared_loads import isolation
 
 FIRST, LAST = datetime(2019, 3, 1, tzinfo=UTC), datetime(2019, 3, 7, 18, 58, 42, 33000, tzinfo=UTC)
 TABLE = TableInfo(
@@ -385,19 +388,59 @@ def test_a_schema_does_not_differ_from_itself() -> None:
 # ---- destinations --------------------------------------------------------------------------------------------------
 
 
-def test_what_a_destination_tells(place: tuple[str, str]) -> None:
+class Told(NamedTuple):
+    """What two loads left in a destination, as it tells, with the times before, between and after them."""
+
+    destination: str
+    times: tuple[datetime, datetime, datetime]
+    tables: dict[str, TableInfo]
+    status: Status
+
+
+def days(now: datetime) -> list[datetime]:
+    return [now - timedelta(days=back) for back in (0, 1, 1, 13, 14)]
+
+
+@pytest.fixture(scope="module", params=["duckdb", "postgres"])
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    name: str = request.param
+    with ExitStack() as stack:
+        stack.enter_context(isolation(tmp_path_factory.mktemp("told")))
+        # Thousands of columns take seconds; as many as each destination has are tried in `faults/test_hostile.py`.
+        stack.enter_context(mock.patch.dict(catalog.LIMITS, {name: catalog.Limits(150)}))
+        credentials = "events.duckdb"
+        if name == "postgres":
+            credentials = stack.enter_context(request.getfixturevalue("postgresql").database())
+        yield two_loads((name, credentials))
+
+
+def two_loads(place: tuple[str, str]) -> Told:
+    """The first has a line that is no message, the second many odd ones, and messages of several days."""
     destination, credentials = place
+    if destination == "postgres":  # days are UTC's, whatever the server's are
+        ((database,),) = query(place, "SELECT current_database()")
+        query(place, f"ALTER DATABASE \"{database}\" SET timezone TO 'Pacific/Auckland'")
     before = datetime.now(UTC)
-    first = message(messageId="m1", event="Demo", properties={"plan": "a"}, receivedAt="2019-03-01T00:00:00Z")
-    second = message(messageId="m2", event="Demo", properties={"seats": 3}, receivedAt="2019-03-02T00:00:00.5Z")
-    load(credentials, write("a.ndjson", first), destination)
+    first = message(messageId="d1", event="Demo", properties={"plan": "a"}, receivedAt="2019-03-01T00:00:00Z")
+    second = message(messageId="d2", event="Demo", properties={"seats": 3}, receivedAt="2019-03-02T00:00:00.5Z")
+    load(credentials, write("old.ndjson", "nonsense", message(messageId="m0"), first), destination)
     between = datetime.now(UTC)
-    load(credentials, write("b.ndjson", second), destination)
+    lines = [message(messageId=f"m{n}", receivedAt=day.isoformat()) for n, day in enumerate(days(between), 1)]
+    many = {f"k{n}": 1 for n in range(10_002)}
+    odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"} | many)
+    new = write("new.ndjson", *lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]")
+    load(credentials, new, destination)
     with inspection.reading(*place) as reader:
-        tables = {table.name: table for table in reader.described(["demo", "email_opened", "_rejects"])}
-    assert list(tables) == ["email_opened", "_rejects", "demo"]
-    assert tables["email_opened"].statistics == Statistics(0, None, None)
-    assert tables["email_opened"].columns[0].null_share is None
+        tables = {table.name: table for table in reader.described(["demo", "email_bounced", "_rejects"])}
+        status = inspection.status(reader, between)
+    return Told(destination, (before, between, datetime.now(UTC)), tables, status)
+
+
+def test_what_a_destination_tells(told: Told) -> None:
+    tables, (before, between, after) = told.tables, told.times
+    assert list(tables) == ["email_bounced", "_rejects", "demo"]
+    assert tables["email_bounced"].statistics == Statistics(0, None, None)
+    assert tables["email_bounced"].columns[0].null_share is None
     demo = tables["demo"]
     assert (demo.description, demo.key) == (catalog.EVENT_DESCRIPTION, ("id",))
     assert demo.statistics == Statistics(
@@ -405,13 +448,13 @@ def test_what_a_destination_tells(place: tuple[str, str]) -> None:
     )
     columns = {column.name: column for column in demo.columns}
     assert columns["id"].description == "The message's id; a digest of its line where the message has none."
-    text, integer = ("VARCHAR", "BIGINT") if destination == "duckdb" else ("character varying", "bigint")
+    text, integer = ("VARCHAR", "BIGINT") if told.destination == "duckdb" else ("character varying", "bigint")
     assert (columns["plan"].type, columns["plan"].native, columns["plan"].null_share) == ("text", text, 0.5)
     assert (columns["seats"].type, columns["seats"].native, columns["seats"].null_share) == ("bigint", integer, 0.5)
     came = [columns[name].first_came for name in ("plan", "seats")]
     assert came[0] is not None
     assert came[1] is not None
-    assert before < came[0] < between < came[1] < datetime.now(UTC)
+    assert before < came[0] < between < came[1] < after
 
 
 def test_a_reader_reads_alone() -> None:
@@ -504,34 +547,22 @@ def test_the_status_for_programs() -> None:
     assert inspection.status_dict(STATUS, None)["fresh"] is None
 
 
-def test_the_status_of_a_load(place: tuple[str, str]) -> None:
-    destination, credentials = place
-    if destination == "postgres":  # days are UTC's, whatever the server's are
-        ((database,),) = query(place, "SELECT current_database()")
-        query(place, f"ALTER DATABASE \"{database}\" SET timezone TO 'Pacific/Auckland'")
-    load(credentials, write("old.ndjson", "nonsense", message(messageId="m0")), destination)
-    now = datetime.now(UTC)
-    days = [now - timedelta(days=back) for back in (0, 1, 1, 13, 14)]
-    lines = [message(messageId=f"m{n}", receivedAt=day.isoformat()) for n, day in enumerate(days, 1)]
-    many = {f"k{n}": 1 for n in range(10_002)}
-    odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"} | many)
-    load(credentials, write("new.ndjson", *lines, lines[0], odd, "[]", '{"type": "delete"}', "[1]"), destination)
-    with inspection.reading(*place) as reader:
-        found = inspection.status(reader, now)
+def test_the_status_of_a_load(told: Told) -> None:
+    found, now = told.status, told.times[1]
     assert found.last_run is not None
     assert found.last_load is not None
     assert (found.last_run.result, found.last_run.at, found.waiting) == ("loaded", found.last_load.loaded_at, 0)
     counts = found.last_load
-    assert (counts.files, counts.lines, counts.stored, counts.duplicates, counts.rejected) == (1, 10, 6, 1, 3)
+    assert (counts.files, counts.lines, counts.stored, counts.duplicates, counts.rejected) == (1, 11, 7, 1, 3)
     assert found.rejects == {"not_an_object": 2, "unknown_type": 1}
     beyond = {reason: tables["email_opened"] for reason, tables in found.beyond_limits.items()}
     assert found.discards == {"does_not_fit": 1} | beyond
     assert beyond.keys() >= {"too_many_columns", "too_many_keys"}
-    [told] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
-    assert told.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
+    [keys] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
+    assert keys.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
     newest = found.tables["email_opened"]
     assert newest == found.tables["tracks"]
-    assert newest.received_at == days[0]
+    assert newest.received_at == days(now)[0]
     assert newest.loaded_at == found.newest_load
     assert newest.loaded_at is not None
     assert now < newest.loaded_at < found.last_load.loaded_at

@@ -34,7 +34,7 @@ def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
         scratch.mkdir()
         warehouse = Warehouse(NOW, str(scratch))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(warehouse.add, batches(LINES, lambda _: 23)))
+            list(pool.map(warehouse.add, batches(LINES, lambda _: 47)))
         found.append(everything(warehouse))
         warehouse.close()
     assert found[0] == found[1]

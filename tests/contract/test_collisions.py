@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COMMON_NAMES
-from contract.loading import Case, Line, Store, cases, discards, filled, identify, message, raw, row, rows_of
+from contract.loading import Case, Line, Row, Store, cases, discards, filled, identify, message, raw, row, rows_of
 
 COMMON = sorted(COMMON_NAMES - {"event"})
 
@@ -22,50 +22,93 @@ def test_a_common_column_wins_over_a_property_and_a_trait(make: Callable[..., Li
     assert rows == [plain | {"id": f"m {name}", f"_{name}": "mine"} for name in COMMON]
 
 
-@pytest.mark.parametrize(
-    ("key", "column"),
-    [("receivedAt", "_received_at"), ("ReceivedAt", "_received_at"), ("received at", "_received_at"), ("ID", "_id")],
-)
-def test_a_property_that_has_a_common_columns_slug_gets_a_prefix(key: str, column: str) -> None:
-    assert row(message(properties={key: "mine"}))[column] == "mine"
+PREFIXED = [
+    ("receivedAt", "_received_at"), ("ReceivedAt", "_received_at"), ("received at", "_received_at"), ("ID", "_id"),
+]  # fmt: skip
+CONTEXTS: list[dict[str, Any]] = [{"context": {"zoo": 1}}, {"context_zoo": 1}, {"contextZoo": 1}]
+KINDS = [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")]
+REPEATED = ["Email Opened", "email_opened"]
+REPEATED_DIGIT = ["2FA Enabled", "2fa_enabled", "_2fa_enabled"]
+# The event that has the property; one with a number has a table of its own, so that it stays a number.
+OTHER: list[tuple[str, object]] = [
+    ("Email Replied", "replied"), ("Email Replied", "Email replied"), ("Email Bounced", 5),
+    ("Email Replied", ["Email Replied"]),
+]  # fmt: skip
+NO_SLUG = ["名前", "", "_", "🎉"]
 
 
-@pytest.mark.parametrize("properties", [{"context": {"zoo": 1}}, {"context_zoo": 1}, {"contextZoo": 1}])
-def test_a_property_does_not_pass_for_the_context(properties: dict[str, Any]) -> None:
-    found = row(message(properties=properties, context={"zoo": 2}))
+@cache
+def apart() -> dict[str, list[Row]]:
+    """The rows of the messages that are told below, after one load: each is alone in its table, or known by its id."""
+    lines = [
+        message(f"Prefixed {n}", messageId=f"p{n}", properties={key: "mine"}) for n, (key, _) in enumerate(PREFIXED)
+    ]
+    lines += [
+        message(f"Context {n}", messageId=f"c{n}", properties=properties, context={"zoo": 2})
+        for n, properties in enumerate(CONTEXTS)
+    ]
+    for n, (kind, column) in enumerate(KINDS):
+        body = "traits" if kind == "group" else "properties"
+        lines.append(message(messageId=f"k{n}", **{"type": kind, column: "own", body: {column: "mine"}}))
+    lines += [message(messageId=f"r{n}", properties={"event": value, "a": 1}) for n, value in enumerate(REPEATED)]
+    lines += [
+        message("2FA Enabled", messageId=f"d{n}", properties={"event": value}) for n, value in enumerate(REPEATED_DIGIT)
+    ]
+    lines += [message(name, messageId=f"o{n}", properties={"event": value}) for n, (name, value) in enumerate(OTHER)]
+    lines += [
+        message(f"None {n}", messageId=f"n{n}", properties={key: {"b": 1}, "a": 2}) for n, key in enumerate(NO_SLUG)
+    ]
+    return rows_of(*lines)
+
+
+def alone(table: str) -> Row:
+    (found,) = apart()[table]
+    return found
+
+
+def lost(id_: str) -> list[tuple[str, str, str, str, str]]:
+    return [entry for entry in discards(apart()) if entry[1] == id_]
+
+
+@pytest.mark.parametrize("number", range(len(PREFIXED)), ids=[key for key, _ in PREFIXED])
+def test_a_property_that_has_a_common_columns_slug_gets_a_prefix(number: int) -> None:
+    assert alone(f"prefixed_{number}")[PREFIXED[number][1]] == "mine"
+
+
+@pytest.mark.parametrize("number", range(len(CONTEXTS)), ids=lambda number: next(iter(CONTEXTS[number])))
+def test_a_property_does_not_pass_for_the_context(number: int) -> None:
+    found = alone(f"context_{number}")
     assert (found["context_zoo"], found["_context_zoo"]) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    ("kind", "column"), [("page", "name"), ("page", "category"), ("screen", "name"), ("group", "groupId")]
-)
-def test_the_columns_of_a_kind_win_as_well(kind: str, column: str) -> None:
-    body = "traits" if kind == "group" else "properties"
-    found = row(message(**{"type": kind, column: "own", body: {column: "mine"}}), table=f"{kind}s")
+@pytest.mark.parametrize("number", range(len(KINDS)), ids=lambda number: " ".join(KINDS[number]))
+def test_the_columns_of_a_kind_win_as_well(number: int) -> None:
+    kind, column = KINDS[number]
+    (found,) = [row for row in apart()[f"{kind}s"] if row["id"] == f"k{number}"]
     slug = {"groupId": "group_id"}.get(column, column)
     assert (found[slug], found[f"_{slug}"]) == ("own", "mine")
 
 
-REPEATED = ["Email Opened", "email_opened"]
+@pytest.mark.parametrize("number", range(len(REPEATED)), ids=lambda number: REPEATED[number])
+def test_a_property_event_that_repeats_the_events_name_is_dropped(number: int) -> None:
+    (found,) = [row for row in apart()["email_opened"] if row["id"] == f"r{number}"]
+    assert found["a"] == 1
+    assert "_event" not in found
+    assert lost(f"r{number}") == []
 
 
-@pytest.mark.parametrize("value", REPEATED)
-def test_a_property_event_that_repeats_the_events_name_is_dropped(value: str) -> None:
-    found = rows_of(message(properties={"event": value, "a": 1}))
-    assert found["email_opened"][0]["a"] == 1
-    assert "_event" not in found["email_opened"][0]
-    assert "_discards" not in found
+def test_a_slug_with_a_prefix_is_a_repetition_too() -> None:
+    found = apart()["_2fa_enabled"]
+    assert [row["id"] for row in found] == [f"d{n}" for n in range(len(REPEATED_DIGIT))]
+    assert not [row for row in found if "_event" in row]
 
 
-@pytest.mark.parametrize("value", ["2FA Enabled", "2fa_enabled", "_2fa_enabled"])
-def test_a_slug_with_a_prefix_is_a_repetition_too(value: str) -> None:
-    assert "_event" not in row(message("2FA Enabled", properties={"event": value}), table="_2fa_enabled")
-
-
-@pytest.mark.parametrize("value", ["opened", "Email opened", 5, ["Email Opened"]])
-def test_a_property_event_that_says_something_else_is_kept(value: object) -> None:
+@pytest.mark.parametrize("number", range(len(OTHER)), ids=lambda number: str(OTHER[number][1]))
+def test_a_property_event_that_says_something_else_is_kept(number: int) -> None:
+    name, value = OTHER[number]
+    (found,) = [row for row in apart()[name.lower().replace(" ", "_")] if row["id"] == f"o{number}"]
     kept = value if isinstance(value, str | int) else json.dumps(value)
-    assert row(message(properties={"event": value}))["_event"] == kept
+    assert found["_event"] == kept
 
 
 @pytest.mark.parametrize("kind", ["page", "screen"])
@@ -190,11 +233,10 @@ def test_both_values_are_discarded_where_the_winner_does_not_fit_either() -> Non
     ]
 
 
-@pytest.mark.parametrize("key", ["名前", "", "_", "🎉"])
-def test_a_key_without_a_slug_has_no_column(key: str) -> None:
-    found = rows_of(message(properties={key: {"b": 1}, "a": 2}))
-    assert found["email_opened"][0]["a"] == 2
-    assert discards(found) == [("email_opened", "m1", f"properties.{key}.b", "1", "no_column")]
+@pytest.mark.parametrize("number", range(len(NO_SLUG)), ids=lambda number: NO_SLUG[number])
+def test_a_key_without_a_slug_has_no_column(number: int) -> None:
+    assert alone(f"none_{number}")["a"] == 2
+    assert lost(f"n{number}") == [(f"none_{number}", f"n{number}", f"properties.{NO_SLUG[number]}.b", "1", "no_column")]
 
 
 def test_a_key_that_comes_again_in_the_message_itself_changes_nothing() -> None:

@@ -1,14 +1,19 @@
 """Whole loads through dlt: the tables, their columns, and what dlt knows of them (spec: Columns)."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from dlt.common.schema import Schema
 
 from autopilothq import catalog
 from autopilothq.catalog import COMMON, EVENT, EVENT_TABLES, LINK, PROPERTIES, TABLES, TRACKS
-from contract.loading import RECEIVED, Line, filled, identify, message, raw, write
+from contract.loading import RECEIVED, Line, Row, filled, identify, message, raw, write
 from contract.places import DuckDb, Lake, Place, PostgreSql
+from shared_loads import isolation
 
 ALWAYS = {"tracks", *(table.name for table in EVENT_TABLES), "_rejects", "_discards", "_audit"}
 
@@ -35,15 +40,83 @@ BOOKS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["DuckDB", "PostgreSQL", "lake"])
-def place(request: pytest.FixtureRequest) -> Place:
-    """Each of the destinations that the contract is held in."""
-    if request.param == "DuckDB":
-        return DuckDb()
-    if request.param == "PostgreSQL":
-        return PostgreSql(request.getfixturevalue("postgres"))
-    s3 = request.getfixturevalue("s3")
-    return Lake(s3.bucket(), s3)
+class After(NamedTuple):
+    """What there was after a load, by a hand that is not the loader's."""
+
+    rows: dict[str, list[Row]]
+    columns: dict[str, list[tuple[str, str]]]
+    """Of each table, in their order, with the contract's words for their types."""
+    complete: list[str]
+    """The ids that dlt keeps of loads."""
+    schema: Schema
+
+
+class Loads(NamedTuple):
+    """The loads into one dataset, in their order, and the first file that there was, with its size then."""
+
+    after: list[After]
+    file: Path
+    size: int
+    longest: int
+
+
+@pytest.fixture(scope="module", params=["DuckDB", "PostgreSQL", "lake"])
+def load(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Loads]]:
+    """Writes files and loads the archive, again and again, in a new dataset of each destination of the contract."""
+    with ExitStack() as databases:
+
+        def place() -> Place:
+            if request.param == "DuckDB":
+                return DuckDb()
+            if request.param == "PostgreSQL":
+                return PostgreSql(databases.enter_context(request.getfixturevalue("postgresql").database()))
+            s3 = request.getfixturevalue("s3")
+            return Lake(s3.bucket(), s3)
+
+        def loads(*archives: Callable[[Place], dict[str, list[Line]]]) -> Loads:
+            with isolation(tmp_path_factory.mktemp("loads")):
+                return into(place(), *archives)
+
+        yield loads
+
+
+def into(place: Place, *archives: Callable[[Place], dict[str, list[Line]]]) -> Loads:
+    """A load after each of these had its files written, by their names."""
+    after, written = [], []
+    for archive in archives:
+        paths = [write(name, *lines).absolute() for name, lines in archive(place).items()]
+        written += [(path, path.stat().st_size) for path in paths]
+        rows = place.load_again()
+        columns = {name: place.columns_of(name) for name in rows}
+        after.append(After(rows, columns, place.complete_loads(), place.pipeline().default_schema))
+    return Loads(after, *written[0], place.longest)
+
+
+@pytest.fixture(scope="module")
+def broken(load: Callable[..., Loads]) -> Loads:
+    """An archive that has one line, which is no message."""
+    return load(lambda _: {"1.ndjson": ["{"]})
+
+
+@pytest.fixture(scope="module")
+def growing(load: Callable[..., Loads]) -> Loads:
+    """An empty archive, then one with messages of all sorts, then one with a file that changed."""
+    return load(
+        lambda _: {"0.ndjson": [""]},
+        lambda place: {"1.ndjson": [SMALL, "{"], "2.ndjson": [OTHER], "3.ndjson": [*named(place.longest), *UNSTORABLE]},
+        lambda _: {"1.ndjson": [SMALL, NEW]},
+    )
+
+
+@pytest.fixture(scope="module")
+def usual(load: Callable[..., Loads]) -> Loads:
+    """A load, a later one, the same lines again in a file of another name, and the same files again."""
+    return load(
+        lambda _: {"1.ndjson": FIRST},
+        lambda _: {"2.ndjson": SECOND},
+        lambda _: {"3.ndjson": [*SECOND, *FIRST]},
+        lambda _: {},
+    )
 
 
 def in_order(types: dict[str, str]) -> list[tuple[str, str]]:
@@ -66,18 +139,18 @@ def test_the_catalogue_has_the_contracts_columns() -> None:
     assert all(column.description.endswith(".") for table in TABLES.values() for column in table.columns)
 
 
-@pytest.mark.parametrize("line", ["", "{"])
-def test_an_archive_without_a_message_makes_the_tables(line: str, place: Place) -> None:
+@pytest.mark.parametrize("number", [0, 1], ids=["empty", "broken"])
+def test_an_archive_without_a_message_makes_the_tables(number: int, growing: Loads, broken: Loads) -> None:
     """Tracks, the seven events and the books exist after any load, with their columns in order and described."""
-    found = place.load(line)
-    assert set(found) == ALWAYS
+    after = (growing, broken)[number].after[0]
+    assert set(after.rows) == ALWAYS
+    assert [row["reason"] for row in after.rows["_rejects"]] == ["not_json"] * number
     for table in ("tracks", *(table.name for table in EVENT_TABLES)):
-        assert place.columns_of(table) == in_order(documented(table))
+        assert after.columns[table] == in_order(documented(table))
     for table, names in BOOKS.items():
-        assert [name for name, _ in place.columns_of(table)] == names
-    schema = place.pipeline().default_schema
+        assert [name for name, _ in after.columns[table]] == names
     for name in ALWAYS:
-        known = schema.tables[name]
+        known = after.schema.tables[name]
         assert known["description"] == TABLES[name].description
         assert {column: hints.get("description") for column, hints in known["columns"].items()} == {
             column.name: column.description for column in TABLES[name].columns
@@ -129,9 +202,8 @@ ALL = {
 }
 
 
-def test_two_loads(place: Place) -> None:
-    """What a new table has, what a later load adds, and that a third one of the same changes nothing."""
-    found = place.load(*FIRST)
+def test_what_a_new_table_has(usual: Loads) -> None:
+    found, columns = usual.after[0][:2]
     assert set(found) == ALWAYS | {
         "identifies",
         "users",
@@ -144,8 +216,8 @@ def test_two_loads(place: Place) -> None:
         "_users",
     }
     for table, types in ALL.items():
-        assert place.columns_of(table) == in_order(types)
-    assert place.columns_of("users") == in_order(
+        assert columns[table] == in_order(types)
+    assert columns["users"] == in_order(
         {
             name: of
             for name, of in DOCUMENTED.items()
@@ -153,16 +225,14 @@ def test_two_loads(place: Place) -> None:
         }
         | {"plan": "text", "score": "bigint"}
     )
-    assert place.columns_of("accounts") == [
+    assert columns["accounts"] == [
         ("id", "text"), ("received_at", "timestamp"), ("uuid_ts", "timestamp"), ("size", "bigint"),
     ]  # fmt: skip
     assert [filled(row) for row in found["accounts"]] == [{"id": "g", "received_at": RECEIVED, "size": 2}]
-    names = {name for table in found for name, _ in place.columns_of(table)}
+    names = {name for table in found for name, _ in columns[table]}
     assert not names & {"type", "channel", "project_id", "write_key", "integrations", "metadata", "_metadata"}
     assert not [name for name in names if name.startswith("_dlt_")]
-    assert [
-        name for table in found if table != "_audit" for name, _ in place.columns_of(table) if name == "version"
-    ] == []
+    assert [name for table in found if table != "_audit" for name, _ in columns[table] if name == "version"] == []
 
     common = {"id": "m1", "received_at": RECEIVED, "timestamp": RECEIVED, "user_id": "u1", "event": "email_opened",
               "event_text": "Email Opened", "context_zoo": 1, "context_ip": "::1", "context_traits_email": "a@x",
@@ -178,25 +248,26 @@ def test_two_loads(place: Place) -> None:
     assert [(row["table_name"], row["column_name"]) for row in found["_discards"]] == [("email_clicked", "sent_at")]
     assert [(row["line"], row["reason"], row["raw"]) for row in found["_rejects"]] == [(12, "not_json", "{")]
     (audit,) = found["_audit"]
-    path = Path("archive/1.ndjson")
     assert audit | {"version": "", "load_id": "", "loaded_at": ""} == {
-        "file": str(path.absolute()), "version": "", "size": path.stat().st_size, "lines": 12, "stored": 10,
+        "file": str(usual.file), "version": "", "size": usual.size, "lines": 12, "stored": 10,
         "duplicates": 1,
         "rejected": 1, "first_received_at": RECEIVED,
         "last_received_at": RECEIVED.replace(microsecond=413_000), "load_id": "", "loaded_at": "", "skipped": 0,
         "tables": None,
     }  # fmt: skip
-    assert [audit["load_id"]] == place.complete_loads()
+    assert [audit["load_id"]] == usual.after[0].complete
 
-    later = place.load(*SECOND, file="2.ndjson")
+
+def test_what_a_later_load_adds(usual: Loads) -> None:
+    found, (later, columns, *_) = usual.after[0].rows, usual.after[1]
     for table, types in ALL.items():
         new = {
             "tracks": ["context_ant"],
             "email_opened": ["about_age", "context_ant", "new"],
             "other_events": ["aa"],
         }.get(table, [])
-        assert place.columns_of(table)[: len(types)] == in_order(types)
-        assert [name for name, _ in place.columns_of(table)[len(types) :]] == new
+        assert columns[table][: len(types)] == in_order(types)
+        assert [name for name, _ in columns[table][len(types) :]] == new
     assert [(row["plan"], row["context_zoo"]) for row in later["email_opened"]] == [("pro", 1), ("5", 1)]
     assert [(row["zz"], row["at"] is None) for row in later["other_events"]] == [(1.5, False), (None, True)]
     assert [(row["id"], row["plan"], row["score"], row["city"]) for row in later["users"]] == [("u1", "pro", 2, "Bonn")]
@@ -211,8 +282,10 @@ def test_two_loads(place: Place) -> None:
         (5, 4, 1, 0),
     ]
 
+
+def test_the_same_lines_and_the_same_files_again_change_nothing(usual: Loads) -> None:
+    later, again, once_more = (after.rows for after in usual.after[1:])
     # The same lines again, in a file of another name: nothing but its row of the audit is new, and its rejected line's.
-    again = place.load(*SECOND, *FIRST, file="3.ndjson")
     for table in again.keys() - {"_audit", "_rejects", "users", "accounts"}:
         assert again[table] == later[table]
     assert [row["raw"] for row in again["_rejects"]] == [row["raw"] for row in later["_rejects"]] * 2
@@ -222,42 +295,28 @@ def test_two_loads(place: Place) -> None:
         (17, 0, 16, 1)
     ]
     # And the same files again: no row at all.
-    assert place.load_again() == again
+    assert once_more == again
 
 
-def test_names_reach_the_destination_unchanged(place: Place) -> None:
+SLUGS = {
+    "HTTPRequest": "httprequest", "2FA Enabled": "_2fa_enabled", "lk0B@bFmjrLQ_Z6YL": "lk0_b_b_fmjr_lq_z6yl",
+    "Tracks": "_tracks", "dlt loads": "dlt_loads", "other_events": "other_events", "Select": "select",
+}  # fmt: skip
+NAMES = {
+    "IPAddress": 1, "linkURL": 2, "_id": 3, "3d": 4, "lk0B@bFmjrLQ_Z6YL": 5, "from": 6, "Ünï": 8,
+}  # fmt: skip
+
+
+def named(longest: int) -> list[Line]:
+    """Events and properties with names that are hard to spell, or as long as may be."""
+    properties = NAMES | {"b" * longest: 7}
+    return [message(name, messageId=f"{n}", properties=properties) for n, name in enumerate([*SLUGS, "a" * longest])]
+
+
+def test_names_reach_the_destination_unchanged(growing: Loads) -> None:
     """dlt's own naming would spell several of these otherwise, or prefix them."""
-    events = [
-        "HTTPRequest",
-        "2FA Enabled",
-        "lk0B@bFmjrLQ_Z6YL",
-        "Tracks",
-        "dlt loads",
-        "other_events",
-        "Select",
-        "a" * place.longest,
-    ]
-    properties = {
-        "IPAddress": 1,
-        "linkURL": 2,
-        "_id": 3,
-        "3d": 4,
-        "lk0B@bFmjrLQ_Z6YL": 5,
-        "from": 6,
-        "b" * place.longest: 7,
-        "Ünï": 8,
-    }
-    found = place.load(*(message(name, messageId=f"{n}", properties=properties) for n, name in enumerate(events)))
-    slugs = [
-        "httprequest",
-        "_2fa_enabled",
-        "lk0_b_b_fmjr_lq_z6yl",
-        "_tracks",
-        "dlt_loads",
-        "other_events",
-        "select",
-        "a" * place.longest,
-    ]
+    found = growing.after[1].rows
+    slugs = [*SLUGS.values(), "a" * growing.longest]
     assert found.keys() - ALWAYS == set(slugs)
     columns = {
         "ipaddress": 1,
@@ -266,7 +325,7 @@ def test_names_reach_the_destination_unchanged(place: Place) -> None:
         "_3d": 4,
         "lk0_b_b_fmjr_lq_z6yl": 5,
         "from": 6,
-        "b" * place.longest: 7,
+        "b" * growing.longest: 7,
         "n": 8,
     }
     for slug in slugs:
@@ -275,23 +334,26 @@ def test_names_reach_the_destination_unchanged(place: Place) -> None:
         assert row["event"] == slug
 
 
-def test_what_no_warehouse_can_store_does_not_abort_a_load(place: Place) -> None:
-    odd = {
-        "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
-        "half": r'"\ud800"', "nul": r'"a\u0000"',
-        "first": '"0001-01-01T00:00:00Z"', "last": '"9999-12-31T23:59:59.999999Z"',
-    }  # fmt: skip
-    found = place.load(
-        raw(message(properties={name: f"${name}" for name in odd}), **odd),
-        message(
-            messageId="m2",
-            receivedAt="9999-12-31T23:59:59Z",
-            sentAt="0001-01-01T00:00:00Z",
-            originalTimestamp="9999-12-31",
-        ),
-        b'{"type":"track","event":"\xff"}',
-        message(messageId="m3", properties={"long": 1}),
-    )
+ODD = {
+    "nan": "NaN", "inf": "-Infinity", "big": "1e400", "long": "9223372036854775808",
+    "half": r'"\ud800"', "nul": r'"a\u0000"',
+    "first": '"0001-01-01T00:00:00Z"', "last": '"9999-12-31T23:59:59.999999Z"',
+}  # fmt: skip
+UNSTORABLE: list[Line] = [
+    raw(message(properties={name: f"${name}" for name in ODD}), **ODD),
+    message(
+        messageId="m2",
+        receivedAt="9999-12-31T23:59:59Z",
+        sentAt="0001-01-01T00:00:00Z",
+        originalTimestamp="9999-12-31",
+    ),
+    b'{"type":"track","event":"\xff"}',
+    message(messageId="m3", properties={"long": 1}),
+]
+
+
+def test_what_no_warehouse_can_store_does_not_abort_a_load(growing: Loads) -> None:
+    found = growing.after[1].rows
     assert [row["id"] for row in found["email_opened"]] == ["m1", "m2", "m3"]
     assert (found["email_opened"][0]["first"].year, found["email_opened"][0]["last"].year) == (1, 9999)
     assert {row["column_name"]: row["value"] for row in found["_discards"]} == {
@@ -300,15 +362,25 @@ def test_what_no_warehouse_can_store_does_not_abort_a_load(place: Place) -> None
     }  # fmt: skip
 
 
-def test_files_are_loaded_once_and_again_when_they_change(place: Place) -> None:
-    place.load(message(), "{", file="1.ndjson")
-    found = place.load(message(messageId="m2"), file="2.ndjson")
-    assert [(row["lines"], row["stored"]) for row in found["_audit"]] == [(2, 1), (1, 1)]
-    write("1.ndjson", message(), message(messageId="m3"))
-    found = place.load_again()
-    assert [row["id"] for row in found["tracks"]] == ["m1", "m2", "m3"]
-    assert sorted((row["lines"], row["stored"], row["duplicates"]) for row in found["_audit"]) == [
-        (1, 1, 0),
-        (2, 1, 0),
-        (2, 1, 1),
+SMALL, OTHER, NEW = (message("Email Replied", messageId=f"f{n}") for n in (1, 2, 3))
+
+
+def test_files_are_loaded_once_and_again_when_they_change(growing: Loads) -> None:
+    def counts(after: After) -> list[tuple[str, int, int, int]]:
+        return sorted(
+            (Path(row["file"]).name, row["lines"], row["stored"], row["duplicates"]) for row in after.rows["_audit"]
+        )
+
+    number = len(SLUGS) + 1 + len(UNSTORABLE)
+    empty, first, other, names = (
+        ("0.ndjson", 0, 0, 0), ("1.ndjson", 2, 1, 0), ("2.ndjson", 1, 1, 0), ("3.ndjson", number, number - 1, 0),
+    )  # fmt: skip
+    assert [counts(after) for after in growing.after] == [
+        [empty],
+        [empty, first, other, names],
+        [empty, first, ("1.ndjson", 2, 1, 1), other, names],
     ]
+    ids = [[row["id"] for row in after.rows["email_replied"]] for after in growing.after]
+    assert ids == [[], ["f1", "f2"], ["f1", "f2", "f3"]]
+    before, tracks = ([row["id"] for row in after.rows["tracks"]] for after in growing.after[1:])
+    assert tracks == sorted([*before, "f3"])

@@ -1,11 +1,12 @@
 """Whose message it is, and what is known of each user (spec: Identity)."""
 
 import random
+from functools import cache
 from typing import Any
 
 import pytest
 
-from contract.loading import Store, filled, identify, message, raw, rows_of
+from contract.loading import Row, Store, filled, identify, message, raw, rows_of
 
 # What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
 IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
@@ -51,20 +52,35 @@ IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["track", "identify", "page"])
-def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
-    lines = []
-    for number, (fields, _) in enumerate(IDS):
-        line = message(
-            **{"type": kind, "messageId": f"{number:02}", "userId": ..., **{key: f"${key}" for key in fields}}
+TABLES = {"track": "tracks", "identify": "identifies", "page": "pages"}
+
+
+@cache
+def identified() -> dict[str, list[Row]]:
+    """A message of each kind for each of the above, in one load."""
+    return rows_of(
+        *(
+            raw(
+                message(**{
+                    "type": kind, "messageId": f"{kind} {number:02}", "userId": ...,
+                    **{key: f"${key}" for key in fields},
+                }),
+                **fields,
+            )
+            for kind in TABLES
+            for number, (fields, _) in enumerate(IDS)
         )
-        lines.append(raw(line, **fields))
-    found = rows_of(*lines)
-    table = {"track": "tracks", "identify": "identifies", "page": "pages"}[kind]
-    assert {int(row["id"]): (row["anonymous_id"], row["user_id"]) for row in found[table]} == {
-        number: ids for number, (_, ids) in enumerate(IDS) if ids is not None
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
+    found = identified()
+    assert {row["id"]: (row["anonymous_id"], row["user_id"]) for row in found[TABLES[kind]]} == {
+        f"{kind} {number:02}": ids for number, (_, ids) in enumerate(IDS) if ids is not None
     }
-    assert [row["reason"] for row in found["_rejects"]] == ["no_user_anon_id"] * sum(ids is None for _, ids in IDS)
+    rejects = [row["reason"] for row in found["_rejects"] if f'"messageId": "{kind} ' in row["raw"]]
+    assert rejects == ["no_user_anon_id"] * sum(ids is None for _, ids in IDS)
 
 
 # ---- users ---------------------------------------------------------------------------------------------------------
@@ -96,10 +112,11 @@ USERS = [
 ]
 
 
-def users(store: Store) -> list[dict[str, Any]]:
-    rows = [filled(row) for row in store.tables()["users"]]
+def users(store: Store, prefix: str = "") -> list[dict[str, Any]]:
+    """The users whose ids start so, without that start."""
+    rows = [filled(row) for row in store.tables()["users"] if row["id"].startswith(prefix)]
     assert [row.pop("received_at").day for row in rows] == [4, 5]
-    return rows
+    return [row | {"id": row["id"].removeprefix(prefix)} for row in rows]
 
 
 def test_a_user_has_the_last_value_of_each_trait() -> None:
@@ -109,15 +126,32 @@ def test_a_user_has_the_last_value_of_each_trait() -> None:
     assert "anonymous_id" not in store.types["users"]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_neither_the_order_nor_the_cut_into_loads_matters(seed: int) -> None:
-    rng = random.Random(seed)
+SEEDS = range(4)
+
+
+@cache
+def shuffled() -> Store:
+    """After loads of the steps in an order and in cuts of each seed, whose users and messages have ids of their own."""
+    plans = []
+    for seed in SEEDS:
+        rng = random.Random(seed)
+        loads = [[step] for step in STEPS] + [STEPS[:3], STEPS[2:]]
+        rng.shuffle(loads)
+        plans.append([rng.sample(load, len(load)) for load in loads])
     store = Store()
-    loads = [[step] for step in STEPS] + [STEPS[:3], STEPS[2:]]
-    rng.shuffle(loads)
-    for load in loads:
-        store.run(rng.sample(load, len(load)))
-    assert users(store) == USERS
+    for together in zip(*plans, strict=True):
+        store.run([owned(step, seed) for seed, load in zip(SEEDS, together, strict=True) for step in load])
+    return store
+
+
+def owned(step: dict[str, Any], seed: int) -> dict[str, Any]:
+    user = {"userId": f"{seed} {step['userId']}"} if "userId" in step else {}
+    return {**step, "messageId": f"{seed} {step['messageId']}", **user}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neither_the_order_nor_the_cut_into_loads_matters(seed: int) -> None:
+    assert users(shuffled(), f"{seed} ") == USERS
 
 
 def test_a_user_keeps_what_a_later_load_does_not_mention() -> None:
@@ -172,22 +206,43 @@ ACCOUNTS = [
 ]
 
 
-def accounts(store: Store) -> list[dict[str, Any]]:
-    rows = [filled(row) for row in store.tables()["accounts"]]
+def accounts(store: Store, prefix: str = "") -> list[dict[str, Any]]:
+    """The accounts whose ids start so, without that start."""
+    rows = [filled(row) for row in store.tables()["accounts"] if row["id"].startswith(prefix)]
     assert [row.pop("received_at").hour for row in rows] == [3, 1]
-    return rows
+    return [row | {"id": row["id"].removeprefix(prefix)} for row in rows]
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [1, 3, 0, 2]])
-def test_an_account_has_the_last_value_of_each_trait_and_nothing_of_persons(order: list[int]) -> None:
-    store, once = Store(), Store()
-    once.run(GROUPS)
+ORDERS = [[0, 1, 2, 3], [1, 3, 0, 2]]
+
+
+@cache
+def grouped() -> Store:
+    """After loads of the groups in each order, whose accounts and messages have ids of their own, then of all again."""
+
+    def owned(number: int, order: int) -> dict[str, Any]:
+        line = GROUPS[number]
+        id_ = f"{order} {line['groupId']}"
+        traits = {key: id_ if key == "groupId" else value for key, value in line["traits"].items()}
+        return {**line, "messageId": f"{order} {line['messageId']}", "groupId": id_, "traits": traits}
+
+    store = Store()
     store.run([group(9, "g3", mrr=0.5)])  # mrr is a float from here on
-    for number in order:
-        store.run([GROUPS[number]])
-    store.run(GROUPS)
-    store.rows["accounts"].pop("g3")
-    assert accounts(once) == accounts(store) == ACCOUNTS
+    for numbers in zip(*ORDERS, strict=True):
+        store.run([owned(number, order) for order, number in enumerate(numbers)])
+    store.run([owned(number, order) for order in range(len(ORDERS)) for number in range(len(GROUPS))])
+    return store
+
+
+@pytest.mark.parametrize("order", range(len(ORDERS)))
+def test_an_account_has_the_last_value_of_each_trait_in_any_order(order: int) -> None:
+    assert accounts(grouped(), f"{order} ") == ACCOUNTS
+
+
+def test_an_account_has_the_last_value_of_each_trait_and_nothing_of_persons() -> None:
+    once = Store()
+    once.run(GROUPS)
+    assert accounts(once) == ACCOUNTS
     assert list(once.types["accounts"]) == ["id", "received_at", "uuid_ts", "mrr", "name", "plan"]
 
 

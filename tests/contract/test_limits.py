@@ -166,21 +166,33 @@ def nested(levels: int, bottom: str, kind: str) -> str:
     return "[" * levels + bottom + "]" * levels if kind == "array" else '{"a":' * levels + bottom + "}" * levels
 
 
+BOTTOMS = ["1", "1.10", '"[["']
+
+
 @pytest.mark.parametrize("kind", ["array", "object"])
-@pytest.mark.parametrize("bottom", ["1", "1.10", '"[["'])
-def test_what_nests_too_deeply_is_rejected_in_every_place(kind: str, bottom: str) -> None:
-    deep, fits = nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)
+def test_what_nests_too_deeply_is_rejected_in_every_place(kind: str) -> None:
     places: list[dict[str, Any]] = [{"event": "$x"}, {"properties": {"p": "$x"}}, {"context": {"p": "$x"}}, {"o": "$x"}]
-    lines = [raw(message(messageId=f"deep{n}", **place), x=deep) for n, place in enumerate(places)]
-    lines += [raw(message(messageId=f"fits{n}", **place), x=fits) for n, place in enumerate(places)]
+    texts = [(nested(400, bottom, kind), nested(MAX_DEPTH - 2, bottom, kind)) for bottom in BOTTOMS]
+    lines = [
+        raw(message(messageId=f"{id_}{n} {at}", **place), x=text)
+        for at, (deep, fits) in enumerate(texts)
+        for id_, text in (("deep", deep), ("fits", fits))
+        for n, place in enumerate(places)
+    ]
     found = rows_of(*lines, message(messageId="plain"), nested(100_000, "", kind))
-    assert [row["id"] for row in found["tracks"]] == ["fits1", "fits2", "fits3", "plain"]
-    assert Counter(row["reason"] for row in found["_rejects"]) == {"not_json": 5, "event_not_string": 1}
+    ids = [f"fits{n} {at}" for n in (1, 2, 3) for at in range(len(BOTTOMS))]
+    assert [row["id"] for row in found["tracks"]] == [*ids, "plain"]
+    # Lines are numbered from 1; of each bottom four are too deep, then one has no event.
+    rejects = {row["line"]: row for row in found["_rejects"]}
+    expected = {
+        8 * at + n: "not_json" if n < 5 else "event_not_string" for at in range(len(BOTTOMS)) for n in range(1, 6)
+    }
+    assert {line: row["reason"] for line, row in rejects.items()} == expected | {len(lines) + 2: "not_json"}
     deep_ones = [row for row in found["_rejects"] if row["reason"] == "not_json"]
     assert {row["message"].partition(":")[0] for row in deep_ones} == {"nested too deeply to be read"}
     if kind == "array":
-        [row] = [row for row in found["email_opened"] if row["id"] == "fits1"]
-        assert row["p"] == fits
+        rows = {row["id"]: row["p"] for row in found["email_opened"]}
+        assert [rows[f"fits1 {at}"] for at in range(len(BOTTOMS))] == [fits for _, fits in texts]
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 """Tables and columns have the names that the contract gives them (spec: Names)."""
 
 import csv
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from autopilothq.naming import RESERVED_TABLES
-from contract.loading import cell, discards, identify, message, rows_of
+from contract.loading import Row, cell, discards, identify, message, rows_of
 
 with Path(__file__).with_name("snakecase.csv").open(encoding="utf-8", newline="") as file:
     VECTORS = [(row["input"], row["expected"]) for row in csv.DictReader(file)]
@@ -25,12 +26,25 @@ def test_tables_are_named_by_segments_vectors() -> None:
         assert name in {row["event_text"] for row in found[prefixed(slug)]}
 
 
-@pytest.mark.parametrize("kind", ["track", "identify", "page", "screen", "group"])
+BODIES = {"track": "properties", "identify": "traits", "page": "properties", "screen": "properties", "group": "traits"}
+
+
+@cache
+def named() -> dict[str, list[Row]]:
+    """A message of each kind for each name, in one load."""
+    return rows_of(
+        *(
+            message(**{"type": kind, "messageId": f"{kind} {n:02}", body: {name: n}})
+            for kind, body in BODIES.items()
+            for n, (name, _) in enumerate(VECTORS)
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", BODIES)
 def test_columns_are_named_by_segments_vectors(kind: str) -> None:
-    body = "traits" if kind in ("identify", "group") else "properties"
-    lines = [message(**{"type": kind, "messageId": f"{n:02}", body: {name: n}}) for n, (name, _) in enumerate(VECTORS)]
     table = {"track": "email_opened", "identify": "identifies"}.get(kind, f"{kind}s")
-    rows = rows_of(*lines)[table]
+    rows = named()[table]
     assert [row[prefixed(slug)] for row, (_, slug) in zip(rows, VECTORS, strict=True)] == list(range(len(VECTORS)))
 
 

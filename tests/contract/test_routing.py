@@ -1,11 +1,12 @@
 """Each message has its rows in the tables where the contract wants them (spec: Which message goes where)."""
 
+from functools import cache
 from typing import Any
 
 import pytest
 
 from autopilothq.catalog import EVENTS
-from contract.loading import RECEIVED, filled, identify, message, rows_of
+from contract.loading import RECEIVED, Line, Row, filled, identify, message, rows_of
 
 COMMON = {"id": "m1", "received_at": RECEIVED, "timestamp": RECEIVED, "user_id": "u1"}
 BODY = {"Plan": "pro", "seats": 3}
@@ -59,18 +60,37 @@ ROUTES: list[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "more", "tables"), ROUTES)
-def test_a_message_has_its_rows(kind: str, more: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
-    found = rows_of(message(**{"type": kind, "event": "Email Opened", **more}))
-    assert {name: [filled(row) for row in rows] for name, rows in found.items()} == {
-        name: [row] for name, row in tables.items()
+@cache
+def routed() -> dict[str, list[Row]]:
+    """The messages, each with ids of its own."""
+    return rows_of(*(sent(number) for number in range(len(ROUTES))))
+
+
+def sent(number: int) -> Line:
+    kind, more, _ = ROUTES[number]
+    own = {"groupId": f"g{number}"} if more.get("groupId") == "g1" else {}
+    return message(**{
+        "type": kind, "event": "Email Opened", **more, "messageId": f"m{number}", "userId": f"u{number}", **own,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(ROUTES)), ids=lambda number: ROUTES[number][0])
+def test_a_message_has_its_rows(number: int) -> None:
+    ids = {"m1": f"m{number}", "u1": f"u{number}", "g1": f"g{number}"}
+    found = {name: [filled(row) for row in rows if row["id"] in ids.values()] for name, rows in routed().items()}
+    assert {name: rows for name, rows in found.items() if rows} == {
+        name: [{key: ids.get(cell, cell) for key, cell in row.items()}] for name, row in ROUTES[number][2].items()
     }
 
 
-@pytest.mark.parametrize("kind", ["delete", "Track", "", None, ..., 5, ["track"], {}])
-def test_anything_else_is_a_reject(kind: object) -> None:
-    found = rows_of(message(type=kind))
-    assert [(name, [row["reason"] for row in rows]) for name, rows in found.items()] == [("_rejects", ["unknown_type"])]
+OTHER_KINDS: list[Any] = ["delete", "Track", "", None, ..., 5, ["track"], {}]
+
+
+def test_anything_else_is_a_reject() -> None:
+    found = rows_of(*(message(type=kind, messageId=f"m{n}") for n, kind in enumerate(OTHER_KINDS)))
+    assert [(name, sorted((row["line"], row["reason"]) for row in rows)) for name, rows in found.items()] == [
+        ("_rejects", [(line, "unknown_type") for line in range(1, len(OTHER_KINDS) + 1)])
+    ]
 
 
 def test_the_seven_events_have_their_tables() -> None:

@@ -50,29 +50,40 @@ def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("x"), duckdb.InvalidInputException("no")])
-def test_a_line_whose_careful_reading_raises_is_rejected(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_whose_careful_reading_raises_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises, and each alone: the lines beside them are read."""
+    errors = [RecursionError("too deep"), KeyError("x"), duckdb.InvalidInputException("no")]
+
     def read(line: bytes, declared: frozenset[str]) -> Message:
-        if BAD.encode() in line:
-            raise error
+        for n, error in enumerate(errors):
+            if f"{BAD} {n}".encode() in line:
+                raise error
         return plain(line, declared)
 
     plain = messages.read
     monkeypatch.setattr(reading, "read", read)
-    bad = json.dumps(message(messageId="bad", properties={"x": BAD, "odd": "\0"}))
+    # The one is followed by the next, and the last stands alone.
+    bad = [
+        json.dumps(message(messageId=f"bad {n}", properties={"x": f"{BAD} {n}", "odd": "\0"}))
+        for n in range(len(errors))
+    ]
+    some = lines(bad[0], odd="\0")
+    some[24:24], some[35:35] = bad[1:2], bad[2:]
     store = Store()
-    found = store.run(lines(bad, odd="\0"))
+    found = store.run(some)
     assert ids(found) == ids(found, "email_opened") == GOOD
-    [reject] = found["_rejects"]
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    assert {name: reject[name] for name in ("file", "line", "reason", "message", "raw")} == {
-        "file": "file 0",
-        "line": 24,
-        "reason": "unreadable",
-        "message": words,
-        "raw": bad,
-    }
-    assert [count[1:5] for count in store.audit] == [(41, 40, 0, 1)]
+    rejects = sorted(found["_rejects"], key=lambda row: row["line"])
+    assert [{name: row[name] for name in ("file", "line", "reason", "message", "raw")} for row in rejects] == [
+        {
+            "file": "file 0",
+            "line": line,
+            "reason": "unreadable",
+            "message": " ".join(f"{type(error).__name__}: {error}".split()),
+            "raw": text,
+        }
+        for line, error, text in zip((24, 25, 36), errors, bad, strict=True)
+    ]
+    assert [count[1:5] for count in store.audit] == [(43, 40, 0, 3)]
     # What the good lines of the same batch lose is told as ever.
     assert len(found["_discards"]) == 40
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from autopilothq.catalog import COMMON_NAMES
-from contract.loading import Case, Store, cases, discards, filled, message, raw, row, rows_of
+from autopilothq.catalog import COMMON_NAMES, Type
+from contract.loading import Case, Row, Store, cases, discards, filled, message, raw, row, rows_of
 
 TIME = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)
 TIME_TEXT = "2019-03-04T05:06:07Z"
@@ -83,14 +83,26 @@ def test_a_value_may_be_an_object_in_one_line_and_text_in_the_next() -> None:
     assert [row["plan_name_de"] for row in rows] == [None, None, None, None, None, "frei", None, None] * 2
 
 
-@pytest.mark.parametrize("length", [512, 513, 40_000, 900_000])
-def test_text_is_never_cut(length: int) -> None:
-    text = "é" * (length // 2)
-    found = row(
-        message(userId=text, context={"ip": text}, properties={"email_subject": text, "long": text, "list": [text]})
-    )
-    assert {found[name] for name in ("user_id", "context_ip", "email_subject", "long")} == {text}
-    assert found["list"] == f'["{text}"]'
+LENGTHS = [512, 513, 40_000, 900_000]
+
+
+def test_text_is_never_cut() -> None:
+    texts = ["é" * (length // 2) for length in LENGTHS]
+    found = rows_of(
+        *(
+            message(
+                messageId=f"m{n}", userId=text, context={"ip": text},
+                properties={"email_subject": text, "long": text, "list": [text]},
+            )
+            for n, text in enumerate(texts)
+        )
+    )["email_opened"]  # fmt: skip
+    assert len(found) == len(texts)
+    for row_, text in zip(found, texts, strict=True):
+        for name in ("user_id", "context_ip", "email_subject", "long"):
+            assert len(row_[name]) == len(text)
+            assert row_[name] == text
+        assert row_["list"] == f'["{text}"]'
 
 
 def test_a_message_may_have_many_properties() -> None:
@@ -201,24 +213,45 @@ CASTS: list[tuple[str, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("first", dict.fromkeys(first for first, _, _ in CASTS))
-def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(first: str) -> None:
-    """A value of a later load; in the first load it would have had a say in the type."""
-    cases = [(value, cell) for column, value, cell in CASTS if column == first]
+FIRSTS = list(dict.fromkeys(first for first, _, _ in CASTS))
+
+
+@cache
+def cast() -> tuple[list[Type], Store]:
+    """The types that the first values give their columns, each in a table of its own, then a load of all the others."""
     store = Store()
-    store.run([raw(message(properties={"x": "$x"}), x=first)])
-    of = store.types["email_opened"]["x"]
-    lines = [
-        raw(message(messageId=f"n{n:02}", properties={"x": "$x", "y": 1}), x=value)
-        for n, (value, _) in enumerate(cases)
-    ]
-    found = store.run(lines)
-    assert store.types["email_opened"]["x"] == of
-    rows = [row for row in found["email_opened"] if row["id"] != "m1"]
-    assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in cases]
-    assert discards(found) == [
-        ("email_opened", f"n{n:02}", "x", value, "does_not_fit")
-        for n, (value, cell) in enumerate(cases)
+    store.run(
+        [
+            raw(message(f"Case {n}", messageId=f"m{n}", properties={"x": "$x"}), x=first)
+            for n, first in enumerate(FIRSTS)
+        ]
+    )
+    types = [store.types[f"case_{n}"]["x"] for n in range(len(FIRSTS))]
+    store.run(
+        [
+            raw(message(f"Case {number}", messageId=f"n{number} {n:02}", properties={"x": "$x", "y": 1}), x=value)
+            for number, first in enumerate(FIRSTS)
+            for n, (value, _) in enumerate(later(first))
+        ]
+    )
+    return types, store
+
+
+def later(first: str) -> list[tuple[str, Any]]:
+    return [(value, cell) for column, value, cell in CASTS if column == first]
+
+
+@pytest.mark.parametrize("number", range(len(FIRSTS)), ids=FIRSTS)
+def test_a_later_value_is_cast_where_nothing_is_lost_and_discarded_else(number: int) -> None:
+    """A value of a later load; in the first load it would have had a say in the type."""
+    types, store = cast()
+    table, found, values = f"case_{number}", store.tables(), later(FIRSTS[number])
+    assert store.types[table]["x"] == types[number]
+    rows = [row for row in found[table] if row["id"] != f"m{number}"]
+    assert [(row["x"], row["y"]) for row in rows] == [(None if cell is KEPT else cell, 1) for _, cell in values]
+    assert [entry for entry in discards(found) if entry[0] == table] == [
+        (table, f"n{number} {n:02}", "x", value, "does_not_fit")
+        for n, (value, cell) in enumerate(values)
         if cell is KEPT
     ]
 
@@ -267,9 +300,16 @@ UNSTORABLE = [
 ]
 
 
+@cache
+def unstorable() -> dict[str, list[Case]]:
+    bodies = [(name, f'{{"{name}":{value},"y":1}}') for name in ("x", "campaign_id") for value, _ in UNSTORABLE]
+    found = cases([[body] for _, body in bodies])
+    return {name: [case for (of, _), case in zip(bodies, found, strict=True) if of == name] for name, _ in bodies}
+
+
 @pytest.mark.parametrize("name", ["x", "campaign_id"])
 def test_what_cannot_be_stored_is_discarded_and_the_row_stays(name: str) -> None:
-    found = cases([[f'{{"{name}":{value},"y":1}}'] for value, _ in UNSTORABLE])
+    found = unstorable()[name]
     assert [(row["y"], row.get(name)) for case in found for row in case.rows] == [(1, None)] * len(UNSTORABLE)
     assert [case.discards for case in found] == [[(name, value, reason)] for value, reason in UNSTORABLE]
 
@@ -290,17 +330,33 @@ def test_arrays_are_text_whatever_they_hold() -> None:
     assert row(raw(message(properties={"x": "$x"}), x=value))["x"] == value
 
 
-@pytest.mark.parametrize(
-    ("field", "name"), [("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id")]
-)
-@pytest.mark.parametrize(
-    ("value", "reason"), [("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text")]
-)
-def test_an_id_that_is_no_text_is_discarded(field: str, name: str, value: str, reason: str) -> None:
-    found = rows_of(raw(message(**{"userId": "u1", "anonymousId": "a1", field: "$x"}), x=value))
-    (stored,) = found["tracks"]
-    assert [entry[2:] for entry in discards(found)] == [(name, value, reason)]
-    assert len(stored["id"]) == 64 if field == "messageId" else stored[name] is None
+NO_IDS = [
+    (field, name, value, reason)
+    for field, name in (("userId", "user_id"), ("anonymousId", "anonymous_id"), ("messageId", "id"))
+    for value, reason in (("[1]", "does_not_fit"), ('{"a":1}', "does_not_fit"), (r'"\u0000"', "not_text"))
+]
+
+
+@cache
+def without_ids() -> dict[str, list[Row]]:
+    ids = {"userId": "u1", "anonymousId": "a1"}
+    return rows_of(
+        *(
+            raw(message(f"Case {n}", **{"messageId": f"m{n}", **ids, field: "$x"}), x=value)
+            for n, (field, _, value, _) in enumerate(NO_IDS)
+        )
+    )
+
+
+@pytest.mark.parametrize("number", range(len(NO_IDS)), ids=lambda number: " ".join(NO_IDS[number][::2]))
+def test_an_id_that_is_no_text_is_discarded(number: int) -> None:
+    field, name, value, reason = NO_IDS[number]
+    (stored,) = without_ids()[f"case_{number}"]
+    (track,) = [row for row in without_ids()["tracks"] if row["event"] == f"case_{number}"]
+    found = [entry[2:] for entry in discards(without_ids()) if entry[0] == f"case_{number}"]
+    assert found == [(name, value, reason)]
+    for kept in (stored, track):
+        assert len(kept["id"]) == 64 if field == "messageId" else kept[name] is None
 
 
 def test_an_events_name_that_cannot_be_stored_is_discarded() -> None:

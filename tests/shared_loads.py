@@ -1,0 +1,63 @@
+"""Loads that several tests look at: they are made once, in a folder and with settings of their own."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs import PluggableRunContext
+
+from autopilothq import cli, masking
+from calling import Said
+
+# What dlt and the S3 clients would take from the shell that the tests are run from.
+LEAKS = (
+    "AWS_", "CREDENTIALS", "DATA_WRITER__", "DATASET_NAME", "DESTINATION", "DLT_", "EXTRACT__", "LOAD__", "NORMALIZE__",
+    "PIPELINE", "RESTORE_FROM_DESTINATION", "RUNTIME__", "SCHEMA__", "SOURCES__", "STAGING",
+)  # fmt: skip
+
+
+@contextmanager
+def isolation(home: Path) -> Iterator[None]:
+    """The empty working folder `work` in `home`, with settings, state and secrets of its own only."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in os.environ:
+            if name.upper().startswith(LEAKS):
+                monkeypatch.delenv(name)
+        work = home / "work"
+        work.mkdir()
+        monkeypatch.chdir(work)
+        monkeypatch.setenv("DLT_DATA_DIR", str(home / "dlt"))  # pipelines' working folders
+        monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+        # Without credentials the S3 clients would look in the home folder, then ask the cloud's metadata address and
+        # wait.
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+        for of in ("_remembered", "_strings", "_hooks"):  # secrets of one test are words of another
+            monkeypatch.setattr(masking, of, {})
+        # dlt reads settings when a context is made, global ones from a folder of the user's: a new one each time.
+        monkeypatch.setattr("dlt.common.runtime.run_context.global_dir", lambda: str(home / "dlt"))
+        context = Container()[PluggableRunContext]
+        cookie = context.push_context()
+        context.reload()
+        try:
+            yield
+        finally:
+            context.pop_context(cookie)
+
+
+def command(*words: str) -> Said:
+    """Calls the program in this process, where no test runs that could lend its fixture `call`."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with mock.patch("sys.argv", ["autopilothq", *words]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Said(status, out.getvalue(), err.getvalue())
