@@ -79,6 +79,8 @@ def load(plan: Plan) -> None:
     """As a user's script would, or the command."""
     if plan.begun:
         shutil.copytree(plan.begun, plan.folder, dirs_exist_ok=True)
+        # Where the destination has no state yet, dlt would drop what waits, and extract it again.
+        os.environ["RESTORE_FROM_DESTINATION"] = "false"
     if plan.new_machine:
         shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
     database = str(Path(plan.folder, "autopilot.duckdb"))
