@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import dlt
 import duckdb
+import psycopg2
 import pytest
 
 from autopilothq import lock, run
@@ -47,29 +48,26 @@ def machine(folder: Path, destination: Any) -> dlt.Pipeline:
     )
 
 
-def test_a_second_run_leaves_with_a_status_for_later(call: Call) -> None:
-    with lock.held(run.pipeline(), 0):
-        said = call("load", "archive", "a.ndjson")
-    assert (said.status, errors(said)) == (75, [f"Error: Another run of the pipeline autopilot_events {BUSY}"])
-    assert call("load", "archive", "a.ndjson").status == 0
-
-
-def test_a_second_run_waits_when_told_to(call: Call) -> None:
-    done = threading.Event()
+def test_a_second_run_leaves_with_a_status_for_later_or_waits_when_told_to(call: Call) -> None:
+    taken, leave, done = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
         with lock.held(run.pipeline(), 0):
             taken.set()
-            time.sleep(1)
+            leave.wait()
+            time.sleep(1)  # the second one waits by then
             done.set()
 
-    taken = threading.Event()
     thread = threading.Thread(target=first)
     thread.start()
     taken.wait()
+    said = call("load", "archive", "a.ndjson")
+    leave.set()
+    assert (said.status, errors(said)) == (75, [f"Error: Another run of the pipeline autopilot_events {BUSY}"])
     assert call("load", "archive", "a.ndjson", "--wait", "30s").status == 0
     assert done.is_set()
     thread.join()
+    assert call("load", "archive", "a.ndjson").status == 0
 
 
 def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
@@ -117,10 +115,22 @@ def test_what_a_dead_machine_held_is_free_after_the_lease(
 
 
 def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 1.2)
+    """Made older than any lease by hand, a claim is renewed, again and again, and keeps others away."""
+    monkeypatch.setattr(lock, "LEASE", 8.0)
     one, two = (machine(tmp_path / name, dlt.destinations.postgres(postgres)) for name in ("one", "two"))
-    with lock.held(one, 0), pytest.raises(lock.Busy), lock.held(two, 3):
-        pass
+    with lock.held(one, 0), closing(psycopg2.connect(postgres)) as server, server.cursor() as cursor:
+        server.autocommit = True
+        for _ in range(2):
+            cursor.execute("UPDATE autopilothq._locks SET renewed_at = renewed_at - INTERVAL '1 hour'")
+            until = time.monotonic() + 60
+            age = 3600.0
+            while age > 60 and time.monotonic() < until:
+                time.sleep(0.05)
+                cursor.execute("SELECT extract(epoch FROM now() - renewed_at) FROM autopilothq._locks")
+                [(age,)] = cursor.fetchall()
+            assert age < 60
+            with pytest.raises(lock.Busy), lock.held(two, 0):
+                pass
 
 
 def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class Webhook:
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     hook = Webhook()
-    thread = Thread(target=hook.server.serve_forever)
+    thread = Thread(target=hook.server.serve_forever, args=[0.02])  # looks that often whether it shall end
     thread.start()
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", hook.url)
     yield hook
@@ -137,38 +137,41 @@ def test_a_run_that_could_not_begin_is_told(call: Call, webhook: Webhook) -> Non
     assert webhook.texts() == [f"autopilothq load archive on {gethostname()} failed: {which}"]
 
 
-@pytest.mark.parametrize("broken", ["refuses", "is gone", "is no URL"])
 def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
-    call: Call, webhook: Webhook, broken: str, monkeypatch: pytest.MonkeyPatch
+    call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "always")
     webhook.status = 403
-    if broken == "is gone":
-        monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", f"http://127.0.0.1:9{PATH}")
-    if broken == "is no URL":
-        monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", PATH)
-    said = call("load", "archive", "a.ndjson")
-    why = {
-        "refuses": "It answered 403.",
-        "is gone": "No answer came: ConnectionRefusedError.",
-        "is no URL": "Expected a URL that begins with https://",
-    }[broken]
-    assert said.status == 0
-    assert said.err.splitlines()[-1] == f"Warning: The webhook of runtime.slack_incoming_hook could not be told: {why}"
-    assert "secret" not in said.out + said.err
+    for url, why in (
+        (webhook.url, "It answered 403."),
+        (f"http://127.0.0.1:9{PATH}", "No answer came: ConnectionRefusedError."),
+        (PATH, "Expected a URL that begins with https://"),
+    ):
+        monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", url)
+        said = call("load", "archive", "a.ndjson")
+        assert (said.status, said.err.splitlines()[-1]) == (0, f"{NOT_TOLD}{why}")
+        assert "secret" not in said.out + said.err
 
 
 NOT_TOLD = "Warning: The webhook of runtime.slack_incoming_hook could not be told: "
 
 
+REDIRECTED = "It answered {}. Redirects are not followed: set the URL that it leads to."
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_webhook_that_points_elsewhere_is_not_followed(call: Call, webhook: Webhook, status: int) -> None:
+def test_a_webhook_that_points_elsewhere_is_not_followed(webhook: Webhook, status: int) -> None:
     webhook.status, webhook.location = status, f"{webhook.url}/elsewhere"
+    with pytest.raises(http.Refused) as refused:
+        http.post_note(webhook.url, "text")
+    assert (str(refused.value), len(webhook.notes)) == (REDIRECTED.format(status), 1)
+
+
+def test_that_a_webhook_points_elsewhere_is_told(call: Call, webhook: Webhook) -> None:
+    webhook.status, webhook.location = 301, f"{webhook.url}/elsewhere"
     said = call("load", "archive", "nowhere")
     assert len(webhook.notes) == 1
-    assert said.err.splitlines()[-1] == (
-        f"{NOT_TOLD}It answered {status}. Redirects are not followed: set the URL that it leads to."
-    )
+    assert said.err.splitlines()[-1] == f"{NOT_TOLD}{REDIRECTED.format(301)}"
     assert "secret" not in said.err
 
 
@@ -223,9 +226,9 @@ def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatc
     assert webhook.texts() == [f"autopilothq send messages on {gethostname()} failed: {sums}"]
 
 
-# What libraries do to the terminal, all in one program.
+# What libraries do to the terminal, all in one program, which its words name: each in a process that is forked for it.
 NOISE = """
-import logging, threading, warnings, sys
+import logging, os, threading, warnings, sys
 import dlt
 from dlt.common import logger
 from autopilothq import run
@@ -235,7 +238,15 @@ class Broken:
     def __del__(self):
         raise ValueError("in a finaliser")
 
-log.listen("debug" in sys.argv, "json" in sys.argv)
+for word in sys.argv[1:]:
+    if not os.fork():
+        os.dup2(os.open(word, os.O_WRONLY | os.O_CREAT), 2)
+        break
+    os.wait()
+else:
+    sys.exit()
+
+log.listen(word == "debug", word == "json")
 run.configure(runtime__log_level="WARNING")
 try:
     raise OSError("no room at postgresql://me:secret@host/db")
@@ -254,9 +265,10 @@ Broken()
 """
 
 
-def noise(*words: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", NOISE, *words], capture_output=True, text=True, check=True)
-    return done.stderr.splitlines()
+def noise(*words: str) -> list[list[str]]:
+    """The lines on stderr of each."""
+    subprocess.run([sys.executable, "-c", NOISE, *words], check=True)
+    return [Path(word).read_text().splitlines() for word in words]
 
 
 def test_no_library_writes_a_traceback() -> None:
@@ -266,10 +278,11 @@ def test_no_library_writes_a_traceback() -> None:
         "no such table",
         "A thread ended by an error: ZeroDivisionError: division by zero",
     ]
-    assert noise() == [f"Warning: {text}" for text in told]
-    lines = [json.loads(line) for line in noise("json")]
+    plain, as_json, as_debug = noise("plain", "json", "debug")
+    assert plain == [f"Warning: {text}" for text in told]
+    lines = [json.loads(line) for line in as_json]
     assert [(line["level"], line["message"]) for line in lines] == [("warning", text) for text in told]
-    debug = "\n".join(noise("debug"))
+    debug = "\n".join(as_debug)
     for text in ("a library's own", "job failed", "in a finaliser", "UserWarning: old", "ZeroDivisionError"):
         assert text in debug
     assert debug.count("Traceback (most recent call last)") >= 4
@@ -278,8 +291,8 @@ def test_no_library_writes_a_traceback() -> None:
 
 
 def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:
-    sample.write("archive", 20_000, 1)
-    small = 1_000_000
+    sample.write("archive", 6_000, 1)
+    small = 300_000
 
     def no_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

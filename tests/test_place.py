@@ -85,23 +85,39 @@ def test_each_folder_has_its_own_file_and_pipeline(
         assert last_line(call).endswith(f"pipeline {name}")
 
 
+# Runs dlt's command `pipeline` once with each word, in a process that is forked for it; prints how each ended.
+DLT_COMMANDS = """
+import os, sys
+from dlt._workspace.cli._dlt import main
+for operation in sys.argv[1:]:
+    if not os.fork():
+        out = os.open(f"../{operation}.out", os.O_WRONLY | os.O_CREAT)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.argv = ["dlt", "--yes", "pipeline", "autopilot_events", operation]
+        sys.exit(main("dlt"))
+    print(operation, os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
 def test_dlts_commands_find_the_pipeline(folders: tuple[Path, Path], call: Call) -> None:
     last_line(call)
-    dlt_command = [sys.executable, "-m", "dlt._workspace.cli._dlt", "--yes", "pipeline", "autopilot_events"]
-    for operation, wanted in (
-        ("info", "Found pipeline autopilot_events in"),
-        ("sync", "Restoring from destination"),
-        ("schema", "email_opened"),
-    ):
-        done = subprocess.run(
-            [*dlt_command, operation],
-            cwd=folders[1],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, wanted in done.stdout) == (0, True), done.stdout + done.stderr
+    wanted = {
+        "info": "Found pipeline autopilot_events in",
+        "sync": "Restoring from destination",
+        "schema": "email_opened",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", DLT_COMMANDS, *wanted],
+        cwd=folders[1],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for operation, words in wanted.items():
+        said = (folders[1].parent / f"{operation}.out").read_text()
+        assert (f"{operation} 0" in done.stdout.splitlines(), words in said) == (True, True), said + done.stderr
     assert sorted(file.name for file in folders[1].iterdir()) == []
 
 

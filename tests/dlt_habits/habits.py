@@ -1,6 +1,7 @@
 """What the tests of habits share: a small archive, a DuckDB in memory, whole rows to compare."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Place:
             name, destination=dlt.destinations.duckdb(self.con), dataset_name=dataset, **options
         )
 
+    def keep(self, folder: Path) -> None:
+        """Keeps all that is there, to go on with in places of its own: `kept(folder)`."""
+        self.con.execute(f"ATTACH '{folder}/kept.duckdb' AS kept; COPY FROM DATABASE memory TO kept; DETACH kept")
+        shutil.copytree(self.pipeline.working_dir, folder / "kept", dirs_exist_ok=True)
+
     def run(self, data: Any, **words: Any) -> None:
         """Runs the pipeline."""
         self.pipeline.run(data, **words)
@@ -91,3 +97,16 @@ class Place:
             row["lines"] == sum(row[count] for count in counts) and min(row[count] for count in counts) >= 0
             for row in self.rows("_audit")
         )
+
+
+def kept(folder: Path) -> Place:
+    """A place as the one that was kept there. It takes over the pipeline: a place made before it can load no more."""
+    working = Path(dlt.pipeline("habits", destination="duckdb").working_dir)
+    shutil.rmtree(working, ignore_errors=True)
+    shutil.copytree(folder / "kept", working)
+    place = Place()
+    place.con.execute("SET TimeZone = 'UTC'")  # as dlt has it once it has loaded
+    place.con.execute(
+        f"ATTACH '{folder}/kept.duckdb' AS kept (READ_ONLY); COPY FROM DATABASE kept TO memory; DETACH kept"
+    )
+    return place

@@ -6,6 +6,7 @@ from typing import Any
 
 import dlt
 import psycopg2
+import pytest
 from deltalake import DeltaTable
 
 from autopilothq import archive
@@ -43,10 +44,27 @@ def sizes(tables: Rows) -> dict[str, int]:
     return {name: len(rows) for name, rows in tables.items()}
 
 
-def test_postgresql(postgres: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("archive"))
+
+
+_HERE: dict[Path, dict[str, int]] = {}
+
+
+@pytest.fixture
+def here(folder: Path) -> dict[str, int]:
+    """How many rows a plain load leaves in DuckDB; the first test that asks makes it."""
+    if folder not in _HERE:
+        place = Place("here")
+        place.run(archive(str(folder)))
+        _HERE[folder] = sizes(place.tables())
+    return _HERE[folder]
+
+
+def test_postgresql(postgres: str, folder: Path, here: dict[str, int]) -> None:
     """Seen by steps, cut off, selected, replaced, dropped, in another dataset."""
-    url, here = str(write(tmp_path / "archive")), Place("here")
-    here.run(archive(url))
+    url = str(folder)
     place, mine = PostgresPlace(postgres), archive(url)
     for resource in mine.resources.values():
         resource.add_map(lambda rows: rows)
@@ -54,7 +72,7 @@ def test_postgresql(postgres: str, tmp_path: Path) -> None:
     place.run(mine.with_resources("email_opened", "_discards", "_audit").add_limit(1))
     place.run(mine)
     whole = place.tables()
-    assert sizes(whole) == sizes(here.tables())
+    assert sizes(whole) == here
     assert place.balances()
     place.run(archive(url), write_disposition="replace")
     assert place.tables() == whole
@@ -64,9 +82,8 @@ def test_postgresql(postgres: str, tmp_path: Path) -> None:
     assert place.tables("third") == whole
 
 
-def test_a_lake(tmp_path: Path) -> None:
-    url, here = str(write(tmp_path / "archive")), Place("here")
-    here.run(archive(url))
+def test_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:
+    url = str(folder)
     lake = dlt.pipeline("habits", destination=dlt.destinations.filesystem(str(tmp_path / "lake")), dataset_name="data")
 
     def there() -> dict[str, int]:
@@ -79,4 +96,4 @@ def test_a_lake(tmp_path: Path) -> None:
     mine.tracks.add_map(lambda rows: rows)
     for words in ({}, {"write_disposition": "replace"}, {"refresh": "drop_resources"}, {}):
         lake.run(archive(url, table_format="delta") if words else mine, **words)  # type: ignore[arg-type]
-        assert there() == sizes(here.tables()), words
+        assert there() == here, words

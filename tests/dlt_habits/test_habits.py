@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from autopilothq import archive
 from autopilothq.catalog import TABLES
 from autopilothq.source import api
-from dlt_habits.habits import Place, Rows, track, write
+from dlt_habits.habits import Place, Rows, kept, track, write
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +32,34 @@ def source(folder: Path) -> Callable[..., DltSource]:
     return lambda **words: archive(str(folder), **words)
 
 
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the place that has the whole archive is kept."""
+    return tmp_path_factory.mktemp("whole")
+
+
 _WHOLE: dict[Path, Rows] = {}
 
 
 @pytest.fixture
-def whole(folder: Path, source: Callable[..., DltSource]) -> Rows:
-    """What one plain load of the whole archive leaves."""
-    if folder not in _WHOLE:
-        place = Place("whole")
+def whole(there: Path, source: Callable[..., DltSource]) -> Rows:
+    """What one plain load of the whole archive leaves; the first test that asks makes it."""
+    if there not in _WHOLE:
+        place = Place()
         place.run(source())
         assert place.balances()
-        _WHOLE[folder] = place.tables()
-    return _WHOLE[folder]
+        place.keep(there)
+        _WHOLE[there] = place.tables()
+        place.pipeline.drop()
+    return _WHOLE[there]
+
+
+@pytest.fixture
+def loaded(there: Path, whole: Rows) -> Place:
+    """A place that has the whole archive."""
+    place = kept(there)
+    assert place.tables() == whole
+    return place
 
 
 def more(folder: Path, *lines: dict[str, Any]) -> str:
@@ -122,10 +138,9 @@ def test_extract_normalize_load_one_by_one_and_in_dev_mode(source: Callable[...,
 # Steps that see rows -----------------------------------------------------------------------------------------------
 
 
-def test_both_ways_give_the_same_tables(source: Callable[..., DltSource], whole: Rows) -> None:
+def test_both_ways_give_the_same_tables(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
     """A step that changes nothing sees Arrow tables, and the tables have the same columns and descriptions."""
-    plain, mapped = Place("plain"), Place("mapped")
-    plain.run(source())
+    plain, mapped = loaded, Place("mapped")
     mine, seen = source(), list[type]()
 
     def look(rows: Any) -> Any:
@@ -183,21 +198,23 @@ def test_incremental(source: Callable[..., DltSource], folder: Path, whole: Rows
     assert place.count("tracks") == len(whole["tracks"])  # it is older than what is loaded
 
 
-def test_contracts(folder: Path) -> None:
+def test_contracts(folder: Path, tmp_path: Path) -> None:
     """Columns that are discarded, rows that have them, tables; frozen columns stop a run before it writes."""
     first, second = track("m1", "Email Opened", 1), track("m2", "Email Opened", 2, shoe=1)
     third = track("m3", "Shoe Bought", 3)
+    begun = Place()
+    begun.run(archive(more(folder, first)))
+    begun.keep(tmp_path)
 
     def loaded(place: Place, contract: Any) -> list[int]:
-        place.run(archive(more(folder, first)))
         place.run(archive(more(folder, second, third)), schema_contract=contract)
         return [place.count(name) for name in ("tracks", "email_opened", "shoe_bought")]
 
-    values = Place("discarded")
+    values = kept(tmp_path)
     assert loaded(values, {"columns": "discard_value"}) == [3, 2, 1]
     assert [row.get("shoe") for row in values.rows("email_opened")] == [None, None]
-    assert loaded(Place("discarded_rows"), {"columns": "discard_row", "tables": "discard_row"}) == [3, 1, 0]
-    frozen = Place("frozen")
+    assert loaded(kept(tmp_path), {"columns": "discard_row", "tables": "discard_row"}) == [3, 1, 0]
+    frozen = kept(tmp_path)
     with pytest.raises(PipelineStepFailed, match="Can't add table column `shoe`"):
         loaded(frozen, "freeze")
     assert (frozen.count("tracks"), frozen.count("_audit"), frozen.pipeline.has_pending_data) == (1, 1, False)
@@ -233,9 +250,9 @@ def test_transformers(source: Callable[..., DltSource], whole: Rows) -> None:
     assert place.count("others") == sum(len(rows) for name, rows in whole.items() if name not in TABLES)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_iteration_without_a_pipeline(source: Callable[..., DltSource], whole: Rows) -> None:
     """Arrow tables, as if into an empty dataset, again and again; nothing is written, and no load is disturbed."""
-    Place().run(source())
     here = set(Path().rglob("*"))
     mine = source()
     for _ in range(2):
@@ -271,10 +288,9 @@ def test_replace_and_refresh(source: Callable[..., DltSource], whole: Rows) -> N
         assert place.balances()
 
 
-def test_some_tables_again(source: Callable[..., DltSource], folder: Path, whole: Rows) -> None:
+def test_some_tables_again(source: Callable[..., DltSource], folder: Path, loaded: Place, whole: Rows) -> None:
     """Replaced with a part of the archive, a table lacks the rest: the next run loads it."""
-    place, mine = Place(), archive(str(folder / "more.ndjson"))
-    place.run(source())
+    place, mine = loaded, archive(str(folder / "more.ndjson"))
     mine.tracks.apply_hints(write_disposition="replace")
     place.run(mine)
     assert 0 < place.count("tracks") < len(whole["tracks"])
@@ -290,10 +306,9 @@ def test_some_tables_again(source: Callable[..., DltSource], folder: Path, whole
         assert place.tables() == whole
 
 
-def test_tables_that_were_dropped(source: Callable[..., DltSource], whole: Rows) -> None:
+def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
     """With dlt's command `pipeline ... drop`."""
-    place = Place()
-    place.run(source())
+    place = loaded
     pipeline_drop(place.pipeline, resources=["tracks", "identifies"])()
     assert (place.count("tracks"), place.count("identifies")) == (0, 0)
     place.run(source().add_limit(1))

@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
     `point` is where it is killed: `module:Class.method`, `before` or `after`, and at which call of it; or seconds.
     On a new machine nothing is there of earlier runs but the destination. `run` loads as the command does, else as a
-    script.
+    script. `begun` is the folder of a killed load that this one goes on with, in a copy.
     """
 
     archive: str
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     postgres: str | None = None
     lake: str | None = None
     run: bool = False
+    begun: str | None = None
 
 
 def die() -> None:
@@ -77,6 +78,10 @@ def kill_at(place: str, when: str, call: int) -> None:
 
 def load(plan: Plan) -> None:
     """As a user's script would, or the command."""
+    if plan.begun:
+        shutil.copytree(plan.begun, plan.folder, dirs_exist_ok=True)
+        # Where the destination has no state yet, dlt would drop what waits, and extract it again.
+        os.environ["RESTORE_FROM_DESTINATION"] = "false"
     if plan.new_machine:
         shutil.rmtree(Path(plan.folder, "state"), ignore_errors=True)
     database = str(Path(plan.folder, "autopilot.duckdb"))

@@ -26,6 +26,7 @@ from calling import Call
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
+    Table,
     assert_same,
     assert_sound,
     content,
@@ -67,9 +68,10 @@ def test_has_the_same_tables_as_duckdb_and_stores_nothing_twice(tmp_path: Path, 
     assert load(into, replay, **DELTA).files == 0
 
 
-@pytest.mark.parametrize("kind", [filesystem, lake], ids=["dlt's own", "the command's"])
-def test_takes_new_columns_and_changes_persons(kind: Any, tmp_path: Path) -> None:
-    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    kinds = {"dlt's own": filesystem, "the command's": lake}
+    buckets = {kind: tmp_path / kind / "bucket" for kind in kinds}
     for n in (1, 2):
         lines = [
             track(n, event="Order", properties={"select": f"{n}", f"more_{n}": n}),
@@ -78,18 +80,23 @@ def test_takes_new_columns_and_changes_persons(kind: Any, tmp_path: Path) -> Non
             track(n, type="identify", userId="once", messageId="i-0", traits={"plan": f"{n}"}),
         ]
         file(archive, f"{n}.gz", lines)
-        report = load(pipeline(tmp_path / "state", kind(bucket.as_uri())), archive, **DELTA)
-        assert (report.stored, report.duplicates) == ((4, 0), (2, 2))[n - 1]
+        for kind, bucket in buckets.items():
+            destination: Any = kinds[kind](bucket.as_uri())
+            report = load(pipeline(tmp_path / kind, destination), archive, **DELTA)
+            assert (kind, report.stored, report.duplicates) == (kind, *((4, 0), (2, 2))[n - 1])
         load(pipeline(tmp_path), archive)
-    tables = lake_content(str(bucket))
-    assert_sound(tables)
-    assert_same(tables, content(tmp_path / "autopilot.duckdb"))
-    orders = sorted((row["id"], row["select"], row["more_1"], row["more_2"]) for row in tables["order"].dicts())
+    expected = content(tmp_path / "autopilot.duckdb")
+    orders = sorted((row["id"], row["select"], row["more_1"], row["more_2"]) for row in expected["order"].dicts())
     assert orders == [("m-0", "1", None, None), ("m-1", "1", 1, None), ("m-2", "2", None, 2)]
-    assert sorted((row["id"], row["plan"], row["only_1"], row["only_2"]) for row in tables["users"].dicts()) == [
+    assert sorted((row["id"], row["plan"], row["only_1"], row["only_2"]) for row in expected["users"].dicts()) == [
         ("once", "1", None, None),
         ("u", "2", True, True),
     ]
+    own, commands = (lake_content(str(bucket)) for bucket in buckets.values())
+    assert_sound(own)
+    assert_same(own, expected)
+    assert_sound(commands)
+    assert_same(commands, expected)
 
 
 def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path) -> None:
@@ -112,36 +119,59 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
 
 JOBS = "autopilothq.lake:AppendNew.run"
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
+# Where a load is killed, and whether the next one is on the same machine.
+KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {
+    "on a new machine": ("new machine", (JOBS, "after", 9)),
+    "on the same machine": ("killed", (JOBS, "before", 7)),
+    "at the end": ("killed", (END, "before", 1)),
+}
 
 
-@pytest.mark.parametrize(
-    ("machine", "point"),
-    [("new machine", (JOBS, "after", 9)), ("killed", (JOBS, "before", 7)), ("killed", (END, "before", 1))],
-    ids=["on a new machine", "on the same machine", "at the end"],
-)
-def test_completes_a_load_that_was_killed(machine: str, point: tuple[str, str, int], tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    own = lake((tmp_path / "bucket").as_uri())
-    # There are persons already, whom the killed load changes.
-    file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
-    load(pipeline(tmp_path / "killed", own), archive, **DELTA)
-    odd_archive(archive, 200)
-    file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
-    kill(tmp_path, archive, point)
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("killed")
 
-    load(pipeline(tmp_path / machine, own), archive, **DELTA)
-    load(pipeline(tmp_path), archive)
-    tables = lake_content(str(tmp_path / "bucket"))
+
+@pytest.fixture
+def undisturbed(house: Path) -> dict[str, Table]:
+    """The tables of a load into DuckDB that nothing disturbs; the first test that asks makes it, and the kills."""
+    archive = house / "archive"
+    if not archive.exists():
+        # There are persons already, whom the killed load changes.
+        file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
+        start = house / "start"
+        load(pipeline(start / "killed", lake((start / "bucket").as_uri())), archive, **DELTA)
+        for name in KILLS:
+            shutil.copytree(start, house / name)
+        odd_archive(archive, 200)
+        file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
+        kill(house, archive)
+        load(pipeline(house), archive)
+    return content(house / "autopilot.duckdb")
+
+
+@pytest.mark.parametrize("name", KILLS)
+def test_completes_a_load_that_was_killed(name: str, house: Path, undisturbed: dict[str, Table]) -> None:
+    archive, folder, (machine, _) = house / "archive", house / name, KILLS[name]
+    own = lake((folder / "bucket").as_uri())
+    load(pipeline(folder / machine, own), archive, **DELTA)
+    tables = lake_content(str(folder / "bucket"))
     assert_sound(tables)
-    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
-    assert load(pipeline(tmp_path / machine, own), archive, **DELTA).files == 0
+    assert_same(tables, undisturbed, but=["_audit"])
+    assert load(pipeline(folder / machine, own), archive, **DELTA).files == 0
 
 
-def kill(tmp_path: Path, archive: Path, point: tuple[str, str, int]) -> None:
-    """A load that ends by `kill -9` at that point."""
-    plans = tmp_path / "plans.json"
-    lake = (tmp_path / "bucket").as_uri()
-    plans.write_text(json.dumps([Plan(str(archive), str(tmp_path / "killed"), point, lake=lake)]))
+def kill(house: Path, archive: Path) -> None:
+    """Loads that end by `kill -9`, each at its point."""
+    plans = house / "plans.json"
+    plans.write_text(
+        json.dumps(
+            [
+                Plan(str(archive), str(house / name / "killed"), point, lake=(house / name / "bucket").as_uri())
+                for name, (_, point) in KILLS.items()
+            ]
+        )
+    )
     paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
     done = subprocess.run(
         [sys.executable, killed.__file__, str(plans)],
@@ -150,7 +180,7 @@ def kill(tmp_path: Path, archive: Path, point: tuple[str, str, int]) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == "0 -9\n", done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 
 def test_the_command_loads_into_a_lake(tmp_path: Path, s3: S3, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg2
@@ -27,6 +27,7 @@ from faults.loads import (
     pipeline,
     track,
 )
+from servers import Postgres
 
 LONG_EVENT = "An event whose name is longer than the sixty three bytes that PostgreSQL has for it"
 LONG = "a_property_whose_name_is_longer_than_the_sixty_three_bytes_that_postgresql_has_for_it"
@@ -76,46 +77,53 @@ def test_goes_on_with_the_tables_that_another_loader_made(tmp_path: Path, postgr
         assert sorted((row["id"], row["user_id"]) for row in rows) == [("m-1", "segment"), ("m-2", "u")]
 
 
-def kill(tmp_path: Path, archive: Path, postgres: str, point: tuple[str, str, int]) -> None:
-    """A load that ends by `kill -9` at that point."""
-    plans = tmp_path / "plans.json"
-    plans.write_text(json.dumps([Plan(str(archive), str(tmp_path / "killed"), point, postgres=postgres)]))
+JOBS = "dlt.destinations.job_client_impl:SqlLoadJob.run"
+COPIES = "dlt.destinations._adbc_jobs:AdbcParquetCopyJob.run"
+# Where a load is killed, and whether the next one is on the same machine.
+KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {
+    "on a new machine": ("new machine", (JOBS, "after", 5)),
+    "on the same machine": ("killed", (COPIES, "after", 9)),
+}
+
+
+def test_completes_loads_that_were_killed(tmp_path: Path, postgresql: Postgres) -> None:
+    archive = tmp_path / "archive"
+    with ExitStack() as stack:
+        databases = {name: stack.enter_context(postgresql.database()) for name in KILLS}
+        # There are persons already, whom the killed load changes.
+        file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
+        for name, url in databases.items():
+            load(pipeline(tmp_path / name / "killed", postgres_destination(url)), archive)
+        odd_archive(archive, 200)
+        file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
+        kill(tmp_path, archive, databases)
+
+        load(pipeline(tmp_path), archive)
+        undisturbed = content(tmp_path / "autopilot.duckdb")
+        for name, url in databases.items():
+            machine, _ = KILLS[name]
+            load(pipeline(tmp_path / name / machine, postgres_destination(url)), archive)
+            tables = content(url)
+            assert_sound(tables)
+            assert_same(tables, undisturbed, but=["_audit"])
+
+
+def kill(folder: Path, archive: Path, databases: dict[str, str]) -> None:
+    """Loads that end by `kill -9`, each at its point."""
+    plans = [
+        Plan(str(archive), str(folder / name / "killed"), point, postgres=databases[name])
+        for name, (_, point) in KILLS.items()
+    ]
+    (folder / "plans.json").write_text(json.dumps(plans))
     paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
     done = subprocess.run(
-        [sys.executable, killed.__file__, str(plans)],
+        [sys.executable, killed.__file__, str(folder / "plans.json")],
         env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "0 -9\n", done.stderr
-
-
-JOBS = "dlt.destinations.job_client_impl:SqlLoadJob.run"
-COPIES = "dlt.destinations._adbc_jobs:AdbcParquetCopyJob.run"
-
-
-@pytest.mark.parametrize(
-    ("machine", "point"),
-    [("new machine", (JOBS, "after", 5)), ("killed", (COPIES, "after", 9))],
-    ids=["on a new machine", "on the same machine"],
-)
-def test_completes_a_load_that_was_killed(
-    machine: str, point: tuple[str, str, int], tmp_path: Path, postgres: str
-) -> None:
-    archive = tmp_path / "archive"
-    # There are persons already, whom the killed load changes.
-    file(archive, "1.gz", [track(1, type="identify", userId=f"{n}", messageId=f"i-{n}") for n in range(5)])
-    load(pipeline(tmp_path / "killed", postgres_destination(postgres)), archive)
-    odd_archive(archive, 200)
-    file(archive, "2.gz", [track(2, type="identify", userId=f"{n}", messageId=f"j-{n}") for n in range(5)])
-    kill(tmp_path, archive, postgres, point)
-
-    load(pipeline(tmp_path / machine, postgres_destination(postgres)), archive)
-    load(pipeline(tmp_path), archive)
-    tables = content(postgres)
-    assert_sound(tables)
-    assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit"])
+    assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 
 def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 import os
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+import autopilothq
 from faults.loads import DATASET, OLD_DAY, Table, assert_same, assert_sound, content, file, load, pipeline, touch, track
 
 NEW_DAY = "1551484800000"
@@ -40,115 +43,195 @@ def stored(tables: dict[str, Table]) -> list[tuple[str, int, int]]:
     return sorted(rows)
 
 
-def test_reads_nothing_where_nothing_is_new(tmp_path: Path, opened: list[str]) -> None:
-    file(tmp_path / "archive", "1.gz", [track(1)])
-    file(tmp_path / "archive", "2.json", [track(2)], NEW_DAY)
-    load(pipeline(tmp_path), tmp_path / "archive")
-    assert sorted(set(opened)) == ["1.gz", "2.json"]
-    before = content(tmp_path / "autopilot.duckdb")
+class Step(NamedTuple):
+    """A load of the archive below: its report, the files that it read, what it added to the books, all tables."""
 
-    opened.clear()
-    for machine in ("state", "another"):
-        report = load(pipeline(tmp_path), tmp_path / "archive")
-        assert (report.files, report.files_known, report.bytes, report.rows) == (0, 2, 0, {})
-        if machine == "state":
-            shutil.rmtree(tmp_path / "state")
-    assert opened == []
-    assert_same(content(tmp_path / "autopilot.duckdb"), before)
+    report: autopilothq.Report
+    opened: list[str]
+    books: dict[str, tuple[int, int, int, int]]
+    """Per file: lines, stored, duplicates, rejected."""
+    tables: dict[str, Table]
 
 
-def test_trusts_size_and_time_of_a_local_file(tmp_path: Path) -> None:
-    path = file(tmp_path / "archive", "1.json", [track(1)])
-    load(pipeline(tmp_path), tmp_path / "archive")
-    mtime = path.stat().st_mtime_ns
-    path.write_bytes(path.read_bytes().replace(b"m-1", b"m-2"))
-    touch(path, mtime)
-    assert load(pipeline(tmp_path), tmp_path / "archive").files == 0
-    touch(path, mtime + 1_000_000)
-    assert load(pipeline(tmp_path), tmp_path / "archive").stored == 1
+REPLAYED = [track(31), b"broken", track(32, properties={"note": "a\0b"})]
 
 
-@pytest.mark.parametrize(("day", "year"), [(OLD_DAY, 1990), (OLD_DAY, 2060), (NEW_DAY, 1990)])
-def test_reads_a_new_file_whatever_its_day_and_time(day: str, year: int, tmp_path: Path, opened: list[str]) -> None:
-    file(tmp_path / "archive", "5.gz", [track(1)], NEW_DAY)
-    load(pipeline(tmp_path), tmp_path / "archive")
-    opened.clear()
-    late = file(tmp_path / "archive", "1.gz", [track(2)], day)
-    touch(late, int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9)
-    assert load(pipeline(tmp_path), tmp_path / "archive").stored == 1
-    assert set(opened) == {"1.gz"}
-    tables = content(tmp_path / "autopilot.duckdb")
-    assert ids(tables) == ["m-1", "m-2"]
-    assert stored(tables) == [("1.gz", 1, 0), ("5.gz", 1, 0)]
+def grow(archive: Path, lines: int) -> None:
+    """A file that is being written: its last line has no end yet, and none of its own after the next."""
+    path = archive / "live.jsonl"
+    file(archive, "live.jsonl", [track(40 + n) for n in range(1, lines + 1)]).rename(path)
+    with path.open("rb+") as handle:
+        handle.truncate(path.stat().st_size - 1)
 
 
-def test_reads_a_file_again_that_was_rewritten_in_place(tmp_path: Path) -> None:
-    path = file(tmp_path / "archive", "1.gz", [track(1), track(2), track(3)])
-    load(pipeline(tmp_path), tmp_path / "archive")
+def changes(archive: Path) -> Iterator[None]:
+    """An archive, each of whose files has a story of its own: what happens to them between one load and the next."""
+    file(archive, "old.gz", [track(1)])
+    file(archive, "new.json", [track(2)], NEW_DAY)
+    trusted = file(archive, "trusted.json", [track(11)])
+    file(archive, "rewritten.gz", [track(21), track(22), track(23)])
+    file(archive, "played.gz", REPLAYED)
+    half = file(archive, "half.json", [track(51), track(52)])
+    whole = half.read_bytes()
+    half.write_bytes(whole[:-30])
+    gone = file(archive, "gone.gz", [track(61)])
+    grow(archive, 1)
+    yield
+
+    mtime = trusted.stat().st_mtime_ns
+    trusted.write_bytes(trusted.read_bytes().replace(b"m-11", b"m-12"))
+    touch(trusted, mtime)
     # A person's messages were deleted from it, as Segment does, and one came late.
-    file(tmp_path / "archive", "1.gz", [track(1), track(3, properties={"campaign_id": "changed"}), track(4)])
-    report = load(pipeline(tmp_path), tmp_path / "archive")
-    assert (report.files, report.stored, report.duplicates) == (1, 1, 2)
+    file(archive, "rewritten.gz", [track(21), track(23, properties={"campaign_id": "changed"}), track(24)])
+    file(archive, "replay.gz", REPLAYED, NEW_DAY)
+    half.write_bytes(whole)
+    saved, times = gone.read_bytes(), gone.stat()
+    gone.unlink()
+    grow(archive, 2)
+    yield
+
+    touch(trusted, mtime + 1_000_000)
+    gone.write_bytes(saved)
+    touch(gone, times.st_mtime_ns)
+    grow(archive, 3)
+    yield
+
+    grow(archive, 4)
+    yield
+    yield  # nothing is new
+    shutil.rmtree(archive.parent / "state")  # and as another machine sees it
+    yield
+
+
+@pytest.fixture(scope="module")
+def made() -> list[Step]:
+    return []
+
+
+@pytest.fixture
+def history(made: list[Step], opened: list[str], tmp_path: Path) -> list[Step]:
+    """The loads, one after each change; the first test that asks for them makes them for all."""
+    if not made:
+        steps: list[Step] = []
+        before: Counter[tuple[Any, ...]] = Counter()
+        for _ in changes(tmp_path / "archive"):
+            opened.clear()
+            report = load(pipeline(tmp_path), tmp_path / "archive")
+            read = sorted(set(opened))
+            tables = content(tmp_path / "autopilot.duckdb")
+            counts = ("lines", "stored", "duplicates", "rejected")
+            books = Counter(
+                (os.path.basename(row["file"]), row["version"], *(row[count] for count in counts))
+                for row in tables["_audit"].dicts()
+            )
+            new = {name: (lines, *more) for name, _, lines, *more in (books - before).elements()}
+            assert len(new) == (books - before).total()
+            steps.append(Step(report, read, new, tables))
+            before = books
+        made += steps
+    return made
+
+
+def rows_of(step: Step, *numbers: int) -> dict[str, list[dict[str, Any]]]:
+    """All rows of some messages."""
+    keys = {f"m-{number}" for number in numbers}
+    return {
+        name: found
+        for name, table in step.tables.items()
+        if (found := [row for row in table.dicts() if keys & {row.get("id"), row.get("row_id")}])
+    }
+
+
+def test_reads_nothing_where_nothing_is_new(history: list[Step]) -> None:
+    everything = [
+        "gone.gz",
+        "half.json",
+        "live.jsonl",
+        "new.json",
+        "old.gz",
+        "played.gz",
+        "rewritten.gz",
+        "trusted.json",
+    ]
+    assert history[0].opened == sorted(history[0].books) == everything
+    # Others were changed meanwhile.
+    assert history[1].opened == sorted(history[1].books) == ["half.json", "live.jsonl", "replay.gz", "rewritten.gz"]
+    assert history[2].opened == sorted(history[2].books) == ["live.jsonl", "trusted.json"]
+    assert history[3].opened == sorted(history[3].books) == ["live.jsonl"]
+    assert [(step.report.files, step.report.files_known) for step in history[:4]] == [(8, 0), (4, 4), (2, 7), (1, 8)]
+    for step in history[:4]:
+        counts = [sum(column) for column in zip(*step.books.values(), strict=True)]
+        report = step.report
+        assert [report.lines, report.stored, report.duplicates, report.rejected] == counts
+    for step in history[4:]:
+        report = step.report
+        assert (report.files, report.files_known, report.bytes, report.rows) == (0, 9, 0, {})
+        assert (step.opened, step.books) == ([], {})
+        assert_same(step.tables, history[3].tables)
+
+
+def test_trusts_size_and_time_of_a_local_file(history: list[Step]) -> None:
+    assert ["trusted.json" in step.opened for step in history] == [True, False, True, False, False, False]
+    assert history[2].books["trusted.json"] == (1, 1, 0, 0)
+    assert [len(rows_of(step, 12)) for step in history[:3]] == [0, 0, 2]
+
+
+def test_reads_new_files_whatever_their_days_and_times(tmp_path: Path, opened: list[str]) -> None:
+    file(tmp_path / "archive", "5.gz", [track(5)], NEW_DAY)
+    load(pipeline(tmp_path), tmp_path / "archive")
+    opened.clear()
+    for number, (day, year) in enumerate([(OLD_DAY, 1990), (OLD_DAY, 2060), (NEW_DAY, 1990)], 1):
+        late = file(tmp_path / "archive", f"{number}.gz", [track(number)], day)
+        touch(late, int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9)
+    assert load(pipeline(tmp_path), tmp_path / "archive").stored == 3
+    assert set(opened) == {"1.gz", "2.gz", "3.gz"}
     tables = content(tmp_path / "autopilot.duckdb")
-    assert ids(tables) == ["m-1", "m-2", "m-3", "m-4"]
+    assert ids(tables) == ["m-1", "m-2", "m-3", "m-5"]
+    assert stored(tables) == [("1.gz", 1, 0), ("2.gz", 1, 0), ("3.gz", 1, 0), ("5.gz", 1, 0)]
+
+
+def test_reads_a_file_again_that_was_rewritten_in_place(history: list[Step]) -> None:
+    assert [step.books.get("rewritten.gz") for step in history[:2]] == [(3, 3, 0, 0), (3, 1, 2, 0)]
+    tables = history[1].tables
+    assert {"m-21", "m-22", "m-23", "m-24"} <= set(ids(tables))
     # What is stored stays as it was stored first.
-    assert [row["campaign_id"] for row in tables["email_opened"].dicts()] == ["c-1", "c-2", "c-3", "c-4"]
-    assert [(row["file"], row["lines"]) for row in tables["_audit"].dicts()] == [(str(path), 3), (str(path), 3)]
-    assert load(pipeline(tmp_path), tmp_path / "archive").files == 0
+    opened = sorted((row["id"], row["campaign_id"]) for row in rows_of(history[1], 21, 22, 23, 24)["email_opened"])
+    assert opened == [(f"m-{n}", f"c-{n}") for n in (21, 22, 23, 24)]
+    books = [row for row in tables["_audit"].dicts() if row["file"].endswith("rewritten.gz")]
+    assert [row["lines"] for row in books] == [3, 3]
+    assert len({row["file"] for row in books}) == 1
+    assert all("rewritten.gz" not in step.opened for step in history[2:])
 
 
-def test_stores_nothing_of_a_replay(tmp_path: Path) -> None:
-    lines = [track(1), b"broken", track(2, properties={"note": "a\0b"})]
-    file(tmp_path / "archive", "1.gz", lines)
-    load(pipeline(tmp_path), tmp_path / "archive")
-    before = content(tmp_path / "autopilot.duckdb")
-    file(tmp_path / "archive", "replay.gz", lines, NEW_DAY)
-    report = load(pipeline(tmp_path), tmp_path / "archive")
-    assert (report.stored, report.duplicates, report.rejected) == (0, 2, 1)
-    after = content(tmp_path / "autopilot.duckdb")
+def test_stores_nothing_of_a_replay(history: list[Step]) -> None:
+    assert history[0].books["played.gz"] == (3, 2, 0, 1)
+    assert history[1].books["replay.gz"] == (3, 0, 2, 1)
+    before, after = (rows_of(step, 31, 32) for step in history[:2])
+    assert after == before
+    assert {name: len(rows) for name, rows in after.items()} == {"_discards": 1, "email_opened": 2, "tracks": 2}
     # A rejected line has a row for each place that it lies at.
-    assert_same(after, before, but=["_audit", "_rejects"])
-    assert [(row["raw"], row["line"]) for row in after["_rejects"].dicts()] == [("broken", 2)] * 2
-    assert stored(after) == [("1.gz", 2, 0), ("replay.gz", 0, 2)]
+    rejects = [row for row in history[1].tables["_rejects"].dicts() if row["raw"] == "broken"]
+    assert sorted((os.path.basename(row["file"]), row["line"]) for row in rejects) == [
+        ("played.gz", 2), ("replay.gz", 2),
+    ]  # fmt: skip
 
 
-def test_reads_the_rest_of_a_file_that_grows(tmp_path: Path) -> None:
-    path = tmp_path / "archive" / "live.jsonl"
-    for number in range(1, 5):
-        # The last line has no end yet, and none of its own after the next.
-        file(tmp_path / "archive", "live.jsonl", [track(n) for n in range(1, number + 1)]).rename(path)
-        with path.open("rb+") as handle:
-            handle.truncate(path.stat().st_size - 1)
-        report = load(pipeline(tmp_path), tmp_path / "archive")
-        assert (report.lines, report.stored, report.duplicates) == (number, 1, number - 1)
-    tables = content(tmp_path / "autopilot.duckdb")
-    assert_sound(tables)
-    assert ids(tables, "email_opened") == ["m-1", "m-2", "m-3", "m-4"]
+def test_reads_the_rest_of_a_file_that_grows(history: list[Step]) -> None:
+    assert [step.books.get("live.jsonl") for step in history] == [*((n, 1, n - 1, 0) for n in (1, 2, 3, 4)), None, None]
+    assert_sound(history[3].tables)
+    assert {"m-41", "m-42", "m-43", "m-44"} <= set(ids(history[3].tables, "email_opened"))
 
 
-def test_completes_a_line_that_was_half_written(tmp_path: Path) -> None:
-    path = file(tmp_path / "archive", "live.json", [track(1), track(2)])
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30])
-    report = load(pipeline(tmp_path), tmp_path / "archive")
-    assert (report.stored, report.rejected) == (1, 1)
-    path.write_bytes(whole)
-    report = load(pipeline(tmp_path), tmp_path / "archive")
-    assert (report.stored, report.duplicates, report.rejected) == (1, 1, 0)
+def test_completes_a_line_that_was_half_written(history: list[Step]) -> None:
+    assert [step.books.get("half.json") for step in history[:2]] == [(2, 1, 0, 1), (2, 1, 1, 0)]
 
 
-def test_keeps_what_came_from_a_file_that_is_gone(tmp_path: Path) -> None:
-    path = file(tmp_path / "archive", "1.gz", [track(1)])
-    file(tmp_path / "archive", "2.gz", [track(2)])
-    load(pipeline(tmp_path), tmp_path / "archive")
-    before = content(tmp_path / "autopilot.duckdb")
-    saved, times = path.read_bytes(), path.stat()
-    path.unlink()
-    assert load(pipeline(tmp_path), tmp_path / "archive").files_known == 1
-    path.write_bytes(saved)
-    touch(path, times.st_mtime_ns)
-    assert load(pipeline(tmp_path), tmp_path / "archive").files == 0
-    assert_same(content(tmp_path / "autopilot.duckdb"), before)
+def test_keeps_what_came_from_a_file_that_is_gone(history: list[Step]) -> None:
+    assert [step.books.get("gone.gz") for step in history] == [(1, 1, 0, 0), *[None] * 5]
+    rows = rows_of(history[0], 61)
+    assert rows.keys() == {"tracks", "email_opened"}
+    for step in history[1:]:
+        assert rows_of(step, 61) == rows
 
 
 def test_is_quick_with_many_known_files(tmp_path: Path) -> None:
@@ -167,24 +250,38 @@ def test_is_quick_with_many_known_files(tmp_path: Path) -> None:
     assert load(pipeline(tmp_path), tmp_path / "archive").stored == 1
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "days"),
-    [
-        ("2019-03-02T00:00:00Z", "2019-03-03T00:00:00Z", [2]),
-        ("2019-03-02T00:00:00Z", "2019-03-04T00:00:00Z", [2, 3]),
-        ("2019-03-02T10:00:00Z", "2019-03-02T11:00:00Z", [2]),
-        ("2019-03-02T23:30:00-01:00", "2019-03-03T00:30:00-01:00", [3]),
-        ("2019-03-02T00:00:00Z", "2019-03-02T00:00:00Z", [2]),
-    ],
-)
-def test_a_schedulers_interval_chooses_the_days(
-    start: str, end: str, days: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = tmp_path / "archive"
+INTERVALS: list[tuple[str, str, list[int]]] = [
+    ("2019-03-02T00:00:00Z", "2019-03-03T00:00:00Z", [2]),
+    ("2019-03-02T00:00:00Z", "2019-03-04T00:00:00Z", [2, 3]),
+    ("2019-03-02T10:00:00Z", "2019-03-02T11:00:00Z", [2]),
+    ("2019-03-02T23:30:00-01:00", "2019-03-03T00:30:00-01:00", [3]),
+    ("2019-03-02T00:00:00Z", "2019-03-02T00:00:00Z", [2]),
+]
+
+
+@pytest.fixture
+def four_days(tmp_path: Path) -> Path:
+    """An archive with a track a day, whose number is the day's."""
     for day in (1, 2, 3, 4):
-        file(archive, f"{day}.gz", [track(day)], str(int(OLD_DAY) + (day - 1) * 86_400_000))
+        file(tmp_path / "archive", f"{day}.gz", [track(day)], str(int(OLD_DAY) + (day - 1) * 86_400_000))
+    return tmp_path / "archive"
+
+
+@pytest.mark.parametrize(("start", "end", "days"), INTERVALS)
+def test_a_schedulers_interval_chooses_the_days(
+    start: str, end: str, days: list[int], four_days: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the rows that the source hands over: what becomes of them is the same for all."""
     monkeypatch.setenv("DLT_INTERVAL_START", start)
     monkeypatch.setenv("DLT_INTERVAL_END", end)
-    load(pipeline(tmp_path), archive)
+    tracks = [row for rows in autopilothq.archive(str(four_days)).tracks for row in rows.to_pylist()]
+    assert [row["id"] for row in tracks] == [f"m-{day}" for day in days]
+
+
+def test_a_load_within_a_schedulers_interval(tmp_path: Path, four_days: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, end, days = INTERVALS[1]
+    monkeypatch.setenv("DLT_INTERVAL_START", start)
+    monkeypatch.setenv("DLT_INTERVAL_END", end)
+    load(pipeline(tmp_path), four_days)
     tracks = content(tmp_path / "autopilot.duckdb")["tracks"].dicts()
     assert [row["id"] for row in tracks] == [f"m-{day}" for day in days]

@@ -67,17 +67,36 @@ def test_finds_what_dlt_could_not_read(name: str, left: Path, tmp_path: Path) ->
         assert (found and found[0]) == (None if (path.name, damage) == HARMLESS else path)
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
 @pytest.fixture
-def killed(tmp_path: Path) -> tuple[Path, Path]:
-    """An archive of which one file is loaded and another on its way, and the working folder of that."""
-    archive = tmp_path / "archive"
-    file(archive, "1.gz", [track(1), track(2)])
-    run.run(run.pipeline(), autopilothq.archive(str(archive)))
-    file(archive, "2.gz", [track(2), track(3), b"no JSON"])
-    into = run.pipeline()
-    into.extract(autopilothq.archive(str(archive)))
-    into.normalize()
-    return archive, Path(into.working_dir)
+def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """An archive of which one file is loaded and another on its way, and the working folder of that.
+
+    The first test that asks makes them; the others find them as they were, at the same place, which the folder names.
+    """
+    here, kept = site / "here", site / "kept"
+    shutil.rmtree(here, ignore_errors=True)
+    made = kept.exists()
+    if made:
+        shutil.copytree(kept, here)
+    else:
+        here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("DLT_DATA_DIR", str(here / "dlt"))
+    archive = here / "archive"
+    if not made:
+        file(archive, "1.gz", [track(1), track(2)])
+        run.run(run.pipeline(), autopilothq.archive(str(archive)))
+        file(archive, "2.gz", [track(2), track(3), b"no JSON"])
+        into = run.pipeline()
+        into.extract(autopilothq.archive(str(archive)))
+        into.normalize()
+        shutil.copytree(here, kept)
+    return archive, here / "dlt" / "pipelines" / "autopilot_events"
 
 
 def assert_loaded_once() -> None:
