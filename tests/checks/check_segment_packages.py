@@ -107,6 +107,7 @@ def place(request: pytest.FixtureRequest, call: Call) -> Place:
         write(Path(name), lines)
         if request.param == "upgraded" and name == "first":
             load_as_earlier(name)
+            assert ask("SELECT DISTINCT pg_typeof(revenue)::text FROM order_completed") == [("double precision",)]
             assert call("schema", "upgrade", *there).status == 0
             return
         said = call("load", "archive", name, *there, "--json")
