@@ -31,7 +31,7 @@ help:
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make format   rewrite the code in its own style'
 	@echo 'make bench    measure'
-	@echo 'make check    try what needs an environment of its own: dbt, Airflow, Dagster, dlt deploy, the oldest dlt'
+	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, the oldest dlt'
 	@echo 'make setup    the environment alone, in $(VENV)'
 	@echo 'make lock     write the locks again: the versions of constraints.txt, with hashes'
 	@echo 'make clean    remove what these made'

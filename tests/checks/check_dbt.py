@@ -6,7 +6,6 @@ own, `build/dbt`, which is made at the first call and takes a minute. `make chec
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -14,19 +13,14 @@ import pytest
 
 from autopilothq import archive, inspection, run, sample
 from autopilothq.inspection import FORMATS, TableInfo
+from environments import dbt_program
 
 HOME = Path(__file__).parents[2] / "build" / "dbt"
-# From 1.12 on dbt-core fetches a part of itself from elsewhere when it is installed.
-PACKAGES = ("dbt-core>=1.10,<1.12", "dbt-duckdb", "duckdb<2")
 
 
 @pytest.fixture(scope="session")
 def dbt() -> str:
-    program = HOME / "bin" / "dbt"
-    if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", HOME], check=True)
-        subprocess.run([HOME / "bin" / "python", "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return str(program)
+    return str(dbt_program(HOME))
 
 
 def asked(dbt: str, *words: str) -> tuple[int, str]:

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import psycopg2
 import pytest
 import yaml
 
+import environments
 from autopilothq import sample
 from servers import S3
 from test_recipes import PROGRAM, RECIPES, install, unit, workflow
@@ -31,17 +31,8 @@ ARCHIVE_URL = "SOURCES__AUTOPILOTHQ__ARCHIVE_URL"
 
 
 def environment(name: str, *packages: str) -> Path:
-    """The programs of an environment that has `packages`, made where it is not there yet."""
-    home = HOME / name
-    wanted = "\n".join(packages)
-    done = home / "done"
-    if not done.exists() or done.read_text() != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        if packages:
-            pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-            subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *packages], check=True)
-        done.write_text(wanted)
-    return home / "bin"
+    """The programs of an environment that has `packages`, in the versions of the tests."""
+    return environments.environment(HOME / name, *packages, constraint=ROOT / "constraints.txt")
 
 
 def ran(*words: "str | Path", cwd: "str | Path" = ".", **env: str) -> str:
