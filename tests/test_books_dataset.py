@@ -148,3 +148,70 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
         "Leave --books-dataset, or the setting books_dataset, out.\n"
     )
     assert not Path("autopilot.duckdb").exists()
+
+
+def run(place: tuple[str, ...], statements: list[str]) -> None:
+    if not place:
+        with duckdb.connect("autopilot.duckdb") as con:
+            for statement in statements:
+                con.execute(statement)
+        return
+    connection = psycopg2.connect(place[-1])
+    with connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()
+
+
+NOT_MOVED = (
+    "Error: The books of autopilothq are in autopilothq itself. Move them first: autopilothq schema upgrade"
+    " --books-dataset keep_ing_s\n"
+)
+NOT_KNOWN = (
+    "Error: autopilothq has no books, and keep_ing_s has books alone. If they are those of autopilothq, add"
+    " --books-dataset keep_ing_s, or set books_dataset; else load into another dataset: --dataset NAME\n"
+)
+OF_ANOTHER = (
+    "Error: keep_ing_s has books of loads, but second has no tables: they are of another dataset, or of one that was"
+    " dropped. Name another dataset for the books of second: --books-dataset NAME\n"
+)
+
+
+def test_nothing_is_done_beside_books_that_are_elsewhere(
+    call: Call, place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
+    apart = (*place, "--books-dataset", "Keep-Ing%s")  # dlt's rules for names make that `keep_ing_s`
+    file = write("one.ndjson", *FIRST)
+    assert loaded(call, file, *place) == (1, 2, 0, 1)
+    assert call("forget", "--user-id", "u1", *place).status == 0
+    if place:
+        assert "autopilothq_staging" in tables(place)
+
+    # An upgrade that was broken off before its last statement.
+    planned = call("schema", "upgrade", "--dry-run", *apart).out.split("\n\n")[:-1]
+    *first, last = [statement.removesuffix(";") for statement in planned]
+    assert '"_audit"' in last
+    run(place, first)
+    there = tables(place)
+    assert there["autopilothq"] == EVENTS | {"_audit"}
+    assert there["keep_ing_s"] == (BOOKS | {"_suppressions"}) - {"_audit"}
+    for words in (("load", "archive", file), ("forget", "--user-id", "u2"), ("send", "messages", file)):
+        said = call(*words, *apart)
+        assert (said.status, said.err) == (1, NOT_MOVED), words
+    assert call("schema", "upgrade", *apart).out.startswith(f"{last};\n\n1 statement run in ")
+
+    # The list of forgotten persons moved with the rest.
+    assert loaded(call, write("two.ndjson", FIRST[0], message(messageId="o1", userId="other")), *apart) == (1, 1, 0, 1)
+    assert ask(place, "SELECT id FROM autopilothq.tracks") == [("o1",)]
+    there = tables(place)
+    assert {name for name in there if not name.startswith("keep_ing_s")} == {"autopilothq"}
+    assert there["autopilothq"] == EVENTS
+
+    dlt.config["books_dataset"] = ""  # another process does not know what these calls said
+    for words in (("load", "archive", file), ("forget", "--user-id", "other")):
+        said = call(*words, *place)
+        assert (said.status, said.err) == (1, NOT_KNOWN), words
+    said = call("load", "archive", file, *apart, "--dataset", "second")
+    assert (said.status, said.err) == (1, OF_ANOTHER)

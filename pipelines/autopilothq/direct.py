@@ -90,7 +90,7 @@ class DirectClient(BooksClient, DuckDbClient):
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = SqlClient(*names, config.credentials, capabilities)
-        self.sql_client.keep_books_in(config.books_dataset)
+        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
         """Whether a table's files go to staging first."""

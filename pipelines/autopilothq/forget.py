@@ -36,6 +36,7 @@ from .origins import archive as archive_files
 from .origins.archive import ArchiveError, File
 from .source.archive import find_files
 from .warehouse import forgotten, values
+from .warehouses.books import check_books
 from .warehouses.dlt_internals import information_schema, schema_components
 
 MAX_IDS = 5  # that are taken of a person without a confirmation
@@ -175,6 +176,7 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
                 f"There is no dataset {into.dataset_name} in {place}, so nobody can be forgotten there.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."
             )
+        check_books(client.sql_client)
 
 
 # ---- who it is -----------------------------------------------------------------------------------------------------

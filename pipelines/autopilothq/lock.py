@@ -75,7 +75,8 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
-            stack.enter_context(_claim(Rows(pipeline, locks), pipeline.dataset_name, until))
+            for rows in Rows.wherever(pipeline, locks):
+                stack.enter_context(_claim(rows, pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
             stack.enter_context(_claim(Files(client, locks), client.config.bucket_url, until))
         yield
@@ -167,13 +168,24 @@ def here() -> str:
 class Rows:
     """Claims as rows of a table `_locks` in a warehouse, by the warehouse's clock."""
 
-    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS) -> None:
+    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
         self._pipeline = pipeline
         self._table = table
+        self._at_home = at_home
+        if at_home:
+            return
         try:
             self._run("SELECT owner FROM {table} WHERE 1 = 0")
         except DatabaseUndefinedRelation:
             self._make()
+
+    @classmethod
+    def wherever(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["Rows"]:
+        """Where claims are to be made: runs that do not know of a dataset of the books have theirs among the events."""
+        yield cls(pipeline, table)
+        client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
+        if isinstance(client, BooksSqlClient) and client.has_books_apart:
+            yield cls(pipeline, table, at_home=True)
 
     def put(self, owner: str) -> None:
         """Makes or renews a claim."""
@@ -205,9 +217,20 @@ class Rows:
             self._run(f"CREATE TABLE {{table}} ({columns})")
 
     def _run(self, statement: str, *values: str) -> list[Any]:
-        with self._pipeline.sql_client() as client:
+        rows: list[Any] = []
+        with self._pipeline.sql_client() as client, self._found_by(client):
             table = client.make_qualified_table_name(self._table)
-            return list(client.execute_sql(statement.format(table=table), *values) or ())
+            rows += client.execute_sql(statement.format(table=table), *values) or ()
+        return rows
+
+    @contextmanager
+    def _found_by(self, client: Any) -> Iterator[None]:
+        """Among the events a table of locks need not be there, and an upgrade drops it."""
+        if not self._at_home:
+            yield
+            return
+        with client.with_books_at_home(), suppress(DatabaseUndefinedRelation):
+            yield
 
 
 class Files:

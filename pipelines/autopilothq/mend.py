@@ -16,7 +16,7 @@ from .catalog import AUDIT
 from .place import RunError
 from .source.stored import stored_schema
 from .source.tables import ARROW, SOURCE
-from .warehouses.books import BooksClient
+from .warehouses.books import check_books
 from .warehouses.dlt_internals import (
     LOADS_TABLE_NAME,
     SqlJobClientBase,
@@ -32,10 +32,11 @@ _log = logging.getLogger(__name__)
 def mend(into: dlt.Pipeline) -> None:
     """Makes again what the dataset lacks of what dlt once made there. Raises RunError where a key's column is gone."""
     with into.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+        if not isinstance(client, SqlJobClientBase):
             return
-        if isinstance(client, BooksClient):
-            client.check_books()
+        check_books(client.sql_client)
+        if not client.is_storage_initialized():
+            return
         schema = stored_schema(client, SOURCE)
         if schema is None:
             return

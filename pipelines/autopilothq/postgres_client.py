@@ -69,7 +69,7 @@ class Client(BooksClient, PostgresClient):
         names = self.create_dataset_names(schema, config)
         self.sql_client = SqlClient(*names, patient(config), capabilities)
         self.sql_client.config = config
-        self.sql_client.keep_books_in(config.books_dataset)
+        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
 
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False

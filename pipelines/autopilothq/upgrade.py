@@ -5,17 +5,19 @@ statement is done whole or not at all, and columns or rows are never removed.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import dlt
+
 from . import lock, run
-from .catalog import ACCOUNTS, GROUPS, LATEST, LOCKS, MESSAGE_TABLES
+from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
 from .inspection import NothingThere, Reader, answering, reading
 from .native import Shape, shape_of
 from .source.stored import stored_schema
 from .source.tables import SOURCE
-from .warehouses.books import BooksSqlClient, is_book
-from .warehouses.dlt_internals import stored_columns
+from .warehouses.books import BooksSqlClient, is_book, is_lock
 
 KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
@@ -52,16 +54,35 @@ def upgrade(
     with run.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
-                moves = _moves(reader)
-                # dlt's tables tell what else is to be done, when they are where they should be.
-                return _run(moves if moves.statements else _planned(reader), tell)
+                return _run(_whole(reader), tell)
         into = run.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with lock.held(into, wait.total_seconds()), answering(into) as client:
+        with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            moved = _run(_moves(Reader(client)), tell, client.sql_client.execute_sql)
-            done = _run(_planned(Reader(client)), tell, client.sql_client.execute_sql)
-            return Upgrade([*moved.statements, *done.statements], moved.left | done.left)
+            if into.has_pending_data and _moves(Reader(client)).statements:
+                raise run.RunError(
+                    "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
+                    "Load once more without --books-dataset, or give that load up:"
+                    f" dlt pipeline {into.pipeline_name} abort-packages"
+                )
+            return _run(_whole(Reader(client)), tell, client.sql_client.execute_sql)
+
+
+@contextmanager
+def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
+    """Neither loads nor sends go on meanwhile."""
+    with lock.held(into, wait), lock.held(into, wait, "send"):
+        yield
+
+
+def _whole(reader: Reader) -> Upgrade:
+    """All that is to be done. The books move last, so dlt's tables, which tell the rest, are asked where they are."""
+    moves, sql = _moves(reader), reader.client.sql_client
+    if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
+        return _planned(reader)
+    with sql.with_books_at_home():
+        planned = _planned(Reader(reader.client))
+    return Upgrade([*planned.statements, *moves.statements], planned.left | moves.left)
 
 
 def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
@@ -82,29 +103,50 @@ def _planned(reader: Reader) -> Upgrade:
 
 
 def _moves(reader: Reader) -> Upgrade:
-    """What moves the books from among the events' tables into the dataset that they should have."""
+    """What moves the books from among the events' tables into the dataset that they should have; `_audit` is the last.
+
+    As long as that is not there, no load begins.
+    """
     sql = reader.client.sql_client
     plan = Upgrade([], {})
     if not (isinstance(sql, BooksSqlClient) and sql.has_books_apart):
         return plan
-    there = {table for table, *_ in stored_columns(reader.client) if is_book(table)}
+    tables = sql.tables_by_dataset()
+    home = tables.get(sql.dataset_known_as(), set())
     with sql.with_books():
-        moved = {table for table, *_ in stored_columns(reader.client)}
-    books = sql.capabilities.escape_identifier(str(sql.books))
-    if there and not moved:
-        plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {books}")
-    for table in sorted(there):
-        home = ".".join(sql.make_qualified_table_name_path(table, dataset_name=sql.home))
-        if table.startswith(LOCKS):
-            plan.statements.append(f"DROP TABLE {home}")
-        elif table in moved:
-            plan.left[table] = f"it is in {sql.books} too: drop the one that is not needed"
-        elif reader.kind == "postgres":
-            plan.statements.append(f"ALTER TABLE {home} SET SCHEMA {books}")
-        else:
-            into = sql.make_qualified_table_name(table)
-            plan.statements.extend([f"CREATE TABLE {into} AS FROM {home}", f"DROP TABLE {home}"])
+        books = sql.dataset_known_as()
+    there = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
+    lasting = [table for table in there if not is_lock(table)]
+    if both := sorted(tables.get(books, set()).intersection(lasting)):
+        why = f"{books} has one too: name another dataset for the books, or drop the one that is not needed"
+        return Upgrade([], dict.fromkeys(both, why))
+    if lasting and books not in tables:
+        plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {sql.capabilities.escape_identifier(books)}")
+    for table in there:
+        plan.statements.append(_move(sql, table, books, reader.kind))
+    if lasting:
+        plan.statements[-1:-1] = _drop_staging(sql, tables, plan.left)
     return plan
+
+
+def _move(sql: BooksSqlClient, table: str, books: str, kind: str) -> str:
+    home = ".".join(sql.make_qualified_table_name_path(table, dataset_name=sql.home))
+    if is_lock(table):
+        return f"DROP TABLE {home}"
+    if kind == "postgres":
+        return f"ALTER TABLE {home} SET SCHEMA {sql.capabilities.escape_identifier(books)}"
+    into = sql.make_qualified_table_name(table)
+    return f"BEGIN; CREATE TABLE {into} AS FROM {home}; DROP TABLE {home}; COMMIT"
+
+
+def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dict[str, str]) -> Iterator[str]:
+    """The dataset in which rows were staged until now; one that has other tables than ours stays."""
+    staging = f"{sql.home}_staging"
+    staged = {table for table in tables.get(staging, set()) if not is_book(table)}
+    if strange := staged - tables.get(sql.dataset_known_as(), set()):
+        left[staging] = f"it has tables that loads did not make ({', '.join(sorted(strange))}): drop what is not needed"
+    elif staging in tables:
+        yield f"DROP SCHEMA {sql.capabilities.escape_identifier(staging)} CASCADE"
 
 
 class _Plan:

@@ -21,6 +21,7 @@ from .. import suppressions
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..identity import Hashes
 from ..place import BusyError, RunError
+from ..warehouses.books import check_books
 from ..warehouses.dlt_internals import SqlClientBase, SqlJobClientBase
 from .incoming import storable
 
@@ -98,6 +99,7 @@ class Deliveries:
     def __enter__(self) -> Self:
         self._client.__enter__()
         try:
+            check_books(self._client)
             self._table = self._client.make_qualified_table_name(DELIVERIES.name)
             self._name: Callable[[str], str] = self._client.escape_column_name
             if not self._reads:

@@ -5,12 +5,21 @@ dataset a pipeline; here the names of the books lead to another one in the same 
 stand beside them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..catalog import AUDIT, BOOKS, DELIVERIES, LOCKS, PROFILES, SUPPRESSIONS
-from .dlt_internals import DLT_NAME_PREFIX, SqlClientBase, SqlJobClientBase, TTableSchemaColumns
+from ..catalog import AUDIT, BOOKS, DELIVERIES, LOCKS, PROFILES, SUPPRESSIONS, TRACKS
+from .dlt_internals import (
+    DLT_NAME_PREFIX,
+    VERSION_TABLE_NAME,
+    NamingConvention,
+    SqlClientBase,
+    SqlJobClientBase,
+    TTableSchemaColumns,
+    information_schema,
+    schema_components,
+)
 
 NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, DELIVERIES))
 
@@ -31,13 +40,25 @@ def is_book(table: str) -> bool:
 
     Example: `is_book("_audit") and is_book("_dlt_loads") and not is_book("_lists")`, which is an event's.
     """
-    return table in NAMES or table.startswith(f"{DLT_NAME_PREFIX}_") or table in (LOCKS, f"{LOCKS}_send")
+    return table in NAMES or table.startswith(f"{DLT_NAME_PREFIX}_") or is_lock(table)
+
+
+def is_lock(table: str) -> bool:
+    """Returns whether a table has the locks of runs, which do not last."""
+    return table in (LOCKS, f"{LOCKS}_send")
+
+
+def check_books(client: SqlClientBase[Any]) -> None:
+    """Raises BooksElsewhere where the books are not where an open client looks for them, or are another dataset's."""
+    if isinstance(client, BooksSqlClient) and client.dataset_name == client.home:
+        client.check_books()
 
 
 def stage_beside(config: HasBooksDataset) -> None:
     """Has the tables of staging stand beside the books."""
     if config.books_dataset:
-        config.staging_dataset_name_layout = f"{config.books_dataset}_staging"
+        # dlt puts the dataset's name in the place of `%s`, and letters that names cannot have become `_` later.
+        config.staging_dataset_name_layout = f"{config.books_dataset.replace('%', '_')}_staging"
 
 
 class BooksSqlClient(SqlClientBase[Any]):
@@ -46,9 +67,16 @@ class BooksSqlClient(SqlClientBase[Any]):
     books: str | None = None
     home: str = ""
 
-    def keep_books_in(self, dataset: str | None) -> None:
-        """Has the names of the books lead to another dataset; called once, before anything is asked."""
-        self.books, self.home = dataset, self.dataset_name
+    def keep_books_in(self, dataset: str | None, naming: NamingConvention) -> None:
+        """Has the names of the books lead to another dataset; called once, before anything is asked.
+
+        dlt's rules for names are applied to it, as to every dataset.
+        """
+        self.books, self.home = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
+        if self.books == self.home:
+            raise BooksElsewhere(
+                f"Expected another dataset for the books than {self.home}, which the events' tables are in."
+            )
 
     @property
     def has_books_apart(self) -> bool:
@@ -83,6 +111,52 @@ class BooksSqlClient(SqlClientBase[Any]):
         finally:
             self.books = books
 
+    def check_books(self) -> None:
+        """Does what the function `check_books` says."""
+        tables = self.tables_by_dataset()
+        home = tables.get(self.dataset_known_as(), set())
+        if self.books:
+            self._check_apart(home, tables)
+        elif TRACKS.name in home and not home & {AUDIT.name, VERSION_TABLE_NAME}:
+            self._check_known(tables)
+
+    def _check_known(self, tables: Mapping[str, set[str]]) -> None:
+        for dataset, names in sorted(tables.items()):
+            if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names:
+                raise BooksElsewhere(
+                    f"{self.home} has no books, and {dataset} has books alone. If they are those of {self.home}, add"
+                    f" --books-dataset {dataset}, or set books_dataset; else load into another dataset: --dataset NAME"
+                )
+
+    def _check_apart(self, home: set[str], tables: Mapping[str, set[str]]) -> None:
+        with self.with_books():
+            moved = tables.get(self.dataset_known_as(), set())
+        if any(is_book(table) and not is_lock(table) for table in home - moved):
+            raise BooksElsewhere(
+                f"The books of {self.home} are in {self.home} itself. Move them first:"
+                f" autopilothq schema upgrade --books-dataset {self.books}"
+            )
+        audit = self.make_qualified_table_name(AUDIT.name)
+        if AUDIT.name in moved and all(map(is_book, home)) and self.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"):
+            raise BooksElsewhere(
+                f"{self.books} has books of loads, but {self.home} has no tables: they are of another dataset, or of"
+                f" one that was dropped. Name another dataset for the books of {self.home}: --books-dataset NAME"
+            )
+
+    def dataset_known_as(self) -> str:
+        """Returns the current dataset as the database calls it."""
+        return schema_components(self)[1]
+
+    def tables_by_dataset(self) -> dict[str, set[str]]:
+        """Returns the names of the tables and views of the database, by dataset."""
+        catalogue = schema_components(self)[0]
+        query = f"SELECT table_schema, table_name FROM {information_schema(self, 'TABLES')}"
+        here = (" WHERE table_catalog = %s", catalogue) if catalogue else ("",)
+        found: dict[str, set[str]] = {}
+        for dataset, table in self.execute_sql(query + here[0], *here[1:]) or ():
+            found.setdefault(dataset, set()).add(table)
+        return found
+
     def make_books_dataset(self) -> None:
         """Makes the dataset of the books where it is not there."""
         if self.has_books_apart:
@@ -102,28 +176,10 @@ class BooksClient(SqlJobClientBase):
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
         """Makes the dataset, and that of the books, where they are not there. Raises what `check_books` does."""
-        self.check_books()
+        check_books(self.sql_client)
         super().initialize_storage(truncate_tables)  # type: ignore[arg-type]
         if isinstance(self.sql_client, BooksSqlClient):
             self.sql_client.make_books_dataset()
-
-    def check_books(self) -> None:
-        """Raises BooksElsewhere where the books of earlier loads are among the events' tables."""
-        client = self.sql_client
-        if not (isinstance(client, BooksSqlClient) and client.has_books_apart):
-            return
-        if self._has_audit() or not client.has_dataset():
-            return
-        books = client.books
-        with client.with_books_at_home():
-            if self._has_audit():
-                raise BooksElsewhere(
-                    f"The books of {client.home} are in {client.home} itself. Move them first:"
-                    f" autopilothq schema upgrade --books-dataset {books}"
-                )
-
-    def _has_audit(self) -> bool:
-        return any(columns for _, columns in self.get_storage_tables([AUDIT.name]))
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:
         """Yields the columns of tables, as the destination has them."""
