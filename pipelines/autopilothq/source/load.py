@@ -81,6 +81,7 @@ from .tables import (
     STRATEGIES,
     CannotMerge,
     NotPossible,
+    able_of,
     arrow_schema,
     columns,
     disposition,
@@ -849,7 +850,7 @@ class Load:
         """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
         if self._pipeline is None:
             return "parquet"
-        able = self._pipeline.destination.capabilities()
+        able = able_of(self._pipeline)
         selected = able.loader_file_format_selector is not None
         refused = selected and not self._format and "insert_values" in (able.supported_loader_file_formats or ())
         return "insert_values" if refused else "parquet"

@@ -28,7 +28,7 @@ from ..warehouses.dlt_internals import (
     get_columns_names_with_prop,
 )
 from .selection import Selected, from_text
-from .tables import ARROW, SOURCE
+from .tables import ARROW, SOURCE, able_of
 
 CELLS_PER_READ = 200_000
 
@@ -128,7 +128,7 @@ class Stored:
         then loaded into staging once more, and what merges from there inserts every copy.
         """
         schema = self._schema()
-        if schema is None or self._pipeline.destination.capabilities().supports_transactions is False:
+        if schema is None or able_of(self._pipeline).supports_transactions is False:
             return
         there = self.tables(schema.data_table_names())
         with self._pipeline.sql_client() as client:

@@ -1,6 +1,7 @@
 """How tables look to dlt: columns with their types and descriptions, and how rows are merged."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -60,12 +61,22 @@ def merge(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
     return cast(TWriteDispositionDict, {"disposition": "merge", "strategy": strategy})
 
 
+def able_of(pipeline: dlt.Pipeline) -> Any:
+    """Returns the capabilities of a pipeline's destination, which dlt works out anew at each question."""
+    return _able_of(pipeline.destination)
+
+
+@lru_cache(8)
+def _able_of(destination: Any) -> Any:
+    return destination.capabilities()
+
+
 def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
     """The ways to merge that a pipeline's destination has for tables of a format, None being its own.
 
     Raises CannotMerge where it has not the format, or would only append.
     """
-    able: Any = pipeline.destination.capabilities()
+    able = able_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
     formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
     if table_format is None and lake:
@@ -132,7 +143,7 @@ def shortened(name: str, naming: NamingConvention) -> str:
 
 def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
     """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
-    return pipeline.destination.capabilities().sqlglot_dialect == "clickhouse"
+    return bool(able_of(pipeline).sqlglot_dialect == "clickhouse")
 
 
 def columns(
