@@ -124,13 +124,13 @@ def _moves(reader: Reader) -> Upgrade:
     tables = sql.tables_by_dataset()
     home = tables.get(sql.dataset_known_as(), set())
     with sql.with_books():
-        books = sql.dataset_known_as()
+        books, is_made = sql.dataset_known_as(), sql.has_dataset()
     there = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
     lasting = [table for table in there if not is_lock(table)]
     if both := sorted(tables.get(books, set()).intersection(lasting)):
         why = f"{books} has one too: name another dataset for the books, or drop the one that is not needed"
         return Upgrade([], dict.fromkeys(both, why))
-    if lasting and books not in tables:
+    if lasting and not is_made:
         plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {sql.capabilities.escape_identifier(books)}")
     for table in there:
         plan.statements.append(_move(sql, table, books, reader.kind))
