@@ -10,6 +10,7 @@ import duckdb
 import psycopg2
 import pytest
 
+from autopilothq.run import DUCKDB_FILE
 from calling import Call
 from contract.loading import identify, message
 from servers import Postgres
@@ -147,6 +148,11 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
         "Error: Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got filesystem.\n"
         "Leave --books-dataset, or the setting books_dataset, out.\n"
     )
+    said = call("load", "archive", file, "--books-dataset", "Autopilot")
+    assert said.err == (
+        f"Error: The DuckDB file {DUCKDB_FILE} is named like the dataset Autopilot, and DuckDB cannot tell them"
+        " apart.\nName another file (--credentials other.duckdb) or another dataset (--books-dataset other).\n"
+    )
     assert not Path("autopilot.duckdb").exists()
 
 
@@ -188,6 +194,14 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
     assert call("forget", "--user-id", "u1", *place).status == 0
     if place:
         assert "autopilothq_staging" in tables(place)
+        # A run that does not know of the books' dataset has its lock among the events.
+        run(place, ["INSERT INTO autopilothq._locks VALUES ('1 elsewhere', now())"])
+        said = call("schema", "upgrade", *apart)
+        assert (said.status, said.err.partition(" is at work.")[0]) == (
+            75,
+            "Error: Another run into autopilothq, on elsewhere,",
+        )
+        run(place, ["DELETE FROM autopilothq._locks"])
 
     # An upgrade that was broken off before its last statement.
     planned = call("schema", "upgrade", "--dry-run", *apart).out.split("\n\n")[:-1]
@@ -196,7 +210,7 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
     run(place, first)
     there = tables(place)
     assert there["autopilothq"] == EVENTS | {"_audit"}
-    assert there["keep_ing_s"] == (BOOKS | {"_suppressions"}) - {"_audit"}
+    assert there["keep_ing_s"] - {"_locks", "_locks_send"} == (BOOKS | {"_suppressions"}) - {"_audit"}
     for words in (("load", "archive", file), ("forget", "--user-id", "u2"), ("send", "messages", file)):
         said = call(*words, *apart)
         assert (said.status, said.err) == (1, NOT_MOVED), words
@@ -215,3 +229,14 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
         assert (said.status, said.err) == (1, NOT_KNOWN), words
     said = call("load", "archive", file, *apart, "--dataset", "second")
     assert (said.status, said.err) == (1, OF_ANOTHER)
+
+
+def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, postgresql: Postgres) -> None:
+    with postgresql.database() as url:
+        admin, role = ("--destination", "postgres", "--credentials", url), f"loader_{url[-6:]}"
+        schemas = "".join(f"CREATE SCHEMA {name} AUTHORIZATION {role};" for name in ("autopilothq", "b", "b_staging"))
+        run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'; {schemas}"])
+        place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
+        assert loaded(call, write("one.ndjson", *FIRST), *place, "--books-dataset", "b") == (1, 2, 0, 1)
+        assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (0, 0, 0, 0)
+        assert tables(admin)["b"] >= BOOKS

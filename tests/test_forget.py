@@ -542,12 +542,12 @@ def test_postgres(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) ->
     assert rows(tables) == expected
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
-        cursor.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::bigint AS contact_id")
-    assert forget(call, "--contact-id", "5", "--contact-id", "no number")["rows"] == {"numbers": 1}
+        cursor.execute('CREATE TABLE autopilothq."numbers 100%s {}" AS SELECT 5::bigint AS contact_id')
+    assert forget(call, "--contact-id", "5", "--contact-id", "no number")["rows"] == {"numbers 100%s {}": 1}
     shutil.copy("a.ndjson", "again.ndjson")
     assert load(call, "again.ndjson")["rejects"] == {"suppressed": 12, "not_json": 1, "unknown_type": 1}
     tables = content(postgres)
-    del tables["numbers"]
+    assert tables.pop("numbers 100%s {}").rows == []
     assert_sound(tables)
     assert (tables["_audit"].total("stored"), messages(tables)) == (19, 10)
 

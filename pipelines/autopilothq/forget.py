@@ -37,7 +37,6 @@ from .origins.archive import ArchiveError, File
 from .source.archive import find_files
 from .warehouse import forgotten, values
 from .warehouses.books import check_books
-from .warehouses.dlt_internals import information_schema, schema_components
 
 MAX_IDS = 5  # that are taken of a person without a confirmation
 PARAMETERS = 500  # that one statement takes
@@ -265,10 +264,10 @@ class _Tables:
         with self.at():
             sql = client.sql_client
             self.dataset = sql.dataset_name
-            self.columns = dict(Reader(client).tables()) if sql.has_dataset() else {}
-            for view in self._views() if self.columns else ():
-                self.columns.pop(view, None)
-        self.columns.pop(SUPPRESSIONS.name, None)
+            reader = Reader(client)
+            views = {SUPPRESSIONS.name, *(reader.views() if sql.has_dataset() else ())}
+            there = reader.tables() if sql.has_dataset() else {}
+        self.columns = {table: columns for table, columns in there.items() if table not in views}
         self.kinds = {
             table: {column: kinds for column in columns if (kinds := kinds_of(table, column))}
             for table, columns in self.columns.items()
@@ -279,23 +278,20 @@ class _Tables:
         """Statements inside go to this dataset."""
         return self.client.sql_client.with_staging_dataset() if self.staging else nullcontext()
 
-    def _views(self) -> list[str]:
-        sql = self.client.sql_client
-        schema = schema_components(sql)[1]
-        tables = information_schema(sql, "TABLES")
-        found = sql.execute_sql(
-            f"SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type = 'VIEW'", schema
-        )
-        return [name.lower() for (name,) in found or ()]
-
     def run(self, statement: str, table: str, values: Sequence[str] = ()) -> Iterator[tuple[Any, ...]]:
         """The rows of `{statement} {table} ...`; `{}` in it stands for the table."""
         sql = self.client.sql_client
-        with self.at():
-            name = sql.make_qualified_table_name(table)
-        with sql.execute_query(statement.format(name), *values) as cursor:
+        with sql.execute_query(statement.replace("{}", self.qualified(table, values)), *values) as cursor:
             while rows := cursor.fetchmany(ROWS):
                 yield from rows
+
+    def qualified(self, table: str, values: Sequence[str]) -> str:
+        """A table in a statement with these values: drivers that put them in by `%s` need a name's own `%` twice."""
+        sql = self.client.sql_client
+        with self.at():
+            name = str(sql.make_qualified_table_name(table))
+        formats = values and getattr(sql.dbapi, "paramstyle", "") in ("format", "pyformat")
+        return name.replace("%", "%%") if formats else name
 
     def name(self, column: str) -> str:
         """A column, quoted."""
@@ -529,8 +525,7 @@ def _transaction(client: Any) -> AbstractContextManager[Any]:
 
 
 def _delete(client: Any, removal: _Removal) -> None:
-    with removal.tables.at():
-        table = client.sql_client.make_qualified_table_name(removal.name)
+    table = removal.tables.qualified(removal.name, removal.values)
     client.sql_client.execute_sql(f"DELETE FROM {table} WHERE {removal.where}", *removal.values)
 
 

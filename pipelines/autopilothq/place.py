@@ -143,15 +143,20 @@ def setting(name: str) -> Any:
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
+def _check_file(database: str, dataset: str, option: str) -> None:
+    if Path(database).stem.lower() == dataset.lower():
+        raise RunError(
+            f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
+            f"Name another file (--credentials other.duckdb) or another dataset ({option} other)."
+        )
+
+
 def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
     configured = setting("destination.duckdb.credentials")
     settings = configured if isinstance(configured, dict) else {"database": configured}
     database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
-    if Path(database).stem.lower() == dataset.lower():
-        raise RunError(
-            f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
-            "Name another file (--credentials other.duckdb) or another dataset (--dataset other)."
-        )
+    _check_file(database, dataset, "--dataset")
+    _check_file(database, str(setting("books_dataset") or ""), "--books-dataset")
     if not database.startswith((":", "md:")):
         database = os.path.abspath(os.path.join(_here(), database))
     if "?" in database:

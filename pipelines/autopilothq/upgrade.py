@@ -31,6 +31,16 @@ _INDEXED = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
     WHERE n.nspname = %s AND i.indisvalid AND i.indpred IS NULL"""
 
+# PostgreSQL changes no type of a column that a view shows, whatever schema the view is in.
+_SHOWN = """
+    SELECT DISTINCT c.relname, a.attname, vn.nspname || '.' || v.relname FROM pg_depend d
+    JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
+    JOIN pg_namespace vn ON vn.oid = v.relnamespace
+    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
+        AND n.nspname = %s ORDER BY 3"""
+
 
 class Upgrade(NamedTuple):
     """What an upgrade did, or would do: its statements, and why a table stays as it is."""
@@ -114,13 +124,13 @@ def _moves(reader: Reader) -> Upgrade:
     tables = sql.tables_by_dataset()
     home = tables.get(sql.dataset_known_as(), set())
     with sql.with_books():
-        books = sql.dataset_known_as()
+        books, is_made = sql.dataset_known_as(), sql.has_dataset()
     there = sorted(filter(is_book, home), key=lambda table: (table == AUDIT.name, table))
     lasting = [table for table in there if not is_lock(table)]
     if both := sorted(tables.get(books, set()).intersection(lasting)):
         why = f"{books} has one too: name another dataset for the books, or drop the one that is not needed"
         return Upgrade([], dict.fromkeys(both, why))
-    if lasting and books not in tables:
+    if lasting and not is_made:
         plan.statements.append(f"CREATE SCHEMA IF NOT EXISTS {sql.capabilities.escape_identifier(books)}")
     for table in there:
         plan.statements.append(_move(sql, table, books, reader.kind))
@@ -160,8 +170,9 @@ class _Plan:
         # Tables of people's own may stand beside, and views over ours in their place.
         self._tables = {name: of for name, of in reader.tables().items() if name in ours and name not in views}
         self._keys = reader.keys()
-        found = reader.told(_INDEXED) if reader.kind == "postgres" else ()
-        self._indexed = {(str(table), str(column)) for table, column in found}
+        indexed, shown = (reader.told(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
+        self._indexed = {(str(table), str(column)) for table, column in indexed}
+        self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
         self._indexes = getattr(reader.client.config, "index_received_at", False)
         self.left: dict[str, str] = {}
 
@@ -182,6 +193,11 @@ class _Plan:
     def _types(self, table: str, shape: Shape) -> Iterator[str]:
         columns = self._tables[table]
         wrong = [name for name, native in shape.types.items() if columns[name].name != native]
+        for name in [name for name in wrong if (table, name) in self._shown]:
+            wrong.remove(name)
+            self.left[f"{table}.{name}"] = (
+                f"{self._shown[table, name]} shows it: drop that view, call this again, make the view again"
+            )
         # By way of text: a cast alone would round to 15 digits.
         changes = [
             f"ALTER COLUMN {self._name(name)} TYPE {shape.types[name]}"

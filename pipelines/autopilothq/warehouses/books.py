@@ -161,6 +161,8 @@ class BooksSqlClient(SqlClientBase[Any]):
         """Makes the dataset of the books where it is not there."""
         if self.has_books_apart:
             with self.with_books():
+                if self.has_dataset():  # PostgreSQL asks for the right to make it even so
+                    return
                 self.execute_sql(f"CREATE SCHEMA IF NOT EXISTS {self.fully_qualified_dataset_name()}")
 
     def drop_dataset(self) -> None:
