@@ -29,6 +29,18 @@ _INDEXED = """
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
     WHERE n.nspname = %s AND i.indisvalid AND i.indpred IS NULL"""
 
+# Views, and the columns of tables that they use, whose types PostgreSQL does not change then.
+_USED = """
+    SELECT DISTINCT c.relname, a.attname, format('%%I.%%I', s.nspname, v.relname) FROM pg_depend d
+    JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid AND r.ev_class <> d.refobjid
+    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
+    JOIN pg_class v ON v.oid = r.ev_class JOIN pg_namespace s ON s.oid = v.relnamespace
+    WHERE n.nspname = %s ORDER BY 1, 2, 3"""
+
+# What loads take for blank, and not `trim` by itself.
+_BLANKS = "' ' || chr(9) || chr(10) || chr(12) || chr(13)"
+
 
 class Upgrade(NamedTuple):
     """What an upgrade did, or would do: its statements, and why a table stays as it is."""
@@ -114,12 +126,14 @@ class _Plan:
         self._reader = reader
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
-        ours: Collection[str] = schema.data_table_names() if schema else ()
-        # Tables of people's own may stand beside, and views over ours in their place.
+        ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
+        # Tables and columns of people's own may stand beside, and views over ours in their place.
+        self._ours = ours
         self._tables = {name: of for name, of in reader.tables().items() if name in ours and name not in views}
         self._keys = reader.keys()
         found = reader.told(_INDEXED) if reader.kind == "postgres" else ()
         self._indexed = {(str(table), str(column)) for table, column in found}
+        self._used = reader.told(_USED) if reader.kind == "postgres" else ()
         self._indexes = getattr(reader.client.config, "index_received_at", False)
         self.left: dict[str, str] = {}
 
@@ -139,7 +153,14 @@ class _Plan:
 
     def _types(self, table: str, shape: Shape) -> Iterator[str]:
         columns = self._tables[table]
-        wrong = [name for name, native in shape.types.items() if columns[name].name != native]
+        ours = self._ours[table]
+        wrong = [name for name, native in shape.types.items() if name in ours and columns[name].name != native]
+        if views := sorted({view for of, column, view in self._used if of == table and column in wrong}):
+            self.left[table] = (
+                f"its columns cannot change their types while views show them ({', '.join(views)}): drop the views,"
+                " call this again, and make them again"
+            )
+            return
         # By way of text: a cast alone would round to 15 digits.
         changes = [
             f"ALTER COLUMN {self._name(name)} TYPE {shape.types[name]}"
@@ -173,15 +194,18 @@ class _Plan:
         empty = " OR ".join(f"{self._name(column)} IS NULL" for column in key)
         if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {empty}"):
             self.left[table] = f"rows have no {named}: give them one or delete them, then call this again"
-        elif self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
+            return False
+        if self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
             self.left[table] = f"rows have the same {named}: delete the copies, then call this again"
-        return table not in self.left
+            return False
+        return True
 
     def _accounts(self) -> str:
         """The statement that makes `accounts` of `groups`: the last value of each trait by the time of its receipt."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"
-        traits = [c for c in self._tables[GROUPS.name] if c not in made.left_out and not c.startswith(prefix)]
+        there = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
+        traits = [column for column in there if column not in made.left_out and not column.startswith(prefix)]
         key, received = self._name(made.key), self._name("received_at")
         by_bytes = ' COLLATE "C"' if self._reader.kind == "postgres" else ""
         last = f"{received} DESC NULLS LAST, {self._name('id')}{by_bytes} DESC"
@@ -192,7 +216,7 @@ class _Plan:
         ]
         return (
             f"CREATE TABLE {self._table(ACCOUNTS.name)} AS SELECT {', '.join(cells)}"
-            f" FROM {self._table(GROUPS.name)} WHERE trim({key}) <> '' GROUP BY {key}"
+            f" FROM {self._table(GROUPS.name)} WHERE trim({key}, {_BLANKS}) <> '' GROUP BY {key}"
         )
 
     def _any(self, query: str) -> bool:
