@@ -148,3 +148,34 @@ def test_other_destinations_and_the_same_name_are_refused(call: Call) -> None:
         "Leave --books-dataset, or the setting books_dataset, out.\n"
     )
     assert not Path("autopilot.duckdb").exists()
+
+
+def test_books_that_are_not_its_own_are_refused(call: Call, place: tuple[str, ...]) -> None:
+    apart = (*place, "--books-dataset", "keeping")
+    file = write("one.ndjson", *FIRST)
+    assert loaded(call, file, *apart) == (1, 2, 0, 1)
+    before = tables(place)
+
+    lost = (
+        "Error: Expected the books of autopilothq in {}, but there are none; there are books in keeping."
+        " Say where they are: --books-dataset keeping\n"
+    )
+    for books, where in (("", "autopilothq"), ("other", "other")):
+        dlt.config["books_dataset"] = books
+        for command in (("load", "archive", file), ("forget", "--user-id", "u1", "--dry-run")):
+            said = call(*command, *place)
+            assert (said.status, said.err) == (1, lost.format(where))
+
+    said = call("load", "archive", file, *apart, "--dataset", "second")
+    assert said.status == 1
+    assert said.err == (
+        "Error: The books in keeping tell of files that were loaded into another dataset than second, or into tables"
+        " that are gone. Give each dataset books of its own: --books-dataset second_books. Or drop the schema"
+        " keeping, and all files are read again.\n"
+    )
+    assert tables(place)["keeping"] == before["keeping"]
+    assert not tables(place).get("second")
+    assert "_audit" not in tables(place)["autopilothq"] | tables(place).get("other", set())
+
+    assert loaded(call, file, *place, "--dataset", "second", "--books-dataset", "second_books") == (1, 2, 0, 1)
+    assert loaded(call, file, *apart) == (0, 0, 0, 0)

@@ -36,6 +36,7 @@ from .origins import archive as archive_files
 from .origins.archive import ArchiveError, File
 from .source.archive import find_files
 from .warehouse import forgotten, values
+from .warehouses.books import BooksClient
 from .warehouses.dlt_internals import information_schema, schema_components
 
 MAX_IDS = 5  # that are taken of a person without a confirmation
@@ -168,6 +169,8 @@ def _leave_no_bytes(into: dlt.Pipeline, made: Forgotten, rewrite: bool) -> None:
 
 def _check(into: dlt.Pipeline, credentials: str | None) -> None:
     with answering(into) as client:
+        if isinstance(client, BooksClient):
+            client.check_books()
         if not client.is_storage_initialized():
             place = str(client.config)
             place = str(credentials or run.DUCKDB_FILE) if unquote(place).endswith(":external:") else place

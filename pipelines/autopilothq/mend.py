@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 def mend(into: dlt.Pipeline) -> None:
     """Makes again what the dataset lacks of what dlt once made there. Raises RunError where a key's column is gone."""
     with into.destination_client() as client:
-        if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
-            return
         if isinstance(client, BooksClient):
             client.check_books()
+        if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():
+            return
         schema = stored_schema(client, SOURCE)
         if schema is None:
             return

@@ -9,9 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..catalog import AUDIT, BOOKS, DELIVERIES, LOCKS, PROFILES, SUPPRESSIONS
+from ..catalog import AUDIT, BOOKS, DELIVERIES, EVENT_TABLES, LOCKS, PROFILES, REJECTS, SUPPRESSIONS, TRACKS
 from .dlt_internals import DLT_NAME_PREFIX, SqlClientBase, SqlJobClientBase, TTableSchemaColumns
 
+_EVENTS = [table.name for table in (TRACKS, *EVENT_TABLES)]
+_OTHERS = """
+    SELECT table_schema FROM information_schema.tables
+    WHERE table_name IN (%s, %s) AND table_catalog = current_database()
+    GROUP BY table_schema HAVING max(table_name) = %s ORDER BY table_schema"""
 NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, DELIVERIES))
 
 
@@ -108,22 +113,47 @@ class BooksClient(SqlJobClientBase):
             self.sql_client.make_books_dataset()
 
     def check_books(self) -> None:
-        """Raises BooksElsewhere where the books of earlier loads are among the events' tables."""
+        """Raises BooksElsewhere where the books are not those of this dataset, or those of this dataset are elsewhere.
+
+        Without its own books a load would bring back persons who were forgotten, and with those of another dataset
+        it would take files for loaded that it never read.
+        """
         client = self.sql_client
-        if not (isinstance(client, BooksSqlClient) and client.has_books_apart):
+        if not isinstance(client, BooksSqlClient) or client.dataset_name != client.home:
             return
-        if self._has_audit() or not client.has_dataset():
-            return
-        books = client.books
-        with client.with_books_at_home():
-            if self._has_audit():
+        home, books = client.home, client.books
+        has_events = self._has(_EVENTS)
+        if self._has([AUDIT.name, REJECTS.name]):
+            if books and not has_events and self._tells_of_files():
                 raise BooksElsewhere(
-                    f"The books of {client.home} are in {client.home} itself. Move them first:"
+                    f"The books in {books} tell of files that were loaded into another dataset than {home}, or into"
+                    f" tables that are gone. Give each dataset books of its own: --books-dataset {home}_books. Or drop"
+                    f" the schema {books}, and all files are read again."
+                )
+            return
+        with client.with_books_at_home():
+            if books and self._has([AUDIT.name]):
+                raise BooksElsewhere(
+                    f"The books of {home} are in {home} itself. Move them first:"
                     f" autopilothq schema upgrade --books-dataset {books}"
                 )
+        if has_events and (others := self._other_books()):
+            raise BooksElsewhere(
+                f"Expected the books of {home} in {books or home}, but there are none; there are books in"
+                f" {', '.join(others)}. Say where they are: --books-dataset {others[0]}"
+            )
 
-    def _has_audit(self) -> bool:
-        return any(columns for _, columns in self.get_storage_tables([AUDIT.name]))
+    def _has(self, tables: Iterable[str]) -> bool:
+        return any(columns for _, columns in self.get_storage_tables(tables))
+
+    def _tells_of_files(self) -> bool:
+        audit = self.sql_client.make_qualified_table_name(AUDIT.name)
+        return self._has([AUDIT.name]) and bool(self.sql_client.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"))
+
+    def _other_books(self) -> list[str]:
+        """The schemas of this database that have books and no events."""
+        found = self.sql_client.execute_sql(_OTHERS, TRACKS.name, REJECTS.name, REJECTS.name)
+        return [str(schema) for (schema,) in found or ()]
 
     def get_storage_tables(self, table_names: Iterable[str]) -> Iterable[tuple[str, TTableSchemaColumns]]:
         """Yields the columns of tables, as the destination has them."""
