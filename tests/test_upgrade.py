@@ -27,6 +27,7 @@ LINES = [
     message(None, type="group", messageId="g2", groupId="a", receivedAt=FEBRUARY, traits={"plan": "y", "seats": 2.5}),
     message(None, type="group", messageId="g3", groupId="b", receivedAt=JANUARY, traits={"plan": "z"}),
     message(None, type="group", messageId="g4", groupId="b", receivedAt=JANUARY, traits={"plan": "later id"}),
+    message(None, type="group", messageId="g0", groupId="\t\n", traits={"plan": "no group's"}),
     message(None, type="page", messageId="p1", properties={"path": "/"}),
     message(None, type="page", messageId="p2", name="Named"),
     identify(messageId="i1", traits={"age": 1.5}),
@@ -37,6 +38,13 @@ NAMES = """
     UPDATE autopilothq.pages SET _name = 'Home', _category = 'C' WHERE id = 'p1';
     UPDATE autopilothq.pages SET _name = 'Named' WHERE id = 'p2';
     DROP TABLE autopilothq.accounts"""
+
+# What people add for themselves: names in capitals, and views over our tables.
+OWN = '''
+    ALTER TABLE autopilothq.tracks ADD COLUMN "Own Col" double precision;
+    CREATE TABLE autopilothq."Own ""T""" (id text, "X" double precision);
+    INSERT INTO autopilothq."Own ""T""" VALUES ('o', NULL);
+    CREATE SCHEMA marts; CREATE MATERIALIZED VIEW marts.ages AS SELECT id, age FROM autopilothq.users'''
 
 
 def write(name: str, lines: Sequence[Any]) -> str:
@@ -65,6 +73,7 @@ def old(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Any:
         )
         pipeline.run(source)
         ask(url, NAMES.replace("ADD COLUMN", "ADD COLUMN IF NOT EXISTS").format(text="text"))
+        ask(url, OWN)
         yield url
 
 
@@ -84,6 +93,13 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
         "  missing table, queries of it fail: it is made of `groups`, which an earlier version did not do;"
         " autopilothq schema upgrade makes it\n    accounts\n"
     ) in said.out
+
+    said = call("schema", "upgrade", "--dry-run", *there)
+    assert said.status == 1
+    assert (
+        "\n\nusers.age stays as it is: marts.ages shows it: drop that view, call this again, make the view again.\n\n"
+    ) in said.out
+    ask(old, "DROP MATERIALIZED VIEW marts.ages")
 
     planned = call("schema", "upgrade", "--dry-run", *there)
     assert planned.status == 0
@@ -105,6 +121,12 @@ def test_an_old_dataset_is_judged_upgraded_and_loaded_into(call: Call, old: str)
         r"Nothing is to be upgraded in \S+, dataset autopilothq\.\n", call("schema", "upgrade", *there).out
     )
     assert call("schema", "diff", *there).status == 0
+    assert call("schema", "--live", *there, 'own "t"').out.splitlines() == [
+        'own "t": 1 row.',
+        "  column  type              null   first came  description",
+        "  id      text              0 %    -",
+        "  x       double precision  100 %  -",
+    ]
 
     assert ask(old, 'SELECT sum(revenue), round(max(share), 3), mod(max(revenue), 5) FROM autopilothq."order"') == [
         (Decimal("5358.9900001"), Decimal("123456789.123"), Decimal("3.99"))

@@ -41,6 +41,9 @@ _SHOWN = """
     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
         AND n.nspname = %s ORDER BY 3"""
 
+# What loads take for blank, and not `trim` by itself.
+_BLANKS = "' ' || chr(9) || chr(10) || chr(12) || chr(13)"
+
 
 class Upgrade(NamedTuple):
     """What an upgrade did, or would do: its statements, and why a table stays as it is."""
@@ -166,8 +169,9 @@ class _Plan:
         self._reader = reader
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
-        ours: Collection[str] = schema.data_table_names() if schema else ()
-        # Tables of people's own may stand beside, and views over ours in their place.
+        ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
+        # Tables and columns of people's own may stand beside, and views over ours in their place.
+        self._ours = ours
         self._tables = {name: of for name, of in reader.tables().items() if name in ours and name not in views}
         self._keys = reader.keys()
         indexed, shown = (reader.told(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
@@ -192,7 +196,8 @@ class _Plan:
 
     def _types(self, table: str, shape: Shape) -> Iterator[str]:
         columns = self._tables[table]
-        wrong = [name for name, native in shape.types.items() if columns[name].name != native]
+        ours = self._ours[table]
+        wrong = [name for name, native in shape.types.items() if name in ours and columns[name].name != native]
         for name in [name for name in wrong if (table, name) in self._shown]:
             wrong.remove(name)
             self.left[f"{table}.{name}"] = (
@@ -231,15 +236,18 @@ class _Plan:
         empty = " OR ".join(f"{self._name(column)} IS NULL" for column in key)
         if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {empty}"):
             self.left[table] = f"rows have no {named}: give them one or delete them, then call this again"
-        elif self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
+            return False
+        if self._any(f"SELECT 1 FROM {self._table(table)} GROUP BY {columns} HAVING count(*) > 1"):
             self.left[table] = f"rows have the same {named}: delete the copies, then call this again"
-        return table not in self.left
+            return False
+        return True
 
     def _accounts(self) -> str:
         """The statement that makes `accounts` of `groups`: the last value of each trait by the time of its receipt."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"
-        traits = [c for c in self._tables[GROUPS.name] if c not in made.left_out and not c.startswith(prefix)]
+        there = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]
+        traits = [column for column in there if column not in made.left_out and not column.startswith(prefix)]
         key, received = self._name(made.key), self._name("received_at")
         by_bytes = ' COLLATE "C"' if self._reader.kind == "postgres" else ""
         last = f"{received} DESC NULLS LAST, {self._name('id')}{by_bytes} DESC"
@@ -250,7 +258,7 @@ class _Plan:
         ]
         return (
             f"CREATE TABLE {self._table(ACCOUNTS.name)} AS SELECT {', '.join(cells)}"
-            f" FROM {self._table(GROUPS.name)} WHERE trim({key}) <> '' GROUP BY {key}"
+            f" FROM {self._table(GROUPS.name)} WHERE trim({key}, {_BLANKS}) <> '' GROUP BY {key}"
         )
 
     def _any(self, query: str) -> bool:

@@ -174,6 +174,8 @@ class Reader:
         self.client = client
         self._sql = client.sql_client
         self._tables: dict[str, Columns] | None = None
+        # As other programs spelt them: in capitals they are found in quotes alone.
+        self._spelt: dict[tuple[str, str], tuple[str, str]] = {}
         self.dialect: str | None = client.capabilities.sqlglot_dialect
         self.dataset = self._sql.dataset_name
         self.kind = client.config.destination_type.rpartition(".")[2]
@@ -250,7 +252,8 @@ class Reader:
         return self._answer(before, table, after, *values)
 
     def _answer(self, select: str, table: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
-        sql = f"SELECT {select} FROM {self._sql.make_qualified_table_name(table)} {rest}"
+        spelt = next(as_spelt for (name, _), (as_spelt, _) in self._spelt.items() if name == table)
+        sql = f"SELECT {select} FROM {self._sql.make_qualified_table_name(spelt, casefold=False)} {rest}"
         return [tuple(map(_utc, row)) for row in self._sql.execute_sql(sql, *values) or ()]
 
     def last_load(self) -> tuple[str, datetime] | None:
@@ -267,13 +270,16 @@ class Reader:
                 with dataset:
                     for table, column, native, of in filter(lambda row: belongs(row[0]), stored_columns(self.client)):
                         self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
+                        self._spelt[table.lower(), column.lower()] = (table, column)
         return self._tables
 
     def _described(self, name: str, came: dict[tuple[str, str], datetime]) -> TableInfo:
         columns = self.tables()[name]
-        quoted = self._sql.escape_column_name
-        clock = quoted("received_at") if "received_at" in columns else "NULL"
-        counts = "".join(f", count({quoted(column)})" for column in columns)  # other programs' names may have braces
+        quoted = {
+            column: self._sql.escape_column_name(self._spelt[name, column][1], casefold=False) for column in columns
+        }
+        clock = quoted["received_at"] if "received_at" in columns else "NULL"
+        counts = "".join(f", count({quoted[column]})" for column in columns)  # other programs' names may have braces
         (rows, first, last, *filled), *_ = self._answer(f"count(*), min({clock}), max({clock}){counts}", name)
         return described(
             name,
