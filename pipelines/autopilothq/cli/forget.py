@@ -121,7 +121,7 @@ def _print(made: Forgotten, summary: list[str]) -> None:
     if made.rows:
         parts.append(grid([["table", f"rows {would}removed"], *_counts(made.rows)]))
     if made.lines:
-        parts.append(grid([["file", f"lines {would}removed"], *_counts(made.lines)]))
+        parts.append(grid([["file", f"lines {would}removed"], *_counts(made.lines)], cut=False))
     if made.left:
         parts.append(
             [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]

@@ -219,9 +219,12 @@ def _visible_names(table: TableInfo) -> TableInfo:
     return table._replace(name=visible(table.name), columns=columns, key=tuple(map(visible, table.key)))
 
 
-def grid(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows as lines, their cells one below the other. Text of strangers is escaped, and cut but in the last."""
-    rows = [[*map(shortened, row[:-1]), *map(visible, row[-1:])] for row in rows]
+def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
+    """Returns the rows as lines, their cells one below the other. Text of strangers is escaped.
+
+    Long cells are cut, but for the last of a row, and where `cut` says that a person needs all of them: paths, say.
+    """
+    rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
