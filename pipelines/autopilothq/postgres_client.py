@@ -336,9 +336,13 @@ class CopyJob(PostgresParquetCopyJob):
 
         config = cast(PostgresConfiguration, client_of(self).config)
         connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid()")
-            look_at(cursor.fetchall()[0][0], config, self._closed)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                look_at(cursor.fetchall()[0][0], config, self._closed)
+        except Exception:  # the server may break the connection off at once
+            connection.close()
+            raise
         return connection
 
 

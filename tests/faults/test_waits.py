@@ -126,3 +126,28 @@ def test_a_connection_that_breaks_again_and_again(
     [error, todo] = errors(said)
     assert error.startswith("Error: The load step failed: ")
     assert todo == "Nothing of it counts as loaded; run it again once that is mended."
+
+
+def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
+    call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    connect = dbapi.connect
+
+    def breaking(*words: Any, **named: Any) -> Any:
+        opened.append(connect(*words, **named))
+        if len(opened) == 1:
+            with other_connection(postgres) as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " ORDER BY backend_start DESC LIMIT 1"
+                )
+        return opened[-1]
+
+    monkeypatch.setattr(dbapi, "connect", breaking)
+    archive(1)
+    said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
+    assert (said.status, errors(said)) == (0, [])
+    assert len(opened) > 1
+    assert {connection._closed for connection in opened} == {True}
