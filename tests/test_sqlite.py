@@ -76,10 +76,24 @@ def test_several_loads_give_what_they_give_in_duckdb(
         1,
         [
             "Error: Expected a destination with an information_schema, but SQLite has none.",
-            "`load` and `send` work there; to look at the tables ask SQLite itself, or load into DuckDB too.",
+            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too.",
         ],
     )
     assert call("forget", "--email", "ada@example.com", *SQLITE).err == said.err
+
+
+def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dlt has no way to quote text for SQLAlchemy, so that an id such as `'); DELETE ...` would be carried out."""
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__API_KEY", "none is asked")
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", "http://127.0.0.1:9")
+    Path("a.ndjson").write_text('{"type":"identify","messageId":"x","traits":{"email":"a@b.c"}}\n')
+    refused = [
+        "Error: Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got sqlalchemy.",
+        "Name another by --destination.",
+    ]
+    for more in ((), ("--dry-run",)):
+        said = call("send", "messages", "a.ndjson", *SQLITE, *more)
+        assert (said.status, errors(said)) == (1, refused)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ class Deliveries:
                 "Expected a warehouse that is written by SQL, to keep the delivery log, got"
                 f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
             )
+        literal: Any = client.capabilities.escape_literal
+        if literal is None or literal("'") == "'":  # dlt quotes nothing there: a stranger's id would be SQL
+            raise RunError(
+                "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
+                f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
+            )
         self._client: SqlClientBase[Any] = dataset.sql_client
         self._reads = reads
         self._lock = threading.Lock()

@@ -121,7 +121,7 @@ def answering(pipeline: dlt.Pipeline) -> SqlJobClientBase:
     if getattr(client.sql_client, "dialect_name", "") == "sqlite":
         raise run.RunError(
             "Expected a destination with an information_schema, but SQLite has none.\n"
-            "`load` and `send` work there; to look at the tables ask SQLite itself, or load into DuckDB too."
+            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too."
         )
     return client
 
