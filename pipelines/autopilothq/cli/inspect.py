@@ -141,7 +141,8 @@ def upgrade_schema(
 ) -> None:
     """Make the tables of an earlier version what this one makes: types, keys, indexes, accounts, names of pages.
 
-    Shows each statement, and then runs it. No row or column that is stored is removed. Broken off, it goes on when it is called again.
+    Shows each statement, and then runs it. No row or column that is stored is removed. Broken off, it goes on when it
+    is called again.
     """
     place = where(destination, credentials, dataset)
     done = upgrading.upgrade(destination, credentials, dataset, dry_run, wait, lambda text: out.lines([f"{text};", ""]))
