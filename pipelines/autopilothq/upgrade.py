@@ -1,8 +1,8 @@
 """Makes the tables of an earlier version what this one makes: types, keys, indexes, `accounts`, names of pages.
 
 What is to be done is derived from what the destination has, so it can be broken off anywhere and called again. Each
-statement is done whole or not at all. No stored column or row is removed: of tables, those alone go that hold locks, and
-those of staging where the books move.
+statement is done whole or not at all. No stored column or row is removed: of tables those alone go that hold locks,
+and those of staging where the books move.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
