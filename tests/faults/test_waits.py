@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
         if len(opened) == 1:
             with other_connection(postgres) as cursor:
                 cursor.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                     " ORDER BY backend_start DESC LIMIT 1"
                 )
