@@ -135,19 +135,20 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
     connect = dbapi.connect
 
     def breaking(*words: Any, **named: Any) -> Any:
-        opened.append(connect(*words, **named))
-        if len(opened) == 1:
+        connection = connect(*words, **named)
+        opened.append(connection)  # several threads copy
+        if connection is opened[0]:
             with other_connection(postgres) as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                     " ORDER BY backend_start DESC LIMIT 1"
                 )
-        return opened[-1]
+        return connection
 
     monkeypatch.setattr(dbapi, "connect", breaking)
     archive(1)
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     assert (said.status, errors(said)) == (0, [])
     assert len(opened) > 1
-    assert {connection._closed for connection in opened} == {True}
+    assert [connection._closed for connection in opened] == [True] * len(opened)
