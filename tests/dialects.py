@@ -78,11 +78,11 @@ from dlt import destinations  # noqa: E402
 from dlt.common.destination import Destination  # noqa: E402
 
 import autopilothq  # noqa: E402
-from autopilothq import inspection  # noqa: E402
-from autopilothq.bigquery import bigquery  # noqa: E402
-from autopilothq.source import load  # noqa: E402
-from autopilothq.source.load import handed_over  # noqa: E402
-from autopilothq.source.stored import Stored  # noqa: E402
+from autopilothq import inspect  # noqa: E402
+from autopilothq.sources import load  # noqa: E402
+from autopilothq.sources.load import handed_over  # noqa: E402
+from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
+from autopilothq.warehouses.dataset import Stored  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 
 TABLES = ("order", "users", "_audit", "accounts", "tracks")
@@ -168,7 +168,7 @@ def said(kind: str, destination: Destination[Any, Any], staging: Any, folder: st
         "merge": {name: list(merging(any_client, tables[name])) for name in TABLES},
         "names": {name: list(table["columns"]) for name, table in tables.items()},
         "rows": found_rows,
-        "printed": inspection.ddl(inspection.catalogue(), destination, "autopilothq"),
+        "printed": inspect.ddl(inspect.catalogue(), destination, "autopilothq"),
         "stored": stored(pipeline, any_client, tables["order"]),
     }
 

@@ -11,11 +11,11 @@ import duckdb
 import pytest
 
 from autopilothq import destination
-from autopilothq.asking import asked
 from autopilothq.catalog import DELIVERIES
-from autopilothq.client import Autopilot
+from autopilothq.clients.autopilot import Autopilot
 from autopilothq.destination import Counts, Deliveries, Settings, deliver
-from autopilothq.destination.incoming import from_line
+from autopilothq.destination.messages import from_line
+from autopilothq.warehouses.query import asked
 from fake_autopilot import FakeAutopilot, Request
 
 # No test waits for a server to get well.

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
-from autopilothq.client import Autopilot, Page
-from autopilothq.http import BadAnswer
-from autopilothq.messages import Discard, Number, Pairs, Rejected, Thing, parse, read
-from autopilothq.naming import RESERVED_TABLES
-from autopilothq.origins import api
-from autopilothq.origins import scan as scans
-from autopilothq.origins.api import Window
-from autopilothq.origins.scan import Clock, Found, Scan, Wanted
-from autopilothq.origins.spool import Spool, Start, fetch_ahead
+from autopilothq.clients.autopilot import Autopilot, Page
+from autopilothq.clients.http import BadAnswer
+from autopilothq.segment.message import Discard, Number, Pairs, Rejected, Thing, parse, read
+from autopilothq.segment.naming import RESERVED_TABLES
+from autopilothq.sources.api import contacts as api
+from autopilothq.sources.api import scan as scans
+from autopilothq.sources.api.contacts import Window
+from autopilothq.sources.api.scan import Clock, Found, Scan, Wanted
+from autopilothq.sources.spool import Spool, Start, fetch_ahead
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from autopilothq.extras import install
-from autopilothq.messages import MAX_LINE, Reject
-from autopilothq.origins.archive import CHUNK_ROWS, ArchiveError, File, find, read
+from autopilothq.segment.message import MAX_LINE, Reject
+from autopilothq.sources.archive.files import CHUNK_ROWS, ArchiveError, File, find, read
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()
@@ -735,7 +735,7 @@ def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: p
     def failing(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("autopilothq.origins.archive._table", failing)
+    monkeypatch.setattr("autopilothq.sources.archive.files._table", failing)
     with pytest.raises(ZeroDivisionError):
         next(read(stored(tmp_path, b"{}\n")))
 

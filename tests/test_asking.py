@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 from autopilothq import destination
-from autopilothq.asking import NotOneQuery, check
+from autopilothq.warehouses.query import NotOneQuery, check
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, posts

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from autopilothq import audiences
-from autopilothq.audiences import Row
-from autopilothq.destination.deliveries import Member
-from autopilothq.place import RunError
+from autopilothq.destination import audiences
+from autopilothq.destination.audiences import Row
+from autopilothq.destination.delivery_log import Member
+from autopilothq.warehouses.resolve import RunError
 
 NAME = "Order Completed Last 30days"
 TRAIT = "order_completed_last_30days"

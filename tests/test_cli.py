@@ -14,8 +14,8 @@ import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
-from autopilothq import archive, run, sample
-from autopilothq.origins import archive as archive_files
+from autopilothq import archive, runner, sample
+from autopilothq.sources.archive import files as archive_files
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -130,7 +130,7 @@ def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     call("load", "archive", "archive.ndjson")
     Path("more.ndjson").write_text(GOOD.replace("m1", "m2"))
-    into = run.pipeline()
+    into = runner.pipeline()
     into.extract(archive("more.ndjson"))
     into.normalize()
     [file] = Path(into.working_dir).glob("load/normalized/*/new_jobs/tracks.*")
@@ -258,9 +258,9 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
         "autopilot_events", destination=dlt.destinations.duckdb("two.duckdb"), dataset_name="autopilothq"
     )
     with pytest.raises(
-        run.RunError, match=r"An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb"
+        runner.RunError, match=r"An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb"
     ):
-        run.run(other, archive("a.ndjson"))
+        runner.run(other, archive("a.ndjson"))
     assert call("load", "archive", "a.ndjson", "--credentials", "one.duckdb").status == 0
     with duckdb.connect("one.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq import run
+from autopilothq import runner
 from autopilothq.cli import profiles as command
 from calling import Call, caller, errors
 from contract.duck import query
@@ -85,8 +85,8 @@ def test_json_has_every_count_and_a_dry_run_leaves_nothing(
 
 
 def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autopilothq.origins.profiles.MOST_THREADS", 1)
-    monkeypatch.setattr("autopilothq.origins.profiles.MOST_FAILURES", 2)
+    monkeypatch.setattr("autopilothq.sources.profiles.pull.MOST_THREADS", 1)
+    monkeypatch.setattr("autopilothq.sources.profiles.pull.MOST_FAILURES", 2)
     server.order("GET", "*", skip=2, status=503, times=10)
     said = call("load", "profiles", "--people", "people.txt", "--space", server.space)
     assert said.status == 1
@@ -154,6 +154,6 @@ def test_words_that_mean_nothing(call: Call) -> None:
 
 
 def test_runs_are_made_of_several_sources(server: FakeProfiles) -> None:
-    into = run.pipeline()
-    assert run.run(into, []) is None
+    into = runner.pipeline()
+    assert runner.run(into, []) is None
     assert server.requests == []

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from autopilothq.client import Autopilot, Page, Upserted
-from autopilothq.http import BadAnswer, NotAuthorized, NotFound, OutcomeUnknown, Refused, Unavailable
+from autopilothq.clients.autopilot import Autopilot, Page, Upserted
+from autopilothq.clients.http import BadAnswer, NotAuthorized, NotFound, OutcomeUnknown, Refused, Unavailable
 from fake_autopilot import FakeAutopilot
 
 NAPS: list[float] = []

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilothq.catalog import PERSON_COLUMNS
-from autopilothq.closure import CROWD, Graph, closure
-from autopilothq.identity import Id, id_of
-from autopilothq.warehouse import forgotten
+from autopilothq.privacy.identity_graph import CROWD, Graph, closure
+from autopilothq.projection import suppression
+from autopilothq.segment.identity import Id, id_of
 
 COLUMNS = ("user_id", "context_traits_email", "context_traits_contact_id", "anonymous_id", "previous_id")
 ENGINE = duckdb.connect()
@@ -24,7 +24,7 @@ def row(text: str) -> Row:
 
 
 def graph(rows: Sequence[Row]) -> Graph:
-    forgotten.remember(ENGINE, [])
+    suppression.remember(ENGINE, [])
     made = Graph(ENGINE)
     if rows:
         made.add({place: PERSON_COLUMNS[column] for place, column in enumerate(COLUMNS)}, rows)

@@ -16,12 +16,12 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot, destination
+from autopilothq.clients.http import BadSetting, NotAuthorized, Unavailable
 from autopilothq.destination import Deliveries
-from autopilothq.destination.deliveries import SENT_AGAIN, Delivery, Member
-from autopilothq.destination.incoming import from_row
-from autopilothq.destination.send import AT_ONCE
-from autopilothq.http import BadSetting, NotAuthorized, Unavailable
-from autopilothq.place import RunError
+from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
+from autopilothq.destination.messages import from_row
+from autopilothq.destination.sender import AT_ONCE
+from autopilothq.warehouses.resolve import RunError
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
 

@@ -13,13 +13,14 @@ import sqlglot
 import yaml
 
 import autopilothq
-from autopilothq import audiences, destination
+from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.cli import log, out
+from autopilothq.destination import audiences
 from autopilothq.display import json_text, shortened, visible, visible_lines, yaml_text
-from autopilothq.inspection import FORMATS, ColumnInfo, TableInfo
-from autopilothq.inspection.formats import grid
-from autopilothq.place import RunError
+from autopilothq.inspect import FORMATS, ColumnInfo, TableInfo
+from autopilothq.inspect.formats import grid
+from autopilothq.warehouses.resolve import RunError
 from calling import Call, Said
 from contract.loading import message
 from fake_autopilot import FakeAutopilot
@@ -288,7 +289,7 @@ def test_a_traceback_does_not_act_either(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_note_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", "https://example.com/hook")
-    monkeypatch.setattr("autopilothq.http.post_note", lambda _, text, **__: notes.append(text))
+    monkeypatch.setattr("autopilothq.clients.http.post_note", lambda _, text, **__: notes.append(text))
     log.notify(["load", "archive"], "two lines\n<!channel> & <https://e.com|a>\x1b\u202e")
     assert notes[0].endswith("failed: two lines\n&lt;!channel&gt; &amp; &lt;https://e.com|a&gt;\\x1b\\u202e")
 

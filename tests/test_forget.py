@@ -19,10 +19,11 @@ import s3fs
 import zstandard
 
 import autopilothq
-from autopilothq import lock, run
+from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS, TABLES
-from autopilothq.identity import Hashes, Id, hash_of, id_of, ids_in, kinds_of
-from autopilothq.warehouse import forgotten
+from autopilothq.projection import suppression
+from autopilothq.segment.identity import Hashes, Id, hash_of, id_of, ids_in, kinds_of
+from autopilothq.warehouses import lock
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
 from faults.loads import Table, assert_sound, content, line, messages, track
@@ -360,9 +361,9 @@ def test_what_mentions_a_person(text: bytes) -> None:
         Id("email", "x y@example.com"),
     ]  # fmt: skip
     with duckdb.connect() as engine:
-        forgotten.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
+        suppression.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
         texts = pa.array([text, b"other"], pa.large_binary())
-        assert forgotten.mentioning(engine, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
+        assert suppression.mentioning(engine, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
 
 
 def test_hashes_are_salted() -> None:
@@ -447,13 +448,13 @@ def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypa
         books.execute("CREATE TABLE autopilothq.numbers AS SELECT 5::BIGINT AS contact_id")
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
-    into = run.pipeline()
-    into.set_local_state_val(run.UNFINISHED_AT, run.place_of(into))
+    into = runner.pipeline()
+    into.set_local_state_val(runner.UNFINISHED_AT, runner.place_of(into))
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")
     assert found["rows"] == REMOVED | {"autopilothq_staging.tracks": 7, "numbers": 1}
-    assert not run.pipeline().has_pending_data
+    assert not runner.pipeline().has_pending_data
     assert not list(working.rglob("*_jobs/*"))
     assert not list(working.glob("autopilothq*"))
     again = load(call, "later.ndjson")
@@ -525,7 +526,7 @@ def test_a_dataset_that_is_not_there(call: Call) -> None:
 def test_a_load_is_at_work(call: Call) -> None:
     write("a.ndjson", BOBS)
     load(call, "a.ndjson")
-    with lock.held(run.pipeline(), 0):
+    with lock.held(runner.pipeline(), 0):
         assert call("forget", "--user-id", "bob").status == 75
         assert call("forget", "--user-id", "bob", "--dry-run").status == 0
 

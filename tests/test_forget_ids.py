@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilothq.catalog import CONTEXT
-from autopilothq.identity import Hashes, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
-from autopilothq.messages import read
-from autopilothq.warehouse import forgotten
+from autopilothq.projection import suppression
+from autopilothq.segment.identity import Hashes, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
+from autopilothq.segment.message import read
 from calling import Call, errors
 from faults.loads import content, track
 from test_forget import forget, here, load, rows, write
@@ -102,10 +102,10 @@ def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> Non
     mine = [n for n, text in enumerate(lines) if found.intersection(ids_of_cells(read(text, CONTEXT_NAMES).cells))]
     pairs = [("salt", hash_of("salt", id_)) for id_ in found]
     keys, texts = pa.array(range(len(lines)), pa.int64()), pa.array(lines, pa.large_binary())
-    forgotten.remember(ENGINE, pairs)
-    assert set(mine) <= set(forgotten.suspects(ENGINE, keys, texts, by_hash=True))
-    forgotten.remember(ENGINE, pairs, sought=found)
-    assert set(mine) <= set(forgotten.suspects(ENGINE, keys, texts, by_hash=False))
+    suppression.remember(ENGINE, pairs)
+    assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=True))
+    suppression.remember(ENGINE, pairs, sought=found)
+    assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=False))
 
 
 # ---- one folding of case --------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_python_and_the_engine_fold_alike(email: str) -> None:
 
 def forgotten_engine(pairs: list[tuple[str, str]]) -> Any:
     engine = duckdb.connect()
-    forgotten.remember(engine, pairs)
+    suppression.remember(engine, pairs)
     return engine
 
 
@@ -140,7 +140,9 @@ def test_hashes_of_earlier_releases_still_match(email: str) -> None:
     with forgotten_engine(pairs) as engine:
         engine.execute("CREATE TABLE people (person VARCHAR)")
         engine.execute("INSERT INTO people VALUES (?), ('email:other@example.com')", [f"email:{email}"])
-        assert engine.execute(f"SELECT person FROM ({forgotten.people('people')})").fetchall() == [(f"email:{email}",)]
+        assert engine.execute(f"SELECT person FROM ({suppression.people('people')})").fetchall() == [
+            (f"email:{email}",)
+        ]
 
 
 # ---- whose they are -------------------------------------------------------------------------------------------------

@@ -22,9 +22,10 @@ import psycopg2
 import pytest
 import zstandard
 
-from autopilothq import rewrite, run
+from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
-from autopilothq.identity import Id, hash_of
+from autopilothq.privacy import rewrite
+from autopilothq.segment.identity import Id, hash_of
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
 from faults import forgetting
@@ -381,7 +382,7 @@ def test_where_it_can_do_nothing() -> None:
     for kind in sorted(kinds.keys() - {"duckdb", "postgres"}):
         destination = SimpleNamespace(config=SimpleNamespace(destination_type=f"dlt.destinations.{kind}"))
         into: Any = SimpleNamespace(destination_client=lambda destination=destination: destination)
-        with pytest.raises(run.RunError) as raised:
+        with pytest.raises(runner.RunError) as raised:
             rewrite.check(into)
         assert str(raised.value) == (
             f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
@@ -398,7 +399,7 @@ MESSAGES: list[Any] = [
     *(track(number, userId="ada") for number in range(5)),
     *(track(number, userId="bob") for number in range(5, 10)),
 ]
-REWRITE = "autopilothq.rewrite"
+REWRITE = "autopilothq.privacy.rewrite"
 POINTS: dict[str, tuple[str, str, int]] = {
     "tried": (f"{REWRITE}:_check_copy", "after", 1),
     "copied": (f"{REWRITE}:_check_same", "before", 1),

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from autopilothq import http as module
-from autopilothq.http import (
+from autopilothq.clients import http as module
+from autopilothq.clients.http import (
     ApiError,
     BadAnswer,
     BadSetting,
@@ -567,7 +567,7 @@ def test_tries_are_logged(server: FakeAutopilot, time: Time, caplog: pytest.LogC
     server.order("GET", "/account", status=503)
     with connected(server, time) as http:
         http.request("GET", ["account"])
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "autopilothq.http"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "autopilothq.clients.http"]
     assert line == f"GET /account: 503 Service Unavailable: Ordered 503.; try 2 of 3 in {time.naps[0]:.1f} s"
 
 

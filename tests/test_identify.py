@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import STANDARD_FIELDS
-from autopilothq.destination.identify import Contact, Fields, contact
-from autopilothq.http import BadSetting
+from autopilothq.clients.http import BadSetting
+from autopilothq.destination.fields import Contact, Fields, contact
 
 CUSTOM = [
     {"name": "Review Rating", "fieldType": "integer"},

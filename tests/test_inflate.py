@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import zstandard
 
-from autopilothq.inflate import TooBig, Undecodable, UnknownEncoding, inflated
+from autopilothq.clients.inflate import TooBig, Undecodable, UnknownEncoding, inflated
 from fake_autopilot import FakeAutopilot
 
 TEXT = bytes(range(256)) * 40 + b'{"name":"J\xc3\xb6rg"}'
@@ -114,7 +114,7 @@ def bombs() -> dict[str, tuple[str, bytes]]:
 
 ASKING = """
 import sys
-from autopilothq.http import BadAnswer, Http, Key
+from autopilothq.clients.http import BadAnswer, Http, Key
 
 def used(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) // 1024

@@ -15,11 +15,12 @@ import yaml
 from dlt.common.destination import Destination
 from dlt.common.schema import Schema
 
-from autopilothq import archive, catalog, inspection, postgres, run
-from autopilothq.inspection import ColumnInfo, Difference, Statistics, Status, TableInfo
-from autopilothq.inspection.differences import Table, Type, type_of
-from autopilothq.inspection.formats import FORMATS, percent
-from autopilothq.inspection.state import Freshness, LastRun, Load
+from autopilothq import archive, catalog, inspect, runner
+from autopilothq.inspect import ColumnInfo, Difference, Statistics, Status, TableInfo
+from autopilothq.inspect.diff import Table, Type, type_of
+from autopilothq.inspect.formats import FORMATS, percent
+from autopilothq.inspect.status import Freshness, LastRun, Load
+from autopilothq.warehouses import postgres
 from contract.loading import message
 from shared_loads import isolation
 
@@ -46,8 +47,8 @@ def write(name: str, *messages: Any) -> str:
 
 
 def load(credentials: str, file: str, destination: str = "duckdb") -> None:
-    run.configure(runtime__log_level="ERROR")
-    run.run(run.pipeline(destination, credentials), archive(file))
+    runner.configure(runtime__log_level="ERROR")
+    runner.run(runner.pipeline(destination, credentials), archive(file))
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
@@ -68,7 +69,7 @@ def kind(name: str) -> Destination[Any, Any]:
 
 def make_tables(place: tuple[str, str]) -> None:
     """Makes the catalogue's tables, without a load."""
-    for statement in inspection.ddl(inspection.catalogue(), kind(place[0]), "autopilothq").split(";\n"):
+    for statement in inspect.ddl(inspect.catalogue(), kind(place[0]), "autopilothq").split(";\n"):
         query(place, statement)
 
 
@@ -89,7 +90,7 @@ def query(place: tuple[str, str], sql: str) -> list[tuple[Any, ...]]:
 
 
 def test_the_catalogue_is_whole_and_in_the_order_of_the_warehouse() -> None:
-    tables = {table.name: table for table in inspection.catalogue()}
+    tables = {table.name: table for table in inspect.catalogue()}
     assert list(tables) == list(catalog.TABLES)
     for name, table in catalog.TABLES.items():
         assert {(c.name, c.type, c.description) for c in tables[name].columns} == {c[:3] for c in table.columns}
@@ -171,7 +172,7 @@ def test_yaml_and_json_are_a_schema_of_dlt(form: str, read: Callable[[str], Any]
 
 
 def test_dbt_tests_keys_and_freshness() -> None:
-    audit = next(table for table in inspection.catalogue() if table.name == "_audit")
+    audit = next(table for table in inspect.catalogue() if table.name == "_audit")
     audit = audit._replace(
         columns=tuple(c for c in audit.columns if c.name in ("file", "version", "size", "loaded_at"))
     )
@@ -239,7 +240,7 @@ sources:
 
 def test_dbt_has_the_words_of_dbt_alone() -> None:
     """The properties that dbt's own schema of a sources.yml allows; a real dbt is asked in `checks/check_dbt.py`."""
-    (source,) = yaml.safe_load(FORMATS["dbt"](inspection.catalogue(), "mail"))["sources"]
+    (source,) = yaml.safe_load(FORMATS["dbt"](inspect.catalogue(), "mail"))["sources"]
     assert set(source) == {"name", "schema", "description", "tables"}
     tested = set()
     for table in source["tables"]:
@@ -256,23 +257,23 @@ def test_dbt_has_the_words_of_dbt_alone() -> None:
 
 def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
     make_tables(place)
-    with inspection.reading(*place) as reader:
+    with inspect.reading(*place) as reader:
         there = {table: {c: of.type for c, of in columns.items()} for table, columns in reader.tables().items()}
-        schema = inspection.schema_of(reader)
-    assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspection.catalogue()}
-    assert inspection.differences(inspection.schema_of_catalogue(), schema, inspection.CATALOGUE) == []
+        schema = inspect.schema_of(reader)
+    assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspect.catalogue()}
+    assert inspect.differences(inspect.schema_of_catalogue(), schema, inspect.CATALOGUE) == []
 
 
 def test_ddl_is_written_without_asking() -> None:
-    text = inspection.ddl([TABLE], kind("postgres"), "mail")
+    text = inspect.ddl([TABLE], kind("postgres"), "mail")
     assert text == (
         'CREATE SCHEMA IF NOT EXISTS "mail";\n\n'
         'CREATE TABLE "mail"."links" (\n'
         '    "id" varchar,\n    "n" bigint,\n    "uuid_ts" timestamp with time zone,\n    PRIMARY KEY ("id")\n);'
     )
-    assert '"id" varchar(max),' in inspection.ddl([TABLE], kind("redshift"), "mail")
-    with pytest.raises(run.RunError, match="Expected a destination that answers SQL, but filesystem does"):
-        inspection.ddl([TABLE], kind("filesystem"), "mail")
+    assert '"id" varchar(max),' in inspect.ddl([TABLE], kind("redshift"), "mail")
+    with pytest.raises(runner.RunError, match="Expected a destination that answers SQL, but filesystem does"):
+        inspect.ddl([TABLE], kind("filesystem"), "mail")
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_percent(share: float | None, text: str) -> None:
     ],
 )
 def test_age(seconds: int, text: str) -> None:
-    assert inspection.age(timedelta(seconds=seconds)) == text
+    assert inspect.age(timedelta(seconds=seconds)) == text
 
 
 # ---- differences ---------------------------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ def test_types_of_destinations(name: str, dialect: str, length: int | None, of: 
     ],
 )
 def test_a_change_of_type(wanted: Type, there: Type, breaks: bool | None) -> None:
-    found = inspection.differences({"t": Table({"c": wanted})}, {"t": Table({"c": there})}, inspection.SWITCH)
+    found = inspect.differences({"t": Table({"c": wanted})}, {"t": Table({"c": there})}, inspect.SWITCH)
     assert [difference.breaks for difference in found] == ([] if breaks is None else [breaks])
     assert all(difference.meaning.startswith(f"{wanted.name} -> {there.name}: ") for difference in found)
 
@@ -358,7 +359,7 @@ def test_differences_say_what_they_mean() -> None:
         "t": Table({"id": text, "lost": text, "loaded_at": text}),
     }
     there = {"t": Table({"id": text, "more": text}), "new": Table({"id": text})}
-    assert inspection.differences(wanted, there, inspection.SWITCH, {"later"}) == [
+    assert inspect.differences(wanted, there, inspect.SWITCH, {"later"}) == [
         Difference("gone", "", "missing", True, "queries of it fail: no message of it was loaded"),
         Difference("later", "", "missing", False, "comes with its first row"),
         Difference("t", "lost", "missing", True, "queries that name it fail: no loaded message has it"),
@@ -381,8 +382,8 @@ def test_differences_say_what_they_mean() -> None:
 
 
 def test_a_schema_does_not_differ_from_itself() -> None:
-    schema = inspection.schema_of_catalogue()
-    assert inspection.differences(schema, schema, inspection.CATALOGUE) == []
+    schema = inspect.schema_of_catalogue()
+    assert inspect.differences(schema, schema, inspect.CATALOGUE) == []
 
 
 # ---- destinations --------------------------------------------------------------------------------------------------
@@ -430,9 +431,9 @@ def two_loads(place: tuple[str, str]) -> Told:
     odd = message(messageId="m9", receivedAt="2019-01-01T00:00:00Z", properties={"transactional": "perhaps"} | many)
     new = write("new.ndjson", *lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]")
     load(credentials, new, destination)
-    with inspection.reading(*place) as reader:
+    with inspect.reading(*place) as reader:
         tables = {table.name: table for table in reader.described(["demo", "email_bounced", "_rejects"])}
-        status = inspection.status(reader, between)
+        status = inspect.status(reader, between)
     return Told(destination, (before, between, datetime.now(UTC)), tables, status)
 
 
@@ -460,16 +461,16 @@ def test_what_a_destination_tells(told: Told) -> None:
 def test_a_reader_reads_alone() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with (
-        inspection.reading("duckdb", "events.duckdb") as reader,
+        inspect.reading("duckdb", "events.duckdb") as reader,
         pytest.raises(Exception, match="read-only mode"),
     ):
         reader._sql.execute_sql("CREATE TABLE more (i int)")
-    with inspection.reading("duckdb", "events.duckdb") as one, inspection.reading("duckdb", "events.duckdb") as two:
+    with inspect.reading("duckdb", "events.duckdb") as one, inspect.reading("duckdb", "events.duckdb") as two:
         assert list(one.tables()) == list(two.tables())
 
 
 def test_nothing_there_makes_no_file() -> None:
-    with pytest.raises(inspection.NothingThere) as error, inspection.reading("duckdb", "other.duckdb"):
+    with pytest.raises(inspect.NothingThere) as error, inspect.reading("duckdb", "other.duckdb"):
         pass
     assert str(error.value) == (
         "There is no dataset autopilothq in other.duckdb. Load something first: autopilothq load archive URL"
@@ -495,7 +496,7 @@ STATUS = Status(
 
 def test_the_status_as_text() -> None:
     assert (
-        inspection.status_text(STATUS)
+        inspect.status_text(STATUS)
         == """\
 place      duckdb events.duckdb, dataset mail
 last run   2026-05-04 10:00:00, 2 h ago: failed: the load step: disk full
@@ -517,7 +518,7 @@ discards                  none"""
 
 
 def test_the_status_for_programs() -> None:
-    assert inspection.status_dict(STATUS, timedelta(hours=27)) == {
+    assert inspect.status_dict(STATUS, timedelta(hours=27)) == {
         "place": "duckdb events.duckdb, dataset mail",
         "now": "2026-05-04T12:00:00+00:00",
         "last_run": {"at": "2026-05-04T10:00:00+00:00", "result": "failed", "error": "the load step: disk full"},
@@ -543,8 +544,8 @@ def test_the_status_for_programs() -> None:
         "age_seconds": 97200.0,
         "fresh": True,
     }
-    assert inspection.status_dict(STATUS, timedelta(hours=26))["fresh"] is False
-    assert inspection.status_dict(STATUS, None)["fresh"] is None
+    assert inspect.status_dict(STATUS, timedelta(hours=26))["fresh"] is False
+    assert inspect.status_dict(STATUS, None)["fresh"] is None
 
 
 def test_the_status_of_a_load(told: Told) -> None:
@@ -558,7 +559,7 @@ def test_the_status_of_a_load(told: Told) -> None:
     beyond = {reason: tables["email_opened"] for reason, tables in found.beyond_limits.items()}
     assert found.discards == {"does_not_fit": 1} | beyond
     assert beyond.keys() >= {"too_many_columns", "too_many_keys"}
-    [keys] = [line for line in inspection.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
+    [keys] = [line for line in inspect.status_text(found).splitlines() if line.startswith("  too_many_keys ")]
     assert keys.split() == ["too_many_keys", f"{beyond['too_many_keys']:,}", "email_opened"]
     newest = found.tables["email_opened"]
     assert newest == found.tables["tracks"]
@@ -574,13 +575,13 @@ def test_the_status_of_a_load(told: Told) -> None:
 
 def test_the_status_without_a_row() -> None:
     make_tables(("duckdb", "events.duckdb"))
-    with inspection.reading("duckdb", "events.duckdb") as reader:
-        found = inspection.status(reader, NOW)
+    with inspect.reading("duckdb", "events.duckdb") as reader:
+        found = inspect.status(reader, NOW)
     assert (found.newest_load, found.is_older(timedelta(days=9999))) == (None, True)
     assert (found.last_run, found.last_load, found.rejects, found.discards) == (None, None, {}, {})
     assert found.tables["tracks"] == Freshness(None, None)
-    assert "\nlast run  none is known\n\n" in inspection.status_text(found)
-    assert "events by day received (UTC): none since 2026-04-21" in inspection.status_text(found)
+    assert "\nlast run  none is known\n\n" in inspect.status_text(found)
+    assert "events by day received (UTC): none since 2026-04-21" in inspect.status_text(found)
 
 
 def test_the_last_run_here(tmp_path: Path) -> None:
@@ -588,15 +589,15 @@ def test_the_last_run_here(tmp_path: Path) -> None:
 
     def files() -> dict[Path, int]:
         # A load's own scratch folder goes when its pipeline is collected, whenever that is.
-        home = tmp_path / "dlt" / "pipelines" / run.PIPELINE
+        home = tmp_path / "dlt" / "pipelines" / runner.PIPELINE
         return {
             file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)
         }
 
     def told() -> tuple[LastRun, Load, int]:
         before = files()
-        with inspection.reading("duckdb", "events.duckdb") as reader:
-            found = inspection.status(reader, datetime.now(UTC))
+        with inspect.reading("duckdb", "events.duckdb") as reader:
+            found = inspect.status(reader, datetime.now(UTC))
         assert files() == before
         assert found.last_run is not None
         assert found.last_load is not None
@@ -608,14 +609,14 @@ def test_the_last_run_here(tmp_path: Path) -> None:
     assert (last.result, loaded.stored, waiting) == ("nothing new", 1, 0)
     assert last.at > loaded.loaded_at
 
-    run.pipeline("duckdb", "events.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
+    runner.pipeline("duckdb", "events.duckdb").extract(archive(write("b.ndjson", message(messageId="m2"))))
     assert told()[2] == 1
 
     with duckdb.connect("events.duckdb") as con:
         con.execute("ALTER TABLE autopilothq.tracks ADD COLUMN more int")
         con.execute("UPDATE autopilothq.tracks SET more = 1")
         con.execute("ALTER TABLE autopilothq.tracks ALTER COLUMN more SET NOT NULL")
-    with pytest.raises(run.RunError):
+    with pytest.raises(runner.RunError):
         load("events.duckdb", "b.ndjson")
     last, loaded, _ = told()
     assert (last.result, loaded.stored) == ("failed", 1)

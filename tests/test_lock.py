@@ -16,8 +16,9 @@ import duckdb
 import psycopg2
 import pytest
 
-from autopilothq import lock, run
-from autopilothq.direct import direct
+from autopilothq import runner
+from autopilothq.warehouses import lock
+from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from faults import holder, lock_holder
 from servers import S3
@@ -52,7 +53,7 @@ def test_a_second_run_leaves_with_a_status_for_later_or_waits_when_told_to(call:
     taken, leave, done = threading.Event(), threading.Event(), threading.Event()
 
     def first() -> None:
-        with lock.held(run.pipeline(), 0):
+        with lock.held(runner.pipeline(), 0):
             taken.set()
             leave.wait()
             time.sleep(1)  # the second one waits by then

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from autopilothq import http, sample
+from autopilothq import sample
+from autopilothq.clients import http
 from calling import Call
 from fake_autopilot import FakeAutopilot
 
@@ -180,7 +181,7 @@ ALLOW = "In a network that you trust it can be allowed: --allow-http, or sources
 
 def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("autopilothq.http._post", lambda request, *_: asked.append(request.full_url))
+    monkeypatch.setattr("autopilothq.clients.http._post", lambda request, *_: asked.append(request.full_url))
     for host in ("127.0.0.1.evil.com", "2130706433", "10.0.0.1", "[::ffff:8.8.8.8]", "localhost.evil"):
         with pytest.raises(http.BadSetting, match="got http://"):
             http.post_note(f"http://{host}{PATH}", "text")
@@ -253,7 +254,7 @@ try:
 except OSError:
     logging.getLogger("botocore").exception("a library's own")
     logger.exception("job failed")
-    logging.getLogger("autopilothq.http").warning("slow")
+    logging.getLogger("autopilothq.clients.http").warning("slow")
     job = "Job failed with message Traceback (most recent call last):\\n  File x\\nsome.DatabaseError: no such table\\n"
     logger.warning(job)
 warnings.warn("old", UserWarning)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import REJECT_REASONS
-from autopilothq.messages import Discard, Pairs, Rejected, digest, flatten, read, spelling, to_json
+from autopilothq.segment.message import Discard, Pairs, Rejected, digest, flatten, read, spelling, to_json
 
 DECLARED = frozenset({"context_ip"})
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopilothq.naming import RESERVED_TABLES, column_name, snake_case, table_name
+from autopilothq.segment.naming import RESERVED_TABLES, column_name, snake_case, table_name
 
 with Path(__file__).with_name("contract").joinpath("snakecase.csv").open(encoding="utf-8", newline="") as file:
     VECTORS = [(row["input"], row["expected"]) for row in csv.DictReader(file)]

@@ -3,7 +3,7 @@
 import pytest
 
 from autopilothq.catalog import LIMITS, TABLES, Type
-from autopilothq.native import Shape, beside_views, native_of, shape_of
+from autopilothq.warehouses.native import Shape, beside_views, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
 NUMERIC = {"n": "numeric"}
@@ -16,7 +16,7 @@ COPY = {"loaded_at": "uuid_ts"}
     [
         ("postgres", "tracks", Shape(NUMERIC, ("id",), ("received_at",))),
         ("postgres", "any_event", Shape(NUMERIC, ("id",), ("received_at",))),
-        ("autopilothq.postgres.postgres", "accounts", Shape(NUMERIC, ("id",), ("received_at",))),
+        ("autopilothq.warehouses.postgres.postgres", "accounts", Shape(NUMERIC, ("id",), ("received_at",))),
         ("postgres", "lists_contacts", Shape(NUMERIC, ("list_id", "contact_id"), ("received_at",))),
         ("postgres", "_suppressions", Shape()),
         ("dlt.destinations.redshift", "users", Shape(NAIVE)),

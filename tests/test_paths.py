@@ -8,8 +8,8 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs import PluggableRunContext
 
-from autopilothq import direct
-from autopilothq.warehouse import values
+from autopilothq.projection import engine
+from autopilothq.warehouses import duckdb as direct
 from calling import Call, errors
 from faults.loads import content, line, track
 
@@ -27,7 +27,7 @@ def test_a_file_is_named_where_a_glob_is_taken(name: str, tmp_path: Path) -> Non
         folder = tmp_path / other
         folder.mkdir()
         con.sql("SELECT $other AS name", params={"other": other}).write_parquet(str(folder / other))
-    file = values.glob_literal(str(tmp_path / name / name))
+    file = engine.glob_literal(str(tmp_path / name / name))
     assert con.sql(f"SELECT name FROM read_parquet({file})").fetchall() == [(name,)]
     assert con.sql(f"SELECT name FROM read_parquet([{file}, {file}])").fetchall() == [(name,)] * 2
     # A folder `x=1` is no column either.

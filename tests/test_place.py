@@ -14,8 +14,8 @@ import dlt
 import duckdb
 import pytest
 
-from autopilothq import archive, run
-from autopilothq.pipeline_names import claim, database_of, pipeline_name
+from autopilothq import archive, runner
+from autopilothq.warehouses.pipeline_names import claim, database_of, pipeline_name
 from calling import Call, errors
 
 MESSAGE = (
@@ -63,7 +63,7 @@ def test_each_folder_has_its_own_file_and_pipeline(
     assert last_line(call, "--credentials", "duckdb:///../a/autopilot.duckdb") == first
 
     # Each is told apart by all that asks: what waits in one is nothing to the other.
-    run.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
+    runner.pipeline(credentials=str(a / "autopilot.duckdb")).extract(archive("../archive.ndjson"))
     assert "waiting" not in call("status").out
     waiting = call("status", "--credentials", "../a/autopilot.duckdb").out
     assert "waiting    1, under way or cut off" in waiting
@@ -155,9 +155,9 @@ def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: 
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"
     )
     into.extract(archive("../archive.ndjson"))
-    into.set_local_state_val(run.UNFINISHED_AT, run.place_of(into))
+    into.set_local_state_val(runner.UNFINISHED_AT, runner.place_of(into))
     into.normalize()
-    assert pipeline_name(str(run.place(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
+    assert pipeline_name(str(runner.place(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
     assert last_line(call).endswith("pipeline autopilot_events")
     assert not into.has_pending_data
     assert ids(a / "autopilot.duckdb") == ["m1"]
@@ -195,9 +195,9 @@ def test_scans_go_on_whatever_the_pipeline_is_called(tmp_path: Path, monkeypatch
     for machine, places in (("one", ["x"]), ("two", ["y", "x"]), ("three", ["x"]), ("two", ["x"])):
         monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / machine))
         for place in places:
-            into = run.pipeline(credentials=f"{place}.duckdb")
+            into = runner.pipeline(credentials=f"{place}.duckdb")
             names.append(into.pipeline_name)
-            run.run(into, scan(seen))
+            runner.run(into, scan(seen))
     own = names[2]
     assert re.fullmatch(OTHER, own)
     assert names == ["autopilot_events", "autopilot_events", own, "autopilot_events", own]

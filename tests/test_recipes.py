@@ -20,7 +20,7 @@ from croniter import croniter
 import autopilothq
 from autopilothq import archive, cli, sample
 from autopilothq.cli.watching import TooManyRejects
-from autopilothq.run import BusyError
+from autopilothq.runner import BusyError
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 WRONG_WORDS = click.UsageError.exit_code

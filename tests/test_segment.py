@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from autopilothq.client import Page
-from autopilothq.http import BadAnswer, BadSetting, NotAuthorized, Refused, Unavailable
-from autopilothq.messages import Number, Pairs, parse
-from autopilothq.origins import profiles
-from autopilothq.origins.profiles import NAMES, OVERLAP, Asked, Person, Wanted, person
-from autopilothq.origins.spool import Spool, Start
-from autopilothq.segment import BASE_URLS, Profiles
+from autopilothq.clients.autopilot import Page
+from autopilothq.clients.http import BadAnswer, BadSetting, NotAuthorized, Refused, Unavailable
+from autopilothq.clients.profile_api import BASE_URLS, Profiles
+from autopilothq.segment.message import Number, Pairs, parse
+from autopilothq.sources.profiles import pull as profiles
+from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, Person, Wanted, person
+from autopilothq.sources.spool import Spool, Start
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
 

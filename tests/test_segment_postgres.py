@@ -11,9 +11,10 @@ import pytest
 from dlt.destinations import postgres as dlt_postgres
 
 import autopilothq
-from autopilothq import catalog, postgres_client
+from autopilothq import catalog
 from autopilothq.catalog import LOCKS
-from autopilothq.postgres import postgres as segment_postgres
+from autopilothq.warehouses import postgres_client
+from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
 from contract.loading import Line, identify, message, raw, write
 

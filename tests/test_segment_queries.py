@@ -17,7 +17,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from autopilothq import archive, run
+from autopilothq import archive, runner
 from contract.loading import write
 from servers import Postgres
 
@@ -82,8 +82,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres) -> It
         for name, messages in (("1.ndjson", EARLY), ("2.ndjson", MESSAGES)):
             write(name, *messages)
             for kind, credentials in databases.items():
-                into = run.pipeline(kind, credentials, pipelines_dir=str(folder / kind))
-                run.run(into, archive(str(Path("archive"))))
+                into = runner.pipeline(kind, credentials, pipelines_dir=str(folder / kind))
+                runner.run(into, archive(str(Path("archive"))))
         yield list(databases.values())
 
 

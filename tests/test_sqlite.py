@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from autopilothq import sample
-from autopilothq.asking import NotOneQuery
 from autopilothq.catalog import LOCKS
-from autopilothq.source import stored
+from autopilothq.warehouses import dataset
+from autopilothq.warehouses.query import NotOneQuery
 from calling import Call, errors
 from sending import answer, log_in
 
@@ -107,7 +107,7 @@ def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypat
     ],
 )
 def test_times_without_a_zone_are_in_utc(cells: Any) -> None:
-    typed = stored._typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
+    typed = dataset._typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
     assert typed.to_pylist() == [datetime(2019, 3, 1, 5, 45, 0, 1, UTC), None]
 
 

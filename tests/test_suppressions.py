@@ -12,10 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from autopilothq import suppressions
 from autopilothq.catalog import SUPPRESSIONS
-from autopilothq.identity import KEYED, Hashes, Id, Key, hash_of
-from autopilothq.warehouse import forgotten
+from autopilothq.projection import suppression
+from autopilothq.segment.identity import KEYED, Hashes, Id, Key, hash_of
+from autopilothq.warehouses import suppression_key
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults.loads import content, line, track
@@ -24,11 +24,11 @@ from searching import found_in
 SECRET = "0123456789012345678901234567890123456789"  # no number, though it looks like one
 NAME = "SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY"
 NO_KEY = f"""\
-Error: The list of forgotten persons was made with a key, but there is none in the setting {suppressions.SETTING}: \
+Error: The list of forgotten persons was made with a key, but there is none in the setting {suppression_key.SETTING}: \
 without it their messages would come back.
 Set it in .dlt/secrets.toml, or by {NAME} in the environment."""
 OTHER_KEY = f"""\
-Error: The list of forgotten persons was made with another key than the one in the setting {suppressions.SETTING}: \
+Error: The list of forgotten persons was made with another key than the one in the setting {suppression_key.SETTING}: \
 with it their messages would come back.
 Set the key that the list was made with."""
 SHORT = """\
@@ -43,14 +43,14 @@ MESSAGES: list[Any] = [
 def test_the_key_is_documented() -> None:
     root = Path(__file__).parents[1]
     for page in ("pipelines/docs/forget.md", ".dlt/example.secrets.toml"):
-        assert f"{suppressions.SETTING.rpartition('.')[2]} = " in (root / page).read_text()
+        assert f"{suppression_key.SETTING.rpartition('.')[2]} = " in (root / page).read_text()
 
 
 @pytest.mark.parametrize("secret", [SECRET, "k" * 64, "é" * 70])
 def test_hashes_with_a_key(secret: str) -> None:
     key = Key(secret.encode())
     assert secret not in repr(key)
-    salt = suppressions.new_salt(key)
+    salt = suppression_key.new_salt(key)
     ada, bob = Id("email", "ada.é@example.com"), Id("user_id", "bob")
     hashed = hash_of(salt, ada, key)
     assert hashed == hmac.new(secret.encode(), f"{salt}\nemail\nada.é@example.com".encode(), hashlib.sha256).hexdigest()
@@ -60,12 +60,12 @@ def test_hashes_with_a_key(secret: str) -> None:
     with pytest.raises(ValueError, match="there is no key"):
         _ = ada in Hashes(known.pairs())
     with duckdb.connect() as engine:
-        forgotten.remember(engine, known.pairs(), key)
+        suppression.remember(engine, known.pairs(), key)
         texts = ["to ADA.é@example.com.", '{"userId":"bob"}', '{"userId":"ada"}', "eve@example.com"]
-        assert forgotten.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
+        assert suppression.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
         engine.execute("CREATE TABLE ids AS SELECT unnest(?) AS person", [["email:Ada.é@example.com", "user_id:bob"]])
         engine.execute("UPDATE ids SET person = lower(person)")
-        matched = f"SELECT DISTINCT person, kind, value FROM ({forgotten.people('ids')}) ORDER BY ALL"
+        matched = f"SELECT DISTINCT person, kind, value FROM ({suppression.people('ids')}) ORDER BY ALL"
         assert engine.sql(matched).fetchall() == [
             ("email:ada.é@example.com", "email", "ada.é@example.com"), ("user_id:bob", "user_id", "bob"),
         ]  # fmt: skip

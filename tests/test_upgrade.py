@@ -13,8 +13,8 @@ import psycopg2
 import pytest
 from dlt.common.schema import TColumnSchema
 
-from autopilothq import archive, inspection
-from autopilothq.inspection.differences import Table, type_of
+from autopilothq import archive, inspect
+from autopilothq.inspect.diff import Table, type_of
 from calling import Call
 from contract.loading import identify, message
 from servers import Postgres
@@ -247,7 +247,7 @@ def test_a_verdict_is_what_postgresql_says(database: str, wanted: str, there: st
         return True
 
     one, other = ({"t": Table({"c": type_of(of, "postgres")})} for of in (wanted, there))
-    found = inspection.differences(one, other, inspection.SWITCH, dialect="postgres")
+    found = inspect.differences(one, other, inspect.SWITCH, dialect="postgres")
     assert runs(wanted)
     assert runs(there) is not any(difference.breaks for difference in found)
 
@@ -264,9 +264,9 @@ def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
         else:
             assert ask(database, query) == []
     for dialect, breaks in (("postgres", True), ("duckdb", False), ("snowflake", False)):
-        [found] = inspection.differences({"t": keyed}, {"t": plain}, inspection.SWITCH, dialect=dialect)
+        [found] = inspect.differences({"t": keyed}, {"t": plain}, inspect.SWITCH, dialect=dialect)
         assert (found.change, found.breaks) == ("key", breaks)
-    assert inspection.differences({"t": plain}, {"t": keyed}, inspection.SWITCH, dialect="postgres") == []
+    assert inspect.differences({"t": plain}, {"t": keyed}, inspect.SWITCH, dialect="postgres") == []
 
 
 # By Redshift's documentation: MOD takes integers and numeric alone, DATEDIFF and DATEADD no times with a zone.
@@ -283,14 +283,14 @@ def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
 )
 def test_a_verdict_of_redshift(wanted: str, there: str, meaning: str) -> None:
     one, other = ({"t": Table({"c": type_of(of, "redshift")})} for of in (wanted, there))
-    [found] = inspection.differences(one, other, inspection.SWITCH, dialect="redshift")
+    [found] = inspect.differences(one, other, inspect.SWITCH, dialect="redshift")
     assert (found.breaks, found.meaning) == (True, f"{wanted} -> {there}: {meaning}")
 
 
 def test_missing_tables_have_their_reasons() -> None:
     text = Table({"id": type_of("text", "postgres")})
     wanted = {"accounts": text, "tracks_view": text._replace(is_view=True), "demo": text}
-    found = inspection.differences(wanted, {}, inspection.SWITCH, dialect="postgres")
+    found = inspect.differences(wanted, {}, inspect.SWITCH, dialect="postgres")
     assert [(one.table, one.breaks, one.meaning) for one in found] == [
         ("accounts", True, "queries of it fail: no group message was loaded, and it comes with the first"),
         ("tracks_view", True, "queries of it fail: it is a view, which no load makes; create it here as it is there"),

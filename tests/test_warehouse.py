@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.warehouse import Warehouse, ordered, shapes, values
-from autopilothq.warehouse.shapes import Shapes
+from autopilothq.projection import Warehouse, engine, ordered, shapes
+from autopilothq.projection.shapes import Shapes
 from contract.loading import NOW, Row, batches, identify, message
 
 LINES = [
@@ -119,26 +119,26 @@ def test_of_two_spellings_of_an_object_one_is_plain() -> None:
 @pytest.mark.parametrize(
     ("kinds", "of"),
     [
-        (values.INTEGER, "bigint"),
-        (values.FLOAT, "double"),
-        (values.INTEGER | values.FLOAT, "double"),
-        (values.BOOLEAN, "bool"),
-        (values.TIME_TEXT, "timestamp"),
-        (values.TEXT, "text"),
-        (values.ARRAY, "text"),
-        (values.TEXT | values.TIME_TEXT, "text"),
-        (values.BOOLEAN | values.INTEGER, "text"),
-        (values.TIME_TEXT | values.INTEGER, "text"),
-        (values.ARRAY | values.FLOAT, "text"),
+        (engine.INTEGER, "bigint"),
+        (engine.FLOAT, "double"),
+        (engine.INTEGER | engine.FLOAT, "double"),
+        (engine.BOOLEAN, "bool"),
+        (engine.TIME_TEXT, "timestamp"),
+        (engine.TEXT, "text"),
+        (engine.ARRAY, "text"),
+        (engine.TEXT | engine.TIME_TEXT, "text"),
+        (engine.BOOLEAN | engine.INTEGER, "text"),
+        (engine.TIME_TEXT | engine.INTEGER, "text"),
+        (engine.ARRAY | engine.FLOAT, "text"),
     ],
 )
 def test_the_kinds_of_its_values_make_a_columns_type(kinds: int, of: str) -> None:
-    assert values.type_of_kinds(kinds) == of
+    assert engine.type_of_kinds(kinds) == of
 
 
 def test_sql_is_quoted() -> None:
-    con = values.connect(None, 200, 1)
+    con = engine.connect(None, 200, 1)
     texts = ["a'b", 'a"b', "a\\b", "{}"]
-    assert con.execute(f"SELECT {values.literals(texts)}").fetchall() == [(texts,)]
-    assert con.sql("SELECT 1 AS " + values.name('a"b')).columns == ['a"b']
+    assert con.execute(f"SELECT {engine.literals(texts)}").fetchall() == [(texts,)]
+    assert con.sql("SELECT 1 AS " + engine.name('a"b')).columns == ['a"b']
     con.close()

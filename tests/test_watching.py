@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autopilothq.cli import cli
 from autopilothq.cli.watching import Counted, Watching
-from autopilothq.source import Report
+from autopilothq.sources.load import Report
 from calling import Call
 
 LARGE = Report(

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import dlt
 
-from . import lock, run
+from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .inspection import NothingThere, Reader, answering, reading
-from .native import Shape, shape_of
-from .source.stored import stored_schema
-from .source.tables import SOURCE
+from .inspect import NothingThere, Reader, answering, reading
+from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
+from .warehouses.dataset import stored_schema
+from .warehouses.hints import SOURCE
+from .warehouses.native import Shape, shape_of
 
 KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
@@ -65,16 +66,16 @@ def upgrade(
 
     Raises RunError where the kind of destination cannot be changed so, NothingThere where there is no such dataset.
     """
-    with run.explained():
+    with runner.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
                 return _run(_whole(reader), tell)
-        into = run.pipeline(destination, credentials, dataset, create=False, wait=wait)
+        into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
             if into.has_pending_data and _moves(Reader(client)).statements:
-                raise run.RunError(
+                raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
@@ -108,7 +109,7 @@ def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
 
 def _planned(reader: Reader) -> Upgrade:
     if reader.kind not in KINDS:
-        raise run.RunError(
+        raise runner.RunError(
             f"Expected PostgreSQL or DuckDB, but got {reader.kind}, whose tables cannot be changed in place.\n"
             "Load the archive into a new dataset instead: --dataset NAME"
         )

@@ -39,13 +39,13 @@ def autopilothq() -> None:
         import os
         from dataclasses import asdict
 
-        from autopilothq import Report, archive, run
+        from autopilothq import Report, archive, runner
 
         os.umask(0o077)  # the task has a process of its own, and what it writes may name people
         reports = [Report()]
         wait = timedelta(minutes=30)  # for a run by hand; then RunError, and Airflow tries again (exit status 75)
-        run.configure()
-        run.run(run.pipeline(wait=wait), archive(progress=reports.append), wait)
+        runner.configure()
+        runner.run(runner.pipeline(wait=wait), archive(progress=reports.append), wait)
         return asdict(reports[-1])
 
     load()

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from autopilothq import Report, archive, run
+from autopilothq import Report, archive, runner
 
 # Another run is waited for so long; then RunError (what the command exits with 75 for), and Dagster tries again.
 WAIT = timedelta(minutes=30)
@@ -23,8 +23,8 @@ def load(**days: Any) -> dg.MaterializeResult:
     """One run; what it did is the materialization's metadata."""
     os.umask(0o077)  # a run has a process of its own, and what it writes may name people
     reports = [Report()]
-    run.configure()
-    run.run(run.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)
+    runner.configure()
+    runner.run(runner.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)
     report = reports[-1]
     rows = {f"rows/{table}": number for table, number in report.rows.items()}
     rejects = {f"rejects/{reason}": lines for reason, lines in report.rejects.items()}

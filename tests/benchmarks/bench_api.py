@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import autopilothq
-from autopilothq.client import Autopilot
+from autopilothq.clients.autopilot import Autopilot
 from contract.duck import pipeline
 
 ROOT = Path(__file__).parent.parent.parent

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from autopilothq.origins.profiles import Asked, Wanted, ask
-from autopilothq.segment import Profiles
-from autopilothq.warehouse import Due, People
+from autopilothq.clients.profile_api import Profiles
+from autopilothq.projection import Due, People
+from autopilothq.sources.profiles.pull import Asked, Wanted, ask
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6

@@ -11,8 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from autopilothq import archive, inspection, run, sample
-from autopilothq.inspection import FORMATS, TableInfo
+from autopilothq import archive, inspect, runner, sample
+from autopilothq.inspect import FORMATS, TableInfo
 from environments import dbt_program
 
 HOME = Path(__file__).parents[2] / "build" / "dbt"
@@ -46,10 +46,10 @@ def sources(tables: list[TableInfo]) -> None:
 
 def test_dbt_accepts_the_sources(dbt: str) -> None:
     sample.write("archive", events=2000)
-    run.run(run.pipeline("duckdb", "events.duckdb"), archive("archive"))
-    with inspection.reading("duckdb", "events.duckdb") as reader:
+    runner.run(runner.pipeline("duckdb", "events.duckdb"), archive("archive"))
+    with inspect.reading("duckdb", "events.duckdb") as reader:
         live = reader.described()
-    for tables in (inspection.catalogue(), live):
+    for tables in (inspect.catalogue(), live):
         sources(tables)
         assert asked(dbt, "--warn-error", "parse", "--no-partial-parse")[0] == 0
         status, said = asked(dbt, "test")
@@ -60,12 +60,12 @@ def test_dbt_accepts_the_sources(dbt: str) -> None:
 
 def test_dbt_finds_what_is_wrong(dbt: str) -> None:
     sample.write("archive", events=500)
-    run.run(run.pipeline("duckdb", "events.duckdb"), archive("archive"))
+    runner.run(runner.pipeline("duckdb", "events.duckdb"), archive("archive"))
     with duckdb.connect("events.duckdb") as con:
         con.execute("INSERT INTO autopilothq.tracks SELECT * FROM autopilothq.tracks LIMIT 1")
         con.execute("UPDATE autopilothq._audit SET loaded_at = loaded_at - INTERVAL 3 DAY")
         con.execute("INSERT INTO autopilothq._audit SELECT * FROM autopilothq._audit LIMIT 1")
-    sources(inspection.catalogue())
+    sources(inspect.catalogue())
     status, said = asked(dbt, "test")
     assert status == 1, said
     assert "PASS=32 WARN=0 ERROR=2" in said

@@ -8,7 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from autopilothq import lock, run
+from autopilothq import runner
+from autopilothq.warehouses import lock
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipelines" / "recipes"))
 import dagster_assets as recipe
@@ -26,10 +27,10 @@ def materialized(asset: Any, instance: dg.DagsterInstance, **tags: str) -> dict[
 def busy() -> str:
     """What the asset raises while another run is at work."""
     recipe.WAIT = timedelta()
-    with lock.held(run.pipeline(), 0):
+    with lock.held(runner.pipeline(), 0):
         try:
             recipe.load()
-        except run.BusyError as error:
+        except runner.BusyError as error:
             return str(error).splitlines()[0]
     return "nothing"
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from unittest import mock
 
-from autopilothq import messages
-from autopilothq.warehouse import shapes
+from autopilothq.projection import shapes
+from autopilothq.segment import message
 from contract.loading import Line, Row, Store, to_line
 
 BLANK = b" \t\r\n\f"
@@ -17,7 +17,7 @@ WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
 @contextmanager
 def one_by_one() -> Iterator[mock.Mock]:
     """Sends every line the way of the odd ones, which `messages.read` reads; gives the mock that counts its calls."""
-    counted = mock.patch("autopilothq.warehouse.load.read", wraps=messages.read)
+    counted = mock.patch("autopilothq.projection.parse.read", wraps=message.read)
     with mock.patch.object(shapes, "MAX_LEAVES", -1), counted as read:
         yield read
 

@@ -9,7 +9,7 @@ import dlt
 import duckdb
 
 import autopilothq
-from autopilothq.direct import direct
+from autopilothq.warehouses.duckdb import direct
 from contract.loading import Line, Row, write
 
 

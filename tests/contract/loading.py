@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
-from autopilothq.messages import Batch, Reject
-from autopilothq.warehouse import FileCount, Rows, Warehouse
+from autopilothq.projection import FileCount, Rows, Warehouse
+from autopilothq.segment.message import Batch, Reject
 
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 Line = bytes | str | Mapping[str, Any]

@@ -17,9 +17,9 @@ from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
-from autopilothq.direct import direct
-from autopilothq.lake import lake
-from autopilothq.postgres import postgres
+from autopilothq.warehouses.delta import lake
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres import postgres
 from contract.loading import ARROW, Line, Row, write
 from servers import S3
 

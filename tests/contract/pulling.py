@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import autopilothq
-from autopilothq import Report, run
+from autopilothq import Report, runner
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
 from fake_autopilot import FakeProfiles
@@ -31,7 +31,7 @@ def pull(server: FakeProfiles, *people: str, **words: Any) -> Report:
     }
     # A query is answered by a connection that only reads, which DuckDB refuses beside another.
     with nullcontext() if " " in str(words.get("people")) else held():
-        run.run(pipeline(), autopilothq.profiles(**settings | words))
+        runner.run(pipeline(), autopilothq.profiles(**settings | words))
     return reports[-1]
 
 

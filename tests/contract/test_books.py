@@ -4,8 +4,8 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from autopilothq.messages import Reject, digest
-from autopilothq.warehouse import FileCount, Warehouse
+from autopilothq.projection import FileCount, Warehouse
+from autopilothq.segment.message import Reject, digest
 from contract.loading import NOW, RECEIVED, Line, Store, batches, message, rows_of, to_line
 
 # The line and its reason; those that are `truncated` or `line_too_long` come from the origin.

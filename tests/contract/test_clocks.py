@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autopilothq.warehouse.values import connect
+from autopilothq.projection.engine import connect
 from contract.loading import RECEIVED, Row, cell, discards, filled, identify, message, raw, rows_of
 
 with Path(__file__).with_name("timestamps.csv").open(encoding="utf-8", newline="") as file:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
-from autopilothq.messages import Thing, depth
-from autopilothq.warehouse import Things, latest, shapes
+from autopilothq.projection import Things, shapes, users
+from autopilothq.segment.message import Thing, depth
 from contract.loading import NOW, Store, discards, filled, identify, message, raw, rows_of
 
 ROOM = 3  # columns beyond those that are declared
@@ -134,7 +134,7 @@ def test_many_traits_are_read_as_few_ones(monkeypatch: pytest.MonkeyPatch) -> No
         identify(messageId="m4", userId="u2", traits={"a": -1}),
     ]
     few = rows_of(*lines)["users"]
-    monkeypatch.setattr(latest, "MANY_TRAITS", 3)
+    monkeypatch.setattr(users, "MANY_TRAITS", 3)
     assert rows_of(*lines)["users"] == few
     assert (few[0]["h"], few[0]["g"], few[0]["context_traits_email"]) == (2**63 - 1, 0.1, "a@b.c")
 

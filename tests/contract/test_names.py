@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.naming import RESERVED_TABLES
+from autopilothq.segment.naming import RESERVED_TABLES
 from contract.loading import Row, cell, discards, identify, message, rows_of
 
 with Path(__file__).with_name("snakecase.csv").open(encoding="utf-8", newline="") as file:

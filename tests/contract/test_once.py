@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.warehouse import FileCount
+from autopilothq.projection import FileCount
 from contract.loading import Row, Store, discards, identify, message, rows_of
 
 EARLY, LATE = "2019-03-01T00:00:00.000Z", "2019-03-02T00:00:00.000Z"

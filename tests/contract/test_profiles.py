@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import autopilothq
-from autopilothq.origins import profiles as origin
-from autopilothq.run import RunError
+from autopilothq.runner import RunError
+from autopilothq.sources.profiles import pull as origin
 from contract.duck import held, load, pipeline, query, tables
 from contract.loading import filled, message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks

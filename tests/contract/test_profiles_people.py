@@ -10,9 +10,9 @@ import dlt
 import pytest
 
 import autopilothq
-from autopilothq.forget import forget
-from autopilothq.identity import id_of
-from autopilothq.run import RunError
+from autopilothq.privacy.deletion import forget
+from autopilothq.runner import RunError
+from autopilothq.segment.identity import id_of
 from contract.duck import held, load, pipeline, query, tables
 from contract.loading import message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks

@@ -11,10 +11,10 @@ import duckdb
 import pytest
 
 import autopilothq
-from autopilothq import messages
-from autopilothq.messages import Message
-from autopilothq.warehouse import load as reading
-from autopilothq.warehouse import values
+from autopilothq.projection import engine
+from autopilothq.projection import parse as reading
+from autopilothq.segment import message as messages
+from autopilothq.segment.message import Message
 from contract import duck
 from contract.loading import Line, Store, identify, message, rows_of, to_line
 
@@ -37,14 +37,14 @@ GOOD = [f"m{n:02}" for n in range(40)]
 
 def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a macro of the engine raise for values that hold `BAD`."""
-    before, plain, after = values._MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
+    before, plain, after = engine._MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
     body, end, after = after.partition(";\n")
     assert plain
     assert end
     raised = (
         f"CREATE MACRO {macro}(v) AS CASE WHEN contains(v, '{BAD}') THEN error('no way') ELSE plain_{macro}(v) END;"
     )
-    monkeypatch.setattr(values, "_MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
+    monkeypatch.setattr(engine, "_MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -92,9 +92,9 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
     found = rows_of(*lines(message(messageId="ok", sentAt="2019-03-04T05:06:07Z")))
     assert "_rejects" not in found
     monkeypatch.setattr(
-        values,
+        engine,
         "_MACROS",
-        values._MACROS.replace(
+        engine._MACROS.replace(
             "CREATE MACRO within_years(t) AS CASE",
             "CREATE MACRO within_years(t) AS CASE"
             f" WHEN t::VARCHAR = '1999-09-09 09:09:09' THEN error('{BAD}')::TIMESTAMP",

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from autopilothq import archive
 from autopilothq.catalog import TABLES
-from autopilothq.source import api
+from autopilothq.sources.api.source import api
 from dlt_habits.habits import Place, Rows, kept, track, write
 
 

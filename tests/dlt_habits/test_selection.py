@@ -4,17 +4,7 @@ from itertools import product
 
 import pytest
 
-from autopilothq.source.selection import (
-    ALL,
-    NONE,
-    Messages,
-    both,
-    covers,
-    from_text,
-    messages_of,
-    select,
-    to_text,
-)
+from autopilothq.warehouses.selection import ALL, NONE, Messages, both, covers, from_text, messages_of, select, to_text
 
 TABLES = ("email_opened", "a", "b", None)  # None: a message that is no event
 SETS = [

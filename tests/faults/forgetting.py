@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from autopilothq import cli, forget
+from autopilothq import cli
+from autopilothq.privacy import deletion
 from faults.killed import kill_at
 
 
@@ -38,7 +39,7 @@ def run(plan: Plan) -> None:
     os.chdir(plan.folder)
     os.environ["DLT_DATA_DIR"] = str(Path(plan.folder, "dlt"))
     if plan.piecemeal:
-        vars(forget)["_transaction"] = nullcontext
+        vars(deletion)["_transaction"] = nullcontext
     kill_at(*plan.point)
     sys.argv = ["autopilothq", *words(plan.folder, plan.rewrite)]
     cli.main()

@@ -20,10 +20,10 @@ import dlt
 from dlt.destinations import duckdb
 
 import autopilothq
-from autopilothq import run
-from autopilothq.direct import direct
-from autopilothq.lake import lake
-from autopilothq.postgres import postgres
+from autopilothq import runner as run
+from autopilothq.warehouses.delta import lake
+from autopilothq.warehouses.duckdb import direct
+from autopilothq.warehouses.postgres import postgres
 
 
 class Plan(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 import dlt
 
 import autopilothq
-from autopilothq.direct import direct
+from autopilothq.warehouses.duckdb import direct
 from faults.killed import kill_at
 
 TABLES = (

@@ -14,8 +14,8 @@ from typing import Any
 import dlt
 
 import autopilothq
-from autopilothq import Report, run
-from autopilothq.direct import direct
+from autopilothq import Report, runner
+from autopilothq.warehouses.duckdb import direct
 from faults.killed import kill_at
 
 PEOPLE_PER_LOAD = 4
@@ -27,7 +27,7 @@ def pull(into: dlt.Pipeline, url: str, token: str, space: str) -> None:
     settings: dict[str, Any] = {"base_url": url, "requests_per_second": 1000, "tries": 1, "progress": reports.append}
     while not reports or reports[-1].people < (reports[-1].people_total or 0):
         source = autopilothq.profiles(token, space, people="people.txt", people_per_load=PEOPLE_PER_LOAD, **settings)
-        run.run(into, source)
+        runner.run(into, source)
 
 
 def pipeline() -> dlt.Pipeline:

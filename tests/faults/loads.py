@@ -21,7 +21,7 @@ from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
 from autopilothq import sample
-from autopilothq.direct import direct
+from autopilothq.warehouses.duckdb import direct
 from servers import S3
 
 DATASET = "autopilothq"

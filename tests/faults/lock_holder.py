@@ -5,8 +5,8 @@ import time
 
 import dlt
 
-from autopilothq import lock
-from autopilothq.direct import direct
+from autopilothq.warehouses import lock
+from autopilothq.warehouses.duckdb import direct
 
 
 def main() -> None:

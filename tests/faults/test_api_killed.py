@@ -13,19 +13,19 @@ import pytest
 
 import autopilothq
 from autopilothq import catalog
-from autopilothq.direct import direct
+from autopilothq.warehouses.duckdb import direct
 from contract.duck import held
 from fake_autopilot import FakeAutopilot
 from faults import killed_api
 from faults.loads import content, pipeline
 from faults.test_killed import clean_environment
 
-SPOOL = "autopilothq.origins.spool:Spool.put"
+SPOOL = "autopilothq.sources.spool:Spool.put"
 POINTS: dict[str, tuple[str, str, int]] = {
     "a page has come": (SPOOL, "after", 2),
     "a page is not written": (SPOOL, "before", 3),
     "some lists have come": (SPOOL, "after", 6),
-    "all was read": ("autopilothq.warehouse.things:Things.rows", "after", 1),
+    "all was read": ("autopilothq.projection.snapshot:Things.rows", "after", 1),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
 }

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import autopilothq
-from autopilothq.postgres import postgres as postgres_destination
+from autopilothq.warehouses.postgres import postgres as postgres_destination
 from fake_autopilot import FakeAutopilot
 from faults.loads import Table, content, pipeline
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import autopilothq
-from autopilothq import Report, catalog, run
-from autopilothq.run import RunError
+from autopilothq import Report, catalog, runner
+from autopilothq.runner import RunError
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
 from fake_autopilot import Account, FakeAutopilot
@@ -31,7 +31,7 @@ def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
     settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
     source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
     with held():
-        run.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
+        runner.run(pipeline(), source.with_resources(*only, *BOOKS) if only else source)
     return reports[-1]
 
 

@@ -9,7 +9,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 import autopilothq
-from autopilothq.messages import MAX_LINE
+from autopilothq.segment.message import MAX_LINE
 from faults.loads import Table, assert_same, assert_sound, content, file, line, load, pipeline, track
 
 

@@ -12,7 +12,7 @@ import pytest
 from dlt.destinations.job_client_impl import SqlLoadJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq.postgres import postgres as postgres_destination
+from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import holder, small_disk
 from faults.loads import Table, assert_same, assert_sound, content, load, messages, odd_archive, pipeline
 from servers import Postgres

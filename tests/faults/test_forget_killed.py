@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from autopilothq.catalog import SUPPRESSIONS
-from autopilothq.identity import Hashes, Id
+from autopilothq.segment.identity import Hashes, Id
 from calling import Call
 from faults import forgetting
 from faults.forgetting import Plan, words
@@ -28,8 +28,8 @@ MESSAGES: list[Any] = [
     *(track(number, userId="bob") for number in range(5, 10)),
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
 ]
-FORGET = "autopilothq.forget"
-ARCHIVE = "autopilothq.origins.archive"
+FORGET = "autopilothq.privacy.deletion"
+ARCHIVE = "autopilothq.sources.archive.files"
 POINTS: dict[str, tuple[str, str, int]] = {
     "before anything": (f"{FORGET}:_List.__init__", "before", 1),
     "suppressed, nothing removed": (f"{FORGET}:_List.add", "after", 1),

@@ -21,7 +21,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 from autopilothq import sample
 from autopilothq.extras import install
-from autopilothq.lake import append_new, lake
+from autopilothq.warehouses.delta import append_new, lake
 from calling import Call
 from faults import killed
 from faults.killed import Plan
@@ -117,7 +117,7 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
 
-JOBS = "autopilothq.lake:AppendNew.run"
+JOBS = "autopilothq.warehouses.delta:AppendNew.run"
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
 # Where a load is killed, and whether the next one is on the same machine.
 KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {

@@ -11,8 +11,8 @@ import psycopg2
 import pytest
 
 from autopilothq import sample
-from autopilothq.postgres import postgres as postgres_destination
-from autopilothq.source import stored
+from autopilothq.warehouses import dataset
+from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
@@ -130,8 +130,8 @@ def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch
     into = pipeline(tmp_path, postgres_destination(postgres))
     file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
     load(into, tmp_path / "archive")
-    monkeypatch.setattr(stored, "CELLS_PER_READ", 4)
-    there = stored.Stored(into)
+    monkeypatch.setattr(dataset, "CELLS_PER_READ", 4)
+    there = dataset.Stored(into)
     assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
     parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
     assert [len(part["id"]) for part in parts] == [2, 2, 1]

@@ -18,7 +18,7 @@ import pytest
 
 import autopilothq
 from autopilothq import private
-from autopilothq.direct import direct
+from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults import killed_sending
@@ -35,8 +35,8 @@ NOT_OWN = (
     " belongs to user {owner}."
 )
 NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
-READ = ("autopilothq.warehouse.load:Warehouse._add_at_once", "after", 1)
-SPOOLED = ("autopilothq.origins.spool:Spool.put", "after", 2)
+READ = ("autopilothq.projection.parse:Warehouse._add_at_once", "after", 1)
+SPOOLED = ("autopilothq.sources.spool:Spool.put", "after", 2)
 LOAD = ["load", "archive", "archive.json.gz"]
 
 
@@ -61,7 +61,7 @@ KILLS = {
     "people": Kill(["load", "profiles"], SPOOLED, ["*/autopilothq-people/*/00000002.gz"]),
     "sent": Kill(
         ["send", "messages", "identifies.ndjson"],
-        ("autopilothq.destination.deliveries:Deliveries.add", "after", 1),
+        ("autopilothq.destination.delivery_log:Deliveries.add", "after", 1),
         ["autopilot.duckdb.send.lock", "autopilot.duckdb*"],
     ),
     "sample": Kill(["sample", "made", "--events", "10"], NEVER, ["made/segment-logs/*.gz"]),

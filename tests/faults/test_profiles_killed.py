@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq import run
+from autopilothq import runner
 from contract.duck import held, query
 from fake_autopilot import FakeProfiles
 from faults import killed_profiles
@@ -22,7 +22,7 @@ from faults.test_killed import clean_environment
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 # Each in the second load of three.
 POINTS: dict[str, tuple[str, str, int]] = {
-    "some have answered": ("autopilothq.origins.profiles:Pull._end", "after", 6),
+    "some have answered": ("autopilothq.sources.profiles.pull:Pull._end", "after", 6),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": (f"{CLIENT}.complete_load", "before", 2),
 }
@@ -90,7 +90,7 @@ def assert_goes_on(server: FakeProfiles, loaded: int) -> None:
     """One run more asks for those alone whose load was lost."""
     into = pipeline()
     with held():
-        run.run(into, [])  # what was ready is loaded first
+        runner.run(into, [])  # what was ready is loaded first
     sql = "SELECT person FROM autopilothq._profiles WHERE load_id IN (SELECT load_id FROM autopilothq._dlt_loads)"
     known = {who for (who,) in query(sql)}
     assert len(known) == loaded

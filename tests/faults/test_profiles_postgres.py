@@ -8,7 +8,7 @@ import dlt
 import pytest
 
 import autopilothq
-from autopilothq import run
+from autopilothq import runner
 from fake_autopilot import FakeProfiles
 
 EVERYONE = [f"email:{number}@example.com" for number in range(3)]
@@ -28,7 +28,7 @@ def test_a_run_goes_on_in_postgresql(server: FakeProfiles, postgres: str) -> Non
 
     def pull(people: str, most: int | None = None) -> list[str]:
         words: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 1000, "people_per_load": most}
-        run.run(into, autopilothq.profiles(server.token, server.space, people=people, **words))
+        runner.run(into, autopilothq.profiles(server.token, server.space, people=people, **words))
         return server.asked()
 
     # In no order, but nobody twice and nobody left out.

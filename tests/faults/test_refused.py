@@ -17,10 +17,10 @@ from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
-from autopilothq import narrow, run
-from autopilothq.direct import InsertNew
-from autopilothq.narrow import Cause
-from autopilothq.source import refused
+from autopilothq import runner
+from autopilothq.sources import isolate, refused
+from autopilothq.sources.isolate import Cause
+from autopilothq.warehouses.duckdb import InsertNew
 from calling import Call
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults import killed
@@ -54,21 +54,21 @@ class Destination:
 def test_finds_the_bad_rows_and_stores_all_others(number: int, some: int) -> None:
     bad = random.Random(number * some).sample(range(number), min(some, number))
     destination = Destination(bad)
-    assert narrow.find(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
+    assert isolate.find(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
     assert destination.stored == set(range(number)) - set(bad)
 
 
 def test_rows_that_load_tell_what_an_error_does_not() -> None:
     for number, bad in ((1, [0]), (3, [0, 1, 2]), (300, [7, 8])):
         # Of those that are tried alone, one is good: there are more of them than bad ones.
-        assert narrow.find(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
+        assert isolate.find(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
     unsure = Destination(range(100), UNSURE)
-    assert (narrow.find(100, unsure.load), unsure.asked) == (None, 1 + narrow.SAMPLE)
+    assert (isolate.find(100, unsure.load), unsure.asked) == (None, 1 + isolate.SAMPLE)
 
 
 def test_a_bad_row_among_many_costs_few_loads() -> None:
     destination = Destination([123_456])
-    narrow.find(1_000_000, destination.load)
+    isolate.find(1_000_000, destination.load)
     assert destination.asked <= 1 + 2 * 20
 
 
@@ -107,12 +107,12 @@ class DriverError(Exception):
     ids=lambda value: f"{type(value).__name__} {getattr(value, '__dict__', None) or value}",
 )
 def test_tells_whether_an_error_is_about_the_rows(error: Exception, about: bool | None) -> None:
-    assert narrow.is_data([error]) is about
+    assert isolate.is_data([error]) is about
 
 
 def test_what_the_driver_says_counts_more_than_how_dlt_classes_it() -> None:
-    assert narrow.is_data([DatabaseTransientException(DriverError()), DriverError(pgcode="22001")]) is True
-    assert narrow.is_data([DatabaseTransientException(DriverError()), DriverError()]) is False
+    assert isolate.is_data([DatabaseTransientException(DriverError()), DriverError(pgcode="22001")]) is True
+    assert isolate.is_data([DatabaseTransientException(DriverError()), DriverError()]) is False
 
 
 # A source that is extracted again ------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_a_warehouse_refuses_rows_of_all_tables(
     # All else is as if the bad lines had never been there.
     file(good, "1.gz", first)
     file(good, "2.gz", [line for line in lines if isinstance(line, bytes) or line["messageId"] not in REFUSED])
-    run.run(pipeline(tmp_path), autopilothq.archive(str(good)))
+    runner.run(pipeline(tmp_path), autopilothq.archive(str(good)))
     expected = content(tmp_path / "autopilot.duckdb")
     assert_same(tables, expected, but=["_audit", "_rejects", "_discards"])
     # The books lose the text alone that is refused.
@@ -297,7 +297,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     archive, folder, good = tmp_path / "archive", tmp_path / "killed", tmp_path / "good"
     database = folder / "autopilot.duckdb"
     file(archive, "1.gz", [track(0), identify(1, "a")])
-    run.run(pipeline(folder), autopilothq.archive(str(archive)))
+    runner.run(pipeline(folder), autopilothq.archive(str(archive)))
     constrain(database, "email_opened", "id <> 'm-30'")
     constrain(database, "users", "id <> 'b'")
     lines = [track(number) for number in range(2, 80)] + [identify(80, "b"), identify(81, "c")]
@@ -307,7 +307,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     into = pipeline(folder)
     assert Path(into.working_dir, refused.FILE).exists()
     reports: list[autopilothq.Report] = []
-    run.run(into, autopilothq.archive(str(archive), progress=reports.append))
+    runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
     report = reports[-1]
     assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 78, 0, {"unreadable": 2})
 
@@ -317,13 +317,13 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     assert_sound(tables)
     file(good, "1.gz", [track(0), identify(1, "a")])
     file(good, "2.gz", [line for line in lines if line["messageId"] not in bad])
-    run.run(pipeline(tmp_path), autopilothq.archive(str(good)))
+    runner.run(pipeline(tmp_path), autopilothq.archive(str(good)))
     assert_same(tables, content(tmp_path / "autopilot.duckdb"), but=["_audit", "_rejects"])
     assert not Path(into.working_dir, refused.FILE).exists()
     # Another run adds nothing, and a damaged file of what was refused is no harm.
     Path(into.working_dir, refused.FILE).parent.mkdir()
     Path(into.working_dir, refused.FILE).write_text("{")
-    run.run(into, autopilothq.archive(str(archive), progress=reports.append))
+    runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
     assert (reports[-1].lines, reports[-1].files_known) == (0, 2)
     assert_same(content(database), tables)
 
@@ -355,10 +355,10 @@ def test_an_error_that_is_not_about_rows_rejects_none(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
         patch.setattr(InsertNew, "run", fail)
-        with pytest.raises(run.RunError, match="No space left on device"):
-            run.run(into, autopilothq.archive(str(tmp_path / "archive")))
+        with pytest.raises(runner.RunError, match="No space left on device"):
+            runner.run(into, autopilothq.archive(str(tmp_path / "archive")))
     assert not Path(into.working_dir, refused.FILE).exists()
-    run.run(into, autopilothq.archive(str(tmp_path / "archive")))
+    runner.run(into, autopilothq.archive(str(tmp_path / "archive")))
     tables = content(tmp_path / "autopilot.duckdb")
     assert_sound(tables)
     assert (len(tables["tracks"].rows), len(tables["_rejects"].rows)) == (10, 0)

@@ -24,8 +24,8 @@ from fsspec import AbstractFileSystem
 
 import autopilothq
 from autopilothq import sample
-from autopilothq.messages import Batch
-from autopilothq.origins import archive as archive_files
+from autopilothq.segment.message import Batch
+from autopilothq.sources.archive import files as archive_files
 from calling import Call, errors
 from faults.loads import assert_same, assert_sound, content, line, load, pipeline, track
 from servers import S3

@@ -14,17 +14,16 @@ from typing import Any
 
 import pytest
 
-from autopilothq import audiences
-from autopilothq.destination import Deliveries, deliver
-from autopilothq.destination.send import AT_ONCE
+from autopilothq.destination import Deliveries, audiences, deliver
+from autopilothq.destination.sender import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
 from faults.killed_sending import Plan
 from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
 
-LOG = "autopilothq.destination.deliveries:Deliveries"
-ACCOUNT = "autopilothq.client:Autopilot"
+LOG = "autopilothq.destination.delivery_log:Deliveries"
+ACCOUNT = "autopilothq.clients.autopilot:Autopilot"
 IDENTIFIES, TRACKS = 250, 12
 
 POINTS: dict[str, tuple[str, str, int] | float] = {

@@ -12,8 +12,8 @@ import pytest
 from adbc_driver_manager import dbapi
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 
-from autopilothq import postgres_client
-from autopilothq.postgres import postgres as patient_postgres
+from autopilothq.warehouses import postgres_client
+from autopilothq.warehouses.postgres import postgres as patient_postgres
 from calling import Call, errors
 from faults.loads import content, line, track
 

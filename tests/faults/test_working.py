@@ -9,7 +9,8 @@ import pytest
 from filelock import FileLock
 
 import autopilothq
-from autopilothq import run, working
+from autopilothq import runner
+from autopilothq.warehouses import working_folder
 from calling import Call, errors
 from faults.loads import assert_sound, content, file, load, pipeline, track
 
@@ -56,13 +57,13 @@ READ = [
 
 @pytest.mark.parametrize("name", READ)
 def test_finds_what_dlt_could_not_read(name: str, left: Path, tmp_path: Path) -> None:
-    assert working.unreadable(left) is None
+    assert working_folder.unreadable(left) is None
     for damage, do in DAMAGES.items():
         folder = tmp_path / damage
         shutil.copytree(left, folder)
         [path] = folder.glob(name)
         do(path)
-        found = working.unreadable(folder)
+        found = working_folder.unreadable(folder)
         # Any object will do for updates of a schema.
         assert (found and found[0]) == (None if (path.name, damage) == HARMLESS else path)
 
@@ -90,9 +91,9 @@ def killed(site: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     archive = here / "archive"
     if not made:
         file(archive, "1.gz", [track(1), track(2)])
-        run.run(run.pipeline(), autopilothq.archive(str(archive)))
+        runner.run(runner.pipeline(), autopilothq.archive(str(archive)))
         file(archive, "2.gz", [track(2), track(3), b"no JSON"])
-        into = run.pipeline()
+        into = runner.pipeline()
         into.extract(autopilothq.archive(str(archive)))
         into.normalize()
         shutil.copytree(here, kept)

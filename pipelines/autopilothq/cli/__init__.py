@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from .. import private, run
+from .. import private, runner
 from ..display import visible
-from ..run import BusyError
+from ..runner import BusyError
 from . import log
 from .forget import forget
 from .inspect import schema, status
@@ -38,7 +38,7 @@ class _Program(click.Group):
         except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
             if log.settings().debug:
                 raise
-            told = run.in_words(error)
+            told = runner.in_words(error)
             log.fail(str(told), told.status)
             if not isinstance(told, BusyError):
                 log.notify(_named(self, sys.argv[1:]), str(told))
@@ -81,7 +81,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     log.listen(*context.obj)
     more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}
     # What dlt calls an error is tried again, or told by the error that ends the run.
-    run.configure(**more, **({} if debug else {"runtime__log_level": "CRITICAL"}))
+    runner.configure(**more, **({} if debug else {"runtime__log_level": "CRITICAL"}))
 
 
 load.add_command(load_profiles)

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .. import forget as forgetting
 from ..display import json_text
-from ..forget import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
-from ..identity import Id
-from ..inspection.formats import grid
+from ..inspect.formats import grid
+from ..privacy import deletion as forgetting
+from ..privacy.deletion import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
+from ..segment.identity import Id
 from . import log, out
 from .options import allow_http_option, destination_options, wait_option, where
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from .. import inspection, run
+from .. import inspect, runner
 from .. import upgrade as upgrading
 from ..display import json_text, shortened
-from ..inspection import Difference, Status
+from ..inspect import Difference, Status
 from . import out
 from .options import Duration, credentials_of, destination_options, wait_option, where
 
 BREAKS, STALE, LEFT = 1, 1, 1
-FORMATS = (*inspection.FORMATS, "sql")
+FORMATS = (*inspect.FORMATS, "sql")
 
 
 class _WithDefault(click.Group):
@@ -70,19 +70,19 @@ def show(
 ) -> None:
     """Print tables, columns, types and descriptions."""
     if live:
-        with inspection.reading(destination, credentials, dataset) as reader:
+        with inspect.reading(destination, credentials, dataset) as reader:
             there, name = list(reader.tables()), reader.dataset
             found = reader.described(tables)
         _check(tables, there, f"The dataset {name}")
     else:
-        found, name = inspection.catalogue(), inspection.dataset_name(dataset)
+        found, name = inspect.catalogue(), inspect.dataset_name(dataset)
         _check(tables, [table.name for table in found], "The catalogue")
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
-        with run.explained():
-            out.document(inspection.ddl(found, *inspection.target(destination, credentials, dataset)))
+        with runner.explained():
+            out.document(inspect.ddl(found, *inspect.target(destination, credentials, dataset)))
     else:
-        out.document(inspection.FORMATS[form](found, name))
+        out.document(inspect.FORMATS[form](found, name))
 
 
 def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
@@ -108,25 +108,25 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
     may lead to another kind of destination.
     """
     if against is None:
-        with inspection.reading(destination, credentials, dataset) as reader:
-            place, there, dialect = reader.place, inspection.schema_of(reader), reader.dialect
-        wanted_place, wanted = "the catalogue", inspection.schema_of_catalogue(reader.kind, dialect)
-        words, not_yet = inspection.CATALOGUE, inspection.LATER
+        with inspect.reading(destination, credentials, dataset) as reader:
+            place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
+        wanted_place, wanted = "the catalogue", inspect.schema_of_catalogue(reader.kind, dialect)
+        words, not_yet = inspect.CATALOGUE, inspect.LATER
     else:
         there_dataset, slash, other = against.partition("/")
         against = f"{there_dataset}/{credentials_of(other)}" if slash else against
-        with inspection.elsewhere(against, destination, credentials) as reader:
-            wanted_place, wanted = reader.place, inspection.schema_of(reader)
-        words, not_yet = inspection.SWITCH, frozenset[str]()
+        with inspect.elsewhere(against, destination, credentials) as reader:
+            wanted_place, wanted = reader.place, inspect.schema_of(reader)
+        words, not_yet = inspect.SWITCH, frozenset[str]()
         try:
-            with inspection.reading(destination, credentials, dataset) as reader:
-                place, there, dialect = reader.place, inspection.schema_of(reader), reader.dialect
-        except inspection.NothingThere:
+            with inspect.reading(destination, credentials, dataset) as reader:
+                place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
+        except inspect.NothingThere:
             place = "the catalogue, because nothing was loaded yet"
-            kind, dialect = inspection.kind_of(destination, credentials, dataset)
-            there = inspection.schema_of_catalogue(kind, dialect)
-            words = inspection.SWITCH_UNLOADED
-    found = inspection.differences(wanted, there, words, not_yet, dialect)
+            kind, dialect = inspect.kind_of(destination, credentials, dataset)
+            there = inspect.schema_of_catalogue(kind, dialect)
+            words = inspect.SWITCH_UNLOADED
+    found = inspect.differences(wanted, there, words, not_yet, dialect)
     out.lines(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
@@ -197,9 +197,9 @@ def status(
     dataset: str | None,
 ) -> None:
     """Tell whether loads run and data comes in."""
-    with inspection.reading(destination, credentials, dataset) as reader:
-        found = inspection.status(reader, datetime.now(UTC))
-    out.document(json_text(inspection.status_dict(found, max_age)) if as_json else inspection.status_text(found))
+    with inspect.reading(destination, credentials, dataset) as reader:
+        found = inspect.status(reader, datetime.now(UTC))
+    out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
             out.lines(["", _stale(found, max_age)])
@@ -209,5 +209,5 @@ def status(
 def _stale(found: Status, max_age: timedelta) -> str:
     if found.newest_load is None:
         return "Too old: no row was loaded yet."
-    since = inspection.age(found.now - found.newest_load)
-    return f"Too old: the newest load was {since} ago, more than {inspection.age(max_age)}."
+    since = inspect.age(found.now - found.newest_load)
+    return f"Too old: the newest load was {since} ago, more than {inspect.age(max_age)}."

@@ -10,10 +10,11 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.sources import DltSource
 from rich.console import Console
 
-from .. import run, sample
+from .. import runner, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
-from ..run import RunError, Steps
-from ..source import api, archive
+from ..runner import RunError, Steps
+from ..sources.api.source import api
+from ..sources.archive.source import archive
 from . import log, out
 from .options import load_options, where
 from .watching import Watching, check_found, check_rejects, print_result
@@ -67,7 +68,7 @@ def load_archive(
         )
     started = time.monotonic()
     with Watching(Console(stderr=True)) as watch:
-        with run.explained():
+        with runner.explained():
             words: dict[str, Any] = {"archive_url": list(urls)} if urls else {}
             source = archive(
                 **words,
@@ -79,9 +80,9 @@ def load_archive(
             )
         goal = where(destination, credentials, dataset)
         if dry_run:
-            run.dry_run(destination, credentials, dataset, Steps(watch), source)
+            runner.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
-            run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
+            runner.run(runner.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run, goal)
     check_found(watch.last, fail_if_empty)
@@ -152,9 +153,9 @@ def load_api(
             source = source.with_resources(*only, *(table.name for table in BOOKS))
         goal = where(destination, credentials, dataset)
         if dry_run:
-            run.dry_run(destination, credentials, dataset, Steps(watch), source)
+            runner.dry_run(destination, credentials, dataset, Steps(watch), source)
         else:
-            run.run(run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
+            runner.run(runner.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run, goal, "contacts")
     if watch.last.cut_off:
@@ -165,7 +166,7 @@ def load_api(
 def _api(**words: Any) -> DltSource:
     """The source; what is None comes from dlt's configuration."""
     words["allow_http"] = log.allowed_http()
-    with run.explained():
+    with runner.explained():
         try:
             source: DltSource = api(**{name: word for name, word in words.items() if word is not None})
         except ConfigFieldMissingException as error:

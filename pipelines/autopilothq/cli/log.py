@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TextIO, cast
 import click
 import dlt
 
-from .. import http, run
+from .. import runner
+from ..clients import http
 from ..display import json_text, visible, visible_lines
 from ..masking import Masked, masked, remember_credentials
 from . import out
@@ -107,9 +108,9 @@ class _Visible(logging.Formatter):
 
 def _one_line(record: logging.LogRecord) -> str:
     """What the record says, and its error where it has one."""
-    words = [run.gist(record.getMessage())]
+    words = [runner.gist(record.getMessage())]
     if record.exc_info and record.exc_info[1]:
-        words.append(f"{type(record.exc_info[1]).__name__}: {run.gist(str(record.exc_info[1]))}")
+        words.append(f"{type(record.exc_info[1]).__name__}: {runner.gist(str(record.exc_info[1]))}")
     return masked(": ".join(words))
 
 
@@ -178,7 +179,7 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     if not words or words[0] not in RUNS:
         return
     try:
-        hook, when = run.setting(WEBHOOK), run.setting(NOTIFY) or WHEN[0]
+        hook, when = runner.setting(WEBHOOK), runner.setting(NOTIFY) or WHEN[0]
         allows = bool(allowed_http() or dlt.config.get(http.ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import click
 import dlt
 
-from .. import run
+from .. import runner
 from ..masking import remember_credentials
 from . import log
 
@@ -31,13 +31,13 @@ def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_set_books_dataset,
             help="Another schema for the tables that loads keep for themselves, such as _audit.  [default: the same]",
         ),
-        click.option("--dataset", help=f"The schema.  [default: {run.DATASET}]"),
+        click.option("--dataset", help=f"The schema.  [default: {runner.DATASET}]"),
         click.option(
             "--credentials",
             metavar="URL|PATH|env:NAME|@FILE",
             callback=lambda _, param, value: value if value is None else credentials_of(value, param),
             help="dlt's credentials of it. Everybody on this machine sees a password in a command line: name the"
-            f" variable (env:NAME) or the file (@FILE) that has it, or set it.  [default: {run.DUCKDB_FILE}]",
+            f" variable (env:NAME) or the file (@FILE) that has it, or set it.  [default: {runner.DUCKDB_FILE}]",
         ),
         click.option("--destination", help="dlt's name of the destination.  [default: duckdb]"),
     ):
@@ -98,13 +98,13 @@ allow_http_option = click.option(
 
 def where(destination: str | None, credentials: str | None, dataset: str | None) -> dict[str, str]:
     """Where the data of these words goes: `destination`, `location`, `dataset`, and the `pipeline` of dlt."""
-    with run.explained():
-        place = run.place(destination, credentials, dataset)
+    with runner.explained():
+        place = runner.place(destination, credentials, dataset)
         return {
             "destination": place.kind,
             "location": place.database or place.location,
             "dataset": place.dataset,
-            "pipeline": run.pipeline_name(str(place)),
+            "pipeline": runner.pipeline_name(str(place)),
         }
 
 

@@ -11,10 +11,11 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.sources import DltSource
 from rich.console import Console
 
-from .. import run
-from ..run import RunError, Steps
-from ..segment import BASE_URLS
-from ..source import Report, profiles
+from .. import runner
+from ..clients.profile_api import BASE_URLS
+from ..runner import RunError, Steps
+from ..sources.load import Report
+from ..sources.profiles.source import profiles
 from . import log
 from .load import KEPT, Time
 from .options import load_options, where
@@ -76,12 +77,12 @@ def load_profiles(
     with Watching(Console(stderr=True), "people") as watch:
         goal = where(destination, credentials, dataset)
         if dry_run:
-            run.dry_run(destination, credentials, dataset, Steps(watch), _source(**given, progress=watch.report))
+            runner.dry_run(destination, credentials, dataset, Steps(watch), _source(**given, progress=watch.report))
         else:
             parts = _parts(watch, given)
             first = next(parts)  # before anything is opened, so that wrong settings are told at once
-            into = run.pipeline(destination, credentials, dataset, Steps(watch), wait=wait)
-            run.run(into, itertools.chain([first], parts), wait)
+            into = runner.pipeline(destination, credentials, dataset, Steps(watch), wait=wait)
+            runner.run(into, itertools.chain([first], parts), wait)
     watch.last.seconds = time.monotonic() - started
     print_result(watch.last, as_json, dry_run, goal, "people")
     if watch.last.cut_off:
@@ -107,7 +108,7 @@ def _parts(watch: Watching, words: dict[str, Any]) -> Iterator[DltSource]:
 
 def _source(**words: Any) -> DltSource:
     """The source; what is not given comes from dlt's configuration."""
-    with run.explained():
+    with runner.explained():
         try:
             source: DltSource = profiles(**words)
         except ConfigFieldMissingException as error:

@@ -11,17 +11,18 @@ from typing import Any
 import click
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
-from .. import audiences, lock, run
-from ..asking import NotOneQuery, asked
+from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, Deliveries, Settings, deliver, log_dataset, settings
-from ..destination.incoming import KEYS, Ignored, Item, from_line, refused
+from ..destination import Counts, Deliveries, Settings, audiences, deliver, log_dataset, settings
+from ..destination.messages import KEYS, Ignored, Item, from_line, refused
 from ..display import shortened
 from ..masking import masked
-from ..messages import digest
-from ..origins import archive as archive_files
-from ..place import RunError, setting
-from ..source.archive import find_files
+from ..segment.message import digest
+from ..sources.archive import files as archive_files
+from ..sources.archive.source import find_files
+from ..warehouses import lock
+from ..warehouses.query import NotOneQuery, asked
+from ..warehouses.resolve import RunError, setting
 from . import log as logs
 from . import out
 from .load import Time
@@ -72,7 +73,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
         if not event or not id_:
             raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
         mapping.setdefault(event, []).append(id_)
-    with run.explained():
+    with runner.explained():
         given = _settings(options)
         given = given._replace(triggers={**(given.triggers or {}), **mapping})
         with _alone(options), _log(options) as log:
@@ -88,7 +89,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
 @_sending
 def send_traits(query: str, key: str, **options: Any) -> None:
     """Send one identify for each row of a query; its columns are traits."""
-    with run.explained():
+    with runner.explained():
         given = _settings(options)
         with _alone(options):
             found, skipped = audiences.rows(*_asked(options, query), key)
@@ -104,7 +105,7 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @_sending
 def send_audience(name: str, query: str, key: str, **options: Any) -> None:
     """Send who came to an audience and who left it; the query gives its members now."""
-    with run.explained():
+    with runner.explained():
         given = _settings(options)
         with _alone(options):
             found, skipped = audiences.rows(*_asked(options, query), key)
@@ -132,7 +133,7 @@ def show_deliveries(
     status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
 ) -> None:
     """Show what became of what was sent: the last word on each message and trigger."""
-    with run.explained(), Deliveries(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
+    with runner.explained(), Deliveries(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
         rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
@@ -162,7 +163,7 @@ def _alone(options: dict[str, Any]) -> Iterator[None]:
         yield
         return
     wait = options["wait"]
-    with lock.held(run.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
+    with lock.held(runner.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
         yield
 
 
@@ -183,7 +184,7 @@ def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     except NotOneQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # what drivers raise for wrong SQL is theirs
-        if isinstance(run.in_words(error), run.BusyError):
+        if isinstance(runner.in_words(error), runner.BusyError):
             raise
         said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RunError(f"The warehouse cannot answer the query: {masked(said)}\nNothing was sent.") from error

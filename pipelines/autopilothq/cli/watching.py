@@ -20,9 +20,9 @@ from rich.progress import (
 from ..catalog import REJECT_REASONS
 from ..display import json_text
 from ..masking import masked
-from ..origins.archive import LEFT_OUT
-from ..run import RunError
-from ..source import Report, limit_warning
+from ..runner import RunError
+from ..sources.archive.files import LEFT_OUT
+from ..sources.load import Report, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people"]

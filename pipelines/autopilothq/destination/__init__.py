@@ -8,10 +8,9 @@ from typing import Any, NamedTuple, Optional, get_args
 import dlt
 from dlt.common.schema import TTableSchema
 
-from ..client import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
+from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
+from ..clients.http import ApiError, BadSetting, NotAuthorized, path_of
 from ..display import json_text, visible
-from ..http import ApiError, BadSetting, NotAuthorized, path_of
-from ..place import warehouse
 from ..warehouses.dlt_internals import (
     DestinationTerminalException,
     DestinationTransientException,
@@ -19,10 +18,11 @@ from ..warehouses.dlt_internals import (
     ParquetFileBatchIterator,
     resolve_configuration,
 )
-from .deliveries import Deliveries
-from .identify import SETTINGS, Fields
-from .incoming import Ignored, Item, from_row
-from .send import Account, Counts, Sender, Triggers, Unknown
+from ..warehouses.resolve import warehouse
+from .delivery_log import Deliveries
+from .fields import SETTINGS, Fields
+from .messages import Ignored, Item, from_row
+from .sender import Account, Counts, Sender, Triggers, Unknown
 
 __all__ = ["Counts", "Deliveries", "Settings", "autopilot", "deliver", "log_dataset", "settings"]
 

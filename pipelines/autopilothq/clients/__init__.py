@@ -1,0 +1,1 @@
+"""HTTP outwards: what every client needs, and a client for each API."""

@@ -1,0 +1,128 @@
+"""What there is to deliver: Segment messages and rows, read into one shape."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..catalog import REJECT_REASONS
+from ..segment.message import digest
+from ..segment.naming import snake_case
+
+KEYS = ("email", "user_id")
+NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
+
+
+class Item(NamedTuple):
+    """An identify or a track.
+
+    A message is delivered `once`; a row, which has no id of its own, whenever `content` is not what was delivered last.
+    `context_traits` are those of a message's context. `refusal` says why it can never be sent.
+    """
+
+    message_id: str
+    kind: str
+    user_id: str | None = None
+    traits: Mapping[str, Any] = {}
+    context_traits: Mapping[str, Any] = {}
+    properties: Mapping[str, Any] = {}
+    event: str | None = None
+    audience: str | None = None
+    once: bool = True
+    content: str | None = None
+    refusal: str | None = None
+
+
+class Ignored(NamedTuple):
+    """A message of another type, which Autopilot has no place for."""
+
+    type: str
+
+
+def from_line(line: bytes) -> Item | Ignored:
+    """The message of a line of NDJSON; one that is none has a `refusal`."""
+    try:
+        message = json.loads(line, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return refused(digest(line), "not_json")
+    if not isinstance(message, dict):
+        return refused(digest(line), "not_an_object")
+    return from_message(message, digest(line))
+
+
+def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
+    """A Segment message; `message_id` is what it is called where it has no id itself."""
+    message_id = text(message.get("messageId")) or message_id
+    kind = message.get("type")
+    if kind in ("page", "screen", "group", "alias"):
+        return Ignored(kind)
+    if kind not in ("identify", "track"):
+        return refused(message_id, "unknown_type")
+    parts: dict[str, Mapping[str, Any]] = {}
+    for name in ("traits", "properties", "context"):
+        part = message.get(name) or {}
+        if not isinstance(part, Mapping):
+            return refused(message_id, f"{name}_not_object", kind)
+        parts[name] = part
+    event = message.get("event") if kind == "track" else None
+    if kind == "track" and not isinstance(event, str):
+        return refused(message_id, "event_not_defined" if event is None else "event_not_string", kind)
+    context_traits = parts["context"].get("traits")
+    user_id = text(message.get("userId"))
+    named, traits = _without_user_id(parts["traits"])
+    return Item(
+        message_id,
+        kind,
+        user_id or named,
+        parts["traits"] if user_id else traits,
+        context_traits if isinstance(context_traits, Mapping) else {},
+        parts["properties"] if kind == "track" else {},
+        event,
+    )
+
+
+def from_row(row: Mapping[str, Any]) -> Item | Ignored:
+    """A row: a Segment message where it looks like one, else an identify whose traits are the columns.
+
+    `user_id` (or `userId`) is who it is about, and no trait.
+    """
+    if row.get("type") in ("identify", "track") and {"traits", "properties", "event", "messageId"} & set(row):
+        known = {key: value for key, value in row.items() if value is not None}
+        return from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
+    user_id, traits = _without_user_id(row)
+    email = next((value for name, value in traits.items() if name.lower() == "email"), None)
+    return trait_item(user_id or text(email) or "", user_id, traits)
+
+
+def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The user id among traits, which is who it is about and no trait then, and the others."""
+    found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
+    others = {name: value for name, value in traits.items() if name not in found}
+    return next(filter(None, map(text, found.values())), None), others
+
+
+def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:
+    """The identify of a row: the same person with the same names of traits is the same item, with news or without."""
+    name = hashlib.sha256("\n".join([person.lower(), *sorted(traits)]).encode("utf-8", "replace")).hexdigest()
+    return Item(f"row-{name}", "identify", user_id, traits, once=False)
+
+
+def refused(message_id: str, reason: str, kind: str = "") -> Item:
+    """What cannot be sent, for a reason of the catalogue."""
+    return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
+
+
+def text(value: Any) -> str | None:
+    """An id as text that the log can hold; blanks, arrays and objects are none."""
+    if value is None or isinstance(value, bool | list | dict):
+        return None
+    return storable(str(value)).strip() or None
+
+
+def storable(words: str) -> str:
+    """Without NUL and half surrogate pairs, which no warehouse takes."""
+    return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

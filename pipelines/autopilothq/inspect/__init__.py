@@ -1,0 +1,38 @@
+"""What the schema is, what the destination has, how two schemas differ, and whether the data is fresh."""
+
+from .diff import CATALOGUE, LATER, SWITCH, SWITCH_UNLOADED, Difference, Table, differences, schema_of_catalogue
+from .formats import FORMATS, ddl
+from .live import NothingThere, Reader, answering, dataset_name, elsewhere, kind_of, reading, schema_of, target
+from .schema import ColumnInfo, Statistics, TableInfo, catalogue
+from .status import Status, age, status, status_dict, status_text
+
+__all__ = [
+    "CATALOGUE",
+    "FORMATS",
+    "LATER",
+    "SWITCH",
+    "SWITCH_UNLOADED",
+    "ColumnInfo",
+    "Difference",
+    "NothingThere",
+    "Reader",
+    "Statistics",
+    "Status",
+    "Table",
+    "TableInfo",
+    "age",
+    "answering",
+    "catalogue",
+    "dataset_name",
+    "ddl",
+    "differences",
+    "elsewhere",
+    "kind_of",
+    "reading",
+    "schema_of",
+    "schema_of_catalogue",
+    "status",
+    "status_dict",
+    "status_text",
+    "target",
+]

@@ -1,0 +1,321 @@
+"""Tables -> text. Each format is a function of the tables and the dataset's name."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from datetime import datetime
+from typing import Any
+
+from dlt import Schema
+
+from .. import catalog, runner
+from ..display import MOST, json_text, shortened, visible, yaml_text
+from ..projection import ordered
+from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
+from ..warehouses.native import HINT, copies_of, copy_description, native_of
+from ..warehouses.requirements import missing_package
+from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
+
+Format = Callable[[Sequence[TableInfo], str], str]
+# When the load that stored a row processed it: the first of these that a table has.
+LOAD_CLOCKS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at")
+# Tables that every load of events fills; the others may be still for good reasons.
+ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
+FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count": 2, "period": "day"}}
+
+
+def as_table(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """For a terminal."""
+    return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table)))]) for table in tables)
+
+
+def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
+    """For a wiki or a README."""
+    parts = [f"# {_markdown(dataset)}"]
+    for table in tables:
+        head, *rows = _cells(table)
+        # Descriptions are the catalogue's, and in Markdown.
+        lines = [head, ["---"] * len(head)]
+        lines += [[_code(row[0]), *map(_markdown, row[1:-1]), row[-1].replace("|", "\\|")] for row in rows]
+        text = ". ".join(filter(None, (_counted(table.statistics).rstrip("."), table.description)))
+        heading = _code(table.name).replace("\\|", "|")  # a bar divides cells only
+        parts += [f"## {heading}", text, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    return "\n\n".join(filter(None, parts))
+
+
+_MARKS = re.compile(r"[\\`*\[\]<>|&~]")
+
+
+def _markdown(text: str) -> str:
+    """Text as it is in Markdown, where signs of it or of HTML would act."""
+    return _MARKS.sub(r"\\\g<0>", visible(text))
+
+
+def _code(name: str) -> str:
+    """A name as code in a cell of Markdown, between more backticks than it has in a row."""
+    shown = visible(name).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    blank = " " if "`" in shown else ""
+    return f"{fence}{blank}{shown}{blank}{fence}"
+
+
+def as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's schema, as dlt exports and imports it."""
+    return yaml_text(dlt_schema(tables).to_dict(remove_defaults=True)).rstrip()
+
+
+def as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's schema, as dlt exports and imports it."""
+    return json_text(dlt_schema(tables).to_dict(remove_defaults=True), indent=2)
+
+
+def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
+    """dlt's diagram of entities. Of a name that Mermaid cannot read it has an underscore for each sign that is not."""
+    drawn = []
+    for table, entity in zip(tables, _entities([table.name for table in tables]), strict=True):
+        columns = _attributes(table.columns)
+        keys = tuple(new.name for old, new in zip(table.columns, columns, strict=True) if old.name in table.key)
+        drawn.append(table._replace(name=entity, key=keys, columns=columns))
+    return dlt_schema(drawn).to_mermaid(include_dlt_tables=False).rstrip()
+
+
+_UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
+
+
+def _entities(names: Sequence[str]) -> list[str]:
+    """Names of letters, digits and underscores that Mermaid reads, each another one."""
+    given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
+    found: list[str] = []
+    for name in names:
+        plain = name
+        if name not in given or name in found:
+            plain = _UNREADABLE.sub("_", name[:MOST]) or "_"
+            plain = f"_{plain}" if plain[0].isdigit() else plain
+            plain = next(one for one in _numbered(plain) if one not in given and one not in found)
+        found.append(plain)
+    return found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(2))
+
+
+def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
+    """The columns by names that Mermaid reads; what they are called is said beside those that are called otherwise."""
+    made = []
+    for column, name in zip(columns, _entities([column.name for column in columns]), strict=True):
+        called = "" if name == column.name else shortened(column.name)
+        said = ": ".join(filter(None, (called, column.description)))
+        made.append(column._replace(name=name, description=said.replace('"', "'")))
+    return tuple(made)
+
+
+def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
+    """dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
+
+    Tables that may not be there yet have no tests, unless a destination was asked. `tracks` and `_audit` alone are
+    watched for freshness, because every load of events fills them.
+    """
+    source = {
+        "name": _literally(dataset),
+        "schema": _literally(dataset),
+        "description": "Autopilot's email events, loaded by dlt-autopilothq.",
+        "tables": [_dbt_table(table) for table in tables],
+    }
+    return yaml_text({"version": 2, "sources": [source]}).rstrip()
+
+
+FORMATS: dict[str, Format] = {
+    "table": as_table,
+    "markdown": as_markdown,
+    "json": as_json,
+    "yaml": as_yaml,
+    "dbt": as_dbt,
+    "mermaid": as_mermaid,
+}
+
+
+def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset: str) -> str:
+    """The statements with which dlt makes these tables in that kind of destination.
+
+    Asks the destination nothing and needs no credentials. Raises RunError where the destination knows no SQL.
+    """
+    try:
+        made_by: Any = destination.client_class
+    except ModuleNotFoundError as error:
+        raise runner.RunError(missing_package(error, destination.destination_name)) from error
+    if not issubclass(made_by, SqlJobClientBase):
+        raise runner.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
+    # Names stay names of one line: a statement is put together of lines.
+    tables = [_visible_names(table) for table in tables]
+    client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
+    create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
+    statements = create_statements(client, [table.name for table in tables])
+    first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
+    # Without credentials BigQuery and Databricks do not know their project or catalogue: leave it to the session.
+    unknown = f"{client.capabilities.escape_identifier('None')}."
+    return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
+
+
+def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any, Any]) -> Schema:
+    """dlt's schema of the tables as loads make them in a kind of destination."""
+    native = native_of(destination.destination_type)
+    schema = dlt_schema([_with_copies(table, native) for table in tables])
+    # Keys are never null, but loads do not say so where the destination does not ask for it.
+    said = destination.capabilities().sqlglot_dialect == "clickhouse"
+    for table in schema.data_tables():
+        for column in table["columns"].values():
+            column["nullable"] = column.get("nullable", True) or not said
+            if column.get("data_type") == "timestamp" and table.get(HINT) and not native.zoned:
+                column["timezone"] = False
+    return schema
+
+
+def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:
+    columns = {column.name: column for column in table.columns}
+    copies = copies_of(table.name, columns, native)
+    columns |= {copy: columns[of]._replace(name=copy, description=copy_description(of)) for copy, of in copies.items()}
+    if not copies:
+        return table
+    return table._replace(columns=tuple(columns[name] for name in ordered(dict.fromkeys(columns, "text"))))
+
+
+# Where it is said in another way; ClickHouse has no schemas.
+_CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "clickhouse": ""}
+
+
+def _tidy(statement: str) -> str:
+    """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
+    if not statement.startswith("CREATE TABLE"):
+        return statement
+    quoted = _QUOTED.findall(statement)
+    statement = _QUOTED.sub(_QUOTE, statement)
+    depth, closing = 0, -1
+    for at, sign in enumerate(statement):
+        depth += (sign == "(") - (sign == ")")
+        if sign == ")" and not depth:
+            closing = at
+            break
+    if closing < 0:
+        return _with_quoted(statement, quoted)
+    first, *columns = (" ".join(line.split()).replace(" ,", ",") for line in statement[:closing].splitlines())
+    rest = " ".join(statement[closing:].split())
+    return _with_quoted("\n".join([first, *(f"    {column}" for column in columns), rest]), quoted)
+
+
+_QUOTE = "\x00"  # stands for a quoted part, in which brackets and blanks are only signs
+_QUOTED = re.compile(r'"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]|\'(?:[^\']|\'\')*\'')
+
+
+def _with_quoted(text: str, quoted: Sequence[str]) -> str:
+    parts = text.split(_QUOTE)
+    return "".join(itertools.chain.from_iterable(itertools.zip_longest(parts, quoted, fillvalue="")))
+
+
+def _visible_names(table: TableInfo) -> TableInfo:
+    columns = tuple(column._replace(name=visible(column.name)) for column in table.columns)
+    return table._replace(name=visible(table.name), columns=columns, key=tuple(map(visible, table.key)))
+
+
+def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
+    """Returns the rows as lines, their cells one below the other. Text of strangers is escaped.
+
+    Long cells are cut, but for the last of a row, and where `cut` says that a person needs all of them: paths, say.
+    """
+    rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def moment(time: datetime | None) -> str:
+    """A time in UTC, to the second."""
+    return f"{time:%Y-%m-%d %H:%M:%S}" if time else "-"
+
+
+def percent(share: float | None) -> str:
+    """A share of rows; what is neither none nor all never looks so.
+
+    Example: `percent(0.00001) == "<0.1 %"`.
+    """
+    if share is None:
+        return "-"
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %".replace(".0 %", " %")
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _headline(table: TableInfo) -> str:
+    text = " ".join(filter(None, (_counted(table.statistics), table.description)))
+    name = shortened(table.name)
+    return f"{name}: {text}" if text else name
+
+
+def _counted(statistics: Statistics | None) -> str:
+    if statistics is None:
+        return ""
+    rows = f"{statistics.rows:,} row{'' if statistics.rows == 1 else 's'}"
+    first, last = statistics.first_received_at, statistics.last_received_at
+    return f"{rows}, received {moment(first)} to {moment(last)}." if first and last else f"{rows}."
+
+
+def _cells(table: TableInfo) -> list[list[str]]:
+    """The columns as rows of text, below their headings."""
+    if table.statistics is None:
+        return [["column", "type", "description"], *([c.name, c.type, c.description] for c in table.columns)]
+    return [
+        ["column", "type", "null", "first came", "description"],
+        *(
+            [c.name, c.native or c.type, percent(c.null_share), moment(c.first_came), c.description]
+            for c in table.columns
+        ),
+    ]
+
+
+def _literally(name: str) -> str:
+    """A name as dbt reads it: what looks like Jinja in it is not carried out, but comes out as it is."""
+    return re.sub(r"\{(?=[{%#])", "{{ '{' }}", name)
+
+
+def _dbt_table(table: TableInfo) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": _literally(table.name)}
+    if table.description:
+        made["description"] = table.description
+    clock = next((clock for clock in LOAD_CLOCKS if table.has(clock)), None)
+    if clock:
+        made["config"] = {"loaded_at_field": clock}
+        if table.name in ALWAYS_FRESH:
+            made["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
+    if _is_there(table) and len(table.key) > 1:
+        # `unique` takes an expression in place of a column.
+        together = " || '|' || ".join(table.key)
+        made["data_tests"] = [{"unique": {"arguments": {"column_name": f"({together})"}}}]
+    made["columns"] = [_dbt_column(column, table, clock) for column in table.columns]
+    return made
+
+
+def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": _literally(column.name)}
+    if column.description:
+        made["description"] = column.description
+    if column.native:
+        made["data_type"] = _literally(column.native)
+    tests = ["unique"] if table.key == (column.name,) else []
+    if column.name in table.key or (column.name == clock and table.key):
+        tests.append("not_null")
+    return made | ({"data_tests": tests} if tests and _is_there(table) else {})
+
+
+def _is_there(table: TableInfo) -> bool:
+    """dbt fails tests of tables that do not exist, which those of rarer messages may not, yet."""
+    return table.statistics is not None or table.name in _SURE
+
+
+_SURE = frozenset(table.name for table in catalog.ALWAYS)

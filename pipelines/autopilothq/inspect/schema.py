@@ -1,0 +1,120 @@
+"""What is known of a table, be it from the catalogue or from a destination."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from dlt import Schema
+from dlt.common.schema.typing import TColumnSchema, TTableSchema
+
+from .. import catalog
+from ..projection import ordered
+from ..warehouses.dlt_internals import TDataType, new_table
+from ..warehouses.hints import SOURCE
+from ..warehouses.native import HINT
+
+
+class ColumnInfo(NamedTuple):
+    """A column; `type` is dlt's word, `native` the destination's. What only a destination knows is None without one."""
+
+    name: str
+    type: TDataType
+    description: str = ""
+    native: str | None = None
+    first_came: datetime | None = None
+    null_share: float | None = None
+
+
+class Statistics(NamedTuple):
+    """The rows of a table; when the first and the last of them were received, where the table has that column."""
+
+    rows: int
+    first_received_at: datetime | None
+    last_received_at: datetime | None
+
+
+class TableInfo(NamedTuple):
+    """A table with its columns in their order; `key` makes a row unique, and is empty where that is not known."""
+
+    name: str
+    description: str
+    columns: tuple[ColumnInfo, ...]
+    key: tuple[str, ...] = ()
+    statistics: Statistics | None = None
+
+    def has(self, column: str) -> bool:
+        """Whether there is a column of that name."""
+        return any(column == other.name for other in self.columns)
+
+
+def catalogue() -> list[TableInfo]:
+    """The tables that the catalogue knows, with their columns as a new table has them (spec: Columns)."""
+    return [
+        TableInfo(
+            table.name,
+            table.description,
+            tuple(ColumnInfo(column.name, column.type, column.description) for column in _in_order(table)),
+            table.key,
+        )
+        for table in catalog.TABLES.values()
+    ]
+
+
+def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
+    columns = {column.name: column for column in table.columns}
+    if not {key.name for key in catalog.KEYS} <= columns.keys():
+        return table.columns
+    return [columns[name] for name in ordered({column.name: column.type for column in table.columns})]
+
+
+def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
+    """A table of a destination, with what the catalogue says of it and of its columns."""
+    columns = tuple(columns)
+    known = catalog.TABLES.get(name)
+    if known is None and {"event", "event_text"} <= {column.name for column in columns}:
+        known = catalog.event_table(name)
+    texts = {column.name: column.description for column in known.columns} if known else {}
+    return TableInfo(
+        name,
+        known.description if known else "",
+        tuple(column._replace(description=texts.get(column.name, "")) for column in columns),
+        known.key if known else (),
+        statistics,
+    )
+
+
+def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
+    """The tables as dlt's schema; what a destination told stands in hints that begin with `x-`."""
+    schema = Schema(SOURCE)
+    for table in tables:
+        columns = [_column_hints(column, column.name in table.key) for column in table.columns]
+        hints = new_table(table.name, write_disposition="merge", columns=columns)
+        if table.description:
+            hints["description"] = table.description
+        if table.name not in (catalog.SUPPRESSIONS.name, catalog.DELIVERIES.name):
+            hints.update(cast(TTableSchema, {HINT: True}))
+        if table.statistics:
+            live = {name.replace("_", "-"): value for name, value in table.statistics._asdict().items()}
+            hints.update(cast(TTableSchema, _told(live)))
+        schema.update_table(hints, normalize_identifiers=False)
+    return schema
+
+
+def _column_hints(column: ColumnInfo, key: bool) -> TColumnSchema:
+    hints: TColumnSchema = {"name": column.name, "data_type": column.type, "nullable": not key}
+    if column.description:
+        hints["description"] = column.description
+    if key:
+        hints["primary_key"] = True
+    live = {"native-type": column.native, "first-came": column.first_came, "null-share": column.null_share}
+    hints.update(cast(TColumnSchema, _told(live)))
+    return hints
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """What is not None as dlt's hints of one's own, times as text."""
+    return {
+        f"x-{name}": value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
+    }

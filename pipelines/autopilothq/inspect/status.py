@@ -1,0 +1,260 @@
+"""Whether loads run and data comes in."""
+
+import itertools
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from dlt.pipeline.trace import PipelineTrace
+
+from .. import catalog, runner
+from ..display import shortened
+from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
+from ..warehouses.pipeline_names import pipeline_name, pipelines_dir
+from .formats import grid, moment
+from .live import Reader
+
+DAYS = 14
+BAR = 30
+_RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
+
+
+@dataclass
+class Load:
+    """The newest complete load, with the sums of its files."""
+
+    id: str
+    loaded_at: datetime
+    files: int = 0
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+
+
+@dataclass
+class LastRun:
+    """The end of the last run that is known, here or by the destination."""
+
+    at: datetime
+    result: str  # loaded, nothing new, failed
+    error: str = ""
+
+
+@dataclass
+class Freshness:
+    """When a table's newest row was received, and when the load that stored its newest row processed it."""
+
+    received_at: datetime | None
+    loaded_at: datetime | None
+
+
+@dataclass
+class Status:
+    """What `status` tells. `waiting` loads of this machine are under way or were cut off."""
+
+    place: str
+    now: datetime
+    last_run: LastRun | None
+    last_load: Load | None
+    waiting: int
+    newest_load: datetime | None
+    tables: dict[str, Freshness]
+    events_per_day: dict[date, int]
+    rejects: dict[str, int] = field(default_factory=dict)
+    discards: dict[str, int] = field(default_factory=dict)
+    beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What the last load had no room for: values by reason and table."""
+
+    def is_older(self, age: timedelta) -> bool:
+        """Whether the newest load is older than that, or there is none."""
+        return self.newest_load is None or self.now - self.newest_load > age
+
+
+def status(reader: Reader, now: datetime) -> Status:
+    """Asks the destination, and looks at what runs on this machine left behind."""
+    tables = {name: _freshness(reader, name) for name, columns in reader.tables().items() if "uuid_ts" in columns}
+    load = _last_load(reader)
+    trace, waiting = _left_here(reader.place)
+    return Status(
+        reader.place,
+        now,
+        _last_run(load, trace),
+        load,
+        waiting,
+        max((fresh.loaded_at for fresh in tables.values() if fresh.loaded_at), default=None),
+        tables,
+        _events_per_day(reader, now.astimezone(UTC).date()),
+        _reasons(reader, catalog.REJECTS.name, "rejected_at", load),
+        _reasons(reader, catalog.DISCARDS.name, "discarded_at", load),
+        _beyond_limits(reader, load),
+    )
+
+
+def _freshness(reader: Reader, table: str) -> Freshness:
+    received = "max({received_at})" if "received_at" in reader.tables()[table] else "NULL"
+    ((received_at, loaded_at),) = reader.rows(f"{received}, max({{uuid_ts}})", table)
+    return Freshness(received_at, loaded_at)
+
+
+def _last_load(reader: Reader) -> Load | None:
+    found = reader.last_load()
+    if found is None:
+        return None
+    counts = ("lines", "stored", "duplicates", "rejected")
+    sums = ", ".join(f"sum({{{count}}})" for count in counts)
+    rows = reader.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
+    return Load(*found, *(int(number or 0) for row in rows for number in row))
+
+
+def _events_per_day(reader: Reader, today: date) -> dict[date, int]:
+    days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
+    begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
+    # A cast to a date would be one in the session's time zone.
+    counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
+    bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
+    found = reader.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
+    return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
+
+
+def _reasons(reader: Reader, table: str, clock: str, load: Load | None) -> dict[str, int]:
+    """What the last load put into one of the books, by reason, the most frequent first."""
+    if load is None:
+        return {}
+    # A load's id is the time of its beginning, and all its rows were processed after that.
+    rows = reader.rows(
+        "{reason}, count(*)",
+        table,
+        f"WHERE {{{clock}}} >= %s GROUP BY {{reason}} ORDER BY count(*) DESC, {{reason}}",
+        datetime.fromtimestamp(float(load.id), UTC),
+    )
+    return dict(rows)
+
+
+def _beyond_limits(reader: Reader, load: Load | None) -> dict[str, dict[str, int]]:
+    if load is None:
+        return {}
+    rows = reader.rows(
+        "{reason}, {table_name}, count(*)",
+        catalog.DISCARDS.name,
+        "WHERE {discarded_at} >= %s GROUP BY {reason}, {table_name} ORDER BY {reason}, {table_name}",
+        datetime.fromtimestamp(float(load.id), UTC),
+    )
+    found: dict[str, dict[str, int]] = {}
+    for reason, table, count in rows:
+        if reason in catalog.LIMIT_REASONS:
+            found.setdefault(reason, {})[table] = count
+    return found
+
+
+def _left_here(place: str) -> tuple[PipelineTrace | None, int]:
+    """The trace of the last run, and the number of packages that wait, if the pipeline here went to that place.
+
+    The files are looked at and nothing more: dlt's own ways of attaching may write the state of a pipeline that runs.
+    """
+    folder = pipelines_dir() / pipeline_name(place)
+    try:
+        state = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        return None, 0
+    if state.get("_local", {}).get(runner.UNFINISHED_AT) != place:
+        return None, 0
+    waiting = {entry.name for part in ("normalize/extracted", "load/normalized") for entry in folder.glob(f"{part}/*")}
+    return load_trace(str(folder)), len(waiting)
+
+
+def _last_run(load: Load | None, trace: PipelineTrace | None) -> LastRun | None:
+    loaded = LastRun(load.loaded_at, "loaded") if load else None
+    ended = trace and trace.finished_at
+    if trace is None or ended is None or (loaded and ended < loaded.at):
+        return loaded
+    failed = next((step for step in trace.steps if step.step_exception), None)
+    if failed:
+        return LastRun(ended, "failed", f"the {failed.step} step: {_reason(failed)}")
+    brought = any(step.step == "load" and getattr(step.step_info, "loads_ids", None) for step in trace.steps)
+    return loaded if brought else LastRun(ended, "nothing new")
+
+
+def _reason(step: PipelineStepTrace) -> str:
+    """The line that tells a person most: the first one, or what a traceback in it ends with."""
+    causes = step.exception_traces or []
+    text = str(causes[-1]["message"] if causes else step.step_exception).strip()
+    raised = _RAISED.findall(text.partition("Traceback (most recent call last):")[2])
+    return str(raised[-1]) if raised else text.partition("\n")[0]
+
+
+def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
+    """The status for programs: times as ISO 8601 in UTC, ages in seconds; `fresh` is null without a `max_age`."""
+    made = asdict(status)
+    made["events_per_day"] = {day.isoformat(): count for day, count in status.events_per_day.items()}
+    age = status.now - status.newest_load if status.newest_load else None
+    made["age_seconds"] = age and age.total_seconds()
+    made["fresh"] = None if max_age is None else not status.is_older(max_age)
+    text: dict[str, Any] = json.loads(json.dumps(made, default=datetime.isoformat))
+    return text
+
+
+def status_text(status: Status) -> str:
+    """The status for a person; what others chose in it is escaped."""
+    tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
+    parts = [
+        grid(_heading(status)),
+        grid([["table", "newest received", "newest load"], *tables]),
+        _chart(status.events_per_day),
+        grid(
+            [
+                ["rejects of the last load", _listed(status.rejects)],
+                ["discards", _listed(status.discards)],
+                *([f"  {reason}", _listed(tables)] for reason, tables in status.beyond_limits.items()),
+            ]
+        ),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _heading(status: Status) -> list[list[str]]:
+    lines = [["place", status.place]]
+    if status.last_run:
+        result = ": ".join(filter(None, (status.last_run.result, status.last_run.error)))
+        lines.append(["last run", f"{_when(status.last_run.at, status.now)}: {result}"])
+    else:
+        lines.append(["last run", "none is known"])
+    if status.last_load:
+        load = status.last_load
+        counts = [f"{load.files:,} files"]
+        counts += [f"{getattr(load, count):,} {count}" for count in ("lines", "stored", "duplicates", "rejected")]
+        lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
+    if status.waiting:
+        lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])
+    return lines
+
+
+def _chart(days: dict[date, int]) -> list[str]:
+    title = "events by day received (UTC)"
+    most = max(days.values())
+    if not most:
+        return [f"{title}: none since {min(days)}"]
+    width = len(f"{most:,}")
+    # A day with any events has a mark.
+    return [title, *grid([[f"{day}", f"{n:,}".rjust(width), "█" * -(-BAR * n // most)] for day, n in days.items()])]
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {shortened(reason)}" for reason, count in reasons.items()) or "none"
+
+
+def _when(at: datetime, now: datetime) -> str:
+    return f"{moment(at)}, {age(now - at)} ago"
+
+
+def age(length: timedelta) -> str:
+    """A length of time in its one or two largest units.
+
+    Example: `age(timedelta(hours=26)) == "1 d 2 h"`.
+    """
+    seconds = max(int(length.total_seconds()), 0)
+    units = (("d", seconds // 86_400), ("h", seconds // 3_600 % 24), ("min", seconds // 60 % 60), ("s", seconds % 60))
+    first = next((i for i, (_, number) in enumerate(units) if number), len(units) - 1)
+    return " ".join(f"{number} {unit}" for unit, number in units[first : first + 2] if number) or "0 s"

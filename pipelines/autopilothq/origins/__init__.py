@@ -1,1 +1,0 @@
-"""Where messages come from: each origin is one module that delivers Segment messages."""

@@ -1,0 +1,1 @@
+"""Deleting a person: which ids are theirs, their rows, their lines, and the list that keeps them out."""

@@ -1,0 +1,356 @@
+"""What a database keeps of removed rows, and getting rid of it.
+
+A removed row is not shown any more, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL keeps
+dead rows until they are vacuumed, services keep what was for some days. A DuckDB file is written anew beside the old
+one and takes its place in one step; PostgreSQL does the like for each table by VACUUM FULL.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+
+from ..catalog import LOCKS
+from ..projection import engine as values
+from ..warehouses.books import BooksSqlClient
+from ..warehouses.resolve import DUCKDB_CONFIG, RunError
+
+NEW = "new.duckdb"
+MARGIN = 1.1  # a copy may be a little bigger than what it is of
+# What keeps removed rows, by dlt's name of the destination.
+KEPT = {
+    "athena": "Athena keeps old versions of an Iceberg table until VACUUM removes them",
+    "bigquery": "BigQuery keeps them for its time travel (7 days unless set to fewer) and 7 days more as fail-safe",
+    "clickhouse": "ClickHouse keeps them until it merges their parts: ALTER TABLE ... APPLY DELETED MASK has it do so",
+    "databricks": "Databricks keeps them until REORG TABLE ... APPLY (PURGE), and VACUUM after its retention",
+    "duckdb": "DuckDB frees their blocks without overwriting them: `forget --rewrite` writes a new file",
+    "ducklake": "DuckLake keeps them until its old snapshots expire and their files are cleaned up",
+    "motherduck": "MotherDuck keeps them in snapshots as long as these are set to stay, and 7 days more as failsafe",
+    "postgres": "PostgreSQL keeps them in its files: `forget --rewrite` vacuums all tables (VACUUM FULL)",
+    "redshift": "Redshift keeps them until VACUUM DELETE ONLY ... TO 100 PERCENT, and in snapshots of the cluster",
+    "snowflake": "Snowflake keeps them for its Time Travel (1 day unless set otherwise) and 7 days more as Fail-safe",
+}
+OTHERS = "it may keep them in free space, in old versions and in backups, by rules of its own"
+# Everything in a DuckDB file but the rows, by kind and name; a copy must have the same.
+_SCHEMA_SQL = """
+    SELECT 'schema' AS kind, schema_name AS name, [comment] AS what FROM duckdb_schemas()
+        WHERE database_name = $name AND NOT internal
+    UNION ALL SELECT 'table', concat_ws('.', schema_name, table_name), [comment, sql] FROM duckdb_tables()
+        WHERE database_name = $name AND NOT internal
+    UNION ALL SELECT 'column', concat_ws('.', schema_name, table_name, column_name),
+        [comment, column_index::VARCHAR, data_type, column_default, is_nullable::VARCHAR] FROM duckdb_columns()
+        WHERE database_name = $name AND NOT internal
+    UNION ALL SELECT 'index', concat_ws('.', schema_name, index_name), [comment, table_name, sql] FROM duckdb_indexes()
+        WHERE database_name = $name
+    UNION ALL SELECT 'view', concat_ws('.', schema_name, view_name), [comment, sql] FROM duckdb_views()
+        WHERE database_name = $name AND NOT internal
+    UNION ALL SELECT 'sequence', concat_ws('.', schema_name, sequence_name),
+        [comment, start_value::VARCHAR, last_value::VARCHAR, sql] FROM duckdb_sequences() WHERE database_name = $name
+    UNION ALL SELECT 'macro', concat_ws('.', schema_name, function_name),
+        [comment, parameters::VARCHAR, macro_definition] FROM duckdb_functions()
+        WHERE database_name = $name AND NOT internal
+    UNION ALL SELECT 'type', concat_ws('.', schema_name, type_name), [comment, logical_type, labels::VARCHAR]
+        FROM duckdb_types() WHERE database_name = $name AND NOT internal"""
+_FOREIGN_KEYS_SQL = """
+    SELECT 'the foreign key of', concat_ws('.', schema_name, table_name) FROM duckdb_constraints()
+    WHERE database_name = ? AND constraint_type = 'FOREIGN KEY'"""
+
+# Columns of which PostgreSQL has samples, with their types as they are.
+_SAMPLED_SQL = """
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+        || CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
+    FROM pg_stats s
+    JOIN pg_namespace n ON n.nspname = s.schemaname
+    JOIN pg_class c ON c.relname = s.tablename AND c.relnamespace = n.oid
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname JOIN pg_type t ON t.oid = a.atttypid
+    WHERE s.schemaname = %s AND s.tablename = %s"""
+
+
+class Rewritten(NamedTuple):
+    """What was written anew, what could not be with the reason, and a sentence on what keeps removed rows still."""
+
+    done: list[str]
+    left: dict[str, str]
+    remains: str | None
+
+
+def remains(into: dlt.Pipeline) -> str:
+    """A sentence on what keeps the bytes of removed rows at this destination."""
+    kind = _kind(into)
+    why = KEPT.get(kind, f"{kind}: {OTHERS}")
+    file = _file(into)
+    return f"The removed rows may still be in {file or 'its storage'}. {why}."
+
+
+def check(into: dlt.Pipeline) -> None:
+    """Raises RunError where nothing can be written anew, or not all that is there, or where there is no room for it.
+
+    It changes nothing.
+    """
+    kind, file = _kind(into), _file(into)
+    if kind == "postgres":
+        return
+    if kind != "duckdb" or file is None:
+        why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is no file"
+        raise RunError(
+            f"--rewrite can do nothing in {kind}: {why}.\n"
+            "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
+        )
+    path = os.path.realpath(file)
+    if os.stat(path).st_nlink > 1:
+        raise RunError(
+            f"{path} has another name as well (a hard link), which would keep the old file.\n"
+            "Remove that name, then run this again."
+        )
+    _check_room(path)
+    with TemporaryDirectory() as folder, _opened(file, folder) as (engine, old, new):
+        _check_copy(engine, old, new, file)
+
+
+def rewrite(into: dlt.Pipeline) -> Rewritten:
+    """Writes anew what holds the dataset: the whole DuckDB file, or all tables of a dataset of PostgreSQL.
+
+    The caller holds the dataset's lock, and no connection of this process to the file is open. Whatever ends the
+    program, the old file or the new one is there whole. Raises RunError where a copy is not the same as what was there.
+    """
+    file = _file(into)
+    if file is None:
+        return _vacuum(into)
+    clear(into)
+    path = os.path.realpath(file)
+    if os.path.exists(f"{file}.wal"):
+        with duckdb.connect(file) as writer:
+            writer.execute("FORCE CHECKPOINT")
+    with _folder(path) as folder, _opened(file, folder) as (engine, old, new):
+        if log := next(filter(os.path.exists, {f"{file}.wal", f"{path}.wal"}), None):
+            raise RunError(f"{log} is still there, so {file} was not written anew: another program has it open.")
+        engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)}")
+        _check_same(engine, old, new, file)
+        engine.execute(f"CHECKPOINT {values.name(new)}")
+        engine.execute(f"DETACH {values.name(new)}")
+        # Until this connection is closed, nobody else can write into the old file.
+        _swap(os.path.join(folder, NEW), path)
+    return Rewritten([file], {}, None)
+
+
+def clear(into: dlt.Pipeline) -> None:
+    """Removes what a copy that was cut off left, and what a killed process of DuckDB did not need any more."""
+    file = _file(into)
+    if file is not None:
+        shutil.rmtree(_folder_of(os.path.realpath(file)), ignore_errors=True)
+        shutil.rmtree(f"{file}.tmp", ignore_errors=True)
+
+
+def _kind(into: dlt.Pipeline) -> str:
+    config = into.destination_client().config
+    kind = config.destination_type.rpartition(".")[2]
+    database = str(getattr(getattr(config, "credentials", None), "database", ""))
+    return "motherduck" if kind == "duckdb" and database.startswith("md:") else kind
+
+
+def _file(into: dlt.Pipeline) -> str | None:
+    """The path of a DuckDB file, None where the destination is none."""
+    if _kind(into) != "duckdb":
+        return None
+    database = str(getattr(into.destination_client().config.credentials, "database", ""))
+    return database if os.path.isfile(database) else None
+
+
+# ---- a DuckDB file ---------------------------------------------------------------------------------------------------
+
+
+def _folder_of(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.rewrite")
+
+
+@contextmanager
+def _folder(path: str) -> Iterator[str]:
+    """A folder beside the file that only its owner can enter, gone in the end."""
+    folder = _folder_of(path)
+    os.mkdir(folder, 0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _opened(file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
+    """An engine with the file, which nobody can write into meanwhile, and an empty new one of the same format.
+
+    With the names of both. The old one is called as always, because views may say it.
+    """
+    config: dict[str, Any] = {
+        **DUCKDB_CONFIG,
+        "preserve_insertion_order": True,
+        "temp_directory": os.path.join(folder, "spilled"),
+    }
+    with duckdb.connect(config=config) as engine:
+        before = _databases(engine)
+        engine.execute(f"ATTACH {values.literal(file)} (READ_ONLY)")
+        [(old, version)] = [each for each in _databases(engine) if each not in before]
+        [(block,)] = engine.execute(
+            "SELECT block_size FROM pragma_database_size() WHERE database_name = ?", [old]
+        ).fetchall()
+        new = f"{old} anew"
+        engine.execute(
+            f"ATTACH {values.literal(os.path.join(folder, NEW))} AS {values.name(new)}"
+            f" (STORAGE_VERSION {values.literal(version.rstrip('+'))}, BLOCK_SIZE {block})"
+        )
+        yield engine, old, new
+
+
+def _databases(engine: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    return engine.execute("SELECT database_name, tags['storage_version'] FROM duckdb_databases()").fetchall()
+
+
+def _check_room(path: str) -> None:
+    needed = os.path.getsize(path) * MARGIN
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK):
+        raise RunError(
+            f"--rewrite needs the right to write into {folder}, where the new file takes the old one's place."
+        )
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"--rewrite needs {needed / 1e6:,.1f} MB for a new file beside {path}, but {free / 1e6:,.1f} MB are free.\n"
+            "Make room on that disk, then run this again."
+        )
+
+
+def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
+    """Raises RunError where the engine could not copy something."""
+    lost = engine.execute(_FOREIGN_KEYS_SQL, [old]).fetchall()
+    if not lost:
+        engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)} (SCHEMA)")
+        lost = _differences(engine, old, new)
+    if lost:
+        what = ", ".join(f"{kind} {name}" for kind, name in lost[:5])
+        raise RunError(
+            f"--rewrite cannot carry all of {file} into a new file (DuckDB's COPY FROM DATABASE): {what}.\n"
+            "Nothing was changed. Drop that, or leave out --rewrite and write the file anew by hand."
+        )
+
+
+def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[tuple[str, str]]:
+    """Kinds and names of what is in one of the databases and not the same in the other."""
+
+    def schema(name: str) -> set[tuple[str, str, tuple[str, ...]]]:
+        rows = engine.execute(_SCHEMA_SQL, {"name": name}).fetchall()
+        return {(kind, of, tuple(what)) for kind, of, what in rows}
+
+    return sorted({(kind, of) for kind, of, _ in schema(old) ^ schema(new)})
+
+
+def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
+    """Raises RunError unless the copy has the same tables with the same rows, as many and with the same hashes."""
+    wrong = _differences(engine, old, new)
+    tables = engine.execute(
+        "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [old]
+    ).fetchall()
+    for schema, table in tables:
+        rows, copied = (_rows(engine, ".".join(map(values.name, (of, schema, table)))) for of in (old, new))
+        if rows != copied:
+            wrong.append(("table", f"{schema}.{table} ({rows[0]:,} rows, but {copied[0]:,} in the copy)"))
+    if wrong:
+        what = ", ".join(f"{kind} {name}" for kind, name in wrong[:5])
+        raise RunError(
+            f"The copy of {file} is not the same, so the old file stays: {what}.\n"
+            "What was to be removed is removed. Please report this."
+        )
+
+
+def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
+    """How many rows there are, and the sum of their hashes."""
+    sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row"'
+    [(number, hashes)] = engine.execute(sql).fetchall()
+    return number, hashes
+
+
+def _swap(new: str, path: str) -> None:
+    """Puts the new file in the old one's place, with its rights."""
+    old = os.stat(path)
+    if os.path.exists(f"{new}.wal"):
+        raise RunError(f"{path} was not written anew: DuckDB did not finish the new file.")
+    with open(new, "rb+") as file:
+        os.fsync(file.fileno())
+    if os.geteuid() == 0:
+        os.chown(new, old.st_uid, old.st_gid)
+    os.chmod(new, stat.S_IMODE(old.st_mode))
+    os.replace(new, path)
+    _sync(os.path.dirname(path))
+
+
+def _sync(folder: str) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+# ---- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+def _vacuum(into: dlt.Pipeline) -> Rewritten:
+    """Has the server write all tables of the dataset, and of those of its staging and its books, anew.
+
+    All, because a run that was killed may have removed rows of any. The samples of rows that the planner keeps are
+    taken anew too, and what held the old ones is written anew where the role may do that.
+    """
+    done: list[str] = []
+    left: dict[str, str] = {}
+    with into.destination_client() as client:
+        sql: Any = client.sql_client  # type: ignore[attr-defined]
+        apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
+        for place in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
+            with place():
+                for table in _tables(sql):
+                    name = f"{sql.dataset_name}.{table}"
+                    why = _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
+                    if why := why or _drop_samples(sql, table):
+                        left[name] = why
+                    else:
+                        done.append(name)
+        samples = _vacuumed(sql, "FULL", "pg_catalog.pg_statistic")
+    told = samples and f"The planner's old samples of rows may still be in pg_statistic: {samples}."
+    return Rewritten(done, left, told)
+
+
+def _tables(sql: Any) -> list[str]:
+    found = sql.execute_sql("SELECT tablename FROM pg_tables WHERE schemaname = %s ORDER BY 1", sql.dataset_name)
+    return [table for (table,) in found or () if not table.startswith(LOCKS)]
+
+
+def _drop_samples(sql: Any, table: str) -> str | None:
+    """Of a table that is empty now the server keeps the samples of its last rows until a column's type is set.
+
+    Gives the reason where that cannot be done: the role is not the table's owner, or a view needs the column.
+    """
+    name = sql.make_qualified_table_name(table)
+    if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
+        return None
+    try:
+        for column, of in sql.execute_sql(_SAMPLED_SQL, sql.dataset_name, table) or ():
+            sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {sql.escape_column_name(column)} TYPE {of}")
+    except Exception as error:  # noqa: BLE001 - drivers raise what they like, and it is told
+        why = str(error).partition("\n")[0]
+        return f"the planner's samples of its rows could not be removed: {why}"
+    return None
+
+
+def _vacuumed(sql: Any, how: str, table: str) -> str | None:
+    """Why the server left a table out, None where it did not: that is a warning to PostgreSQL, not an error."""
+    notices: list[str] = sql.native_connection.notices
+    del notices[:]
+    sql.execute_sql(f"VACUUM ({how}) {table}")
+    denied = [notice.partition(":")[2].strip() for notice in notices if "permission denied" in notice]
+    return "; ".join(dict.fromkeys(denied)) or None

@@ -1,0 +1,418 @@
+"""What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject one.
+
+This is the careful reading of one line, in Python. The warehouse reads nearly all lines in its engine and hands over
+only those that are odd; both ways give the same cells, which the tests hold against each other.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from json.encoder import encode_basestring, encode_basestring_ascii
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..catalog import (
+    COMMON_NAMES,
+    DECLARED_TYPES,
+    KINDS,
+    LATEST,
+    MAX_DEPTH,
+    MAX_KEYS,
+    PROPERTY_TYPES,
+    REJECT_REASONS,
+    Column,
+    Type,
+)
+from .naming import column_name, snake_case
+
+MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
+
+BLANK = " \t\n\r\f"
+MARK = b"\xef\xbb\xbf"  # a byte-order mark
+EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
+
+# What stands in an object with a path of its own keys: (path, column, value).
+Leaf = tuple[tuple[str, ...], str, Any]
+
+
+class Reject(NamedTuple):
+    """A line that is no message. `file` is its index in the load; `raw` is at most 1 MiB of it."""
+
+    file: int
+    line: int
+    reason: str
+    message: str
+    raw: bytes
+
+
+class Batch(NamedTuple):
+    """What an origin delivers: lines of any number of files, in any order.
+
+    `lines` has the columns `file` (int32, the file's index in the load), `line` (int64, from 1) and `text`
+    (large_binary, one line each). `ended` are the files that end in this batch, each with None, or why it must be read
+    again another time. `bytes` is what was read for it, for the progress.
+    """
+
+    lines: pa.Table
+    rejects: list[Reject]
+    ended: list[tuple[int, str | None]]
+    bytes: int
+
+
+class Discard(NamedTuple):
+    """A value that has no cell: its column, the value as JSON text, and the reason."""
+
+    column: str
+    value: str
+    reason: str
+
+
+class Thing(NamedTuple):
+    """Something that an account has, as cells of its table.
+
+    `key` is what its row is known by. `cells` holds JSON text by the name of its column, `declared` the types that the
+    origin declares for some of them.
+    """
+
+    key: tuple[str, ...]
+    cells: dict[str, str]
+    discards: list[Discard]
+    declared: Mapping[str, Type]
+
+
+class Message(NamedTuple):
+    """A message as cells.
+
+    `cells` holds text by the name of its column. Cells of `event`, of declared columns that are not text and of columns
+    that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself.
+    """
+
+    cells: dict[str, str]
+    discards: list[Discard]
+    objects: list[tuple[str, ...]]
+
+
+class Rejected(Exception):
+    """The line is no message of the contract; `args` are the reason and what is wrong."""
+
+
+class Number(str):
+    """A JSON number as it is spelt."""
+
+
+class Pairs(list[tuple[str, Any]]):
+    """A JSON object: its keys and values in their order, with keys that come twice."""
+
+    def value(self, *path: str) -> Any:
+        """The first value at `path`, None where there is none."""
+        value: Any = self
+        for part in path:
+            if not isinstance(value, Pairs):
+                return None
+            value = next((found for key, found in value if key == part), None)
+        return value
+
+
+# Reads JSON as it is spelt: objects are Pairs, numbers are Numbers.
+DECODER = json.JSONDecoder(
+    object_pairs_hook=Pairs,
+    parse_float=Number,
+    parse_int=Number,
+    parse_constant=Number,
+)
+_TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
+_BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
+_TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
+    kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
+    for kind, table, _ in KINDS
+}
+# A trait `id` may repeat whose id it is.
+_REPEATED = {made.kind: {"id": made.key} for made in LATEST}
+_ESCAPE = re.compile(r"\\u.{4}|\\.")
+CLOCK_FIELDS = {
+    "received_at": "receivedAt",
+    "sent_at": "sentAt",
+    "original_timestamp": "originalTimestamp",
+    "timestamp": "timestamp",
+}
+
+
+# What stands between the brackets that nest: a text of JSON, closed or not.
+_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
+def digest(line: bytes) -> str:
+    """The id of a line that has none of its own: the same line, without its line ending, gives the same id."""
+    return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
+
+
+def unmarked(line: bytes) -> bytes:
+    """Returns a line without the byte-order marks at its start, which are no part of it."""
+    while line.startswith(MARK):
+        line = line[len(MARK) :]
+    return line
+
+
+def depth(line: bytes) -> int:
+    """Returns how deeply the objects and arrays of a line of JSON nest.
+
+    Example: `depth(b'{"a":[1,"[["]}') == 2`.
+    """
+    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
+    steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
+    return int(np.cumsum(steps).max(initial=0))
+
+
+def read(line: bytes, declared: frozenset[str]) -> Message:
+    """Reads one line; raises `Rejected` where the contract has no row for it.
+
+    `declared` are the columns of `context` that are in the catalogue. Example:
+    `read(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
+    """
+    line = unmarked(line)
+    message = parse(line)
+    kind = message.value("type")
+    if not isinstance(kind, str) or isinstance(kind, Number) or kind not in _BODY:
+        raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
+    body_key = _BODY[kind]
+    _check_objects(message, body_key)
+    discards = list(_repeated(message, kind, body_key))
+    cells = {"kind": kind} | _clocks(message) | _texts(message, kind, discards)
+    event_names: frozenset[str] = frozenset()
+    if kind == "track":
+        name = _event(message)
+        cells["event"] = to_json(name)
+        if not storable(name):
+            discards.append(Discard("event_text", to_json(name), "not_text"))
+        event_names = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
+    cells["id"] = cells.get("id") or digest(line)
+    objects: list[tuple[str, ...]] = []
+    if isinstance(context := message.value("context"), Pairs):
+        leaves = flatten(context, ("context",), objects)
+        cells |= one_cell_each(leaves, declared, discards)
+    if body_key and isinstance(body := message.value(body_key), Pairs):
+        own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
+        # A page's name and category may stand among its properties instead.
+        below = own - cells.keys() if body_key == "properties" else frozenset[str]()
+        repeated = {"event": event_names} | {
+            name: frozenset({cells[column]})
+            for name, column in ({name: name for name in own} | _REPEATED.get(kind, {})).items()
+            if column in cells
+        }
+        leaves = _beside(flatten(body, (body_key,), objects), (COMMON_NAMES | own) - below, repeated)
+        room = max(0, MAX_KEYS - len(cells) - len(discards))
+        properties = frozenset(PROPERTY_TYPES) if kind == "track" else below
+        cells |= one_cell_each(leaves, properties, discards, room)
+    _identify(message, cells)
+    return Message(cells, discards, objects)
+
+
+def parse(line: bytes) -> Pairs:
+    """An object of JSON as it is spelt; raises `Rejected` where it is none."""
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and depth(line) > MAX_DEPTH:
+        raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
+    try:
+        value = DECODER.decode(line.decode())
+    except UnicodeDecodeError as error:
+        raise Rejected("not_json", f"not UTF-8 at byte {error.start}: {error.reason}") from None
+    except json.JSONDecodeError as error:
+        raise Rejected("not_json", f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}") from None
+    if not isinstance(value, Pairs):
+        raise Rejected("not_an_object", f"{REJECT_REASONS['not_an_object']}: {_short(value)}")
+    return value
+
+
+def _repeated(message: Pairs, kind: str, body_key: str | None) -> Iterator[Discard]:
+    """What keys of the message itself hold when they come again: the first stays."""
+    columns = {key: column for column, key in (*_TEXTS, *CLOCK_FIELDS.items())}
+    columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
+    columns |= {body_key: body_key} if body_key else {}
+    columns |= {"event": "event_text"} if kind == "track" else {}
+    seen: dict[str, Any] = {}
+    for key, value in message:
+        if key not in columns:
+            continue
+        if key not in seen:
+            seen[key] = value
+        elif value is not None and value != seen[key]:
+            yield Discard(columns[key], to_json(value), "same_column")
+
+
+def _check_objects(message: Pairs, body_key: str | None) -> None:
+    for key in ("context", body_key):
+        if key and not isinstance(value := message.value(key), Pairs | None):
+            reason = f"{key}_not_object"
+            raise Rejected(reason, f"{REJECT_REASONS[reason]} but {_short(value)}")
+
+
+def _event(message: Pairs) -> str:
+    name = message.value("event")
+    if name is None:
+        raise Rejected("event_not_defined", REJECT_REASONS["event_not_defined"])
+    if not isinstance(name, str) or isinstance(name, Number):
+        raise Rejected("event_not_string", f"{REJECT_REASONS['event_not_string']} but {_short(name)}")
+    return name
+
+
+def _clocks(message: Pairs) -> dict[str, str]:
+    values = {column: message.value(key) for column, key in CLOCK_FIELDS.items()}
+    return {column: to_json(value) for column, value in values.items() if value is not None}
+
+
+def _texts(message: Pairs, kind: str, discards: list[Discard]) -> dict[str, str]:
+    fields = [*_TEXTS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
+    texts = {}
+    for column, key in fields:
+        text = _text(message.value(key), column, discards)
+        if text is not None and (text.strip(BLANK) or column not in ("id", "user_id", "anonymous_id")):
+            texts[column] = text
+    return texts
+
+
+def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
+    """A scalar as text; anything else, and text that no warehouse can store, is discarded."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        discards.append(Discard(column, to_json(value), "does_not_fit"))
+        return None
+    if not storable(value):
+        discards.append(Discard(column, to_json(value), "not_text"))
+        return None
+    return str(value) if isinstance(value, str) else to_json(value)
+
+
+def _identify(message: Pairs, cells: dict[str, str]) -> None:
+    """The contact's email stands in for an anonymous id where there is no id at all (spec: Identity)."""
+    if "user_id" in cells or "anonymous_id" in cells:
+        return
+    for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
+        email = message.value(*path)
+        if isinstance(email, str) and not isinstance(email, Number) and email.strip(BLANK) and storable(email):
+            cells["anonymous_id"] = email
+            return
+    raise Rejected("no_user_anon_id", REJECT_REASONS["no_user_anon_id"])
+
+
+def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
+    """The leaves of an object in their order, each with its path; null and `{}` give none.
+
+    `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf
+    of `flatten(Pairs([("a", Pairs([("b", 1)]))]), ("properties",), [])` is `(("properties", "a", "b"), "a_b", 1)`.
+    """
+    if all(map(_encodable, path)):
+        objects.append(path)
+    for key, inner in value:
+        at = (*path, key)
+        if isinstance(inner, Pairs):
+            yield from flatten(inner, at, objects)
+        elif inner is not None:
+            yield at, column_name(at if path[0] == "context" else at[1:]), inner
+
+
+def _beside(leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str, frozenset[str]]) -> Iterator[Leaf]:
+    """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide).
+
+    `repeated` are the texts that only repeat a common column, by the column that a key has: they are left out.
+    """
+    for path, column, value in leaves:
+        # An event's name is text; an id may be a number, which is text in its column.
+        text = value if isinstance(value, str) else to_json(value)
+        told = column != "event" or (isinstance(value, str) and not isinstance(value, Number))
+        if not (told and text in repeated.get(column, ())):
+            yield path, beside(column, taken), value
+
+
+def beside(column: str, taken: frozenset[str] | set[str]) -> str:
+    """The column of a property or trait: `_` before the name of a common column and before `context_`."""
+    return f"_{column}" if column in taken or column.startswith("context_") else column
+
+
+def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
+    """How well a path spells its column, the best first: as the column itself, a plain key before a flattened path."""
+    own = "_".join(path if path[0] == "context" else path[1:])
+    return (False, len(path)) if own == column else (True, 0)
+
+
+def one_cell_each(
+    leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
+) -> dict[str, str]:
+    """One cell a column, JSON text behind `x:` where it is not declared.
+
+    What loses its column to another key, or has none, is discarded, and so is what is not declared and comes behind
+    the first `room` leaves.
+    """
+    best: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for number, (path, column, value) in enumerate(leaves):
+        if number >= room and column not in declared:
+            discards.append(Discard(column or _key(path), to_json(value), "too_many_keys"))
+        elif not column:
+            discards.append(Discard(_key(path), to_json(value), "no_column"))
+        elif not storable(value):
+            reason = "not_a_number" if isinstance(value, Number) else "not_text"
+            discards.append(Discard(column, to_json(value), reason))
+        elif column not in best:
+            best[column] = path, value
+        else:
+            loser = value
+            if spelling(path, column) < spelling(best[column][0], column):
+                loser = best[column][1]
+                best[column] = path, value
+            discards.append(Discard(column, to_json(loser), "same_column"))
+    return dict(_cell(column, value, declared) for column, (_, value) in best.items())
+
+
+def _key(path: tuple[str, ...]) -> str:
+    """A key as it was sent, with the keys that it stands below."""
+    return ".".join(part if _encodable(part) else to_json(part)[1:-1] for part in path)
+
+
+def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
+    if column not in declared:
+        return EXTRA + column, to_json(value)
+    if DECLARED_TYPES.get(column, "text") != "text":
+        return column, to_json(value)
+    return column, str(value) if isinstance(value, str) else to_json(value)
+
+
+def storable(value: Any) -> bool:
+    """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
+    if isinstance(value, Number):
+        return value[-1].isdigit()  # but NaN, Infinity, -Infinity
+    return not isinstance(value, str) or _encodable(value)
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON text; numbers keep their digits, objects their order. Half surrogate pairs and NUL stay escaped."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, Pairs):
+        return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    if isinstance(value, str):
+        text = encode_basestring(value) if _encodable(value) else encode_basestring_ascii(value)
+    else:
+        text = json.dumps(value)
+    return _ESCAPE.sub(_upper_escape, text) if "\\u" in text else text
+
+
+def _upper_escape(escape: re.Match[str]) -> str:
+    """`\\u001F`, as the engine spells it."""
+    return escape[0][:2] + escape[0][2:].upper()
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else to_json(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,181 @@
+"""Segment's raw archive as a dlt source."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import dlt
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.exceptions import MissingDependencyException
+from dlt.sources import DltResource
+
+from ...catalog import MAX_EVENT_TABLES
+from ...extras import install
+from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
+from ...warehouses.hints import SOURCE
+from ..event_filter import asked_for
+from ..load import Files, Load, Report, ignore, resources
+from . import files as archive_files
+from .files import LEFT_OUT
+
+EXAMPLES = 3
+# What is not read although it may have been meant to be: a run warns of it.
+SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash"})
+
+
+@dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
+def archive(
+    archive_url: Any = dlt.config.value,  # str or a sequence of them; dlt injects no unions
+    since: str | date | None = None,
+    until: str | date | None = None,
+    source_id: str | None = None,
+    credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
+    table_format: str | None = None,
+    memory: int = 400,
+    max_event_tables: int = MAX_EVENT_TABLES,
+    events: Any = None,  # a sequence of names, or one text with commas; dlt injects no unions
+    exclude: Any = None,
+    progress: Any = ignore,
+    read_timeout: float = archive_files.TIMEOUT,
+) -> Iterable[DltResource]:
+    """Segment's raw archive as the `autopilothq` schema.
+
+    Args:
+        archive_url: A file, a folder, a glob, or several; local or `s3://`, `gs://`, `az://`.
+        since: The first day whose folder is read (UTC, included). Files outside of day folders are read whole.
+        until: The last day whose folder is read (UTC, included). Without both, a scheduler's interval gives them.
+        source_id: The one Segment source to read, where the archive has several.
+        credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
+        memory: What the engine may use before it turns to the disk, in MB.
+        max_event_tables: How many tables of other events than Autopilot's the dataset may have. Events beyond have
+            their rows in `tracks` alone.
+        events: The names of events, as they are sent or of their tables: only their messages are loaded. What else the
+            files hold is counted as `skipped` in `_audit`, and loaded when it is asked for.
+        exclude: The names of events that are not loaded; all others are. Not together with `events`.
+        progress: Called with the `Report` after each step.
+        read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
+            of a file. A file that does not come within it is told, and read again next time.
+
+    Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
+    """
+    urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
+
+    def find(loaded: Files) -> tuple[list[archive_files.File], int]:
+        days, left_out = _days(since, until), dict[str, str]()
+        found = find_files(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
+        _tell(load.report, left_out)
+        if not found:
+            load.report.warnings.append(_nothing(urls, *days, source_id, left_out))
+        new = [file for file in found if (file.url, file.version) not in loaded]
+        return new, len(found) - len(new)
+
+    read = partial(archive_files.read, timeout=read_timeout)
+    load = Load(
+        find,
+        read,
+        memory,
+        progress,
+        table_format=table_format,
+        max_event_tables=max_event_tables,
+        messages=asked_for(events, exclude),
+        reads_again=True,
+    )
+    return resources(load)
+
+
+def _tell(report: Report, left_out: Mapping[str, str]) -> None:
+    """Puts into the report what was left out, and a warning where a person may have wanted it."""
+    for why in LEFT_OUT:
+        if names := sorted(url for url, reason in left_out.items() if reason == why):
+            report.skipped[why] = len(names)
+            report.skipped_examples[why] = names[:EXAMPLES]
+            if why in SURPRISING:
+                report.warnings.append(f"Not read ({LEFT_OUT[why]}): {_some(names)}.")
+
+
+def _nothing(
+    urls: Sequence[str],
+    since: date | None,
+    until: date | None,
+    source_id: str | None,
+    left_out: Mapping[str, str],
+) -> str:
+    """What was looked for in vain, where, and what is there instead."""
+    wanted = [f"source {source_id}"] if source_id else []
+    wanted += [f"from {since}"] if since else []
+    wanted += [f"to {until}"] if until else []
+    places = [archive_files.place(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
+    days = sorted({day for day, _ in places if day})
+    sources = sorted({source for _, source in places if source})
+    there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
+    there += [f"sources {_some(sources)}"] if sources else []
+    counts = Counter(left_out.values())
+    there += [f"{counts[why]:,} {words}" for why, words in LEFT_OUT.items() if why in counts]
+    what = f" ({', '.join(wanted)})" if wanted else ""
+    return f"Nothing to load was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
+
+
+def _some(names: Sequence[str]) -> str:
+    """Example: `a, b, c and 7 more`."""
+    more = len(names) - EXAMPLES
+    return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _days(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
+    """The first and the last day; without both, those of the scheduler's interval (dlt's `DLT_INTERVAL_START`)."""
+    interval = dlt.current.interval() if since is None and until is None else None
+    if interval is None:
+        return _day(since), _day(until)
+    # The end is no part of it: a day's interval ends as the next day begins.
+    start, end = interval  # older releases of dlt give a tuple without names
+    first, last = (time.astimezone(UTC) for time in (start, end - timedelta(microseconds=1)))
+    return first.date(), max(first, last).date()
+
+
+def _day(day: str | date | None) -> date | None:
+    if isinstance(day, datetime):
+        return day.astimezone(UTC).date() if day.tzinfo else day.date()
+    return date.fromisoformat(day) if isinstance(day, str) else day
+
+
+def find_files(
+    urls: Sequence[str],
+    since: date | None,
+    until: date | None,
+    source_id: str | None,
+    credentials: Any,
+    timeout: float = archive_files.TIMEOUT,
+    left_out: dict[str, str] | None = None,
+) -> list[archive_files.File]:
+    """The files at these URLs, each once; credentials as the source takes them, the rest as `find` of the origin."""
+    found: dict[str, archive_files.File] = {}
+    seen: dict[str, str] = {}
+    for url in urls:
+        fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
+        options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
+        for file in archive_files.find([url], **options, timeout=timeout, left_out=seen):
+            found[file.url] = file
+    if left_out is not None:
+        left_out.update((url, why) for url, why in seen.items() if url not in found)
+    return [found[url] for url in sorted(found)]
+
+
+def _filesystem(url: str, credentials: Any) -> Any:
+    """The file system of a bucket, with dlt's credentials or the cloud's own."""
+    given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
+    config = FilesystemConfiguration()
+    try:
+        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE), explicit_value=given))[0]
+    except ConfigFieldMissingException as error:
+        raise archive_files.ArchiveError(
+            f"Expected credentials for {url}, but there are none.\n"
+            f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
+        ) from error
+    except MissingDependencyException as error:
+        extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
+        raise archive_files.ArchiveError(
+            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
+        ) from error

@@ -1,0 +1,92 @@
+"""Which lines hold messages that were asked for: `archive(events=[...])`, `archive(exclude=[...])`."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..catalog import KINDS
+from ..segment.message import Batch, Number, Rejected, parse
+from ..segment.naming import table_name
+from ..warehouses.hints import NotPossible
+from ..warehouses.selection import ALL, Messages
+
+_KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
+# The first key of a name counts, as everywhere; what the engine cannot read is read line by line.
+_READ_SQL = """
+    SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
+        CASE WHEN readable AND json_type(text, '$.event') = 'VARCHAR' THEN text->>'event' END AS event
+    FROM (SELECT text, json_valid(text) AS readable FROM lines)"""
+
+
+def asked_for(events: Any, exclude: Any) -> Messages:
+    """The messages of these events, or all but those; names as they are sent, or of tables.
+
+    Raises NotPossible where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
+    None)`.
+    """
+    if events is not None and exclude is not None:
+        raise NotPossible("Expected events or exclude, but got both: say which events you want, or which you do not.")
+    if events is None and exclude is None:
+        return ALL
+    return Messages(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
+
+
+def _tables(names: Any) -> Iterable[str]:
+    given = names.split(",") if isinstance(names, str) else list(names)
+    for name in given:
+        table = table_name(name.strip())
+        if not table:
+            raise NotPossible(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")
+        yield table
+
+
+def only(
+    batch: Batch, messages: Callable[[int], Messages], shorten: Callable[[str], str]
+) -> tuple[Batch, Counter[int]]:
+    """Returns the batch without the lines whose messages are not wanted, and how many these are, by file.
+
+    Lines that are no message stay: they will be rejected. `messages` are those that are wanted of a file, `shorten`
+    gives a table the name that it has in the destination.
+    """
+    wanted = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
+    if all(of == ALL for of in wanted.values()):
+        return batch, Counter()
+    wanted = {file: Messages(frozenset(map(shorten, names)), but) for file, (names, but) in wanted.items()}
+    files = batch.lines["file"].to_pylist()
+    verdicts: dict[Any, bool] = {}
+    keep = []
+    for file, text, (readable, kind, event) in zip(files, batch.lines["text"], _read(batch.lines), strict=True):
+        of = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
+        if of not in verdicts:
+            verdicts[of] = _stays(*of[1:], wanted[file], shorten)
+        keep.append(verdicts[of])
+    skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
+    return batch._replace(lines=batch.lines.filter(pa.array(keep, pa.bool_()))), skipped
+
+
+def _read(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
+    with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits, and `.tmp` is left alone
+        con.execute("SET threads = 1")
+        con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
+        return con.execute(_READ_SQL).fetchall()
+
+
+def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
+    try:
+        message = parse(line)
+    except Rejected:
+        return None, None
+    kind, event = message.value("type"), message.value("event")
+    texts = (found if isinstance(found, str) and not isinstance(found, Number) else None for found in (kind, event))
+    return next(texts), next(texts)
+
+
+def _stays(kind: str | None, event: str | None, wanted: Messages, shorten: Callable[[str], str]) -> bool:
+    if kind not in _KINDS or (kind == "track" and event is None):
+        return True  # no message
+    table = table_name(event) if kind == "track" and event is not None else ""
+    return wanted.has(shorten(table) if table else None)

@@ -1,0 +1,375 @@
+"""Which rows of a load the destination refuses: found by loading parts of a table, so that all others are loaded.
+
+Whoever can send a message chooses its values, and a destination may refuse a row for them: a row too big for a page, a
+constraint or a trigger of a user's own, a byte that it does not read. Then the rows of that table are loaded in parts,
+halved where a part fails, each as a small load of dlt: that is the same for all destinations. Rows that are loaded
+this way are stored early, as those of a load that was killed. What fails alone is refused.
+"""
+
+import logging
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from dlt import Schema
+from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.sources import DltResource, DltSource
+
+from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..warehouses.dataset import Stored
+from ..warehouses.dlt_internals import (
+    NULL_COLLECTOR,
+    DestinationTransientException,
+    DestinationUndefinedEntity,
+    LoadClientJobException,
+    TWriteDispositionDict,
+)
+from ..warehouses.hints import ARROW, SOURCE, columns, disposition, keys_are_declared, merge, supported
+from ..warehouses.native import HINT
+from .load import handed_over, handed_over_at
+from .refused import UUID_TS, Refused, key
+
+SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
+FEW = 3  # rows that may all be refused although the error does not say so
+IDS_PER_DELETE = 100
+WORDS = 500  # characters of an error that are kept
+RETRIES = "load.raise_on_max_retries"  # dlt's setting, and what it is where nobody set it
+USUAL_RETRIES = 5
+
+# What an error is about, by how its SQLSTATE begins; the longest beginning counts. True is the row: data exceptions,
+# broken constraints, the limits of a row. False is anything but the row: connections, rights, missing tables and
+# columns, room, locks. None may be either: a column that must not be null or refers to another table, a trigger's own
+# words.
+_STATES: dict[str, bool | None] = {
+    "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None, "54011": False,
+    "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False, "42": False,
+    "53": False, "55": False, "57": False, "58": False, "F0": False,
+}  # fmt: skip
+_DUCKDB: dict[type[Exception], bool] = {
+    duckdb.ConversionException: True,
+    duckdb.ConstraintException: True,
+    duckdb.OutOfRangeException: True,
+    duckdb.IOException: False,
+    duckdb.CatalogException: False,
+    duckdb.BinderException: False,
+    duckdb.ConnectionException: False,
+    duckdb.OutOfMemoryException: False,
+    duckdb.FatalException: False,
+    duckdb.InterruptException: False,
+    duckdb.TransactionException: False,
+}
+# DuckDB's words and PostgreSQL's for a column that must not be null.
+_NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
+_TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
+
+
+class Cause(NamedTuple):
+    """Why a load failed: the table, the error in a line, and whether it is about rows, None where that is unknown."""
+
+    load_id: str
+    table: str
+    words: str
+    is_data: bool | None
+
+
+class Rows(NamedTuple):
+    """The rows of some Parquet files as one list."""
+
+    files: Sequence[Path]
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return sum(pq.read_metadata(file).num_rows for file in self.files)
+
+    def between(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """Those from `start` to before `stop`, no more than a row group of a file at a time."""
+        first = 0
+        for file in map(pq.ParquetFile, self.files):
+            for group in range(file.num_row_groups):
+                number = file.metadata.row_group(group).num_rows
+                begin, end = max(start - first, 0), min(stop - first, number)
+                if begin < end:
+                    yield file.read_row_group(group).slice(begin, end - begin)
+                first += number
+
+    def lack(self, words: str) -> bool:
+        """Whether an error is about a column that must not be null and that none of the rows has."""
+        column = _NOT_NULL.search(words)
+        return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
+
+    def at(self, number: int) -> dict[str, Any]:
+        """One row."""
+        [row] = next(self.between(number, number + 1)).to_pylist()
+        return dict(row)
+
+
+class Part(NamedTuple):
+    """The rows of a table from `start` to before `stop`."""
+
+    table: str
+    rows: Rows
+    start: int
+    stop: int
+
+
+def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
+    """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
+
+    All other rows are stored, of all tables, and nothing of the messages that are refused stays in any. `warn` is told
+    what is looked for. Returns whether anything was found that was not known before: else the load failed for another
+    reason than its rows.
+
+    Raises what a part of the load raises that is not about rows: a lost connection, a full disk.
+    """
+    cause = _cause(error)
+    rest = {table: Rows(files) for table, files in handed_over(into).items()}
+    if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.words):
+        return False
+    into.abort_packages()  # else dlt would go on with it instead of loading parts
+    refused = Refused.read(into)
+    known = len(refused)
+    refused.attempts.append(handed_over_at(into).isoformat())
+    load = _loader(into, next(iter(source.resources.values())).table_format)
+    while cause is not None:
+        if cause.table not in rest:
+            return False  # a table of dlt's own
+        for table in filter(rest.__contains__, _failed_tables(into, cause)):
+            rows = rest.pop(table)
+            told = cause if table == cause.table and cause.is_data else None
+            warn(
+                f"The destination refuses rows of {table}: they are looked for among {rows.number:,}, and all others"
+                f" are loaded. {cause.words if table == cause.table else ''}".rstrip()
+            )
+            bad = find(rows.number, partial(_load_part, load, table, rows), told)
+            if bad is None:
+                return False
+            _note(refused, table, rows, bad)
+        # What the load did not come to may hold more of them: to know it now saves reading all lines once more.
+        cause = load([Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
+    if len(refused) == known:
+        return False
+    _take_back(into, refused)
+    refused.write(into)
+    return True
+
+
+def find(number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None) -> dict[int, Cause] | None:
+    """The rows of `number` that cannot be loaded, with why; the others are loaded.
+
+    `load` loads the rows from a number to before another, and gives why it could not; `cause` is why all of them could
+    not, where that is known. Returns None where the error does not seem to be about the rows: it does not say so, and
+    of some that are tried alone none can be loaded.
+
+    Example: `find(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
+    """
+    cause = cause or load(0, number)
+    if cause is None:
+        return {}
+    if cause.is_data is None and number > FEW:
+        some = secrets.SystemRandom().sample(range(number), min(number, SAMPLE))
+        if all(load(row, row + 1) for row in some):
+            return None
+    bad: dict[int, Cause] = {}
+    suspects = [(0, number, cause)]
+    while suspects:
+        start, stop, cause = suspects.pop()
+        if stop - start == 1:
+            bad[start] = cause
+            continue
+        middle = (start + stop) // 2
+        left = load(start, middle)
+        # Where the first half is good, the second one is not, but a single row is asked for its own error.
+        right = load(middle, stop) if left or stop - middle == 1 else cause
+        suspects += [(start, middle, left)] if left else []
+        suspects += [(middle, stop, right)] if right else []
+    return bad
+
+
+# One load of some rows ------------------------------------------------------------------------------------------------
+
+
+def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]], Cause | None]:
+    """Loads some rows by themselves; gives why it could not."""
+
+    def load(parts: Sequence[Part]) -> Cause | None:
+        resources = [_resource(into, part, table_format) for part in parts]
+        try:
+            with _quietly(into):
+                into.run(DltSource(Schema(SOURCE), SOURCE, resources))
+        except PipelineStepFailed as error:
+            into.abort_packages()
+            cause = _cause(error)
+            if cause is None or cause.is_data is False:
+                raise
+            return cause
+        return None
+
+    return load
+
+
+def _load_part(
+    load: Callable[[Sequence[Part]], Cause | None], table: str, rows: Rows, start: int, stop: int
+) -> Cause | None:
+    return load([Part(table, rows, start, stop)])
+
+
+def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
+    table = TABLES.get(part.table) or event_table(part.table)
+    schema = pq.read_schema(part.rows.files[0])
+    types = {field.name: _TYPES[field.type] for field in schema}
+    zoned = pa.timestamp("us") not in schema.types
+    made = dlt.resource(
+        part.rows.between(part.start, part.stop),
+        name=part.table,
+        primary_key=table.key,
+        columns=columns(table, types, keys_are_declared(into), zoned),
+        write_disposition=_disposition(into, part.table, table_format),
+        table_format=table_format,
+        file_format="parquet",
+    )
+    made.apply_hints(additional_table_hints={HINT: True})
+    return made
+
+
+def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
+    if TABLES.get(table) in CURRENT:
+        return merge("delete-insert")  # the whole table's would replace it by a part
+    return disposition(table, supported(into, table_format))
+
+
+@contextmanager
+def _quietly(into: dlt.Pipeline) -> Iterator[None]:
+    """Parts that fail are expected: dlt does not try them again, and says nothing of them."""
+    collector = into.collector
+    retries: Any = dlt.config.get(RETRIES)
+    log = logging.getLogger("dlt")
+    level = log.level
+    into.collector = NULL_COLLECTOR
+    dlt.config[RETRIES] = 1
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        dlt.config[RETRIES] = USUAL_RETRIES if retries is None else retries
+        into.collector = collector
+
+
+# Why it failed --------------------------------------------------------------------------------------------------------
+
+
+def _cause(error: PipelineStepFailed) -> Cause | None:
+    """Why a load failed, None where it was none of its jobs."""
+    job = next((found for found in _causes(error) if isinstance(found, LoadClientJobException)), None)
+    if job is None:
+        return None
+    chain = list(_causes(job.client_exception))
+    words = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
+    return Cause(job.load_id, job.job_id.partition(".")[0], words[:WORDS], is_data(chain))
+
+
+def is_data(chain: Collection[BaseException]) -> bool | None:
+    """Whether errors are about values of rows. What the driver says counts more than how dlt classes it."""
+    for error in chain:
+        if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
+            begins = [state[:length] for length in range(len(state), 1, -1)]
+            return next((_STATES[begin] for begin in begins if begin in _STATES), None)
+        if isinstance(error, duckdb.Error):
+            about = next((about for of, about in _DUCKDB.items() if isinstance(error, of)), None)
+            return None if about and "NOT NULL" in str(error) else about
+    never = (OSError, MemoryError, DestinationUndefinedEntity, DestinationTransientException)
+    return False if any(isinstance(error, never) for error in chain) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        inner = (getattr(error, name, None) for name in ("exception", "dbapi_exception", "__cause__", "__context__"))
+        error = next((found for found in inner if isinstance(found, BaseException)), None)
+
+
+def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
+    """The tables of which a job failed; that of the cause is the first one."""
+    failed = into.get_load_package_info(cause.load_id).jobs.get("failed_jobs", [])
+    return list(dict.fromkeys([cause.table, *(job.job_file_info.table_name for job in failed)]))
+
+
+# What that means for the next load ------------------------------------------------------------------------------------
+
+
+def _note(refused: Refused, table: str, rows: Rows, causes: Mapping[int, Cause]) -> None:
+    """Notes rows as what the next load leaves out for them."""
+    bad = [
+        (rows.at(number), f"its row of {table} is refused by the destination: {cause.words}")
+        for number, cause in causes.items()
+    ]
+    if table in (USERS.name, ACCOUNTS.name):
+        _of_made(refused, table).update({row["id"]: error for row, error in bad})
+    elif _holds_messages(table):
+        refused.messages |= {row["id"]: error for row, error in bad}
+    else:
+        columns = TABLES[table].key
+        refused.note(table, {key([row[column] for column in columns]): error for row, error in bad})
+
+
+def _holds_messages(table: str) -> bool:
+    return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
+
+
+def _of_made(refused: Refused, table: str) -> dict[str, str]:
+    """What is refused of a table that is made of messages."""
+    return refused.users if table == USERS.name else refused.accounts
+
+
+def _take_back(into: dlt.Pipeline, refused: Refused) -> None:
+    """Deletes what the failed loads stored of messages that are refused, and of the rows that are made of them.
+
+    Only a destination that answers SQL can do that. The next load makes the rows of these users and accounts again.
+    """
+    files = handed_over(into)
+    messages = list(refused.messages)
+    again: dict[str, list[str]] = {}
+    for made in LATEST:
+        more, again[made.table.name] = _messages_of(made, Rows(files.get(made.messages.name, ())), refused)
+        messages += more
+    wanted = {table: messages for table in files if _holds_messages(table)} | again
+    there = Stored(into).tables(list(wanted))
+    since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
+    for table in there:
+        _delete(into, table, wanted[table], since)
+
+
+def _messages_of(made: Latest, messages: Rows, refused: Refused) -> tuple[list[str], list[str]]:
+    """The ids of messages whose users (accounts) are refused, and the users (accounts) whose messages are."""
+    ids = pa.array(refused.messages, pa.string())
+    bad = pa.array(_of_made(refused, made.table.name), pa.string())
+    more: list[str] = []
+    again: list[str] = []
+    for part in messages.between(0, messages.number):
+        more += part.filter(pc.is_in(part[made.key], bad))["id"].to_pylist()
+        again += part.filter(pc.is_in(part["id"], ids))[made.key].drop_null().to_pylist()
+    return more, again
+
+
+def _delete(into: dlt.Pipeline, table: str, ids: Sequence[str], since: datetime) -> None:
+    """Deletes the rows with these ids that are not older than that."""
+    with into.sql_client() as client:
+        id_, stored_at = map(client.escape_column_name, ("id", UUID_TS))
+        for start in range(0, len(ids), IDS_PER_DELETE):
+            some = ids[start : start + IDS_PER_DELETE]
+            marks = ", ".join(["%s"] * len(some))
+            where = f"{id_} IN ({marks}) AND {stored_at} >= %s"
+            client.execute_sql(f"DELETE FROM {client.make_qualified_table_name(table)} WHERE {where}", *some, since)

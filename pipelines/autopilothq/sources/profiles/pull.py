@@ -1,0 +1,375 @@
+"""Segment's Profile API: people -> their events, asked for side by side -> messages (spec: profile-api)."""
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Lock, Thread
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ...catalog import EVENTS
+from ...clients.autopilot import Autopilot, Page
+from ...clients.http import ApiError, BadAnswer, BadSetting, NotAuthorized, Refused
+from ...clients.profile_api import ID_TYPES, Profiles
+from ...segment.message import Batch, Number, Pairs, storable, to_json
+from ..api.contacts import read_time
+from ..api.scan import Found, Scan
+from ..spool import STOP_SECONDS, Spool, fetch_ahead
+
+NAMES = tuple(name for name, *_ in EVENTS)
+KEPT = timedelta(days=14)  # that the API goes back
+# Events may come late: each person is asked for a day more than is new. What was seen already is stored once.
+OVERLAP = timedelta(days=1)
+# A contact's record and the space each lag behind the activity.
+LOOK_BACK = timedelta(hours=1)
+MOST_FAILURES = 20  # people in a row; it is the service then, not the person
+MOST_THREADS = 100  # connections that the client keeps
+LINES = 5_000  # that make a batch
+PEOPLE = 10_000  # that are looked at together
+
+
+# ---- whose events --------------------------------------------------------------------------------------------------
+
+
+class Person(NamedTuple):
+    """A person by the id that the API knows, and when a record last told of activity; None where there is none."""
+
+    id: str
+    active_at: datetime | None = None
+
+
+def person(value: str) -> str | None:
+    """The API's id of an email or a user id, in lower case as it wants them; None for a blank.
+
+    Example: `person(" A.B+c@Example.com ") == "email:a.b+c@example.com"`, `person("12345") == "user_id:12345"`; what
+    begins with `email:`, `user_id:` or `anonymous_id:` says itself what it is.
+    """
+    text = value.strip()
+    if not text or not storable(text):
+        return None
+    kind, colon, rest = text.partition(":")
+    if colon and kind.strip().lower() in ID_TYPES:
+        return f"{kind.strip().lower()}:{rest.strip().lower()}" if rest.strip() else None
+    return f"{'email' if '@' in text else 'user_id'}:{text.lower()}"
+
+
+def people_of_file(path: Path) -> Iterator[list[Person]]:
+    """The people of a file with an email or a user id a line, some at a time. Raises BadSetting where it is no text."""
+    found: list[Person] = []
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for line in lines:
+                if known := person(line):
+                    found.append(Person(known))
+                if len(found) >= PEOPLE:
+                    yield found
+                    found = []
+    except UnicodeDecodeError as error:
+        raise BadSetting(f"{path}: expected emails or user ids in UTF-8: {error}") from error
+    except OSError as error:
+        raise BadSetting(f"{path}: {error.strerror}") from error
+    yield found
+
+
+def people_of_contacts(spool: Spool, account: Autopilot, tell: Callable[[], None]) -> Iterator[list[Person]]:
+    """The people of a scan of Autopilot's contacts, page by page; those that the spool has already first.
+
+    `tell` is called after each page. Contacts without an email are nobody that the space could know.
+    """
+    for number in range(1, spool.last + 1):
+        yield _people(spool, number)
+    if not spool.complete:
+        pages = map(_reduced, account.contacts(spool.bookmark))
+        for fetched in fetch_ahead(spool, pages, lambda: False):
+            yield _people(spool, fetched.number)
+            tell()
+
+
+def _reduced(page: Page) -> Page:
+    """A page with what is needed of the contacts: who they are, and their times."""
+    kept = [
+        {name: value for name, value in contact.items() if name in ("Email", "updated_at") or name.startswith("mail_")}
+        for contact in page.contacts
+        if isinstance(contact, dict) and isinstance(contact.get("Email"), str)
+    ]
+    return page._replace(contacts=kept)
+
+
+def _people(spool: Spool, number: int) -> list[Person]:
+    contacts, _ = spool.read(number)
+    found = ((person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, Pairs))
+    return [Person(known, _active_at(contact)) for known, contact in found if known]
+
+
+def _active_at(contact: Pairs) -> datetime | None:
+    """The last time in a record. What cannot be read is none."""
+    values = [contact.value("updated_at")]
+    for name, emails in contact:
+        if name.startswith("mail_") and isinstance(emails, Pairs):
+            values += [value for _, value in emails]
+    return max((time for value in values if (time := read_time(value))), default=None)
+
+
+# ---- their events --------------------------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """Which events: of these names, of this source (None: of any), from that time on."""
+
+    names: tuple[str, ...] = NAMES
+    source_id: str | None = None
+    since: datetime | None = None
+
+    def has(self, event: Pairs) -> bool:
+        """Whether an event is wanted. What does not say what it is, is: the warehouse rejects it."""
+        kind, name, source_id = (_text(event.value(key)) for key in ("type", "event", "source_id"))
+        return (
+            kind in (None, "track")
+            and (name is None or name in self.names)
+            and (self.source_id is None or source_id in (None, self.source_id))
+        )
+
+
+class Asked(NamedTuple):
+    """A person to ask for; `watermark` is up to when the person's events are loaded."""
+
+    id: str
+    watermark: datetime | None = None
+
+
+class Answered(NamedTuple):
+    """A person who was asked for; `watermark` as before where no answer could be read."""
+
+    id: str
+    watermark: datetime | None
+    asked_at: datetime
+
+
+def message(event: Any, person_id: str) -> bytes:
+    """An event as a message of the contract, one line.
+
+    Ids are the person's external ones, and the email where there is no anonymous id (spec: profile-api); the one that
+    was asked for where there is none.
+    """
+    if not isinstance(event, Pairs):
+        return f"{to_json(event)}\n".encode()
+    ids = dict(reversed(list(_external_ids(event))))  # of several, the first
+    kind, _, asked = person_id.partition(":")
+    email = ids.get("email") or _text(event.value("context", "traits", "email"))
+    if not (email or ids.keys() & ID_TYPES) or (kind == "email" and not email):
+        ids[kind] = asked  # it says of nobody whose it is
+    fields = [
+        ("type", event.value("type")),
+        ("event", event.value("event")),
+        ("messageId", event.value("message_id")),
+        ("timestamp", event.value("timestamp")),
+        ("userId", ids.get("user_id")),
+        ("anonymousId", ids.get("anonymous_id") or email or ids.get("email")),
+        ("context", event.value("context")),
+        ("properties", event.value("properties")),
+    ]
+    return f"{to_json(Pairs((name, value) for name, value in fields if value is not None))}\n".encode()
+
+
+def _external_ids(event: Pairs) -> Iterator[tuple[str, str]]:
+    found = event.value("external_ids")
+    for entry in found if isinstance(found, list) and not isinstance(found, Pairs) else ():
+        if isinstance(entry, Pairs) and entry.value("collection") in (None, "users"):
+            kind, value = _text(entry.value("type")), entry.value("id")
+            if kind and isinstance(value, str) and value.strip():
+                yield kind, value
+
+
+def _text(value: Any) -> str | None:
+    """A text that is not blank; None for anything else."""
+    return value if isinstance(value, str) and not isinstance(value, Number) and value.strip() else None
+
+
+def start_of(asked: Asked, wanted: Wanted, now: datetime) -> datetime | None:
+    """The time from which a person is asked for; None where the API's own beginning is later."""
+    times = [asked.watermark - OVERLAP] if asked.watermark else []
+    times += [wanted.since] if wanted.since else []
+    start = max(times, default=None)
+    return start if start and start > now - KEPT else None
+
+
+# ---- side by side --------------------------------------------------------------------------------------------------
+
+
+class _Lines(NamedTuple):
+    """A page of a person's events, as messages."""
+
+    lines: list[bytes]
+
+
+class _Ended(NamedTuple):
+    """The end of a person; `known` is whether there was one, `error` why an answer could not be had."""
+
+    asked: Asked
+    asked_at: datetime
+    known: bool = False
+    error: ApiError | None = None
+
+
+class Pull:
+    """People, asked for side by side, up to the client's pace.
+
+    `answered` is called with the people whose answers are in the batches so far, `tell` after each person. `asked` is
+    how many are over, `known` how many the space knows, `failed` how many gave no answer that could be read, and
+    `failure` why the first of them. `stopped` is why nobody else was asked for, None where all were.
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        space: Profiles,
+        wanted: Wanted,
+        threads: float,
+        answered: Callable[[list[Answered]], None],
+        tell: Callable[[], None],
+    ) -> None:
+        self._scan = scan
+        self._space = space
+        self._wanted = wanted
+        self._threads = max(1, min(MOST_THREADS, math.ceil(threads)))
+        self._answered = answered
+        self._tell = tell
+        self._found = Found(scan)
+        self._ended: list[Answered] = []
+        self._doubtful: list[Answered] = []  # whose failure may be the service's
+        self.asked = self.known = self.failed = 0
+        self.failure: ApiError | None = None
+        self.stopped: ApiError | None = None
+
+    def batches(self, people: Iterable[Asked]) -> Iterator[Batch]:
+        """The messages of all people. Raises the ApiError that stopped it where nothing came at all."""
+        answers = ask(self._space, iter(people), self._wanted, self._threads)
+        lines, before = 0, self._scan.lines
+        try:
+            for answer in answers:
+                if isinstance(answer, _Lines):
+                    lines += len(answer.lines)
+                    self._add(answer.lines)
+                else:
+                    self._end(answer)
+                    self._tell()
+                if len(self._doubtful) >= MOST_FAILURES:
+                    self.stopped = self.failure
+                    break
+                if lines >= LINES or len(self._ended) >= PEOPLE:
+                    yield self._batch([])
+                    lines = 0
+        except (NotAuthorized, BadSetting) as error:
+            self.stopped = error
+        finally:
+            answers.close()
+        if self.stopped is None:
+            self._ended += self._doubtful
+        elif self._scan.lines == before and self.asked == self.failed:
+            raise self.stopped
+        yield self._batch([(self._scan.number, None)])
+
+    def _add(self, lines: list[bytes]) -> None:
+        size = sum(map(len, lines))
+        self._found.size += size
+        self._scan.size += size
+        self._found.add_lines(lines)
+
+    def _end(self, end: _Ended) -> None:
+        self.asked += 1
+        if end.error is None:
+            self.known += end.known
+            # The service answers: what failed before was about those people.
+            self._ended += [*self._doubtful, Answered(end.asked.id, end.asked_at, end.asked_at)]
+            self._doubtful.clear()
+            return
+        self.failed += 1
+        self.failure = self.failure or end.error
+        self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
+        if isinstance(end.error, BadAnswer | Refused):
+            content = end.error.content if isinstance(end.error, BadAnswer) else end.error.words
+            raw = Pairs([("person", end.asked.id), ("answer", content)])
+            self._found.reject(raw, "bad_answer", str(end.error))
+
+    def _batch(self, ended: list[tuple[int, str | None]]) -> Batch:
+        """What was found since the last one."""
+        self._answered(self._ended)
+        found, self._found, self._ended = self._found, Found(self._scan), []
+        return found.batch(ended)
+
+
+def ask(
+    space: Profiles, people: Iterator[Asked], wanted: Wanted, threads: int
+) -> Generator[_Lines | _Ended, None, None]:
+    """The answers about people, as they come. Raises NotAuthorized.
+
+    The first one is asked for alone: settings that cannot work cost one request. Then each thread asks for one person
+    after the other, and waits while `threads` pages are not taken yet.
+    """
+    first = next(people, None)
+    if first is None:
+        return
+    yield from _events(space, first, wanted)
+    answers: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
+    turn, gone = Lock(), Event()
+
+    def following() -> Asked | None:
+        with turn:
+            return None if gone.is_set() else next(people, None)
+
+    def put(answer: _Lines | _Ended | BaseException | None) -> None:
+        while not gone.is_set():
+            with suppress(Full):
+                answers.put(answer, timeout=0.1)
+                return
+
+    def run() -> None:
+        try:
+            while (asked := following()) is not None:
+                for answer in _events(space, asked, wanted):
+                    put(answer)
+        except BaseException as error:  # noqa: BLE001 - raised where the answers are wanted
+            put(error)
+        put(None)
+
+    running = [Thread(target=run, name=f"profiles-{number}", daemon=True) for number in range(threads)]
+    try:
+        for thread in running:
+            thread.start()
+        left = threads
+        while left:
+            answer = answers.get()
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer is None:
+                left -= 1
+            else:
+                yield answer
+    finally:
+        gone.set()
+        end = monotonic() + STOP_SECONDS
+        for thread in running:
+            if thread.ident is not None:
+                thread.join(max(0.0, end - monotonic()))
+
+
+def _events(space: Profiles, asked: Asked, wanted: Wanted) -> Iterator[_Lines | _Ended]:
+    """The pages of a person, and the end. Raises what would be the same for everyone."""
+    asked_at = datetime.now(UTC)
+    known = False
+    try:
+        for page in space.events(asked.id, wanted.names, start_of(asked, wanted, asked_at)):
+            known = True
+            events = [event for event in page if not isinstance(event, Pairs) or wanted.has(event)]
+            yield _Lines([message(event, asked.id) for event in events])
+    except (NotAuthorized, BadSetting):
+        raise
+    except ApiError as error:
+        yield _Ended(asked, asked_at, known, error)
+    except RecursionError:
+        yield _Ended(asked, asked_at, known, BadAnswer(f"{asked.id}: an answer nested too deeply to be read"))
+    else:
+        yield _Ended(asked, asked_at, known)

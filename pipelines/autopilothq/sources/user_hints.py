@@ -1,0 +1,111 @@
+"""What users ask of a resource by dlt's hints: obeyed, or refused before anything is written."""
+
+from typing import Any
+
+from dlt import Schema
+from dlt.sources import DltResource
+
+from ..catalog import Table
+from ..projection import Rows
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.hints import REPLACED, STRATEGIES, NotPossible
+
+
+def check(resource: DltResource, table: Table | None) -> None:
+    """Raises NotPossible where a resource has hints that cannot be obeyed; `table` is None where tables turn up."""
+    name = resource.name
+    disposition = _disposition(resource)
+    replaced = table in REPLACED
+    if disposition and disposition["disposition"] not in ("merge", "replace"):
+        raise NotPossible(
+            f"Expected the write disposition merge or replace for {name}, but got {disposition['disposition']}: a"
+            " message that comes again would be stored twice.\n"
+            "Leave write_disposition out: what is stored stays, and what is new is added."
+        )
+    strategy = disposition.get("strategy") if disposition else None
+    if strategy is not None and strategy not in STRATEGIES[replaced]:
+        raise NotPossible(
+            f"Expected the merge strategy {' or '.join(STRATEGIES[replaced])} for {name}, but got {strategy}.\n"
+            "Leave the strategy out: the best one that the destination has is taken."
+        )
+    if table is not None and resource.table_name != table.name:
+        raise NotPossible(
+            f"Expected the table name {table.name} for the resource {name}, but got {resource.table_name!r}: what is"
+            " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
+        )
+    key = dlt_internals.primary_key(resource)
+    if _names(key) != _names(table.key if table else "id") or dlt_internals.merge_key(resource):
+        raise NotPossible(
+            f"Expected the primary key {', '.join(table.key) if table else 'id'} for {name}, but got {key!r}"
+            f" (merge key: {dlt_internals.merge_key(resource)!r}): messages are unique by it.\n"
+            "Leave primary_key and merge_key out."
+        )
+    if dlt_internals.file_format(resource) not in (None, "parquet"):
+        raise NotPossible(
+            f"Expected the file format parquet for {name}, but got {dlt_internals.file_format(resource)}.\n"
+            "Leave loader_file_format and file_format out."
+        )
+    if resource.validator is not None:
+        raise NotPossible(
+            f"Expected columns of {name} as a dict of hints, but got a model that checks rows: rows come as Arrow"
+            " tables.\nCheck them in a step of your own: source.resources[...].add_map(...)."
+        )
+
+
+def check_columns(resource: DltResource, rows: Rows) -> None:
+    """Raises NotPossible where a user's hints give a column another type than its values have."""
+    for name, column in own_columns(resource).items():
+        wanted, there = column.get("data_type"), rows.columns.get(name)
+        if wanted and there and wanted != there:
+            raise NotPossible(
+                f"Expected the data type {there} for the column {rows.table}.{name}, which its values have, but got"
+                f" {wanted}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
+            )
+
+
+def check_schema(schema: Schema, table: Table) -> None:
+    """Raises NotPossible where somebody changed a table in an import schema to what it cannot be."""
+    there = schema.tables.get(table.name)
+    for column in table.columns if there else ():
+        of = there["columns"].get(column.name, {}).get("data_type", column.type) if there else column.type
+        if of != column.type:
+            raise NotPossible(
+                f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
+                f" {of}.\nChange it back there."
+            )
+    if there and there.get("write_disposition") not in (None, "merge", "replace"):
+        raise NotPossible(
+            f"Expected the write disposition merge for {table.name} in the import schema, but got"
+            f" {there['write_disposition']}.\nChange it back there."
+        )
+
+
+def is_replaced(resource: DltResource) -> bool:
+    """Whether a user wants a resource's tables to be replaced."""
+    disposition = _disposition(resource)
+    return disposition is not None and disposition["disposition"] == "replace"
+
+
+def strategy(resource: DltResource) -> str | None:
+    """How a resource's rows are to be merged, None where nothing is said of that."""
+    disposition = _disposition(resource)
+    return disposition.get("strategy") if disposition else None
+
+
+def own_columns(resource: DltResource) -> TTableSchemaColumns:
+    """The columns that a user gave hints for."""
+    columns: Any = resource.columns
+    return columns if isinstance(columns, dict) else {}
+
+
+def _disposition(resource: DltResource) -> dict[str, Any] | None:
+    """A resource's write disposition, None where the source decides it row by row."""
+    wish: Any = resource.write_disposition
+    if callable(wish):
+        return None
+    return {"disposition": wish} if isinstance(wish, str) else dict(wish)
+
+
+def _names(key: Any) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else tuple(key or ())

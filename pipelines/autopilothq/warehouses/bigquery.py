@@ -1,0 +1,24 @@
+"""dlt's BigQuery destination, with the views that Segment's page tells people to query: `<table>_view`."""
+
+from typing import TYPE_CHECKING
+
+from dlt.destinations import bigquery as dlt_bigquery
+
+if TYPE_CHECKING:
+    from .dlt_internals import BigQueryClient
+
+
+class bigquery(dlt_bigquery):  # noqa: N801 - destinations are named like functions
+    """BigQuery as a destination, by the name `bigquery` in dlt's configuration."""
+
+    @property
+    def destination_type(self) -> str:
+        """dlt's name for it."""
+        return "dlt.destinations.bigquery"
+
+    @property
+    def client_class(self) -> "type[BigQueryClient]":
+        """The client that makes the views."""
+        from .bigquery_client import Client  # needs the driver, which not everyone has
+
+        return Client

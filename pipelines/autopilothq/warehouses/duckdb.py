@@ -1,0 +1,214 @@
+"""dlt's DuckDB destination, with new rows merged straight from their files.
+
+dlt writes each row twice: into a staging table, and from there into its own. What is merged `insert-only` needs no
+staging table in DuckDB, because the engine reads Parquet as well as tables: half of the loading time is saved, and a
+file that is loaded again after a kill adds nothing. A database that another program has open is waited for. All else is
+as with dlt's own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from dlt import Schema
+from dlt.common.configuration import configspec
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema.typing import TTableSchema
+from dlt.destinations import duckdb
+from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
+from duckdb import DuckDBPyConnection
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
+
+from .. import private
+from ..projection import engine
+from .books import BooksClient, BooksSqlClient, stage_beside
+from .dlt_internals import (
+    DestinationCapabilitiesContext,
+    DuckDbClient,
+    DuckDbClientConfiguration,
+    DuckDbConnectionPool,
+    DuckDbCopyJob,
+    DuckDbSqlClient,
+    FollowupJobRequest,
+    LoadJob,
+    client_of,
+    file_of,
+    get_columns_names_with_prop,
+    hooked,
+    table_of,
+)
+from .pipeline_names import database_of
+
+
+@configspec(init=False)
+class DirectConfiguration(DuckDbClientConfiguration):
+    """dlt's, and how long to wait."""
+
+    wait: float = 0
+    """Seconds that the database may be open in another program before that is an error."""
+    books_dataset: str | None = None
+    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
+
+
+class direct(duckdb):  # noqa: N801 - destinations are named like functions
+    """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
+
+    spec: type[DuckDbClientConfiguration] = DirectConfiguration
+
+    def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
+        super().__init__(credentials=credentials, destination_name=destination_name, **more)
+
+    @property
+    def client_class(self) -> "type[DirectClient]":
+        """The client that merges."""
+        return DirectClient
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """dlt's; where nobody names a file (`dlt.attach`), the one that the pipeline was loaded into last."""
+        folder = self.config_params.get("pipeline_working_dir")
+        if folder and "credentials" not in self.config_params and (known := database_of(folder)):
+            self.config_params["legacy_db_path"] = known
+        return super().configuration(initial_config, accept_partial)
+
+
+class SqlClient(BooksSqlClient, DuckDbSqlClient):
+    """dlt's, which finds the books in a dataset of their own."""
+
+
+@hooked
+class DirectClient(BooksClient, DuckDbClient):
+    """Loads Parquet files for `insert-only` tables without staging."""
+
+    def __init__(
+        self, schema: Schema, config: DirectConfiguration, capabilities: DestinationCapabilitiesContext
+    ) -> None:
+        pool = config.credentials.conn_pool
+        if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
+            config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
+        stage_beside(config)
+        super().__init__(schema, config, capabilities)
+        names = self.create_dataset_names(schema, config)
+        self.sql_client = SqlClient(*names, config.credentials, capabilities)
+        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
+
+    def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
+        """Whether a table's files go to staging first."""
+        staged: bool = super().should_load_data_to_staging_dataset(table_name)
+        return staged and not _is_direct(self.prepare_load_table(table_name))
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """The job that loads a file."""
+        if _is_direct(table) and file_path.endswith(".parquet"):
+            return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
+        job = super().create_load_job(table, file_path, load_id, restore)
+        return CopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
+
+    def merge_jobs(
+        self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        """Returns the jobs that merge a table's rows from staging."""
+        return [] if _is_direct(table_chain[0]) else usual(table_chain)
+
+
+class WaitingPool(DuckDbConnectionPool):
+    """Connections to a database that other programs may have open for a while."""
+
+    def __init__(self, credentials: DuckDbBaseCredentials, wait: float) -> None:
+        super().__init__(credentials)
+        self._file = _file(credentials)
+        self._patient = Retrying(
+            stop=stop_after_delay(wait),
+            wait=wait_fixed(0.5),
+            retry=retry_if_exception_message(match="IO Error: Could not set lock"),
+            reraise=True,
+        )
+
+    def borrow_conn(
+        self,
+        global_config: dict[str, Any] | None = None,
+        local_config: dict[str, Any] | None = None,
+        pragmas: list[str] | None = None,
+    ) -> DuckDBPyConnection:
+        """A connection, as soon as the database is free."""
+        if self._file:
+            private.database(self._file)
+        return self._patient(super().borrow_conn, global_config, local_config, pragmas)
+
+
+def _file(credentials: DuckDbBaseCredentials) -> Path | None:
+    """The database's path, None where it is no local file."""
+    path = str(getattr(credentials, "database", None) or ":")
+    return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
+
+
+class CopyJob(DuckDbCopyJob):
+    """dlt's, for files whose folders may be named as they like."""
+
+    def run(self) -> None:
+        """Loads the file."""
+        client = client_of(self).sql_client
+        table = client.make_qualified_table_name(self.load_table_name)
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
+
+
+def parquet(path: str) -> str:
+    """The rows of this one file, as a table of SQL: a folder `a=b` is no column."""
+    return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
+
+
+def _is_direct(table: PreparedTableSchema) -> bool:
+    return (
+        table["write_disposition"] == "merge"
+        and table.get("x-merge-strategy") == "insert-only"
+        and table.get("file_format") == "parquet"
+    )
+
+
+WIDE = 500  # columns
+MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
+_MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
+
+
+class InsertNew(DuckDbCopyJob):
+    """Inserts the rows of a file whose keys the table does not have; the keys in the file are unique."""
+
+    def __init__(self, file_path: str, keys: Sequence[str]) -> None:
+        super().__init__(file_path)
+        self._keys = keys
+
+    def run(self) -> None:
+        """Loads the file; nothing of it is there unless all is."""
+        client = client_of(self).sql_client
+        table = client.make_qualified_table_name(self.load_table_name)
+        rows = parquet(file_of(self))
+        keys = ", ".join(map(client.escape_column_name, self._keys))
+        new = ""
+        if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
+            # The file's keys are the few, and the engine holds in memory what stands on the right.
+            there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
+            new = f" ANTI JOIN ({there}) USING ({keys})"
+        with self._room(len(table_of(self)["columns"])):
+            client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
+
+    @contextmanager
+    def _room(self, columns: int) -> Iterator[None]:
+        """Lets the engine have the memory that a wide table needs: blocks for each column, in every thread."""
+        if columns < WIDE:
+            yield
+            return
+        client = client_of(self).sql_client
+        asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
+        ((limit, threads),) = client.execute_sql(asked) or [("0 bytes", 1)]
+        number, _, unit = str(limit).partition(" ")
+        needed = 200 + columns * MB_PER_COLUMN
+        client.execute_sql("SET threads = 1")
+        if float(number) * _MB.get(unit, 0) < needed:
+            client.execute_sql(f"SET memory_limit = '{needed:.0f}MB'")
+        try:
+            yield
+        finally:
+            client.execute_sql(f"SET memory_limit = '{limit.replace(' ', '')}'")
+            client.execute_sql(f"SET threads = {threads}")

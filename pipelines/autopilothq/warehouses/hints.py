@@ -1,0 +1,172 @@
+"""How tables look to dlt: columns with their types and descriptions, and how rows are merged."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, cast
+
+import dlt
+import pyarrow as pa
+from dlt.destinations import filesystem
+
+from ..catalog import (
+    ACCOUNTS,
+    AUDIT,
+    CONTACTS,
+    CURRENT,
+    LIMITS,
+    MAX_NAME,
+    OTHER_LIMITS,
+    PROFILES,
+    TABLES,
+    USERS,
+    Limits,
+    Table,
+    Type,
+)
+from .dlt_internals import NamingConvention, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
+from .native import ALL_ROWS, COPY_HINT, copy_description
+
+SOURCE = "autopilothq"
+
+ARROW: dict[Type, pa.DataType] = {
+    "text": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", "UTC"),
+}
+
+
+REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, *CURRENT)
+# The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows
+# that a killed load put into staging twice is refused by PostgreSQL.
+STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
+    False: ("insert-only", "delete-insert"),
+    True: ("delete-insert", "upsert"),
+}
+
+
+# Of the formats that dlt has for the tables of a lake, the one that needs no catalogue and was tried.
+LAKE_FORMAT = "delta"
+
+
+def merge(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
+    """A write disposition with this strategy."""
+    return cast(TWriteDispositionDict, {"disposition": "merge", "strategy": strategy})
+
+
+def able_of(pipeline: dlt.Pipeline) -> Any:
+    """Returns the capabilities of a pipeline's destination, which dlt works out anew at each question."""
+    return _able_of(pipeline.destination)
+
+
+@lru_cache(8)
+def _able_of(destination: Any) -> Any:
+    return destination.capabilities()
+
+
+def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
+    """The ways to merge that a pipeline's destination has for tables of a format, None being its own.
+
+    Raises CannotMerge where it has not the format, or would only append.
+    """
+    able = able_of(pipeline)
+    lake = isinstance(pipeline.destination, filesystem)
+    formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
+    if table_format is None and lake:
+        raise CannotMerge(
+            "Expected a destination that can merge, but to plain files dlt only appends: messages would be stored"
+            f" twice.\n{_CHOOSE}"
+        )
+    if table_format is not None and table_format not in formats:
+        raise CannotMerge(
+            f"Expected a table_format that is loaded into {pipeline.destination.destination_name}"
+            f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
+            + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
+        )
+    strategies: Sequence[str] = able.supported_merge_strategies or ()
+    select = able.merge_strategies_selector
+    table: Any = {"table_format": table_format or able.preferred_table_format}
+    return select(strategies, table_schema=table) if select else strategies
+
+
+_CHOOSE = (
+    f'`load archive` makes Delta Lake tables: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
+    f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}. `load api` and `load profiles` need a"
+    " destination that answers SQL."
+)
+
+
+def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
+    """How rows are merged into a table where these strategies are supported; raises where none of them fits."""
+    strategies = STRATEGIES[TABLES.get(table) in REPLACED]
+    if TABLES.get(table) in CURRENT and "delete-insert" in supported:
+        # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
+        return cast(TWriteDispositionDict, {**merge("delete-insert"), "destination_scope": ALL_ROWS})
+    for strategy in strategies:
+        if strategy in supported and TABLES.get(table) not in CURRENT:
+            return merge(strategy)
+    raise CannotMerge(
+        f"Expected a destination that can merge ({' or '.join(strategies)}), but this one can only append.\n"
+        "Loading there would store messages twice: use DuckDB or a warehouse."
+    )
+
+
+class NotPossible(Exception):
+    """What a user asked of a source cannot be done; nothing was written."""
+
+
+class CannotMerge(NotPossible):
+    """The destination cannot keep rows unique."""
+
+
+def limits_of(pipeline: dlt.Pipeline) -> Limits:
+    """What a table of a pipeline's destination can have."""
+    return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
+
+
+def shortened(name: str, naming: NamingConvention) -> str:
+    """Returns a table's or a column's name as it is in a destination: as long as may be, else with a digest inside.
+
+    `naming` knows how long names may be there; nowhere are they longer than MAX_NAME (spec: Names).
+    """
+    longest = min(MAX_NAME, naming.max_length or MAX_NAME)
+    shorter: str = naming.shorten_identifier(name, name, longest)
+    return shorter
+
+
+def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
+    """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
+    return bool(able_of(pipeline).sqlglot_dialect == "clickhouse")
+
+
+def columns(
+    table: Table,
+    types: Mapping[str, Type],
+    keys: bool = False,
+    zoned: bool = True,
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> TTableSchemaColumns:
+    """dlt's hints for columns of these types, in this order.
+
+    `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
+    """
+    described = {column.name: column.description for column in table.columns}
+    described |= {copy: copy_description(of) for copy, of in copies.items()}
+    hints: dict[str, Any] = {}
+    for name, column_type in types.items():
+        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
+        hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
+        if name in described:
+            hints[name]["description"] = described[name]
+        if column_type == "timestamp" and not zoned:
+            hints[name]["timezone"] = False
+        if name in copies:
+            hints[name][COPY_HINT] = copies[name]
+    return cast(TTableSchemaColumns, hints)
+
+
+def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:
+    """The same columns for Arrow."""
+    return pa.schema([(name, ARROW[of]) for name, of in types.items()])

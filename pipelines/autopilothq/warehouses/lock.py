@@ -1,0 +1,268 @@
+"""One run at a time into one place. The lock is where the data is, and what a dead process held does not last.
+
+| destination | lock | of a dead process |
+|---|---|---|
+| all | a file beside the pipeline's working folder, held by the operating system | goes with the process |
+| DuckDB | a file beside the database, held by the operating system | goes with the process |
+| warehouses | a row in `_locks` of the dataset, renewed while the run lasts | void after LEASE seconds |
+| buckets | a file in the folder `_locks` of the dataset, written again while the run lasts | void after LEASE seconds |
+
+Neither a warehouse nor a bucket promises that a key is there once, so rows and files are claims: whoever finds another
+claim beside its own takes its own back and tries again. Two may both step back; never do both go on.
+"""
+
+import os
+import posixpath
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import quote, unquote
+
+import dlt
+from dlt.common.schema.typing import TColumnSchema
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from filelock import FileLock, Timeout
+
+from .. import private
+from ..catalog import LOCKS
+from ..display import visible
+from .books import BooksSqlClient
+from .dlt_internals import (
+    MTIME_DISPATCH,
+    DatabaseException,
+    DatabaseUndefinedRelation,
+    FilesystemClient,
+    SqlJobClientBase,
+    logger,
+)
+
+LEASE = 60.0  # seconds after which a claim that was not renewed is void
+POLL = 1.0  # seconds between two looks at a lock that is held
+_COLUMNS: tuple[TColumnSchema, ...] = (
+    {"name": "owner", "data_type": "text"},
+    {"name": "renewed_at", "data_type": "timestamp"},
+)
+
+
+class Busy(Exception):
+    """Another run is at work in the same place."""
+
+
+@contextmanager
+def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
+    """Holds the locks of a pipeline and of the place that it loads into.
+
+    Waits for them up to `wait` seconds, then raises Busy. Kinds of `work` that may go on side by side have locks each.
+    """
+    until = time.monotonic() + wait
+    suffix = f".{work}.lock" if work else ".lock"
+    locks = f"{LOCKS}_{work}" if work else LOCKS
+    with ExitStack() as stack:
+        working = Path(pipeline.working_dir).absolute()
+        stack.enter_context(_file(f"{working}{suffix}", until, f"of the pipeline {pipeline.pipeline_name}"))
+        client = pipeline.destination_client()
+        credentials = getattr(client.config, "credentials", None)
+        if isinstance(credentials, DuckDbCredentials):
+            # Where its folder is missing, DuckDB says so itself.
+            if not credentials.database.startswith(":") and Path(credentials.database).parent.is_dir():
+                database = Path(credentials.database)
+                stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
+        elif isinstance(client, SqlJobClientBase):
+            for rows in Rows.wherever(pipeline, locks):
+                stack.enter_context(_claim(rows, pipeline.dataset_name, until))
+        elif isinstance(client, FilesystemClient):
+            stack.enter_context(_claim(Files(client, locks), client.config.bucket_url, until))
+        yield
+
+
+@contextmanager
+def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
+    private.folder(Path(path).parent)
+    lock = FileLock(path, mode=private.FILE)
+    try:
+        lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
+    except Timeout:
+        raise Busy(_busy(which)) from None
+    try:
+        if guarded:
+            private.share_lock(Path(path), guarded)
+        yield
+    finally:
+        lock.release()
+
+
+def _busy(which: str) -> str:
+    return f"Another run {which} is at work. Try again when it is done, or wait for it: --wait 10m"
+
+
+class Claims(Protocol):
+    """Where claims are kept. They are shown to all as soon as they are put."""
+
+    def put(self, owner: str) -> None:
+        """Makes or renews a claim."""
+
+    def found(self, owner: str) -> list[tuple[str, float]]:
+        """All claims, with the seconds since they were renewed; `owner` has one."""
+
+    def drop(self, owner: str) -> None:
+        """Takes a claim back, whether it is there or not."""
+
+
+@contextmanager
+def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
+    owner = f"{uuid.uuid4().hex} {here()}"
+    while other := stake(claims, owner):
+        if time.monotonic() >= until:
+            raise Busy(_busy(f"into {where}, on {visible(other)},"))
+        time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two that step back do not meet again
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(claims, owner, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        try:
+            claims.drop(owner)
+        except Exception as error:  # noqa: BLE001 - what was done is done; the claim is void after LEASE
+            logger.warning(f"The lock could not be taken back: {type(error).__name__}")
+
+
+def stake(claims: Claims, owner: str) -> str | None:
+    """Makes a claim, and takes it back where another one stands: then that one's owner is named. Void ones go."""
+    claims.put(owner)
+    other = None
+    for found, age in claims.found(owner):
+        if found == owner:
+            continue
+        if age > LEASE:
+            claims.drop(found)
+        else:
+            other = found.partition(" ")[2]
+    if other:
+        claims.drop(owner)
+    return other
+
+
+def _renew(claims: Claims, owner: str, done: threading.Event) -> None:
+    while not done.wait(LEASE / 4):
+        try:
+            claims.put(owner)
+        except Exception as error:  # noqa: BLE001 - the next try may do; without any, merging by id still protects
+            logger.warning(f"The lock could not be renewed: {type(error).__name__}")
+
+
+def here() -> str:
+    """How others name this process."""
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+class Rows:
+    """Claims as rows of a table `_locks` in a warehouse, by the warehouse's clock."""
+
+    def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
+        self._pipeline = pipeline
+        self._table = table
+        self._at_home = at_home
+        if at_home:
+            return
+        try:
+            self._run("SELECT owner FROM {table} WHERE 1 = 0")
+        except DatabaseUndefinedRelation:
+            self._make()
+
+    @classmethod
+    def wherever(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["Rows"]:
+        """Where claims are to be made: runs that do not know of a dataset of the books have theirs among the events."""
+        yield cls(pipeline, table)
+        client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
+        if isinstance(client, BooksSqlClient) and client.has_books_apart:
+            yield cls(pipeline, table, at_home=True)
+
+    def put(self, owner: str) -> None:
+        """Makes or renews a claim."""
+        if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
+            self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
+        else:
+            self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
+
+    def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
+        """All claims."""
+        rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")
+        return [(found, (_utc(now) - _utc(renewed_at)).total_seconds()) for found, renewed_at, now in rows]
+
+    def drop(self, owner: str) -> None:
+        """Takes a claim back."""
+        self._run("DELETE FROM {table} WHERE owner = %s", owner)
+
+    def _make(self) -> None:
+        types = cast(SqlJobClientBase, self._pipeline.destination_client()).capabilities.get_type_mapper()
+        table: Any = {"name": self._table, "columns": {}}
+        columns = ", ".join(f"{column['name']} {types.to_destination_type(column, table)}" for column in _COLUMNS)
+        # Another run may be making both at this moment.
+        with suppress(DatabaseException), self._pipeline.sql_client() as client:
+            if not client.has_dataset():
+                client.create_dataset()
+            if isinstance(client, BooksSqlClient):
+                client.make_books_dataset()
+        with suppress(DatabaseException):
+            self._run(f"CREATE TABLE {{table}} ({columns})")
+
+    def _run(self, statement: str, *values: str) -> list[Any]:
+        rows: list[Any] = []
+        with self._pipeline.sql_client() as client, self._found_by(client):
+            table = client.make_qualified_table_name(self._table)
+            rows += client.execute_sql(statement.format(table=table), *values) or ()
+        return rows
+
+    @contextmanager
+    def _found_by(self, client: Any) -> Iterator[None]:
+        """Among the events a table of locks need not be there, and an upgrade drops it."""
+        if not self._at_home:
+            yield
+            return
+        with client.with_books_at_home(), suppress(DatabaseUndefinedRelation):
+            yield
+
+
+class Files:
+    """Claims as files in a folder `_locks` of a bucket, by the bucket's clock."""
+
+    def __init__(self, client: FilesystemClient, folder: str = LOCKS) -> None:
+        self._fs = client.fs_client
+        self._folder = f"{client.dataset_path}/{folder}"
+        self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
+
+    def put(self, owner: str) -> None:
+        """Makes or renews a claim."""
+        self._fs.makedirs(self._folder, exist_ok=True)
+        self._fs.pipe_file(self._path(owner), b"")
+
+    def found(self, owner: str) -> list[tuple[str, float]]:
+        """All claims."""
+        files = self._fs.ls(self._folder, detail=True, refresh=True)
+        changed = {unquote(posixpath.basename(file["name"])): cast(datetime, self._changed(file)) for file in files}
+        now = changed[owner]
+        return [(found, (now - at).total_seconds()) for found, at in changed.items()]
+
+    def drop(self, owner: str) -> None:
+        """Takes a claim back."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(owner))
+
+    def _path(self, owner: str) -> str:
+        return f"{self._folder}/{quote(owner, safe='')}"
+
+
+def _utc(found: datetime | str) -> datetime:
+    """A destination's time: with a zone, in UTC without one, or as SQLite has it, in text."""
+    time_ = datetime.fromisoformat(found) if isinstance(found, str) else found
+    return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)

@@ -1,0 +1,96 @@
+"""What a table should be in a destination, as Segment's own is there; derived from `catalog.NATIVE`."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from ..catalog import (
+    DELIVERIES,
+    EVENT_TABLES,
+    LATEST,
+    MESSAGE_TABLES,
+    NATIVE,
+    OTHER_NATIVE,
+    SUPPRESSIONS,
+    TABLES,
+    Native,
+    Type,
+    event_table,
+)
+
+# A hint of dlt's tables: they are as `shape_of` says. Other tables in the same destination are as dlt makes them.
+HINT = "x-segment-table"
+# A hint of dlt's columns: which one they repeat.
+COPY_HINT = "x-copy-of"
+# The rows in whose place a complete scan puts its own, in SQL.
+ALL_ROWS = "1 = 1"
+# Made by statements of their own, in dlt's types and without a key, whatever the destination.
+_PLAIN = (SUPPRESSIONS.name, DELIVERIES.name)
+_MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
+
+
+class Shape(NamedTuple):
+    """What a table should be where that is not what dlt makes of it.
+
+    `types` are the destination's words for the types of some columns, `key` is the primary key, empty where there is
+    none. Each of `indexes` is a column that has an index of its own. `copies` are columns that repeat others. `view` is
+    the name of the view over the table, None where there is none.
+    """
+
+    types: Mapping[str, str] = {}
+    key: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    copies: Mapping[str, str] = {}
+    view: str | None = None
+
+
+def native_of(kind: str) -> Native:
+    """What Segment's tables are in a kind of destination, by dlt's name of it or its full one.
+
+    Example: `native_of("dlt.destinations.postgres").types == {"double": "numeric"}`.
+    """
+    return NATIVE.get(kind.rpartition(".")[2], OTHER_NATIVE)
+
+
+def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> Shape:
+    """What a table with these columns should be in a kind of destination (dlt's name of it).
+
+    Example: `shape_of("tracks", {"id": "text", "n": "double"}, "postgres").types == {"n": "numeric"}`.
+    """
+    if table in _PLAIN:
+        return Shape()
+    native = native_of(kind)
+    return Shape(
+        {name: native.types[of] for name, of in columns.items() if of in native.types},
+        (TABLES.get(table) or event_table(table)).key if native.keyed else (),
+        tuple(name for name in native.indexed if name in columns),
+        copies_of(table, columns, native),
+        native.view.format(table) if native.view and holds_messages(table) else None,
+    )
+
+
+def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str, str]:
+    """The columns of a table that repeat others in such a destination, with those that they repeat."""
+    has_messages = holds_messages(table) or any(table == made.table.name for made in LATEST)
+    return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
+
+
+def copy_description(of: str) -> str:
+    """What a column is that repeats another."""
+    return f"The same as {of}, as Segment's tables call it."
+
+
+def beside_views(table: str, native: Native, there: Collection[str]) -> str:
+    """The name of an event's table where a view of another table has the first choice of it.
+
+    `there` are the dataset's tables, which stay. Example: `beside_views("tracks_view", native_of("bigquery"), ()) ==
+    "tracks_view_table"`, because `tracks_view` is the view over `tracks`.
+    """
+    suffix = native.view.format("") if native.view else ""
+    of = table.removesuffix(suffix)
+    taken = of != table and table not in there and (of in there or of in _MADE_OF_MESSAGES)
+    return f"{table}_table" if taken else table
+
+
+def holds_messages(table: str) -> bool:
+    """Whether a table has a row for each message of some kind or event."""
+    return table in _MADE_OF_MESSAGES or table not in TABLES

@@ -1,0 +1,62 @@
+"""dlt's PostgreSQL destination, whose waits have an end and say what they wait for.
+
+A table that another connection has locked would keep a load waiting for ever, without a word. Here every connection,
+the one that copies Parquet too, gives a lock up after `lock_timeout` and a statement after `statement_timeout`, and
+what it waits for is told. The tables of the contract are what Segment makes in PostgreSQL: numbers with digits are
+`numeric`, the key is the primary key, and `received_at` has an index. All else is as with dlt's own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from dlt.common.configuration import configspec
+from dlt.destinations import postgres as dlt_postgres
+
+from .dlt_internals import PostgresClientConfiguration
+
+if TYPE_CHECKING:
+    from .dlt_internals import PostgresClient
+
+
+class Waits:
+    """What the connections of one destination know of locks that they waited for."""
+
+    def __init__(self) -> None:
+        self.last = "a lock of PostgreSQL"
+        """What was waited for last, and who has it."""
+        self.told: set[str] = set()
+        """All that was waited for, as far as it was told."""
+        self.gave_up = False
+        """Whether one was waited for in vain. dlt tries a job again, which need not take as long once more."""
+
+
+@configspec(init=False)
+class PostgresConfiguration(PostgresClientConfiguration):
+    """dlt's, and how long to wait."""
+
+    lock_timeout: float = 600
+    """Seconds to wait for what another connection has locked; 0: as long as the server says."""
+    statement_timeout: float = 7200
+    """Seconds that one statement may take; 0: as long as the server says."""
+    index_received_at: bool = True
+    """Whether new tables have an index on `received_at`."""
+    books_dataset: str | None = None
+    """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
+    waits: Any = None
+    unique: Any = None
+
+
+class postgres(dlt_postgres):  # noqa: N801 - destinations are named like functions
+    """PostgreSQL as a destination, by the name `postgres` in dlt's configuration."""
+
+    spec: type[PostgresClientConfiguration] = PostgresConfiguration
+
+    def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
+        shared = {"waits": Waits(), "unique": set(), **more}
+        super().__init__(credentials=credentials, destination_name=destination_name, **shared)
+
+    @property
+    def client_class(self) -> "type[PostgresClient]":
+        """The client that makes such tables and does not wait for ever."""
+        from .postgres_client import Client  # needs the driver, which not everyone has
+
+        return Client

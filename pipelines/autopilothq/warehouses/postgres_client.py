@@ -1,0 +1,408 @@
+"""The tables of the contract in PostgreSQL, connections that give up, and a look at what these wait for.
+
+Numbers with digits are `numeric`, which the fast way in (Arrow's floats in binary) cannot fill: in the staging dataset
+they are floats as with dlt, and become `numeric` by way of their shortest text as rows are merged. A cast alone would
+round them to 15 digits.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, AnyStr, cast
+
+import psycopg2
+from dlt import Schema
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.schema import TColumnSchema
+
+from .books import BooksClient, BooksSqlClient, stage_beside
+from .dlt_internals import (
+    DatabaseTransientException,
+    DBApiCursor,
+    DBTransaction,
+    DestinationCapabilitiesContext,
+    FollowupJobRequest,
+    LoadJob,
+    PostgresClient,
+    PostgresCredentials,
+    PostgresParquetCopyJob,
+    Psycopg2SqlClient,
+    SqlClientBase,
+    SqlMergeFollowupJob,
+    SqlStagingReplaceFollowupJob,
+    TColumnType,
+    TPartialTableSchema,
+    client_of,
+    get_adbc_driver_location,
+    get_columns_names_with_prop,
+    get_dedup_sort_tuple,
+    hooked,
+)
+from .lock import Busy
+from .native import ALL_ROWS, HINT, Shape, shape_of
+from .postgres import PostgresConfiguration, Waits
+
+if TYPE_CHECKING:
+    from adbc_driver_manager.dbapi import Connection
+
+LOOK = 10.0  # seconds between two looks at what a connection waits for
+AGAIN = 1.0  # seconds for a lock that was waited for in vain before
+# A server that is gone without a word is noticed after two minutes, not after the system's two hours.
+KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+LOCK_NOT_AVAILABLE = "55P03"
+
+_log = logging.getLogger(__name__)
+
+
+@hooked
+class Client(BooksClient, PostgresClient):
+    """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
+
+    config: PostgresConfiguration
+
+    def __init__(
+        self, schema: Schema, config: PostgresConfiguration, capabilities: DestinationCapabilitiesContext
+    ) -> None:
+        stage_beside(config)
+        super().__init__(schema, config, capabilities)
+        names = self.create_dataset_names(schema, config)
+        self.sql_client = SqlClient(*names, patient(config), capabilities)
+        self.sql_client.config = config
+        self.sql_client.keep_books_in(config.books_dataset, schema.naming)
+
+    def create_load_job(
+        self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
+    ) -> LoadJob:
+        """The job that loads a file."""
+        job = super().create_load_job(table, file_path, load_id, restore)
+        return CopyJob(file_path) if isinstance(job, PostgresParquetCopyJob) else job
+
+    def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
+        """A table as it is loaded: what replaces all rows comes by way of staging, where numbers become numeric."""
+        table = super().prepare_load_table(table_name)
+        if table.get(HINT) and table["write_disposition"] == "replace":
+            table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
+        return table
+
+    # What tables are ----------------------------------------------------------------------------------------------
+
+    def _shape(self, table: Mapping[str, Any] | None) -> Shape:
+        """What a table should be; in the staging dataset all is as dlt makes it."""
+        if table is None or not table.get(HINT) or self.sql_client.is_staging_dataset_active:
+            return Shape()
+        types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
+        return shape_of(table["name"], types, "postgres")
+
+    def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
+        """Returns the definition of a column."""
+        native = self._shape(table).types.get(str(column["name"]))
+        if native is None:
+            return usual(column, table)
+        not_null = "" if column.get("nullable") is not False else "NOT NULL"
+        return f"{self.sql_client.escape_column_name(str(column['name']))} {native} {not_null}"
+
+    def constraints_sql(
+        self, usual: Callable[..., str], table_name: str, new_columns: Sequence[TColumnSchema], generate_alter: bool
+    ) -> str:
+        """Returns what follows the columns of a new table."""
+        constraints = usual(table_name, new_columns, generate_alter)
+        key = self._shape(self.prepare_load_table(table_name)).key
+        if generate_alter or not key:
+            return constraints
+        return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
+
+    def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
+        """Returns the statements that follow those that make new columns."""
+        table = self.sql_client.make_qualified_table_name(str(partial_table["name"]))
+        indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
+        return usual(partial_table) + [
+            f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes
+        ]
+
+    def type_of(
+        self, usual: Callable[..., TColumnType], native: str, precision: int | None, scale: int | None
+    ) -> TColumnType:
+        """Returns dlt's type of a column that is there."""
+        return {"data_type": "double"} if native == "numeric" and precision is None else usual(native, precision, scale)
+
+    # How rows come from staging -------------------------------------------------------------------------------------
+
+    def merge_jobs(
+        self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        """Returns the jobs that merge a table's rows from staging."""
+        if not _is_plain(table_chain):
+            return usual(table_chain)
+        [table] = table_chain
+        insert_only = table.get("x-merge-strategy") == "insert-only"
+        job = MergeNew if insert_only and self._is_unique(table) else Merge if insert_only else MergeAnew
+        return [job.from_table_chain(table_chain, self.sql_client)]
+
+    def replace_jobs(
+        self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
+    ) -> list[FollowupJobRequest]:
+        """Returns the jobs that put a table's rows from staging in the place of all."""
+        if not table_chain[0].get(HINT):
+            return usual(table_chain)
+        return [Replace.from_table_chain(table_chain, self.sql_client)]
+
+    def _is_unique(self, table: PreparedTableSchema) -> bool:
+        """Whether a table's key is unique by an index: those that an earlier version made have none.
+
+        Where one is there, that is remembered, for all tables of the dataset at once.
+        """
+        unique: set[tuple[str, str, frozenset[str]]] = self.config.unique
+        dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
+        wanted = dataset, name, frozenset(_keys(table))
+        if wanted not in unique:
+            with self as client:
+                found = client.sql_client.execute_sql(_UNIQUE, dataset) or ()
+            unique |= {(dataset, name, frozenset(columns)) for name, columns in found}
+        return wanted in unique
+
+
+_UNIQUE = """
+    SELECT c.relname, array_agg(a.attname::text) FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+    WHERE n.nspname = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+        AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts
+    GROUP BY i.indexrelid, c.relname"""
+
+
+# The hints of dlt for which rows are merged, and which are deleted for that.
+_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
+
+
+def _is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
+    """Whether rows of a table of the contract are merged by its key and nothing else that a user asked for."""
+    table: Any = table_chain[0]
+    return (
+        len(table_chain) == 1
+        and bool(table.get(HINT))
+        and not table.get(_FILTER)
+        and table.get(_SCOPE) in (None, ALL_ROWS)
+        and not get_columns_names_with_prop(table, "hard_delete")
+        and get_dedup_sort_tuple(table) is None
+    )
+
+
+def _keys(table: Any) -> list[str]:
+    return get_columns_names_with_prop(table, "primary_key")
+
+
+class Parts:
+    """The words of a statement that brings a table's rows from staging."""
+
+    def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
+        self.table, self.staged = client.get_qualified_table_names(table["name"])
+        names = {name: client.escape_column_name(name) for name in get_columns_names_with_prop(table, "name")}
+        cells = {name: f"{alias}{quoted}" for name, quoted in names.items()}
+        cells |= {
+            name: f"{cell}::text::numeric"
+            for name, cell in cells.items()
+            if table["columns"][name].get("data_type") == "double"
+        }
+        self.keys = list(map(client.escape_column_name, _keys(table)))
+        self.key = ", ".join(self.keys)
+        self.columns = ", ".join(names.values())
+        self.cells = ", ".join(cells.values())
+
+    def same(self) -> str:
+        """The condition that a row `d` has the key of a row `s`."""
+        return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
+
+
+class MergeNew(SqlMergeFollowupJob):
+    """Inserts the rows whose keys the table does not have, by its unique index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statement."""
+        parts = Parts(table_chain[0], sql_client)
+        rows = f"SELECT {parts.cells} FROM {parts.staged}"
+        return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
+
+
+class Merge(SqlMergeFollowupJob):
+    """The same for a table without such an index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statement."""
+        parts = Parts(table_chain[0], sql_client, "s.")
+        insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
+        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same()}"
+        return [f"{into} WHEN NOT MATCHED THEN {insert};"]
+
+
+class MergeAnew(SqlMergeFollowupJob):
+    """Puts rows in the place of those with the same keys, or of all where dlt was told so."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statements."""
+        parts = Parts(table_chain[0], sql_client)
+        table: Any = table_chain[0]
+        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
+
+
+class Replace(SqlStagingReplaceFollowupJob):
+    """Puts rows in the place of all."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """The statements."""
+        parts = Parts(table_chain[0], sql_client)
+        return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
+
+
+def _insert_once(parts: Parts) -> str:
+    """A load that was killed may have put a file into staging twice."""
+    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
+    return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"
+
+
+def patient(config: PostgresConfiguration) -> PostgresCredentials:
+    """The credentials with the limits that their own options leave open."""
+    credentials: PostgresCredentials = config.credentials.copy()
+    query = KEEPALIVES | (credentials.query or {})
+    options = [str(query.pop("options", ""))]
+    lock_timeout = min(AGAIN, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
+    for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
+        if seconds and name not in options[0]:
+            options.append(f"-c {name}={max(round(seconds * 1000), 1)}")
+    credentials.query = query | {"options": " ".join(filter(None, options))}
+    return credentials
+
+
+class SqlClient(BooksSqlClient, Psycopg2SqlClient):
+    """dlt's, which says what it waits for."""
+
+    config: PostgresConfiguration
+    _closed: threading.Event | None = None
+
+    def open_connection(self) -> "psycopg2.extensions.connection":
+        """A connection that is looked at while it is open."""
+        connection: psycopg2.extensions.connection = super().open_connection()
+        self._closed = threading.Event()
+        look_at(connection.info.backend_pid, self.config, self._closed)
+        return connection
+
+    def close_connection(self) -> None:
+        """The end of it."""
+        if self._closed:
+            self._closed.set()
+        super().close_connection()
+
+    @contextmanager
+    def execute_query(self, query: AnyStr, *args: Any, **kwargs: Any) -> Iterator[DBApiCursor]:
+        """A statement's answer."""
+        with giving_up(self.config), super().execute_query(query, *args, **kwargs) as cursor:
+            yield cursor
+
+    @contextmanager
+    def begin_transaction(self) -> Iterator[DBTransaction]:
+        """A transaction, whose statements need not be this client's."""
+        with giving_up(self.config), super().begin_transaction() as transaction:
+            yield transaction
+
+
+@hooked
+class CopyJob(PostgresParquetCopyJob):
+    """dlt's, which says what it waits for."""
+
+    def run(self) -> None:
+        """Loads the file."""
+        from adbc_driver_manager import AdbcStatusCode, OperationalError
+
+        self._closed = threading.Event()
+        try:
+            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
+                super().run()
+        except OperationalError as error:
+            if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
+                # Of a broken connection the driver says no state: without a word it would pass for any error.
+                raise DatabaseTransientException(error) from error
+            raise
+        finally:
+            self._closed.set()
+
+    def connect(self, usual: Callable[[], "Connection"]) -> "Connection":  # noqa: ARG002 - dlt's does not wait so
+        """Opens a connection that is looked at while it is open."""
+        from adbc_driver_manager import dbapi
+
+        config = cast(PostgresConfiguration, client_of(self).config)
+        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                look_at(cursor.fetchall()[0][0], config, self._closed)
+        except Exception:  # the server may break the connection off at once
+            connection.close()
+            raise
+        return connection
+
+
+def url_of(credentials: PostgresCredentials) -> str:
+    """The URL as PostgreSQL's library reads it, to which a plus sign is no blank."""
+    url, mark, query = credentials.to_native_representation().partition("?")
+    return f"{url}{mark}{query.replace('+', '%20')}"
+
+
+@contextmanager
+def giving_up(config: PostgresConfiguration) -> Iterator[None]:
+    """Raises Busy where a lock was not given in time."""
+    try:
+        yield
+    except Exception as error:
+        told = getattr(error, "dbapi_exception", error)
+        if LOCK_NOT_AVAILABLE not in (getattr(told, "pgcode", None), getattr(told, "sqlstate", None)):
+            raise
+        waits: Waits = config.waits
+        waits.gave_up = True
+        raise Busy(
+            f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nEnd that there and run this again,"
+            " or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
+        ) from error
+
+
+def look_at(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
+    """Begins to look at what the connection of this server process waits for, until it is `closed`."""
+    threading.Thread(target=_look, args=(pid, config, closed), daemon=True).start()
+
+
+def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
+    waits: Waits = config.waits
+    while not closed.wait(min(LOOK, config.lock_timeout / 2 or LOOK)):
+        with suppress(psycopg2.Error):  # the connection itself will say that the server cannot be asked
+            found = _blocking(pid, patient(config))
+            if found:
+                waits.last = found
+            if found and found not in waits.told:
+                waits.told.add(found)
+                end = f"; giving up after {config.lock_timeout:g} s" if config.lock_timeout else ""
+                _log.warning("Waiting for %s%s", found, end)
+
+
+_BLOCKING = """
+    SELECT n.nspname || '.' || c.relname, b.pid, a.usename, a.application_name, host(a.client_addr), a.state
+    FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid
+    LEFT JOIN pg_locks l ON l.pid = %(pid)s AND NOT l.granted
+    LEFT JOIN pg_class c ON c.oid = l.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+    LIMIT 1"""
+
+
+def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
+    """What a server process waits for and who has it, None where it waits for no lock."""
+    with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
+        cursor.execute(_BLOCKING, {"pid": pid})
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    table, holder, user, application, address, state = found
+    about = [f"user {user}" if user else "", application, address and f"from {address}", state]
+    who = f"process {holder} ({', '.join(filter(None, about))})" if holder else "a prepared transaction"
+    return f"{f'the table {table}' if table else 'rows'} of PostgreSQL that {who} has locked"

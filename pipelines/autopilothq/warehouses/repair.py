@@ -1,0 +1,146 @@
+"""Tables and columns of the dataset that somebody dropped are made again before a load, and told.
+
+dlt makes what its schema has once, and looks no more: every load would fail on what is gone since. What is made again
+is empty, and nothing is stored twice for that: without `_audit` or `_dlt_loads` all files are read again, and messages
+that are stored stay as they are. A key's column is left to a person: the rows that are there would have no key.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import dlt
+from dlt import Schema
+
+from ..catalog import AUDIT
+from .books import check_books
+from .dataset import stored_schema
+from .dlt_internals import (
+    LOADS_TABLE_NAME,
+    SqlJobClientBase,
+    TTableSchemaColumns,
+    WithStagingDataset,
+    get_columns_names_with_prop,
+    is_complete_column,
+)
+from .hints import ARROW, SOURCE
+from .resolve import RunError
+
+_log = logging.getLogger(__name__)
+
+
+def mend(into: dlt.Pipeline) -> None:
+    """Makes again what the dataset lacks of what dlt once made there. Raises RunError where a key's column is gone."""
+    with into.destination_client() as client:
+        if not isinstance(client, SqlJobClientBase):
+            return
+        check_books(client.sql_client)
+        if not client.is_storage_initialized():
+            return
+        schema = stored_schema(client, SOURCE)
+        if schema is None:
+            return
+        there = _there(client, schema)
+        gone = _gone(client, schema, there)
+        for table, columns in gone.items():
+            _refuse_keys(client, schema, table, columns)
+        _make(client, schema, gone)
+        for table, columns in gone.items():
+            _log.warning(_words(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
+        if isinstance(client, WithStagingDataset):
+            _mend_staging(client, there)
+
+
+def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
+    """Staging holds nothing that lasts: its tables are made again without a word, with the types of those `there`."""
+    with client.with_staging_dataset():
+        schema = stored_schema(client, SOURCE) if client.is_storage_initialized() else None
+        if schema is None:
+            return
+        staged = _there(client, schema)
+        _make(client, schema, _gone(client, schema, staged))
+    for table in schema.data_table_names():
+        here, final = staged.get(table, {}), there.get(table, {})
+        changed = [final[name].get("data_type") for name in here.keys() & final.keys() if _differ(here, final, name)]
+        if any(data_type in ARROW for data_type in changed):
+            empty = f"SELECT {_staged(client, final)} FROM {_name(client, table)} WHERE 1 = 0"
+            with client.with_staging_dataset():
+                client.sql_client.drop_tables(table)
+                client.sql_client.execute_sql(f"CREATE TABLE {_name(client, table)} AS {empty}")
+
+
+def _staged(client: Any, columns: TTableSchemaColumns) -> str:
+    """A table's columns, numbers with digits as dlt's files have them, which need not be as the table has them."""
+    float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
+    cells = []
+    for name, column in columns.items():
+        quoted = client.sql_client.escape_column_name(name)
+        cells.append(f"CAST({quoted} AS {float_}) AS {quoted}" if column.get("data_type") == "double" else quoted)
+    return ", ".join(cells)
+
+
+def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> bool:
+    return one[name].get("data_type") != other[name].get("data_type")
+
+
+def _make(client: SqlJobClientBase, schema: Schema, gone: Collection[str]) -> None:
+    if gone:
+        client.schema = schema
+        client.update_stored_schema(only_tables=gone, force=True)
+
+
+def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
+    """The columns that the tables of a schema have, none where a table is missing."""
+    return dict(client.get_storage_tables([*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]))
+
+
+def _gone(
+    client: SqlJobClientBase, schema: Schema, there: Mapping[str, TTableSchemaColumns]
+) -> dict[str, TTableSchemaColumns]:
+    """The missing columns of each table that lacks any; all of its columns where the table is missing."""
+    with_case = client.capabilities.generates_case_sensitive_identifiers()
+    gone: dict[str, TTableSchemaColumns] = {}
+    for name, columns in there.items():
+        if not columns:
+            gone[name] = schema.tables[name]["columns"]
+        elif new := schema.get_new_table_columns(name, columns, case_sensitive=with_case):
+            gone[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
+    return {name: columns for name, columns in gone.items() if columns}
+
+
+def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:
+    all_columns = schema.tables[table]["columns"]
+    keys = get_columns_names_with_prop(schema.tables[table], "primary_key")
+    needed = [name for name, column in columns.items() if name in keys or not column.get("nullable", True)]
+    if needed and columns is not all_columns:
+        name = _name(client, table)
+        raise RunError(
+            f"The column {needed[0]} of {name} is gone, and rows cannot be told apart without it.\n"
+            f"Drop the whole table, the next run makes it again: DROP TABLE {name}; {_read_again(client, table)}"
+        )
+
+
+def _words(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
+    name = _name(client, table)
+    if not columns:
+        return f"The table {name} was gone and is made again, empty; {_read_again(client, table)}"
+    several = f"columns {', '.join(columns)}" if len(columns) > 1 else f"column {columns[0]}"
+    return (
+        f"The {several} of {name} {'were' if len(columns) > 1 else 'was'} gone and made again, empty in the rows that"
+        f" are there; to have the values again drop the table (DROP TABLE {name}); {_read_again(client, table)}"
+    )
+
+
+def _read_again(client: SqlJobClientBase, table: str) -> str:
+    if table in (AUDIT.name, LOADS_TABLE_NAME):
+        return "all files are read again, and nothing is stored twice"
+    if table in client.schema.dlt_table_names():
+        return "nothing is lost by that"
+    return (
+        f"DELETE FROM {_name(client, AUDIT.name)} has the next run read the archive again,"
+        " which stores what is missing and nothing twice"
+    )
+
+
+def _name(client: Any, table: str) -> str:
+    return str(client.sql_client.make_qualified_table_name(table))

@@ -1,0 +1,83 @@
+"""What to do about a destination that cannot be used: its name, its package, its settings."""
+
+import difflib
+from collections.abc import Iterator
+from importlib.metadata import distribution
+
+from dlt import destinations
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.exceptions import MissingDependencyException
+
+from ..extras import PACKAGE, install
+from .dlt_internals import Destination, LookupTraces, UnknownDestinationModule
+
+# Extras of this package that dlt has by another name.
+_EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
+# What dlt loads into that is no place for tables of events.
+_NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
+
+
+def unknown_destination(error: UnknownDestinationModule) -> str:
+    """What to say of a destination that dlt does not know."""
+    known = sorted(set(destinations.__all__) - _NO_WAREHOUSES)
+    near = difflib.get_close_matches(error.ref, known, n=1)
+    guess = f"Did you mean {near[0]}? " if near else ""
+    own = "" if "." in error.ref else f" One that you named yourself needs destination.{error.ref}.destination_type."
+    return f"There is no destination {error.ref}.\n{guess}dlt has {', '.join(known)}.{own}"
+
+
+def missing_package(error: ImportError, kind: str = "") -> str:
+    """What to say of a package that is not installed; `kind`: the destination that needs it."""
+    extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
+    wanted = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
+    extra = kind if kind in extras else wanted.removeprefix("dlt[").rstrip("]")
+    extra = _EXTRAS.get(extra, extra)
+    command = install(extra) if extra in extras else f"pip install '{wanted}'"
+    cause = next(
+        (cause for cause in (error, error.__cause__, error.__context__) if getattr(cause, "name", None)), error
+    )
+    package = getattr(cause, "name", None) or wanted
+    who = f"The destination {kind}" if kind else getattr(error, "caller", "This")
+    return f"{who} needs the package {package}, which is not installed.\nInstall it: {command}"
+
+
+def missing_settings(error: ConfigFieldMissingException) -> str:
+    """What to say of settings that nobody has set: their names, where they belong, and what else is missing."""
+    names = list(_settings(error))
+    if not names:
+        return f"A setting is missing: {', '.join(error.fields)} of {error.spec_name}.\n{WHERE}"
+    several = len(names) > 1
+    env = ", ".join(name.upper().replace(".", "__") for name in names)
+    option = ", or by --credentials" if names[0].endswith((".credentials", ".bucket_url")) else ""
+    return (
+        f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
+        f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
+        f"{_package_of(names[0])}"
+    )
+
+
+WHERE = "Put it into .dlt/secrets.toml or the environment; the README shows where."
+
+
+def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
+    for field, traces in error.traces.items():
+        trace = traces[0] if traces else None
+        while isinstance(trace, LookupTraces):
+            trace = next((found[0] for found in trace.traces.values() if found), None)
+        if trace is None:
+            return
+        sections = list(trace.sections)
+        yield ".".join(sections if sections[-1:] == [field] else [*sections, field])
+
+
+def _package_of(setting: str) -> str:
+    """A sentence on the package of the setting's destination where that is missing too, else empty."""
+    room, kind, *_ = [*setting.split("."), ""]
+    try:
+        factory = Destination.from_reference(kind) if room == "destination" else None
+        _ = factory and factory.client_class
+    except ImportError as error:
+        return f" Its package is missing too: {missing_package(error, kind).partition('Install it: ')[2]}"
+    except Exception:  # noqa: BLE001 - what was missing first is told already
+        return ""
+    return ""

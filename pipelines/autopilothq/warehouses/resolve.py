@@ -1,0 +1,172 @@
+"""Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
+
+import os
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+from dlt.common.pipeline import get_dlt_pipelines_dir
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.sources import credentials as specs
+
+from . import requirements
+from .bigquery import bigquery
+from .delta import lake
+from .dlt_internals import Destination, WithLocalFiles, active, get_destination_client_initial_config
+from .duckdb import direct
+from .pipeline_names import PIPELINE
+from .postgres import postgres
+
+DATASET = "autopilothq"
+DUCKDB_FILE = "autopilot.duckdb"
+# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
+DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
+
+
+class RunError(Exception):
+    """A run that cannot be done; one or two lines that say why and what to do."""
+
+    status = 1
+    """What the program exits with."""
+
+
+class BusyError(RunError):
+    """Someone else is at work in the same place: later it will do (`EX_TEMPFAIL` of sysexits)."""
+
+    status = 75
+
+
+class Place(NamedTuple):
+    """Where data goes, without secrets. As text it is what dlt's state has of it."""
+
+    kind: str
+    """dlt's name of the destination's type, for example `duckdb`."""
+    location: str
+    """A URL, as the destination shows it."""
+    dataset: str
+    database: str | None = None
+    """The path of a DuckDB file."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.location}, dataset {self.dataset}"
+
+
+def place(destination: str | None = None, credentials: str | None = None, dataset: str | None = None) -> Place:
+    """The place that these words of a load mean; connects to nothing.
+
+    Raises RunError where a package of the destination is missing.
+    """
+    factory, name = warehouse(destination, credentials, dataset)
+    try:
+        config = factory.configuration(get_destination_client_initial_config(factory, name))
+        _ = factory.client_class
+    except ImportError as error:
+        raise RunError(requirements.missing_package(error, factory.destination_name)) from error
+    kind = config.destination_type.rpartition(".")[2]
+    database = config.credentials.database if kind == "duckdb" else None
+    if database and os.path.isabs(database):
+        return Place(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
+    return Place(kind, str(config), name)
+
+
+def warehouse(
+    destination: str | None = None,
+    credentials: str | None = None,
+    dataset: str | None = None,
+    create: bool = True,
+    wait: timedelta = timedelta(),
+    reads: bool = False,
+) -> tuple[Any, str]:
+    """The dlt destination and the name of the dataset in it.
+
+    What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
+    current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
+    open; who only `reads` opens it for reading alone. Relative paths begin in the current folder. The setting
+    `books_dataset` names another dataset for the books. Raises RunError where DuckDB could not tell the file from the
+    dataset, or the books cannot be kept so.
+    """
+    kind = destination or setting("destination_type") or "duckdb"
+    name = dataset or setting("dataset_name") or DATASET
+    factory = _duckdb(credentials, name, create, wait, reads) if kind == "duckdb" else _other(kind, credentials)
+    if books := setting("books_dataset"):
+        _keep_books_in(books, factory, kind, name)
+    if issubclass(factory.spec, WithLocalFiles):
+        # Else dlt takes the folder of the pipeline's first run, and its working folder for `:pipeline:`.
+        factory.config_params["local_dir"] = _here()
+        factory.config_params["pipeline_working_dir"] = os.path.join(get_dlt_pipelines_dir(), PIPELINE)
+    return factory, name
+
+
+def _keep_books_in(books: str, factory: Any, kind: str, dataset: str) -> None:
+    if not hasattr(factory.spec, "books_dataset"):
+        raise RunError(
+            f"Expected DuckDB or PostgreSQL, where the books can have a dataset of their own, but got {kind}.\n"
+            "Leave --books-dataset, or the setting books_dataset, out."
+        )
+    if books.lower() == dataset.lower():
+        raise RunError(f"Expected another dataset for the books than {dataset}, which the events' tables are in.")
+    factory.config_params["books_dataset"] = books
+
+
+def _here() -> str:
+    return os.path.abspath(active().local_dir)
+
+
+def _other(kind: str, credentials: str | None) -> Any:
+    if kind == "filesystem":
+        return lake(credentials) if credentials else lake()
+    _check_url(kind, credentials or setting(f"destination.{kind}.credentials"))
+    given = {"credentials": credentials} if credentials else {}
+    own: dict[str, Any] = {"postgres": postgres, "bigquery": bigquery}
+    return own[kind](**given) if kind in own else Destination.from_reference(kind, **given)
+
+
+def _check_url(kind: str, credentials: Any) -> None:
+    """Raises RunError where a part of the password would be taken for the host, and asked of a name server."""
+    if not isinstance(credentials, str):
+        return
+    with suppress(ValueError):  # what cannot be read at all is told when it is used
+        url = specs.ConnectionStringCredentials(credentials)
+        if url.host and "@" in f"{url.host}{url.database}":
+            raise RunError(
+                f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
+                "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
+            )
+
+
+def setting(name: str) -> Any:
+    """A value of dlt's secrets or configuration, None where neither has it."""
+    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
+    return next((value for provider in providers if (value := provider.get(name)) is not None), None)
+
+
+def _check_file(database: str, dataset: str, option: str) -> None:
+    if Path(database).stem.lower() == dataset.lower():
+        raise RunError(
+            f"The DuckDB file {database} is named like the dataset {dataset}, and DuckDB cannot tell them apart.\n"
+            f"Name another file (--credentials other.duckdb) or another dataset ({option} other)."
+        )
+
+
+def _duckdb(credentials: str | None, dataset: str, create: bool, wait: timedelta, reads: bool) -> Any:
+    configured = setting("destination.duckdb.credentials")
+    settings = configured if isinstance(configured, dict) else {"database": configured}
+    database = str(credentials or settings.get("database") or DUCKDB_FILE).removeprefix("duckdb:///")
+    _check_file(database, dataset, "--dataset")
+    _check_file(database, str(setting("books_dataset") or ""), "--books-dataset")
+    if not database.startswith((":", "md:")):
+        database = os.path.abspath(os.path.join(_here(), database))
+    if "?" in database:
+        raise RunError(
+            f"DuckDB cannot keep a database at {database}: it takes what follows a ? for options.\n"
+            "Rename that folder, or name a file elsewhere (--credentials /data/other.duckdb)."
+        )
+    elsewhere = reads and database.startswith((":", "md:"))  # where only dlt or MotherDuck can look
+    if not create and not elsewhere and not Path(database).exists():
+        return direct(credentials=duckdb.connect(config={"enable_external_access": False}))
+    spec = DuckDbCredentials(database, read_only=reads and not database.startswith("md:"))
+    spec.global_config = DUCKDB_CONFIG | settings.get("global_config", {})
+    return direct(credentials=spec, wait=wait.total_seconds())

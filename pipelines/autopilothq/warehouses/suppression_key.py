@@ -1,0 +1,74 @@
+"""The key of the suppression list: a secret outside of the dataset, without which nobody can test a guessed id.
+
+A plain hash stands beside its salt, so whoever reads the list finds out with one hash whether somebody is in it.
+Hashes that are made with a key (HMAC-SHA256) say so in their salt, `hmac-sha256:RANDOM:CHECK`. CHECK tells the key from
+others, so that a wrong one is noticed instead of finding nobody. Lists may hold both.
+"""
+
+import hmac
+from collections.abc import Iterable
+from secrets import token_hex
+from typing import Any
+
+import dlt
+
+from ..segment.identity import KEYED, Hashes, Key
+from .resolve import RunError
+
+SETTING = "sources.autopilothq.suppression_key"
+SHORTEST = 16  # characters; a shorter key could be guessed as well
+_ENV = SETTING.upper().replace(".", "__")
+
+
+class NoKey(RunError):
+    """The list cannot be read: its key is missing, or another one is set."""
+
+
+def configured() -> Key | None:
+    """The key of dlt's secrets, None where they have none. Raises NoKey where it is too short."""
+    value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
+    if value is None:
+        return None
+    found = str(value)
+    if len(found) < SHORTEST:
+        raise NoKey(
+            f"Expected a key of at least {SHORTEST} characters, but the setting {SETTING} has {len(found)}.\n"
+            "Make a random one: openssl rand -hex 32"
+        )
+    return Key(found.encode())
+
+
+def hashes(pairs: Iterable[tuple[str, str]]) -> Hashes:
+    """The ids of forgotten persons, of the list's pairs of salt and hash, with the key that is set.
+
+    Raises NoKey where some of them were made with a key, and it is not the one that is set.
+    """
+    key = configured()
+    known = Hashes(pairs, key)
+    keyed = {salt for salt, _ in known.pairs() if salt.startswith(KEYED)}
+    if keyed and key is None:
+        raise NoKey(
+            f"The list of forgotten persons was made with a key, but there is none in the setting {SETTING}: without it"
+            f" their messages would come back.\nSet it in .dlt/secrets.toml, or by {_ENV} in the environment."
+        )
+    if key is not None and not all(_is_of(salt, key) for salt in keyed):
+        raise NoKey(
+            f"The list of forgotten persons was made with another key than the one in the setting {SETTING}: with it"
+            " their messages would come back.\nSet the key that the list was made with."
+        )
+    return known
+
+
+def new_salt(key: Key | None) -> str:
+    """A random salt, which says whether there is a key, and which one."""
+    random = token_hex(16)
+    return f"{KEYED}{random}:{_check(random, key)}" if key else random
+
+
+def _is_of(salt: str, key: Key) -> bool:
+    random, _, check = salt.removeprefix(KEYED).partition(":")
+    return hmac.compare_digest(check.encode(), _check(random, key).encode())
+
+
+def _check(random: str, key: Key) -> str:
+    return hmac.digest(key.secret, f"check\n{random}".encode(), "sha256").hex()[:16]

@@ -1,0 +1,117 @@
+"""dlt's working folder of the pipeline: what cannot be read there is set aside, and the run begins without it.
+
+The destination has the truth: dlt takes its state and schemas from there, `_audit` says which files are loaded, and
+what a killed load left unfinished is read again. So nothing is lost with the folder, and nothing is stored twice.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import semver
+from dlt import Schema
+from dlt.common.pipeline import get_dlt_pipelines_dir
+from filelock import FileLock, Timeout
+
+from .. import private
+from .dlt_internals import (
+    LOAD_PACKAGE_STATE_ENGINE_VERSION,
+    PIPELINE_STATE_ENGINE_VERSION,
+    PackageStorage,
+    json,
+    json_decode_state,
+    migrate_load_package_state,
+    migrate_pipeline_state,
+    take_folders_literally,
+)
+
+PACKAGES = ("normalize/extracted", "load/normalized")
+VERSIONED = ("normalize/.version", "load/.version")
+
+_log = logging.getLogger(__name__)
+
+
+def check(name: str, pipelines_dir: str | None = None) -> None:
+    """Sets the working folder of a pipeline aside where dlt could not read it, and says so.
+
+    It is left alone while a run is at work in it.
+    """
+    take_folders_literally()
+    folder = Path(pipelines_dir or get_dlt_pipelines_dir(), name)
+    if unreadable(folder) is None:
+        return
+    try:
+        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE):
+            found = unreadable(folder)
+            if found is not None:
+                aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+                folder.rename(aside)
+                _log.warning(
+                    "dlt's %s cannot be read (%s). Its folder is set aside as %s, and the run goes on with what the"
+                    " destination knows: nothing is lost or stored twice. Delete that folder: rows may be in it.",
+                    *found,
+                    aside,
+                )
+    except Timeout:
+        return
+
+
+def unreadable(folder: Path) -> tuple[Path, str] | None:
+    """The first file that dlt reads before it loads, and could not, with the reason; None where all are good."""
+    for path, read in _files(folder):
+        try:
+            read(path.read_text(encoding="utf-8"))
+        except (IsADirectoryError, NotADirectoryError, FileNotFoundError) as error:
+            return path, str(error.strerror)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it
+            return path, f"{type(error).__name__}: {error}".partition("\n")[0]
+    return None
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
+    """What dlt reads, each with how it reads it."""
+    if not folder.is_dir():
+        return
+    state = folder / "state.json"
+    schemas = sorted(folder.glob("schemas/*.schema.json"))
+    if state.exists():
+        yield state, _state
+        named = (folder / "schemas" / f"{name}.schema.json" for name in _state(state.read_text())["schema_names"])
+        schemas = sorted({*schemas, *named})
+    for path in schemas:
+        yield path, _schema
+    for version in VERSIONED:
+        if (folder / version).exists():
+            yield folder / version, semver.Version.parse
+    for package in chain(*(sorted((folder / packages).glob("*/")) for packages in PACKAGES)):
+        yield package / PackageStorage.SCHEMA_FILE_NAME, _schema
+        for path in sorted(package.glob("*.json")):
+            yield path, _PACKAGE.get(path.name, json.loads)
+        for path in sorted((package / PackageStorage.RESTORE_FOLDER).glob("**/*.json")):
+            yield path, _state if path.name == PackageStorage.RESTORE_STATE_FILE_NAME else _schema
+
+
+def _state(text: str) -> Any:
+    state: Any = json_decode_state(text)
+    state = migrate_pipeline_state("", state, state["_state_engine_version"], PIPELINE_STATE_ENGINE_VERSION)
+    return {**state, "_local": {**state["_local"]}, "schema_names": [*state["schema_names"]]}
+
+
+def _schema(text: str) -> Schema:
+    return Schema.from_dict(json.loads(text), validate_schema=False)
+
+
+def _package_state(text: str) -> Any:
+    state = json_decode_state(text)
+    return migrate_load_package_state(state, state["_state_engine_version"], LOAD_PACKAGE_STATE_ENGINE_VERSION)
+
+
+_PACKAGE: dict[str, Callable[[str], Any]] = {
+    PackageStorage.SCHEMA_FILE_NAME: _schema,
+    PackageStorage.LOAD_PACKAGE_STATE_FILE_NAME: _package_state,
+}
