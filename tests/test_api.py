@@ -11,7 +11,7 @@ import pytest
 
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
 from autopilothq.clients.autopilot import Autopilot, Page
-from autopilothq.clients.http import BadAnswer
+from autopilothq.errors import UnexpectedResponse
 from autopilothq.segment.message import Discard, Number, Pairs, Rejected, Thing, parse, read
 from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
@@ -301,7 +301,7 @@ def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -
         spool.put(page)
     found = Spool.open(tmp_path)
     assert found is not None
-    with pytest.raises(BadAnswer, match="Page 3 of this scan: bookmark 'b1' came before"):
+    with pytest.raises(UnexpectedResponse, match="Page 3 of this scan: bookmark 'b1' came before"):
         list(fetch_ahead(found, pages("b1"), lambda: False))
 
 

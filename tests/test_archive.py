@@ -22,9 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
+from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
 from autopilothq.segment.message import MAX_LINE, Reject
-from autopilothq.sources.archive.files import CHUNK_ROWS, ArchiveError, File, find, read
+from autopilothq.sources.archive.files import CHUNK_ROWS, File, find, read
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()

@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 
 from autopilothq import destination
-from autopilothq.warehouses.query import NotOneQuery, check
+from autopilothq.errors import InvalidQuery
+from autopilothq.warehouses.query import check
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, posts
@@ -20,7 +21,7 @@ SECRET = "key = 'a secret'"
 
 def refused(sql: str, dialect: str | None) -> str:
     """What came, in the words of the error."""
-    with pytest.raises(NotOneQuery) as raised:
+    with pytest.raises(InvalidQuery) as raised:
         check(sql, dialect)
     before = "Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got "
     assert str(raised.value).startswith(before)

@@ -7,7 +7,7 @@ import pytest
 from autopilothq.destination import audiences
 from autopilothq.destination.audiences import Row
 from autopilothq.destination.delivery_log import Member
-from autopilothq.warehouses.resolve import RunError
+from autopilothq.errors import RunError
 
 NAME = "Order Completed Last 30days"
 TRAIT = "order_completed_last_30days"

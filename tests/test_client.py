@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autopilothq.clients.autopilot import Autopilot, Page, Upserted
-from autopilothq.clients.http import BadAnswer, NotAuthorized, NotFound, OutcomeUnknown, Refused, Unavailable
+from autopilothq.errors import NotAuthorized, NotFound, OutcomeUnknown, RequestRejected, Unavailable, UnexpectedResponse
 from fake_autopilot import FakeAutopilot
 
 NAPS: list[float] = []
@@ -107,7 +107,7 @@ def test_a_bookmark_that_comes_twice_is_an_error(server: FakeAutopilot, autopilo
     server.order("GET", f"/{where}*", times=99, edit=with_bookmark("person_1"))
     pages = scans[where]
     next(pages)
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         next(pages)
     path = server.requests[-1].path
     assert path.endswith("/person_1")
@@ -118,7 +118,9 @@ def test_a_bookmark_that_comes_twice_is_an_error(server: FakeAutopilot, autopilo
 
 def test_a_resumed_scan_knows_the_bookmark_that_it_started_from(server: FakeAutopilot, autopilot: Autopilot) -> None:
     server.order("GET", "/contacts/*", edit=with_bookmark("person_1"))
-    with pytest.raises(BadAnswer, match=r"GET /contacts/person_1 \(page 1 of this scan\): bookmark 'person_1' came"):
+    with pytest.raises(
+        UnexpectedResponse, match=r"GET /contacts/person_1 \(page 1 of this scan\): bookmark 'person_1' came"
+    ):
         next(autopilot.contacts("person_1"))
 
 
@@ -141,7 +143,7 @@ def test_a_page_that_is_none_is_an_error(server: FakeAutopilot, autopilot: Autop
     server.order("GET", "/contacts/*", edit=lambda _: b"null" if page is None else page)
     pages = autopilot.contacts()
     bookmark = next(pages).bookmark
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         next(pages)
     assert str(caught.value) == f"GET /contacts/{bookmark} (page 2 of this scan): {text}"
 
@@ -198,14 +200,14 @@ def test_shapes_of_another_api(
     server: FakeAutopilot, autopilot: Autopilot, path: str, ask: Callable[[Autopilot], Any], expected: str
 ) -> None:
     server.order("GET", path, content=[1])
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         ask(autopilot)
     assert str(caught.value) == f"GET {path}: expected {expected}, got an array of 1"
 
 
 def test_custom_fields_must_be_an_array(server: FakeAutopilot, autopilot: Autopilot) -> None:
     server.order("GET", "/contacts/custom_fields", content={"error": 1})
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(UnexpectedResponse) as caught:
         autopilot.custom_fields()
     assert str(caught.value) == "GET /contacts/custom_fields: expected an array, got an object with error"
 
@@ -282,7 +284,7 @@ def test_upsert_many_takes_1_to_100(server: FakeAutopilot, autopilot: Autopilot,
 
 
 def test_one_bad_contact_refuses_them_all(server: FakeAutopilot, autopilot: Autopilot) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         autopilot.upsert_many([{"Email": "a@example.com"}, {"Email": "nonsense"}])
     assert str(caught.value) == "POST /contacts: 400 Bad Request: Invalid contact provided."
     assert server.account.find("a@example.com") is None
@@ -321,7 +323,7 @@ def test_answers_to_writing_that_are_none(server: FakeAutopilot, autopilot: Auto
         lambda: autopilot.upsert_many([{"Email": "a@example.com"}]),
         lambda: autopilot.create_list("x"),
     ):
-        with pytest.raises(BadAnswer) as caught:
+        with pytest.raises(UnexpectedResponse) as caught:
             ask()
         texts.append(str(caught.value))
     assert texts == [
@@ -361,6 +363,6 @@ def test_unsubscribe(server: FakeAutopilot, autopilot: Autopilot) -> None:
 def test_create_list(server: FakeAutopilot, autopilot: Autopilot) -> None:
     list_id = autopilot.create_list("New / ones")
     assert server.account.lists[list_id] == "New / ones"
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         autopilot.create_list("New / ones")
     assert str(caught.value) == "POST /list: 409 Conflict: A list with this name already exists."

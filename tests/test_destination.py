@@ -16,12 +16,11 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot, destination
-from autopilothq.clients.http import BadSetting, NotAuthorized, Unavailable
 from autopilothq.destination import Deliveries
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.messages import from_row
 from autopilothq.destination.sender import AT_ONCE
-from autopilothq.warehouses.resolve import RunError
+from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
 
@@ -326,7 +325,7 @@ def test_the_settings_choose_the_triggers_before_the_titles(server: FakeAutopilo
 
 
 def test_a_trigger_that_the_account_does_not_have(server: FakeAutopilot) -> None:
-    with pytest.raises(BadSetting) as raised:
+    with pytest.raises(InvalidSetting) as raised:
         send(server, [identify(1), track(1)], triggers={"Order Completed": "9999"})
     assert str(raised.value) == (
         "destination.autopilothq.triggers (or --trigger) sends 'Order Completed' to '9999', but the account's triggers"
@@ -336,7 +335,7 @@ def test_a_trigger_that_the_account_does_not_have(server: FakeAutopilot) -> None
 
 
 def test_a_mapping_is_checked_before_anything_is_sent(server: FakeAutopilot) -> None:
-    with pytest.raises(BadSetting, match="maps 'plan' to 'Plan'"):
+    with pytest.raises(InvalidSetting, match="maps 'plan' to 'Plan'"):
         send(server, [identify(1)], fields={"plan": "Plan"})
     assert posts(server) == []
     send(server, [identify(1, traits={"address": {"town": "B"}})], fields={"address.town": "MailingCity"})
@@ -814,7 +813,7 @@ def test_the_log_may_be_in_another_dataset() -> None:
 
 
 def test_wrong_settings(server: FakeAutopilot) -> None:
-    with pytest.raises(BadSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
+    with pytest.raises(InvalidSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
         send(server, [], unknown_traits="perhaps")
     assert "secret" not in repr(settings_for(server, api_key="secret"))
 

@@ -18,9 +18,9 @@ from autopilothq.catalog import DELIVERIES
 from autopilothq.cli import log, out
 from autopilothq.destination import audiences
 from autopilothq.display import json_text, shortened, visible, visible_lines, yaml_text
+from autopilothq.errors import RunError
 from autopilothq.inspect import FORMATS, ColumnInfo, TableInfo
 from autopilothq.inspect.formats import grid
-from autopilothq.warehouses.resolve import RunError
 from calling import Call, Said
 from contract.loading import message
 from fake_autopilot import FakeAutopilot

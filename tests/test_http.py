@@ -12,20 +12,16 @@ import httpx
 import pytest
 
 from autopilothq.clients import http as module
-from autopilothq.clients.http import (
+from autopilothq.clients.http import Http, Key, Pace, escape, path_of
+from autopilothq.errors import (
     ApiError,
-    BadAnswer,
-    BadSetting,
-    Http,
-    Key,
+    InvalidSetting,
     NotAuthorized,
     NotFound,
     OutcomeUnknown,
-    Pace,
-    Refused,
+    RequestRejected,
     Unavailable,
-    escape,
-    path_of,
+    UnexpectedResponse,
 )
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.server import KEY
@@ -166,7 +162,7 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
     ],
 )
 def test_settings_that_cannot_work(server: FakeAutopilot, time: Time, settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         connected(server, time, **settings)
     assert str(caught.value) == text
 
@@ -176,7 +172,7 @@ def test_settings_that_cannot_work(server: FakeAutopilot, time: Time, settings: 
     [(" \n", "is empty"), ("ab\ncd", "holds characters that no key has"), ("ké", "holds characters that no key has")],
 )
 def test_a_key_that_cannot_be_one_is_not_repeated(secret: str, what: str) -> None:
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         Key.in_header("autopilotapikey", secret, SETTING)
     assert str(caught.value) == (f"{SETTING} {what}: set it to the key as the account shows it ({PLACES})")
 
@@ -205,7 +201,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize(("url", "host"), ELSEWHERE.items(), ids=list(ELSEWHERE.values()))
 def test_a_key_goes_over_http_to_this_machine_alone(url: str, host: str) -> None:
     key = Key.in_header("autopilotapikey", KEY, SETTING)
-    with pytest.raises(BadSetting) as caught:
+    with pytest.raises(InvalidSetting) as caught:
         Http(url, key, requests_per_second=5)
     assert str(caught.value) == (
         f"sources.autopilothq.base_url is not https: the key would go to {host} for everyone on the way to read."
@@ -219,7 +215,7 @@ def test_a_key_goes_over_http_to_this_machine_alone(url: str, host: str) -> None
     "url", ["http://127.0.0.1@evil.com", "http://localhost:80@evil.com/v1", r"http://127.0.0.1\@e"]
 )
 def test_no_address_is_one_of_this_machine_because_of_its_user(url: str) -> None:
-    with pytest.raises(BadSetting, match="without user, password"):
+    with pytest.raises(InvalidSetting, match="without user, password"):
         Http(url, Key.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5, allow_http=True)
 
 
@@ -447,7 +443,7 @@ def test_the_status_is_enough_where_no_json_is_wanted(server: FakeAutopilot, tim
             NotAuthorized,
             f"403 Forbidden. Check {SETTING} ({PLACES})",
         ),
-        ({"status": 400, "message": "Bad."}, Refused, "400 Bad Request: Bad."),
+        ({"status": 400, "message": "Bad."}, RequestRejected, "400 Bad Request: Bad."),
         ({"status": 404, "content": b""}, NotFound, "404 Not Found"),
         (
             {
@@ -460,19 +456,23 @@ def test_the_status_is_enough_where_no_json_is_wanted(server: FakeAutopilot, tim
         ),
         (
             {"status": 400, "content": {"error": {"code": "validation_error", "message": "Limit."}}},
-            Refused,
+            RequestRejected,
             "400 Bad Request: validation_error: Limit.",
         ),
-        ({"status": 409, "message": "x" * 999}, Refused, f"409 Conflict: {'x' * 300}…"),
-        ({"status": 418, "content": [1]}, Refused, "418 I'm a Teapot"),
+        ({"status": 409, "message": "x" * 999}, RequestRejected, f"409 Conflict: {'x' * 300}…"),
+        ({"status": 418, "content": [1]}, RequestRejected, "418 I'm a Teapot"),
         (
             {"content": HTML, "headers": {"Content-Type": "text/html", "Request-Id": "1111-2222"}},
-            BadAnswer,
+            UnexpectedResponse,
             "expected JSON, got text/html that begins '<!doctype html><title>Log in</title>' (Request-Id 1111-2222)",
         ),
-        ({"content": b"NaN or not"}, BadAnswer, "expected JSON, got no content type that begins 'NaN or not'"),
-        ({"content": b"[\xff]"}, BadAnswer, "expected JSON, got no content type that begins '[\ufffd]'"),
-        ({"content": b"[" * 200_000}, BadAnswer, f"expected JSON, got no content type that begins '{'[' * 60}'"),
+        ({"content": b"NaN or not"}, UnexpectedResponse, "expected JSON, got no content type that begins 'NaN or not'"),
+        ({"content": b"[\xff]"}, UnexpectedResponse, "expected JSON, got no content type that begins '[\ufffd]'"),
+        (
+            {"content": b"[" * 200_000},
+            UnexpectedResponse,
+            f"expected JSON, got no content type that begins '{'[' * 60}'",
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -509,7 +509,7 @@ def test_a_body_that_is_too_big_is_not_kept(
     else:
         server.order("GET", "/account", content=body, headers={"Content-Encoding": "identity"})
     error = failed(server, time)
-    assert (type(error), str(error)) == (BadAnswer, "GET /account: the answer is bigger than 1 MB")
+    assert (type(error), str(error)) == (UnexpectedResponse, "GET /account: the answer is bigger than 1 MB")
 
 
 def test_redirects_are_not_followed(server: FakeAutopilot, time: Time) -> None:
@@ -517,7 +517,7 @@ def test_redirects_are_not_followed(server: FakeAutopilot, time: Time) -> None:
         server.order("GET", "/account", status=302, headers={"Location": f"{other.base_url}/account?key=1"})
         error = failed(server, time)
         assert other.requests == []
-    assert type(error) is BadAnswer
+    assert type(error) is UnexpectedResponse
     assert str(error) == (
         f"GET /account: 302 Found to {other.origin}; redirects are not followed, so that the key goes nowhere else."
         f" Check sources.autopilothq.base_url ({server.base_url})"

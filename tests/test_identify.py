@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import STANDARD_FIELDS
-from autopilothq.clients.http import BadSetting
 from autopilothq.destination.fields import Contact, Fields, contact
+from autopilothq.errors import InvalidSetting
 
 CUSTOM = [
     {"name": "Review Rating", "fieldType": "integer"},
@@ -236,7 +236,7 @@ def test_the_email_may_be_spelt_or_mapped(traits: dict[str, Any]) -> None:
 def test_settings_are_checked_against_the_account(
     mapping: dict[str, str], user_id_field: str | None, message: str
 ) -> None:
-    with pytest.raises(BadSetting) as raised:
+    with pytest.raises(InvalidSetting) as raised:
         Fields(CUSTOM, mapping, user_id_field)
     assert str(raised.value) == message
 

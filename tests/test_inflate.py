@@ -114,7 +114,7 @@ def bombs() -> dict[str, tuple[str, bytes]]:
 
 ASKING = """
 import sys
-from autopilothq.clients.http import BadAnswer, Http, Key
+from autopilothq.clients.http import UnexpectedResponse, Http, Key
 
 def used(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) // 1024
@@ -124,7 +124,7 @@ with Http(sys.argv[1], Key.in_header("autopilotapikey", "0123456789", "a.api_key
     for path in sys.argv[2:]:
         try:
             print(http.request("GET", [path]))
-        except BadAnswer as error:
+        except UnexpectedResponse as error:
             print(error, flush=True)
         assert used("VmHWM") - base < (160 if path == "lists" else 110), f"{path} took {used('VmHWM') - base} MB"
 """

@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 
 from autopilothq import runner
+from autopilothq.errors import BusyError
 from autopilothq.warehouses import lock
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
@@ -74,7 +75,7 @@ def test_a_second_run_leaves_with_a_status_for_later_or_waits_when_told_to(call:
 def test_a_run_from_elsewhere_into_one_duckdb_file(tmp_path: Path) -> None:
     place = str(Path("autopilot.duckdb").absolute())
     with lock.held(machine(tmp_path / "one", direct(place)), 0):
-        with pytest.raises(lock.Busy) as busy, lock.held(machine(tmp_path / "two", direct(place)), 0):
+        with pytest.raises(BusyError) as busy, lock.held(machine(tmp_path / "two", direct(place)), 0):
             pass
         with lock.held(machine(tmp_path / "three", direct("another.duckdb")), 0):
             pass
@@ -94,7 +95,7 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     def claim(name: str) -> Any:
         return lock.held(machine(tmp_path / name, dlt.destinations.postgres(postgres)), 0)
 
-    with claim("one"), pytest.raises(lock.Busy) as busy, claim("two"):
+    with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
     assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
     with claim("two"):
@@ -108,7 +109,7 @@ def test_what_a_dead_machine_held_is_free_after_the_lease(
     with program(lock_holder.__file__, postgres, str(tmp_path / "two")) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with pytest.raises(lock.Busy), lock.held(mine, 0):
+        with pytest.raises(BusyError), lock.held(mine, 0):
             pass
         monkeypatch.setattr(lock, "LEASE", 1.5)
         with lock.held(mine, 10):
@@ -130,7 +131,7 @@ def test_a_lease_lasts_as_long_as_the_run(tmp_path: Path, postgres: str, monkeyp
                 cursor.execute("SELECT extract(epoch FROM now() - renewed_at) FROM autopilothq._locks")
                 [(age,)] = cursor.fetchall()
             assert age < 60
-            with pytest.raises(lock.Busy), lock.held(two, 0):
+            with pytest.raises(BusyError), lock.held(two, 0):
                 pass
 
 
@@ -174,7 +175,7 @@ def test_two_machines_and_one_bucket(tmp_path: Path, s3: S3, cloud: bool, monkey
     def claim(name: str) -> Any:
         return lock.held(machine(tmp_path / name, dlt.destinations.filesystem(place)), 0)
 
-    with claim("one"), pytest.raises(lock.Busy) as busy, claim("two"):
+    with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
     assert str(busy.value) == f"Another run into {place}, on {lock.here()}, {BUSY}"
     with claim("two"):

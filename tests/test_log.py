@@ -18,6 +18,7 @@ import pytest
 
 from autopilothq import sample
 from autopilothq.clients import http
+from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
 from calling import Call
 from fake_autopilot import FakeAutopilot
 
@@ -163,7 +164,7 @@ REDIRECTED = "It answered {}. Redirects are not followed: set the URL that it le
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_webhook_that_points_elsewhere_is_not_followed(webhook: Webhook, status: int) -> None:
     webhook.status, webhook.location = status, f"{webhook.url}/elsewhere"
-    with pytest.raises(http.Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         http.post_note(webhook.url, "text")
     assert (str(refused.value), len(webhook.notes)) == (REDIRECTED.format(status), 1)
 
@@ -183,7 +184,7 @@ def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: p
     asked: list[Any] = []
     monkeypatch.setattr("autopilothq.clients.http._post", lambda request, *_: asked.append(request.full_url))
     for host in ("127.0.0.1.evil.com", "2130706433", "10.0.0.1", "[::ffff:8.8.8.8]", "localhost.evil"):
-        with pytest.raises(http.BadSetting, match="got http://"):
+        with pytest.raises(InvalidSetting, match="got http://"):
             http.post_note(f"http://{host}{PATH}", "text")
     url = f"http://hooks.example.com{PATH}"
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", url)
@@ -198,13 +199,13 @@ def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: p
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1@evil.com/secret", "https://me:secret@evil.com/x", "https:///secret"])
 def test_a_webhook_has_no_user_and_a_host(url: str) -> None:
-    with pytest.raises(http.BadSetting, match=r"^Expected a URL that begins with https://$"):
+    with pytest.raises(InvalidSetting, match=r"^Expected a URL that begins with https://$"):
         http.post_note(url, "text", allow_http=True)
 
 
 def test_a_webhook_that_drips_is_left(webhook: Webhook) -> None:
     webhook.drip = 0.1
-    with pytest.raises(http.Unavailable, match=r"^No answer came within 0.5 s\.$"):
+    with pytest.raises(Unavailable, match=r"^No answer came within 0.5 s\.$"):
         http.post_note(webhook.url, "text", timeout=0.5)
 
 
@@ -232,7 +233,7 @@ NOISE = """
 import logging, os, threading, warnings, sys
 import dlt
 from dlt.common import logger
-from autopilothq import run
+from autopilothq import runner
 from autopilothq.cli import log
 
 class Broken:
@@ -248,7 +249,7 @@ else:
     sys.exit()
 
 log.listen(word == "debug", word == "json")
-run.configure(runtime__log_level="WARNING")
+runner.configure(runtime__log_level="WARNING")
 try:
     raise OSError("no room at postgresql://me:secret@host/db")
 except OSError:

@@ -19,8 +19,7 @@ from croniter import croniter
 
 import autopilothq
 from autopilothq import archive, cli, sample
-from autopilothq.cli.watching import TooManyRejects
-from autopilothq.runner import BusyError
+from autopilothq.errors import BusyError, TooManyRejects
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 WRONG_WORDS = click.UsageError.exit_code

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from autopilothq.clients.autopilot import Page
-from autopilothq.clients.http import BadAnswer, BadSetting, NotAuthorized, Refused, Unavailable
 from autopilothq.clients.profile_api import BASE_URLS, Profiles
+from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
 from autopilothq.segment.message import Number, Pairs, parse
 from autopilothq.sources.profiles import pull as profiles
 from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, Person, Wanted, person
@@ -111,7 +111,7 @@ def test_someone_who_is_gone_between_two_pages_is_an_error(server: FakeProfiles,
     server.page = 1
     server.happen(WHO), server.happen(WHO)
     server.order("GET", PATH, skip=1, status=404)
-    with pytest.raises(Refused, match="404"):
+    with pytest.raises(RequestRejected, match="404"):
         list(space.events(WHO, NAMES))
 
 
@@ -120,7 +120,7 @@ def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: Profiles
     for _ in range(3):
         server.happen(WHO)
     server.order("GET", PATH, skip=1, edit=lambda page: page | {"cursor": {"has_more": True, "next": "c1"}})
-    with pytest.raises(BadAnswer) as error:
+    with pytest.raises(UnexpectedResponse) as error:
         list(space.events(WHO, NAMES))
     assert str(error.value) == (
         f"GET {PATH} (page 2): cursor 'c1' came before; stopped, because the pages would never end"
@@ -143,7 +143,7 @@ def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: Profiles
 )
 def test_an_answer_in_another_shape_is_an_error(server: FakeProfiles, space: Profiles, content: Any, text: str) -> None:
     server.order("GET", PATH, content=content, headers={"Request-Id": "req-7"})
-    with pytest.raises(BadAnswer) as error:
+    with pytest.raises(UnexpectedResponse) as error:
         list(space.events(WHO, NAMES))
     assert str(error.value) == f"GET {PATH}: {text} (Request-Id req-7)"
     assert json.loads(error.value.content) == content
@@ -153,7 +153,7 @@ def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, spa
     secret = b64encode(f"{server.token}:".encode()).decode()
     page = f"<html>{'.' * 80}{secret} {server.token}".encode()
     server.order("GET", PATH, content=page, headers={"Request-Id": "req-7", "Content-Type": "text/html"})
-    with pytest.raises(BadAnswer) as error:
+    with pytest.raises(UnexpectedResponse) as error:
         list(space.events(WHO, NAMES))
     assert str(error.value) == (
         f"GET {PATH}: expected JSON, got text/html that begins '<html>{'.' * 54}' (Request-Id req-7)"
@@ -205,7 +205,7 @@ def test_429_and_5xx_are_tried_again(server: FakeProfiles) -> None:
     ],
 )
 def test_settings_that_cannot_work(server: FakeProfiles, words: dict[str, Any], text: str) -> None:
-    with pytest.raises(BadSetting) as error:
+    with pytest.raises(InvalidSetting) as error:
         client(server, **words)
     assert str(error.value).startswith(text)
 
@@ -321,10 +321,10 @@ def test_a_file_has_an_email_or_a_user_id_a_line(tmp_path: Path, monkeypatch: py
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "people.txt"
-    with pytest.raises(BadSetting, match=r"people\.txt: No such file"):
+    with pytest.raises(InvalidSetting, match=r"people\.txt: No such file"):
         list(profiles.people_of_file(path))
     path.write_bytes(b"a@b.c\n\xff\n")
-    with pytest.raises(BadSetting, match=r"people\.txt: expected emails or user ids in UTF-8: .* byte 0xff"):
+    with pytest.raises(InvalidSetting, match=r"people\.txt: expected emails or user ids in UTF-8: .* byte 0xff"):
         list(profiles.people_of_file(path))
 
 

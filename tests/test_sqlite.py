@@ -13,8 +13,8 @@ import pytest
 
 from autopilothq import sample
 from autopilothq.catalog import LOCKS
+from autopilothq.errors import InvalidQuery
 from autopilothq.warehouses import dataset
-from autopilothq.warehouses.query import NotOneQuery
 from calling import Call, errors
 from sending import answer, log_in
 
@@ -118,7 +118,7 @@ def test_a_query_of_the_users_own_reads() -> None:
     place = dlt.destinations.sqlalchemy("sqlite:///here.db")
     assert answer("SELECT * FROM people -- all", place) == (["email", "plan"], [("a@b.c", 1)])
     assert answer("SELECT query_only FROM pragma_query_only", place)[1] == [(1,)]
-    with pytest.raises(NotOneQuery, match=r"got 2 statements \(SELECT, DELETE\)"):
+    with pytest.raises(InvalidQuery, match=r"got 2 statements \(SELECT, DELETE\)"):
         answer("SELECT 1; DELETE FROM people", place)
     with log_in(place).sql_client as client:
         assert client.execute_sql("PRAGMA query_only") == [(0,)]

@@ -1,12 +1,60 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
 from .destination import autopilot
+from .errors import (
+    ApiError,
+    ArchiveError,
+    AutopilothqError,
+    BooksMisplaced,
+    BusyError,
+    CannotMerge,
+    FolderNotOwned,
+    InvalidQuery,
+    InvalidSetting,
+    NotAuthorized,
+    NotFound,
+    NothingFound,
+    NotSupported,
+    OutcomeUnknown,
+    RequestRejected,
+    RunError,
+    SuppressionKeyError,
+    TooManyRejects,
+    Unavailable,
+    UnexpectedResponse,
+)
 from .sources.api.source import api
 from .sources.archive.source import archive
 from .sources.load import Report
 from .sources.profiles.source import profiles
 from .telemetry import off_by_default
 
-__all__ = ["Report", "api", "archive", "autopilot", "profiles"]
+__all__ = [
+    "ApiError",
+    "ArchiveError",
+    "AutopilothqError",
+    "BooksMisplaced",
+    "BusyError",
+    "CannotMerge",
+    "FolderNotOwned",
+    "InvalidQuery",
+    "InvalidSetting",
+    "NotAuthorized",
+    "NotFound",
+    "NotSupported",
+    "NothingFound",
+    "OutcomeUnknown",
+    "Report",
+    "RequestRejected",
+    "RunError",
+    "SuppressionKeyError",
+    "TooManyRejects",
+    "Unavailable",
+    "UnexpectedResponse",
+    "api",
+    "archive",
+    "autopilot",
+    "profiles",
+]
 
 off_by_default()

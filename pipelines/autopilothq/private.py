@@ -13,14 +13,12 @@ from typing import IO, Any
 
 import duckdb
 
+from .errors import FolderNotOwned
+
 UMASK = 0o077
 FILE = 0o600
 FOLDER = 0o700
 _WRITERS = {stat.S_IWGRP: stat.S_IRGRP | stat.S_IWGRP, stat.S_IWOTH: stat.S_IROTH | stat.S_IWOTH}
-
-
-class NotOwn(Exception):
-    """A folder that another user prepared where everybody may make folders."""
 
 
 def folder(path: Path) -> Path:
@@ -46,7 +44,7 @@ def narrow(path: Path) -> None:
 
 
 def check_own(path: Path) -> None:
-    """Raises NotOwn where another user than this one or root owns a part of a path whose folder all may write to.
+    """Raises FolderNotOwned where another user, not root, owns a part of a path whose folder all may write to.
 
     In such a folder (`/tmp`) anybody can make a folder or a link by a name that is known before.
     """
@@ -57,7 +55,7 @@ def check_own(path: Path) -> None:
         except FileNotFoundError:
             continue
         if shared and owner not in (0, os.geteuid()):
-            raise NotOwn(
+            raise FolderNotOwned(
                 f"Expected {part} to be a folder of this user, because everybody may write to {above}, but it belongs"
                 f" to user {owner}.\nName another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
             )

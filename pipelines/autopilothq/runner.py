@@ -16,11 +16,10 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltSource
 
 from . import private
-from .clients.http import ApiError
+from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.archive.files import ArchiveError
 from .sources.load import Report
 from .sources.refused import place_of
 from .warehouses import lock, requirements, working_folder
@@ -35,11 +34,10 @@ from .warehouses.dlt_internals import (
     load_pipeline_state_from_destination,
     logger,
 )
-from .warehouses.hints import CannotMerge
 from .warehouses.pipeline_names import PIPELINE, claim, other_name, pipeline_name
 from .warehouses.pipeline_names import PLACE as UNFINISHED_AT
 from .warehouses.repair import mend
-from .warehouses.resolve import DATASET, DUCKDB_FILE, BusyError, Place, RunError, place, setting, warehouse
+from .warehouses.resolve import DATASET, DUCKDB_FILE, Place, place, setting, warehouse
 
 __all__ = [
     "DATASET",
@@ -262,7 +260,7 @@ def in_words(error: Exception) -> RunError:
 
 def _who_is_busy(error: BaseException) -> str | None:
     """Who has what this run needs, where that is what went wrong."""
-    if isinstance(error, lock.Busy):
+    if isinstance(error, BusyError):
         return str(error)
     held = _HELD_FILE.search(str(error))
     return held and (
@@ -281,7 +279,7 @@ def _words(error: BaseException, chain: Sequence[BaseException]) -> str:
 
 def _plain_words(error: BaseException, chain: Sequence[BaseException]) -> str:
     for cause in chain:
-        if isinstance(cause, ApiError | ArchiveError | CannotMerge | RunError | private.NotOwn):
+        if isinstance(cause, AutopilothqError):
             return str(cause)
     for cause in chain:
         if isinstance(cause, UnknownDestinationModule):
@@ -349,7 +347,7 @@ def gist(text: str) -> str:
 
     What dlt says of a failed job holds a traceback.
     """
-    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|Busy)\w*: (.+)$", text, re.MULTILINE)
+    raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|BusyError)\w*: (.+)$", text, re.MULTILINE)
     if "Traceback (most recent call last):" in text and raised:
         return str(raised[-1])
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import autopilothq
-from autopilothq.runner import RunError
+from autopilothq.errors import RunError
 from autopilothq.sources.profiles import pull as origin
 from contract.duck import held, load, pipeline, query, tables
 from contract.loading import filled, message

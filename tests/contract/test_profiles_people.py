@@ -10,8 +10,8 @@ import dlt
 import pytest
 
 import autopilothq
+from autopilothq.errors import RunError
 from autopilothq.privacy.deletion import forget
-from autopilothq.runner import RunError
 from autopilothq.segment.identity import id_of
 from contract.duck import held, load, pipeline, query, tables
 from contract.loading import message

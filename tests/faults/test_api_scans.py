@@ -10,7 +10,7 @@ import pytest
 
 import autopilothq
 from autopilothq import Report, catalog, runner
-from autopilothq.runner import RunError
+from autopilothq.errors import RunError
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
 from fake_autopilot import Account, FakeAutopilot

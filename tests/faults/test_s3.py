@@ -24,6 +24,7 @@ from fsspec import AbstractFileSystem
 
 import autopilothq
 from autopilothq import sample
+from autopilothq.errors import ArchiveError
 from autopilothq.segment.message import Batch
 from autopilothq.sources.archive import files as archive_files
 from calling import Call, errors
@@ -141,7 +142,7 @@ def failure(tmp_path: Path, url: str, **options: Any) -> str:
         load(pipeline(tmp_path), url, **options)
     assert not (tmp_path / "autopilot.duckdb").exists() or not content(tmp_path / "autopilot.duckdb")
     error: BaseException | None = failed.value
-    while error is not None and not isinstance(error, archive_files.ArchiveError):
+    while error is not None and not isinstance(error, ArchiveError):
         error = error.__cause__ or error.__context__
     assert error is not None, failed.value
     assert str(error) in str(failed.value)
@@ -313,7 +314,7 @@ def test_a_store_that_is_gone_ends_the_reading(s3: S3, bucket: tuple[str, Abstra
         put(hand, f"{url}/{number}.gz", track(number))
     with faulty(s3, {".gz": "stall"}) as credentials:
         files = list(archive_files.find([url], storage_options=storage(credentials)))
-        with pytest.raises(archive_files.ArchiveError) as error:
+        with pytest.raises(ArchiveError) as error:
             outcome(files, timeout=0.4)
     assert str(error.value) == (
         f"Expected to read {url}/7.gz, but got {UNANSWERED.replace('1 s', '0.4 s')}, like 7 files before it.\n"

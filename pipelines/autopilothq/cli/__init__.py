@@ -10,7 +10,7 @@ import click
 
 from .. import private, runner
 from ..display import visible
-from ..runner import BusyError
+from ..errors import BusyError
 from . import log
 from .forget import forget
 from .inspect import schema, status

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from .. import runner, sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
-from ..runner import RunError, Steps
+from ..errors import RunError
+from ..runner import Steps
 from ..sources.api.source import api
 from ..sources.archive.source import archive
 from . import log, out

@@ -14,6 +14,7 @@ import dlt
 from .. import runner
 from ..clients import http
 from ..display import json_text, visible, visible_lines
+from ..errors import ApiError
 from ..masking import Masked, masked, remember_credentials
 from . import out
 
@@ -190,5 +191,5 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     text = f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {told}"
     try:
         http.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
-    except http.ApiError as error:
+    except ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

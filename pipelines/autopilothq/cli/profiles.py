@@ -13,7 +13,8 @@ from rich.console import Console
 
 from .. import runner
 from ..clients.profile_api import BASE_URLS
-from ..runner import RunError, Steps
+from ..errors import RunError
+from ..runner import Steps
 from ..sources.load import Report
 from ..sources.profiles.source import profiles
 from . import log

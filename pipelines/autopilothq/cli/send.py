@@ -16,13 +16,14 @@ from ..catalog import STATUSES
 from ..destination import Counts, Deliveries, Settings, audiences, deliver, log_dataset, settings
 from ..destination.messages import KEYS, Ignored, Item, from_line, refused
 from ..display import shortened
+from ..errors import InvalidQuery, RunError
 from ..masking import masked
 from ..segment.message import digest
 from ..sources.archive import files as archive_files
 from ..sources.archive.source import find_files
 from ..warehouses import lock
-from ..warehouses.query import NotOneQuery, asked
-from ..warehouses.resolve import RunError, setting
+from ..warehouses.query import asked
+from ..warehouses.resolve import setting
 from . import log as logs
 from . import out
 from .load import Time
@@ -181,7 +182,7 @@ def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     try:
         with asked(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
             return names, list(chain.from_iterable(rows))
-    except NotOneQuery as error:
+    except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # what drivers raise for wrong SQL is theirs
         if isinstance(runner.in_words(error), runner.BusyError):

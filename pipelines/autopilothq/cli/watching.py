@@ -19,8 +19,8 @@ from rich.progress import (
 
 from ..catalog import REJECT_REASONS
 from ..display import json_text
+from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
-from ..runner import RunError
 from ..sources.archive.files import LEFT_OUT
 from ..sources.load import Report, limit_warning
 from . import log, out
@@ -180,23 +180,11 @@ def _work(report: Report, counted: Counted) -> str:
     )
 
 
-class TooManyRejects(RunError):
-    """All was loaded that could be, but too much could not."""
-
-    status = 3
-
-
 def check_rejects(report: Report, most: int | None) -> None:
     """Raises TooManyRejects where more was rejected than `--max-rejects` allows; forgotten persons do not count."""
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
-
-
-class NothingFound(RunError):
-    """There was nothing to load, and nothing that is loaded already."""
-
-    status = 3
 
 
 def check_found(report: Report, fail_if_empty: bool) -> None:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from .http import TIMEOUT, TRIES, BadAnswer, Http, Key, NotFound, path_of
+from ..errors import NotFound, UnexpectedResponse
+from .http import TIMEOUT, TRIES, Http, Key, path_of
 
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
@@ -197,7 +198,7 @@ class Autopilot:
             bookmark = page.bookmark
             if bookmark in seen:
                 text = f"GET {path_of(here)} (page {number} of this scan): bookmark {bookmark!r} came before; stopped"
-                raise BadAnswer(
+                raise UnexpectedResponse(
                     text + ", because the scan would never end", method="GET", path=path_of(here), status=200
                 )
             yield page
@@ -221,10 +222,10 @@ def _repeatable(contact: Mapping[str, Any]) -> bool:
     return bool(contact.get("Email")) and not contact.get("_NewEmail")
 
 
-def _unexpected(method: str, path: Sequence[str], expected: str, came: Any, where: str = "") -> BadAnswer:
+def _unexpected(method: str, path: Sequence[str], expected: str, came: Any, where: str = "") -> UnexpectedResponse:
     shown = path_of(path)
     text = f"{method} {shown}{where}: expected {expected}, got {_kind(came)}"
-    return BadAnswer(text, method=method, path=shown, status=200)
+    return UnexpectedResponse(text, method=method, path=shown, status=200)
 
 
 def _kind(value: Any) -> str:

@@ -35,6 +35,16 @@ from tenacity import (
 )
 
 from .. import masking
+from ..errors import (
+    ApiError,
+    InvalidSetting,
+    NotAuthorized,
+    NotFound,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    UnexpectedResponse,
+)
 from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 
 MAX_BODY = 64 * 1024 * 1024
@@ -58,55 +68,6 @@ _log = logging.getLogger(__name__)
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------
-
-
-class ApiError(Exception):
-    """An API did not do what was asked. The text is for a person; `method`, `path`, `status` (None: no answer came),
-    `words`, the server's own, and `attempts` (how often it was tried) are for programs. The secret is in none of them.
-    """
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        method: str = "",
-        path: str = "",
-        status: int | None = None,
-        words: str = "",
-        attempts: int = 0,
-    ) -> None:
-        super().__init__(text)
-        self.method, self.path, self.status, self.words, self.attempts = method, path, status, words, attempts
-
-
-class BadSetting(ApiError):
-    """A setting that no request can be made with; nothing was sent."""
-
-
-class NotAuthorized(ApiError):
-    """401 or 403: the key is wrong or may not do this. Every other request would end the same way."""
-
-
-class Refused(ApiError):
-    """The server understood and says no (4xx): the same request will never do."""
-
-
-class NotFound(Refused):
-    """404."""
-
-
-class Unavailable(ApiError):
-    """Tried as often as the settings allow, and it did not work: 408, 429, 5xx, network. Later it may."""
-
-
-class OutcomeUnknown(ApiError):
-    """A request that must not be repeated was sent, and whether it was carried out is not known."""
-
-
-class BadAnswer(ApiError):
-    """The server said 2xx or 3xx with something that is not what this API answers; `content` is what came."""
-
-    content: str = ""
 
 
 class _Again(Exception):
@@ -151,7 +112,7 @@ def _checked(secret: str, setting: str) -> str:
     secret = secret.strip()
     if not secret or not secret.isascii() or not secret.isprintable():
         what = "holds characters that no key has" if secret else "is empty"
-        raise BadSetting(f"{setting} {what}: set it to the key as the account shows it ({_places(setting)})")
+        raise InvalidSetting(f"{setting} {what}: set it to the key as the account shows it ({_places(setting)})")
     masking.remember(secret)
     return secret
 
@@ -293,7 +254,7 @@ class Http:
     seconds for connecting, and between any two bytes. `tries` is how often a request is sent at most. Without
     `allow_http` the key goes over http:// to this machine only.
 
-    Raises BadSetting where the settings cannot work. `request` raises the other ApiErrors.
+    Raises InvalidSetting where the settings cannot work. `request` raises the other ApiErrors.
 
     Example: `with Http(url, key, requests_per_second=5) as http: http.request("GET", ["contact", "a+b@example.com"])`.
     """
@@ -313,7 +274,7 @@ class Http:
     ) -> None:
         for name, value in (("requests_per_second", requests_per_second), ("timeout", timeout), ("tries", tries)):
             if not 0 < value < inf:
-                raise BadSetting(f"{key.beside(name)} must be a number above 0, got {value!r}")
+                raise InvalidSetting(f"{key.beside(name)} must be a number above 0, got {value!r}")
         url = _url(base_url, key, allow_http)
         self._base = str(url).rstrip("/")
         self._host = url.host
@@ -459,14 +420,14 @@ class _Call:
             if wanted:
                 chunks.clear()  # the error would keep them as long as it lives
                 raise self._error(
-                    BadAnswer, f"the answer is bigger than {MAX_BODY // 1024**2} MB", response.status_code
+                    UnexpectedResponse, f"the answer is bigger than {MAX_BODY // 1024**2} MB", response.status_code
                 ) from None
         except Undecodable as error:
             raise httpx.DecodingError(str(error), request=response.request) from None
         except UnknownEncoding as error:
             if wanted:
                 text = f"expected an answer in one of the encodings {ACCEPTED}, got {error.args[0]!r}"
-                raise self._error(BadAnswer, text, response.status_code) from None
+                raise self._error(UnexpectedResponse, text, response.status_code) from None
         return b"".join(chunks)
 
     def _raw(self, response: httpx.Response) -> Iterator[bytes]:
@@ -506,7 +467,7 @@ class _Call:
         what = _status(status) + (f": {words}" if words else "")
         if response.is_redirect or status < 400:
             raise self._error(
-                BadAnswer,
+                UnexpectedResponse,
                 f"{what} to {_target(response)}; redirects are not followed, so that the key goes"
                 f" nowhere else. Check {self.http._key.beside('base_url')} ({self.http._base})",
                 status,
@@ -520,7 +481,7 @@ class _Call:
                 raise self._unknown(again)
             self._hold(again)
             raise again
-        raise self._error(NotFound if status == 404 else Refused, what, status, words)
+        raise self._error(NotFound if status == 404 else RequestRejected, what, status, words)
 
     def _hold(self, again: _Again) -> None:
         """The limit is the account's: its other requests wait as well."""
@@ -534,7 +495,7 @@ class _Call:
     def _json(self, response: httpx.Response, content: bytes) -> Any:
         if _has_too_many_values(content):
             raise self._error(
-                BadAnswer, f"the answer has more than {MAX_VALUES:,} values of JSON", response.status_code
+                UnexpectedResponse, f"the answer has more than {MAX_VALUES:,} values of JSON", response.status_code
             )
         try:
             return self.decoder.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
@@ -545,7 +506,7 @@ class _Call:
             raise again if self.idempotent else self._unknown(again)
         kind = response.headers.get("Content-Type", "no content type")
         text = f"expected JSON, got {kind} that begins {_beginning(content)!r}{_request_id(response)}"
-        bad = self._error(BadAnswer, text, response.status_code)
+        bad = self._error(UnexpectedResponse, text, response.status_code)
         bad.content = masking.masked(content[:_KEPT].decode("utf-8", "replace"))
         raise bad
 
@@ -584,9 +545,9 @@ def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False
     masking.remember_hook(url)
     scheme, host = _scheme_and_host(url)
     if scheme not in ("https", "http"):
-        raise BadSetting("Expected a URL that begins with https://")
+        raise InvalidSetting("Expected a URL that begins with https://")
     if scheme == "http" and not allow_http and not is_loopback(host):
-        raise BadSetting(f"Expected a URL that begins with https://, got http://. {_ALLOW.format(ALLOW_HTTP)}")
+        raise InvalidSetting(f"Expected a URL that begins with https://, got http://. {_ALLOW.format(ALLOW_HTTP)}")
     body = json.dumps({"text": text}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - see above
     failures: list[Exception] = []
@@ -600,7 +561,7 @@ def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False
     error = failures[0]
     if isinstance(error, urllib.error.HTTPError):
         moved = " Redirects are not followed: set the URL that it leads to." if 300 <= error.code < 400 else ""
-        raise Refused(f"It answered {error.code}.{moved}", status=error.code)
+        raise RequestRejected(f"It answered {error.code}.{moved}", status=error.code)
     reason = getattr(error, "reason", error)
     raise Unavailable(f"No answer came: {type(reason).__name__}.")
 
@@ -663,9 +624,9 @@ def _url(base_url: str, key: Key, allow_http: bool) -> httpx.URL:
         url = httpx.URL()
     if not good:
         # Not repeated: a password may stand in it.
-        raise BadSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
+        raise InvalidSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
     if url.scheme == "http" and not allow_http and not is_loopback(url.host):
-        raise BadSetting(
+        raise InvalidSetting(
             f"{setting} is not https: the key would go to {url.host} for everyone on the way to read."
             f" Use https://. {_ALLOW.format(key.beside('allow_http'))}"
         )

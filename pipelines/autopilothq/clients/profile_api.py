@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import httpx
 
+from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.message import DECODER, Number, Pairs, to_json
-from .http import TIMEOUT, TRIES, BadAnswer, BadSetting, Http, Key, NotFound, escape, path_of
+from .http import TIMEOUT, TRIES, Http, Key, escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
 REQUESTS_PER_SECOND = 50.0
@@ -43,7 +44,7 @@ class Profiles:
         key = Key.basic(token, setting)
         self._space = space.strip()
         if self._space in ("", ".", ".."):
-            raise BadSetting(f"{key.beside('space')} must be the id of a space of Segment Unify, got {space!r}")
+            raise InvalidSetting(f"{key.beside('space')} must be the id of a space of Segment Unify, got {space!r}")
         self._http = Http(
             base_url,
             key,
@@ -115,9 +116,9 @@ class Profiles:
             raise self._bad(path, answer, f": expected the cursor of the next page, got {_kind(following)}")
         return events, str(following)
 
-    def _bad(self, path: list[str], answer: Any, what: str) -> BadAnswer:
+    def _bad(self, path: list[str], answer: Any, what: str) -> UnexpectedResponse:
         shown = path_of(path)
-        bad = BadAnswer(f"GET {shown}{what}{self._http.request_id}", method="GET", path=shown, status=200)
+        bad = UnexpectedResponse(f"GET {shown}{what}{self._http.request_id}", method="GET", path=shown, status=200)
         bad.content = self._http.masked(to_json(answer))
         return bad
 

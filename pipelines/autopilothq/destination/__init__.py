@@ -9,8 +9,9 @@ import dlt
 from dlt.common.schema import TTableSchema
 
 from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
-from ..clients.http import ApiError, BadSetting, NotAuthorized, path_of
+from ..clients.http import path_of
 from ..display import json_text, visible
+from ..errors import ApiError, AutopilothqError, InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import (
     DestinationTerminalException,
     DestinationTransientException,
@@ -91,7 +92,7 @@ def autopilot(
     try:
         with Deliveries(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(str(items), table), deliveries, given)
-    except (BadSetting, NotAuthorized) as error:
+    except (InvalidSetting, NotAuthorized) as error:
         raise _hopeless(error) from error
     if counts.failed:
         why = next(words for (status, words) in counts.reasons if status == "failed")
@@ -100,11 +101,11 @@ def autopilot(
         _log.warning("%d rows were %s: %s", number, status, why)
 
 
-class Failed(DestinationTransientException):
+class Failed(AutopilothqError, DestinationTransientException):
     """Rows that could not be delivered now: dlt keeps them, and tries again."""
 
 
-class Hopeless(DestinationTerminalException):
+class Hopeless(AutopilothqError, DestinationTerminalException):
     """The key or a setting is wrong: no row could be delivered."""
 
 
@@ -158,7 +159,7 @@ def deliver(
     Raises ApiError, before anything is sent, where the settings do not fit the account.
     """
     if given.unknown_traits not in get_args(Unknown):
-        raise BadSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {given.unknown_traits!r}")
+        raise InvalidSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {given.unknown_traits!r}")
     with Autopilot(
         given.api_key,
         base_url=given.base_url,

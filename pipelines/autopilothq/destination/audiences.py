@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..display import shortened
+from ..errors import RunError
 from ..segment.naming import snake_case
-from ..warehouses.resolve import RunError
 from .delivery_log import Member
 from .messages import KEYS, Item, text, trait_item
 

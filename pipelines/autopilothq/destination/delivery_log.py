@@ -18,11 +18,11 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TColumnSchema
 
 from ..catalog import DELIVERIES, SUPPRESSIONS
+from ..errors import BusyError, RunError
 from ..segment.identity import Hashes
 from ..warehouses import suppression_key
 from ..warehouses.books import check_books
 from ..warehouses.dlt_internals import SqlClientBase, SqlJobClientBase
-from ..warehouses.resolve import BusyError, RunError
 from .messages import storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
@@ -160,7 +160,7 @@ class Deliveries:
     # ---- asking --------------------------------------------------------------------------------------------------
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
+        """Returns the hashed ids of forgotten persons. Raises SuppressionKeyError without the key that some need."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
         salt, hashed = self._name("salt"), self._name("id")
         rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 from ..catalog import CUSTOM_TYPES, STANDARD_FIELDS, WHOLES
-from ..clients.http import BadSetting
+from ..errors import InvalidSetting
 from ..segment.naming import snake_case
 
 SETTINGS = "destination.autopilothq"
@@ -53,7 +53,7 @@ class Fields:
     """Where traits go in an account.
 
     `custom` is the API's list of custom fields, `mapping` the setting: paths of traits to names of fields. Raises
-    BadSetting where the mapping, or `user_id_field`, names what the account does not have.
+    InvalidSetting where the mapping, or `user_id_field`, names what the account does not have.
 
     Example: `Fields([{"name": "Smog Level", "fieldType": "integer"}], {"air.smog": "Smog Level"})`.
     """
@@ -68,7 +68,7 @@ class Fields:
         self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
         self.user_id = self.custom(user_id_field) if user_id_field else None
         if user_id_field and self.user_id is None:
-            raise BadSetting(
+            raise InvalidSetting(
                 f"{SETTINGS}.user_id_field names {user_id_field!r}, but the account has no such custom field:"
                 " make it in Autopilot, or correct the setting"
             )
@@ -80,7 +80,7 @@ class Fields:
     def _target(self, path: str, name: str) -> str | Custom:
         field = name if name in STANDARD_FIELDS else self.custom(name)
         if field is None:
-            raise BadSetting(
+            raise InvalidSetting(
                 f"{SETTINGS}.fields maps {path!r} to {name!r}, but the account has no such field: make it in Autopilot,"
                 f" or correct the mapping"
             )

@@ -15,8 +15,9 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..clients.autopilot import MOST_CONTACTS, Page, Upserted
-from ..clients.http import ApiError, BadSetting, NotAuthorized, OutcomeUnknown, Refused, Unavailable, path_of
+from ..clients.http import path_of
 from ..display import visible
+from ..errors import ApiError, InvalidSetting, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
 from ..segment.identity import forms
 from .delivery_log import SENT_AGAIN, Deliveries, Delivery, Fate, Sent
 from .fields import SETTINGS, Contact, Fields, contact
@@ -94,7 +95,7 @@ class Outcome(NamedTuple):
 class Triggers:
     """Which triggers an event has: those of the settings, else those of the journeys whose title is its name.
 
-    Raises BadSetting where the settings name a trigger that the account does not have.
+    Raises InvalidSetting where the settings name a trigger that the account does not have.
     """
 
     def __init__(self, account: Account, mapping: Mapping[str, Any] | None = None) -> None:
@@ -108,7 +109,7 @@ class Triggers:
         for event, ids in self._mapping.items():
             for one in ids:
                 if one not in there:
-                    raise BadSetting(
+                    raise InvalidSetting(
                         f"{SETTINGS}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
                         f" are {', '.join(map(visible, sorted(there))) or 'none at all'}"
                     )
@@ -501,7 +502,7 @@ class Sender:
             raise
         except OutcomeUnknown as error:
             return _outcome("unknown", endpoint, error)
-        except Refused as error:
+        except RequestRejected as error:
             return _outcome("refused", endpoint, error)
         except ApiError as error:
             if isinstance(error, Unavailable):

@@ -26,6 +26,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from .. import runner
 from ..catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
 from ..display import visible
+from ..errors import ArchiveError
 from ..inspect import NothingThere, Reader, answering
 from ..projection import engine as values
 from ..projection import suppression
@@ -33,7 +34,7 @@ from ..segment.identity import KEYED, Hashes, Id, forms, hash_of, id_of, ids_of_
 from ..segment.message import Rejected
 from ..segment.message import read as read_line
 from ..sources.archive import files as archive_files
-from ..sources.archive.files import ArchiveError, File
+from ..sources.archive.files import File
 from ..sources.archive.source import find_files
 from ..warehouses import lock, suppression_key
 from ..warehouses.books import check_books
@@ -184,7 +185,7 @@ def _check(into: dlt.Pipeline, credentials: str | None) -> None:
 
 
 class _List:
-    """The suppression list of a dataset. Raises NoKey where some of it was hashed with another key than the one set."""
+    """The suppression list of a dataset. Raises SuppressionKeyError where another key hashed some of it."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

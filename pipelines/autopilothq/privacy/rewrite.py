@@ -17,9 +17,10 @@ import dlt
 import duckdb
 
 from ..catalog import LOCKS
+from ..errors import RunError
 from ..projection import engine as values
 from ..warehouses.books import BooksSqlClient
-from ..warehouses.resolve import DUCKDB_CONFIG, RunError
+from ..warehouses.resolve import DUCKDB_CONFIG
 
 NEW = "new.duckdb"
 MARGIN = 1.1  # a copy may be a little bigger than what it is of

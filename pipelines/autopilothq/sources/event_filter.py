@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import KINDS
+from ..errors import NotSupported
 from ..segment.message import Batch, Number, Rejected, parse
 from ..segment.naming import table_name
-from ..warehouses.hints import NotPossible
 from ..warehouses.selection import ALL, Messages
 
 _KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
@@ -25,11 +25,11 @@ _READ_SQL = """
 def asked_for(events: Any, exclude: Any) -> Messages:
     """The messages of these events, or all but those; names as they are sent, or of tables.
 
-    Raises NotPossible where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
+    Raises NotSupported where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
     None)`.
     """
     if events is not None and exclude is not None:
-        raise NotPossible("Expected events or exclude, but got both: say which events you want, or which you do not.")
+        raise NotSupported("Expected events or exclude, but got both: say which events you want, or which you do not.")
     if events is None and exclude is None:
         return ALL
     return Messages(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
@@ -40,7 +40,7 @@ def _tables(names: Any) -> Iterable[str]:
     for name in given:
         table = table_name(name.strip())
         if not table:
-            raise NotPossible(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")
+            raise NotSupported(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")
         yield table
 
 

@@ -51,6 +51,7 @@ from ..catalog import (
     Type,
     event_table,
 )
+from ..errors import CannotMerge, NotSupported
 from ..projection import (
     LINES,
     NOT_THE_LINES,
@@ -74,8 +75,6 @@ from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDic
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
-    CannotMerge,
-    NotPossible,
     able_of,
     arrow_schema,
     columns,
@@ -343,13 +342,13 @@ class Load:
         ours = {name: each for name, each in extracted.items() if dlt_internals.claimed(each, self)}
         for name, each in ours.items():
             if name != (own := dlt_internals.claimed(each, self)):
-                raise NotPossible(
+                raise NotSupported(
                     f"Expected the resource {own} by its own name, but it is called {name}: the books of what is loaded"
                     f" go by it.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
                 )
             user_hints.check(each, TABLES.get(name))
             if (each.limit is not None or each.incremental is not None) and not self._reads_again:
-                raise NotPossible(
+                raise NotSupported(
                     f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
                     " would not be asked for again.\nLeave it out, or use the settings of this source."
                 )
@@ -357,7 +356,7 @@ class Load:
         self._hints = {name: dlt_internals.hints(each) for name, each in ours.items()}
         self._feeds = {parent for each in extracted.values() for parent in dlt_internals.parents(each)}
         if EVENTS_RESOURCE in self._feeds & source.selected_resources.keys():
-            raise NotPossible(
+            raise NotSupported(
                 f"Expected {EVENTS_RESOURCE} not to be selected, because a transformer takes its rows, which dlt would"
                 f" write into the tables of the events.\nDeselect it: source.{EVENTS_RESOURCE}.selected = False"
             )
@@ -423,7 +422,7 @@ class Load:
         self._anew = bool(dropped or emptied or replaced)
         gone = dropped | emptied | replaced
         if self._anew and AUDIT.name not in gone | self._extracted.keys() and destination.tables([AUDIT.name]):
-            raise NotPossible(
+            raise NotSupported(
                 f"Expected _audit among the selected resources, because {', '.join(sorted(gone))} is to be replaced:"
                 " it would go on saying that their rows are stored.\nSelect _audit too."
             )
@@ -448,7 +447,7 @@ class Load:
         for made in LATEST:
             name, messages = made.table.name, made.messages.name
             if name in self._extracted and messages not in self._extracted and not self._anew:
-                raise NotPossible(
+                raise NotSupported(
                     f"Expected {messages} among the selected resources, because {name} is: a row of it is made of all"
                     f" {messages} that are stored.\nSelect both, or neither."
                 )
@@ -979,7 +978,7 @@ def table_of(rows: Any) -> str:
         event = rows["event"]
         return str(event if isinstance(event, str) else event[0])
     except (KeyError, IndexError, TypeError) as error:
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the column event in what a step makes of {EVENTS_RESOURCE}, but it has gone: it says which table"
             " the rows are for."
         ) from error

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self, cast
 
 from .. import private
 from ..clients.autopilot import Page
-from ..clients.http import BadAnswer
+from ..errors import UnexpectedResponse
 from ..segment.message import parse
 
 STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is under way
@@ -73,9 +73,9 @@ class Spool:
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page; its number. Raises BadAnswer where its bookmark came before."""
+        """Writes the next page; its number. Raises UnexpectedResponse where its bookmark came before."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
-            raise BadAnswer(
+            raise UnexpectedResponse(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
                 " would never end"
             )

@@ -6,76 +6,77 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ..catalog import Table
+from ..errors import NotSupported
 from ..projection import Rows
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
-from ..warehouses.hints import REPLACED, STRATEGIES, NotPossible
+from ..warehouses.hints import REPLACED, STRATEGIES
 
 
 def check(resource: DltResource, table: Table | None) -> None:
-    """Raises NotPossible where a resource has hints that cannot be obeyed; `table` is None where tables turn up."""
+    """Raises NotSupported where a resource has hints that cannot be obeyed; `table` is None where tables turn up."""
     name = resource.name
     disposition = _disposition(resource)
     replaced = table in REPLACED
     if disposition and disposition["disposition"] not in ("merge", "replace"):
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the write disposition merge or replace for {name}, but got {disposition['disposition']}: a"
             " message that comes again would be stored twice.\n"
             "Leave write_disposition out: what is stored stays, and what is new is added."
         )
     strategy = disposition.get("strategy") if disposition else None
     if strategy is not None and strategy not in STRATEGIES[replaced]:
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the merge strategy {' or '.join(STRATEGIES[replaced])} for {name}, but got {strategy}.\n"
             "Leave the strategy out: the best one that the destination has is taken."
         )
     if table is not None and resource.table_name != table.name:
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the table name {table.name} for the resource {name}, but got {resource.table_name!r}: what is"
             " stored is looked for there.\nLeave table_name out, and rename in a view or with dataset_name."
         )
     key = dlt_internals.primary_key(resource)
     if _names(key) != _names(table.key if table else "id") or dlt_internals.merge_key(resource):
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the primary key {', '.join(table.key) if table else 'id'} for {name}, but got {key!r}"
             f" (merge key: {dlt_internals.merge_key(resource)!r}): messages are unique by it.\n"
             "Leave primary_key and merge_key out."
         )
     if dlt_internals.file_format(resource) not in (None, "parquet"):
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the file format parquet for {name}, but got {dlt_internals.file_format(resource)}.\n"
             "Leave loader_file_format and file_format out."
         )
     if resource.validator is not None:
-        raise NotPossible(
+        raise NotSupported(
             f"Expected columns of {name} as a dict of hints, but got a model that checks rows: rows come as Arrow"
             " tables.\nCheck them in a step of your own: source.resources[...].add_map(...)."
         )
 
 
 def check_columns(resource: DltResource, rows: Rows) -> None:
-    """Raises NotPossible where a user's hints give a column another type than its values have."""
+    """Raises NotSupported where a user's hints give a column another type than its values have."""
     for name, column in own_columns(resource).items():
         wanted, there = column.get("data_type"), rows.columns.get(name)
         if wanted and there and wanted != there:
-            raise NotPossible(
+            raise NotSupported(
                 f"Expected the data type {there} for the column {rows.table}.{name}, which its values have, but got"
                 f" {wanted}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
             )
 
 
 def check_schema(schema: Schema, table: Table) -> None:
-    """Raises NotPossible where somebody changed a table in an import schema to what it cannot be."""
+    """Raises NotSupported where somebody changed a table in an import schema to what it cannot be."""
     there = schema.tables.get(table.name)
     for column in table.columns if there else ():
         of = there["columns"].get(column.name, {}).get("data_type", column.type) if there else column.type
         if of != column.type:
-            raise NotPossible(
+            raise NotSupported(
                 f"Expected the data type {column.type} for {table.name}.{column.name} in the import schema, but got"
                 f" {of}.\nChange it back there."
             )
     if there and there.get("write_disposition") not in (None, "merge", "replace"):
-        raise NotPossible(
+        raise NotSupported(
             f"Expected the write disposition merge for {table.name} in the import schema, but got"
             f" {there['write_disposition']}.\nChange it back there."
         )

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..catalog import AUDIT, BOOKS, DELIVERIES, LOCKS, PROFILES, SUPPRESSIONS, TRACKS
+from ..errors import BooksMisplaced
 from .dlt_internals import (
     DLT_NAME_PREFIX,
     VERSION_TABLE_NAME,
@@ -22,10 +23,6 @@ from .dlt_internals import (
 )
 
 NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, DELIVERIES))
-
-
-class BooksElsewhere(Exception):
-    """The books of earlier loads are not where they should be."""
 
 
 class HasBooksDataset(Protocol):
@@ -49,7 +46,7 @@ def is_lock(table: str) -> bool:
 
 
 def check_books(client: SqlClientBase[Any]) -> None:
-    """Raises BooksElsewhere where the books are not where an open client looks for them, or are another dataset's."""
+    """Raises BooksMisplaced where the books are not where an open client looks for them, or are another dataset's."""
     if isinstance(client, BooksSqlClient) and client.dataset_name == client.home:
         client.check_books()
 
@@ -74,7 +71,7 @@ class BooksSqlClient(SqlClientBase[Any]):
         """
         self.books, self.home = dataset and naming.normalize_table_identifier(dataset), self.dataset_name
         if self.books == self.home:
-            raise BooksElsewhere(
+            raise BooksMisplaced(
                 f"Expected another dataset for the books than {self.home}, which the events' tables are in."
             )
 
@@ -123,7 +120,7 @@ class BooksSqlClient(SqlClientBase[Any]):
     def _check_known(self, tables: Mapping[str, set[str]]) -> None:
         for dataset, names in sorted(tables.items()):
             if {AUDIT.name, VERSION_TABLE_NAME} <= names and TRACKS.name not in names:
-                raise BooksElsewhere(
+                raise BooksMisplaced(
                     f"{self.home} has no books, and {dataset} has books alone. If they are those of {self.home}, add"
                     f" --books-dataset {dataset}, or set books_dataset; else load into another dataset: --dataset NAME"
                 )
@@ -132,13 +129,13 @@ class BooksSqlClient(SqlClientBase[Any]):
         with self.with_books():
             moved = tables.get(self.dataset_known_as(), set())
         if any(is_book(table) and not is_lock(table) for table in home - moved):
-            raise BooksElsewhere(
+            raise BooksMisplaced(
                 f"The books of {self.home} are in {self.home} itself. Move them first:"
                 f" autopilothq schema upgrade --books-dataset {self.books}"
             )
         audit = self.make_qualified_table_name(AUDIT.name)
         if AUDIT.name in moved and all(map(is_book, home)) and self.execute_sql(f"SELECT 1 FROM {audit} LIMIT 1"):
-            raise BooksElsewhere(
+            raise BooksMisplaced(
                 f"{self.books} has books of loads, but {self.home} has no tables: they are of another dataset, or of"
                 f" one that was dropped. Name another dataset for the books of {self.home}: --books-dataset NAME"
             )

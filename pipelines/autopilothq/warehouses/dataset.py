@@ -89,7 +89,7 @@ class Stored:
         )
 
     def answers(self, query: str) -> Iterator[Rows]:
-        """The rows of a query of the user's own, some at a time. Raises NotOneQuery where it is something else."""
+        """The rows of a query of the user's own, some at a time. Raises InvalidQuery where it is something else."""
         with asked(for_reading(self._pipeline), query) as (_, rows):
             yield from rows
 
@@ -102,7 +102,7 @@ class Stored:
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
 
     def forgotten(self) -> Hashes:
-        """The ids of forgotten persons. Raises NoKey where the key is missing that some of them were hashed with."""
+        """Returns the hashed ids of forgotten persons. Raises SuppressionKeyError without the key that some need."""
         if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
             return NOBODY
         batches = self.read(SUPPRESSIONS.name, ["salt", "id"])

@@ -8,11 +8,12 @@ from typing import Any, cast
 import dlt
 import pyarrow as pa
 
+from ..errors import CannotMerge
 from ..extras import install
 from ..projection import Known
 from .dataset import Stored
 from .dlt_internals import FILENAME_SEPARATOR, LOADS_TABLE_NAME, FilesystemClient
-from .hints import ARROW, CannotMerge
+from .hints import ARROW
 
 _TYPES = {of: name for name, of in ARROW.items()}
 

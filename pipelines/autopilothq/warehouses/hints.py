@@ -24,6 +24,7 @@ from ..catalog import (
     Table,
     Type,
 )
+from ..errors import CannotMerge
 from .dlt_internals import NamingConvention, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 from .native import ALL_ROWS, COPY_HINT, copy_description
 
@@ -111,14 +112,6 @@ def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
         f"Expected a destination that can merge ({' or '.join(strategies)}), but this one can only append.\n"
         "Loading there would store messages twice: use DuckDB or a warehouse."
     )
-
-
-class NotPossible(Exception):
-    """What a user asked of a source cannot be done; nothing was written."""
-
-
-class CannotMerge(NotPossible):
-    """The destination cannot keep rows unique."""
 
 
 def limits_of(pipeline: dlt.Pipeline) -> Limits:

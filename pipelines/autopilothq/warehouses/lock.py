@@ -33,6 +33,7 @@ from filelock import FileLock, Timeout
 from .. import private
 from ..catalog import LOCKS
 from ..display import visible
+from ..errors import BusyError
 from .books import BooksSqlClient
 from .dlt_internals import (
     MTIME_DISPATCH,
@@ -51,15 +52,12 @@ _COLUMNS: tuple[TColumnSchema, ...] = (
 )
 
 
-class Busy(Exception):
-    """Another run is at work in the same place."""
-
-
 @contextmanager
 def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
     """Holds the locks of a pipeline and of the place that it loads into.
 
-    Waits for them up to `wait` seconds, then raises Busy. Kinds of `work` that may go on side by side have locks each.
+    Waits for them up to `wait` seconds, then raises BusyError. Kinds of `work` that may run side by side have a lock
+    each.
     """
     until = time.monotonic() + wait
     suffix = f".{work}.lock" if work else ".lock"
@@ -89,7 +87,7 @@ def _file(path: str, until: float, which: str, guarded: Path | None = None) -> I
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
     except Timeout:
-        raise Busy(_busy(which)) from None
+        raise BusyError(_busy(which)) from None
     try:
         if guarded:
             private.share_lock(Path(path), guarded)
@@ -120,7 +118,7 @@ def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {here()}"
     while other := stake(claims, owner):
         if time.monotonic() >= until:
-            raise Busy(_busy(f"into {where}, on {visible(other)},"))
+            raise BusyError(_busy(f"into {where}, on {visible(other)},"))
         time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two that step back do not meet again
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claims, owner, done), daemon=True)

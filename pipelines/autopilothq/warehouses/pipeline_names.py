@@ -25,7 +25,7 @@ _PENDING = ("normalize/extracted/*", "load/normalized/*")
 def pipelines_dir() -> Path:
     """The folder of dlt's pipelines, which need not be there yet.
 
-    Raises private.NotOwn where another user prepared it: dlt would take that user's pickled objects from there.
+    Raises private.FolderNotOwned where another user prepared it: dlt would take that user's pickled objects from there.
     """
     folder = Path(get_dlt_pipelines_dir())
     private.check_own(folder)

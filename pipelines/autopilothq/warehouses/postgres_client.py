@@ -16,6 +16,7 @@ from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
+from ..errors import BusyError
 from .books import BooksClient, BooksSqlClient, stage_beside
 from .dlt_internals import (
     DatabaseTransientException,
@@ -39,7 +40,6 @@ from .dlt_internals import (
     get_dedup_sort_tuple,
     hooked,
 )
-from .lock import Busy
 from .native import ALL_ROWS, HINT, Shape, shape_of
 from .postgres import PostgresConfiguration, Waits
 
@@ -354,7 +354,7 @@ def url_of(credentials: PostgresCredentials) -> str:
 
 @contextmanager
 def giving_up(config: PostgresConfiguration) -> Iterator[None]:
-    """Raises Busy where a lock was not given in time."""
+    """Raises BusyError where a lock was not given in time."""
     try:
         yield
     except Exception as error:
@@ -363,7 +363,7 @@ def giving_up(config: PostgresConfiguration) -> Iterator[None]:
             raise
         waits: Waits = config.waits
         waits.gave_up = True
-        raise Busy(
+        raise BusyError(
             f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nEnd that there and run this again,"
             " or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
         ) from error

@@ -22,8 +22,8 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from ..errors import InvalidQuery
 from .dlt_internals import DBApiCursor, SqlClientBase
-from .resolve import RunError
 
 Rows = Sequence[Sequence[Any]]
 ROWS = 10_000  # that are fetched at a time
@@ -43,19 +43,15 @@ _SESSIONS = {
 }
 
 
-class NotOneQuery(RunError):
-    """A query is something else, or more than one."""
-
-
 def check(sql: str, dialect: str | None) -> None:
-    """Raises NotOneQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
+    """Raises InvalidQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
 
     Example: `check("SELECT 1; DROP TABLE people", "postgres")` raises.
     """
     found = _of_duckdb(sql) if dialect == "duckdb" else _of_others(sql, dialect)
     if found != ["SELECT"]:
         got = f"{len(found)} statements ({', '.join(found[:5])})" if len(found) > 1 else found[0] if found else "none"
-        raise NotOneQuery(
+        raise InvalidQuery(
             f"Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got {got}.\n"
             "Leave one SELECT, and do all else in the warehouse itself."
         )
@@ -96,7 +92,7 @@ def _kind(statement: exp.Expr) -> str:
 def asked(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[Rows]]]:
     """The names of the answer's columns, and its rows, some at a time. The connection is the query's own.
 
-    Raises NotOneQuery, before the warehouse is asked.
+    Raises InvalidQuery, before the warehouse is asked.
     """
     client = dataset.sql_client
     dialect = client.capabilities.sqlglot_dialect

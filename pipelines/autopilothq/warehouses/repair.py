@@ -13,6 +13,7 @@ import dlt
 from dlt import Schema
 
 from ..catalog import AUDIT
+from ..errors import RunError
 from .books import check_books
 from .dataset import stored_schema
 from .dlt_internals import (
@@ -24,7 +25,6 @@ from .dlt_internals import (
     is_complete_column,
 )
 from .hints import ARROW, SOURCE
-from .resolve import RunError
 
 _log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.sources import credentials as specs
 
+from ..errors import RunError
 from . import requirements
 from .bigquery import bigquery
 from .delta import lake
@@ -24,19 +25,6 @@ DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"
 # The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
-
-
-class RunError(Exception):
-    """A run that cannot be done; one or two lines that say why and what to do."""
-
-    status = 1
-    """What the program exits with."""
-
-
-class BusyError(RunError):
-    """Someone else is at work in the same place: later it will do (`EX_TEMPFAIL` of sysexits)."""
-
-    status = 75
 
 
 class Place(NamedTuple):

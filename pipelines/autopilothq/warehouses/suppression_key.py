@@ -12,26 +12,22 @@ from typing import Any
 
 import dlt
 
+from ..errors import SuppressionKeyError
 from ..segment.identity import KEYED, Hashes, Key
-from .resolve import RunError
 
 SETTING = "sources.autopilothq.suppression_key"
 SHORTEST = 16  # characters; a shorter key could be guessed as well
 _ENV = SETTING.upper().replace(".", "__")
 
 
-class NoKey(RunError):
-    """The list cannot be read: its key is missing, or another one is set."""
-
-
 def configured() -> Key | None:
-    """The key of dlt's secrets, None where they have none. Raises NoKey where it is too short."""
+    """The key of dlt's secrets, None where they have none. Raises SuppressionKeyError where it is too short."""
     value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
     if value is None:
         return None
     found = str(value)
     if len(found) < SHORTEST:
-        raise NoKey(
+        raise SuppressionKeyError(
             f"Expected a key of at least {SHORTEST} characters, but the setting {SETTING} has {len(found)}.\n"
             "Make a random one: openssl rand -hex 32"
         )
@@ -41,18 +37,18 @@ def configured() -> Key | None:
 def hashes(pairs: Iterable[tuple[str, str]]) -> Hashes:
     """The ids of forgotten persons, of the list's pairs of salt and hash, with the key that is set.
 
-    Raises NoKey where some of them were made with a key, and it is not the one that is set.
+    Raises SuppressionKeyError where some of them were made with a key, and it is not the one that is set.
     """
     key = configured()
     known = Hashes(pairs, key)
     keyed = {salt for salt, _ in known.pairs() if salt.startswith(KEYED)}
     if keyed and key is None:
-        raise NoKey(
+        raise SuppressionKeyError(
             f"The list of forgotten persons was made with a key, but there is none in the setting {SETTING}: without it"
             f" their messages would come back.\nSet it in .dlt/secrets.toml, or by {_ENV} in the environment."
         )
     if key is not None and not all(_is_of(salt, key) for salt in keyed):
-        raise NoKey(
+        raise SuppressionKeyError(
             f"The list of forgotten persons was made with another key than the one in the setting {SETTING}: with it"
             " their messages would come back.\nSet the key that the list was made with."
         )

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
-from ...clients.http import BadAnswer, NotFound, Refused, Unavailable
+from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ...segment.message import MAX_LINE, Batch, Pairs, Reject, Rejected, Thing, parse, to_json
 from ..spool import Spool, Start, fetch, fetch_ahead
 from . import contacts as contact_rows
@@ -170,7 +170,7 @@ def contacts(
             if pages % PAGES == 0:
                 yield found
                 found = Found(scan)
-    except (Unavailable, Refused, BadAnswer) as error:
+    except (Unavailable, RequestRejected, UnexpectedResponse) as error:
         # Where no page came behind a bookmark of an earlier run, that bookmark is worth nothing any more.
         lost = not isinstance(error, Unavailable) and spool.last == last and spool.bookmark is not None
         if not (lost or (pages and isinstance(error, Unavailable))):

@@ -14,7 +14,8 @@ from dlt.sources import DltResource
 
 from ...catalog import ACCOUNT, CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ...clients.http import TIMEOUT, TRIES, Unavailable
+from ...clients.http import TIMEOUT, TRIES
+from ...errors import Unavailable
 from ...projection import Rows, Things
 from ...segment.message import Batch
 from ...warehouses.dataset import Stored

@@ -32,6 +32,7 @@ from isal import igzip_lib
 
 from ... import private
 from ...display import visible
+from ...errors import ArchiveError
 from ...extras import install
 from ...segment.message import MAX_LINE, Batch, Reject
 
@@ -61,10 +62,6 @@ LEFT_OUT = {
 _DAY = re.compile(r"[0-9]{12,14}")
 _DAY_MS = 86_400_000
 _MAGIC = re.compile(r"[*?\[]")
-
-
-class ArchiveError(Exception):
-    """The archive cannot be found or listed: what was expected, where, what came, what to do."""
 
 
 class File(NamedTuple):

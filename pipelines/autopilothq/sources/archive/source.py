@@ -12,6 +12,7 @@ from dlt.common.exceptions import MissingDependencyException
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES
+from ...errors import ArchiveError
 from ...extras import install
 from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
@@ -170,12 +171,12 @@ def _filesystem(url: str, credentials: Any) -> Any:
     try:
         return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE), explicit_value=given))[0]
     except ConfigFieldMissingException as error:
-        raise archive_files.ArchiveError(
+        raise ArchiveError(
             f"Expected credentials for {url}, but there are none.\n"
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except MissingDependencyException as error:
         extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
-        raise archive_files.ArchiveError(
+        raise ArchiveError(
             f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

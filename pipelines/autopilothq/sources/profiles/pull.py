@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from ...catalog import EVENTS
 from ...clients.autopilot import Autopilot, Page
-from ...clients.http import ApiError, BadAnswer, BadSetting, NotAuthorized, Refused
 from ...clients.profile_api import ID_TYPES, Profiles
+from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
 from ...segment.message import Batch, Number, Pairs, storable, to_json
 from ..api.contacts import read_time
 from ..api.scan import Found, Scan
@@ -57,7 +57,7 @@ def person(value: str) -> str | None:
 
 
 def people_of_file(path: Path) -> Iterator[list[Person]]:
-    """The people of a file with an email or a user id a line, some at a time. Raises BadSetting where it is no text."""
+    """Yields the people of a file, an email or a user id a line, in chunks. Raises InvalidSetting for no text."""
     found: list[Person] = []
     try:
         with path.open(encoding="utf-8-sig") as lines:
@@ -68,9 +68,9 @@ def people_of_file(path: Path) -> Iterator[list[Person]]:
                     yield found
                     found = []
     except UnicodeDecodeError as error:
-        raise BadSetting(f"{path}: expected emails or user ids in UTF-8: {error}") from error
+        raise InvalidSetting(f"{path}: expected emails or user ids in UTF-8: {error}") from error
     except OSError as error:
-        raise BadSetting(f"{path}: {error.strerror}") from error
+        raise InvalidSetting(f"{path}: {error.strerror}") from error
     yield found
 
 
@@ -262,7 +262,7 @@ class Pull:
                 if lines >= LINES or len(self._ended) >= PEOPLE:
                     yield self._batch([])
                     lines = 0
-        except (NotAuthorized, BadSetting) as error:
+        except (NotAuthorized, InvalidSetting) as error:
             self.stopped = error
         finally:
             answers.close()
@@ -289,8 +289,8 @@ class Pull:
         self.failed += 1
         self.failure = self.failure or end.error
         self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
-        if isinstance(end.error, BadAnswer | Refused):
-            content = end.error.content if isinstance(end.error, BadAnswer) else end.error.words
+        if isinstance(end.error, UnexpectedResponse | RequestRejected):
+            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.words
             raw = Pairs([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
@@ -365,11 +365,11 @@ def _events(space: Profiles, asked: Asked, wanted: Wanted) -> Iterator[_Lines | 
             known = True
             events = [event for event in page if not isinstance(event, Pairs) or wanted.has(event)]
             yield _Lines([message(event, asked.id) for event in events])
-    except (NotAuthorized, BadSetting):
+    except (NotAuthorized, InvalidSetting):
         raise
     except ApiError as error:
         yield _Ended(asked, asked_at, known, error)
     except RecursionError:
-        yield _Ended(asked, asked_at, known, BadAnswer(f"{asked.id}: an answer nested too deeply to be read"))
+        yield _Ended(asked, asked_at, known, UnexpectedResponse(f"{asked.id}: an answer nested too deeply to be read"))
     else:
         yield _Ended(asked, asked_at, known)

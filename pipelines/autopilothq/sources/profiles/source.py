@@ -16,9 +16,10 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES, PROFILES
 from ...clients.autopilot import BASE_URL, Autopilot
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ...clients.http import TIMEOUT, TRIES, BadSetting, Unavailable
+from ...clients.http import TIMEOUT, TRIES
 from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND
 from ...clients.profile_api import Profiles as Space
+from ...errors import InvalidSetting, Unavailable
 from ...projection import Due, People, Rows
 from ...segment.message import Batch
 from ...warehouses.dataset import Stored
@@ -97,7 +98,7 @@ def profiles(
     Example: `pipeline.run(profiles(space="spa_1", people="select email from contacts"))`.
     """
     if region not in BASE_URLS:
-        raise BadSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
+        raise InvalidSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
     per_second = _setting("requests_per_second") if requests_per_second is None else requests_per_second
     per_second = REQUESTS_PER_SECOND if per_second is None else float(per_second)
@@ -124,14 +125,14 @@ def _names(events: Sequence[str] | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
     for name in names:
         if "," in name:
-            raise BadSetting(f"{SETTINGS}.events: the API cannot be asked for {name!r}, whose name has a comma")
+            raise InvalidSetting(f"{SETTINGS}.events: the API cannot be asked for {name!r}, whose name has a comma")
     return names or NAMES
 
 
 def _default_people() -> str:
     if _of_autopilot("api_key"):
         return "api"
-    raise BadSetting(
+    raise InvalidSetting(
         f"Whose events? Set sources.{SOURCE}.api_key to look for Autopilot's contacts, or {SETTINGS}.people (--people)"
         " to a file of emails or user ids, or to a query of the warehouse."
     )
@@ -141,7 +142,7 @@ def _autopilot(asking: dict[str, Any]) -> tuple[Autopilot, str]:
     """The account whose contacts tell of activity, and a digest of which it is."""
     key = _of_autopilot("api_key")
     if not key:
-        raise BadSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
+        raise InvalidSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
     account = Autopilot(str(key), base_url=url, requests_per_second=per_second, **asking)
@@ -249,7 +250,7 @@ class _Profiles:
         elif _QUERY.match(self._whose):
             for rows in stored.answers(self._whose):
                 if len(rows[0]) != 1:
-                    raise BadSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
+                    raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)
                 yield [Person(known) for known in ids if known]
         else:

@@ -1,0 +1,133 @@
+"""Every error that this package raises on purpose, in one tree. Whoever embeds it catches `AutopilothqError`.
+
+    AutopilothqError
+    ├── RunError                  a run or a command cannot be carried out; nothing of it counts as done
+    │   ├── BusyError             another run, or another program, is at work in the same place
+    │   ├── InvalidQuery          a query that is not one statement that reads
+    │   ├── SuppressionKeyError   the key of the suppression list is missing, or another one
+    │   ├── TooManyRejects        everything that could be loaded was, but more was rejected than allowed
+    │   └── NothingFound          there was nothing to load
+    ├── NotSupported              a source cannot do what a user asked of it
+    │   └── CannotMerge           the destination cannot keep rows unique
+    ├── ArchiveError              the archive cannot be found, listed or read
+    ├── BooksMisplaced            the books of earlier loads are in another dataset
+    ├── FolderNotOwned            another user prepared a folder that this one would trust
+    └── ApiError                  an API did not do what was asked
+        ├── InvalidSetting        a setting that no request can be made with; nothing was sent
+        ├── NotAuthorized         401 or 403
+        ├── RequestRejected       any other 4xx
+        │   └── NotFound          404
+        ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
+        ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
+        └── UnexpectedResponse    a success whose body is not what the API documents
+
+Each message says what was expected, where, what came, and what to do. No message holds a secret.
+"""
+
+
+class AutopilothqError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class RunError(AutopilothqError):
+    """A run or a command that cannot be carried out. The message has one or two lines: why, and what to do."""
+
+    status = 1
+    """The exit status of the program."""
+
+
+class BusyError(RunError):
+    """Another run, or another program, is at work in the same place. Trying again later helps."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class InvalidQuery(RunError):
+    """A user's query is not one statement that only reads."""
+
+
+class SuppressionKeyError(RunError):
+    """The key of the suppression list is missing, or is not the one that the list was made with."""
+
+
+class TooManyRejects(RunError):
+    """Everything that could be loaded was loaded, but more lines were rejected than `--max-rejects` allows."""
+
+    status = 3
+
+
+class NothingFound(RunError):
+    """There was nothing to load, neither new nor known, and `--fail-if-empty` was given."""
+
+    status = 3
+
+
+class NotSupported(AutopilothqError):
+    """A source cannot do what a user asked of it by dlt's hints or by its settings; nothing was written."""
+
+
+class CannotMerge(NotSupported):
+    """The destination cannot keep rows unique, so loading twice would store them twice."""
+
+
+class ArchiveError(AutopilothqError):
+    """The archive cannot be found, listed or read."""
+
+
+class BooksMisplaced(AutopilothqError):
+    """The books of earlier loads are in another dataset than the one that is configured."""
+
+
+class FolderNotOwned(AutopilothqError):
+    """Another user prepared a folder where everybody may create folders."""
+
+
+class ApiError(AutopilothqError):
+    """An API did not do what was asked.
+
+    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came), `words`
+    (the server's own), and `attempts` (how often the request was sent). None of them holds the secret.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        method: str = "",
+        path: str = "",
+        status: int | None = None,
+        words: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(text)
+        self.method, self.path, self.status, self.words, self.attempts = method, path, status, words, attempts
+
+
+class InvalidSetting(ApiError):
+    """A setting that no request can be made with; nothing was sent."""
+
+
+class NotAuthorized(ApiError):
+    """401 or 403: the key is wrong, or may not do this. Every further request would end the same way."""
+
+
+class RequestRejected(ApiError):
+    """The server understood the request and refuses it (4xx). Sending it again does not help."""
+
+
+class NotFound(RequestRejected):
+    """404."""
+
+
+class Unavailable(ApiError):
+    """Every attempt that the settings allow failed: 408, 429, 5xx, or the network. Trying again later may help."""
+
+
+class OutcomeUnknown(ApiError):
+    """A request that must not be repeated was sent, and whether it was carried out is unknown."""
+
+
+class UnexpectedResponse(ApiError):
+    """The server answered 2xx or 3xx with a body that this API does not document; `content` is that body."""
+
+    content: str = ""
