@@ -82,7 +82,7 @@ from autopilothq import inspect  # noqa: E402
 from autopilothq.sources import load  # noqa: E402
 from autopilothq.sources.load import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
-from autopilothq.warehouses.dataset import Stored  # noqa: E402
+from autopilothq.warehouses.dataset import Dataset  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 
 TABLES = ("order", "users", "_audit", "accounts", "tracks")
@@ -123,7 +123,7 @@ def google() -> Any:
     return {"project_id": "project", "private_key": "k", "client_email": "e@example.com"}
 
 
-class Nothing(Stored):
+class Nothing(Dataset):
     """A destination that was never loaded into, or whose tables were made by an earlier version."""
 
     before = False
@@ -199,7 +199,7 @@ def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
     client.__class__.__enter__ = lambda self: self
     client.__class__.__exit__ = lambda *error: None  # noqa: ARG005
     pipeline.destination_client = lambda *words: client  # type: ignore[method-assign] # noqa: ARG005
-    return dict(Stored(pipeline).tables([table["name"]])[table["name"]])
+    return dict(Dataset(pipeline).tables([table["name"]])[table["name"]])
 
 
 def merging(client: Any, table: Any) -> Iterator[str]:

@@ -13,9 +13,9 @@ import pytest
 from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.destination import Counts, Deliveries, Settings, deliver
+from autopilothq.destination import Counts, DeliveryLog, Settings, deliver
 from autopilothq.destination.messages import from_line
-from autopilothq.warehouses.query import asked
+from autopilothq.warehouses.query import run_query
 from fake_autopilot import FakeAutopilot, Request
 
 # No test waits for a server to get well.
@@ -72,7 +72,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot, **more: st
 def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **settings: Any) -> Counts:
     """Sends messages as the command does."""
     lines = [json.dumps(message).encode() if not isinstance(message, bytes) else message for message in messages]
-    with Deliveries(log_in(place)) as log:
+    with DeliveryLog(log_in(place)) as log:
         return deliver(map(from_line, lines), log, settings_for(server, **settings))
 
 
@@ -83,7 +83,7 @@ def log_in(place: Any = None) -> dlt.Dataset:
 
 def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
     """What a query of the user's own answers: the names of the columns, and the rows."""
-    with asked(destination.log_dataset(reads=True) if place is None else log_in(place), sql) as (names, rows):
+    with run_query(destination.log_dataset(reads=True) if place is None else log_in(place), sql) as (names, rows):
         return names, [row for some in rows for row in some]
 
 

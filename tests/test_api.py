@@ -12,13 +12,13 @@ import pytest
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
 from autopilothq.clients.autopilot import Autopilot, Page
 from autopilothq.errors import UnexpectedResponse
-from autopilothq.segment.message import Discard, Number, Pairs, Rejected, Thing, parse, read
+from autopilothq.segment.message import Discard, JsonNumber, JsonObject, Record, Rejected, parse_json, read_message
 from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans
 from autopilothq.sources.api.contacts import Window
-from autopilothq.sources.api.scan import Clock, Found, Scan, Wanted
-from autopilothq.sources.spool import Spool, Start, fetch_ahead
+from autopilothq.sources.api.scan import Deadline, Scan, ScanBatch, ScanScope
+from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -27,11 +27,11 @@ KEY = "batchdelivery_C6590C90-C68A-11E6-94C6-07E94AE2263B_1482219072777-48a06f90
 EMAIL_ID = "batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B"
 
 
-def contact(**fields: Any) -> Pairs:
-    return parse(json.dumps({"contact_id": "person_1", "Email": "a@b.c", **fields}).encode())
+def contact(**fields: Any) -> JsonObject:
+    return parse_json(json.dumps({"contact_id": "person_1", "Email": "a@b.c", **fields}).encode())
 
 
-def events(value: Pairs, user_id_field: str | None = None, window: Window = ALL) -> list[dict[str, Any]]:
+def events(value: JsonObject, user_id_field: str | None = None, window: Window = ALL) -> list[dict[str, Any]]:
     return [json.loads(line) for line in api.messages(value, SCAN, user_id_field, window)]
 
 
@@ -97,24 +97,24 @@ def test_the_email_id_is_the_tail_of_the_usual_key(key: str, email_id: str) -> N
 @pytest.mark.parametrize(
     ("value", "time"),
     [
-        (Number("1482221100000"), datetime(2016, 12, 20, 8, 5, tzinfo=UTC)),
-        (Number("1482221100000.5"), datetime(2016, 12, 20, 8, 5, 0, 500, tzinfo=UTC)),
-        (Number("0"), datetime(1970, 1, 1, tzinfo=UTC)),
-        (Number("-86400000"), datetime(1969, 12, 31, tzinfo=UTC)),
+        (JsonNumber("1482221100000"), datetime(2016, 12, 20, 8, 5, tzinfo=UTC)),
+        (JsonNumber("1482221100000.5"), datetime(2016, 12, 20, 8, 5, 0, 500, tzinfo=UTC)),
+        (JsonNumber("0"), datetime(1970, 1, 1, tzinfo=UTC)),
+        (JsonNumber("-86400000"), datetime(1969, 12, 31, tzinfo=UTC)),
         ("2016-12-20T07:31:12.000Z", datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC)),
         ("2016-12-20T07:31:12+01:00", datetime(2016, 12, 20, 6, 31, 12, tzinfo=UTC)),
         ("2016-12-20", datetime(2016, 12, 20, tzinfo=UTC)),
         ("Tue, 20 Dec 2016 07:31:12 GMT", datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC)),
-        (Number("1e30"), None),
-        (Number("1e999999999"), None),
-        (Number("NaN"), None),
-        (Number("-Infinity"), None),
+        (JsonNumber("1e30"), None),
+        (JsonNumber("1e999999999"), None),
+        (JsonNumber("NaN"), None),
+        (JsonNumber("-Infinity"), None),
         ("1482221100000", None),
         ("yesterday", None),
         ("", None),
         (True, None),
         ([], None),
-        (Pairs(), None),
+        (JsonObject(), None),
     ],
 )
 def test_times_are_read_in_every_notation(value: Any, time: datetime | None) -> None:
@@ -135,7 +135,7 @@ def test_an_unreadable_time_stays_for_the_warehouse_to_discard() -> None:
     [message] = events(contact(mail_opened={"k": ["soon", 1]}))
     assert message["timestamp"] == ["soon", 1]
     [line] = api.messages(contact(mail_opened={"k": ["soon", 1]}), SCAN, None, ALL)
-    assert read(line, frozenset()).cells["timestamp"] == '["soon",1]'
+    assert read_message(line, frozenset()).cells["timestamp"] == '["soon",1]'
 
 
 CUSTOM = [
@@ -170,7 +170,7 @@ def test_ids_of_an_event(fields: dict[str, Any], user_id_field: str | None, ids:
 
 @pytest.mark.parametrize("fields", [{"contact_id": None}, {"contact_id": ""}, {"contact_id": ["p"]}])
 def test_a_contact_without_its_id_is_rejected(fields: dict[str, Any]) -> None:
-    for made in (lambda value: list(api.messages(value, SCAN, None, ALL)), api.contact):
+    for made in (lambda value: list(api.messages(value, SCAN, None, ALL)), api.contact_record):
         with pytest.raises(Rejected) as rejected:
             made(contact(**fields))
         assert rejected.value.args[0] == "no_id"
@@ -203,7 +203,7 @@ def test_a_contact_is_cells() -> None:
             {"value": 1},
         ],
     }
-    assert api.contact(contact(**fields)) == Thing(
+    assert api.contact_record(contact(**fields)) == Record(
         ("person_1",),
         {
             "contact_id": '"person_1"',
@@ -234,21 +234,21 @@ def test_a_contact_is_cells() -> None:
 
 @pytest.mark.parametrize("value", [True, "x", 3, [1]])
 def test_what_is_no_map_of_emails_is_discarded(value: Any) -> None:
-    thing = api.contact(contact(mail_opened=value))
+    thing = api.contact_record(contact(mail_opened=value))
     assert thing.discards == [Discard("mail_opened", json.dumps(value), "does_not_fit")]
     assert "mail_opened" not in thing.cells
     assert events(contact(mail_opened=value)) == []
 
 
 def test_other_things_are_cells() -> None:
-    field = parse(b'{"name":"Smog Level","fieldType":"float","options":{"a":[1.10]}}')
-    assert api.thing(CUSTOM_FIELDS, field) == Thing(
+    field = parse_json(b'{"name":"Smog Level","fieldType":"float","options":{"a":[1.10]}}')
+    assert api.record(CUSTOM_FIELDS, field) == Record(
         ("Smog Level",), {"name": '"Smog Level"', "field_type": '"float"', "options_a": "[1.10]"}, [], {}
     )
-    member = parse(b'{"contact_id":"p"}')
-    assert api.thing(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
+    member = parse_json(b'{"contact_id":"p"}')
+    assert api.record(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
     with pytest.raises(Rejected, match="expected `name` in an object with fieldType"):
-        api.thing(CUSTOM_FIELDS, parse(b'{"fieldType":"float"}'))
+        api.record(CUSTOM_FIELDS, parse_json(b'{"fieldType":"float"}'))
 
 
 def test_no_event_takes_a_table_of_the_account() -> None:
@@ -264,15 +264,15 @@ def pages(*bookmarks: str | None) -> Iterator[Page]:
 
 
 def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> None:
-    spool = Spool.begin(tmp_path / "s", Start("account", SCAN, 3, "b2", 200))
+    spool = Spool.begin(tmp_path / "s", ScanStart("account", SCAN, 3, "b2", 200))
     for page in pages("b3", "b4"):
         spool.put(page)
     found = Spool.open(tmp_path / "s")
     assert found is not None
     assert (found.start, found.last, found.bookmark, found.complete) == (
-        Start("account", SCAN, 3, "b2", 200), 4, "b4", False,
+        ScanStart("account", SCAN, 3, "b2", 200), 4, "b4", False,
     )  # fmt: skip
-    assert found.read(4) == ([Pairs([("n", Number("1")), ("text", "ä\ud800\0")])], 59)
+    assert found.read(4) == ([JsonObject([("n", JsonNumber("1")), ("text", "ä\ud800\0")])], 59)
     found.drop(4)
     found.put(Page([], None, None))
     assert found.complete
@@ -287,7 +287,7 @@ def test_a_folder_that_is_no_spool_is_none(tmp_path: Path, content: str | None) 
 
 
 def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
-    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
     spool.put(next(pages("b1")))
     (tmp_path / "00000002.new").write_bytes(b"half")
     found = Spool.open(tmp_path)
@@ -296,7 +296,7 @@ def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -> None:
-    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
     for page in pages("b1", "b2"):
         spool.put(page)
     found = Spool.open(tmp_path)
@@ -312,7 +312,7 @@ def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> Non
             number += 1
             yield Page([], None, f"b{number}")
 
-    spool = Spool.begin(tmp_path, Start("account", SCAN))
+    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
     ahead = fetch_ahead(spool, endless(), lambda: False)
     next(ahead)
     ahead.close()  # type: ignore[attr-defined]
@@ -323,17 +323,17 @@ def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> Non
 # ---- a scan of contacts --------------------------------------------------------------------------------------------
 
 
-def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **settings: Any) -> list[Found]:
+def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **settings: Any) -> list[ScanBatch]:
     """What the contacts of an account give, page by page on the disk."""
-    spool = Spool.open(folder) or Spool.begin(folder, Start("account", SCAN))
-    wanted = Wanted(True, True, None, ALL)
+    spool = Spool.open(folder) or Spool.begin(folder, ScanStart("account", SCAN))
+    wanted = ScanScope(True, True, None, ALL)
     pace = {"requests_per_second": 10_000, "tries": 1} | settings
     with Autopilot(server.key, base_url=server.base_url, **pace) as account:
         one = Scan("contacts", "url", SCAN, spool=spool)
-        return list(scans.contacts(one, spool, account, Clock(seconds), wanted, lambda: None))
+        return list(scans.contacts(one, spool, account, Deadline(seconds), wanted, lambda: None))
 
 
-def ids(found: list[Found]) -> list[str]:
+def ids(found: list[ScanBatch]) -> list[str]:
     return [thing.key[0] for part in found for thing in part.things.get("contacts", ())]
 
 

@@ -25,7 +25,7 @@ from moto.server import ThreadedMotoServer
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
 from autopilothq.segment.message import MAX_LINE, Reject
-from autopilothq.sources.archive.files import CHUNK_ROWS, File, find, read
+from autopilothq.sources.archive.files import CHUNK_ROWS, File, list_files, read_batches
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()
@@ -52,7 +52,7 @@ def bucket(tmp_path: Path) -> Path:
 
 
 def names(root: Path, *urls: str | Path, **options: Any) -> list[str]:
-    return [os.path.relpath(file.url, root) for file in find([str(url) for url in urls], **options)]
+    return [os.path.relpath(file.url, root) for file in list_files([str(url) for url in urls], **options)]
 
 
 def logs(source: str, *days: str) -> list[str]:
@@ -126,8 +126,8 @@ def test_a_file_has_one_url_however_it_is_spelt(tmp_path: Path, monkeypatch: pyt
         path,
         "in/*",
     ]
-    assert [file.url for spelling in spellings for file in find([spelling])] == [path] * len(spellings)
-    assert [file.url for file in find(spellings)] == [path]
+    assert [file.url for spelling in spellings for file in list_files([spelling])] == [path] * len(spellings)
+    assert [file.url for file in list_files(spellings)] == [path]
 
 
 def test_what_is_no_data_is_skipped(tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ def test_a_name_with_a_globs_characters_names_itself(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_files_gives_nothing(tmp_path: Path) -> None:
-    assert list(find([str(tmp_path)])) == []
-    assert list(find([])) == []
+    assert list(list_files([str(tmp_path)])) == []
+    assert list(list_files([])) == []
 
 
 def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     (root / "again").symlink_to(root / "a")
     (root / "real").symlink_to(tmp_path / "real")
     (root / "y.gz").symlink_to(tmp_path / "elsewhere" / "y.gz")
-    files = list(find([str(root)]))
+    files = list(list_files([str(root)]))
     assert [(os.path.relpath(file.url, root), file.size) for file in files] == [
         ("a/z.gz", 3),
         ("real/x.gz", 3),
@@ -181,13 +181,13 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
 def test_a_rewritten_file_has_another_version(tmp_path: Path) -> None:
     path = put(tmp_path / "x.gz", b"{}\n")
     os.utime(path, ns=(0, 1_500_000_000))
-    [first] = find([str(path)])
+    [first] = list_files([str(path)])
     assert first[:3] == (str(path), "3-1500000000", 3)
-    assert list(find([str(tmp_path)])) == [first]
+    assert list(list_files([str(tmp_path)])) == [first]
     os.utime(path, ns=(0, 1_500_000_512))
-    [touched] = find([str(path)])
+    [touched] = list_files([str(path)])
     put(path, b"{ }\n")
-    [grown] = find([str(path)])
+    [grown] = list_files([str(path)])
     assert len({first.version, touched.version, grown.version}) == 3
 
 
@@ -237,7 +237,7 @@ ERRORS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("url", "message"), ERRORS)
 def test_a_url_that_names_nothing_says_so(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(ArchiveError) as error:
-        find([url.format(root=tmp_path)])
+        list_files([url.format(root=tmp_path)])
     assert str(error.value).startswith(message.format(root=tmp_path))
 
 
@@ -248,7 +248,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
 
     monkeypatch.setattr("fsspec.filesystem", missing)
     with pytest.raises(ArchiveError) as error:
-        find([f"{scheme}://bucket"])
+        list_files([f"{scheme}://bucket"])
     assert str(error.value) == (
         f"{scheme}://bucket needs a package that is missing: Install {scheme}\nInstall it: {install(extra)}"
     )
@@ -257,7 +257,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sche
 def test_a_folder_that_cannot_be_listed_is_an_error(bucket: Path) -> None:
     fs = Refusing(SECOND, PermissionError(13, "Permission denied"))
     with pytest.raises(ArchiveError, match=f"list and read .*{SECOND}, but access was denied"):
-        find([str(bucket)], fs=fs)
+        list_files([str(bucket)], fs=fs)
     assert names(bucket, bucket / "pre" / "loose.jsonl", fs=fs) == ["pre/loose.jsonl"]
 
 
@@ -266,7 +266,7 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     put(tmp_path / "x.gz")
     for url in ("", "/*", "/**", "/**/*.gz", "/*/*.gz"):
         with pytest.raises(ArchiveError, match=r"behind the link .*segment-logs: No such file or directory"):
-            find([f"{tmp_path}{url}"])
+            list_files([f"{tmp_path}{url}"])
     assert names(tmp_path, f"{tmp_path}/*.gz") == ["x.gz"]
     (tmp_path / "segment-logs").rename(tmp_path / ".hidden")
     assert names(tmp_path, tmp_path) == ["x.gz"]
@@ -276,7 +276,7 @@ def test_any_fsspec_file_system_will_do() -> None:
     fs = MemoryFileSystem()
     fs.pipe(f"/memory-bucket/segment-logs/{A}/{FIRST}/x.gz", gzip.compress(b"{}\n"))
     try:
-        files = list(find(["memory://memory-bucket"], fs=fs))
+        files = list(list_files(["memory://memory-bucket"], fs=fs))
         assert [file.url for file in files] == [f"memory://memory-bucket/segment-logs/{A}/{FIRST}/x.gz"]
         assert all_lines(files) == [(0, 1, b"{}\n")]
     finally:
@@ -327,7 +327,7 @@ def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], ke
     for key, data in NAMELESS.items():
         fs.pipe(f"/nameless/{key}", data)
     try:
-        files = list(find([f"memory://nameless{path}"], fs=fs, **options))
+        files = list(list_files([f"memory://nameless{path}"], fs=fs, **options))
         assert [file.url for file in files] == nameless(keys, "memory://nameless")
         assert sorted(line[2] for line in all_lines(files)) == sorted(
             data for key, data in NAMELESS.items() if key[-4] in keys
@@ -350,7 +350,7 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
 
     def left_out(*urls: str, **options: Any) -> dict[str, str]:
         seen: dict[str, str] = {}
-        list(find([f"{tmp_path}{url}" for url in urls], left_out=seen, **options))
+        list(list_files([f"{tmp_path}{url}" for url in urls], left_out=seen, **options))
         return {url.removeprefix(f"{tmp_path}/"): why for url, why in seen.items()}
 
     logs = f"segment-logs/{A}/{FIRST}"
@@ -391,11 +391,11 @@ def not_blank(lines: Sequence[Line]) -> list[Line]:
 
 
 def all_lines(files: Sequence[File], **options: Any) -> list[Line]:
-    return not_blank([row for batch in read(files, **options) for row in rows(batch.lines)])
+    return not_blank([row for batch in read_batches(files, **options) for row in rows(batch.lines)])
 
 
 def outcome(files: Sequence[File], **options: Any) -> tuple[list[Line], list[Reject], list[tuple[int, str | None]]]:
-    batches = list(read(files, **options))
+    batches = list(read_batches(files, **options))
     rejects = [reject for batch in batches for reject in batch.rejects]
     ended = [end for batch in batches for end in batch.ended]
     return not_blank([row for batch in batches for row in rows(batch.lines)]), rejects, ended
@@ -454,11 +454,11 @@ def test_a_file_of_nothing_ends(tmp_path: Path, kind: str, content: bytes) -> No
 
 
 def test_no_files_give_no_batches() -> None:
-    assert list(read([])) == []
+    assert list(read_batches([])) == []
 
 
 def test_the_table_is_as_the_engine_wants_it(tmp_path: Path) -> None:
-    [batch] = read(stored(tmp_path, b"{}\n" * (CHUNK_ROWS + 1), b"[]"))
+    [batch] = read_batches(stored(tmp_path, b"{}\n" * (CHUNK_ROWS + 1), b"[]"))
     assert batch.lines.schema == pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
     assert [chunk.num_rows for chunk in batch.lines.to_batches()] == [CHUNK_ROWS, 2]
     assert rows(batch.lines)[-2:] == [(0, CHUNK_ROWS + 1, b"{}\n"), (1, 1, b"[]\n")]
@@ -576,7 +576,7 @@ def test_a_cut_gzip_of_few_bytes_gives_all_of_its_many_lines(tmp_path: Path) -> 
     data = gzip.compress(b'{"n":1}\n' * 1_000_000)
     for cut in range(len(data) - 300, len(data), 60):
         readable = zlib.decompressobj(31).decompress(data[:cut])
-        batches = list(read(stored(tmp_path, data[:cut])))
+        batches = list(read_batches(stored(tmp_path, data[:cut])))
         [reject] = batches[-1].rejects
         assert sum(len(batch.lines) for batch in batches) == readable.count(b"\n")
         assert reject.raw == readable.rpartition(b"\n")[2]
@@ -649,7 +649,7 @@ def test_a_bomb_of_blanks_passes(tmp_path: Path, blank: str, pack: str) -> None:
     data = engine.compress(b"{}\n") + b"".join(engine.compress(block) for _ in range(count))
     data += engine.compress(b"\n{}\n") + engine.flush()
     given, rejects = [], []
-    for batch in read(stored(tmp_path, data)):
+    for batch in read_batches(stored(tmp_path, data)):
         assert batch.lines["text"].nbytes < 48 << 20
         if len(batch.lines):
             # Few blank lines are left, and they lie between the first line and the last.
@@ -662,7 +662,7 @@ def test_a_bomb_of_blanks_passes(tmp_path: Path, blank: str, pack: str) -> None:
 @pytest.mark.parametrize("batch_bytes", [1, 1000, 10_000])
 def test_batches_are_bounded_by_bytes(tmp_path: Path, batch_bytes: int) -> None:
     files = stored(tmp_path, *[gzip.compress(b"{}\n" * 3)] * 50, b"x" * 99 + b"\n" + b"{}\n" * 5000)
-    batches = list(read(files, batch_bytes=batch_bytes))
+    batches = list(read_batches(files, batch_bytes=batch_bytes))
     assert all(batch.lines["text"].nbytes <= max(batch_bytes, 200) + 8 * 5000 for batch in batches)
     assert max(sum(len(text) for _, _, text in rows(batch.lines)) for batch in batches) <= max(batch_bytes, 200)
     assert sum(batch.bytes for batch in batches) == sum(file.size for file in files)
@@ -704,7 +704,7 @@ def test_any_cutting_gives_the_same_lines(
 def test_many_small_files_share_a_batch(tmp_path: Path) -> None:
     files = stored(tmp_path, *[gzip.compress(b'{"a":1}\n' * 10)] * 2000)
     started = time.perf_counter()
-    [batch] = read(files)
+    [batch] = read_batches(files)
     assert len(batch.lines) == 20_000
     assert len(batch.ended) == 2000
     assert time.perf_counter() - started < 4
@@ -716,7 +716,7 @@ def threads() -> set[threading.Thread]:
 
 def test_closed_early_it_leaves_no_thread(tmp_path: Path) -> None:
     before = threads()
-    batches = read(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
+    batches = read_batches(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
     next(batches)
     assert threads() > before
     batches.close()  # type: ignore[attr-defined]
@@ -725,7 +725,7 @@ def test_closed_early_it_leaves_no_thread(tmp_path: Path) -> None:
 
 def test_an_interrupt_passes_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threads()
-    batches = read(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
+    batches = read_batches(stored(tmp_path, *[gzip.compress(LINES)] * 50), batch_bytes=1000)
     next(batches)
     with pytest.raises(KeyboardInterrupt):
         batches.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
@@ -738,7 +738,7 @@ def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("autopilothq.sources.archive.files._table", failing)
     with pytest.raises(ZeroDivisionError):
-        next(read(stored(tmp_path, b"{}\n")))
+        next(read_batches(stored(tmp_path, b"{}\n")))
 
 
 # ---- over the wire -------------------------------------------------------------------------------------------------
@@ -773,11 +773,11 @@ def test_reads_a_bucket_over_http(s3: str) -> None:
             )
     client.put_object(Bucket="bkt", Key=f"p/segment-logs/{A}/dummy-object.txt", Body=b"x")
     options = {"endpoint_url": s3, "key": "test", "secret": "test"}
-    files = list(find(["s3://bkt"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    files = list(list_files(["s3://bkt"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
     assert [file.url for file in files] == [f"s3://bkt/p/segment-logs/{A}/{SECOND}/{at}.gz" for at in range(3)]
     assert (
         list(
-            find(
+            list_files(
                 [f"s3a://bkt/p/segment-logs/{A}/{SECOND}/", "s3://bkt/p/*/*/1551484800000/*.gz"],
                 storage_options=options,
             )
@@ -789,11 +789,11 @@ def test_reads_a_bucket_over_http(s3: str) -> None:
     assert lines == [(0, 1, b"{}\n"), *as_lines(big, 1), (2, 1, b"{}\n")]
     assert (rejects, ended) == ([], [(0, None), (1, None), (2, None)])
     client.delete_object(Bucket="bkt", Key=files[0].path[4:])
-    again = list(find(["s3://bkt/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    again = list(list_files(["s3://bkt/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
     assert again == files[1:]
     [_, [gone], [(_, why), *_]] = outcome(files[:1])
     assert why is not None
     assert gone.message == why
     for url, message in [("s3://nobody", "nothing is there"), ("s3://bkt/missing/x.gz", "nothing is there")]:
         with pytest.raises(ArchiveError, match=message):
-            find([url], storage_options=options)
+            list_files([url], storage_options=options)

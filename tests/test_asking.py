@@ -10,7 +10,7 @@ import pytest
 
 from autopilothq import destination
 from autopilothq.errors import InvalidQuery
-from autopilothq.warehouses.query import check
+from autopilothq.warehouses.query import check_query
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, posts
@@ -22,7 +22,7 @@ SECRET = "key = 'a secret'"
 def refused(sql: str, dialect: str | None) -> str:
     """What came, in the words of the error."""
     with pytest.raises(InvalidQuery) as raised:
-        check(sql, dialect)
+        check_query(sql, dialect)
     before = "Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got "
     assert str(raised.value).startswith(before)
     assert str(raised.value).endswith(HINT)
@@ -95,12 +95,12 @@ def test_what_changes_something_is_refused(dialect: str, sql: str, got: str) -> 
     ],
 )
 def test_a_query_is_taken(sql: str, dialect: str) -> None:
-    check(sql, dialect)
+    check_query(sql, dialect)
 
 
 @pytest.mark.parametrize("sql", ["FROM people", "PIVOT people ON plan USING count(*)", "VALUES ('é')", "TABLE people"])
 def test_duckdbs_own_forms_of_a_query_are_taken(sql: str) -> None:
-    check(sql, "duckdb")
+    check_query(sql, "duckdb")
 
 
 # ---- on the connection ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def row(text: str) -> Row:
 
 
 def graph(rows: Sequence[Row]) -> Graph:
-    suppression.remember(ENGINE, [])
+    suppression.register_suppressed(ENGINE, [])
     made = Graph(ENGINE)
     if rows:
         made.add({place: PERSON_COLUMNS[column] for place, column in enumerate(COLUMNS)}, rows)

@@ -115,8 +115,8 @@ def test_a_key_goes_over_http_where_that_is_allowed(
         reached.append(allow_http)
         raise RuntimeError("stopped before the network")
 
-    monkeypatch.setattr("autopilothq.clients.autopilot.Http", client)
-    monkeypatch.setattr("autopilothq.clients.profile_api.Http", client)
+    monkeypatch.setattr("autopilothq.clients.autopilot.HttpClient", client)
+    monkeypatch.setattr("autopilothq.clients.profile_api.HttpClient", client)
     call(*command, "--allow-http")
     call(*command)
     monkeypatch.setenv(f"{prefix}__ALLOW_HTTP", "true")

@@ -16,7 +16,7 @@ import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import autopilot, destination
-from autopilothq.destination import Deliveries
+from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.messages import from_row
 from autopilothq.destination.sender import AT_ONCE
@@ -591,7 +591,7 @@ def test_in_any_weather_all_comes_right(server: FakeAutopilot, seed: int) -> Non
 
 
 def _latest() -> list[dict[str, Any]]:
-    with Deliveries(log_in(), reads=True) as log:
+    with DeliveryLog(log_in(), reads=True) as log:
         return log.latest()
 
 
@@ -637,7 +637,7 @@ def test_the_log_needs_sql(server: FakeAutopilot) -> None:
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
     place = dlt.destinations.postgres(postgres)
     with (
-        Deliveries(log_in(place)),
+        DeliveryLog(log_in(place)),
         pytest.raises(RunError, match="Another run is sending, with the same log"),
     ):
         send(server, [], place)
@@ -662,7 +662,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
     server.order("POST", "/trigger/*", drop="after")
     assert counted(send(server, messages, warehouse)) == {"messages": 4, "delivered": 2, "refused": 1, "unknown": 1}
     assert counted(send(server, messages, warehouse)) == {"messages": 4, "refused": 1, "unknown": 1, "known": 2}
-    with Deliveries(log_in(warehouse), reads=True) as log:
+    with DeliveryLog(log_in(warehouse), reads=True) as log:
         latest = [(row["message_id"], row["trigger_id"], row["status"]) for row in log.latest()]
         assert sorted(latest) == [
             ("i1", None, "delivered"),
@@ -676,7 +676,7 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
     send(server, [identify(1)])
-    with Deliveries(log_in()) as log:
+    with DeliveryLog(log_in()) as log:
         log._client.execute_sql("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
@@ -685,7 +685,7 @@ def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
 def test_the_log_takes_any_text(postgres: str) -> None:
     odd = "'; DROP TABLE x -- \\n \\ \n\t\r\x01 %s %(a)s {} é 株 \U0001f600 \"$$"
     for place in (None, dlt.destinations.postgres(postgres)):
-        with Deliveries(log_in(place)) as log:
+        with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
             log.settle([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
             assert set(log.known([odd])) == {(odd, odd)}
@@ -698,7 +698,7 @@ def test_members_as_the_log_knows_them() -> None:
     def said(who: str, content: str, status: str) -> Delivery:
         return Delivery(who, "identify", audience="a", email=f"{who}@b.c", content=content, status=status)
 
-    with Deliveries(log_in()) as log:
+    with DeliveryLog(log_in()) as log:
         log.add([said("in", "true", "delivered"), said("out", "true", "delivered"), said("never", "true", "refused")])
         log.add([said("out", "false", "delivered"), said("in", "false", "refused"), said("who", "true", "failed")])
         assert log.members("a") == {
@@ -808,7 +808,7 @@ def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pyte
 def test_the_log_may_be_in_another_dataset() -> None:
     log = dlt.dataset(dlt.destinations.duckdb("other.duckdb"), "crm", dlt.Schema("crm"))
     dlt.pipeline("to_autopilot", destination=autopilot(log=log)).run([{"email": "a@example.com"}], table_name="rows")
-    with Deliveries(log, reads=True) as deliveries:
+    with DeliveryLog(log, reads=True) as deliveries:
         assert [row["email"] for row in deliveries.latest()] == ["a@example.com"]
 
 

@@ -22,7 +22,7 @@ import autopilothq
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS, TABLES
 from autopilothq.projection import suppression
-from autopilothq.segment.identity import Hashes, Id, hash_of, id_of, ids_in, kinds_of
+from autopilothq.segment.identity import HashedIds, Id, hash_of, id_of, ids_in, kinds_of
 from autopilothq.warehouses import lock
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
@@ -361,18 +361,18 @@ def test_what_mentions_a_person(text: bytes) -> None:
         Id("email", "x y@example.com"),
     ]  # fmt: skip
     with duckdb.connect() as engine:
-        suppression.remember(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
+        suppression.register_suppressed(engine, [("salt", hash_of("salt", id_)) for id_ in ids])
         texts = pa.array([text, b"other"], pa.large_binary())
         assert suppression.mentioning(engine, pa.array([7, 8]), texts) == ([7] if MENTIONS[text] else [])
 
 
 def test_hashes_are_salted() -> None:
     ada = Id("user_id", "ada")
-    known = Hashes([("one", hash_of("one", ada)), ("two", hash_of("two", ada._replace(kind="contact_id")))])
+    known = HashedIds([("one", hash_of("one", ada)), ("two", hash_of("two", ada._replace(kind="contact_id")))])
     assert ada in known
     assert Id("contact_id", "ada") in known
     assert Id("anonymous_id", "ada") not in known
-    assert ada not in Hashes([("two", hash_of("one", ada))])
+    assert ada not in HashedIds([("two", hash_of("one", ada))])
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -449,7 +449,7 @@ def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypa
     # A load that was cut off before it reached the dataset.
     write("later.ndjson", [track(8, userId="ada"), track(9, userId="bob")])
     into = runner.pipeline()
-    into.set_local_state_val(runner.UNFINISHED_AT, runner.place_of(into))
+    into.set_local_state_val(runner.UNFINISHED_AT, runner.target_of(into))
     into.extract(autopilothq.archive("later.ndjson"))
     into.normalize()
     found = forget(call, *WORDS, "--contact-id", "person_A", "--contact-id", "5", "--confirm", "8")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from autopilothq.catalog import CONTEXT
 from autopilothq.projection import suppression
-from autopilothq.segment.identity import Hashes, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
-from autopilothq.segment.message import read
+from autopilothq.segment.identity import HashedIds, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
+from autopilothq.segment.message import read_message
 from calling import Call, errors
 from faults.loads import content, track
 from test_forget import forget, here, load, rows, write
@@ -97,14 +97,16 @@ def test_no_line_of_a_person_is_missed(sent: list[tuple[str, str, bool]]) -> Non
             value = {key: value}
         message = {"type": "track", "event": "e", "userId": "u", path.partition(".")[0]: value}
         lines.append(json.dumps(message, ensure_ascii=is_ascii).encode())
-        cells = read(lines[-1], CONTEXT_NAMES).cells
+        cells = read_message(lines[-1], CONTEXT_NAMES).cells
         found |= {one for one in ids_of_cells(cells) if one != Id("user_id", "u")}
-    mine = [n for n, text in enumerate(lines) if found.intersection(ids_of_cells(read(text, CONTEXT_NAMES).cells))]
+    mine = [
+        n for n, text in enumerate(lines) if found.intersection(ids_of_cells(read_message(text, CONTEXT_NAMES).cells))
+    ]
     pairs = [("salt", hash_of("salt", id_)) for id_ in found]
     keys, texts = pa.array(range(len(lines)), pa.int64()), pa.array(lines, pa.large_binary())
-    suppression.remember(ENGINE, pairs)
+    suppression.register_suppressed(ENGINE, pairs)
     assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=True))
-    suppression.remember(ENGINE, pairs, sought=found)
+    suppression.register_suppressed(ENGINE, pairs, sought=found)
     assert set(mine) <= set(suppression.suspects(ENGINE, keys, texts, by_hash=False))
 
 
@@ -122,7 +124,7 @@ def test_python_and_the_engine_fold_alike(email: str) -> None:
 
 def forgotten_engine(pairs: list[tuple[str, str]]) -> Any:
     engine = duckdb.connect()
-    suppression.remember(engine, pairs)
+    suppression.register_suppressed(engine, pairs)
     return engine
 
 
@@ -136,7 +138,7 @@ def test_folding_twice_is_folding_once(text: str) -> None:
 def test_hashes_of_earlier_releases_still_match(email: str) -> None:
     pairs = [("salt", hash_of("salt", Id("email", lower_email(email))))]
     assert len(forms("email", email)) == 2
-    assert all(any(id_ in Hashes(pairs) for id_ in ids_in(["email"], spelt)) for spelt in (email, email.lower()))
+    assert all(any(id_ in HashedIds(pairs) for id_ in ids_in(["email"], spelt)) for spelt in (email, email.lower()))
     with forgotten_engine(pairs) as engine:
         engine.execute("CREATE TABLE people (person VARCHAR)")
         engine.execute("INSERT INTO people VALUES (?), ('email:other@example.com')", [f"email:{email}"])

@@ -383,7 +383,7 @@ def test_where_it_can_do_nothing() -> None:
         destination = SimpleNamespace(config=SimpleNamespace(destination_type=f"dlt.destinations.{kind}"))
         into: Any = SimpleNamespace(destination_client=lambda destination=destination: destination)
         with pytest.raises(runner.RunError) as raised:
-            rewrite.check(into)
+            rewrite.check_rewritable(into)
         assert str(raised.value) == (
             f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
             "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."

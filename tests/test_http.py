@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from autopilothq.clients import http as module
-from autopilothq.clients.http import Http, Key, Pace, escape, path_of
+from autopilothq.clients.http import ApiKey, HttpClient, Pace, escape, path_of
 from autopilothq.errors import (
     ApiError,
     InvalidSetting,
@@ -59,10 +59,10 @@ def time() -> Time:
     return Time()
 
 
-def connected(server: FakeAutopilot, time: Time, **more: Any) -> Http:
+def connected(server: FakeAutopilot, time: Time, **more: Any) -> HttpClient:
     settings: dict[str, Any] = {"requests_per_second": 1000, "tries": 3, "timeout": 5.0} | more
-    key = settings.pop("key", Key.in_header("autopilotapikey", KEY, SETTING))
-    return Http(
+    key = settings.pop("key", ApiKey.in_header("autopilotapikey", KEY, SETTING))
+    return HttpClient(
         settings.pop("base_url", server.base_url), key, pace=Pace(time.clock, time.sleep), sleep=time.sleep, **settings
     )
 
@@ -102,7 +102,7 @@ def test_a_request_whole(server: FakeAutopilot, time: Time) -> None:
 
 
 def test_basic_is_the_token_as_user_and_an_empty_password(server: FakeAutopilot, time: Time) -> None:
-    key = Key.basic("token", "sources.autopilothq.profiles.token")
+    key = ApiKey.basic("token", "sources.autopilothq.profiles.token")
     error = failed(server, time, key=key)
     assert server.requests[0].headers["authorization"] == "Basic dG9rZW46"
     assert str(error) == "GET /account: 400 Bad Request: No autopilotapikey header provided."
@@ -173,12 +173,12 @@ def test_settings_that_cannot_work(server: FakeAutopilot, time: Time, settings: 
 )
 def test_a_key_that_cannot_be_one_is_not_repeated(secret: str, what: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
-        Key.in_header("autopilotapikey", secret, SETTING)
+        ApiKey.in_header("autopilotapikey", secret, SETTING)
     assert str(caught.value) == (f"{SETTING} {what}: set it to the key as the account shows it ({PLACES})")
 
 
 def test_a_line_break_behind_the_key_is_not_part_of_it(server: FakeAutopilot, time: Time) -> None:
-    with connected(server, time, key=Key.in_header("autopilotapikey", f"{KEY}\n", SETTING)) as http:
+    with connected(server, time, key=ApiKey.in_header("autopilotapikey", f"{KEY}\n", SETTING)) as http:
         assert http.request("GET", ["account"]) == ME
 
 
@@ -200,15 +200,15 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize(("url", "host"), ELSEWHERE.items(), ids=list(ELSEWHERE.values()))
 def test_a_key_goes_over_http_to_this_machine_alone(url: str, host: str) -> None:
-    key = Key.in_header("autopilotapikey", KEY, SETTING)
+    key = ApiKey.in_header("autopilotapikey", KEY, SETTING)
     with pytest.raises(InvalidSetting) as caught:
-        Http(url, key, requests_per_second=5)
+        HttpClient(url, key, requests_per_second=5)
     assert str(caught.value) == (
         f"sources.autopilothq.base_url is not https: the key would go to {host} for everyone on the way to read."
         " Use https://. In a network that you trust it can be allowed: --allow-http, or"
         " sources.autopilothq.allow_http = true"
     )
-    Http(url, key, requests_per_second=5, allow_http=True).close()
+    HttpClient(url, key, requests_per_second=5, allow_http=True).close()
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def test_a_key_goes_over_http_to_this_machine_alone(url: str, host: str) -> None
 )
 def test_no_address_is_one_of_this_machine_because_of_its_user(url: str) -> None:
     with pytest.raises(InvalidSetting, match="without user, password"):
-        Http(url, Key.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5, allow_http=True)
+        HttpClient(url, ApiKey.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5, allow_http=True)
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "127.9.8.7:8080", "[::1]", "[0:0:0:0:0:0:0:1]:1", "[::ffff:127.0.0.1]", "LocalHost:9"]
 )
 def test_this_machine_needs_no_https(host: str) -> None:
-    Http(f"http://{host}/v1", Key.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5).close()
+    HttpClient(f"http://{host}/v1", ApiKey.in_header("autopilotapikey", KEY, SETTING), requests_per_second=5).close()
 
 
 def test_a_key_for_this_machine_goes_to_no_proxy(
@@ -376,11 +376,14 @@ def test_a_wait_of_hours_is_told_instead(server: FakeAutopilot, time: Time) -> N
 
 def test_a_wait_that_the_server_asks_for_holds_the_whole_account(server: FakeAutopilot, time: Time) -> None:
     pace = Pace(time.clock, time.sleep)
-    key = Key.in_header("autopilotapikey", KEY, SETTING)
+    key = ApiKey.in_header("autopilotapikey", KEY, SETTING)
     server.order("GET", "/account", status=429, retry_after=7)
-    with Http(server.base_url, key, requests_per_second=1000, tries=1, pace=pace) as one, pytest.raises(Unavailable):
+    with (
+        HttpClient(server.base_url, key, requests_per_second=1000, tries=1, pace=pace) as one,
+        pytest.raises(Unavailable),
+    ):
         one.request("GET", ["account"])
-    with Http(server.base_url, key, requests_per_second=1000, pace=pace) as other:
+    with HttpClient(server.base_url, key, requests_per_second=1000, pace=pace) as other:
         other.request("GET", ["lists"])
     assert 7 <= sum(time.naps) <= 7.1
 
@@ -545,7 +548,7 @@ def test_the_secret_is_nowhere(
     server: FakeAutopilot, time: Time, caplog: pytest.LogCaptureFixture, fault: dict[str, Any], scheme: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    key = Key.basic(KEY, SETTING) if scheme == "basic" else Key.in_header("autopilotapikey", KEY, SETTING)
+    key = ApiKey.basic(KEY, SETTING) if scheme == "basic" else ApiKey.in_header("autopilotapikey", KEY, SETTING)
     server.order("*", "*", times=99, **fault)
     error = failed(server, time, key=key)
     with connected(server, time, key=key) as http:
@@ -579,9 +582,9 @@ def most_in_a_second(times: list[float]) -> int:
 
 
 def test_one_budget_for_all_threads_and_clients_of_a_key() -> None:
-    key = Key.in_header("autopilotapikey", KEY, SETTING)
+    key = ApiKey.in_header("autopilotapikey", KEY, SETTING)
     with FakeAutopilot(contacts=1) as server, ThreadPoolExecutor(16) as pool:
-        clients = [Http(server.base_url + end, key, requests_per_second=50) for end in ("", "/")]
+        clients = [HttpClient(server.base_url + end, key, requests_per_second=50) for end in ("", "/")]
         list(pool.map(lambda number: clients[number % 2].request("GET", ["account"]), range(125)))
         for client in clients:
             client.close()
@@ -591,9 +594,9 @@ def test_one_budget_for_all_threads_and_clients_of_a_key() -> None:
 
 
 def test_a_slow_server_does_not_cost_pace() -> None:
-    key = Key.in_header("autopilotapikey", KEY, SETTING)
+    key = ApiKey.in_header("autopilotapikey", KEY, SETTING)
     with FakeAutopilot(contacts=1, latency=0.1) as server, ThreadPoolExecutor(20) as pool:
-        with Http(server.base_url, key, requests_per_second=50) as http:
+        with HttpClient(server.base_url, key, requests_per_second=50) as http:
             list(pool.map(lambda _: http.request("GET", ["account"]), range(125)))
         times = sorted(request.at for request in server.requests)
     assert most_in_a_second(times) <= 50
@@ -601,7 +604,7 @@ def test_a_slow_server_does_not_cost_pace() -> None:
 
 
 def test_other_keys_and_servers_have_budgets_of_their_own() -> None:
-    paces = {module._pace_of(origin, Key.in_header("k", secret, SETTING)) for origin in "ab" for secret in "cd"}
+    paces = {module._pace_of(origin, ApiKey.in_header("k", secret, SETTING)) for origin in "ab" for secret in "cd"}
     assert len(paces) == 4
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import STANDARD_FIELDS
-from autopilothq.destination.fields import Contact, Fields, contact
+from autopilothq.destination.fields import ContactFields, Fields, contact_fields
 from autopilothq.errors import InvalidSetting
 
 CUSTOM = [
@@ -22,9 +22,9 @@ CUSTOM = [
 EMAIL = "ann@example.com"
 
 
-def made(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more: Any) -> Contact:
+def made(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more: Any) -> ContactFields:
     fields = Fields(CUSTOM, mapping, more.pop("user_id_field", None))
-    return contact(fields, EMAIL, traits, **more)
+    return contact_fields(fields, EMAIL, traits, **more)
 
 
 def values(traits: dict[str, Any], mapping: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:

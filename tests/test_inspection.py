@@ -19,7 +19,7 @@ from autopilothq import archive, catalog, inspect, runner
 from autopilothq.inspect import ColumnInfo, Difference, Statistics, Status, TableInfo
 from autopilothq.inspect.diff import Table, Type, type_of
 from autopilothq.inspect.formats import FORMATS, percent
-from autopilothq.inspect.status import Freshness, LastRun, Load
+from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.warehouses import postgres
 from contract.loading import message
 from shared_loads import isolation
@@ -433,7 +433,7 @@ def two_loads(place: tuple[str, str]) -> Told:
     load(credentials, new, destination)
     with inspect.reading(*place) as reader:
         tables = {table.name: table for table in reader.described(["demo", "email_bounced", "_rejects"])}
-        status = inspect.status(reader, between)
+        status = inspect.read_status(reader, between)
     return Told(destination, (before, between, datetime.now(UTC)), tables, status)
 
 
@@ -485,7 +485,7 @@ STATUS = Status(
     "duckdb events.duckdb, dataset mail",
     NOW,
     LastRun(NOW - timedelta(hours=2), "failed", "the load step: disk full"),
-    Load("1", NOW - timedelta(days=1, hours=3), 2, 1100, 1090, 6, 4),
+    LoadSummary("1", NOW - timedelta(days=1, hours=3), 2, 1100, 1090, 6, 4),
     1,
     NOW - timedelta(days=1, hours=3),
     {"tracks": Freshness(FIRST, NOW - timedelta(days=1, hours=3)), "email_replied": Freshness(None, None)},
@@ -576,7 +576,7 @@ def test_the_status_of_a_load(told: Told) -> None:
 def test_the_status_without_a_row() -> None:
     make_tables(("duckdb", "events.duckdb"))
     with inspect.reading("duckdb", "events.duckdb") as reader:
-        found = inspect.status(reader, NOW)
+        found = inspect.read_status(reader, NOW)
     assert (found.newest_load, found.is_older(timedelta(days=9999))) == (None, True)
     assert (found.last_run, found.last_load, found.rejects, found.discards) == (None, None, {}, {})
     assert found.tables["tracks"] == Freshness(None, None)
@@ -594,10 +594,10 @@ def test_the_last_run_here(tmp_path: Path) -> None:
             file: file.stat().st_mtime_ns for part in ("*.*", "load/**/*", "normalize/**/*") for file in home.glob(part)
         }
 
-    def told() -> tuple[LastRun, Load, int]:
+    def told() -> tuple[LastRun, LoadSummary, int]:
         before = files()
         with inspect.reading("duckdb", "events.duckdb") as reader:
-            found = inspect.status(reader, datetime.now(UTC))
+            found = inspect.read_status(reader, datetime.now(UTC))
         assert files() == before
         assert found.last_run is not None
         assert found.last_load is not None

@@ -143,7 +143,7 @@ def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.Mo
 
     def one(name: str) -> None:
         barrier.wait()
-        claims = lock.Rows(pipelines[name])
+        claims = lock.TableLock(pipelines[name])
         while lock.stake(claims, f"{name} {name}"):
             time.sleep(0.02 * (1 + hash(name) % 7))
         inside.append(name)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import masking
-from autopilothq.masking import masked, remember, remember_credentials, remember_hook
+from autopilothq.masking import masked, remember_credentials, remember_hook, remember_secret
 from calling import Call
 
 # Words that no message has, between what has a meaning in URLs, JSON, TOML, SQL and regular expressions.
@@ -39,7 +39,7 @@ def spellings(secret: str) -> Iterator[str]:
 @given(PASSWORDS)
 def test_a_secret_is_found_in_every_spelling(secret: str) -> None:
     masking._remembered.clear()
-    remember(secret)
+    remember_secret(secret)
     for spelt in spellings(secret):
         assert masked(f"before<{spelt}>behind") == "before<***>behind"
 
@@ -161,7 +161,7 @@ def test_a_provider_that_fails_hides_no_error(monkeypatch: pytest.MonkeyPatch) -
         raise OSError("the vault is gone")
 
     monkeypatch.setattr(type(dlt.secrets), "config_providers", property(broken))
-    remember("hushhush")
+    remember_secret("hushhush")
     assert masked("no hushhush") == "no ***"
 
 

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import REJECT_REASONS
-from autopilothq.segment.message import Discard, Pairs, Rejected, digest, flatten, read, spelling, to_json
+from autopilothq.segment.message import Discard, JsonObject, Rejected, digest, flatten, read_message, spelling, to_json
 
 DECLARED = frozenset({"context_ip"})
 
 
 def cells(text: str) -> dict[str, str]:
-    return read(text.encode(), DECLARED).cells
+    return read_message(text.encode(), DECLARED).cells
 
 
 def discards(text: str) -> list[Discard]:
-    return read(text.encode(), DECLARED).discards
+    return read_message(text.encode(), DECLARED).discards
 
 
 def track(**more: Any) -> str:
@@ -40,7 +40,7 @@ def test_cells_are_text_or_json_text() -> None:
 
 def test_a_message_without_an_id_has_its_lines_digest() -> None:
     line = b'{"type":"identify","userId":"u"}'
-    assert read(line + b"\r\n", DECLARED).cells["id"] == digest(line) == digest(line + b"\n")
+    assert read_message(line + b"\r\n", DECLARED).cells["id"] == digest(line) == digest(line + b"\n")
     assert digest(line + b" ") != digest(line)
 
 
@@ -79,19 +79,19 @@ REJECTS = [
 @pytest.mark.parametrize(("line", "reason"), REJECTS)
 def test_a_line_that_is_no_message_is_rejected_with_its_reason(line: str, reason: str) -> None:
     with pytest.raises(Rejected) as rejected:
-        read(line.encode(), DECLARED)
+        read_message(line.encode(), DECLARED)
     assert rejected.value.args[0] == reason
     assert rejected.value.args[1].startswith(REJECT_REASONS[reason])
 
 
 def test_bytes_that_are_not_utf8_are_not_json() -> None:
     with pytest.raises(Rejected, match="not UTF-8 at byte 1"):
-        read(b'"\xff"', DECLARED)
+        read_message(b'"\xff"', DECLARED)
 
 
 def test_what_nests_too_deeply_is_rejected_and_does_not_end_the_run() -> None:
     with pytest.raises(Rejected, match="nested too deeply"):
-        read(b'{"a":' * 200_000 + b"1" + b"}" * 200_000, DECLARED)
+        read_message(b'{"a":' * 200_000 + b"1" + b"}" * 200_000, DECLARED)
 
 
 def test_objects_that_the_message_does_not_need_may_be_anything() -> None:
@@ -138,7 +138,7 @@ def test_values_keep_their_spelling_as_json_text(text: str, spelt: str) -> None:
 
 def test_an_object_has_its_leaves_in_order() -> None:
     objects: list[tuple[str, ...]] = []
-    value = Pairs([("b", "1"), ("a", Pairs([("c", True), ("d", None), ("e", Pairs())])), ("f", [])])
+    value = JsonObject([("b", "1"), ("a", JsonObject([("c", True), ("d", None), ("e", JsonObject())])), ("f", [])])
     assert list(flatten(value, ("properties",), objects)) == [
         (("properties", "b"), "b", "1"),
         (("properties", "a", "c"), "a_c", True),
@@ -159,4 +159,4 @@ def test_a_key_that_comes_again_in_the_message_itself_is_discarded() -> None:
 
 
 def test_json_text_of_an_object_keeps_order_and_repetition() -> None:
-    assert to_json(Pairs([("b", None), ("a", False), ("b", "")])) == '{"b":null,"a":false,"b":""}'
+    assert to_json(JsonObject([("b", None), ("a", False), ("b", "")])) == '{"b":null,"a":false,"b":""}'

@@ -3,7 +3,7 @@
 import pytest
 
 from autopilothq.catalog import LIMITS, TABLES, Type
-from autopilothq.warehouses.native import Shape, beside_views, native_of, shape_of
+from autopilothq.warehouses.native import TableShape, beside_views, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
 NUMERIC = {"n": "numeric"}
@@ -14,27 +14,27 @@ COPY = {"loaded_at": "uuid_ts"}
 @pytest.mark.parametrize(
     ("kind", "table", "shape"),
     [
-        ("postgres", "tracks", Shape(NUMERIC, ("id",), ("received_at",))),
-        ("postgres", "any_event", Shape(NUMERIC, ("id",), ("received_at",))),
-        ("autopilothq.warehouses.postgres.postgres", "accounts", Shape(NUMERIC, ("id",), ("received_at",))),
-        ("postgres", "lists_contacts", Shape(NUMERIC, ("list_id", "contact_id"), ("received_at",))),
-        ("postgres", "_suppressions", Shape()),
-        ("dlt.destinations.redshift", "users", Shape(NAIVE)),
-        ("bigquery", "tracks", Shape(copies=COPY, view="tracks_view")),
-        ("bigquery", "any_event", Shape(copies=COPY, view="any_event_view")),
-        ("bigquery", "users", Shape(copies=COPY)),
-        ("bigquery", "contacts", Shape()),
-        ("duckdb", "tracks", Shape()),
-        ("snowflake", "users", Shape()),
+        ("postgres", "tracks", TableShape(NUMERIC, ("id",), ("received_at",))),
+        ("postgres", "any_event", TableShape(NUMERIC, ("id",), ("received_at",))),
+        ("autopilothq.warehouses.postgres.postgres", "accounts", TableShape(NUMERIC, ("id",), ("received_at",))),
+        ("postgres", "lists_contacts", TableShape(NUMERIC, ("list_id", "contact_id"), ("received_at",))),
+        ("postgres", "_suppressions", TableShape()),
+        ("dlt.destinations.redshift", "users", TableShape(NAIVE)),
+        ("bigquery", "tracks", TableShape(copies=COPY, view="tracks_view")),
+        ("bigquery", "any_event", TableShape(copies=COPY, view="any_event_view")),
+        ("bigquery", "users", TableShape(copies=COPY)),
+        ("bigquery", "contacts", TableShape()),
+        ("duckdb", "tracks", TableShape()),
+        ("snowflake", "users", TableShape()),
     ],
 )
-def test_a_tables_shape(kind: str, table: str, shape: Shape) -> None:
+def test_a_tables_shape(kind: str, table: str, shape: TableShape) -> None:
     assert shape_of(table, COLUMNS, kind) == shape
 
 
 def test_a_table_has_what_its_columns_allow() -> None:
-    assert shape_of("_audit", {"file": "text", "version": "text"}, "postgres") == Shape({}, ("file", "version"))
-    assert shape_of("tracks", {"id": "text"}, "bigquery") == Shape(view="tracks_view")
+    assert shape_of("_audit", {"file": "text", "version": "text"}, "postgres") == TableShape({}, ("file", "version"))
+    assert shape_of("tracks", {"id": "text"}, "bigquery") == TableShape(view="tracks_view")
 
 
 @pytest.mark.parametrize(

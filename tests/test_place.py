@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from autopilothq import archive, runner
-from autopilothq.warehouses.pipeline_names import claim, database_of, pipeline_name
+from autopilothq.warehouses.pipeline_names import claim_pipeline_name, database_of, pipeline_name
 from calling import Call, errors
 
 MESSAGE = (
@@ -155,9 +155,9 @@ def test_what_an_earlier_version_left_goes_on(folders: tuple[Path, Path], call: 
         "autopilot_events", destination=dlt.destinations.duckdb(str(a / "autopilot.duckdb")), dataset_name="autopilothq"
     )
     into.extract(archive("../archive.ndjson"))
-    into.set_local_state_val(runner.UNFINISHED_AT, runner.place_of(into))
+    into.set_local_state_val(runner.UNFINISHED_AT, runner.target_of(into))
     into.normalize()
-    assert pipeline_name(str(runner.place(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
+    assert pipeline_name(str(runner.resolve_target(credentials=str(b / "autopilot.duckdb")))) != "autopilot_events"
     assert last_line(call).endswith("pipeline autopilot_events")
     assert not into.has_pending_data
     assert ids(a / "autopilot.duckdb") == ["m1"]
@@ -205,7 +205,7 @@ def test_scans_go_on_whatever_the_pipeline_is_called(tmp_path: Path, monkeypatch
 
 
 def _claim(place: str) -> str:
-    return claim(place, None)
+    return claim_pipeline_name(place, None)
 
 
 def test_first_runs_at_once_get_names_of_their_own() -> None:

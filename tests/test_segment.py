@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from autopilothq.clients.autopilot import Page
-from autopilothq.clients.profile_api import BASE_URLS, Profiles
+from autopilothq.clients.profile_api import BASE_URLS, ProfileApi
 from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
-from autopilothq.segment.message import Number, Pairs, parse
+from autopilothq.segment.message import JsonNumber, JsonObject, parse_json
 from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, Person, Wanted, person
-from autopilothq.sources.spool import Spool, Start
+from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, EventScope, Person, person
+from autopilothq.sources.spool import ScanStart, Spool
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
 
@@ -33,14 +33,14 @@ def server() -> Iterator[FakeProfiles]:
 
 
 @pytest.fixture
-def space(server: FakeProfiles) -> Iterator[Profiles]:
+def space(server: FakeProfiles) -> Iterator[ProfileApi]:
     with client(server) as profiles:
         yield profiles
 
 
-def client(server: FakeProfiles, **words: Any) -> Profiles:
+def client(server: FakeProfiles, **words: Any) -> ProfileApi:
     settings: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 10_000, "tries": 1}
-    return Profiles(words.pop("token", server.token), words.pop("space", server.space), **settings | words)
+    return ProfileApi(words.pop("token", server.token), words.pop("space", server.space), **settings | words)
 
 
 def ids(pages: Iterator[list[Any]]) -> list[list[str]]:
@@ -50,7 +50,7 @@ def ids(pages: Iterator[list[Any]]) -> list[list[str]]:
 # ---- requests ------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_says_who_is_asked_for_what(server: FakeProfiles, space: Profiles) -> None:
+def test_a_request_says_who_is_asked_for_what(server: FakeProfiles, space: ProfileApi) -> None:
     list(space.events(WHO, ["Email Opened", "Café & Co"], datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC)))
     [request] = server.requests
     assert (request.method, request.path.partition("?")[0]) == ("GET", PATH)
@@ -79,7 +79,7 @@ def test_a_request_says_who_is_asked_for_what(server: FakeProfiles, space: Profi
         ("http://user", "user%5Fid%3Ahttp%3A%2F%2Fuser"),
     ],
 )
-def test_ids_reach_the_server_as_it_wants_them(server: FakeProfiles, space: Profiles, given: str, path: str) -> None:
+def test_ids_reach_the_server_as_it_wants_them(server: FakeProfiles, space: ProfileApi, given: str, path: str) -> None:
     known = person(given)
     assert known is not None
     made = server.happen(known)
@@ -93,7 +93,7 @@ def test_what_is_nobody_is_not_asked_for(value: str) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 7])
-def test_pages_go_on_while_there_are_more(server: FakeProfiles, space: Profiles, number: int) -> None:
+def test_pages_go_on_while_there_are_more(server: FakeProfiles, space: ProfileApi, number: int) -> None:
     server.page = 3
     server.people[WHO] = []
     made = [server.happen(WHO, ago=1000 - n)["message_id"] for n in range(number)]
@@ -102,12 +102,12 @@ def test_pages_go_on_while_there_are_more(server: FakeProfiles, space: Profiles,
     assert len(server.requests) == len(pages) == max(1, -(-number // 3))
 
 
-def test_someone_who_is_not_known_has_no_events(server: FakeProfiles, space: Profiles) -> None:
+def test_someone_who_is_not_known_has_no_events(server: FakeProfiles, space: ProfileApi) -> None:
     assert list(space.events("email:nobody@example.com", NAMES)) == []
     assert len(server.requests) == 1
 
 
-def test_someone_who_is_gone_between_two_pages_is_an_error(server: FakeProfiles, space: Profiles) -> None:
+def test_someone_who_is_gone_between_two_pages_is_an_error(server: FakeProfiles, space: ProfileApi) -> None:
     server.page = 1
     server.happen(WHO), server.happen(WHO)
     server.order("GET", PATH, skip=1, status=404)
@@ -115,7 +115,7 @@ def test_someone_who_is_gone_between_two_pages_is_an_error(server: FakeProfiles,
         list(space.events(WHO, NAMES))
 
 
-def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: Profiles) -> None:
+def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: ProfileApi) -> None:
     server.page = 1
     for _ in range(3):
         server.happen(WHO)
@@ -141,7 +141,9 @@ def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: Profiles
         ({"data": [], "cursor": {"has_more": True, "next": 7}}, "expected the cursor of the next page, got 7"),
     ],
 )
-def test_an_answer_in_another_shape_is_an_error(server: FakeProfiles, space: Profiles, content: Any, text: str) -> None:
+def test_an_answer_in_another_shape_is_an_error(
+    server: FakeProfiles, space: ProfileApi, content: Any, text: str
+) -> None:
     server.order("GET", PATH, content=content, headers={"Request-Id": "req-7"})
     with pytest.raises(UnexpectedResponse) as error:
         list(space.events(WHO, NAMES))
@@ -149,7 +151,7 @@ def test_an_answer_in_another_shape_is_an_error(server: FakeProfiles, space: Pro
     assert json.loads(error.value.content) == content
 
 
-def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, space: Profiles) -> None:
+def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, space: ProfileApi) -> None:
     secret = b64encode(f"{server.token}:".encode()).decode()
     page = f"<html>{'.' * 80}{secret} {server.token}".encode()
     server.order("GET", PATH, content=page, headers={"Request-Id": "req-7", "Content-Type": "text/html"})
@@ -162,7 +164,7 @@ def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, spa
 
 
 @pytest.mark.parametrize("content", [{"data": []}, {"data": [], "cursor": None}, {"data": [], "cursor": {}}])
-def test_a_page_without_a_cursor_is_the_last(server: FakeProfiles, space: Profiles, content: Any) -> None:
+def test_a_page_without_a_cursor_is_the_last(server: FakeProfiles, space: ProfileApi, content: Any) -> None:
     server.order("GET", PATH, content=content)
     assert list(space.events(WHO, NAMES)) == [[]]
 
@@ -212,7 +214,7 @@ def test_settings_that_cannot_work(server: FakeProfiles, words: dict[str, Any], 
 
 def test_the_addresses_are_those_of_the_regions_and_secrets_do_not_print() -> None:
     assert BASE_URLS == {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
-    with Profiles("secret", "spa_1") as space:
+    with ProfileApi("secret", "spa_1") as space:
         assert "https://profiles.segment.com/v1" in repr(space)
         assert "secret" not in repr(space)
 
@@ -220,12 +222,12 @@ def test_the_addresses_are_those_of_the_regions_and_secrets_do_not_print() -> No
 # ---- messages ------------------------------------------------------------------------------------------------------
 
 
-def made(**fields: Any) -> Pairs:
-    return parse(json.dumps(fields).encode())
+def made(**fields: Any) -> JsonObject:
+    return parse_json(json.dumps(fields).encode())
 
 
 def test_an_event_is_a_message_of_the_contract() -> None:
-    event = parse(
+    event = parse_json(
         b'{"external_ids":[{"collection":"users","type":"user_id","id":"12345","encoding":"none"},'
         b'{"collection":"users","type":"email","id":"t@e.com","encoding":"none"}],'
         b'"context":{"traits":{"email":"t@e.com","contact_id":"person_1"}},"type":"track","message_id":"api-1",'
@@ -265,9 +267,9 @@ def test_ids_of_a_message(fields: dict[str, Any], asked: str, found: tuple[Any, 
     assert (message.get("userId"), message.get("anonymousId")) == found
 
 
-@pytest.mark.parametrize("event", ["x", Number("7"), True, None, [1]])
+@pytest.mark.parametrize("event", ["x", JsonNumber("7"), True, None, [1]])
 def test_what_is_no_event_stays_for_the_warehouse_to_reject(event: Any) -> None:
-    assert json.loads(profiles.message(event, WHO)) == (7 if isinstance(event, Number) else event)
+    assert json.loads(profiles.message(event, WHO)) == (7 if isinstance(event, JsonNumber) else event)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,7 @@ def test_what_is_no_event_stays_for_the_warehouse_to_reject(event: Any) -> None:
     ],
 )
 def test_events_of_other_types_names_and_sources_are_not_wanted(fields: dict[str, Any], wanted: bool) -> None:
-    assert Wanted(source_id="mine").has(made(**fields)) == wanted
+    assert EventScope(source_id="mine").has(made(**fields)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_events_of_other_types_names_and_sources_are_not_wanted(fields: dict[str
 def test_each_is_asked_from_a_day_before_the_watermark_on(
     watermark: datetime | None, since: datetime | None, start: datetime | None
 ) -> None:
-    assert profiles.start_of(Asked(WHO, watermark), Wanted(since=since), NOW) == start
+    assert profiles.start_of(Asked(WHO, watermark), EventScope(since=since), NOW) == start
 
 
 # ---- people --------------------------------------------------------------------------------------------------------
@@ -343,7 +345,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], active_at: datetime | None) -> None:
-    spool = Spool.begin(tmp_path / "spool", Start("account", "now"))
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", "now"))
     contacts = [
         {"Email": " A@b.C ", "Name": "A", **fields},
         {"Name": "no email"},
@@ -361,7 +363,7 @@ def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], acti
 # ---- side by side --------------------------------------------------------------------------------------------------
 
 
-def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: Profiles) -> None:
+def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: ProfileApi) -> None:
     together = threading.Barrier(8)
     alone = threading.Event()
 
@@ -373,17 +375,17 @@ def test_people_are_asked_for_side_by_side(server: FakeProfiles, space: Profiles
 
     server.everyone = everyone
     people = (Asked(f"user_id:{number}") for number in range(1 + 3 * 8))
-    answers = list(profiles.ask(space, people, Wanted(), 8))
+    answers = list(profiles.ask(space, people, EventScope(), 8))
     assert sorted(answer.asked.id for answer in answers if isinstance(answer, profiles._Ended)) == sorted(
         f"user_id:{number}" for number in range(25)
     )
     assert not any(isinstance(answer, profiles._Ended) and answer.error for answer in answers)
 
 
-def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, space: Profiles) -> None:
+def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, space: ProfileApi) -> None:
     server.everyone = lambda _: []
     taken = count()
-    answers = profiles.ask(space, (Asked(f"user_id:{next(taken)}") for _ in range(10**6)), Wanted(), 4)
+    answers = profiles.ask(space, (Asked(f"user_id:{next(taken)}") for _ in range(10**6)), EventScope(), 4)
     for _ in range(5):
         next(answers)
     deadline = threading.Event()
@@ -393,19 +395,19 @@ def test_nobody_is_asked_for_before_the_answers_are_taken(server: FakeProfiles, 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("profiles-")]
 
 
-def test_what_is_nested_too_deeply_costs_that_person(server: FakeProfiles, space: Profiles) -> None:
+def test_what_is_nested_too_deeply_costs_that_person(server: FakeProfiles, space: ProfileApi) -> None:
     deep: Any = 1
     for _ in range(700):
         deep = [deep]
     server.happen(WHO, properties={"deep": deep})
-    [*_, ended] = profiles.ask(space, iter([Asked(WHO)]), Wanted(), 1)
+    [*_, ended] = profiles.ask(space, iter([Asked(WHO)]), EventScope(), 1)
     assert isinstance(ended, profiles._Ended)
     assert str(ended.error) == f"{WHO}: an answer nested too deeply to be read"
 
 
 def test_settings_that_are_refused_cost_one_request(server: FakeProfiles) -> None:
     with client(server, token="wrong") as space, pytest.raises(NotAuthorized):
-        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(100)), Wanted(), 50))
+        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(100)), EventScope(), 50))
     assert len(server.requests) == 1
 
 
@@ -415,7 +417,7 @@ def test_the_pace_is_reached_while_answers_take_their_time() -> None:
         client(server, requests_per_second=50) as space,
     ):
         started = datetime.now(UTC)
-        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(101)), Wanted(), 50))
+        list(profiles.ask(space, (Asked(f"user_id:{number}") for number in range(101)), EventScope(), 50))
         seconds = (datetime.now(UTC) - started).total_seconds()
     assert len(server.requests) == 101
     assert seconds < 4  # one after the other it takes more than ten

@@ -177,13 +177,13 @@ def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgr
 
 def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a load was killed after a file was copied and before that was noted."""
-    run = postgres_client.CopyJob.run
+    run = postgres_client.PostgresCopyJob.run
 
-    def twice(self: postgres_client.CopyJob) -> None:
+    def twice(self: postgres_client.PostgresCopyJob) -> None:
         run(self)
         run(self)
 
-    monkeypatch.setattr(postgres_client.CopyJob, "run", twice)
+    monkeypatch.setattr(postgres_client.PostgresCopyJob, "run", twice)
     write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
     into = pipeline(segment_postgres(postgres))
     into.run(autopilothq.archive("archive"))

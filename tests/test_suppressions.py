@@ -14,7 +14,7 @@ import pytest
 
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.projection import suppression
-from autopilothq.segment.identity import KEYED, Hashes, Id, Key, hash_of
+from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, hash_of
 from autopilothq.warehouses import suppression_key
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
@@ -48,19 +48,19 @@ def test_the_key_is_documented() -> None:
 
 @pytest.mark.parametrize("secret", [SECRET, "k" * 64, "é" * 70])
 def test_hashes_with_a_key(secret: str) -> None:
-    key = Key(secret.encode())
+    key = SuppressionKey(secret.encode())
     assert secret not in repr(key)
     salt = suppression_key.new_salt(key)
     ada, bob = Id("email", "ada.é@example.com"), Id("user_id", "bob")
     hashed = hash_of(salt, ada, key)
     assert hashed == hmac.new(secret.encode(), f"{salt}\nemail\nada.é@example.com".encode(), hashlib.sha256).hexdigest()
-    known = Hashes([(salt, hashed), ("plain", hash_of("plain", bob))], key)
+    known = HashedIds([(salt, hashed), ("plain", hash_of("plain", bob))], key)
     assert (ada in known, bob in known, Id("email", "bob@example.com") in known) == (True, True, False)
-    assert ada not in Hashes(known.pairs(), Key(b"another"))
+    assert ada not in HashedIds(known.pairs(), SuppressionKey(b"another"))
     with pytest.raises(ValueError, match="there is no key"):
-        _ = ada in Hashes(known.pairs())
+        _ = ada in HashedIds(known.pairs())
     with duckdb.connect() as engine:
-        suppression.remember(engine, known.pairs(), key)
+        suppression.register_suppressed(engine, known.pairs(), key)
         texts = ["to ADA.é@example.com.", '{"userId":"bob"}', '{"userId":"ada"}', "eve@example.com"]
         assert suppression.mentioning(engine, pa.array(range(4)), pa.array(texts, pa.large_string())) == [0, 1]
         engine.execute("CREATE TABLE ids AS SELECT unnest(?) AS person", [["email:Ada.é@example.com", "user_id:bob"]])
@@ -192,7 +192,7 @@ def persons() -> set[str]:
 def salts() -> dict[str, str]:
     """The ids in the list, each with how it is hashed; one that is there twice fails."""
     found: dict[str, str] = {}
-    key = Key(SECRET.encode())
+    key = SuppressionKey(SECRET.encode())
     for row in content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts():
         ids = [Id("email", f"{name}@example.com") for name in ("ada", "bob")]
         ids += [Id("user_id", name) for name in ("ada", "bob")]

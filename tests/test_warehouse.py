@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.projection import Warehouse, engine, ordered, shapes
+from autopilothq.projection import Projection, engine, ordered_columns, shapes
 from autopilothq.projection.shapes import Shapes
 from contract.loading import NOW, Row, batches, identify, message
 
@@ -18,7 +18,7 @@ LINES = [
 ]
 
 
-def everything(warehouse: Warehouse) -> dict[str, list[Row]]:
+def everything(warehouse: Projection) -> dict[str, list[Row]]:
     settled = warehouse.settle()
     tables = [*settled.tables(), *settled.latest()]
     return {
@@ -32,7 +32,7 @@ def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
     for threads in (1, 4):
         scratch = tmp_path / f"{threads}"
         scratch.mkdir()
-        warehouse = Warehouse(NOW, str(scratch))
+        warehouse = Projection(NOW, str(scratch))
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(warehouse.add, batches(LINES, lambda _: 47)))
         found.append(everything(warehouse))
@@ -44,7 +44,7 @@ def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
-    warehouse = Warehouse(NOW, str(tmp_path))
+    warehouse = Projection(NOW, str(tmp_path))
     settled = warehouse.settle()
     assert list(settled.tables()) == []
     assert settled.counts() == []
@@ -54,7 +54,7 @@ def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
 
 def test_columns_are_ordered() -> None:
     names = ["b", "uuid_ts", "a", "received_at", "id"]
-    assert list(ordered(dict.fromkeys(names, "text"))) == ["id", "received_at", "uuid_ts", "a", "b"]
+    assert list(ordered_columns(dict.fromkeys(names, "text"))) == ["id", "received_at", "uuid_ts", "a", "b"]
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------

@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from autopilothq.cli import cli
-from autopilothq.cli.watching import Counted, Watching
-from autopilothq.sources.load import Report
+from autopilothq.cli.watching import Counted, ProgressDisplay
+from autopilothq.sources.load import LoadReport
 from calling import Call
 
-LARGE = Report(
+LARGE = LoadReport(
     files=999_999, files_done=888_888, bytes=123_456_789_012, bytes_done=98_765_432_100, lines=123_456_789,
     contacts=1_234_567, contacts_total=9_999_999, people=512_345, people_total=999_999,
 )  # fmt: skip
-SMALL = Report(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
+SMALL = LoadReport(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -35,10 +35,10 @@ SMALL = Report(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_9
         ("people", SMALL, "1,234 people  9,999 events", "1,234 people  9,999 events"),
     ],
 )
-def test_the_bar_is_one_line(counted: Counted, report: Report, narrow: str, wide: str, width: int) -> None:
+def test_the_bar_is_one_line(counted: Counted, report: LoadReport, narrow: str, wide: str, width: int) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, color_system=None)
-    watch = Watching(console, counted)
+    watch = ProgressDisplay(console, counted)
     watch._started -= 300
     watch.step("normalize")
     watch.report(report)

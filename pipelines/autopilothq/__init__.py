@@ -25,7 +25,7 @@ from .errors import (
 )
 from .sources.api.source import api
 from .sources.archive.source import archive
-from .sources.load import Report
+from .sources.load import LoadReport
 from .sources.profiles.source import profiles
 from .telemetry import off_by_default
 
@@ -39,12 +39,12 @@ __all__ = [
     "FolderNotOwned",
     "InvalidQuery",
     "InvalidSetting",
+    "LoadReport",
     "NotAuthorized",
     "NotFound",
     "NotSupported",
     "NothingFound",
     "OutcomeUnknown",
-    "Report",
     "RequestRejected",
     "RunError",
     "SuppressionKeyError",

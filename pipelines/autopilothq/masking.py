@@ -40,7 +40,7 @@ _strings: dict[str, None] = {}
 _hooks: dict[str, None] = {}
 
 
-def remember(secret: str) -> None:
+def remember_secret(secret: str) -> None:
     """Has a secret masked from now on, in this process."""
     _remembered[secret] = None
 

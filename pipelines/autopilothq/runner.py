@@ -20,8 +20,8 @@ from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.load import Report
-from .sources.refused import place_of
+from .sources.load import LoadReport
+from .sources.refused import target_of
 from .warehouses import lock, requirements, working_folder
 from .warehouses.dlt_internals import (
     Collector,
@@ -34,10 +34,10 @@ from .warehouses.dlt_internals import (
     load_pipeline_state_from_destination,
     logger,
 )
-from .warehouses.pipeline_names import PIPELINE, claim, other_name, pipeline_name
-from .warehouses.pipeline_names import PLACE as UNFINISHED_AT
-from .warehouses.repair import mend
-from .warehouses.resolve import DATASET, DUCKDB_FILE, Place, place, setting, warehouse
+from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
+from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
+from .warehouses.repair import repair_tables
+from .warehouses.resolve import DATASET, DUCKDB_FILE, Target, make_destination, resolve_target, setting
 
 __all__ = [
     "DATASET",
@@ -45,12 +45,12 @@ __all__ = [
     "PIPELINE",
     "UNFINISHED_AT",
     "BusyError",
-    "Place",
     "RunError",
+    "Target",
     "pipeline_name",
-    "place",
-    "place_of",
+    "resolve_target",
     "setting",
+    "target_of",
 ]
 
 # What .dlt/config.toml of this project says, for folders that have no such file.
@@ -62,10 +62,10 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class Watch(Protocol):
+class Progress(Protocol):
     """What a run tells while it goes on."""
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LoadReport) -> None:
         """The counts so far."""
 
     def step(self, name: str) -> None:
@@ -86,7 +86,7 @@ def configure(**more: Any) -> None:
 class Steps(StepCollector):
     """dlt's progress, of which a watch is told the steps."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Progress) -> None:
         self._watch = watch
 
     def warn(self, text: str) -> None:
@@ -115,13 +115,13 @@ def pipeline(
     of its own it always is `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
     with explained():
-        into, dataset_name = warehouse(destination, credentials, dataset, create, wait)
+        into, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE
         if pipelines_dir is None:
-            goal = place(destination, credentials, dataset)
-            name = claim(str(goal), goal.database) if create else pipeline_name(str(goal))
+            goal = resolve_target(destination, credentials, dataset)
+            name = claim_pipeline_name(str(goal), goal.database) if create else pipeline_name(str(goal))
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
-        working_folder.check(name, pipelines_dir)
+        working_folder.set_aside_unreadable(name, pipelines_dir)
         made: dlt.Pipeline = dlt.pipeline(
             name,
             destination=into,
@@ -141,7 +141,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
     as loaded.
     """
     with explained(), lock.held(into, wait.total_seconds()):
-        goal = place_of(into)
+        goal = target_of(into)
         if into.has_pending_data:
             left_at = into.get_local_state_val(UNFINISHED_AT) if _has_local(into) else goal
             if left_at != goal:
@@ -150,7 +150,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                     f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
         into.set_local_state_val(UNFINISHED_AT, goal)
-        mend(into)
+        repair_tables(into)
         _take_marks_over(into)
         while into.has_pending_data:
             try:
@@ -165,7 +165,7 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
 
 def _take_marks_over(into: dlt.Pipeline) -> None:
     """Goes on from where scans of this place had come under its other name, on another machine or before it had one."""
-    other = other_name(into.pipeline_name, place_of(into))
+    other = other_name(into.pipeline_name, target_of(into))
     if other is None or not into.first_run or into.has_pending_data:
         return
     into.sync_destination()
@@ -226,7 +226,7 @@ def dry_run(
 
 def is_unfinished_here(into: dlt.Pipeline) -> bool:
     """Whether the load that an earlier run left goes to the place of this pipeline."""
-    return not _has_local(into) or into.get_local_state_val(UNFINISHED_AT) == place_of(into)
+    return not _has_local(into) or into.get_local_state_val(UNFINISHED_AT) == target_of(into)
 
 
 def _has_local(into: dlt.Pipeline) -> bool:

@@ -72,7 +72,7 @@ class Email(NamedTuple):
     links: tuple[str, ...]
 
 
-class Contact(NamedTuple):
+class SampleContact(NamedTuple):
     """A contact: the JSON of its ids and of its `context`."""
 
     anonymous_id: str
@@ -185,7 +185,7 @@ def _emails(rng: random.Random) -> list[Email]:
 
 
 @lru_cache(maxsize=50_000)
-def _contact(number: int, source_id: str) -> Contact:
+def _contact(number: int, source_id: str) -> SampleContact:
     """The contact of that number: always the same, so that not all have to be kept."""
     rng = random.Random(f"{source_id}/{number}")
     first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
@@ -200,11 +200,11 @@ def _contact(number: int, source_id: str) -> Contact:
         '"context":{"integration":{"name":"autopilothq","version":"1.0.0"},'
         f'"library":{{"name":"unknown","version":"unknown"}},"traits":{_json(traits)}}}'
     )
-    return Contact(anonymous_id, user_id, context, _json(traits | {"firstName": first, "lastName": last}))
+    return SampleContact(anonymous_id, user_id, context, _json(traits | {"firstName": first, "lastName": last}))
 
 
 def _email_event(
-    rng: random.Random, event: Event, email: Email, contact: Contact, received: int, source_id: str
+    rng: random.Random, event: Event, email: Email, contact: SampleContact, received: int, source_id: str
 ) -> bytes:
     link = rng.choice(email.links) if event.name == "Email Clicked" else ""
     properties = f'"properties":{email.properties}{link}}}'
@@ -215,7 +215,7 @@ def _email_event(
     return line[:-1] + b"\r\n" if odd < 0.001 else line
 
 
-def _send_event(rng: random.Random, contact: Contact, received: int, source_id: str) -> tuple[bytes, bytes]:
+def _send_event(rng: random.Random, contact: SampleContact, received: int, source_id: str) -> tuple[bytes, bytes]:
     """What the journey action "Send Event" sends: an identify and a track of any name."""
     name, key = rng.choice(SENT_EVENTS)
     traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
@@ -229,7 +229,14 @@ def _send_event(rng: random.Random, contact: Contact, received: int, source_id: 
 
 
 def _message(
-    rng: random.Random, kind: str, event: str, body: str, contact: Contact, time: int, received: int, source_id: str
+    rng: random.Random,
+    kind: str,
+    event: str,
+    body: str,
+    contact: SampleContact,
+    time: int,
+    received: int,
+    source_id: str,
 ) -> bytes:
     clock = _clock(time)
     sent = f'"{_clock(time + 40)}"' if rng.random() < 0.05 else "null"

@@ -14,12 +14,12 @@ import dlt
 
 from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .inspect import NothingThere, Reader, answering, reading
+from .inspect import DatasetInspector, NothingThere, answering, reading
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
 from .warehouses.dataset import stored_schema
 from .warehouses.hints import SOURCE
-from .warehouses.native import Shape, shape_of
+from .warehouses.native import TableShape, shape_of
 
 KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
@@ -74,13 +74,13 @@ def upgrade(
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            if into.has_pending_data and _moves(Reader(client)).statements:
+            if into.has_pending_data and _moves(DatasetInspector(client)).statements:
                 raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(Reader(client)), tell, client.sql_client.execute_sql)
+            return _run(_whole(DatasetInspector(client)), tell, client.sql_client.execute_sql)
 
 
 @contextmanager
@@ -90,13 +90,13 @@ def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
         yield
 
 
-def _whole(reader: Reader) -> Upgrade:
+def _whole(reader: DatasetInspector) -> Upgrade:
     """All that is to be done. The books move last, so dlt's tables, which tell the rest, are asked where they are."""
     moves, sql = _moves(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _planned(reader)
     with sql.with_books_at_home():
-        planned = _planned(Reader(reader.client))
+        planned = _planned(DatasetInspector(reader.client))
     return Upgrade([*planned.statements, *moves.statements], planned.left | moves.left)
 
 
@@ -107,7 +107,7 @@ def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
     return plan
 
 
-def _planned(reader: Reader) -> Upgrade:
+def _planned(reader: DatasetInspector) -> Upgrade:
     if reader.kind not in KINDS:
         raise runner.RunError(
             f"Expected PostgreSQL or DuckDB, but got {reader.kind}, whose tables cannot be changed in place.\n"
@@ -117,7 +117,7 @@ def _planned(reader: Reader) -> Upgrade:
     return Upgrade(list(plan.statements()), plan.left)
 
 
-def _moves(reader: Reader) -> Upgrade:
+def _moves(reader: DatasetInspector) -> Upgrade:
     """What moves the books from among the events' tables into the dataset that they should have; `_audit` is the last.
 
     As long as that is not there, no load begins.
@@ -167,7 +167,7 @@ def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dic
 class _Plan:
     """The statements for one dataset."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: DatasetInspector) -> None:
         self._reader = reader
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
@@ -193,10 +193,10 @@ class _Plan:
             yield self._accounts()
             yield from self._guards(ACCOUNTS.name, self._shape(ACCOUNTS.name, {"received_at": "timestamp"}))
 
-    def _shape(self, table: str, types: Mapping[str, Any]) -> Shape:
+    def _shape(self, table: str, types: Mapping[str, Any]) -> TableShape:
         return shape_of(table, types, self._reader.kind)
 
-    def _types(self, table: str, shape: Shape) -> Iterator[str]:
+    def _types(self, table: str, shape: TableShape) -> Iterator[str]:
         columns = self._tables[table]
         ours = self._ours[table]
         wrong = [name for name, native in shape.types.items() if name in ours and columns[name].name != native]
@@ -223,7 +223,7 @@ class _Plan:
                 if self._any(f"SELECT 1 FROM {self._table(table)} WHERE {missing}"):
                     yield f"UPDATE {self._table(table)} SET {self._name(column)} = {self._name(kept)} WHERE {missing}"
 
-    def _guards(self, table: str, shape: Shape) -> Iterator[str]:
+    def _guards(self, table: str, shape: TableShape) -> Iterator[str]:
         """The primary key and the indexes."""
         if shape.key and table not in self._keys and self._may_be_keyed(table, shape.key):
             yield f"ALTER TABLE {self._table(table)} ADD PRIMARY KEY ({', '.join(map(self._name, shape.key))})"

@@ -39,10 +39,10 @@ def autopilothq() -> None:
         import os
         from dataclasses import asdict
 
-        from autopilothq import Report, archive, runner
+        from autopilothq import LoadReport, archive, runner
 
         os.umask(0o077)  # the task has a process of its own, and what it writes may name people
-        reports = [Report()]
+        reports = [LoadReport()]
         wait = timedelta(minutes=30)  # for a run by hand; then RunError, and Airflow tries again (exit status 75)
         runner.configure()
         runner.run(runner.pipeline(wait=wait), archive(progress=reports.append), wait)

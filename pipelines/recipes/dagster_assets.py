@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from autopilothq import Report, archive, runner
+from autopilothq import LoadReport, archive, runner
 
 # Another run is waited for so long; then RunError (what the command exits with 75 for), and Dagster tries again.
 WAIT = timedelta(minutes=30)
@@ -22,7 +22,7 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=300, backoff=dg.Backoff.EXPONENTIA
 def load(**days: Any) -> dg.MaterializeResult:
     """One run; what it did is the materialization's metadata."""
     os.umask(0o077)  # a run has a process of its own, and what it writes may name people
-    reports = [Report()]
+    reports = [LoadReport()]
     runner.configure()
     runner.run(runner.pipeline(wait=WAIT), archive(progress=reports.append, **days), WAIT)
     report = reports[-1]

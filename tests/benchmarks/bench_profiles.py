@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from autopilothq.clients.profile_api import Profiles
-from autopilothq.projection import Due, People
-from autopilothq.sources.profiles.pull import Asked, Wanted, ask
+from autopilothq.clients.profile_api import ProfileApi
+from autopilothq.projection import DuePeople, People
+from autopilothq.sources.profiles.pull import Asked, EventScope, ask
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 6
@@ -43,10 +43,10 @@ def test_people_per_second(latency: float) -> None:
     people, rate = SECONDS * 50 + 1, 50
     with (
         served(rate, latency) as at,
-        Profiles(at["TOKEN"], at["SPACE"], base_url=at["BASE_URL"], requests_per_second=rate, tries=1) as space,
+        ProfileApi(at["TOKEN"], at["SPACE"], base_url=at["BASE_URL"], requests_per_second=rate, tries=1) as space,
     ):
         started = time.monotonic()
-        answers = list(ask(space, (Asked(f"email:{number}@e.com") for number in range(people)), Wanted(), rate))
+        answers = list(ask(space, (Asked(f"email:{number}@e.com") for number in range(people)), EventScope(), rate))
         seconds = time.monotonic() - started
     assert not any(getattr(answer, "error", None) for answer in answers)
     reached = (people - 1) / (seconds - latency)  # behind the first, which is asked for alone
@@ -61,7 +61,7 @@ def test_a_million_people(tmp_path: Path) -> None:
     people = People(("space", "scope"), str(tmp_path))
     for start in range(0, 1_000_000, 10_000):
         people.add([(f"email:person.{number}@example.com", now) for number in range(start, start + 10_000)])
-    people.choose(_asked(now - timedelta(days=1)), {"1"}, Due(now, timedelta(hours=1)))
+    people.choose(_asked(now - timedelta(days=1)), {"1"}, DuePeople(now, timedelta(hours=1)))
     assert people.due == 1_000_000
     taken = 0
     for number, (person, watermark) in enumerate(people.take()):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
-from autopilothq.projection import FileCount, Rows, Warehouse
+from autopilothq.projection import FileCount, Projection, TableRows
 from autopilothq.segment.message import Batch, Reject
 
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
@@ -105,7 +105,7 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        warehouse = Warehouse(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
+        warehouse = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
         try:
             for batch in batches(files, chunks):
                 warehouse.add(batch)
@@ -137,7 +137,7 @@ class Store:
         """The rows of all tables, by id."""
         return {name: [rows[key] for key in sorted(rows)] for name, rows in self.rows.items() if name != "_audit"}
 
-    def _merge(self, rows: Rows) -> None:
+    def _merge(self, rows: TableRows) -> None:
         found = rows.relation.to_arrow_table().to_pylist()
         assert len(found) == rows.number, f"{rows.table} has {len(found)} rows, but {rows.number} were announced"
         assert len({row["id"] for row in found}) == len(found), f"{rows.table} has an id twice"

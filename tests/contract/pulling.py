@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import autopilothq
-from autopilothq import Report, runner
+from autopilothq import LoadReport, runner
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
 from fake_autopilot import FakeProfiles
@@ -15,11 +15,11 @@ A, B = (f"email:{name}@example.com" for name in "ab")
 USUAL = ["email:usual@example.com", A, B]
 
 
-def pull(server: FakeProfiles, *people: str, **words: Any) -> Report:
+def pull(server: FakeProfiles, *people: str, **words: Any) -> LoadReport:
     """A load of the people of a file, or of those that `words` say; its report."""
     if people:
         Path("people.txt").write_text("\n".join(people))
-    reports: list[Report] = []
+    reports: list[LoadReport] = []
     settings: dict[str, Any] = {
         "token": server.token,
         "space": server.space,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import autopilothq
-from autopilothq import Report, catalog
+from autopilothq import LoadReport, catalog
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row, filled, message, write
 from fake_autopilot import FakeAutopilot
@@ -25,9 +25,9 @@ def server() -> Iterator[FakeAutopilot]:
         yield running
 
 
-def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
+def scan(server: FakeAutopilot, *only: str, **words: Any) -> LoadReport:
     """A load of some tables, or of all; its report."""
-    reports: list[Report] = []
+    reports: list[LoadReport] = []
     settings: dict[str, Any] = {
         "base_url": server.base_url,
         "requests_per_second": 10_000,

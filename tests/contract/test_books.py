@@ -4,7 +4,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from autopilothq.projection import FileCount, Warehouse
+from autopilothq.projection import FileCount, Projection
 from autopilothq.segment.message import Reject, digest
 from contract.loading import NOW, RECEIVED, Line, Store, batches, message, rows_of, to_line
 
@@ -155,7 +155,7 @@ def test_the_audit_counts_every_line_of_every_file() -> None:
 
 
 def test_reasons_are_counted(tmp_path: Any) -> None:
-    warehouse = Warehouse(NOW, str(tmp_path))
+    warehouse = Projection(NOW, str(tmp_path))
     for batch in batches([["{", "[]", "}", message()]]):
         warehouse.add(batch)
     assert warehouse.settle().rejects_by_reason() == {"not_json": 2, "not_an_object": 1}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
-from autopilothq.projection import Things, shapes, users
-from autopilothq.segment.message import Thing, depth
+from autopilothq.projection import Snapshot, shapes, users
+from autopilothq.segment.message import Record, depth
 from contract.loading import NOW, Store, discards, filled, identify, message, raw, rows_of
 
 ROOM = 3  # columns beyond those that are declared
@@ -298,9 +298,9 @@ def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.Monkey
 
 def test_contacts_have_no_more_columns_than_their_table_takes(tmp_path: Path) -> None:
     """Columns that are there take no room."""
-    things = Things(CONTACTS, NOW, NOW, str(tmp_path), there={"custom_there"}, room=2)
+    things = Snapshot(CONTACTS, NOW, NOW, str(tmp_path), there={"custom_there"}, room=2)
     cells = {f"custom_{name}": "1" for name in ("a", "there", "b", "c")}
-    things.add([Thing(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
+    things.add([Record(("c1",), {"email": '"a@b.c"', **cells}, [], {})])
     rows = things.rows({"custom_there": "bigint"})
     [row] = rows.relation.to_arrow_table().to_pylist()
     assert {name for name in row if name.startswith("custom_")} == {"custom_a", "custom_there", "custom_b"}

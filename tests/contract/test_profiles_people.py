@@ -11,7 +11,7 @@ import pytest
 
 import autopilothq
 from autopilothq.errors import RunError
-from autopilothq.privacy.deletion import forget
+from autopilothq.privacy.deletion import delete_person
 from autopilothq.segment.identity import id_of
 from contract.duck import held, load, pipeline, query, tables
 from contract.loading import message
@@ -106,7 +106,7 @@ def test_the_forgotten_are_not_asked_for(server: FakeProfiles) -> None:
     for who in (A, B):
         server.happen(who)
     pull(server, *USUAL)
-    forget([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
+    delete_person([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
     assert list(watermarks()) == [B, USUAL[0]]
     server.asked()
     pull(server, *USUAL)

@@ -60,8 +60,8 @@ def test_lines_whose_careful_reading_raises_are_rejected(monkeypatch: pytest.Mon
                 raise error
         return plain(line, declared)
 
-    plain = messages.read
-    monkeypatch.setattr(reading, "read", read)
+    plain = messages.read_message
+    monkeypatch.setattr(reading, "read_message", read)
     # The one is followed by the next, and the last stands alone.
     bad = [
         json.dumps(message(messageId=f"bad {n}", properties={"x": f"{BAD} {n}", "odd": "\0"}))

@@ -4,41 +4,51 @@ from itertools import product
 
 import pytest
 
-from autopilothq.warehouses.selection import ALL, NONE, Messages, both, covers, from_text, messages_of, select, to_text
+from autopilothq.warehouses.selection import (
+    ALL_MESSAGES,
+    NONE,
+    MessageSelection,
+    covers,
+    from_text,
+    messages_of,
+    select,
+    to_text,
+    union,
+)
 
 TABLES = ("email_opened", "a", "b", None)  # None: a message that is no event
 SETS = [
-    Messages(frozenset(names), but)
+    MessageSelection(frozenset(names), but)
     for names, but in product([(), ("a",), ("b",), ("a", "b"), ("email_opened",)], (True, False))
 ]
 
 
-def of(messages: Messages) -> set[str | None]:
+def of(messages: MessageSelection) -> set[str | None]:
     return {table for table in TABLES if messages.has(table)}
 
 
 @pytest.mark.parametrize("one", SETS)
-def test_sets_of_messages(one: Messages) -> None:
+def test_sets_of_messages(one: MessageSelection) -> None:
     for other in SETS:
         assert of(one | other) == of(one) | of(other)
         assert one.covers(other) == (of(one) >= of(other))
-    assert (ALL.covers(one), one.covers(NONE)) == (True, True)
+    assert (ALL_MESSAGES.covers(one), one.covers(NONE)) == (True, True)
 
 
 def test_books_of_a_file() -> None:
-    a, not_a = Messages(frozenset("a"), but=False), Messages(frozenset("a"))
+    a, not_a = MessageSelection(frozenset("a"), but=False), MessageSelection(frozenset("a"))
     first = select(["tracks", "email_opened"], a)
     assert first == {"tracks": a}  # the table of another event has no rows
     second = select(["tracks", "email_opened"], not_a)
-    assert second == {"tracks": not_a, "email_opened": ALL}
-    loaded = both(first, second)
-    assert loaded == {"tracks": ALL, "email_opened": ALL}
+    assert second == {"tracks": not_a, "email_opened": ALL_MESSAGES}
+    loaded = union(first, second)
+    assert loaded == {"tracks": ALL_MESSAGES, "email_opened": ALL_MESSAGES}
     assert covers(loaded, first)
     assert covers(None, second)
-    assert both(None, first) is None
+    assert union(None, first) is None
     assert not covers(first, second)
-    assert [messages_of(each) for each in (first, second, loaded, None, {"email_opened": ALL})] == [
-        a, not_a, ALL, ALL, Messages(frozenset({"email_opened"}), but=False),
+    assert [messages_of(each) for each in (first, second, loaded, None, {"email_opened": ALL_MESSAGES})] == [
+        a, not_a, ALL_MESSAGES, ALL_MESSAGES, MessageSelection(frozenset({"email_opened"}), but=False),
     ]  # fmt: skip
 
     assert to_text(loaded, ["tracks", "email_opened"]) is None

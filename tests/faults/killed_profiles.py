@@ -14,7 +14,7 @@ from typing import Any
 import dlt
 
 import autopilothq
-from autopilothq import Report, runner
+from autopilothq import LoadReport, runner
 from autopilothq.warehouses.duckdb import direct
 from faults.killed import kill_at
 
@@ -23,7 +23,7 @@ PEOPLE_PER_LOAD = 4
 
 def pull(into: dlt.Pipeline, url: str, token: str, space: str) -> None:
     """Loads until nobody is due, as the command does."""
-    reports: list[Report] = []
+    reports: list[LoadReport] = []
     settings: dict[str, Any] = {"base_url": url, "requests_per_second": 1000, "tries": 1, "progress": reports.append}
     while not reports or reports[-1].people < (reports[-1].people_total or 0):
         source = autopilothq.profiles(token, space, people="people.txt", people_per_load=PEOPLE_PER_LOAD, **settings)

@@ -144,11 +144,11 @@ def pipeline(folder: Path, destination: Any = None) -> dlt.Pipeline:
     )
 
 
-def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.Report:
+def load(into: dlt.Pipeline, url: Path | str, **options: Any) -> autopilothq.LoadReport:
     """One good load, after whatever an earlier one left behind; its report."""
     while into.has_pending_data:
         into.run()
-    reports: list[autopilothq.Report] = []
+    reports: list[autopilothq.LoadReport] = []
     into.run(autopilothq.archive(str(url), progress=reports.append, **options))
     return reports[-1]
 

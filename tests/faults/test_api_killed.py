@@ -25,7 +25,7 @@ POINTS: dict[str, tuple[str, str, int]] = {
     "a page has come": (SPOOL, "after", 2),
     "a page is not written": (SPOOL, "before", 3),
     "some lists have come": (SPOOL, "after", 6),
-    "all was read": ("autopilothq.projection.snapshot:Things.rows", "after", 1),
+    "all was read": ("autopilothq.projection.snapshot:Snapshot.rows", "after", 1),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
 }

@@ -9,8 +9,8 @@ from fake_autopilot import FakeAutopilot
 from faults.loads import Table, content, pipeline
 
 
-def scan(folder: Path, server: FakeAutopilot, destination: Any = None, **words: Any) -> autopilothq.Report:
-    reports: list[autopilothq.Report] = []
+def scan(folder: Path, server: FakeAutopilot, destination: Any = None, **words: Any) -> autopilothq.LoadReport:
+    reports: list[autopilothq.LoadReport] = []
     settings: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 10_000, "progress": reports.append}
     pipeline(folder, destination).run(autopilothq.api(server.key, **settings | words))
     return reports[-1]

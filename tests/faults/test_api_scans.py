@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import autopilothq
-from autopilothq import Report, catalog, runner
+from autopilothq import LoadReport, catalog, runner
 from autopilothq.errors import RunError
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
@@ -25,9 +25,9 @@ def server() -> Iterator[FakeAutopilot]:
         yield running
 
 
-def scan(server: FakeAutopilot, *only: str, **words: Any) -> Report:
+def scan(server: FakeAutopilot, *only: str, **words: Any) -> LoadReport:
     """A load of some tables, or of all, by the rules of a run; its report."""
-    reports: list[Report] = []
+    reports: list[LoadReport] = []
     settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
     source = autopilothq.api(**settings | {"tries": 1, "progress": reports.append} | words)
     with held():

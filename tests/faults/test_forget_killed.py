@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from autopilothq.catalog import SUPPRESSIONS
-from autopilothq.segment.identity import Hashes, Id
+from autopilothq.segment.identity import HashedIds, Id
 from calling import Call
 from faults import forgetting
 from faults.forgetting import Plan, words
@@ -117,7 +117,7 @@ def expected_files(house: Path, call: Call) -> dict[str, bytes]:
 def persons(table: Table) -> int:
     """How many persons the list has; Ada's two ids must be in it."""
     rows = table.dicts()
-    hashes = Hashes((row["salt"], row["id"]) for row in rows)
+    hashes = HashedIds((row["salt"], row["id"]) for row in rows)
     assert {row["kind"] for row in rows} == {"email", "user_id"}
     assert len(rows) == 2
     assert Id("email", "ada@example.com") in hashes

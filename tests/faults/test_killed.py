@@ -42,13 +42,13 @@ COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
 INSERT = "autopilothq.warehouses.duckdb:InsertNew"
 READ, NORMALIZED = "lines are read", "all is normalized"
 POINTS: dict[str, tuple[str, str, int]] = {
-    READ: ("autopilothq.projection.parse:Warehouse._add_at_once", "after", 1),
+    READ: ("autopilothq.projection.parse:Projection._add_at_once", "after", 1),
     NORMALIZED: ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
     "rows of a file, unnoticed": (f"{INSERT}.run", "after", 1),
     "rows of another file, unnoticed": (f"{INSERT}.run", "after", 9),
-    "the books are copied": ("autopilothq.warehouses.duckdb:CopyJob.run", "after", 2),
+    "the books are copied": ("autopilothq.warehouses.duckdb:DirectCopyJob.run", "after", 2),
     "the books are merged, unnoticed": (f"{MERGE}.run", "after", 2),
     "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
     "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),

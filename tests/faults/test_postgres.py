@@ -131,7 +131,7 @@ def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch
     file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
     load(into, tmp_path / "archive")
     monkeypatch.setattr(dataset, "CELLS_PER_READ", 4)
-    there = dataset.Stored(into)
+    there = dataset.Dataset(into)
     assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
     parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
     assert [len(part["id"]) for part in parts] == [2, 2, 1]

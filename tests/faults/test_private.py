@@ -35,7 +35,7 @@ NOT_OWN = (
     " belongs to user {owner}."
 )
 NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
-READ = ("autopilothq.projection.parse:Warehouse._add_at_once", "after", 1)
+READ = ("autopilothq.projection.parse:Projection._add_at_once", "after", 1)
 SPOOLED = ("autopilothq.sources.spool:Spool.put", "after", 2)
 LOAD = ["load", "archive", "archive.json.gz"]
 
@@ -61,7 +61,7 @@ KILLS = {
     "people": Kill(["load", "profiles"], SPOOLED, ["*/autopilothq-people/*/00000002.gz"]),
     "sent": Kill(
         ["send", "messages", "identifies.ndjson"],
-        ("autopilothq.destination.delivery_log:Deliveries.add", "after", 1),
+        ("autopilothq.destination.delivery_log:DeliveryLog.add", "after", 1),
         ["autopilot.duckdb.send.lock", "autopilot.duckdb*"],
     ),
     "sample": Kill(["sample", "made", "--events", "10"], NEVER, ["made/segment-logs/*.gz"]),

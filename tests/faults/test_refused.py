@@ -54,21 +54,21 @@ class Destination:
 def test_finds_the_bad_rows_and_stores_all_others(number: int, some: int) -> None:
     bad = random.Random(number * some).sample(range(number), min(some, number))
     destination = Destination(bad)
-    assert isolate.find(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
+    assert isolate.find_refused(number, destination.load) == dict.fromkeys(bad, BAD_DATA)
     assert destination.stored == set(range(number)) - set(bad)
 
 
 def test_rows_that_load_tell_what_an_error_does_not() -> None:
     for number, bad in ((1, [0]), (3, [0, 1, 2]), (300, [7, 8])):
         # Of those that are tried alone, one is good: there are more of them than bad ones.
-        assert isolate.find(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
+        assert isolate.find_refused(number, Destination(bad, UNSURE).load) == dict.fromkeys(bad, UNSURE)
     unsure = Destination(range(100), UNSURE)
-    assert (isolate.find(100, unsure.load), unsure.asked) == (None, 1 + isolate.SAMPLE)
+    assert (isolate.find_refused(100, unsure.load), unsure.asked) == (None, 1 + isolate.SAMPLE)
 
 
 def test_a_bad_row_among_many_costs_few_loads() -> None:
     destination = Destination([123_456])
-    isolate.find(1_000_000, destination.load)
+    isolate.find_refused(1_000_000, destination.load)
     assert destination.asked <= 1 + 2 * 20
 
 
@@ -132,7 +132,7 @@ def failing() -> Iterator[Any]:
 def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(tmp_path: Path) -> None:
     lines: list[Any] = [track(1), track(2, type="identify", messageId="i"), b"no JSON"]
     file(tmp_path / "archive", "1.gz", lines)
-    reports: list[autopilothq.Report] = []
+    reports: list[autopilothq.LoadReport] = []
     source = autopilothq.archive(str(tmp_path / "archive"), progress=reports.append)
     first, second = pipeline(tmp_path / "first"), pipeline(tmp_path / "second")
     with pytest.raises(PipelineStepFailed, match="another source fails"):
@@ -150,7 +150,7 @@ def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(t
 
 
 def test_an_account_and_a_space_are_read_again_too(tmp_path: Path) -> None:
-    reports: list[autopilothq.Report] = []
+    reports: list[autopilothq.LoadReport] = []
     with FakeAutopilot(contacts=3) as account, FakeProfiles() as space:
         (tmp_path / "people").write_text("email:a@example.com\n")
         common: dict[str, Any] = {"requests_per_second": 1_000, "progress": reports.append}
@@ -306,7 +306,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     killed_at(tmp_path, Plan(str(archive), str(folder), (f"{refused.__name__}:Refused.write", "after", 1), run=True))
     into = pipeline(folder)
     assert Path(into.working_dir, refused.FILE).exists()
-    reports: list[autopilothq.Report] = []
+    reports: list[autopilothq.LoadReport] = []
     runner.run(into, autopilothq.archive(str(archive), progress=reports.append))
     report = reports[-1]
     assert (report.lines, report.stored, report.duplicates, report.rejects) == (80, 78, 0, {"unreadable": 2})

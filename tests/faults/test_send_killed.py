@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.destination import Deliveries, audiences, deliver
+from autopilothq.destination import DeliveryLog, audiences, deliver
 from autopilothq.destination.sender import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
@@ -22,7 +22,7 @@ from faults import killed_sending
 from faults.killed_sending import Plan
 from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
 
-LOG = "autopilothq.destination.delivery_log:Deliveries"
+LOG = "autopilothq.destination.delivery_log:DeliveryLog"
 ACCOUNT = "autopilothq.clients.autopilot:Autopilot"
 IDENTIFIES, TRACKS = 250, 12
 
@@ -153,7 +153,7 @@ def test_after_a_kill_rows_whose_values_go_back_go_back(
     monkeypatch.chdir(folder)
     assert Path("status").read_text() == str(-signal.SIGKILL)
     found, _ = audiences.rows(*answer(TITLES.format("old")), "email")
-    with Deliveries(log_in()) as log:
+    with DeliveryLog(log_in()) as log:
         assert deliver(list(audiences.traits(found)), log, settings_for(server)).all_delivered
     assert {(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(150)} == {"old"}
 
@@ -180,7 +180,7 @@ def test_after_a_kill_an_audience_comes_out_right(
     assert Path("status").read_text() == str(-signal.SIGKILL)
     # Meanwhile some left who may have been sent, and others came.
     found, _ = audiences.rows(*answer(SQL.format(50, 300)), "email")
-    with Deliveries(log_in()) as log:
+    with DeliveryLog(log_in()) as log:
         changes, _ = audiences.changes("Big Spenders", "email", found, log.members("big_spenders"))
         assert deliver(changes, log, settings_for(server)).all_delivered
     last: dict[str, bool] = {}

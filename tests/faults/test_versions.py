@@ -46,7 +46,7 @@ def stored(tables: dict[str, Table]) -> list[tuple[str, int, int]]:
 class Step(NamedTuple):
     """A load of the archive below: its report, the files that it read, what it added to the books, all tables."""
 
-    report: autopilothq.Report
+    report: autopilothq.LoadReport
     opened: list[str]
     books: dict[str, tuple[int, int, int, int]]
     """Per file: lines, stored, duplicates, rejected."""

@@ -69,7 +69,7 @@ def forget(
     """
     place = where(destination, credentials, dataset)
     try:
-        made = forgetting.forget(
+        made = forgetting.delete_person(
             _ids(given), destination, credentials, dataset, archive, dry_run, wait, rewrite, max_ids, confirm
         )
     except Unconfirmed as refused:
@@ -86,10 +86,10 @@ def forget(
 def _tell(made: Forgotten, summary: list[str], place: dict[str, str], as_json: bool) -> None:
     if as_json:
         parts = {"ids": [id_._asdict() for id_ in made.ids], "shared": [id_._asdict() for id_ in made.shared]}
-        out.line(json_text(asdict(made) | parts | {"from": place}))
+        out.print_line(json_text(asdict(made) | parts | {"from": place}))
     else:
         _print(made, summary)
-        out.line(f"from {place['location']}, dataset {place['dataset']}")
+        out.print_line(f"from {place['location']}, dataset {place['dataset']}")
 
 
 def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
@@ -128,7 +128,7 @@ def _print(made: Forgotten, summary: list[str]) -> None:
         )
     if summary:
         parts.append([*summary, *filter(None, [made.remains])])
-    out.lines([line for part in parts for line in ("", *part)][1:])
+    out.print_lines([line for part in parts for line in ("", *part)][1:])
 
 
 def _summary(made: Forgotten) -> str:

@@ -127,7 +127,7 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
             there = inspect.schema_of_catalogue(kind, dialect)
             words = inspect.SWITCH_UNLOADED
     found = inspect.differences(wanted, there, words, not_yet, dialect)
-    out.lines(_told(found, wanted_place, place))
+    out.print_lines(_told(found, wanted_place, place))
     if any(difference.breaks for difference in found):
         sys.exit(BREAKS)
 
@@ -145,13 +145,15 @@ def upgrade_schema(
     is called again.
     """
     place = where(destination, credentials, dataset)
-    done = upgrading.upgrade(destination, credentials, dataset, dry_run, wait, lambda text: out.lines([f"{text};", ""]))
+    done = upgrading.upgrade(
+        destination, credentials, dataset, dry_run, wait, lambda text: out.print_lines([f"{text};", ""])
+    )
     for table, why in done.left.items():
-        out.lines([f"{shortened(table)} stays as it is: {why}.", ""])
+        out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)
     would = "would be " if dry_run else ""
     said = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
-    out.line(f"{said} in {place['location']}, dataset {place['dataset']}.")
+    out.print_line(f"{said} in {place['location']}, dataset {place['dataset']}.")
     if done.left:
         sys.exit(LEFT)
 
@@ -198,11 +200,11 @@ def status(
 ) -> None:
     """Tell whether loads run and data comes in."""
     with inspect.reading(destination, credentials, dataset) as reader:
-        found = inspect.status(reader, datetime.now(UTC))
+        found = inspect.read_status(reader, datetime.now(UTC))
     out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
-            out.lines(["", _stale(found, max_age)])
+            out.print_lines(["", _stale(found, max_age)])
         sys.exit(STALE)
 
 

@@ -18,7 +18,7 @@ from ..sources.api.source import api
 from ..sources.archive.source import archive
 from . import log, out
 from .options import load_options, where
-from .watching import Watching, check_found, check_rejects, print_result
+from .watching import ProgressDisplay, check_found, check_rejects, print_result
 
 # What `load api` can load, by the name that it is asked for.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
@@ -68,7 +68,7 @@ def load_archive(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
     started = time.monotonic()
-    with Watching(Console(stderr=True)) as watch:
+    with ProgressDisplay(Console(stderr=True)) as watch:
         with runner.explained():
             words: dict[str, Any] = {"archive_url": list(urls)} if urls else {}
             source = archive(
@@ -146,7 +146,7 @@ def load_api(
     if since and until and since >= until:
         raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
     started = time.monotonic()
-    with Watching(Console(stderr=True), "contacts") as watch:
+    with ProgressDisplay(Console(stderr=True), "contacts") as watch:
         source = _api(
             since=since, until=until, user_id_field=user_id_field, max_seconds=max_seconds, progress=watch.report
         )
@@ -182,4 +182,4 @@ def _api(**words: Any) -> DltSource:
 def write_sample(folder: str, events: int, seed: int) -> None:
     """Write a believable archive to try things with."""
     files = sample.write(folder, events, seed)
-    out.line(f"{events:,} messages in {len(files)} files below {folder}")
+    out.print_line(f"{events:,} messages in {len(files)} files below {folder}")

@@ -54,7 +54,7 @@ def mask(error: click.ClickException) -> None:
 def line(level: str, message: str, **more: Any) -> None:
     """A log line as JSON on stderr: `at`, `level`, `message`, and more."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    out.line(json_text({"at": at, "level": level, "message": masked(message), **more}), err=True)
+    out.print_line(json_text({"at": at, "level": level, "message": masked(message), **more}), err=True)
 
 
 def fail(message: str, status: int) -> None:
@@ -70,7 +70,7 @@ def warn(message: str) -> None:
     if settings().json:
         line("warning", message)
     else:
-        out.line(f"Warning: {masked(message)}", err=True)
+        out.print_line(f"Warning: {masked(message)}", err=True)
 
 
 class Handler(logging.Handler):
@@ -92,7 +92,7 @@ class Handler(logging.Handler):
         if self._json:
             line("warning" if warning else "info", text)
         else:
-            out.line(f"Warning: {text}" if warning else f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005
+            out.print_line(f"Warning: {text}" if warning else f"{datetime.now():%H:%M:%S} {text}", err=True)  # noqa: DTZ005
 
 
 class _Visible(logging.Formatter):

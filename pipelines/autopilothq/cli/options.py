@@ -99,7 +99,7 @@ allow_http_option = click.option(
 def where(destination: str | None, credentials: str | None, dataset: str | None) -> dict[str, str]:
     """Where the data of these words goes: `destination`, `location`, `dataset`, and the `pipeline` of dlt."""
     with runner.explained():
-        place = runner.place(destination, credentials, dataset)
+        place = runner.resolve_target(destination, credentials, dataset)
         return {
             "destination": place.kind,
             "location": place.database or place.location,

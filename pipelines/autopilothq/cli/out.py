@@ -13,15 +13,15 @@ from rich.text import Text
 from ..display import shortened, visible, visible_lines
 
 
-def line(text: str = "", err: bool = False) -> None:
+def print_line(text: str = "", err: bool = False) -> None:
     """Prints one line; line breaks in it are escaped as well."""
     click.echo(visible(text), err=err)
 
 
-def lines(texts: Iterable[str], err: bool = False) -> None:
+def print_lines(texts: Iterable[str], err: bool = False) -> None:
     """Prints lines."""
     for text in texts:
-        line(text, err)
+        print_line(text, err)
 
 
 def document(text: str, err: bool = False) -> None:

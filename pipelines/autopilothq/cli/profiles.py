@@ -15,12 +15,12 @@ from .. import runner
 from ..clients.profile_api import BASE_URLS
 from ..errors import RunError
 from ..runner import Steps
-from ..sources.load import Report
+from ..sources.load import LoadReport
 from ..sources.profiles.source import profiles
 from . import log
 from .load import KEPT, Time
 from .options import load_options, where
-from .watching import Watching, check_rejects, print_result
+from .watching import ProgressDisplay, check_rejects, print_result
 
 PEOPLE_PER_LOAD = 20_000  # minutes of work, which are lost at most
 MISSING = {
@@ -75,7 +75,7 @@ def load_profiles(
     }  # fmt: skip
     given = {name: word for name, word in words.items() if word is not None}
     started = time.monotonic()
-    with Watching(Console(stderr=True), "people") as watch:
+    with ProgressDisplay(Console(stderr=True), "people") as watch:
         goal = where(destination, credentials, dataset)
         if dry_run:
             runner.dry_run(destination, credentials, dataset, Steps(watch), _source(**given, progress=watch.report))
@@ -91,11 +91,11 @@ def load_profiles(
     check_rejects(watch.last, max_rejects)
 
 
-def _parts(watch: Watching, words: dict[str, Any]) -> Iterator[DltSource]:
+def _parts(watch: ProgressDisplay, words: dict[str, Any]) -> Iterator[DltSource]:
     """A run as loads of so many people each, until nobody is due."""
-    part = whole = Report()
+    part = whole = LoadReport()
 
-    def tell(report: Report) -> None:
+    def tell(report: LoadReport) -> None:
         nonlocal part
         part = report
         watch.report(whole.then(report))

@@ -13,16 +13,16 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, Deliveries, Settings, audiences, deliver, log_dataset, settings
-from ..destination.messages import KEYS, Ignored, Item, from_line, refused
+from ..destination import Counts, DeliveryLog, Settings, audiences, deliver, log_dataset, settings
+from ..destination.messages import KEYS, Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import InvalidQuery, RunError
 from ..masking import masked
 from ..segment.message import digest
 from ..sources.archive import files as archive_files
-from ..sources.archive.source import find_files
+from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
-from ..warehouses.query import asked
+from ..warehouses.query import run_query
 from ..warehouses.resolve import setting
 from . import log as logs
 from . import out
@@ -78,7 +78,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
         given = _settings(options)
         given = given._replace(triggers={**(given.triggers or {}), **mapping})
         with _alone(options), _log(options) as log:
-            files = find_files(paths, None, None, None, setting("sources.autopilothq.credentials"))
+            files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
             counts = _deliver(_messages(files, broken), log, given, options)
     _end(counts, broken, options["dry_run"])
@@ -114,7 +114,7 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
                 changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
                 counts = _deliver(changes, log, given, options)
     came = sum(item.content == "true" for item in changes)
-    out.line(
+    out.print_line(
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
         f" {unchanged:,} unchanged"
     )
@@ -134,15 +134,15 @@ def show_deliveries(
     status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
 ) -> None:
     """Show what became of what was sent: the last word on each message and trigger."""
-    with runner.explained(), Deliveries(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
+    with runner.explained(), DeliveryLog(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
         rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
         what += [shortened(row[name] or "-") for name in ("email", "message_id")]
         what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
-        out.line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
+        out.print_line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
-    out.line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+    out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
@@ -168,9 +168,9 @@ def _alone(options: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _log(options: dict[str, Any]) -> Deliveries:
+def _log(options: dict[str, Any]) -> DeliveryLog:
     dry = options["dry_run"]
-    return Deliveries(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+    return DeliveryLog(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
 
 
 def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -180,7 +180,7 @@ def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]
 def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     """The columns and rows of a query, which has a connection of its own that is closed when it returns."""
     try:
-        with asked(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
+        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
             return names, list(chain.from_iterable(rows))
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
@@ -193,18 +193,18 @@ def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
 
 def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
     """The files' messages in order; `broken` gets why a file could not be read to its end."""
-    for batch in archive_files.read(files):
+    for batch in archive_files.read_batches(files):
         rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
             if (file, line) not in rejects and text.strip():
                 yield from_line(text)
         for reject in batch.rejects:
-            yield refused(digest(reject.raw), reject.reason)
+            yield refuse_item(digest(reject.raw), reject.reason)
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, options: dict[str, Any]) -> Counts:
+def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: Settings, options: dict[str, Any]) -> Counts:
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -214,7 +214,7 @@ def _deliver(items: Iterable[Item | Ignored], log: Deliveries, given: Settings, 
             if logs.settings().json:
                 logs.line("info", "sending", **_numbers(counts))
             else:
-                out.line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+                out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
     return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
 
@@ -243,14 +243,14 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
     logs.summarise(_line(counts))
     if logs.settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
-    out.line(("would send " if dry_run else "") + _line(counts))
+    out.print_line(("would send " if dry_run else "") + _line(counts))
     for line in more:
-        out.line(f"  {line}")
+        out.print_line(f"  {line}")
     for (status, why), number in counts.reasons.most_common(20):
-        out.line(f"  {number:,} {status}: {why}")
+        out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
-        out.line(f"  {number:,} times {remark}")
+        out.print_line(f"  {number:,} times {remark}")
     for why in broken:
-        out.line(masked(f"  not read to its end: {why}"))
+        out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:
         sys.exit(NOT_ALL)

@@ -22,7 +22,7 @@ from ..display import json_text
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
 from ..sources.archive.files import LEFT_OUT
-from ..sources.load import Report, limit_warning
+from ..sources.load import LoadReport, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people"]
@@ -32,11 +32,11 @@ _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
-class Watching:
+class ProgressDisplay:
     """Shows a run: a bar on a terminal, lines elsewhere. The bar is of what is `counted`; of files, their bytes."""
 
     def __init__(self, console: Console, counted: Counted = "files") -> None:
-        self.last = Report()
+        self.last = LoadReport()
         self._console = console
         self._counted = counted
         self._step = ""
@@ -61,14 +61,14 @@ class Watching:
         self._task = self._bar.add_task("looking", total=None, counts="")
         self._started = time.monotonic()
 
-    def __enter__(self) -> "Watching":
+    def __enter__(self) -> "ProgressDisplay":
         self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LoadReport) -> None:
         """Shows the counts."""
         self.last = report
         for warning in report.warnings[self._warned :]:
@@ -121,25 +121,25 @@ def _rounded(number: str) -> str:
     return f"{value / size:.1f}{unit}"
 
 
-def _counts(report: Report) -> dict[str, Any]:
+def _counts(report: LoadReport) -> dict[str, Any]:
     """The counts that a report has so far."""
     return {name: value for name, value in dataclasses.asdict(report).items() if value}
 
 
-def _done(report: Report, counted: Counted) -> tuple[int, int | None]:
+def _done(report: LoadReport, counted: Counted) -> tuple[int, int | None]:
     if counted == "people":
         return report.people, report.people_total
     return report.contacts, report.contacts_total
 
 
-def _of(report: Report, counted: Counted) -> str:
+def _of(report: LoadReport, counted: Counted) -> str:
     """Example: `250 of 1,000 contacts`."""
     done, total = _done(report, counted)
     return f"{done:,}{'' if total is None else f' of {total:,}'} {counted}"
 
 
 def print_result(
-    report: Report, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
+    report: LoadReport, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
 ) -> None:
     """Prints what a load did and where the data is, for people or for programs."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
@@ -151,26 +151,26 @@ def print_result(
     if log.settings().json:
         log.line("info", "done", **_counts(report), into=into, dry_run=dry_run)
     if as_json:
-        out.line(json_text({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
+        out.print_line(json_text({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
         return
     if report.rows:
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
-        out.line()
-    out.line(counts)
+        out.print_line()
+    out.print_line(counts)
     for reason, count in report.rejects.items():
-        out.line(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
+        out.print_line(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for reason, tables in report.beyond_limits.items():
-        out.line(f"  {limit_warning(reason, tables)}")
+        out.print_line(f"  {limit_warning(reason, tables)}")
     for file, why in report.unfinished.items():
-        out.line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
+        out.print_line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
-        out.line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
-    out.line(_work(report, counted))
-    out.line(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
+        out.print_line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
+    out.print_line(_work(report, counted))
+    out.print_line(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
 
 
-def _work(report: Report, counted: Counted) -> str:
+def _work(report: LoadReport, counted: Counted) -> str:
     if counted != "files":
         return f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
@@ -180,14 +180,14 @@ def _work(report: Report, counted: Counted) -> str:
     )
 
 
-def check_rejects(report: Report, most: int | None) -> None:
+def check_rejects(report: LoadReport, most: int | None) -> None:
     """Raises TooManyRejects where more was rejected than `--max-rejects` allows; forgotten persons do not count."""
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")
 
 
-def check_found(report: Report, fail_if_empty: bool) -> None:
+def check_found(report: LoadReport, fail_if_empty: bool) -> None:
     """Raises NothingFound where no file was found, new or known, and `--fail-if-empty` was given."""
     if fail_if_empty and not report.files + report.files_known:
         raise NothingFound("No file was found, and --fail-if-empty was given.")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 
 from ..errors import NotFound, UnexpectedResponse
-from .http import TIMEOUT, TRIES, Http, Key, path_of
+from .http import MAX_ATTEMPTS, TIMEOUT, ApiKey, HttpClient, path_of
 
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
@@ -48,15 +48,15 @@ class Autopilot:
         base_url: str = BASE_URL,
         requests_per_second: float = REQUESTS_PER_SECOND,
         timeout: float = TIMEOUT,
-        tries: int = TRIES,
+        tries: int = MAX_ATTEMPTS,
         allow_http: bool = False,
         setting: str = "sources.autopilothq.api_key",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._http = Http(
+        self._http = HttpClient(
             base_url,
-            Key.in_header("autopilotapikey", api_key, setting),
+            ApiKey.in_header("autopilotapikey", api_key, setting),
             requests_per_second=requests_per_second,
             timeout=timeout,
             tries=tries,

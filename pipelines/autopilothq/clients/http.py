@@ -51,7 +51,7 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_VALUES = 1_000_000  # of JSON in one answer, which take some hundred bytes each
 MAX_RETRY_AFTER = 300.0  # seconds; who is told to wait longer is told so, instead of hanging
 TIMEOUT = 30.0
-TRIES = 6  # their waits come to about 15 seconds
+MAX_ATTEMPTS = 6  # their waits come to about 15 seconds
 
 _GROWING = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
 _JITTER = wait_random(0, 0.25)
@@ -82,7 +82,7 @@ class _Again(Exception):
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """What opens an account: the headers that carry it, and the name of the setting that it came from."""
 
     setting: str
@@ -99,7 +99,7 @@ class Key:
     def basic(cls, secret: str, setting: str) -> Self:
         """HTTP Basic, the secret as user name and an empty password (spec/profile-api.md)."""
         secret = _checked(secret, setting)
-        masking.remember(b64encode(f"{secret}:".encode()).decode())
+        masking.remember_secret(b64encode(f"{secret}:".encode()).decode())
         return cls(setting, secret, {"Authorization": "Basic " + b64encode(f"{secret}:".encode()).decode()})
 
     def beside(self, name: str) -> str:
@@ -113,7 +113,7 @@ def _checked(secret: str, setting: str) -> str:
     if not secret or not secret.isascii() or not secret.isprintable():
         what = "holds characters that no key has" if secret else "is empty"
         raise InvalidSetting(f"{setting} {what}: set it to the key as the account shows it ({_places(setting)})")
-    masking.remember(secret)
+    masking.remember_secret(secret)
     return secret
 
 
@@ -165,11 +165,11 @@ class Pace:
         self.clock = clock
         self._sleep = sleep
         self._turn = threading.Lock()
-        self._places: list[Place] = []
+        self._places: list[PaceSlot] = []
         self._held_until = -inf
         self.fastest = inf
 
-    def wait(self, per_second: float) -> "Place":
+    def wait(self, per_second: float) -> "PaceSlot":
         """Returns when a request may go. `per_second` is the caller's: all requests of the account count against it."""
         most, seconds = max(1, int(per_second)), max(1.0, 1 / per_second)
         with self._turn:
@@ -183,7 +183,7 @@ class Pace:
                 self._sleep(
                     min(max(first - now if len(self._places) >= most else 0, self._held_until - now, 0.001), 0.05)
                 )
-            place = Place(self, seconds)
+            place = PaceSlot(self, seconds)
             self._places.append(place)
         return place
 
@@ -192,7 +192,7 @@ class Pace:
         self._held_until = max(self._held_until, self.clock() + seconds)
 
 
-class Place:
+class PaceSlot:
     """One request's place in the budget."""
 
     def __init__(self, pace: Pace, seconds: float) -> None:
@@ -229,7 +229,7 @@ _paces: dict[str, Pace] = {}
 _paces_lock = threading.Lock()
 
 
-def _pace_of(origin: str, key: Key) -> Pace:
+def _pace_of(origin: str, key: ApiKey) -> Pace:
     """The process's one budget for this key at this server. Kept for good: a new client must not start afresh."""
     name = hashlib.sha256(f"{origin} {key.secret}".encode()).hexdigest()
     with _paces_lock:
@@ -247,7 +247,7 @@ _DECODER = json.JSONDecoder(parse_constant=_not_json)
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # a text of JSON, closed or not
 
 
-class Http:
+class HttpClient:
     """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
 
     `requests_per_second` holds for the whole process and this key, in any one second; of 2.5 two are used. `timeout` is
@@ -262,11 +262,11 @@ class Http:
     def __init__(
         self,
         base_url: str,
-        key: Key,
+        key: ApiKey,
         *,
         requests_per_second: float,
         timeout: float = TIMEOUT,
-        tries: int = TRIES,
+        tries: int = MAX_ATTEMPTS,
         allow_http: bool = False,
         transport: httpx.BaseTransport | None = None,
         pace: Pace | None = None,
@@ -371,7 +371,7 @@ class Http:
 class _Call:
     """One request, tried once or more."""
 
-    http: Http
+    http: HttpClient
     method: str
     path: str
     body: Any
@@ -614,7 +614,7 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _url(base_url: str, key: Key, allow_http: bool) -> httpx.URL:
+def _url(base_url: str, key: ApiKey, allow_http: bool) -> httpx.URL:
     setting = key.beside("base_url")
     try:
         url = httpx.URL(base_url)

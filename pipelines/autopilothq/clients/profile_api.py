@@ -9,8 +9,8 @@ from typing import Any, Self
 import httpx
 
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
-from ..segment.message import DECODER, Number, Pairs, to_json
-from .http import TIMEOUT, TRIES, Http, Key, escape, path_of
+from ..segment.message import DECODER, JsonNumber, JsonObject, to_json
+from .http import MAX_ATTEMPTS, TIMEOUT, ApiKey, HttpClient, escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
 REQUESTS_PER_SECOND = 50.0
@@ -18,7 +18,7 @@ EVENTS_PER_PAGE = 100  # the most that the API gives
 ID_TYPES = ("email", "user_id", "anonymous_id")
 
 
-class Profiles:
+class ProfileApi:
     """The people of a space. Threads may share it; every instance with one token shares one pace (`http.Pace`).
 
     `setting` is the setting that the token came from, which errors name. `allow_http` lets the token go over plain
@@ -35,17 +35,17 @@ class Profiles:
         base_url: str = BASE_URLS["us"],
         requests_per_second: float = REQUESTS_PER_SECOND,
         timeout: float = TIMEOUT,
-        tries: int = TRIES,
+        tries: int = MAX_ATTEMPTS,
         allow_http: bool = False,
         setting: str = "sources.autopilothq.profiles.token",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        key = Key.basic(token, setting)
+        key = ApiKey.basic(token, setting)
         self._space = space.strip()
         if self._space in ("", ".", ".."):
             raise InvalidSetting(f"{key.beside('space')} must be the id of a space of Segment Unify, got {space!r}")
-        self._http = Http(
+        self._http = HttpClient(
             base_url,
             key,
             requests_per_second=requests_per_second,
@@ -101,18 +101,18 @@ class Profiles:
 
     def _page(self, path: list[str], answer: Any) -> tuple[list[Any], str | None]:
         """A page's events, and the cursor of the next page."""
-        events = answer.value("data") if isinstance(answer, Pairs) else None
-        if not isinstance(events, list) or isinstance(events, Pairs):
+        events = answer.value("data") if isinstance(answer, JsonObject) else None
+        if not isinstance(events, list) or isinstance(events, JsonObject):
             raise self._bad(path, answer, f": expected an object with a list of data, got {_kind(answer)}")
         cursor = answer.value("cursor")
-        if cursor is not None and not isinstance(cursor, Pairs):
+        if cursor is not None and not isinstance(cursor, JsonObject):
             raise self._bad(path, answer, f": expected a cursor that is an object, got {_kind(cursor)}")
         more, following = answer.value("cursor", "has_more"), answer.value("cursor", "next")
         if more is not None and not isinstance(more, bool):
             raise self._bad(path, answer, f": expected has_more to be true or false, got {_kind(more)}")
         if not more:
             return events, None
-        if not isinstance(following, str) or isinstance(following, Number) or not following:
+        if not isinstance(following, str) or isinstance(following, JsonNumber) or not following:
             raise self._bad(path, answer, f": expected the cursor of the next page, got {_kind(following)}")
         return events, str(following)
 
@@ -125,7 +125,7 @@ class Profiles:
 
 def _kind(value: Any) -> str:
     """What came, without what is in it: it may be personal data."""
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         return f"an object with {', '.join(sorted(key for key, _ in value)[:5])}" if value else "an empty object"
     if isinstance(value, list):
         return f"an array of {len(value)}"

@@ -19,13 +19,13 @@ from ..warehouses.dlt_internals import (
     ParquetFileBatchIterator,
     resolve_configuration,
 )
-from ..warehouses.resolve import warehouse
-from .delivery_log import Deliveries
+from ..warehouses.resolve import make_destination
+from .delivery_log import DeliveryLog
 from .fields import SETTINGS, Fields
 from .messages import Ignored, Item, from_row
 from .sender import Account, Counts, Sender, Triggers, Unknown
 
-__all__ = ["Counts", "Deliveries", "Settings", "autopilot", "deliver", "log_dataset", "settings"]
+__all__ = ["Counts", "DeliveryLog", "Settings", "autopilot", "deliver", "log_dataset", "settings"]
 
 NAME = "autopilothq"
 _ROWS = 1000
@@ -90,7 +90,7 @@ def autopilot(
         api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field, allow_http
     )
     try:
-        with Deliveries(log if log is not None else log_dataset()) as deliveries:
+        with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(str(items), table), deliveries, given)
     except (InvalidSetting, NotAuthorized) as error:
         raise _hopeless(error) from error
@@ -143,13 +143,13 @@ def log_dataset(
 
     Who only `reads` makes no file, and opens one for reading alone.
     """
-    place, name = warehouse(destination, credentials, dataset, not reads, wait, reads)
+    place, name = make_destination(destination, credentials, dataset, not reads, wait, reads)
     return dlt.dataset(place, name, schema=dlt.Schema(NAME))
 
 
 def deliver(
     items: Iterable[Item | Ignored],
-    log: Deliveries,
+    log: DeliveryLog,
     given: Settings,
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[str], None] | None = None,

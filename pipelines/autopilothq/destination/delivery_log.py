@@ -19,11 +19,11 @@ from dlt.common.schema.typing import TColumnSchema
 
 from ..catalog import DELIVERIES, SUPPRESSIONS
 from ..errors import BusyError, RunError
-from ..segment.identity import Hashes
+from ..segment.identity import HashedIds
 from ..warehouses import suppression_key
 from ..warehouses.books import check_books
 from ..warehouses.dlt_internals import SqlClientBase, SqlJobClientBase
-from .messages import storable
+from .messages import storable_value
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
@@ -58,7 +58,7 @@ class Sent(NamedTuple):
     run: str
 
 
-class Fate(NamedTuple):
+class DeliveryStatus(NamedTuple):
     """What the log says of a message and trigger: whether it was `ever` delivered, its last status and content, and
     when it was last `sent`.
     """
@@ -77,7 +77,7 @@ class Member(NamedTuple):
     known: str | None
 
 
-class Deliveries:
+class DeliveryLog:
     """The log in a dataset. It makes the dataset and the table where they are missing, but not when it only `reads`.
 
     Threads may share it. Example: `with Deliveries(dlt.dataset("duckdb", "autopilothq")) as log: log.known(["m1"])`.
@@ -159,22 +159,22 @@ class Deliveries:
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
-    def forgotten(self) -> Hashes:
+    def forgotten(self) -> HashedIds:
         """Returns the hashed ids of forgotten persons. Raises SuppressionKeyError without the key that some need."""
         table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
         salt, hashed = self._name("salt"), self._name("id")
         rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
         return suppression_key.hashes((str(salt), str(hashed)) for salt, hashed in rows)
 
-    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], Fate]:
+    def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """What became of messages, by id and trigger."""
-        fates: dict[tuple[str, str | None], Fate] = {}
+        fates: dict[tuple[str, str | None], DeliveryStatus] = {}
         columns = ("message_id", "trigger_id", "status", "content", "sent_at", "run")
         for message_id, trigger, status, content, *sent in self._rows(columns, "message_id", message_ids):
             before = fates.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
             last = Sent(*sent) if status in ("delivered", "unknown") else before.sent if before else None
-            fates[message_id, trigger] = Fate(ever, status, content, last)
+            fates[message_id, trigger] = DeliveryStatus(ever, status, content, last)
         return fates
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
@@ -240,7 +240,7 @@ class Deliveries:
         """A value in SQL: thousands of parameters would take DuckDB thirty times as long."""
         if value is None:
             return "NULL"
-        return str(self._client.capabilities.escape_literal(storable(value) if isinstance(value, str) else value))
+        return str(self._client.capabilities.escape_literal(storable_value(value) if isinstance(value, str) else value))
 
     def _literals(self, values: Iterable[Any]) -> str:
         return ", ".join(map(self._literal, values))

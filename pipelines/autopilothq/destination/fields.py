@@ -35,7 +35,7 @@ class Custom(NamedTuple):
         return f"{self.type}--{self.name.replace(' ', '--')}"
 
 
-class Contact(NamedTuple):
+class ContactFields(NamedTuple):
     """`values` are the API's. `remarks` say of a trait why it was left out, or sent to no field; `unknown` are the
     traits that the account has no field for.
     """
@@ -115,13 +115,13 @@ def _type(field: Mapping[str, Any]) -> str:
     return kind if kind in CUSTOM_TYPES else "string"
 
 
-def contact(
+def contact_fields(
     fields: Fields,
     email: str,
     traits: Mapping[str, Any],
     user_id: str | None = None,
     properties: Mapping[str, Any] | None = None,
-) -> Contact:
+) -> ContactFields:
     """The contact of an identify, or of a track with its `properties`, which beat traits of the same name.
 
     Example: `contact(fields, "a@example.com", {"first_name": "Ann", "air": {"smog": 4}}).values ==
@@ -134,7 +134,7 @@ def contact(
         making.take(properties, properties=True)
     making.take(traits)
     values = {"Email": email} | making.standard | ({"custom": making.custom} if making.custom else {})
-    return Contact(values, making.remarks, making.unknown)
+    return ContactFields(values, making.remarks, making.unknown)
 
 
 class _Making:

@@ -44,9 +44,9 @@ def from_line(line: bytes) -> Item | Ignored:
     try:
         message = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        return refused(digest(line), "not_json")
+        return refuse_item(digest(line), "not_json")
     if not isinstance(message, dict):
-        return refused(digest(line), "not_an_object")
+        return refuse_item(digest(line), "not_an_object")
     return from_message(message, digest(line))
 
 
@@ -57,16 +57,16 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     if kind in ("page", "screen", "group", "alias"):
         return Ignored(kind)
     if kind not in ("identify", "track"):
-        return refused(message_id, "unknown_type")
+        return refuse_item(message_id, "unknown_type")
     parts: dict[str, Mapping[str, Any]] = {}
     for name in ("traits", "properties", "context"):
         part = message.get(name) or {}
         if not isinstance(part, Mapping):
-            return refused(message_id, f"{name}_not_object", kind)
+            return refuse_item(message_id, f"{name}_not_object", kind)
         parts[name] = part
     event = message.get("event") if kind == "track" else None
     if kind == "track" and not isinstance(event, str):
-        return refused(message_id, "event_not_defined" if event is None else "event_not_string", kind)
+        return refuse_item(message_id, "event_not_defined" if event is None else "event_not_string", kind)
     context_traits = parts["context"].get("traits")
     user_id = text(message.get("userId"))
     named, traits = _without_user_id(parts["traits"])
@@ -107,7 +107,7 @@ def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> I
     return Item(f"row-{name}", "identify", user_id, traits, once=False)
 
 
-def refused(message_id: str, reason: str, kind: str = "") -> Item:
+def refuse_item(message_id: str, reason: str, kind: str = "") -> Item:
     """What cannot be sent, for a reason of the catalogue."""
     return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
@@ -116,10 +116,10 @@ def text(value: Any) -> str | None:
     """An id as text that the log can hold; blanks, arrays and objects are none."""
     if value is None or isinstance(value, bool | list | dict):
         return None
-    return storable(str(value)).strip() or None
+    return storable_value(str(value)).strip() or None
 
 
-def storable(words: str) -> str:
+def storable_value(words: str) -> str:
     """Without NUL and half surrogate pairs, which no warehouse takes."""
     return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 

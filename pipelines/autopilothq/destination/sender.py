@@ -19,8 +19,8 @@ from ..clients.http import path_of
 from ..display import visible
 from ..errors import ApiError, InvalidSetting, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
 from ..segment.identity import forms
-from .delivery_log import SENT_AGAIN, Deliveries, Delivery, Fate, Sent
-from .fields import SETTINGS, Contact, Fields, contact
+from .delivery_log import SENT_AGAIN, Delivery, DeliveryLog, DeliveryStatus, Sent
+from .fields import SETTINGS, ContactFields, Fields, contact_fields
 from .messages import NO_IDENTIFIER, Ignored, Item, text
 
 AT_ONCE = 8  # requests under way; the pace is the client's
@@ -41,7 +41,7 @@ class Account(Protocol):
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
         """Writes contacts."""
 
-    def upsert(self, contact: Mapping[str, Any], /) -> str:
+    def upsert(self, contact_fields: Mapping[str, Any], /) -> str:
         """Writes a contact."""
 
     def trigger(self, trigger_id: str, who: str, /) -> None:
@@ -184,7 +184,7 @@ class Sender:
         account: Account,
         fields: Fields,
         triggers: Triggers,
-        log: Deliveries,
+        log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
     ) -> None:
@@ -277,7 +277,7 @@ class Sender:
     def _email(self, item: Item) -> str | None:
         return self._fields.email(item.traits) or self._fields.email(item.context_traits)
 
-    def _prepare(self, item: Item, fates: Mapping[tuple[str, str | None], Fate]) -> None:
+    def _prepare(self, item: Item, fates: Mapping[tuple[str, str | None], DeliveryStatus]) -> None:
         row = Delivery(
             item.message_id, item.kind, item.event, item.audience, item.user_id, self._email(item), content=item.content
         )
@@ -346,10 +346,12 @@ class Sender:
         self._sent[key] = max(last, sent)
         return sent < last and sent.run != last.run
 
-    def _contact(self, item: Item, email: str) -> Contact:
+    def _contact(self, item: Item, email: str) -> ContactFields:
         if item.kind == "identify":
-            return contact(self._fields, email, item.traits, item.user_id)
-        return contact(self._fields, email, {**item.context_traits, **item.traits}, item.user_id, item.properties)
+            return contact_fields(self._fields, email, item.traits, item.user_id)
+        return contact_fields(
+            self._fields, email, {**item.context_traits, **item.traits}, item.user_id, item.properties
+        )
 
     def _stranger(self, user_id: str) -> str:
         field_name = "" if self._fields.user_id else f", and {SETTINGS}.user_id_field names no field that holds it"
@@ -361,7 +363,7 @@ class Sender:
         if len(self._batch.decided) >= CHUNK:
             self._flush()
 
-    def _put(self, part: _Part, values: dict[str, Any], fate: Fate | None) -> None:
+    def _put(self, part: _Part, values: dict[str, Any], fate: DeliveryStatus | None) -> None:
         renames = bool(values.get("_NewEmail"))
         full = part.key not in self._batch.contacts and len(self._batch.contacts) == MOST_CONTACTS
         if renames or full or self._batch.clashes(part.key, values):

@@ -2,9 +2,19 @@
 
 from .diff import CATALOGUE, LATER, SWITCH, SWITCH_UNLOADED, Difference, Table, differences, schema_of_catalogue
 from .formats import FORMATS, ddl
-from .live import NothingThere, Reader, answering, dataset_name, elsewhere, kind_of, reading, schema_of, target
+from .live import (
+    DatasetInspector,
+    NothingThere,
+    answering,
+    dataset_name,
+    elsewhere,
+    kind_of,
+    reading,
+    schema_of,
+    target,
+)
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
-from .status import Status, age, status, status_dict, status_text
+from .status import Status, age, read_status, status_dict, status_text
 
 __all__ = [
     "CATALOGUE",
@@ -13,9 +23,9 @@ __all__ = [
     "SWITCH",
     "SWITCH_UNLOADED",
     "ColumnInfo",
+    "DatasetInspector",
     "Difference",
     "NothingThere",
-    "Reader",
     "Statistics",
     "Status",
     "Table",
@@ -28,10 +38,10 @@ __all__ = [
     "differences",
     "elsewhere",
     "kind_of",
+    "read_status",
     "reading",
     "schema_of",
     "schema_of_catalogue",
-    "status",
     "status_dict",
     "status_text",
     "target",

@@ -11,9 +11,9 @@ from dlt import Schema
 
 from .. import catalog, runner
 from ..display import MOST, json_text, shortened, visible, yaml_text
-from ..projection import ordered
+from ..projection import ordered_columns
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
-from ..warehouses.native import HINT, copies_of, copy_description, native_of
+from ..warehouses.native import SEGMENT_TABLE_HINT, copies_of, copy_description, native_of
 from ..warehouses.requirements import missing_package
 from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
@@ -168,7 +168,7 @@ def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any,
     for table in schema.data_tables():
         for column in table["columns"].values():
             column["nullable"] = column.get("nullable", True) or not said
-            if column.get("data_type") == "timestamp" and table.get(HINT) and not native.zoned:
+            if column.get("data_type") == "timestamp" and table.get(SEGMENT_TABLE_HINT) and not native.zoned:
                 column["timezone"] = False
     return schema
 
@@ -179,7 +179,7 @@ def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:
     columns |= {copy: columns[of]._replace(name=copy, description=copy_description(of)) for copy, of in copies.items()}
     if not copies:
         return table
-    return table._replace(columns=tuple(columns[name] for name in ordered(dict.fromkeys(columns, "text"))))
+    return table._replace(columns=tuple(columns[name] for name in ordered_columns(dict.fromkeys(columns, "text"))))
 
 
 # Where it is said in another way; ClickHouse has no schemas.

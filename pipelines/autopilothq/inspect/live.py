@@ -41,14 +41,14 @@ class NothingThere(runner.RunError):
     """The destination has no such dataset yet."""
 
 
-class Native(NamedTuple):
+class NativeType(NamedTuple):
     """A column's type: the destination's word, and dlt's for it."""
 
     name: str
     type: TDataType
 
 
-Columns = dict[str, Native]
+Columns = dict[str, NativeType]
 
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
@@ -69,7 +69,9 @@ def dataset_name(dataset: str | None) -> str:
     return str(dataset or runner.setting("dataset_name") or runner.DATASET)
 
 
-def elsewhere(against: str, destination: str | None, credentials: str | None) -> AbstractContextManager["Reader"]:
+def elsewhere(
+    against: str, destination: str | None, credentials: str | None
+) -> AbstractContextManager["DatasetInspector"]:
     """A reader of `DATASET`, or of `DATASET/CREDENTIALS`: the first slash divides them.
 
     The scheme of a URL names the kind of destination where it is another one.
@@ -86,7 +88,7 @@ def reading(
     credentials: str | None = None,
     dataset: str | None = None,
     exactly: bool = False,
-) -> Iterator["Reader"]:
+) -> Iterator["DatasetInspector"]:
     """An open reader of the dataset; the words mean what they mean to a load.
 
     A DuckDB file is opened for reading alone, and a load has to wait until it is closed again. `exactly`: dlt's rules
@@ -108,7 +110,7 @@ def reading(
                 hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
                 name = client.sql_client.dataset_name
                 raise NothingThere(f"There is no dataset {name} in {_where(client, credentials)}. {hint}")
-            yield Reader(client)
+            yield DatasetInspector(client)
 
 
 def answering(pipeline: dlt.Pipeline) -> SqlJobClientBase:
@@ -167,7 +169,7 @@ _KEYS = {
 }
 
 
-class Reader:
+class DatasetInspector:
     """Asks an open destination."""
 
     def __init__(self, client: SqlJobClientBase) -> None:
@@ -269,7 +271,7 @@ class Reader:
             for dataset, belongs in self._datasets():
                 with dataset:
                     for table, column, native, of in filter(lambda row: belongs(row[0]), stored_columns(self.client)):
-                        self._tables.setdefault(table.lower(), {})[column.lower()] = Native(native, of or "text")
+                        self._tables.setdefault(table.lower(), {})[column.lower()] = NativeType(native, of or "text")
                         self._spelt[table.lower(), column.lower()] = (table, column)
         return self._tables
 
@@ -302,7 +304,7 @@ class Reader:
         return came
 
 
-def schema_of(reader: Reader) -> Schema:
+def schema_of(reader: DatasetInspector) -> Schema:
     """The tables and types of a destination, to be compared."""
     lengths, keys, views = reader.lengths(), reader.keys(), reader.views()
     return {

@@ -8,10 +8,10 @@ from dlt import Schema
 from dlt.common.schema.typing import TColumnSchema, TTableSchema
 
 from .. import catalog
-from ..projection import ordered
+from ..projection import ordered_columns
 from ..warehouses.dlt_internals import TDataType, new_table
 from ..warehouses.hints import SOURCE
-from ..warehouses.native import HINT
+from ..warehouses.native import SEGMENT_TABLE_HINT
 
 
 class ColumnInfo(NamedTuple):
@@ -64,7 +64,7 @@ def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
     columns = {column.name: column for column in table.columns}
     if not {key.name for key in catalog.KEYS} <= columns.keys():
         return table.columns
-    return [columns[name] for name in ordered({column.name: column.type for column in table.columns})]
+    return [columns[name] for name in ordered_columns({column.name: column.type for column in table.columns})]
 
 
 def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
@@ -92,7 +92,7 @@ def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
         if table.description:
             hints["description"] = table.description
         if table.name not in (catalog.SUPPRESSIONS.name, catalog.DELIVERIES.name):
-            hints.update(cast(TTableSchema, {HINT: True}))
+            hints.update(cast(TTableSchema, {SEGMENT_TABLE_HINT: True}))
         if table.statistics:
             live = {name.replace("_", "-"): value for name, value in table.statistics._asdict().items()}
             hints.update(cast(TTableSchema, _told(live)))

@@ -14,7 +14,7 @@ from ..display import shortened
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import pipeline_name, pipelines_dir
 from .formats import grid, moment
-from .live import Reader
+from .live import DatasetInspector
 
 DAYS = 14
 BAR = 30
@@ -22,7 +22,7 @@ _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 
 @dataclass
-class Load:
+class LoadSummary:
     """The newest complete load, with the sums of its files."""
 
     id: str
@@ -58,7 +58,7 @@ class Status:
     place: str
     now: datetime
     last_run: LastRun | None
-    last_load: Load | None
+    last_load: LoadSummary | None
     waiting: int
     newest_load: datetime | None
     tables: dict[str, Freshness]
@@ -73,7 +73,7 @@ class Status:
         return self.newest_load is None or self.now - self.newest_load > age
 
 
-def status(reader: Reader, now: datetime) -> Status:
+def read_status(reader: DatasetInspector, now: datetime) -> Status:
     """Asks the destination, and looks at what runs on this machine left behind."""
     tables = {name: _freshness(reader, name) for name, columns in reader.tables().items() if "uuid_ts" in columns}
     load = _last_load(reader)
@@ -93,23 +93,23 @@ def status(reader: Reader, now: datetime) -> Status:
     )
 
 
-def _freshness(reader: Reader, table: str) -> Freshness:
+def _freshness(reader: DatasetInspector, table: str) -> Freshness:
     received = "max({received_at})" if "received_at" in reader.tables()[table] else "NULL"
     ((received_at, loaded_at),) = reader.rows(f"{received}, max({{uuid_ts}})", table)
     return Freshness(received_at, loaded_at)
 
 
-def _last_load(reader: Reader) -> Load | None:
+def _last_load(reader: DatasetInspector) -> LoadSummary | None:
     found = reader.last_load()
     if found is None:
         return None
     counts = ("lines", "stored", "duplicates", "rejected")
     sums = ", ".join(f"sum({{{count}}})" for count in counts)
     rows = reader.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
-    return Load(*found, *(int(number or 0) for row in rows for number in row))
+    return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
 
 
-def _events_per_day(reader: Reader, today: date) -> dict[date, int]:
+def _events_per_day(reader: DatasetInspector, today: date) -> dict[date, int]:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
     begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
     # A cast to a date would be one in the session's time zone.
@@ -119,7 +119,7 @@ def _events_per_day(reader: Reader, today: date) -> dict[date, int]:
     return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
 
 
-def _reasons(reader: Reader, table: str, clock: str, load: Load | None) -> dict[str, int]:
+def _reasons(reader: DatasetInspector, table: str, clock: str, load: LoadSummary | None) -> dict[str, int]:
     """What the last load put into one of the books, by reason, the most frequent first."""
     if load is None:
         return {}
@@ -133,7 +133,7 @@ def _reasons(reader: Reader, table: str, clock: str, load: Load | None) -> dict[
     return dict(rows)
 
 
-def _beyond_limits(reader: Reader, load: Load | None) -> dict[str, dict[str, int]]:
+def _beyond_limits(reader: DatasetInspector, load: LoadSummary | None) -> dict[str, dict[str, int]]:
     if load is None:
         return {}
     rows = reader.rows(
@@ -165,7 +165,7 @@ def _left_here(place: str) -> tuple[PipelineTrace | None, int]:
     return load_trace(str(folder)), len(waiting)
 
 
-def _last_run(load: Load | None, trace: PipelineTrace | None) -> LastRun | None:
+def _last_run(load: LoadSummary | None, trace: PipelineTrace | None) -> LastRun | None:
     loaded = LastRun(load.loaded_at, "loaded") if load else None
     ended = trace and trace.finished_at
     if trace is None or ended is None or (loaded and ended < loaded.at):

@@ -27,15 +27,15 @@ from .. import runner
 from ..catalog import CONTEXT, DISCARDS, REJECTS, SUPPRESSIONS, TABLES, TRACKS, USERS, Type
 from ..display import visible
 from ..errors import ArchiveError
-from ..inspect import NothingThere, Reader, answering
+from ..inspect import DatasetInspector, NothingThere, answering
 from ..projection import engine as values
 from ..projection import suppression
-from ..segment.identity import KEYED, Hashes, Id, forms, hash_of, id_of, ids_of_cells, kinds_of
+from ..segment.identity import KEYED, HashedIds, Id, forms, hash_of, id_of, ids_of_cells, kinds_of
 from ..segment.message import Rejected
-from ..segment.message import read as read_line
+from ..segment.message import read_message as read_line
 from ..sources.archive import files as archive_files
 from ..sources.archive.files import File
-from ..sources.archive.source import find_files
+from ..sources.archive.source import archive_files_at
 from ..warehouses import lock, suppression_key
 from ..warehouses.books import check_books
 from . import rewrite as rewriting
@@ -105,7 +105,7 @@ class Forgotten:
     remains: str | None = None
 
 
-def forget(
+def delete_person(
     given: Sequence[Id],
     destination: str | None = None,
     credentials: str | None = None,
@@ -127,22 +127,22 @@ def forget(
     with runner.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
-        files = find_files(archive, None, None, None, None)
+        files = archive_files_at(archive, None, None, None, None)
         _check(into, credentials)
         if not dry_run:
             stack.enter_context(lock.held(into, wait.total_seconds()))
             # A run that sends would write the person into its log again.
             stack.enter_context(lock.held(into, wait.total_seconds(), "send"))
         if rewrite:
-            rewriting.check(into)
+            rewriting.check_rewritable(into)
         client: Any = into.destination_client()
         opened = stack.enter_context(ExitStack())
         opened.enter_context(client)
         listed = _List(client)
         engine = stack.enter_context(values.connect(stack.enter_context(TemporaryDirectory()), MEMORY, threads=2))
         person = _Person(given, listed, _datasets(client), engine)
-        hashes = Hashes(person.pairs(), listed.key)
-        suppression.remember(engine, hashes.pairs(), hashes.key, person.ids)
+        hashes = HashedIds(person.pairs(), listed.key)
+        suppression.register_suppressed(engine, hashes.pairs(), hashes.key, person.ids)
         plan = [removal for tables in person.datasets for removal in _removals(tables, person, engine)]
         made = Forgotten(dry_run, person.told(), person.count, person.shared(), _rows(plan))
         if not dry_run:
@@ -189,8 +189,8 @@ class _List:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        rows = Reader(client).rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
-        self.there = SUPPRESSIONS.name in Reader(client).tables()
+        rows = DatasetInspector(client).rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
+        self.there = SUPPRESSIONS.name in DatasetInspector(client).tables()
         self.kinds: dict[tuple[str, str], str] = {}
         self.persons: dict[tuple[str, str], str] = {}
         for hashed, salt, kind, person in rows:
@@ -267,7 +267,7 @@ class _Tables:
         with self.at():
             sql = client.sql_client
             self.dataset = sql.dataset_name
-            reader = Reader(client)
+            reader = DatasetInspector(client)
             views = {SUPPRESSIONS.name, *(reader.views() if sql.has_dataset() else ())}
             there = reader.tables() if sql.has_dataset() else {}
         self.columns = {table: columns for table, columns in there.items() if table not in views}
@@ -347,7 +347,7 @@ class _Person:
         self._given = tuple(dict.fromkeys(id_of(*id_) for id_ in given))
         spelt = {form for id_ in given for form in forms(*id_)}  # as the list may have them
         self.persons = listed.persons_of(spelt)
-        suppression.remember(engine, listed.persons, listed.key)
+        suppression.register_suppressed(engine, listed.persons, listed.key)
         graph = Graph(engine)
         for tables in datasets:
             tables.add_to(graph)
@@ -545,11 +545,11 @@ def _parts(values: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _rewrite(
-    files: Sequence[File], hashes: Hashes, by_hash: bool, engine: duckdb.DuckDBPyConnection, made: Forgotten
+    files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection, made: Forgotten
 ) -> None:
     """The archive's files without the person's lines; one that cannot be read to its end stays as it is."""
     found: dict[int, set[int]] = defaultdict(set)
-    for batch in archive_files.read(files):
+    for batch in archive_files.read_batches(files):
         rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
         for number, line in _lines(batch.lines, hashes, by_hash, engine):
             found[number].add(line)
@@ -571,7 +571,7 @@ def _rewrite(
 
 
 def _lines(
-    lines: pa.Table, hashes: Hashes, by_hash: bool, engine: duckdb.DuckDBPyConnection
+    lines: pa.Table, hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
 ) -> Iterator[tuple[int, int]]:
     """The file and number of each line that is the person's: what would be the person's row, or no message at all."""
     keys = pa.array(range(lines.num_rows), pa.int64())

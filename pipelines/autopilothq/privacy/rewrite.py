@@ -89,7 +89,7 @@ def remains(into: dlt.Pipeline) -> str:
     return f"The removed rows may still be in {file or 'its storage'}. {why}."
 
 
-def check(into: dlt.Pipeline) -> None:
+def check_rewritable(into: dlt.Pipeline) -> None:
     """Raises RunError where nothing can be written anew, or not all that is there, or where there is no room for it.
 
     It changes nothing.

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..catalog import COLUMN_RESERVE, CONTEXT, LINK, PROPERTIES, Limits, Type
 from ..segment.message import EXTRA
 from . import engine
-from .context import PLACE_OF_KIND, SQL_TYPES, Context
+from .context import PLACE_OF_KIND, SQL_TYPES, ProjectionContext
 
 # What a value takes of a row of PostgreSQL at most, in bytes: longer text is stored elsewhere behind a pointer of 18,
 # all else is up to 8 behind up to 7 that align it, but numeric: a head of 5 and 2 for each 4 of up to 17 digits.
@@ -43,10 +43,10 @@ def unreserved(column: str, limits: Limits) -> str:
     return f"_{column}" if taken else column
 
 
-class Columns:
+class ExtraColumns:
     """The columns of one load's tables."""
 
-    def __init__(self, load: Context) -> None:
+    def __init__(self, load: ProjectionContext) -> None:
         self._load = load
         self._con = load.con
         self._cells = load.cells

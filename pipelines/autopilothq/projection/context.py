@@ -15,13 +15,13 @@ from ..catalog import KINDS, MESSAGE_TABLES, Limits, Table, Type
 from ..segment.naming import table_name
 from . import engine
 
-LINES = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 PLACE_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 
-Known = Mapping[str, Mapping[str, Type]]
+ExistingTables = Mapping[str, Mapping[str, Type]]
 """Tables that are there already, with the types of their columns."""
-Stored = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
+ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of a table of the destination."""
 
 SQL_TYPES: dict[Type, str] = {
@@ -33,7 +33,7 @@ SQL_TYPES: dict[Type, str] = {
 }
 
 
-class Rows(NamedTuple):
+class TableRows(NamedTuple):
     """Rows for one table: its columns in the order of a new table, their types, and a relation that has them."""
 
     table: str
@@ -60,7 +60,7 @@ class FileCount(NamedTuple):
 
 
 @dataclass
-class Cells:
+class ParsedCells:
     """What waits for the end of the lines: files of messages, files of cells that the catalogue does not know.
 
     `columns` are, by the kind of message and the event's name as JSON text, the columns beyond the catalogue's that the
@@ -84,7 +84,7 @@ class Cells:
                 self.numbers[event] += messages
             columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
 
-    def extend(self, more: "Cells") -> None:
+    def extend(self, more: "ParsedCells") -> None:
         """Takes what another one has."""
         self.messages += more.messages
         self.extras += more.extras
@@ -104,7 +104,7 @@ class Cells:
 
 
 @dataclass
-class Context:
+class ProjectionContext:
     """What all parts of a load know once its lines are read.
 
     `places` are the names of the tables; the place of an event's table, by the event's name as JSON text, is in
@@ -114,8 +114,8 @@ class Context:
     con: duckdb.DuckDBPyConnection
     scratch: str
     memory: int
-    cells: Cells
-    known: Known
+    cells: ParsedCells
+    known: ExistingTables
     loaded_at: str
     shorten: Callable[[str], str]
     event_table: Callable[[str], str]
@@ -148,7 +148,7 @@ class Context:
         return int(found[0]) if found else 0
 
 
-def ordered(types: Mapping[str, Type], key: Sequence[str] = ("id",)) -> dict[str, Type]:
+def ordered_columns(types: Mapping[str, Type], key: Sequence[str] = ("id",)) -> dict[str, Type]:
     """The columns of a new table: its key, `received_at`, `uuid_ts`, then the rest by name (spec: Columns)."""
     first = (*key, "received_at", "uuid_ts")
     return {name: types[name] for name in (*first, *sorted(types.keys() - set(first)))}

@@ -20,23 +20,23 @@ from ..catalog import (
     TRACKS,
     Type,
 )
-from ..segment.identity import NOBODY, Hashes
-from ..segment.message import EXTRA, digest, storable, to_json
+from ..segment.identity import NOBODY, HashedIds
+from ..segment.message import EXTRA, digest, is_storable, to_json
 from ..segment.naming import snake_case, table_name
 from . import engine, suppression
-from .columns import Columns
-from .context import LINES, PLACE_OF_KIND, Context, FileCount, Rows, Stored
-from .tables import TableRows
+from .columns import ExtraColumns
+from .context import LINES_PER_FILE, PLACE_OF_KIND, FileCount, ProjectionContext, ReadTable, TableRows
+from .tables import RowBuilder
 from .users import LatestRows
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
 NAMED = 100  # events without a table
 
 
-class Settled:
+class Deduplicated:
     """A load whose messages are known to be new or not; made by `Warehouse.settle`."""
 
-    def __init__(self, load: Context, only: str = "true") -> None:
+    def __init__(self, load: ProjectionContext, only: str = "true") -> None:
         """`only` chooses among the messages of the load, in SQL."""
         self._load = load
         self._con = load.con
@@ -44,7 +44,7 @@ class Settled:
         self._known = load.known
         self._without_table: dict[str, int] = {}
         self._hashes = False
-        self._columns = Columns(load)
+        self._columns = ExtraColumns(load)
         self._con.execute(_SETTLE_SQL)
         self._views(only)
         self._place_events()
@@ -77,9 +77,9 @@ class Settled:
 
     def settle(
         self,
-        stored: Stored | None = None,
+        stored: ReadTable | None = None,
         complete: Collection[str] = (),
-        hashes: Hashes = NOBODY,
+        hashes: HashedIds = NOBODY,
         event_tables: Collection[str] = (),
         max_event_tables: int = MAX_EVENT_TABLES,
     ) -> None:
@@ -103,7 +103,7 @@ class Settled:
                 self._keep_whole(event, stored(event, ["id"]) if event in self._known else ())
             self._confirm_discards(stored, complete)
         self._con.execute("INSERT INTO dead SELECT DISTINCT seq FROM hits")
-        self._rows = TableRows(self._load, self._columns, self._columns.tall_kinds("live"))
+        self._rows = RowBuilder(self._load, self._columns, self._columns.tall_kinds("live"))
 
     def _place_events(self) -> None:
         """Gives each event its table."""
@@ -117,7 +117,7 @@ class Settled:
             place = places.setdefault(table, len(places))
             placed[event] = place
             names = [to_json(text) for text in (name, snake_case(name), f"_{snake_case(name)}")]
-            text = name if storable(name) else None
+            text = name if is_storable(name) else None
             rows.append(
                 {"event": event, "place": place, "slug": table if slug else None, "event_text": text, "names": names}
             )
@@ -145,9 +145,9 @@ class Settled:
         self._con.execute("UPDATE events SET place = 0 WHERE place IN (SELECT place FROM beyond)")
         self._con.unregister("beyond")
 
-    def _suppress(self, hashes: Hashes) -> None:
+    def _suppress(self, hashes: HashedIds) -> None:
         """Messages of forgotten persons, and rejected lines that mention them, are rejected without their text."""
-        suppression.remember(self._con, hashes.pairs(), hashes.key)
+        suppression.register_suppressed(self._con, hashes.pairs(), hashes.key)
         self._hashes = True
         self._suppress_rejects()
         why = engine.literal(REJECT_REASONS["suppressed"])
@@ -231,7 +231,7 @@ class Settled:
             [table, place],
         )
 
-    def _confirm_discards(self, stored: Stored, complete: Collection[str]) -> None:
+    def _confirm_discards(self, stored: ReadTable, complete: Collection[str]) -> None:
         """The discards of a stored message stay where the load that stored it was killed: it may have lost them."""
         if self._con.execute("SELECT 1 FROM hits LIMIT 1").fetchone():
             self._discard_of_stored()
@@ -293,7 +293,7 @@ class Settled:
         found["too_many_tables"] = _most(self._without_table)
         return {reason: tables for reason, tables in found.items() if tables}
 
-    def rejects(self, files: Sequence[str]) -> Rows | None:
+    def rejects(self, files: Sequence[str]) -> TableRows | None:
         """`_rejects`; `files` are the names of the load's files. Each place of a line has a row of its own."""
         names = pa.table({"number": pa.array(range(len(files)), pa.int64()), "file": pa.array(files, pa.string())})
         self._con.register("files", names)
@@ -302,12 +302,13 @@ class Settled:
             SELECT * EXCLUDE (seq) FROM (
                 SELECT file, line, reason, message, raw, {self._load.loaded_at} AS rejected_at, seq,
                     CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id
-                FROM (SELECT *, seq & ({LINES} - 1) AS line FROM rejects) r JOIN files ON files.number = r.seq >> 40)
+                FROM (SELECT *, seq & ({LINES_PER_FILE} - 1) AS line FROM rejects) r
+                JOIN files ON files.number = r.seq >> 40)
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1""")
         self._con.unregister("files")
         return self._book("rejected", "_rejects")
 
-    def discards(self) -> Rows | None:
+    def discards(self) -> TableRows | None:
         """`_discards`; complete once the rows of all tables were taken.
 
         What neither `tracks` nor the event's table takes is told of the event's table.
@@ -332,21 +333,23 @@ class Settled:
         self._con.unregister("place_names")
         return self._book("discarded", "_discards")
 
-    def _book(self, source: str, table: str) -> Rows | None:
+    def _book(self, source: str, table: str) -> TableRows | None:
         book = next(book for book in BOOKS if book.name == table)
         columns: dict[str, Type] = {column.name: column.type for column in book.columns}
         count = self._load.count(source)
         return (
-            Rows(table, columns, self._con.sql(f"SELECT {', '.join(columns)} FROM {source}"), count) if count else None
+            TableRows(table, columns, self._con.sql(f"SELECT {', '.join(columns)} FROM {source}"), count)
+            if count
+            else None
         )
 
     # Rows ---------------------------------------------------------------------------------------------------------
 
-    def tables(self) -> Iterator[Rows]:
+    def tables(self) -> Iterator[TableRows]:
         """The rows of each table of messages that has any: the events', the other messages', `tracks`."""
         return self._rows.tables()
 
-    def latest(self, stored: Stored | None = None) -> Iterator[Rows]:
+    def latest(self, stored: ReadTable | None = None) -> Iterator[TableRows]:
         """The rows of the users and accounts whose messages are among these; see `LatestRows.rows`."""
         for made in LATEST:
             if (rows := LatestRows(made, self._load, self._rows).rows(stored)) is not None:

@@ -24,11 +24,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..catalog import CONTEXT, LINK, MAX_DEPTH, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, PROPERTIES, Limits
-from ..segment.identity import NOBODY, Hashes
-from ..segment.message import BLANK, CLOCK_FIELDS, EXTRA, Batch, Message, Reject, Rejected, digest, read, unmarked
+from ..segment.identity import NOBODY, HashedIds
+from ..segment.message import (
+    BLANK,
+    CLOCK_FIELDS,
+    EXTRA,
+    Batch,
+    Message,
+    Reject,
+    Rejected,
+    digest,
+    read_message,
+    without_bom,
+)
 from . import engine
-from .context import LINES, Cells, Context, Known, Stored
-from .deduplicate import Settled
+from .context import LINES_PER_FILE, ExistingTables, ParsedCells, ProjectionContext, ReadTable
+from .deduplicate import Deduplicated
 from .shapes import Frame, Shapes
 
 FIRST = 1_000  # lines that are read ahead of all others, to learn which objects their messages hold
@@ -40,10 +51,10 @@ _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
 _DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
 # What goes wrong with the machine, not with a line.
-NOT_THE_LINES = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
+ENVIRONMENT_ERRORS = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 
 
-class Warehouse:
+class Projection:
     """One load: add all batches, settle, take the rows of each table.
 
     `scratch` is an empty folder for what waits and for what does not fit into `memory` (MB); the caller deletes it.
@@ -76,8 +87,8 @@ class Warehouse:
         self._lock = threading.Lock()
         self._shapes = Shapes()
         self._numbers = itertools.count()
-        self._cells = Cells()
-        self._known: Known = {}
+        self._cells = ParsedCells()
+        self._known: ExistingTables = {}
         self._con.execute(_TABLES_SQL)
         empty = ", ".join(f"NULL::{of} AS {engine.name(name)}" for name, (of, _) in _STORED.items())
         self._keep_messages(self._con, f"SELECT {empty}, false AS again LIMIT 0")
@@ -111,7 +122,7 @@ class Warehouse:
             return
         try:
             self._add_at_once(con, lines)
-        except NOT_THE_LINES:
+        except ENVIRONMENT_ERRORS:
             raise
         except Exception as error:
             if lines.num_rows > 1:
@@ -132,7 +143,7 @@ class Warehouse:
         return True
 
     def _add_at_once(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, keep: bool = True) -> None:
-        added = Cells()
+        added = ParsedCells()
         con.execute("BEGIN")
         try:
             self._read_lines(con, lines, added)
@@ -148,7 +159,7 @@ class Warehouse:
         with self._lock:
             self._cells.extend(added)
 
-    def _read_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: Cells) -> None:
+    def _read_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: ParsedCells) -> None:
         shapes = self._shapes
         con.register("lines", lines)
         lenient, deep = _look_at(lines["text"])
@@ -165,7 +176,7 @@ class Warehouse:
         if chunks:
             self._read_odd(con, lines.filter(pc.is_in(lines["seq"], pa.chunked_array(chunks, pa.int64()))), added)
 
-    def _read_plain(self, con: duckdb.DuckDBPyConnection, frame: Frame, added: Cells) -> pa.ChunkedArray:
+    def _read_plain(self, con: duckdb.DuckDBPyConnection, frame: Frame, added: ParsedCells) -> pa.ChunkedArray:
         """Puts the cells of the lines aside in one go; the `seq` of those that are odd for all that."""
         part = self._keep_messages(
             con, f"SELECT {_stored_cells(frame.cells)}, odd AS again FROM ({frame.sql('lines')})", added
@@ -175,7 +186,7 @@ class Warehouse:
         found: pa.Table = con.sql(f"SELECT seq FROM read_parquet({part}) WHERE again").to_arrow_table()
         return found["seq"]
 
-    def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: Cells) -> None:
+    def _read_odd(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, added: ParsedCells) -> None:
         """Reads the odd lines one by one; what is rejected or discarded of them goes into the books."""
         objects: Counter[tuple[str, ...]] = Counter()
         for piece in _pieces(lines):
@@ -191,7 +202,7 @@ class Warehouse:
             self._shapes = self._shapes.with_objects([path for path, count in objects.items() if count >= enough])
 
     def _keep_odd(
-        self, con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Mapping[int, Message], added: Cells
+        self, con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Mapping[int, Message], added: ParsedCells
     ) -> None:
         """Puts the cells of messages aside, those that are not in the catalogue as rows of their own."""
         rows = [
@@ -210,7 +221,7 @@ class Warehouse:
         added.learn(con, f"read_parquet({part})", ())
         self._keep_extras(messages, added)
 
-    def _keep_extras(self, messages: Mapping[int, Message], added: Cells) -> None:
+    def _keep_extras(self, messages: Mapping[int, Message], added: ParsedCells) -> None:
         """Puts aside as rows what the catalogue does not know."""
         numbers: list[int] = []
         names: list[str] = []
@@ -225,7 +236,7 @@ class Warehouse:
             table = pa.table({"seq": numbers, "column": pa.array(names, pa.string()), "value": cells})
             pq.write_table(table, added.extras[-1], compression="zstd")
 
-    def _keep_messages(self, con: duckdb.DuckDBPyConnection, select: str, added: Cells | None = None) -> str:
+    def _keep_messages(self, con: duckdb.DuckDBPyConnection, select: str, added: ParsedCells | None = None) -> str:
         """Writes cells of messages into a file; gives its name as a literal."""
         path = f"{self._scratch}/{next(self._numbers)}.parquet"
         (added or self._cells).messages.append(path)
@@ -235,7 +246,7 @@ class Warehouse:
     def _reject(self, con: duckdb.DuckDBPyConnection, rejects: Sequence[Reject]) -> None:
         rows = [
             {
-                "seq": reject.file * LINES + reject.line,
+                "seq": reject.file * LINES_PER_FILE + reject.line,
                 "id": digest(reject.raw),
                 "reason": reject.reason,
                 "message": reject.message,
@@ -251,10 +262,10 @@ class Warehouse:
 
     def settle(
         self,
-        known: Known | None = None,
-        stored: Stored | None = None,
+        known: ExistingTables | None = None,
+        stored: ReadTable | None = None,
         complete: Collection[str] = (),
-        hashes: Hashes = NOBODY,
+        hashes: HashedIds = NOBODY,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] | None = None,
         event_tables: Collection[str] = (),
@@ -262,7 +273,7 @@ class Warehouse:
         refused: Mapping[str, str] = MappingProxyType({}),
         refused_made: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
         lines: Callable[[Collection[int]], Iterable[tuple[int, bytes]]] | None = None,
-    ) -> Settled:
+    ) -> Deduplicated:
         """After the last batch: decides which messages stay, one of each id, and none that is stored already.
 
         Args:
@@ -292,15 +303,15 @@ class Warehouse:
         self,
         con: duckdb.DuckDBPyConnection,
         scratch: str,
-        cells: Cells,
+        cells: ParsedCells,
         limits: Limits = OTHER_LIMITS,
         widths: Mapping[str, int] = MappingProxyType({}),
         only: str = "true",
-    ) -> Settled:
+    ) -> Deduplicated:
         loaded_at = f"TIMESTAMPTZ '{self._loaded_at.isoformat()}'"
         names = self._shorten, self._event_table
-        context = Context(con, scratch, self._memory, cells, self._known, loaded_at, *names, limits, widths)
-        return Settled(context, only)
+        context = ProjectionContext(con, scratch, self._memory, cells, self._known, loaded_at, *names, limits, widths)
+        return Deduplicated(context, only)
 
     # What cannot become rows --------------------------------------------------------------------------------------
 
@@ -329,7 +340,7 @@ class Warehouse:
         yield from self._narrow(messages[:half])
         yield from self._narrow(messages[half:])
 
-    def _attempt(self, cells: Cells, only: str) -> Exception | None:
+    def _attempt(self, cells: ParsedCells, only: str) -> Exception | None:
         """Makes the rows of some messages, as if nothing was stored; what that raises."""
         with TemporaryDirectory(dir=self._scratch) as folder, engine.connect(folder, self._memory, 1) as con:
             try:
@@ -339,15 +350,15 @@ class Warehouse:
                 for rows in (*settled.tables(), *settled.latest(), settled.discards()):
                     if rows is not None:
                         rows.write(f"{folder}/rows")
-            except NOT_THE_LINES:
+            except ENVIRONMENT_ERRORS:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
                 return error
         return None
 
-    def _harmless_cells(self) -> Cells:
+    def _harmless_cells(self) -> ParsedCells:
         """The cells of a message that has nothing odd."""
-        cells = Cells()
+        cells = ParsedCells()
         with self._con.cursor() as con:
             self._read_lines(con, _HARMLESS, cells)
         return cells
@@ -366,7 +377,7 @@ _HARMLESS = pa.table(
 
 def _unreadable(lines: pa.Table, error: Exception) -> Reject:
     seq, text = lines["seq"][0].as_py(), lines["text"].cast(pa.large_binary())[0].as_py()
-    return Reject(seq // LINES, seq % LINES, "unreadable", engine.error_line(error), text)
+    return Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, "unreadable", engine.error_line(error), text)
 
 
 def _pieces(lines: pa.Table) -> Iterable[pa.Table]:
@@ -386,19 +397,19 @@ def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
     messages: dict[int, Message] = {}
     rejects: list[Reject] = []
     for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
-        if not unmarked(line).strip(BLANK.encode()):
+        if not without_bom(line).strip(BLANK.encode()):
             continue
         try:
-            messages[seq] = read(line, _CONTEXT_NAMES)
+            messages[seq] = read_message(line, _CONTEXT_NAMES)
         except Rejected as error:
             reason, text = error.args
-            rejects.append(Reject(seq // LINES, seq % LINES, reason, text, line))
+            rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))
     return messages, rejects
 
 
 def _numbered(lines: pa.Table) -> pa.Table:
     """The lines with their number in the load. The engine takes any bytes: `json_valid` finds what is not UTF-8."""
-    seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES), lines["line"])
+    seq = pc.add(pc.multiply(lines["file"].cast(pa.int64()), LINES_PER_FILE), lines["line"])
     return pa.table({"seq": seq, "text": lines["text"].cast(pa.large_string(), safe=False)})
 
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..catalog import PROFILES, Type
-from ..segment.identity import Hashes
+from ..segment.identity import HashedIds
 from . import engine, suppression
-from .context import Rows
+from .context import TableRows
 
 _TEXT, _TIME = pa.string(), pa.timestamp("us", "UTC")
 _TAKEN = 1_000  # that are handed out together
 
 
-class Due(NamedTuple):
+class DuePeople(NamedTuple):
     """Who is due. Nobody who was asked for since `begun`, because that is this run, or the one that it goes on with.
 
     With `look_back` those alone who were never answered for, or whose last activity is not longer than that before
@@ -51,12 +51,12 @@ class People:
         """Takes some people, each with the time of their last activity; the same one may come again."""
         self._insert("INSERT INTO people FROM given", [("person", _TEXT), ("active_at", _TIME)], people)
 
-    def leave_out(self, hashes: Hashes) -> None:
+    def leave_out(self, hashes: HashedIds) -> None:
         """Who was added and is forgotten is not asked for."""
-        suppression.remember(self._con, hashes.pairs(), hashes.key)
+        suppression.register_suppressed(self._con, hashes.pairs(), hashes.key)
         self._con.execute(f"DELETE FROM people WHERE person IN (SELECT person FROM ({suppression.people('people')}))")
 
-    def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: Due) -> None:
+    def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: DuePeople) -> None:
         """Finds those who are due; `stored` is what the destination's table has, `complete` the loads that count."""
         self._con.register("complete", pa.table({"load_id": pa.array(list(complete), _TEXT)}))
         batches = iter(stored)
@@ -91,13 +91,13 @@ class People:
         columns = [("person", _TEXT), ("watermark", _TIME), ("asked_at", _TIME)]
         self._insert("INSERT INTO answered FROM given", columns, answered)
 
-    def rows(self, load_id: str) -> Rows:
+    def rows(self, load_id: str) -> TableRows:
         """Who was asked for, as rows of `_profiles`."""
         types: dict[str, Type] = {column.name: column.type for column in PROFILES.columns}
         space, scope, load = map(engine.literal, (*self._key, load_id))
         cells = {"space": space, "scope": scope, "load_id": load}
         select = ", ".join(f"{cells.get(name, name)} AS {name}" for name in types)
-        return Rows(PROFILES.name, types, self._con.sql(f"SELECT {select} FROM answered"), self._count("answered"))
+        return TableRows(PROFILES.name, types, self._con.sql(f"SELECT {select} FROM answered"), self._count("answered"))
 
     def _insert(self, sql: str, columns: list[tuple[str, pa.DataType]], rows: Sequence[Sequence[object]]) -> None:
         if rows:

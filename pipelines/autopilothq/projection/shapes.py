@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES, Column
-from ..segment.message import CLOCK_FIELDS, EXTRA, beside
+from ..segment.message import CLOCK_FIELDS, EXTRA, prefixed_if_taken
 from ..segment.naming import column_name
 from . import engine
 
@@ -164,7 +164,7 @@ def _lower(path: Path) -> Path:
 
 
 def _column(path: Path) -> str:
-    return column_name(path) if path[0] == "context" else beside(column_name(path[1:]), COMMON_NAMES)
+    return column_name(path) if path[0] == "context" else prefixed_if_taken(column_name(path[1:]), COMMON_NAMES)
 
 
 def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> Frame:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog import DISCARDS, OTHER_LIMITS, Table, Type
-from ..segment.identity import NOBODY, Hashes, Id, ids_in, kinds_of
-from ..segment.message import Thing
+from ..segment.identity import NOBODY, HashedIds, Id, ids_in, kinds_of
+from ..segment.message import Record
 from . import engine
-from .context import SQL_TYPES, Rows, Stored, ordered
+from .context import SQL_TYPES, ReadTable, TableRows, ordered_columns
 
 
-class Things:
+class Snapshot:
     """One table's things: add them all, then take the rows and what was discarded. Of one key the last stays.
 
     `received_at` is when the scan began, `scratch` an empty folder, which the caller deletes. `shorten` gives a column
@@ -34,7 +34,7 @@ class Things:
         scratch: str,
         memory: int = 200,
         shorten: Callable[[str], str] = str,
-        forgotten: Hashes = NOBODY,
+        forgotten: HashedIds = NOBODY,
         there: Collection[str] = (),
         room: int = OTHER_LIMITS.columns,
     ) -> None:
@@ -64,7 +64,7 @@ class Things:
         """Gives back the memory."""
         self._con.close()
 
-    def add(self, things: Sequence[Thing]) -> None:
+    def add(self, things: Sequence[Record]) -> None:
         """Takes some things, and leaves out those of forgotten persons."""
         some = len(things)
         things = [thing for thing in things if not any(id_ in self._forgotten for id_ in self._ids(thing))]
@@ -94,7 +94,7 @@ class Things:
             self._con.execute("INSERT INTO discards BY NAME FROM found")
             self._con.unregister("found")
 
-    def _ids(self, thing: Thing) -> Iterator[Id]:
+    def _ids(self, thing: Record) -> Iterator[Id]:
         """The ids of persons in a thing."""
         keys = zip(self.table.key, map(json.dumps, thing.key), strict=True)
         for name, cell in (*keys, *thing.cells.items()):
@@ -111,7 +111,7 @@ class Things:
         self._extras[name] = set()
         return True
 
-    def rows(self, known: Mapping[str, Type], stored: Stored | None = None) -> Rows:
+    def rows(self, known: Mapping[str, Type], stored: ReadTable | None = None) -> TableRows:
         """The rows; columns that are `known` keep their types.
 
         With `stored`, which reads the table as it is, the scan was complete: what is there, and was not found, is
@@ -121,12 +121,12 @@ class Things:
         types = {self._shorten(name): of for name, of in self._types(known).items()}
         if stored is not None and known and self._find_gone(known, stored):
             types = dict(known) | types
-        columns = ordered(types, self.table.key)
+        columns = ordered_columns(types, self.table.key)
         # Each column takes buffers of its own in the file that is written.
         self._con.execute(f"SET memory_limit = '{self._memory + engine.COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(engine.name, columns))
         relation = self._con.sql(f"SELECT {select} FROM (FROM now UNION ALL BY NAME FROM gone)")
-        return Rows(self.table.name, columns, relation, self._number + self._count("gone"))
+        return TableRows(self.table.name, columns, relation, self._number + self._count("gone"))
 
     def _open(self) -> None:
         """Makes the view `live`: all things, but of those that came several times the last."""
@@ -193,7 +193,7 @@ class Things:
             answers += self._con.execute(f"SELECT {part} FROM live").fetchone() or ()
         return answers
 
-    def _find_gone(self, known: Mapping[str, Type], stored: Stored) -> bool:
+    def _find_gone(self, known: Mapping[str, Type], stored: ReadTable) -> bool:
         """Makes the view `gone`: what is there from an earlier scan, and was not found by this one, if anything."""
         same = " AND ".join(
             f"l.{own} = s.{engine.name(key)}" for own, key in zip(self._keys, self.table.key, strict=True)
@@ -223,7 +223,7 @@ class Things:
         self._con.execute(f"CREATE OR REPLACE VIEW gone AS FROM read_parquet({parts})")
         return True
 
-    def discards(self) -> Rows | None:
+    def discards(self) -> TableRows | None:
         """`_discards` of the rows, None where there are none; complete once the rows were taken."""
         if not self._count("discards"):
             return None
@@ -238,7 +238,7 @@ class Things:
         columns: dict[str, Type] = {column.name: column.type for column in DISCARDS.columns}
         count = self._count("discarded")
         relation = self._con.sql(f"SELECT {', '.join(columns)} FROM discarded")
-        return Rows(DISCARDS.name, columns, relation, count) if count else None
+        return TableRows(DISCARDS.name, columns, relation, count) if count else None
 
     def _count(self, table: str) -> int:
         found = self._con.execute(f"SELECT count(*) FROM {table}").fetchone()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import PERSON_COLUMNS, PERSON_KEYS
-from ..segment.identity import KEYED, Id, Key, fold, fold_email, lower_email
+from ..segment.identity import KEYED, Id, SuppressionKey, fold, fold_email, lower_email
 from ..segment.message import EXTRA
 from . import engine
 
@@ -50,10 +50,10 @@ _KINDS_SQL = ", ".join(f"('{word}', '{kind}')" for word, kinds in PERSON_KEYS.it
 _ANY_KIND_SQL = "('', 'user_id'), ('', 'anonymous_id'), ('', 'contact_id')"
 
 
-def remember(
+def register_suppressed(
     con: duckdb.DuckDBPyConnection,
     pairs: Iterable[tuple[str, str]],
-    key: Key | None = None,
+    key: SuppressionKey | None = None,
     sought: Collection[Id] = (),
 ) -> None:
     """Makes the tables that all else here reads.
@@ -79,7 +79,7 @@ def remember(
         con.executemany("INSERT INTO sought VALUES (?, ?, ?)", [(*id_, fold(id_.value)) for id_ in sought])
 
 
-def _pads(key: Key | None) -> dict[str, bytes | None]:
+def _pads(key: SuppressionKey | None) -> dict[str, bytes | None]:
     """The two blocks that HMAC-SHA256 (RFC 2104) puts before what it hashes: the key with the bits of a constant."""
     if key is None:
         return {"inside": None, "outside": None}

@@ -7,28 +7,30 @@ import pyarrow as pa
 
 from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Column, Type, event_table
 from . import engine
-from .columns import TALL, TALL_TEXTS, Columns, Extra, extra_cell, pivot
-from .context import CELLS_AT_ONCE, Context, Rows, declared_types, ordered
+from .columns import TALL, TALL_TEXTS, Extra, ExtraColumns, extra_cell, pivot
+from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 
 FEW = 50_000  # rows that may be gathered in memory
 COLUMN_MEMORY = 0.25  # MB that a column more may take
 _CLOCKS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
 
-class TableRows:
+class RowBuilder:
     """The rows of one load's tables. `tall` are the columns whose values wait as rows, by place."""
 
-    def __init__(self, load: Context, columns: Columns, tall: Mapping[int, Mapping[str, tuple[int, int]]]) -> None:
+    def __init__(
+        self, load: ProjectionContext, columns: ExtraColumns, tall: Mapping[int, Mapping[str, tuple[int, int]]]
+    ) -> None:
         self._load = load
         self._columns = columns
         self._tall = tall
         self._con = load.con
         self._known = load.known
         self._few: set[int] = set()
-        self._made: dict[int, Rows] = {}
+        self._made: dict[int, TableRows] = {}
         self._numbers = itertools.count()
 
-    def tables(self) -> Iterator[Rows]:
+    def tables(self) -> Iterator[TableRows]:
         """The rows of each table of messages that has any: the events', the other messages', `tracks`."""
         live = dict(self._con.execute("SELECT place, count(*) FROM live GROUP BY place ORDER BY 2").fetchall())
         tracks = sum(count for place, count in live.items() if place == 0 or place >= len(MESSAGE_TABLES))
@@ -50,7 +52,7 @@ class TableRows:
             places = ", ".join(map(str, self._few))
             self._con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM live WHERE place IN ({places})")
 
-    def rows(self, place: int, count: int) -> Rows:
+    def rows(self, place: int, count: int) -> TableRows:
         """The rows of a table: of an event, of a kind of message, or (place 0) the common columns of all events."""
         if place in self._made:
             return self._made[place]
@@ -87,16 +89,16 @@ class TableRows:
         source: str,
         where: str,
         count: int,
-    ) -> Rows:
+    ) -> TableRows:
         table = self._load.places[place]
         types: dict[str, Type] = {extra.name: extra.type for extra in extras.values()}
-        columns = ordered({**declared, **types})
+        columns = ordered_columns({**declared, **types})
         cells = {extra.name: extra_cell(column, extra) for column, extra in extras.items()}
         cells |= {column: self._declared_cell(column, of) for column, of in declared.items()}
         select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in columns)
         tall = {column: extra for column, extra in extras.items() if extra.tall}
         if not tall:
-            return Rows(table, columns, self._con.sql(f"SELECT {select} FROM {source} WHERE {where}"), count)
+            return TableRows(table, columns, self._con.sql(f"SELECT {select} FROM {source} WHERE {where}"), count)
         cells_of = self._tall_cells(tall, self._columns.find_too_wide(table, where, declared, extras))
         # Each column takes buffers of its own, in every thread.
         self._con.execute(f"SET memory_limit = '{self._load.memory + int(COLUMN_MEMORY * len(columns))}MB'")
@@ -107,12 +109,12 @@ class TableRows:
             for part in self._parts(f"{source} WHERE {where}", rows)
         ]
         if len(queries) == 1:
-            return Rows(table, columns, self._con.sql(queries[0]), count)
+            return TableRows(table, columns, self._con.sql(queries[0]), count)
         files = [f"{self._load.scratch}/{place}-{number}-rows.parquet" for number in range(len(queries))]
         for path, query in zip(files, queries, strict=True):
             self._con.execute(f"COPY ({query}) TO {engine.literal(path)} (FORMAT parquet, ROW_GROUP_SIZE {rows})")
         listed = ", ".join(map(engine.glob_literal, files))
-        return Rows(table, columns, self._con.sql(f"FROM read_parquet([{listed}])"), count)
+        return TableRows(table, columns, self._con.sql(f"FROM read_parquet([{listed}])"), count)
 
     def _tall_cells(self, tall: Mapping[str, Extra], without: str | None) -> str:
         """A view of the cells that wait as rows, each as the text of the value that its column will have."""

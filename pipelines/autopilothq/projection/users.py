@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from ..catalog import MESSAGE_TABLES, Latest, Type
 from . import engine
 from .columns import TALL, TYPED_TEXTS, VALUE_BYTES_SQL, row_bytes, typed_again
-from .context import SQL_TYPES, Context, Rows, Stored, declared_types, ordered
-from .tables import COLUMN_MEMORY, TableRows
+from .context import SQL_TYPES, ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
+from .tables import COLUMN_MEMORY, RowBuilder
 
 MANY_TRAITS = 200  # more are gathered by way of a row each
 _FIRST_TIME = "TIMESTAMPTZ '0001-01-01'"
@@ -16,14 +16,14 @@ _LATER = f"(coalesce(received_at, {_FIRST_TIME}), id)"
 class LatestRows:
     """What one load's identifies (groups) say of persons (accounts). Both are called persons within."""
 
-    def __init__(self, made: Latest, load: Context, rows: TableRows) -> None:
+    def __init__(self, made: Latest, load: ProjectionContext, rows: RowBuilder) -> None:
         self._made = made
         self._load = load
         self._rows = rows
         self._con = load.con
         self._known = load.known
 
-    def rows(self, stored: Stored | None = None) -> Rows | None:
+    def rows(self, stored: ReadTable | None = None) -> TableRows | None:
         """The persons of this load's identifies, each trait at its last value by `received_at` (spec: Identity).
 
         They are made from all identifies of the person, also those that are stored already, so that the order in which
@@ -48,7 +48,7 @@ class LatestRows:
             self._add_stored(stored, known)
         return self._persons(types)
 
-    def _add_stored(self, stored: Stored, known: Mapping[str, Type]) -> None:
+    def _add_stored(self, stored: ReadTable, known: Mapping[str, Type]) -> None:
         """Adds the identifies that are stored: those of this load's persons, or of all."""
         key = self._made.key
         wanted = f" SEMI JOIN persons p ON p.id = s.{key}" if self._made.table.name in self._known else ""
@@ -63,14 +63,14 @@ class LatestRows:
                 f" SELECT {key} FROM identified WHERE blank_as_null({key}) IS NOT NULL"
             )
 
-    def _persons(self, types: Mapping[str, Type]) -> Rows:
+    def _persons(self, types: Mapping[str, Type]) -> TableRows:
         prefix = self._made.left_out_prefix
         traits = {
             column: of
             for column, of in types.items()
             if column not in self._made.left_out and not (prefix and column.startswith(prefix))
         }
-        columns = ordered(declared_types(self._made.table) | traits)
+        columns = ordered_columns(declared_types(self._made.table) | traits)
         key = self._made.key
         if len(traits) > MANY_TRAITS:
             query = self._wide_persons(columns, traits)
@@ -84,7 +84,7 @@ class LatestRows:
             query = f"SELECT {select} FROM identified SEMI JOIN persons p ON p.id = {key} GROUP BY {key}"
         now = f"{self._made.table.name}_now"  # one each, because they are written later
         self._con.execute(f"CREATE OR REPLACE TABLE {now} AS {query}")
-        return Rows(self._made.table.name, columns, self._con.sql(f"FROM {now}"), self._load.count(now))
+        return TableRows(self._made.table.name, columns, self._con.sql(f"FROM {now}"), self._load.count(now))
 
     def _wide_persons(self, columns: Mapping[str, Type], traits: Mapping[str, Type]) -> str:
         """The persons' rows by way of a row a trait: hundreds of columns at once take much memory."""

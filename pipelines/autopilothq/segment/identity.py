@@ -93,16 +93,16 @@ KEYED = "hmac-sha256:"
 
 
 @dataclass(frozen=True)
-class Key:
+class SuppressionKey:
     """A secret that ids are hashed with; it is never shown."""
 
     secret: bytes = field(repr=False)
 
 
-class Hashes:
+class HashedIds:
     """Ids of persons, known by their salted hashes alone: pairs of salt and hash, and the key of keyed ones."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]] = (), key: Key | None = None) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]] = (), key: SuppressionKey | None = None) -> None:
         self.key = key
         self._hashes: dict[str, set[str]] = {}
         for salt, hashed in pairs:
@@ -121,10 +121,10 @@ class Hashes:
         return [(salt, hashed) for salt, found in self._hashes.items() for hashed in found]
 
 
-NOBODY = Hashes()
+NOBODY = HashedIds()
 
 
-def hash_of(salt: str, id_: Id, key: Key | None = None) -> str:
+def hash_of(salt: str, id_: Id, key: SuppressionKey | None = None) -> str:
     """An id as the suppression list has it: SHA-256, and HMAC-SHA256 where the salt says that it was made with a key.
 
     Raises ValueError where the key is missing.

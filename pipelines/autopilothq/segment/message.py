@@ -70,7 +70,7 @@ class Discard(NamedTuple):
     reason: str
 
 
-class Thing(NamedTuple):
+class Record(NamedTuple):
     """Something that an account has, as cells of its table.
 
     `key` is what its row is known by. `cells` holds JSON text by the name of its column, `declared` the types that the
@@ -99,18 +99,18 @@ class Rejected(Exception):
     """The line is no message of the contract; `args` are the reason and what is wrong."""
 
 
-class Number(str):
+class JsonNumber(str):
     """A JSON number as it is spelt."""
 
 
-class Pairs(list[tuple[str, Any]]):
+class JsonObject(list[tuple[str, Any]]):
     """A JSON object: its keys and values in their order, with keys that come twice."""
 
     def value(self, *path: str) -> Any:
         """The first value at `path`, None where there is none."""
         value: Any = self
         for part in path:
-            if not isinstance(value, Pairs):
+            if not isinstance(value, JsonObject):
                 return None
             value = next((found for key, found in value if key == part), None)
         return value
@@ -118,10 +118,10 @@ class Pairs(list[tuple[str, Any]]):
 
 # Reads JSON as it is spelt: objects are Pairs, numbers are Numbers.
 DECODER = json.JSONDecoder(
-    object_pairs_hook=Pairs,
-    parse_float=Number,
-    parse_int=Number,
-    parse_constant=Number,
+    object_pairs_hook=JsonObject,
+    parse_float=JsonNumber,
+    parse_int=JsonNumber,
+    parse_constant=JsonNumber,
 )
 _TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
 _BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
@@ -149,7 +149,7 @@ def digest(line: bytes) -> str:
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
-def unmarked(line: bytes) -> bytes:
+def without_bom(line: bytes) -> bytes:
     """Returns a line without the byte-order marks at its start, which are no part of it."""
     while line.startswith(MARK):
         line = line[len(MARK) :]
@@ -166,16 +166,16 @@ def depth(line: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
-def read(line: bytes, declared: frozenset[str]) -> Message:
+def read_message(line: bytes, declared: frozenset[str]) -> Message:
     """Reads one line; raises `Rejected` where the contract has no row for it.
 
     `declared` are the columns of `context` that are in the catalogue. Example:
     `read(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
     """
-    line = unmarked(line)
-    message = parse(line)
+    line = without_bom(line)
+    message = parse_json(line)
     kind = message.value("type")
-    if not isinstance(kind, str) or isinstance(kind, Number) or kind not in _BODY:
+    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in _BODY:
         raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
     body_key = _BODY[kind]
     _check_objects(message, body_key)
@@ -185,15 +185,15 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     if kind == "track":
         name = _event(message)
         cells["event"] = to_json(name)
-        if not storable(name):
+        if not is_storable(name):
             discards.append(Discard("event_text", to_json(name), "not_text"))
         event_names = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
     cells["id"] = cells.get("id") or digest(line)
     objects: list[tuple[str, ...]] = []
-    if isinstance(context := message.value("context"), Pairs):
+    if isinstance(context := message.value("context"), JsonObject):
         leaves = flatten(context, ("context",), objects)
         cells |= one_cell_each(leaves, declared, discards)
-    if body_key and isinstance(body := message.value(body_key), Pairs):
+    if body_key and isinstance(body := message.value(body_key), JsonObject):
         own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
         # A page's name and category may stand among its properties instead.
         below = own - cells.keys() if body_key == "properties" else frozenset[str]()
@@ -210,7 +210,7 @@ def read(line: bytes, declared: frozenset[str]) -> Message:
     return Message(cells, discards, objects)
 
 
-def parse(line: bytes) -> Pairs:
+def parse_json(line: bytes) -> JsonObject:
     """An object of JSON as it is spelt; raises `Rejected` where it is none."""
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and depth(line) > MAX_DEPTH:
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
@@ -220,12 +220,12 @@ def parse(line: bytes) -> Pairs:
         raise Rejected("not_json", f"not UTF-8 at byte {error.start}: {error.reason}") from None
     except json.JSONDecodeError as error:
         raise Rejected("not_json", f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}") from None
-    if not isinstance(value, Pairs):
+    if not isinstance(value, JsonObject):
         raise Rejected("not_an_object", f"{REJECT_REASONS['not_an_object']}: {_short(value)}")
     return value
 
 
-def _repeated(message: Pairs, kind: str, body_key: str | None) -> Iterator[Discard]:
+def _repeated(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
     """What keys of the message itself hold when they come again: the first stays."""
     columns = {key: column for column, key in (*_TEXTS, *CLOCK_FIELDS.items())}
     columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
@@ -241,28 +241,28 @@ def _repeated(message: Pairs, kind: str, body_key: str | None) -> Iterator[Disca
             yield Discard(columns[key], to_json(value), "same_column")
 
 
-def _check_objects(message: Pairs, body_key: str | None) -> None:
+def _check_objects(message: JsonObject, body_key: str | None) -> None:
     for key in ("context", body_key):
-        if key and not isinstance(value := message.value(key), Pairs | None):
+        if key and not isinstance(value := message.value(key), JsonObject | None):
             reason = f"{key}_not_object"
             raise Rejected(reason, f"{REJECT_REASONS[reason]} but {_short(value)}")
 
 
-def _event(message: Pairs) -> str:
+def _event(message: JsonObject) -> str:
     name = message.value("event")
     if name is None:
         raise Rejected("event_not_defined", REJECT_REASONS["event_not_defined"])
-    if not isinstance(name, str) or isinstance(name, Number):
+    if not isinstance(name, str) or isinstance(name, JsonNumber):
         raise Rejected("event_not_string", f"{REJECT_REASONS['event_not_string']} but {_short(name)}")
     return name
 
 
-def _clocks(message: Pairs) -> dict[str, str]:
+def _clocks(message: JsonObject) -> dict[str, str]:
     values = {column: message.value(key) for column, key in CLOCK_FIELDS.items()}
     return {column: to_json(value) for column, value in values.items() if value is not None}
 
 
-def _texts(message: Pairs, kind: str, discards: list[Discard]) -> dict[str, str]:
+def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str, str]:
     fields = [*_TEXTS, *((column.name, column.path[0]) for column in _TEXT_FIELDS.get(kind, ()))]
     texts = {}
     for column, key in fields:
@@ -279,25 +279,25 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
     if isinstance(value, list):
         discards.append(Discard(column, to_json(value), "does_not_fit"))
         return None
-    if not storable(value):
+    if not is_storable(value):
         discards.append(Discard(column, to_json(value), "not_text"))
         return None
     return str(value) if isinstance(value, str) else to_json(value)
 
 
-def _identify(message: Pairs, cells: dict[str, str]) -> None:
+def _identify(message: JsonObject, cells: dict[str, str]) -> None:
     """The contact's email stands in for an anonymous id where there is no id at all (spec: Identity)."""
     if "user_id" in cells or "anonymous_id" in cells:
         return
     for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
         email = message.value(*path)
-        if isinstance(email, str) and not isinstance(email, Number) and email.strip(BLANK) and storable(email):
+        if isinstance(email, str) and not isinstance(email, JsonNumber) and email.strip(BLANK) and is_storable(email):
             cells["anonymous_id"] = email
             return
     raise Rejected("no_user_anon_id", REJECT_REASONS["no_user_anon_id"])
 
 
-def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
+def flatten(value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
     """The leaves of an object in their order, each with its path; null and `{}` give none.
 
     `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf
@@ -307,7 +307,7 @@ def flatten(value: Pairs, path: tuple[str, ...], objects: list[tuple[str, ...]])
         objects.append(path)
     for key, inner in value:
         at = (*path, key)
-        if isinstance(inner, Pairs):
+        if isinstance(inner, JsonObject):
             yield from flatten(inner, at, objects)
         elif inner is not None:
             yield at, column_name(at if path[0] == "context" else at[1:]), inner
@@ -321,12 +321,12 @@ def _beside(leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str
     for path, column, value in leaves:
         # An event's name is text; an id may be a number, which is text in its column.
         text = value if isinstance(value, str) else to_json(value)
-        told = column != "event" or (isinstance(value, str) and not isinstance(value, Number))
+        told = column != "event" or (isinstance(value, str) and not isinstance(value, JsonNumber))
         if not (told and text in repeated.get(column, ())):
-            yield path, beside(column, taken), value
+            yield path, prefixed_if_taken(column, taken), value
 
 
-def beside(column: str, taken: frozenset[str] | set[str]) -> str:
+def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
     """The column of a property or trait: `_` before the name of a common column and before `context_`."""
     return f"_{column}" if column in taken or column.startswith("context_") else column
 
@@ -351,8 +351,8 @@ def one_cell_each(
             discards.append(Discard(column or _key(path), to_json(value), "too_many_keys"))
         elif not column:
             discards.append(Discard(_key(path), to_json(value), "no_column"))
-        elif not storable(value):
-            reason = "not_a_number" if isinstance(value, Number) else "not_text"
+        elif not is_storable(value):
+            reason = "not_a_number" if isinstance(value, JsonNumber) else "not_text"
             discards.append(Discard(column, to_json(value), reason))
         elif column not in best:
             best[column] = path, value
@@ -378,9 +378,9 @@ def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
     return column, str(value) if isinstance(value, str) else to_json(value)
 
 
-def storable(value: Any) -> bool:
+def is_storable(value: Any) -> bool:
     """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
-    if isinstance(value, Number):
+    if isinstance(value, JsonNumber):
         return value[-1].isdigit()  # but NaN, Infinity, -Infinity
     return not isinstance(value, str) or _encodable(value)
 
@@ -395,9 +395,9 @@ def _encodable(value: str) -> bool:
 
 def to_json(value: Any) -> str:
     """Compact JSON text; numbers keep their digits, objects their order. Half surrogate pairs and NUL stay escaped."""
-    if isinstance(value, Number):
+    if isinstance(value, JsonNumber):
         return str(value)
-    if isinstance(value, Pairs):
+    if isinstance(value, JsonObject):
         return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(to_json, value)) + "]"

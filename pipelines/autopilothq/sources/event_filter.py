@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from ..catalog import KINDS
 from ..errors import NotSupported
-from ..segment.message import Batch, Number, Rejected, parse
+from ..segment.message import Batch, JsonNumber, Rejected, parse_json
 from ..segment.naming import table_name
-from ..warehouses.selection import ALL, Messages
+from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 
 _KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 # The first key of a name counts, as everywhere; what the engine cannot read is read line by line.
@@ -22,7 +22,7 @@ _READ_SQL = """
     FROM (SELECT text, json_valid(text) AS readable FROM lines)"""
 
 
-def asked_for(events: Any, exclude: Any) -> Messages:
+def asked_for(events: Any, exclude: Any) -> MessageSelection:
     """The messages of these events, or all but those; names as they are sent, or of tables.
 
     Raises NotSupported where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
@@ -31,8 +31,8 @@ def asked_for(events: Any, exclude: Any) -> Messages:
     if events is not None and exclude is not None:
         raise NotSupported("Expected events or exclude, but got both: say which events you want, or which you do not.")
     if events is None and exclude is None:
-        return ALL
-    return Messages(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
+        return ALL_MESSAGES
+    return MessageSelection(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
 
 
 def _tables(names: Any) -> Iterable[str]:
@@ -45,7 +45,7 @@ def _tables(names: Any) -> Iterable[str]:
 
 
 def only(
-    batch: Batch, messages: Callable[[int], Messages], shorten: Callable[[str], str]
+    batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]
 ) -> tuple[Batch, Counter[int]]:
     """Returns the batch without the lines whose messages are not wanted, and how many these are, by file.
 
@@ -53,9 +53,9 @@ def only(
     gives a table the name that it has in the destination.
     """
     wanted = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
-    if all(of == ALL for of in wanted.values()):
+    if all(of == ALL_MESSAGES for of in wanted.values()):
         return batch, Counter()
-    wanted = {file: Messages(frozenset(map(shorten, names)), but) for file, (names, but) in wanted.items()}
+    wanted = {file: MessageSelection(frozenset(map(shorten, names)), but) for file, (names, but) in wanted.items()}
     files = batch.lines["file"].to_pylist()
     verdicts: dict[Any, bool] = {}
     keep = []
@@ -77,15 +77,15 @@ def _read(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
 
 def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
     try:
-        message = parse(line)
+        message = parse_json(line)
     except Rejected:
         return None, None
     kind, event = message.value("type"), message.value("event")
-    texts = (found if isinstance(found, str) and not isinstance(found, Number) else None for found in (kind, event))
+    texts = (found if isinstance(found, str) and not isinstance(found, JsonNumber) else None for found in (kind, event))
     return next(texts), next(texts)
 
 
-def _stays(kind: str | None, event: str | None, wanted: Messages, shorten: Callable[[str], str]) -> bool:
+def _stays(kind: str | None, event: str | None, wanted: MessageSelection, shorten: Callable[[str], str]) -> bool:
     if kind not in _KINDS or (kind == "track" and event is None):
         return True  # no message
     table = table_name(event) if kind == "track" and event is not None else ""

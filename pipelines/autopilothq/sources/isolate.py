@@ -26,7 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
-from ..warehouses.dataset import Stored
+from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
     DestinationTransientException,
@@ -34,10 +34,18 @@ from ..warehouses.dlt_internals import (
     LoadClientJobException,
     TWriteDispositionDict,
 )
-from ..warehouses.hints import ARROW, SOURCE, columns, disposition, keys_are_declared, merge, supported
-from ..warehouses.native import HINT
+from ..warehouses.hints import (
+    ARROW,
+    SOURCE,
+    column_hints,
+    keys_are_declared,
+    merge_disposition,
+    merge_strategies,
+    merge_with,
+)
+from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load import handed_over, handed_over_at
-from .refused import UUID_TS, Refused, key
+from .refused import UUID_TS, RefusedMessages, key
 
 SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
 FEW = 3  # rows that may all be refused although the error does not say so
@@ -82,7 +90,7 @@ class Cause(NamedTuple):
     is_data: bool | None
 
 
-class Rows(NamedTuple):
+class RefusedRows(NamedTuple):
     """The rows of some Parquet files as one list."""
 
     files: Sequence[Path]
@@ -118,7 +126,7 @@ class Part(NamedTuple):
     """The rows of a table from `start` to before `stop`."""
 
     table: str
-    rows: Rows
+    rows: RefusedRows
     start: int
     stop: int
 
@@ -133,11 +141,11 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
     Raises what a part of the load raises that is not about rows: a lost connection, a full disk.
     """
     cause = _cause(error)
-    rest = {table: Rows(files) for table, files in handed_over(into).items()}
+    rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
     if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.words):
         return False
     into.abort_packages()  # else dlt would go on with it instead of loading parts
-    refused = Refused.read(into)
+    refused = RefusedMessages.read(into)
     known = len(refused)
     refused.attempts.append(handed_over_at(into).isoformat())
     load = _loader(into, next(iter(source.resources.values())).table_format)
@@ -151,7 +159,7 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
                 f"The destination refuses rows of {table}: they are looked for among {rows.number:,}, and all others"
                 f" are loaded. {cause.words if table == cause.table else ''}".rstrip()
             )
-            bad = find(rows.number, partial(_load_part, load, table, rows), told)
+            bad = find_refused(rows.number, partial(_load_part, load, table, rows), told)
             if bad is None:
                 return False
             _note(refused, table, rows, bad)
@@ -164,7 +172,9 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
     return True
 
 
-def find(number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None) -> dict[int, Cause] | None:
+def find_refused(
+    number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
+) -> dict[int, Cause] | None:
     """The rows of `number` that cannot be loaded, with why; the others are loaded.
 
     `load` loads the rows from a number to before another, and gives why it could not; `cause` is why all of them could
@@ -219,7 +229,7 @@ def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]],
 
 
 def _load_part(
-    load: Callable[[Sequence[Part]], Cause | None], table: str, rows: Rows, start: int, stop: int
+    load: Callable[[Sequence[Part]], Cause | None], table: str, rows: RefusedRows, start: int, stop: int
 ) -> Cause | None:
     return load([Part(table, rows, start, stop)])
 
@@ -233,19 +243,19 @@ def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
         part.rows.between(part.start, part.stop),
         name=part.table,
         primary_key=table.key,
-        columns=columns(table, types, keys_are_declared(into), zoned),
+        columns=column_hints(table, types, keys_are_declared(into), zoned),
         write_disposition=_disposition(into, part.table, table_format),
         table_format=table_format,
         file_format="parquet",
     )
-    made.apply_hints(additional_table_hints={HINT: True})
+    made.apply_hints(additional_table_hints={SEGMENT_TABLE_HINT: True})
     return made
 
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
     if TABLES.get(table) in CURRENT:
-        return merge("delete-insert")  # the whole table's would replace it by a part
-    return disposition(table, supported(into, table_format))
+        return merge_with("delete-insert")  # the whole table's would replace it by a part
+    return merge_disposition(table, merge_strategies(into, table_format))
 
 
 @contextmanager
@@ -310,7 +320,7 @@ def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
 # What that means for the next load ------------------------------------------------------------------------------------
 
 
-def _note(refused: Refused, table: str, rows: Rows, causes: Mapping[int, Cause]) -> None:
+def _note(refused: RefusedMessages, table: str, rows: RefusedRows, causes: Mapping[int, Cause]) -> None:
     """Notes rows as what the next load leaves out for them."""
     bad = [
         (rows.at(number), f"its row of {table} is refused by the destination: {cause.words}")
@@ -329,12 +339,12 @@ def _holds_messages(table: str) -> bool:
     return TABLES.get(table) in (None, *MESSAGE_TABLES, *EVENT_TABLES)
 
 
-def _of_made(refused: Refused, table: str) -> dict[str, str]:
+def _of_made(refused: RefusedMessages, table: str) -> dict[str, str]:
     """What is refused of a table that is made of messages."""
     return refused.users if table == USERS.name else refused.accounts
 
 
-def _take_back(into: dlt.Pipeline, refused: Refused) -> None:
+def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     """Deletes what the failed loads stored of messages that are refused, and of the rows that are made of them.
 
     Only a destination that answers SQL can do that. The next load makes the rows of these users and accounts again.
@@ -343,16 +353,16 @@ def _take_back(into: dlt.Pipeline, refused: Refused) -> None:
     messages = list(refused.messages)
     again: dict[str, list[str]] = {}
     for made in LATEST:
-        more, again[made.table.name] = _messages_of(made, Rows(files.get(made.messages.name, ())), refused)
+        more, again[made.table.name] = _messages_of(made, RefusedRows(files.get(made.messages.name, ())), refused)
         messages += more
     wanted = {table: messages for table in files if _holds_messages(table)} | again
-    there = Stored(into).tables(list(wanted))
+    there = Dataset(into).tables(list(wanted))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
     for table in there:
         _delete(into, table, wanted[table], since)
 
 
-def _messages_of(made: Latest, messages: Rows, refused: Refused) -> tuple[list[str], list[str]]:
+def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
     """The ids of messages whose users (accounts) are refused, and the users (accounts) whose messages are."""
     ids = pa.array(refused.messages, pa.string())
     bad = pa.array(_of_made(refused, made.table.name), pa.string())

@@ -53,42 +53,42 @@ from ..catalog import (
 )
 from ..errors import CannotMerge, NotSupported
 from ..projection import (
-    LINES,
-    NOT_THE_LINES,
+    ENVIRONMENT_ERRORS,
+    LINES_PER_FILE,
     SQL_TYPES,
+    Deduplicated,
+    ExistingTables,
     FileCount,
-    Known,
-    Rows,
-    Settled,
-    Warehouse,
+    Projection,
+    TableRows,
     engine,
-    ordered,
+    ordered_columns,
     unreserved,
 )
-from ..projection import Stored as StoredRows
-from ..segment.identity import Hashes
+from ..projection import ReadTable as StoredRows
+from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Loaded, Stored
-from ..warehouses.delta_dataset import Lake
+from ..warehouses.dataset import Dataset, Loaded
+from ..warehouses.delta_dataset import DeltaDataset
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
-    able_of,
     arrow_schema,
-    columns,
-    disposition,
+    capabilities_of,
+    column_hints,
     keys_are_declared,
     limits_of,
-    shortened,
-    supported,
+    merge_disposition,
+    merge_strategies,
+    shorten_identifier,
 )
-from ..warehouses.native import COPY_HINT, HINT, beside_views, copies_of, native_of
-from ..warehouses.selection import ALL, Messages, both, covers, messages_of, select, to_text
+from ..warehouses.native import COPY_HINT, SEGMENT_TABLE_HINT, beside_views, copies_of, native_of
+from ..warehouses.selection import ALL_MESSAGES, MessageSelection, covers, messages_of, select, to_text, union
 from . import user_hints
 from .event_filter import only
-from .refused import Refused
+from .refused import RefusedMessages
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
@@ -128,7 +128,7 @@ F = TypeVar("F", bound=Read)
 
 
 @dataclass
-class Report:
+class LoadReport:
     """What a load has done so far; complete once the source was extracted."""
 
     files: int = 0
@@ -156,7 +156,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def then(self, part: "Report") -> "Report":
+    def then(self, part: "LoadReport") -> "LoadReport":
         """Both together, `part` being the next load of the same run."""
         added = ("bytes_done", *COUNTED, "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
@@ -180,14 +180,14 @@ def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
 
 
 def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
-    """What a person should know of values that no table had room for; `tables` as `Settled.beyond_limits` has them."""
+    """What a person should know of values that no table had room for; `tables` as `Deduplicated.beyond_limits` has them."""
     some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
     more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
     what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"
     return f"{reason}: {what}, in _discards: {', '.join(some)}{more}"
 
 
-def ignore(report: Report) -> None:
+def no_progress(report: LoadReport) -> None:
     """No one watches."""
 
 
@@ -246,11 +246,11 @@ class Load:
         find: Callable[[Files], tuple[Sequence[F], int]],
         read: Callable[[Sequence[F]], Iterator[Batch]],
         memory: int,
-        progress: Callable[[Report], None],
-        beside: "Callable[[Load, Stored], Iterator[Rows]] | None" = None,
+        progress: Callable[[LoadReport], None],
+        beside: "Callable[[Load, Dataset], Iterator[TableRows]] | None" = None,
         table_format: Any = None,
         max_event_tables: int = MAX_EVENT_TABLES,
-        messages: Messages = ALL,
+        messages: MessageSelection = ALL_MESSAGES,
         reads_again: bool = False,
     ) -> None:
         self._find = find
@@ -275,15 +275,15 @@ class Load:
         self._hints = {}
         self._added = {}
         self._extracted: Mapping[str, DltResource] = {}
-        self.report = Report()
+        self.report = LoadReport()
         self._files: Sequence[Read] = []
         self._unfinished: dict[int, str] = {}
-        self._ready: dict[str, list[tuple[str, Rows]]] = {}
+        self._ready: dict[str, list[tuple[str, TableRows]]] = {}
         self._written = itertools.count()
         self._audit: list[dict[str, Any]] = []
         self.before: dict[str, dict[str, Any]] = {}  # a file's row of `_audit` that this load adds to
-        self.known: Known = {}
-        self.forgotten = Hashes()
+        self.known: ExistingTables = {}
+        self.forgotten = HashedIds()
         self._skipped: Counter[int] = Counter()
         self._replaced: Collection[str] = ()
         self._begun: set[str] = set()
@@ -312,7 +312,7 @@ class Load:
         self.loaded_at = datetime.now(UTC)
         self._pipeline = pipeline
         self._schema = dlt.current.source_schema()
-        self.shorten = partial(shortened, naming=self._schema.naming)
+        self.shorten = partial(shorten_identifier, naming=self._schema.naming)
         self._select()
         if pipeline is None:
             self._begin_alone()
@@ -346,7 +346,7 @@ class Load:
                     f"Expected the resource {own} by its own name, but it is called {name}: the books of what is loaded"
                     f" go by it.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
                 )
-            user_hints.check(each, TABLES.get(name))
+            user_hints.check_hints(each, TABLES.get(name))
             if (each.limit is not None or each.incremental is not None) and not self._reads_again:
                 raise NotSupported(
                     f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
@@ -373,13 +373,13 @@ class Load:
         self._loads: Mapping[tuple[str, str], Loaded] = {}
         self._dropped: Collection[str] = ()
         self._anew = True
-        self._refused = Refused("")
+        self._refused = RefusedMessages("")
 
-    def _begin(self, pipeline: dlt.Pipeline) -> Stored:
+    def _begin(self, pipeline: dlt.Pipeline) -> Dataset:
         """Begins a load into a pipeline's destination; raises before anything is written if that cannot be done."""
         dlt_internals.dataset_of_run(pipeline)
         self._format = dlt.current.resource().table_format
-        self._supported = supported(pipeline, self._format)
+        self._supported = merge_strategies(pipeline, self._format)
         self._keys = keys_are_declared(pipeline)
         self._native = native_of(pipeline.destination.destination_type)
         if dlt_internals.has_import_schema(pipeline):
@@ -391,7 +391,7 @@ class Load:
         Path(self.folder).mkdir()
         Path(self.folder, _BEGUN).write_text(self.loaded_at.isoformat())
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        destination = Lake(pipeline) if isinstance(pipeline.destination, filesystem) else Stored(pipeline)
+        destination = DeltaDataset(pipeline) if isinstance(pipeline.destination, filesystem) else Dataset(pipeline)
         destination.schema_name = self._schema.name
         self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
         if killed:
@@ -408,9 +408,9 @@ class Load:
             if name in TABLES:
                 user_hints.check_schema(self._schema, TABLES[name])
             if name in self._schema.tables and (words := self._schema.tables[name].get("description")):
-                resource.apply_hints(additional_table_hints={"description": words, HINT: True})
+                resource.apply_hints(additional_table_hints={"description": words, SEGMENT_TABLE_HINT: True})
 
-    def _replace(self, destination: Stored) -> None:
+    def _replace(self, destination: Dataset) -> None:
         """Finds out whether dlt will drop, empty or replace tables: then everything is read again.
 
         What was stored is still there while this is asked, and must count as gone.
@@ -458,9 +458,9 @@ class Load:
             return set()
         return {file for file, loaded in self._loads.items() if covers(loaded.selected, self._selected)}
 
-    def _complete(self, destination: Stored) -> set[str]:
+    def _complete(self, destination: Dataset) -> set[str]:
         """The complete loads, but those of files whose discards were not selected: they are to be found again."""
-        discards = {DISCARDS.name: ALL}
+        discards = {DISCARDS.name: ALL_MESSAGES}
         without = {loaded.load_id for loaded in self._loads.values() if not covers(loaded.selected, discards)}
         return destination.complete_loads() - without
 
@@ -470,11 +470,11 @@ class Load:
         Where messages cannot become rows, whatever the reason, these are noted as refused, and all must be done once
         more without them: then it is not done.
         """
-        self._warehouse = Warehouse(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten, self.event_table)
+        self._warehouse = Projection(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten, self.event_table)
         try:
             self._read()
             self._settle()
-        except NOT_THE_LINES:
+        except ENVIRONMENT_ERRORS:
             raise
         except Exception:
             found = self._warehouse.unreadable()
@@ -497,7 +497,7 @@ class Load:
         self._ready.clear()
         self._unfinished.clear()
         self._skipped.clear()
-        done = Report(files=self.report.files, files_known=self.report.files_known, bytes=self.report.bytes)
+        done = LoadReport(files=self.report.files, files_known=self.report.files_known, bytes=self.report.bytes)
         self.report.__dict__.update(done.__dict__)
 
     def _settle(self) -> None:
@@ -537,11 +537,11 @@ class Load:
         names = self._schema.data_table_names()
         return {name for name in names if name not in TABLES and not name.startswith("_")}
 
-    def _take_refused(self, pipeline: dlt.Pipeline, destination: Stored) -> Refused:
+    def _take_refused(self, pipeline: dlt.Pipeline, destination: Dataset) -> RefusedMessages:
         """What the destination refused in loads before this one, unless a complete load left it out already."""
-        refused = Refused.read(pipeline)
+        refused = RefusedMessages.read(pipeline)
         if refused.load_id is not None and refused.load_id in destination.complete_loads():
-            return Refused(refused.place)
+            return RefusedMessages(refused.place)
         if refused:
             refused.load_id = self._load_id
             refused.write(pipeline)
@@ -575,7 +575,7 @@ class Load:
         wanted = pa.array(numbers, pa.int64())
         for path in Path(self.folder).glob("lines-*"):
             for batch in pq.ParquetFile(path).iter_batches():
-                number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES), batch["line"])
+                number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES_PER_FILE), batch["line"])
                 found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, wanted))
                 yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
 
@@ -586,7 +586,7 @@ class Load:
         self._unfinished |= {number: why for number, why in batch.ended if why is not None}
         self._progress(self.report)
 
-    def _take(self, settled: Settled, read: StoredRows | None) -> None:
+    def _take(self, settled: Deduplicated, read: StoredRows | None) -> None:
         """The rows of each table as a Parquet file; counts into the report."""
         for rows in settled.tables():
             self._write(rows)
@@ -608,7 +608,7 @@ class Load:
         if self._audit:
             self.report.rows[AUDIT.name] = len(self._audit)
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: TableRows) -> None:
         name = rows.table if rows.table in TABLES else EVENTS_RESOURCE
         if name not in self._extracted:
             return  # it is loaded when it is selected
@@ -645,7 +645,7 @@ class Load:
         # A file that could not be read to its end is not the version that was listed: it is read again next time.
         unfinished = f" unfinished {self.loaded_at.isoformat()}" if number in self._unfinished else ""
         before, messages = self._before(file), self._messages_of(number)
-        loaded = both(before.selected, select(self._selected, messages)) if before else self._selected
+        loaded = union(before.selected, select(self._selected, messages)) if before else self._selected
         row = {
             "file": file.url,
             "version": file.version + unfinished,
@@ -668,7 +668,7 @@ class Load:
         """What is loaded of a file already."""
         return None if self._anew else self._loads.get((file.url, file.version))
 
-    def _messages_of(self, number: int) -> Messages:
+    def _messages_of(self, number: int) -> MessageSelection:
         """The messages of a file that are wanted, with those that are loaded already, so that all are counted."""
         before = self._before(self._files[number])
         return self._messages | messages_of(before.selected) if before else self._messages
@@ -707,7 +707,7 @@ class Load:
             return True
         return not dlt_internals.lets_all_pass(resource, self._schema, table)
 
-    def _batches(self, path: Path, rows: Rows) -> Iterator[Any]:
+    def _batches(self, path: Path, rows: TableRows) -> Iterator[Any]:
         """The rows as Arrow tables. Their types are those of the values: a user's step may make others of them."""
         schema = arrow_schema(rows.columns)
         known = TABLES.get(rows.table)
@@ -751,8 +751,10 @@ class Load:
         Without types where the rows tell them: a user's step may have made others.
         """
         copies = self._copies(table.name, types)
-        types = types if copies.keys() <= types.keys() else ordered({**types, **dict.fromkeys(copies, "timestamp")})
-        made = columns(table, types, self._keys, self._is_zoned(table.name), copies)
+        types = (
+            types if copies.keys() <= types.keys() else ordered_columns({**types, **dict.fromkeys(copies, "timestamp")})
+        )
+        made = column_hints(table, types, self._keys, self._is_zoned(table.name), copies)
         resource = self._extracted.get(table.name)
         own = dict(user_hints.own_columns(resource)) if resource is not None else {}
         edited = self._pipeline is not None and dlt_internals.has_import_schema(self._pipeline)
@@ -772,10 +774,10 @@ class Load:
         resource = self._extracted.get(table)
         wanted = user_hints.strategy(resource) if resource is not None else None
         if wanted in (None, STRATEGIES[TABLES.get(table) in REPLACED][0]):
-            return disposition(table, self._supported)
+            return merge_disposition(table, self._supported)
         if wanted not in self._supported:
             raise CannotMerge(f"Expected one of {', '.join(self._supported)} to merge {table}, but got {wanted}.")
-        return disposition(table, (wanted,))
+        return merge_disposition(table, (wanted,))
 
     def waits(self) -> bool:
         """Whether resources are being taken still."""
@@ -835,8 +837,8 @@ class Load:
 
     def columns_of(self, rows: Any) -> TTableSchemaColumns:
         """The columns of rows of `other_events`."""
-        table = event_table(table_of(rows))
-        if isinstance(rows, Rows):
+        table = event_table(event_table_of(rows))
+        if isinstance(rows, TableRows):
             return self.columns(table, rows.columns)
         names = rows.schema.names if isinstance(rows, pa.Table) else ()
         return self.columns(table, dict.fromkeys(names, "text"), typed=False)
@@ -849,7 +851,7 @@ class Load:
         """The format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
         if self._pipeline is None:
             return "parquet"
-        able = able_of(self._pipeline)
+        able = capabilities_of(self._pipeline)
         selected = able.loader_file_format_selector is not None
         refused = selected and not self._format and "insert_values" in (able.supported_loader_file_formats or ())
         return "insert_values" if refused else "parquet"
@@ -867,7 +869,7 @@ def _with(row: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     return counts | {name: choose(found[name], default=None) for name, choose in clocks.items()}
 
 
-def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
+def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
     """The rows with the columns of the schema first, missing ones null: otherwise dlt would write the file again."""
     columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
     columns |= rows.columns
@@ -878,16 +880,16 @@ def _in_order(rows: Rows, there: TTableSchemaColumns) -> Rows:
     return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
 
 
-def _with_copies(rows: Rows, copies: Mapping[str, str]) -> Rows:
+def _with_copies(rows: TableRows, copies: Mapping[str, str]) -> TableRows:
     """The rows with columns that repeat others."""
     if not copies:
         return rows
     cells = [f"{engine.name(of)} AS {engine.name(copy)}" for copy, of in copies.items()]
-    types = ordered({**rows.columns, **{copy: rows.columns[of] for copy, of in copies.items()}})
+    types = ordered_columns({**rows.columns, **{copy: rows.columns[of] for copy, of in copies.items()}})
     return rows._replace(columns=types, relation=rows.relation.project(", ".join(["*", *cells])))
 
 
-def _in_utc(rows: Rows) -> Rows:
+def _in_utc(rows: TableRows) -> TableRows:
     """The rows with times without a zone."""
     cells = [
         f"{name} AT TIME ZONE 'UTC' AS {name}" if of == "timestamp" else name
@@ -910,7 +912,7 @@ def books(load: Load) -> list[DltResource]:
 def resource(load: Load, table: Table) -> DltResource:
     types: dict[str, Type] = {column.name: column.type for column in table.columns}
     if "uuid_ts" in types:
-        types = ordered(types, table.key)
+        types = ordered_columns(types, table.key)
 
     # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
     def rows() -> Iterator[Any]:
@@ -932,12 +934,12 @@ def resource(load: Load, table: Table) -> DltResource:
         rows,
         name=table.name,
         primary_key=table.key,
-        write_disposition=disposition(table.name, STRATEGIES[table in REPLACED][:1]),
+        write_disposition=merge_disposition(table.name, STRATEGIES[table in REPLACED][:1]),
         table_format=load.table_format,
         file_format="parquet",
         table_name=table.name,
     )()
-    return made.apply_hints(additional_table_hints={"description": table.description, HINT: True})
+    return made.apply_hints(additional_table_hints={"description": table.description, SEGMENT_TABLE_HINT: True})
 
 
 def _others(load: Load) -> DltResource:
@@ -956,20 +958,20 @@ def _others(load: Load) -> DltResource:
         name=EVENTS_RESOURCE,
         columns=load.columns_of,
         primary_key="id",
-        write_disposition=lambda rows: load.disposition(table_of(rows)),
+        write_disposition=lambda rows: load.disposition(event_table_of(rows)),
         table_format=load.table_format,
         file_format="parquet",
-        table_name=table_of,
+        table_name=event_table_of,
     )()
-    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, HINT: True})
+    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, SEGMENT_TABLE_HINT: True})
 
 
-def table_of(rows: Any) -> str:
+def event_table_of(rows: Any) -> str:
     """The table that rows of `other_events` are for.
 
     Arrow tables have it in their metadata; what a user's step made of them has it in the column `event`.
     """
-    if isinstance(rows, Rows):
+    if isinstance(rows, TableRows):
         return rows.table
     metadata = getattr(getattr(rows, "schema", None), "metadata", None) or {}
     if _TABLE in metadata:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from .. import private
 from ..catalog import BOOKS
-from ..projection import Known, Rows, Stored, engine
+from ..projection import ExistingTables, ReadTable, TableRows, engine
 from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder, in a folder whose name `forget` knows: it removes them.
@@ -30,7 +30,7 @@ Errors = dict[str, str]
 
 
 @dataclass
-class Refused:
+class RefusedMessages:
     """What to leave out of the next load.
 
     `attempts` are the times at which the loads that failed began, as their rows have them in `uuid_ts` (ISO 8601).
@@ -51,7 +51,7 @@ class Refused:
     @classmethod
     def read(cls, pipeline: dlt.Pipeline) -> Self:
         """What was refused by the place that the pipeline loads into; nothing where the file is missing or damaged."""
-        place = place_of(pipeline)
+        place = target_of(pipeline)
         path = Path(pipeline.working_dir, FILE)
         try:
             found = cls(**json.loads(path.read_bytes()))
@@ -84,7 +84,7 @@ class Refused:
             way = self.left_out if again or table not in _EMPTY else self.emptied
             way.setdefault(table, {})[row] = error
 
-    def without(self, rows: Rows, columns: Sequence[str]) -> Rows:
+    def without(self, rows: TableRows, columns: Sequence[str]) -> TableRows:
         """Rows without those that were refused; `columns` are the table's key."""
         if rows.table in self.emptied:
             rows = _emptied(rows, self.emptied[rows.table])
@@ -94,7 +94,7 @@ class Refused:
             rows = rows._replace(relation=relation, number=len(relation))
         return rows
 
-    def unseen(self, read: Stored, known: Known) -> Stored:
+    def unseen(self, read: ReadTable, known: ExistingTables) -> ReadTable:
         """`read`, without the rows that the failed loads stored: they count as new, and are merged once more."""
         attempts = pa.array([_milliseconds(datetime.fromisoformat(time)) for time in self.attempts], pa.int64())
 
@@ -114,7 +114,7 @@ def drop(pipeline: dlt.Pipeline) -> None:
     shutil.rmtree(Path(pipeline.working_dir, FILE).parent, ignore_errors=True)
 
 
-def place_of(pipeline: dlt.Pipeline) -> str:
+def target_of(pipeline: dlt.Pipeline) -> str:
     """Where a pipeline loads to, without its secrets."""
     config = pipeline.destination_client().config
     return f"{config.destination_type.rpartition('.')[2]} {config}, dataset {pipeline.dataset_name}"
@@ -134,7 +134,7 @@ _EMPTY = {book.name: text for book, text in zip(BOOKS, ("raw", "value"), strict=
 _TOLD = "message"
 
 
-def _emptied(rows: Rows, errors: Errors) -> Rows:
+def _emptied(rows: TableRows, errors: Errors) -> TableRows:
     """The rows, those of these keys without their text."""
     cells = {name: engine.name(name) for name in rows.columns}
     ids = ", ".join(map(engine.literal, errors))

@@ -18,12 +18,12 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.message import parse
+from ..segment.message import parse_json
 
 STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is under way
 
 
-class Start(NamedTuple):
+class ScanStart(NamedTuple):
     """Where the pages of a spool begin: at the scan's first page, or at a later one behind a bookmark.
 
     `contacts` is how many came before.
@@ -39,7 +39,7 @@ class Start(NamedTuple):
 class Spool:
     """The pages of one scan, numbered from the scan's first."""
 
-    def __init__(self, folder: Path, start: Start) -> None:
+    def __init__(self, folder: Path, start: ScanStart) -> None:
         self.start = start
         self._folder = folder
         numbers = sorted(int(path.stem) for path in folder.glob("*.gz"))
@@ -51,7 +51,7 @@ class Spool:
             self._bookmarks.add(self.bookmark)
 
     @classmethod
-    def begin(cls, folder: Path, start: Start) -> Self:
+    def begin(cls, folder: Path, start: ScanStart) -> Self:
         """An empty spool in that folder, whatever is there."""
         shutil.rmtree(folder, ignore_errors=True)
         private.folder(folder)
@@ -62,7 +62,7 @@ class Spool:
     def open(cls, folder: Path) -> Self | None:
         """The spool that is in that folder, None where there is none."""
         try:
-            start = Start(**json.loads((folder / "scan.json").read_bytes()))
+            start = ScanStart(**json.loads((folder / "scan.json").read_bytes()))
             return cls(folder, start)
         except (OSError, EOFError, ValueError, TypeError, zlib.error):
             return None
@@ -88,7 +88,7 @@ class Spool:
     def read(self, number: int) -> tuple[list[object], int]:
         """A page's contacts, parsed as they are spelt, and its size in bytes."""
         text = gzip.decompress(self._path(number).read_bytes())
-        return cast(list[object], parse(text.partition(b"\n")[2]).value("contacts")), len(text)
+        return cast(list[object], parse_json(text.partition(b"\n")[2]).value("contacts")), len(text)
 
     def _bookmark(self, number: int) -> str | None:
         """A page's bookmark, which stands before its contacts so that it is quickly found."""

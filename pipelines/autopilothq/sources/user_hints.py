@@ -7,13 +7,13 @@ from dlt.sources import DltResource
 
 from ..catalog import Table
 from ..errors import NotSupported
-from ..projection import Rows
+from ..projection import TableRows
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import REPLACED, STRATEGIES
 
 
-def check(resource: DltResource, table: Table | None) -> None:
+def check_hints(resource: DltResource, table: Table | None) -> None:
     """Raises NotSupported where a resource has hints that cannot be obeyed; `table` is None where tables turn up."""
     name = resource.name
     disposition = _disposition(resource)
@@ -54,7 +54,7 @@ def check(resource: DltResource, table: Table | None) -> None:
         )
 
 
-def check_columns(resource: DltResource, rows: Rows) -> None:
+def check_columns(resource: DltResource, rows: TableRows) -> None:
     """Raises NotSupported where a user's hints give a column another type than its values have."""
     for name, column in own_columns(resource).items():
         wanted, there = column.get("data_type"), rows.columns.get(name)

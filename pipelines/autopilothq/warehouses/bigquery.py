@@ -19,6 +19,6 @@ class bigquery(dlt_bigquery):  # noqa: N801 - destinations are named like functi
     @property
     def client_class(self) -> "type[BigQueryClient]":
         """The client that makes the views."""
-        from .bigquery_client import Client  # needs the driver, which not everyone has
+        from .bigquery_client import BigQueryViewsClient  # needs the driver, which not everyone has
 
-        return Client
+        return BigQueryViewsClient

@@ -3,19 +3,19 @@
 from collections.abc import Callable
 
 from .dlt_internals import BigQueryClient, TPartialTableSchema, hooked
-from .native import HINT, shape_of
+from .native import SEGMENT_TABLE_HINT, shape_of
 
 
 @hooked
 # Without the driver there are no types.
-class Client(BigQueryClient):  # type: ignore[misc, unused-ignore]
+class BigQueryViewsClient(BigQueryClient):  # type: ignore[misc, unused-ignore]
     """dlt's, which makes a view over each table of messages as it makes the table."""
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
         """Returns the statements that follow those that make new columns."""
         made = usual(partial_table)
         name, columns = str(partial_table["name"]), partial_table["columns"]
-        is_ours = partial_table.get(HINT) and not self.sql_client.is_staging_dataset_active
+        is_ours = partial_table.get(SEGMENT_TABLE_HINT) and not self.sql_client.is_staging_dataset_active
         # A table that is there has its key: only a new one is made with it.
         if not is_ours or "id" not in columns:
             return made

@@ -13,8 +13,8 @@ from dlt.common.schema import TColumnSchema
 from dlt.destinations import postgres
 
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
-from ..projection import Known
-from ..segment.identity import NOBODY, Hashes
+from ..projection import ExistingTables
+from ..segment.identity import NOBODY, HashedIds
 from . import suppression_key
 from .dlt_internals import (
     LOADS_TABLE_NAME,
@@ -26,8 +26,8 @@ from .dlt_internals import (
     TTableSchemaColumns,
     get_columns_names_with_prop,
 )
-from .hints import ARROW, SOURCE, able_of
-from .query import Rows, asked, for_reading
+from .hints import ARROW, SOURCE, capabilities_of
+from .query import QueryRows, for_reading, run_query
 from .selection import Selected, from_text
 
 CELLS_PER_READ = 200_000
@@ -41,7 +41,7 @@ class Loaded(NamedTuple):
     selected: Selected | None
 
 
-class Stored:
+class Dataset:
     """The tables of a pipeline's dataset. It changes nothing, but where copies must go."""
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
@@ -88,9 +88,9 @@ class Stored:
             else None
         )
 
-    def answers(self, query: str) -> Iterator[Rows]:
+    def answers(self, query: str) -> Iterator[QueryRows]:
         """The rows of a query of the user's own, some at a time. Raises InvalidQuery where it is something else."""
-        with asked(for_reading(self._pipeline), query) as (_, rows):
+        with run_query(for_reading(self._pipeline), query) as (_, rows):
             yield from rows
 
     def complete_loads(self) -> set[str]:
@@ -101,7 +101,7 @@ class Stored:
             loads, load_id = client.make_qualified_table_name(LOADS_TABLE_NAME), client.escape_column_name("load_id")
             return {row[0] for row in client.execute_sql(f"SELECT {load_id} FROM {loads} WHERE status = 0") or ()}
 
-    def forgotten(self) -> Hashes:
+    def forgotten(self) -> HashedIds:
         """Returns the hashed ids of forgotten persons. Raises SuppressionKeyError without the key that some need."""
         if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
             return NOBODY
@@ -128,7 +128,7 @@ class Stored:
         then loaded into staging once more, and what merges from there inserts every copy.
         """
         schema = self._schema()
-        if schema is None or able_of(self._pipeline).supports_transactions is False:
+        if schema is None or capabilities_of(self._pipeline).supports_transactions is False:
             return
         there = self.tables(schema.data_table_names())
         with self._pipeline.sql_client() as client:
@@ -159,7 +159,7 @@ class Stored:
             client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
         client.execute_sql(f"DROP TABLE {copies}")
 
-    def tables(self, names: Sequence[str]) -> Known:
+    def tables(self, names: Sequence[str]) -> ExistingTables:
         """Those of the tables that are there, with the types of their columns."""
         with self._pipeline.destination_client() as client:
             if not isinstance(client, SqlJobClientBase) or not client.is_storage_initialized():

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from ..errors import CannotMerge
 from ..extras import install
-from ..projection import Known
-from .dataset import Stored
+from ..projection import ExistingTables
+from .dataset import Dataset
 from .dlt_internals import FILENAME_SEPARATOR, LOADS_TABLE_NAME, FilesystemClient
 from .hints import ARROW
 
 _TYPES = {of: name for name, of in ARROW.items()}
 
 
-class Lake(Stored):
+class DeltaDataset(Dataset):
     """The tables of a pipeline's dataset in a bucket. It changes nothing."""
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
@@ -37,7 +37,7 @@ class Lake(Stored):
     def drop_copies(self) -> None:
         """There are none: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
 
-    def tables(self, names: Sequence[str]) -> Known:
+    def tables(self, names: Sequence[str]) -> ExistingTables:
         """Those of the tables that are there, with the types of their columns."""
         for name in names:
             if name not in self._known and (table := self._table(name)) is not None:

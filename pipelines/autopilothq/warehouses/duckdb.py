@@ -72,7 +72,7 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
         return super().configuration(initial_config, accept_partial)
 
 
-class SqlClient(BooksSqlClient, DuckDbSqlClient):
+class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
     """dlt's, which finds the books in a dataset of their own."""
 
 
@@ -89,7 +89,7 @@ class DirectClient(BooksClient, DuckDbClient):
         stage_beside(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
-        self.sql_client = SqlClient(*names, config.credentials, capabilities)
+        self.sql_client = DirectSqlClient(*names, config.credentials, capabilities)
         self.sql_client.keep_books_in(config.books_dataset, schema.naming)
 
     def should_load_data_to_staging_dataset(self, table_name: str) -> bool:
@@ -104,7 +104,7 @@ class DirectClient(BooksClient, DuckDbClient):
         if _is_direct(table) and file_path.endswith(".parquet"):
             return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
         job = super().create_load_job(table, file_path, load_id, restore)
-        return CopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
+        return DirectCopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
 
     def merge_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
@@ -144,7 +144,7 @@ def _file(credentials: DuckDbBaseCredentials) -> Path | None:
     return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
 
 
-class CopyJob(DuckDbCopyJob):
+class DirectCopyJob(DuckDbCopyJob):
     """dlt's, for files whose folders may be named as they like."""
 
     def run(self) -> None:

@@ -52,12 +52,12 @@ STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
 LAKE_FORMAT = "delta"
 
 
-def merge(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
+def merge_with(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
     """A write disposition with this strategy."""
     return cast(TWriteDispositionDict, {"disposition": "merge", "strategy": strategy})
 
 
-def able_of(pipeline: dlt.Pipeline) -> Any:
+def capabilities_of(pipeline: dlt.Pipeline) -> Any:
     """Returns the capabilities of a pipeline's destination, which dlt works out anew at each question."""
     return _able_of(pipeline.destination)
 
@@ -67,12 +67,12 @@ def _able_of(destination: Any) -> Any:
     return destination.capabilities()
 
 
-def supported(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
+def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
     """The ways to merge that a pipeline's destination has for tables of a format, None being its own.
 
     Raises CannotMerge where it has not the format, or would only append.
     """
-    able = able_of(pipeline)
+    able = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
     formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
     if table_format is None and lake:
@@ -99,15 +99,15 @@ _CHOOSE = (
 )
 
 
-def disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
+def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
     """How rows are merged into a table where these strategies are supported; raises where none of them fits."""
     strategies = STRATEGIES[TABLES.get(table) in REPLACED]
     if TABLES.get(table) in CURRENT and "delete-insert" in supported:
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
-        return cast(TWriteDispositionDict, {**merge("delete-insert"), "destination_scope": ALL_ROWS})
+        return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
     for strategy in strategies:
         if strategy in supported and TABLES.get(table) not in CURRENT:
-            return merge(strategy)
+            return merge_with(strategy)
     raise CannotMerge(
         f"Expected a destination that can merge ({' or '.join(strategies)}), but this one can only append.\n"
         "Loading there would store messages twice: use DuckDB or a warehouse."
@@ -119,7 +119,7 @@ def limits_of(pipeline: dlt.Pipeline) -> Limits:
     return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
 
 
-def shortened(name: str, naming: NamingConvention) -> str:
+def shorten_identifier(name: str, naming: NamingConvention) -> str:
     """Returns a table's or a column's name as it is in a destination: as long as may be, else with a digest inside.
 
     `naming` knows how long names may be there; nowhere are they longer than MAX_NAME (spec: Names).
@@ -131,10 +131,10 @@ def shortened(name: str, naming: NamingConvention) -> str:
 
 def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
     """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
-    return bool(able_of(pipeline).sqlglot_dialect == "clickhouse")
+    return bool(capabilities_of(pipeline).sqlglot_dialect == "clickhouse")
 
 
-def columns(
+def column_hints(
     table: Table,
     types: Mapping[str, Type],
     keys: bool = False,

@@ -73,10 +73,10 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
-            for rows in Rows.wherever(pipeline, locks):
+            for rows in TableLock.wherever(pipeline, locks):
                 stack.enter_context(_claim(rows, pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
-            stack.enter_context(_claim(Files(client, locks), client.config.bucket_url, until))
+            stack.enter_context(_claim(BucketLock(client, locks), client.config.bucket_url, until))
         yield
 
 
@@ -100,7 +100,7 @@ def _busy(which: str) -> str:
     return f"Another run {which} is at work. Try again when it is done, or wait for it: --wait 10m"
 
 
-class Claims(Protocol):
+class Leases(Protocol):
     """Where claims are kept. They are shown to all as soon as they are put."""
 
     def put(self, owner: str) -> None:
@@ -114,7 +114,7 @@ class Claims(Protocol):
 
 
 @contextmanager
-def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
+def _claim(claims: Leases, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {here()}"
     while other := stake(claims, owner):
         if time.monotonic() >= until:
@@ -134,7 +134,7 @@ def _claim(claims: Claims, where: str, until: float) -> Iterator[None]:
             logger.warning(f"The lock could not be taken back: {type(error).__name__}")
 
 
-def stake(claims: Claims, owner: str) -> str | None:
+def stake(claims: Leases, owner: str) -> str | None:
     """Makes a claim, and takes it back where another one stands: then that one's owner is named. Void ones go."""
     claims.put(owner)
     other = None
@@ -150,7 +150,7 @@ def stake(claims: Claims, owner: str) -> str | None:
     return other
 
 
-def _renew(claims: Claims, owner: str, done: threading.Event) -> None:
+def _renew(claims: Leases, owner: str, done: threading.Event) -> None:
     while not done.wait(LEASE / 4):
         try:
             claims.put(owner)
@@ -163,7 +163,7 @@ def here() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-class Rows:
+class TableLock:
     """Claims as rows of a table `_locks` in a warehouse, by the warehouse's clock."""
 
     def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
@@ -178,7 +178,7 @@ class Rows:
             self._make()
 
     @classmethod
-    def wherever(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["Rows"]:
+    def wherever(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLock"]:
         """Where claims are to be made: runs that do not know of a dataset of the books have theirs among the events."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
@@ -231,7 +231,7 @@ class Rows:
             yield
 
 
-class Files:
+class BucketLock:
     """Claims as files in a folder `_locks` of a bucket, by the bucket's clock."""
 
     def __init__(self, client: FilesystemClient, folder: str = LOCKS) -> None:

@@ -18,7 +18,7 @@ from ..catalog import (
 )
 
 # A hint of dlt's tables: they are as `shape_of` says. Other tables in the same destination are as dlt makes them.
-HINT = "x-segment-table"
+SEGMENT_TABLE_HINT = "x-segment-table"
 # A hint of dlt's columns: which one they repeat.
 COPY_HINT = "x-copy-of"
 # The rows in whose place a complete scan puts its own, in SQL.
@@ -28,7 +28,7 @@ _PLAIN = (SUPPRESSIONS.name, DELIVERIES.name)
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
 
 
-class Shape(NamedTuple):
+class TableShape(NamedTuple):
     """What a table should be where that is not what dlt makes of it.
 
     `types` are the destination's words for the types of some columns, `key` is the primary key, empty where there is
@@ -51,15 +51,15 @@ def native_of(kind: str) -> Native:
     return NATIVE.get(kind.rpartition(".")[2], OTHER_NATIVE)
 
 
-def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> Shape:
+def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
     """What a table with these columns should be in a kind of destination (dlt's name of it).
 
     Example: `shape_of("tracks", {"id": "text", "n": "double"}, "postgres").types == {"n": "numeric"}`.
     """
     if table in _PLAIN:
-        return Shape()
+        return TableShape()
     native = native_of(kind)
-    return Shape(
+    return TableShape(
         {name: native.types[of] for name, of in columns.items() if of in native.types},
         (TABLES.get(table) or event_table(table)).key if native.keyed else (),
         tuple(name for name in native.indexed if name in columns),

@@ -17,7 +17,7 @@ from filelock import FileLock
 from .. import private
 
 PIPELINE = "autopilot_events"
-PLACE = "autopilothq_unfinished_at"
+UNFINISHED_TARGET = "autopilothq_unfinished_at"
 """Where in dlt's local state the place is that the pipeline loads into."""
 _PENDING = ("normalize/extracted/*", "load/normalized/*")
 
@@ -38,8 +38,8 @@ def pipeline_name(place: str) -> str:
     Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` where that one is another place's.
     """
     own = _own(place)
-    known = next((name for name in (own, PIPELINE) if place_of_name(name) == place), None)
-    return known or (PIPELINE if place_of_name(PIPELINE) is None and _may_take(place) else own)
+    known = next((name for name in (own, PIPELINE) if target_of_pipeline(name) == place), None)
+    return known or (PIPELINE if target_of_pipeline(PIPELINE) is None and _may_take(place) else own)
 
 
 def other_name(name: str, place: str) -> str | None:
@@ -51,7 +51,7 @@ def _own(place: str) -> str:
     return f"{PIPELINE}_{sha256(place.encode()).hexdigest()[:8]}"
 
 
-def claim(place: str, database: str | None) -> str:
+def claim_pipeline_name(place: str, database: str | None) -> str:
     """Gives a place the pipeline that it has from now on, and returns its name; `database`: its DuckDB file."""
     folder = private.folder(pipelines_dir())
     with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE):  # two first runs, in two folders
@@ -65,11 +65,11 @@ def claim(place: str, database: str | None) -> str:
         return name
 
 
-def place_of_name(name: str) -> str | None:
+def target_of_pipeline(name: str) -> str | None:
     """The place that a pipeline loads into, None where this package did not note one."""
     folder = pipelines_dir() / name
     local = _read(folder / "state.json").get("_local")
-    return _read(_note(folder)).get("place") or (local or {}).get(PLACE)
+    return _read(_note(folder)).get("place") or (local or {}).get(UNFINISHED_TARGET)
 
 
 def database_of(working_dir: str) -> str | None:

@@ -57,6 +57,6 @@ class postgres(dlt_postgres):  # noqa: N801 - destinations are named like functi
     @property
     def client_class(self) -> "type[PostgresClient]":
         """The client that makes such tables and does not wait for ever."""
-        from .postgres_client import Client  # needs the driver, which not everyone has
+        from .postgres_client import SegmentPostgresClient  # needs the driver, which not everyone has
 
-        return Client
+        return SegmentPostgresClient

@@ -40,7 +40,7 @@ from .dlt_internals import (
     get_dedup_sort_tuple,
     hooked,
 )
-from .native import ALL_ROWS, HINT, Shape, shape_of
+from .native import ALL_ROWS, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration, Waits
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 @hooked
-class Client(BooksClient, PostgresClient):
+class SegmentPostgresClient(BooksClient, PostgresClient):
     """dlt's, which makes the tables of the contract as Segment does, on connections that do not wait for ever."""
 
     config: PostgresConfiguration
@@ -67,7 +67,7 @@ class Client(BooksClient, PostgresClient):
         stage_beside(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
-        self.sql_client = SqlClient(*names, patient(config), capabilities)
+        self.sql_client = PostgresSqlClient(*names, patient(config), capabilities)
         self.sql_client.config = config
         self.sql_client.keep_books_in(config.books_dataset, schema.naming)
 
@@ -76,21 +76,21 @@ class Client(BooksClient, PostgresClient):
     ) -> LoadJob:
         """The job that loads a file."""
         job = super().create_load_job(table, file_path, load_id, restore)
-        return CopyJob(file_path) if isinstance(job, PostgresParquetCopyJob) else job
+        return PostgresCopyJob(file_path) if isinstance(job, PostgresParquetCopyJob) else job
 
     def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
         """A table as it is loaded: what replaces all rows comes by way of staging, where numbers become numeric."""
         table = super().prepare_load_table(table_name)
-        if table.get(HINT) and table["write_disposition"] == "replace":
+        if table.get(SEGMENT_TABLE_HINT) and table["write_disposition"] == "replace":
             table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
         return table
 
     # What tables are ----------------------------------------------------------------------------------------------
 
-    def _shape(self, table: Mapping[str, Any] | None) -> Shape:
+    def _shape(self, table: Mapping[str, Any] | None) -> TableShape:
         """What a table should be; in the staging dataset all is as dlt makes it."""
-        if table is None or not table.get(HINT) or self.sql_client.is_staging_dataset_active:
-            return Shape()
+        if table is None or not table.get(SEGMENT_TABLE_HINT) or self.sql_client.is_staging_dataset_active:
+            return TableShape()
         types = {name: column["data_type"] for name, column in table["columns"].items() if "data_type" in column}
         return shape_of(table["name"], types, "postgres")
 
@@ -143,7 +143,7 @@ class Client(BooksClient, PostgresClient):
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
         """Returns the jobs that put a table's rows from staging in the place of all."""
-        if not table_chain[0].get(HINT):
+        if not table_chain[0].get(SEGMENT_TABLE_HINT):
             return usual(table_chain)
         return [Replace.from_table_chain(table_chain, self.sql_client)]
 
@@ -180,7 +180,7 @@ def _is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
     table: Any = table_chain[0]
     return (
         len(table_chain) == 1
-        and bool(table.get(HINT))
+        and bool(table.get(SEGMENT_TABLE_HINT))
         and not table.get(_FILTER)
         and table.get(_SCOPE) in (None, ALL_ROWS)
         and not get_columns_names_with_prop(table, "hard_delete")
@@ -278,7 +278,7 @@ def patient(config: PostgresConfiguration) -> PostgresCredentials:
     return credentials
 
 
-class SqlClient(BooksSqlClient, Psycopg2SqlClient):
+class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     """dlt's, which says what it waits for."""
 
     config: PostgresConfiguration
@@ -311,7 +311,7 @@ class SqlClient(BooksSqlClient, Psycopg2SqlClient):
 
 
 @hooked
-class CopyJob(PostgresParquetCopyJob):
+class PostgresCopyJob(PostgresParquetCopyJob):
     """dlt's, which says what it waits for."""
 
     def run(self) -> None:

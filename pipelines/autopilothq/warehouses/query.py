@@ -25,7 +25,7 @@ from sqlglot.errors import SqlglotError
 from ..errors import InvalidQuery
 from .dlt_internals import DBApiCursor, SqlClientBase
 
-Rows = Sequence[Sequence[Any]]
+QueryRows = Sequence[Sequence[Any]]
 ROWS = 10_000  # that are fetched at a time
 # Table functions of DuckDB that change settings or write files, and those that run what a text says.
 _ACTING = frozenset(
@@ -43,7 +43,7 @@ _SESSIONS = {
 }
 
 
-def check(sql: str, dialect: str | None) -> None:
+def check_query(sql: str, dialect: str | None) -> None:
     """Raises InvalidQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
 
     Example: `check("SELECT 1; DROP TABLE people", "postgres")` raises.
@@ -89,14 +89,14 @@ def _kind(statement: exp.Expr) -> str:
 
 
 @contextmanager
-def asked(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[Rows]]]:
+def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
     """The names of the answer's columns, and its rows, some at a time. The connection is the query's own.
 
     Raises InvalidQuery, before the warehouse is asked.
     """
     client = dataset.sql_client
     dialect = client.capabilities.sqlglot_dialect
-    check(sql, dialect)
+    check_query(sql, dialect)
     with client, _reading(client, dialect, sql) as cursor:
         first = cursor.fetchmany(ROWS)
         keys = getattr(cursor, "keys", None)  # SQLAlchemy's word

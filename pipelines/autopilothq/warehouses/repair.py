@@ -29,7 +29,7 @@ from .hints import ARROW, SOURCE
 _log = logging.getLogger(__name__)
 
 
-def mend(into: dlt.Pipeline) -> None:
+def repair_tables(into: dlt.Pipeline) -> None:
     """Makes again what the dataset lacks of what dlt once made there. Raises RunError where a key's column is gone."""
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):

@@ -27,7 +27,7 @@ DUCKDB_FILE = "autopilot.duckdb"
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
 
 
-class Place(NamedTuple):
+class Target(NamedTuple):
     """Where data goes, without secrets. As text it is what dlt's state has of it."""
 
     kind: str
@@ -42,12 +42,14 @@ class Place(NamedTuple):
         return f"{self.kind} {self.location}, dataset {self.dataset}"
 
 
-def place(destination: str | None = None, credentials: str | None = None, dataset: str | None = None) -> Place:
+def resolve_target(
+    destination: str | None = None, credentials: str | None = None, dataset: str | None = None
+) -> Target:
     """The place that these words of a load mean; connects to nothing.
 
     Raises RunError where a package of the destination is missing.
     """
-    factory, name = warehouse(destination, credentials, dataset)
+    factory, name = make_destination(destination, credentials, dataset)
     try:
         config = factory.configuration(get_destination_client_initial_config(factory, name))
         _ = factory.client_class
@@ -56,11 +58,11 @@ def place(destination: str | None = None, credentials: str | None = None, datase
     kind = config.destination_type.rpartition(".")[2]
     database = config.credentials.database if kind == "duckdb" else None
     if database and os.path.isabs(database):
-        return Place(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
-    return Place(kind, str(config), name)
+        return Target(kind, f"duckdb:///{database}", name, database)  # as text some releases of dlt escape it
+    return Target(kind, str(config), name)
 
 
-def warehouse(
+def make_destination(
     destination: str | None = None,
     credentials: str | None = None,
     dataset: str | None = None,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..catalog import EVENT_TABLES
 
 
-class Messages(NamedTuple):
+class MessageSelection(NamedTuple):
     """A set of messages, by the tables of their events: those named, or with `but` all others, of any kind.
 
     Example: `Messages(frozenset({"email_opened"}), but=False).has("email_opened")`.
@@ -26,32 +26,34 @@ class Messages(NamedTuple):
         """Whether a message is one of them; None is a message that is no event, or has no table."""
         return (table in self.names) != self.but
 
-    def covers(self, other: "Messages") -> bool:
+    def covers(self, other: "MessageSelection") -> bool:
         """Whether all of the other ones are among them."""
         if self.but:
             return self.names <= other.names if other.but else not self.names & other.names
         return not other.but and other.names <= self.names
 
-    def __or__(self, other: "Messages") -> "Messages":
+    def __or__(self, other: "MessageSelection") -> "MessageSelection":
         if self.but and other.but:
-            return Messages(self.names & other.names)
+            return MessageSelection(self.names & other.names)
         if self.but or other.but:
             most, few = (self, other) if self.but else (other, self)
-            return Messages(most.names - few.names)
-        return Messages(self.names | other.names, but=False)
+            return MessageSelection(most.names - few.names)
+        return MessageSelection(self.names | other.names, but=False)
 
 
-ALL = Messages()
-NONE = Messages(but=False)
-Selected = Mapping[str, Messages]
+ALL_MESSAGES = MessageSelection()
+NONE = MessageSelection(but=False)
+Selected = Mapping[str, MessageSelection]
 """By the names of resources: the messages whose rows were taken. A resource that is missing took none."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
 
 
-def select(resources: Iterable[str], messages: Messages) -> Selected:
+def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
     """What a load takes that has these resources; a table of one event is whole if that event is taken."""
     return {
-        name: ALL if name in _EVENTS else messages for name in resources if name not in _EVENTS or messages.has(name)
+        name: ALL_MESSAGES if name in _EVENTS else messages
+        for name in resources
+        if name not in _EVENTS or messages.has(name)
     }
 
 
@@ -60,19 +62,21 @@ def covers(loaded: Selected | None, wanted: Selected) -> bool:
     return loaded is None or all(loaded.get(name, NONE).covers(messages) for name, messages in wanted.items())
 
 
-def both(loaded: Selected | None, more: Selected) -> Selected | None:
+def union(loaded: Selected | None, more: Selected) -> Selected | None:
     """What of a file is loaded after one more load."""
     if loaded is None:
         return None
     return {name: loaded.get(name, NONE) | more.get(name, NONE) for name in (*loaded, *more)}
 
 
-def messages_of(loaded: Selected | None) -> Messages:
+def messages_of(loaded: Selected | None) -> MessageSelection:
     """All messages of which some rows are loaded."""
     if loaded is None:
-        return ALL
+        return ALL_MESSAGES
     names = _EVENTS & loaded.keys()
-    return reduce(or_, (messages for name, messages in loaded.items() if name not in names), Messages(names, but=False))
+    return reduce(
+        or_, (messages for name, messages in loaded.items() if name not in names), MessageSelection(names, but=False)
+    )
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
@@ -80,13 +84,13 @@ def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
 
     Example: `{"email_opened": "all", "tracks": {"only": ["email_opened"]}}`.
     """
-    if loaded is None or covers(loaded, dict.fromkeys(resources, ALL)):
+    if loaded is None or covers(loaded, dict.fromkeys(resources, ALL_MESSAGES)):
         return None
     return json.dumps({name: _words(messages) for name, messages in sorted(loaded.items())})
 
 
-def _words(messages: Messages) -> Any:
-    if messages == ALL:
+def _words(messages: MessageSelection) -> Any:
+    if messages == ALL_MESSAGES:
         return "all"
     return {"all_but" if messages.but else "only": sorted(messages.names)}
 
@@ -101,8 +105,8 @@ def from_text(text: str | None) -> Selected | None:
         return {}
 
 
-def _messages(words: Any) -> Messages:
+def _messages(words: Any) -> MessageSelection:
     if words == "all":
-        return ALL
+        return ALL_MESSAGES
     ((kind, names),) = words.items()
-    return Messages(frozenset(names), kind == "all_but")
+    return MessageSelection(frozenset(names), kind == "all_but")

@@ -13,14 +13,14 @@ from typing import Any
 import dlt
 
 from ..errors import SuppressionKeyError
-from ..segment.identity import KEYED, Hashes, Key
+from ..segment.identity import KEYED, HashedIds, SuppressionKey
 
 SETTING = "sources.autopilothq.suppression_key"
 SHORTEST = 16  # characters; a shorter key could be guessed as well
 _ENV = SETTING.upper().replace(".", "__")
 
 
-def configured() -> Key | None:
+def configured() -> SuppressionKey | None:
     """The key of dlt's secrets, None where they have none. Raises SuppressionKeyError where it is too short."""
     value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
     if value is None:
@@ -31,16 +31,16 @@ def configured() -> Key | None:
             f"Expected a key of at least {SHORTEST} characters, but the setting {SETTING} has {len(found)}.\n"
             "Make a random one: openssl rand -hex 32"
         )
-    return Key(found.encode())
+    return SuppressionKey(found.encode())
 
 
-def hashes(pairs: Iterable[tuple[str, str]]) -> Hashes:
+def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
     """The ids of forgotten persons, of the list's pairs of salt and hash, with the key that is set.
 
     Raises SuppressionKeyError where some of them were made with a key, and it is not the one that is set.
     """
     key = configured()
-    known = Hashes(pairs, key)
+    known = HashedIds(pairs, key)
     keyed = {salt for salt, _ in known.pairs() if salt.startswith(KEYED)}
     if keyed and key is None:
         raise SuppressionKeyError(
@@ -55,16 +55,16 @@ def hashes(pairs: Iterable[tuple[str, str]]) -> Hashes:
     return known
 
 
-def new_salt(key: Key | None) -> str:
+def new_salt(key: SuppressionKey | None) -> str:
     """A random salt, which says whether there is a key, and which one."""
     random = token_hex(16)
     return f"{KEYED}{random}:{_check(random, key)}" if key else random
 
 
-def _is_of(salt: str, key: Key) -> bool:
+def _is_of(salt: str, key: SuppressionKey) -> bool:
     random, _, check = salt.removeprefix(KEYED).partition(":")
     return hmac.compare_digest(check.encode(), _check(random, key).encode())
 
 
-def _check(random: str, key: Key) -> str:
+def _check(random: str, key: SuppressionKey) -> str:
     return hmac.digest(key.secret, f"check\n{random}".encode(), "sha256").hex()[:16]

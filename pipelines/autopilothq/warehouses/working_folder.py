@@ -34,7 +34,7 @@ VERSIONED = ("normalize/.version", "load/.version")
 _log = logging.getLogger(__name__)
 
 
-def check(name: str, pipelines_dir: str | None = None) -> None:
+def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
     """Sets the working folder of a pipeline aside where dlt could not read it, and says so.
 
     It is left alone while a run is at work in it.

@@ -17,15 +17,15 @@ from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Table, Type
 from ...segment.message import (
     EXTRA,
     Discard,
+    JsonNumber,
+    JsonObject,
     Leaf,
-    Number,
-    Pairs,
+    Record,
     Rejected,
-    Thing,
-    beside,
     flatten,
+    is_storable,
     one_cell_each,
-    storable,
+    prefixed_if_taken,
     to_json,
 )
 from ...segment.naming import column_name, snake_case
@@ -59,7 +59,7 @@ class Window(NamedTuple):
 # ---- events --------------------------------------------------------------------------------------------------------
 
 
-def messages(contact: Pairs, received_at: str, user_id_field: str | None, window: Window) -> Iterator[bytes]:
+def messages(contact: JsonObject, received_at: str, user_id_field: str | None, window: Window) -> Iterator[bytes]:
     """The email events of a contact as messages, one line each; `received_at` is when the scan began, RFC 3339.
 
     An event has the same id in every scan. Raises `Rejected` for a contact without its id.
@@ -77,10 +77,10 @@ def messages(contact: Pairs, received_at: str, user_id_field: str | None, window
     for name, event, bounce_type in MAILS:
         emails = fields.get(name)
         bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
-        for key, value in emails if isinstance(emails, Pairs) else ():
+        for key, value in emails if isinstance(emails, JsonObject) else ():
             if value is None or not window.has(time := read_time(value)):
                 continue
-            clock = f'"{_clock(time)}"' if time and isinstance(value, Number) else to_json(value)
+            clock = f'"{_clock(time)}"' if time and isinstance(value, JsonNumber) else to_json(value)
             key_json, id_json = _email(key)
             # A digest says nothing of what it was made from; the same contact, map and key give the same.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
@@ -90,7 +90,7 @@ def messages(contact: Pairs, received_at: str, user_id_field: str | None, window
             ).encode()
 
 
-def _fields(value: Pairs) -> dict[str, Any]:
+def _fields(value: JsonObject) -> dict[str, Any]:
     """The values by their keys, of a key that comes twice the first."""
     return dict(reversed(value))
 
@@ -115,14 +115,14 @@ def _email(key: str) -> tuple[str, str]:
 
 def _custom_value(fields: Any, kind: str) -> str | None:
     entries = fields if isinstance(fields, list) else []
-    found = [field for field in entries if isinstance(field, Pairs) and field.value("kind") == kind]
+    found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
     return _text(found[0].value("value")) if found else None
 
 
 def _text(value: Any) -> str | None:
     """A text or a number as text; None for anything else, for a blank one and for what no warehouse can store."""
-    return str(value) if isinstance(value, str) and value.strip() and storable(value) else None
+    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
 
 
 def email_id(key: str) -> str:
@@ -138,7 +138,7 @@ def email_id(key: str) -> str:
 def read_time(value: Any) -> datetime | None:
     """A time in the API's notations: epoch milliseconds, ISO 8601, RFC 1123; None where it cannot be read."""
     try:
-        if isinstance(value, Number):
+        if isinstance(value, JsonNumber):
             if value.isdigit() and len(value) < _FAR_DIGITS:
                 return _EPOCH + timedelta(milliseconds=int(value))
             milliseconds = Decimal(value)
@@ -160,7 +160,7 @@ def _clock(time: datetime) -> str:
 # ---- cells ---------------------------------------------------------------------------------------------------------
 
 
-def contact(value: Pairs) -> Thing:
+def contact_record(value: JsonObject) -> Record:
     """A contact as a row of `contacts`; raises `Rejected` where it has no id.
 
     Maps of email activity are events, not columns. What stands where a map should is discarded.
@@ -170,50 +170,52 @@ def contact(value: Pairs) -> Thing:
     return _thing(CONTACTS, value, _contact_leaves(value, discards, declared), discards, declared)
 
 
-def thing(table: Table, value: Pairs, more: Mapping[str, str] | None = None) -> Thing:
+def record(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
     """What the account has of another kind as a row of its table; `more` are cells that it does not say itself."""
     leaves = [(("thing", key), key, text) for key, text in (more or {}).items()]
     return _thing(table, value, [*leaves, *flatten(value, ("thing",), [])], [], {})
 
 
 def _thing(
-    table: Table, value: Pairs, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
-) -> Thing:
-    beside_own = [(path, beside(column, _OWN), leaf) for path, column, leaf in leaves]
+    table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
+) -> Record:
+    beside_own = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
     cells = one_cell_each(beside_own, frozenset(), discards)
     found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
     key = tuple(_key(found.get(column)) for column in table.key)
     if None in key:
         missing = ", ".join(f"`{column}`" for column in table.key)
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: expected {missing} in {_keys(value)}")
-    return Thing(tuple(map(str, key)), found, discards, declared)
+    return Record(tuple(map(str, key)), found, discards, declared)
 
 
 def _key(cell: str | None) -> str | None:
     """The cell of a key as text; None where it is neither a text nor a number, or blank."""
-    text = json.loads(cell) if cell and cell.startswith('"') else Number(cell) if cell and cell[-1].isdigit() else None
+    text = (
+        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
+    )
     return _text(text)
 
 
-def _keys(value: Pairs) -> str:
+def _keys(value: JsonObject) -> str:
     return f"an object with {', '.join(name for name, _ in value[:5])}" if value else "an empty object"
 
 
-def _contact_leaves(value: Pairs, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
+def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
     for name, field in value:
-        if name in _INTERNAL or field is None or (field == [] and (name in _MAPS or isinstance(field, Pairs))):
+        if name in _INTERNAL or field is None or (field == [] and (name in _MAPS or isinstance(field, JsonObject))):
             continue
         column = column_name((name,))
         if name == "custom_fields":
             yield from _custom_leaves(field, discards, declared)
         elif name in _MAPS:
-            if not isinstance(field, Pairs):
+            if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
-        elif isinstance(field, Pairs) and name.startswith(("anywhere_", "mail_")):
+        elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
             # Keys that are pages, forms or emails would be columns without end.
             yield ("contact", name), column, field
-        elif isinstance(field, Pairs):
-            yield from flatten(Pairs([(name, field)]), ("contact",), [])
+        elif isinstance(field, JsonObject):
+            yield from flatten(JsonObject([(name, field)]), ("contact",), [])
         else:
             yield ("contact", name), column, _moment(field) if column in _DATES else field
 
@@ -226,10 +228,10 @@ def _moment(value: Any) -> Any:
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
     """Custom fields, those that the account has deleted behind the others."""
-    entries = [fields] if isinstance(fields, Pairs) or not isinstance(fields, list) else fields
+    entries = [fields] if isinstance(fields, JsonObject) or not isinstance(fields, list) else fields
     found = []
     for entry in entries:
-        if isinstance(entry, Pairs) and isinstance(entry.value("kind"), str):
+        if isinstance(entry, JsonObject) and isinstance(entry.value("kind"), str):
             found.append(entry)
         else:
             discards.append(Discard("custom_fields", to_json(entry), "does_not_fit"))

@@ -17,8 +17,8 @@ import pyarrow as pa
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import MAX_LINE, Batch, Pairs, Reject, Rejected, Thing, parse, to_json
-from ..spool import Spool, Start, fetch, fetch_ahead
+from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, parse_json, to_json
+from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
 PAGES = 50  # that make a batch
@@ -41,7 +41,7 @@ GROUPS = {
 }
 
 
-class CutOff(Exception):
+class ScanInterrupted(Exception):
     """A scan that goes on another time; the text says why.
 
     `failed`: not because its time was spent. `lost`: it cannot go on, the next one begins anew.
@@ -52,7 +52,7 @@ class CutOff(Exception):
         self.failed, self.lost = failed, lost
 
 
-class Clock:
+class Deadline:
     """How long pages may be fetched: the seconds are counted from its making on, None is no end."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -63,9 +63,9 @@ class Clock:
         """Whether the time is spent."""
         return self._end is not None and monotonic() >= self._end
 
-    def spent(self) -> CutOff:
+    def spent(self) -> ScanInterrupted:
         """Says so."""
-        return CutOff(f"max_seconds ({self.seconds:g}) were spent", failed=False)
+        return ScanInterrupted(f"max_seconds ({self.seconds:g}) were spent", failed=False)
 
 
 @dataclass
@@ -95,11 +95,11 @@ class Scan:
 
 
 @dataclass
-class Found:
+class ScanBatch:
     """What some pages gave: messages with what was rejected, and things by their table's name."""
 
     scan: Scan
-    things: dict[str, list[Thing]] = field(default_factory=dict)
+    things: dict[str, list[Record]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     _lines: list[bytes] = field(default_factory=list)
@@ -121,11 +121,11 @@ class Found:
     def add(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
         """Takes things of a table that say themselves what they are."""
         for value in values:
-            if not isinstance(value, Pairs):
+            if not isinstance(value, JsonObject):
                 self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
                 continue
             try:
-                self.things.setdefault(table.name, []).append(contact_rows.thing(table, value, more))
+                self.things.setdefault(table.name, []).append(contact_rows.record(table, value, more))
             except Rejected as error:
                 self.reject(value, *error.args)
 
@@ -139,7 +139,7 @@ class Found:
 # ---- contacts ------------------------------------------------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
+class ScanScope(NamedTuple):
     """What is made of contacts: events, rows, or both."""
 
     events: bool
@@ -149,13 +149,13 @@ class Wanted(NamedTuple):
 
 
 def contacts(
-    scan: Scan, spool: Spool, account: Autopilot, clock: Clock, wanted: Wanted, tell: Callable[[], None]
-) -> Iterator[Found]:
+    scan: Scan, spool: Spool, account: Autopilot, clock: Deadline, wanted: ScanScope, tell: Callable[[], None]
+) -> Iterator[ScanBatch]:
     """A scan of all contacts, those that the spool has already first. Raises CutOff behind the last that came.
 
     `tell` is called after each page.
     """
-    found = Found(scan)
+    found = ScanBatch(scan)
     pages, last = 0, spool.last
     try:
         for number in _pages(spool, scan, account, clock):
@@ -169,21 +169,21 @@ def contacts(
             tell()
             if pages % PAGES == 0:
                 yield found
-                found = Found(scan)
+                found = ScanBatch(scan)
     except (Unavailable, RequestRejected, UnexpectedResponse) as error:
         # Where no page came behind a bookmark of an earlier run, that bookmark is worth nothing any more.
         lost = not isinstance(error, Unavailable) and spool.last == last and spool.bookmark is not None
         if not (lost or (pages and isinstance(error, Unavailable))):
             raise
         yield found
-        raise CutOff(str(error), lost=lost) from error
+        raise ScanInterrupted(str(error), lost=lost) from error
     yield found
     scan.complete = spool.complete
     if not spool.complete:
         raise clock.spent()
 
 
-def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Clock) -> Iterator[int]:
+def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Deadline) -> Iterator[int]:
     """The numbers of the pages: at once where they are there, as they come where they must be fetched."""
     yield from range(scan.first, spool.last + 1)
     if not spool.complete and not (clock.is_over() and spool.last >= scan.first):
@@ -192,15 +192,15 @@ def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Clock) -> Iterat
             yield fetched.number
 
 
-def _contact(found: Found, value: Any, wanted: Wanted) -> None:
-    if not isinstance(value, Pairs):
+def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
+    if not isinstance(value, JsonObject):
         found.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
         return
     try:
         if wanted.events:
             found.add_lines(contact_rows.messages(value, found.scan.started_at, wanted.user_id_field, wanted.window))
         if wanted.rows:
-            found.things.setdefault(CONTACTS.name, []).append(contact_rows.contact(value))
+            found.things.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 
@@ -208,19 +208,19 @@ def _contact(found: Found, value: Any, wanted: Wanted) -> None:
 # ---- what the account has beside -----------------------------------------------------------------------------------
 
 
-def things(scan: Scan, table: Table, values: list[Any]) -> Found:
+def records(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     """A table that one answer holds."""
-    found = Found(scan)
+    found = ScanBatch(scan)
     text = json.dumps({"values": values}).encode()
     found.size = scan.size = len(text)
-    found.add(table, parse(text).value("values"))
+    found.add(table, parse_json(text).value("values"))
     scan.complete = True
     return found
 
 
 def group(
-    scan: Scan, spool: Spool, account: Autopilot, clock: Clock, of: Group, members: bool, folder: Path
-) -> Iterator[Found]:
+    scan: Scan, spool: Spool, account: Autopilot, clock: Deadline, of: Group, members: bool, folder: Path
+) -> Iterator[ScanBatch]:
     """Lists or segments, and who is in them, where `members` are wanted. Raises CutOff with nothing found.
 
     What came of a scan that was cut off stays in `folder`.
@@ -229,7 +229,7 @@ def group(
         if clock.is_over():
             raise clock.spent()
         spool.put(Page(of.named(account), None, None))
-    found = Found(scan)
+    found = ScanBatch(scan)
     entries, found.size = spool.read(1)
     found.add(of.table, entries)
     ids = [thing.key[0] for thing in found.things.get(of.table.name, [])]
@@ -242,7 +242,9 @@ def group(
     scan.complete = True
 
 
-def _fetch_members(ids: list[str], of: Group, account: Autopilot, clock: Clock, folder: Path, start: Start) -> None:
+def _fetch_members(
+    ids: list[str], of: Group, account: Autopilot, clock: Deadline, folder: Path, start: ScanStart
+) -> None:
     """Spools the contacts of all, several side by side; the first that fails stops the others."""
     failed = Event()
 
@@ -265,17 +267,17 @@ def _fetch_members(ids: list[str], of: Group, account: Autopilot, clock: Clock, 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         done = [pool.submit(fetch_one, place) for place in enumerate(ids)]
     errors = [error for future in done if (error := future.exception())]
-    errors.sort(key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, CutOff))
+    errors.sort(key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, ScanInterrupted))
     if errors:
         if isinstance(errors[0], Unavailable):
-            raise CutOff(str(errors[0])) from errors[0]
+            raise ScanInterrupted(str(errors[0])) from errors[0]
         raise errors[0]
 
 
-def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[Found]:
+def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[ScanBatch]:
     key = of.table.key[0]
     for number in range(1, spool.last + 1):
-        found = Found(scan)
+        found = ScanBatch(scan)
         values, found.size = spool.read(number)
         scan.size += found.size
         found.add(of.members, values, {key: name})

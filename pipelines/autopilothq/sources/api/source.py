@@ -14,18 +14,18 @@ from dlt.sources import DltResource
 
 from ...catalog import ACCOUNT, CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ...clients.http import TIMEOUT, TRIES
+from ...clients.http import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
-from ...projection import Rows, Things
+from ...projection import Snapshot, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Stored
+from ...warehouses.dataset import Dataset
 from ...warehouses.dlt_internals import load_package_state, logger
 from ...warehouses.hints import SOURCE
-from ..load import Files, Load, books, ignore, resource
-from ..spool import Spool, Start
+from ..load import Files, Load, books, no_progress, resource
+from ..spool import ScanStart, Spool
 from . import scan as scans
 from .contacts import LIBRARY, Window
-from .scan import GROUPS, Clock, CutOff, Found, Scan, Wanted
+from .scan import GROUPS, Deadline, Scan, ScanBatch, ScanInterrupted, ScanScope
 
 EVENTS = (*EVENT_TABLES, TRACKS)
 HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own
@@ -39,14 +39,14 @@ def api(
     base_url: str = BASE_URL,
     requests_per_second: float = REQUESTS_PER_SECOND,
     timeout: float = TIMEOUT,
-    tries: int = TRIES,
+    tries: int = MAX_ATTEMPTS,
     allow_http: bool = False,
     max_seconds: float | None = None,
     user_id_field: str | None = None,
     since: Any = None,  # str, date or datetime; dlt injects no unions
     until: Any = None,
     memory: int = 400,
-    progress: Any = ignore,
+    progress: Any = no_progress,
 ) -> Iterable[DltResource]:
     """Autopilot's API as the `autopilothq` schema: email events, contacts, lists, segments, custom fields, triggers.
 
@@ -62,7 +62,7 @@ def api(
         since: The time of the first event that is wanted (ISO 8601; UTC where it names no zone).
         until: Where events end, that time excluded: where those of an archive begin.
         memory: What the engine may use before it turns to the disk, in MB.
-        progress: Called with the `Report` after each page.
+        progress: Called with the `LoadReport` after each page.
 
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
     """
@@ -120,19 +120,19 @@ class _Account:
 
     def find(self, _: Files) -> tuple[list[Scan], int]:
         """The scans that the selected tables need: each is new, or goes on where an earlier run was cut off."""
-        self._clock = Clock(self._max_seconds)
-        self._things: dict[str, Things] = {}
+        self._clock = Deadline(self._max_seconds)
+        self._things: dict[str, Snapshot] = {}
         self._found: Sequence[Scan] = []
         pipeline = dlt.current.pipeline()
         self._home = Path(pipeline.working_dir, HOME)
         self._selected = set(dlt.current.source().selected_resources)
         events = [table.name for table in EVENTS if table.name in self._selected]
-        stored = Stored(pipeline)
+        stored = Dataset(pipeline)
         stored.tables([TRACKS.name, *(table.name for table in ACCOUNT)])
         self._loads = stored.complete_loads()
         if events and self._window.until is None:
             self._warn_of_archive(stored)
-        self._wanted = Wanted(bool(events), CONTACTS.name in self._selected, self._user_id_field, self._window)
+        self._wanted = ScanScope(bool(events), CONTACTS.name in self._selected, self._user_id_field, self._window)
         found: list[Scan] = []
         if events or self._wanted.rows:
             found.append(self._contacts())
@@ -146,7 +146,7 @@ class _Account:
             scan.number = number
         return found, 0
 
-    def _warn_of_archive(self, stored: Stored) -> None:
+    def _warn_of_archive(self, stored: Dataset) -> None:
         first = stored.first_event_but_of(LIBRARY)
         if first is not None:
             since = first.isoformat().replace("+00:00", "Z")
@@ -190,9 +190,9 @@ class _Account:
             spool = None  # nothing came when it began
         goes_on = bool(mark) and mark["bookmark"] is not None and self._scope() <= set(mark["tables"])
         if spool is None:
-            start = Start(self._name, self._now())
+            start = ScanStart(self._name, self._now())
             if goes_on:
-                start = Start(self._name, mark["started_at"], mark["page"], mark["bookmark"], mark["contacts"])
+                start = ScanStart(self._name, mark["started_at"], mark["page"], mark["bookmark"], mark["contacts"])
             spool = Spool.begin(folder, start)
         started_at, first = spool.start.started_at, spool.start.page
         contacts = spool.start.contacts
@@ -229,7 +229,7 @@ class _Account:
         if spool and (spool.start.account != self._name or (mark and mark["started_at"] >= spool.start.started_at)):
             shutil.rmtree(folder)
             spool = None
-        spool = spool or Spool.begin(folder / "index", Start(self._name, self._now()))
+        spool = spool or Spool.begin(folder / "index", ScanStart(self._name, self._now()))
         return Scan(name, url, spool.start.started_at, spool=spool)
 
     # What they give -----------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class _Account:
                         for part in self._scan(scan):
                             self._put_aside(part)
                             yield part.batch([])
-                    except CutOff as error:
+                    except ScanInterrupted as error:
                         why = str(error)
                         scan.lost = error.lost
                         report.cut_off = why if error.failed else None
@@ -255,11 +255,11 @@ class _Account:
                         if scan is found[0]:
                             raise
                         why = report.cut_off = str(error)
-                yield Found(scan).batch([(scan.number, why)])
+                yield ScanBatch(scan).batch([(scan.number, why)])
 
-    def _scan(self, scan: Scan) -> Iterator[Found]:
+    def _scan(self, scan: Scan) -> Iterator[ScanBatch]:
         if scan.spool is None:
-            return iter([scans.things(scan, TABLES[scan.name], SIMPLE[scan.name](self._client))])
+            return iter([scans.records(scan, TABLES[scan.name], SIMPLE[scan.name](self._client))])
         common = scan, scan.spool, self._client, self._clock
         if scan.name == CONTACTS.name:
             return scans.contacts(*common, self._wanted, lambda: self._tell(scan))
@@ -270,16 +270,16 @@ class _Account:
         self.load.report.contacts, self.load.report.contacts_total = scan.contacts, scan.total
         self.load.tell()
 
-    def _put_aside(self, found: Found) -> None:
+    def _put_aside(self, found: ScanBatch) -> None:
         for name, things in found.things.items():
             if name in self._selected:
                 self._things_of(name, found.scan).add(things)
 
-    def _things_of(self, table: str, scan: Scan) -> Things:
+    def _things_of(self, table: str, scan: Scan) -> Snapshot:
         if table not in self._things:
             scratch = Path(self.load.folder, table)
             scratch.mkdir()
-            self._things[table] = Things(
+            self._things[table] = Snapshot(
                 TABLES[table],
                 datetime.fromisoformat(scan.started_at),
                 self.load.loaded_at,
@@ -291,7 +291,7 @@ class _Account:
             )
         return self._things[table]
 
-    def beside(self, load: Load, stored: Stored) -> Iterator[Rows]:
+    def beside(self, load: Load, stored: Dataset) -> Iterator[TableRows]:
         """The rows of contacts, and those of the tables whose scan is complete."""
         state = dlt.current.source_state().setdefault(_MARKS, {})
         for scan in self._found:

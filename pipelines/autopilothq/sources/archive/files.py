@@ -77,7 +77,7 @@ class File(NamedTuple):
 # ---- finding files -------------------------------------------------------------------------------------------------
 
 
-def find(
+def list_files(
     urls: Sequence[str],
     *,
     since: date | None = None,
@@ -176,7 +176,7 @@ def _is_hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
 
 
-def place(url: str) -> tuple[date | None, str | None]:
+def day_and_source(url: str) -> tuple[date | None, str | None]:
     """The UTC day of the innermost day folder, and the source: the name after `segment-logs`, else before the day.
 
     Example: `place("s3://b/segment-logs/i0VpEBOWfb/1551398400000/") == (date(2019, 3, 1), "i0VpEBOWfb")`.
@@ -522,7 +522,7 @@ MARK = b"\xef\xbb\xbf"
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 
 
-def read(
+def read_batches(
     files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = MAX_LINE, timeout: float = TIMEOUT
 ) -> Iterator[Batch]:
     """The files' lines in order, in batches of at most about `batch_bytes`, with what could not be read as rejects.

@@ -17,7 +17,7 @@ from ...extras import install
 from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
 from ..event_filter import asked_for
-from ..load import Files, Load, Report, ignore, resources
+from ..load import Files, Load, LoadReport, no_progress, resources
 from . import files as archive_files
 from .files import LEFT_OUT
 
@@ -38,7 +38,7 @@ def archive(
     max_event_tables: int = MAX_EVENT_TABLES,
     events: Any = None,  # a sequence of names, or one text with commas; dlt injects no unions
     exclude: Any = None,
-    progress: Any = ignore,
+    progress: Any = no_progress,
     read_timeout: float = archive_files.TIMEOUT,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
@@ -56,7 +56,7 @@ def archive(
         events: The names of events, as they are sent or of their tables: only their messages are loaded. What else the
             files hold is counted as `skipped` in `_audit`, and loaded when it is asked for.
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
-        progress: Called with the `Report` after each step.
+        progress: Called with the `LoadReport` after each step.
         read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
             of a file. A file that does not come within it is told, and read again next time.
 
@@ -66,14 +66,14 @@ def archive(
 
     def find(loaded: Files) -> tuple[list[archive_files.File], int]:
         days, left_out = _days(since, until), dict[str, str]()
-        found = find_files(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
+        found = archive_files_at(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
         _tell(load.report, left_out)
         if not found:
             load.report.warnings.append(_nothing(urls, *days, source_id, left_out))
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
-    read = partial(archive_files.read, timeout=read_timeout)
+    read = partial(archive_files.read_batches, timeout=read_timeout)
     load = Load(
         find,
         read,
@@ -87,7 +87,7 @@ def archive(
     return resources(load)
 
 
-def _tell(report: Report, left_out: Mapping[str, str]) -> None:
+def _tell(report: LoadReport, left_out: Mapping[str, str]) -> None:
     """Puts into the report what was left out, and a warning where a person may have wanted it."""
     for why in LEFT_OUT:
         if names := sorted(url for url, reason in left_out.items() if reason == why):
@@ -108,7 +108,9 @@ def _nothing(
     wanted = [f"source {source_id}"] if source_id else []
     wanted += [f"from {since}"] if since else []
     wanted += [f"to {until}"] if until else []
-    places = [archive_files.place(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
+    places = [
+        archive_files.day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")
+    ]
     days = sorted({day for day, _ in places if day})
     sources = sorted({source for _, source in places if source})
     there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
@@ -142,7 +144,7 @@ def _day(day: str | date | None) -> date | None:
     return date.fromisoformat(day) if isinstance(day, str) else day
 
 
-def find_files(
+def archive_files_at(
     urls: Sequence[str],
     since: date | None,
     until: date | None,
@@ -157,7 +159,7 @@ def find_files(
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
         options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
-        for file in archive_files.find([url], **options, timeout=timeout, left_out=seen):
+        for file in archive_files.list_files([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from ...catalog import EVENTS
 from ...clients.autopilot import Autopilot, Page
-from ...clients.profile_api import ID_TYPES, Profiles
+from ...clients.profile_api import ID_TYPES, ProfileApi
 from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
-from ...segment.message import Batch, Number, Pairs, storable, to_json
+from ...segment.message import Batch, JsonNumber, JsonObject, is_storable, to_json
 from ..api.contacts import read_time
-from ..api.scan import Found, Scan
+from ..api.scan import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
 
 NAMES = tuple(name for name, *_ in EVENTS)
@@ -48,7 +48,7 @@ def person(value: str) -> str | None:
     begins with `email:`, `user_id:` or `anonymous_id:` says itself what it is.
     """
     text = value.strip()
-    if not text or not storable(text):
+    if not text or not is_storable(text):
         return None
     kind, colon, rest = text.partition(":")
     if colon and kind.strip().lower() in ID_TYPES:
@@ -100,15 +100,17 @@ def _reduced(page: Page) -> Page:
 
 def _people(spool: Spool, number: int) -> list[Person]:
     contacts, _ = spool.read(number)
-    found = ((person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, Pairs))
+    found = (
+        (person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, JsonObject)
+    )
     return [Person(known, _active_at(contact)) for known, contact in found if known]
 
 
-def _active_at(contact: Pairs) -> datetime | None:
+def _active_at(contact: JsonObject) -> datetime | None:
     """The last time in a record. What cannot be read is none."""
     values = [contact.value("updated_at")]
     for name, emails in contact:
-        if name.startswith("mail_") and isinstance(emails, Pairs):
+        if name.startswith("mail_") and isinstance(emails, JsonObject):
             values += [value for _, value in emails]
     return max((time for value in values if (time := read_time(value))), default=None)
 
@@ -116,14 +118,14 @@ def _active_at(contact: Pairs) -> datetime | None:
 # ---- their events --------------------------------------------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
+class EventScope(NamedTuple):
     """Which events: of these names, of this source (None: of any), from that time on."""
 
     names: tuple[str, ...] = NAMES
     source_id: str | None = None
     since: datetime | None = None
 
-    def has(self, event: Pairs) -> bool:
+    def has(self, event: JsonObject) -> bool:
         """Whether an event is wanted. What does not say what it is, is: the warehouse rejects it."""
         kind, name, source_id = (_text(event.value(key)) for key in ("type", "event", "source_id"))
         return (
@@ -154,7 +156,7 @@ def message(event: Any, person_id: str) -> bytes:
     Ids are the person's external ones, and the email where there is no anonymous id (spec: profile-api); the one that
     was asked for where there is none.
     """
-    if not isinstance(event, Pairs):
+    if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
     ids = dict(reversed(list(_external_ids(event))))  # of several, the first
     kind, _, asked = person_id.partition(":")
@@ -171,13 +173,13 @@ def message(event: Any, person_id: str) -> bytes:
         ("context", event.value("context")),
         ("properties", event.value("properties")),
     ]
-    return f"{to_json(Pairs((name, value) for name, value in fields if value is not None))}\n".encode()
+    return f"{to_json(JsonObject((name, value) for name, value in fields if value is not None))}\n".encode()
 
 
-def _external_ids(event: Pairs) -> Iterator[tuple[str, str]]:
+def _external_ids(event: JsonObject) -> Iterator[tuple[str, str]]:
     found = event.value("external_ids")
-    for entry in found if isinstance(found, list) and not isinstance(found, Pairs) else ():
-        if isinstance(entry, Pairs) and entry.value("collection") in (None, "users"):
+    for entry in found if isinstance(found, list) and not isinstance(found, JsonObject) else ():
+        if isinstance(entry, JsonObject) and entry.value("collection") in (None, "users"):
             kind, value = _text(entry.value("type")), entry.value("id")
             if kind and isinstance(value, str) and value.strip():
                 yield kind, value
@@ -185,10 +187,10 @@ def _external_ids(event: Pairs) -> Iterator[tuple[str, str]]:
 
 def _text(value: Any) -> str | None:
     """A text that is not blank; None for anything else."""
-    return value if isinstance(value, str) and not isinstance(value, Number) and value.strip() else None
+    return value if isinstance(value, str) and not isinstance(value, JsonNumber) and value.strip() else None
 
 
-def start_of(asked: Asked, wanted: Wanted, now: datetime) -> datetime | None:
+def start_of(asked: Asked, wanted: EventScope, now: datetime) -> datetime | None:
     """The time from which a person is asked for; None where the API's own beginning is later."""
     times = [asked.watermark - OVERLAP] if asked.watermark else []
     times += [wanted.since] if wanted.since else []
@@ -225,8 +227,8 @@ class Pull:
     def __init__(
         self,
         scan: Scan,
-        space: Profiles,
-        wanted: Wanted,
+        space: ProfileApi,
+        wanted: EventScope,
         threads: float,
         answered: Callable[[list[Answered]], None],
         tell: Callable[[], None],
@@ -237,7 +239,7 @@ class Pull:
         self._threads = max(1, min(MOST_THREADS, math.ceil(threads)))
         self._answered = answered
         self._tell = tell
-        self._found = Found(scan)
+        self._found = ScanBatch(scan)
         self._ended: list[Answered] = []
         self._doubtful: list[Answered] = []  # whose failure may be the service's
         self.asked = self.known = self.failed = 0
@@ -291,18 +293,18 @@ class Pull:
         self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
         if isinstance(end.error, UnexpectedResponse | RequestRejected):
             content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.words
-            raw = Pairs([("person", end.asked.id), ("answer", content)])
+            raw = JsonObject([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
     def _batch(self, ended: list[tuple[int, str | None]]) -> Batch:
         """What was found since the last one."""
         self._answered(self._ended)
-        found, self._found, self._ended = self._found, Found(self._scan), []
+        found, self._found, self._ended = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
 
 
 def ask(
-    space: Profiles, people: Iterator[Asked], wanted: Wanted, threads: int
+    space: ProfileApi, people: Iterator[Asked], wanted: EventScope, threads: int
 ) -> Generator[_Lines | _Ended, None, None]:
     """The answers about people, as they come. Raises NotAuthorized.
 
@@ -356,14 +358,14 @@ def ask(
                 thread.join(max(0.0, end - monotonic()))
 
 
-def _events(space: Profiles, asked: Asked, wanted: Wanted) -> Iterator[_Lines | _Ended]:
+def _events(space: ProfileApi, asked: Asked, wanted: EventScope) -> Iterator[_Lines | _Ended]:
     """The pages of a person, and the end. Raises what would be the same for everyone."""
     asked_at = datetime.now(UTC)
     known = False
     try:
         for page in space.events(asked.id, wanted.names, start_of(asked, wanted, asked_at)):
             known = True
-            events = [event for event in page if not isinstance(event, Pairs) or wanted.has(event)]
+            events = [event for event in page if not isinstance(event, JsonObject) or wanted.has(event)]
             yield _Lines([message(event, asked.id) for event in events])
     except (NotAuthorized, InvalidSetting):
         raise

@@ -16,28 +16,28 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES, PROFILES
 from ...clients.autopilot import BASE_URL, Autopilot
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ...clients.http import TIMEOUT, TRIES
+from ...clients.http import MAX_ATTEMPTS, TIMEOUT
 from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND
-from ...clients.profile_api import Profiles as Space
+from ...clients.profile_api import ProfileApi as Space
 from ...errors import InvalidSetting, Unavailable
-from ...projection import Due, People, Rows
+from ...projection import DuePeople, People, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Stored
+from ...warehouses.dataset import Dataset
 from ...warehouses.dlt_internals import NotResolved, load_package_state, logger
 from ...warehouses.hints import SOURCE
 from ..api.scan import Scan
 from ..api.source import read_setting_time
-from ..load import Files, Load, ignore, resource, resources
-from ..spool import Spool, Start
+from ..load import Files, Load, no_progress, resource, resources
+from ..spool import ScanStart, Spool
 from .pull import (
     KEPT,
     LOOK_BACK,
     NAMES,
     Answered,
     Asked,
+    EventScope,
     Person,
     Pull,
-    Wanted,
     people_of_contacts,
     people_of_file,
     person,
@@ -65,12 +65,12 @@ def profiles(
     events: Annotated[Sequence[str] | None, NotResolved()] = None,
     since: Any = None,  # str, date or datetime; dlt injects no unions
     timeout: float = TIMEOUT,
-    tries: int = TRIES,
+    tries: int = MAX_ATTEMPTS,
     allow_http: bool = False,
     people_per_load: int | None = None,
     max_event_tables: int = MAX_EVENT_TABLES,
     memory: int = 400,
-    progress: Any = ignore,
+    progress: Any = no_progress,
 ) -> Iterable[DltResource]:
     """Segment's Profile API as the `autopilothq` schema: complete events of the last 14 days.
 
@@ -93,7 +93,7 @@ def profiles(
         people_per_load: How many people at most. The next load goes on with the others: `Report.people_total` tells.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
         memory: What the engines may use before they turn to the disk, in MB.
-        progress: Called with the `Report` after each person.
+        progress: Called with the `LoadReport` after each person.
 
     Example: `pipeline.run(profiles(space="spa_1", people="select email from contacts"))`.
     """
@@ -104,7 +104,7 @@ def profiles(
     per_second = REQUESTS_PER_SECOND if per_second is None else float(per_second)
     asking: dict[str, Any] = {"timeout": timeout, "tries": tries, "allow_http": allow_http}
     client = Space(token, space, base_url=url, requests_per_second=per_second, **asking)
-    wanted = Wanted(_names(events), source_id, read_setting_time(since))
+    wanted = EventScope(_names(events), source_id, read_setting_time(since))
     whose = people or _default_people()
     origin = _Profiles(client, f"{url.rstrip('/')}/spaces/{space}", space, whose, wanted, per_second)
     if whose == "api":
@@ -176,7 +176,7 @@ class _Profiles:
     autopilot: Autopilot | None = None
     account = ""
 
-    def __init__(self, space: Space, url: str, name: str, whose: str, wanted: Wanted, threads: float) -> None:
+    def __init__(self, space: Space, url: str, name: str, whose: str, wanted: EventScope, threads: float) -> None:
         self._space = space
         self._url = url
         self._name = name
@@ -194,7 +194,7 @@ class _Profiles:
     def find(self, _: Files) -> tuple[list[Scan], int]:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
-        stored = Stored(pipeline)
+        stored = Dataset(pipeline)
         there = stored.tables([PROFILES.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
@@ -215,7 +215,7 @@ class _Profiles:
         self._people.leave_out(self.load.forgotten)
         columns = [column.name for column in PROFILES.columns]
         batches = stored.read(PROFILES.name, columns) if PROFILES.name in there else ()
-        self._people.choose(batches, complete, Due(self._begun, LOOK_BACK if self._whose == "api" else None))
+        self._people.choose(batches, complete, DuePeople(self._begun, LOOK_BACK if self._whose == "api" else None))
         self.load.report.people_total = self._people.due
         if (before := stored.audit_row(self._url, started_at)) is not None:
             self.load.before[self._url] = before
@@ -238,10 +238,10 @@ class _Profiles:
         logger.warning(text)
         self.load.report.warnings.append(text)
 
-    def _found(self, stored: Stored) -> Iterator[Sequence[Person]]:
+    def _found(self, stored: Dataset) -> Iterator[Sequence[Person]]:
         """The people, some at a time."""
         if self.autopilot is not None:
-            start = Start(self.account, _clock(self.load.loaded_at))
+            start = ScanStart(self.account, _clock(self.load.loaded_at))
             spool = Spool.open(self._spool)
             if spool is None or spool.start.account != start.account or self._is_old(spool):
                 spool = Spool.begin(self._spool, start)
@@ -289,7 +289,7 @@ class _Profiles:
             self.load.report.people = self._pull.asked
             self.load.tell()
 
-    def beside(self, _: Load, __: Stored) -> Iterator[Rows]:
+    def beside(self, _: Load, __: Dataset) -> Iterator[TableRows]:
         """Who was asked for, and how far the run is once this load is complete."""
         load_id = load_package_state()["load_id"]
         report = self.load.report
