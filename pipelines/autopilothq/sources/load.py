@@ -180,7 +180,7 @@ def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
 
 
 def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
-    """What a person should know of values that no table had room for; `tables` as `Deduplicated.beyond_limits` has them."""
+    """Describes values that no table had room for, for a person; `tables` is `Deduplicated.beyond_limits`."""
     some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
     more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
     what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"
