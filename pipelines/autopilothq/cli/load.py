@@ -18,7 +18,7 @@ from ..sources.api.source import api
 from ..sources.archive.source import archive
 from . import log, out
 from .options import load_options, where
-from .watching import ProgressDisplay, check_found, check_rejects, print_result
+from .progress import ProgressDisplay, check_found, check_rejects, print_result
 
 # What `load api` can load, by the name that it is asked for.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}

@@ -20,7 +20,7 @@ from ..sources.profiles.source import profiles
 from . import log
 from .load import KEPT, Time
 from .options import load_options, where
-from .watching import ProgressDisplay, check_rejects, print_result
+from .progress import ProgressDisplay, check_rejects, print_result
 
 PEOPLE_PER_LOAD = 20_000  # minutes of work, which are lost at most
 MISSING = {

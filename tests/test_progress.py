@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from autopilothq.cli import cli
-from autopilothq.cli.watching import Counted, ProgressDisplay
+from autopilothq.cli.progress import Counted, ProgressDisplay
 from autopilothq.sources.load import LoadReport
 from calling import Call
 
