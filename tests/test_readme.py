@@ -24,7 +24,7 @@ BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
 
 def documents() -> str:
     """The README and the pages that it leads to."""
-    pages = sorted((ROOT / "pipelines" / "docs").glob("*.md"))
+    pages = sorted((ROOT / "pipelines" / "docs").rglob("*.md"))
     return "\n".join(page.read_text() for page in (README, *pages))
 
 
@@ -80,7 +80,7 @@ def test_every_setting_of_an_api_is_documented(source: Callable[..., object]) ->
 
 
 @pytest.mark.parametrize(
-    "page", [README, *sorted((ROOT / "pipelines" / "docs").glob("*.md"))], ids=lambda page: page.stem
+    "page", [README, *sorted((ROOT / "pipelines" / "docs").rglob("*.md"))], ids=lambda page: page.stem
 )
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
