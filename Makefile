@@ -23,13 +23,14 @@ RUN_SQL = import duckdb, sys; \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo test lint format bench check mutate clean
+.PHONY: help setup lock demo test lint format docs bench check mutate clean
 
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
 	@echo 'make test     lint, types and tests'
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make format   rewrite the code in its own style'
+	@echo 'make docs     write the generated parts of the documents again'
 	@echo 'make bench    measure'
 	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, the oldest dlt'
 	@echo 'make mutate   change the code of a room in small ways, and show what no test notices: ROOM=segment'
@@ -86,6 +87,10 @@ test: lint
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# What follows from the catalogue, the commands and the signatures; a test fails where a page differs.
+docs: $(VENV)/.dev
+	$(BIN)/python tests/generate_docs.py
 
 # Benchmarks are named bench_*.py, so that `make test` does not run them.
 bench: $(VENV)/.dev
