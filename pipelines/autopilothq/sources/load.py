@@ -503,7 +503,9 @@ class Load:
     def _settle(self) -> None:
         destination = self._destination
         if destination is None or self._pipeline is None:
-            settled = self._warehouse.settle(max_event_tables=self._max_event_tables, refused=self._refused.messages)
+            settled = self._warehouse.deduplicate(
+                max_event_tables=self._max_event_tables, refused=self._refused.messages
+            )
             self._take(settled, None)
             return
         there = self._event_tables()
@@ -513,7 +515,7 @@ class Load:
         self.known = {name: columns for name, columns in known.items() if name not in self._dropped}
         # Nothing that is there counts as stored where tables are to be replaced: merging drops what is there twice.
         read = None if self._anew else self._refused.unseen(destination.read, self.known)
-        settled = self._warehouse.settle(
+        settled = self._warehouse.deduplicate(
             self.known,
             read if self.report.lines else None,  # else there is nothing to look for among those that are stored
             self._complete(destination),
