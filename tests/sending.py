@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import pytest
 from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.clients.autopilot import Autopilot
+from autopilothq.clients.settings import ApiSettings
 from autopilothq.destination import Counts, DeliveryLog, Settings, deliver
 from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
 from fake_autopilot import FakeAutopilot, Request
 
-# No test waits for a server to get well.
-IMPATIENT = partial(Autopilot, tries=2, sleep=lambda _: None)
+
+def IMPATIENT(settings: ApiSettings) -> Autopilot:  # noqa: N802 - stands in for the class
+    """A client that does not wait for a server to get well."""
+    return Autopilot(replace(settings, tries=2), sleep=lambda _: None)
 
 
 def identify(number: int | str, **more: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
+import duckdb  # noqa: F401 - before pyarrow: in the other order a forked child aborts at its exit
+
 from .destination import autopilot
 from .errors import (
     ApiError,

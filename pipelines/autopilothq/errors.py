@@ -85,8 +85,8 @@ class FolderNotOwned(AutopilothqError):
 class ApiError(AutopilothqError):
     """An API did not do what was asked.
 
-    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came), `words`
-    (the server's own), and `attempts` (how often the request was sent). None of them holds the secret.
+    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came),
+    `server_message` (the server's own text), and `attempts` (how often the request was sent). None holds the secret.
     """
 
     def __init__(
@@ -96,11 +96,12 @@ class ApiError(AutopilothqError):
         method: str = "",
         path: str = "",
         status: int | None = None,
-        words: str = "",
+        server_message: str = "",
         attempts: int = 0,
     ) -> None:
         super().__init__(text)
-        self.method, self.path, self.status, self.words, self.attempts = method, path, status, words, attempts
+        self.method, self.path, self.status = method, path, status
+        self.server_message, self.attempts = server_message, attempts
 
 
 class InvalidSetting(ApiError):

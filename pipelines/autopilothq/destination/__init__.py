@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Optional, get_args
 import dlt
 from dlt.common.schema import TTableSchema
 
-from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
-from ..clients.http import path_of
+from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, AutopilotSettings, Upserted
+from ..clients.decode import plain
+from ..clients.urls import path_of
 from ..display import json_text, visible
 from ..errors import ApiError, AutopilothqError, InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import (
@@ -160,14 +161,15 @@ def deliver(
     """
     if given.unknown_traits not in get_args(Unknown):
         raise InvalidSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {given.unknown_traits!r}")
-    with Autopilot(
-        given.api_key,
+    api = AutopilotSettings(
+        api_key=given.api_key,
         base_url=given.base_url,
         requests_per_second=given.requests_per_second,
         allow_http=given.allow_http,
         setting=f"{SETTINGS}.api_key",
-    ) as account:
-        fields = Fields(account.custom_fields(), given.fields, given.user_id_field)
+    )
+    with Autopilot(api) as account:
+        fields = Fields(plain(account.custom_fields()), given.fields, given.user_id_field)
         triggers = Triggers(account, given.triggers)
         to: Account = Shown(account, show, given.base_url) if show else account
         return Sender(to, fields, triggers, log, given.unknown_traits, progress).send(items)

@@ -15,10 +15,12 @@ from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..clients.autopilot import MOST_CONTACTS, Page, Upserted
-from ..clients.http import path_of
+from ..clients.decode import as_text, plain
+from ..clients.urls import path_of
 from ..display import visible
 from ..errors import ApiError, InvalidSetting, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
 from ..segment.identity import forms
+from ..segment.message import JsonObject
 from .delivery_log import SENT_AGAIN, Delivery, DeliveryLog, DeliveryStatus, Sent
 from .fields import SETTINGS, ContactFields, Fields, contact_fields
 from .messages import NO_IDENTIFIER, Ignored, Item, text
@@ -47,7 +49,7 @@ class Account(Protocol):
     def trigger(self, trigger_id: str, who: str, /) -> None:
         """Sends a contact into a journey."""
 
-    def contact(self, who: str, /) -> dict[str, Any] | None:
+    def contact(self, who: str, /) -> JsonObject | None:
         """A contact."""
 
     def contacts(self) -> Iterator[Page]:
@@ -121,7 +123,7 @@ class Triggers:
     def _journeys(self) -> dict[str, list[str]]:
         if self._titles is None:
             self._titles = {}
-            for trigger in self._account.triggers():
+            for trigger in plain(self._account.triggers()):
                 if isinstance(trigger, dict) and trigger.get("trigger_id"):
                     self._titles.setdefault(str(trigger.get("journey")), []).append(str(trigger["trigger_id"]))
         return self._titles
@@ -263,11 +265,13 @@ class Sender:
         """The API finds nobody by a field: all contacts are read, once."""
         for page in self._account.contacts():
             for person in page.contacts:
-                if isinstance(person, dict) and person.get("Email"):
-                    for custom in person.get("custom_fields") or ():
-                        value = custom.get("value") if isinstance(custom, dict) else None
-                        if value is not None and custom.get("kind") == field_name:
-                            yield str(value), person["Email"]
+                email = as_text(person.value("Email")) if isinstance(person, JsonObject) else None
+                if not email:
+                    continue
+                for custom in person.value("custom_fields") or ():
+                    value = custom.value("value") if isinstance(custom, JsonObject) else None
+                    if value is not None and custom.value("kind") == field_name:
+                        yield str(value), email
 
     def _is_forgotten(self, item: Item) -> bool:
         contact_id = text(item.context_traits.get("contact_id"))
@@ -540,7 +544,7 @@ class _Stopped(ApiError):
 
 
 def _outcome(status: str, endpoint: str, error: ApiError) -> Outcome:
-    return Outcome(status, endpoint, error.status, error.words or str(error), error.attempts)
+    return Outcome(status, endpoint, error.status, error.server_message or str(error), error.attempts)
 
 
 def _with(row: Delivery, outcome: Outcome) -> Delivery:
