@@ -2,7 +2,7 @@
 
 import duckdb  # noqa: F401 - before pyarrow: in the other order a forked child aborts at its exit
 
-from .destination import autopilot
+from .destination import DeliveryFailed, DeliveryImpossible, autopilot
 from .errors import (
     ApiError,
     ArchiveError,
@@ -38,6 +38,8 @@ __all__ = [
     "BooksMisplaced",
     "BusyError",
     "CannotMerge",
+    "DeliveryFailed",
+    "DeliveryImpossible",
     "FolderNotOwned",
     "InvalidQuery",
     "InvalidSetting",

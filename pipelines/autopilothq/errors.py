@@ -12,14 +12,18 @@
     ├── ArchiveError              the archive cannot be found, listed or read
     ├── BooksMisplaced            the books of earlier loads are in another dataset
     ├── FolderNotOwned            another user prepared a folder that this one would trust
-    └── ApiError                  an API did not do what was asked
-        ├── InvalidSetting        a setting that no request can be made with; nothing was sent
-        ├── NotAuthorized         401 or 403
-        ├── RequestRejected       any other 4xx
-        │   └── NotFound          404
-        ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
-        ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
-        └── UnexpectedResponse    a success whose body is not what the API documents
+    ├── ApiError                  an API did not do what was asked
+    │   ├── InvalidSetting        a setting that no request can be made with; nothing was sent
+    │   ├── NotAuthorized         401 or 403
+    │   ├── RequestRejected       any other 4xx
+    │   │   └── NotFound          404
+    │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
+    │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
+    │   └── UnexpectedResponse    a success whose body is not what the API documents
+    ├── DeliveryFailed            rows could not be delivered now; dlt's DestinationTransientException too
+    └── DeliveryImpossible        a wrong key or setting: no row could be; dlt's DestinationTerminalException too
+
+The last two are in `destination.errors`, because they derive from dlt's errors as well.
 
 Each message says what was expected, where, what came, and what to do. No message holds a secret.
 """
