@@ -13,11 +13,11 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ...catalog import ACCOUNT, CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
-from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ...clients.http import MAX_ATTEMPTS, TIMEOUT
+from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, AutopilotSettings
+from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot, TableRows
-from ...segment.message import Batch
+from ...segment.message import Batch, JsonObject
 from ...warehouses.dataset import Dataset
 from ...warehouses.dlt_internals import load_package_state, logger
 from ...warehouses.hints import SOURCE
@@ -66,8 +66,8 @@ def api(
 
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
     """
-    client = Autopilot(
-        api_key,
+    settings = AutopilotSettings(
+        api_key=api_key,
         base_url=base_url,
         requests_per_second=requests_per_second,
         timeout=timeout,
@@ -75,7 +75,9 @@ def api(
         allow_http=allow_http,
     )
     name = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # says nothing of the key
-    account = _Account(client, base_url.rstrip("/"), name, user_id_field, _window(since, until), max_seconds)
+    account = _Account(
+        Autopilot(settings), base_url.rstrip("/"), name, user_id_field, _window(since, until), max_seconds
+    )
     load = Load(account.find, account.read, memory // 2, progress, account.beside)
     account.load, account.memory = load, memory // 2
     return [*(resource(load, table) for table in (*EVENTS, *ACCOUNT)), *books(load)]
@@ -160,7 +162,7 @@ class _Account:
         if self._wanted.events and self._user_id_field:
             with suppress(Unavailable):
                 fields = self._client.custom_fields()
-        names = [field.get("name") for field in fields if isinstance(field, dict)]
+        names = [field.value("name") for field in fields if isinstance(field, JsonObject)]
         if fields and self._user_id_field not in names:
             self._warn(
                 f"The account has no custom field {self._user_id_field!r}: its events get no user id, and keep none."

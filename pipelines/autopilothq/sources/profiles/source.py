@@ -14,11 +14,11 @@ from dlt import Schema
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES, PROFILES
-from ...clients.autopilot import BASE_URL, Autopilot
+from ...clients.autopilot import BASE_URL, Autopilot, AutopilotSettings
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ...clients.http import MAX_ATTEMPTS, TIMEOUT
-from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND
+from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND, ProfileApiSettings
 from ...clients.profile_api import ProfileApi as Space
+from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People, TableRows
 from ...segment.message import Batch
@@ -103,7 +103,8 @@ def profiles(
     per_second = _setting("requests_per_second") if requests_per_second is None else requests_per_second
     per_second = REQUESTS_PER_SECOND if per_second is None else float(per_second)
     asking: dict[str, Any] = {"timeout": timeout, "tries": tries, "allow_http": allow_http}
-    client = Space(token, space, base_url=url, requests_per_second=per_second, **asking)
+    settings = ProfileApiSettings(api_key=token, space=space, base_url=url, requests_per_second=per_second, **asking)
+    client = Space(settings)
     wanted = EventScope(_names(events), source_id, read_setting_time(since))
     whose = people or _default_people()
     origin = _Profiles(client, f"{url.rstrip('/')}/spaces/{space}", space, whose, wanted, per_second)
@@ -145,8 +146,8 @@ def _autopilot(asking: dict[str, Any]) -> tuple[Autopilot, str]:
         raise InvalidSetting(f"Expected the key of Autopilot's API, but there is none: set sources.{SOURCE}.api_key.")
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
-    account = Autopilot(str(key), base_url=url, requests_per_second=per_second, **asking)
-    return account, _digest(url, str(key))
+    settings = AutopilotSettings(api_key=str(key), base_url=url, requests_per_second=per_second, **asking)
+    return Autopilot(settings), _digest(url, str(key))
 
 
 def _of_autopilot(name: str) -> Any:
