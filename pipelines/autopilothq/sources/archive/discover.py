@@ -21,13 +21,13 @@ from .listing import (
     File,
     Info,
     PathNotFound,
+    file_url,
     filesystem_errors,
     list_folder,
     make_file,
     normalized_path,
     open_filesystem,
     path_info,
-    url_of,
 )
 
 LOOSE_SUFFIXES = (".gz", ".json", ".jsonl", ".ndjson", ".zst")
@@ -64,21 +64,15 @@ def list_files(
 ) -> Iterator[File]:
     """Returns the archive's files at `urls` (files, folders, globs; local or in a bucket), each once, sorted by URL.
 
-    Args:
-        urls: Where to look.
-        since: The first UTC day, included. Days choose among day folders, and other day folders are never listed;
-            files outside any day folder are read whatever the days.
-        until: The last UTC day, included.
-        source_id: The one source whose folder is read.
-        storage_options: Passed to fsspec for remote URLs.
-        fs: The file system to use in place of the one that a URL's scheme names.
-        timeout: Seconds for each request to an object store.
-        left_out: Receives what was seen and not returned: its URL (a folder's ends with a slash) and a key of LEFT_OUT.
+    `since` and `until` are UTC days, both included. They choose among day folders, and other day folders are never
+    listed; files outside any day folder are read whatever the days. `source_id` chooses one source's folder.
+    `storage_options` are passed to fsspec for remote URLs; `fs` replaces the file system that a URL's scheme names.
+    `timeout` is in seconds, for each request to an object store. `left_out` receives what was seen and not returned:
+    its URL (a folder's ends with a slash) and a key of LEFT_OUT.
 
     Raises ArchiveError, before the first file is returned, where nothing exists at a URL or a folder cannot be listed.
 
-    Example: `list_files(["s3://bucket/segment-logs"], since=date(2019, 3, 1))` yields
-    `File("s3://bucket/segment-logs/…")`, ….
+    Example: `list_files(["s3://bucket/logs"], since=date(2019, 3, 1))` yields `File("s3://bucket/logs/…")`, ….
     """
     seen: dict[str, str] = {}
     selection = _Selection(since, until, source_id, timeout, seen)
@@ -145,7 +139,7 @@ class _Selection(NamedTuple):
 
     def leave_out(self, fs: AbstractFileSystem, info: Info, why: str) -> None:
         """Records that a file or folder is not read."""
-        self.left_out[url_of(fs, info["name"]) + ("/" if info["type"] == "directory" else "")] = why
+        self.left_out[file_url(fs, info["name"]) + ("/" if info["type"] == "directory" else "")] = why
 
     def _why_no_folder(self, path: str, named: bool) -> str | None:
         day, source = _folder_day_and_source(path)

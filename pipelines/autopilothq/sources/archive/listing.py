@@ -88,7 +88,7 @@ def normalized_path(fs: AbstractFileSystem, url: str) -> str:
     return path.rstrip("/") + "/" * (len(url) - len(url.rstrip("/")) - 1) if path.strip("/") else path
 
 
-def url_of(fs: AbstractFileSystem, path: str) -> str:
+def file_url(fs: AbstractFileSystem, path: str) -> str:
     """Returns the URL of a path on a file system; a local file's is its path."""
     if isinstance(fs, LocalFileSystem):
         return path
@@ -140,7 +140,7 @@ def filesystem_errors(url: str) -> Iterator[None]:
 
 def make_file(fs: AbstractFileSystem, info: Info) -> File:
     """Returns the File that a listing describes."""
-    return File(url_of(fs, info["name"]), _version(info), info["size"] or 0, fs, info["name"])
+    return File(file_url(fs, info["name"]), _version(info), info["size"] or 0, fs, info["name"])
 
 
 def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
@@ -197,7 +197,7 @@ def _link_target(info: Info) -> Info:
 
 def list_folder(fs: AbstractFileSystem, folder: str, timeout: float) -> list[Info]:
     """Lists a folder, sorted, each entry with its path under `name`; one that ends with a slash marks a folder."""
-    with filesystem_errors(url_of(fs, folder)):
+    with filesystem_errors(file_url(fs, folder)):
         if folder and hasattr(fs, "call_s3"):
             infos = _list_s3(fs, folder, timeout)
         elif folder.endswith("/") and folder.strip("/") and not isinstance(fs, LocalFileSystem):
@@ -257,6 +257,6 @@ def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[In
         following = {"ContinuationToken": page["NextContinuationToken"]}
         if following == token:
             raise ArchiveError(
-                f"Expected the next page of the listing of {url_of(fs, folder)}, but it is the same again."
+                f"Expected the next page of the listing of {file_url(fs, folder)}, but it is the same again."
             )
         token = following
