@@ -33,8 +33,9 @@ from ..projection import suppression
 from ..segment.identity import KEYED, HashedIds, Id, forms, hash_of, id_of, ids_of_cells, kinds_of
 from ..segment.message import Rejected
 from ..segment.message import read_message as read_line
-from ..sources.archive import files as archive_files
-from ..sources.archive.files import File
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
+from ..sources.archive.remove_lines import remove_lines
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock, suppression_key
 from ..warehouses.books import check_books
@@ -549,7 +550,7 @@ def _rewrite(
 ) -> None:
     """The archive's files without the person's lines; one that cannot be read to its end stays as it is."""
     found: dict[int, set[int]] = defaultdict(set)
-    for batch in archive_files.read_batches(files):
+    for batch in read_batches(files):
         rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
         for number, line in _lines(batch.lines, hashes, by_hash, engine):
             found[number].add(line)
@@ -563,7 +564,7 @@ def _rewrite(
         file = files[number]
         if file.url not in made.left and not made.dry_run:
             try:
-                archive_files.without(file, lines)
+                remove_lines(file, lines)
             except ArchiveError as error:
                 made.left[file.url] = str(error)
         if file.url not in made.left:

@@ -18,8 +18,9 @@ from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_con
 from ...warehouses.hints import SOURCE
 from ..event_filter import asked_for
 from ..load import Files, Load, LoadReport, no_progress, resources
-from . import files as archive_files
-from .files import LEFT_OUT
+from . import batches
+from .discover import LEFT_OUT, day_and_source, list_files
+from .listing import EXTRAS, READ_TIMEOUT, File
 
 EXAMPLES = 3
 # What is not read although it may have been meant to be: a run warns of it.
@@ -39,7 +40,7 @@ def archive(
     events: Any = None,  # a sequence of names, or one text with commas; dlt injects no unions
     exclude: Any = None,
     progress: Any = no_progress,
-    read_timeout: float = archive_files.TIMEOUT,
+    read_timeout: float = READ_TIMEOUT,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -64,7 +65,7 @@ def archive(
     """
     urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
 
-    def find(loaded: Files) -> tuple[list[archive_files.File], int]:
+    def find(loaded: Files) -> tuple[list[File], int]:
         days, left_out = _days(since, until), dict[str, str]()
         found = archive_files_at(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
         _tell(load.report, left_out)
@@ -73,7 +74,7 @@ def archive(
         new = [file for file in found if (file.url, file.version) not in loaded]
         return new, len(found) - len(new)
 
-    read = partial(archive_files.read_batches, timeout=read_timeout)
+    read = partial(batches.read_batches, timeout=read_timeout)
     load = Load(
         find,
         read,
@@ -108,9 +109,7 @@ def _nothing(
     wanted = [f"source {source_id}"] if source_id else []
     wanted += [f"from {since}"] if since else []
     wanted += [f"to {until}"] if until else []
-    places = [
-        archive_files.day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")
-    ]
+    places = [day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
     days = sorted({day for day, _ in places if day})
     sources = sorted({source for _, source in places if source})
     there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
@@ -150,16 +149,16 @@ def archive_files_at(
     until: date | None,
     source_id: str | None,
     credentials: Any,
-    timeout: float = archive_files.TIMEOUT,
+    timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
-) -> list[archive_files.File]:
+) -> list[File]:
     """The files at these URLs, each once; credentials as the source takes them, the rest as `find` of the origin."""
-    found: dict[str, archive_files.File] = {}
+    found: dict[str, File] = {}
     seen: dict[str, str] = {}
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
         options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
-        for file in archive_files.list_files([url], **options, timeout=timeout, left_out=seen):
+        for file in list_files([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
@@ -178,7 +177,7 @@ def _filesystem(url: str, credentials: Any) -> Any:
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except MissingDependencyException as error:
-        extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
+        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise ArchiveError(
             f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error
