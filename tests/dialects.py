@@ -79,8 +79,8 @@ from dlt.common.destination import Destination  # noqa: E402
 
 import autopilothq  # noqa: E402
 from autopilothq import inspect  # noqa: E402
-from autopilothq.sources import load  # noqa: E402
-from autopilothq.sources.load import handed_over  # noqa: E402
+from autopilothq.sources import load_target  # noqa: E402
+from autopilothq.sources.load_folder import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
 from autopilothq.warehouses.dataset import Dataset  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
@@ -211,7 +211,7 @@ def merging(client: Any, table: Any) -> Iterator[str]:
 def main() -> None:
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
-    vars(load)["Stored"] = Nothing
+    vars(load_target)["Dataset"] = Nothing
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write("1.ndjson", *LINES)

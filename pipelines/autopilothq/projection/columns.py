@@ -75,7 +75,7 @@ def plan_columns(
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    for column in sorted(values, key=lambda column: (-values[column].count, column)):
+    for column in sorted(values, key=lambda column: (-values[column].number, column)):
         # The digest in a shortened name is so short that somebody can make another name with the same.
         if (name := column_name(column)) not in taken:
             names[column] = name

@@ -44,7 +44,7 @@ from ..warehouses.hints import (
     merge_with,
 )
 from ..warehouses.native import SEGMENT_TABLE_HINT
-from .load import handed_over, handed_over_at
+from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
 SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
