@@ -1,9 +1,11 @@
 """The documents hold together: each page is reached, each link leads somewhere, and what they say is so."""
 
 import ast
+import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from inspect import signature
@@ -211,6 +213,61 @@ def test_every_exit_status_is_on_its_page() -> None:
     for path in (ROOT / "pipelines" / "autopilothq" / "cli").glob("*.py"):
         left |= set(map(int, re.findall(r"(?:sys\.)?exit\((\d+)", path.read_text())))
     assert raised | left <= documented
+
+
+# Examples -----------------------------------------------------------------------------------------------------------
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """The blocks of code of one kind in all pages, with the names of their pages."""
+    found = re.compile(rf"(?ms)^```{kind}\n(.*?)^```$")
+    return [(page_id(page), block) for page in PAGES for block in found.findall(page.read_text())]
+
+
+def unknown_words(line: str) -> list[str]:
+    """The commands and options in a call of the program that it does not have."""
+    words = iter(shlex.split(line, comments=True)[1:])
+    command: click.Command = cli.cli
+    for word in words:
+        default = command.commands.get("show") if isinstance(command, click.Group) else None
+        params = [*command.params, *(default.params if default else [])]
+        options = {name: option for option in params for name in option.opts}
+        if word.startswith("-"):
+            if word not in {*options, "-h", "--help"}:
+                return [word]
+            if word in options and not getattr(options[word], "is_flag", False):
+                next(words)
+        elif isinstance(command, click.Group):
+            found = command.commands.get(word, default)
+            if found is None:
+                return [word]
+            command = found
+    return []
+
+
+def test_calls_of_the_program_are_ones_that_it_takes() -> None:
+    calls = [
+        (page, line)
+        for page, block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("autopilothq ") and "…" not in line
+    ]
+    assert len(calls) > 20
+    assert [(page, line, words) for page, line in calls if (words := unknown_words(line))] == []
+
+
+def test_examples_in_python_import_what_is_there() -> None:
+    examples = blocks("python")
+    assert examples
+    for page, block in examples:
+        for node in ast.walk(ast.parse(block, page)):
+            if isinstance(node, ast.ImportFrom) and node.module == "autopilothq":
+                assert [name.name for name in node.names if name.name not in autopilothq.__all__] == [], page
+
+
+def test_settings_and_json_in_the_pages_can_be_read() -> None:
+    assert all(tomllib.loads(block) for _, block in blocks("toml"))
+    assert all(json.loads(block) for _, block in blocks("json"))
 
 
 # The glossary -------------------------------------------------------------------------------------------------------
