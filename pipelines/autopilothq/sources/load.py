@@ -25,7 +25,6 @@ import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from dlt.destinations import filesystem
 from dlt.sources import DltResource
 
 from .. import private
@@ -69,8 +68,7 @@ from ..projection import ReadTable as StoredRows
 from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded
-from ..warehouses.delta_dataset import DeltaDataset
+from ..warehouses.dataset import Dataset, Loaded, open_dataset
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
 from ..warehouses.hints import (
     REPLACED,
@@ -391,7 +389,7 @@ class Load:
         Path(self.folder).mkdir()
         Path(self.folder, _BEGUN).write_text(self.loaded_at.isoformat())
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        destination = DeltaDataset(pipeline) if isinstance(pipeline.destination, filesystem) else Dataset(pipeline)
+        destination = open_dataset(pipeline)
         destination.schema_name = self._schema.name
         self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
         if killed:

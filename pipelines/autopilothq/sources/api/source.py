@@ -18,7 +18,7 @@ from ...clients.http import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Dataset
+from ...warehouses.dataset import Dataset, open_dataset
 from ...warehouses.dlt_internals import load_package_state, logger
 from ...warehouses.hints import SOURCE
 from ..load import Files, Load, books, no_progress, resource
@@ -45,6 +45,7 @@ def api(
     user_id_field: str | None = None,
     since: Any = None,  # str, date or datetime; dlt injects no unions
     until: Any = None,
+    table_format: str | None = None,
     memory: int = 400,
     progress: Any = no_progress,
 ) -> Iterable[DltResource]:
@@ -61,6 +62,7 @@ def api(
         user_id_field: The custom field that holds your own id of a contact.
         since: The time of the first event that is wanted (ISO 8601; UTC where it names no zone).
         until: Where events end, that time excluded: where those of an archive begin.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine may use before it turns to the disk, in MB.
         progress: Called with the `LoadReport` after each page.
 
@@ -76,7 +78,7 @@ def api(
     )
     name = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # says nothing of the key
     account = _Account(client, base_url.rstrip("/"), name, user_id_field, _window(since, until), max_seconds)
-    load = Load(account.find, account.read, memory // 2, progress, account.beside)
+    load = Load(account.find, account.read, memory // 2, progress, account.beside, table_format)
     account.load, account.memory = load, memory // 2
     return [*(resource(load, table) for table in (*EVENTS, *ACCOUNT)), *books(load)]
 
@@ -127,7 +129,7 @@ class _Account:
         self._home = Path(pipeline.working_dir, HOME)
         self._selected = set(dlt.current.source().selected_resources)
         events = [table.name for table in EVENTS if table.name in self._selected]
-        stored = Dataset(pipeline)
+        stored = open_dataset(pipeline)
         stored.tables([TRACKS.name, *(table.name for table in ACCOUNT)])
         self._loads = stored.complete_loads()
         if events and self._window.until is None:

@@ -22,9 +22,10 @@ from ...clients.profile_api import ProfileApi as Space
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Dataset
+from ...warehouses.dataset import Dataset, open_dataset
 from ...warehouses.dlt_internals import NotResolved, load_package_state, logger
 from ...warehouses.hints import SOURCE
+from ...warehouses.query import answers
 from ..api.scan import Scan
 from ..api.source import read_setting_time
 from ..load import Files, Load, no_progress, resource, resources
@@ -69,6 +70,7 @@ def profiles(
     allow_http: bool = False,
     people_per_load: int | None = None,
     max_event_tables: int = MAX_EVENT_TABLES,
+    table_format: str | None = None,
     memory: int = 400,
     progress: Any = no_progress,
 ) -> Iterable[DltResource]:
@@ -92,6 +94,7 @@ def profiles(
         allow_http: Whether the token, and the key of Autopilot, may go over plain http to another machine.
         people_per_load: How many people at most. The next load goes on with the others: `Report.people_total` tells.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engines may use before they turn to the disk, in MB.
         progress: Called with the `LoadReport` after each person.
 
@@ -110,7 +113,7 @@ def profiles(
     if whose == "api":
         origin.autopilot, origin.account = _autopilot(asking)
     origin.most = people_per_load
-    load = Load(origin.find, origin.read, memory // 2, progress, origin.beside, max_event_tables=max_event_tables)
+    load = Load(origin.find, origin.read, memory // 2, progress, origin.beside, table_format, max_event_tables)
     origin.load, origin.memory = load, memory // 4
     return [resource(load, PROFILES), *resources(load)]
 
@@ -194,7 +197,7 @@ class _Profiles:
     def find(self, _: Files) -> tuple[list[Scan], int]:
         """The run, with the people who are due."""
         pipeline = dlt.current.pipeline()
-        stored = Dataset(pipeline)
+        stored = open_dataset(pipeline)
         there = stored.tables([PROFILES.name])
         complete = stored.complete_loads()
         self._mark = self._known_mark(complete)
@@ -210,7 +213,7 @@ class _Profiles:
         scratch = Path(self.load.folder, "people")
         scratch.mkdir()
         self._people = People((self._name, self._scope), str(scratch), self.memory)
-        for people in self._found(stored):
+        for people in self._found():
             self._people.add(people)
         self._people.leave_out(self.load.forgotten)
         columns = [column.name for column in PROFILES.columns]
@@ -238,7 +241,7 @@ class _Profiles:
         logger.warning(text)
         self.load.report.warnings.append(text)
 
-    def _found(self, stored: Dataset) -> Iterator[Sequence[Person]]:
+    def _found(self) -> Iterator[Sequence[Person]]:
         """The people, some at a time."""
         if self.autopilot is not None:
             start = ScanStart(self.account, _clock(self.load.loaded_at))
@@ -248,7 +251,7 @@ class _Profiles:
             with self.autopilot:
                 yield from people_of_contacts(spool, self.autopilot, self.load.tell)
         elif _QUERY.match(self._whose):
-            for rows in stored.answers(self._whose):
+            for rows in answers(dlt.current.pipeline(), self._whose):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)
