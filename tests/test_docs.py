@@ -40,6 +40,11 @@ def text_of(page: Path) -> str:
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
 
 
+def code_of(page: Path) -> str:
+    """What stands as code in a page: its blocks, and what is between backticks in its lines."""
+    return "\n".join(re.findall(r"(?ms)^```.*?^```$|`[^`\n]+`", page.read_text()))
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub names them."""
     text = text_of(page)
@@ -100,6 +105,14 @@ def test_files_that_the_pages_name_are_there() -> None:
         for path in re.findall(r"`((?:pipelines|tests)/[\w./-]+)`", page.read_text())
     }
     assert sorted((page, path) for page, path in named if not (ROOT / path).exists()) == []
+
+
+def test_targets_of_make_are_explained() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?m)^([a-z][\w-]*):", makefile))
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z][\w-]*)", code_of(page))}
+    assert named - targets == set()
+    assert targets - named == {"help", "clean"}  # they explain themselves
 
 
 def test_tests_refer_to_sections_of_the_contract_that_are_there() -> None:
