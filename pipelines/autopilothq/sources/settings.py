@@ -59,7 +59,7 @@ def read_setting_time(time: str | date | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
-def to_text(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     """Returns a time in UTC with milliseconds. Example: `2019-03-01T00:00:00.000Z`."""
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -4,18 +4,16 @@ Nothing here speaks HTTP: pages come in, parsed as they are spelt (`messages.par
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Table, Type
+from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Type
 from ...segment.message import (
-    EXTRA,
     Discard,
     JsonNumber,
     JsonObject,
@@ -23,12 +21,10 @@ from ...segment.message import (
     Record,
     Rejected,
     flatten,
-    is_storable,
-    one_cell_each,
-    prefixed_if_taken,
     to_json,
 )
 from ...segment.naming import column_name, snake_case
+from ..records import id_text, make_record
 
 LIBRARY = "autopilot-api"
 
@@ -39,8 +35,6 @@ _FAR_DIGITS = 15
 _INTERNAL = frozenset({"_id", "_rev"})
 _MAPS = frozenset(name for name, _, _ in MAILS)
 _DATES = frozenset(column.name for column in CONTACTS.columns if column.type == "timestamp")
-# Columns that a table has for itself: a field of that name stands beside them.
-_OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
 
 class Window(NamedTuple):
@@ -68,12 +62,12 @@ def messages(contact: JsonObject, received_at: str, user_id_field: str | None, w
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
     """
     fields = _fields(contact)
-    contact_id = _text(fields.get("contact_id"))
+    contact_id = id_text(fields.get("contact_id"))
     if contact_id is None:
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: a contact without `contact_id`")
     contact_json = to_json(contact_id)
     user_id = _custom_value(fields.get("custom_fields"), user_id_field) if user_id_field else None
-    rest = _common(contact_json, _text(fields.get("Email")), user_id, received_at)
+    rest = _common(contact_json, id_text(fields.get("Email")), user_id, received_at)
     for name, event, bounce_type in MAILS:
         emails = fields.get(name)
         bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
@@ -117,12 +111,7 @@ def _custom_value(fields: Any, kind: str) -> str | None:
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
-    return _text(found[0].value("value")) if found else None
-
-
-def _text(value: Any) -> str | None:
-    """A text or a number as text; None for anything else, for a blank one and for what no warehouse can store."""
-    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+    return id_text(found[0].value("value")) if found else None
 
 
 def email_id(key: str) -> str:
@@ -167,38 +156,7 @@ def contact_record(value: JsonObject) -> Record:
     """
     discards: list[Discard] = []
     declared: dict[str, Type] = {}
-    return _thing(CONTACTS, value, _contact_leaves(value, discards, declared), discards, declared)
-
-
-def record(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
-    """What the account has of another kind as a row of its table; `more` are cells that it does not say itself."""
-    leaves = [(("thing", key), key, text) for key, text in (more or {}).items()]
-    return _thing(table, value, [*leaves, *flatten(value, ("thing",), [])], [], {})
-
-
-def _thing(
-    table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
-) -> Record:
-    beside_own = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
-    cells = one_cell_each(beside_own, frozenset(), discards)
-    found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
-    key = tuple(_key(found.get(column)) for column in table.key)
-    if None in key:
-        missing = ", ".join(f"`{column}`" for column in table.key)
-        raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: expected {missing} in {_keys(value)}")
-    return Record(tuple(map(str, key)), found, discards, declared)
-
-
-def _key(cell: str | None) -> str | None:
-    """The cell of a key as text; None where it is neither a text nor a number, or blank."""
-    text = (
-        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
-    )
-    return _text(text)
-
-
-def _keys(value: JsonObject) -> str:
-    return f"an object with {', '.join(name for name, _ in value[:5])}" if value else "an empty object"
+    return make_record(CONTACTS, value, _contact_leaves(value, discards, declared), discards, declared)
 
 
 def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:

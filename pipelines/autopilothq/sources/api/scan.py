@@ -12,18 +12,16 @@ from threading import Event
 from time import monotonic
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, parse_json, to_json
+from ..records import make_batch, record_of
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
 PAGES = 50  # that make a batch
 SIDE_BY_SIDE = 4  # lists or segments that are read at the same time; they share one pace
-SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 
 
 class Group(NamedTuple):
@@ -114,15 +112,13 @@ class ScanBatch:
     records: dict[str, list[Record]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
-    _lines: list[bytes] = field(default_factory=list)
-    _numbers: list[int] = field(default_factory=list)
+    _lines: list[tuple[int, bytes]] = field(default_factory=list)
 
     def add_lines(self, lines: Iterable[bytes]) -> None:
         """Takes messages."""
         for line in lines:
             self.scan.lines += 1
-            self._numbers.append(self.scan.lines)
-            self._lines.append(line)
+            self._lines.append((self.scan.lines, line))
 
     def reject(self, value: Any, reason: str, message: str) -> None:
         """Takes what is none."""
@@ -137,15 +133,15 @@ class ScanBatch:
                 self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
                 continue
             try:
-                self.records.setdefault(table.name, []).append(contact_rows.record(table, value, more))
+                self.records.setdefault(table.name, []).append(record_of(table, value, more))
             except Rejected as error:
                 self.reject(value, *error.args)
 
-    def batch(self, ended: list[tuple[int, str | None]]) -> Batch:
-        """The messages and the rejects."""
-        file = pa.array([self.scan.number] * len(self._lines), pa.int32())
-        columns = [file, pa.array(self._numbers, pa.int64()), pa.array(self._lines, pa.large_binary())]
-        return Batch(pa.Table.from_arrays(columns, schema=SCHEMA), self.rejects, ended, self.size)
+    def batch(self, ended: bool = False, unfinished: str | None = None) -> Batch:
+        """Returns the messages and the rejects, and whether the scan ends with them; `unfinished` as `make_batch`."""
+        return make_batch(
+            self.scan.number, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
+        )
 
 
 # ---- contacts ------------------------------------------------------------------------------------------------------

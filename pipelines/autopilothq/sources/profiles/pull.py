@@ -262,7 +262,7 @@ class Pull:
                     self.stopped = self.failure
                     break
                 if lines >= LINES or len(self._ended) >= PEOPLE:
-                    yield self._batch([])
+                    yield self._batch()
                     lines = 0
         except (NotAuthorized, InvalidSetting) as error:
             self.stopped = error
@@ -272,7 +272,7 @@ class Pull:
             self._ended += self._doubtful
         elif self._scan.lines == before and self.asked == self.failed:
             raise self.stopped
-        yield self._batch([(self._scan.number, None)])
+        yield self._batch(ended=True)
 
     def _add(self, lines: list[bytes]) -> None:
         size = sum(map(len, lines))
@@ -296,7 +296,7 @@ class Pull:
             raw = JsonObject([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
-    def _batch(self, ended: list[tuple[int, str | None]]) -> Batch:
+    def _batch(self, ended: bool = False) -> Batch:
         """What was found since the last one."""
         self._answered(self._ended)
         found, self._found, self._ended = self._found, ScanBatch(self._scan), []
