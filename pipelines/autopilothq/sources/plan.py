@@ -27,8 +27,8 @@ class LoadSettings:
     events that the catalogue does not know.
     """
 
-    memory: int = 400
-    origin_memory: int = 0
+    memory: int = 200
+    origin_memory: int = 200
     progress: ProgressCallback = no_progress
     table_format: str | None = None
     max_event_tables: int = MAX_EVENT_TABLES
