@@ -1,6 +1,8 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
-from .destination import autopilot
+import duckdb  # noqa: F401 - before pyarrow: in the other order a forked child aborts at its exit
+
+from .destination import DeliveryFailed, DeliveryImpossible, autopilot
 from .errors import (
     ApiError,
     ArchiveError,
@@ -41,6 +43,8 @@ __all__ = [
     "BooksMisplaced",
     "BusyError",
     "CannotMerge",
+    "DeliveryFailed",
+    "DeliveryImpossible",
     "FolderNotOwned",
     "InvalidQuery",
     "InvalidSetting",

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import dlt
-from dlt.destinations import filesystem
 from dlt.sources import DltResource
 
 from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACKS, USERS, Limits, Native
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded
-from ..warehouses.delta_dataset import DeltaDataset
+from ..warehouses.dataset import Dataset, Loaded, open_dataset
 from ..warehouses.dlt_internals import TWriteDispositionDict
 from ..warehouses.hints import (
     REPLACED,
@@ -102,7 +100,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
         write_disposition(name, extraction.resources.get(name), strategies)
     folder = begin_folder(pipeline, loaded_at, keeper)
-    dataset = DeltaDataset(pipeline) if isinstance(pipeline.destination, filesystem) else Dataset(pipeline)
+    dataset = open_dataset(pipeline)
     dataset.schema_name = extraction.schema.name
     suppressed = dataset.forgotten()  # before anything else, because it may refuse the load
     if folder.may_have_copies:

@@ -170,8 +170,8 @@ def _deduplicated(
 ) -> Deduplicated:
     target, refused = load.target, load.target.refused
     if target.dataset is None:
-        return projection.settle(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
-    return projection.settle(
+        return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
+    return projection.deduplicate(
         existing,
         stored if load.report.lines else None,  # else there is nothing to look for among the stored ids
         target.complete_loads(),

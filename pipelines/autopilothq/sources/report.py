@@ -62,7 +62,7 @@ class LoadReport:
         )
 
 
-ProgressCallback = Callable[[LoadReport], None]
+ProgressCallback = Callable[[LoadReport], object]
 """Called with the report after each step of a load."""
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlt
 
-from ..clients.autopilot import Autopilot
-from ..clients.http import MAX_ATTEMPTS, TIMEOUT
-from ..clients.profile_api import ProfileApi
+from ..clients.autopilot import Autopilot, AutopilotSettings
+from ..clients.profile_api import ProfileApi, ProfileApiSettings
+from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 
 if TYPE_CHECKING:
     Names = str | Sequence[str]
@@ -38,11 +38,11 @@ class RequestSettings(NamedTuple):
 
     def autopilot(self, api_key: str) -> Autopilot:
         """Returns a client of Autopilot's API."""
-        return Autopilot(api_key, **self._asdict())
+        return Autopilot(AutopilotSettings(api_key=api_key, **self._asdict()))
 
     def profile_api(self, token: str, space: str) -> ProfileApi:
         """Returns a client of Segment's Profile API."""
-        return ProfileApi(token, space, **self._asdict())
+        return ProfileApi(ProfileApiSettings(api_key=token, space=space, **self._asdict()))
 
 
 def split_names(names: str | Sequence[str]) -> list[str]:

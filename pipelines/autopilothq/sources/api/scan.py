@@ -3,7 +3,6 @@
 A scan that is cut off ends with the reason why; its pages stay in the spool, and the next one goes on behind them.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, parse_json, to_json
+from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, to_json
 from ..records import make_batch, record_of
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
@@ -219,9 +218,8 @@ def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
 def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     """A table that one answer holds."""
     found = ScanBatch(scan)
-    text = json.dumps({"values": values}).encode()
-    found.size = scan.size = len(text)
-    found.add(table, parse_json(text).value("values"))
+    found.size = scan.size = len(to_json(values))
+    found.add(table, values)
     scan.complete = True
     return found
 
@@ -298,4 +296,4 @@ def _references(page: Page) -> Page:
 
 
 def _reference(value: Any) -> Any:
-    return {"contact_id": value.get("contact_id")} if isinstance(value, dict) else value
+    return JsonObject([("contact_id", value.value("contact_id"))]) if isinstance(value, JsonObject) else value

@@ -15,7 +15,7 @@ from dlt.sources import DltResource
 
 from ...catalog import ACCOUNT, CONTACTS, TABLES, TRACKS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ...clients.http import MAX_ATTEMPTS, TIMEOUT
+from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot
 from ...warehouses.hints import SOURCE
@@ -44,6 +44,7 @@ def api(
     user_id_field: str | None = None,
     since: Time | None = None,
     until: Time | None = None,
+    table_format: str | None = None,
     memory: int = 400,
     progress: ProgressCallback = no_progress,
 ) -> Iterable[DltResource]:
@@ -60,6 +61,7 @@ def api(
         user_id_field: The custom field that holds your own id of a contact.
         since: The time of the first event to load (ISO 8601; UTC where it has no zone).
         until: Where events end, that time excluded: where those of an archive begin.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
         progress: Called with the `LoadReport` after each page.
 
@@ -69,7 +71,7 @@ def api(
     window = Window(read_setting_time(since), read_setting_time(until))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # the key cannot be told from it
     origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
-    return resources(origin, LoadSettings(memory // 2, memory // 2, progress))
+    return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))
 
 
 @dataclass

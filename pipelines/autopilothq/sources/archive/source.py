@@ -22,8 +22,9 @@ from ..plan import LoadSettings
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import Names
-from . import files as archive_files
-from .files import LEFT_OUT, File
+from . import batches
+from .discover import LEFT_OUT, day_and_source, list_files
+from .listing import EXTRAS, READ_TIMEOUT, File
 
 EXAMPLES = 3
 # What is not read although it may have been meant to be: a run warns of it.
@@ -43,7 +44,7 @@ def archive(
     events: Names | None = None,
     exclude: Names | None = None,
     progress: ProgressCallback = no_progress,
-    read_timeout: float = archive_files.TIMEOUT,
+    read_timeout: float = READ_TIMEOUT,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -78,7 +79,7 @@ class Archive(Origin[File]):
     until: str | date | None = None
     source_id: str | None = None
     credentials: Any = None
-    read_timeout: float = archive_files.TIMEOUT
+    read_timeout: float = READ_TIMEOUT
 
     reads_again = True
 
@@ -95,7 +96,7 @@ class Archive(Origin[File]):
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""
-        return archive_files.read_batches(work, timeout=self.read_timeout)
+        return batches.read_batches(work, timeout=self.read_timeout)
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
@@ -119,9 +120,7 @@ def _nothing_found(
     requested = [f"source {source_id}"] if source_id else []
     requested += [f"from {since}"] if since else []
     requested += [f"to {until}"] if until else []
-    others = [
-        archive_files.day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")
-    ]
+    others = [day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
     days = sorted({day for day, _ in others if day})
     sources = sorted({source for _, source in others if source})
     there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
@@ -161,7 +160,7 @@ def archive_files_at(
     until: date | None,
     source_id: str | None,
     credentials: Any,
-    timeout: float = archive_files.TIMEOUT,
+    timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
 ) -> list[File]:
     """Returns the files at some URLs, each once; `credentials` as the source takes them, the rest as `list_files`."""
@@ -170,7 +169,7 @@ def archive_files_at(
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
         options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
-        for file in archive_files.list_files([url], **options, timeout=timeout, left_out=seen):
+        for file in list_files([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
@@ -189,7 +188,7 @@ def _filesystem(url: str, credentials: Any) -> Any:
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except MissingDependencyException as error:
-        extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
+        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise ArchiveError(
             f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

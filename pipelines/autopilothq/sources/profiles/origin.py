@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dlt
+
 from ...catalog import PROFILES
 from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...warehouses.hints import SOURCE
+from ...warehouses.query import answers
 from ..api.scan import Scan
 from ..origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, TableRows
 from ..settings import RequestSettings, format_time, read_cursor, write_cursor
@@ -127,7 +130,7 @@ class Space(Origin[Scan]):
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
         elif _QUERY.match(self.people):
-            for rows in pipeline.dataset.answers(self.people):
+            for rows in answers(dlt.current.pipeline(), self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
                 ids = (person(str(row[0])) for row in rows if row[0] is not None)

@@ -91,9 +91,9 @@ def people_of_contacts(spool: Spool, account: Autopilot, tell: Callable[[], None
 def _reduced(page: Page) -> Page:
     """A page with what is needed of the contacts: who they are, and their times."""
     kept = [
-        {name: value for name, value in contact.items() if name in ("Email", "updated_at") or name.startswith("mail_")}
+        JsonObject(field for field in contact if field[0] in ("Email", "updated_at") or field[0].startswith("mail_"))
         for contact in page.contacts
-        if isinstance(contact, dict) and isinstance(contact.get("Email"), str)
+        if isinstance(contact, JsonObject) and _text(contact.value("Email"))
     ]
     return page._replace(contacts=kept)
 
@@ -292,7 +292,7 @@ class Pull:
         self.failure = self.failure or end.error
         self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
         if isinstance(end.error, UnexpectedResponse | RequestRejected):
-            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.words
+            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.server_message
             raw = JsonObject([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 

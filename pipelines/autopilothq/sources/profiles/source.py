@@ -10,8 +10,8 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES
 from ...clients.autopilot import BASE_URL
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ...clients.http import MAX_ATTEMPTS, TIMEOUT
 from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND
+from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import InvalidSetting
 from ...warehouses.dlt_internals import NotResolved
 from ...warehouses.hints import SOURCE
@@ -40,6 +40,7 @@ def profiles(
     allow_http: bool = False,
     people_per_load: int | None = None,
     max_event_tables: int = MAX_EVENT_TABLES,
+    table_format: str | None = None,
     memory: int = 400,
     progress: ProgressCallback = no_progress,
 ) -> Iterable[DltResource]:
@@ -63,6 +64,7 @@ def profiles(
         allow_http: Whether the token, and the key of Autopilot, may go over plain http to another machine.
         people_per_load: How many people at most; `LoadReport.people_total` says how many are left for the next load.
         max_event_tables: How many tables of other events than Autopilot's the dataset may have.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
         memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
         progress: Called with the `LoadReport` after each person.
 
@@ -75,7 +77,7 @@ def profiles(
     people = people or _default_people()
     contacts = _contacts(requests) if people == "api" else None
     origin = Space(requests.profile_api(token, space), requests, space, people, scope, contacts, people_per_load)
-    return resources(origin, LoadSettings(memory // 2, memory // 4, progress, None, max_event_tables))
+    return resources(origin, LoadSettings(memory // 2, memory // 4, progress, table_format, max_event_tables))
 
 
 def _requests(region: str, base_url: str | None, per_second: float | None) -> RequestSettings:
