@@ -17,9 +17,11 @@ from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans
 from autopilothq.sources.api.contacts import Window
-from autopilothq.sources.api.scan import Deadline, Scan, ScanBatch, ScanScope
+from autopilothq.sources.api.scan import Deadline, ScanScope
 from autopilothq.sources.records import record_of
+from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
+from autopilothq.sources.times import read_time
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -119,7 +121,7 @@ def test_the_email_id_is_the_tail_of_the_usual_key(key: str, email_id: str) -> N
     ],
 )
 def test_times_are_read_in_every_notation(value: Any, time: datetime | None) -> None:
-    assert api.read_time(value) == time
+    assert read_time(value) == time
 
 
 def test_the_window_is_of_the_events_time() -> None:

@@ -24,7 +24,7 @@ from ..segment.message import (
     prefixed_if_taken,
 )
 
-LINES = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+_LINES = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
 """The columns of `Batch.lines`."""
 # Columns that a table has for itself: a field of that name has its column with a prefix.
 _OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
@@ -53,7 +53,7 @@ def make_batch(
     """
     numbers, texts = [number for number, _ in lines], [text for _, text in lines]
     columns = [pa.array([file] * len(lines), pa.int32()), pa.array(numbers, pa.int64())]
-    table = pa.Table.from_arrays([*columns, pa.array(texts, pa.large_binary())], schema=LINES)
+    table = pa.Table.from_arrays([*columns, pa.array(texts, pa.large_binary())], schema=_LINES)
     return Batch(table, list(rejects), [(file, unfinished)] if ended else [], size)
 
 

@@ -23,10 +23,12 @@ from ..origin import Batch, LoadContext, Origin, TableRows
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, format_time, read_setting_time
+from ..scans import Scan, ScanBatch
+from ..settings import RequestSettings, Time
+from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
-from .scan import GROUPS, Deadline, Scan, ScanBatch, ScanInterrupted, ScanScope
+from .scan import GROUPS, Deadline, ScanInterrupted, ScanScope
 from .scan_plan import EVENTS, SIMPLE, ScanPlan, tables_of
 
 HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own

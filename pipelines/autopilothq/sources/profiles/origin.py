@@ -19,10 +19,11 @@ from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
-from ..api.scan import Scan
 from ..origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, TableRows
-from ..settings import RequestSettings, format_time, read_cursor, write_cursor
+from ..scans import Scan
+from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
+from ..times import format_time
 from .pull import KEPT, LOOK_BACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
 
 SETTINGS = f"sources.{SOURCE}.profiles"

@@ -15,9 +15,9 @@ from ...clients.autopilot import Autopilot, Page
 from ...clients.profile_api import ID_TYPES, ProfileApi
 from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
 from ...segment.message import Batch, JsonNumber, JsonObject, is_storable, to_json
-from ..api.contacts import read_time
-from ..api.scan import Scan, ScanBatch
+from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
+from ..times import read_time
 
 NAMES = tuple(name for name, *_ in EVENTS)
 KEPT = timedelta(days=14)  # that the API goes back

@@ -18,7 +18,8 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, read_setting_time, split_names
+from ..settings import RequestSettings, Time, split_names
+from ..times import read_setting_time
 from .origin import SETTINGS, Contacts, Space, short_digest
 from .pull import NAMES, EventScope
 
