@@ -18,6 +18,7 @@ from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot
+from ...segment.message import JsonObject
 from ...warehouses.hints import SOURCE
 from ..origin import Batch, LoadContext, Origin, TableRows
 from ..plan import LoadSettings
@@ -243,7 +244,7 @@ def _warn_of_missing_field(run: _Run, client: Autopilot) -> None:
     if run.scope.events and requested:
         with suppress(Unavailable):
             fields = client.custom_fields()
-    names = [field.get("name") for field in fields if isinstance(field, dict)]
+    names = [field.value("name") for field in fields if isinstance(field, JsonObject)]
     if fields and requested not in names:
         run.warn(
             f"The account has no custom field {requested!r}: its events get no user id, and keep none."
