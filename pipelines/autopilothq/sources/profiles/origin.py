@@ -24,7 +24,7 @@ from ..scans import Scan
 from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 from ..times import format_time
-from .pull import KEPT, LOOK_BACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
+from .pull import KEPT, LOOKBACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
 
 SETTINGS = f"sources.{SOURCE}.profiles"
 HOME = "autopilothq-people"  # the folder of contacts, below the pipeline's own
@@ -119,7 +119,7 @@ class Space(Origin[Scan]):
         there = pipeline.dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
         stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
-        due = DuePeople(begun, LOOK_BACK if self.people == "api" else None)
+        due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
         people.choose(stored, pipeline.dataset.complete_loads(), due)
         return people
 
