@@ -134,8 +134,6 @@ MAY_CALL = {
 
 UPWARD_CALLS = {
     "privacy.deletion -> inspect": "reads the dataset's tables through the inspector",
-    "sources.profiles.pull -> sources.api": "reads times and batches scans as the other API's origin does",
-    "sources.profiles.source -> sources.api": "keeps scans and reads time settings as the other API's origin does",
 }
 
 
@@ -306,13 +304,7 @@ TOO_LARGE = {
     "projection/snapshot.py:Snapshot": BEING_SPLIT,
     "segment/message.py": BEING_SPLIT,
     "segment/message.py:read_message": BEING_SPLIT,
-    "sources/api/source.py:_Account": BEING_SPLIT,
-    "sources/api/source.py:api": BEING_SPLIT,
-    "sources/archive/source.py:archive": BEING_SPLIT,
-    "sources/load.py": BEING_SPLIT,
-    "sources/load.py:Load": BEING_SPLIT,
-    "sources/profiles/pull.py:ask": BEING_SPLIT,
-    "sources/profiles/source.py:profiles": BEING_SPLIT,
+    "sources/profiles/source.py:profiles": "a line and an explanation for each of 19 settings",
     "warehouses/dlt_internals.py": BEING_SPLIT,
     "warehouses/postgres_client.py": BEING_SPLIT,
 }
@@ -365,9 +357,6 @@ OLD_REFERENCES = {
     "segment/identity.py",
     "segment/message.py",
     "segment/naming.py",
-    "sources/api/contacts.py",
-    "sources/api/scan.py",
-    "sources/profiles/pull.py",
     "warehouses/duckdb.py",
     "warehouses/hints.py",
     "warehouses/postgres.py",
@@ -475,18 +464,6 @@ NOT_YET = {
     "runner.py",
     "sample.py",
     "segment/message.py",
-    "sources/api/contacts.py",
-    "sources/api/scan.py",
-    "sources/api/source.py",
-    "sources/archive/source.py",
-    "sources/event_filter.py",
-    "sources/isolate.py",
-    "sources/load.py",
-    "sources/profiles/pull.py",
-    "sources/profiles/source.py",
-    "sources/refused.py",
-    "sources/spool.py",
-    "sources/user_hints.py",
     "upgrade.py",
     "warehouses/books.py",
     "warehouses/dataset.py",
