@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
-from ..segment.message import DECODER, JsonNumber, JsonObject, to_json
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, to_json
 from .http import MAX_ATTEMPTS, TIMEOUT, ApiKey, HttpClient, escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}

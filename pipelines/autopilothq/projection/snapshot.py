@@ -100,8 +100,8 @@ class Snapshot:
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
-        times = (f"TIMESTAMPTZ '{time.isoformat()}'" for time in (received_at, loaded_at))
-        self._context = SnapshotContext(con, table, *times, scratch, memory, shorten)
+        received, loaded = (f"TIMESTAMPTZ '{time.isoformat()}'" for time in (received_at, loaded_at))
+        self._context = SnapshotContext(con, table, received, loaded, scratch, memory, shorten)
 
     def close(self) -> None:
         """Gives back the memory."""

@@ -26,6 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
@@ -35,7 +36,6 @@ from ..warehouses.dlt_internals import (
     TWriteDispositionDict,
 )
 from ..warehouses.hints import (
-    ARROW,
     SOURCE,
     column_hints,
     keys_are_declared,

@@ -14,6 +14,7 @@ from dlt.destinations import postgres
 
 from ..catalog import AUDIT, SUPPRESSIONS, TRACKS, Type
 from ..projection import ExistingTables
+from ..projection.types import ARROW
 from ..segment.identity import NOBODY, HashedIds
 from . import suppression_key
 from .dlt_internals import (
@@ -26,7 +27,7 @@ from .dlt_internals import (
     TTableSchemaColumns,
     get_columns_names_with_prop,
 )
-from .hints import ARROW, SOURCE, capabilities_of
+from .hints import SOURCE, capabilities_of
 from .query import QueryRows, for_reading, run_query
 from .selection import Selected, from_text
 

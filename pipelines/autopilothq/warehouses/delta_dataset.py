@@ -11,9 +11,9 @@ import pyarrow as pa
 from ..errors import CannotMerge
 from ..extras import install
 from ..projection import ExistingTables
+from ..projection.types import ARROW
 from .dataset import Dataset
 from .dlt_internals import FILENAME_SEPARATOR, LOADS_TABLE_NAME, FilesystemClient
-from .hints import ARROW
 
 _TYPES = {of: name for name, of in ARROW.items()}
 

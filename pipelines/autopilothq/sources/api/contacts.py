@@ -14,20 +14,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Table, Type
-from ...segment.message import (
-    EXTRA,
-    Discard,
-    JsonNumber,
-    JsonObject,
-    Leaf,
-    Record,
-    Rejected,
-    flatten,
-    is_storable,
-    one_cell_each,
-    prefixed_if_taken,
-    to_json,
-)
+from ...segment.json_text import JsonNumber, JsonObject, is_storable, to_json
+from ...segment.message import EXTRA, Discard, Leaf, Record, Rejected, flatten, one_cell_each, prefixed_if_taken
 from ...segment.naming import column_name, snake_case
 
 LIBRARY = "autopilot-api"

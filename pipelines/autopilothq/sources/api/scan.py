@@ -17,7 +17,8 @@ import pyarrow as pa
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, parse_json, to_json
+from ...segment.json_text import JsonObject, to_json
+from ...segment.message import MAX_LINE, Batch, Record, Reject, Rejected, parse_json
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
