@@ -18,7 +18,8 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.message import parse_json, to_json
+from ..segment.json_text import to_json
+from ..segment.message import parse_json
 
 STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
 

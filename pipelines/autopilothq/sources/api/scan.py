@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import JsonObject, Rejected, to_json
+from ...segment.json_text import JsonObject, to_json
+from ...segment.message import Rejected
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows

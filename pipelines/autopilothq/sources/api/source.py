@@ -18,9 +18,11 @@ from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot
-from ...segment.message import JsonObject
+from ...projection.context import TableRows
+from ...segment.json_text import JsonObject
+from ...segment.message import Batch
 from ...warehouses.hints import SOURCE
-from ..origin import Batch, LoadContext, Origin, TableRows
+from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources

@@ -17,9 +17,11 @@ from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
+from ...projection.context import TableRows
+from ...segment.message import Batch
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
-from ..origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, TableRows
+from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
 from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool

@@ -21,6 +21,7 @@ from ...errors import CannotMerge
 from ...extras import install
 from ...projection import ExistingTables
 from ...projection import engine as values
+from ...projection.types import ARROW
 from ..delta import ENGINE
 from ..dlt_internals import (
     FILENAME_SEPARATOR,
@@ -29,7 +30,7 @@ from ..dlt_internals import (
     DestinationUndefinedEntity,
     FilesystemClient,
 )
-from ..hints import ARROW, arrow_schema
+from ..hints import arrow_schema
 from ..query_check import check_query
 from .interface import Columns, Dataset, NativeType, Row
 

@@ -14,6 +14,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 
 from ...catalog import Table, Type
 from ...projection import ExistingTables
+from ...projection.types import ARROW
 from ..books import BooksSqlClient, is_book
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
@@ -28,7 +29,6 @@ from ..dlt_internals import (
     schema_components,
     stored_columns,
 )
-from ..hints import ARROW
 from .interface import Columns, Dataset, NativeType, Row
 from .sql_arrow import contract_types, is_zoned, read_arrow
 
