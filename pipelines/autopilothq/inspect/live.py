@@ -29,7 +29,7 @@ from ..warehouses.dlt_internals import (
     schema_components,
     stored_columns,
 )
-from .diff import Schema, Table, type_of
+from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, described
 
 LONGEST = 65_535
@@ -308,7 +308,7 @@ def schema_of(reader: DatasetInspector) -> Schema:
     """The tables and types of a destination, to be compared."""
     lengths, keys, views = reader.lengths(), reader.keys(), reader.views()
     return {
-        table: Table(
+        table: SchemaTable(
             {column: type_of(of.name, reader.dialect, lengths.get((table, column))) for column, of in columns.items()},
             keys.get(table, ()),
             table in views,

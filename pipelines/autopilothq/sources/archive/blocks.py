@@ -12,7 +12,7 @@ from ...display import visible
 from ...errors import ArchiveError
 from .listing import READ_TIMEOUT, File, StoreTimeout, call_filesystem, is_unchanged
 
-BLOCK = 1 << 18
+BLOCK_BYTES = 1 << 18
 REMOTE_BLOCK = 8 << 20
 FILES_AHEAD = 4
 MAX_TIMEOUTS = 8  # files in a row that timed out: the store is down, and there may be 100,000 more
@@ -140,7 +140,7 @@ def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator
                 if file.fs.async_impl:
                     waiting.append(BlockReader(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result, timeout))
                 else:
-                    waiting.append(BlockReader(file, min(BLOCK, piece)))
+                    waiting.append(BlockReader(file, min(BLOCK_BYTES, piece)))
                 if len(waiting) == FILES_AHEAD:
                     with closing(waiting.popleft()) as reader:
                         yield reader
