@@ -1,4 +1,4 @@
-"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#layout).
+"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#variations).
 
 Nothing here parses JSON. Damage and long lines become rejects: every byte is accounted for, and no file ends a run.
 """
