@@ -24,7 +24,7 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id",
 @click.option("--email", "emails", metavar="EMAIL", multiple=True, help="The person's email; its case does not matter.")
 @click.option("--contact-id", "contact_ids", metavar="ID", multiple=True, help="The person's id in Autopilot.")
 @click.option(
-    "--anonymous-id", "anonymous_ids", metavar="ID", multiple=True, help="The id of a device of the person's."
+    "--anonymous-id", "anonymous_ids", metavar="ID", multiple=True, help="The id of one of the person's devices."
 )
 @click.option(
     "--archive", metavar="URL", multiple=True, help="Also rewrite the files there without the person's lines."
@@ -39,10 +39,13 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id",
     default=MAX_IDS,
     show_default=True,
     metavar="N",
-    help="Refuse where more ids than these would be taken.",
+    help="Refuse if the person has more ids than this.",
 )
 @click.option(
-    "--confirm", type=click.IntRange(min=0), metavar="N", help="Take exactly that many ids, though they are more."
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Remove exactly this many ids, although they are more than --max-ids.",
 )
 @target_options
 @wait_option
@@ -61,8 +64,8 @@ def forget(
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    Several ids are one person's. Ids that stand in one row with them are the person's too, where nobody else's stand
-    beside them: look at --dry-run first.
+    All given ids are of one person. An id in the same row as one of them is the person's too, unless it also appears
+    with ids of others: look at --dry-run first.
     """
     location = location_of(target)
     try:

@@ -56,9 +56,13 @@ def schema() -> None:
     type=click.Choice(SCHEMA_FORMATS),
     default="table",
     show_default=True,
-    help="How to print them. yaml and json are dlt's schema, dbt is a sources.yml, sql makes the tables.",
+    help="The format. yaml and json are dlt's schema, dbt is a sources.yml, sql are CREATE statements.",
 )
-@click.option("--live", is_flag=True, help="As the destination has them, with rows, nulls, and when columns came.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Read the destination: its tables, with counts of rows, shares of nulls, and when columns came.",
+)
 @target_options
 def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) -> None:
     """Print tables, columns, types and descriptions."""

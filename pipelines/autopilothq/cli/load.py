@@ -87,10 +87,16 @@ class _TableNames(click.ParamType[list[str]]):
 
 @load.command("api")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
-@click.option("--until", type=Time(), metavar="TIME", help="Where events end: where those of an archive begin.")
+@click.option(
+    "--until", type=Time(), metavar="TIME", help="Load events before this time, such as the first of an archive."
+)
 @click.option("--only", type=_TableNames(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
-@click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
+@click.option("--user-id-field", metavar="NAME", help="The custom field that holds your own id of a contact.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    help="Stop fetching after this time; the next run goes on from there.",
+)
 @load_options
 def load_api(
     since: datetime | None, until: datetime | None, only: list[str] | None, options: LoadOptions, **settings: Any

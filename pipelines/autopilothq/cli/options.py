@@ -134,20 +134,20 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
 
 
 destination_options = add_options(
-    click.option("--destination", help="dlt's name of the destination.  [default: duckdb]"),
+    click.option("--destination", help="dlt's name for the destination.  [default: duckdb]"),
     click.option(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
         callback=lambda _, param, value: value if value is None else credentials_of(value, param),
-        help="dlt's credentials of it. Everybody on this machine sees a password in a command line: name the"
-        f" variable (env:NAME) or the file (@FILE) that has it, or set it.  [default: {DUCKDB_FILE}]",
+        help="dlt's credentials of it. Everybody on this machine can see a password in a command line: name a"
+        f" variable (env:NAME) or a file (@FILE) that holds it, or configure it.  [default: {DUCKDB_FILE}]",
     ),
     click.option("--dataset", help=f"The schema.  [default: {DATASET}]"),
     click.option(
         "--books-dataset",
         expose_value=False,
         callback=_set_books_dataset,
-        help="Another schema for the tables that loads keep for themselves, such as _audit.  [default: the same]",
+        help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
 """Adds the options of a target; the command gets `destination`, `credentials` and `dataset`."""
@@ -164,7 +164,7 @@ allow_http_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_set_allow_http,
-    help="Let keys and the webhook's URL go over http:// to another machine, for everyone on the way to read.",
+    help="Allow http:// to other machines, although everyone on the way can read the keys and the webhook's URL.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -200,7 +200,7 @@ def load_options(command: _Command) -> _Command:
         allow_http_option,
         click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
         click.option(
-            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected."
+            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than this were rejected."
         ),
         json_option,
     )

@@ -38,10 +38,12 @@ class _EventNames(click.ParamType[list[str]]):
 
 
 @click.command("profiles")
-@click.option("--people", metavar="api|FILE|SQL", help="Whose: contacts with news, a file of ids, or a query of them.")
+@click.option(
+    "--people", metavar="api|FILE|SQL", help="Whose events: contacts with news, a file of ids, or a query for them."
+)
 @click.option("--space", metavar="ID", help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(list(BASE_URLS)), help="Where the space is.  [default: us]")
-@click.option("--source-id", metavar="ID", help="The one Segment source to take events of.")
+@click.option("--source-id", metavar="ID", help="The one Segment source to load events of.")
 @click.option(
     "--events", type=_EventNames(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]"
 )
