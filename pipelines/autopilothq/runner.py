@@ -17,8 +17,8 @@ from .errors import BusyError, RunError
 from .explain import busy_message, error_message, explained
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.load import LoadReport
 from .sources.refused import target_of
+from .sources.report import LoadReport
 from .warehouses import lock, working_folder
 from .warehouses.dlt_internals import (
     Collector,

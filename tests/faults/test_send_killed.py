@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from autopilothq.destination import DeliveryLog, audiences, deliver
-from autopilothq.destination.sender import AT_ONCE
+from autopilothq.destination.dispatch import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending

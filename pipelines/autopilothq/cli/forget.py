@@ -10,10 +10,11 @@ import click
 from ..display import json_text
 from ..inspect.formats import grid
 from ..privacy import deletion
-from ..privacy.deletion import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
+from ..privacy.deletion import MAX_IDS, Forgotten, Unconfirmed
+from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from . import log, out
-from .options import TargetOptions, allow_http_option, json_option, location_of, target_options, wait_option
+from .options import TargetOptions, allow_http_option, describe_target, json_option, target_options, wait_option
 
 SHOWN_HASH = 12  # characters
 _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
@@ -67,7 +68,7 @@ def forget(
     All given ids are of one person. An id in the same row as one of them is the person's too, unless it also appears
     with ids of others: look at --dry-run first.
     """
-    location = location_of(target)
+    location = describe_target(target)
     try:
         report = deletion.delete_person(_ids(given), *target, archive, dry_run, wait, rewrite, max_ids, confirm)
     except Unconfirmed as refused:

@@ -14,7 +14,7 @@ from ..display import json_text, shortened
 from ..explain import explained
 from ..inspect import Difference, Status
 from . import out
-from .options import Duration, TargetOptions, credentials_of, location_of, target_options, wait_option
+from .options import Duration, TargetOptions, credentials_of, describe_target, target_options, wait_option
 
 SCHEMA_FORMATS = (*inspect.FORMATS, "sql")
 
@@ -68,8 +68,8 @@ def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) 
     """Print tables, columns, types and descriptions."""
     if live:
         with inspect.reading(*target) as reader:
-            existing, name = list(reader.tables()), reader.dataset
-            found = reader.described(tables)
+            existing, name = list(inspect.tables_of(reader)), reader.name
+            found = inspect.described(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
         found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
@@ -159,7 +159,7 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
     Shows each statement, and then runs it. No stored row or column is removed. If it is interrupted, the next call
     goes on from there.
     """
-    location = location_of(target)
+    location = describe_target(target)
     done = upgrade.upgrade(*target, dry_run, wait, lambda text: out.print_lines([f"{text};", ""]))
     for table, why in done.left.items():
         out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])

@@ -16,7 +16,7 @@ from ..explain import explained
 from ..sources.api.source import api
 from ..sources.archive.source import archive
 from . import log, out
-from .loading import run_load
+from .loading import run_load_command
 from .options import LoadOptions, Time, load_options
 from .progress import ProgressDisplay, check_found
 
@@ -68,7 +68,7 @@ def load_archive(
             source: DltSource = archive(**settings, progress=display.report)
         yield source
 
-    check_found(run_load(sources, options), fail_if_empty)
+    check_found(run_load_command(sources, options), fail_if_empty)
 
 
 class _TableNames(click.ParamType[list[str]]):
@@ -112,7 +112,7 @@ def load_api(
         source = _api(since=since, until=until, progress=display.report, **settings)
         yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
 
-    run_load(sources, options, "contacts")
+    run_load_command(sources, options, "contacts")
 
 
 def _api(**settings: Any) -> DltSource:

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from .. import runner
 from ..errors import RunError
-from ..sources.load import LoadReport
-from .options import LoadOptions, location_of
+from ..sources.report import LoadReport
+from .options import LoadOptions, describe_target
 from .progress import Counted, ProgressDisplay, check_rejects, print_result
 
 
-def run_load(
+def run_load_command(
     sources: Callable[[ProgressDisplay], Iterator[DltSource]], options: LoadOptions, counted: Counted = "files"
 ) -> LoadReport:
     """Loads sources one after the other, or reads the first where it is a dry run; prints and returns the report.
@@ -26,7 +26,7 @@ def run_load(
     with ProgressDisplay(Console(stderr=True), counted) as display:
         parts = sources(display)
         first = next(parts)  # before anything is opened, so that wrong settings are reported at once
-        location = location_of(options.target)
+        location = describe_target(options.target)
         steps = runner.Steps(display)
         if options.dry_run:
             runner.dry_run(*options.target, steps, first)

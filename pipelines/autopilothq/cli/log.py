@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TextIO, cast
 import click
 import dlt
 
-from ..clients import http
+from ..clients import auth, webhook
 from ..display import json_text, visible, visible_lines
 from ..errors import ApiError
 from ..explain import gist
@@ -186,7 +186,7 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
         return
     try:
         hook, when = setting(WEBHOOK), setting(NOTIFY) or NOTIFY_DEFAULT
-        allows = bool(allowed_http() or dlt.config.get(http.ALLOW_HTTP, bool))
+        allows = bool(allowed_http() or dlt.config.get(auth.ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return
     if not hook or (failure is None and when != NOTIFY_ALWAYS):
@@ -195,6 +195,6 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
     result = visible_lines(masked(failure)) if failure else visible(masked(summary()))
     text = f"autopilothq {' '.join(commands)} on {gethostname()} {ended}: {result}"
     try:
-        http.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
+        webhook.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
     except ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

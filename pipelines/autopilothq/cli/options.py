@@ -207,7 +207,7 @@ def load_options(command: _Command) -> _Command:
     return options(call)
 
 
-def location_of(options: TargetOptions) -> dict[str, str]:
+def describe_target(options: TargetOptions) -> dict[str, str]:
     """Returns where the data of a target is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
     with explained():
         target = resolve_target(*options)

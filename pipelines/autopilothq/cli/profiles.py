@@ -10,10 +10,10 @@ from dlt.sources import DltSource
 from ..clients.profile_api import BASE_URLS
 from ..errors import RunError
 from ..explain import explained
-from ..sources.load import LoadReport
 from ..sources.profiles.source import profiles
+from ..sources.report import LoadReport
 from . import log
-from .loading import run_load
+from .loading import run_load_command
 from .options import LoadOptions, Time, load_options
 from .progress import ProgressDisplay
 
@@ -63,7 +63,7 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
         else:
             yield from _parts(display, given)
 
-    run_load(sources, options, "people")
+    run_load_command(sources, options, "people")
 
 
 def _parts(display: ProgressDisplay, settings: dict[str, Any]) -> Iterator[DltSource]:

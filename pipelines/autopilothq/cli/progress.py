@@ -22,7 +22,7 @@ from ..display import json_text
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
 from ..sources.archive.discover import LEFT_OUT
-from ..sources.load import LoadReport, limit_warning
+from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people"]

@@ -1,9 +1,10 @@
-"""The commands that send to Autopilot, and tell what became of it."""
+"""The commands that send to Autopilot, and the one that shows the delivery log."""
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -13,7 +14,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, Settings, audiences, deliver, log_dataset, settings
+from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
 from ..destination.messages import KEYS, Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
@@ -77,7 +78,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
         mapping.setdefault(event, []).append(id_)
     with runner.explained():
         given = _settings(options)
-        given = given._replace(triggers={**(given.triggers or {}), **mapping})
+        given = replace(given, triggers={**(given.triggers or {}), **mapping})
         with _alone(options), _log(options) as log:
             files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
@@ -149,9 +150,9 @@ def show_deliveries(
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any]) -> DestinationSettings:
     try:
-        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
@@ -205,7 +206,9 @@ def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: Settings, options: dict[str, Any]) -> Counts:
+def _deliver(
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
+) -> Counts:
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:

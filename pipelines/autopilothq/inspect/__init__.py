@@ -14,14 +14,15 @@ from .diff import (
 )
 from .formats import FORMATS, ddl
 from .live import (
-    DatasetInspector,
     NothingThere,
     answering,
     dataset_name,
+    described,
     elsewhere,
     kind_of,
     reading,
     schema_of,
+    tables_of,
     target,
 )
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
@@ -34,7 +35,6 @@ __all__ = [
     "SWITCH",
     "SWITCH_UNLOADED",
     "ColumnInfo",
-    "DatasetInspector",
     "Difference",
     "DifferenceMessages",
     "NothingThere",
@@ -48,6 +48,7 @@ __all__ = [
     "catalogue",
     "dataset_name",
     "ddl",
+    "described",
     "differences",
     "elsewhere",
     "kind_of",
@@ -57,5 +58,6 @@ __all__ = [
     "schema_of_catalogue",
     "status_dict",
     "status_text",
+    "tables_of",
     "target",
 ]

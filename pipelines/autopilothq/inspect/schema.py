@@ -70,7 +70,7 @@ def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
     return [columns[name] for name in ordered_columns({column.name: column.type for column in table.columns})]
 
 
-def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
+def table_info(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
     """Returns a table of a destination, with the catalogue's descriptions of it and of its columns."""
     columns = tuple(columns)
     known = catalog.TABLES.get(name)

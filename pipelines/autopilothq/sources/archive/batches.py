@@ -42,7 +42,7 @@ def read_batches(
 
     The next batch is made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever
     the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
-    ArchiveError where MAX_TIMEOUTS files in a row timed out.
+    ArchiveError where MAX_UNANSWERED files in a row timed out.
 
     Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
     """
