@@ -46,7 +46,7 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id",
     "--confirm",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Remove exactly this many ids, although they are more than --max-ids.",
+    help="Remove the person although the ids are more than --max-ids, if they are exactly this many.",
 )
 @target_options
 @wait_option
