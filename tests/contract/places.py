@@ -20,7 +20,8 @@ import autopilothq
 from autopilothq.warehouses.delta import lake
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
-from contract.loading import ARROW, Line, Row, write
+from autopilothq.projection.types import ARROW
+from contract.loading import Line, Row, write
 from servers import S3
 
 DATASET = "autopilothq"
