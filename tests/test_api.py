@@ -1,4 +1,4 @@
-"""What is made of a contact, and of pages on the disk (spec: autopilot-api)."""
+"""What is made of a contact, and of pages on the disk (docs/contract/autopilot-api.md)."""
 
 import hashlib
 import json

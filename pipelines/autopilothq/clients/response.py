@@ -32,20 +32,20 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
     httpx would inflate a small body of gigabytes before its size is known. Raises UnexpectedResponse for a body that is
     wanted and too big or in an unknown encoding, and httpx.HTTPError for one that breaks off.
     """
-    wanted = response.is_success and call.wants_json
-    most = MAX_BODY if wanted else _ERROR_BODY
+    reads_json = response.is_success and call.wants_json
+    most = MAX_BODY if reads_json else _ERROR_BODY
     chunks: list[bytes] = []
     try:
         chunks.extend(inflated(_raw(call, response), response.headers.get("Content-Encoding", ""), most))
     except TooBig:
-        if wanted:
+        if reads_json:
             chunks.clear()  # the error would keep them as long as it lives
             text = f"the answer is bigger than {MAX_BODY // 1024**2} MB"
             raise call.error(UnexpectedResponse, text, response.status_code) from None
     except Undecodable as error:
         raise httpx.DecodingError(str(error), request=response.request) from None
     except UnknownEncoding as error:
-        if wanted:
+        if reads_json:
             text = f"expected an answer in one of the encodings {ACCEPTED}, got {error.args[0]!r}"
             raise call.error(UnexpectedResponse, text, response.status_code) from None
     return b"".join(chunks)

@@ -1,10 +1,10 @@
-"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md)."""
+"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
 
 from ..clients.decode import plain
 from ..display import visible
 from ..errors import InvalidSetting
 from .account import Account
-from .settings import SETTINGS, TriggerMapping
+from .settings import SECTION, TriggerMapping
 
 
 class Triggers:
@@ -30,7 +30,7 @@ class Triggers:
             for one in ids:
                 if one not in existing:
                     raise InvalidSetting(
-                        f"{SETTINGS}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
+                        f"{SECTION}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
                         f" are {', '.join(map(visible, sorted(existing))) or 'none at all'}"
                     )
 
