@@ -157,8 +157,7 @@ def contacts(
     found = ScanBatch(scan)
     pages, last = 0, spool.last
     try:
-        for number in _pages(spool, scan, account, clock):
-            values, size = spool.read(number)
+        for values, size in _pages(spool, scan, account, clock):
             found.size += size
             scan.size += size
             scan.contacts += len(values)
@@ -182,13 +181,13 @@ def contacts(
         raise clock.spent()
 
 
-def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Deadline) -> Iterator[int]:
-    """The numbers of the pages: at once where they are there, as they come where they must be fetched."""
-    yield from range(scan.first, spool.last + 1)
+def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Deadline) -> Iterator[tuple[list[object], int]]:
+    """Yields the contacts and the size of each page: of those in the spool, then of those that must be fetched."""
+    yield from map(spool.read, range(scan.first, spool.last + 1))
     if not spool.complete and not (clock.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), clock.is_over):
             scan.total = fetched.total if scan.total is None or fetched.total is not None else scan.total
-            yield fetched.number
+            yield spool.contacts_of(fetched)
 
 
 def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
