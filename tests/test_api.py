@@ -361,7 +361,7 @@ def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **se
 
 
 def ids(found: list[ScanBatch]) -> list[str]:
-    return [thing.key[0] for part in found for thing in part.things.get("contacts", ())]
+    return [record.key[0] for part in found for record in part.records.get("contacts", ())]
 
 
 @pytest.mark.parametrize("contacts", [0, 1, 99, 100, 101, 200, 201])
@@ -392,7 +392,7 @@ def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=5_001) as server:
         found = scan(server, tmp_path)
     batches = [part.batch([]) for part in found]
-    assert [len(part.things["contacts"]) for part in found] == [5_000, 1]
+    assert [len(part.records["contacts"]) for part in found] == [5_000, 1]
     lines = [line for batch in batches for line in batch.lines["line"].to_pylist()]
     assert lines == list(range(1, len(lines) + 1))
 

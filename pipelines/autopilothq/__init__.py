@@ -27,14 +27,18 @@ from .errors import (
 )
 from .sources.api.source import api
 from .sources.archive.source import archive
-from .sources.load import LoadReport
+from .sources.origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, PipelineContext, TableRows, Work
 from .sources.profiles.source import profiles
+from .sources.report import LoadReport
+from .sources.source import source
 from .telemetry import off_by_default
 
 __all__ = [
+    "MESSAGE_RESOURCES",
     "ApiError",
     "ArchiveError",
     "AutopilothqError",
+    "Batch",
     "BooksMisplaced",
     "BusyError",
     "CannotMerge",
@@ -43,22 +47,28 @@ __all__ = [
     "FolderNotOwned",
     "InvalidQuery",
     "InvalidSetting",
+    "LoadContext",
     "LoadReport",
     "NotAuthorized",
     "NotFound",
     "NotSupported",
     "NothingFound",
+    "Origin",
     "OutcomeUnknown",
+    "PipelineContext",
     "RequestRejected",
     "RunError",
     "SuppressionKeyError",
+    "TableRows",
     "TooManyRejects",
     "Unavailable",
     "UnexpectedResponse",
+    "Work",
     "api",
     "archive",
     "autopilot",
     "profiles",
+    "source",
 ]
 
 off_by_default()

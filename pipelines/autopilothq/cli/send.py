@@ -20,7 +20,8 @@ from ..display import shortened
 from ..errors import InvalidQuery, RunError
 from ..masking import masked
 from ..segment.message import digest
-from ..sources.archive import files as archive_files
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.query import run_query
@@ -199,9 +200,9 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
-def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
+def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
     """The files' messages in order; `broken` gets why a file could not be read to its end."""
-    for batch in archive_files.read_batches(files):
+    for batch in read_batches(files):
         rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):

@@ -71,7 +71,8 @@ class Deadline:
 class Scan:
     """One scan, as a file is to an archive. `size` and `contacts` grow while it is read.
 
-    `first` is the page that this load begins with. `complete` is set at its end, `lost` where it cannot go on.
+    `first` is the page that this load begins with; `lines_before` and `contacts_before` are those that came before it.
+    `complete` is set at its end, `lost` where it cannot go on. `audited` is the row that `_audit` has of it already.
     """
 
     name: str
@@ -80,12 +81,23 @@ class Scan:
     number: int = 0
     spool: Spool | None = None
     first: int = 1
-    size: int = 0
-    lines: int = 0
-    contacts: int = 0
-    total: int | None = None
-    complete: bool = False
-    lost: bool = False
+    lines_before: int = 0
+    contacts_before: int = 0
+    audited: Mapping[str, object] | None = None
+    size: int = field(init=False, default=0)
+    lines: int = field(init=False, default=0)
+    contacts: int = field(init=False, default=0)
+    total: int | None = field(init=False, default=None)
+    complete: bool = field(init=False, default=False)
+    lost: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.begin_reading()
+
+    def begin_reading(self) -> None:
+        """Counts from the beginning: a load may read a scan a second time."""
+        self.size, self.lines, self.contacts = 0, self.lines_before, self.contacts_before
+        self.complete = self.lost = False
 
     @property
     def version(self) -> str:
@@ -98,7 +110,7 @@ class ScanBatch:
     """What some pages gave: messages with what was rejected, and things by their table's name."""
 
     scan: Scan
-    things: dict[str, list[Record]] = field(default_factory=dict)
+    records: dict[str, list[Record]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     _lines: list[bytes] = field(default_factory=list)
@@ -124,7 +136,7 @@ class ScanBatch:
                 self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
                 continue
             try:
-                self.things.setdefault(table.name, []).append(contact_rows.record(table, value, more))
+                self.records.setdefault(table.name, []).append(contact_rows.record(table, value, more))
             except Rejected as error:
                 self.reject(value, *error.args)
 
@@ -198,7 +210,7 @@ def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
         if wanted.events:
             found.add_lines(contact_rows.messages(value, found.scan.started_at, wanted.user_id_field, wanted.window))
         if wanted.rows:
-            found.things.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
+            found.records.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 
@@ -206,7 +218,7 @@ def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
 # ---- what the account has beside -----------------------------------------------------------------------------------
 
 
-def records(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
+def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     """A table that one answer holds."""
     found = ScanBatch(scan)
     found.size = scan.size = len(to_json(values))
@@ -229,7 +241,7 @@ def group(
     found = ScanBatch(scan)
     entries, found.size = spool.read(1)
     found.add(of.table, entries)
-    ids = [thing.key[0] for thing in found.things.get(of.table.name, [])]
+    ids = [record.key[0] for record in found.records.get(of.table.name, [])]
     if members:
         _fetch_members(ids, of, account, clock, folder, spool.start)
     scan.size += found.size
