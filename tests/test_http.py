@@ -333,7 +333,7 @@ def test_a_slow_body_is_read_and_one_that_stops_is_not(server: FakeAutopilot, ti
 
 
 def test_a_body_may_not_drip_for_ever(server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "MAX_TIMEOUTS", 2)
+    monkeypatch.setattr(response, "_MAX_TIMEOUTS", 2)
     server.order("GET", "/account", drip=0.1)
     error = failed(server, time, timeout=0.2, tries=1)
     assert str(error) == "GET /account: the answer stopped for 0.2 s or took too long; gave up after 1 try"

@@ -17,7 +17,7 @@ from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
-MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
+_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
 _ERROR_BODY = 64 * 1024  # bytes that are read of an error's body
 _KEPT = 1024 * 1024  # bytes of an answer that is not understood
 _MOST_TEXT = 300  # characters of the server's own text in a message
@@ -53,7 +53,7 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
 
 def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
     """Yields the body's bytes as they come, until it takes too long."""
-    end = time.monotonic() + MAX_TIMEOUTS * call.settings.timeout
+    end = time.monotonic() + _MAX_TIMEOUTS * call.settings.timeout
     for chunk in response.iter_raw():
         yield chunk
         if time.monotonic() > end:

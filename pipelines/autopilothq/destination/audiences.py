@@ -12,7 +12,7 @@ from .delivery_log import Member
 from .messages import ID_COLUMNS, Item, text, trait_item
 
 
-class Row(NamedTuple):
+class PersonRow(NamedTuple):
     """A person of a query: the value of the key column, email and user id where there are any, all other columns."""
 
     key: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     traits: dict[str, Any]
 
 
-def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[Row], int]:
+def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
     """Returns the persons of a query's answer, and how many rows have no key.
 
     Raises RunError where the key is no column, or two rows have the same key.
@@ -36,12 +36,12 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
         raise RunError(
             f"Expected each column of the query once, got {shortened(twice)} twice.\nName one of them otherwise."
         )
-    found: list[Row] = []
+    found: list[PersonRow] = []
     for row in values:
         texts = {one: text(row[columns[one]]) if one in columns else None for one in ID_COLUMNS}
         if person := texts[key]:
             traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
-            found.append(Row(person, texts["email"], texts["user_id"], traits))
+            found.append(PersonRow(person, texts["email"], texts["user_id"], traits))
     repeated = [(who, number) for who, number in Counter(_identity(row, key) for row in found).items() if number > 1]
     if repeated:
         who, number = repeated[0]
@@ -57,12 +57,12 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(shortened, names))
 
 
-def _identity(row: Row, key: str) -> str:
+def _identity(row: PersonRow, key: str) -> str:
     """What a person is compared by: the user id as it is, the email in lower case."""
     return row.key.lower() if key == "email" else row.key
 
 
-def traits(found: Sequence[Row]) -> Iterator[Item]:
+def traits(found: Sequence[PersonRow]) -> Iterator[Item]:
     """Yields one identify for each row, whose columns are traits. Raises RunError where a row has none."""
     for row in found:
         if not row.traits:
@@ -88,7 +88,7 @@ def slug(name: str) -> str:
     return trait
 
 
-def changes(name: str, key: str, found: Sequence[Row], known: Mapping[str, Member]) -> tuple[list[Item], int]:
+def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]) -> tuple[list[Item], int]:
     """Returns who entered (true) and who left (false) since the last delivery, and how many members are unchanged.
 
     `known` is what the log says of everybody who was ever sent. A person whose delivery failed is sent again; one who

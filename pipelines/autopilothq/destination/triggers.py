@@ -3,7 +3,7 @@
 from ..clients.decode import plain
 from ..display import visible
 from ..errors import InvalidSetting
-from .account import Account
+from .account import WritableAccount
 from .settings import SECTION, TriggerMapping
 
 
@@ -15,7 +15,7 @@ class Triggers:
     Example: `Triggers(account, {"Order Completed": "0003"}).of("Order Completed") == ["0003"]`.
     """
 
-    def __init__(self, account: Account, mapping: TriggerMapping | None = None) -> None:
+    def __init__(self, account: WritableAccount, mapping: TriggerMapping | None = None) -> None:
         self._account = account
         self._mapping = {
             event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
