@@ -1,7 +1,8 @@
-"""What is made of a contact, and of pages on the disk (spec: autopilot-api)."""
+"""What is made of a contact, and of pages on the disk (docs/contract/autopilot-api.md)."""
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -307,6 +308,32 @@ def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -
     assert found is not None
     with pytest.raises(UnexpectedResponse, match="Page 3 of this scan: bookmark 'b1' came before"):
         list(fetch_ahead(found, pages("b1"), lambda: False))
+
+
+def test_pages_are_the_same_from_memory_and_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.sources.spool.IN_MEMORY", 3)
+    values = [b"1.10", b'"a"', b"12345678901234567890.10", b'{"k":1,"k":2.50,"":[1e400]}', b'"\\ud83d\\ude00 \\ud800"']
+    values += [b'"\xed\xa0\xbd\xed\xb8\x80"', b"[" * 300 + b"]" * 300]
+    with FakeAutopilot(contacts=0) as server:
+        for number, value in enumerate(values, 1):
+            page = b'{"contacts":[%s,{"n":%s}],"bookmark":%s}' % (
+                value,
+                value,
+                b'"b%d"' % number if value != values[-1] else b"null",
+            )
+            server.order("GET", "/contacts" if number == 1 else f"/contacts/b{number - 1}", content=page)
+        spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+        with Autopilot(
+            AutopilotSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000)
+        ) as one:
+            ahead = fetch_ahead(spool, one.contacts(), lambda: False)
+            found = [next(ahead)]
+            while not spool.complete:
+                time.sleep(0.01)
+            found += ahead
+    assert {page.contacts is None for page in found} == {True, False}
+    assert [spool.contacts_of(page) for page in found] == [spool.read(number) for number in range(1, len(values) + 1)]
+    assert spool.read(6)[0][0] == "\U0001f600"
 
 
 def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> None:

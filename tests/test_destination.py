@@ -1,4 +1,4 @@
-"""Each rule of spec/destination.md against an account over real HTTP, and the dlt destination."""
+"""Each rule of docs/contract/destination.md against an account over real HTTP, and the dlt destination."""
 
 import json
 import logging

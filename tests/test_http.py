@@ -333,7 +333,7 @@ def test_a_slow_body_is_read_and_one_that_stops_is_not(server: FakeAutopilot, ti
 
 
 def test_a_body_may_not_drip_for_ever(server: FakeAutopilot, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "MAX_TIMEOUTS", 2)
+    monkeypatch.setattr(response, "_MAX_TIMEOUTS", 2)
     server.order("GET", "/account", drip=0.1)
     error = failed(server, time, timeout=0.2, tries=1)
     assert str(error) == "GET /account: the answer stopped for 0.2 s or took too long; gave up after 1 try"
@@ -646,10 +646,10 @@ def test_a_request_that_waits_for_its_connection_counts_from_when_it_went_out() 
     pace = Pace()
     place = pace.wait(1)
     connecting = threading.Timer(0.2, place.trace, ["http11.send_request_headers.started", {}])
-    started = pace.clock()
+    started = pace.now()
     connecting.start()
     pace.wait(1)
-    assert pace.clock() - started > 1.2
+    assert pace.now() - started > 1.2
     connecting.join()
 
 

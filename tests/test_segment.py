@@ -1,4 +1,4 @@
-"""Segment's Profile API over real HTTP: one person's pages, and many people side by side (spec: profile-api)."""
+"""Segment's Profile API over real HTTP: one person, and many side by side (docs/contract/profile-api.md)."""
 
 import json
 import threading
@@ -357,7 +357,7 @@ def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], acti
     ]
     came = parse_json(json.dumps({"contacts": contacts}).encode()).value("contacts")
     spool.put(profiles._reduced(Page(came, None, None)))
-    assert profiles._people(spool, 1) == [Person("email:a@b.c", active_at)]
+    assert profiles._people(spool.read(1)[0]) == [Person("email:a@b.c", active_at)]
     assert [name for name, _ in spool.read(1)[0][0]] == [  # type: ignore[attr-defined]
         name for name in ("Email", *fields) if name not in ("mail", "created_at")
     ]

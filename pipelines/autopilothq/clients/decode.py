@@ -37,12 +37,23 @@ def decode_json(content: bytes) -> JsonValue:
     if _has_too_many_values(content):
         raise TooManyValues
     try:
-        value: JsonValue = DECODER.decode(content.decode(json.detect_encoding(content), "surrogatepass"))
+        value: JsonValue = DECODER.decode(_decode_text(content))
     except (ValueError, RecursionError) as error:
         cut = _is_cut_off(error)
     else:
         return value
     raise Truncated if cut else NotJson
+
+
+def _decode_text(content: bytes) -> str:
+    """The text of an answer. Raises UnicodeDecodeError."""
+    encoding = json.detect_encoding(content)
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode(encoding, "surrogatepass")
+        # Two halves of a pair that were encoded one by one are one character.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _has_too_many_values(content: bytes) -> bool:

@@ -20,10 +20,8 @@ class Pace:
     LATE = 0.05  # seconds; the most that counts as time on the way, and what is assumed until the answer comes
     SLACK = 0.005  # seconds; how far the clocks and schedulers of two machines may differ
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        self.clock = clock
+    def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.now = now
         self._sleep = sleep
         self._turn = threading.Lock()
         self._slots: list[PaceSlot] = []
@@ -38,7 +36,7 @@ class Pace:
         most, seconds = max(1, int(per_second)), max(1.0, 1 / per_second)
         with self._turn:
             while True:
-                now = self.clock()
+                now = self.now()
                 self._slots = [slot for slot in self._slots if slot.free_at > now]
                 if len(self._slots) < most and now >= self._held_until:
                     break
@@ -53,7 +51,7 @@ class Pace:
 
     def hold(self, seconds: float) -> None:
         """Lets no request out for so long, because the server asked for it."""
-        self._held_until = max(self._held_until, self.clock() + seconds)
+        self._held_until = max(self._held_until, self.now() + seconds)
 
 
 class PaceSlot:
@@ -68,22 +66,22 @@ class PaceSlot:
     def trace(self, event: str, _: Mapping[str, Any]) -> None:
         """Notes when the request's first bytes go out; httpcore's trace extension calls it."""
         if event.startswith("http11.send_request_headers"):
-            self._sent = self._pace.clock()
+            self._sent = self._pace.now()
 
     def answered(self) -> None:
         """Notes that the head of the answer is there."""
-        self._answered = self._pace.clock()
+        self._answered = self._pace.now()
         if self._sent < inf:
             self._pace.fastest = min(self._pace.fastest, self._answered - self._sent)
 
     def done(self) -> None:
         """Notes that the request is over, however it ended. One that was never traced counts from now."""
-        self._answered = min(self._answered, self._pace.clock())
+        self._answered = min(self._answered, self._pace.now())
         self._sent = min(self._sent, self._answered)
 
     @property
     def free_at(self) -> float:
-        """When another request may take the slot, in seconds of the pace's clock."""
+        """When another request may take the slot, in the seconds of `Pace.now`."""
         if self._sent == inf:
             return inf
         late = min(Pace.LATE, max(0.0, self._answered - self._sent - self._pace.fastest))

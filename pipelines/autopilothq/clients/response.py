@@ -17,7 +17,7 @@ from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
 MAX_BODY = 64 * 1024 * 1024  # bytes
-MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
+_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
 _ERROR_BODY = 64 * 1024  # bytes that are read of an error's body
 _KEPT = 1024 * 1024  # bytes of an answer that is not understood
 _MOST_TEXT = 300  # characters of the server's own text in a message
@@ -32,20 +32,20 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
     httpx would inflate a small body of gigabytes before its size is known. Raises UnexpectedResponse for a body that is
     wanted and too big or in an unknown encoding, and httpx.HTTPError for one that breaks off.
     """
-    wanted = response.is_success and call.wants_json
-    most = MAX_BODY if wanted else _ERROR_BODY
+    reads_json = response.is_success and call.wants_json
+    most = MAX_BODY if reads_json else _ERROR_BODY
     chunks: list[bytes] = []
     try:
         chunks.extend(inflated(_raw(call, response), response.headers.get("Content-Encoding", ""), most))
     except TooBig:
-        if wanted:
+        if reads_json:
             chunks.clear()  # the error would keep them as long as it lives
             text = f"the answer is bigger than {MAX_BODY // 1024**2} MB"
             raise call.error(UnexpectedResponse, text, response.status_code) from None
     except Undecodable as error:
         raise httpx.DecodingError(str(error), request=response.request) from None
     except UnknownEncoding as error:
-        if wanted:
+        if reads_json:
             text = f"expected an answer in one of the encodings {ACCEPTED}, got {error.args[0]!r}"
             raise call.error(UnexpectedResponse, text, response.status_code) from None
     return b"".join(chunks)
@@ -53,7 +53,7 @@ def read_body(call: Call, response: httpx.Response) -> bytes:
 
 def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
     """Yields the body's bytes as they come, until it takes too long."""
-    end = time.monotonic() + MAX_TIMEOUTS * call.settings.timeout
+    end = time.monotonic() + _MAX_TIMEOUTS * call.settings.timeout
     for chunk in response.iter_raw():
         yield chunk
         if time.monotonic() > end:

@@ -11,7 +11,7 @@ from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
-from .account import Account, DryRunAccount
+from .account import DryRunAccount, WritableAccount
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
@@ -135,5 +135,5 @@ def deliver(
     with Autopilot(settings.api) as account:
         fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
         triggers = Triggers(account, settings.triggers)
-        to: Account = DryRunAccount(account, show, settings.api.base_url) if show else account
+        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
         return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)

@@ -9,7 +9,7 @@ from ..display import json_text, visible
 from ..segment.json_text import JsonObject
 
 
-class Account(Protocol):
+class WritableAccount(Protocol):
     """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     @property

@@ -8,7 +8,7 @@ from typing import Self
 
 from ..clients.urls import path_of
 from ..errors import ApiError
-from .account import Account
+from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
@@ -25,7 +25,9 @@ class Dispatcher:
     Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
     """
 
-    def __init__(self, account: Account, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]) -> None:
+    def __init__(
+        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+    ) -> None:
         self._breaker = CircuitBreaker()
         self._sending = BatchSending(account, log, counts, self._breaker)
         self._counts = counts
@@ -71,7 +73,7 @@ class Dispatcher:
 class BatchSending:
     """What the threads do: they write the contacts of a batch, then send the events of each contact."""
 
-    def __init__(self, account: Account, log: DeliveryLog, counts: Counts, breaker: CircuitBreaker) -> None:
+    def __init__(self, account: WritableAccount, log: DeliveryLog, counts: Counts, breaker: CircuitBreaker) -> None:
         self._account = account
         self._log = log
         self._counts = counts

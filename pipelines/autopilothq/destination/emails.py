@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
-from .account import Account
+from .account import WritableAccount
 from .delivery_log import DeliveryLog
 from .fields import Fields
 from .messages import Item
@@ -18,7 +18,7 @@ def email_of(fields: Fields, item: Item) -> str | None:
 class KnownEmails:
     """Emails by user id: of this run's own items, of the delivery log, or of the custom field that holds user ids."""
 
-    def __init__(self, account: Account, log: DeliveryLog, fields: Fields) -> None:
+    def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields) -> None:
         self._account = account
         self._log = log
         self._fields = fields

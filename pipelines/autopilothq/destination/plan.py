@@ -11,7 +11,7 @@ from .delivery_log import Delivery, DeliveryStatus, Sent
 from .emails import KnownEmails, email_of
 from .fields import ContactFields, Fields, contact_fields
 from .messages import NO_IDENTIFIER, Item
-from .settings import SETTINGS
+from .settings import SECTION
 from .triggers import Triggers
 
 Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
@@ -126,7 +126,7 @@ class Planner:
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
             return _refused(row, NO_IDENTIFIER, 400)
-        hint = "" if self._fields.user_id else f", and {SETTINGS}.user_id_field names no field that holds it"
+        hint = "" if self._fields.user_id else f", and {SECTION}.user_id_field names no field that holds it"
         text = f"No contact is known by the user id {row.user_id!r}: no identify with its email was delivered{hint}"
         return _refused(row, text)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import ApiError, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
-from .account import Account
+from .account import WritableAccount
 from .delivery_log import Delivery
 
 MAX_FAILURES = 3  # requests in a row that found no service: the others would fail as well
@@ -66,7 +66,9 @@ class CircuitBreaker:
             raise error
 
 
-def send_request(account: Account, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]) -> Outcome:
+def send_request(
+    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
+) -> Outcome:
     """Sends a request and returns its outcome; raises ApiError where every other request would end the same way."""
     if breaker.is_open:
         raise RunStopped("the run broke off")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..clients.autopilot import MOST_CONTACTS
 from ..segment.identity import HashedIds, forms
-from .account import Account
+from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
@@ -31,7 +31,7 @@ class Sender:
 
     def __init__(
         self,
-        account: Account,
+        account: WritableAccount,
         fields: Fields,
         triggers: Triggers,
         log: DeliveryLog,

@@ -12,7 +12,7 @@ from ..errors import InvalidSetting
 from ..warehouses.resolve import make_destination
 
 NAME = "autopilothq"
-SETTINGS = f"destination.{NAME}"
+SECTION = f"destination.{NAME}"
 
 UnknownTraits = Literal["send", "refuse"]
 TriggerMapping: TypeAlias = Mapping[str, str | Sequence[str]]
@@ -36,12 +36,12 @@ class DestinationSettings:
         """
         names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
         api = {name: options.pop(name) for name in names if name in options}
-        return cls(AutopilotSettings(setting=f"{SETTINGS}.api_key", **api), **options)
+        return cls(AutopilotSettings(setting=f"{SECTION}.api_key", **api), **options)
 
     def check(self) -> None:
         """Raises InvalidSetting where `unknown_traits` is neither `send` nor `refuse`."""
         if self.unknown_traits not in get_args(UnknownTraits):
-            raise InvalidSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {self.unknown_traits!r}")
+            raise InvalidSetting(f"{SECTION}.unknown_traits must be send or refuse, got {self.unknown_traits!r}")
 
 
 def log_dataset(

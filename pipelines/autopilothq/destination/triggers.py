@@ -1,10 +1,10 @@
-"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md)."""
+"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
 
 from ..clients.decode import plain
 from ..display import visible
 from ..errors import InvalidSetting
-from .account import Account
-from .settings import SETTINGS, TriggerMapping
+from .account import WritableAccount
+from .settings import SECTION, TriggerMapping
 
 
 class Triggers:
@@ -15,7 +15,7 @@ class Triggers:
     Example: `Triggers(account, {"Order Completed": "0003"}).of("Order Completed") == ["0003"]`.
     """
 
-    def __init__(self, account: Account, mapping: TriggerMapping | None = None) -> None:
+    def __init__(self, account: WritableAccount, mapping: TriggerMapping | None = None) -> None:
         self._account = account
         self._mapping = {
             event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
@@ -30,7 +30,7 @@ class Triggers:
             for one in ids:
                 if one not in existing:
                     raise InvalidSetting(
-                        f"{SETTINGS}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
+                        f"{SECTION}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
                         f" are {', '.join(map(visible, sorted(existing))) or 'none at all'}"
                     )
 

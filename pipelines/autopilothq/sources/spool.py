@@ -18,9 +18,9 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.json_text import to_json
-from ..segment.message import parse_json
+from ..segment.json_text import DECODER, to_json
 
+IN_MEMORY = 10  # pages that are parsed and not processed yet
 STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
 
 
@@ -74,22 +74,27 @@ class Spool:
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page and returns its number. Raises UnexpectedResponse for a bookmark that repeats."""
+        """Writes the next page and returns its size in bytes. Raises UnexpectedResponse for a bookmark that repeats."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
             raise UnexpectedResponse(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
                 " would never end"
             )
         text = f'{json.dumps(page.bookmark)}\n{{"contacts":{to_json(page.contacts)}}}'
-        _write(self._path(self.last + 1), gzip.compress(text.encode(), 1))
+        content = text.encode()
+        _write(self._path(self.last + 1), gzip.compress(content, 1))
         self.last, self.bookmark = self.last + 1, page.bookmark
         self._bookmarks.add(page.bookmark)
-        return self.last
+        return len(content)
 
     def read(self, number: int) -> tuple[list[object], int]:
-        """Returns the contacts of a page, their numbers as they are spelt, and the size of the page in bytes."""
-        text = gzip.decompress(self._path(number).read_bytes())
-        return cast(list[object], parse_json(text.partition(b"\n")[2]).value("contacts")), len(text)
+        """Returns a page's contacts, with their numbers as they are spelt, and its size in bytes."""
+        content = gzip.decompress(self._path(number).read_bytes())
+        return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
+
+    def contacts_of(self, fetched: "Fetched") -> tuple[list[object], int]:
+        """Returns the contacts and the size of a page that was fetched, from the disk where it is not in memory."""
+        return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
         """Returns the bookmark of a page; it is the first line, so that the contacts need not be read."""
@@ -120,29 +125,39 @@ def _write(path: Path, content: bytes) -> None:
 
 
 class Fetched(NamedTuple):
-    """A page that is in the spool now; `total` is the number of contacts, as far as the account says it."""
+    """A page that is in the spool now.
+
+    `size` is in bytes. `total` is the number of contacts, as far as the account says it. `contacts` are those of the
+    page, None where they must be read from the disk.
+    """
 
     number: int
+    size: int
     total: int | None
+    contacts: list[object] | None
 
 
 def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
     """Writes pages into the spool, and yields each, until the last one or until `stopped()`."""
     for page in pages:
-        yield Fetched(spool.put(page), page.total)
+        size = spool.put(page)
+        yield Fetched(spool.last, size, page.total, page.contacts)
         if stopped():
             return
 
 
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Does what `fetch` does in a thread of its own, so that requests do not wait until pages are processed."""
+    """Does what `fetch` does in a thread of its own, so that requests do not wait until pages are processed.
+
+    Only the contacts of `IN_MEMORY` pages that wait to be processed are kept in memory.
+    """
     queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
     closed = Event()
 
     def run() -> None:
         try:
             for fetched in fetch(spool, pages, lambda: closed.is_set() or stopped()):
-                queue.put(fetched)
+                queue.put(fetched if queue.qsize() < IN_MEMORY else fetched._replace(contacts=None))
             queue.put(None)
         except BaseException as error:  # noqa: BLE001 - raised where the pages are taken
             queue.put(error)

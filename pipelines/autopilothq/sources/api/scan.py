@@ -88,8 +88,7 @@ def contacts(
     found = ScanBatch(scan)
     pages, last = 0, spool.last
     try:
-        for number in _pages(spool, scan, account, deadline):
-            values, size = spool.read(number)
+        for values, size in _pages(spool, scan, account, deadline):
             found.size += size
             scan.size += size
             scan.contacts += len(values)
@@ -113,13 +112,13 @@ def contacts(
         raise deadline.exceeded()
 
 
-def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[int]:
-    """Yields the numbers of the pages: those of the spool, then those that are fetched."""
-    yield from range(scan.first, spool.last + 1)
+def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
+    """Yields the contacts and the size of each page: of those in the spool, then of those that are fetched."""
+    yield from map(spool.read, range(scan.first, spool.last + 1))
     if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):
             scan.total = fetched.total if scan.total is None or fetched.total is not None else scan.total
-            yield fetched.number
+            yield spool.contacts_of(fetched)
 
 
 def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:

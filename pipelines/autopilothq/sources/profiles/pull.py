@@ -81,11 +81,11 @@ def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], 
     `progress` is called after each page. Contacts without an email are left out: the space cannot know them.
     """
     for number in range(1, spool.last + 1):
-        yield _people(spool, number)
+        yield _people(spool.read(number)[0])
     if not spool.complete:
         pages = map(_reduced, account.contacts(spool.bookmark))
         for fetched in fetch_ahead(spool, pages, lambda: False):
-            yield _people(spool, fetched.number)
+            yield _people(spool.contacts_of(fetched)[0])
             progress()
 
 
@@ -99,8 +99,7 @@ def _reduced(page: Page) -> Page:
     return page._replace(contacts=kept)
 
 
-def _people(spool: Spool, number: int) -> list[Person]:
-    contacts, _ = spool.read(number)
+def _people(contacts: list[object]) -> list[Person]:
     found = (
         (person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, JsonObject)
     )
