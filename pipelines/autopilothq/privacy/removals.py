@@ -32,7 +32,11 @@ class Removal(NamedTuple):
 
 
 def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields which rows of the tables go: those with the person's ids, and those that belong to them."""
+    """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
+
+    In this order a run that was killed between two removals is completed by the next one.
+    """
+    direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
     dataset = tables.dataset
     for table in tables.kinds:
@@ -43,7 +47,7 @@ def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnec
             if "id" in tables.columns[table] and table != USERS.name:
                 ids[table] = set(found)
             if found:
-                yield Removal(tables, table, where, texts, len(found))
+                direct.append(Removal(tables, table, where, texts, len(found)))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
     # A track's two rows go together, though a property may tell whose it is in one of them alone.
@@ -53,6 +57,7 @@ def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnec
         yield from _by_id(tables, table, unpaired - (tracks if table == TRACKS.name else events[table]))
     yield from _by_id(tables, DISCARDS.name, _discards(tables, person, messages, engine))
     yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
+    yield from direct
 
 
 def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:

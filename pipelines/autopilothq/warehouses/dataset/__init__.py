@@ -5,6 +5,7 @@ import dlt
 from ...errors import RunError
 from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
 from .delta import DeltaDataset
+from .delta_versions import drop_old_versions
 from .interface import Columns, Dataset, Loaded, NativeType, Row, in_utc, last_load, marks
 from .sql import SqlDataset, create_statement, stored_schema, writes_text
 
@@ -18,6 +19,7 @@ __all__ = [
     "SqlDataset",
     "create_statement",
     "dataset_of",
+    "drop_old_versions",
     "in_utc",
     "last_load",
     "marks",
@@ -38,13 +40,14 @@ def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
     return dataset_of(client)
 
 
-def dataset_of(client: JobClientBase) -> Dataset:
+def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     """Returns the dataset of a client whose connection is open and stays open.
 
-    Raises RunError where the destination's tables cannot be asked for.
+    `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster
+    where there are thousands of them. Raises RunError where the destination's tables cannot be asked for.
     """
     if isinstance(client, SqlJobClientBase):
-        return SqlDataset(client)
+        return SqlDataset(client, literals=literals)
     if isinstance(client, FilesystemClient):
         return DeltaDataset(client)
     kind = client.config.destination_type.rpartition(".")[2]

@@ -35,6 +35,10 @@ from .interface import Columns, Dataset, NativeType, Row
 
 QueryRows = Sequence[Sequence[Any]]
 ROWS_PER_FETCH = 10_000
+# What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
+# input types (string, string_view)").
+PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
+MOST_FILES = 100  # of a table that grows by single rows
 # The types of the contract as DuckDB calls them, which reads the tables.
 NATIVE: dict[Type, str] = {
     "text": "VARCHAR",
@@ -172,6 +176,12 @@ class DeltaDataset(Dataset):
         """Deletes the rows that meet a condition."""
         self._current(table).delete(bound(where, values))
 
+    def compact(self, table: str) -> None:
+        """Makes few files of many: each write adds one."""
+        current = self._current(table)
+        if len(current.file_uris()) > MOST_FILES:
+            current.optimize.compact()
+
     def drop_copies(self) -> None:
         """Does nothing: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
 
@@ -195,6 +205,7 @@ class DeltaDataset(Dataset):
         """DuckDB with tables as they are now."""
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
+            engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
             for name in names:
                 rows = self._dlt_table(name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
                 engine.register(name, rows)

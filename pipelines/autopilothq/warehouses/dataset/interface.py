@@ -167,6 +167,16 @@ class Dataset(ABC):
         """
         return nullcontext()
 
+    def try_lock(self, table: str) -> bool:  # noqa: ARG002
+        """Takes a lock of a table that lasts as long as the connection, where the destination has such locks.
+
+        Returns False where another connection has it.
+        """
+        return True
+
+    def compact(self, table: str) -> None:  # noqa: B027
+        """Makes few files of many, where a table has a file for each write."""
+
     @abstractmethod
     def drop_copies(self) -> None:
         """Leaves one row of those that a killed load stored twice."""

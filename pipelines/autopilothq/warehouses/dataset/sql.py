@@ -213,7 +213,7 @@ class SqlDataset(Dataset):
         return nullcontext() if none else self.client.sql_client.begin_transaction()
 
     def try_lock(self, table: str) -> bool:
-        """Takes PostgreSQL's advisory lock of a table for this connection; others have none, and it returns True."""
+        """Takes PostgreSQL's advisory lock of a table. Returns False where another connection has it."""
         if self.dialect != "postgres":
             return True
         number = int.from_bytes(hashlib.sha256(self._table(table).encode()).digest()[:8], signed=True)
