@@ -74,14 +74,14 @@ def upgrade(
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            dataset = _changeable(dataset_of(client))
-            if into.has_pending_data and _moves(dataset).statements:
+            found = _changeable(dataset_of(client))
+            if into.has_pending_data and _moves(found).statements:
                 raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(dataset), tell, dataset.client.sql_client.execute_sql)
+            return _run(_whole(found), tell, found.client.sql_client.execute_sql)
 
 
 @contextmanager

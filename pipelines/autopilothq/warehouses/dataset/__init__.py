@@ -1,5 +1,7 @@
 """The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` give a `Dataset`."""
 
+from functools import partial
+
 import dlt
 
 from ...errors import RunError
@@ -36,7 +38,7 @@ def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
     """
     client = pipeline.destination_client()
     if isinstance(client, SqlJobClientBase):
-        return SqlDataset(client, pipeline.destination_client)
+        return SqlDataset(client, partial(pipeline.destination_client))
     return dataset_of(client)
 
 

@@ -36,7 +36,7 @@ LONGEST = 65_535  # characters of text; the largest text that a destination has 
 ROWS_PER_FETCH = 10_000
 ROWS_PER_INSERT = 100
 _VALUE = re.compile(r"%[s%]")
-Opened = Callable[[], AbstractContextManager[Any]]
+Opened = Callable[[], Any]
 
 
 class SqlDataset(Dataset):
@@ -244,7 +244,7 @@ class SqlDataset(Dataset):
             yield client
 
     def _at(self, client: Any) -> AbstractContextManager[Any]:
-        return client.sql_client.with_staging_dataset() if self._staging else nullcontext()  # type: ignore[no-any-return]
+        return client.sql_client.with_staging_dataset() if self._staging else nullcontext()
 
     def _table(self, name: str) -> str:
         spelt = next((table for (known, _), (table, _) in self._spelt.items() if known == name), None)
