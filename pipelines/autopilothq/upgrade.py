@@ -182,7 +182,7 @@ class _Plan:
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
-        indexed, shown = (reader.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
+        indexed, shown = (reader.sql.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
         self._indexed = {(str(table), str(column)) for table, column in indexed}
         self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
         self._indexes = getattr(reader.client.config, "index_received_at", False)

@@ -18,7 +18,7 @@ from ..catalog import DELIVERIES
 from ..errors import BusyError, RunError
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of, in_utc, marks, writes_text
+from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, marks, writes_text
 from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
 from .messages import storable_value
 
@@ -122,7 +122,7 @@ class DeliveryLog:
     def forgotten(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
         with self._lock:
-            return self._dataset.forgotten()
+            return deleted_persons(self._dataset)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""

@@ -11,7 +11,7 @@ from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..projection import suppression
 from ..warehouses.dataset import marks
 from .identity_graph import ROWS
-from .person import Person, PersonTables
+from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # that one statement takes
 
@@ -31,7 +31,7 @@ class Removal(NamedTuple):
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
-def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
+def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
     """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
 
     In this order a run that was killed between two removals is completed by the next one.
@@ -77,7 +77,7 @@ def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[R
 
 
 def _discards(
-    tables: PersonTables, person: Person, messages: Collection[str], engine: duckdb.DuckDBPyConnection
+    tables: PersonTables, person: PersonIds, messages: Collection[str], engine: duckdb.DuckDBPyConnection
 ) -> set[str]:
     """Returns the ids of the discards of the person's rows, and of those that mention the person."""
     if DISCARDS.name not in tables.columns:

@@ -68,7 +68,7 @@ from ..projection import ReadTable as StoredRows
 from ..segment.identity import HashedIds
 from ..segment.message import Batch
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, open_dataset
+from ..warehouses.dataset import Dataset, Loaded, deleted_persons, loaded_files, open_dataset
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
 from ..warehouses.hints import (
     REPLACED,
@@ -391,11 +391,11 @@ class Load:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = open_dataset(pipeline)
         destination.schema_name = self._schema.name
-        self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
+        self.forgotten = deleted_persons(destination)  # first of all, because it may refuse the load
         if killed:
             destination.drop_copies()
         self._refused = self._take_refused(pipeline, destination)
-        self._loads = destination.loaded_files() if self._reads_again else {}
+        self._loads = loaded_files(destination) if self._reads_again else {}
         self._replace(destination)
         self._check_latest()
         return destination

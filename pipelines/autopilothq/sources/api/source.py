@@ -18,7 +18,7 @@ from ...clients.http import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Dataset, open_dataset
+from ...warehouses.dataset import Dataset, first_event_of_others, open_dataset
 from ...warehouses.dlt_internals import load_package_state, logger
 from ...warehouses.hints import SOURCE
 from ..load import Files, Load, books, no_progress, resource
@@ -149,7 +149,7 @@ class _Account:
         return found, 0
 
     def _warn_of_archive(self, stored: Dataset) -> None:
-        first = stored.first_event_but_of(LIBRARY)
+        first = first_event_of_others(stored, LIBRARY)
         if first is not None:
             since = first.isoformat().replace("+00:00", "Z")
             self._warn(

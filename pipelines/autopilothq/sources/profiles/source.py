@@ -22,7 +22,7 @@ from ...clients.profile_api import ProfileApi as Space
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People, TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import Dataset, open_dataset
+from ...warehouses.dataset import Dataset, audit_row, open_dataset
 from ...warehouses.dlt_internals import NotResolved, load_package_state, logger
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
@@ -220,7 +220,7 @@ class _Profiles:
         batches = stored.read(PROFILES.name, columns) if PROFILES.name in there else ()
         self._people.choose(batches, complete, DuePeople(self._begun, LOOK_BACK if self._whose == "api" else None))
         self.load.report.people_total = self._people.due
-        if (before := stored.audit_row(self._url, started_at)) is not None:
+        if (before := audit_row(stored, self._url, started_at)) is not None:
             self.load.before[self._url] = before
         return [Scan("profiles", self._url, started_at, lines=before["lines"] if before else 0)], 0
 

@@ -8,7 +8,8 @@ from ...errors import RunError
 from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
-from .interface import Columns, Dataset, Loaded, NativeType, Row, in_utc, last_load, marks
+from .interface import Columns, Dataset, NativeType, Row, in_utc, marks
+from .loads import Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
 from .sql import SqlDataset, create_statement, stored_schema, writes_text
 
 __all__ = [
@@ -19,11 +20,15 @@ __all__ = [
     "NativeType",
     "Row",
     "SqlDataset",
+    "audit_row",
     "create_statement",
     "dataset_of",
+    "deleted_persons",
     "drop_old_versions",
+    "first_event_of_others",
     "in_utc",
     "last_load",
+    "loaded_files",
     "marks",
     "open_dataset",
     "stored_schema",
