@@ -21,6 +21,7 @@ from ...projection import Snapshot
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
 from ...segment.message import Batch
+from ...warehouses.dataset import first_event_of_others
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
@@ -231,7 +232,7 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
 
 
 def _warn_of_archive(run: _Run) -> None:
-    first = run.context.required_pipeline().dataset.first_event_but_of(LIBRARY)
+    first = first_event_of_others(run.context.required_pipeline().dataset, LIBRARY)
     if first is not None:
         since = first.isoformat().replace("+00:00", "Z")
         run.warn(

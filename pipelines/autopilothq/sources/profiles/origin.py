@@ -19,6 +19,7 @@ from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
 from ...segment.message import Batch
+from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
@@ -105,7 +106,7 @@ class Space(Origin[Scan]):
             _warn_of_gap(context, cursor)
         self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
-        audited = dataset.audit_row(self.url, format_time(begun))
+        audited = audit_row(dataset, self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 
