@@ -23,15 +23,17 @@ RUN_SQL = import duckdb, sys; \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo test lint format bench check clean
+.PHONY: help setup lock demo test lint format docs bench check mutate clean
 
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
 	@echo 'make test     lint, types and tests'
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make format   rewrite the code in its own style'
+	@echo 'make docs     write the generated parts of the documents again'
 	@echo 'make bench    measure'
 	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, the oldest dlt'
+	@echo 'make mutate   change the code of a room in small ways, and show what no test notices: ROOM=segment'
 	@echo 'make setup    the environment alone, in $(VENV)'
 	@echo 'make lock     write the locks again: the versions of constraints.txt, with hashes'
 	@echo 'make clean    remove what these made'
@@ -86,6 +88,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# What follows from the catalogue, the commands and the signatures; a test fails where a page differs.
+docs: $(VENV)/.dev
+	$(BIN)/python tests/generate_docs.py
+
 # Benchmarks are named bench_*.py, so that `make test` does not run them.
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks
@@ -93,6 +99,11 @@ bench: $(VENV)/.dev
 # Programs that cannot share the environment of the tests; each check makes one for them below build/.
 check: $(VENV)/.dev
 	$(BIN)/python -m pytest -o python_files='check_*.py' tests/checks
+
+# An hour or so for a large room; see docs/contributing.md.
+ROOM ?= segment
+mutate: $(VENV)/.dev
+	$(BIN)/python tests/mutate.py $(ROOM)
 
 clean:
 	rm -rf build dist "$(VENV)" .mypy_cache .pytest_cache .ruff_cache .hypothesis

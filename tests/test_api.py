@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
-from autopilothq.clients.autopilot import Autopilot, Page
+from autopilothq.clients.autopilot import Autopilot, AutopilotSettings, Page
 from autopilothq.errors import UnexpectedResponse
 from autopilothq.segment.message import Discard, JsonNumber, JsonObject, Record, Rejected, parse_json, read_message
 from autopilothq.segment.naming import RESERVED_TABLES
@@ -260,7 +260,7 @@ def test_no_event_takes_a_table_of_the_account() -> None:
 
 def pages(*bookmarks: str | None) -> Iterator[Page]:
     for number, bookmark in enumerate(bookmarks):
-        yield Page([{"n": number, "text": "ä\ud800\0"}], 10, bookmark)
+        yield Page([JsonObject([("n", JsonNumber(f"{number}.10")), ("text", "ä\ud800\0")])], 10, bookmark)
 
 
 def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> N
     assert (found.start, found.last, found.bookmark, found.complete) == (
         ScanStart("account", SCAN, 3, "b2", 200), 4, "b4", False,
     )  # fmt: skip
-    assert found.read(4) == ([JsonObject([("n", JsonNumber("1")), ("text", "ä\ud800\0")])], 59)
+    assert found.read(4) == ([JsonObject([("n", JsonNumber("1.10")), ("text", "ä\ud800\0")])], 58)
     found.drop(4)
     found.put(Page([], None, None))
     assert found.complete
@@ -327,14 +327,14 @@ def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **se
     """What the contacts of an account give, page by page on the disk."""
     spool = Spool.open(folder) or Spool.begin(folder, ScanStart("account", SCAN))
     wanted = ScanScope(True, True, None, ALL)
-    pace = {"requests_per_second": 10_000, "tries": 1} | settings
-    with Autopilot(server.key, base_url=server.base_url, **pace) as account:
+    api_settings: dict[str, Any] = {"requests_per_second": 10_000, "tries": 1} | settings
+    with Autopilot(AutopilotSettings(api_key=server.key, base_url=server.base_url, **api_settings)) as account:
         one = Scan("contacts", "url", SCAN, spool=spool)
         return list(scans.contacts(one, spool, account, Deadline(seconds), wanted, lambda: None))
 
 
 def ids(found: list[ScanBatch]) -> list[str]:
-    return [thing.key[0] for part in found for thing in part.things.get("contacts", ())]
+    return [record.key[0] for part in found for record in part.records.get("contacts", ())]
 
 
 @pytest.mark.parametrize("contacts", [0, 1, 99, 100, 101, 200, 201])
@@ -365,7 +365,7 @@ def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=5_001) as server:
         found = scan(server, tmp_path)
     batches = [part.batch([]) for part in found]
-    assert [len(part.things["contacts"]) for part in found] == [5_000, 1]
+    assert [len(part.records["contacts"]) for part in found] == [5_000, 1]
     lines = [line for batch in batches for line in batch.lines["line"].to_pylist()]
     assert lines == list(range(1, len(lines) + 1))
 

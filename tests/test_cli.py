@@ -14,7 +14,7 @@ from dlt.common.runtime.run_context import active
 
 import forked
 from autopilothq import archive, runner, sample
-from autopilothq.sources.archive import files as archive_files
+from autopilothq.sources.archive import batches
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -380,13 +380,13 @@ def test_what_cannot_be_listed_is_said_in_two_lines(call: Call, url: str, messag
 def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("gone.ndjson").write_text(GOOD.replace("m1", "m2"))
     Path("there.ndjson").write_text(GOOD)
-    read = archive_files.read_batches
+    read = batches.read_batches
 
     def vanished(files: Any, **options: Any) -> Any:
         Path("gone.ndjson").unlink()
         return read(files, **options)
 
-    monkeypatch.setattr(archive_files, "read_batches", vanished)
+    monkeypatch.setattr(batches, "read_batches", vanished)
     said = call("load", "archive", "gone.ndjson", "there.ndjson")
     path = Path("gone.ndjson").absolute()
     assert (said.status, errors(said)) == (0, [])

@@ -23,7 +23,7 @@ from calling import Call
 from contract.loading import identify, message
 from shared_loads import command, isolation
 
-PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "inspect.md"
+PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect.md"
 
 
 def write(name: str, *messages: Any) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 import dlt
 import pyarrow as pa
 import pytest
+from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import autopilot, destination
+from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
 from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
+from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
-from autopilothq.destination.sender import AT_ONCE
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
@@ -802,6 +803,12 @@ def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pyte
     configured.requests.clear()
     run([{"email": "b@example.com", "title": "CEO"}])
     assert [body["contacts"][0]["Email"] for _, body in posts(configured)] == ["a@example.com", "b@example.com"]
+
+
+def test_errors_of_a_package_are_the_packages_own_and_dlts() -> None:
+    kinds = {DeliveryFailed: DestinationTransientException, DeliveryImpossible: DestinationTerminalException}
+    for kind, of_dlt in kinds.items():
+        assert {AutopilothqError, of_dlt} <= set(kind.__mro__)
 
 
 @pytest.mark.usefixtures("configured")

@@ -381,7 +381,7 @@ def test_where_it_can_do_nothing() -> None:
             rewrite.check_rewritable(into)
         assert str(raised.value) == (
             f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
-            "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
+            "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
         )
         why = rewrite.KEPT.get(kind, f"{kind}: {rewrite.OTHERS}")
         assert rewrite.remains(into) == f"The removed rows may still be in its storage. {why}."

@@ -258,7 +258,9 @@ def test_dbt_has_the_words_of_dbt_alone() -> None:
 def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
     make_tables(place)
     with inspect.reading(*place) as reader:
-        there = {table: {c: of.type for c, of in columns.items()} for table, columns in reader.tables().items()}
+        there = {
+            table: {c: of.type for c, of in columns.items()} for table, columns in inspect.tables_of(reader).items()
+        }
         schema = inspect.schema_of(reader)
     assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspect.catalogue()}
     assert inspect.differences(inspect.schema_of_catalogue(), schema, inspect.CATALOGUE) == []
@@ -432,7 +434,7 @@ def two_loads(place: tuple[str, str]) -> Told:
     new = write("new.ndjson", *lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]")
     load(credentials, new, destination)
     with inspect.reading(*place) as reader:
-        tables = {table.name: table for table in reader.described(["demo", "email_bounced", "_rejects"])}
+        tables = {table.name: table for table in inspect.described(reader, ["demo", "email_bounced", "_rejects"])}
         status = inspect.read_status(reader, between)
     return Told(destination, (before, between, datetime.now(UTC)), tables, status)
 
@@ -464,9 +466,9 @@ def test_a_reader_reads_alone() -> None:
         inspect.reading("duckdb", "events.duckdb") as reader,
         pytest.raises(Exception, match="read-only mode"),
     ):
-        reader._sql.execute_sql("CREATE TABLE more (i int)")
+        reader.client.sql_client.execute_sql("CREATE TABLE more (i int)")
     with inspect.reading("duckdb", "events.duckdb") as one, inspect.reading("duckdb", "events.duckdb") as two:
-        assert list(one.tables()) == list(two.tables())
+        assert list(inspect.tables_of(one)) == list(inspect.tables_of(two))
 
 
 def test_nothing_there_makes_no_file() -> None:

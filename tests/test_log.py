@@ -14,7 +14,7 @@ import pytest
 
 import forked
 from autopilothq import sample
-from autopilothq.clients import http
+from autopilothq.clients.webhook import post_note
 from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
 from calling import Call
 from fake_autopilot import FakeAutopilot
@@ -162,7 +162,7 @@ REDIRECTED = "It answered {}. Redirects are not followed: set the URL that it le
 def test_a_webhook_that_points_elsewhere_is_not_followed(webhook: Webhook, status: int) -> None:
     webhook.status, webhook.location = status, f"{webhook.url}/elsewhere"
     with pytest.raises(RequestRejected) as refused:
-        http.post_note(webhook.url, "text")
+        post_note(webhook.url, "text")
     assert (str(refused.value), len(webhook.notes)) == (REDIRECTED.format(status), 1)
 
 
@@ -179,10 +179,10 @@ ALLOW = "In a network that you trust it can be allowed: --allow-http, or sources
 
 def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("autopilothq.clients.http._post", lambda request, *_: asked.append(request.full_url))
+    monkeypatch.setattr("autopilothq.clients.webhook._post", lambda request, *_: asked.append(request.full_url))
     for host in ("127.0.0.1.evil.com", "2130706433", "10.0.0.1", "[::ffff:8.8.8.8]", "localhost.evil"):
         with pytest.raises(InvalidSetting, match="got http://"):
-            http.post_note(f"http://{host}{PATH}", "text")
+            post_note(f"http://{host}{PATH}", "text")
     url = f"http://hooks.example.com{PATH}"
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", url)
     said = call("load", "archive", "nowhere")
@@ -197,13 +197,13 @@ def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: p
 @pytest.mark.parametrize("url", ["http://127.0.0.1@evil.com/secret", "https://me:secret@evil.com/x", "https:///secret"])
 def test_a_webhook_has_no_user_and_a_host(url: str) -> None:
     with pytest.raises(InvalidSetting, match=r"^Expected a URL that begins with https://$"):
-        http.post_note(url, "text", allow_http=True)
+        post_note(url, "text", allow_http=True)
 
 
 def test_a_webhook_that_drips_is_left(webhook: Webhook) -> None:
     webhook.drip = 0.1
     with pytest.raises(Unavailable, match=r"^No answer came within 0.5 s\.$"):
-        http.post_note(webhook.url, "text", timeout=0.5)
+        post_note(webhook.url, "text", timeout=0.5)
 
 
 def test_a_note_has_no_secret(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:

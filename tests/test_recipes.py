@@ -206,9 +206,9 @@ def test_python_recipes_can_be_read() -> None:
 
 
 def test_every_recipe_is_in_its_page() -> None:
-    page = (RECIPES.parent / "docs" / "schedule.md").read_text()
+    page = (RECIPES.parent / "docs" / "how-to" / "schedule.md").read_text()
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
-    assert [name for name in names if f"](../recipes/{name})" not in page] == []
+    assert [name for name in names if f"](../../recipes/{name})" not in page] == []
 
 
 def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from autopilothq.clients.autopilot import Page
-from autopilothq.clients.profile_api import BASE_URLS, ProfileApi
+from autopilothq.clients.profile_api import BASE_URLS, ProfileApi, ProfileApiSettings
 from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
 from autopilothq.segment.message import JsonNumber, JsonObject, parse_json
 from autopilothq.sources.profiles import pull as profiles
@@ -40,7 +40,8 @@ def space(server: FakeProfiles) -> Iterator[ProfileApi]:
 
 def client(server: FakeProfiles, **words: Any) -> ProfileApi:
     settings: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 10_000, "tries": 1}
-    return ProfileApi(words.pop("token", server.token), words.pop("space", server.space), **settings | words)
+    settings |= {"api_key": words.pop("token", server.token), "space": server.space} | words
+    return ProfileApi(ProfileApiSettings(**settings), sleep=lambda _: None)
 
 
 def ids(pages: Iterator[list[Any]]) -> list[list[str]]:
@@ -190,7 +191,7 @@ def test_429_and_5xx_are_tried_again(server: FakeProfiles) -> None:
     server.happen(WHO)
     server.order("GET", PATH, status=429, retry_after=0)
     server.order("GET", PATH, status=503)
-    with client(server, tries=3, sleep=lambda _: None) as space:
+    with client(server, tries=3) as space:
         assert len(list(space.events(WHO, NAMES))) == 1
         server.order("GET", PATH, status=500, times=3)
         with pytest.raises(Unavailable, match="500 Internal Server Error: Ordered 500; gave up after 3 tries"):
@@ -214,7 +215,7 @@ def test_settings_that_cannot_work(server: FakeProfiles, words: dict[str, Any], 
 
 def test_the_addresses_are_those_of_the_regions_and_secrets_do_not_print() -> None:
     assert BASE_URLS == {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
-    with ProfileApi("secret", "spa_1") as space:
+    with ProfileApi(ProfileApiSettings(api_key="secret", space="spa_1")) as space:
         assert "https://profiles.segment.com/v1" in repr(space)
         assert "secret" not in repr(space)
 
@@ -353,7 +354,8 @@ def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], acti
         "none",
         {"Email": " "},
     ]
-    spool.put(profiles._reduced(Page(contacts, None, None)))
+    came = parse_json(json.dumps({"contacts": contacts}).encode()).value("contacts")
+    spool.put(profiles._reduced(Page(came, None, None)))
     assert profiles._people(spool, 1) == [Person("email:a@b.c", active_at)]
     assert [name for name, _ in spool.read(1)[0][0]] == [  # type: ignore[attr-defined]
         name for name in ("Email", *fields) if name not in ("mail", "created_at")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilothq.projection import Projection, engine, ordered_columns, shapes
+from autopilothq.projection import Projection, engine, ordered_columns, shapes, types
 from autopilothq.projection.shapes import Shapes
 from contract.loading import NOW, Row, batches, identify, message
 
@@ -19,7 +19,7 @@ LINES = [
 
 
 def everything(warehouse: Projection) -> dict[str, list[Row]]:
-    settled = warehouse.settle()
+    settled = warehouse.deduplicate()
     tables = [*settled.tables(), *settled.latest()]
     return {
         rows.table: sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
@@ -45,7 +45,7 @@ def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
 
 def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
     warehouse = Projection(NOW, str(tmp_path))
-    settled = warehouse.settle()
+    settled = warehouse.deduplicate()
     assert list(settled.tables()) == []
     assert settled.counts() == []
     assert (list(settled.latest()), settled.rejects([]), settled.discards()) == ([], None, None)
@@ -65,7 +65,7 @@ def plain(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[s
     keys = {"": ["type", "properties"], "/properties": properties}
     keys |= {f"/properties/{key}": value for key, value in objects.items()}
     shape = json.dumps([keys.get(pointer) for pointer in known.pointers()])
-    return shape in known.plain({shape: 1})
+    return shape in known.regular({shape: 1})
 
 
 @pytest.mark.parametrize(
@@ -119,21 +119,21 @@ def test_of_two_spellings_of_an_object_one_is_plain() -> None:
 @pytest.mark.parametrize(
     ("kinds", "of"),
     [
-        (engine.INTEGER, "bigint"),
-        (engine.FLOAT, "double"),
-        (engine.INTEGER | engine.FLOAT, "double"),
-        (engine.BOOLEAN, "bool"),
-        (engine.TIME_TEXT, "timestamp"),
-        (engine.TEXT, "text"),
-        (engine.ARRAY, "text"),
-        (engine.TEXT | engine.TIME_TEXT, "text"),
-        (engine.BOOLEAN | engine.INTEGER, "text"),
-        (engine.TIME_TEXT | engine.INTEGER, "text"),
-        (engine.ARRAY | engine.FLOAT, "text"),
+        (types.INTEGER, "bigint"),
+        (types.FLOAT, "double"),
+        (types.INTEGER | types.FLOAT, "double"),
+        (types.BOOLEAN, "bool"),
+        (types.TIME_TEXT, "timestamp"),
+        (types.TEXT, "text"),
+        (types.ARRAY, "text"),
+        (types.TEXT | types.TIME_TEXT, "text"),
+        (types.BOOLEAN | types.INTEGER, "text"),
+        (types.TIME_TEXT | types.INTEGER, "text"),
+        (types.ARRAY | types.FLOAT, "text"),
     ],
 )
 def test_the_kinds_of_its_values_make_a_columns_type(kinds: int, of: str) -> None:
-    assert engine.type_of_kinds(kinds) == of
+    assert types.type_of_bits(kinds) == of
 
 
 def test_sql_is_quoted() -> None:

@@ -20,8 +20,8 @@ from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.load import LoadReport
 from .sources.refused import target_of
+from .sources.report import LoadReport
 from .warehouses import lock, requirements, working_folder
 from .warehouses.dlt_internals import (
     Collector,

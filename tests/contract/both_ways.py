@@ -17,7 +17,7 @@ WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
 @contextmanager
 def one_by_one() -> Iterator[mock.Mock]:
     """Sends every line the way of the odd ones, which `messages.read` reads; gives the mock that counts its calls."""
-    counted = mock.patch("autopilothq.projection.parse.read_message", wraps=message.read_message)
+    counted = mock.patch("autopilothq.projection.irregular.read_message", wraps=message.read_message)
     with mock.patch.object(shapes, "MAX_LEAVES", -1), counted as read:
         yield read
 

@@ -110,7 +110,7 @@ class Store:
             for batch in batches(files, chunks):
                 warehouse.add(batch)
             warehouse.add(Batch(SCHEMA.empty_table(), list(rejects), [], 0))
-            settled = warehouse.settle(
+            settled = warehouse.deduplicate(
                 self.types,
                 self._read,
                 self.complete,

@@ -158,7 +158,7 @@ def test_reasons_are_counted(tmp_path: Any) -> None:
     warehouse = Projection(NOW, str(tmp_path))
     for batch in batches([["{", "[]", "}", message()]]):
         warehouse.add(batch)
-    assert warehouse.settle().rejects_by_reason() == {"not_json": 2, "not_an_object": 1}
+    assert warehouse.deduplicate().rejects_by_reason() == {"not_json": 2, "not_an_object": 1}
     warehouse.close()
 
 

@@ -288,7 +288,7 @@ def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.Monkey
     rare = {
         json.dumps([["type"], None, None, None, None, [f"k{n}_{at}" for at in range(15)], None]): 1 for n in range(20)
     }
-    assert keys in learnt.plain({**rare, keys: 60})
+    assert keys in learnt.regular({**rare, keys: 60})
     found = rows_of(*lines)
     assert [row["seats"] for row in found["email_opened"] if row["id"].startswith("u")] == list(range(60))
 

@@ -11,8 +11,7 @@ import duckdb
 import pytest
 
 import autopilothq
-from autopilothq.projection import engine
-from autopilothq.projection import parse as reading
+from autopilothq.projection import engine, irregular, parse
 from autopilothq.segment import message as messages
 from autopilothq.segment.message import Message
 from contract import duck
@@ -37,14 +36,14 @@ GOOD = [f"m{n:02}" for n in range(40)]
 
 def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a macro of the engine raise for values that hold `BAD`."""
-    before, plain, after = engine._MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
+    before, plain, after = engine.MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
     body, end, after = after.partition(";\n")
     assert plain
     assert end
     raised = (
         f"CREATE MACRO {macro}(v) AS CASE WHEN contains(v, '{BAD}') THEN error('no way') ELSE plain_{macro}(v) END;"
     )
-    monkeypatch.setattr(engine, "_MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
+    monkeypatch.setattr(engine, "MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ def test_lines_whose_careful_reading_raises_are_rejected(monkeypatch: pytest.Mon
         return plain(line, declared)
 
     plain = messages.read_message
-    monkeypatch.setattr(reading, "read_message", read)
+    monkeypatch.setattr(irregular, "read_message", read)
     # The one is followed by the next, and the last stands alone.
     bad = [
         json.dumps(message(messageId=f"bad {n}", properties={"x": f"{BAD} {n}", "odd": "\0"}))
@@ -93,8 +92,8 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
     assert "_rejects" not in found
     monkeypatch.setattr(
         engine,
-        "_MACROS",
-        engine._MACROS.replace(
+        "MACROS",
+        engine.MACROS.replace(
             "CREATE MACRO within_years(t) AS CASE",
             "CREATE MACRO within_years(t) AS CASE"
             f" WHEN t::VARCHAR = '1999-09-09 09:09:09' THEN error('{BAD}')::TIMESTAMP",
@@ -114,7 +113,7 @@ def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     def probe(*_: Any) -> Any:
         raise ValueError("the engine is broken")
 
-    monkeypatch.setattr(reading, "_look_at", probe)
+    monkeypatch.setattr(parse, "doubt_conditions", probe)
     with pytest.raises(ValueError, match="the engine is broken"):
         Store().run(lines(message(messageId="bad")))
 
@@ -127,7 +126,7 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
         calls.append(1)
         raise error
 
-    monkeypatch.setattr(reading, "_look_at", probe)
+    monkeypatch.setattr(parse, "doubt_conditions", probe)
     with pytest.raises(type(error)):
         Store().run(lines(message(messageId="bad")))
     assert len(calls) == 1
@@ -136,11 +135,11 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
 # ---- settling and writing ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("macro", ["kind_of", "as_text"])
+@pytest.mark.parametrize("macro", ["type_bit", "as_text"])
 def test_a_value_that_cannot_become_a_cell_is_rejected_with_its_line(
     macro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`kind_of` is asked for the types of columns, `as_text` as rows are written."""
+    """`type_bit` is asked for the types of columns, `as_text` as rows are written."""
     raising(macro, monkeypatch)
     bad = message(messageId="bad", properties={"word": BAD, "n": 99})
     users = [identify(messageId="i1", traits={"word": "fine"}), identify(messageId="i2", traits={"word": BAD})]

@@ -27,19 +27,19 @@ MESSAGES: list[Any] = [
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
 ]
 FORGET = "autopilothq.privacy.deletion"
-ARCHIVE = "autopilothq.sources.archive.files"
+ARCHIVE = "autopilothq.sources.archive.remove_lines"
 POINTS: dict[str, tuple[str, str, int]] = {
-    "before anything": (f"{FORGET}:_List.__init__", "before", 1),
-    "suppressed, nothing removed": (f"{FORGET}:_List.add", "after", 1),
-    "some rows removed": (f"{FORGET}:_delete", "after", 2),
+    "before anything": ("autopilothq.privacy.suppression_list:SuppressionList.__init__", "before", 1),
+    "suppressed, nothing removed": ("autopilothq.privacy.suppression_list:SuppressionList.add", "after", 1),
+    "some rows removed": (f"{FORGET}:delete_rows", "after", 2),
     "all rows removed": (f"{FORGET}:_remove", "after", 1),
-    "a file begun": (f"{ARCHIVE}:_written_again", "after", 1),
-    "a file written aside": (f"{ARCHIVE}:_is_unchanged", "before", 1),
+    "a file begun": (f"{ARCHIVE}:_rewritten", "after", 1),
+    "a file written aside": (f"{ARCHIVE}:is_unchanged", "before", 1),
     "a file replaced": (f"{ARCHIVE}:_replace", "after", 1),
     "another written aside": (f"{ARCHIVE}:_replace", "before", 2),
 }
 PIECEMEAL: dict[str, tuple[str, str, int]] = {
-    f"{number} statements": (f"{FORGET}:_delete", "after", number) for number in (2, 4)
+    f"{number} statements": (f"{FORGET}:delete_rows", "after", number) for number in (2, 4)
 }
 
 

@@ -41,7 +41,7 @@ COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
 INSERT = "autopilothq.warehouses.duckdb:InsertNew"
 READ, NORMALIZED = "lines are read", "all is normalized"
 POINTS: dict[str, tuple[str, str, int]] = {
-    READ: ("autopilothq.projection.parse:Projection._add_at_once", "after", 1),
+    READ: ("autopilothq.projection.parse:parse_lines", "after", 1),
     NORMALIZED: ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),

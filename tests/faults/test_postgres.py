@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 
 import forked
-from autopilothq.warehouses import dataset
+from autopilothq.warehouses.dataset import open_dataset, sql_arrow
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
 from faults.killed import Plan
@@ -121,8 +121,8 @@ def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch
     into = pipeline(tmp_path, postgres_destination(postgres))
     file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
     load(into, tmp_path / "archive")
-    monkeypatch.setattr(dataset, "CELLS_PER_READ", 4)
-    there = dataset.Dataset(into)
+    monkeypatch.setattr(sql_arrow, "CELLS_PER_READ", 4)
+    there = open_dataset(into)
     assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
     parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
     assert [len(part["id"]) for part in parts] == [2, 2, 1]

@@ -34,7 +34,7 @@ NOT_OWN = (
     " belongs to user {owner}."
 )
 NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
-READ = ("autopilothq.projection.parse:Projection._add_at_once", "after", 1)
+READ = ("autopilothq.projection.parse:parse_lines", "after", 1)
 SPOOLED = ("autopilothq.sources.spool:Spool.put", "after", 2)
 LOAD = ["load", "archive", "archive.json.gz"]
 

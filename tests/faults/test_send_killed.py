@@ -14,7 +14,7 @@ import pytest
 
 import forked
 from autopilothq.destination import DeliveryLog, audiences, deliver
-from autopilothq.destination.sender import AT_ONCE
+from autopilothq.destination.dispatch import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending

@@ -10,7 +10,8 @@ import click
 from ..display import json_text
 from ..inspect.formats import grid
 from ..privacy import deletion as forgetting
-from ..privacy.deletion import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
+from ..privacy.deletion import MAX_IDS, Forgotten, Unconfirmed
+from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from . import log, out
 from .options import allow_http_option, destination_options, wait_option, where

@@ -71,8 +71,8 @@ def show(
     """Print tables, columns, types and descriptions."""
     if live:
         with inspect.reading(destination, credentials, dataset) as reader:
-            there, name = list(reader.tables()), reader.dataset
-            found = reader.described(tables)
+            there, name = list(inspect.tables_of(reader)), reader.name
+            found = inspect.described(reader, tables)
         _check(tables, there, f"The dataset {name}")
     else:
         found, name = inspect.catalogue(), inspect.dataset_name(dataset)

@@ -12,7 +12,7 @@ import click
 import dlt
 
 from .. import runner
-from ..clients import http
+from ..clients import auth, webhook
 from ..display import json_text, visible, visible_lines
 from ..errors import ApiError
 from ..masking import Masked, masked, remember_credentials
@@ -181,7 +181,7 @@ def notify(words: Sequence[str], failure: str | None) -> None:
         return
     try:
         hook, when = runner.setting(WEBHOOK), runner.setting(NOTIFY) or WHEN[0]
-        allows = bool(allowed_http() or dlt.config.get(http.ALLOW_HTTP, bool))
+        allows = bool(allowed_http() or dlt.config.get(auth.ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return
     if not hook or (failure is None and when != "always"):
@@ -190,6 +190,6 @@ def notify(words: Sequence[str], failure: str | None) -> None:
     told = visible_lines(masked(failure)) if failure else visible(masked(summary()))
     text = f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {told}"
     try:
-        http.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
+        webhook.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
     except ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

@@ -15,8 +15,8 @@ from .. import runner
 from ..clients.profile_api import BASE_URLS
 from ..errors import RunError
 from ..runner import Steps
-from ..sources.load import LoadReport
 from ..sources.profiles.source import profiles
+from ..sources.report import LoadReport
 from . import log
 from .load import KEPT, Time
 from .options import load_options, where

@@ -21,8 +21,8 @@ from ..catalog import REJECT_REASONS
 from ..display import json_text
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
-from ..sources.archive.files import LEFT_OUT
-from ..sources.load import LoadReport, limit_warning
+from ..sources.archive.discover import LEFT_OUT
+from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people"]

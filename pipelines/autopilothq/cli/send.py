@@ -1,9 +1,10 @@
-"""The commands that send to Autopilot, and tell what became of it."""
+"""The commands that send to Autopilot, and the one that shows the delivery log."""
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -13,13 +14,14 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, Settings, audiences, deliver, log_dataset, settings
+from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
 from ..destination.messages import KEYS, Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import InvalidQuery, RunError
 from ..masking import masked
 from ..segment.message import digest
-from ..sources.archive import files as archive_files
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.query import run_query
@@ -76,7 +78,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
         mapping.setdefault(event, []).append(id_)
     with runner.explained():
         given = _settings(options)
-        given = given._replace(triggers={**(given.triggers or {}), **mapping})
+        given = replace(given, triggers={**(given.triggers or {}), **mapping})
         with _alone(options), _log(options) as log:
             files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
@@ -148,9 +150,9 @@ def show_deliveries(
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any]) -> DestinationSettings:
     try:
-        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(NO_KEY) from error
@@ -191,9 +193,9 @@ def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
         raise RunError(f"The warehouse cannot answer the query: {masked(said)}\nNothing was sent.") from error
 
 
-def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
+def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
     """The files' messages in order; `broken` gets why a file could not be read to its end."""
-    for batch in archive_files.read_batches(files):
+    for batch in read_batches(files):
         rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
@@ -204,7 +206,9 @@ def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[It
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: Settings, options: dict[str, Any]) -> Counts:
+def _deliver(
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
+) -> Counts:
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from ..catalog import CUSTOM_TYPES, STANDARD_FIELDS, WHOLES
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
-
-SETTINGS = "destination.autopilothq"
+from .settings import SETTINGS
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
 _NOT_SPELT = re.compile(r"[\W_]")

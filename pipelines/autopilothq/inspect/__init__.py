@@ -3,14 +3,15 @@
 from .diff import CATALOGUE, LATER, SWITCH, SWITCH_UNLOADED, Difference, Table, differences, schema_of_catalogue
 from .formats import FORMATS, ddl
 from .live import (
-    DatasetInspector,
     NothingThere,
     answering,
     dataset_name,
+    described,
     elsewhere,
     kind_of,
     reading,
     schema_of,
+    tables_of,
     target,
 )
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
@@ -23,7 +24,6 @@ __all__ = [
     "SWITCH",
     "SWITCH_UNLOADED",
     "ColumnInfo",
-    "DatasetInspector",
     "Difference",
     "NothingThere",
     "Statistics",
@@ -35,6 +35,7 @@ __all__ = [
     "catalogue",
     "dataset_name",
     "ddl",
+    "described",
     "differences",
     "elsewhere",
     "kind_of",
@@ -44,5 +45,6 @@ __all__ = [
     "schema_of_catalogue",
     "status_dict",
     "status_text",
+    "tables_of",
     "target",
 ]

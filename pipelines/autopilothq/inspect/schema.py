@@ -67,8 +67,8 @@ def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
     return [columns[name] for name in ordered_columns({column.name: column.type for column in table.columns})]
 
 
-def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
-    """A table of a destination, with what the catalogue says of it and of its columns."""
+def table_info(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
+    """Returns a table of a destination, with what the catalogue says of it and of its columns."""
     columns = tuple(columns)
     known = catalog.TABLES.get(name)
     if known is None and {"event", "event_text"} <= {column.name for column in columns}:

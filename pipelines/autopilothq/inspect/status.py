@@ -11,10 +11,11 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog, runner
 from ..display import shortened
+from ..warehouses.dataset import Columns, Dataset, last_load
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import pipeline_name, pipelines_dir
 from .formats import grid, moment
-from .live import DatasetInspector
+from .live import tables_of
 
 DAYS = 14
 BAR = 30
@@ -73,58 +74,59 @@ class Status:
         return self.newest_load is None or self.now - self.newest_load > age
 
 
-def read_status(reader: DatasetInspector, now: datetime) -> Status:
+def read_status(dataset: Dataset, now: datetime) -> Status:
     """Asks the destination, and looks at what runs on this machine left behind."""
-    tables = {name: _freshness(reader, name) for name, columns in reader.tables().items() if "uuid_ts" in columns}
-    load = _last_load(reader)
-    trace, waiting = _left_here(reader.place)
+    found = tables_of(dataset)
+    tables = {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
+    load = _last_load(dataset)
+    trace, waiting = _left_here(dataset.place)
     return Status(
-        reader.place,
+        dataset.place,
         now,
         _last_run(load, trace),
         load,
         waiting,
         max((fresh.loaded_at for fresh in tables.values() if fresh.loaded_at), default=None),
         tables,
-        _events_per_day(reader, now.astimezone(UTC).date()),
-        _reasons(reader, catalog.REJECTS.name, "rejected_at", load),
-        _reasons(reader, catalog.DISCARDS.name, "discarded_at", load),
-        _beyond_limits(reader, load),
+        _events_per_day(dataset, now.astimezone(UTC).date()),
+        _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
+        _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
+        _beyond_limits(dataset, load),
     )
 
 
-def _freshness(reader: DatasetInspector, table: str) -> Freshness:
-    received = "max({received_at})" if "received_at" in reader.tables()[table] else "NULL"
-    ((received_at, loaded_at),) = reader.rows(f"{received}, max({{uuid_ts}})", table)
+def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:
+    received = "max({received_at})" if "received_at" in columns else "NULL"
+    ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
     return Freshness(received_at, loaded_at)
 
 
-def _last_load(reader: DatasetInspector) -> LoadSummary | None:
-    found = reader.last_load()
+def _last_load(dataset: Dataset) -> LoadSummary | None:
+    found = last_load(dataset)
     if found is None:
         return None
     counts = ("lines", "stored", "duplicates", "rejected")
     sums = ", ".join(f"sum({{{count}}})" for count in counts)
-    rows = reader.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
+    rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
 
 
-def _events_per_day(reader: DatasetInspector, today: date) -> dict[date, int]:
+def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
     begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
     # A cast to a date would be one in the session's time zone.
     counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
     bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
-    found = reader.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
+    found = dataset.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
     return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
 
 
-def _reasons(reader: DatasetInspector, table: str, clock: str, load: LoadSummary | None) -> dict[str, int]:
+def _reasons(dataset: Dataset, table: str, clock: str, load: LoadSummary | None) -> dict[str, int]:
     """What the last load put into one of the books, by reason, the most frequent first."""
     if load is None:
         return {}
     # A load's id is the time of its beginning, and all its rows were processed after that.
-    rows = reader.rows(
+    rows = dataset.rows(
         "{reason}, count(*)",
         table,
         f"WHERE {{{clock}}} >= %s GROUP BY {{reason}} ORDER BY count(*) DESC, {{reason}}",
@@ -133,10 +135,10 @@ def _reasons(reader: DatasetInspector, table: str, clock: str, load: LoadSummary
     return dict(rows)
 
 
-def _beyond_limits(reader: DatasetInspector, load: LoadSummary | None) -> dict[str, dict[str, int]]:
+def _beyond_limits(dataset: Dataset, load: LoadSummary | None) -> dict[str, dict[str, int]]:
     if load is None:
         return {}
-    rows = reader.rows(
+    rows = dataset.rows(
         "{reason}, {table_name}, count(*)",
         catalog.DISCARDS.name,
         "WHERE {discarded_at} >= %s GROUP BY {reason}, {table_name} ORDER BY {reason}, {table_name}",

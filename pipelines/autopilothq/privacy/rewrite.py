@@ -101,7 +101,7 @@ def check_rewritable(into: dlt.Pipeline) -> None:
         why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is no file"
         raise RunError(
             f"--rewrite can do nothing in {kind}: {why}.\n"
-            "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
+            "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
         )
     path = os.path.realpath(file)
     if os.stat(path).st_nlink > 1:

@@ -1,11 +1,13 @@
-"""Messages -> the tables of the warehouse, with rejects, discards and the books (spec: warehouse)."""
+"""Messages -> the tables of the warehouse, with rejects, discards and the books (docs/contract/warehouse.md)."""
 
+from .cells import LINES_PER_FILE
 from .columns import unreserved
-from .context import LINES_PER_FILE, SQL_TYPES, ExistingTables, FileCount, ReadTable, TableRows, ordered_columns
-from .deduplicate import Deduplicated
-from .parse import ENVIRONMENT_ERRORS, Projection
+from .context import ExistingTables, FileCount, ReadTable, TableRows, ordered_columns
+from .parse import ENVIRONMENT_ERRORS
 from .people import DuePeople, People
+from .projection import Deduplicated, Projection
 from .snapshot import Snapshot
+from .types import SQL_TYPES
 
 __all__ = [
     "ENVIRONMENT_ERRORS",

@@ -1,36 +1,29 @@
-"""What the second half of a load works with: cells that wait, rows of a table, and what all its parts know."""
+"""What the second half of a load works with: an engine, files of cells, and plain data about the destination."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from functools import cached_property
 from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
-from ..catalog import KINDS, MESSAGE_TABLES, Limits, Table, Type
-from ..segment.naming import table_name
-from . import engine
+from ..catalog import KINDS, MESSAGE_TABLES, OTHER_LIMITS, TRACKS, Limits, Table, Type
+from ..segment.message import EXTRA, is_storable, to_json
+from ..segment.naming import snake_case, table_name
+from .cells import ParsedCells
+from .engine import is_one_of, literal
 
-LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
-PLACE_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
+NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
+"""The number of the table of each type of message; `tracks` is 0."""
 
 ExistingTables = Mapping[str, Mapping[str, Type]]
-"""Tables that are there already, with the types of their columns."""
+"""Tables that the destination has, with the types of their columns."""
 ReadTable = Callable[[str, Sequence[str]], Iterable[pa.RecordBatch]]
 """Reads columns of a table of the destination."""
-
-SQL_TYPES: dict[Type, str] = {
-    "text": "VARCHAR",
-    "bigint": "BIGINT",
-    "double": "DOUBLE",
-    "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMPTZ",
-}
 
 
 class TableRows(NamedTuple):
@@ -59,100 +52,121 @@ class FileCount(NamedTuple):
     last_received_at: datetime | None
 
 
-@dataclass
-class ParsedCells:
-    """What waits for the end of the lines: files of messages, files of cells that the catalogue does not know.
+class EventName(NamedTuple):
+    """An event: its name as JSON text and as it can be stored, its table, and the texts that only repeat its name."""
 
-    `columns` are, by the kind of message and the event's name as JSON text, the columns beyond the catalogue's that the
-    files of messages have.
+    event: str
+    text: str | None
+    table: str | None
+    repeats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableNumbers:
+    """The tables of a load's messages.
+
+    A table's number is its position in `names`, which begins with the catalogue's tables of messages; `events` are the
+    numbers of events' tables, by the event's name as JSON text.
     """
 
-    messages: list[str] = field(default_factory=list)
-    extras: list[str] = field(default_factory=list)
-    columns: dict[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
-    numbers: Counter[str] = field(default_factory=Counter)
-    """How many messages each event has, by its name as JSON text."""
+    names: Sequence[str]
+    events: Mapping[str, int]
 
-    def learn(self, con: duckdb.DuckDBPyConnection, source: str, extras: Sequence[str]) -> None:
-        """Learns the kinds and events among some messages, and which of `extras` each has."""
-        counts = "".join(f", count({engine.name(extra)})" for extra in extras)
-        for kind, event, messages, *numbers in con.execute(
-            f"SELECT kind, event, count(*){counts} FROM {source} GROUP BY kind, event"
-        ).fetchall():
-            columns = self.columns.setdefault((kind, event), {})
-            if event is not None:
-                self.numbers[event] += messages
-            columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
+    @classmethod
+    def of(cls, events: Iterable[EventName]) -> "TableNumbers":
+        """Numbers the tables of events. Those whose names have no slug are in `tracks` alone."""
+        numbers = {table.name: number for number, table in enumerate(MESSAGE_TABLES)}
+        found = {event.event: numbers.setdefault(event.table or TRACKS.name, len(numbers)) for event in events}
+        return cls(list(numbers), found)
 
-    def extend(self, more: "ParsedCells") -> None:
-        """Takes what another one has."""
-        self.messages += more.messages
-        self.extras += more.extras
-        for key, columns in more.columns.items():
-            self.columns.setdefault(key, {}).update(columns)
-        self.numbers.update(more.numbers)
+    def without(self, numbers: Iterable[int]) -> "TableNumbers":
+        """Returns the same where the events of these tables are in `tracks` alone."""
+        left_out = frozenset(numbers)
+        events = {event: 0 if number in left_out else number for event, number in self.events.items()}
+        return TableNumbers(self.names, events)
 
-    def delete(self) -> None:
-        """Deletes the files."""
-        for path in (*self.messages, *self.extras):
-            Path(path).unlink(missing_ok=True)
+    def where(self, number: int) -> str:
+        """Returns the SQL condition of a table's messages, such that the engine can skip all others."""
+        if number == 0:
+            return "kind = 'track' AND table_number = 0"
+        if number < len(MESSAGE_TABLES):
+            return f"kind = {literal(next(kind for kind, of in NUMBER_OF_KIND.items() if of == number))}"
+        return is_one_of("event", self._events_of.get(number, ()))
 
-    def tables(self, most: int) -> list[str]:
-        """The names of events' tables, before any is shortened: of the events with most messages, at most so many."""
-        names = (table_name(json.loads(event)) for event, _ in self.numbers.most_common(most))
-        return list(dict.fromkeys(filter(None, names)))
+    @cached_property
+    def _events_of(self) -> Mapping[int, Sequence[str]]:
+        found: dict[int, list[str]] = {}
+        for event, number in self.events.items():
+            found.setdefault(number, []).append(event)
+        return found
 
 
-@dataclass
+def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> list[EventName]:
+    """Returns what is made of events' names (JSON text); `event_table` names the table of a slug in the destination."""
+    found = []
+    for event in events:
+        text: str = json.loads(event)
+        slug = table_name(text)
+        repeats = tuple(to_json(spelt) for spelt in (text, snake_case(text), f"_{snake_case(text)}"))
+        found.append(
+            EventName(event, text if is_storable(text) else None, event_table(slug) if slug else None, repeats)
+        )
+    return found
+
+
+@dataclass(frozen=True)
 class ProjectionContext:
-    """What all parts of a load know once its lines are read.
+    """What all steps of the second half work with, in one process.
 
-    `places` are the names of the tables; the place of an event's table, by the event's name as JSON text, is in
-    `events`. `loaded_at` is an SQL literal. `known` and `widths` are of the tables that the destination has.
+    `con` is an engine of its own, whose tables docs/projection.md draws; `scratch` is a folder. All else is plain data:
+    the files of `cells`, what the destination has (`known`, and `widths`, how many columns its tables have), its
+    `limits`, and the names that columns have there. `loaded_at` is a time in ISO 8601.
     """
 
     con: duckdb.DuckDBPyConnection
     scratch: str
     memory: int
     cells: ParsedCells
-    known: ExistingTables
     loaded_at: str
     shorten: Callable[[str], str]
     event_table: Callable[[str], str]
-    limits: Limits
-    widths: Mapping[str, int]
-    places: list[str] = field(default_factory=lambda: [table.name for table in MESSAGE_TABLES])
-    events: dict[str, int] = field(default_factory=dict)
-    events_of: dict[int, list[str]] = field(default_factory=dict)
-    """The events of each place; made by `place`."""
+    known: ExistingTables = field(default_factory=dict)
+    limits: Limits = OTHER_LIMITS
+    widths: Mapping[str, int] = field(default_factory=dict)
+    tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
 
-    def place(self, events: Mapping[str, int]) -> None:
-        """Gives events their places."""
-        self.events = dict(events)
-        self.events_of = {}
-        for event, place in events.items():
-            self.events_of.setdefault(place, []).append(event)
+    @property
+    def loaded_at_sql(self) -> str:
+        """`loaded_at` as an SQL literal."""
+        return f"TIMESTAMPTZ '{self.loaded_at}'"
 
-    def where(self, place: int) -> str:
-        """The messages of a table, in words that the engine can use to skip what is not asked for."""
-        if place == 0:
-            return "kind = 'track' AND place = 0"
-        if place < len(MESSAGE_TABLES):
-            return f"kind = {engine.literal(next(kind for kind, table, _ in KINDS if table is MESSAGE_TABLES[place]))}"
-        events = [engine.literal(event) for event in self.events_of.get(place, ())]
-        return f"event IN ({', '.join(events)})" if events else "false"
+    def reserve(self, columns: int, megabytes: float) -> None:
+        """Raises the engine's limit of memory by so much for each column."""
+        self.con.execute(f"SET memory_limit = '{self.memory + int(megabytes * columns)}MB'")
 
-    def count(self, source: str) -> int:
-        """How many rows a table or a query has."""
-        found = self.con.execute(f"SELECT count(*) FROM {source}").fetchone()
-        return int(found[0]) if found else 0
+    def column_extras(self) -> dict[int, list[str]]:
+        """Returns the extras that are columns of the files, by the table's number; of `tracks` those of the context."""
+        found: dict[int, dict[str, None]] = {}
+        for (kind, event), columns in self.cells.columns.items():
+            number = self.tables.events[event] if event is not None else NUMBER_OF_KIND[kind]
+            names = dict.fromkeys(name.removeprefix(EXTRA) for name in columns)
+            of_context = {name: None for name in names if name.startswith("context_")}
+            found.setdefault(number, {}).update(names if number else of_context)
+            if kind == "track":
+                found.setdefault(0, {}).update(of_context)
+        return {number: list(names) for number, names in found.items()}
 
 
 def ordered_columns(types: Mapping[str, Type], key: Sequence[str] = ("id",)) -> dict[str, Type]:
-    """The columns of a new table: its key, `received_at`, `uuid_ts`, then the rest by name (spec: Columns)."""
+    """Returns the columns of a new table: its key, `received_at`, `uuid_ts`, then the rest by name.
+
+    (docs/contract/warehouse.md#columns) Example: `list(ordered_columns({"b": "text", "uuid_ts": "timestamp",
+    "received_at": "timestamp", "id": "text"})) == ["id", "received_at", "uuid_ts", "b"]`.
+    """
     first = (*key, "received_at", "uuid_ts")
     return {name: types[name] for name in (*first, *sorted(types.keys() - set(first)))}
 
 
 def declared_types(table: Table) -> dict[str, Type]:
+    """Returns the types of the columns that the catalogue declares for a table."""
     return {column.name: column.type for column in table.columns}

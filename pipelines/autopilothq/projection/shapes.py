@@ -44,7 +44,7 @@ _CHANGING_NUMBER = (
 _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
-class Frame(NamedTuple):
+class ProjectionQuery(NamedTuple):
     """A query that makes `cells` of lines; `extras` are the names of those that are not in the catalogue."""
 
     select: str
@@ -75,7 +75,7 @@ class Shapes:
         """JSON pointers to the objects whose keys make a shape."""
         return ["".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path) for path in self._objects]
 
-    def plain(self, found: Mapping[str, int]) -> dict[str, list[Path]]:
+    def regular(self, found: Mapping[str, int]) -> dict[str, list[Path]]:
         """Returns those of some shapes that the engine can read, with their leaves.
 
         `found` counts the lines of each shape. The most frequent are looked at first, so that a few odd lines take no
@@ -91,7 +91,7 @@ class Shapes:
             return {shape: leaves for shape in ordered if (leaves := self._shapes[shape]) is not None}
 
     def _learn(self, shape: str) -> list[Path] | None:
-        leaves = self._plain_leaves(dict(zip(self._objects, json.loads(shape), strict=True)))
+        leaves = self._regular_leaves(dict(zip(self._objects, json.loads(shape), strict=True)))
         if leaves is None or len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
             return None
         self._leaves |= leaves
@@ -111,7 +111,7 @@ class Shapes:
             return self
         return Shapes((*self._objects, *new))
 
-    def _plain_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
+    def _regular_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
         """The columns of a shape's keys, or None where they collide or say too little of the values."""
         if not keys[()]:
             return None
@@ -133,14 +133,14 @@ class Shapes:
             return None
         return leaves
 
-    def frame(self, shapes: Iterable[Iterable[Path]]) -> Frame:
+    def query(self, shapes: Iterable[Iterable[Path]]) -> ProjectionQuery:
         """The statement for lines of plain shapes with these leaves."""
         leaves = dict.fromkeys(itertools.chain.from_iterable(shapes))
         leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
         by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
         for path in leaves:
             by_scope[path[0]].setdefault(self._cell(path), []).append(path)
-        return _frame(by_scope, {path: self._type(path) for path in leaves})
+        return _query(by_scope, {path: self._type(path) for path in leaves})
 
     def _cell(self, path: Path) -> str:
         column = _column(path)
@@ -167,7 +167,7 @@ def _column(path: Path) -> str:
     return column_name(path) if path[0] == "context" else prefixed_if_taken(column_name(path[1:]), COMMON_NAMES)
 
 
-def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> Frame:
+def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> ProjectionQuery:
     context = {cell: f"{_first(paths)}::VARCHAR" for cell, paths in by_scope["context"].items()}
     bodies = by_scope["properties"].keys() | by_scope["traits"].keys()
     body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
@@ -187,18 +187,18 @@ def _frame(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     cells |= dict.fromkeys((column.name for column in _DECLARED.values()), "NULL::VARCHAR") | context | body
     select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
     raw = {path: _at(path) for path in types}
-    odd = " OR ".join(f"coalesce({test}, false)" for test in _odd(raw, types))
+    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(raw, types))
     missing = f"{kind} IS NULL OR ({kind} = 'track' AND {_at(('event',))} IS NULL) OR {cells['id']} IS NULL"
     missing += f" OR ({cells['user_id']} IS NULL AND {cells['anonymous_id']} IS NULL)"
-    return Frame(
-        f"seq, hash(text) AS tie, {', '.join(select)}, {missing} OR {odd} AS odd",
+    return ProjectionQuery(
+        f"seq, hash(text) AS tie, {', '.join(select)}, {missing} OR {doubts} AS irregular",
         _structure(types),
         ["seq", "tie", *cells],
         extras,
     )
 
 
-def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
+def _doubts(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
     """Where the engine's reading of a value is in doubt; comparisons of the first character are cheap."""
     fields = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
     texts = fields + [value for path, value in raw.items() if types[path] == "VARCHAR"]
@@ -212,12 +212,12 @@ def _odd(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
         *(f"{field} >= '[' AND {field} < '\\'" for field in fields),
         f"CASE WHEN greatest({', '.join((*texts, *jsons))}) >= '{{' THEN {objects} END",
         f"CASE WHEN contains(text, '[') THEN CASE WHEN {arrays} THEN {_CHANGING} END END",
-        *map(_odd_text, texts),
-        *map(_odd_json, jsons),
+        *map(_text_in_doubt, texts),
+        *map(_json_in_doubt, jsons),
     ]
 
 
-def _odd_text(value: str) -> str:
+def _text_in_doubt(value: str) -> str:
     """A number that became text must keep its digits (1.10), which the engine's reader does not."""
     quoted = f"contains(text, '\"' || {value} || '\"')"
     return (
@@ -228,7 +228,7 @@ def _odd_text(value: str) -> str:
     )
 
 
-def _odd_json(value: str) -> str:
+def _json_in_doubt(value: str) -> str:
     """Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings."""
     return (
         f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"

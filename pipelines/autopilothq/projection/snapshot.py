@@ -15,7 +15,10 @@ from ..catalog import DISCARDS, OTHER_LIMITS, Table, Type
 from ..segment.identity import NOBODY, HashedIds, Id, ids_in, kinds_of
 from ..segment.message import Record
 from . import engine
-from .context import SQL_TYPES, ReadTable, TableRows, ordered_columns
+from .context import ReadTable, TableRows, ordered_columns
+from .types import SQL_TYPES, type_of_bits
+
+COLUMN_MEMORY = 3  # MB that a column more may take
 
 
 class Snapshot:
@@ -123,7 +126,7 @@ class Snapshot:
             types = dict(known) | types
         columns = ordered_columns(types, self.table.key)
         # Each column takes buffers of its own in the file that is written.
-        self._con.execute(f"SET memory_limit = '{self._memory + engine.COLUMN_MEMORY * len(columns)}MB'")
+        self._con.execute(f"SET memory_limit = '{self._memory + COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(engine.name, columns))
         relation = self._con.sql(f"SELECT {select} FROM (FROM now UNION ALL BY NAME FROM gone)")
         return TableRows(self.table.name, columns, relation, self._number + self._count("gone"))
@@ -170,8 +173,8 @@ class Snapshot:
             if types[name] is None and len(declared) == 1
         }
         open_ones = [name for name, of in types.items() if of is None]
-        kinds = self._ask([f"value_kinds({_cell(name)})" for name in open_ones])
-        of_kinds = {name: engine.type_of_kinds(kind or 0) for name, kind in zip(open_ones, kinds, strict=True)}
+        kinds = self._ask([f"type_bits({_cell(name)})" for name in open_ones])
+        of_kinds = {name: type_of_bits(kind or 0) for name, kind in zip(open_ones, kinds, strict=True)}
         return {name: of or of_kinds[name] for name, of in types.items()}
 
     def _discard(self, doubtful: Mapping[str, tuple[str, str]]) -> None:

@@ -1,7 +1,7 @@
 """Which lines hold messages that were asked for: `archive(events=[...])`, `archive(exclude=[...])`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import duckdb
@@ -13,6 +13,7 @@ from ..errors import NotSupported
 from ..segment.message import Batch, JsonNumber, Rejected, parse_json
 from ..segment.naming import table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
+from .settings import Names, split_names
 
 _KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 # The first key of a name counts, as everywhere; what the engine cannot read is read line by line.
@@ -22,7 +23,7 @@ _READ_SQL = """
     FROM (SELECT text, json_valid(text) AS readable FROM lines)"""
 
 
-def asked_for(events: Any, exclude: Any) -> MessageSelection:
+def asked_for(events: Names | None, exclude: Names | None) -> MessageSelection:
     """The messages of these events, or all but those; names as they are sent, or of tables.
 
     Raises NotSupported where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
@@ -32,13 +33,13 @@ def asked_for(events: Any, exclude: Any) -> MessageSelection:
         raise NotSupported("Expected events or exclude, but got both: say which events you want, or which you do not.")
     if events is None and exclude is None:
         return ALL_MESSAGES
-    return MessageSelection(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
+    names = events if events is not None else exclude or ()
+    return MessageSelection(frozenset(_tables(names)), but=events is None)
 
 
-def _tables(names: Any) -> Iterable[str]:
-    given = names.split(",") if isinstance(names, str) else list(names)
-    for name in given:
-        table = table_name(name.strip())
+def _tables(names: str | Sequence[str]) -> Iterable[str]:
+    for name in split_names(names):
+        table = table_name(name)
         if not table:
             raise NotSupported(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")
         yield table

@@ -26,7 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
-from ..warehouses.dataset import Dataset
+from ..warehouses.dataset import Dataset, marks, open_dataset
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
     DestinationTransientException,
@@ -44,7 +44,7 @@ from ..warehouses.hints import (
     merge_with,
 )
 from ..warehouses.native import SEGMENT_TABLE_HINT
-from .load import handed_over, handed_over_at
+from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
 SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
@@ -356,10 +356,11 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
         more, again[made.table.name] = _messages_of(made, RefusedRows(files.get(made.messages.name, ())), refused)
         messages += more
     wanted = {table: messages for table in files if _holds_messages(table)} | again
-    there = Dataset(into).tables(list(wanted))
+    dataset = open_dataset(into)
+    there = dataset.tables(list(wanted))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
     for table in there:
-        _delete(into, table, wanted[table], since)
+        _delete(dataset, table, wanted[table], since)
 
 
 def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
@@ -374,12 +375,9 @@ def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) 
     return more, again
 
 
-def _delete(into: dlt.Pipeline, table: str, ids: Sequence[str], since: datetime) -> None:
+def _delete(dataset: Dataset, table: str, ids: Sequence[str], since: datetime) -> None:
     """Deletes the rows with these ids that are not older than that."""
-    with into.sql_client() as client:
-        id_, stored_at = map(client.escape_column_name, ("id", UUID_TS))
-        for start in range(0, len(ids), IDS_PER_DELETE):
-            some = ids[start : start + IDS_PER_DELETE]
-            marks = ", ".join(["%s"] * len(some))
-            where = f"{id_} IN ({marks}) AND {stored_at} >= %s"
-            client.execute_sql(f"DELETE FROM {client.make_qualified_table_name(table)} WHERE {where}", *some, since)
+    id_, stored_at = (dataset.quoted(table, column) for column in ("id", UUID_TS))
+    for start in range(0, len(ids), IDS_PER_DELETE):
+        some = ids[start : start + IDS_PER_DELETE]
+        dataset.delete(table, f"{id_} IN ({marks(some)}) AND {stored_at} >= %s", [*some, since])

@@ -7,7 +7,7 @@ destination: another one may take what this one refuses.
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +61,17 @@ class RefusedMessages:
         except (OSError, ValueError, TypeError) as error:
             logger.warning(f"{path} cannot be read, and is ignored: {error}")
             return cls(place)
+
+    @classmethod
+    def begin(cls, pipeline: dlt.Pipeline, complete_loads: Callable[[], Collection[str]], load_id: str | None) -> Self:
+        """Returns what the load `load_id` must leave out: nothing where a complete load left it out already."""
+        refused = cls.read(pipeline)
+        if refused.load_id is not None and refused.load_id in complete_loads():
+            return cls(refused.place)
+        if refused:
+            refused.load_id = load_id
+            refused.write(pipeline)
+        return refused
 
     def write(self, pipeline: dlt.Pipeline) -> None:
         """Keeps it; a kill leaves the old file or the new one."""

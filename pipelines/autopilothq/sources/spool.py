@@ -18,7 +18,7 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.message import parse_json
+from ..segment.message import parse_json, to_json
 
 STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is under way
 
@@ -79,7 +79,7 @@ class Spool:
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
                 " would never end"
             )
-        text = f"{json.dumps(page.bookmark)}\n{json.dumps({'contacts': page.contacts})}"
+        text = f'{json.dumps(page.bookmark)}\n{{"contacts":{to_json(page.contacts)}}}'
         _write(self._path(self.last + 1), gzip.compress(text.encode(), 1))
         self.last, self.bookmark = self.last + 1, page.bookmark
         self._bookmarks.add(page.bookmark)

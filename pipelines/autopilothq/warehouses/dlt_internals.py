@@ -22,6 +22,7 @@ from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.destination.client import (
     FollowupJobRequest,
+    JobClientBase,
     LoadJob,
     StorageSchemaInfo,
     WithStagingDataset,
@@ -133,6 +134,7 @@ __all__ = [
     "FilesystemClient",
     "FilesystemConfiguration",
     "FollowupJobRequest",
+    "JobClientBase",
     "JsonlFileBatchIterator",
     "LoadClientJobException",
     "LoadItemStorage",

@@ -3,7 +3,6 @@
 A scan that is cut off ends with the reason why; its pages stay in the spool, and the next one goes on behind them.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import pyarrow as pa
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, parse_json, to_json
+from ...segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, to_json
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
@@ -72,7 +71,8 @@ class Deadline:
 class Scan:
     """One scan, as a file is to an archive. `size` and `contacts` grow while it is read.
 
-    `first` is the page that this load begins with. `complete` is set at its end, `lost` where it cannot go on.
+    `first` is the page that this load begins with; `lines_before` and `contacts_before` are those that came before it.
+    `complete` is set at its end, `lost` where it cannot go on. `audited` is the row that `_audit` has of it already.
     """
 
     name: str
@@ -81,12 +81,23 @@ class Scan:
     number: int = 0
     spool: Spool | None = None
     first: int = 1
-    size: int = 0
-    lines: int = 0
-    contacts: int = 0
-    total: int | None = None
-    complete: bool = False
-    lost: bool = False
+    lines_before: int = 0
+    contacts_before: int = 0
+    audited: Mapping[str, object] | None = None
+    size: int = field(init=False, default=0)
+    lines: int = field(init=False, default=0)
+    contacts: int = field(init=False, default=0)
+    total: int | None = field(init=False, default=None)
+    complete: bool = field(init=False, default=False)
+    lost: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.begin_reading()
+
+    def begin_reading(self) -> None:
+        """Counts from the beginning: a load may read a scan a second time."""
+        self.size, self.lines, self.contacts = 0, self.lines_before, self.contacts_before
+        self.complete = self.lost = False
 
     @property
     def version(self) -> str:
@@ -99,7 +110,7 @@ class ScanBatch:
     """What some pages gave: messages with what was rejected, and things by their table's name."""
 
     scan: Scan
-    things: dict[str, list[Record]] = field(default_factory=dict)
+    records: dict[str, list[Record]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     size: int = 0
     _lines: list[bytes] = field(default_factory=list)
@@ -125,7 +136,7 @@ class ScanBatch:
                 self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
                 continue
             try:
-                self.things.setdefault(table.name, []).append(contact_rows.record(table, value, more))
+                self.records.setdefault(table.name, []).append(contact_rows.record(table, value, more))
             except Rejected as error:
                 self.reject(value, *error.args)
 
@@ -200,7 +211,7 @@ def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
         if wanted.events:
             found.add_lines(contact_rows.messages(value, found.scan.started_at, wanted.user_id_field, wanted.window))
         if wanted.rows:
-            found.things.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
+            found.records.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 
@@ -208,12 +219,11 @@ def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
 # ---- what the account has beside -----------------------------------------------------------------------------------
 
 
-def records(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
+def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
     """A table that one answer holds."""
     found = ScanBatch(scan)
-    text = json.dumps({"values": values}).encode()
-    found.size = scan.size = len(text)
-    found.add(table, parse_json(text).value("values"))
+    found.size = scan.size = len(to_json(values))
+    found.add(table, values)
     scan.complete = True
     return found
 
@@ -232,7 +242,7 @@ def group(
     found = ScanBatch(scan)
     entries, found.size = spool.read(1)
     found.add(of.table, entries)
-    ids = [thing.key[0] for thing in found.things.get(of.table.name, [])]
+    ids = [record.key[0] for record in found.records.get(of.table.name, [])]
     if members:
         _fetch_members(ids, of, account, clock, folder, spool.start)
     scan.size += found.size
@@ -290,4 +300,4 @@ def _references(page: Page) -> Page:
 
 
 def _reference(value: Any) -> Any:
-    return {"contact_id": value.get("contact_id")} if isinstance(value, dict) else value
+    return JsonObject([("contact_id", value.value("contact_id"))]) if isinstance(value, JsonObject) else value

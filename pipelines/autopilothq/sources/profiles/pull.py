@@ -91,9 +91,9 @@ def people_of_contacts(spool: Spool, account: Autopilot, tell: Callable[[], None
 def _reduced(page: Page) -> Page:
     """A page with what is needed of the contacts: who they are, and their times."""
     kept = [
-        {name: value for name, value in contact.items() if name in ("Email", "updated_at") or name.startswith("mail_")}
+        JsonObject(field for field in contact if field[0] in ("Email", "updated_at") or field[0].startswith("mail_"))
         for contact in page.contacts
-        if isinstance(contact, dict) and isinstance(contact.get("Email"), str)
+        if isinstance(contact, JsonObject) and _text(contact.value("Email"))
     ]
     return page._replace(contacts=kept)
 
@@ -292,7 +292,7 @@ class Pull:
         self.failure = self.failure or end.error
         self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
         if isinstance(end.error, UnexpectedResponse | RequestRejected):
-            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.words
+            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.server_message
             raw = JsonObject([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
@@ -315,47 +315,64 @@ def ask(
     if first is None:
         return
     yield from _events(space, first, wanted)
-    answers: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
-    turn, gone = Lock(), Event()
-
-    def following() -> Asked | None:
-        with turn:
-            return None if gone.is_set() else next(people, None)
-
-    def put(answer: _Lines | _Ended | BaseException | None) -> None:
-        while not gone.is_set():
-            with suppress(Full):
-                answers.put(answer, timeout=0.1)
-                return
-
-    def run() -> None:
-        try:
-            while (asked := following()) is not None:
-                for answer in _events(space, asked, wanted):
-                    put(answer)
-        except BaseException as error:  # noqa: BLE001 - raised where the answers are wanted
-            put(error)
-        put(None)
-
-    running = [Thread(target=run, name=f"profiles-{number}", daemon=True) for number in range(threads)]
+    asking = _Asking(space, people, wanted, threads)
     try:
-        for thread in running:
+        yield from asking.answers()
+    finally:
+        asking.stop()
+
+
+class _Asking:
+    """Threads that ask, each for one person after the other, and the queue of their answers, a None from each last."""
+
+    def __init__(self, space: ProfileApi, people: Iterator[Asked], wanted: EventScope, threads: int) -> None:
+        self._space = space
+        self._people = people
+        self._wanted = wanted
+        self._queue: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
+        self._turn, self._stopped = Lock(), Event()
+        self._threads = [Thread(target=self._run, name=f"profiles-{n}", daemon=True) for n in range(threads)]
+
+    def answers(self) -> Iterator[_Lines | _Ended]:
+        """Starts the threads and yields their answers. Raises what a thread raised."""
+        for thread in self._threads:
             thread.start()
-        left = threads
+        left = len(self._threads)
         while left:
-            answer = answers.get()
+            answer = self._queue.get()
             if isinstance(answer, BaseException):
                 raise answer
             if answer is None:
                 left -= 1
             else:
                 yield answer
-    finally:
-        gone.set()
+
+    def stop(self) -> None:
+        """Lets the threads end after the requests that are under way."""
+        self._stopped.set()
         end = monotonic() + STOP_SECONDS
-        for thread in running:
+        for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, end - monotonic()))
+
+    def _run(self) -> None:
+        try:
+            while (asked := self._next()) is not None:
+                for answer in _events(self._space, asked, self._wanted):
+                    self._put(answer)
+        except BaseException as error:  # noqa: BLE001 - raised where the answers are taken
+            self._put(error)
+        self._put(None)
+
+    def _next(self) -> Asked | None:
+        with self._turn:
+            return None if self._stopped.is_set() else next(self._people, None)
+
+    def _put(self, answer: _Lines | _Ended | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            with suppress(Full):
+                self._queue.put(answer, timeout=0.1)
+                return
 
 
 def _events(space: ProfileApi, asked: Asked, wanted: EventScope) -> Iterator[_Lines | _Ended]:

@@ -1,0 +1,72 @@
+"""The bookkeeping tables of a load: the counts of its files for `_audit`, `_rejects` and `_discards`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+
+import pyarrow as pa
+
+from ..catalog import DISCARDS, LIMIT_REASONS, REJECTS, Table
+from . import engine
+from .context import FileCount, ProjectionContext, TableRows, declared_types
+
+NAMED = 100  # events without a table
+_SQL = engine.queries("audit.sql")
+
+
+def count_files(context: ProjectionContext) -> list[FileCount]:
+    """Returns what became of the lines of each file that has any."""
+    return [
+        FileCount(*row[:5], *(clock and clock.replace(tzinfo=UTC) for clock in row[5:]))
+        for row in context.con.execute(_SQL["file_counts"]).fetchall()
+    ]
+
+
+def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
+    """Returns how many lines were rejected by the reason, the most frequent first."""
+    return dict(context.con.execute(_SQL["rejects_by_reason"]).fetchall())
+
+
+def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:
+    """Returns the rows of `_rejects`, None where there are none; `files` are the names of the load's files."""
+    names = pa.table({"number": pa.array(range(len(files)), pa.int64()), "file": pa.array(files, pa.string())})
+    with engine.registered(context.con, files=names):
+        context.con.execute(_SQL["rejected"], {"loaded_at": context.loaded_at})
+    return _rows(context, "rejected", REJECTS)
+
+
+def discards(context: ProjectionContext) -> TableRows | None:
+    """Returns the rows of `_discards`, None where there are none; complete once the rows of all tables were made."""
+    names = context.tables.names
+    table = pa.table({"table_number": pa.array(range(len(names)), pa.int64()), "name": names})
+    with engine.registered(context.con, table_names=table):
+        context.con.execute(_SQL["discarded"], {"loaded_at": context.loaded_at})
+    return _rows(context, "discarded", DISCARDS)
+
+
+def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
+
+    `without_table` are the messages of events that have no table (`too_many_tables`), by the event's slug.
+    """
+    found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
+    for reason, table, count in context.con.execute(_SQL["discarded_by_table"]).fetchall():
+        if reason in found:
+            found[reason][table] = count
+    found["too_many_tables"] = _largest(without_table)
+    return {reason: tables for reason, tables in found.items() if tables}
+
+
+def _largest(numbers: Mapping[str, int]) -> dict[str, int]:
+    """Returns the largest numbers with their names, the others as one."""
+    names = sorted(numbers, key=lambda name: (-numbers[name], name))
+    others = {"others": sum(numbers[name] for name in names[NAMED:])} if len(names) > NAMED else {}
+    return {name: numbers[name] for name in names[:NAMED]} | others
+
+
+def _rows(context: ProjectionContext, source: str, table: Table) -> TableRows | None:
+    count = engine.count(context.con, source)
+    if not count:
+        return None
+    columns = declared_types(table)
+    relation = context.con.sql(f"SELECT {', '.join(columns)} FROM {source}")
+    return TableRows(table.name, columns, relation, count)

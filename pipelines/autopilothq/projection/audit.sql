@@ -1,0 +1,41 @@
+-- The bookkeeping tables.
+
+-- name: file_counts
+SELECT file, coalesce(messages, 0) + coalesce(rejected, 0), coalesce(messages - duplicates, 0),
+    coalesce(duplicates, 0), coalesce(rejected, 0), first, last
+FROM (
+    SELECT file_of(seq) AS file, count(*) AS messages, count(d.seq) AS duplicates,
+        min(received_at) AS first, max(received_at) AS last
+    FROM messages LEFT JOIN duplicates d USING (seq) GROUP BY 1) m
+FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP BY 1) r USING (file)
+
+-- name: rejects_by_reason
+SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1
+
+-- name: rejected
+-- The rows of `_rejects`; `files` are the load's. Each line of each file has a row of its own.
+CREATE OR REPLACE TABLE rejected AS
+SELECT * EXCLUDE (seq) FROM (
+    SELECT file, line, reason, message, raw, $loaded_at::TIMESTAMPTZ AS rejected_at, seq,
+        CASE WHEN reason = 'suppressed' THEN id ELSE sha256(concat_ws(chr(10), file, line, id)) END AS id
+    FROM (SELECT *, line_of(seq) AS line FROM rejects) r JOIN files ON files.number = file_of(r.seq))
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY seq, reason) = 1
+
+-- name: discarded
+-- The rows of `_discards`. What neither `tracks` nor the event's table takes is reported of the event's table.
+CREATE OR REPLACE TABLE discarded AS
+SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
+    $loaded_at::TIMESTAMPTZ AS discarded_at
+FROM (
+    SELECT DISTINCT coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name, value,
+        reason, m.received_at::TIMESTAMPTZ AS received_at
+    FROM discards d JOIN messages m USING (seq) JOIN table_names n USING (table_number)
+    WHERE seq NOT IN (FROM duplicates) OR seq IN (FROM discarded_again)
+    QUALIFY row_number() OVER (
+        PARTITION BY seq, column_name, value, reason
+        ORDER BY coalesce(d.table_name, n.name) = 'tracks', d.table_name) = 1
+    UNION ALL FROM discards_of_latest)
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1
+
+-- name: discarded_by_table
+SELECT reason, table_name, count(*) FROM discarded GROUP BY ALL ORDER BY ALL

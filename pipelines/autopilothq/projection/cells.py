@@ -1,0 +1,184 @@
+"""What parsing makes of lines: Parquet files of cells, and what is known of them without reading them again.
+
+A cell is the text of one value of a message. The values that the catalogue does not know are extras: those of regular
+lines are columns of the messages' files, named after their columns behind `x:`; those of irregular lines are rows
+(`seq`, `column`, `value`) of files of their own, so that a message with many keys, or messages with a new key each,
+cost what they hold and no more.
+"""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..catalog import CONTEXT, LINK, PROPERTIES
+from ..segment.message import CLOCK_FIELDS, EXTRA, Message, Reject, digest
+from ..segment.naming import table_name
+from . import engine
+
+LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+
+
+@dataclass
+class ParsedCells:
+    """The cells of some lines, as data that a process can hand to another.
+
+    `messages`, `extras`, `rejects` and `discards` are the names of files. `columns` are, by the type of message and the
+    event's name as JSON text, the extras that are columns of the messages' files.
+    """
+
+    messages: list[str] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
+    rejects: list[str] = field(default_factory=list)
+    discards: list[str] = field(default_factory=list)
+    columns: dict[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+    """How many messages each event has, by its name as JSON text."""
+
+    def extend(self, more: "ParsedCells") -> None:
+        """Adds the cells of other lines."""
+        self.messages += more.messages
+        self.extras += more.extras
+        self.rejects += more.rejects
+        self.discards += more.discards
+        for key, columns in more.columns.items():
+            self.columns.setdefault(key, {}).update(columns)
+        self.events.update(more.events)
+
+    def delete(self) -> None:
+        """Deletes the files."""
+        for path in (*self.messages, *self.extras, *self.rejects, *self.discards):
+            Path(path).unlink(missing_ok=True)
+
+    def event_tables(self, most: int) -> list[str]:
+        """Returns the names of at most so many events' tables before any is shortened, the most frequent first."""
+        names = (table_name(json.loads(event)) for event, _ in self.events.most_common(most))
+        return list(dict.fromkeys(filter(None, names)))
+
+
+class CellWriter:
+    """Writes cells into Parquet files of one folder. Threads may share it; each process has a folder of its own."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def messages(self, con: duckdb.DuckDBPyConnection, select: str, extras: Sequence[str], cells: ParsedCells) -> str:
+        """Writes the messages that a query selects, notes which of `extras` each event has, and returns the file."""
+        path = self._path("messages")
+        cells.messages.append(path)
+        con.execute(f"COPY ({select}) TO {engine.literal(path)} (FORMAT parquet)")
+        file = engine.parquet_files([path])
+        counts = "".join(f", count({engine.name(extra)})" for extra in extras)
+        for kind, event, messages, *numbers in con.execute(
+            f"SELECT kind, event, count(*){counts} FROM {file} WHERE NOT irregular GROUP BY kind, event"
+        ).fetchall():
+            columns = cells.columns.setdefault((kind, event), {})
+            if event is not None:
+                cells.events[event] += messages
+            columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
+        self._discards(con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells)
+        return path
+
+    def extras(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+        """Writes what the catalogue does not know of messages as rows."""
+        rows = [
+            (seq, name[len(EXTRA) :], cell)
+            for seq, message in messages.items()
+            for name, cell in message.cells.items()
+            if name.startswith(EXTRA)
+        ]
+        self._write("extras", _table(rows, ("seq", "column", "value")), cells.extras)
+
+    def discards(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
+        """Writes what has no cell of messages."""
+        rows = [(seq, *discard) for seq, message in messages.items() for discard in message.discards]
+        self._discards(_table(rows, ("seq", "column_name", "value", "reason")), cells)
+
+    def rejects(self, rejects: Iterable[Reject], cells: ParsedCells) -> None:
+        """Writes lines that are no messages."""
+        rows = [
+            (seq_of(reject), digest(reject.raw), reject.reason, reject.message, engine.printable(reject.raw))
+            for reject in rejects
+        ]
+        self._write("rejects", _table(rows, ("seq", "id", "reason", "message", "raw")), cells.rejects)
+
+    def _discards(self, table: pa.Table, cells: ParsedCells) -> None:
+        self._write("discards", table, cells.discards)
+
+    def _write(self, what: str, table: pa.Table, paths: list[str]) -> None:
+        if table.num_rows:
+            paths.append(self._path(what))
+            pq.write_table(table, paths[-1], compression="zstd")
+
+    def _path(self, what: str) -> str:
+        return f"{self._folder}/{next(self._numbers)}-{what}.parquet"
+
+
+def seq_of(reject: Reject) -> int:
+    """Returns the number of a rejected line in the load."""
+    return reject.file * LINES_PER_FILE + reject.line
+
+
+def _table(rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> pa.Table:
+    """Returns rows as an Arrow table: `seq` first, then text."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    types = [pa.int64(), *[pa.string()] * (len(names) - 1)]
+    return pa.table([pa.array(column, of) for column, of in zip(columns, types, strict=True)], names)
+
+
+TEXTS = ("id", "anonymous_id", "user_id", "previous_id", "group_id", "name", "category")
+DECLARED = (*CONTEXT, *PROPERTIES, *LINK)
+# The columns of the files of messages: name, SQL type, and what it is made of. The parser has read `received_at` and
+# the other timestamps as `received_at_read` and so on; `irregular` marks lines that are to be read once more.
+_COLUMNS: dict[str, tuple[str, str]] = {
+    "seq": ("BIGINT", "seq"),
+    "tie": ("UBIGINT", "tie"),
+    "kind": ("VARCHAR", "kind"),
+    "event": ("VARCHAR", "event"),
+    **{name: ("VARCHAR", engine.name(name)) for name in TEXTS},
+    **{column.name: ("VARCHAR", engine.name(column.name)) for column in DECLARED},
+    "received_at": (
+        "TIMESTAMP",
+        "coalesce(received_at_read, sent_at_read, timestamp_read, original_timestamp_read)",
+    ),
+    "sent_at": ("TIMESTAMP", "sent_at_read"),
+    "original_timestamp": ("TIMESTAMP", "original_timestamp_read"),
+    # Where it is absent, the time is the sender's, moved by how far the sender's clock is off
+    # (docs/contract/warehouse.md#timestamps).
+    "timestamp": (
+        "TIMESTAMP",
+        """CASE WHEN "timestamp" IS NOT NULL THEN timestamp_read ELSE coalesce(
+            within_years(coalesce(received_at_read, sent_at_read) - (sent_at_read - original_timestamp_read)),
+            original_timestamp_read, received_at_read, sent_at_read) END""",
+    ),
+    **{
+        f"{name}_unread": ("VARCHAR", f"CASE WHEN {name}_read IS NULL THEN {engine.name(name)} END")
+        for name in CLOCK_FIELDS
+    },
+}
+# Timestamps that could not be read.
+_UNREAD_SQL = " UNION ALL ".join(
+    f"SELECT seq, '{name}' AS column_name, {name}_unread AS value, 'not_a_time' AS reason"
+    f" FROM {{messages}} WHERE {name}_unread IS NOT NULL AND NOT irregular"
+    for name in CLOCK_FIELDS
+)
+NO_MESSAGES_SQL = (
+    f"SELECT {', '.join(f'NULL::{of} AS {engine.name(name)}' for name, (of, _) in _COLUMNS.items())},"
+    " false AS irregular LIMIT 0"
+)
+
+
+def select_columns(columns: Sequence[str], irregular: str = "false") -> str:
+    """Returns the select list that makes the columns of a file of messages of a query's columns."""
+    made = {"seq", *columns, *(f"{name}_unread" for name in CLOCK_FIELDS)}
+    cells = {name: cell if name in made else "NULL" for name, (_, cell) in _COLUMNS.items()}
+    select = [f"({cell})::{_COLUMNS[name][0]} AS {engine.name(name)}" for name, cell in cells.items()]
+    extras = [engine.name(column) for column in columns if column.startswith(EXTRA)]
+    return ", ".join([*select, *extras, f"{irregular} AS irregular"])

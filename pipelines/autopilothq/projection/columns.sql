@@ -1,0 +1,64 @@
+-- What becomes of the values that the catalogue does not know. `discards` are `seq`, `table_name`, `column_name`,
+-- `value`, `reason`.
+
+-- name: row_values
+-- The type bits and the number of the values of each column that wait as rows, by table; of `tracks` the context's.
+-- `numbered` are the messages that are asked for.
+SELECT table_number, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
+WHERE table_number > 0 GROUP BY ALL
+UNION ALL
+SELECT 0, "column", type_bits(value), count(*) FROM extras JOIN numbered USING (seq)
+WHERE kind = 'track' AND starts_with("column", 'context_') GROUP BY ALL
+
+-- name: discard_column
+-- A column of the messages' files that its table does not get.
+INSERT INTO discards
+SELECT seq, $table_name, $column_name, {cell}, $reason FROM messages WHERE {where} AND {cell} IS NOT NULL
+
+-- name: discard_rows
+-- Columns that wait as rows and that their table does not get: `left_out`.
+INSERT INTO discards
+SELECT seq, $table_name, x."column", value, $reason FROM extras x
+SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
+SEMI JOIN left_out o ON o."column" = x."column"
+
+-- name: discard_misfits
+-- Values that cannot become their column's type.
+INSERT INTO discards
+SELECT seq, $table_name, $column_name, {cell}, 'does_not_fit' FROM messages WHERE {where} AND {misfit}
+
+-- name: discard_row_misfits
+-- The same of values that wait as rows; `types` are their columns' types.
+INSERT INTO discards
+SELECT seq, $table_name, x."column", value, 'does_not_fit' FROM extras x JOIN types t ON t."column" = x."column"
+SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
+WHERE {misfit}
+
+-- name: has_wide_row
+-- Whether a message has so many values that a row of the destination may have no room for them.
+SELECT 1 FROM extras SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq)
+GROUP BY seq HAVING count(*) > {values} LIMIT 1
+
+-- name: too_wide
+-- The values of rows that a row of the destination has no room for: those of the columns that the table has come first,
+-- the others by name.
+CREATE TABLE {name} AS SELECT seq, "column", value FROM (
+    SELECT seq, x."column", value, sum({bytes}) OVER (
+        PARTITION BY seq ORDER BY w.new, x."column" ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM extras x JOIN widths w ON w."column" = x."column" SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq))
+WHERE bytes > {room}
+
+-- name: discard_too_wide
+INSERT INTO discards SELECT seq, $table_name, "column", value, 'row_too_wide' FROM {name}
+
+-- name: discard_bodies
+-- The values of the messages' own objects whose events have no table of their own: those in a column, and in rows.
+INSERT INTO discards
+SELECT seq, 'tracks', $column_name, {cell}, CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END
+FROM messages WHERE {where} AND {cell} IS NOT NULL
+
+-- name: discard_row_bodies
+INSERT INTO discards
+SELECT seq, 'tracks', "column", value, CASE WHEN slug IS NULL THEN 'no_column' ELSE 'too_many_tables' END
+FROM extras JOIN (SELECT seq, slug FROM messages WHERE {where}) m USING (seq)
+WHERE NOT starts_with("column", 'context_')

@@ -1,0 +1,89 @@
+-- Which messages are kept; docs/projection.md draws the tables.
+
+-- name: parsed
+-- All messages with the numbers of their tables. What only repeats another value of the message is replaced by null.
+CREATE VIEW parsed AS
+SELECT m.*{replaced}, coalesce(e.table_number, k.table_number) AS table_number, e.slug, e.event_text
+FROM (SELECT * EXCLUDE (irregular) FROM {files} WHERE NOT irregular AND {only}) m
+LEFT JOIN events e ON e.event = m.event LEFT JOIN kinds k ON k.kind = m.kind
+
+-- name: messages
+-- The messages that are not rejected.
+CREATE OR REPLACE VIEW messages AS FROM parsed{but}
+
+-- name: kept
+-- The messages whose rows are made, once all duplicates are known.
+CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
+
+-- name: candidates
+-- Until then, the messages that may still be found in the destination.
+CREATE VIEW candidates AS SELECT seq, id FROM messages ANTI JOIN duplicates USING (seq)
+
+-- name: duplicates_within
+-- Of the messages with one id the earliest is kept; `tie` makes the choice the same in any order of the lines.
+INSERT INTO duplicates SELECT seq FROM (
+    SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, tie, seq) AS rank
+    FROM messages m SEMI JOIN (SELECT hash(id) AS h FROM messages GROUP BY h HAVING count(*) > 1) again
+        ON again.h = hash(m.id))
+WHERE rank > 1
+
+-- name: match_stored
+-- `stored` are the ids of one table of the destination.
+INSERT INTO stored_in SELECT m.seq, {table_number}, {event} FROM stored s JOIN candidates m ON m.id = s.id
+
+-- name: events_to_check
+-- The events of which `tracks` has messages of this load: a killed load may not have come to their own tables.
+SELECT DISTINCT m.slug FROM stored_in i JOIN messages m USING (seq)
+WHERE i.table_number = 0 AND m.table_number >= $first_event_table AND i.event = m.slug
+
+-- name: match_event_table
+-- `stored` are the ids of that event's table.
+INSERT INTO in_event_table SELECT m.seq FROM stored s
+JOIN (FROM candidates SEMI JOIN stored_in USING (seq)) m ON m.id = s.id
+
+-- name: forget_half_stored
+-- What the event's table has not is not stored.
+DELETE FROM stored_in WHERE table_number = 0 AND event = $event AND seq NOT IN (FROM in_event_table)
+AND seq IN (SELECT seq FROM messages WHERE table_number = $table_number)
+
+-- name: duplicates_stored
+INSERT INTO duplicates SELECT DISTINCT seq FROM stored_in
+
+-- name: stored_with_discards
+CREATE OR REPLACE TEMP TABLE stored_with_discards AS
+SELECT DISTINCT m.seq, m.id, m.received_at::TIMESTAMPTZ AS received_at, i.table_number
+FROM stored_in i JOIN messages m USING (seq) WHERE i.seq IN (SELECT seq FROM discards)
+
+-- name: complete_loads
+-- `stored` is the destination's `_audit`.
+INSERT INTO complete_loads SELECT loaded_at FROM stored WHERE {is_complete}
+
+-- name: discarded_again
+-- `stored` are rows of the table that has the messages.
+INSERT INTO discarded_again SELECT d.seq FROM stored s JOIN stored_with_discards d
+ON d.id = s.id AND d.received_at IS NOT DISTINCT FROM s.received_at::TIMESTAMPTZ
+WHERE s.uuid_ts NOT IN (FROM complete_loads)
+
+-- name: refuse
+-- `refused_messages` (`id`, `error`) and `refused_rows` (`table_name`, `id`, `error`) are what the destination refused.
+INSERT INTO refused
+SELECT seq, m.id, coalesce(g.error, r.error), m.table_name, m.row_id, m.row_id IS NOT NULL AND r.id IS NULL
+FROM (SELECT *, CASE kind {table_name} END AS table_name, CASE kind {row_id} END AS row_id FROM messages) m
+LEFT JOIN refused_messages g ON g.id = m.id
+LEFT JOIN refused_rows r ON r.id = m.row_id AND r.table_name = m.table_name
+WHERE g.id IS NOT NULL OR r.id IS NOT NULL
+
+-- name: reject_refused
+-- `raw_lines` are the lines as they were read.
+INSERT INTO rejects SELECT seq, coalesce(l.id, sha256(r.id)), 'unreadable', error, coalesce(raw, '')
+FROM refused r LEFT JOIN raw_lines l USING (seq)
+
+-- name: reject_suppressed
+-- There is a hash only, which is the same when the message comes again, from another scan too.
+INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
+
+-- name: suppress_rejects
+UPDATE rejects SET reason = 'suppressed', message = $message, raw = '' WHERE rowid IN (SELECT unnest($rows))
+
+-- name: drop_event_tables
+UPDATE events SET table_number = 0 WHERE table_number IN (SELECT unnest($table_numbers))

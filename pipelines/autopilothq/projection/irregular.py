@@ -1,0 +1,83 @@
+"""The slow path: lines that the engine may read wrongly are read one by one, in Python, into the same cells."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..catalog import CONTEXT
+from ..segment.message import BLANK, CLOCK_FIELDS, EXTRA, Message, Reject, Rejected, read_message, without_bom
+from . import engine
+from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns
+
+MOST_LINES = 5_000  # so many lines are held as Python objects at a time, or
+MOST_BYTES = 4 << 20  # so many bytes of them
+_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+_CELLS = ("kind", "event", *TEXTS, *CLOCK_FIELDS, *(column.name for column in DECLARED))
+_READ_SQL = ", ".join(f"clock({engine.name(name)}) AS {name}_read" for name in CLOCK_FIELDS)
+_SELECT_SQL = (
+    f"SELECT {select_columns(('tie', *_CELLS))}"
+    f" FROM (SELECT *, hash(text) AS tie, {_READ_SQL} FROM cells JOIN lines USING (seq))"
+)
+
+
+def parse_irregular(
+    con: duckdb.DuckDBPyConnection, lines: pa.Table, files: CellWriter, cells: ParsedCells
+) -> Counter[tuple[str, ...]]:
+    """Parses lines (`seq`, `text`) into `cells`; returns how many messages hold each object, by its path."""
+    objects: Counter[tuple[str, ...]] = Counter()
+    for piece in _pieces(lines):
+        messages, rejects = _read_each(piece)
+        files.rejects(rejects, cells)
+        files.discards(messages, cells)
+        if messages:
+            _write_messages(con, piece, messages, files, cells)
+            files.extras(messages, cells)
+        for message in messages.values():
+            objects.update(set(message.objects))
+    return objects
+
+
+def _write_messages(
+    con: duckdb.DuckDBPyConnection,
+    lines: pa.Table,
+    messages: Mapping[int, Message],
+    files: CellWriter,
+    cells: ParsedCells,
+) -> None:
+    rows = [
+        {"seq": seq} | {name: cell for name, cell in message.cells.items() if not name.startswith(EXTRA)}
+        for seq, message in messages.items()
+    ]
+    with engine.registered(con, lines=lines, cells=engine.text_table(rows, ("seq", *_CELLS))):
+        files.messages(con, _SELECT_SQL, (), cells)
+
+
+def _pieces(lines: pa.Table) -> Iterator[pa.Table]:
+    """Yields lines in pieces that may be held as Python objects."""
+    sizes = np.cumsum(pc.binary_length(lines["text"]).to_numpy())
+    start = 0
+    while start < lines.num_rows:
+        before = sizes[start - 1] if start else 0
+        end = int(np.searchsorted(sizes, before + MOST_BYTES, side="right"))
+        end = max(start + 1, min(end, start + MOST_LINES))
+        yield lines.slice(start, end - start)
+        start = end
+
+
+def _read_each(lines: pa.Table) -> tuple[dict[int, Message], list[Reject]]:
+    """Returns the messages of lines by their numbers, and the lines that are none."""
+    messages: dict[int, Message] = {}
+    rejects: list[Reject] = []
+    for seq, line in zip(lines["seq"].to_pylist(), lines["text"].cast(pa.large_binary()).to_pylist(), strict=True):
+        if not without_bom(line).strip(BLANK.encode()):
+            continue
+        try:
+            messages[seq] = read_message(line, _CONTEXT_NAMES)
+        except Rejected as error:
+            reason, text = error.args
+            rejects.append(Reject(seq // LINES_PER_FILE, seq % LINES_PER_FILE, reason, text, line))
+    return messages, rejects

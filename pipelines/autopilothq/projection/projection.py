@@ -1,0 +1,213 @@
+"""Messages become the rows of tables: the steps of a load in one process, one after the other.
+
+Each step is a function of data that workers could run: `parse` (lines -> files of cells), the values of columns
+(`columns.column_values`, whose type bits are merged), `deduplicate`, and the rows of one table (`tables.table_rows`).
+docs/projection.md draws them.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+
+from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, Limits
+from ..segment.identity import NOBODY, HashedIds
+from ..segment.message import Batch
+from . import audit, engine, unreadable
+from . import deduplicate as steps
+from .columns import discard_bodies, row_values
+from .context import (
+    ExistingTables,
+    FileCount,
+    ProjectionContext,
+    ReadTable,
+    TableNumbers,
+    TableRows,
+    name_events,
+)
+from .parse import Parser
+from .tables import TableBuilder
+from .users import latest_rows
+
+
+class Projection:
+    """One load: add all batches, deduplicate, take the rows of each table.
+
+    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it.
+    `shorten` gives a column the name that it has in the destination, `event_table` (else `shorten`) a table of an event
+    by its slug. Example:
+
+        projection = Projection(loaded_at=datetime.now(UTC), scratch=folder)
+        projection.add(batch)
+        for rows in projection.deduplicate().tables():
+            rows.write(f"{rows.table}.parquet")
+    """
+
+    def __init__(
+        self,
+        loaded_at: datetime,
+        scratch: str,
+        memory: int = 400,
+        threads: int = 2,
+        shorten: Callable[[str], str] = str,
+        event_table: Callable[[str], str] | None = None,
+    ) -> None:
+        self._threads = threads
+        self._parser = Parser(scratch)
+        # While lines are added, each thread that adds brings its own core.
+        con = engine.connect(scratch, memory, threads=1)
+        self._context = ProjectionContext(
+            con,
+            scratch,
+            memory,
+            self._parser.no_messages(con),
+            loaded_at.isoformat(),
+            shorten,
+            event_table or shorten,
+        )
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Gives back the memory; the scratch folder is the caller's to delete."""
+        self._context.con.close()
+
+    def add(self, batch: Batch) -> None:
+        """Parses a batch of lines; several threads may add at the same time. See `Parser.parse`."""
+        with self._context.con.cursor() as con:
+            cells = self._parser.parse(con, batch)
+        with self._lock:
+            self._context.cells.extend(cells)
+
+    def tables(self, most: int = 10_000) -> list[str]:
+        """Returns the tables that the lines so far may have rows for, of at most so many events, the most frequent."""
+        events = self._context.cells.event_tables(most)
+        return [*(table.name for table in MESSAGE_TABLES), *map(self._context.event_table, events)]
+
+    def deduplicate(
+        self,
+        known: ExistingTables | None = None,
+        stored: ReadTable | None = None,
+        complete: Collection[str] = (),
+        hashes: HashedIds = NOBODY,
+        limits: Limits = OTHER_LIMITS,
+        widths: Mapping[str, int] | None = None,
+        event_tables: Collection[str] = (),
+        max_event_tables: int = MAX_EVENT_TABLES,
+        refused: Mapping[str, str] = MappingProxyType({}),
+        refused_made: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        lines: steps.Lines | None = None,
+    ) -> "Deduplicated":
+        """After the last batch: decides which messages are kept, one of each id, and none that is stored already.
+
+        Args:
+            known: The tables that the destination has, whose columns keep their types.
+            stored: `stored(table, columns)` gives their rows as Arrow batches; it is asked for keys only, and for no
+                more tables than must be read.
+            complete: The ids of the loads that were not killed: what was discarded in others is discarded again.
+            hashes: The ids of deleted persons: their messages are rejected.
+            limits: What a table of the destination can have.
+            widths: How many columns the destination's tables have.
+            event_tables: The destination's tables of events, in addition to those of the catalogue.
+            max_event_tables: How many there may be.
+            refused: By the ids of messages, why they cannot be stored: they are rejected.
+            refused_made: By table (`users`, `accounts`) and id, why rows cannot be stored that are made of messages:
+                these messages are rejected.
+            lines: Reads whole lines by their numbers in the load, for what is rejected of them.
+        """
+        self._context.con.execute(f"SET threads = {self._threads}")
+        self._context = dataclasses.replace(self._context, known=known or {})
+        context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
+        if refused or any(refused_made.values()):
+            steps.refuse(context, refused, refused_made, lines or (lambda _: ()))
+        return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
+
+    def unreadable(self) -> dict[str, str]:
+        """After `deduplicate`, or taking its rows, raised: the ids of the messages that cause it, with the errors."""
+        with self._context.con.cursor() as con:
+            harmless = self._parser.harmless(con)
+        return unreadable.find_unreadable(self._context, harmless, _make_all)
+
+
+def open_load(context: ProjectionContext, only: str = "true") -> ProjectionContext:
+    """Opens the messages of parsed cells in the engine; returns the context with the numbers of their tables.
+
+    `only` chooses among the messages, in SQL.
+    """
+    events = name_events(context.cells.events, context.event_table)
+    context = dataclasses.replace(context, tables=TableNumbers.of(events))
+    steps.open_messages(context, events, only)
+    return context
+
+
+def deduplicate(
+    context: ProjectionContext,
+    stored: ReadTable | None = None,
+    complete: Collection[str] = (),
+    hashes: HashedIds = NOBODY,
+    event_tables: Collection[str] = (),
+    max_event_tables: int = MAX_EVENT_TABLES,
+) -> "Deduplicated":
+    """Decides which messages of an open load are kept; see `Projection.deduplicate`."""
+    if hashes:
+        steps.suppress(context, hashes)
+    steps.find_duplicates(context)
+    tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
+    context = dataclasses.replace(context, tables=tables)
+    discard_bodies(context)
+    if stored is not None:
+        steps.match_stored(context, stored)
+        steps.discard_again(context, stored, complete)
+        steps.drop_stored(context)
+    return Deduplicated(context, without_table)
+
+
+def _make_all(context: ProjectionContext, only: str, path: str) -> None:
+    """Makes the rows of some messages, as if nothing was stored, and writes each table to the same file."""
+    made = deduplicate(open_load(context, only))
+    for rows in (*made.tables(), *made.latest(), made.discards()):
+        if rows is not None:
+            rows.write(path)
+
+
+class Deduplicated:
+    """A load whose messages are known to be kept or not: the rows of its tables, and its books."""
+
+    def __init__(self, context: ProjectionContext, without_table: Mapping[str, int]) -> None:
+        """`without_table` are the messages of events that have no table of their own, by the event's slug."""
+        self._context = context
+        self._without_table = without_table
+        self._builder = TableBuilder(context, row_values(context, "kept"))
+
+    def tables(self) -> Iterator[TableRows]:
+        """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""
+        return self._builder.tables()
+
+    def latest(self, stored: ReadTable | None = None) -> Iterator[TableRows]:
+        """Yields the rows of the users and accounts that the messages are about; see `users.latest_rows`."""
+        for latest in LATEST:
+            if (rows := latest_rows(self._context, latest, self._builder, stored)) is not None:
+                yield rows
+
+    def counts(self) -> list[FileCount]:
+        """Returns what became of the lines of each file that has any."""
+        return audit.count_files(self._context)
+
+    def rejects_by_reason(self) -> dict[str, int]:
+        """Returns how many lines were rejected by the reason, the most frequent first."""
+        return audit.rejects_by_reason(self._context)
+
+    def rejects(self, files: Sequence[str]) -> TableRows | None:
+        """Returns the rows of `_rejects`, None where there are none; `files` are the names of the load's files."""
+        return audit.rejects(self._context, files)
+
+    def discards(self) -> TableRows | None:
+        """Returns the rows of `_discards`, None where there are none; complete once all tables' rows were taken."""
+        return audit.discards(self._context)
+
+    def beyond_limits(self) -> dict[str, dict[str, int]]:
+        """Returns how many values no table had room for, by reason and table; complete once `discards` was called.
+
+        Of events without a table (`too_many_tables`) these are the events' names and their messages.
+        """
+        return audit.beyond_limits(self._context, self._without_table)

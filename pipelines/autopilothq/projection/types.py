@@ -1,0 +1,79 @@
+"""The one table of types: what a type of the contract is in SQL and in Arrow, and which values make a column of it."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from ..catalog import Type
+
+
+class TypeForms(NamedTuple):
+    """The forms of one type.
+
+    `to_text` and `from_text` are SQL templates: values of rows that are pivoted into columns travel as text, and lose
+    nothing. `row_bytes` is the most that a value takes of a row of PostgreSQL: longer text is stored elsewhere behind
+    a pointer of 18 bytes, numeric has a head of 5 bytes and 2 for each 4 of up to 17 digits, all else has up to 8 bytes
+    behind up to 7 that align it.
+    """
+
+    sql: str
+    arrow: pa.DataType
+    to_text: str
+    from_text: str
+    row_bytes: int
+
+
+TYPES: dict[Type, TypeForms] = {
+    "text": TypeForms("VARCHAR", pa.string(), "{}", "{}::VARCHAR", 24),
+    "bigint": TypeForms("BIGINT", pa.int64(), "{}::VARCHAR", "{}::BIGINT", 15),
+    "double": TypeForms("DOUBLE", pa.float64(), "{}::VARCHAR", "{}::DOUBLE", 17),
+    "bool": TypeForms("BOOLEAN", pa.bool_(), "{}::VARCHAR", "{}::BOOLEAN", 15),
+    "timestamp": TypeForms(
+        "TIMESTAMPTZ", pa.timestamp("us", "UTC"), "epoch_us({})::VARCHAR", "make_timestamptz({}::BIGINT)", 15
+    ),
+}
+SQL_TYPES: dict[Type, str] = {name: forms.sql for name, forms in TYPES.items()}
+ARROW: dict[Type, pa.DataType] = {name: forms.arrow for name, forms in TYPES.items()}
+
+# What a JSON value is, as bits: the bits of a column are those of all its values. The macro `type_bit` gives them.
+TEXT, TIME_TEXT, INTEGER, FLOAT, BOOLEAN, ARRAY = 1, 2, 4, 8, 16, 32
+
+
+class ColumnValues(NamedTuple):
+    """What is known of a column's values: their type bits, and how many there are."""
+
+    bits: int
+    number: int
+
+
+def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
+    """Returns the values of each column in all parts of a load, whichever worker has looked at which.
+
+    Example: `merge_values({"a": ColumnValues(INTEGER, 2)}, {"a": ColumnValues(FLOAT, 1)})` gives
+    `{"a": ColumnValues(INTEGER | FLOAT, 3)}`.
+    """
+    merged: dict[str, ColumnValues] = {}
+    for part in parts:
+        for column, (bits, count) in part.items():
+            before = merged.get(column, ColumnValues(0, 0))
+            merged[column] = ColumnValues(before.bits | bits, before.number + count)
+    return merged
+
+
+def type_of_bits(bits: int) -> Type:
+    """Returns the type of a column that has values with these bits (docs/contract/warehouse.md#values).
+
+    Example: `type_of_bits(INTEGER | FLOAT) == "double"`; any other mixture is text.
+    """
+    pure: dict[int, Type] = {TIME_TEXT: "timestamp", INTEGER: "bigint", BOOLEAN: "bool"}
+    return "double" if bits in (FLOAT, INTEGER | FLOAT) else pure.get(bits, "text")
+
+
+def type_case(template: str, types: Iterable[Type] = TYPES) -> str:
+    """Returns SQL that chooses by the column `type`; `{}` in the template stands for the type's name.
+
+    Example: `type_case("as_{}(value)", ["bool"]) == "CASE type WHEN 'bool' THEN as_bool(value) END"`.
+    """
+    cases = " ".join(f"WHEN '{of}' THEN {template.format(of)}" for of in sorted(set(types)))
+    return f"CASE type {cases} END"

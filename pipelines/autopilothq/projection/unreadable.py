@@ -1,0 +1,58 @@
+"""Which messages cannot become rows, where making the rows raised."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryDirectory
+
+from . import engine
+from .cells import ParsedCells
+from .context import ProjectionContext
+from .parse import ENVIRONMENT_ERRORS
+
+MakeRows = Callable[[ProjectionContext, str, str], None]
+"""Makes all rows of the messages that an SQL condition chooses, and writes them to a path."""
+
+
+def find_unreadable(context: ProjectionContext, harmless: ParsedCells, make_rows: MakeRows) -> dict[str, str]:
+    """Returns the ids of the messages whose rows cannot be made, with the errors.
+
+    Halves of the messages are tried, and halves of the halves that raise, down to single messages. None are found where
+    what was raised is not about messages: not even the `harmless` one's rows can be made then.
+    """
+    files = engine.parquet_files(context.cells.messages, union_by_name="true")
+    found = context.con.execute(f"SELECT seq, id FROM {files} WHERE NOT irregular ORDER BY seq").fetchall()
+    if not found or _error(context, harmless, "true", make_rows) is not None:
+        return {}
+    # What was rejected and discarded as lines were parsed is not in question.
+    cells = dataclasses.replace(context.cells, rejects=[], discards=[])
+    return dict(_narrow(context, cells, found, make_rows))
+
+
+def _narrow(
+    context: ProjectionContext, cells: ParsedCells, messages: Sequence[tuple[int, str]], make_rows: MakeRows
+) -> Iterator[tuple[str, str]]:
+    error = _error(context, cells, f"seq BETWEEN {messages[0][0]} AND {messages[-1][0]}", make_rows)
+    if error is None:
+        return
+    if len(messages) == 1:
+        yield messages[0][1], engine.error_line(error)
+        return
+    half = len(messages) // 2
+    yield from _narrow(context, cells, messages[:half], make_rows)
+    yield from _narrow(context, cells, messages[half:], make_rows)
+
+
+def _error(context: ProjectionContext, cells: ParsedCells, only: str, make_rows: MakeRows) -> Exception | None:
+    """Returns what making the rows of some messages raises, in an engine of its own."""
+    with (
+        TemporaryDirectory(dir=context.scratch) as folder,
+        engine.connect(folder, context.memory, 1) as con,
+    ):
+        attempt = dataclasses.replace(context, con=con, scratch=folder, cells=cells)
+        try:
+            make_rows(attempt, only, f"{folder}/rows")
+        except ENVIRONMENT_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
+            return error
+    return None

@@ -1,0 +1,53 @@
+-- `users` and `accounts`: rows that are made of all messages about a person or a group. `{key}` is the column of the
+-- messages that holds its id.
+
+-- name: changed
+-- The rows that are made: those that messages of this load are about, and those that lose a refused message.
+CREATE OR REPLACE TABLE latest_ids AS
+SELECT DISTINCT {key} AS id FROM messages WHERE kind = $kind AND blank_as_null({key}) IS NOT NULL
+UNION SELECT row_id FROM refused WHERE again AND table_name = $table_name
+
+-- name: all
+-- All rows: those of this load, and of all messages that are stored.
+CREATE OR REPLACE TABLE latest_ids AS
+SELECT id FROM latest_ids UNION SELECT {key} FROM latest_messages WHERE blank_as_null({key}) IS NOT NULL
+
+-- name: values
+-- The values of some traits of all messages as rows (`id`, `received_at`, `message`, `name`, `type`, `value`).
+INSERT INTO latest_values
+FROM (SELECT {key}, received_at, id, unnest([{structs}], recursive := true)
+    FROM latest_messages SEMI JOIN latest_ids i ON i.id = {key})
+WHERE value IS NOT NULL
+
+-- name: last_values
+-- The last value of each trait.
+CREATE OR REPLACE TABLE latest_values AS FROM latest_values QUALIFY row_number() OVER (
+    PARTITION BY id, name ORDER BY coalesce(received_at, TIMESTAMPTZ '0001-01-01') DESC, message DESC) = 1
+
+-- name: too_wide
+-- The values that a row of the destination has no room for, the last columns first; `{known}` are columns of its table.
+CREATE OR REPLACE TABLE latest_too_wide AS FROM (
+    SELECT *, sum({bytes}) OVER (
+        PARTITION BY id ORDER BY name NOT IN ({known}), name ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM latest_values WHERE name NOT IN ({declared}))
+WHERE bytes > {room}
+
+-- name: discard_too_wide
+INSERT INTO discards_of_latest
+SELECT $table_name, id, substr(name, $start),
+    CASE type WHEN 'text' THEN to_json(value)::VARCHAR ELSE value END, 'row_too_wide', received_at
+FROM latest_too_wide
+
+-- name: delete_too_wide
+DELETE FROM latest_values WHERE (id, name) IN (SELECT (id, name) FROM latest_too_wide)
+
+-- name: rows
+CREATE OR REPLACE TABLE {table} AS
+SELECT {select} FROM latest_messages SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key}
+
+-- name: rows_of_values
+CREATE OR REPLACE TABLE {table} AS
+SELECT {select} FROM (SELECT {key} AS id, max(received_at) AS received_at FROM latest_messages
+    SEMI JOIN latest_ids i ON i.id = {key} GROUP BY {key}) m
+LEFT JOIN (PIVOT (SELECT id, name, value FROM latest_values) ON name IN ({names}) USING first(value) GROUP BY id)
+    USING (id)
