@@ -33,7 +33,9 @@ from .warehouses.dlt_internals import (
     active,
     load_pipeline_state_from_destination,
     logger,
+    remember_hints,
 )
+from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
 from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
 from .warehouses.repair import repair_tables
@@ -114,6 +116,7 @@ def pipeline(
     has it open. The first place has the pipeline `autopilot_events`, others a name of their own; in a `pipelines_dir`
     of its own it always is `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
+    remember_hints()
     with explained():
         into, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE
@@ -150,8 +153,9 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                     f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
         into.set_local_state_val(UNFINISHED_AT, goal)
-        repair_tables(into)
-        _take_marks_over(into)
+        with kept_open(into):
+            repair_tables(into)
+            _take_marks_over(into)
         while into.has_pending_data:
             try:
                 into.run()

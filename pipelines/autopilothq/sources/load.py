@@ -72,6 +72,7 @@ from ..warehouses import dlt_internals
 from ..warehouses.dataset import Dataset, Loaded
 from ..warehouses.delta_dataset import DeltaDataset
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict, logger
+from ..warehouses.duckdb import kept_open
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
@@ -92,6 +93,7 @@ from .refused import RefusedMessages
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
 WORKERS = 2
+FEW_LINES = 10_000
 COUNTED = ("lines", "stored", "duplicates", "rejected")
 CELLS_PER_BATCH = 1_000_000  # of the Arrow tables that a user's steps see
 NAMED = 10  # tables or events are named in a warning
@@ -298,12 +300,13 @@ class Load:
         with self._lock:
             load_id = dlt_internals.extraction()
             # A source that is iterated without a pipeline is known by itself.
-            extraction = (dlt.current.pipeline().working_dir, load_id) if load_id else (dlt.current.source(),)
+            pipeline = dlt_internals.running_pipeline() if load_id else None
+            extraction = (pipeline.working_dir, load_id) if pipeline else (dlt.current.source(),)
             if self._extraction is None or extraction != self._extraction or name in self._begun:
                 self._extraction = None
                 self._reset()
                 self._load_id = load_id
-                self._prepare(dlt.current.pipeline() if load_id else None)
+                self._prepare(pipeline)
                 self._extraction = extraction
             self._begun.add(name)
 
@@ -393,13 +396,14 @@ class Load:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         destination = DeltaDataset(pipeline) if isinstance(pipeline.destination, filesystem) else Dataset(pipeline)
         destination.schema_name = self._schema.name
-        self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
-        if killed:
-            destination.drop_copies()
-        self._refused = self._take_refused(pipeline, destination)
-        self._loads = destination.loaded_files() if self._reads_again else {}
-        self._replace(destination)
-        self._check_latest()
+        with kept_open(pipeline):
+            self.forgotten = destination.forgotten()  # first of all, because it may refuse the load
+            if killed:
+                destination.drop_copies()
+            self._refused = self._take_refused(pipeline, destination)
+            self._loads = destination.loaded_files() if self._reads_again else {}
+            self._replace(destination)
+            self._check_latest()
         return destination
 
     def _take_import_schema(self) -> None:
@@ -473,7 +477,9 @@ class Load:
         self._warehouse = Projection(self.loaded_at, self.folder, self._memory, WORKERS, self.shorten, self.event_table)
         try:
             self._read()
-            self._settle()
+            # Few lines are dealt with so fast that nobody is kept out of a DuckDB file for long.
+            with kept_open(self._pipeline if self.report.lines <= FEW_LINES else None):
+                self._settle()
         except ENVIRONMENT_ERRORS:
             raise
         except Exception:
