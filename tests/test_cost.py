@@ -1,6 +1,7 @@
 """What a small load costs at most: how often it opens the database, and asks dlt the same question again."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
 from dlt.common.destination import reference
+from dlt.common.storages import SchemaStorage
 
 from autopilothq.sources import load
 from shared_loads import command, isolation
@@ -36,6 +38,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Counts]]:
         _count(patch, counts, reference, "resolve_configuration", lambda config, **_: not config.is_resolved())
         _count(patch, counts, resolve, "_resolve_config_fields")
         _count(patch, counts, dlt_typing, "get_origin")
+        _count(patch, counts, SchemaStorage, "load_schema")
         _reading(patch, counts)
         Path("archive").mkdir()
         for lines in (3, 0, 10):
@@ -44,6 +47,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Counts]]:
                 Path("archive", f"{lines}.json").write_text("\n".join(texts))
             said = command("load", "archive", "archive")
             assert said.status == 0, said
+            counts["left"] = len(list(Path(os.environ["DLT_DATA_DIR"]).glob("pipelines/*/autopilothq/*")))
             costs.append(Counts(counts))
             counts.clear()
         yield costs
@@ -94,6 +98,15 @@ def test_the_destination_is_configured_a_few_times(costs: list[Counts], run: int
 @pytest.mark.parametrize(("run", "most"), [(FIRST, 550), (NOTHING_NEW, 180), (MORE, 330)])
 def test_settings_are_looked_up_a_few_times(costs: list[Counts], run: int, most: int) -> None:
     assert costs[run]["_resolve_config_fields"] <= most, costs
+
+
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 4), (NOTHING_NEW, 2), (MORE, 4)])
+def test_a_schema_is_read_from_the_working_folder_where_it_changed(costs: list[Counts], run: int, most: int) -> None:
+    assert costs[run]["load_schema"] <= most, costs
+
+
+def test_a_complete_load_leaves_nothing_that_the_next_one_takes_for_that_of_a_killed_one(costs: list[Counts]) -> None:
+    assert [run["left"] for run in costs] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("run", [NOTHING_NEW, MORE])

@@ -20,7 +20,7 @@ from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .sources import isolate
 from .sources import refused as refusals
-from .sources.load import LoadReport
+from .sources.load import LoadReport, drop_files
 from .sources.refused import target_of
 from .warehouses import lock, requirements, working_folder
 from .warehouses.dlt_internals import (
@@ -34,6 +34,7 @@ from .warehouses.dlt_internals import (
     load_pipeline_state_from_destination,
     logger,
     remember_hints,
+    reread_changed_schemas_alone,
 )
 from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
@@ -117,6 +118,7 @@ def pipeline(
     of its own it always is `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
     remember_hints()
+    reread_changed_schemas_alone()
     with explained():
         into, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE
@@ -193,6 +195,7 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
                 raise
         else:
             refusals.drop(into)
+            drop_files(into)
             return info
 
 

@@ -228,6 +228,12 @@ def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
     return datetime.fromisoformat(path.read_text())
 
 
+def drop_files(pipeline: dlt.Pipeline) -> None:
+    """Removes what a complete load kept on the disk: the next one would take it for that of a killed load."""
+    for folder in Path(pipeline.working_dir, HOME).glob("*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Load:
     """The loads of one origin, shared by the resources of its source.
 

@@ -7,10 +7,12 @@ show is imported where it is used. A test holds both, and `make check` runs the 
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial, wraps
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import dlt
 from dlt import Schema
@@ -63,6 +65,7 @@ from dlt.common.schema.utils import (
 from dlt.common.storages.configuration import FilesystemConfiguration, WithLocalFiles
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH, fsspec_from_config
+from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 from dlt.common.storages.load_package import (
     LOAD_PACKAGE_STATE_ENGINE_VERSION,
     PackageStorage,
@@ -223,6 +226,40 @@ def take_folders_literally() -> None:
 
     for storage in (ExtractorItemStorage, LoadItemStorage):
         setattr(storage, "_get_data_item_path_template", escaped(storage._get_data_item_path_template))  # noqa: B010
+
+
+@cache
+def reread_changed_schemas_alone() -> None:
+    """Has dlt read a schema of its working folder only where its file has changed since it did.
+
+    It reads the schema, checks its hash and rebuilds it at each question for a client, some twenty times a load.
+    """
+    read = LiveSchemaStorage.__getitem__
+    seen: WeakKeyDictionary[Schema, _Stamp] = WeakKeyDictionary()
+
+    def get(storage: LiveSchemaStorage, name: str) -> Schema:
+        stamp = _stamp(storage.storage.make_full_path(storage._file_name_in_store(name, "json")))
+        live = storage.live_schemas.get(name)
+        unchanged = live is not None and stamp is not None and seen.get(live) == stamp
+        if live is not None and unchanged and not storage.config.import_schema_path and not live.is_modified:
+            return live
+        found = read(storage, name)
+        if stamp is not None:
+            seen[found] = stamp
+        return found
+
+    setattr(LiveSchemaStorage, "__getitem__", get)  # noqa: B010
+
+
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """What differs once dlt has written a file anew, None where it is missing."""
+    with suppress(OSError):
+        file = os.stat(path)
+        return file.st_ino, file.st_mtime_ns, file.st_size
+    return None
 
 
 # ---- type hints ------------------------------------------------------------------------------------------------------
