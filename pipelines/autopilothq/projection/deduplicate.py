@@ -197,6 +197,8 @@ def _discard_of_stored(context: ProjectionContext) -> None:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             # A load whose rows are there has made the columns that it could make: it had no room for others.
-            values = dict.fromkeys((*in_columns, *in_rows), ColumnValues(0, 0))
-            plan = plan_columns(context, table, in_columns, in_rows, values, room=0)
+            nothing = ColumnValues(0, 0)
+            plan = plan_columns(
+                context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0
+            )
             discard_columns(context, number, where, plan)
