@@ -78,7 +78,7 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
-def refuse(
+def reject_refused(
     context: ProjectionContext, messages: Mapping[str, str], rows: Mapping[str, Mapping[str, str]], lines: Lines
 ) -> None:
     """Rejects what the destination refused: messages by their ids, with the errors given for them.
@@ -105,7 +105,7 @@ def refuse(
     reject_messages(context, "refused")
 
 
-def suppress(context: ProjectionContext, hashes: HashedIds) -> None:
+def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
     """Rejects the messages of deleted persons, and takes the text from rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
     suppression.register_suppressed(con, hashes.pairs(), hashes.key)
