@@ -18,8 +18,11 @@ from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans
 from autopilothq.sources.api.contacts import Window
-from autopilothq.sources.api.scan import Deadline, Scan, ScanBatch, ScanScope
+from autopilothq.sources.api.scan import Deadline, ScanScope
+from autopilothq.sources.records import record_of
+from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
+from autopilothq.sources.times import read_time
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -119,7 +122,7 @@ def test_the_email_id_is_the_tail_of_the_usual_key(key: str, email_id: str) -> N
     ],
 )
 def test_times_are_read_in_every_notation(value: Any, time: datetime | None) -> None:
-    assert api.read_time(value) == time
+    assert read_time(value) == time
 
 
 def test_the_window_is_of_the_events_time() -> None:
@@ -243,13 +246,13 @@ def test_what_is_no_map_of_emails_is_discarded(value: Any) -> None:
 
 def test_other_things_are_cells() -> None:
     field = parse_json(b'{"name":"Smog Level","fieldType":"float","options":{"a":[1.10]}}')
-    assert api.record(CUSTOM_FIELDS, field) == Record(
+    assert record_of(CUSTOM_FIELDS, field) == Record(
         ("Smog Level",), {"name": '"Smog Level"', "field_type": '"float"', "options_a": "[1.10]"}, [], {}
     )
     member = parse_json(b'{"contact_id":"p"}')
-    assert api.record(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
+    assert record_of(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
     with pytest.raises(Rejected, match="expected `name` in an object with fieldType"):
-        api.record(CUSTOM_FIELDS, parse_json(b'{"fieldType":"float"}'))
+        record_of(CUSTOM_FIELDS, parse_json(b'{"fieldType":"float"}'))
 
 
 def test_no_event_takes_a_table_of_the_account() -> None:
@@ -391,7 +394,7 @@ def test_a_full_last_page_may_be_followed_by_an_empty_one(tmp_path: Path) -> Non
 def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=5_001) as server:
         found = scan(server, tmp_path)
-    batches = [part.batch([]) for part in found]
+    batches = [part.batch() for part in found]
     assert [len(part.records["contacts"]) for part in found] == [5_000, 1]
     lines = [line for batch in batches for line in batch.lines["line"].to_pylist()]
     assert lines == list(range(1, len(lines) + 1))

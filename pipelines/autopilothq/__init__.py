@@ -29,6 +29,7 @@ from .sources.api.source import api
 from .sources.archive.source import archive
 from .sources.origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, PipelineContext, TableRows, Work
 from .sources.profiles.source import profiles
+from .sources.records import make_batch, read_record
 from .sources.report import LoadReport
 from .sources.source import source
 from .telemetry import off_by_default
@@ -67,7 +68,9 @@ __all__ = [
     "api",
     "archive",
     "autopilot",
+    "make_batch",
     "profiles",
+    "read_record",
     "source",
 ]
 

@@ -50,16 +50,16 @@ class Extraction(NamedTuple):
 
 
 def current_extraction(owner: object, reads_again: bool) -> Extraction:
-    """Returns the extraction under way of the resources that `owner` claimed.
+    """Returns the extraction under way of the resources that belong to `owner`.
 
     Raises NotSupported where their users want what cannot be done; nothing is written then.
     """
     source = dlt.current.source()
     load_id = dlt_internals.extraction()
     extracted = {resource.name: resource for resource in source.resources.extracted}
-    ours = {name: each for name, each in extracted.items() if dlt_internals.claimed(each, owner)}
+    ours = {name: each for name, each in extracted.items() if dlt_internals.name_of_owned(each, owner)}
     for each in ours.values():
-        _check_resource(each, dlt_internals.claimed(each, owner) or "", reads_again)
+        _check_resource(each, dlt_internals.name_of_owned(each, owner) or "", reads_again)
     feeds = frozenset(parent for each in extracted.values() for parent in dlt_internals.parents(each))
     if EVENTS_RESOURCE in feeds & source.selected_resources.keys():
         raise NotSupported(

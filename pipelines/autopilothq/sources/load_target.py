@@ -144,9 +144,10 @@ def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) ->
 def write_disposition(
     table: str, resource: DltResource | None, strategies: Sequence[str], replaced: Collection[str] = ()
 ) -> TWriteDispositionDict:
-    """Returns how rows are merged into a table, or that they replace it; `resource` has what its user wants.
+    """Returns how rows are merged into a table, or that they replace it.
 
-    Raises CannotMerge where none of the destination's `strategies` fits.
+    `resource` may have a strategy that its user requested. Raises CannotMerge where none of the destination's
+    `strategies` fits.
     """
     if table in replaced:
         return {"disposition": "replace"}

@@ -27,8 +27,8 @@ class LoadSettings:
     events that the catalogue does not know.
     """
 
-    memory: int = 400
-    origin_memory: int = 0
+    memory: int = 200
+    origin_memory: int = 200
     progress: ProgressCallback = no_progress
     table_format: str | None = None
     max_event_tables: int = MAX_EVENT_TABLES
@@ -71,7 +71,7 @@ class PlannedLoad:
 def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
     """Begins a load of the extraction under way, and has its origin plan it.
 
-    The resources of the source are claimed by `keeper`; the load's folder is deleted with it.
+    The resources of the source belong to `keeper`; the load's folder is deleted with it.
     """
     loaded_at = datetime.now(UTC)
     extraction = current_extraction(keeper, origin.reads_again)

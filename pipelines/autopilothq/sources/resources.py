@@ -105,7 +105,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
             if table in ALWAYS and not load.has(table.name):
                 yield load.files.empty(table, types)
 
-    dlt_internals.claim(rows, loads, table.name)
+    dlt_internals.set_owner(rows, loads, table.name)
     made = dlt.resource(
         rows,
         name=table.name,
@@ -133,7 +133,7 @@ def _others(loads: SourceLoads) -> DltResource:
     def disposition(item: Any) -> TWriteDispositionDict:
         return loads.load.hints.disposition(event_table_of(item))
 
-    dlt_internals.claim(rows, loads, EVENTS_RESOURCE)
+    dlt_internals.set_owner(rows, loads, EVENTS_RESOURCE)
     made = dlt.resource(
         rows,
         name=EVENTS_RESOURCE,

@@ -6,7 +6,7 @@ Therefore such settings are `Any` to dlt, and have their types for whoever check
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlt
@@ -48,20 +48,6 @@ class RequestSettings(NamedTuple):
 def split_names(names: str | Sequence[str]) -> list[str]:
     """Returns names without the blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
     return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
-
-
-def read_setting_time(time: str | date | None) -> datetime | None:
-    """Returns a time as settings and callers give it: ISO 8601, UTC where it has no zone; a date is its midnight."""
-    if isinstance(time, str):
-        time = datetime.fromisoformat(time)
-    if isinstance(time, date) and not isinstance(time, datetime):
-        return datetime(time.year, time.month, time.day, tzinfo=UTC)
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
-
-
-def to_text(time: datetime) -> str:
-    """Returns a time in UTC with milliseconds. Example: `2019-03-01T00:00:00.000Z`."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:

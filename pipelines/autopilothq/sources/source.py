@@ -9,7 +9,7 @@ from dlt.sources import DltResource, DltSource
 
 from ..catalog import MAX_EVENT_TABLES
 from ..warehouses.hints import SOURCE
-from .event_filter import asked_for
+from .event_filter import requested_messages
 from .origin import Origin
 from .plan import LoadSettings
 from .report import ProgressCallback, no_progress
@@ -43,7 +43,7 @@ def source(
     Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump("dump")))`.
     """
     settings = LoadSettings(
-        memory // 2, memory // 2, progress, table_format, max_event_tables, asked_for(events, exclude)
+        memory // 2, memory // 2, progress, table_format, max_event_tables, requested_messages(events, exclude)
     )
 
     @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)

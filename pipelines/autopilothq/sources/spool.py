@@ -1,7 +1,7 @@
-"""Pages of a scan on the disk, so that a scan that was cut off goes on from its last page.
+"""The spool: pages of a scan on the disk, so that an interrupted scan is continued from its last page.
 
-A page is a file, which is written aside and renamed: what is there is whole. The folder's `scan.json` says where the
-scan began. Pages hold personal data: the folder is deleted once they are loaded.
+Each page is a file, written under another name and then renamed, so that no file is incomplete. `scan.json` in the
+folder says where the scan began. Pages hold personal data: the folder is deleted once they are loaded.
 """
 
 import gzip
@@ -21,13 +21,13 @@ from ..errors import UnexpectedResponse
 from ..segment.message import DECODER, to_json
 
 IN_MEMORY = 10  # pages that are parsed and not worked on yet
-STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is under way
+STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
 
 
 class ScanStart(NamedTuple):
-    """Where the pages of a spool begin: at the scan's first page, or at a later one behind a bookmark.
+    """Where the pages of a spool begin: at the scan's first page, or at a later `page`, which `bookmark` leads to.
 
-    `contacts` is how many came before.
+    `contacts` is the number of contacts before that page, `account` a digest of whose contacts they are.
     """
 
     account: str
@@ -38,7 +38,7 @@ class ScanStart(NamedTuple):
 
 
 class Spool:
-    """The pages of one scan, numbered from the scan's first."""
+    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` leads to the next one."""
 
     def __init__(self, folder: Path, start: ScanStart) -> None:
         self.start = start
@@ -53,7 +53,7 @@ class Spool:
 
     @classmethod
     def begin(cls, folder: Path, start: ScanStart) -> Self:
-        """An empty spool in that folder, whatever is there."""
+        """Returns an empty spool in a folder, and deletes what the folder has."""
         shutil.rmtree(folder, ignore_errors=True)
         private.folder(folder)
         _write(folder / "scan.json", json.dumps(start._asdict()).encode())
@@ -61,7 +61,7 @@ class Spool:
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
-        """The spool that is in that folder, None where there is none."""
+        """Returns the spool in a folder, None where there is none that can be read."""
         try:
             start = ScanStart(**json.loads((folder / "scan.json").read_bytes()))
             return cls(folder, start)
@@ -70,7 +70,7 @@ class Spool:
 
     @property
     def complete(self) -> bool:
-        """Whether the scan's last page is there."""
+        """Whether the spool has the last page of the scan."""
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
@@ -97,7 +97,7 @@ class Spool:
         return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
-        """A page's bookmark, which stands before its contacts so that it is quickly found."""
+        """Returns the bookmark of a page; it is the first line, so that the contacts need not be read."""
         with gzip.open(self._path(number)) as page:
             return cast(str | None, json.loads(page.readline()))
 
@@ -105,23 +105,23 @@ class Spool:
         return self._folder / f"{number:08}.gz"
 
     def drop(self, before: int) -> None:
-        """Deletes the pages before that one."""
+        """Deletes the pages before page `before`."""
         for path in self._folder.glob("*.gz"):
             if int(path.stem) < before:
                 path.unlink()
 
     def delete(self) -> None:
-        """Deletes all of it."""
+        """Deletes the spool."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(".new")
-    with private.opened(aside) as file:
+    temporary = path.with_suffix(".new")
+    with private.opened(temporary) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
+    temporary.replace(path)
 
 
 class Fetched(NamedTuple):
@@ -138,7 +138,7 @@ class Fetched(NamedTuple):
 
 
 def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Spools pages until the last one or until `stopped()`."""
+    """Writes pages into the spool, and yields each, until the last one or until `stopped()`."""
     for page in pages:
         size = spool.put(page)
         yield Fetched(spool.last, size, page.total, page.contacts)
@@ -152,14 +152,14 @@ def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]
     Only the contacts of `IN_MEMORY` pages that wait to be worked on are kept in memory.
     """
     queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
-    gone = Event()
+    closed = Event()
 
     def run() -> None:
         try:
-            for fetched in fetch(spool, pages, lambda: gone.is_set() or stopped()):
+            for fetched in fetch(spool, pages, lambda: closed.is_set() or stopped()):
                 queue.put(fetched if queue.qsize() < IN_MEMORY else fetched._replace(contacts=None))
             queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised where the pages are wanted
+        except BaseException as error:  # noqa: BLE001 - raised where the pages are taken
             queue.put(error)
 
     thread = Thread(target=run, name="scan", daemon=True)
@@ -170,5 +170,5 @@ def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]
                 raise found
             yield found
     finally:
-        gone.set()
+        closed.set()
         thread.join(STOP_SECONDS)

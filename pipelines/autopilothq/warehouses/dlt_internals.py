@@ -384,13 +384,13 @@ def parents(resource: DltResource) -> Iterator[str]:
         parent = parent.parent
 
 
-def claim(rows: Any, owner: object, name: str) -> None:
-    """Notes on a resource's function whose it is, and by which name."""
+def set_owner(rows: Any, owner: object, name: str) -> None:
+    """Notes on the function of a resource which object it belongs to, and its name there."""
     setattr(rows, _OWNER, (owner, name))
 
 
-def claimed(resource: DltResource, owner: object) -> str | None:
-    """The name by which a resource's function was claimed by this owner, None where it was not."""
+def name_of_owned(resource: DltResource, owner: object) -> str | None:
+    """Returns the name of a resource that belongs to `owner`, None where it belongs to another one."""
     by, name = getattr(resource._pipe.gen, _OWNER, (None, ""))
     return name if by is owner else None
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...catalog import CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
 from ...clients.autopilot import Autopilot
+from ..scans import Scan
 from ..settings import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
-from .scan import GROUPS, Scan
+from .scan import GROUPS
 
 EVENTS = (*EVENT_TABLES, TRACKS)
 SIMPLE = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}

@@ -24,10 +24,12 @@ from ..origin import Batch, LoadContext, Origin, TableRows
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, read_setting_time, to_text
+from ..scans import Scan, ScanBatch
+from ..settings import RequestSettings, Time
+from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
-from .scan import GROUPS, Deadline, Scan, ScanBatch, ScanInterrupted, ScanScope
+from .scan import GROUPS, Deadline, ScanInterrupted, ScanScope
 from .scan_plan import EVENTS, SIMPLE, ScanPlan, tables_of
 
 HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own
@@ -71,7 +73,7 @@ def api(
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
     window = Window(read_setting_time(since), read_setting_time(until))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # the key cannot be told from it
-    origin = Account(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
+    origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
     return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))
 
 
@@ -119,7 +121,7 @@ class _Run:
 
 
 @dataclass
-class Account(Origin[Scan]):
+class AutopilotApi(Origin[Scan]):
     """An account of Autopilot; `account` is a digest that tells it from others.
 
     The events of `window` are loaded. Pages are fetched for at most `max_seconds`.
@@ -143,7 +145,12 @@ class Account(Origin[Scan]):
         dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
         folder = Path(pipeline.working_folder, HOME)
         plan = ScanPlan(
-            self.account, self.base_url, folder, context.selected, to_text(context.loaded_at), dataset.complete_loads()
+            self.account,
+            self.base_url,
+            folder,
+            context.selected,
+            format_time(context.loaded_at),
+            dataset.complete_loads(),
         )
         scope = ScanScope(plan.has(*EVENTS), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline, ())
@@ -168,7 +175,7 @@ class Account(Origin[Scan]):
                     try:
                         for part in self._scan(run, scan):
                             run.keep_records(part)
-                            yield part.batch([])
+                            yield part.batch()
                     except ScanInterrupted as error:
                         why = str(error)
                         scan.lost = error.lost
@@ -177,7 +184,7 @@ class Account(Origin[Scan]):
                         if scan is work[0]:
                             raise
                         why = report.cut_off = str(error)
-                yield ScanBatch(scan).batch([(scan.number, why)])
+                yield ScanBatch(scan).batch(ended=True, unfinished=why)
 
     def _planned(self) -> _Run:
         if self._run is None:

@@ -16,7 +16,7 @@ from ...errors import ArchiveError
 from ...extras import install
 from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
-from ..event_filter import asked_for
+from ..event_filter import requested_messages
 from ..origin import Batch, LoadContext, Origin
 from ..plan import LoadSettings
 from ..report import LoadReport, ProgressCallback, no_progress
@@ -66,7 +66,7 @@ def archive(
     """
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     origin = Archive(urls, since, until, source_id, credentials, read_timeout)
-    messages = asked_for(events, exclude)
+    messages = requested_messages(events, exclude)
     return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages))
 
 

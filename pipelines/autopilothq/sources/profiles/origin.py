@@ -19,11 +19,12 @@ from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
-from ..api.scan import Scan
 from ..origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, TableRows
-from ..settings import RequestSettings, read_cursor, to_text, write_cursor
+from ..scans import Scan
+from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
-from .pull import KEPT, LOOK_BACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
+from ..times import format_time
+from .pull import KEPT, LOOKBACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
 
 SETTINGS = f"sources.{SOURCE}.profiles"
 HOME = "autopilothq-people"  # the folder of contacts, below the pipeline's own
@@ -82,12 +83,12 @@ class Space(Origin[Scan]):
     def scope_id(self) -> str:
         """A digest of which events are asked for; what `since` left out is not loaded up to any watermark."""
         since = [self.scope.since.isoformat()] if self.scope.since else []
-        return digest(sorted(self.scope.names), self.scope.source_id, *since)
+        return short_digest(sorted(self.scope.names), self.scope.source_id, *since)
 
     @property
     def run_id(self) -> str:
         """A digest of what one run goes over: the next load continues it, and it may have gaps."""
-        return digest(self.url, self.scope_id, self.people)
+        return short_digest(self.url, self.scope_id, self.people)
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
         """Returns the run as one scan, and reports how many people are due."""
@@ -102,9 +103,9 @@ class Space(Origin[Scan]):
             _warn_of_gap(context, cursor)
         self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
-        audited = dataset.audit_row(self.url, to_text(begun))
+        audited = dataset.audit_row(self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
-        return [Scan("profiles", self.url, to_text(begun), lines_before=lines, audited=audited)]
+        return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 
     def _due_people(self, context: LoadContext, begun: datetime) -> People:
         pipeline = context.required_pipeline()
@@ -118,7 +119,7 @@ class Space(Origin[Scan]):
         there = pipeline.dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
         stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
-        due = DuePeople(begun, LOOK_BACK if self.people == "api" else None)
+        due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
         people.choose(stored, pipeline.dataset.complete_loads(), due)
         return people
 
@@ -183,7 +184,7 @@ class Space(Origin[Scan]):
         complete = not stopped and report.people >= (report.people_total or 0)
         if complete:
             shutil.rmtree(pipeline.working_folder / HOME / self.run_id, ignore_errors=True)
-        begun = to_text(run.begun)
+        begun = format_time(run.begun)
         since = begun if complete or not run.cursor else run.cursor["since"]
         cursor = {"begun": begun, "complete": complete, "since": since, "load_id": pipeline.load_id}
         write_cursor(_CURSORS, self.run_id, cursor)
@@ -195,8 +196,8 @@ def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
     since, kept = datetime.fromisoformat(cursor["since"]), context.loaded_at - KEPT
     if since < kept:
         context.warn(
-            f"No run was complete since {to_text(since)}, and the API goes back 14 days: events between"
-            f" {to_text(since)} and {to_text(kept)} are missing, but for those that came another way."
+            f"No run was complete since {format_time(since)}, and the API goes back 14 days: events between"
+            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
         )
 
 
@@ -207,9 +208,9 @@ def _spool(folder: Path, account: str, now: datetime) -> Spool:
         age = now - datetime.fromisoformat(spool.start.started_at)
         if age <= SCAN_LASTS:
             return spool
-    return Spool.begin(folder, ScanStart(account, to_text(now)))
+    return Spool.begin(folder, ScanStart(account, format_time(now)))
 
 
-def digest(*parts: Any) -> str:
+def short_digest(*parts: Any) -> str:
     """Returns a short text that tells values from others, and from which they cannot be told."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

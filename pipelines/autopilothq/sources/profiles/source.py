@@ -18,8 +18,9 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, read_setting_time, split_names
-from .origin import SETTINGS, Contacts, Space, digest
+from ..settings import RequestSettings, Time, split_names
+from ..times import read_setting_time
+from .origin import SETTINGS, Contacts, Space, short_digest
 from .pull import NAMES, EventScope
 
 
@@ -119,7 +120,7 @@ def _contacts(requests: RequestSettings) -> Contacts:
     url = str(_of_autopilot("base_url") or BASE_URL)
     per_second = float(_of_autopilot("requests_per_second") or AUTOPILOT_PER_SECOND)
     asking = requests._replace(base_url=url, requests_per_second=per_second)
-    return Contacts(asking.autopilot(str(key)), digest(url, str(key)))
+    return Contacts(asking.autopilot(str(key)), short_digest(url, str(key)))
 
 
 def _of_autopilot(name: str) -> Any:
