@@ -440,4 +440,4 @@ def test_every_option_is_documented() -> None:
     commands: list[click.Command] = [*cli_inspect.schema.commands.values(), cli_inspect.status]
     options = {name for command in commands for param in command.params for name in param.opts if name.startswith("--")}
     assert [name for name in sorted(options) if name not in text] == []
-    assert [form for form in cli_inspect.FORMATS if f"`{form}`" not in text] == []
+    assert [form for form in cli_inspect.SCHEMA_FORMATS if f"`{form}`" not in text] == []

@@ -248,7 +248,7 @@ for word in sys.argv[1:]:
 else:
     sys.exit()
 
-log.listen(word == "debug", word == "json")
+log.configure_logging(word == "debug", word == "json")
 runner.configure(runtime__log_level="WARNING")
 try:
     raise OSError("no room at postgresql://me:secret@host/db")

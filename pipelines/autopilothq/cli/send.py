@@ -17,7 +17,8 @@ from ..catalog import STATUSES
 from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
 from ..destination.messages import ID_COLUMNS, Ignored, Item, from_line, refuse_item
 from ..display import shortened
-from ..errors import InvalidQuery, RunError
+from ..errors import BusyError, InvalidQuery, RunError
+from ..explain import explain
 from ..masking import masked
 from ..segment.message import digest
 from ..sources.archive.batches import read_batches
@@ -28,11 +29,10 @@ from ..warehouses.query import run_query
 from ..warehouses.resolve import setting
 from . import log as logs
 from . import out
-from .load import Time
-from .options import allow_http_option, destination_options, wait_option
+from .options import Time, allow_http_option, destination_options, wait_option
+from .progress import LOG_SECONDS
 
 NOT_ALL = 4
-_LOG_SECONDS = 5.0
 _NO_KEY = (
     "Expected the key of the Autopilot account that receives, but there is none.\nSet api_key under"
     " [destination.autopilothq] in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment."
@@ -194,7 +194,7 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # drivers have their own exceptions for wrong SQL
-        if isinstance(runner.in_words(error), runner.BusyError):
+        if isinstance(explain(error), BusyError):
             raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
@@ -220,9 +220,9 @@ def _deliver(
 
     def progress(counts: Counts) -> None:
         nonlocal last
-        if time.monotonic() - last >= _LOG_SECONDS:
+        if time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
-            if logs.settings().json:
+            if logs.log_settings().json:
                 logs.line("info", "sending", **_numbers(counts))
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
@@ -252,7 +252,7 @@ def _skipped(number: int, key: str) -> list[str]:
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
     logs.summarise(_line(counts))
-    if logs.settings().json:
+    if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
     out.print_line(("would send " if dry_run else "") + _line(counts))
     for line in more:

@@ -1,6 +1,17 @@
-"""What the schema is, what the destination has, how two schemas differ, and whether the data is fresh."""
+"""Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
-from .diff import CATALOGUE, LATER, SWITCH, SWITCH_UNLOADED, Difference, Table, differences, schema_of_catalogue
+from .diff import (
+    CATALOGUE,
+    LATER,
+    SWITCH,
+    SWITCH_UNLOADED,
+    Difference,
+    DifferenceMessages,
+    Schema,
+    SchemaTable,
+    differences,
+    schema_of_catalogue,
+)
 from .formats import FORMATS, ddl
 from .live import (
     NothingThere,
@@ -25,10 +36,12 @@ __all__ = [
     "SWITCH_UNLOADED",
     "ColumnInfo",
     "Difference",
+    "DifferenceMessages",
     "NothingThere",
+    "Schema",
+    "SchemaTable",
     "Statistics",
     "Status",
-    "Table",
     "TableInfo",
     "age",
     "answering",

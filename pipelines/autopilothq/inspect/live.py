@@ -24,7 +24,7 @@ from ..warehouses.dlt_internals import (
     JobClientBase,
     SqlJobClientBase,
 )
-from .diff import Schema, Table, type_of
+from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
 _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)')
@@ -183,7 +183,7 @@ def schema_of(dataset: Dataset) -> Schema:
     """Returns the tables and types of a dataset, to be compared."""
     lengths, keys, views = dataset.lengths(), dataset.keys(), dataset.views()
     return {
-        table: Table(
+        table: SchemaTable(
             {column: type_of(of.name, dataset.dialect, lengths.get((table, column))) for column, of in columns.items()},
             keys.get(table, ()),
             table in views,

@@ -1,4 +1,4 @@
-"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#layout).
+"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#variations).
 
 Nothing here parses JSON. Damage and long lines become rejects: every byte is accounted for, and no file ends a run.
 """
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...segment.message import MAX_LINE, Batch, Reject
-from .blocks import BLOCK, BlockReader, DamagedFile, UnreadableFile, open_readers
+from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
 from .decompress import decompressed
 from .listing import READ_TIMEOUT, File
 
 Int64s = npt.NDArray[np.int64]
 
-PIECE = 1 << 20
+PIECE_BYTES = 1 << 20
 CHUNK_ROWS = 8192
 ROW_BYTES = 24
 NEWLINE = 10
@@ -42,7 +42,7 @@ def read_batches(
 
     The next batch is made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever
     the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
-    ArchiveError where MAX_TIMEOUTS files in a row timed out.
+    ArchiveError where MAX_UNANSWERED files in a row timed out.
 
     Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
     """
@@ -74,7 +74,7 @@ class _Run(NamedTuple):
 def _batches(
     files: Sequence[File], batch_bytes: int, max_line: int, timeout: float, stop: Event
 ) -> Generator[Batch, None, None]:
-    piece = max(1, min(PIECE, batch_bytes // 4))
+    piece = max(1, min(PIECE_BYTES, batch_bytes // 4))
     with closing(open_readers(files, piece, timeout)) as readers:
         yield from _fill(readers, piece, batch_bytes, max_line, stop)
 
@@ -221,11 +221,11 @@ def _is_blank(data: bytes) -> bool:
 def line_ends(data: bytes) -> Int64s:
     """Returns the positions behind each newline."""
     view = np.frombuffer(data, np.uint8)
-    if len(view) <= BLOCK:
+    if len(view) <= BLOCK_BYTES:
         return np.flatnonzero(view == NEWLINE) + 1
     # In blocks that stay in the processor's cache: twice as fast.
-    blocks = range(0, len(view), BLOCK)
-    return np.concatenate([np.flatnonzero(view[at : at + BLOCK] == NEWLINE) + (at + 1) for at in blocks])
+    blocks = range(0, len(view), BLOCK_BYTES)
+    return np.concatenate([np.flatnonzero(view[at : at + BLOCK_BYTES] == NEWLINE) + (at + 1) for at in blocks])
 
 
 def _until(stop: Event, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -12,10 +12,10 @@ from ...display import visible
 from ...errors import ArchiveError
 from .listing import READ_TIMEOUT, File, StoreTimeout, call_filesystem, is_unchanged
 
-BLOCK = 1 << 18
+BLOCK_BYTES = 1 << 18
 REMOTE_BLOCK = 8 << 20
 FILES_AHEAD = 4
-MAX_TIMEOUTS = 8  # files in a row that timed out: the store is down, and there may be 100,000 more
+MAX_UNANSWERED = 8  # files in a row that timed out: the store is down, and there may be 100,000 more
 PATIENCE = 5.0  # seconds; a refusal (no permission, no such file) comes sooner
 
 
@@ -130,7 +130,7 @@ class BlockReader:
 def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator[BlockReader, None, None]:
     """Opens the files one after the other; fetches the first blocks of the next few ahead where they are in a bucket.
 
-    Raises ArchiveError where MAX_TIMEOUTS files in a row timed out.
+    Raises ArchiveError where MAX_UNANSWERED files in a row timed out.
     """
     waiting: deque[BlockReader] = deque()
     timeouts = 0
@@ -140,7 +140,7 @@ def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator
                 if file.fs.async_impl:
                     waiting.append(BlockReader(file, REMOTE_BLOCK, lambda fetch: pool.submit(fetch).result, timeout))
                 else:
-                    waiting.append(BlockReader(file, min(BLOCK, piece)))
+                    waiting.append(BlockReader(file, min(BLOCK_BYTES, piece)))
                 if len(waiting) == FILES_AHEAD:
                     with closing(waiting.popleft()) as reader:
                         yield reader
@@ -156,11 +156,11 @@ def open_readers(files: Sequence[File], piece: int, timeout: float) -> Generator
 
 
 def _count_timeouts(reader: BlockReader, timeouts: int) -> int:
-    """Returns how many files in a row timed out, this one being the last. Raises ArchiveError at MAX_TIMEOUTS."""
+    """Returns how many files in a row timed out, this one being the last. Raises ArchiveError at MAX_UNANSWERED."""
     refused = isinstance(reader.error, _FileChanged) or reader.waited < min(PATIENCE, reader.timeout)
     if reader.error is None or refused:
         return 0
-    if timeouts + 1 == MAX_TIMEOUTS:
+    if timeouts + 1 == MAX_UNANSWERED:
         raise ArchiveError(
             f"Expected to read {visible(reader.file.url)}, but got {_describe(reader.error)},"
             f" like {timeouts} files before it.\n"

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import zstandard
 from isal import igzip_lib
 
-from .blocks import BLOCK, BlockReader, DamagedFile
+from .blocks import BLOCK_BYTES, BlockReader, DamagedFile
 
 HEADER = 1024
 
@@ -68,7 +68,7 @@ def _gzip_members(reader: BlockReader, piece: int, inflater: Callable[[], _Infla
     member = inflater()
     reader.peek(HEADER)
     while True:
-        data = reader.read(BLOCK) if member.needs_input else b""
+        data = reader.read(BLOCK_BYTES) if member.needs_input else b""
         if member.needs_input and not data:
             raise DamagedFile(
                 f"The file was cut off: it ends at byte {reader.position:,}, in the middle of its gzip data."

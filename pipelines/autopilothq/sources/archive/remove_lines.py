@@ -13,8 +13,8 @@ from fsspec.implementations.local import LocalFileSystem
 from ... import private
 from ...display import visible
 from ...errors import ArchiveError
-from .batches import PIECE, line_ends
-from .blocks import BLOCK, BlockReader, DamagedFile, UnreadableFile
+from .batches import PIECE_BYTES, line_ends
+from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile
 from .decompress import compression, decompressed
 from .listing import File, filesystem_errors, is_unchanged
 
@@ -83,9 +83,9 @@ def _replace(temporary: str, path: str) -> None:
 
 def _rewritten(file: File, lines: frozenset[int]) -> Iterator[bytes]:
     """Yields a file's bytes as they are stored, without these lines of its content."""
-    with closing(BlockReader(file, BLOCK)) as reader:
+    with closing(BlockReader(file, BLOCK_BYTES)) as reader:
         format_ = compression(reader.peek(4))
-        kept = _without(decompressed(reader, PIECE), lines)
+        kept = _without(decompressed(reader, PIECE_BYTES), lines)
         match format_:
             case "gzip":
                 yield from _compressed(kept, zlib.compressobj(wbits=31))
