@@ -24,7 +24,7 @@ FAILED = DeliveryStatus(False, "failed", None, None)
 def test_an_identify_is_delivered_once_and_a_row_whenever_it_differs(
     status: DeliveryStatus | None, once: bool, delivered: bool
 ) -> None:
-    statuses = {} if status is None else {("m1", None): status}
+    statuses: dict[tuple[str, str | None], DeliveryStatus] = {} if status is None else {("m1", None): status}
     history = history_of(Item("m1", "identify", once=once), [], statuses)
     assert history == History(delivered, [], [], status, status.sent if status else None)
 
@@ -42,7 +42,9 @@ def test_an_identify_is_delivered_once_and_a_row_whenever_it_differs(
 def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
     statuses: list[DeliveryStatus | None], delivered: bool, triggers: list[str], earlier: list[str], sent: Sent | None
 ) -> None:
-    known = {("m1", trigger): status for trigger, status in zip("12", statuses, strict=True) if status is not None}
+    known: dict[tuple[str, str | None], DeliveryStatus] = {
+        ("m1", trigger): status for trigger, status in zip("12", statuses, strict=True) if status is not None
+    }
     history = history_of(Item("m1", "track", event="Order Completed"), ["1", "2"], known)
     assert history == History(delivered, triggers, earlier, None, sent)
 
