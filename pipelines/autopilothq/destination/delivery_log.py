@@ -95,7 +95,7 @@ class DeliveryLog:
             self._dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or DELIVERIES.name in self._dataset.tables([DELIVERIES.name])
+            self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
             if self._exists:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
