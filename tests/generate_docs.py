@@ -135,19 +135,30 @@ class Definition(NamedTuple):
     """Where a name is defined, and what is written there."""
 
     module: Path
-    node: ast.FunctionDef | ast.ClassDef
+    node: ast.FunctionDef | ast.ClassDef | ast.Assign
+    text: str
 
 
 def definition(name: str, module: Path = PACKAGE / "__init__.py") -> Definition:
-    """Finds the function or class that an exported name stands for, through imports within the package."""
-    for node in ast.parse(module.read_text()).body:
+    """Finds the function, class or constant that an exported name stands for, through imports within the package."""
+    body = ast.parse(module.read_text()).body
+    for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            return Definition(module, node)
+            return Definition(module, node, ast.get_docstring(node) or "")
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [name]:
+            return Definition(module, node, _literal(following))
         if isinstance(node, ast.ImportFrom) and node.level:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return definition(alias.name, _module(module, node))
     raise LookupError(f"{name} is not defined in {module}")
+
+
+def _literal(node: ast.stmt | None) -> str:
+    """Returns the text of a statement that is one: what follows a constant or a field describes it."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return " ".join(node.value.value.split())
+    return ""
 
 
 def _module(importer: Path, node: ast.ImportFrom) -> Path:
@@ -202,12 +213,12 @@ def _dotted(module: Path) -> str:
 
 
 def _sections(docstring: str) -> tuple[list[str], dict[str, str]]:
-    """Parts a docstring into its text and what its section `Args:` says of each parameter."""
+    """Parts a docstring into its text and what its section `Args:` or `Attributes:` says of each name."""
     text: list[str] = []
     args: dict[str, str] = {}
     within = name = ""
     for line in inspect.cleandoc(docstring).splitlines():
-        if line == "Args:":
+        if line in {"Args:", "Attributes:"}:
             within = line
         elif within and line.startswith("    "):
             started = re.match(r"    (\w+): (.*)", line)
@@ -229,37 +240,50 @@ def _function(module: Path, node: ast.FunctionDef) -> list[str]:
     return [*text, "", "| parameter | type | default | meaning |", "|---|---|---|---|", *rows]
 
 
+def _fields(module: Path, node: ast.ClassDef, meanings: dict[str, str]) -> list[str]:
+    """Returns a table of the annotated fields of a class, none where it has none."""
+    rows = []
+    for part, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
+            name = ast.unparse(part.target)
+            meaning = _cell(meanings.get(name) or _literal(following))
+            rows.append(
+                f"| `{name}` | {_code(_type(part.annotation))} | {_code(_default(part.value, module))} | {meaning} |"
+            )
+    return ["", "| field | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+
+
+def _method(node: ast.FunctionDef) -> str:
+    """Returns a line about a method or a property."""
+    given = ", ".join(f"{name}: {of}" if of else name for name, of, _ in _parameters(node))
+    returned = f" -> {_type(node.returns)}" if node.returns else ""
+    is_property = any(ast.unparse(decorator) == "property" for decorator in node.decorator_list)
+    signature = f"{node.name}: {_type(node.returns)}" if is_property else f"{node.name}({given}){returned}"
+    return f"- `{signature}`: {' '.join(inspect.cleandoc(ast.get_docstring(node) or '').split())}"
+
+
 def _class(module: Path, node: ast.ClassDef) -> list[str]:
     """Describes a class: its text, its fields, its methods."""
-    lines = [*inspect.cleandoc(ast.get_docstring(node) or "").splitlines()]
+    lines, meanings = _sections(ast.get_docstring(node) or "")
     if bases := [ast.unparse(base) for base in node.bases]:
         lines += ["", f"Derives from {', '.join(f'`{base}`' for base in bases)}."]
-    fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and ast.unparse(part.target)[0] != "_"]
-    if fields:
-        lines += ["", "| field | type | default |", "|---|---|---|"]
-        lines += [
-            f"| `{ast.unparse(target)}` | {_code(_type(annotation))} | {_code(_default(value, module))} |"
-            for target, annotation, value in ((part.target, part.annotation, part.value) for part in fields)
-        ]
-    for part in node.body:
-        if isinstance(part, ast.FunctionDef) and not part.name.startswith("_"):
-            given = ", ".join(f"{name}: {of}" if of else name for name, of, _ in _parameters(part))
-            returned = f" -> {_type(part.returns)}" if part.returns else ""
-            text = " ".join(inspect.cleandoc(ast.get_docstring(part) or "").split())
-            lines += ["", f"- `{part.name}({given}){returned}`: {text}"]
-    return lines
+    lines += _fields(module, node, meanings)
+    methods = [part for part in node.body if isinstance(part, ast.FunctionDef) and not part.name.startswith("_")]
+    return [*lines, *([""] if methods else []), *map(_method, methods)]
 
 
 def _describe(found: Definition) -> list[str]:
-    module, node = found
-    return _function(module, node) if isinstance(node, ast.FunctionDef) else _class(module, node)
+    module, node, text = found
+    if isinstance(node, ast.FunctionDef):
+        return _function(module, node)
+    return _class(module, node) if isinstance(node, ast.ClassDef) else [text]
 
 
 def python_api() -> str:
     """Returns a section for each name that the package exports: functions, then classes, then the tree of errors."""
     found = {name: definition(name) for name in autopilothq.__all__}
-    errors = {name for name, (module, _) in found.items() if module.name == "errors.py"}
-    functions = [name for name, (_, node) in found.items() if isinstance(node, ast.FunctionDef)]
+    errors = {name for name, (module, *_) in found.items() if module.name == "errors.py"}
+    functions = [name for name, (_, node, _) in found.items() if isinstance(node, ast.FunctionDef)]
     classes = [name for name in found if name not in {*errors, *functions}]
     lines = []
     for name in (*functions, *classes):

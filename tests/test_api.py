@@ -13,7 +13,8 @@ import pytest
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
 from autopilothq.clients.autopilot import Autopilot, AutopilotSettings, Page
 from autopilothq.errors import UnexpectedResponse
-from autopilothq.segment.message import Discard, JsonNumber, JsonObject, Record, Rejected, parse_json, read_message
+from autopilothq.segment.json_text import JsonNumber, JsonObject
+from autopilothq.segment.message import Discard, Record, Rejected, parse_json, read_message
 from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans

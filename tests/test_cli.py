@@ -4,8 +4,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
+import forked
 from autopilothq import archive, runner, sample
 from autopilothq.sources.archive import batches
 from calling import Call, errors
@@ -279,9 +278,9 @@ def test_sample_is_the_same_for_a_seed(call: Call) -> None:
 def test_a_terminal_sees_a_bar() -> None:
     sample.write("archive", events=2000)
     leader, follower = pty.openpty()
-    program = [sys.executable, "-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "COLUMNS": "160"}
-    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=follower, env=os.environ | paths, cwd=Path.cwd())
+    program = ["-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
+    child = forked.start(*program, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
     os.close(follower)
     seen = b""
     while True:

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ import pytest
 import yaml
 from dlt.common.runtime.run_context import active
 
+import forked
 from autopilothq import catalog, sample
 from autopilothq.cli import inspect as cli_inspect
 from calling import Call
@@ -418,7 +417,7 @@ def test_a_password_is_not_printed(call: Call, segment: str) -> None:
 def held(file: str) -> Iterator[int]:
     """Another process that writes a DuckDB file; gives its id."""
     code = f"import duckdb, sys; c = duckdb.connect({file!r}); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with forked.start("-c", code, stdin=forked.PIPE, stdout=forked.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         yield child.pid

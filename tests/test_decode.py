@@ -6,7 +6,7 @@ import pytest
 
 from autopilothq.clients import decode
 from autopilothq.clients.decode import NotJson, TooManyValues, Truncated, as_text, decode_json, describe, plain
-from autopilothq.segment.message import JsonNumber, JsonObject
+from autopilothq.segment.json_text import JsonNumber, JsonObject
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import pyarrow as pa
 import pytest
 from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
@@ -630,9 +632,21 @@ def test_what_no_text_is_stops_nobody(server: FakeAutopilot) -> None:
     assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
 
 
-def test_the_log_needs_sql(server: FakeAutopilot) -> None:
-    with pytest.raises(RunError, match="written by SQL, to keep the delivery log, got filesystem"):
-        send(server, [], dlt.destinations.filesystem("folder"))
+def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
+    lake = dlt.destinations.filesystem(Path("lake").absolute().as_uri())
+    messages = [identify(1), track(1), identify("bad", traits={"email": "nobody"})]
+    for counts in (
+        {"messages": 3, "delivered": 2, "refused": 1},
+        {"messages": 3, "known": 2, "refused": 1},
+    ):
+        assert counted(send(server, messages, lake)) == counts
+        assert counted(send(server, messages)) == {**counts}
+    found = []
+    for place in (lake, None):
+        with DeliveryLog(log_in(place), reads=True) as log:
+            found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
+    assert found[0] == found[1]
+    assert [row["status"] for row in found[0]] == ["delivered", "delivered", "refused"]
 
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
@@ -677,8 +691,8 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
     send(server, [identify(1)])
-    with DeliveryLog(log_in()) as log:
-        log._client.execute_sql("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
 

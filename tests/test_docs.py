@@ -1,9 +1,11 @@
 """The documents hold together: each page is reached, each link leads somewhere, and what they say is so."""
 
 import ast
+import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from inspect import signature
@@ -21,7 +23,8 @@ from calling import Call
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "pipelines" / "docs"
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+POINTER = ROOT / "CONTRIBUTING.md"  # found by its name, not by a link
+PAGES = [README, ROOT / "CHANGELOG.md", POINTER, *sorted(DOCS.rglob("*.md"))]
 # Pages whose text is about what the code does, written by hand: what is generated documents nothing by itself.
 WRITTEN = [page for page in PAGES if page not in generate_docs.GENERATED]
 # Pages that the index names already, and that come with what they describe.
@@ -37,12 +40,16 @@ def text_of(page: Path) -> str:
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
 
 
+def code_of(page: Path) -> str:
+    """What stands as code in a page: its blocks, and what is between backticks in its lines."""
+    return "\n".join(re.findall(r"(?ms)^```.*?^```$|`[^`\n]+`", page.read_text()))
+
+
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them, and those that are written out."""
+    """The anchors of a page's headings, as GitHub names them."""
     text = text_of(page)
     headings = [re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"(?m)^#+ (.+)$", text)]
-    named = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
-    return {*named, *re.findall(r'<a id="([\w-]+)">', text)}
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(page: Path) -> list[str]:
@@ -78,13 +85,13 @@ def test_every_page_is_reached_from_the_readme() -> None:
         reached.add(page)
         targets = [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
         waiting += [path for path in targets if path.suffix == ".md" and path.exists() and path not in reached]
-    assert sorted(map(page_id, {*PAGES} - reached)) == []
+    assert sorted(map(page_id, {*PAGES} - reached - {POINTER})) == []
 
 
 def test_the_index_names_every_page() -> None:
     index = DOCS / "index.md"
     named = {(DOCS / link.partition("#")[0]).resolve() for link in links(index)}
-    assert sorted(map(page_id, {*PAGES} - named - {README, index})) == []
+    assert sorted(map(page_id, {*PAGES} - named - {README, POINTER, index})) == []
 
 
 def test_the_readme_is_short() -> None:
@@ -100,12 +107,20 @@ def test_files_that_the_pages_name_are_there() -> None:
     assert sorted((page, path) for page, path in named if not (ROOT / path).exists()) == []
 
 
-def test_the_code_refers_to_sections_of_the_contract_that_are_there() -> None:
+def test_targets_of_make_are_explained() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"(?m)^([a-z][\w-]*):", makefile))
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z][\w-]*)", code_of(page))}
+    assert named - targets == set()
+    assert targets - named == {"help", "clean"}  # they explain themselves
+
+
+def test_tests_refer_to_sections_of_the_contract_that_are_there() -> None:
     references = [
         (page_id(path), *reference)
         for path in CODE
         for reference in re.findall(r"docs/contract/([\w-]+\.md)(?:#([\w-]+))?", path.read_text())
-        if path != Path(__file__)
+        if path.is_relative_to(ROOT / "tests") and path != Path(__file__)
     ]
     missing = [
         (path, page, anchor)
@@ -211,6 +226,61 @@ def test_every_exit_status_is_on_its_page() -> None:
     for path in (ROOT / "pipelines" / "autopilothq" / "cli").glob("*.py"):
         left |= set(map(int, re.findall(r"(?:sys\.)?exit\((\d+)", path.read_text())))
     assert raised | left <= documented
+
+
+# Examples -----------------------------------------------------------------------------------------------------------
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """The blocks of code of one kind in all pages, with the names of their pages."""
+    found = re.compile(rf"(?ms)^```{kind}\n(.*?)^```$")
+    return [(page_id(page), block) for page in PAGES for block in found.findall(page.read_text())]
+
+
+def unknown_words(line: str) -> list[str]:
+    """The commands and options in a call of the program that it does not have."""
+    words = iter(shlex.split(line, comments=True)[1:])
+    command: click.Command = cli.cli
+    for word in words:
+        default = command.commands.get("show") if isinstance(command, click.Group) else None
+        params = [*command.params, *(default.params if default else [])]
+        options = {name: option for option in params for name in option.opts}
+        if word.startswith("-"):
+            if word not in {*options, "-h", "--help"}:
+                return [word]
+            if word in options and not getattr(options[word], "is_flag", False):
+                next(words)
+        elif isinstance(command, click.Group):
+            found = command.commands.get(word, default)
+            if found is None:
+                return [word]
+            command = found
+    return []
+
+
+def test_calls_of_the_program_are_ones_that_it_takes() -> None:
+    calls = [
+        (page, line)
+        for page, block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("autopilothq ") and "…" not in line
+    ]
+    assert len(calls) > 20
+    assert [(page, line, words) for page, line in calls if (words := unknown_words(line))] == []
+
+
+def test_examples_in_python_import_what_is_there() -> None:
+    examples = blocks("python")
+    assert examples
+    for page, block in examples:
+        for node in ast.walk(ast.parse(block, page)):
+            if isinstance(node, ast.ImportFrom) and node.module == "autopilothq":
+                assert [name.name for name in node.names if name.name not in autopilothq.__all__] == [], page
+
+
+def test_settings_and_json_in_the_pages_can_be_read() -> None:
+    assert all(tomllib.loads(block) for _, block in blocks("toml"))
+    assert all(json.loads(block) for _, block in blocks("json"))
 
 
 # The glossary -------------------------------------------------------------------------------------------------------

@@ -207,8 +207,8 @@ def test_an_origin_is_a_folder_and_a_line_and_its_table_is_in_the_catalogue(copy
     copy.edit("catalog.py", "# As the account has them now", COUPONS)
     copy.edit("catalog.py", "CUSTOM_FIELDS, TRIGGERS)\n", "CUSTOM_FIELDS, TRIGGERS, COUPONS)\n")
 
-    for _ in range(2):
-        tables = copy.load("autopilothq.greetings()")
+    copy.load("autopilothq.greetings()")
+    tables = copy.load("autopilothq.greetings()")
 
     greeting = {"id": "g1", "user_id": "u9", "event": "greeting", "event_text": "Greeting"}
     assert filled(tables["greeting"]) == filled(tables["tracks"]) == [greeting]

@@ -1,10 +1,6 @@
 """Log lines for programs, and notes to a webhook: whole lines, whole requests."""
 
 import json
-import resource
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from autopilothq import sample
 from autopilothq.clients.webhook import post_note
 from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
@@ -269,7 +266,8 @@ Broken()
 
 def noise(*words: str) -> list[list[str]]:
     """The lines on stderr of each."""
-    subprocess.run([sys.executable, "-c", NOISE, *words], check=True)
+    done = forked.run("-c", NOISE, *words)
+    assert done.returncode == 0, done.stderr
     return [Path(word).read_text().splitlines() for word in words]
 
 
@@ -294,22 +292,18 @@ def test_no_library_writes_a_traceback() -> None:
 
 def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:
     sample.write("archive", 6_000, 1)
-    small = 300_000
-
-    def no_room() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
-
-    program = "import sys; from autopilothq.cli import main; sys.argv[0] = 'autopilothq'; main()"
+    program = """
+import resource, signal, sys
+from autopilothq.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+sys.argv[0] = 'autopilothq'
+main()"""
     for words in ([], ["--log-format", "json"]):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *words, "load", "archive", "archive"],
-            env={"PYTHONPATH": ":".join(sys.path), "DLT_DATA_DIR": str(tmp_path / "dlt"), "HOME": str(tmp_path)},
-            preexec_fn=no_room,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forked.run(
+            "-c", program, *words, "load", "archive", "archive",
+            env={"DLT_DATA_DIR": str(tmp_path / "dlt"), "HOME": str(tmp_path)},
+        )  # fmt: skip
         assert (done.returncode, done.stdout) == (1, "")
         if words:
             last = json.loads(done.stderr.splitlines()[-1])

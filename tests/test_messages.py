@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import REJECT_REASONS
-from autopilothq.segment.message import Discard, JsonObject, Rejected, digest, flatten, read_message, spelling, to_json
+from autopilothq.segment.json_text import JsonObject, to_json
+from autopilothq.segment.message import Discard, Rejected, digest, flatten, read_message, spelling
 
 DECLARED = frozenset({"context_ip"})
 

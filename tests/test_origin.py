@@ -1,5 +1,6 @@
 """An origin of a third party: the recipe of the page `docs/origin.md`, from files to rows."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, source
 from autopilothq.errors import InvalidSetting, NotSupported
+from generate_docs import definition
 from recipes.webhook_dump import WebhookDump
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +171,15 @@ def test_tables_must_be_in_the_catalogue() -> None:
 
     with pytest.raises(InvalidSetting, match=r"Expected an origin's tables to be in catalog\.py, but trackz is not"):
         source(Wrong())
+
+
+def test_public_signatures_have_types() -> None:
+    """`Any` stands in none of them, be it for a checker of types or for a reader."""
+    functions = [found.node for found in map(definition, ("source", "archive", "api", "profiles", "make_batch"))]
+    classes = [definition(name).node for name in ("Origin", "LoadContext", "PipelineContext", "Work", "LoadReport")]
+    texts = [ast.unparse(node.args) for node in functions if isinstance(node, ast.FunctionDef)]
+    texts += [ast.unparse(node) for node in classes]
+    assert [text for text in texts if re.search(r"\bAny\b", text)] == []
 
 
 def test_the_page_shows_the_recipe_that_runs_here() -> None:

@@ -14,7 +14,8 @@ import pytest
 from autopilothq.clients.autopilot import Page
 from autopilothq.clients.profile_api import BASE_URLS, ProfileApi, ProfileApiSettings
 from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
-from autopilothq.segment.message import JsonNumber, JsonObject, parse_json
+from autopilothq.segment.json_text import JsonNumber, JsonObject
+from autopilothq.segment.message import parse_json
 from autopilothq.sources.profiles import pull as profiles
 from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, EventScope, Person, person
 from autopilothq.sources.spool import ScanStart, Spool

@@ -25,9 +25,11 @@ from .errors import (
     Unavailable,
     UnexpectedResponse,
 )
+from .projection.context import TableRows
+from .segment.message import Batch
 from .sources.api.source import api
 from .sources.archive.source import archive
-from .sources.origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, PipelineContext, TableRows, Work
+from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
 from .sources.profiles.source import profiles
 from .sources.records import make_batch, read_record
 from .sources.report import LoadReport

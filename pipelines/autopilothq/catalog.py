@@ -247,8 +247,16 @@ AUDIT = Table(
     key=("file", "version"),
 )
 BOOKS = (REJECTS, DISCARDS, AUDIT)
-LOCKS = "_locks"
-"""The table of runs that hold a dataset's lock; runs that send have `_locks_send`."""
+LOCK_TABLE = Table(
+    "_locks",
+    "Which run is at work in the dataset: its lease, which it renews; `_locks_send` has those of runs that send.",
+    (
+        Column("owner", "text", "The run: a random word, the machine and the process."),
+        Column("renewed_at", "timestamp", "When the lease was renewed; a minute later it is void."),
+    ),
+    key=("owner",),
+)
+LOCKS = LOCK_TABLE.name
 PROFILES = Table(
     "_profiles",
     "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
@@ -590,5 +598,5 @@ SUPPRESSIONS = Table(
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
+    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
 }

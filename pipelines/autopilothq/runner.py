@@ -17,6 +17,7 @@ from .errors import BusyError, RunError
 from .explain import busy_message, error_message, explained
 from .sources import isolate
 from .sources import refused as refusals
+from .sources.load_folder import drop_files
 from .sources.refused import target_of
 from .sources.report import LoadReport
 from .warehouses import lock, working_folder
@@ -28,7 +29,10 @@ from .warehouses.dlt_internals import (
     active,
     load_pipeline_state_from_destination,
     logger,
+    remember_hints,
+    reread_changed_schemas_alone,
 )
+from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
 from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
 from .warehouses.repair import repair_tables
@@ -111,6 +115,8 @@ def pipeline(
     The first target has the pipeline `autopilot_events`, others a name of their own; in a `pipelines_dir` of its own
     the name is always `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
+    remember_hints()
+    reread_changed_schemas_alone()
     with explained():
         to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE
@@ -147,8 +153,9 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                     f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
         into.set_local_state_val(UNFINISHED_AT, target)
-        repair_tables(into)
-        _adopt_cursors(into)
+        with kept_open(into):
+            repair_tables(into)
+            _adopt_cursors(into)
         while into.has_pending_data:
             try:
                 into.run()
@@ -214,6 +221,7 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
                 raise
         else:
             refusals.drop(into)
+            drop_files(into)
             return info
 
 

@@ -74,14 +74,14 @@ def upgrade(
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            dataset = _changeable(dataset_of(client))
-            if into.has_pending_data and _moves(dataset).statements:
+            found = _changeable(dataset_of(client))
+            if into.has_pending_data and _moves(found).statements:
                 raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(dataset), tell, dataset.client.sql_client.execute_sql)
+            return _run(_whole(found), tell, found.client.sql_client.execute_sql)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ class _Plan:
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
-        indexed, shown = (reader.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
+        indexed, shown = (reader.sql.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
         self._indexed = {(str(table), str(column)) for table, column in indexed}
         self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
         self._indexes = getattr(reader.client.config, "index_received_at", False)

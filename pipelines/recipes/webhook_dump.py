@@ -7,6 +7,7 @@ python webhook_dump.py dump/
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,5 +81,6 @@ def body_of(line: bytes) -> bytes:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # what it writes may name people
     pipeline = dlt.pipeline("webhooks", destination="duckdb", dataset_name="autopilothq")
     print(pipeline.run(source(WebhookDump(Path(sys.argv[1])))))  # noqa: T201

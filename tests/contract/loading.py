@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.projection import FileCount, Projection, TableRows
+from autopilothq.projection.types import ARROW
 from autopilothq.segment.message import Batch, Reject
 
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
@@ -20,13 +21,6 @@ Row = dict[str, Any]
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECEIVED = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
-ARROW: dict[Type, pa.DataType] = {
-    "text": pa.string(),
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
 
 
 # ---- lines ---------------------------------------------------------------------------------------------------------

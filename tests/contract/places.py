@@ -17,10 +17,11 @@ from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.libs.deltalake import deltalake_storage_options
 
 import autopilothq
+from autopilothq.projection.types import ARROW
 from autopilothq.warehouses.delta import lake
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
-from contract.loading import ARROW, Line, Row, write
+from contract.loading import Line, Row, write
 from servers import S3
 
 DATASET = "autopilothq"

@@ -11,7 +11,8 @@ import pytest
 
 from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
 from autopilothq.projection import Snapshot, shapes, users
-from autopilothq.segment.message import Record, depth
+from autopilothq.segment.json_text import depth
+from autopilothq.segment.message import Record
 from contract.loading import NOW, Store, discards, filled, identify, message, raw, rows_of
 
 ROOM = 3  # columns beyond those that are declared

@@ -2,17 +2,15 @@
 
 import gzip
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+import forked
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.segment.identity import HashedIds, Id
 from calling import Call
@@ -72,16 +70,7 @@ def ended(house: Path) -> dict[str, int]:
     plans = [Plan(str(house / name), point, name in PIECEMEAL) for name, point in points.items()]
     listed = house / "plans.json"
     listed.write_text(json.dumps(plans))
-    tests = Path(forgetting.__file__).parents[1]
-    paths = os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))
-    done = subprocess.run(
-        [sys.executable, forgetting.__file__, str(listed)],
-        cwd=house,
-        env=clean_environment() | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(forgetting.__file__, str(listed), cwd=house, env=clean_environment())
     statuses = [int(text.split()[1]) for text in done.stdout.splitlines()]
     assert len(statuses) == len(plans), done.stderr
     return dict(zip(points, statuses, strict=True))

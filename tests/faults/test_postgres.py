@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from autopilothq import sample
+import forked
 from autopilothq.warehouses.dataset import open_dataset, sql_arrow
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
@@ -115,14 +113,7 @@ def kill(folder: Path, archive: Path, databases: dict[str, str]) -> None:
         for name, (_, point) in KILLS.items()
     ]
     (folder / "plans.json").write_text(json.dumps(plans))
-    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
-    done = subprocess.run(
-        [sys.executable, killed.__file__, str(folder / "plans.json")],
-        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run(killed.__file__, str(folder / "plans.json"), env={"RUNTIME__DLTHUB_TELEMETRY": "false"})
     assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 

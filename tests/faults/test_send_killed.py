@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from autopilothq.destination import DeliveryLog, audiences, deliver
 from autopilothq.destination.dispatch import AT_ONCE
 from conftest import LEAKS
@@ -102,15 +101,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             plans.append(Plan(str(folder), words, environment, where))
         listed = root / "plans.json"
         listed.write_text(json.dumps(plans))
-        tests = Path(killed_sending.__file__).parents[1]
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-        paths = {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))}
-        subprocess.run(
-            [sys.executable, killed_sending.__file__, str(listed)],
-            env=kept | paths | {"RUNTIME__DLTHUB_TELEMETRY": "false"},
-            check=True,
-            capture_output=True,
-        )
+        done = forked.run(killed_sending.__file__, str(listed), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
+        assert done.returncode == 0, done.stderr
         yield places
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 
 from ..errors import NotFound, UnexpectedResponse
-from ..segment.message import JsonNumber, JsonObject
+from ..segment.json_text import JsonNumber, JsonObject
 from .auth import key_header
 from .decode import JsonValue, as_text, describe
 from .http import HttpClient

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, TypeAlias
 
-from ..segment.message import DECODER, JsonNumber, JsonObject, to_json
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, to_json
 
 MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
 

@@ -11,7 +11,7 @@ import httpx
 
 from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
-from ..segment.message import JsonObject, to_json
+from ..segment.json_text import JsonObject, to_json
 from .auth import basic_auth
 from .decode import JsonValue, as_text, describe
 from .http import HttpClient

@@ -9,7 +9,7 @@ import httpx
 
 from .. import masking
 from ..errors import NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ..segment.message import JsonObject
+from ..segment.json_text import JsonObject
 from .auth import where_to_set
 from .call import Call
 from .decode import MAX_VALUES, JsonValue, NotJson, TooManyValues, Truncated, decode_json

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from ..clients.autopilot import Autopilot, Page, Upserted
 from ..clients.urls import path_of
 from ..display import json_text, visible
-from ..segment.message import JsonObject
+from ..segment.json_text import JsonObject
 
 
 class WritableAccount(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ..clients.decode import as_text
-from ..segment.message import JsonObject
+from ..segment.json_text import JsonObject
 from .account import WritableAccount
 from .delivery_log import DeliveryLog
 from .fields import Fields

@@ -19,7 +19,7 @@ from ..sources.archive.remove_lines import remove_lines
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 
 
-def rewrite(
+def rewrite_files(
     files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection, dry_run: bool
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Rewrites files without a person's lines; one that cannot be read to its end stays as it is.

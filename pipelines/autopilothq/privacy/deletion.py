@@ -27,7 +27,7 @@ from ..warehouses.dataset import Dataset, dataset_of
 from ..warehouses.dlt_internals import SqlJobClientBase
 from . import archive_lines
 from . import rewrite as rewriting
-from .person import NotFollowed, Person, Suppressed, person_tables
+from .person import NotFollowed, PersonIds, Suppressed, person_tables
 from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
 from .working_copies import drop_working_copies
@@ -116,7 +116,7 @@ def _delete(
     """Deletes the person's rows and lines. `agreed` are the most ids to take unconfirmed, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         listed, tables = SuppressionList(dataset), person_tables(dataset)
-        person = Person(given, listed, tables, engine)
+        person = PersonIds(given, listed, tables, engine)
         hashes = HashedIds(person.pairs(), listed.key)
         suppression.register_suppressed(engine, hashes.pairs(), hashes.key, person.ids)
         plan = [removal for part in tables for removal in removals(part, person, engine)]
@@ -130,12 +130,12 @@ def _delete(
 
 
 def _rewrite_files(
-    files: Sequence[File], hashes: HashedIds, person: Person, engine: duckdb.DuckDBPyConnection, made: Forgotten
+    files: Sequence[File], hashes: HashedIds, person: PersonIds, engine: duckdb.DuckDBPyConnection, made: Forgotten
 ) -> None:
-    made.lines, made.left = archive_lines.rewrite(files, hashes, person.has_hashes_alone, engine, made.dry_run)
+    made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, made.dry_run)
 
 
-def _remove(dataset: Dataset, listed: SuppressionList, person: Person, plan: Sequence[Removal]) -> None:
+def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
     """Suppresses first, then removes; where the destination has transactions, all at once."""
     listed.create()
     with dataset.transaction():

@@ -90,7 +90,7 @@ def person_tables(dataset: Dataset) -> list[PersonTables]:
     return [PersonTables(part, bool(number), numbers) for number, part in enumerate(dataset.parts())]
 
 
-class Person:
+class PersonIds:
     """The ids of a person: those given, those that are on the list with them, and those that `closure` finds."""
 
     def __init__(

@@ -11,7 +11,7 @@ from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..projection import suppression
 from ..warehouses.dataset import marks
 from .identity_graph import ROWS
-from .person import Person, PersonTables
+from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # that one statement takes
 
@@ -31,8 +31,12 @@ class Removal(NamedTuple):
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
-def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields which rows of the tables go: those with the person's ids, and those that belong to them."""
+def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
+    """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
+
+    In this order a run that was killed between two removals is completed by the next one.
+    """
+    direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
     dataset = tables.dataset
     for table in tables.kinds:
@@ -43,7 +47,7 @@ def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnec
             if "id" in tables.columns[table] and table != USERS.name:
                 ids[table] = set(found)
             if found:
-                yield Removal(tables, table, where, texts, len(found))
+                direct.append(Removal(tables, table, where, texts, len(found)))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
     # A track's two rows go together, though a property may tell whose it is in one of them alone.
@@ -53,6 +57,7 @@ def removals(tables: PersonTables, person: Person, engine: duckdb.DuckDBPyConnec
         yield from _by_id(tables, table, unpaired - (tracks if table == TRACKS.name else events[table]))
     yield from _by_id(tables, DISCARDS.name, _discards(tables, person, messages, engine))
     yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
+    yield from direct
 
 
 def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
@@ -72,7 +77,7 @@ def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[R
 
 
 def _discards(
-    tables: PersonTables, person: Person, messages: Collection[str], engine: duckdb.DuckDBPyConnection
+    tables: PersonTables, person: PersonIds, messages: Collection[str], engine: duckdb.DuckDBPyConnection
 ) -> set[str]:
     """Returns the ids of the discards of the person's rows, and of those that mention the person."""
     if DISCARDS.name not in tables.columns:

@@ -6,7 +6,7 @@ wherever its messages are, `types.merge_values` brings what was seen together, `
 discards are made wherever the messages are.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -55,29 +55,37 @@ class Extra(NamedTuple):
 
 
 class ColumnPlan(NamedTuple):
-    """What a table gets of the columns beyond the catalogue's, and which it does not get, by the reason."""
+    """The columns beyond the catalogue's that a table gets, and those that it does not get, by the reason.
 
-    extras: Mapping[str, Extra]
+    Columns are known by their names in the messages; `in_columns` and `in_rows` are where the values of those that it
+    does not get wait.
+    """
+
+    taken: Mapping[str, Extra]
     left_out: Mapping[str, Sequence[str]]
+    in_columns: frozenset[str]
+    in_rows: frozenset[str]
 
 
 def plan_columns(
+    context: ProjectionContext,
+    table: str,
+    in_columns: Iterable[str],
+    in_rows: Iterable[str],
     values: Mapping[str, ColumnValues],
-    in_columns: Collection[str],
-    in_rows: Collection[str],
-    known: Mapping[str, Type],
     room: int,
-    column_name: Callable[[str], str],
 ) -> ColumnPlan:
     """Decides which columns a table gets, and of which types: those that it has, else by all the columns' values.
 
-    Columns that the table has (`known`) are taken, and `room` more, those with most values first.
+    Columns that the destination's table has are taken, and `room` more, those with most values first. Asks no engine.
     """
+    known = context.known.get(table, {})
+    of_columns, of_rows = frozenset(in_columns), frozenset(in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
     for column in sorted(values, key=lambda column: (-values[column].number, column)):
         # The digest in a shortened name is so short that somebody can make another name with the same.
-        if (name := column_name(column)) not in taken:
+        if (name := context.shorten(unreserved(column, context.limits))) not in taken:
             names[column] = name
             taken.add(name)
     new = [column for column, name in names.items() if name not in known]
@@ -86,15 +94,15 @@ def plan_columns(
         column: Extra(
             known.get(names[column]) or type_of_bits(found.bits),
             names[column],
-            column in in_columns,
-            column in in_rows,
+            column in of_columns,
+            column in of_rows,
             names[column] in known,
         )
         for column, found in values.items()
         if column in names and column not in beyond
     }
     same = [column for column in values if column not in names]
-    return ColumnPlan(extras, {"same_column": same, "too_many_columns": list(beyond)})
+    return ColumnPlan(extras, {"same_column": same, "too_many_columns": list(beyond)}, of_columns, of_rows)
 
 
 def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:
@@ -116,40 +124,23 @@ def row_values(context: ProjectionContext, messages: str) -> dict[int, dict[str,
     found: dict[int, dict[str, ColumnValues]] = {}
     if context.cells.extras:
         context.con.execute(f"CREATE OR REPLACE TEMP TABLE numbered AS SELECT seq, table_number, kind FROM {messages}")
-        for number, column, bits, count in context.con.execute(_SQL["row_values"]).fetchall():
-            found.setdefault(number, {})[column] = ColumnValues(bits, count)
+        for table, column, bits, number in context.con.execute(_SQL["row_values"]).fetchall():
+            found.setdefault(table, {})[column] = ColumnValues(bits, number)
     return found
 
 
-def take_columns(
-    context: ProjectionContext,
-    number: int,
-    where: str,
-    columns: Collection[str],
-    rows: Collection[str],
-    values: Mapping[str, ColumnValues],
-    room: int,
-) -> Mapping[str, Extra]:
-    """Plans a table's columns, discards what it has none for and what does not fit, and returns the others.
-
-    `columns` and `rows` are those whose values wait in columns, and as rows; `values` are those of both.
-    """
+def discard_columns(context: ProjectionContext, number: int, where: str, plan: ColumnPlan) -> None:
+    """Discards, of the messages that `where` chooses, what a table has no column for and what does not fit."""
     table = context.tables.names[number]
-    known = context.known.get(table, {})
-    plan = plan_columns(
-        values, set(columns), rows, known, room, lambda column: context.shorten(unreserved(column, context.limits))
-    )
     for reason, left_out in plan.left_out.items():
-        _discard_columns(context, table, where, [column for column in left_out if column in columns], reason)
-        _discard_rows(context, table, where, [column for column in left_out if column in rows], reason)
+        _discard_columns(context, table, where, [column for column in left_out if column in plan.in_columns], reason)
+        _discard_rows(context, table, where, [column for column in left_out if column in plan.in_rows], reason)
     own = (*CONTEXT, *PROPERTIES, *LINK) if number else CONTEXT
     cells = {column.name: (engine.name(column.name), column.type) for column in own}
-    cells |= {
-        column: (engine.name(EXTRA + column), extra.type) for column, extra in plan.extras.items() if extra.in_columns
-    }
+    extras = {column: extra for column, extra in plan.taken.items() if extra.in_columns}
+    cells |= {column: (engine.name(EXTRA + column), extra.type) for column, extra in extras.items()}
     _discard_misfits(context, table, where, {column: cell for column, cell in cells.items() if cell[1] != "text"})
-    _discard_row_misfits(context, table, where, plan.extras)
-    return plan.extras
+    _discard_row_misfits(context, table, where, plan.taken)
 
 
 def _discard_columns(context: ProjectionContext, table: str, where: str, columns: Collection[str], reason: str) -> None:

@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from ..catalog import KINDS, MESSAGE_TABLES, OTHER_LIMITS, TRACKS, Limits, Table, Type
-from ..segment.message import EXTRA, is_storable, to_json
+from ..segment.json_text import is_storable, to_json
+from ..segment.message import EXTRA
 from ..segment.naming import snake_case, table_name
 from .cells import ParsedCells
 from .engine import is_one_of, literal

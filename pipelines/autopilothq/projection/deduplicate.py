@@ -13,7 +13,7 @@ from ..catalog import AUDIT, EVENT_TABLES, LATEST, MESSAGE_TABLES, REJECT_REASON
 from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression
-from .columns import row_values, take_columns
+from .columns import discard_columns, plan_columns, row_values
 from .context import NUMBER_OF_KIND, EventName, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
 from .types import ColumnValues
@@ -195,7 +195,8 @@ def _discard_of_stored(context: ProjectionContext) -> None:
     for number, table in enumerate(context.tables.names):
         if table in context.known:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
-            mine, in_rows = columns.get(number, ()), rows.get(number, {})
+            in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             # A load whose rows are there has made the columns that it could make: it had no room for others.
-            values = dict.fromkeys((*mine, *in_rows), ColumnValues(0, 0))
-            take_columns(context, number, where, mine, in_rows, values, room=0)
+            values = dict.fromkeys((*in_columns, *in_rows), ColumnValues(0, 0))
+            plan = plan_columns(context, table, in_columns, in_rows, values, room=0)
+            discard_columns(context, number, where, plan)

@@ -62,14 +62,19 @@ def registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[N
             con.unregister(name)
 
 
-def read_stored(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], sql: str) -> None:
+def read_stored(
+    con: duckdb.DuckDBPyConnection,
+    batches: Iterable[pa.RecordBatch],
+    sql: str,
+    parameters: Mapping[str, object] | None = None,
+) -> None:
     """Runs `sql` over `stored`, which streams the batches; runs nothing where there are none."""
     stream = iter(batches)
     first = next(stream, None)
     if first is not None:
         reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
         with registered(con, stored=reader):
-            con.execute(sql)
+            con.execute(sql, parameters)
 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:

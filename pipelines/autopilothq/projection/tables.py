@@ -1,13 +1,14 @@
 """The rows of each table, made of the cells of the messages that are kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Column, Type, event_table
+from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
 from ..segment.message import EXTRA
 from . import engine
-from .columns import Extra, column_values, find_too_wide, take_columns
+from .columns import ColumnPlan, Extra, column_values, discard_columns, find_too_wide, plan_columns
 from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types, ordered_columns
 from .types import TYPES, ColumnValues, merge_values
 
@@ -15,6 +16,44 @@ FEW = 50_000  # rows that may be gathered in memory
 COLUMN_MEMORY = 0.25  # MB that a column more may take
 PIVOTED = "t:"  # before the name of a column that was made of rows
 _CLOCKS = ("received_at", "sent_at", "original_timestamp", "timestamp")
+
+
+class TableMessages(NamedTuple):
+    """The messages of one table: SQL conditions and the names of columns, which any worker can be given.
+
+    `where` chooses the table's messages among all, `source` is the table or view and the condition of the kept ones.
+    `columns` are the columns beyond the catalogue's whose values wait in columns, `rows` those whose values wait as
+    rows.
+    """
+
+    number: int
+    where: str
+    source: str
+    columns: Sequence[str]
+    rows: Mapping[str, ColumnValues]
+
+
+class TableValues(NamedTuple):
+    """What is known of the values of one table's messages: those of properties that the catalogue declares, and others.
+
+    What several workers found of their messages is merged by `merge_values`, each part for itself.
+    """
+
+    declared: Mapping[str, ColumnValues]
+    extras: Mapping[str, ColumnValues]
+
+
+class TablePlan(NamedTuple):
+    """The columns of one table: the catalogue's with their types, and the others."""
+
+    name: str
+    declared: Mapping[str, Type]
+    extras: ColumnPlan
+
+    @property
+    def types(self) -> dict[str, Type]:
+        """The types of all columns, in the order of a new table."""
+        return ordered_columns({**self.declared, **{extra.name: extra.type for extra in self.extras.taken.values()}})
 
 
 class TableBuilder:
@@ -42,11 +81,16 @@ class TableBuilder:
     def rows(self, number: int, count: int = 0) -> TableRows:
         """Returns the rows of a table: of an event, of a type of message, or (0) the common columns of all events."""
         if number not in self._made:
-            where = self._context.tables.where(number) if number else "kind = 'track'"
-            source = f"{'few' if number in self._few else 'kept'} WHERE {where}"
-            columns, rows = self._columns.get(number, ()), self._rows.get(number, {})
-            self._made[number] = table_rows(self._context, number, count, source, where, columns, rows)
+            messages = self.messages(number)
+            plan = plan_table(self._context, messages, table_values(self._context, messages))
+            self._made[number] = table_rows(self._context, messages, plan, count)
         return self._made[number]
+
+    def messages(self, number: int) -> TableMessages:
+        """Returns the messages of a table."""
+        where = self._context.tables.where(number) if number else "kind = 'track'"
+        source = f"{'few' if number in self._few else 'kept'} WHERE {where}"
+        return TableMessages(number, where, source, self._columns.get(number, ()), self._rows.get(number, {}))
 
 
 def count_messages(context: ProjectionContext) -> dict[int, int]:
@@ -69,57 +113,46 @@ def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozens
     return frozenset(few)
 
 
-def table_rows(
-    context: ProjectionContext,
-    number: int,
-    count: int,
-    source: str,
-    where: str,
-    columns: Sequence[str],
-    rows: Mapping[str, ColumnValues],
-) -> TableRows:
-    """Makes the rows of one table of the messages of `source`; discards what the table has no column for.
+def table_values(context: ProjectionContext, messages: TableMessages) -> TableValues:
+    """Looks at the values of one table's kept messages."""
+    declared = [column.name for column in (*PROPERTIES, *LINK)] if messages.number >= len(MESSAGE_TABLES) else []
+    counts = ", ".join(f"count({engine.name(column)})" for column in declared)
+    found = context.con.execute(f"SELECT {counts} FROM {messages.source}").fetchone() if declared else ()
+    numbers = zip(declared, found or (), strict=True)
+    extras = merge_values(column_values(context, messages.columns, messages.source), messages.rows)
+    return TableValues({column: ColumnValues(0, number) for column, number in numbers}, extras)
 
-    `where` are the table's messages among all. `columns` are the columns beyond the catalogue's whose values wait in
-    columns, and `rows` those whose values wait as rows.
-    """
-    name = context.tables.names[number]
-    table = MESSAGE_TABLES[number] if number < len(MESSAGE_TABLES) else event_table(name)
-    declared = declared_types(table)
-    if table not in MESSAGE_TABLES:
-        present = _present(context, name, source, (*PROPERTIES, *LINK))
+
+def plan_table(context: ProjectionContext, messages: TableMessages, values: TableValues) -> TablePlan:
+    """Decides the columns of one table by all its values; asks no engine."""
+    name = context.tables.names[messages.number]
+    known = context.known.get(name, {})
+    if messages.number < len(MESSAGE_TABLES):
+        declared = declared_types(MESSAGE_TABLES[messages.number])
+    else:
+        declared = declared_types(event_table(name))
+        present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in known]
         declared |= {column.name: column.type for column in present}
-    values = merge_values(column_values(context, columns, source), rows)
-    room = context.limits.columns - COLUMN_RESERVE - _width(context, name, declared)
-    extras = take_columns(context, number, where, columns, rows, values, room)
-    types: dict[str, Type] = {extra.name: extra.type for extra in extras.values()}
-    ordered = ordered_columns({**declared, **types})
+    width = max(context.widths.get(name, 0), len(known)) + len([column for column in declared if column not in known])
+    room = context.limits.columns - COLUMN_RESERVE - width
+    return TablePlan(name, declared, plan_columns(context, name, messages.columns, messages.rows, values.extras, room))
+
+
+def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:
+    """Makes the rows of one table, and discards what the table has no column for and what does not fit its column."""
+    discard_columns(context, messages.number, messages.where, plan.extras)
+    extras, ordered = plan.extras.taken, plan.types
     cells = {extra.name: _extra_cell(column, extra) for column, extra in extras.items()}
-    cells |= {column: _declared_cell(column, of, context.loaded_at_sql) for column, of in declared.items()}
+    cells |= {column: _declared_cell(column, of, context.loaded_at_sql) for column, of in plan.declared.items()}
     select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in ordered)
     in_rows = {column: extra.type for column, extra in extras.items() if extra.in_rows}
     if in_rows:
-        too_wide = find_too_wide(context, number, where, declared, extras)
-        pivoted = _pivoted_cells(context, number, in_rows, too_wide)
-        relation = _join_pivoted(context, number, select, len(ordered), source, pivoted, in_rows)
+        too_wide = find_too_wide(context, messages.number, messages.where, plan.declared, extras)
+        pivoted = _pivoted_cells(context, messages.number, in_rows, too_wide)
+        sql = _join_pivoted(context, messages, select, len(ordered), pivoted, in_rows)
     else:
-        relation = f"SELECT {select} FROM {source}"
-    return TableRows(name, ordered, context.con.sql(relation), count)
-
-
-def _width(context: ProjectionContext, table: str, declared: Mapping[str, Type]) -> int:
-    """Returns how many columns a table has, or will have before any that the catalogue does not know."""
-    known = context.known.get(table, {})
-    new = [name for name in declared if name not in known]
-    return max(context.widths.get(table, 0), len(known)) + len(new)
-
-
-def _present(context: ProjectionContext, table: str, source: str, columns: Sequence[Column]) -> list[Column]:
-    """Returns those of `columns` that have a value among the rows, or that the table has already."""
-    counts = ", ".join(f"count({engine.name(column.name)})" for column in columns)
-    found = context.con.execute(f"SELECT {counts} FROM {source}").fetchone() or ()
-    known = context.known.get(table, {})
-    return [column for column, number in zip(columns, found, strict=True) if number or column.name in known]
+        sql = f"SELECT {select} FROM {messages.source}"
+    return TableRows(plan.name, ordered, context.con.sql(sql), count)
 
 
 def _declared_cell(column: str, of: Type, loaded_at: str) -> str:
@@ -161,10 +194,9 @@ def _pivoted_cells(context: ProjectionContext, number: int, types: Mapping[str, 
 
 def _join_pivoted(
     context: ProjectionContext,
-    number: int,
+    messages: TableMessages,
     select: str,
     columns: int,
-    source: str,
     pivoted: str,
     in_rows: Mapping[str, Type],
 ) -> str:
@@ -176,13 +208,13 @@ def _join_pivoted(
     rows = max(1, CELLS_AT_ONCE // columns)
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [
-        f"SELECT {select} FROM (FROM {source} AND {part}) m LEFT JOIN"
+        f"SELECT {select} FROM (FROM {messages.source} AND {part}) m LEFT JOIN"
         f" (PIVOT (FROM {pivoted} WHERE {part}) ON name IN ({names}) USING first(value) GROUP BY seq) USING (seq)"
-        for part in _parts(context, source, rows)
+        for part in _parts(context, messages.source, rows)
     ]
     if len(queries) == 1:
         return queries[0]
-    files = [f"{context.scratch}/{number}-{part}-rows.parquet" for part in range(len(queries))]
+    files = [f"{context.scratch}/{messages.number}-{part}-rows.parquet" for part in range(len(queries))]
     for path, query in zip(files, queries, strict=True):
         context.con.execute(f"COPY ({query}) TO {engine.literal(path)} (FORMAT parquet, ROW_GROUP_SIZE {rows})")
     return f"FROM {engine.parquet_files(files)}"

@@ -55,9 +55,9 @@ def merge_values(*parts: Mapping[str, ColumnValues]) -> dict[str, ColumnValues]:
     """
     merged: dict[str, ColumnValues] = {}
     for part in parts:
-        for column, (bits, count) in part.items():
+        for column, (bits, number) in part.items():
             before = merged.get(column, ColumnValues(0, 0))
-            merged[column] = ColumnValues(before.bits | bits, before.number + count)
+            merged[column] = ColumnValues(before.bits | bits, before.number + number)
     return merged
 
 

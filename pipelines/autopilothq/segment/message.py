@@ -1,17 +1,15 @@
-"""What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject one.
+"""What a Segment message is: its fields, its flattening into columns, its identity, and the reasons to reject a line.
 
-This is the careful reading of one line, in Python. The warehouse reads nearly all lines in its engine and hands over
-only those that are odd; both ways give the same cells, which the tests hold against each other.
+This is the slow path, which reads one line in Python. The projection reads nearly all lines in its engine and hands
+over only those that are irregular; both give the same cells, which the tests compare
+(docs/contract/warehouse.md#values).
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from ..catalog import (
@@ -26,6 +24,7 @@ from ..catalog import (
     Column,
     Type,
 )
+from .json_text import DECODER, JsonNumber, JsonObject, depth, is_encodable, is_storable, to_json
 from .naming import column_name, snake_case
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
@@ -34,8 +33,8 @@ BLANK = " \t\n\r\f"
 MARK = b"\xef\xbb\xbf"  # a byte-order mark
 EXTRA = "x:"  # before the name of a cell whose column is not in the catalogue
 
-# What stands in an object with a path of its own keys: (path, column, value).
 Leaf = tuple[tuple[str, ...], str, Any]
+"""A value that is no object, below the keys of an object: its path, its column, the value."""
 
 
 class Reject(NamedTuple):
@@ -87,7 +86,8 @@ class Message(NamedTuple):
     """A message as cells.
 
     `cells` holds text by the name of its column. Cells of `event`, of declared columns that are not text and of columns
-    that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself.
+    that are not in the catalogue (their names behind `x:`) hold JSON text, all others the text itself. `objects` are
+    the paths of the objects that the message holds.
     """
 
     cells: dict[str, str]
@@ -99,39 +99,14 @@ class Rejected(Exception):
     """The line is no message of the contract; `args` are the reason and what is wrong."""
 
 
-class JsonNumber(str):
-    """A JSON number as it is spelt."""
-
-
-class JsonObject(list[tuple[str, Any]]):
-    """A JSON object: its keys and values in their order, with keys that come twice."""
-
-    def value(self, *path: str) -> Any:
-        """The first value at `path`, None where there is none."""
-        value: Any = self
-        for part in path:
-            if not isinstance(value, JsonObject):
-                return None
-            value = next((found for key, found in value if key == part), None)
-        return value
-
-
-# Reads JSON as it is spelt: objects are Pairs, numbers are Numbers.
-DECODER = json.JSONDecoder(
-    object_pairs_hook=JsonObject,
-    parse_float=JsonNumber,
-    parse_int=JsonNumber,
-    parse_constant=JsonNumber,
-)
 _TEXTS = (("id", "messageId"), ("user_id", "userId"), ("anonymous_id", "anonymousId"))
 _BODY = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
 _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
     kind: tuple(column for column in table.columns if column.name in ("previous_id", "name", "category", "group_id"))
     for kind, table, _ in KINDS
 }
-# A trait `id` may repeat whose id it is.
-_REPEATED = {made.kind: {"id": made.key} for made in LATEST}
-_ESCAPE = re.compile(r"\\u.{4}|\\.")
+# A trait `id` may repeat the id that the message is about.
+_REPEATED = {latest.kind: {"id": latest.key} for latest in LATEST}
 CLOCK_FIELDS = {
     "received_at": "receivedAt",
     "sent_at": "sentAt",
@@ -140,12 +115,8 @@ CLOCK_FIELDS = {
 }
 
 
-# What stands between the brackets that nest: a text of JSON, closed or not.
-_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-
-
 def digest(line: bytes) -> str:
-    """The id of a line that has none of its own: the same line, without its line ending, gives the same id."""
+    """Returns the id of a line that has none of its own: the same line, without its ending, gives the same id."""
     return hashlib.sha256(line.rstrip(b"\r\n")).hexdigest()
 
 
@@ -156,62 +127,58 @@ def without_bom(line: bytes) -> bytes:
     return line
 
 
-def depth(line: bytes) -> int:
-    """Returns how deeply the objects and arrays of a line of JSON nest.
-
-    Example: `depth(b'{"a":[1,"[["]}') == 2`.
-    """
-    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
-    steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
-    return int(np.cumsum(steps).max(initial=0))
-
-
 def read_message(line: bytes, declared: frozenset[str]) -> Message:
     """Reads one line; raises `Rejected` where the contract has no row for it.
 
     `declared` are the columns of `context` that are in the catalogue. Example:
-    `read(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
+    `read_message(b'{"type":"track","event":"Email Opened","userId":"1"}', frozenset()).cells["user_id"] == "1"`.
     """
     line = without_bom(line)
     message = parse_json(line)
-    kind = message.value("type")
-    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in _BODY:
-        raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
+    kind = _kind(message)
     body_key = _BODY[kind]
     _check_objects(message, body_key)
-    discards = list(_repeated(message, kind, body_key))
+    discards = list(_repeated_keys(message, kind, body_key))
     cells = {"kind": kind} | _clocks(message) | _texts(message, kind, discards)
-    event_names: frozenset[str] = frozenset()
     if kind == "track":
         name = _event(message)
         cells["event"] = to_json(name)
         if not is_storable(name):
             discards.append(Discard("event_text", to_json(name), "not_text"))
-        event_names = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
     cells["id"] = cells.get("id") or digest(line)
     objects: list[tuple[str, ...]] = []
     if isinstance(context := message.value("context"), JsonObject):
         leaves = flatten(context, ("context",), objects)
         cells |= one_cell_each(leaves, declared, discards)
     if body_key and isinstance(body := message.value(body_key), JsonObject):
-        own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
-        # A page's name and category may stand among its properties instead.
-        below = own - cells.keys() if body_key == "properties" else frozenset[str]()
-        repeated = {"event": event_names} | {
-            name: frozenset({cells[column]})
-            for name, column in ({name: name for name in own} | _REPEATED.get(kind, {})).items()
-            if column in cells
-        }
-        leaves = _beside(flatten(body, (body_key,), objects), (COMMON_NAMES | own) - below, repeated)
-        room = max(0, MAX_KEYS - len(cells) - len(discards))
-        properties = frozenset(PROPERTY_TYPES) if kind == "track" else below
-        cells |= one_cell_each(leaves, properties, discards, room)
+        cells |= _body_cells(message, kind, flatten(body, (body_key,), objects), cells, discards)
     _identify(message, cells)
     return Message(cells, discards, objects)
 
 
+def _body_cells(
+    message: JsonObject, kind: str, leaves: Iterator[Leaf], cells: Mapping[str, str], discards: list[Discard]
+) -> dict[str, str]:
+    """Returns the cells of a message's properties or traits."""
+    own = frozenset(column.name for column in _TEXT_FIELDS.get(kind, ()))
+    # A page's name and category may stand among its properties instead.
+    below = own - cells.keys() if _BODY[kind] == "properties" else frozenset[str]()
+    columns = {name: name for name in own} | _REPEATED.get(kind, {})
+    repeated = {name: frozenset({cells[column]}) for name, column in columns.items() if column in cells}
+    if kind == "track":
+        name = _event(message)
+        repeated["event"] = frozenset({name, snake_case(name), f"_{snake_case(name)}"})
+    room = max(0, MAX_KEYS - len(cells) - len(discards))
+    declared = frozenset(PROPERTY_TYPES) if kind == "track" else below
+    renamed = _with_prefixes(leaves, (COMMON_NAMES | own) - below, repeated)
+    return one_cell_each(renamed, declared, discards, room)
+
+
 def parse_json(line: bytes) -> JsonObject:
-    """An object of JSON as it is spelt; raises `Rejected` where it is none."""
+    """Returns the JSON object of a line as it is spelt; raises `Rejected` where the line is none.
+
+    See `json_text` for what it keeps. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
+    """
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and depth(line) > MAX_DEPTH:
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:
@@ -225,8 +192,15 @@ def parse_json(line: bytes) -> JsonObject:
     return value
 
 
-def _repeated(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
-    """What keys of the message itself hold when they come again: the first stays."""
+def _kind(message: JsonObject) -> str:
+    kind = message.value("type")
+    if not isinstance(kind, str) or isinstance(kind, JsonNumber) or kind not in _BODY:
+        raise Rejected("unknown_type", f"{REJECT_REASONS['unknown_type']} but {_short(kind)}")
+    return str(kind)
+
+
+def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
+    """Yields what keys of the message itself hold when they come again: the first one stays."""
     columns = {key: column for column, key in (*_TEXTS, *CLOCK_FIELDS.items())}
     columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
@@ -273,7 +247,7 @@ def _texts(message: JsonObject, kind: str, discards: list[Discard]) -> dict[str,
 
 
 def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
-    """A scalar as text; anything else, and text that no warehouse can store, is discarded."""
+    """Returns a scalar as text; anything else, and text that no warehouse can store, is discarded."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -286,7 +260,7 @@ def _text(value: Any, column: str, discards: list[Discard]) -> str | None:
 
 
 def _identify(message: JsonObject, cells: dict[str, str]) -> None:
-    """The contact's email stands in for an anonymous id where there is no id at all (spec: Identity)."""
+    """Takes the contact's email for an anonymous id where there is no id (docs/contract/warehouse.md#identity)."""
     if "user_id" in cells or "anonymous_id" in cells:
         return
     for path in (("context", "traits", "email"), ("properties", "email"), ("traits", "email")):
@@ -298,12 +272,13 @@ def _identify(message: JsonObject, cells: dict[str, str]) -> None:
 
 
 def flatten(value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, ...]]) -> Iterator[Leaf]:
-    """The leaves of an object in their order, each with its path; null and `{}` give none.
+    """Yields the leaves of an object in their order, each with its path; null and `{}` give none.
 
-    `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf
-    of `flatten(Pairs([("a", Pairs([("b", 1)]))]), ("properties",), [])` is `(("properties", "a", "b"), "a_b", 1)`.
+    `objects` gets every object's path, but those with keys that the engine cannot be asked for. Example: the leaf of
+    `flatten(JsonObject([("a", JsonObject([("b", 1)]))]), ("properties",), [])` is
+    `(("properties", "a", "b"), "a_b", 1)`.
     """
-    if all(map(_encodable, path)):
+    if all(map(is_encodable, path)):
         objects.append(path)
     for key, inner in value:
         at = (*path, key)
@@ -313,26 +288,32 @@ def flatten(value: JsonObject, path: tuple[str, ...], objects: list[tuple[str, .
             yield at, column_name(at if path[0] == "context" else at[1:]), inner
 
 
-def _beside(leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str, frozenset[str]]) -> Iterator[Leaf]:
-    """Properties and traits beside the common columns: theirs get a `_` (spec: Names that collide).
+def _with_prefixes(
+    leaves: Iterator[Leaf], taken: frozenset[str], repeated: Mapping[str, frozenset[str]]
+) -> Iterator[Leaf]:
+    """Yields properties and traits, with `_` before the names of common columns.
 
-    `repeated` are the texts that only repeat a common column, by the column that a key has: they are left out.
+    (docs/contract/warehouse.md#names-that-collide) `repeated` are the texts that only repeat a common column, by the
+    column that a key has: they are left out.
     """
     for path, column, value in leaves:
         # An event's name is text; an id may be a number, which is text in its column.
         text = value if isinstance(value, str) else to_json(value)
-        told = column != "event" or (isinstance(value, str) and not isinstance(value, JsonNumber))
-        if not (told and text in repeated.get(column, ())):
+        may_repeat = column != "event" or (isinstance(value, str) and not isinstance(value, JsonNumber))
+        if not (may_repeat and text in repeated.get(column, ())):
             yield path, prefixed_if_taken(column, taken), value
 
 
 def prefixed_if_taken(column: str, taken: frozenset[str] | set[str]) -> str:
-    """The column of a property or trait: `_` before the name of a common column and before `context_`."""
+    """Returns the column of a property or trait: with `_` before the name of a common column and before `context_`.
+
+    Example: `prefixed_if_taken("timestamp", {"timestamp"}) == "_timestamp"`.
+    """
     return f"_{column}" if column in taken or column.startswith("context_") else column
 
 
 def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
-    """How well a path spells its column, the best first: as the column itself, a plain key before a flattened path."""
+    """Returns how well a path spells its column, the best first: the column itself, a plain key before a path."""
     own = "_".join(path if path[0] == "context" else path[1:])
     return (False, len(path)) if own == column else (True, 0)
 
@@ -340,7 +321,7 @@ def spelling(path: tuple[str, ...], column: str) -> tuple[bool, int]:
 def one_cell_each(
     leaves: Iterable[Leaf], declared: frozenset[str], discards: list[Discard], room: int = MAX_KEYS
 ) -> dict[str, str]:
-    """One cell a column, JSON text behind `x:` where it is not declared.
+    """Returns one cell a column, JSON text behind `x:` where it is not declared.
 
     What loses its column to another key, or has none, is discarded, and so is what is not declared and comes behind
     the first `room` leaves.
@@ -366,8 +347,8 @@ def one_cell_each(
 
 
 def _key(path: tuple[str, ...]) -> str:
-    """A key as it was sent, with the keys that it stands below."""
-    return ".".join(part if _encodable(part) else to_json(part)[1:-1] for part in path)
+    """Returns a key as it was sent, with the keys of the objects that hold it."""
+    return ".".join(part if is_encodable(part) else to_json(part)[1:-1] for part in path)
 
 
 def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
@@ -376,41 +357,6 @@ def _cell(column: str, value: Any, declared: frozenset[str]) -> tuple[str, str]:
     if DECLARED_TYPES.get(column, "text") != "text":
         return column, to_json(value)
     return column, str(value) if isinstance(value, str) else to_json(value)
-
-
-def is_storable(value: Any) -> bool:
-    """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
-    if isinstance(value, JsonNumber):
-        return value[-1].isdigit()  # but NaN, Infinity, -Infinity
-    return not isinstance(value, str) or _encodable(value)
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
-
-
-def to_json(value: Any) -> str:
-    """Compact JSON text; numbers keep their digits, objects their order. Half surrogate pairs and NUL stay escaped."""
-    if isinstance(value, JsonNumber):
-        return str(value)
-    if isinstance(value, JsonObject):
-        return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(to_json, value)) + "]"
-    if isinstance(value, str):
-        text = encode_basestring(value) if _encodable(value) else encode_basestring_ascii(value)
-    else:
-        text = json.dumps(value)
-    return _ESCAPE.sub(_upper_escape, text) if "\\u" in text else text
-
-
-def _upper_escape(escape: re.Match[str]) -> str:
-    """`\\u001F`, as the engine spells it."""
-    return escape[0][:2] + escape[0][2:].upper()
 
 
 def _short(value: Any) -> str:

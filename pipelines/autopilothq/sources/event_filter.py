@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from ..catalog import KINDS
 from ..errors import NotSupported
-from ..segment.message import Batch, JsonNumber, Rejected, parse_json
+from ..segment.json_text import JsonNumber
+from ..segment.message import Batch, Rejected, parse_json
 from ..segment.naming import table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names

@@ -71,7 +71,7 @@ def current_extraction(owner: object, reads_again: bool) -> Extraction:
         {name: dlt_internals.hints(each) for name, each in ours.items()},
         feeds,
         dlt.current.source_schema(),
-        dlt.current.pipeline() if load_id else None,
+        dlt_internals.running_pipeline() if load_id else None,
         load_id,
     )
 

@@ -26,6 +26,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
+from ..projection.types import ARROW
 from ..warehouses.dataset import Dataset, marks, open_dataset
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
@@ -34,15 +35,7 @@ from ..warehouses.dlt_internals import (
     LoadClientJobException,
     TWriteDispositionDict,
 )
-from ..warehouses.hints import (
-    ARROW,
-    SOURCE,
-    column_hints,
-    keys_are_declared,
-    merge_disposition,
-    merge_strategies,
-    merge_with,
-)
+from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
 from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key

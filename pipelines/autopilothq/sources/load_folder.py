@@ -50,6 +50,12 @@ def begin_folder(pipeline: dlt.Pipeline, loaded_at: datetime, keeper: object) ->
     return LoadFolder(waiting, new_machine or bool(left))
 
 
+def drop_files(pipeline: dlt.Pipeline) -> None:
+    """Deletes what a complete load kept on the disk: the next one would take it for that of a killed load."""
+    for folder in Path(pipeline.working_dir, HOME).glob("*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def temporary_folder(keeper: object) -> LoadFolder:
     """Makes the folder of a load without a pipeline, which is deleted with `keeper`."""
     folder = Path(mkdtemp(prefix=HOME))

@@ -13,8 +13,9 @@ from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACK
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, open_dataset
+from ..warehouses.dataset import Dataset, Loaded, deleted_persons, loaded_files, open_dataset
 from ..warehouses.dlt_internals import TWriteDispositionDict
+from ..warehouses.duckdb import kept_open
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
@@ -102,22 +103,23 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     folder = begin_folder(pipeline, loaded_at, keeper)
     dataset = open_dataset(pipeline)
     dataset.schema_name = extraction.schema.name
-    suppressed = dataset.forgotten()  # before anything else, because it may refuse the load
-    if folder.may_have_copies:
-        dataset.drop_copies()
-    return LoadTarget(
-        folder.path,
-        dataset,
-        table_format,
-        strategies,
-        keys_are_declared(pipeline),
-        native_of(pipeline.destination.destination_type),
-        limits_of(pipeline),
-        suppressed,
-        RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
-        dataset.loaded_files() if reads_again else {},
-        _replacement(extraction, dataset, reads_again),
-    )
+    with kept_open(pipeline):
+        suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
+        if folder.may_have_copies:
+            dataset.drop_copies()
+        return LoadTarget(
+            folder.path,
+            dataset,
+            table_format,
+            strategies,
+            keys_are_declared(pipeline),
+            native_of(pipeline.destination.destination_type),
+            limits_of(pipeline),
+            suppressed,
+            RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
+            loaded_files(dataset) if reads_again else {},
+            _replacement(extraction, dataset, reads_again),
+        )
 
 
 def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:

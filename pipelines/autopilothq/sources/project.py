@@ -23,6 +23,7 @@ from ..projection import (
     TableRows,
 )
 from ..segment.message import Batch
+from ..warehouses.duckdb import kept_open
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
@@ -32,6 +33,7 @@ from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
 WORKERS = 2
+FEW_LINES = 10_000
 
 
 class ProjectedLoad(NamedTuple):
@@ -64,7 +66,9 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     )
     try:
         lines = _read(load, projection, scratch)
-        return _rows(load, projection, scratch, lines, numbers)
+        # Few lines take so little time that nobody is kept out of a DuckDB file for long.
+        with kept_open(load.extraction.pipeline if load.report.lines <= FEW_LINES else None):
+            return _rows(load, projection, scratch, lines, numbers)
     except ENVIRONMENT_ERRORS:
         raise
     except Exception:

@@ -7,18 +7,16 @@ from typing import Any
 import pyarrow as pa
 
 from ..catalog import REJECT_REASONS, TABLES, Table, Type
+from ..segment.json_text import JsonNumber, JsonObject, is_storable
 from ..segment.message import (
     EXTRA,
     Batch,
     Discard,
-    JsonNumber,
-    JsonObject,
     Leaf,
     Record,
     Reject,
     Rejected,
     flatten,
-    is_storable,
     one_cell_each,
     parse_json,
     prefixed_if_taken,

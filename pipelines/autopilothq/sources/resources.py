@@ -55,7 +55,7 @@ class SourceLoads:
         with self._lock:
             load_id = dlt_internals.extraction()
             # A source that is iterated without a pipeline is known by itself.
-            extraction = (dlt.current.pipeline().working_dir, load_id) if load_id else (dlt.current.source(),)
+            extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (dlt.current.source(),)
             if self._load is None or extraction != self._extraction or name in self._begun:
                 if self._load is not None:
                     self._load.hints.take_back()

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..catalog import REJECT_REASONS, Table
-from ..segment.message import MAX_LINE, Batch, JsonObject, Record, Reject, Rejected, to_json
+from ..segment.json_text import JsonObject, to_json
+from ..segment.message import MAX_LINE, Batch, Record, Reject, Rejected
 from .records import make_batch, record_of
 from .spool import Spool
 

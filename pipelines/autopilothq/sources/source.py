@@ -1,7 +1,6 @@
 """`autopilothq.source`: a dlt source of any origin."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import dlt
 from dlt import Schema
@@ -10,14 +9,14 @@ from dlt.sources import DltResource, DltSource
 from ..catalog import MAX_EVENT_TABLES
 from ..warehouses.hints import SOURCE
 from .event_filter import requested_messages
-from .origin import Origin
+from .origin import Origin, W
 from .plan import LoadSettings
 from .report import ProgressCallback, no_progress
 from .resources import resources
 
 
 def source(
-    origin: Origin[Any],
+    origin: Origin[W],
     *,
     events: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,

@@ -18,9 +18,9 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.message import DECODER, to_json
+from ..segment.json_text import DECODER, to_json
 
-IN_MEMORY = 10  # pages that are parsed and not worked on yet
+IN_MEMORY = 10  # pages that are parsed and not processed yet
 STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
 
 
@@ -74,7 +74,7 @@ class Spool:
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page and returns its size in bytes. Raises UnexpectedResponse where its bookmark repeats."""
+        """Writes the next page and returns its size in bytes. Raises UnexpectedResponse for a bookmark that repeats."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
             raise UnexpectedResponse(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
@@ -127,8 +127,8 @@ def _write(path: Path, content: bytes) -> None:
 class Fetched(NamedTuple):
     """A page that is in the spool now.
 
-    `size` is in bytes. `total` is how many contacts the account says that it has. `contacts` are the page's, None where
-    they must be read from the disk.
+    `size` is in bytes. `total` is the number of contacts, as far as the account says it. `contacts` are those of the
+    page, None where they must be read from the disk.
     """
 
     number: int
@@ -147,9 +147,9 @@ def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> I
 
 
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Spools pages as `fetch` does, in a thread of its own: however long a page is worked on, the scan does not wait.
+    """Does what `fetch` does in a thread of its own, so that requests do not wait until pages are processed.
 
-    Only the contacts of `IN_MEMORY` pages that wait to be worked on are kept in memory.
+    Only the contacts of `IN_MEMORY` pages that wait to be processed are kept in memory.
     """
     queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
     closed = Event()

@@ -5,7 +5,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ..segment.message import JsonNumber
+from ..segment.json_text import JsonNumber
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FAR = 10**15  # milliseconds; no calendar goes that far

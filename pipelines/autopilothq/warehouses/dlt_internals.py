@@ -7,17 +7,21 @@ show is imported where it is used. A test holds both, and `make check` runs the 
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from contextlib import suppress
+from functools import cache, partial, wraps
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import dlt
 from dlt import Schema
 from dlt.common import logger
+from dlt.common.configuration.container import Container
 from dlt.common.configuration.exceptions import LookupTraces
 from dlt.common.configuration.resolve import resolve_configuration
-from dlt.common.configuration.specs.base_configuration import NotResolved
+from dlt.common.configuration.specs.base_configuration import BaseConfiguration, NotResolved
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
 from dlt.common.data_types import TDataType
 from dlt.common.destination import Destination, DestinationCapabilitiesContext
 from dlt.common.destination.client import (
@@ -38,6 +42,7 @@ from dlt.common.destination.exceptions import (
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.json import json
 from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.pipeline import PipelineContext
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.runtime.run_context import active
@@ -61,6 +66,7 @@ from dlt.common.schema.utils import (
 from dlt.common.storages.configuration import FilesystemConfiguration, WithLocalFiles
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH, fsspec_from_config
+from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 from dlt.common.storages.load_package import (
     LOAD_PACKAGE_STATE_ENGINE_VERSION,
     PackageStorage,
@@ -224,7 +230,105 @@ def take_folders_literally() -> None:
         setattr(storage, "_get_data_item_path_template", escaped(storage._get_data_item_path_template))  # noqa: B010
 
 
+@cache
+def reread_changed_schemas_alone() -> None:
+    """Has dlt read a schema of its working folder only where its file has changed since it did.
+
+    It reads the schema, checks its hash and rebuilds it at each question for a client, some twenty times a load.
+    """
+    read = LiveSchemaStorage.__getitem__
+    seen: WeakKeyDictionary[Schema, _Stamp] = WeakKeyDictionary()
+
+    def get(storage: LiveSchemaStorage, name: str) -> Schema:
+        stamp = _stamp(storage.storage.make_full_path(storage._file_name_in_store(name, "json")))
+        live = storage.live_schemas.get(name)
+        unchanged = live is not None and stamp is not None and seen.get(live) == stamp
+        if live is not None and unchanged and not storage.config.import_schema_path and not live.is_modified:
+            return live
+        found = read(storage, name)
+        if stamp is not None:
+            seen[found] = stamp
+        return found
+
+    setattr(LiveSchemaStorage, "__getitem__", get)  # noqa: B010
+
+
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """What differs once dlt has written a file anew, None where it is missing."""
+    with suppress(OSError):
+        file = os.stat(path)
+        return file.st_ino, file.st_mtime_ns, file.st_size
+    return None
+
+
+# ---- type hints ------------------------------------------------------------------------------------------------------
+
+# Functions of type hints that dlt calls half a million times in a small load, by the modules that call them.
+_OF_HINTS = {
+    "dlt.common.configuration.resolve": (
+        "extract_inner_hint",
+        "is_base_configuration_inner_hint",
+        "is_context_inner_hint",
+        "is_hint_not_resolvable",
+        "is_optional_type",
+        "is_secret_hint",
+        "is_union_type",
+    ),
+    "dlt.common.configuration.specs.base_configuration": ("is_optional_type",),
+    "dlt.common.configuration.providers.environ": ("is_secret_hint",),
+    "dlt.common.validation": (
+        "extract_union_types",
+        "get_type_hints",
+        "is_dict_generic_type",
+        "is_list_generic_type",
+        "is_literal_type",
+        "is_optional_type",
+        "is_typeddict",
+        "is_union_type",
+    ),
+}
+_MOST_HINTS = 10_000
+
+
+@cache
+def remember_hints() -> None:
+    """Has dlt find out once what a type hint means, instead of at each value that it looks for or checks.
+
+    To resolve its configuration and to check its schemas takes dlt half the time then.
+    """
+    for module, functions in _OF_HINTS.items():
+        for name in functions:
+            setattr(import_module(module), name, _remembered(getattr(import_module(module), name)))
+    fields = _remembered(BaseConfiguration.get_resolvable_fields.__func__)  # type: ignore[attr-defined]
+    setattr(BaseConfiguration, "get_resolvable_fields", classmethod(lambda of: {**fields(of)}))  # noqa: B010
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a pure function of a type hint with a memory. Hints are told apart by identity: some have no hash."""
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    @wraps(function)
+    def remembered(hint: Any, *args: Any, **more: Any) -> Any:
+        key = (id(hint), *args, *((name, value) for name, value in more.items() if name != "globalns"))
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _MOST_HINTS:
+                known.clear()
+            found = known[key] = (hint, function(hint, *args, **more))  # the hint is kept, so that its id stays its own
+        return found[1]
+
+    return remembered
+
+
 # ---- destinations ----------------------------------------------------------------------------------------------------
+
+
+def asking_pipeline() -> str | None:
+    """Returns the name of the pipeline whose section of dlt's configuration is searched first, None without one."""
+    return Container()[ConfigSectionContext].pipeline_name
 
 
 class StepCollector(Collector):
@@ -333,6 +437,14 @@ def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[s
 
 
 # ---- a source's resources --------------------------------------------------------------------------------------------
+
+
+def running_pipeline() -> dlt.Pipeline:
+    """Returns the pipeline that extracts.
+
+    `dlt.current.pipeline` returns the same, but resolves the configuration of a new one each time.
+    """
+    return cast(dlt.Pipeline, Container()[PipelineContext].pipeline())
 
 
 def extraction() -> str | None:

@@ -25,19 +25,11 @@ from ..catalog import (
     Type,
 )
 from ..errors import CannotMerge
+from ..projection.types import ARROW
 from .dlt_internals import NamingConvention, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
 from .native import ALL_ROWS, COPY_HINT, copy_description
 
 SOURCE = "autopilothq"
-
-ARROW: dict[Type, pa.DataType] = {
-    "text": pa.string(),
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    "bool": pa.bool_(),
-    "timestamp": pa.timestamp("us", "UTC"),
-}
-
 
 REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, *CURRENT)
 # The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows

@@ -14,6 +14,7 @@ from dlt import Schema
 
 from ..catalog import AUDIT
 from ..errors import RunError
+from ..projection.types import ARROW
 from .books import check_books
 from .dataset import stored_schema
 from .dlt_internals import (
@@ -24,7 +25,7 @@ from .dlt_internals import (
     get_columns_names_with_prop,
     is_complete_column,
 )
-from .hints import ARROW, SOURCE
+from .hints import SOURCE
 
 _log = logging.getLogger(__name__)
 

@@ -11,16 +11,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Type
-from ...segment.message import (
-    Discard,
-    JsonNumber,
-    JsonObject,
-    Leaf,
-    Record,
-    Rejected,
-    flatten,
-    to_json,
-)
+from ...segment.json_text import JsonNumber, JsonObject, to_json
+from ...segment.message import Discard, Leaf, Record, Rejected, flatten
 from ...segment.naming import column_name, snake_case
 from ..records import id_text, make_record
 from ..times import format_time, read_time

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ...segment.message import JsonObject, Rejected, to_json
+from ...segment.json_text import JsonObject, to_json
+from ...segment.message import Rejected
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
@@ -112,7 +113,7 @@ def contacts(
 
 
 def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
-    """Yields the contacts and the size of each page: of those in the spool, then of those that must be fetched."""
+    """Yields the contacts and the size of each page: of those in the spool, then of those that are fetched."""
     yield from map(spool.read, range(scan.first, spool.last + 1))
     if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
         for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):

@@ -18,9 +18,12 @@ from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import Unavailable
 from ...projection import Snapshot
-from ...segment.message import JsonObject
+from ...projection.context import TableRows
+from ...segment.json_text import JsonObject
+from ...segment.message import Batch
+from ...warehouses.dataset import first_event_of_others
 from ...warehouses.hints import SOURCE
-from ..origin import Batch, LoadContext, Origin, TableRows
+from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
@@ -229,7 +232,7 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
 
 
 def _warn_of_archive(run: _Run) -> None:
-    first = run.context.required_pipeline().dataset.first_event_but_of(LIBRARY)
+    first = first_event_of_others(run.context.required_pipeline().dataset, LIBRARY)
     if first is not None:
         since = first.isoformat().replace("+00:00", "Z")
         run.warn(

@@ -14,10 +14,11 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES
 from ...errors import ArchiveError
 from ...extras import install
+from ...segment.message import Batch
 from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
 from ..event_filter import requested_messages
-from ..origin import Batch, LoadContext, Origin
+from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources

@@ -17,9 +17,12 @@ from ...clients.autopilot import Autopilot
 from ...clients.profile_api import ProfileApi
 from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
+from ...projection.context import TableRows
+from ...segment.message import Batch
+from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
-from ..origin import MESSAGE_RESOURCES, Batch, LoadContext, Origin, TableRows
+from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
 from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
@@ -103,7 +106,7 @@ class Space(Origin[Scan]):
             _warn_of_gap(context, cursor)
         self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
-        audited = dataset.audit_row(self.url, format_time(begun))
+        audited = audit_row(dataset, self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 

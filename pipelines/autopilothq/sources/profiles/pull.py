@@ -14,7 +14,8 @@ from ...catalog import EVENTS
 from ...clients.autopilot import Autopilot, Page
 from ...clients.profile_api import ID_TYPES, ProfileApi
 from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
-from ...segment.message import Batch, JsonNumber, JsonObject, is_storable, to_json
+from ...segment.json_text import JsonNumber, JsonObject, is_storable, to_json
+from ...segment.message import Batch
 from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
 from ..times import read_time

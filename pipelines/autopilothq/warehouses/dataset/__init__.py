@@ -1,11 +1,15 @@
 """The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` give a `Dataset`."""
 
+from functools import partial
+
 import dlt
 
 from ...errors import RunError
 from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
 from .delta import DeltaDataset
-from .interface import Columns, Dataset, Loaded, NativeType, Row, in_utc, last_load, marks
+from .delta_versions import drop_old_versions
+from .interface import Columns, Dataset, NativeType, Row, in_utc, marks
+from .loads import Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
 from .sql import SqlDataset, create_statement, stored_schema, writes_text
 
 __all__ = [
@@ -16,10 +20,15 @@ __all__ = [
     "NativeType",
     "Row",
     "SqlDataset",
+    "audit_row",
     "create_statement",
     "dataset_of",
+    "deleted_persons",
+    "drop_old_versions",
+    "first_event_of_others",
     "in_utc",
     "last_load",
+    "loaded_files",
     "marks",
     "open_dataset",
     "stored_schema",
@@ -34,17 +43,18 @@ def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
     """
     client = pipeline.destination_client()
     if isinstance(client, SqlJobClientBase):
-        return SqlDataset(client, pipeline.destination_client)
+        return SqlDataset(client, partial(pipeline.destination_client))
     return dataset_of(client)
 
 
-def dataset_of(client: JobClientBase) -> Dataset:
+def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
     """Returns the dataset of a client whose connection is open and stays open.
 
-    Raises RunError where the destination's tables cannot be asked for.
+    `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster
+    where there are thousands of them. Raises RunError where the destination's tables cannot be asked for.
     """
     if isinstance(client, SqlJobClientBase):
-        return SqlDataset(client)
+        return SqlDataset(client, literals=literals)
     if isinstance(client, FilesystemClient):
         return DeltaDataset(client)
     kind = client.config.destination_type.rpartition(".")[2]

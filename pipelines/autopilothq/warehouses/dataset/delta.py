@@ -21,6 +21,7 @@ from ...errors import CannotMerge
 from ...extras import install
 from ...projection import ExistingTables
 from ...projection import engine as values
+from ...projection.types import ARROW
 from ..delta import ENGINE
 from ..dlt_internals import (
     FILENAME_SEPARATOR,
@@ -29,12 +30,16 @@ from ..dlt_internals import (
     DestinationUndefinedEntity,
     FilesystemClient,
 )
-from ..hints import ARROW, arrow_schema
+from ..hints import arrow_schema
 from ..query_check import check_query
 from .interface import Columns, Dataset, NativeType, Row
 
 QueryRows = Sequence[Sequence[Any]]
 ROWS_PER_FETCH = 10_000
+# What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
+# input types (string, string_view)").
+PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
+MOST_FILES = 100  # of a table that grows by single rows
 # The types of the contract as DuckDB calls them, which reads the tables.
 NATIVE: dict[Type, str] = {
     "text": "VARCHAR",
@@ -78,7 +83,7 @@ class DeltaDataset(Dataset):
                 name: {column: NativeType(NATIVE[of], of) for column, of in types.items()}
                 for name, types in _DLT_TABLES.items()
             }
-            for name in self._folders():
+            for name in table_folders(self._client):
                 if name not in self._columns and (table := self._table(name)) is not None:
                     fields = pa.schema(table.schema().to_arrow())
                     self._columns[name] = {field.name: _native(field.type) for field in fields}
@@ -96,7 +101,7 @@ class DeltaDataset(Dataset):
 
     def complete_loads(self) -> set[str]:
         """Returns the ids of dlt's loads that ran to their end: each leaves a file that is named after it."""
-        names = (posixpath.splitext(posixpath.basename(file))[0] for file in self._files(LOADS_TABLE_NAME))
+        names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self._client, LOADS_TABLE_NAME))
         return {name.rpartition(FILENAME_SEPARATOR)[2] for name in names}
 
     # ---- reading -----------------------------------------------------------------------------------------------------
@@ -165,24 +170,23 @@ class DeltaDataset(Dataset):
 
     def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
         """Sets columns of the rows that meet a condition."""
-        sets = {quoted(column): literal(value) for column, value in changes.items()}
+        sets = {quoted(column): delta_literal(value) for column, value in changes.items()}
         self._current(table).update(updates=sets, predicate=bound(where, values))
 
     def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
         """Deletes the rows that meet a condition."""
         self._current(table).delete(bound(where, values))
 
+    def compact(self, table: str) -> None:
+        """Makes few files of many: each write adds one."""
+        current = self._current(table)
+        if len(current.file_uris()) > MOST_FILES:
+            current.optimize.compact()
+
     def drop_copies(self) -> None:
         """Does nothing: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
 
     # ---- inside ------------------------------------------------------------------------------------------------------
-
-    def _folders(self) -> list[str]:
-        if not self.exists():
-            return []
-        listed = self._client.fs_client.ls(self._client.dataset_path, detail=True, refresh=True)
-        names = [posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] == "directory"]
-        return sorted(names)
 
     def _current(self, name: str) -> Any:
         """The table at its newest version."""
@@ -195,25 +199,40 @@ class DeltaDataset(Dataset):
         """DuckDB with tables as they are now."""
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
+            engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
             for name in names:
-                rows = self._dlt_table(name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
+                rows = (
+                    dlt_table(self._client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
+                )
                 engine.register(name, rows)
             yield engine
 
-    def _dlt_table(self, name: str) -> pa.Table:
-        columns = _DLT_TABLES[name]
-        rows = [json.loads(self._client.fs_client.read_text(file)) for file in self._files(name)]
-        for row in rows:
-            row["inserted_at"] = datetime.fromisoformat(row["inserted_at"])
-        return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], arrow_schema(columns))
 
-    def _files(self, table: str) -> list[str]:
-        if not self.exists():
-            return []
-        try:
-            return list(self._client.list_table_files(table))
-        except DestinationUndefinedEntity:
-            return []
+def table_folders(client: FilesystemClient) -> list[str]:
+    """Returns the names of the folders of a dataset."""
+    if not client.is_storage_initialized():
+        return []
+    listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
+    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] == "directory")
+
+
+def dlt_files(client: FilesystemClient, table: str) -> list[str]:
+    """Returns the paths of the files of one of dlt's own tables."""
+    if not client.is_storage_initialized():
+        return []
+    try:
+        return list(client.list_table_files(table))
+    except DestinationUndefinedEntity:
+        return []
+
+
+def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
+    """Returns the rows of one of dlt's own tables, those of its columns that are read here."""
+    columns = _DLT_TABLES[name]
+    rows = [json.loads(client.fs_client.read_text(file)) for file in dlt_files(client, name)]
+    for row in rows:
+        row["inserted_at"] = datetime.fromisoformat(row["inserted_at"])
+    return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], arrow_schema(columns))
 
 
 def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str]]:
@@ -254,11 +273,11 @@ def bound(text: str, given: Sequence[Any]) -> str:
     """Returns a condition with its values in it, for the Delta library, which takes no parameters."""
     rest = iter(given)
     parts = text.replace("%%", "%\0").split("%s")
-    made = parts[0] + "".join(f"{literal(next(rest))}{part}" for part in parts[1:])
+    made = parts[0] + "".join(f"{delta_literal(next(rest))}{part}" for part in parts[1:])
     return made.replace("%\0", "%")
 
 
-def literal(value: Any) -> str:
+def delta_literal(value: Any) -> str:
     """Returns a value as the Delta library's SQL writes it."""
     if value is None:
         return "NULL"

@@ -18,24 +18,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ...catalog import AUDIT, SUPPRESSIONS, TRACKS, Table
+from ...catalog import Table
 from ...projection import ExistingTables
-from ...segment.identity import NOBODY, HashedIds
-from .. import suppression_key
-from ..dlt_internals import LOADS_TABLE_NAME, TDataType
+from ..dlt_internals import TDataType
 from ..hints import SOURCE
-from ..selection import Selected, from_text
 
 Row = tuple[Any, ...]
 _COLUMN = re.compile(r"\{([^{}]+)\}")
-
-
-class Loaded(NamedTuple):
-    """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all)."""
-
-    load_id: str
-    stored: int
-    selected: Selected | None
 
 
 class NativeType(NamedTuple):
@@ -167,61 +156,19 @@ class Dataset(ABC):
         """
         return nullcontext()
 
+    def try_lock(self, table: str) -> bool:  # noqa: ARG002
+        """Takes a lock of a table that lasts as long as the connection, where the destination has such locks.
+
+        Returns False where another connection has it.
+        """
+        return True
+
+    def compact(self, table: str) -> None:  # noqa: B027
+        """Makes few files of many, where a table has a file for each write."""
+
     @abstractmethod
     def drop_copies(self) -> None:
         """Leaves one row of those that a killed load stored twice."""
-
-    # ---- what a load asks --------------------------------------------------------------------------------------------
-
-    def loaded_files(self) -> dict[tuple[str, str], Loaded]:
-        """Returns the files, with their versions, of which a complete load stored something."""
-        existing = self.tables([AUDIT.name]).get(AUDIT.name)
-        if existing is None:
-            return {}
-        complete = self.complete_loads()
-        columns = [name for name in ("file", "version", "load_id", "stored", "tables") if name in existing]
-        return {
-            (row["file"], row["version"]): Loaded(row["load_id"], row["stored"], from_text(row.get("tables")))
-            for batch in self.read(AUDIT.name, columns)
-            for row in batch.to_pylist()
-            if row["load_id"] in complete
-        }
-
-    def audit_row(self, file: str, version: str) -> dict[str, Any] | None:
-        """Returns the row of `_audit` of a file and its version, None where there is none."""
-        existing = self.tables([AUDIT.name]).get(AUDIT.name, {})
-        columns = [column.name for column in AUDIT.columns if column.name in existing]
-        if not set(AUDIT.key) <= set(columns):
-            return None
-        cells = ", ".join(self.quoted(AUDIT.name, column) for column in columns)
-        where = self.template(AUDIT.name, "WHERE {file} = %s AND {version} = %s")
-        found = next(self.stream(f"SELECT {cells} FROM", AUDIT.name, where, (file, version)), None)
-        if found is None:
-            return None
-        return dict.fromkeys(column.name for column in AUDIT.columns) | dict(zip(columns, found, strict=True))
-
-    def forgotten(self) -> HashedIds:
-        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
-        if SUPPRESSIONS.name not in self.tables([SUPPRESSIONS.name]):
-            return NOBODY
-        batches = self.read(SUPPRESSIONS.name, ["salt", "id"])
-        return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
-
-    def first_event_but_of(self, library: str) -> datetime | None:
-        """Returns the time of the first event that another library sent, None where there is none."""
-        if "context_library_name" not in self.tables([TRACKS.name]).get(TRACKS.name, {}):
-            return None
-        before = self.template(TRACKS.name, "SELECT min({timestamp}) FROM")
-        name = self.quoted(TRACKS.name, "context_library_name")
-        [(first,)] = self.stream(before, TRACKS.name, f"WHERE {name} IS NULL OR {name} <> %s", (library,))
-        time = datetime.fromisoformat(first) if isinstance(first, str) else first
-        return in_utc(time)  # type: ignore[no-any-return]
-
-
-def last_load(dataset: Dataset) -> tuple[str, datetime] | None:
-    """Returns the id and the time of the newest complete load, None where there is none."""
-    found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
-    return (found[0][0], found[0][1]) if found else None
 
 
 def marks(values: Collection[Any]) -> str:

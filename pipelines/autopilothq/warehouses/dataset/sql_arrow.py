@@ -8,8 +8,8 @@ import pyarrow as pa
 from dlt.common.schema import TColumnSchema
 
 from ...catalog import Type
+from ...projection.types import ARROW
 from ..dlt_internals import SqlClientBase, TTableSchemaColumns
-from ..hints import ARROW
 
 CELLS_PER_READ = 200_000
 

@@ -1,0 +1,97 @@
+r"""JSON as it is spelt: numbers keep their digits, objects the order of their keys and the keys that come twice.
+
+Whoever reads JSON that ends up in the warehouse uses this decoder, not `json.loads`: that makes `1.1` of `1.10`, and
+`12345678901234.123` of `12345678901234.123456`. `DECODER` is a `json.JSONDecoder`, so it fits wherever one is expected.
+Example:
+
+    value = DECODER.decode('{"a": 1.10, "b": {"c": "x"}}')
+    assert isinstance(value, JsonObject)
+    assert value.value("a") == "1.10" and value.value("b", "c") == "x"
+    assert to_json(value) == '{"a":1.10,"b":{"c":"x"}}'
+"""
+
+import json
+import re
+from json.encoder import encode_basestring, encode_basestring_ascii
+from typing import Any
+
+import numpy as np
+
+_ESCAPE = re.compile(r"\\u.{4}|\\.")
+# What stands between the brackets that nest: a text of JSON, closed or not.
+_QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
+class JsonNumber(str):
+    """A JSON number, as its text. `NaN`, `Infinity` and `-Infinity`, which Python's decoder takes, are numbers too."""
+
+
+class JsonObject(list[tuple[str, Any]]):
+    """A JSON object: pairs of a key and a value, in the order in which they came."""
+
+    def value(self, *path: str) -> Any:
+        """Returns the first value at `path`, None where there is none."""
+        value: Any = self
+        for part in path:
+            if not isinstance(value, JsonObject):
+                return None
+            value = next((found for key, found in value if key == part), None)
+        return value
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=JsonObject,
+    parse_float=JsonNumber,
+    parse_int=JsonNumber,
+    parse_constant=JsonNumber,
+)
+"""Reads JSON as it is spelt: objects are `JsonObject`, numbers are `JsonNumber`."""
+
+
+def depth(line: bytes) -> int:
+    """Returns how deeply the objects and arrays of a line of JSON nest.
+
+    Example: `depth(b'{"a":[1,"[["]}') == 2`.
+    """
+    brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
+    steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
+    return int(np.cumsum(steps).max(initial=0))
+
+
+def is_storable(value: Any) -> bool:
+    """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
+    if isinstance(value, JsonNumber):
+        return value[-1].isdigit()  # but NaN, Infinity, -Infinity
+    return not isinstance(value, str) or is_encodable(value)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether UTF-8 and every warehouse have the text: it holds neither lone surrogates nor NUL."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def to_json(value: Any) -> str:
+    """Returns compact JSON text; numbers keep their digits, objects their order.
+
+    Lone surrogates and NUL stay escaped. Example: `to_json([JsonNumber("1.10"), "é"]) == '[1.10,"é"]'`.
+    """
+    if isinstance(value, JsonNumber):
+        return str(value)
+    if isinstance(value, JsonObject):
+        return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    if isinstance(value, str):
+        text = encode_basestring(value) if is_encodable(value) else encode_basestring_ascii(value)
+    else:
+        text = json.dumps(value)
+    return _ESCAPE.sub(_upper_escape, text) if "\\u" in text else text
+
+
+def _upper_escape(escape: re.Match[str]) -> str:
+    r"""Returns `\u001F` for `\u001f`, as the engine spells it."""
+    return escape[0][:2] + escape[0][2:].upper()
