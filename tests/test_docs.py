@@ -27,8 +27,8 @@ POINTER = ROOT / "CONTRIBUTING.md"  # found by its name, not by a link
 PAGES = [README, ROOT / "CHANGELOG.md", POINTER, *sorted(DOCS.rglob("*.md"))]
 # Pages whose text is about what the code does, written by hand: what is generated documents nothing by itself.
 WRITTEN = [page for page in PAGES if page not in generate_docs.GENERATED]
-# Pages that the index names already, and that come with what they describe.
-AWAITED = {DOCS / "projection.md", DOCS / "origin.md"}
+# A page that the index names already, and that comes with what it describes.
+AWAITED = {DOCS / "projection.md"}
 CODE = [path for folder in ("pipelines", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 # What a parameter is for Python alone: dlt's configuration cannot hold it.
 ARGUMENTS = {"progress", "log", "items", "table"}

@@ -7,7 +7,7 @@ import pytest
 from autopilothq.destination.delivery_log import DeliveryStatus, Sent
 from autopilothq.destination.messages import Item
 from autopilothq.destination.plan import History, history_of
-from autopilothq.destination.requests import MAX_FAILURES, CircuitBreaker
+from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.errors import NotAuthorized, Unavailable
 
 EARLY, LATE = (Sent(datetime(2019, 3, day, tzinfo=UTC), f"run {day}") for day in (1, 2))
@@ -52,11 +52,11 @@ def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
     breaker, error = CircuitBreaker(), Unavailable("503")
     for _ in range(3):
-        for _ in range(MAX_FAILURES - 1):
+        for _ in range(FAILURES_IN_A_ROW - 1):
             breaker.failed(error)
         breaker.succeeded()
     assert (breaker.is_open, breaker.cause) == (False, None)
-    for _ in range(MAX_FAILURES - 1):
+    for _ in range(FAILURES_IN_A_ROW - 1):
         breaker.failed(error)
     with pytest.raises(Unavailable):
         breaker.failed(error)

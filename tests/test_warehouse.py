@@ -1,14 +1,23 @@
 """The rooms of the warehouse: shapes, values, and a load from several threads."""
 
 import json
+import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from autopilothq.projection import Projection, engine, ordered_columns, shapes, types
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.columns import row_values
+from autopilothq.projection.context import ProjectionContext
+from autopilothq.projection.deduplicate import find_duplicates
+from autopilothq.projection.parse import Parser
+from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
+from autopilothq.projection.tables import TableBuilder, count_messages, plan_table, table_rows, table_values
 from contract.loading import NOW, Row, batches, identify, message
 
 LINES = [
@@ -41,6 +50,52 @@ def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
     assert {name: len(rows) for name, rows in found[0].items()} == {
         "email_opened": 480, "identifies": 80, "tracks": 480, "users": 20,
     }  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def sent(data: T) -> T:
+    """Data as another process gets it."""
+    got: T = pickle.loads(pickle.dumps(data))  # noqa: S301 - it is our own
+    return got
+
+
+def test_workers_can_share_a_load(tmp_path: Path) -> None:
+    """Each step takes and gives data that travels: lines are parsed by files, messages are reduced by their ids."""
+    mixed = [message(messageId=f"0-{n}", properties={"p1": 0.5 + n, "new": "\0"}) for n in range(100, 130)]
+    files = [*LINES, mixed]
+    whole = Projection(NOW, str(tmp_path))
+    for batch in batches(files):
+        whole.add(batch)
+    cells = ParsedCells()
+    for number, batch in enumerate(batches(files, lambda _: 150)):
+        folder = tmp_path / f"parsed {number}"
+        folder.mkdir()
+        with engine.connect(None, 200, 1) as con:
+            cells.extend(sent(Parser(str(folder)).parse(con, batch)))
+    shares = []
+    for number in range(2):
+        folder = tmp_path / f"share {number}"
+        folder.mkdir()
+        con = engine.connect(str(folder), 200, 1)
+        context = ProjectionContext(con, str(folder), 200, cells, NOW.isoformat(), str, str)
+        context = open_load(context, f"hash(id) % 2 = {number}")
+        find_duplicates(context)
+        shares.append((context, TableBuilder(context, row_values(context, "kept"))))
+    found: dict[str, list[Row]] = {}
+    for number in {0, *(number for context, _ in shares for number in count_messages(context))}:
+        asked = [(context, builder.messages(number)) for context, builder in shares]
+        first, second = (sent(table_values(*of)) for of in asked)
+        plan = sent(plan_table(shares[0][0], number, first.merge(second)))
+        made = [table_rows(*of, plan, 0).relation.to_arrow_table().to_pylist() for of in asked]
+        found[plan.name] = sorted(made[0] + made[1], key=lambda row: str(row["id"]))
+    for context, _ in shares:
+        context.con.close()
+    expected = everything(whole)
+    whole.close()
+    assert {name: rows for name, rows in expected.items() if name != "users"} == found
+    assert len(found["tracks"]) == 490
 
 
 def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:

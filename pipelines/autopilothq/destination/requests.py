@@ -8,7 +8,7 @@ from ..errors import ApiError, NotAuthorized, OutcomeUnknown, RequestRejected, U
 from .account import WritableAccount
 from .delivery_log import Delivery
 
-MAX_FAILURES = 3  # requests in a row that found no service: the others would fail as well
+FAILURES_IN_A_ROW = 3  # requests in a row that found no service: the others would fail as well
 
 
 class Outcome(NamedTuple):
@@ -30,7 +30,7 @@ class RunStopped(ApiError):
 
 
 class CircuitBreaker:
-    """Stops all threads of a run: after a wrong key at once, after `MAX_FAILURES` failures in a row otherwise.
+    """Stops all threads of a run: after a wrong key at once, after `FAILURES_IN_A_ROW` failures in a row otherwise.
 
     `cause` is the error that opened it, None while it is closed or where the run ended by itself.
     """
@@ -60,7 +60,7 @@ class CircuitBreaker:
         """Notes that a request found no service; raises the error where it was one too many."""
         with self._lock:
             self._failures += 1
-            stop = self._failures >= MAX_FAILURES
+            stop = self._failures >= FAILURES_IN_A_ROW
         if stop:
             self.open(error)
             raise error

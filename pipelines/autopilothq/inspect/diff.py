@@ -8,6 +8,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .. import catalog
+from ..projection.types import SQL_TYPES
 from ..warehouses.native import shape_of
 
 Change = Literal["missing", "extra", "type", "key"]
@@ -123,13 +124,7 @@ def type_of(name: str, dialect: str | None, length: int | None = None) -> Column
 
 
 # The catalogue's types, in any destination.
-_CATALOGUE_TYPES: dict[catalog.Type, ColumnType] = {
-    "text": ColumnType("text", "text"),
-    "bigint": ColumnType("bigint", "number"),
-    "double": ColumnType("double", "number", exact=False),
-    "bool": ColumnType("bool", "boolean"),
-    "timestamp": ColumnType("timestamp", "time"),
-}
+_CATALOGUE_TYPES = {name: type_of(sql, "duckdb")._replace(name=name) for name, sql in SQL_TYPES.items()}
 LATER = frozenset(table.name for table in catalog.TABLES.values() if table not in catalog.ALWAYS)
 
 

@@ -6,7 +6,7 @@ wherever its messages are, `types.merge_values` brings what was seen together, `
 discards are made wherever the messages are.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,7 +15,7 @@ from ..catalog import COLUMN_RESERVE, CONTEXT, LINK, PROPERTIES, Limits, Type
 from ..segment.message import EXTRA
 from . import engine
 from .context import ProjectionContext
-from .types import TYPES, ColumnValues, type_case, type_of_bits
+from .types import TYPES, ColumnValues, merge_values, type_case, type_of_bits
 
 COLUMNS_AT_ONCE = 100  # columns that one query looks at
 _SQL = engine.queries("columns.sql")
@@ -70,17 +70,17 @@ class ColumnPlan(NamedTuple):
 def plan_columns(
     context: ProjectionContext,
     table: str,
-    in_columns: Iterable[str],
-    in_rows: Iterable[str],
-    values: Mapping[str, ColumnValues],
+    in_columns: Mapping[str, ColumnValues],
+    in_rows: Mapping[str, ColumnValues],
     room: int,
 ) -> ColumnPlan:
     """Decides which columns a table gets, and of which types: those that it has, else by all the columns' values.
 
-    Columns that the destination's table has are taken, and `room` more, those with most values first. Asks no engine.
+    `in_columns` and `in_rows` are what is known of all values that wait in columns, and as rows. Columns that the
+    destination's table has are taken, and `room` more, those with most values first. Asks no engine.
     """
     known = context.known.get(table, {})
-    of_columns, of_rows = frozenset(in_columns), frozenset(in_rows)
+    values = merge_values(in_columns, in_rows)
     names: dict[str, str] = {}
     taken: set[str] = set()
     for column in sorted(values, key=lambda column: (-values[column].number, column)):
@@ -94,15 +94,16 @@ def plan_columns(
         column: Extra(
             known.get(names[column]) or type_of_bits(found.bits),
             names[column],
-            column in of_columns,
-            column in of_rows,
+            column in in_columns,
+            column in in_rows,
             names[column] in known,
         )
         for column, found in values.items()
         if column in names and column not in beyond
     }
     same = [column for column in values if column not in names]
-    return ColumnPlan(extras, {"same_column": same, "too_many_columns": list(beyond)}, of_columns, of_rows)
+    left_out = {"same_column": same, "too_many_columns": list(beyond)}
+    return ColumnPlan(extras, left_out, frozenset(in_columns), frozenset(in_rows))
 
 
 def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:

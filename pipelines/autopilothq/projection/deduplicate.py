@@ -78,7 +78,7 @@ def reject_messages(context: ProjectionContext, *tables: str) -> None:
     context.con.execute(_SQL["messages"].format(but=but))
 
 
-def refuse(
+def reject_refused(
     context: ProjectionContext, messages: Mapping[str, str], rows: Mapping[str, Mapping[str, str]], lines: Lines
 ) -> None:
     """Rejects what the destination refused: messages by their ids, with the errors given for them.
@@ -105,7 +105,7 @@ def refuse(
     reject_messages(context, "refused")
 
 
-def suppress(context: ProjectionContext, hashes: HashedIds) -> None:
+def reject_suppressed(context: ProjectionContext, hashes: HashedIds) -> None:
     """Rejects the messages of deleted persons, and takes the text from rejected lines that mention them."""
     con, message = context.con, REJECT_REASONS["suppressed"]
     suppression.register_suppressed(con, hashes.pairs(), hashes.key)
@@ -197,6 +197,8 @@ def _discard_of_stored(context: ProjectionContext) -> None:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             # A load whose rows are there has made the columns that it could make: it had no room for others.
-            values = dict.fromkeys((*in_columns, *in_rows), ColumnValues(0, 0))
-            plan = plan_columns(context, table, in_columns, in_rows, values, room=0)
+            nothing = ColumnValues(0, 0)
+            plan = plan_columns(
+                context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0
+            )
             discard_columns(context, number, where, plan)

@@ -119,7 +119,7 @@ class Projection:
         self._context = dataclasses.replace(self._context, known=known or {})
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         if refused or any(refused_made.values()):
-            steps.refuse(context, refused, refused_made, lines or (lambda _: ()))
+            steps.reject_refused(context, refused, refused_made, lines or (lambda _: ()))
         return deduplicate(context, stored, complete, hashes, event_tables, max_event_tables)
 
     def unreadable(self) -> dict[str, str]:
@@ -150,7 +150,7 @@ def deduplicate(
 ) -> "Deduplicated":
     """Decides which messages of an open load are kept; see `Projection.deduplicate`."""
     if hashes:
-        steps.suppress(context, hashes)
+        steps.reject_suppressed(context, hashes)
     steps.find_duplicates(context)
     tables, without_table = steps.limit_tables(context, event_tables, max_event_tables)
     context = dataclasses.replace(context, tables=tables)

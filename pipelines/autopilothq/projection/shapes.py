@@ -1,8 +1,8 @@
-"""Which lines the engine can read as columns, and the statement that does so.
+"""Which lines the engine can read as columns, and the query that does so.
 
 A line's shape is the keys of its objects, as the JSON text that the engine makes of them: nobody can make another line
 pass for one of a shape. Python looks at a shape once and says which columns its keys have; the engine then reads all
-lines of plain shapes at once. A shape is plain when each of its columns comes from one key.
+lines of regular shapes at once. A shape is regular when each of its columns comes from one key.
 """
 
 import itertools
@@ -45,7 +45,7 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
 class ProjectionQuery(NamedTuple):
-    """A query that makes `cells` of lines; `extras` are the names of those that are not in the catalogue."""
+    """A query that makes `cells` of lines; `extras` are the names of those that the catalogue does not know."""
 
     select: str
     structure: str
@@ -53,7 +53,7 @@ class ProjectionQuery(NamedTuple):
     extras: list[str]
 
     def sql(self, source: str) -> str:
-        """Reads the lines of `source` (`seq`, `text`): a row of cells each, `odd` where one is in doubt."""
+        """Returns the query of lines (`seq`, `text`) of `source`: a row of cells each, `irregular` where in doubt."""
         return (
             f"WITH parsed AS (SELECT seq, text, from_json(text, {engine.literal(self.structure)}) AS m"
             f" FROM {source}) SELECT {self.select} FROM parsed"
@@ -72,14 +72,14 @@ class Shapes:
         self._spell((*_DECLARED, *self._objects))
 
     def pointers(self) -> list[str]:
-        """JSON pointers to the objects whose keys make a shape."""
+        """Returns JSON pointers to the objects whose keys make a shape."""
         return ["".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path) for path in self._objects]
 
     def regular(self, found: Mapping[str, int]) -> dict[str, list[Path]]:
-        """Returns those of some shapes that the engine can read, with their leaves.
+        """Returns those of some shapes that are regular, with their leaves.
 
-        `found` counts the lines of each shape. The most frequent are looked at first, so that a few odd lines take no
-        room from all others.
+        `found` counts the lines of each shape. The most frequent are looked at first, so that a few lines of their own
+        shapes take no room from all others.
         """
         ordered = sorted(found, key=lambda shape: (-found[shape], shape))[:MAX_SHAPES]
         with self._lock:
@@ -99,20 +99,20 @@ class Shapes:
         return list(leaves)
 
     def _spell(self, paths: Iterable[Path]) -> None:
-        """Of two spellings that differ in their case alone, the engine's structs can have the first one only."""
+        """Notes how paths are spelt: of two that differ in case alone, the engine's structs can have the first only."""
         for path in paths:
             for part in _parts(path):
                 self._spelt.setdefault(_lower(part), part)
 
     def with_objects(self, objects: Collection[Path]) -> "Shapes":
-        """Shapes that take in objects which were met in odd lines; itself where there are none, or too many."""
+        """Returns shapes that know these objects of irregular lines too; itself where none are new, or too many."""
         new = sorted(path for path in objects if path not in self._objects and not _DECLARED.keys() & _parts(path))
         if not new or len(self._objects) + len(new) > MAX_OBJECTS:
             return self
         return Shapes((*self._objects, *new))
 
     def _regular_leaves(self, keys: dict[Path, Sequence[str] | None]) -> dict[Path, str] | None:
-        """The columns of a shape's keys, or None where they collide or say too little of the values."""
+        """Returns the columns of a shape's keys, None where they collide or say too little of the values."""
         if not keys[()]:
             return None
         leaves: dict[Path, str] = {}
@@ -134,7 +134,7 @@ class Shapes:
         return leaves
 
     def query(self, shapes: Iterable[Iterable[Path]]) -> ProjectionQuery:
-        """The statement for lines of plain shapes with these leaves."""
+        """Returns the query for lines of regular shapes with these leaves."""
         leaves = dict.fromkeys(itertools.chain.from_iterable(shapes))
         leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
         by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
@@ -155,7 +155,7 @@ class Shapes:
 
 
 def _parts(path: Path) -> list[Path]:
-    """A path and all that it goes through. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
+    """Returns a path and all that it goes through. Example: `_parts(("a", "b")) == [("a",), ("a", "b")]`."""
     return [path[: at + 1] for at in range(len(path))]
 
 
@@ -176,7 +176,7 @@ def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     cells |= {f"{name}_read": f"clock({cells[name]})" for name in CLOCK_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
-    # Alone the context's email is looked for here; where it is not there, or does not look like one, the line is odd.
+    # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
     email = _at(_EMAIL) if _EMAIL in types else "NULL"
     cells["anonymous_id"] = (
         f"coalesce({cells['anonymous_id']}, CASE WHEN {cells['user_id']} IS NULL"
@@ -199,7 +199,7 @@ def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
 
 
 def _doubts(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
-    """Where the engine's reading of a value is in doubt; comparisons of the first character are cheap."""
+    """Returns conditions under which the engine's reading is in doubt; comparisons of first characters are cheap."""
     fields = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
     texts = fields + [value for path, value in raw.items() if types[path] == "VARCHAR"]
     jsons = [f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"]
@@ -218,7 +218,7 @@ def _doubts(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
 
 
 def _text_in_doubt(value: str) -> str:
-    """A number that became text must keep its digits (1.10), which the engine's reader does not."""
+    """Returns the condition for a number that became text: it must keep its digits (1.10), the engine does not."""
     quoted = f"contains(text, '\"' || {value} || '\"')"
     return (
         f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
@@ -229,7 +229,7 @@ def _text_in_doubt(value: str) -> str:
 
 
 def _json_in_doubt(value: str) -> str:
-    """Neither text nor a word nor an array: a number, NaN or Infinity, in all the engine's spellings."""
+    """Returns the condition for a number, NaN or Infinity in any of the engine's spellings that is in doubt."""
     return (
         f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
         f" THEN CASE WHEN {value} IN ('0', '-0') OR NOT regexp_full_match({value}, '-?[0-9]+')"

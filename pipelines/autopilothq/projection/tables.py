@@ -34,13 +34,18 @@ class TableMessages(NamedTuple):
 
 
 class TableValues(NamedTuple):
-    """What is known of the values of one table's messages: those of properties that the catalogue declares, and others.
+    """What is known of the values of one table's messages.
 
-    What several workers found of their messages is merged by `merge_values`, each part for itself.
+    `declared` are properties that the catalogue declares, the others are columns beyond it, by where their values wait.
     """
 
     declared: Mapping[str, ColumnValues]
-    extras: Mapping[str, ColumnValues]
+    in_columns: Mapping[str, ColumnValues]
+    in_rows: Mapping[str, ColumnValues]
+
+    def merge(self, other: "TableValues") -> "TableValues":
+        """Returns what is known of the values of both: of the messages that two workers have, say."""
+        return TableValues(*(merge_values(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
 
 
 class TablePlan(NamedTuple):
@@ -82,7 +87,7 @@ class TableBuilder:
         """Returns the rows of a table: of an event, of a type of message, or (0) the common columns of all events."""
         if number not in self._made:
             messages = self.messages(number)
-            plan = plan_table(self._context, messages, table_values(self._context, messages))
+            plan = plan_table(self._context, number, table_values(self._context, messages))
             self._made[number] = table_rows(self._context, messages, plan, count)
         return self._made[number]
 
@@ -119,23 +124,26 @@ def table_values(context: ProjectionContext, messages: TableMessages) -> TableVa
     counts = ", ".join(f"count({engine.name(column)})" for column in declared)
     found = context.con.execute(f"SELECT {counts} FROM {messages.source}").fetchone() if declared else ()
     numbers = zip(declared, found or (), strict=True)
-    extras = merge_values(column_values(context, messages.columns, messages.source), messages.rows)
-    return TableValues({column: ColumnValues(0, number) for column, number in numbers}, extras)
+    return TableValues(
+        {column: ColumnValues(0, number) for column, number in numbers},
+        column_values(context, messages.columns, messages.source),
+        messages.rows,
+    )
 
 
-def plan_table(context: ProjectionContext, messages: TableMessages, values: TableValues) -> TablePlan:
+def plan_table(context: ProjectionContext, number: int, values: TableValues) -> TablePlan:
     """Decides the columns of one table by all its values; asks no engine."""
-    name = context.tables.names[messages.number]
+    name = context.tables.names[number]
     known = context.known.get(name, {})
-    if messages.number < len(MESSAGE_TABLES):
-        declared = declared_types(MESSAGE_TABLES[messages.number])
+    if number < len(MESSAGE_TABLES):
+        declared = declared_types(MESSAGE_TABLES[number])
     else:
         declared = declared_types(event_table(name))
         present = [c for c in (*PROPERTIES, *LINK) if values.declared[c.name].number or c.name in known]
         declared |= {column.name: column.type for column in present}
     width = max(context.widths.get(name, 0), len(known)) + len([column for column in declared if column not in known])
     room = context.limits.columns - COLUMN_RESERVE - width
-    return TablePlan(name, declared, plan_columns(context, name, messages.columns, messages.rows, values.extras, room))
+    return TablePlan(name, declared, plan_columns(context, name, values.in_columns, values.in_rows, room))
 
 
 def table_rows(context: ProjectionContext, messages: TableMessages, plan: TablePlan, count: int) -> TableRows:

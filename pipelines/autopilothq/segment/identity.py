@@ -1,4 +1,4 @@
-"""Who a person is: the ids that stand in a row or a message, and their hashes (spec: Identity)."""
+"""Who a person is: the ids in a row or a message, and their hashes (docs/contract/warehouse.md#identity)."""
 
 import hashlib
 import hmac
@@ -22,7 +22,10 @@ class Id(NamedTuple):
         return f"{self.kind} {self.value}"
 
     def masked(self) -> str:
-        """For people who did not know it before: of an email the first letter and the domain alone."""
+        """Masks an email to its first letter and domain; returns other ids as they are.
+
+        Example: `Id("email", "ada@example.com").masked() == "email a...@example.com"`.
+        """
         if self.kind != "email":
             return str(self)
         name, _, domain = self.value.rpartition("@")
@@ -44,7 +47,7 @@ def fold_email(email: str) -> str:
 
 
 def lower_email(email: str) -> str:
-    """Returns an email as earlier releases compared it: lists of forgotten persons have hashes of such."""
+    """Returns an email as earlier releases compared it: suppression lists have hashes of such emails."""
     return email.strip(" ").lower()
 
 
@@ -71,7 +74,7 @@ def kinds_of(table: str, column: str) -> tuple[str, ...]:
 
 
 def ids_in(kinds: Iterable[str], value: str) -> Iterator[Id]:
-    """The ids in a value of a column of these kinds, each in all its `forms`."""
+    """Yields the ids in a value of a column of these kinds, each in all its `forms`."""
     for kind in kinds:
         if kind == "tagged":
             tag, _, tagged = value.partition(":")
@@ -81,7 +84,7 @@ def ids_in(kinds: Iterable[str], value: str) -> Iterator[Id]:
 
 
 def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
-    """The ids of a message that was read."""
+    """Yields the ids of persons in the cells of a message."""
     for name, value in cells.items():
         extra = name.startswith(EXTRA)
         text = str(json.loads(value)) if extra and value.startswith('"') else value
@@ -89,18 +92,21 @@ def ids_of_cells(cells: Mapping[str, str]) -> Iterator[Id]:
 
 
 KEYED = "hmac-sha256:"
-"""How the salt of a hash begins that was made with a key."""
+"""The beginning of the salts of hashes that were made with a key."""
 
 
 @dataclass(frozen=True)
 class SuppressionKey:
-    """A secret that ids are hashed with; it is never shown."""
+    """A secret that ids are hashed with; its `repr` does not show it."""
 
     secret: bytes = field(repr=False)
 
 
 class HashedIds:
-    """Ids of persons, known by their salted hashes alone: pairs of salt and hash, and the key of keyed ones."""
+    """Ids of persons, known by their salted hashes alone, and the key that some of the hashes were made with.
+
+    Example: `id_of("email", "ada@example.com") in HashedIds([(salt, hash)])`.
+    """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = (), key: SuppressionKey | None = None) -> None:
         self.key = key
@@ -117,7 +123,7 @@ class HashedIds:
         return bool(self._hashes)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """All of them."""
+        """Returns all pairs of salt and hash."""
         return [(salt, hashed) for salt, found in self._hashes.items() for hashed in found]
 
 
@@ -125,9 +131,9 @@ NOBODY = HashedIds()
 
 
 def hash_of(salt: str, id_: Id, key: SuppressionKey | None = None) -> str:
-    """An id as the suppression list has it: SHA-256, and HMAC-SHA256 where the salt says that it was made with a key.
+    """Returns the hash of an id in the suppression list: SHA-256, HMAC-SHA256 where the salt is of a key.
 
-    Raises ValueError where the key is missing.
+    Raises ValueError where that key is missing.
     """
     text = "\n".join((salt, *id_)).encode()
     if not salt.startswith(KEYED):

@@ -1,4 +1,4 @@
-"""Names as Segment's warehouses spell them: text in, text out (spec: Names)."""
+"""Names as Segment's warehouses spell them: text in, text out (docs/contract/warehouse.md#names)."""
 
 import re
 from functools import lru_cache
@@ -13,7 +13,7 @@ _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 
 @lru_cache(maxsize=100_000)
 def snake_case(name: str) -> str:
-    """Segment's snake_case: runs of ASCII letters and digits, lower-cased, joined by `_`; all else separates.
+    """Returns Segment's snake_case: runs of ASCII letters and digits, lower-cased, joined by `_`.
 
     Example: `snake_case("linkURL") == "link_url"`; a name without ASCII letters or digits gives `""`.
     """
@@ -22,7 +22,7 @@ def snake_case(name: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def column_name(path: tuple[str, ...]) -> str:
-    """The column of a value at `path`: the slugs of its parts joined by `_`; `""` where a part has none.
+    """Returns the column of a value at `path`: the slugs of its parts joined by `_`; `""` where a part has none.
 
     Example: `column_name(("product_id", "sku")) == "product_id_sku"`.
     """
@@ -32,7 +32,7 @@ def column_name(path: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=100_000)
 def table_name(event: str) -> str:
-    """The table of an event, `""` for a name without a slug.
+    """Returns the table of an event, `""` for a name without a slug.
 
     Example: `table_name("Email Marked as Spam") == "email_marked_as_spam"`, `table_name("Users") == "_users"`.
     """

@@ -1,7 +1,6 @@
 """What `information_schema` knows of a dataset's tables beyond their columns."""
 
-from importlib import resources
-
+from ..sql_files import sql_file
 from .sql_statements import Statements
 
 LONGEST = 65_535  # characters of text; the largest text that a destination has stands for no limit
@@ -29,8 +28,3 @@ def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
 def view_names(sql: Statements) -> set[str]:
     """Returns the names of the views."""
     return {name.lower() for (name,) in sql.by_schema(_VIEWS)}
-
-
-def sql_file(name: str) -> str:
-    """Returns the text of a SQL file of this package."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
