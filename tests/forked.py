@@ -221,9 +221,11 @@ def _attend(connection: int, *streams: int) -> Request:
 
 def _become(request: Request) -> None:
     """Takes over the folder, the environment and the streams, and runs the program as `__main__`."""
+    import duckdb
     from dlt.common.configuration.container import Container
     from dlt.common.configuration.specs import PluggableRunContext
 
+    duckdb.set_default_connection(duckdb.connect())
     os.chdir(request.folder)
     if request.umask >= 0:
         os.umask(request.umask)
@@ -245,15 +247,17 @@ def main() -> None:
     import adbc_driver_manager
     import deltalake
     import dlt.destinations
+    import duckdb
     import psycopg2
 
     import autopilothq.cli
-    from autopilothq.warehouses import delta, duckdb, postgres
+    from autopilothq.warehouses import delta, postgres
     from fake_autopilot import FakeAutopilot
     from quicker_dlt import cache_hints
 
-    _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, delta, duckdb, postgres
-    _ = FakeAutopilot
+    _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, delta, postgres, FakeAutopilot
+    # Its threads would not be there after a fork, and an interpreter that ends waits for them.
+    duckdb.default_connection().close()
     cache_hints()
     gc.collect()
     gc.freeze()

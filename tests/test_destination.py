@@ -702,7 +702,7 @@ def test_the_log_takes_any_text(postgres: str) -> None:
     for place in (None, dlt.destinations.postgres(postgres)):
         with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
-            log.settle([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
+            log.write_outcomes([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
             assert set(log.known([odd])) == {(odd, odd)}
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)

@@ -35,7 +35,7 @@ POINTS: dict[str, tuple[str, str, int] | float] = {
     "a track is noted, unsent": (f"{ACCOUNT}.trigger", "before", 1),
     "a track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 1),
     "another track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 7),
-    "a track's outcome is noted": (f"{LOG}.settle", "after", 3),
+    "a track's outcome is noted": (f"{LOG}.write_outcomes", "after", 3),
     "all is done": (f"{LOG}.__exit__", "before", 1),
     **{f"{seconds:.2f} s": seconds for seed in (1, 2, 3) if (seconds := random.Random(seed).uniform(0.5, 2.5))},
 }
@@ -46,7 +46,7 @@ MEMBERS: dict[str, tuple[str, str, int] | float] = {
 }
 ROWS: dict[str, tuple[str, str, int] | float] = {
     "rows are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
-    "rows are noted": (f"{LOG}.settle", "after", 1),
+    "rows are noted": (f"{LOG}.write_outcomes", "after", 1),
 }
 PIPELINE: dict[str, tuple[str, str, int] | float] = {
     "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),

@@ -95,7 +95,7 @@ class DeliveryLog:
             self._dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or DELIVERIES.name in self._dataset.tables([DELIVERIES.name])
+            self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
             if self._exists:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -119,7 +119,7 @@ class DeliveryLog:
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
-    def forgotten(self) -> HashedIds:
+    def suppressed_ids(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
         with self._lock:
             return deleted_persons(self._dataset)
@@ -178,10 +178,10 @@ class DeliveryLog:
 
     def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
         """Yields columns of the rows whose `key` is one of the values, in the order of time."""
-        wanted = list(dict.fromkeys(values)) if self._exists else []
+        distinct = list(dict.fromkeys(values)) if self._exists else []
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
-        for start in range(0, len(wanted), _IDS):
-            some = wanted[start : start + _IDS]
+        for start in range(0, len(distinct), _IDS):
+            some = distinct[start : start + _IDS]
             yield from self._select(before, f"WHERE {{{key}}} IN ({marks(some)}) ORDER BY {{sent_at}}", some)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -200,7 +200,7 @@ class DeliveryLog:
             rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
             self._dataset.insert(DELIVERIES, rows)
 
-    def settle(self, deliveries: Iterable[Delivery]) -> None:
+    def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
         """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:

@@ -88,10 +88,10 @@ class BatchSending:
             self._write(batch, outcomes)
         except ApiError as error:
             failed = outcome_of("failed", "POST /contacts", error)
-            self._log.settle(failed.of(item.row) for item in ahead if item.key not in outcomes)
+            self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
             raise
         finally:
-            self._log.settle(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)
+            self._log.write_outcomes(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)
             self._log_outcomes(batch, outcomes)
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
@@ -161,9 +161,9 @@ class BatchSending:
             try:
                 outcome = send_request(self._account, self._breaker, endpoint, request)
             except ApiError as error:
-                self._log.settle([outcome_of("failed", endpoint, error).of(row)])
+                self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise
-            self._log.settle([outcome.of(row)])
+            self._log.write_outcomes([outcome.of(row)])
             statuses.append(outcome.status)
             message = outcome.message or message
         self._counts.add_message(statuses, message)

@@ -43,7 +43,7 @@ class Sender:
         self._log = log
         self._progress = progress
         self._counts = Counts()
-        self._suppressed = log.forgotten()
+        self._suppressed = log.suppressed_ids()
         self._emails = KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
         self._dispatcher = Dispatcher(account, log, self._counts, progress)

@@ -79,6 +79,10 @@ class Dataset(ABC):
     def tables(self, names: Sequence[str]) -> ExistingTables:
         """Returns those of the tables that exist, with the contract's types of their columns."""
 
+    def lacks(self, table: str) -> bool:
+        """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
+        return table not in self.tables([table])
+
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the greatest length of text columns, by table and column, where the destination limits it."""
         return {}

@@ -49,8 +49,12 @@ def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | Non
 
 
 def deleted_persons(dataset: Dataset) -> HashedIds:
-    """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
-    if SUPPRESSIONS.name not in dataset.tables([SUPPRESSIONS.name]):
+    """Returns the hashed ids of deleted persons.
+
+    Raises SuppressionKeyError without the key that some need, and the destination's error where the list may not be
+    read: without it nobody knows who was deleted.
+    """
+    if dataset.lacks(SUPPRESSIONS.name):
         return NOBODY
     batches = dataset.read(SUPPRESSIONS.name, ["salt", "id"])
     return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())

@@ -16,6 +16,7 @@ from ...projection.types import ARROW
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
+    DatabaseUndefinedRelation,
     DestinationUndefinedEntity,
     SqlClientBase,
     SqlJobClientBase,
@@ -75,6 +76,22 @@ class SqlDataset(Dataset):
         self.widths |= {name: len(columns) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}
         return {name: self._known[name] for name in names if name in self._known}
+
+    def lacks(self, table: str) -> bool:
+        """Returns whether a table does not exist. Raises the destination's error where it may not be read.
+
+        `information_schema` leaves out what a user has no rights on, so a table that it does not name is asked for.
+        """
+        if table in self.tables([table]):
+            return False
+        with self.sql.open() as client:
+            if self.kind == "duckdb" or not client.is_storage_initialized():
+                return True
+        try:
+            list(self.stream("SELECT 1 FROM", table, "WHERE 1 = 0"))
+        except DatabaseUndefinedRelation:
+            return True
+        return False
 
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the greatest length of text columns, by table and column, where the destination limits it."""
