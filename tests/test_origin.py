@@ -15,6 +15,10 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, source
 from autopilothq.errors import InvalidSetting, NotSupported
+from autopilothq.projection import Projection
+from autopilothq.sources import project
+from contract.pulling import books, pull, watermarks
+from fake_autopilot import FakeAutopilot, FakeProfiles
 from generate_docs import definition
 from recipes.webhook_dump import WebhookDump
 
@@ -150,6 +154,58 @@ def test_an_origin_may_keep_a_cursor_of_its_own() -> None:
         ("feed", "from 3", 1, None),
     ]
     assert [row[0] for row in rows("SELECT id FROM email_opened ORDER BY id")] == ["m1", "m2", "m3", "m4"]
+
+
+@pytest.fixture
+def read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load whose rows cannot be made of all messages at first: it reads all work a second time."""
+    make_rows, fails = project._rows, iter([True])
+
+    def rows(*words: Any) -> Any:
+        if next(fails, False):
+            raise ValueError("a message cannot become a row")
+        return make_rows(*words)
+
+    monkeypatch.setattr(project, "_rows", rows)
+    monkeypatch.setattr(Projection, "unreadable", lambda _: {"the message": "why"})
+
+
+@pytest.mark.usefixtures("read_twice")
+def test_a_dump_that_is_read_twice_counts_once() -> None:
+    write("1.ndjson", request(1), "no request", request(2))
+    write("lists.ndjson", '{"list_id": "l1", "title": "News"}')
+
+    report = load()
+
+    assert rows(OPENED) == FIRST
+    assert rows(AUDIT) == [("dump/1.ndjson", 3, 2, 0, 1)]
+    assert rows("SELECT list_id, title FROM lists") == [("l1", "News")]
+    assert (report.files, report.files_done, report.lines, report.stored, report.rejected) == (1, 1, 3, 2, 1)
+
+
+@pytest.mark.usefixtures("read_twice")
+def test_a_scan_that_is_read_twice_counts_once() -> None:
+    with FakeAutopilot(contacts=120) as server:
+        reports = [LoadReport()]
+        settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
+        pipeline = dlt.pipeline("webhooks", destination=dlt.destinations.duckdb("w.duckdb"), dataset_name="autopilothq")
+        pipeline.run(autopilothq.api(**settings, progress=reports.append))
+
+    assert (reports[-1].contacts, reports[-1].files_done) == (120, len(rows("SELECT file FROM _audit")))
+    assert rows("SELECT count(*), count(DISTINCT contact_id) FROM contacts") == [(120, 120)]
+    [(lines, stored)] = rows("SELECT lines, stored FROM _audit WHERE file LIKE '%/contacts'")
+    assert [(lines, lines)] == [(stored, reports[-1].stored)] == rows("SELECT count(*), count(DISTINCT id) FROM tracks")
+
+
+@pytest.mark.usefixtures("read_twice")
+def test_people_who_are_asked_for_twice_have_one_row() -> None:
+    with FakeProfiles() as server:
+        server.happen("email:a@example.com", "Email Opened")
+        report = pull(server, "a@example.com", "b@example.com")
+
+    assert (report.people, report.people_total, report.stored) == (2, 2, 1)
+    assert sorted(watermarks()) == ["email:a@example.com", "email:b@example.com"]
+    assert books() == [(1, 1, 0, 0)]
 
 
 def test_what_needs_a_pipeline_says_so() -> None:

@@ -217,7 +217,7 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
         try:
             info = into.run(source)
         except PipelineStepFailed as error:
-            if not isolate.refuse(into, source, error, lambda text: _warn(into, text)):
+            if not isolate.refuse_rows(into, source, error, lambda text: _warn(into, text)):
                 raise
         else:
             refusals.drop(into)

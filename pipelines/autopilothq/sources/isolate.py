@@ -123,7 +123,7 @@ class Part(NamedTuple):
     stop: int
 
 
-def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
+def refuse_rows(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
     """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
 
     All other rows of all tables are stored, and no row of a refused message stays in any. `warn` is called with a

@@ -16,6 +16,32 @@ class LoadReport:
     """The counts of a load so far; complete once the source was extracted.
 
     `files` are files of an archive, scans of an API, or whatever else the origin's work is.
+
+    Attributes:
+        files: How many files the load reads.
+        files_known: How many were found and are loaded already.
+        files_done: How many were read to their end so far.
+        bytes: The size of the files that the load reads.
+        bytes_done: How many of these bytes were read so far.
+        lines: Lines that were read, blank ones not counted.
+        stored: Lines that became rows.
+        duplicates: Lines whose message was stored already.
+        rejected: Lines that were rejected.
+        lines_skipped: Lines whose messages were not requested.
+        rejects: Rejected lines by reason.
+        discards: Values that were discarded, as rows of `_discards`.
+        beyond_limits: By the reason, the values of each table that a limit kept out.
+        rows: Rows by table.
+        unfinished: By their URL, files that are read again by the next load, with the reason.
+        skipped: By the reason, files that were found and are not read.
+        skipped_examples: Some of these files, by the reason.
+        contacts: Contacts that a scan has read.
+        contacts_total: How many the account has, as far as it says so.
+        people: People who were asked for.
+        people_total: People who are due.
+        cut_off: Why the origin stopped before its end; what it had read is loaded.
+        warnings: What a person should read.
+        seconds: How long the load took to read and to make rows.
     """
 
     files: int = 0

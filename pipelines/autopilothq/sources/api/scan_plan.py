@@ -119,7 +119,7 @@ class ScanPlan:
         write_cursor(_CURSORS, scan.name, cursor)
 
 
-def tables_of(scan: Scan) -> Iterable[Table]:
+def tables_of_scan(scan: Scan) -> Iterable[Table]:
     """Returns the tables whose rows a scan gives alongside messages."""
     group = GROUPS.get(scan.name)
     return (group.table, group.members) if group else (TABLES[scan.name],)

@@ -33,7 +33,7 @@ from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
 from .scan import GROUPS, Deadline, ScanInterrupted, ScanScope
-from .scan_plan import EVENTS, SIMPLE, ScanPlan, tables_of
+from .scan_plan import EVENTS, SIMPLE, ScanPlan, tables_of_scan
 
 HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own
 
@@ -208,7 +208,7 @@ class AutopilotApi(Origin[Scan]):
         run = self._planned()
         load_id = context.required_pipeline().load_id
         for scan in run.scans:
-            for table in tables_of(scan):
+            for table in tables_of_scan(scan):
                 if table.name in context.selected and (scan.complete or table is CONTACTS):
                     yield from _rows(run, scan, table)
             if scan.complete or scan.name == CONTACTS.name:
