@@ -1,8 +1,8 @@
-"""The archive into DuckDB in plain dlt: a script to start from.
+"""Loads the archive into DuckDB with plain dlt: a script to start from.
 
 python autopilothq_pipeline.py s3://my-bucket/segment-logs/AbC123xYz9/
 
-Without a word, as `dlt deploy` has it started, the archive is the setting `sources.autopilothq.archive_url`.
+Without an argument, as `dlt deploy` starts it, the archive is the setting `sources.autopilothq.archive_url`.
 """
 
 import sys
@@ -15,7 +15,7 @@ from autopilothq import archive
 def load(url: str = dlt.config.value) -> None:
     """Loads what is new in the archive at `url`."""
     pipeline = dlt.pipeline("autopilot_events", destination="duckdb", dataset_name="autopilothq", progress="log")
-    while pipeline.has_pending_data:  # what a run that was cut off had ready; dlt takes no new data before it
+    while pipeline.has_pending_data:  # packages of a run that was cut off; dlt loads no new data before them
         pipeline.run()
     print(pipeline.run(archive(url)))  # noqa: T201
 

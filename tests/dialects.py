@@ -79,10 +79,10 @@ from dlt.common.destination import Destination  # noqa: E402
 
 import autopilothq  # noqa: E402
 from autopilothq import inspect  # noqa: E402
-from autopilothq.sources import load  # noqa: E402
-from autopilothq.sources.load import handed_over  # noqa: E402
+from autopilothq.sources import load_target  # noqa: E402
+from autopilothq.sources.load_folder import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
-from autopilothq.warehouses.dataset import Dataset  # noqa: E402
+from autopilothq.warehouses.dataset import Dataset, SqlDataset, open_dataset  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 
 TABLES = ("order", "users", "_audit", "accounts", "tracks")
@@ -123,13 +123,13 @@ def google() -> Any:
     return {"project_id": "project", "private_key": "k", "client_email": "e@example.com"}
 
 
-class Nothing(Dataset):
+class Nothing(SqlDataset):
     """A destination that was never loaded into, or whose tables were made by an earlier version."""
 
     before = False
 
-    def __init__(self, pipeline: dlt.Pipeline) -> None:
-        super().__init__(pipeline)
+    def __init__(self, _: dlt.Pipeline) -> None:
+        Dataset.__init__(self)
 
     def tables(self, names: Sequence[str]) -> dict[str, Any]:
         self.zoned |= set(names) if self.before else set()
@@ -199,7 +199,7 @@ def stored(pipeline: dlt.Pipeline, client: Any, table: Any) -> dict[str, str]:
     client.__class__.__enter__ = lambda self: self
     client.__class__.__exit__ = lambda *error: None  # noqa: ARG005
     pipeline.destination_client = lambda *words: client  # type: ignore[method-assign] # noqa: ARG005
-    return dict(Dataset(pipeline).tables([table["name"]])[table["name"]])
+    return dict(open_dataset(pipeline).tables([table["name"]])[table["name"]])
 
 
 def merging(client: Any, table: Any) -> Iterator[str]:
@@ -211,7 +211,7 @@ def merging(client: Any, table: Any) -> Iterator[str]:
 def main() -> None:
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
-    vars(load)["Stored"] = Nothing
+    vars(load_target)["open_dataset"] = Nothing
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write("1.ndjson", *LINES)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import pytest
 from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.destination import Counts, DeliveryLog, Settings, deliver
+from autopilothq.clients.settings import ApiSettings
+from autopilothq.destination import Counts, DeliveryLog, DestinationSettings, deliver
 from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
 from fake_autopilot import FakeAutopilot, Request
 
-# No test waits for a server to get well.
-IMPATIENT = partial(Autopilot, tries=2, sleep=lambda _: None)
+
+def IMPATIENT(settings: ApiSettings) -> Autopilot:  # noqa: N802 - stands in for the class
+    """A client that does not wait for a server to get well."""
+    return Autopilot(replace(settings, tries=2), sleep=lambda _: None)
 
 
 def identify(number: int | str, **more: Any) -> dict[str, Any]:
@@ -48,18 +51,14 @@ def write(messages: Iterable[Any], path: str = "messages.ndjson") -> str:
     return path
 
 
-def settings_for(server: FakeAutopilot, **more: Any) -> Settings:
+def settings_for(server: FakeAutopilot, **more: Any) -> DestinationSettings:
     """Settings of that account, without pace."""
     given: dict[str, Any] = {
         "api_key": server.key,
         "base_url": server.base_url,
         "requests_per_second": 1000.0,
-        "fields": None,
-        "triggers": None,
-        "unknown_traits": "send",
-        "user_id_field": None,
     }
-    return Settings(**given | more)
+    return DestinationSettings.from_options(**given | more)
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot, **more: str) -> None:

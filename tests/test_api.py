@@ -1,7 +1,8 @@
-"""What is made of a contact, and of pages on the disk (spec: autopilot-api)."""
+"""What is made of a contact, and of pages on the disk (docs/contract/autopilot-api.md)."""
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import ACCOUNT, CUSTOM_FIELDS, LISTS_CONTACTS
-from autopilothq.clients.autopilot import Autopilot, Page
+from autopilothq.clients.autopilot import Autopilot, AutopilotSettings, Page
 from autopilothq.errors import UnexpectedResponse
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import Discard, Record, Rejected, parse_json, read_message
@@ -18,8 +19,11 @@ from autopilothq.segment.naming import RESERVED_TABLES
 from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans
 from autopilothq.sources.api.contacts import Window
-from autopilothq.sources.api.scan import Deadline, Scan, ScanBatch, ScanScope
+from autopilothq.sources.api.scan import Deadline, ScanScope
+from autopilothq.sources.records import record_of
+from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
+from autopilothq.sources.times import read_time
 from fake_autopilot import FakeAutopilot
 
 SCAN = "2019-05-01T00:00:00.000Z"
@@ -119,7 +123,7 @@ def test_the_email_id_is_the_tail_of_the_usual_key(key: str, email_id: str) -> N
     ],
 )
 def test_times_are_read_in_every_notation(value: Any, time: datetime | None) -> None:
-    assert api.read_time(value) == time
+    assert read_time(value) == time
 
 
 def test_the_window_is_of_the_events_time() -> None:
@@ -243,13 +247,13 @@ def test_what_is_no_map_of_emails_is_discarded(value: Any) -> None:
 
 def test_other_things_are_cells() -> None:
     field = parse_json(b'{"name":"Smog Level","fieldType":"float","options":{"a":[1.10]}}')
-    assert api.record(CUSTOM_FIELDS, field) == Record(
+    assert record_of(CUSTOM_FIELDS, field) == Record(
         ("Smog Level",), {"name": '"Smog Level"', "field_type": '"float"', "options_a": "[1.10]"}, [], {}
     )
     member = parse_json(b'{"contact_id":"p"}')
-    assert api.record(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
+    assert record_of(LISTS_CONTACTS, member, {"list_id": "old list 7"}).key == ("old list 7", "p")
     with pytest.raises(Rejected, match="expected `name` in an object with fieldType"):
-        api.record(CUSTOM_FIELDS, parse_json(b'{"fieldType":"float"}'))
+        record_of(CUSTOM_FIELDS, parse_json(b'{"fieldType":"float"}'))
 
 
 def test_no_event_takes_a_table_of_the_account() -> None:
@@ -261,7 +265,7 @@ def test_no_event_takes_a_table_of_the_account() -> None:
 
 def pages(*bookmarks: str | None) -> Iterator[Page]:
     for number, bookmark in enumerate(bookmarks):
-        yield Page([{"n": number, "text": "ä\ud800\0"}], 10, bookmark)
+        yield Page([JsonObject([("n", JsonNumber(f"{number}.10")), ("text", "ä\ud800\0")])], 10, bookmark)
 
 
 def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> None:
@@ -273,7 +277,7 @@ def test_pages_are_as_they_came_and_the_next_run_knows_them(tmp_path: Path) -> N
     assert (found.start, found.last, found.bookmark, found.complete) == (
         ScanStart("account", SCAN, 3, "b2", 200), 4, "b4", False,
     )  # fmt: skip
-    assert found.read(4) == ([JsonObject([("n", JsonNumber("1")), ("text", "ä\ud800\0")])], 59)
+    assert found.read(4) == ([JsonObject([("n", JsonNumber("1.10")), ("text", "ä\ud800\0")])], 58)
     found.drop(4)
     found.put(Page([], None, None))
     assert found.complete
@@ -306,6 +310,32 @@ def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -
         list(fetch_ahead(found, pages("b1"), lambda: False))
 
 
+def test_pages_are_the_same_from_memory_and_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.sources.spool.IN_MEMORY", 3)
+    values = [b"1.10", b'"a"', b"12345678901234567890.10", b'{"k":1,"k":2.50,"":[1e400]}', b'"\\ud83d\\ude00 \\ud800"']
+    values += [b'"\xed\xa0\xbd\xed\xb8\x80"', b"[" * 300 + b"]" * 300]
+    with FakeAutopilot(contacts=0) as server:
+        for number, value in enumerate(values, 1):
+            page = b'{"contacts":[%s,{"n":%s}],"bookmark":%s}' % (
+                value,
+                value,
+                b'"b%d"' % number if value != values[-1] else b"null",
+            )
+            server.order("GET", "/contacts" if number == 1 else f"/contacts/b{number - 1}", content=page)
+        spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+        with Autopilot(
+            AutopilotSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000)
+        ) as one:
+            ahead = fetch_ahead(spool, one.contacts(), lambda: False)
+            found = [next(ahead)]
+            while not spool.complete:
+                time.sleep(0.01)
+            found += ahead
+    assert {page.contacts is None for page in found} == {True, False}
+    assert [spool.contacts_of(page) for page in found] == [spool.read(number) for number in range(1, len(values) + 1)]
+    assert spool.read(6)[0][0] == "\U0001f600"
+
+
 def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> None:
     def endless() -> Iterator[Page]:
         number = 0
@@ -328,14 +358,14 @@ def scan(server: FakeAutopilot, folder: Path, seconds: float | None = None, **se
     """What the contacts of an account give, page by page on the disk."""
     spool = Spool.open(folder) or Spool.begin(folder, ScanStart("account", SCAN))
     wanted = ScanScope(True, True, None, ALL)
-    pace = {"requests_per_second": 10_000, "tries": 1} | settings
-    with Autopilot(server.key, base_url=server.base_url, **pace) as account:
+    api_settings: dict[str, Any] = {"requests_per_second": 10_000, "tries": 1} | settings
+    with Autopilot(AutopilotSettings(api_key=server.key, base_url=server.base_url, **api_settings)) as account:
         one = Scan("contacts", "url", SCAN, spool=spool)
         return list(scans.contacts(one, spool, account, Deadline(seconds), wanted, lambda: None))
 
 
 def ids(found: list[ScanBatch]) -> list[str]:
-    return [thing.key[0] for part in found for thing in part.things.get("contacts", ())]
+    return [record.key[0] for part in found for record in part.records.get("contacts", ())]
 
 
 @pytest.mark.parametrize("contacts", [0, 1, 99, 100, 101, 200, 201])
@@ -365,8 +395,8 @@ def test_a_full_last_page_may_be_followed_by_an_empty_one(tmp_path: Path) -> Non
 def test_a_batch_has_fifty_pages(tmp_path: Path) -> None:
     with FakeAutopilot(contacts=5_001) as server:
         found = scan(server, tmp_path)
-    batches = [part.batch([]) for part in found]
-    assert [len(part.things["contacts"]) for part in found] == [5_000, 1]
+    batches = [part.batch() for part in found]
+    assert [len(part.records["contacts"]) for part in found] == [5_000, 1]
     lines = [line for batch in batches for line in batch.lines["line"].to_pylist()]
     assert lines == list(range(1, len(lines) + 1))
 

@@ -25,7 +25,9 @@ from moto.server import ThreadedMotoServer
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
 from autopilothq.segment.message import MAX_LINE, Reject
-from autopilothq.sources.archive.files import CHUNK_ROWS, File, list_files, read_batches
+from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
+from autopilothq.sources.archive.discover import list_files
+from autopilothq.sources.archive.listing import File
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()
@@ -736,7 +738,7 @@ def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: p
     def failing(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("autopilothq.sources.archive.files._table", failing)
+    monkeypatch.setattr("autopilothq.sources.archive.batches._table", failing)
     with pytest.raises(ZeroDivisionError):
         next(read_batches(stored(tmp_path, b"{}\n")))
 

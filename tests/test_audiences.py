@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from autopilothq.destination import audiences
-from autopilothq.destination.audiences import Row
+from autopilothq.destination.audiences import PersonRow
 from autopilothq.destination.delivery_log import Member
 from autopilothq.errors import RunError
 
@@ -13,11 +13,11 @@ NAME = "Order Completed Last 30days"
 TRAIT = "order_completed_last_30days"
 
 
-def people(*emails: str) -> list[Row]:
-    return [Row(email, email, None, {}) for email in emails]
+def people(*emails: str) -> list[PersonRow]:
+    return [PersonRow(email, email, None, {}) for email in emails]
 
 
-def changes(found: list[Row], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
+def changes(found: list[PersonRow], known: dict[str, Member], key: str = "email") -> list[tuple[Any, ...]]:
     """Who is sent what."""
     items, _ = audiences.changes(NAME, key, found, known)
     return [(item.traits.get("email"), item.user_id, item.traits[TRAIT], item.content) for item in items]
@@ -56,7 +56,7 @@ def test_later_syncs_send_who_came_and_who_left(known: str | None, is_in: bool, 
 
 
 def test_by_user_id() -> None:
-    found = [Row("u1", None, "u1", {}), Row("u2", "b@b.c", "u2", {})]
+    found = [PersonRow("u1", None, "u1", {}), PersonRow("u2", "b@b.c", "u2", {})]
     assert changes(found, {}, "user_id") == [(None, "u1", True, "true"), ("b@b.c", "u2", True, "true")]
     items, _ = audiences.changes(NAME, "user_id", found, {})
     known = {item.message_id: Member("old@b.c", item.user_id, "true") for item in items}
@@ -83,7 +83,7 @@ def test_rows_by_the_key() -> None:
     names = ["EMAIL", "plan", "User_ID"]
     values = [(" a@b.c ", 1, 7), (None, 2, 8), ("", 3, 9), ("d@e.f", None, None)]
     assert audiences.rows(names, values, "email") == (
-        [Row("a@b.c", "a@b.c", "7", {"plan": 1}), Row("d@e.f", "d@e.f", None, {"plan": None})],
+        [PersonRow("a@b.c", "a@b.c", "7", {"plan": 1}), PersonRow("d@e.f", "d@e.f", None, {"plan": None})],
         2,
     )
     assert [row.key for row in audiences.rows(names, values, "user_id")[0]] == ["7", "8", "9"]
@@ -128,7 +128,7 @@ def test_a_query_that_does_not_say_who(names: list[str], values: list[tuple[Any,
 
 def test_an_audience_has_no_traits_and_traits_have_some() -> None:
     with pytest.raises(RunError) as raised:
-        audiences.changes(NAME, "email", [Row("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
+        audiences.changes(NAME, "email", [PersonRow("a@b.c", "a@b.c", None, {"plan": 1, "size": 2})], {})
     assert str(raised.value) == (
         "Expected only email and user_id of an audience, got plan, size as well.\n"
         "Leave them out of the query, or send them as traits: autopilothq send traits."
@@ -139,7 +139,7 @@ def test_an_audience_has_no_traits_and_traits_have_some() -> None:
 
 def test_traits_of_a_person_are_one_item_whatever_they_are() -> None:
     one, two, other = (
-        next(audiences.traits([Row("a@b.c", email, None, traits)]))
+        next(audiences.traits([PersonRow("a@b.c", email, None, traits)]))
         for email, traits in (("a@b.c", {"x": 1}), ("A@b.c", {"x": 2}), ("a@b.c", {"y": 1}))
     )
     assert one.message_id == two.message_id != other.message_id

@@ -4,8 +4,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import duckdb
 import pytest
 from dlt.common.runtime.run_context import active
 
+import forked
 from autopilothq import archive, runner, sample
-from autopilothq.sources.archive import files as archive_files
+from autopilothq.sources.archive import batches
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -279,9 +278,9 @@ def test_sample_is_the_same_for_a_seed(call: Call) -> None:
 def test_a_terminal_sees_a_bar() -> None:
     sample.write("archive", events=2000)
     leader, follower = pty.openpty()
-    program = [sys.executable, "-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "COLUMNS": "160"}
-    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=follower, env=os.environ | paths, cwd=Path.cwd())
+    program = ["-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
+    child = forked.start(*program, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
     os.close(follower)
     seen = b""
     while True:
@@ -381,13 +380,13 @@ def test_what_cannot_be_listed_is_said_in_two_lines(call: Call, url: str, messag
 def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("gone.ndjson").write_text(GOOD.replace("m1", "m2"))
     Path("there.ndjson").write_text(GOOD)
-    read = archive_files.read_batches
+    read = batches.read_batches
 
     def vanished(files: Any, **options: Any) -> Any:
         Path("gone.ndjson").unlink()
         return read(files, **options)
 
-    monkeypatch.setattr(archive_files, "read_batches", vanished)
+    monkeypatch.setattr(batches, "read_batches", vanished)
     said = call("load", "archive", "gone.ndjson", "there.ndjson")
     path = Path("gone.ndjson").absolute()
     assert (said.status, errors(said)) == (0, [])

@@ -4,14 +4,13 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pytest
 
+import forked
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
 
@@ -121,9 +120,9 @@ def test_time_that_is_spent_is_no_failure(call: Call, server: FakeAutopilot) -> 
 
 def test_a_terminal_sees_a_bar_of_contacts(server: FakeAutopilot) -> None:  # noqa: ARG001
     leader, follower = pty.openpty()
-    program = [sys.executable, "-c", "from autopilothq.cli import main; main()", "load", "api", "--only", "contacts"]
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm-256color", "COLUMNS": "160"}
-    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=follower, env=os.environ | paths, cwd=Path.cwd())
+    program = ["-c", "from autopilothq.cli import main; main()", "load", "api", "--only", "contacts"]
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
+    child = forked.start(*program, stdout=forked.PIPE, stderr=follower, env=os.environ | terminal)
     os.close(follower)
     seen = b""
     while True:

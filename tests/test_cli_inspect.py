@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,13 +16,14 @@ import pytest
 import yaml
 from dlt.common.runtime.run_context import active
 
+import forked
 from autopilothq import catalog, sample
 from autopilothq.cli import inspect as cli_inspect
 from calling import Call
 from contract.loading import identify, message
 from shared_loads import command, isolation
 
-PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "inspect.md"
+PAGE = Path(__file__).parent.parent / "pipelines" / "docs" / "how-to" / "inspect.md"
 
 
 def write(name: str, *messages: Any) -> str:
@@ -418,7 +417,7 @@ def test_a_password_is_not_printed(call: Call, segment: str) -> None:
 def held(file: str) -> Iterator[int]:
     """Another process that writes a DuckDB file; gives its id."""
     code = f"import duckdb, sys; c = duckdb.connect({file!r}); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with forked.start("-c", code, stdin=forked.PIPE, stdout=forked.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         yield child.pid
@@ -440,4 +439,4 @@ def test_every_option_is_documented() -> None:
     commands: list[click.Command] = [*cli_inspect.schema.commands.values(), cli_inspect.status]
     options = {name for command in commands for param in command.params for name in param.opts if name.startswith("--")}
     assert [name for name in sorted(options) if name not in text] == []
-    assert [form for form in cli_inspect.FORMATS if f"`{form}`" not in text] == []
+    assert [form for form in cli_inspect.SCHEMA_FORMATS if f"`{form}`" not in text] == []

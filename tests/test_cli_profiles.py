@@ -85,8 +85,8 @@ def test_json_has_every_count_and_a_dry_run_leaves_nothing(
 
 
 def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autopilothq.sources.profiles.pull.MOST_THREADS", 1)
-    monkeypatch.setattr("autopilothq.sources.profiles.pull.MOST_FAILURES", 2)
+    monkeypatch.setattr("autopilothq.sources.profiles.pull.MAX_THREADS", 1)
+    monkeypatch.setattr("autopilothq.sources.profiles.pull.MAX_FAILURES", 2)
     server.order("GET", "*", skip=2, status=503, times=10)
     said = call("load", "profiles", "--people", "people.txt", "--space", server.space)
     assert said.status == 1

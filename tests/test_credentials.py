@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from autopilothq.clients.settings import ApiSettings
 from calling import Call, errors
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
@@ -111,8 +112,8 @@ def test_a_key_goes_over_http_where_that_is_allowed(
     assert (said.status, said.err.splitlines()[-1]) == (1, f"Error: {REFUSED.format(setting)}")
     reached: list[bool] = []
 
-    def client(*_: object, allow_http: bool = False, **__: object) -> None:
-        reached.append(allow_http)
+    def client(api: ApiSettings, *_: object, **__: object) -> None:
+        reached.append(api.allow_http)
         raise RuntimeError("stopped before the network")
 
     monkeypatch.setattr("autopilothq.clients.autopilot.HttpClient", client)

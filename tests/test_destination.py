@@ -1,4 +1,4 @@
-"""Each rule of spec/destination.md against an account over real HTTP, and the dlt destination."""
+"""Each rule of docs/contract/destination.md against an account over real HTTP, and the dlt destination."""
 
 import json
 import logging
@@ -8,18 +8,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dlt
+import duckdb
 import pyarrow as pa
 import pytest
+from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import autopilot, destination
+from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
 from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
+from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
-from autopilothq.destination.sender import AT_ONCE
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
@@ -629,9 +632,21 @@ def test_what_no_text_is_stops_nobody(server: FakeAutopilot) -> None:
     assert set(rows("message_id", "user_id")) == {("a?", None), ("b?", "u\ufffd"), ("t?", None)}
 
 
-def test_the_log_needs_sql(server: FakeAutopilot) -> None:
-    with pytest.raises(RunError, match="written by SQL, to keep the delivery log, got filesystem"):
-        send(server, [], dlt.destinations.filesystem("folder"))
+def test_the_log_may_be_in_a_lake(server: FakeAutopilot) -> None:
+    lake = dlt.destinations.filesystem(Path("lake").absolute().as_uri())
+    messages = [identify(1), track(1), identify("bad", traits={"email": "nobody"})]
+    for counts in (
+        {"messages": 3, "delivered": 2, "refused": 1},
+        {"messages": 3, "known": 2, "refused": 1},
+    ):
+        assert counted(send(server, messages, lake)) == counts
+        assert counted(send(server, messages)) == {**counts}
+    found = []
+    for place in (lake, None):
+        with DeliveryLog(log_in(place), reads=True) as log:
+            found.append([{**row, "sent_at": 0, "run": 0} for row in log.latest()])
+    assert found[0] == found[1]
+    assert [row["status"] for row in found[0]] == ["delivered", "delivered", "refused"]
 
 
 def test_one_run_at_a_time(server: FakeAutopilot, postgres: str) -> None:
@@ -676,8 +691,8 @@ def test_the_log_in_postgresql(server: FakeAutopilot, postgres: str) -> None:
 
 def test_times_in_the_log_never_go_back(server: FakeAutopilot) -> None:
     send(server, [identify(1)])
-    with DeliveryLog(log_in()) as log:
-        log._client.execute_sql("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("UPDATE autopilothq._deliveries SET sent_at = sent_at + INTERVAL 1 DAY")
     send(server, [identify(2)])
     assert [row[0] for row in rows("message_id")] == ["i1", "i2"]
 
@@ -687,7 +702,7 @@ def test_the_log_takes_any_text(postgres: str) -> None:
     for place in (None, dlt.destinations.postgres(postgres)):
         with DeliveryLog(log_in(place)) as log:
             log.add([Delivery(odd, email="a\0b\ud800", message=odd, trigger_id=odd)])
-            log.settle([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
+            log.write_outcomes([Delivery(odd, trigger_id=odd, status="refused", message=odd + odd)])
             assert set(log.known([odd])) == {(odd, odd)}
             [row] = log.latest("refused", datetime(2000, 1, 1, tzinfo=UTC))
             assert (row["message_id"], row["email"], row["message"]) == (odd, "a\ufffdb?", odd + odd)
@@ -802,6 +817,12 @@ def test_a_wrong_key_keeps_the_rows(configured: FakeAutopilot, monkeypatch: pyte
     configured.requests.clear()
     run([{"email": "b@example.com", "title": "CEO"}])
     assert [body["contacts"][0]["Email"] for _, body in posts(configured)] == ["a@example.com", "b@example.com"]
+
+
+def test_errors_of_a_package_are_the_packages_own_and_dlts() -> None:
+    kinds = {DeliveryFailed: DestinationTransientException, DeliveryImpossible: DestinationTerminalException}
+    for kind, of_dlt in kinds.items():
+        assert {AutopilothqError, of_dlt} <= set(kind.__mro__)
 
 
 @pytest.mark.usefixtures("configured")

@@ -289,7 +289,7 @@ def test_a_traceback_does_not_act_either(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_note_calls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", "https://example.com/hook")
-    monkeypatch.setattr("autopilothq.clients.http.post_note", lambda _, text, **__: notes.append(text))
+    monkeypatch.setattr("autopilothq.clients.webhook.post_note", lambda _, text, **__: notes.append(text))
     log.notify(["load", "archive"], "two lines\n<!channel> & <https://e.com|a>\x1b\u202e")
     assert notes[0].endswith("failed: two lines\n&lt;!channel&gt; &amp; &lt;https://e.com|a&gt;\\x1b\\u202e")
 

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -22,6 +20,7 @@ import psycopg2
 import pytest
 import zstandard
 
+import forked
 from autopilothq import runner
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.privacy import rewrite
@@ -93,12 +92,8 @@ for point in (
 def leave_killed_loads() -> None:
     """Two loads that were killed: while dlt extracted, and while it normalized."""
     Path("later.ndjson").write_bytes(b"".join(map(line, ALL)))
-    tests = Path(__file__).parent
-    paths = os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=False
-    )
-    assert done.stdout.split() == [b"%d" % signal.SIGKILL] * 2, done.stderr
+    done = forked.run("-c", KILLED)
+    assert done.stdout.split() == [str(int(signal.SIGKILL))] * 2, done.stderr
     Path("later.ndjson").unlink()
 
 
@@ -386,7 +381,7 @@ def test_where_it_can_do_nothing() -> None:
             rewrite.check_rewritable(into)
         assert str(raised.value) == (
             f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
-            "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
+            "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
         )
         why = rewrite.KEPT.get(kind, f"{kind}: {rewrite.OTHERS}")
         assert rewrite.remains(into) == f"The removed rows may still be in its storage. {why}."
@@ -428,19 +423,10 @@ def ended(house: Path) -> dict[str, int]:
     listed = house / "plans.json"
     plans = [Plan(str(house / name), point, piecemeal=False, rewrite=True) for name, point in POINTS.items()]
     listed.write_text(json.dumps(plans))
-    done = subprocess.run(
-        [sys.executable, forgetting.__file__, str(listed)],
-        cwd=house, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.run(forgetting.__file__, str(listed), cwd=house, env=clean_environment())
     statuses = [int(text.split()[1]) for text in done.stdout.splitlines()]
     assert len(statuses) == len(plans), done.stderr
     return dict(zip(POINTS, statuses, strict=True))
-
-
-def environment() -> dict[str, str]:
-    tests = Path(__file__).parent
-    paths = os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))
-    return clean_environment() | {"PYTHONPATH": paths}
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -482,9 +468,9 @@ def test_killed_while_rows_are_copied(house: Path, call: Call) -> None:
     with duckdb.connect(str(folder / "autopilot.duckdb")) as con:
         con.execute("CREATE TABLE big AS SELECT uuid() AS a, uuid() AS b FROM range(500000)")
     program = f"import sys; sys.argv = ['autopilothq', *{words(str(folder), rewrite=True)!r}]"
-    running = subprocess.Popen(
-        [sys.executable, "-c", f"{program}; from autopilothq import cli; cli.main()"],
-        cwd=folder, env=environment() | {"DLT_DATA_DIR": str(folder / "dlt")}, stdout=subprocess.DEVNULL,
+    running = forked.start(
+        "-c", f"{program}; from autopilothq import cli; cli.main()",
+        cwd=folder, env=clean_environment() | {"DLT_DATA_DIR": str(folder / "dlt")}, stdout=forked.DEVNULL,
     )  # fmt: skip
     new = folder / ".autopilot.duckdb.rewrite" / rewrite.NEW
     until = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Traits in, a contact as the API takes it out (spec: destination, Identify)."""
+"""Traits in, a contact as the API takes it out (docs/contract/destination.md#identify)."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal

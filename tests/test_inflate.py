@@ -114,12 +114,16 @@ def bombs() -> dict[str, tuple[str, bytes]]:
 
 ASKING = """
 import sys
-from autopilothq.clients.http import UnexpectedResponse, Http, Key
+from autopilothq.clients.auth import key_header
+from autopilothq.clients.http import HttpClient
+from autopilothq.clients.settings import ApiSettings
+from autopilothq.errors import UnexpectedResponse
 
 def used(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) // 1024
 
-with Http(sys.argv[1], Key.in_header("autopilotapikey", "0123456789", "a.api_key"), requests_per_second=1000) as http:
+api = ApiSettings(api_key="0123456789", setting="a.api_key", base_url=sys.argv[1], requests_per_second=1000)
+with HttpClient(api, key_header(api, "autopilotapikey")) as http:
     base = used("VmRSS")
     for path in sys.argv[2:]:
         try:

@@ -17,10 +17,11 @@ from dlt.common.schema import Schema
 
 from autopilothq import archive, catalog, inspect, runner
 from autopilothq.inspect import ColumnInfo, Difference, Statistics, Status, TableInfo
-from autopilothq.inspect.diff import Table, Type, type_of
+from autopilothq.inspect.diff import ColumnType, SchemaTable, type_of
 from autopilothq.inspect.formats import FORMATS, percent
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.warehouses import postgres
+from autopilothq.warehouses.dataset.sql import SqlDataset
 from contract.loading import message
 from shared_loads import isolation
 
@@ -258,7 +259,9 @@ def test_dbt_has_the_words_of_dbt_alone() -> None:
 def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
     make_tables(place)
     with inspect.reading(*place) as reader:
-        there = {table: {c: of.type for c, of in columns.items()} for table, columns in reader.tables().items()}
+        there = {
+            table: {c: of.type for c, of in columns.items()} for table, columns in inspect.tables_of(reader).items()
+        }
         schema = inspect.schema_of(reader)
     assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspect.catalogue()}
     assert inspect.differences(inspect.schema_of_catalogue(), schema, inspect.CATALOGUE) == []
@@ -306,59 +309,64 @@ def test_age(seconds: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "dialect", "length", "of"),
     [
-        ("character varying", "postgres", 512, Type("character varying(512)", "text", length=512)),
-        ("text", "postgres", None, Type("text", "text")),
-        ("STRING", "bigquery", None, Type("STRING", "text")),
-        ("integer", "postgres", None, Type("integer", "number")),
-        ("NUMBER", "snowflake", None, Type("NUMBER", "number")),
-        ("double precision", "redshift", None, Type("double precision", "number", exact=False)),
-        ("boolean", "postgres", None, Type("boolean", "boolean")),
-        ("bit", "tsql", None, Type("bit", "boolean")),
-        ("timestamp with time zone", "postgres", None, Type("timestamp with time zone", "time")),
-        ("timestamp without time zone", "redshift", None, Type("timestamp without time zone", "time", zoned=False)),
-        ("TIMESTAMP WITH TIME ZONE", "duckdb", None, Type("TIMESTAMP WITH TIME ZONE", "time")),
-        ("TIMESTAMP", "bigquery", None, Type("TIMESTAMP", "time")),
-        ("DateTime64(6, 'UTC')", "clickhouse", None, Type("DateTime64(6, 'UTC')", "time")),
-        ("date", "postgres", None, Type("date", "date")),
-        ("jsonb", "postgres", None, Type("jsonb", "other")),
-        ("no type at all", "postgres", None, Type("no type at all", "other")),
+        ("character varying", "postgres", 512, ColumnType("character varying(512)", "text", length=512)),
+        ("text", "postgres", None, ColumnType("text", "text")),
+        ("STRING", "bigquery", None, ColumnType("STRING", "text")),
+        ("integer", "postgres", None, ColumnType("integer", "number")),
+        ("NUMBER", "snowflake", None, ColumnType("NUMBER", "number")),
+        ("double precision", "redshift", None, ColumnType("double precision", "number", exact=False)),
+        ("boolean", "postgres", None, ColumnType("boolean", "boolean")),
+        ("bit", "tsql", None, ColumnType("bit", "boolean")),
+        ("timestamp with time zone", "postgres", None, ColumnType("timestamp with time zone", "time")),
+        (
+            "timestamp without time zone",
+            "redshift",
+            None,
+            ColumnType("timestamp without time zone", "time", zoned=False),
+        ),
+        ("TIMESTAMP WITH TIME ZONE", "duckdb", None, ColumnType("TIMESTAMP WITH TIME ZONE", "time")),
+        ("TIMESTAMP", "bigquery", None, ColumnType("TIMESTAMP", "time")),
+        ("DateTime64(6, 'UTC')", "clickhouse", None, ColumnType("DateTime64(6, 'UTC')", "time")),
+        ("date", "postgres", None, ColumnType("date", "date")),
+        ("jsonb", "postgres", None, ColumnType("jsonb", "other")),
+        ("no type at all", "postgres", None, ColumnType("no type at all", "other")),
     ],
 )
-def test_types_of_destinations(name: str, dialect: str, length: int | None, of: Type) -> None:
+def test_types_of_destinations(name: str, dialect: str, length: int | None, of: ColumnType) -> None:
     assert type_of(name, dialect, length) == of
 
 
 @pytest.mark.parametrize(
     ("wanted", "there", "breaks"),
     [
-        (Type("text", "text"), Type("VARCHAR", "text"), None),
-        (Type("varchar(512)", "text", length=512), Type("varchar", "text"), False),
-        (Type("varchar(256)", "text", length=256), Type("varchar(512)", "text", length=512), False),
-        (Type("varchar", "text"), Type("varchar(512)", "text", length=512), True),
-        (Type("integer", "number"), Type("bigint", "number"), None),
-        (Type("bigint", "number"), Type("double", "number", exact=False), False),
-        (Type("timestamp", "time", zoned=False), Type("timestamptz", "time"), False),
-        (Type("bigint", "number"), Type("text", "text"), True),
-        (Type("text", "text"), Type("boolean", "boolean"), True),
-        (Type("timestamp", "time"), Type("date", "date"), True),
-        (Type("json", "other"), Type("JSON", "other"), None),
-        (Type("json", "other"), Type("uuid", "other"), True),
+        (ColumnType("text", "text"), ColumnType("VARCHAR", "text"), None),
+        (ColumnType("varchar(512)", "text", length=512), ColumnType("varchar", "text"), False),
+        (ColumnType("varchar(256)", "text", length=256), ColumnType("varchar(512)", "text", length=512), False),
+        (ColumnType("varchar", "text"), ColumnType("varchar(512)", "text", length=512), True),
+        (ColumnType("integer", "number"), ColumnType("bigint", "number"), None),
+        (ColumnType("bigint", "number"), ColumnType("double", "number", exact=False), False),
+        (ColumnType("timestamp", "time", zoned=False), ColumnType("timestamptz", "time"), False),
+        (ColumnType("bigint", "number"), ColumnType("text", "text"), True),
+        (ColumnType("text", "text"), ColumnType("boolean", "boolean"), True),
+        (ColumnType("timestamp", "time"), ColumnType("date", "date"), True),
+        (ColumnType("json", "other"), ColumnType("JSON", "other"), None),
+        (ColumnType("json", "other"), ColumnType("uuid", "other"), True),
     ],
 )
-def test_a_change_of_type(wanted: Type, there: Type, breaks: bool | None) -> None:
-    found = inspect.differences({"t": Table({"c": wanted})}, {"t": Table({"c": there})}, inspect.SWITCH)
+def test_a_change_of_type(wanted: ColumnType, there: ColumnType, breaks: bool | None) -> None:
+    found = inspect.differences({"t": SchemaTable({"c": wanted})}, {"t": SchemaTable({"c": there})}, inspect.SWITCH)
     assert [difference.breaks for difference in found] == ([] if breaks is None else [breaks])
     assert all(difference.meaning.startswith(f"{wanted.name} -> {there.name}: ") for difference in found)
 
 
 def test_differences_say_what_they_mean() -> None:
-    text = Type("text", "text")
+    text = ColumnType("text", "text")
     wanted = {
-        "gone": Table({"id": text}),
-        "later": Table({"id": text}),
-        "t": Table({"id": text, "lost": text, "loaded_at": text}),
+        "gone": SchemaTable({"id": text}),
+        "later": SchemaTable({"id": text}),
+        "t": SchemaTable({"id": text, "lost": text, "loaded_at": text}),
     }
-    there = {"t": Table({"id": text, "more": text}), "new": Table({"id": text})}
+    there = {"t": SchemaTable({"id": text, "more": text}), "new": SchemaTable({"id": text})}
     assert inspect.differences(wanted, there, inspect.SWITCH, {"later"}) == [
         Difference("gone", "", "missing", True, "queries of it fail: no message of it was loaded"),
         Difference("later", "", "missing", False, "comes with its first row"),
@@ -432,7 +440,7 @@ def two_loads(place: tuple[str, str]) -> Told:
     new = write("new.ndjson", *lines, lines[0], odd, second, "[]", '{"type": "delete"}', "[1]")
     load(credentials, new, destination)
     with inspect.reading(*place) as reader:
-        tables = {table.name: table for table in reader.described(["demo", "email_bounced", "_rejects"])}
+        tables = {table.name: table for table in inspect.described(reader, ["demo", "email_bounced", "_rejects"])}
         status = inspect.read_status(reader, between)
     return Told(destination, (before, between, datetime.now(UTC)), tables, status)
 
@@ -460,13 +468,12 @@ def test_what_a_destination_tells(told: Told) -> None:
 
 def test_a_reader_reads_alone() -> None:
     make_tables(("duckdb", "events.duckdb"))
-    with (
-        inspect.reading("duckdb", "events.duckdb") as reader,
-        pytest.raises(Exception, match="read-only mode"),
-    ):
-        reader._sql.execute_sql("CREATE TABLE more (i int)")
+    with inspect.reading("duckdb", "events.duckdb") as reader:
+        assert isinstance(reader, SqlDataset)
+        with pytest.raises(Exception, match="read-only mode"):
+            reader.client.sql_client.execute_sql("CREATE TABLE more (i int)")
     with inspect.reading("duckdb", "events.duckdb") as one, inspect.reading("duckdb", "events.duckdb") as two:
-        assert list(one.tables()) == list(two.tables())
+        assert list(inspect.tables_of(one)) == list(inspect.tables_of(two))
 
 
 def test_nothing_there_makes_no_file() -> None:

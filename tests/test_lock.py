@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import duckdb
 import psycopg2
 import pytest
 
+import forked
 from autopilothq import runner
 from autopilothq.errors import BusyError
 from autopilothq.warehouses import lock
@@ -34,9 +34,9 @@ def archive() -> None:
 
 
 @contextmanager
-def program(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+def program(*words: str) -> Iterator[forked.Process]:
     """Another process that says a line when it is ready."""
-    with subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with forked.start(*words, stdin=forked.PIPE, stdout=forked.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline()
         yield process

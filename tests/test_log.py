@@ -1,10 +1,6 @@
 """Log lines for programs, and notes to a webhook: whole lines, whole requests."""
 
 import json
-import resource
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import forked
 from autopilothq import sample
-from autopilothq.clients import http
+from autopilothq.clients.webhook import post_note
 from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
 from calling import Call
 from fake_autopilot import FakeAutopilot
@@ -165,7 +162,7 @@ REDIRECTED = "It answered {}. Redirects are not followed: set the URL that it le
 def test_a_webhook_that_points_elsewhere_is_not_followed(webhook: Webhook, status: int) -> None:
     webhook.status, webhook.location = status, f"{webhook.url}/elsewhere"
     with pytest.raises(RequestRejected) as refused:
-        http.post_note(webhook.url, "text")
+        post_note(webhook.url, "text")
     assert (str(refused.value), len(webhook.notes)) == (REDIRECTED.format(status), 1)
 
 
@@ -182,10 +179,10 @@ ALLOW = "In a network that you trust it can be allowed: --allow-http, or sources
 
 def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr("autopilothq.clients.http._post", lambda request, *_: asked.append(request.full_url))
+    monkeypatch.setattr("autopilothq.clients.webhook._post", lambda request, *_: asked.append(request.full_url))
     for host in ("127.0.0.1.evil.com", "2130706433", "10.0.0.1", "[::ffff:8.8.8.8]", "localhost.evil"):
         with pytest.raises(InvalidSetting, match="got http://"):
-            http.post_note(f"http://{host}{PATH}", "text")
+            post_note(f"http://{host}{PATH}", "text")
     url = f"http://hooks.example.com{PATH}"
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", url)
     said = call("load", "archive", "nowhere")
@@ -200,13 +197,13 @@ def test_a_webhook_elsewhere_is_told_over_https_alone(call: Call, monkeypatch: p
 @pytest.mark.parametrize("url", ["http://127.0.0.1@evil.com/secret", "https://me:secret@evil.com/x", "https:///secret"])
 def test_a_webhook_has_no_user_and_a_host(url: str) -> None:
     with pytest.raises(InvalidSetting, match=r"^Expected a URL that begins with https://$"):
-        http.post_note(url, "text", allow_http=True)
+        post_note(url, "text", allow_http=True)
 
 
 def test_a_webhook_that_drips_is_left(webhook: Webhook) -> None:
     webhook.drip = 0.1
     with pytest.raises(Unavailable, match=r"^No answer came within 0.5 s\.$"):
-        http.post_note(webhook.url, "text", timeout=0.5)
+        post_note(webhook.url, "text", timeout=0.5)
 
 
 def test_a_note_has_no_secret(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +245,7 @@ for word in sys.argv[1:]:
 else:
     sys.exit()
 
-log.listen(word == "debug", word == "json")
+log.configure_logging(word == "debug", word == "json")
 runner.configure(runtime__log_level="WARNING")
 try:
     raise OSError("no room at postgresql://me:secret@host/db")
@@ -269,7 +266,8 @@ Broken()
 
 def noise(*words: str) -> list[list[str]]:
     """The lines on stderr of each."""
-    subprocess.run([sys.executable, "-c", NOISE, *words], check=True)
+    done = forked.run("-c", NOISE, *words)
+    assert done.returncode == 0, done.stderr
     return [Path(word).read_text().splitlines() for word in words]
 
 
@@ -294,22 +292,18 @@ def test_no_library_writes_a_traceback() -> None:
 
 def test_a_full_disk_is_two_lines(tmp_path: Path) -> None:
     sample.write("archive", 6_000, 1)
-    small = 300_000
-
-    def no_room() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
-
-    program = "import sys; from autopilothq.cli import main; sys.argv[0] = 'autopilothq'; main()"
+    program = """
+import resource, signal, sys
+from autopilothq.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+sys.argv[0] = 'autopilothq'
+main()"""
     for words in ([], ["--log-format", "json"]):
-        done = subprocess.run(
-            [sys.executable, "-c", program, *words, "load", "archive", "archive"],
-            env={"PYTHONPATH": ":".join(sys.path), "DLT_DATA_DIR": str(tmp_path / "dlt"), "HOME": str(tmp_path)},
-            preexec_fn=no_room,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = forked.run(
+            "-c", program, *words, "load", "archive", "archive",
+            env={"DLT_DATA_DIR": str(tmp_path / "dlt"), "HOME": str(tmp_path)},
+        )  # fmt: skip
         assert (done.returncode, done.stdout) == (1, "")
         if words:
             last = json.loads(done.stderr.splitlines()[-1])

@@ -1,10 +1,7 @@
 """Where data goes: paths begin where the program is called, each place has a pipeline, dlt's own ways find it."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +11,7 @@ import dlt
 import duckdb
 import pytest
 
+import forked
 from autopilothq import archive, runner
 from autopilothq.warehouses.pipeline_names import claim_pipeline_name, database_of, pipeline_name
 from calling import Call, errors
@@ -107,14 +105,7 @@ def test_dlts_commands_find_the_pipeline(folders: tuple[Path, Path], call: Call)
         "sync": "Restoring from destination",
         "schema": "email_opened",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", DLT_COMMANDS, *wanted],
-        cwd=folders[1],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("-c", DLT_COMMANDS, *wanted, cwd=folders[1])
     for operation, words in wanted.items():
         said = (folders[1].parent / f"{operation}.out").read_text()
         assert (f"{operation} 0" in done.stdout.splitlines(), words in said) == (True, True), said + done.stderr

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from autopilothq.cli import cli
 from autopilothq.cli.progress import Counted, ProgressDisplay
-from autopilothq.sources.load import LoadReport
+from autopilothq.sources.report import LoadReport
 from calling import Call
 
 LARGE = LoadReport(

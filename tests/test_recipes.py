@@ -142,6 +142,7 @@ def test_every_recipe_sets_the_umask() -> None:
         "github-actions.yml": r"^ +umask 077$",
         "airflow_dag.py": r"^ +os\.umask\(0o077\)",
         "dagster_assets.py": r"^ +os\.umask\(0o077\)",
+        "webhook_dump.py": r"^ +os\.umask\(0o077\)",
     }
     assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {*umask, "autopilothq.timer"}
     found = {name: len(re.findall(words, code(name), re.MULTILINE)) for name, words in umask.items()}
@@ -206,9 +207,9 @@ def test_python_recipes_can_be_read() -> None:
 
 
 def test_every_recipe_is_in_its_page() -> None:
-    page = (RECIPES.parent / "docs" / "schedule.md").read_text()
+    pages = "".join((RECIPES.parent / "docs" / page).read_text() for page in ("how-to/schedule.md", "origin.md"))
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
-    assert [name for name in names if f"](../recipes/{name})" not in page] == []
+    assert [name for name in names if f"../recipes/{name})" not in pages] == []
 
 
 def test_dlt_knows_that_the_archives_credentials_are_secret(monkeypatch: pytest.MonkeyPatch) -> None:

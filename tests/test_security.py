@@ -1,4 +1,4 @@
-"""What docs/security.md says of rights: each role of PostgreSQL with just its grants, and nothing less would do."""
+"""What docs/how-to/security.md says of rights: each role of PostgreSQL has just its grants, and needs all of them."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from faults.loads import line, track
 from sending import IMPATIENT, configure
 from servers import Postgres
 
-PAGE = (Path(autopilothq.__file__).parents[1] / "docs" / "security.md").read_text()
+PAGE = (Path(autopilothq.__file__).parents[1] / "docs" / "how-to" / "security.md").read_text()
 SECTIONS = dict(re.findall(r"^### (.+)\n((?:.*\n)*?)(?=^##)", PAGE, re.MULTILINE))
 ROLES = ("loader", "sender", "reader")
 ADA = "ada@example.com"

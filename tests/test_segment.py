@@ -1,4 +1,4 @@
-"""Segment's Profile API over real HTTP: one person's pages, and many people side by side (spec: profile-api)."""
+"""Segment's Profile API over real HTTP: one person, and many side by side (docs/contract/profile-api.md)."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from autopilothq.clients.autopilot import Page
-from autopilothq.clients.profile_api import BASE_URLS, ProfileApi
+from autopilothq.clients.profile_api import BASE_URLS, ProfileApi, ProfileApiSettings
 from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, Unavailable, UnexpectedResponse
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import parse_json
@@ -41,7 +41,8 @@ def space(server: FakeProfiles) -> Iterator[ProfileApi]:
 
 def client(server: FakeProfiles, **words: Any) -> ProfileApi:
     settings: dict[str, Any] = {"base_url": server.base_url, "requests_per_second": 10_000, "tries": 1}
-    return ProfileApi(words.pop("token", server.token), words.pop("space", server.space), **settings | words)
+    settings |= {"api_key": words.pop("token", server.token), "space": server.space} | words
+    return ProfileApi(ProfileApiSettings(**settings), sleep=lambda _: None)
 
 
 def ids(pages: Iterator[list[Any]]) -> list[list[str]]:
@@ -191,7 +192,7 @@ def test_429_and_5xx_are_tried_again(server: FakeProfiles) -> None:
     server.happen(WHO)
     server.order("GET", PATH, status=429, retry_after=0)
     server.order("GET", PATH, status=503)
-    with client(server, tries=3, sleep=lambda _: None) as space:
+    with client(server, tries=3) as space:
         assert len(list(space.events(WHO, NAMES))) == 1
         server.order("GET", PATH, status=500, times=3)
         with pytest.raises(Unavailable, match="500 Internal Server Error: Ordered 500; gave up after 3 tries"):
@@ -215,7 +216,7 @@ def test_settings_that_cannot_work(server: FakeProfiles, words: dict[str, Any], 
 
 def test_the_addresses_are_those_of_the_regions_and_secrets_do_not_print() -> None:
     assert BASE_URLS == {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
-    with ProfileApi("secret", "spa_1") as space:
+    with ProfileApi(ProfileApiSettings(api_key="secret", space="spa_1")) as space:
         assert "https://profiles.segment.com/v1" in repr(space)
         assert "secret" not in repr(space)
 
@@ -316,7 +317,7 @@ def test_each_is_asked_from_a_day_before_the_watermark_on(
 def test_a_file_has_an_email_or_a_user_id_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "people.txt"
     path.write_bytes("\ufeffA@b.c\r\n\n 12345 \nJürgen@x.de".encode())
-    monkeypatch.setattr(profiles, "PEOPLE", 2)
+    monkeypatch.setattr(profiles, "PEOPLE_AT_ONCE", 2)
     assert list(profiles.people_of_file(path)) == [
         [Person("email:a@b.c"), Person("user_id:12345")], [Person("email:jürgen@x.de")],
     ]  # fmt: skip
@@ -354,8 +355,9 @@ def test_a_record_tells_of_activity(tmp_path: Path, fields: dict[str, Any], acti
         "none",
         {"Email": " "},
     ]
-    spool.put(profiles._reduced(Page(contacts, None, None)))
-    assert profiles._people(spool, 1) == [Person("email:a@b.c", active_at)]
+    came = parse_json(json.dumps({"contacts": contacts}).encode()).value("contacts")
+    spool.put(profiles._reduced(Page(came, None, None)))
+    assert profiles._people(spool.read(1)[0]) == [Person("email:a@b.c", active_at)]
     assert [name for name, _ in spool.read(1)[0][0]] == [  # type: ignore[attr-defined]
         name for name in ("Email", *fields) if name not in ("mail", "created_at")
     ]

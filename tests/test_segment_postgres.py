@@ -61,7 +61,7 @@ def event(name: str, id_: str, **numbers: str) -> str:
 
 
 EVERY_KIND: list[Line] = [
-    *(message(name, messageId=table) for name, table, *_ in catalog.EVENTS),
+    *(message(event.name, messageId=event.table) for event in catalog.EVENTS),
     *(message(None, type=kind, messageId=kind, event=..., groupId="g", previousId="p") for kind, *_ in catalog.KINDS),
     "no JSON",
 ]

@@ -14,7 +14,7 @@ import pytest
 from autopilothq import sample
 from autopilothq.catalog import LOCKS
 from autopilothq.errors import InvalidQuery
-from autopilothq.warehouses import dataset
+from autopilothq.warehouses.dataset import sql_arrow
 from calling import Call, errors
 from sending import answer, log_in
 
@@ -107,7 +107,7 @@ def test_a_log_into_which_dlt_can_write_no_text_is_refused(call: Call, monkeypat
     ],
 )
 def test_times_without_a_zone_are_in_utc(cells: Any) -> None:
-    typed = dataset._typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
+    typed = sql_arrow.typed(pa.chunked_array([cells]), pa.timestamp("us", "UTC"))
     assert typed.to_pylist() == [datetime(2019, 3, 1, 5, 45, 0, 1, UTC), None]
 
 

@@ -42,7 +42,7 @@ MESSAGES: list[Any] = [
 
 def test_the_key_is_documented() -> None:
     root = Path(__file__).parents[1]
-    for page in ("pipelines/docs/forget.md", ".dlt/example.secrets.toml"):
+    for page in ("pipelines/docs/how-to/forget.md", ".dlt/example.secrets.toml"):
         assert f"{suppression_key.SETTING.rpartition('.')[2]} = " in (root / page).read_text()
 
 

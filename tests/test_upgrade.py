@@ -14,7 +14,7 @@ import pytest
 from dlt.common.schema import TColumnSchema
 
 from autopilothq import archive, inspect
-from autopilothq.inspect.diff import Table, type_of
+from autopilothq.inspect.diff import SchemaTable, type_of
 from calling import Call
 from contract.loading import identify, message
 from servers import Postgres
@@ -246,7 +246,7 @@ def test_a_verdict_is_what_postgresql_says(database: str, wanted: str, there: st
             connection.close()
         return True
 
-    one, other = ({"t": Table({"c": type_of(of, "postgres")})} for of in (wanted, there))
+    one, other = ({"t": SchemaTable({"c": type_of(of, "postgres")})} for of in (wanted, there))
     found = inspect.differences(one, other, inspect.SWITCH, dialect="postgres")
     assert runs(wanted)
     assert runs(there) is not any(difference.breaks for difference in found)
@@ -254,7 +254,7 @@ def test_a_verdict_is_what_postgresql_says(database: str, wanted: str, there: st
 
 def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
     text = type_of("text", "postgres")
-    keyed, plain = Table({"id": text}, ("id",)), Table({"id": text})
+    keyed, plain = SchemaTable({"id": text}, ("id",)), SchemaTable({"id": text})
     for name, key, fails in (("keyed", "PRIMARY KEY", False), ("plain", "", True)):
         ask(database, f"CREATE TABLE {name} (id text {key}, x text)")
         query = f"SELECT id, x, count(*) FROM {name} GROUP BY id"
@@ -282,13 +282,13 @@ def test_a_missing_key_breaks_what_postgresql_refuses(database: str) -> None:
     ],
 )
 def test_a_verdict_of_redshift(wanted: str, there: str, meaning: str) -> None:
-    one, other = ({"t": Table({"c": type_of(of, "redshift")})} for of in (wanted, there))
+    one, other = ({"t": SchemaTable({"c": type_of(of, "redshift")})} for of in (wanted, there))
     [found] = inspect.differences(one, other, inspect.SWITCH, dialect="redshift")
     assert (found.breaks, found.meaning) == (True, f"{wanted} -> {there}: {meaning}")
 
 
 def test_missing_tables_have_their_reasons() -> None:
-    text = Table({"id": type_of("text", "postgres")})
+    text = SchemaTable({"id": type_of("text", "postgres")})
     wanted = {"accounts": text, "tracks_view": text._replace(is_view=True), "demo": text}
     found = inspect.differences(wanted, {}, inspect.SWITCH, dialect="postgres")
     assert [(one.table, one.breaks, one.meaning) for one in found] == [

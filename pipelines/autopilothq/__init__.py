@@ -1,6 +1,8 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
-from .destination import autopilot
+import duckdb  # noqa: F401 - before pyarrow: in the other order a forked child aborts at its exit
+
+from .destination import DeliveryFailed, DeliveryImpossible, autopilot
 from .errors import (
     ApiError,
     ArchiveError,
@@ -23,38 +25,55 @@ from .errors import (
     Unavailable,
     UnexpectedResponse,
 )
+from .projection.context import TableRows
+from .segment.message import Batch
 from .sources.api.source import api
 from .sources.archive.source import archive
-from .sources.load import LoadReport
+from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
 from .sources.profiles.source import profiles
+from .sources.records import make_batch, read_record
+from .sources.report import LoadReport
+from .sources.source import source
 from .telemetry import off_by_default
 
 __all__ = [
+    "MESSAGE_RESOURCES",
     "ApiError",
     "ArchiveError",
     "AutopilothqError",
+    "Batch",
     "BooksMisplaced",
     "BusyError",
     "CannotMerge",
+    "DeliveryFailed",
+    "DeliveryImpossible",
     "FolderNotOwned",
     "InvalidQuery",
     "InvalidSetting",
+    "LoadContext",
     "LoadReport",
     "NotAuthorized",
     "NotFound",
     "NotSupported",
     "NothingFound",
+    "Origin",
     "OutcomeUnknown",
+    "PipelineContext",
     "RequestRejected",
     "RunError",
     "SuppressionKeyError",
+    "TableRows",
     "TooManyRejects",
     "Unavailable",
     "UnexpectedResponse",
+    "Work",
     "api",
     "archive",
     "autopilot",
+    "make_batch",
     "profiles",
+    "read_record",
+    "source",
 ]
 
 off_by_default()

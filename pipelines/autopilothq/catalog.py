@@ -1,5 +1,10 @@
-"""DATA: the events, tables, columns, types and descriptions of the warehouse (spec: warehouse). All else is derived."""
+"""DATA: the events, tables, columns, types, limits and reasons of the warehouse (docs/contract/warehouse.md).
 
+Everything else is derived from this file: Arrow schemas, dlt's column hints, the `schema` command, the documentation's
+tables. A new property, event, table or limit is a line here.
+"""
+
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -8,7 +13,7 @@ Type = Literal["text", "bigint", "double", "bool", "timestamp"]
 
 
 class Column(NamedTuple):
-    """A column that exists from the first load on. `path` is where its value stands in the message."""
+    """A column that exists from the first load on. `path` leads to its value in the message, or in its `context`."""
 
     name: str
     type: Type
@@ -17,7 +22,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the dataset. `key` makes a row unique."""
+    """A table of the dataset. `key` are the columns that make a row unique."""
 
     name: str
     description: str
@@ -43,7 +48,7 @@ EVENT = (
     Column("event", "text", "The event's name in snake_case, which is the name of its table.", ("event",)),
     Column("event_text", "text", "The event's name as it was sent.", ("event",)),
 )
-CLOCKS = (
+TIMESTAMPS = (
     Column("original_timestamp", "timestamp", "The time of the event on the sender's clock.", ("originalTimestamp",)),
     Column("sent_at", "timestamp", "When the message was sent, on the sender's clock.", ("sentAt",)),
     Column("timestamp", "timestamp", "The time of the event, corrected for the sender's clock.", ("timestamp",)),
@@ -58,7 +63,7 @@ CONTEXT = (
     Column("context_ip", "text", "The IP address that the message came from.", ("ip",)),
     Column("context_user_agent", "text", "The user agent of the device.", ("userAgent",)),
 )
-COMMON = KEYS + IDENTITY + CLOCKS + CONTEXT
+COMMON = KEYS + IDENTITY + TIMESTAMPS + CONTEXT
 
 PROPERTIES = (
     Column("campaign_id", "text", "The id of the journey.", ("campaign_id",)),
@@ -73,25 +78,38 @@ LINK = (
     Column("link_url", "text", "The URL of the link that was clicked.", ("link_url",)),
 )
 
-# The seven events of Autopilot: name, what happened, the columns that it has beyond the others'.
-EVENTS: tuple[tuple[str, str, str, tuple[Column, ...]], ...] = (
-    ("Email Bounced", "email_bounced", "The receiving server could not or would not accept the email.", ()),
-    ("Email Delivered", "email_delivered", "The email was delivered to the receiving server.", ()),
-    ("Email Clicked", "email_clicked", "The recipient clicked a link in the email.", LINK),
-    ("Email Marked as Spam", "email_marked_as_spam", "The recipient marked the email as spam.", ()),
-    ("Email Opened", "email_opened", "The recipient opened the HTML email.", ()),
-    ("Email Unsubscribed", "email_unsubscribed", "The recipient clicked the email's subscription management link.", ()),
-    ("Email Replied", "email_replied", "The recipient replied to the email.", ()),
+
+class EmailEvent(NamedTuple):
+    """An event of Autopilot: its name as sent, what happened, and the columns that it has beyond the others'."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...] = ()
+
+    @property
+    def table(self) -> str:
+        """The name of the event's table. Example: `email_marked_as_spam`."""
+        return self.name.lower().replace(" ", "_")
+
+
+EVENTS = (
+    EmailEvent("Email Bounced", "The receiving server could not or would not accept the email."),
+    EmailEvent("Email Delivered", "The email was delivered to the receiving server."),
+    EmailEvent("Email Clicked", "The recipient clicked a link in the email.", LINK),
+    EmailEvent("Email Marked as Spam", "The recipient marked the email as spam."),
+    EmailEvent("Email Opened", "The recipient opened the HTML email."),
+    EmailEvent("Email Unsubscribed", "The recipient clicked the email's subscription management link."),
+    EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
 TRACKS = Table("tracks", "Every event, with the columns that all events have.", COMMON + EVENT)
 EVENT_TABLES = tuple(
-    Table(table, f"{name}: {description}", COMMON + EVENT + PROPERTIES + more)
-    for name, table, description, more in EVENTS
+    Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
+    for event in EVENTS
 )
 EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
 
-# The other messages: type, table, and the object whose fields become columns.
+# The other types of messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
 GROUPS = Table(
     "groups",
@@ -147,7 +165,7 @@ USERS = Table(
         *CONTEXT,
     ),
 )
-# Of a group alone what is said of it: who said it, and from where, is in `groups`.
+# Only what the messages say of the group; who sent them, and from where, is in `groups`.
 ACCOUNTS = Table(
     "accounts",
     "One row per group: the last value of each trait, by the time of its receipt.",
@@ -160,10 +178,10 @@ ACCOUNTS = Table(
 
 
 class Latest(NamedTuple):
-    """A table that has the last value of each trait of what the messages of a kind are about.
+    """A table with the last value of each trait of the users or groups that messages of a type are about.
 
-    `key` is the column of the messages' table that holds its id. `left_out` are columns that are no traits; all that
-    begin with `left_out_prefix` are none either.
+    `kind` is that type of message, `messages` its table, and `key` the column of it that holds the user's or group's
+    id. Columns in `left_out`, and those that begin with `left_out_prefix`, are no traits.
     """
 
     table: Table
@@ -229,8 +247,16 @@ AUDIT = Table(
     key=("file", "version"),
 )
 BOOKS = (REJECTS, DISCARDS, AUDIT)
-LOCKS = "_locks"
-"""The table of who is at work in a dataset; `_locks_send` is that of runs that send."""
+LOCK_TABLE = Table(
+    "_locks",
+    "Which run is at work in the dataset: its lease, which it renews; `_locks_send` has those of runs that send.",
+    (
+        Column("owner", "text", "The run: a random word, the machine and the process."),
+        Column("renewed_at", "timestamp", "When the lease was renewed; a minute later it is void."),
+    ),
+    key=("owner",),
+)
+LOCKS = LOCK_TABLE.name
 PROFILES = Table(
     "_profiles",
     "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
@@ -247,20 +273,16 @@ PROFILES = Table(
     key=("space", "person", "scope"),
 )
 
-# What an account has beside its events (spec: autopilot-api).
+# The records of an account besides its events (docs/contract/autopilot-api.md).
 
 SCANNED = (
     Column("received_at", "timestamp", "When the scan began that saw it last."),
     Column("uuid_ts", "timestamp", "When the load that stored the row processed it."),
 )
 _PERSONAL = (
-    ("company", "Company"), ("email", "Email"), ("fax", "Fax"), ("first_name", "FirstName"), ("industry", "Industry"),
-    ("last_name", "LastName"), ("lead_source", "LeadSource"), ("linked_in", "LinkedIn"),
-    ("mailing_city", "MailingCity"), ("mailing_country", "MailingCountry"),
-    ("mailing_postal_code", "MailingPostalCode"), ("mailing_state", "MailingState"),
-    ("mailing_street", "MailingStreet"), ("mobile_phone", "MobilePhone"), ("name", "Name"),
-    ("number_of_employees", "NumberOfEmployees"), ("phone", "Phone"), ("salutation", "Salutation"),
-    ("status", "Status"), ("title", "Title"), ("twitter", "Twitter"), ("website", "Website"),
+    "Company", "Email", "Fax", "FirstName", "Industry", "LastName", "LeadSource", "LinkedIn", "MailingCity",
+    "MailingCountry", "MailingPostalCode", "MailingState", "MailingStreet", "MobilePhone", "Name", "NumberOfEmployees",
+    "Phone", "Salutation", "Status", "Title", "Twitter", "Website",
 )  # fmt: skip
 CONTACTS = Table(
     "contacts",
@@ -269,19 +291,22 @@ CONTACTS = Table(
         Column("contact_id", "text", "The contact's id in Autopilot."),
         *SCANNED,
         Column("deleted_at", "timestamp", "When the first complete scan began that did not find the contact any more."),
-        Column("created_at", "timestamp", "When the contact was made."),
-        Column("updated_at", "timestamp", "When the contact was changed last; email activity may not count."),
+        Column("created_at", "timestamp", "When the contact was created."),
+        Column("updated_at", "timestamp", "When the contact was last changed; email activity may not count."),
         Column("first_visit_at", "timestamp", "The contact's first visit of a tracked page."),
         Column("first_conversion_at", "timestamp", "The first form that the contact sent."),
-        Column("latest_subscribe", "timestamp", "When the contact subscribed last."),
+        Column("latest_subscribe", "timestamp", "When the contact last subscribed."),
         Column("unsubscribed", "bool", "Whether the contact wants no email."),
-        Column("api_originated", "bool", "Whether the contact was made over the API."),
+        Column("api_originated", "bool", "Whether the contact was created through the API."),
         Column("owner_name", "text", "The contact's owner."),
         Column("lists", "text", "The ids of the contact's lists, as JSON."),
         Column("anywhere_page_visits", "text", "The tracked pages that the contact visited, as JSON."),
         Column("anywhere_form_submits", "text", "The forms that the contact sent, as JSON."),
         Column("anywhere_utm", "text", "The UTM parameters that the contact came with, as JSON."),
-        *(Column(name, "text", f"The contact's field {field}.") for name, field in _PERSONAL),
+        *(
+            Column(re.sub("(?<!^)(?=[A-Z])", "_", field).lower(), "text", f"The contact's field {field}.")
+            for field in _PERSONAL
+        ),
     ),
     key=("contact_id",),
 )
@@ -330,11 +355,11 @@ TRIGGERS = Table(
     ),
     key=("trigger_id",),
 )
-# As the account has them now: a complete scan replaces all their rows.
+# Tables of the account's present state: a complete scan replaces all their rows.
 CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
 ACCOUNT = (CONTACTS, *CURRENT)
 
-# A contact's maps of email activity: the map, its event, and what kind of bounce it is.
+# A contact's maps of email activity: the map, its event, and the kind of bounce.
 MAILS: tuple[tuple[str, str, str | None], ...] = (
     ("mail_received", "Email Delivered", None),
     ("mail_opened", "Email Opened", None),
@@ -354,10 +379,10 @@ FIELD_TYPES: dict[str, Type] = {
 }
 
 MESSAGE_TABLES = (TRACKS, *(table for _, table, _ in KINDS))
-# Tables that exist after any load, with rows or without; the others come with their first row.
+# Tables that exist after any load, even without rows; the others come with their first row.
 ALWAYS = (TRACKS, *EVENT_TABLES, *BOOKS)
 
-# Why a line is rejected: the words of Segment's API where it has one, and what to tell a person.
+# Why a line is rejected: the error code of Segment's API where it has one, and an explanation.
 REJECT_REASONS = {
     "not_json": "not JSON",
     "not_an_object": "JSON, but not an object",
@@ -388,21 +413,19 @@ DISCARD_REASONS = {
     "row_too_wide": "its row has as many values as the destination takes in one",
     "no_column": "its key has no ASCII letter or digit, so no column can be named after it",
 }
-
-
-# The reasons that tell of a limit: what they take from a table is told with its name.
+# The reasons that stand for a limit: a load reports them for each table.
 LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_too_wide")
 
-# What a sender cannot exceed (spec: Limits).
-MAX_NAME = 127  # bytes of a table's or a column's name: file names hold it, and these have 255 at most
+# Limits that no sender can exceed (docs/contract/warehouse.md#limits).
+MAX_NAME = 127  # bytes of a table's or a column's name: file names contain it, and have at most 255
 MAX_KEYS = 10_000  # of one message
-MAX_DEPTH = 250  # of objects and arrays in one another
-MAX_EVENT_TABLES = 500  # of a dataset, beside the seven; a setting
+MAX_DEPTH = 250  # of nested objects and arrays
+MAX_EVENT_TABLES = 500  # of a dataset, in addition to Autopilot's seven; a setting
 COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for people, and for those that were dropped
 
 
 class Limits(NamedTuple):
-    """What a table of a destination can have: columns, bytes of one row, and names that no column can have there.
+    """The limits of a table in a destination: columns, bytes of a row, and names that no column can have.
 
     `row_bytes` is None where a row has no such limit. A column whose name is in `reserved` or begins with one of
     `reserved_prefixes` gets a `_` in front.
@@ -415,7 +438,7 @@ class Limits(NamedTuple):
 
 
 _POSTGRES_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-# By dlt's names of destinations, as their documentation says.
+# By dlt's name of the destination, from its documentation.
 LIMITS: dict[str, Limits] = {
     "postgres": Limits(1_600, 8_160, _POSTGRES_SYSTEM),
     "redshift": Limits(1_600, None, _POSTGRES_SYSTEM | {"oid", "deletexid", "insertxid"}),
@@ -435,12 +458,12 @@ OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 
 
 class Native(NamedTuple):
-    """What Segment's own tables are in a destination, where dlt would make something else (spec: Columns).
+    """How Segment's loader makes tables in a destination, where dlt would differ (docs/contract/warehouse.md#types).
 
-    `types` are the destination's words for the contract's types. Where it is `keyed`, a table's key is its PRIMARY
-    KEY. Each column of `indexed` has an index. `zoned` tells whether times have a time zone. `copies` are columns of
-    tables of messages and of what is made of them, with the columns that they repeat. `view` is the name of a view over
-    each table of messages, `{}` standing for the table's.
+    `types` maps the contract's types to the destination's. If `keyed`, a table's key is its PRIMARY KEY. Each column of
+    `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
+    messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
+    table of messages, with `{}` for the table's name.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -451,8 +474,8 @@ class Native(NamedTuple):
     view: str | None = None
 
 
-# By dlt's names of destinations. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes no
-# double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
+# By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
+# no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
     "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",)),
     "redshift": Native({"timestamp": "timestamp without time zone"}, zoned=False),
@@ -462,7 +485,7 @@ OTHER_NATIVE = Native()
 
 
 def event_table(name: str) -> Table:
-    """The table of that name if it is one of the seven events', else what any other event's table starts as."""
+    """Returns the table of that name if it is one of the seven events', else the initial table of any other event."""
     known = TABLES.get(name)
     return known if known in EVENT_TABLES else Table(name, EVENT_DESCRIPTION, COMMON + EVENT)
 
@@ -471,9 +494,9 @@ COMMON_NAMES = frozenset(column.name for column in COMMON + EVENT)
 PROPERTY_TYPES: dict[str, Type] = {column.name: column.type for column in PROPERTIES + LINK}
 DECLARED_TYPES: dict[str, Type] = {column.name: column.type for column in CONTEXT + PROPERTIES + LINK}
 
-# What is sent to Autopilot (spec: destination).
+# Sending to Autopilot (docs/contract/destination.md).
 
-# Fields that every account has, and the paths of the traits that are meant, of which letters and digits count.
+# Fields that every account has, and the paths of the traits that set them; only letters and digits are compared.
 STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "Email": ("email",),
     "FirstName": ("firstname",),
@@ -499,14 +522,14 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
-# Objects and texts that stand for several fields: null clears them all.
+# Objects and texts that set several fields: null clears them all.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
 }
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
 
-# What became of a message.
+# The delivery status of a message.
 STATUSES = {
     "delivered": "Autopilot took it.",
     "refused": "Autopilot, or a rule before it, said no; it is tried again when it is sent again.",
@@ -528,7 +551,7 @@ DELIVERIES = Table(
         Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),
-        Column("message", "text", "Autopilot's own words, or why nothing was sent."),
+        Column("message", "text", "Autopilot's message, or why nothing was sent."),
         Column("remarks", "text", "Traits that were left out or that the account has no field for, and why, as JSON."),
         Column("attempts", "bigint", "How often the request was tried."),
         Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
@@ -537,10 +560,10 @@ DELIVERIES = Table(
     key=("message_id", "trigger_id", "run"),
 )
 
-# Forgetting a person.
+# Deleting a person.
 
-# Which ids of a person a column holds, whatever its table; `table.column` where that is so in one table alone. An id
-# with an @ is an email in any column but a contact's id. `tagged`: the kind stands before the id, `email:...`.
+# The kinds of ids that a column holds, in any table, or in one (`table.column`). An id with an @ is an email in any
+# column but a contact's id. `tagged`: the kind precedes the id, as in `email:...`.
 PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "user_id": ("email", "user_id"),
     "anonymous_id": ("email", "anonymous_id"),
@@ -552,7 +575,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "users.id": ("email", "user_id"),
     "_profiles.person": ("tagged",),
 }
-# In text that need not be JSON: the words before `id` in a key, and the kinds of ids that it holds.
+# In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
 PERSON_KEYS: dict[str, tuple[str, ...]] = {
     "user": ("user_id",),
     "anonymous": ("anonymous_id",),
@@ -575,5 +598,5 @@ SUPPRESSIONS = Table(
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS)
+    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
 }

@@ -12,14 +12,18 @@
     ├── ArchiveError              the archive cannot be found, listed or read
     ├── BooksMisplaced            the books of earlier loads are in another dataset
     ├── FolderNotOwned            another user prepared a folder that this one would trust
-    └── ApiError                  an API did not do what was asked
-        ├── InvalidSetting        a setting that no request can be made with; nothing was sent
-        ├── NotAuthorized         401 or 403
-        ├── RequestRejected       any other 4xx
-        │   └── NotFound          404
-        ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
-        ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
-        └── UnexpectedResponse    a success whose body is not what the API documents
+    ├── ApiError                  an API did not do what was asked
+    │   ├── InvalidSetting        a setting that no request can be made with; nothing was sent
+    │   ├── NotAuthorized         401 or 403
+    │   ├── RequestRejected       any other 4xx
+    │   │   └── NotFound          404
+    │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
+    │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
+    │   └── UnexpectedResponse    a success whose body is not what the API documents
+    ├── DeliveryFailed            rows could not be delivered now; dlt's DestinationTransientException too
+    └── DeliveryImpossible        a wrong key or setting: no row could be; dlt's DestinationTerminalException too
+
+The last two are in `destination.errors`, because they derive from dlt's errors as well.
 
 Each message says what was expected, where, what came, and what to do. No message holds a secret.
 """
@@ -85,8 +89,8 @@ class FolderNotOwned(AutopilothqError):
 class ApiError(AutopilothqError):
     """An API did not do what was asked.
 
-    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came), `words`
-    (the server's own), and `attempts` (how often the request was sent). None of them holds the secret.
+    The message is for a person. For programs there are `method`, `path`, `status` (None where no answer came),
+    `server_message` (the server's own text), and `attempts` (how often the request was sent). None holds the secret.
     """
 
     def __init__(
@@ -96,11 +100,12 @@ class ApiError(AutopilothqError):
         method: str = "",
         path: str = "",
         status: int | None = None,
-        words: str = "",
+        server_message: str = "",
         attempts: int = 0,
     ) -> None:
         super().__init__(text)
-        self.method, self.path, self.status, self.words, self.attempts = method, path, status, words, attempts
+        self.method, self.path, self.status = method, path, status
+        self.server_message, self.attempts = server_message, attempts
 
 
 class InvalidSetting(ApiError):

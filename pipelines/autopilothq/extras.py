@@ -1,4 +1,4 @@
-"""How an extra of this package is installed, wherever the package came from."""
+"""Tells how to install an extra of this package, wherever the package came from."""
 
 import json
 import os
@@ -9,7 +9,7 @@ PACKAGE = "dlt-autopilothq"
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of this package, whether that came from a checkout or an index.
+    """Returns the command that installs an extra of this package.
 
     Example: `pip install 'dlt-autopilothq[postgres]'`, or `pip install -e '.[postgres]'` in an editable checkout.
     """
@@ -17,7 +17,7 @@ def install(extra: str) -> str:
 
 
 def install_from(package: Distribution, extra: str) -> str:
-    """The command that installs an extra of a package that is installed like this one."""
+    """Returns the command that installs an extra of a package from where `package` was installed."""
     origin = json.loads(package.read_text("direct_url.json") or "{}")
     if "dir_info" not in origin:
         return f"pip install '{PACKAGE}[{extra}]'"

@@ -1,9 +1,9 @@
-"""Secrets, kept out of all text that leaves the program: errors, log lines, tracebacks, notes to a webhook.
+"""Masks secrets in all text that leaves the program: errors, log lines, tracebacks, notes to a webhook.
 
-What is masked are the values that were configured: what `remember` was told, what dlt's providers of secrets hold, and
-what the environment holds under the names of secrets. They are found as they are spelt and in every encoding that a
-URL, JSON or Python's `repr` gives them, and so are the pieces of a connection string that could not be read. A pattern
-for passwords in URLs comes last, for those that nobody configured.
+It masks the values that were configured: those that `remember_secret` and its like were given, those that dlt's
+providers of secrets hold, and those of the environment under names of secrets. Each is found as it is spelt and in
+every encoding that a URL, JSON or Python's `repr` gives it, and so are the pieces of a connection string that could not
+be parsed. A pattern for passwords in URLs comes last, for those that nobody configured.
 """
 
 import json
@@ -18,22 +18,22 @@ from urllib.parse import unquote, unquote_plus
 import dlt
 
 MASK = "***"
-SHORTEST = 4  # characters; a shorter secret is masked beside its neighbours in the connection string alone
+MIN_LENGTH = 4  # characters; a shorter secret is masked only together with its neighbours in a connection string
 
-# Names of settings and of variables of the environment whose values are secret.
+# Names of settings and environment variables whose values are secret.
 _SECRET = re.compile(r"(?i)pass(word|wd|phrase)|secret|token$|(^|_)(key|pat)$|api_?key")
-_NAMES = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold one
+_NAMES = re.compile(r"(?i)(^|_)(credentials|url|dsn|connection_string)$")  # connection strings, which hold secrets
 _HOOK = re.compile(r"(?i)hook(_url)?$")
 _NO_SECRET = re.compile(r"(?i)(public_key|primary_key|merge_key|sort_key|_(id|file|path|dir|name|uri|arn))$")
 _NO_VALUES = ("true", "false", "none", "null")
 
-# Bounded, or a text of a stranger's with many beginnings and no end would be searched to its end from each.
+# Bounded: else an untrusted text with many beginnings and no end would be searched to its end from each of them.
 _IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S{1,1000}(?=@)")
-_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what stands between host and path that no port is
+_NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what stands between host and path and is no port
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
 _DELIMITER = re.compile(r"[:/@?#&=;,%+\s'\"\[\]]")
-_MOST_PIECES = 24  # of a connection string; each pair of its delimiters bounds one that may be told alone
+_MAX_DELIMITERS = 24  # of a connection string; each pair bounds a piece that a driver may quote alone
 
 _remembered: dict[str, None] = {}
 _strings: dict[str, None] = {}
@@ -41,39 +41,39 @@ _hooks: dict[str, None] = {}
 
 
 def remember_secret(secret: str) -> None:
-    """Has a secret masked from now on, in this process."""
+    """Masks a secret from now on, in this process."""
     _remembered[secret] = None
 
 
 def remember_credentials(text: str) -> None:
-    """Has the secret parts of a connection string masked, also where it is one that cannot be read."""
+    """Masks the secret parts of a connection string from now on, also where it cannot be parsed."""
     _strings[text] = None
 
 
 def remember_hook(url: str) -> None:
-    """Has the path and the query of a webhook's URL masked: whoever has them may post."""
+    """Masks the path and the query of a webhook's URL from now on: whoever has them may post."""
     _hooks[url] = None
 
 
 def masked(text: str) -> str:
-    """Returns the text with `***` in the place of every secret.
+    """Returns the text with `***` in place of every secret.
 
-    Example: after `remember("tr/ick")` the text `"no tr%2Fick here"` is `"no *** here"`.
+    Example: after `remember_secret("tr/ick")` the text `"no tr%2Fick here"` is `"no *** here"`.
     """
     for piece in _in_order(_pieces()):
-        if _core(piece.text) in text:  # most texts have none, and this tells quickly
+        if _core(piece.text) in text:  # a quick test, as most texts have no secrets
             text = _pattern(piece.text).sub(piece.instead.replace("\\", r"\\"), text)
     return _IN_TEXT.sub(MASK, text)
 
 
 class Masked:
-    """A text stream that writes to another one, without secrets: for all that libraries and Python itself print."""
+    """A text stream that writes to another one with secrets masked, for what libraries and Python itself print."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Writes the text masked; returns how long it was."""
+        """Writes the text masked; returns its length before masking."""
         self.stream.write(masked(text))
         return len(text)
 
@@ -85,11 +85,11 @@ class Masked:
         return getattr(self.stream, name)
 
 
-# ---- what is secret ------------------------------------------------------------------------------------------------
+# ---- finding secrets -----------------------------------------------------------------------------------------------
 
 
 class _Piece(NamedTuple):
-    """What is masked: a whole secret, or a part of one with its neighbours; and what stands in its place."""
+    """A text to mask, a whole secret or a part of one with its neighbours, and what replaces it."""
 
     text: str
     instead: str = MASK
@@ -97,16 +97,16 @@ class _Piece(NamedTuple):
 
 
 def _in_order(pieces: Iterable[_Piece]) -> list[_Piece]:
-    """Each piece once: whole secrets first, then their parts, and each before those that are part of it."""
+    """Returns each piece once: whole secrets first, then their parts, longer ones before shorter ones."""
     known: dict[str, _Piece] = {}
     for piece in pieces:
-        if len(piece.text) >= SHORTEST:
+        if len(piece.text) >= MIN_LENGTH:
             known.setdefault(piece.text, piece)
     return sorted(known.values(), key=lambda piece: (not piece.whole, -len(piece.text)))
 
 
 def _pieces() -> Iterator[_Piece]:
-    """The secrets, and what stands in their place."""
+    """Yields all secrets and what replaces them."""
     secrets, strings, hooks = dict(_remembered), dict(_strings), dict(_hooks)
     for name, value in _configured():
         if _HOOK.search(name):
@@ -124,12 +124,12 @@ def _pieces() -> Iterator[_Piece]:
 
 
 def _configured() -> Iterator[tuple[str, str]]:
-    """Names and values of the environment, and of what dlt's other providers have read."""
+    """Yields names and values of the environment and of dlt's other providers of settings."""
     yield from os.environ.items()
     try:
         documents = [provider.to_toml() for provider in dlt.secrets.config_providers if hasattr(provider, "to_toml")]
         tables = [tomllib.loads(document) for document in documents]
-    except Exception:  # noqa: BLE001 - settings that cannot be read are told elsewhere, and nobody has used one
+    except Exception:  # noqa: BLE001 - settings that cannot be read are reported elsewhere, and nothing has used them
         return
     for table in tables:
         yield from _leaves(table)
@@ -144,28 +144,28 @@ def _leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it is, as a URL spells it out, and its lines where it has several, as keys in PEM have."""
+    """Yields a secret as it is, decoded as in a URL, and each of its lines where it has several (keys in PEM)."""
     yield from (secret, secret.strip(), unquote(secret), unquote_plus(secret))
     if "\n" in secret:
         yield from (line.strip() for line in secret.splitlines())
 
 
 def _of_string(string: str) -> Iterator[_Piece]:
-    """Of a connection string, what is secret, and every part between two delimiters that a driver may repeat of it."""
+    """Yields the secrets of a connection string, and each part with one between two delimiters: drivers quote parts."""
     for start, end in _spans(string):
         yield from map(_Piece, _spellings(string[start:end]))
         bounds = [(match.end(), match.start()) for match in _DELIMITER.finditer(string)]
-        starts = [0, *(after for after, _ in bounds if after < end)][-_MOST_PIECES:]
-        ends = [*(before for _, before in bounds if before > start), len(string)][:_MOST_PIECES]
+        starts = [0, *(after for after, _ in bounds if after < end)][-_MAX_DELIMITERS:]
+        ends = [*(before for _, before in bounds if before > start), len(string)][:_MAX_DELIMITERS]
         for first in starts:
             for last in ends:
-                if last - first >= SHORTEST:
+                if last - first >= MIN_LENGTH:
                     instead = f"{string[first : max(first, start)]}{MASK}{string[min(last, end) : last]}"
                     yield _Piece(string[first:last], instead, whole=False)
 
 
 def _spans(string: str) -> Iterator[tuple[int, int]]:
-    """Where the secrets of a connection string are; too much where it can be read in two ways."""
+    """Yields the spans of a connection string's secrets; too much where it can be parsed in two ways."""
     scheme = string.find("://")
     begin = scheme + 3 if scheme >= 0 else 0
     colon, at = string.find(":", begin), string.rfind("@")
@@ -181,7 +181,7 @@ def _spans(string: str) -> Iterator[tuple[int, int]]:
 
 
 def _of_hook(url: str) -> Iterator[_Piece]:
-    """Of a webhook's URL, all behind its host, and each part that reaches to its end."""
+    """Yields all of a webhook's URL behind its host, and each part that reaches to its end."""
     host = re.match(r"[\w+.-]*:?//[^/?#]*", url)
     rest = url[host.end() :] if host else url
     starts = [0, *(match.end() for match in _DELIMITER.finditer(rest))]
@@ -189,18 +189,18 @@ def _of_hook(url: str) -> Iterator[_Piece]:
     yield from _of_string(url)
 
 
-# ---- how it may be spelt -------------------------------------------------------------------------------------------
+# ---- encodings of a secret -----------------------------------------------------------------------------------------
 
 
 @lru_cache(4096)
 def _core(secret: str) -> str:
-    """The longest part of a secret that is spelt alike everywhere."""
+    """Returns the longest part of a secret that every encoding spells alike."""
     return max(re.split("[^0-9A-Za-z]+", secret), key=len)
 
 
 @lru_cache(4096)
 def _pattern(secret: str) -> re.Pattern[str]:
-    """Finds a secret with any of its characters as they are, percent-encoded, or escaped as JSON and `repr` do."""
+    """Returns a pattern for a secret with each character as it is, percent-encoded, or escaped as JSON or `repr` do."""
     return re.compile("".join(map(_spelt, secret)))
 
 

@@ -1,7 +1,7 @@
 """Files and folders that only their owner can read, whatever umask the process has.
 
-The program sets its umask (`cli.main`), which covers all that it and its libraries make. As a library this package
-leaves the process's umask alone, and makes its own files and folders with these functions.
+The program sets its umask (`cli.main`), which covers all files that it and its libraries make. As a library this
+package leaves the process's umask alone, and makes its own files and folders with these functions.
 """
 
 import os
@@ -16,37 +16,37 @@ import duckdb
 from .errors import FolderNotOwned
 
 UMASK = 0o077
-FILE = 0o600
-FOLDER = 0o700
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
 _WRITERS = {stat.S_IWGRP: stat.S_IRGRP | stat.S_IWGRP, stat.S_IWOTH: stat.S_IROTH | stat.S_IWOTH}
 
 
 def folder(path: Path) -> Path:
-    """Makes a folder, and those above it that are missing, with mode 700. One that is there stays as it is."""
+    """Makes a folder and its missing parents with mode 700, and returns it. An existing folder stays as it is."""
     missing = [path, *path.parents]
     for each in reversed(missing[: next(n for n, each in enumerate(missing) if each.exists())]):
         with suppress(FileExistsError):  # another run made it at this moment
-            each.mkdir(FOLDER)
+            each.mkdir(FOLDER_MODE)
     return path
 
 
 def opened(path: Path | str, mode: str = "wb") -> IO[Any]:
-    """Opens a new file of mode 600 for writing. What is there by that name goes: it is not written through."""
+    """Opens a new file of mode 600 for writing. An existing file or link is removed, never written through."""
     with suppress(FileNotFoundError):
         os.unlink(path)
-    return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_EXCL, FILE))
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_EXCL, FILE_MODE))
 
 
 def narrow(path: Path) -> None:
-    """Takes a folder away from everybody but its owner, where this process may do so."""
+    """Sets a folder's mode to 700, where this process may do so."""
     with suppress(OSError):
-        path.chmod(FOLDER)
+        path.chmod(FOLDER_MODE)
 
 
 def check_own(path: Path) -> None:
-    """Raises FolderNotOwned where another user, not root, owns a part of a path whose folder all may write to.
+    """Raises FolderNotOwned where a part of a path is in a folder that everybody may write to, and is another user's.
 
-    In such a folder (`/tmp`) anybody can make a folder or a link by a name that is known before.
+    In such a folder (`/tmp`) anybody can make a folder or a link in advance by a known name. Root is trusted.
     """
     path = path.absolute()
     for above, part in zip(path.parents, (path, *path.parents), strict=False):
@@ -62,23 +62,23 @@ def check_own(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Makes an empty DuckDB file of mode 600 where there is none; where it cannot, DuckDB says why when it opens it."""
+    """Makes an empty DuckDB file of mode 600 where none exists. Where it cannot, DuckDB reports why as it opens it."""
     if path.exists():
         return
-    # Made aside and linked: as DuckDB makes it, it could be opened by others until its mode is changed.
-    with suppress(OSError, duckdb.Error), TemporaryDirectory(prefix=".", dir=path.parent) as aside:
-        made = Path(aside, "new")
-        duckdb.connect(str(made)).close()
-        made.chmod(FILE)
-        os.link(made, path)
+    # Made in a temporary folder and linked: DuckDB's own file could be opened by others until its mode is changed.
+    with suppress(OSError, duckdb.Error), TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
+        new = Path(temporary, "new")
+        duckdb.connect(str(new)).close()
+        new.chmod(FILE_MODE)
+        os.link(new, path)
 
 
 def share_lock(lock: Path, guarded: Path) -> None:
-    """Lets those take a lock who may write the file that it guards: a database that a group was given, say.
+    """Lets everybody take a lock who may write the file that it guards, such as a database shared with a group.
 
-    The lock stays as it is where the file is not there yet, or the lock is another user's.
+    The lock stays as it is where that file does not exist yet, or the lock is another user's.
     """
     with suppress(OSError):
         found = guarded.stat()
         os.chown(lock, -1, found.st_gid)
-        lock.chmod(FILE | sum(both for bit, both in _WRITERS.items() if found.st_mode & bit))
+        lock.chmod(FILE_MODE | sum(both for bit, both in _WRITERS.items() if found.st_mode & bit))

@@ -1,8 +1,7 @@
-"""A believable archive of any size: what `autopilothq sample` writes.
+"""Writes a believable archive of any size, for `autopilothq sample`.
 
-The same seed gives the same messages. Events are drawn in the order of their time and written as they come; what waits
-for its time (an open some hours after its delivery) is a heap whose size depends on the events of a day, not on their
-number.
+The same seed gives the same messages. Events are drawn in the order of their time and written at once. Future events,
+such as an open some hours after its delivery, wait in a heap whose size depends on the events of a day, not on all.
 """
 
 import gzip
@@ -17,7 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
-EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, so that the heap stays small
+EVENTS_PER_DAY = 100_000  # at most: a larger archive has more days, which keeps the heap small
 MIN_DAYS = 7
 FILES_PER_DAY = 2
 FIRST_DAY = int(datetime(2019, 3, 1, tzinfo=UTC).timestamp() * 1000)
@@ -25,11 +24,11 @@ DAY = 86_400_000
 HOUR = 3_600_000
 MINUTE = 60_000
 
-EVENTS_PER_SEND = 1.63  # measured over many seeds; only spreads the sends over the days
+EVENTS_PER_SEND = 1.63  # the mean over many seeds; used only to spread the sends over the days
 SEND_EVENT_SHARE = 0.01
 REPLAY_SHARE = 0.002
 
-# A step of the funnel: event, chance, what it waits for at the least (ms), mean of what it waits beyond that (ms).
+# A step of the funnel: event, probability, minimum delay (ms), mean of the further delay (ms).
 AFTER_DELIVERY = (
     ("Email Opened", 0.38, 30_000, 5 * HOUR),
     ("Email Marked as Spam", 0.002, 60_000, 2 * HOUR),
@@ -66,7 +65,7 @@ SENT_EVENTS = (("Trial Extended", "days"), ("Demo Requested", "seats"), ("NPS An
 
 
 class Email(NamedTuple):
-    """An email of a journey: its properties as they stand in every event, already JSON (without the last brace)."""
+    """An email of a journey: the JSON of the properties in all of its events, without the last brace."""
 
     properties: str
     links: tuple[str, ...]
@@ -82,7 +81,7 @@ class SampleContact(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An event that waits for its time; `tie` makes the order of equal times the order of drawing."""
+    """A future event; `tie` keeps events of the same time in the order in which they were drawn."""
 
     time: int
     tie: int
@@ -94,9 +93,11 @@ class Event(NamedTuple):
 def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
     """Writes an archive of `events` messages under `folder` and returns its files, in order.
 
-    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. A few of the oddities that real
-    archives show are among the lines, none of which may cost a row: replayed messages, blank lines, a byte-order mark,
-    `\\r\\n`, missing and null ids and clocks. Example: `write("demo", events=1000, seed=7)`.
+    The layout is Segment's: `segment-logs/{source-id}/{day in epoch ms}/{name}.gz`. As in real archives, a few lines
+    are irregular, and no row may be lost to them: replayed messages, blank lines, a byte-order mark, `\\r\\n`, missing
+    and null ids and timestamps.
+
+    Example: `write("demo", events=1000, seed=7)`.
     """
     rng = random.Random(seed)
     source_id = "".join(rng.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", k=10))
@@ -119,15 +120,15 @@ def write(folder: str, events: int = 10_000, seed: int = 1) -> list[str]:
 
 
 def _lines(rng: random.Random, events: int, days: int, source_id: str) -> Iterator[tuple[int, bytes]]:
-    """The archive's lines with the time at which Segment received each (ms), in the order of that time."""
+    """Yields the archive's lines with the time at which Segment received each (ms), in the order of that time."""
     emails = _emails(rng)
     waiting: list[Event] = []
     ties = 0
     written = 0
     received = FIRST_DAY
     last = b""
-    sends_wanted = max(1, int(events / EVENTS_PER_SEND))
-    send_gap = days * DAY / sends_wanted
+    total_sends = max(1, int(events / EVENTS_PER_SEND))
+    send_gap = days * DAY / total_sends
     sends = 0
     contacts = max(20, events // 12)
     while written < events:
@@ -186,7 +187,7 @@ def _emails(rng: random.Random) -> list[Email]:
 
 @lru_cache(maxsize=50_000)
 def _contact(number: int, source_id: str) -> SampleContact:
-    """The contact of that number: always the same, so that not all have to be kept."""
+    """Returns the contact of that number, always the same one, so that contacts need not be kept in memory."""
     rng = random.Random(f"{source_id}/{number}")
     first, last = rng.choice(FIRST_NAMES), rng.choice(LAST_NAMES)
     email = f"{first}.{last}+{number}@{rng.choice(MAIL_DOMAINS)}".lower().replace("'", "")
@@ -209,14 +210,14 @@ def _email_event(
     link = rng.choice(email.links) if event.name == "Email Clicked" else ""
     properties = f'"properties":{email.properties}{link}}}'
     line = _message(rng, "track", f'"event":"{event.name}",', properties, contact, event.time, received, source_id)
-    odd = rng.random()
-    if odd < 0.0005:
+    irregular = rng.random()
+    if irregular < 0.0005:
         return b"\n" + line
-    return line[:-1] + b"\r\n" if odd < 0.001 else line
+    return line[:-1] + b"\r\n" if irregular < 0.001 else line
 
 
 def _send_event(rng: random.Random, contact: SampleContact, received: int, source_id: str) -> tuple[bytes, bytes]:
-    """What the journey action "Send Event" sends: an identify and a track of any name."""
+    """Returns the messages of the journey action "Send Event": an identify, and a track of any name."""
     name, key = rng.choice(SENT_EVENTS)
     traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
     properties = (
@@ -238,18 +239,18 @@ def _message(
     received: int,
     source_id: str,
 ) -> bytes:
-    clock = _clock(time)
-    sent = f'"{_clock(time + 40)}"' if rng.random() < 0.05 else "null"
-    original = "" if rng.random() < 0.01 else f'"originalTimestamp":"{clock}",'
+    timestamp = _timestamp(time)
+    sent = f'"{_timestamp(time + 40)}"' if rng.random() < 0.05 else "null"
+    original = "" if rng.random() < 0.01 else f'"originalTimestamp":"{timestamp}",'
     message_id = f"api-{rng.getrandbits(160):027x}"[:31]
     return (
         f'{{{contact.anonymous_id}"channel":"server",{contact.context},{event}"integrations":{{}},'
-        f'"messageId":"{message_id}",{original}"projectId":"{source_id}",{body},"receivedAt":"{_clock(received)}",'
-        f'"sentAt":{sent},"timestamp":"{clock}","type":"{kind}",{contact.user_id}"version":2,"writeKey":"key"}}\n'
+        f'"messageId":"{message_id}",{original}"projectId":"{source_id}",{body},"receivedAt":"{_timestamp(received)}",'
+        f'"sentAt":{sent},"timestamp":"{timestamp}","type":"{kind}",{contact.user_id}"version":2,"writeKey":"key"}}\n'
     ).encode()
 
 
-def _clock(time: int) -> str:
+def _timestamp(time: int) -> str:
     return f"{_second(time // 1000)}.{time % 1000:03d}Z"
 
 

@@ -14,10 +14,10 @@ import dlt
 
 from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .inspect import DatasetInspector, NothingThere, answering, reading
+from .inspect import NothingThere, answering, reading, tables_of
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
-from .warehouses.dataset import stored_schema
+from .warehouses.dataset import Dataset, SqlDataset, dataset_of, stored_schema
 from .warehouses.hints import SOURCE
 from .warehouses.native import TableShape, shape_of
 
@@ -69,18 +69,19 @@ def upgrade(
     with runner.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
-                return _run(_whole(reader), tell)
+                return _run(_whole(_changeable(reader)), tell)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
                 raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
-            if into.has_pending_data and _moves(DatasetInspector(client)).statements:
+            found = _changeable(dataset_of(client))
+            if into.has_pending_data and _moves(found).statements:
                 raise runner.RunError(
                     "A load was cut off, and some of its rows wait in the staging dataset, which does not move.\n"
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(DatasetInspector(client)), tell, client.sql_client.execute_sql)
+            return _run(_whole(found), tell, found.client.sql_client.execute_sql)
 
 
 @contextmanager
@@ -90,13 +91,23 @@ def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
         yield
 
 
-def _whole(reader: DatasetInspector) -> Upgrade:
+def _changeable(dataset: Dataset) -> SqlDataset:
+    """Returns a dataset whose tables can be changed in place. Raises RunError where they cannot."""
+    if not isinstance(dataset, SqlDataset) or dataset.kind not in KINDS:
+        raise runner.RunError(
+            f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
+            "Load the archive into a new dataset instead: --dataset NAME"
+        )
+    return dataset
+
+
+def _whole(reader: SqlDataset) -> Upgrade:
     """All that is to be done. The books move last, so dlt's tables, which tell the rest, are asked where they are."""
     moves, sql = _moves(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _planned(reader)
     with sql.with_books_at_home():
-        planned = _planned(DatasetInspector(reader.client))
+        planned = _planned(SqlDataset(reader.client))
     return Upgrade([*planned.statements, *moves.statements], planned.left | moves.left)
 
 
@@ -107,17 +118,12 @@ def _run(plan: Upgrade, *does: Callable[[str], Any] | None) -> Upgrade:
     return plan
 
 
-def _planned(reader: DatasetInspector) -> Upgrade:
-    if reader.kind not in KINDS:
-        raise runner.RunError(
-            f"Expected PostgreSQL or DuckDB, but got {reader.kind}, whose tables cannot be changed in place.\n"
-            "Load the archive into a new dataset instead: --dataset NAME"
-        )
+def _planned(reader: SqlDataset) -> Upgrade:
     plan = _Plan(reader)
     return Upgrade(list(plan.statements()), plan.left)
 
 
-def _moves(reader: DatasetInspector) -> Upgrade:
+def _moves(reader: SqlDataset) -> Upgrade:
     """What moves the books from among the events' tables into the dataset that they should have; `_audit` is the last.
 
     As long as that is not there, no load begins.
@@ -167,16 +173,16 @@ def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dic
 class _Plan:
     """The statements for one dataset."""
 
-    def __init__(self, reader: DatasetInspector) -> None:
+    def __init__(self, reader: SqlDataset) -> None:
         self._reader = reader
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
         ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
         # Tables and columns of people's own may stand beside, and views over ours in their place.
         self._ours = ours
-        self._tables = {name: of for name, of in reader.tables().items() if name in ours and name not in views}
+        self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
-        indexed, shown = (reader.told(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
+        indexed, shown = (reader.sql.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
         self._indexed = {(str(table), str(column)) for table, column in indexed}
         self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
         self._indexes = getattr(reader.client.config, "index_received_at", False)
@@ -189,7 +195,7 @@ class _Plan:
             yield from self._types(table, shape)
             yield from self._names(table)
             yield from self._guards(table, shape)
-        if GROUPS.name in self._tables and ACCOUNTS.name not in self._reader.tables():
+        if GROUPS.name in self._tables and ACCOUNTS.name not in tables_of(self._reader):
             yield self._accounts()
             yield from self._guards(ACCOUNTS.name, self._shape(ACCOUNTS.name, {"received_at": "timestamp"}))
 

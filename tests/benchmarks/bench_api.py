@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import autopilothq
-from autopilothq.clients.autopilot import Autopilot
+from autopilothq.clients.autopilot import Autopilot, AutopilotSettings
 from contract.duck import pipeline
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,7 +41,7 @@ def test_pages_per_second(rate: int) -> None:
     pages = SECONDS * rate + 1  # the last one may go out after SECONDS and not before
     with (
         served(100 * pages, rate) as (base_url, key),
-        Autopilot(key, base_url=base_url, requests_per_second=rate, tries=1) as autopilot,
+        Autopilot(AutopilotSettings(api_key=key, base_url=base_url, requests_per_second=rate, tries=1)) as autopilot,
     ):
         started = time.monotonic()
         count = sum(1 for _ in autopilot.contacts())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from autopilothq.clients.profile_api import ProfileApi
+from autopilothq.clients.profile_api import ProfileApi, ProfileApiSettings
 from autopilothq.projection import DuePeople, People
 from autopilothq.sources.profiles.pull import Asked, EventScope, ask
 
@@ -43,7 +43,11 @@ def test_people_per_second(latency: float) -> None:
     people, rate = SECONDS * 50 + 1, 50
     with (
         served(rate, latency) as at,
-        ProfileApi(at["TOKEN"], at["SPACE"], base_url=at["BASE_URL"], requests_per_second=rate, tries=1) as space,
+        ProfileApi(
+            ProfileApiSettings(
+                api_key=at["TOKEN"], space=at["SPACE"], base_url=at["BASE_URL"], requests_per_second=rate, tries=1
+            )
+        ) as space,
     ):
         started = time.monotonic()
         answers = list(ask(space, (Asked(f"email:{number}@e.com") for number in range(people)), EventScope(), rate))

@@ -48,7 +48,7 @@ def test_dbt_accepts_the_sources(dbt: str) -> None:
     sample.write("archive", events=2000)
     runner.run(runner.pipeline("duckdb", "events.duckdb"), archive("archive"))
     with inspect.reading("duckdb", "events.duckdb") as reader:
-        live = reader.described()
+        live = inspect.described(reader)
     for tables in (inspect.catalogue(), live):
         sources(tables)
         assert asked(dbt, "--warn-error", "parse", "--no-partial-parse")[0] == 0

@@ -152,6 +152,60 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeA
     assert (again["_discards"], len(again["_rejects"])) == (found["_discards"], 4)
 
 
+def test_numbers_keep_their_digits(server: FakeAutopilot) -> None:
+    fields = (
+        b'[{"kind":"Version","value":1.10,"fieldType":"string"},'
+        b'{"kind":"Account","value":12345678901234.123456,"fieldType":"string"},'
+        b'{"kind":"user id","value":12345678901234567890,"fieldType":"string"},'
+        b'{"kind":"Smog Level","value":1.10,"fieldType":"float"},'
+        b'{"kind":"Review Rating","value":5,"fieldType":"integer"}]'
+    )
+    page = b'{"contacts":[{"contact_id":"person_1","Email":"1@example.com","Title":2.50,"Score":7.10,'
+    page += b'"mail_opened":{"k":1482221100000.5},"custom_fields":' + fields + b'}],"total_contacts":1}'
+    server.order("GET", "/contacts", content=page)
+    scan(server, "contacts", "email_opened", user_id_field="user id")
+    found = tables()
+    [row], [opened] = found["contacts"], found["email_opened"]
+    assert filled(row) == {
+        "contact_id": "person_1",
+        "received_at": row["received_at"],
+        "email": "1@example.com",
+        "title": "2.50",
+        "score": 7.1,
+        "custom_version": "1.10",
+        "custom_account": "12345678901234.123456",
+        "custom_user_id": "12345678901234567890",
+        "custom_smog_level": 1.1,
+        "custom_review_rating": 5,
+    }
+    assert (opened["user_id"], opened["timestamp"]) == (
+        "12345678901234567890", datetime(2016, 12, 20, 8, 5, 0, 500, tzinfo=UTC),
+    )  # fmt: skip
+
+
+def test_lists_and_custom_fields_keep_their_digits(server: FakeAutopilot) -> None:
+    server.order(
+        "GET", "/contacts/custom_fields", content=b'[{"name":"Plan","fieldType":"string","default":"a","max":[1.10]}]'
+    )
+    server.order("GET", "/lists", content=b'{"lists":[{"list_id":12345678901234567890,"title":1.10}]}')
+    scan(server, "custom_fields", "lists")
+    found = tables()
+    assert [filled(row) for name in ("custom_fields", "lists") for row in found[name]] == [
+        {
+            "name": "Plan",
+            "received_at": found["custom_fields"][0]["received_at"],
+            "field_type": "string",
+            "default": "a",
+            "max": "[1.10]",
+        },
+        {
+            "list_id": "12345678901234567890",
+            "received_at": found["lists"][0]["received_at"],
+            "title": "1.10",
+        },
+    ]
+
+
 def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(server: FakeAutopilot) -> None:
     fields = [
         {"kind": "Review Rating", "value": "5", "fieldType": "integer"},

@@ -24,6 +24,24 @@ def test_the_earlier_of_two_in_one_load_stays() -> None:
         assert sum(count.duplicates for count in store.audit) == 1
 
 
+def test_of_one_id_and_one_moment_the_same_message_stays_in_any_order_of_the_lines() -> None:
+    """Nothing but the text tells such messages apart; every other line is one that the engine does not read."""
+    plans = [f"plan {n}" for n in range(4)]
+    lines = [
+        message(messageId=f"m{at}", receivedAt=received, properties={"plan": plan} | ({"\0": 1} if at % 2 else {}))
+        for at, received in enumerate([EARLY, None] * 4)
+        for plan in plans
+    ]
+    orders = [lines, lines[::-1], lines[1::2] + lines[::2]]
+    stores = [Store() for _ in orders]
+    found = [
+        {row["id"]: row["plan"] for row in store.run(order[:9], order[9:], chunks=lambda _: 5)["email_opened"]}
+        for store, order in zip(stores, orders, strict=True)
+    ]
+    assert found == [found[0]] * 3
+    assert set(found[0]) == {f"m{at}" for at in range(8)}
+
+
 def test_a_message_without_a_time_of_receipt_is_later_than_all() -> None:
     store = Store()
     store.run([message(receivedAt=None, properties={"plan": "none"}), message(properties={"plan": "some"})])

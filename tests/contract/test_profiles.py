@@ -193,8 +193,8 @@ def test_nobody_of_few_answered_for_is_an_error_too(server: FakeProfiles) -> Non
 
 
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "MOST_FAILURES", 5)
-    monkeypatch.setattr(origin, "MOST_THREADS", 1)  # else the first failure may be told before the last answer
+    monkeypatch.setattr(origin, "MAX_FAILURES", 5)
+    monkeypatch.setattr(origin, "MAX_THREADS", 1)  # else the first failure may be told before the last answer
     everyone = [person(number) for number in range(60)]
     for who in everyone:
         server.happen(who)
@@ -219,7 +219,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, m
 
 
 def test_a_refused_token_stops_at_once(server: FakeProfiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(origin, "MOST_THREADS", 4)
+    monkeypatch.setattr(origin, "MAX_THREADS", 4)
     everyone = [person(number) for number in range(40)]
     for who in everyone:
         server.happen(who)

@@ -94,10 +94,10 @@ def test_anything_else_is_a_reject() -> None:
 
 
 def test_the_seven_events_have_their_tables() -> None:
-    found = rows_of(*(message(name, messageId=table) for name, table, *_ in EVENTS))
+    found = rows_of(*(message(event.name, messageId=event.table) for event in EVENTS))
     assert {
         name: [(row["id"], row["event_text"]) for row in rows] for name, rows in found.items() if name != "tracks"
-    } == {table: [(table, name)] for name, table, *_ in EVENTS}
+    } == {event.table: [(event.table, event.name)] for event in EVENTS}
     assert len(found["tracks"]) == 7
 
 

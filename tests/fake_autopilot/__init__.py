@@ -2,7 +2,7 @@
 
     with FakeAutopilot(contacts=250) as server:
         server.order("GET", "/contacts/*", status=503, times=2)
-        Autopilot(server.key, base_url=server.base_url)
+        Autopilot(AutopilotSettings(api_key=server.key, base_url=server.base_url))
 
 `python -m tests.fake_autopilot --contacts 1000` starts it for people. FakeProfiles beside it is Segment's Profile API.
 """

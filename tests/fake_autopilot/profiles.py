@@ -1,4 +1,4 @@
-"""Segment's Profile API, made up: people of one space with their events (spec: profile-api)."""
+"""Segment's Profile API, made up: people of one space with their events (docs/contract/profile-api.md)."""
 
 from base64 import b64decode
 from collections.abc import Callable, Iterable

@@ -1,17 +1,15 @@
 """`kill -9` at every point of a scan and of its load: what follows is as if it had never happened."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import autopilothq
+import forked
 from autopilothq import catalog
 from autopilothq.warehouses.duckdb import direct
 from contract.duck import held
@@ -47,16 +45,7 @@ def house(server: FakeAutopilot, tmp_path_factory: pytest.TempPathFactory) -> Pa
         (house / name).mkdir()
     listed = house / "plans.json"
     listed.write_text(json.dumps([[server.base_url, server.key, str(house / name), POINTS[name]] for name in POINTS]))
-    tests = Path(killed_api.__file__).parents[1]
-    paths = os.pathsep.join(map(str, (tests, tests / "faults", tests.with_name("pipelines"))))
-    done = subprocess.run(
-        [sys.executable, killed_api.__file__, str(listed)],
-        cwd=house,
-        env=clean_environment() | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(killed_api.__file__, str(listed), cwd=house, env=clean_environment())
     assert done.stdout.split() == [
         word for number in range(len(POINTS)) for word in (str(number), str(-signal.SIGKILL))
     ], done.stderr

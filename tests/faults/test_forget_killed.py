@@ -2,17 +2,15 @@
 
 import gzip
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+import forked
 from autopilothq.catalog import SUPPRESSIONS
 from autopilothq.segment.identity import HashedIds, Id
 from calling import Call
@@ -29,19 +27,19 @@ MESSAGES: list[Any] = [
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
 ]
 FORGET = "autopilothq.privacy.deletion"
-ARCHIVE = "autopilothq.sources.archive.files"
+ARCHIVE = "autopilothq.sources.archive.remove_lines"
 POINTS: dict[str, tuple[str, str, int]] = {
-    "before anything": (f"{FORGET}:_List.__init__", "before", 1),
-    "suppressed, nothing removed": (f"{FORGET}:_List.add", "after", 1),
-    "some rows removed": (f"{FORGET}:_delete", "after", 2),
+    "before anything": ("autopilothq.privacy.suppression_list:SuppressionList.__init__", "before", 1),
+    "suppressed, nothing removed": ("autopilothq.privacy.suppression_list:SuppressionList.add", "after", 1),
+    "some rows removed": (f"{FORGET}:delete_rows", "after", 2),
     "all rows removed": (f"{FORGET}:_remove", "after", 1),
-    "a file begun": (f"{ARCHIVE}:_written_again", "after", 1),
-    "a file written aside": (f"{ARCHIVE}:_is_unchanged", "before", 1),
+    "a file begun": (f"{ARCHIVE}:_rewritten", "after", 1),
+    "a file written aside": (f"{ARCHIVE}:is_unchanged", "before", 1),
     "a file replaced": (f"{ARCHIVE}:_replace", "after", 1),
     "another written aside": (f"{ARCHIVE}:_replace", "before", 2),
 }
 PIECEMEAL: dict[str, tuple[str, str, int]] = {
-    f"{number} statements": (f"{FORGET}:_delete", "after", number) for number in (2, 4)
+    f"{number} statements": (f"{FORGET}:delete_rows", "after", number) for number in (2, 4)
 }
 
 
@@ -72,16 +70,7 @@ def ended(house: Path) -> dict[str, int]:
     plans = [Plan(str(house / name), point, name in PIECEMEAL) for name, point in points.items()]
     listed = house / "plans.json"
     listed.write_text(json.dumps(plans))
-    tests = Path(forgetting.__file__).parents[1]
-    paths = os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))
-    done = subprocess.run(
-        [sys.executable, forgetting.__file__, str(listed)],
-        cwd=house,
-        env=clean_environment() | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(forgetting.__file__, str(listed), cwd=house, env=clean_environment())
     statuses = [int(text.split()[1]) for text in done.stdout.splitlines()]
     assert len(statuses) == len(plans), done.stderr
     return dict(zip(points, statuses, strict=True))

@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,7 @@ import dlt
 import duckdb
 import pytest
 
+import forked
 from conftest import LEAKS
 from faults import killed
 from faults.killed import Plan
@@ -98,20 +97,14 @@ class Killer:
     def __init__(self, folder: Path, plans: Sequence[Plan]) -> None:
         listed = folder / "plans.json"
         listed.write_text(json.dumps(plans))
-        tests = Path(killed.__file__).parents[1]
         self._numbers = {plan.folder: number for number, plan in enumerate(plans)}
         self._ended: dict[int, int] = {}
         self._complaints = folder / "complaints"
         with self._complaints.open("wb") as complaints:
-            self._process = subprocess.Popen(
-                [sys.executable, killed.__file__, str(listed)],
-                cwd=folder,
-                env=clean_environment()
-                | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))},
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-            )
+            self._process = forked.start(
+                killed.__file__, str(listed),
+                cwd=folder, env=clean_environment(), stdout=forked.PIPE, stderr=complaints, text=True,
+            )  # fmt: skip
 
     def status(self, folder: Path) -> int:
         """How the last plan of that folder ended: minus the signal, or 0. Waits for it."""

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from dlt.destinations import filesystem
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
-from autopilothq import sample
+import forked
 from autopilothq.extras import install
 from autopilothq.warehouses.delta import append_new, lake
 from calling import Call
@@ -172,14 +171,7 @@ def kill(house: Path, archive: Path) -> None:
             ]
         )
     )
-    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
-    done = subprocess.run(
-        [sys.executable, killed.__file__, str(plans)],
-        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run(killed.__file__, str(plans), env={"RUNTIME__DLTHUB_TELEMETRY": "false"})
     assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 

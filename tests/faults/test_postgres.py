@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from autopilothq import sample
-from autopilothq.warehouses import dataset
+import forked
+from autopilothq.warehouses.dataset import open_dataset, sql_arrow
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import killed
 from faults.killed import Plan
@@ -115,14 +113,7 @@ def kill(folder: Path, archive: Path, databases: dict[str, str]) -> None:
         for name, (_, point) in KILLS.items()
     ]
     (folder / "plans.json").write_text(json.dumps(plans))
-    paths = [str(Path(killed.__file__).parents[1]), str(Path(sample.__file__).parents[1])]
-    done = subprocess.run(
-        [sys.executable, killed.__file__, str(folder / "plans.json")],
-        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run(killed.__file__, str(folder / "plans.json"), env={"RUNTIME__DLTHUB_TELEMETRY": "false"})
     assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 
@@ -130,8 +121,8 @@ def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch
     into = pipeline(tmp_path, postgres_destination(postgres))
     file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
     load(into, tmp_path / "archive")
-    monkeypatch.setattr(dataset, "CELLS_PER_READ", 4)
-    there = dataset.Dataset(into)
+    monkeypatch.setattr(sql_arrow, "CELLS_PER_READ", 4)
+    there = open_dataset(into)
     assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
     parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
     assert [len(part["id"]) for part in parts] == [2, 2, 1]

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +15,7 @@ import duckdb
 import pytest
 
 import autopilothq
+import forked
 from autopilothq import private
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
@@ -107,15 +106,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             own = settings | {"DLT_DATA_DIR": str(folder / "dlt"), "TMPDIR": str(folder / "tmp")}
             plans.append(Plan(str(folder), kill.words, own, kill.point))
         (house / "plans.json").write_text(json.dumps(plans))
-        tests = Path(killed_sending.__file__).parents[1]
-        subprocess.run(
-            [sys.executable, killed_sending.__file__, str(house / "plans.json")],
-            cwd=house,
-            env=clean_environment() | {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))},
-            stdout=subprocess.DEVNULL,
-            umask=USUAL,
-            check=True,
+        done = forked.run(
+            killed_sending.__file__, str(house / "plans.json"), cwd=house, env=clean_environment(), umask=USUAL
         )
+        assert done.returncode == 0, done.stderr
         yield house
 
 

@@ -1,17 +1,15 @@
 """`kill -9` on the way through people: who was loaded is not asked for again, and nobody is left out."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import forked
 from autopilothq import runner
 from contract.duck import held, query
 from fake_autopilot import FakeProfiles
@@ -48,15 +46,7 @@ def house(server: FakeProfiles, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (house / name / "people.txt").write_text("\n".join(EVERYONE))
         plans.append([str(house / name), *words(server), point])
     (house / "plans.json").write_text(json.dumps(plans))
-    tests = Path(killed_profiles.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, killed_profiles.__file__, str(house / "plans.json")],
-        cwd=house,
-        env=clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (tests, tests.with_name("pipelines"))))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run(killed_profiles.__file__, str(house / "plans.json"), cwd=house, env=clean_environment())
     ended = "".join(f"{number} {-signal.SIGKILL}\n" for number in range(len(POINTS)))
     assert done.stdout == ended, done.stderr
     return house

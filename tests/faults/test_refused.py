@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +15,7 @@ from dlt.destinations.exceptions import DatabaseTransientException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
+import forked
 from autopilothq import runner
 from autopilothq.sources import isolate, refused
 from autopilothq.sources.isolate import Cause
@@ -303,7 +302,9 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     lines = [track(number) for number in range(2, 80)] + [identify(80, "b"), identify(81, "c")]
     file(archive, "2.gz", lines)
 
-    killed_at(tmp_path, Plan(str(archive), str(folder), (f"{refused.__name__}:Refused.write", "after", 1), run=True))
+    killed_at(
+        tmp_path, Plan(str(archive), str(folder), (f"{refused.__name__}:RefusedMessages.write", "after", 1), run=True)
+    )
     into = pipeline(folder)
     assert Path(into.working_dir, refused.FILE).exists()
     reports: list[autopilothq.LoadReport] = []
@@ -331,14 +332,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
 def killed_at(folder: Path, plan: Plan) -> None:
     """A load in a process of its own, which ends by `kill -9`."""
     (folder / "plans.json").write_text(json.dumps([plan]))
-    paths = [str(Path(module.__file__ or "").parents[1]) for module in (killed, autopilothq)]
-    done = subprocess.run(
-        [sys.executable, killed.__file__, str(folder / "plans.json")],
-        env={"PATH": "", "PYTHONPATH": ":".join(paths), "RUNTIME__DLTHUB_TELEMETRY": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.run(killed.__file__, str(folder / "plans.json"), env={"RUNTIME__DLTHUB_TELEMETRY": "false"})
     assert done.stdout == "0 -9\n", done.stderr
 
 

@@ -26,7 +26,8 @@ import autopilothq
 from autopilothq import sample
 from autopilothq.errors import ArchiveError
 from autopilothq.segment.message import Batch
-from autopilothq.sources.archive import files as archive_files
+from autopilothq.sources.archive import batches, blocks
+from autopilothq.sources.archive.discover import list_files
 from calling import Call, errors
 from faults.loads import assert_same, assert_sound, content, line, load, pipeline, track
 from servers import S3
@@ -55,13 +56,13 @@ def bucket(s3: S3) -> tuple[str, AbstractFileSystem]:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose content is asked for."""
     names: list[str] = []
-    read_files = archive_files.read_batches
+    read_files = batches.read_batches
 
     def spy(files: Any, **options: Any) -> Iterator[Batch]:
         names.extend(Path(file.path).name for file in files)
         return read_files(files, **options)
 
-    monkeypatch.setattr(archive_files, "read_batches", spy)
+    monkeypatch.setattr(batches, "read_batches", spy)
     return names
 
 
@@ -119,7 +120,7 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
     name = f"{url}/segment-logs/AbC/{DAYS['2019-03-01']}/1.gz"
     lines = [track(n, properties={"note": f"{random.Random(n).random()}"}) for n in range(500)]
     put(hand, name, *lines)
-    read_files = archive_files.read_batches
+    read_files = batches.read_batches
 
     def rewritten(files: Any, **options: Any) -> Iterator[Batch]:
         if files:
@@ -127,7 +128,7 @@ def test_an_object_that_is_rewritten_while_it_is_read_is_read_again(
         return read_files(files, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(archive_files, "read_batches", rewritten)
+        patch.setattr(batches, "read_batches", rewritten)
         load(pipeline(tmp_path), url)
     load(pipeline(tmp_path), url)
     tables = content(tmp_path / "autopilot.duckdb")
@@ -203,11 +204,11 @@ def test_keys_with_empty_parts_are_found_and_read(
         hand.call_s3("put_object", Bucket=url[5:], Key=marker, Body=b"")
     hand.call_s3("put_object", Bucket=url[5:], Key=f"{folder}/", Body=b"{}")
     for path, options, keys in NAMED:
-        files = list(archive_files.list_files([url + path], storage_options=s3.storage_options, **options))
+        files = list(list_files([url + path], storage_options=s3.storage_options, **options))
         assert (path, [file.url for file in files]) == (path, nameless(keys, url))
     seen: dict[str, str] = {}
     small_pages = s3.storage_options | {"s3_additional_kwargs": {"MaxKeys": 1}}
-    files = list(archive_files.list_files([url], storage_options=small_pages, left_out=seen))
+    files = list(list_files([url], storage_options=small_pages, left_out=seen))
     assert sorted(line[2] for line in all_lines(files)) == sorted(NAMELESS.values())
     assert seen == {
         f"{url}//": "folder_marker",
@@ -298,7 +299,7 @@ def test_a_request_that_never_ends_costs_its_file_alone(s3: S3, bucket: tuple[st
     for name in ("a.gz", *faults, "z.gz"):
         put(hand, f"{url}/{name}", track(1))
     with faulty(s3, faults) as credentials:
-        files = list(archive_files.list_files([url], storage_options=storage(credentials)))
+        files = list(list_files([url], storage_options=storage(credentials)))
         started = time.monotonic()
         lines, rejects, ended = outcome(files, timeout=1)
         assert time.monotonic() - started < 8
@@ -313,7 +314,7 @@ def test_a_store_that_is_gone_ends_the_reading(s3: S3, bucket: tuple[str, Abstra
     for number in range(10):
         put(hand, f"{url}/{number}.gz", track(number))
     with faulty(s3, {".gz": "stall"}) as credentials:
-        files = list(archive_files.list_files([url], storage_options=storage(credentials)))
+        files = list(list_files([url], storage_options=storage(credentials)))
         with pytest.raises(ArchiveError) as error:
             outcome(files, timeout=0.4)
     assert str(error.value) == (
@@ -367,10 +368,10 @@ def test_two_versions_of_an_object_are_never_mixed(
     after: bytes,
     rewritten: bool,
 ) -> None:
-    monkeypatch.setattr(archive_files, "REMOTE_BLOCK", block)
+    monkeypatch.setattr(blocks, "REMOTE_BLOCK", block)
     url, hand = bucket
     hand.pipe_file(f"{url}/1.json", b"{}\n" * 100)
-    files = list(archive_files.list_files([url], storage_options=s3.storage_options))
+    files = list(list_files([url], storage_options=s3.storage_options))
     assert [line[2] for line in all_lines(files)] == [b"{}\n"] * 100
     hand.pipe_file(f"{url}/1.json", after)
     lines, _, [(_, why)] = outcome(files)

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import forked
 from autopilothq.destination import DeliveryLog, audiences, deliver
-from autopilothq.destination.sender import AT_ONCE
+from autopilothq.destination.dispatch import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
@@ -36,7 +35,7 @@ POINTS: dict[str, tuple[str, str, int] | float] = {
     "a track is noted, unsent": (f"{ACCOUNT}.trigger", "before", 1),
     "a track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 1),
     "another track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 7),
-    "a track's outcome is noted": (f"{LOG}.settle", "after", 3),
+    "a track's outcome is noted": (f"{LOG}.write_outcomes", "after", 3),
     "all is done": (f"{LOG}.__exit__", "before", 1),
     **{f"{seconds:.2f} s": seconds for seed in (1, 2, 3) if (seconds := random.Random(seed).uniform(0.5, 2.5))},
 }
@@ -47,7 +46,7 @@ MEMBERS: dict[str, tuple[str, str, int] | float] = {
 }
 ROWS: dict[str, tuple[str, str, int] | float] = {
     "rows are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
-    "rows are noted": (f"{LOG}.settle", "after", 1),
+    "rows are noted": (f"{LOG}.write_outcomes", "after", 1),
 }
 PIPELINE: dict[str, tuple[str, str, int] | float] = {
     "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
@@ -102,15 +101,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             plans.append(Plan(str(folder), words, environment, where))
         listed = root / "plans.json"
         listed.write_text(json.dumps(plans))
-        tests = Path(killed_sending.__file__).parents[1]
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-        paths = {"PYTHONPATH": os.pathsep.join((str(tests), str(tests.with_name("pipelines"))))}
-        subprocess.run(
-            [sys.executable, killed_sending.__file__, str(listed)],
-            env=kept | paths | {"RUNTIME__DLTHUB_TELEMETRY": "false"},
-            check=True,
-            capture_output=True,
-        )
+        done = forked.run(killed_sending.__file__, str(listed), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
+        assert done.returncode == 0, done.stderr
         yield places
 
 

@@ -1,4 +1,4 @@
-"""The commands: arguments in, `run` called, results printed."""
+"""The program `autopilothq`: its commands, and what all of them do at their end."""
 
 import gc
 import os
@@ -11,6 +11,7 @@ import click
 from .. import private, runner
 from ..display import visible
 from ..errors import BusyError
+from ..explain import explain
 from . import log
 from .forget import forget
 from .inspect import schema, status
@@ -20,54 +21,54 @@ from .send import send, show_deliveries
 
 
 class _Program(click.Group):
-    """The program's end is the same for all commands: errors are told in words, and runs to the webhook."""
+    """Ends all commands alike: explains errors, and sends a note on a run's end to the webhook."""
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
-        log.hide(sys.argv[1:])
+        log.hide_credentials(sys.argv[1:])
         try:
             result = super().invoke(context)
         except click.UsageError as error:
             log.mask(error)
-            log.notify(_named(self, sys.argv[1:]), error.format_message())
+            log.notify(_commands(self, sys.argv[1:]), error.format_message())
             raise _visible(error) from None
         except click.ClickException as error:
             raise _visible(error) from None
         except (click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:  # a fault of the program's own, or of a library, is told in words as well
-            if log.settings().debug:
+        except Exception as error:  # errors of the program itself and of libraries are explained as well
+            if log.log_settings().debug:
                 raise
-            told = runner.in_words(error)
-            log.fail(str(told), told.status)
-            if not isinstance(told, BusyError):
-                log.notify(_named(self, sys.argv[1:]), str(told))
-            context.exit(told.status)
-        except SystemExit as ended:
-            log.notify(_named(self, sys.argv[1:]), log.summary() if ended.code else None)
+            explanation = explain(error)
+            log.fail(str(explanation), explanation.status)
+            if not isinstance(explanation, BusyError):
+                log.notify(_commands(self, sys.argv[1:]), str(explanation))
+            context.exit(explanation.status)
+        except SystemExit as end:
+            log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)
             raise
-        log.notify(_named(self, sys.argv[1:]), None)
+        log.notify(_commands(self, sys.argv[1:]), None)
         return result
 
 
 def _visible(error: click.ClickException) -> click.ClickException:
-    """The error, without what would act on the terminal: names of tables and the like are among its words."""
-    words = error.format_message()
-    if visible(words) == words:
+    """Returns the error with a message that is safe to show: names of tables and the like are in it."""
+    message = error.format_message()
+    if visible(message) == message:
         return error
     if isinstance(error, click.UsageError):
-        return click.UsageError(visible(words), error.ctx)
-    return click.ClickException(visible(words))
+        return click.UsageError(visible(message), error.ctx)
+    return click.ClickException(visible(message))
 
 
-def _named(command: click.Command, words: Sequence[str]) -> list[str]:
-    """The commands among the words of a call, without what they were told: that may be a secret."""
-    named = []
-    for word in words:
-        if isinstance(command, click.Group) and word in command.commands:
-            named.append(word)
-            command = command.commands[word]
-    return named
+def _commands(command: click.Command, args: Sequence[str]) -> list[str]:
+    """Returns the names of the commands among the arguments of a call, without their values: those may be secret."""
+    names = []
+    for arg in args:
+        if isinstance(command, click.Group) and arg in command.commands:
+            names.append(arg)
+            command = command.commands[arg]
+    return names
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,10 +78,10 @@ def _named(command: click.Command, words: Sequence[str]) -> list[str]:
 @click.pass_context
 def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
-    context.obj = log.Settings(debug, log_format == "json")
-    log.listen(*context.obj)
+    context.obj = log.LogSettings(debug, log_format == "json")
+    log.configure_logging(*context.obj)
     more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}
-    # What dlt calls an error is tried again, or told by the error that ends the run.
+    # dlt logs errors that are tried again, or that end the run with a message of its own.
     runner.configure(**more, **({} if debug else {"runtime__log_level": "CRITICAL"}))
 
 
@@ -90,12 +91,14 @@ for command in (load, write_sample, send, show_deliveries, schema, status, forge
 
 
 def main() -> None:
-    """The program `autopilothq`. Exit status: 0 done, 1 failed, 2 wrong words, 3 more rejects than allowed
-    or no file, 4 not all was delivered, 75 busy.
+    """Runs the program `autopilothq`.
+
+    Exit status: 0 done; 1 failed, or a command found something to look at; 2 wrong arguments; 3 more rejects than
+    allowed, or no file; 4 not everything was delivered; 75 busy.
     """
-    # What libraries make is private too, and what a kill leaves. The shell opens what output is sent to, with its own.
+    # Files of libraries are private too, and what a killed run leaves. A shell that redirects output has its own umask.
     os.umask(os.umask(private.UMASK) | private.UMASK)
-    # What was imported stays: that the garbage collector looks at it again and again is a tenth of a small load's time.
+    # Imported modules stay: a garbage collector that visits them again and again takes a tenth of a small load's time.
     if not gc.get_freeze_count():
         gc.freeze()
     cli()

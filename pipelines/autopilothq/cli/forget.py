@@ -1,4 +1,4 @@
-"""The command that forgets a person."""
+"""The command that deletes a person."""
 
 import sys
 from dataclasses import asdict
@@ -9,14 +9,14 @@ import click
 
 from ..display import json_text
 from ..inspect.formats import grid
-from ..privacy import deletion as forgetting
-from ..privacy.deletion import MAX_IDS, Forgotten, NotFollowed, Suppressed, Unconfirmed
+from ..privacy import deletion
+from ..privacy.deletion import MAX_IDS, Forgotten, Unconfirmed
+from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from . import log, out
-from .options import allow_http_option, destination_options, wait_option, where
+from .options import TargetOptions, allow_http_option, describe_target, json_option, target_options, wait_option
 
-LEFT = 1
-HASH = 12  # characters of a hash that are shown
+SHOWN_HASH = 12  # characters
 _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id", "anonymous_ids": "anonymous_id"}
 
 
@@ -25,7 +25,7 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id",
 @click.option("--email", "emails", metavar="EMAIL", multiple=True, help="The person's email; its case does not matter.")
 @click.option("--contact-id", "contact_ids", metavar="ID", multiple=True, help="The person's id in Autopilot.")
 @click.option(
-    "--anonymous-id", "anonymous_ids", metavar="ID", multiple=True, help="The id of a device of the person's."
+    "--anonymous-id", "anonymous_ids", metavar="ID", multiple=True, help="The id of one of the person's devices."
 )
 @click.option(
     "--archive", metavar="URL", multiple=True, help="Also rewrite the files there without the person's lines."
@@ -33,63 +33,62 @@ _KINDS = {"user_ids": "user_id", "emails": "email", "contact_ids": "contact_id",
 @click.option(
     "--rewrite", is_flag=True, help="Write the database anew, so that its files do not keep the removed rows' bytes."
 )
-@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Report what would be removed, and change nothing.")
 @click.option(
     "--max-ids",
     type=click.IntRange(min=0),
     default=MAX_IDS,
     show_default=True,
     metavar="N",
-    help="Refuse where more ids than these would be taken.",
+    help="Refuse if the person has more ids than this.",
 )
 @click.option(
-    "--confirm", type=click.IntRange(min=0), metavar="N", help="Take exactly that many ids, though they are more."
+    "--confirm",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Remove the person although the ids are more than --max-ids, if they are exactly this many.",
 )
-@destination_options
+@target_options
 @wait_option
 @allow_http_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
 def forget(
     archive: tuple[str, ...],
     rewrite: bool,
     dry_run: bool,
     max_ids: int,
     confirm: int | None,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
+    target: TargetOptions,
     wait: timedelta,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Remove a person, and keep them out of later loads.
 
-    Several ids are one person's. Ids that stand in one row with them are the person's too, where nobody else's stand
-    beside them: look at --dry-run first.
+    All given ids are of one person. An id in the same row as one of them is the person's too, unless it also appears
+    with ids of others: look at --dry-run first.
     """
-    place = where(destination, credentials, dataset)
+    location = describe_target(target)
     try:
-        made = forgetting.delete_person(
-            _ids(given), destination, credentials, dataset, archive, dry_run, wait, rewrite, max_ids, confirm
-        )
+        report = deletion.delete_person(_ids(given), *target, archive, dry_run, wait, rewrite, max_ids, confirm)
     except Unconfirmed as refused:
         refused.made.dry_run = True
-        _tell(refused.made, [], place, as_json)
+        _print(refused.made, [], location, as_json)
         raise
-    summary = _summary(made)
+    summary = _summary(report)
     log.summarise(summary)
-    _tell(made, [summary], place, as_json)
-    if made.left:
-        sys.exit(LEFT)
+    _print(report, [summary], location, as_json)
+    if report.left:
+        sys.exit(out.NEEDS_ATTENTION)
 
 
-def _tell(made: Forgotten, summary: list[str], place: dict[str, str], as_json: bool) -> None:
+def _print(report: Forgotten, summary: list[str], location: dict[str, str], as_json: bool) -> None:
     if as_json:
-        parts = {"ids": [id_._asdict() for id_ in made.ids], "shared": [id_._asdict() for id_ in made.shared]}
-        out.print_line(json_text(asdict(made) | parts | {"from": place}))
+        parts = {"ids": [id_._asdict() for id_ in report.ids], "shared": [id_._asdict() for id_ in report.shared]}
+        out.print_line(json_text(asdict(report) | parts | {"from": location}))
     else:
-        _print(made, summary)
-        out.print_line(f"from {place['location']}, dataset {place['dataset']}")
+        _print_text(report, summary)
+        out.print_line(f"from {location['location']}, dataset {location['dataset']}")
 
 
 def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
@@ -107,40 +106,40 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
     return ids
 
 
-def _print(made: Forgotten, summary: list[str]) -> None:
-    would = "would be " if made.dry_run else ""
-    found = [[id_.kind, id_.id, _how(id_), id_.hash[:HASH]] for id_ in made.ids]
+def _print_text(report: Forgotten, summary: list[str]) -> None:
+    would = "would be " if report.dry_run else ""
+    found = [[id_.kind, id_.id, _how_found(id_), id_.hash[:SHOWN_HASH]] for id_ in report.ids]
     parts = [grid([["kind", "id", "found", "hash"], *found])]
-    if made.shared:
+    if report.shared:
         parts.append(
             [
-                *map(_not_followed, made.shared),
-                f"Rows that have none but such ids {'would stay' if made.dry_run else 'stay'}.",
+                *map(_not_followed, report.shared),
+                f"Rows that have none but such ids {'would stay' if report.dry_run else 'stay'}.",
             ]
         )
-    if made.rows:
-        parts.append(grid([["table", f"rows {would}removed"], *_counts(made.rows)]))
-    if made.lines:
-        parts.append(grid([["file", f"lines {would}removed"], *_counts(made.lines)], cut=False))
-    if made.left:
+    if report.rows:
+        parts.append(grid([["table", f"rows {would}removed"], *_counts(report.rows)]))
+    if report.lines:
+        parts.append(grid([["file", f"lines {would}removed"], *_counts(report.lines)], cut=False))
+    if report.left:
         parts.append(
-            [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in made.left.items()]
+            [f"{file} stays as it is, and may hold lines of the person: {why}" for file, why in report.left.items()]
         )
     if summary:
-        parts.append([*summary, *filter(None, [made.remains])])
+        parts.append([*summary, *filter(None, [report.remains])])
     out.print_lines([line for part in parts for line in ("", *part)][1:])
 
 
-def _summary(made: Forgotten) -> str:
-    would = "would be " if made.dry_run else ""
+def _summary(report: Forgotten) -> str:
+    would = "would be " if report.dry_run else ""
     removed = (
-        f"{sum(made.rows.values()):,} rows and {sum(made.lines.values()):,} lines {would}removed"
-        if made.rows or made.lines
+        f"{sum(report.rows.values()):,} rows and {sum(report.lines.values()):,} lines {would}removed"
+        if report.rows or report.lines
         else "Nothing was found of this person"
     )
-    left = f"; files that stay as they are: {len(made.left):,}" if made.left else ""
-    anew = f"; files or tables written anew: {len(made.rewritten):,}" if made.rewritten else ""
-    return f"{removed}; ids {would}kept out of later loads: {made.suppressed:,}{left}{anew}"
+    left = f"; files that stay as they are: {len(report.left):,}" if report.left else ""
+    anew = f"; files or tables written anew: {len(report.rewritten):,}" if report.rewritten else ""
+    return f"{removed}; ids {would}kept out of later loads: {report.suppressed:,}{left}{anew}"
 
 
 def _not_followed(shared: NotFollowed) -> str:
@@ -150,7 +149,7 @@ def _not_followed(shared: NotFollowed) -> str:
     )
 
 
-def _how(id_: Suppressed) -> str:
+def _how_found(id_: Suppressed) -> str:
     return f"beside {id_.found_with}" if id_.found_with else "given"
 
 

@@ -1,26 +1,26 @@
-"""The commands that look: `schema`, `schema diff`, `status`."""
+"""The commands that inspect a destination, `schema` and `status`, and `schema upgrade`."""
 
 import difflib
 import itertools
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import click
 
-from .. import inspect, runner
-from .. import upgrade as upgrading
+from .. import inspect, upgrade
 from ..display import json_text, shortened
+from ..explain import explained
 from ..inspect import Difference, Status
 from . import out
-from .options import Duration, credentials_of, destination_options, wait_option, where
+from .options import Duration, TargetOptions, credentials_of, describe_target, target_options, wait_option
 
-BREAKS, STALE, LEFT = 1, 1, 1
-FORMATS = (*inspect.FORMATS, "sql")
+SCHEMA_FORMATS = (*inspect.FORMATS, "sql")
 
 
 class _WithDefault(click.Group):
-    """A group whose command `show` is meant where none is named."""
+    """A group that runs `show` by default, and shows its options in the help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
@@ -42,9 +42,9 @@ class _WithDefault(click.Group):
 
 @click.group(cls=_WithDefault)
 def schema() -> None:
-    """What the tables are: the catalogue's, the destination's, and what differs.
+    """Show the tables of the catalogue or the destination, compare them, or upgrade them.
 
-    Without a command, `show` is meant.
+    Without a command, it shows them.
     """
 
 
@@ -53,42 +53,39 @@ def schema() -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(SCHEMA_FORMATS),
     default="table",
     show_default=True,
-    help="How to print them. yaml and json are dlt's schema, dbt is a sources.yml, sql makes the tables.",
+    help="The format. yaml and json are dlt's schema, dbt is a sources.yml, sql are CREATE statements.",
 )
-@click.option("--live", is_flag=True, help="As the destination has them, with rows, nulls, and when columns came.")
-@destination_options
-def show(
-    tables: tuple[str, ...],
-    form: str,
-    live: bool,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
-) -> None:
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Read the destination: its tables, with counts of rows, shares of nulls, and when columns came.",
+)
+@target_options
+def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) -> None:
     """Print tables, columns, types and descriptions."""
     if live:
-        with inspect.reading(destination, credentials, dataset) as reader:
-            there, name = list(reader.tables()), reader.dataset
-            found = reader.described(tables)
-        _check(tables, there, f"The dataset {name}")
+        with inspect.reading(*target) as reader:
+            existing, name = list(inspect.tables_of(reader)), reader.name
+            found = inspect.described(reader, tables)
+        _check_names(tables, existing, f"The dataset {name}")
     else:
-        found, name = inspect.catalogue(), inspect.dataset_name(dataset)
-        _check(tables, [table.name for table in found], "The catalogue")
+        found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
+        _check_names(tables, [table.name for table in found], "The catalogue")
         found = [table for table in found if not tables or table.name in tables]
     if form == "sql":
-        with runner.explained():
-            out.document(inspect.ddl(found, *inspect.target(destination, credentials, dataset)))
+        with explained():
+            out.document(inspect.ddl(found, *inspect.target(*target)))
     else:
         out.document(inspect.FORMATS[form](found, name))
 
 
-def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
+def _check_names(names: Sequence[str], existing: Sequence[str], where: str) -> None:
     for name in names:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
+        if name not in existing:
+            near = difflib.get_close_matches(name, existing, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise click.BadParameter(f"{where} has no table {name}.{hint}", param_hint="TABLE")
 
@@ -99,69 +96,85 @@ def _check(names: Sequence[str], there: Sequence[str], where: str) -> None:
     metavar="DATASET[/CREDENTIALS]",
     help="The schema that queries were written for, here or elsewhere.  [default: the catalogue]",
 )
-@destination_options
-def diff(against: str | None, destination: str | None, credentials: str | None, dataset: str | None) -> None:
-    """Tell what queries made for another schema meet in this one; exit with 1 if some break.
+@target_options
+def diff(against: str | None, target: TargetOptions) -> None:
+    """Report what breaks queries that were written for another schema; exit with 1 if something does.
 
     Before you leave Segment's loader: load the archive, then compare with the schema that Segment made. CREDENTIALS
-    begin after the first slash; without them it is another dataset in the same place. A URL such as postgresql://...
-    may lead to another kind of destination.
+    begin after the first slash; without them it is another dataset of the same destination. A URL such as
+    postgresql://... may lead to another kind of destination.
     """
-    if against is None:
-        with inspect.reading(destination, credentials, dataset) as reader:
-            place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
-        wanted_place, wanted = "the catalogue", inspect.schema_of_catalogue(reader.kind, dialect)
-        words, not_yet = inspect.CATALOGUE, inspect.LATER
-    else:
-        there_dataset, slash, other = against.partition("/")
-        against = f"{there_dataset}/{credentials_of(other)}" if slash else against
-        with inspect.elsewhere(against, destination, credentials) as reader:
-            wanted_place, wanted = reader.place, inspect.schema_of(reader)
-        words, not_yet = inspect.SWITCH, frozenset[str]()
-        try:
-            with inspect.reading(destination, credentials, dataset) as reader:
-                place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
-        except inspect.NothingThere:
-            place = "the catalogue, because nothing was loaded yet"
-            kind, dialect = inspect.kind_of(destination, credentials, dataset)
-            there = inspect.schema_of_catalogue(kind, dialect)
-            words = inspect.SWITCH_UNLOADED
-    found = inspect.differences(wanted, there, words, not_yet, dialect)
-    out.print_lines(_told(found, wanted_place, place))
+    compared = _with_catalogue(target) if against is None else _with_dataset(against, target)
+    found = inspect.differences(
+        compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
+    )
+    out.print_lines(_difference_lines(found, compared))
     if any(difference.breaks for difference in found):
-        sys.exit(BREAKS)
+        sys.exit(out.NEEDS_ATTENTION)
+
+
+class _Comparison(NamedTuple):
+    """Two schemas to compare: the one that queries were written for, and the one that they run on."""
+
+    queried_name: str
+    queried: inspect.Schema
+    schema_name: str
+    schema: inspect.Schema
+    dialect: str | None
+    messages: inspect.DifferenceMessages
+    not_yet: frozenset[str] = frozenset()
+
+
+def _with_catalogue(target: TargetOptions) -> _Comparison:
+    with inspect.reading(*target) as reader:
+        schema = inspect.schema_of(reader)
+    catalogue = inspect.schema_of_catalogue(reader.kind, reader.dialect)
+    return _Comparison(
+        "the catalogue", catalogue, reader.place, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
+    )
+
+
+def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
+    dataset, slash, credentials = against.partition("/")
+    against = f"{dataset}/{credentials_of(credentials)}" if slash else against
+    with inspect.elsewhere(against, target.destination, target.credentials) as reader:
+        queried_name, queried = reader.place, inspect.schema_of(reader)
+    try:
+        with inspect.reading(*target) as reader:
+            schema = inspect.schema_of(reader)
+    except inspect.NothingThere:
+        kind, dialect = inspect.kind_of(*target)
+        schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
+        return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)
+    return _Comparison(queried_name, queried, reader.place, schema, reader.dialect, inspect.SWITCH)
 
 
 @schema.command("upgrade")
 @click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
-@destination_options
+@target_options
 @wait_option
-def upgrade_schema(
-    dry_run: bool, destination: str | None, credentials: str | None, dataset: str | None, wait: timedelta
-) -> None:
+def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> None:
     """Make the tables of an earlier version what this one makes: types, keys, indexes, accounts, names of pages.
 
-    Shows each statement, and then runs it. No row or column that is stored is removed. Broken off, it goes on when it
-    is called again.
+    Shows each statement, and then runs it. No stored row or column is removed. If it is interrupted, the next call
+    goes on from there.
     """
-    place = where(destination, credentials, dataset)
-    done = upgrading.upgrade(
-        destination, credentials, dataset, dry_run, wait, lambda text: out.print_lines([f"{text};", ""])
-    )
+    location = describe_target(target)
+    done = upgrade.upgrade(*target, dry_run, wait, lambda text: out.print_lines([f"{text};", ""]))
     for table, why in done.left.items():
         out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
     count = len(done.statements)
     would = "would be " if dry_run else ""
-    said = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
-    out.print_line(f"{said} in {place['location']}, dataset {place['dataset']}.")
+    summary = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
+    out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
     if done.left:
-        sys.exit(LEFT)
+        sys.exit(out.NEEDS_ATTENTION)
 
 
-def _told(found: Sequence[Difference], wanted: str, there: str) -> list[str]:
+def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
     breaking = [difference for difference in found if difference.breaks]
     harmless = [difference for difference in found if not difference.breaks]
-    lines = [f"queries for  {wanted}", f"run on       {there}"]
+    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}"]
     for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
         if group:
             lines += ["", f"{title}:", *_by_meaning(group)]
@@ -169,7 +182,7 @@ def _told(found: Sequence[Difference], wanted: str, there: str) -> list[str]:
 
 
 def _by_meaning(found: Sequence[Difference]) -> list[str]:
-    """What differs in the same way is told once, a table a line."""
+    """Groups differences of the same meaning, with a line for each table."""
     kinds: dict[tuple[str, str, str], list[Difference]] = {}
     for difference in found:
         what = "column" if difference.column else "table"
@@ -190,22 +203,16 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
 @click.command()
 @click.option("--max-age", type=Duration(), metavar="AGE", help="Exit with 1 if the newest load is older: 30m, 2h, 1d.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
-@destination_options
-def status(
-    max_age: timedelta | None,
-    as_json: bool,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
-) -> None:
-    """Tell whether loads run and data comes in."""
-    with inspect.reading(destination, credentials, dataset) as reader:
+@target_options
+def status(max_age: timedelta | None, as_json: bool, target: TargetOptions) -> None:
+    """Show whether loads run and data comes in."""
+    with inspect.reading(*target) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))
     out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
             out.print_lines(["", _stale(found, max_age)])
-        sys.exit(STALE)
+        sys.exit(out.NEEDS_ATTENTION)
 
 
 def _stale(found: Status, max_age: timedelta) -> str:

@@ -1,34 +1,33 @@
-"""The commands that load."""
+"""The commands that load from the archive and from Autopilot's API, and `sample`."""
 
-import time
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import click
 import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.sources import DltSource
-from rich.console import Console
 
-from .. import runner, sample
+from .. import sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..errors import RunError
-from ..runner import Steps
+from ..explain import explained
 from ..sources.api.source import api
 from ..sources.archive.source import archive
 from . import log, out
-from .options import load_options, where
-from .progress import ProgressDisplay, check_found, check_rejects, print_result
+from .loading import run_load_command
+from .options import LoadOptions, Time, load_options
+from .progress import ProgressDisplay, check_found
 
-# What `load api` can load, by the name that it is asked for.
+# What `load api` can load, by its name for `--only`.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
 for _table in ACCOUNT:
     API_TABLES.setdefault(_table.name.removesuffix("_contacts"), []).append(_table.name)
-NO_KEY = (
+_NO_KEY = (
     "Expected the key of Autopilot's API, but there is none: set api_key under [sources.autopilothq] in"
     " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__API_KEY in the environment."
 )
-KEPT = "What came by then is loaded; the next run goes on from there."
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
@@ -47,18 +46,11 @@ def load() -> None:
 @load_options
 def load_archive(
     urls: tuple[str, ...],
-    since: Any,
-    until: Any,
-    source_id: str | None,
-    events: str | None,
+    since: datetime | None,
+    until: datetime | None,
     fail_if_empty: bool,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
-    wait: timedelta,
-    dry_run: bool,
-    max_rejects: int | None,
-    as_json: bool,
+    options: LoadOptions,
+    **settings: Any,
 ) -> None:
     """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
     if since and until and since > until:
@@ -67,77 +59,47 @@ def load_archive(
         raise click.UsageError(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
-    started = time.monotonic()
-    with ProgressDisplay(Console(stderr=True)) as watch:
-        with runner.explained():
-            words: dict[str, Any] = {"archive_url": list(urls)} if urls else {}
-            source = archive(
-                **words,
-                since=since and since.date(),
-                until=until and until.date(),
-                source_id=source_id,
-                events=events,
-                progress=watch.report,
-            )
-        goal = where(destination, credentials, dataset)
-        if dry_run:
-            runner.dry_run(destination, credentials, dataset, Steps(watch), source)
-        else:
-            runner.run(runner.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
-    watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, goal)
-    check_found(watch.last, fail_if_empty)
-    check_rejects(watch.last, max_rejects)
+    settings |= {"since": since and since.date(), "until": until and until.date()}
+    if urls:
+        settings["archive_url"] = list(urls)
+
+    def sources(display: ProgressDisplay) -> Iterator[DltSource]:
+        with explained():
+            source: DltSource = archive(**settings, progress=display.report)
+        yield source
+
+    check_found(run_load_command(sources, options), fail_if_empty)
 
 
-class Time(click.ParamType[datetime]):
-    """A time in ISO 8601; UTC where it names no zone."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> datetime:
-        """The time."""
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time like 2019-03-01 or 2019-03-01T12:00:00Z.", param, context)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-class _Names(click.ParamType[list[str]]):
-    """Names of API_TABLES, joined by commas."""
+class _TableNames(click.ParamType[list[str]]):
+    """Names of API_TABLES, separated by commas."""
 
     name = "names"
 
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> list[str]:
-        """The tables that they stand for."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Returns the tables that the names stand for."""
         names = [name.strip() for name in value.split(",")]
         for name in names:
             if name not in API_TABLES:
-                self.fail(f"{name!r} is none of {', '.join(API_TABLES)}.", param, context)
+                self.fail(f"{name!r} is none of {', '.join(API_TABLES)}.", param, ctx)
         return [table for name in names for table in API_TABLES[name]]
 
 
 @load.command("api")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
-@click.option("--until", type=Time(), metavar="TIME", help="Where events end: where those of an archive begin.")
-@click.option("--only", type=_Names(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
-@click.option("--user-id-field", metavar="NAME", help="The custom field with your own id of a contact.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Fetch no longer; the next run goes on from there.")
+@click.option(
+    "--until", type=Time(), metavar="TIME", help="Load events before this time, such as the first of an archive."
+)
+@click.option("--only", type=_TableNames(), metavar="NAME,...", help=f"Some of {', '.join(API_TABLES)}.")
+@click.option("--user-id-field", metavar="NAME", help="The custom field that holds your own id of a contact.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    help="Stop fetching after this time; the next run goes on from there.",
+)
 @load_options
 def load_api(
-    since: datetime | None,
-    until: datetime | None,
-    only: list[str] | None,
-    user_id_field: str | None,
-    max_seconds: float | None,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
-    wait: timedelta,
-    dry_run: bool,
-    max_rejects: int | None,
-    as_json: bool,
+    since: datetime | None, until: datetime | None, only: list[str] | None, options: LoadOptions, **settings: Any
 ) -> None:
     """Load email events, contacts, lists and segments from Autopilot's API.
 
@@ -145,33 +107,22 @@ def load_api(
     """
     if since and until and since >= until:
         raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
-    started = time.monotonic()
-    with ProgressDisplay(Console(stderr=True), "contacts") as watch:
-        source = _api(
-            since=since, until=until, user_id_field=user_id_field, max_seconds=max_seconds, progress=watch.report
-        )
-        if only:
-            source = source.with_resources(*only, *(table.name for table in BOOKS))
-        goal = where(destination, credentials, dataset)
-        if dry_run:
-            runner.dry_run(destination, credentials, dataset, Steps(watch), source)
-        else:
-            runner.run(runner.pipeline(destination, credentials, dataset, Steps(watch), wait=wait), source, wait)
-    watch.last.seconds = time.monotonic() - started
-    print_result(watch.last, as_json, dry_run, goal, "contacts")
-    if watch.last.cut_off:
-        raise RunError(watch.last.cut_off if dry_run else f"{watch.last.cut_off}\n{KEPT}")
-    check_rejects(watch.last, max_rejects)
+
+    def sources(display: ProgressDisplay) -> Iterator[DltSource]:
+        source = _api(since=since, until=until, progress=display.report, **settings)
+        yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
+
+    run_load_command(sources, options, "contacts")
 
 
-def _api(**words: Any) -> DltSource:
-    """The source; what is None comes from dlt's configuration."""
-    words["allow_http"] = log.allowed_http()
-    with runner.explained():
+def _api(**settings: Any) -> DltSource:
+    """Returns the source; settings that are None come from dlt's configuration."""
+    settings["allow_http"] = log.allowed_http()
+    with explained():
         try:
-            source: DltSource = api(**{name: word for name, word in words.items() if word is not None})
+            source: DltSource = api(**{name: value for name, value in settings.items() if value is not None})
         except ConfigFieldMissingException as error:
-            raise RunError(NO_KEY) from error
+            raise RunError(_NO_KEY) from error
         return source
 
 

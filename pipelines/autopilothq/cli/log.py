@@ -1,4 +1,4 @@
-"""What a run says to those who are not watching: log lines, and a note to a webhook."""
+"""Reports a run to those who do not watch it: log lines on stderr, and a note to a webhook."""
 
 import logging
 import sys
@@ -11,72 +11,73 @@ from typing import Any, NamedTuple, TextIO, cast
 import click
 import dlt
 
-from .. import runner
-from ..clients import http
+from ..clients import auth, webhook
 from ..display import json_text, visible, visible_lines
 from ..errors import ApiError
+from ..explain import gist
 from ..masking import Masked, masked, remember_credentials
+from ..warehouses.resolve import setting
 from . import out
 
-RUNS = ("load", "send", "forget")  # commands whose end is worth a note
+NOTED_COMMANDS = ("load", "send", "forget")  # the webhook gets a note of their end
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
-ALLOW = "autopilothq.allow_http"  # in click's context
-WHEN = ("failure", "always")
+NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"
+ALLOW_HTTP_KEY = "autopilothq.allow_http"  # in click's context
 
 
-class Settings(NamedTuple):
-    """What holds for all commands."""
+class LogSettings(NamedTuple):
+    """The settings of log lines, for all commands."""
 
     debug: bool = False
     json: bool = False
 
 
-def settings() -> Settings:
-    """Those of this call."""
+def log_settings() -> LogSettings:
+    """Returns the settings of this call."""
     context = click.get_current_context(silent=True)
     found = context.find_root().obj if context else None
-    return found if isinstance(found, Settings) else Settings()
+    return found if isinstance(found, LogSettings) else LogSettings()
 
 
-def hide(words: Sequence[str]) -> None:
-    """Has passwords among the words of a call masked: one that cannot be read is repeated by what says so."""
-    for word in words:
-        if "@" in word and ":" in word:
-            remember_credentials(word.partition("=")[2] if word.startswith("--") else word)
+def hide_credentials(args: Sequence[str]) -> None:
+    """Has passwords in the arguments of a call masked, also those that an error message would repeat."""
+    for arg in args:
+        if "@" in arg and ":" in arg:
+            remember_credentials(arg.partition("=")[2] if arg.startswith("--") else arg)
 
 
 def mask(error: click.ClickException) -> None:
-    """Masks what click prints of an error."""
+    """Masks the message that click prints of an error."""
     vars(error)["message"] = masked(error.message)  # which click's types call final
 
 
 def line(level: str, message: str, **more: Any) -> None:
-    """A log line as JSON on stderr: `at`, `level`, `message`, and more."""
+    """Writes a log line as JSON to stderr: `at`, `level`, `message`, and more."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     out.print_line(json_text({"at": at, "level": level, "message": masked(message), **more}), err=True)
 
 
 def fail(message: str, status: int) -> None:
-    """Says what went wrong."""
-    if settings().json:
+    """Reports the error that ends the run."""
+    if log_settings().json:
         line("error", message, status=status)
     else:
         out.document(f"Error: {masked(message)}", err=True)
 
 
 def warn(message: str) -> None:
-    """Says what a person should know of."""
-    if settings().json:
+    """Reports a warning."""
+    if log_settings().json:
         line("warning", message)
     else:
         out.print_line(f"Warning: {masked(message)}", err=True)
 
 
 class Handler(logging.Handler):
-    """Writes what this program and dlt log as lines of this program: one each, without tracebacks and secrets.
+    """Writes log records of this program and of dlt as one line each, without tracebacks and secrets.
 
-    Other libraries have their say under `--debug` only: what a person must know of them is in the program's own words.
+    Records of other libraries appear under `--debug` only: this program reports what matters of them itself.
     """
 
     def __init__(self, as_json: bool) -> None:
@@ -84,7 +85,7 @@ class Handler(logging.Handler):
         self._json = as_json
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line; what fails here is told by nobody, as logging itself has it."""
+        """Writes a line."""
         if record.name.partition(".")[0] not in ("autopilothq", "dlt"):
             return
         text = _one_line(record)
@@ -96,29 +97,29 @@ class Handler(logging.Handler):
 
 
 class _Visible(logging.Formatter):
-    """Another formatter's text, as it may be shown."""
+    """Makes another formatter's text safe to show."""
 
     def __init__(self, inner: logging.Formatter | None) -> None:
         super().__init__()
         self._inner = inner or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The text, whose lines stay."""
+        """Returns the text with its line breaks kept."""
         return visible_lines(self._inner.format(record))
 
 
 def _one_line(record: logging.LogRecord) -> str:
-    """What the record says, and its error where it has one."""
-    words = [runner.gist(record.getMessage())]
+    """Returns the record's message, and its error's where it has one."""
+    texts = [gist(record.getMessage())]
     if record.exc_info and record.exc_info[1]:
-        words.append(f"{type(record.exc_info[1]).__name__}: {runner.gist(str(record.exc_info[1]))}")
-    return masked(": ".join(words))
+        texts.append(f"{type(record.exc_info[1]).__name__}: {gist(str(record.exc_info[1]))}")
+    return masked(": ".join(texts))
 
 
-def listen(debug: bool, as_json: bool) -> None:
-    """Decides what libraries may write to stderr: with `debug` all but secrets, without it no traceback at all.
+def configure_logging(debug: bool, as_json: bool) -> None:
+    """Sets what libraries may write to stderr: with `debug` all but secrets, without it no traceback at all.
 
-    It holds until it is called again. Hooks that another program has set stay as they are.
+    It holds until the next call. Hooks that another program has set stay as they are.
     """
     if isinstance(sys.stderr, Masked):
         sys.stderr = sys.stderr.stream
@@ -126,12 +127,12 @@ def listen(debug: bool, as_json: bool) -> None:
         sys.stderr = cast(TextIO, Masked(sys.stderr))
     for logger in (logging.getLogger(), logging.getLogger("dlt")):
         for handler in [*logger.handlers]:
-            # Of dlt's own handler there is one; what it finds there it takes instead.
+            # dlt has one handler, and takes one that it finds in place of its own.
             if isinstance(handler, Handler) or (logger.name == "dlt" and type(handler) is logging.StreamHandler):
                 logger.removeHandler(handler)
         if not debug:
             logger.addHandler(Handler(as_json))
-    # With `debug`, what libraries write is theirs, but nothing of it acts on the terminal.
+    # With `debug` libraries write their own text, but nothing in it acts on the terminal.
     for other in (*logging.getLogger("dlt").handlers, logging.lastResort):
         if type(other).__module__ == "logging" and other and not isinstance(other.formatter, _Visible):
             other.setFormatter(_Visible(other.formatter))
@@ -140,56 +141,60 @@ def listen(debug: bool, as_json: bool) -> None:
     logging.captureWarnings(not debug)
     if sys.unraisablehook in (sys.__unraisablehook__, _ignore):
         sys.unraisablehook = sys.__unraisablehook__ if debug else _ignore
-    if threading.excepthook in (threading.__excepthook__, _tell_of_thread):
-        threading.excepthook = threading.__excepthook__ if debug else _tell_of_thread
+    if threading.excepthook in (threading.__excepthook__, _log_thread_error):
+        threading.excepthook = threading.__excepthook__ if debug else _log_thread_error
 
 
 def _ignore(_: object) -> None:
-    """What fails while an object is thrown away is the echo of an error that was told, or of no account."""
+    """Ignores errors in finalisers: they follow an error that was reported, or do not matter."""
 
 
-def _tell_of_thread(args: threading.ExceptHookArgs) -> None:
+def _log_thread_error(args: threading.ExceptHookArgs) -> None:
     logging.getLogger("autopilothq").warning(
         "A thread ended by an error", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
     )
 
 
 def summarise(text: str) -> None:
-    """Keeps in one line what a run did, for the note."""
+    """Keeps a line of what a run did for the note to the webhook."""
     click.get_current_context().find_root().meta[__name__] = text
 
 
 def summary() -> str:
-    """What was kept of the run."""
+    """Returns the line that was kept of the run."""
     return str(click.get_current_context().find_root().meta.get(__name__, ""))
 
 
 def _for_slack(text: str) -> str:
-    """The text in Slack's markup, where `<!channel>` would call everybody and `<https://...|...>` hide a link."""
+    """Escapes a text for Slack, where `<!channel>` would notify everybody and `<https://...|...>` hide a link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def allowed_http() -> bool | None:
-    """True where `--allow-http` was given, else None: then the settings say."""
+    """Returns True where `--allow-http` was given, else None: then the settings decide."""
     context = click.get_current_context(silent=True)
-    return bool(context and context.find_root().meta.get(ALLOW)) or None
+    return bool(context and context.find_root().meta.get(ALLOW_HTTP_KEY)) or None
 
 
-def notify(words: Sequence[str], failure: str | None) -> None:
-    """Tells the webhook of the settings how a run ended; that it could not be told is no failure of the run."""
-    if not words or words[0] not in RUNS:
+def notify(commands: Sequence[str], failure: str | None) -> None:
+    """Sends a note on how a run ended to the webhook of the settings, where they ask for one.
+
+    `commands` are the command's names, such as `["load", "archive"]`; `failure` is None where the run succeeded. A
+    note that cannot be sent is a warning, and no failure of the run.
+    """
+    if not commands or commands[0] not in NOTED_COMMANDS:
         return
     try:
-        hook, when = runner.setting(WEBHOOK), runner.setting(NOTIFY) or WHEN[0]
-        allows = bool(allowed_http() or dlt.config.get(http.ALLOW_HTTP, bool))
+        hook, when = setting(WEBHOOK), setting(NOTIFY) or NOTIFY_DEFAULT
+        allows = bool(allowed_http() or dlt.config.get(auth.ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return
-    if not hook or (failure is None and when != "always"):
+    if not hook or (failure is None and when != NOTIFY_ALWAYS):
         return
     ended = "done" if failure is None else "failed"
-    told = visible_lines(masked(failure)) if failure else visible(masked(summary()))
-    text = f"autopilothq {' '.join(words)} on {gethostname()} {ended}: {told}"
+    result = visible_lines(masked(failure)) if failure else visible(masked(summary()))
+    text = f"autopilothq {' '.join(commands)} on {gethostname()} {ended}: {result}"
     try:
-        http.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
+        webhook.post_note(str(hook), _for_slack(masked(text)), allow_http=allows)
     except ApiError as error:
         warn(f"The webhook of {WEBHOOK} could not be told: {error}")

@@ -1,54 +1,63 @@
-"""Options that several commands have."""
+"""Options that several commands share, and the types of their values."""
 
+import functools
 import os
 import re
 import stat
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, ClassVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, NamedTuple
 
 import click
 import dlt
 
-from .. import runner
+from ..explain import explained
 from ..masking import remember_credentials
+from ..warehouses.pipeline_names import pipeline_name
+from ..warehouses.resolve import DATASET, DUCKDB_FILE, resolve_target
 from . import log
 
-MOST_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
+MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
+
+_Command = Callable[..., Any]
 
 
-def _set_books_dataset(context: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
-    if value:
-        dlt.config["books_dataset"] = value
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
-def destination_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where the data goes, or is: dlt's words with dlt's meaning."""
-    for option in (
-        click.option(
-            "--books-dataset",
-            expose_value=False,
-            callback=_set_books_dataset,
-            help="Another schema for the tables that loads keep for themselves, such as _audit.  [default: the same]",
-        ),
-        click.option("--dataset", help=f"The schema.  [default: {runner.DATASET}]"),
-        click.option(
-            "--credentials",
-            metavar="URL|PATH|env:NAME|@FILE",
-            callback=lambda _, param, value: value if value is None else credentials_of(value, param),
-            help="dlt's credentials of it. Everybody on this machine sees a password in a command line: name the"
-            f" variable (env:NAME) or the file (@FILE) that has it, or set it.  [default: {runner.DUCKDB_FILE}]",
-        ),
-        click.option("--destination", help="dlt's name of the destination.  [default: duckdb]"),
-    ):
-        command = option(command)
-    return command
+class Duration(click.ParamType[timedelta]):
+    """A time span like `90s`, `10m`, `2h` or `1d`."""
+
+    name = "duration"
+    _UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Parses the span."""
+        match = re.fullmatch(r"(\d{1,8})([smhd])", str(value))
+        if match is None:
+            self.fail(f"Expected a number with s, m, h or d, such as 2h, but got {value!r}.", param, ctx)
+        return timedelta(**{self._UNITS[match[2]]: int(match[1])})
+
+
+class Time(click.ParamType[datetime]):
+    """A time in ISO 8601; UTC where it names no zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parses the time."""
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time like 2019-03-01 or 2019-03-01T12:00:00Z.", param, ctx)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def credentials_of(value: str, param: click.Parameter | None = None) -> str:
-    """Returns what `--credentials` means: the value of a variable for `env:NAME`, the content of a file for `@FILE`.
+    """Returns what `--credentials` names: the value of a variable (`env:NAME`) or the content of a file (`@FILE`).
 
-    Anything else is meant as it is. What was found is masked in all that the program prints. Raises BadParameter.
+    Any other value is returned as it is. The credentials are masked in everything that the program prints. Raises
+    BadParameter where the variable or the file has none.
     """
     found = value
     if value.startswith("env:"):
@@ -63,19 +72,19 @@ def credentials_of(value: str, param: click.Parameter | None = None) -> str:
 
 
 def _content(path: str, param: click.Parameter | None) -> str:
-    """What a file of credentials holds; warns where others can read it too."""
+    """Reads a file of credentials; warns where others can read it too."""
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(MOST_CREDENTIALS + 1)
+            content = file.read(MAX_CREDENTIALS + 1)
     except (OSError, ValueError) as error:  # a path with NUL, and bytes that are no text, are ValueErrors
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise click.BadParameter(
             f"Expected credentials in @{path}, but it cannot be read: {why}.", param=param
         ) from None
-    if len(content) > MOST_CREDENTIALS:
+    if len(content) > MAX_CREDENTIALS:
         raise click.BadParameter(
-            f"Expected credentials in @{path}, but it has more than {MOST_CREDENTIALS:,} characters.",
+            f"Expected credentials in @{path}, but it has more than {MAX_CREDENTIALS:,} characters.",
             param=param,
         )
     if stat.S_ISREG(mode) and mode & stat.S_IROTH:
@@ -83,44 +92,65 @@ def _content(path: str, param: click.Parameter | None) -> str:
     return content
 
 
-def _allow_http(context: click.Context, _: click.Parameter, given: bool) -> None:
-    context.find_root().meta[log.ALLOW] = given
+# ---- options -------------------------------------------------------------------------------------------------------
 
 
-allow_http_option = click.option(
-    "--allow-http",
-    is_flag=True,
-    expose_value=False,
-    callback=_allow_http,
-    help="Let keys and the webhook's URL go over http:// to another machine, for everyone on the way to read.",
+class TargetOptions(NamedTuple):
+    """Where the data goes or is, in dlt's terms; None comes from dlt's configuration."""
+
+    destination: str | None
+    credentials: str | None
+    dataset: str | None
+
+
+class LoadOptions(NamedTuple):
+    """The options that all commands that load have."""
+
+    target: TargetOptions
+    wait: timedelta
+    dry_run: bool
+    max_rejects: int | None
+    as_json: bool
+
+
+def _set_books_dataset(context: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
+    if value:
+        dlt.config["books_dataset"] = value
+
+
+def _set_allow_http(context: click.Context, _: click.Parameter, given: bool) -> None:
+    context.find_root().meta[log.ALLOW_HTTP_KEY] = given
+
+
+def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Returns a decorator that adds options to a command, in the order in which its help shows them."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+destination_options = add_options(
+    click.option("--destination", help="dlt's name for the destination.  [default: duckdb]"),
+    click.option(
+        "--credentials",
+        metavar="URL|PATH|env:NAME|@FILE",
+        callback=lambda _, param, value: value if value is None else credentials_of(value, param),
+        help="dlt's credentials of it. Everybody on this machine can see a password in a command line: name a"
+        f" variable (env:NAME) or a file (@FILE) that holds it, or configure it.  [default: {DUCKDB_FILE}]",
+    ),
+    click.option("--dataset", help=f"The schema.  [default: {DATASET}]"),
+    click.option(
+        "--books-dataset",
+        expose_value=False,
+        callback=_set_books_dataset,
+        help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
+    ),
 )
-
-
-def where(destination: str | None, credentials: str | None, dataset: str | None) -> dict[str, str]:
-    """Where the data of these words goes: `destination`, `location`, `dataset`, and the `pipeline` of dlt."""
-    with runner.explained():
-        place = runner.resolve_target(destination, credentials, dataset)
-        return {
-            "destination": place.kind,
-            "location": place.database or place.location,
-            "dataset": place.dataset,
-            "pipeline": runner.pipeline_name(str(place)),
-        }
-
-
-class Duration(click.ParamType[timedelta]):
-    """A time span like `90s`, `10m`, `2h` or `1d`."""
-
-    name = "duration"
-    _UNITS: ClassVar = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Reads it."""
-        words = re.fullmatch(r"(\d{1,8})([smhd])", str(value))
-        if words is None:
-            self.fail(f"Expected a number with s, m, h or d, such as 2h, but got {value!r}.", param, ctx)
-        return timedelta(**{self._UNITS[words[2]]: int(words[1])})
-
+"""Adds the options of a target; the command gets `destination`, `credentials` and `dataset`."""
 
 wait_option = click.option(
     "--wait",
@@ -129,16 +159,61 @@ wait_option = click.option(
     metavar="TIME",
     help="How long to wait for another run, or for a DuckDB file in use.",
 )
+allow_http_option = click.option(
+    "--allow-http",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_allow_http,
+    help="Allow http:// to other machines, although everyone on the way can read the keys and the webhook's URL.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What all commands that load can be told."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option(
-            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than that were rejected."
-        ),
+def target_options(command: _Command) -> _Command:
+    """Adds the options of a target; the command gets them as one TargetOptions, `target`."""
+
+    @functools.wraps(command)
+    def call(*, destination: str | None, credentials: str | None, dataset: str | None, **more: Any) -> Any:
+        return command(target=TargetOptions(destination, credentials, dataset), **more)
+
+    return destination_options(call)
+
+
+def load_options(command: _Command) -> _Command:
+    """Adds the options that all commands that load have; the command gets them as one LoadOptions, `options`."""
+
+    @functools.wraps(command)
+    def call(
+        *,
+        target: TargetOptions,
+        wait: timedelta,
+        dry_run: bool,
+        max_rejects: int | None,
+        as_json: bool,
+        **more: Any,
+    ) -> Any:
+        return command(options=LoadOptions(target, wait, dry_run, max_rejects, as_json), **more)
+
+    options = add_options(
+        target_options,
+        wait_option,
+        allow_http_option,
         click.option("--dry-run", is_flag=True, help="Read and count, load nothing."),
-    ):
-        command = option(command)
-    return destination_options(wait_option(allow_http_option(command)))
+        click.option(
+            "--max-rejects", type=click.IntRange(min=0), help="Exit with 3 if more lines than this were rejected."
+        ),
+        json_option,
+    )
+    return options(call)
+
+
+def describe_target(options: TargetOptions) -> dict[str, str]:
+    """Returns where the data of a target is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
+    with explained():
+        target = resolve_target(*options)
+        return {
+            "destination": target.kind,
+            "location": target.database or target.location,
+            "dataset": target.dataset,
+            "pipeline": pipeline_name(str(target)),
+        }

@@ -1,4 +1,4 @@
-"""The program's way to the terminal, the only one: whatever a text holds, nothing in it acts there."""
+"""Prints to the terminal. The program prints through here alone, so that no text that it quotes acts there."""
 
 import sys
 import traceback
@@ -12,6 +12,9 @@ from rich.text import Text
 
 from ..display import shortened, visible, visible_lines
 
+NEEDS_ATTENTION = 1
+"""The exit status of a command that did its work, and found something that a person must look at."""
+
 
 def print_line(text: str = "", err: bool = False) -> None:
     """Prints one line; line breaks in it are escaped as well."""
@@ -19,23 +22,23 @@ def print_line(text: str = "", err: bool = False) -> None:
 
 
 def print_lines(texts: Iterable[str], err: bool = False) -> None:
-    """Prints lines."""
+    """Prints lines, each as `print_line` does."""
     for text in texts:
         print_line(text, err)
 
 
 def document(text: str, err: bool = False) -> None:
-    """Prints a text that has lines; who made it has escaped the line breaks of what it quotes."""
+    """Prints a text of several lines; its author has escaped the line breaks in what it quotes."""
     click.echo(visible_lines(text), err=err)
 
 
 def above(console: Console, text: str) -> None:
-    """Prints one line above the bar that a console shows."""
+    """Prints one line above the progress bar that a console shows."""
     console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, int]]) -> None:
-    """Prints names and their numbers as a table."""
+    """Prints counts as a table with a title and the names of its two columns."""
     table = Table(title=title, box=None, pad_edge=False)
     table.add_column(names[0])
     table.add_column(names[1], justify="right")
@@ -45,5 +48,5 @@ def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, 
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints a traceback, as Python does where nobody catches an error."""
+    """Prints the traceback of an uncaught error, as Python does, with its text made safe to show."""
     sys.stderr.write(visible_lines("".join(traceback.format_exception(kind, error, trace))))

@@ -1,4 +1,4 @@
-"""What a person sees of a load while it runs, and at its end."""
+"""Shows a load to a person while it runs, and its result."""
 
 import dataclasses
 import re
@@ -21,19 +21,22 @@ from ..catalog import REJECT_REASONS
 from ..display import json_text
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
-from ..sources.archive.files import LEFT_OUT
-from ..sources.load import LoadReport, limit_warning
+from ..sources.archive.discover import LEFT_OUT
+from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
 Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
-WIDE = 120  # columns of a terminal that has room for everything
+WIDE_TERMINAL = 120  # columns: enough for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
 class ProgressDisplay:
-    """Shows a run: a bar on a terminal, lines elsewhere. The bar is of what is `counted`; of files, their bytes."""
+    """Shows the progress of a run: a bar on a terminal, log lines elsewhere.
+
+    The bar measures what is `counted`; for files, their bytes. `last` is the latest report.
+    """
 
     def __init__(self, console: Console, counted: Counted = "files") -> None:
         self.last = LoadReport()
@@ -42,8 +45,8 @@ class ProgressDisplay:
         self._step = ""
         self._logged = 0.0
         self._warned = 0
-        self._json = log.settings().json
-        self._wide = console.width >= WIDE
+        self._json = log.log_settings().json
+        self._wide = console.width >= WIDE_TERMINAL
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -69,7 +72,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def report(self, report: LoadReport) -> None:
-        """Shows the counts."""
+        """Shows the counts of a report, and its new warnings."""
         self.last = report
         for warning in report.warnings[self._warned :]:
             self.warn(warning)
@@ -86,18 +89,18 @@ class ProgressDisplay:
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
 
     def _fitting(self, counts: str) -> str:
-        """The counts, with large numbers rounded where a line has little room."""
+        """Rounds large numbers in the counts where a line has little room."""
         return counts if self._wide else _LARGE.sub(lambda found: _rounded(found[0]), counts)
 
     def warn(self, text: str) -> None:
-        """Shows a warning above the bar."""
+        """Shows a warning, above the bar where there is one."""
         if self._json:
             log.warn(text)
         else:
             out.above(self._console, f"Warning: {masked(text)}")
 
     def step(self, name: str) -> None:
-        """Shows dlt's step."""
+        """Shows the step of dlt that begins."""
         self._step = _STEPS.get(name, name)
         self._bar.update(self._task, description=self._step)
         self._log("", now=True)
@@ -122,7 +125,7 @@ def _rounded(number: str) -> str:
 
 
 def _counts(report: LoadReport) -> dict[str, Any]:
-    """The counts that a report has so far."""
+    """Returns the values of a report that are not empty, for a log line."""
     return {name: value for name, value in dataclasses.asdict(report).items() if value}
 
 
@@ -139,19 +142,19 @@ def _of(report: LoadReport, counted: Counted) -> str:
 
 
 def print_result(
-    report: LoadReport, as_json: bool, dry_run: bool, into: dict[str, str], counted: Counted = "files"
+    report: LoadReport, as_json: bool, dry_run: bool, location: dict[str, str], counted: Counted = "files"
 ) -> None:
-    """Prints what a load did and where the data is, for people or for programs."""
+    """Prints what a load did and where the data is, as text or as JSON."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
         f" {report.rejected:,} rejected,{skipped} {report.discards:,} values discarded"
     )
     log.summarise(f"{counts}, {report.seconds:.1f} s")
-    if log.settings().json:
-        log.line("info", "done", **_counts(report), into=into, dry_run=dry_run)
+    if log.log_settings().json:
+        log.line("info", "done", **_counts(report), into=location, dry_run=dry_run)
     if as_json:
-        out.print_line(json_text({**dataclasses.asdict(report), "into": into, "dry_run": dry_run}))
+        out.print_line(json_text({**dataclasses.asdict(report), "into": location, "dry_run": dry_run}))
         return
     if report.rows:
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
@@ -167,7 +170,7 @@ def print_result(
         names = report.skipped_examples[why]
         out.print_line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
     out.print_line(_work(report, counted))
-    out.print_line(f"into {into['location']}, dataset {into['dataset']}, pipeline {into['pipeline']}")
+    out.print_line(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
 
 
 def _work(report: LoadReport, counted: Counted) -> str:
@@ -181,7 +184,7 @@ def _work(report: LoadReport, counted: Counted) -> str:
 
 
 def check_rejects(report: LoadReport, most: int | None) -> None:
-    """Raises TooManyRejects where more was rejected than `--max-rejects` allows; forgotten persons do not count."""
+    """Raises TooManyRejects where more was rejected than `--max-rejects` allows; deleted persons' messages are free."""
     rejected = report.rejected - report.rejects.get("suppressed", 0)
     if most is not None and rejected > most:
         raise TooManyRejects(f"{rejected:,} rejected, more than --max-rejects {most:,}; the rest is loaded.")

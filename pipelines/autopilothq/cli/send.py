@@ -1,9 +1,10 @@
-"""The commands that send to Autopilot, and tell what became of it."""
+"""The commands that send to Autopilot, and the one that shows the delivery log."""
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -13,25 +14,26 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, Settings, audiences, deliver, log_dataset, settings
-from ..destination.messages import KEYS, Ignored, Item, from_line, refuse_item
+from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
+from ..destination.messages import ID_COLUMNS, Ignored, Item, from_line, refuse_item
 from ..display import shortened
-from ..errors import InvalidQuery, RunError
+from ..errors import BusyError, InvalidQuery, RunError
+from ..explain import explain
 from ..masking import masked
 from ..segment.message import digest
-from ..sources.archive import files as archive_files
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.query import run_query
 from ..warehouses.resolve import setting
 from . import log as logs
 from . import out
-from .load import Time
-from .options import allow_http_option, destination_options, wait_option
+from .options import Time, allow_http_option, destination_options, wait_option
+from .progress import LOG_SECONDS
 
 NOT_ALL = 4
-LOG_SECONDS = 5.0
-NO_KEY = (
+_NO_KEY = (
     "Expected the key of the Autopilot account that receives, but there is none.\nSet api_key under"
     " [destination.autopilothq] in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment."
 )
@@ -43,7 +45,7 @@ def send() -> None:
 
 
 def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of all that sends."""
+    """Adds the options of every command that sends."""
     for option in (
         click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
         click.option(
@@ -56,9 +58,13 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     return destination_options(wait_option(allow_http_option(command)))
 
 
-_query = click.option("--query", required=True, metavar="SQL", help="What to ask the warehouse.")
+_query = click.option("--query", required=True, metavar="SQL", help="A query of the warehouse.")
 _key = click.option(
-    "--key", type=click.Choice(KEYS), default=KEYS[0], show_default=True, help="The column that says who."
+    "--key",
+    type=click.Choice(ID_COLUMNS),
+    default=ID_COLUMNS[0],
+    show_default=True,
+    help="The column that identifies a person.",
 )
 
 
@@ -76,8 +82,8 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
         mapping.setdefault(event, []).append(id_)
     with runner.explained():
         given = _settings(options)
-        given = given._replace(triggers={**(given.triggers or {}), **mapping})
-        with _alone(options), _log(options) as log:
+        given = replace(given, triggers={**(given.triggers or {}), **mapping})
+        with _locked(options), _log(options) as log:
             files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
             counts = _deliver(_messages(files, broken), log, given, options)
@@ -92,8 +98,8 @@ def send_traits(query: str, key: str, **options: Any) -> None:
     """Send one identify for each row of a query; its columns are traits."""
     with runner.explained():
         given = _settings(options)
-        with _alone(options):
-            found, skipped = audiences.rows(*_asked(options, query), key)
+        with _locked(options):
+            found, skipped = audiences.rows(*_run_query(options, query), key)
             with _log(options) as log:
                 counts = _deliver(list(audiences.traits(found)), log, given, options)
     _end(counts, [], options["dry_run"], _skipped(skipped, key))
@@ -105,11 +111,11 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @_key
 @_sending
 def send_audience(name: str, query: str, key: str, **options: Any) -> None:
-    """Send who came to an audience and who left it; the query gives its members now."""
+    """Send who entered an audience and who left it; the query returns its present members."""
     with runner.explained():
         given = _settings(options)
-        with _alone(options):
-            found, skipped = audiences.rows(*_asked(options, query), key)
+        with _locked(options):
+            found, skipped = audiences.rows(*_run_query(options, query), key)
             with _log(options) as log:
                 changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
                 counts = _deliver(changes, log, given, options)
@@ -127,13 +133,13 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
     "--since",
     type=Time(),
     metavar="TIME",
-    help="From then on (UTC).",
+    help="From that time on (UTC).",
 )
 @destination_options
 def show_deliveries(
     status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
 ) -> None:
-    """Show what became of what was sent: the last word on each message and trigger."""
+    """Show the last outcome of each message and trigger that was sent."""
     with runner.explained(), DeliveryLog(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
         rows = log.latest(status, since)
     for row in rows:
@@ -148,18 +154,21 @@ def show_deliveries(
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any]) -> DestinationSettings:
     try:
-        return settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
-            raise RunError(NO_KEY) from error
+            raise RunError(_NO_KEY) from error
         raise
 
 
 @contextmanager
-def _alone(options: dict[str, Any]) -> Iterator[None]:
-    """No track may be sent by two runs at once. A load may go on beside, but not into a DuckDB file."""
+def _locked(options: dict[str, Any]) -> Iterator[None]:
+    """Holds the lock of sending, because no track may be sent by two runs at once.
+
+    A load may run meanwhile, but not into a DuckDB file.
+    """
     if options["dry_run"]:
         yield
         return
@@ -177,23 +186,23 @@ def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]
     return options["destination"], options["credentials"], options["dataset"]
 
 
-def _asked(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
-    """The columns and rows of a query, which has a connection of its own that is closed when it returns."""
+def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+    """Returns the columns and rows of a query, whose own connection is closed by then."""
     try:
         with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
             return names, list(chain.from_iterable(rows))
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
-    except Exception as error:  # what drivers raise for wrong SQL is theirs
-        if isinstance(runner.in_words(error), runner.BusyError):
+    except Exception as error:  # drivers have their own exceptions for wrong SQL
+        if isinstance(explain(error), BusyError):
             raise
-        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {masked(said)}\nNothing was sent.") from error
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
-def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[Item | Ignored]:
+def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
     """The files' messages in order; `broken` gets why a file could not be read to its end."""
-    for batch in archive_files.read_batches(files):
+    for batch in read_batches(files):
         rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
@@ -204,14 +213,16 @@ def _messages(files: list[archive_files.File], broken: list[str]) -> Iterator[It
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: Settings, options: dict[str, Any]) -> Counts:
+def _deliver(
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
+) -> Counts:
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
         nonlocal last
         if time.monotonic() - last >= LOG_SECONDS:
             last = time.monotonic()
-            if logs.settings().json:
+            if logs.log_settings().json:
                 logs.line("info", "sending", **_numbers(counts))
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
@@ -239,9 +250,9 @@ def _skipped(number: int, key: str) -> list[str]:
 
 
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
-    """Prints what became of it all; ends the program with 4 where not all was delivered."""
+    """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
     logs.summarise(_line(counts))
-    if logs.settings().json:
+    if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
     out.print_line(("would send " if dry_run else "") + _line(counts))
     for line in more:

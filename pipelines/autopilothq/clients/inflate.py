@@ -1,7 +1,7 @@
-"""The body of an HTTP answer as it was before its `Content-Encoding`, in pieces of a bounded size.
+"""Undoes the `Content-Encoding` of an HTTP body, in pieces of a bounded size.
 
-A few kilobytes can hold a gigabyte. Here no step makes more than some megabytes of content at a time, so whoever reads
-the pieces can stop at a limit before the memory is used.
+A few kilobytes can hold a gigabyte. No step here produces more than some megabytes at a time, so a reader of the pieces
+can stop at a limit before the memory is used.
 """
 
 import zlib
@@ -11,11 +11,11 @@ from typing import Any
 import zstandard
 
 ACCEPTED = "gzip, deflate, zstd"
-"""What a request asks for by `Accept-Encoding`: only what `inflated` reads."""
+"""The `Accept-Encoding` of a request: the encodings that `inflated` reads."""
 
-PIECE = 256 * 1024  # bytes that gzip and deflate give at once
-MOST_CODINGS = 4  # of one answer; servers use one
-# Four bytes can hold a block of 128 KiB, and zstandard gives all that its input holds: so few go in at once.
+_PIECE = 256 * 1024  # bytes that gzip and deflate give at once
+_MOST_CODINGS = 4  # of one answer; servers use one
+# Four bytes can hold a block of 128 KiB, and zstandard returns all that its input holds, so few bytes go in at once.
 _ZSTD_INPUT = 128  # bytes, which hold 4 MiB at most
 _ZSTD_WINDOW = 8 * 1024 * 1024  # bytes; RFC 9659 allows no larger one over HTTP
 
@@ -29,14 +29,14 @@ class UnknownEncoding(Exception):
 
 
 class TooBig(Exception):
-    """There is more content than `most` bytes."""
+    """The content has more than `most` bytes."""
 
 
 def inflated(raw: Iterator[bytes], encodings: str, most: int) -> Iterator[bytes]:
     """Returns the content of a body, piece by piece; `encodings` is its `Content-Encoding`.
 
-    `most` is in bytes, and holds for what comes out of each encoding where there are several. Raises UnknownEncoding at
-    once, and from the iterator TooBig and Undecodable. A body without a byte has no content, whatever its encoding.
+    `most` is the limit in bytes of what comes out of each encoding. Raises UnknownEncoding at once; the iterator raises
+    TooBig and Undecodable. An empty body has no content, whatever its encoding.
 
     Example: `b"".join(inflated(iter([gzip.compress(b"{}")]), "gzip", 1024)) == b"{}"`.
     """
@@ -44,7 +44,7 @@ def inflated(raw: Iterator[bytes], encodings: str, most: int) -> Iterator[bytes]
     for name in names:
         if name not in _READERS:
             raise UnknownEncoding(name[:40])
-    if len(names) > MOST_CODINGS:
+    if len(names) > _MOST_CODINGS:
         raise UnknownEncoding(", ".join(names)[:40])
     pieces = _bounded(raw, most)
     for name in reversed(names):  # the last one was applied last
@@ -61,19 +61,19 @@ def _bounded(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
         yield piece
 
 
-# Reads some bytes of a stream. It gives what they hold, and returns what stands behind the stream's end, None before.
+# Reads some bytes of a stream: yields their content, and returns the bytes behind the stream's end, None before it.
 _Reader = Callable[[Any, bytes], Generator[bytes, None, bytes | None]]
 
 
 def _zlib_pieces(stream: Any, data: bytes) -> Generator[bytes, None, bytes | None]:
     while True:
-        piece = stream.decompress(data, PIECE)
+        piece = stream.decompress(data, _PIECE)
         data = stream.unconsumed_tail
         if piece:
             yield piece
         if stream.eof:
             return bytes(stream.unused_data)
-        if not data and len(piece) < PIECE:  # a full piece may have more behind it, even without more input
+        if not data and len(piece) < _PIECE:  # after a full piece there may be more content, even without more input
             return None
 
 
@@ -87,7 +87,7 @@ def _zstd_pieces(stream: Any, data: bytes) -> Generator[bytes, None, bytes | Non
 
 
 def _streams(raw: Iterator[bytes], begin: Callable[[bytes], Any], read: _Reader) -> Iterator[bytes]:
-    """The content of one stream after the other; zeros between and behind them mean nothing."""
+    """Yields the content of one stream after the other; zeros between and after them are padding."""
     stream, ended = None, False
     for chunk in raw:
         data = chunk
@@ -109,7 +109,10 @@ def _gunzipped(raw: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _undeflated(raw: Iterator[bytes]) -> Iterator[bytes]:
-    """RFC 9110 means zlib's format, whose first byte ends with 8; some servers send the bare stream, which has none."""
+    """Reads zlib's format, which RFC 9110 means, and the bare stream that some servers send.
+
+    The first byte of zlib's header ends with 8, and a bare stream has no such byte.
+    """
     return _streams(raw, lambda start: zlib.decompressobj(15 if start[0] & 0x0F == 8 else -15), _zlib_pieces)
 
 

@@ -1,51 +1,40 @@
 """The dlt destination `autopilot`, and what the commands need to send without a pipeline."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, NamedTuple, Optional, get_args
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Optional
 
 import dlt
 from dlt.common.schema import TTableSchema
 
-from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot, Upserted
-from ..clients.http import path_of
-from ..display import json_text, visible
-from ..errors import ApiError, AutopilothqError, InvalidSetting, NotAuthorized
-from ..warehouses.dlt_internals import (
-    DestinationTerminalException,
-    DestinationTransientException,
-    JsonlFileBatchIterator,
-    ParquetFileBatchIterator,
-    resolve_configuration,
-)
-from ..warehouses.resolve import make_destination
+from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
+from ..clients.decode import plain
+from ..errors import InvalidSetting, NotAuthorized
+from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
+from .account import DryRunAccount, WritableAccount
+from .counts import Counts
 from .delivery_log import DeliveryLog
-from .fields import SETTINGS, Fields
+from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
+from .fields import Fields
 from .messages import Ignored, Item, from_row
-from .sender import Account, Counts, Sender, Triggers, Unknown
+from .sender import Sender
+from .settings import NAME, DestinationSettings, log_dataset
+from .triggers import Triggers
 
-__all__ = ["Counts", "DeliveryLog", "Settings", "autopilot", "deliver", "log_dataset", "settings"]
+__all__ = [
+    "Counts",
+    "DeliveryFailed",
+    "DeliveryImpossible",
+    "DeliveryLog",
+    "DestinationSettings",
+    "autopilot",
+    "deliver",
+    "log_dataset",
+    "resolve_settings",
+]
 
-NAME = "autopilothq"
-_ROWS = 1000
+_ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
-
-
-class Settings(NamedTuple):
-    """What `[destination.autopilothq]` says; `autopilot` tells what each means."""
-
-    api_key: str
-    base_url: str
-    requests_per_second: float
-    fields: Mapping[str, str] | None
-    triggers: Mapping[str, Any] | None
-    unknown_traits: str
-    user_id_field: str | None
-    allow_http: bool = False
-
-    def __repr__(self) -> str:
-        return "Settings(...)"  # a key is among them
 
 
 @dlt.destination(
@@ -69,14 +58,14 @@ def autopilot(
     allow_http: bool = False,
     log: Any = None,
 ) -> None:
-    """Autopilot as a dlt destination: each row identifies a contact; Segment's messages do what they say.
+    """Autopilot as a dlt destination: each row identifies a contact, and Segment messages keep their own meaning.
 
     Args:
         items: The file that dlt hands over.
-        table: What its columns are.
+        table: The schema of its table.
         api_key: The account's key.
         base_url: Another address of the API.
-        requests_per_second: For everything in this process that uses the key.
+        requests_per_second: The most that is sent, by everything in this process that uses the key.
         fields: Paths of traits, and the account's fields that they are written to.
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
@@ -86,33 +75,24 @@ def autopilot(
 
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
-    given = Settings(
-        api_key, base_url, requests_per_second, fields, triggers, unknown_traits, user_id_field, allow_http
-    )
+    api = {"api_key": api_key, "base_url": base_url, "requests_per_second": requests_per_second}
+    mappings = {"fields": fields, "triggers": triggers}
+    more = {"unknown_traits": unknown_traits, "user_id_field": user_id_field, "allow_http": allow_http}
+    _deliver_file(str(items), table, DestinationSettings.from_options(**api, **mappings, **more), log)
+
+
+def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
+    """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible where dlt must know."""
     try:
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
-            counts = deliver(_items(str(items), table), deliveries, given)
+            counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
-        raise _hopeless(error) from error
+        raise terminal_error(error) from error
     if counts.failed:
-        why = next(words for (status, words) in counts.reasons if status == "failed")
-        raise Failed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
+        why = next(reason for (status, reason) in counts.reasons if status == "failed")
+        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
         _log.warning("%d rows were %s: %s", number, status, why)
-
-
-class Failed(AutopilothqError, DestinationTransientException):
-    """Rows that could not be delivered now: dlt keeps them, and tries again."""
-
-
-class Hopeless(AutopilothqError, DestinationTerminalException):
-    """The key or a setting is wrong: no row could be delivered."""
-
-
-def _hopeless(error: ApiError) -> Exception:
-    """Ends the run at once, but where dlt is set to drop what failed for good: then it is kept, and tried again."""
-    drops = dlt.config.get("load.auto_abort_on_terminal_error", bool)
-    return Failed(str(error)) if drops else Hopeless(str(error))
 
 
 def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
@@ -125,80 +105,35 @@ def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
             yield from map(from_row, rows)
 
 
-def settings(**given: Any) -> Settings:
-    """What dlt's configuration says, but where something is `given` that is not None."""
-    explicit = {name: value for name, value in given.items() if value is not None}
-    found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=explicit)
-    return Settings(*(getattr(found, name) for name in Settings._fields))
+def resolve_settings(**explicit: Any) -> DestinationSettings:
+    """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
 
-
-def log_dataset(
-    destination: str | None = None,
-    credentials: str | None = None,
-    dataset: str | None = None,
-    reads: bool = False,
-    wait: timedelta = timedelta(),
-) -> dlt.Dataset:
-    """The dataset that is asked and keeps the log: dlt's words, what is None is configured or a local DuckDB.
-
-    Who only `reads` makes no file, and opens one for reading alone.
+    Example: `resolve_settings(unknown_traits="refuse")`.
     """
-    place, name = make_destination(destination, credentials, dataset, not reads, wait, reads)
-    return dlt.dataset(place, name, schema=dlt.Schema(NAME))
+    given = {name: value for name, value in explicit.items() if value is not None}
+    found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=given)
+    names = ("api_key", "base_url", "requests_per_second", "allow_http")
+    more = ("fields", "triggers", "unknown_traits", "user_id_field")
+    return DestinationSettings.from_options(**{name: getattr(found, name) for name in (*names, *more)})
 
 
 def deliver(
     items: Iterable[Item | Ignored],
     log: DeliveryLog,
-    given: Settings,
+    settings: DestinationSettings,
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
-    """Sends items to the account of the settings; with `show`, tells what would be sent, and sends nothing.
+    """Sends items to the account of the settings and returns how they ended.
 
-    Raises ApiError, before anything is sent, where the settings do not fit the account.
+    With `show`, it is called with each request that would write, and none of them is sent. Raises ApiError before
+    anything is sent where the settings do not fit the account.
+
+    Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
-    if given.unknown_traits not in get_args(Unknown):
-        raise InvalidSetting(f"{SETTINGS}.unknown_traits must be send or refuse, got {given.unknown_traits!r}")
-    with Autopilot(
-        given.api_key,
-        base_url=given.base_url,
-        requests_per_second=given.requests_per_second,
-        allow_http=given.allow_http,
-        setting=f"{SETTINGS}.api_key",
-    ) as account:
-        fields = Fields(account.custom_fields(), given.fields, given.user_id_field)
-        triggers = Triggers(account, given.triggers)
-        to: Account = Shown(account, show, given.base_url) if show else account
-        return Sender(to, fields, triggers, log, given.unknown_traits, progress).send(items)
-
-
-class Shown:
-    """An account that is read, and whose requests to write are shown instead of sent. The key is in none of them."""
-
-    def __init__(self, account: Autopilot, show: Callable[[str], None], base_url: str) -> None:
-        self.attempts = 0
-        self.contact = account.contact
-        self.contacts = account.contacts
-        self.custom_fields = account.custom_fields
-        self.triggers = account.triggers
-        self._show = show
-        self._base = base_url.rstrip("/")
-
-    def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Shows the request."""
-        self._request(["contacts"], {"contacts": contacts})
-        return Upserted([], {})
-
-    def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Shows the request."""
-        self._request(["contact"], {"contact": contact})
-        return ""
-
-    def trigger(self, trigger_id: str, who: str) -> None:
-        """Shows the request."""
-        self._request(["trigger", trigger_id, "contact", who])
-
-    def _request(self, path: Sequence[str], body: Any = None) -> None:
-        text = "" if body is None else f"\n{json_text(body)}"
-        self._show(f"POST {visible(self._base)}{path_of(path)}{text}")
+    settings.check()
+    with Autopilot(settings.api) as account:
+        fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
+        triggers = Triggers(account, settings.triggers)
+        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
+        return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)

@@ -1,4 +1,4 @@
-"""Rows of a query -> what is to be sent: traits of persons, or who came to an audience and who left it."""
+"""Turns the rows of a query into items: traits of persons, or who entered an audience and who left it."""
 
 import hashlib
 from collections import Counter
@@ -9,11 +9,11 @@ from ..display import shortened
 from ..errors import RunError
 from ..segment.naming import snake_case
 from .delivery_log import Member
-from .messages import KEYS, Item, text, trait_item
+from .messages import ID_COLUMNS, Item, text, trait_item
 
 
-class Row(NamedTuple):
-    """A person of a query: the value of the key, the email and user id as far as they are there, all other columns."""
+class PersonRow(NamedTuple):
+    """A person of a query: the value of the key column, email and user id where there are any, all other columns."""
 
     key: str
     email: str | None
@@ -21,14 +21,14 @@ class Row(NamedTuple):
     traits: dict[str, Any]
 
 
-def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[Row], int]:
-    """The persons of a query's answer, and how many rows have no key.
+def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tuple[list[PersonRow], int]:
+    """Returns the persons of a query's answer, and how many rows have no key.
 
-    Raises RunError where the key is no column, or two rows have the same.
+    Raises RunError where the key is no column, or two rows have the same key.
     """
     columns = {name.lower(): number for number, name in enumerate(names)}
     if key not in columns:
-        other = next((one for one in KEYS if one in columns), None)
+        other = next((one for one in ID_COLUMNS if one in columns), None)
         hint = f"name it so (… AS {key})" + (f", or say --key {other}" if other else "")
         raise RunError(f"Expected a column {key} in the query's answer, got {_listed(names)}.\nN{hint[1:]}.")
     if len(columns) < len(names):
@@ -36,13 +36,13 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
         raise RunError(
             f"Expected each column of the query once, got {shortened(twice)} twice.\nName one of them otherwise."
         )
-    found: list[Row] = []
+    found: list[PersonRow] = []
     for row in values:
-        texts = {one: text(row[columns[one]]) if one in columns else None for one in KEYS}
+        texts = {one: text(row[columns[one]]) if one in columns else None for one in ID_COLUMNS}
         if person := texts[key]:
-            traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in KEYS}
-            found.append(Row(person, texts["email"], texts["user_id"], traits))
-    repeated = [(who, number) for who, number in Counter(map(_who(key), found)).items() if number > 1]
+            traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
+            found.append(PersonRow(person, texts["email"], texts["user_id"], traits))
+    repeated = [(who, number) for who, number in Counter(_identity(row, key) for row in found).items() if number > 1]
     if repeated:
         who, number = repeated[0]
         raise RunError(
@@ -57,12 +57,13 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(shortened, names))
 
 
-def _who(key: str) -> Any:
-    return lambda row: row.key.lower() if key == "email" else row.key
+def _identity(row: PersonRow, key: str) -> str:
+    """What a person is compared by: the user id as it is, the email in lower case."""
+    return row.key.lower() if key == "email" else row.key
 
 
-def traits(found: Sequence[Row]) -> Iterator[Item]:
-    """One identify a row: its columns are traits. Raises RunError where there is none."""
+def traits(found: Sequence[PersonRow]) -> Iterator[Item]:
+    """Yields one identify for each row, whose columns are traits. Raises RunError where a row has none."""
     for row in found:
         if not row.traits:
             raise RunError("Expected columns beside email and user_id, which are the traits, got none.")
@@ -70,46 +71,51 @@ def traits(found: Sequence[Row]) -> Iterator[Item]:
 
 
 def prefix(name: str, key: str) -> str:
-    """What the ids of an audience's messages begin with."""
+    """Returns the beginning of the ids of an audience's messages."""
     return f"audience-{slug(name)}-{key}-"
 
 
 def slug(name: str) -> str:
-    """The trait of an audience. Example: `slug("Order Completed Last 30days") == "order_completed_last_30days"`."""
+    """Returns the trait of an audience.
+
+    Example: `slug("Order Completed Last 30days") == "order_completed_last_30days"`.
+
+    Raises RunError where nothing is left of the name.
+    """
     trait = snake_case(name)
     if not trait:
         raise RunError(f"Expected an audience's name with ASCII letters or digits, got {name!r}.")
     return trait
 
 
-def changes(name: str, key: str, found: Sequence[Row], known: Mapping[str, Member]) -> tuple[list[Item], int]:
-    """Who came (true) and who left (false) since what was delivered last, and for how many members nothing changed.
+def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]) -> tuple[list[Item], int]:
+    """Returns who entered (true) and who left (false) since the last delivery, and how many members are unchanged.
 
-    `known` is what the log says of everybody who was ever sent. Whose delivery failed is sent again; who was never
-    taken, and is no member any more, needs nothing. Raises RunError where the audience was sent by another key.
+    `known` is what the log says of everybody who was ever sent. A person whose delivery failed is sent again; one who
+    was never delivered and is no member any more is not. Raises RunError where the audience was sent by another key.
     """
     trait, mine = slug(name), prefix(name, key)
-    other = next(iter(set(KEYS) - {key}))
+    other = next(iter(set(ID_COLUMNS) - {key}))
     if any(id_.startswith(prefix(name, other)) and member.known for id_, member in known.items()):
         raise RunError(
             f"The audience {trait} was sent by {other} before, and nobody can tell who is who by {key}.\n"
             f"Say --key {other}, or give the audience another name."
         )
     items: list[Item] = []
-    here: set[str] = set()
+    members: set[str] = set()
     for row in found:
         if row.traits:
             raise RunError(
                 f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
                 "Leave them out of the query, or send them as traits: autopilothq send traits."
             )
-        id_ = mine + hashlib.sha256(_who(key)(row).encode("utf-8", "replace")).hexdigest()
-        here.add(id_)
+        id_ = mine + hashlib.sha256(_identity(row, key).encode("utf-8", "replace")).hexdigest()
+        members.add(id_)
         if id_ not in known or known[id_].known != "true":
             items.append(_membership(id_, trait, row.email, row.user_id, True))
-    unchanged = len(here) - len(items)
+    unchanged = len(members) - len(items)
     for id_, member in known.items():
-        if id_.startswith(mine) and id_ not in here and member.known not in (None, "false"):
+        if id_.startswith(mine) and id_ not in members and member.known not in (None, "false"):
             items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
     return items, unchanged
 

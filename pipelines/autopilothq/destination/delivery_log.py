@@ -1,39 +1,35 @@
-"""The delivery log: a table beside the data that says what became of every message, and from which the next run knows.
+"""The delivery log: a table of the dataset with the outcome of every message, which the next run reads.
 
-A row is written after its request, at once. Where it matters that something may have been sent (events, rows of
-queries, changes of an address), its row is there before, as `unknown`: whatever ends the program in between, the log
-never says less than what happened.
+A row is written right after its request. Where a request must not be repeated (events, rows of queries, changes of an
+address), its row is written before it, as `unknown`: whenever the program ends, the log never says less than what
+happened.
 """
 
-import hashlib
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import dlt
-from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema.typing import TColumnSchema
 
-from ..catalog import DELIVERIES, SUPPRESSIONS
+from ..catalog import DELIVERIES
 from ..errors import BusyError, RunError
 from ..segment.identity import HashedIds
-from ..warehouses import suppression_key
 from ..warehouses.books import check_books
-from ..warehouses.dlt_internals import SqlClientBase, SqlJobClientBase
+from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, marks, writes_text
+from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
 from .messages import storable_value
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 SENT_AGAIN = "sent again, behind an older message that came late"
-_ROWS = 100  # that one statement writes
 _IDS = 1000  # that one statement asks for
 
 
 class Delivery(NamedTuple):
-    """A row of the log but for its time and run, as `catalog.DELIVERIES` describes it."""
+    """A row of the log without its time and run; `catalog.DELIVERIES` describes the columns."""
 
     message_id: str
     kind: str = ""
@@ -59,8 +55,8 @@ class Sent(NamedTuple):
 
 
 class DeliveryStatus(NamedTuple):
-    """What the log says of a message and trigger: whether it was `ever` delivered, its last status and content, and
-    when it was last `sent`.
+    """The delivery status of a message and trigger: whether it was `ever` delivered, its last status and content, and
+    when it was `sent` last.
     """
 
     ever: bool
@@ -70,7 +66,7 @@ class DeliveryStatus(NamedTuple):
 
 
 class Member(NamedTuple):
-    """What Autopilot knows of a person of an audience: "true", "false", None: nothing; "?": one of them."""
+    """A person of an audience, and what Autopilot knows of them: "true", "false", None (nothing) or "?" (unknown)."""
 
     email: str | None
     user_id: str | None
@@ -78,25 +74,14 @@ class Member(NamedTuple):
 
 
 class DeliveryLog:
-    """The log in a dataset. It makes the dataset and the table where they are missing, but not when it only `reads`.
+    """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
 
-    Threads may share it. Example: `with Deliveries(dlt.dataset("duckdb", "autopilothq")) as log: log.known(["m1"])`.
+    Threads may share it. Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
-        client = dataset.destination_client
-        if not isinstance(client, SqlJobClientBase):
-            raise RunError(
-                "Expected a warehouse that is written by SQL, to keep the delivery log, got"
-                f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
-            )
-        literal: Any = client.capabilities.escape_literal
-        if literal is None or literal("'") == "'":  # dlt quotes nothing there: a stranger's id would be SQL
-            raise RunError(
-                "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
-                f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
-            )
-        self._client: SqlClientBase[Any] = dataset.sql_client
+        self._client: JobClientBase = dataset.destination_client
+        _check_client(self._client)
         self._reads = reads
         self._lock = threading.Lock()
         self._last = datetime.now(UTC)
@@ -105,16 +90,16 @@ class DeliveryLog:
     def __enter__(self) -> Self:
         self._client.__enter__()
         try:
-            check_books(self._client)
-            self._table = self._client.make_qualified_table_name(DELIVERIES.name)
-            self._name: Callable[[str], str] = self._client.escape_column_name
+            if isinstance(self._client, SqlJobClientBase):
+                check_books(self._client.sql_client)
+            self._dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._there = not self._reads or self._is_there(self._table)
-            if self._there:
+            self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
+            if self._exists:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
-                [[latest]] = self._select(f"SELECT max({self._name('sent_at')}) FROM {self._table}")
-                self._last = max(self._last, latest.astimezone(UTC)) if latest else self._last
+                [(latest,)] = self._select("SELECT max({sent_at}) FROM")
+                self._last = max(self._last, in_utc(latest)) if latest else self._last
         except BaseException:
             self._client.__exit__(None, None, None)  # type: ignore[arg-type]
             raise
@@ -125,60 +110,33 @@ class DeliveryLog:
     ) -> None:
         self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
 
-    def _lock_out(self) -> None:
-        """No track may be sent by two runs at once. A DuckDB file has one writer anyway; others know no such lock."""
-        if self._client.capabilities.sqlglot_dialect != "postgres":
-            return
-        number = int.from_bytes(hashlib.sha256(self._table.encode()).digest()[:8], signed=True)
-        if not self._select(f"SELECT pg_try_advisory_lock({number})")[0][0]:
-            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
-
     def _create(self) -> None:
-        self._lock_out()
-        client = self._client
-        if not client.has_dataset():
-            client.create_dataset()
-        types = client.capabilities.get_type_mapper()
-        table: PreparedTableSchema = {"name": DELIVERIES.name, "columns": {}}
-        columns = []
-        for column in DELIVERIES.columns:
-            schema: TColumnSchema = {"name": column.name, "data_type": column.type}
-            columns.append(f"{self._name(column.name)} {types.to_destination_type(schema, table)}")
-        client.execute_sql(f"CREATE TABLE IF NOT EXISTS {self._table} ({', '.join(columns)})")
-
-    def _is_there(self, table: str) -> bool:
-        if not self._client.has_dataset():
-            return False
-        try:
-            self._client.execute_sql(f"SELECT 1 FROM {table} WHERE 1 = 0")
-        except Exception as error:
-            if "Undefined" in type(error).__name__:
-                return False
-            raise
-        return True
+        """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
+        if not self._dataset.try_lock(DELIVERIES.name):
+            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
+        self._dataset.create(DELIVERIES)
+        self._dataset.compact(DELIVERIES.name)
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
-    def forgotten(self) -> HashedIds:
-        """Returns the hashed ids of forgotten persons. Raises SuppressionKeyError without the key that some need."""
-        table = self._client.make_qualified_table_name(SUPPRESSIONS.name)
-        salt, hashed = self._name("salt"), self._name("id")
-        rows = self._select(f"SELECT {salt}, {hashed} FROM {table}") if self._is_there(table) else ()
-        return suppression_key.hashes((str(salt), str(hashed)) for salt, hashed in rows)
+    def suppressed_ids(self) -> HashedIds:
+        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
+        with self._lock:
+            return deleted_persons(self._dataset)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
-        """What became of messages, by id and trigger."""
-        fates: dict[tuple[str, str | None], DeliveryStatus] = {}
+        """Returns the delivery statuses of messages, by id and trigger."""
+        statuses: dict[tuple[str, str | None], DeliveryStatus] = {}
         columns = ("message_id", "trigger_id", "status", "content", "sent_at", "run")
         for message_id, trigger, status, content, *sent in self._rows(columns, "message_id", message_ids):
-            before = fates.get((message_id, trigger))
+            before = statuses.get((message_id, trigger))
             ever = status == "delivered" or (before is not None and before.ever)
             last = Sent(*sent) if status in ("delivered", "unknown") else before.sent if before else None
-            fates[message_id, trigger] = DeliveryStatus(ever, status, content, last)
-        return fates
+            statuses[message_id, trigger] = DeliveryStatus(ever, status, content, last)
+        return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """The emails of user ids, by the last identify that was delivered; one that was sent again is no news."""
+        """Returns the emails of user ids by their last identify that was delivered; one sent again does not count."""
         columns = ("user_id", "email", "status", "kind", "message")
         rows = self._rows(columns, "user_id", user_ids)
         return {
@@ -188,7 +146,7 @@ class DeliveryLog:
         }
 
     def members(self, audience: str) -> dict[str, Member]:
-        """Everybody who was ever sent as a member of an audience, by the message's id."""
+        """Returns everybody who was ever sent as a member of an audience, by the message's id."""
         members: dict[str, Member] = {}
         columns = ("message_id", "email", "user_id", "status", "content")
         for message_id, email, user_id, status, content in self._rows(columns, "audience", [audience]):
@@ -201,83 +159,78 @@ class DeliveryLog:
         return members
 
     def latest(self, status: str | None = None, since: datetime | None = None) -> list[dict[str, Any]]:
-        """The last row of each message and trigger, in the order of time."""
-        if not self._there:
+        """Returns the last row of each message and trigger, in the order of time."""
+        if not self._exists:
             return []
-        columns = ", ".join(map(self._name, COLUMNS))
-        by = f"{self._name('message_id')}, {self._name('trigger_id')}"
-        at = self._name("sent_at")
+        columns = ", ".join(f"{{{column}}}" for column in COLUMNS)
         # An event without a trigger has a row of its own until it is sent with one.
-        sql = (
+        before = (
             f"SELECT {columns} FROM (SELECT {columns},"
-            f" row_number() OVER (PARTITION BY {by} ORDER BY {at} DESC) AS back,"
-            f" max({self._name('trigger_id')}) OVER (PARTITION BY {self._name('message_id')}) AS triggered"
-            f" FROM {self._table}) AS rows_back WHERE back = 1"
-            f" AND ({self._name('trigger_id')} IS NOT NULL OR triggered IS NULL)"
+            " row_number() OVER (PARTITION BY {message_id}, {trigger_id} ORDER BY {sent_at} DESC) AS back,"
+            " max({trigger_id}) OVER (PARTITION BY {message_id}) AS triggered FROM"
         )
-        if status:
-            sql += f" AND {self._equal('status', status)}"
-        if since:
-            sql += f" AND {at} >= {self._literal(since)}"
-        rows = self._select(f"{sql} ORDER BY {at}, {self._name('message_id')}")
+        after = ") AS rows_back WHERE back = 1 AND ({trigger_id} IS NOT NULL OR triggered IS NULL)"
+        conditions = {"{status} = %s": status, "{sent_at} >= %s": since}
+        given = {condition: value for condition, value in conditions.items() if value}
+        after += "".join(f" AND {condition}" for condition in given)
+        rows = self._select(before, f"{after} ORDER BY {{sent_at}}, {{message_id}}", list(given.values()))
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
-    def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> list[Sequence[Any]]:
-        """Columns of the rows whose `key` is one of the values, in the order of time."""
-        wanted = list(dict.fromkeys(values)) if self._there else []
-        rows: list[Sequence[Any]] = []
-        select = f"SELECT {', '.join(map(self._name, columns))} FROM {self._table} WHERE {self._name(key)} IN "
-        for start in range(0, len(wanted), _IDS):
-            some = wanted[start : start + _IDS]
-            rows += self._select(f"{select} ({self._literals(some)}) ORDER BY {self._name('sent_at')}")
-        return rows
+    def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
+        """Yields columns of the rows whose `key` is one of the values, in the order of time."""
+        distinct = list(dict.fromkeys(values)) if self._exists else []
+        before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
+        for start in range(0, len(distinct), _IDS):
+            some = distinct[start : start + _IDS]
+            yield from self._select(before, f"WHERE {{{key}}} IN ({marks(some)}) ORDER BY {{sent_at}}", some)
 
-    def _select(self, sql: str) -> Sequence[Sequence[Any]]:
+    def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Returns the rows of a statement around the log's name, of two templates."""
+        texts = (self._dataset.template(DELIVERIES.name, text) for text in (before, after))
         with self._lock:
-            return self._client.execute_sql(sql) or ()
-
-    def _literal(self, value: Any) -> str:
-        """A value in SQL: thousands of parameters would take DuckDB thirty times as long."""
-        if value is None:
-            return "NULL"
-        return str(self._client.capabilities.escape_literal(storable_value(value) if isinstance(value, str) else value))
-
-    def _literals(self, values: Iterable[Any]) -> str:
-        return ", ".join(map(self._literal, values))
-
-    def _equal(self, name: str, value: Any) -> str:
-        return f"{self._name(name)} = {self._literal(value)}"
+            return list(self._dataset.stream(next(texts), DELIVERIES.name, next(texts), _storable(values)))
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Writes rows; all of them are there when it returns."""
+        """Writes rows; all of them are stored when it returns."""
         if self._reads or not deliveries:
             return
-        names = ", ".join(map(self._name, COLUMNS))
-        with self._lock, self._client.begin_transaction():
-            for start in range(0, len(deliveries), _ROWS):
-                some = deliveries[start : start + _ROWS]
-                rows = [self._literals((*delivery, self._now(), self.run)) for delivery in some]
-                values = ", ".join(f"({row})" for row in rows)
-                self._client.execute_sql(f"INSERT INTO {self._table} ({names}) VALUES {values}")
+        with self._lock, self._dataset.transaction():
+            rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
+            self._dataset.insert(DELIVERIES, rows)
 
-    def settle(self, deliveries: Iterable[Delivery]) -> None:
-        """Writes outcomes over the rows that this run wrote before the requests; all are there when it returns."""
+    def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
+        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
             what = (delivery.trigger_id, *(getattr(delivery, name) for name in OUTCOME))
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
-        with self._lock, self._client.begin_transaction():
+        with self._lock, self._dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
-                changes = ", ".join(map(self._equal, OUTCOME, outcome))
-                where = f"{self._equal('run', self.run)} AND {self._name('message_id')} IN ({self._literals(ids)})"
-                if trigger is not None:
-                    where += f" AND {self._equal('trigger_id', trigger)}"
-                self._client.execute_sql(f"UPDATE {self._table} SET {changes} WHERE {where}")
+                changes = dict(zip(OUTCOME, _storable(outcome), strict=True))
+                where = f"{{run}} = %s AND {{message_id}} IN ({marks(ids)})"
+                where += "" if trigger is None else " AND {trigger_id} = %s"
+                values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
+                self._dataset.update(DELIVERIES.name, changes, self._dataset.template(DELIVERIES.name, where), values)
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
         return self._last
+
+
+def _check_client(client: JobClientBase) -> None:
+    """Raises RunError where the log cannot be kept in a destination."""
+    dataset_of(client)
+    if isinstance(client, SqlJobClientBase) and not writes_text(client):
+        raise RunError(
+            "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
+            f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
+        )
+
+
+def _storable(values: Iterable[Any]) -> list[Any]:
+    """Returns values of which a warehouse can store the text."""
+    return [storable_value(value) if isinstance(value, str) else value for value in values]

@@ -1,6 +1,6 @@
-"""A message's traits and an account's fields -> a contact as the API takes it (spec: destination, Identify).
+"""Maps the traits of a message to the fields of an account (docs/contract/destination.md#identify).
 
-Nothing is lost in silence: what is left out, and what is sent though the account has no field for it, is remarked.
+Nothing is lost in silence: each trait that is left out, and each that the account has no field for, has a remark.
 """
 
 import json
@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from ..catalog import CUSTOM_TYPES, STANDARD_FIELDS, WHOLES
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
-
-SETTINGS = "destination.autopilothq"
+from .settings import SECTION
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
-_NOT_SPELT = re.compile(r"[\W_]")
+_SEPARATORS = re.compile(r"[\W_]")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
@@ -31,13 +30,15 @@ class Custom(NamedTuple):
 
     @property
     def key(self) -> str:
-        """As it is written: `Custom("Smog Level", "integer").key == "integer--Smog--Level"`."""
+        """The key in the API's `custom`. Example: `Custom("Smog Level", "integer").key == "integer--Smog--Level"`."""
         return f"{self.type}--{self.name.replace(' ', '--')}"
 
 
 class ContactFields(NamedTuple):
-    """`values` are the API's. `remarks` say of a trait why it was left out, or sent to no field; `unknown` are the
-    traits that the account has no field for.
+    """A contact as the API takes it.
+
+    `values` are by the API's keys. `remarks` say of a trait why it was left out, or that it was sent to no field.
+    `unknown` are the traits that the account has no field for.
     """
 
     values: dict[str, Any]
@@ -45,15 +46,15 @@ class ContactFields(NamedTuple):
     unknown: list[str]
 
 
-class Unfit(Exception):
-    """A value that cannot become what the field holds; the text says why."""
+class CastError(Exception):
+    """A value cannot become what its field holds; the message says why."""
 
 
 class Fields:
-    """Where traits go in an account.
+    """The fields of an account, and which trait goes to which.
 
-    `custom` is the API's list of custom fields, `mapping` the setting: paths of traits to names of fields. Raises
-    InvalidSetting where the mapping, or `user_id_field`, names what the account does not have.
+    `custom` is the API's list of custom fields. `mapping` is the setting: names of fields by the paths of traits.
+    Raises InvalidSetting where the mapping, or `user_id_field`, names a field that the account does not have.
 
     Example: `Fields([{"name": "Smog Level", "fieldType": "integer"}], {"air.smog": "Smog Level"})`.
     """
@@ -61,52 +62,53 @@ class Fields:
     def __init__(
         self, custom: Sequence[Any], mapping: Mapping[str, str] | None = None, user_id_field: str | None = None
     ) -> None:
-        there = [Custom(str(field["name"]), _type(field)) for field in custom if _is_there(field)]
-        self._named = {field.name: field for field in reversed(there)}
-        self._slugs = {snake_case(field.name): field for field in reversed(there)}
+        existing = [Custom(str(field["name"]), _type(field)) for field in custom if _exists(field)]
+        self._named = {field.name: field for field in reversed(existing)}
+        self._slugs = {snake_case(field.name): field for field in reversed(existing)}
         self._slugs.pop("", None)
         self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
         self.user_id = self.custom(user_id_field) if user_id_field else None
         if user_id_field and self.user_id is None:
             raise InvalidSetting(
-                f"{SETTINGS}.user_id_field names {user_id_field!r}, but the account has no such custom field:"
+                f"{SECTION}.user_id_field names {user_id_field!r}, but the account has no such custom field:"
                 " make it in Autopilot, or correct the setting"
             )
 
     def custom(self, name: str) -> Custom | None:
-        """The field of that name, or of the same name in snake_case."""
+        """Returns the custom field of that name, or of the same name in snake_case; None without one."""
         return self._named.get(name) or self._slugs.get(snake_case(name))
 
     def _target(self, path: str, name: str) -> str | Custom:
         field = name if name in STANDARD_FIELDS else self.custom(name)
         if field is None:
             raise InvalidSetting(
-                f"{SETTINGS}.fields maps {path!r} to {name!r}, but the account has no such field: make it in Autopilot,"
+                f"{SECTION}.fields maps {path!r} to {name!r}, but the account has no such field: make it in Autopilot,"
                 f" or correct the mapping"
             )
         return field
 
     def known(self, path: tuple[str, ...], properties: bool = False) -> str | Custom | None:
-        """Where a trait goes; None where the account has no field for it.
+        """Returns the field of the trait at a path, None where the account has none for it.
 
-        Properties of events are no traits: theirs are the fields that the settings map and the account defines.
+        A property of an event goes to a field that the settings map it to or the account defines, never to a standard
+        field by its name.
         """
         mapped = self._mapping.get(".".join(path))
-        standard = None if properties else _STANDARD.get(".".join(_NOT_SPELT.sub("", part.lower()) for part in path))
+        standard = None if properties else _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
         return mapped or standard or self.custom("_".join(path))
 
     def email(self, traits: Mapping[str, Any]) -> str | None:
-        """The email among the traits, as it may be spelt or mapped."""
+        """Returns the email among the traits, in any spelling and by any mapping; None without one."""
         found = [(path, value) for path, value in _leaves(traits) if self.known(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
         return next((value.strip() for _, value in found if isinstance(value, str) and _is_text(value.strip())), None)
 
     def is_mapped(self, path: tuple[str, ...]) -> bool:
-        """Whether the settings say where that trait goes."""
+        """Returns whether the settings map the trait at that path."""
         return ".".join(path) in self._mapping
 
 
-def _is_there(field: Any) -> bool:
+def _exists(field: Any) -> bool:
     return isinstance(field, dict) and isinstance(field.get("name"), str) and not field.get("deleted")
 
 
@@ -122,27 +124,27 @@ def contact_fields(
     user_id: str | None = None,
     properties: Mapping[str, Any] | None = None,
 ) -> ContactFields:
-    """The contact of an identify, or of a track with its `properties`, which beat traits of the same name.
+    """Returns the contact of an identify, or of a track with its `properties`, which take precedence over traits.
 
-    Example: `contact(fields, "a@example.com", {"first_name": "Ann", "air": {"smog": 4}}).values ==
+    Example: `contact_fields(fields, "a@example.com", {"first_name": "Ann", "air": {"smog": 4}}).values ==
     {"Email": "a@example.com", "FirstName": "Ann", "custom": {"integer--Smog--Level": 4}}`.
     """
-    making = _Making(fields)
+    builder = _ContactBuilder(fields)
     if user_id is not None and fields.user_id is not None:
-        making.put(("user_id",), fields.user_id, user_id)
+        builder.put(("user_id",), fields.user_id, user_id)
     if properties:
-        making.take(properties, properties=True)
-    making.take(traits)
-    values = {"Email": email} | making.standard | ({"custom": making.custom} if making.custom else {})
-    return ContactFields(values, making.remarks, making.unknown)
+        builder.take(properties, properties=True)
+    builder.take(traits)
+    values = {"Email": email} | builder.standard | ({"custom": builder.custom} if builder.custom else {})
+    return ContactFields(values, builder.remarks, builder.unknown)
 
 
-class _Making:
-    """A contact in the making: who comes first has the field."""
+class _ContactBuilder:
+    """Collects the values of a contact. The first trait that comes has the field."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self._taken: dict[str, str] = {}  # by key, the trait that has it
+        self._taken: dict[str, str] = {}  # the trait that has a key
         self.standard: dict[str, Any] = {}
         self.custom: dict[str, Any] = {}
         self.remarks: dict[str, str] = {}
@@ -162,7 +164,7 @@ class _Making:
                     continue
             target = self._fields.known(path, properties)
             if target == "Email":
-                continue  # who it is, not what it has
+                continue  # it says who the contact is, and is no value
             if target is not None:
                 self.put(path, target, value)
             elif not properties:
@@ -182,8 +184,8 @@ class _Making:
                 self.custom[key] = cast(value, target.type)
             else:
                 self.standard[key] = cast(value, "boolean" if target == "unsubscribed" else "string")
-        except Unfit as why:
-            self.remarks[trait] = f"left out: {why}"
+        except CastError as error:
+            self.remarks[trait] = f"left out: {error}"
             return
         self._taken[key] = trait
 
@@ -199,7 +201,7 @@ class _Making:
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
     def _put_name(self, path: tuple[str, ...], value: Any) -> None:
-        """A whole name is split where neither of its halves is there."""
+        """Splits a whole name at its first blank, where neither a first nor a last name came."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
             self.remarks[".".join(path)] = f"left out: {' and '.join(halves)} came as well"
@@ -225,7 +227,7 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def own_type(value: Any) -> str:
-    """The type of a field that a value would have; null is text."""
+    """Returns the type of field that a value would have of its own; null is text."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
@@ -238,7 +240,9 @@ def own_type(value: Any) -> str:
 
 
 def cast(value: Any, kind: str) -> Any:
-    """A value as a field of that type takes it; null stays null, which clears. Raises Unfit, never loses a digit.
+    """Returns a value as a field of that type takes it; null stays null, which clears the field.
+
+    Raises CastError instead of losing a digit.
 
     Example: `cast("5", "integer") == 5`, `cast(date(2019, 3, 1), "date") == "2019-03-01"`.
     """
@@ -253,15 +257,15 @@ def _string(value: Any) -> str:
     if isinstance(value, date):
         return _date(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        raise Unfit("bytes are no text")
+        raise CastError("bytes are no text")
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple) else str(value)
     if text and not _is_text(text):
-        raise Unfit("it holds half a surrogate pair, which is no text")
+        raise CastError("it holds half a surrogate pair, which is no text")
     return text
 
 
 def _is_text(value: str) -> bool:
-    """Whether there is something that can be sent."""
+    """Whether a text is not empty and can be encoded as UTF-8."""
     try:
         return bool(value.encode())
     except UnicodeEncodeError:
@@ -275,7 +279,7 @@ def _integer(value: Any) -> int:
         return value
     if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
         return int(value)
-    raise Unfit(f"expected an integer, got {_short(value)}")
+    raise CastError(f"expected an integer, got {_short(value)}")
 
 
 def _float(value: Any) -> float | int:
@@ -288,7 +292,7 @@ def _float(value: Any) -> float | int:
         except ValueError:
             number = None
     if number is None or not math.isfinite(number):
-        raise Unfit(f"expected a number, got {_short(value)}")
+        raise CastError(f"expected a number, got {_short(value)}")
     return number
 
 
@@ -297,7 +301,7 @@ def _boolean(value: Any) -> bool:
         return value
     text = value.strip().lower() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
     if text not in _BOOLEANS:
-        raise Unfit(f"expected true or false, got {_short(value)}")
+        raise CastError(f"expected true or false, got {_short(value)}")
     return _BOOLEANS[text]
 
 
@@ -305,7 +309,7 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def _date(value: Any) -> str:
-    """ISO 8601. Read are what the API itself gives out: ISO 8601, RFC 1123, epoch milliseconds."""
+    """A date as ISO 8601. Reads what the API itself sends: ISO 8601, RFC 1123 and epoch milliseconds."""
     try:
         if isinstance(value, datetime):
             at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
@@ -321,7 +325,7 @@ def _date(value: Any) -> str:
             return _date(parsedate_to_datetime(value))
     except (ValueError, OverflowError, OSError, TypeError):
         pass
-    raise Unfit(f"expected a date, got {_short(value)}")
+    raise CastError(f"expected a date, got {_short(value)}")
 
 
 _CASTS = {"string": _string, "integer": _integer, "float": _float, "boolean": _boolean, "date": _date}

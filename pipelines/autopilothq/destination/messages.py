@@ -1,4 +1,4 @@
-"""What there is to deliver: Segment messages and rows, read into one shape."""
+"""Reads Segment messages and rows of a query or a pipeline into one shape, the item to deliver."""
 
 import hashlib
 import json
@@ -9,15 +9,15 @@ from ..catalog import REJECT_REASONS
 from ..segment.message import digest
 from ..segment.naming import snake_case
 
-KEYS = ("email", "user_id")
+ID_COLUMNS = ("email", "user_id")
 NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
 
 class Item(NamedTuple):
-    """An identify or a track.
+    """An identify or a track to deliver.
 
-    A message is delivered `once`; a row, which has no id of its own, whenever `content` is not what was delivered last.
-    `context_traits` are those of a message's context. `refusal` says why it can never be sent.
+    A message is delivered `once`. A row has no id of its own, and is delivered whenever its `content` differs from what
+    was delivered last. `context_traits` are those of the message's context. `refusal` says why it can never be sent.
     """
 
     message_id: str
@@ -34,13 +34,13 @@ class Item(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A message of another type, which Autopilot has no place for."""
+    """A message of a type that Autopilot does not take."""
 
     type: str
 
 
 def from_line(line: bytes) -> Item | Ignored:
-    """The message of a line of NDJSON; one that is none has a `refusal`."""
+    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`."""
     try:
         message = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -51,7 +51,7 @@ def from_line(line: bytes) -> Item | Ignored:
 
 
 def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
-    """A Segment message; `message_id` is what it is called where it has no id itself."""
+    """Returns the item of a Segment message; `message_id` is its id where it has none of its own."""
     message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
     if kind in ("page", "screen", "group", "alias"):
@@ -82,9 +82,11 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:
-    """A row: a Segment message where it looks like one, else an identify whose traits are the columns.
+    """Returns the item of a row: a Segment message where it looks like one, else an identify of its columns.
 
-    `user_id` (or `userId`) is who it is about, and no trait.
+    `user_id` (or `userId`) says whom it is about, and is no trait.
+
+    Example: `from_row({"email": "a@b.c", "plan": "pro"})`.
     """
     if row.get("type") in ("identify", "track") and {"traits", "properties", "event", "messageId"} & set(row):
         known = {key: value for key, value in row.items() if value is not None}
@@ -95,33 +97,33 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
 
 
 def _without_user_id(traits: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The user id among traits, which is who it is about and no trait then, and the others."""
+    """The user id among traits, and the other traits."""
     found = {name: value for name, value in traits.items() if snake_case(name) == "user_id"}
     others = {name: value for name, value in traits.items() if name not in found}
     return next(filter(None, map(text, found.values())), None), others
 
 
 def trait_item(person: str, user_id: str | None, traits: Mapping[str, Any]) -> Item:
-    """The identify of a row: the same person with the same names of traits is the same item, with news or without."""
+    """Returns the identify of a row. Its id depends on the person and the names of the traits, not on their values."""
     name = hashlib.sha256("\n".join([person.lower(), *sorted(traits)]).encode("utf-8", "replace")).hexdigest()
     return Item(f"row-{name}", "identify", user_id, traits, once=False)
 
 
 def refuse_item(message_id: str, reason: str, kind: str = "") -> Item:
-    """What cannot be sent, for a reason of the catalogue."""
+    """Returns an item that cannot be sent, for a reject reason of the catalogue."""
     return Item(message_id, kind, refusal=f"{reason}: {REJECT_REASONS[reason]}")
 
 
 def text(value: Any) -> str | None:
-    """An id as text that the log can hold; blanks, arrays and objects are none."""
+    """Returns an id as text that the log can hold; None for blanks, booleans, arrays and objects."""
     if value is None or isinstance(value, bool | list | dict):
         return None
     return storable_value(str(value)).strip() or None
 
 
-def storable_value(words: str) -> str:
-    """Without NUL and half surrogate pairs, which no warehouse takes."""
-    return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+def storable_value(value: str) -> str:
+    """Returns a text without NUL and half surrogate pairs, which no warehouse takes."""
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _no_number(name: str) -> Any:

@@ -1,16 +1,28 @@
-"""What the schema is, what the destination has, how two schemas differ, and whether the data is fresh."""
+"""Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
-from .diff import CATALOGUE, LATER, SWITCH, SWITCH_UNLOADED, Difference, Table, differences, schema_of_catalogue
+from .diff import (
+    CATALOGUE,
+    LATER,
+    SWITCH,
+    SWITCH_UNLOADED,
+    Difference,
+    DifferenceMessages,
+    Schema,
+    SchemaTable,
+    differences,
+    schema_of_catalogue,
+)
 from .formats import FORMATS, ddl
 from .live import (
-    DatasetInspector,
     NothingThere,
     answering,
     dataset_name,
+    described,
     elsewhere,
     kind_of,
     reading,
     schema_of,
+    tables_of,
     target,
 )
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
@@ -23,18 +35,20 @@ __all__ = [
     "SWITCH",
     "SWITCH_UNLOADED",
     "ColumnInfo",
-    "DatasetInspector",
     "Difference",
+    "DifferenceMessages",
     "NothingThere",
+    "Schema",
+    "SchemaTable",
     "Statistics",
     "Status",
-    "Table",
     "TableInfo",
     "age",
     "answering",
     "catalogue",
     "dataset_name",
     "ddl",
+    "described",
     "differences",
     "elsewhere",
     "kind_of",
@@ -44,5 +58,6 @@ __all__ = [
     "schema_of_catalogue",
     "status_dict",
     "status_text",
+    "tables_of",
     "target",
 ]

@@ -1,4 +1,4 @@
-"""Two schemas -> what differs, and what that means for queries."""
+"""Compares two schemas: what differs, and what it means for queries that were written for one of them."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,36 +8,37 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from .. import catalog
+from ..projection.types import SQL_TYPES
 from ..warehouses.native import shape_of
 
 Change = Literal["missing", "extra", "type", "key"]
 Family = Literal["text", "number", "boolean", "time", "date", "other"]
 
 
-class Type(NamedTuple):
+class ColumnType(NamedTuple):
     """A column's type as a destination spells it, and in the terms that decide whether comparisons hold."""
 
     name: str
     family: Family
     exact: bool = True  # of numbers: no rounding
-    length: int | None = None  # of text: the most characters
+    length: int | None = None  # of text: the maximum, in characters
     zoned: bool = True  # of times
 
 
-class Table(NamedTuple):
+class SchemaTable(NamedTuple):
     """What queries rely on in a table: its columns, its primary key (empty: none), and whether it is a view."""
 
-    columns: Mapping[str, Type]
+    columns: Mapping[str, ColumnType]
     key: tuple[str, ...] = ()
     is_view: bool = False
 
 
-Schema = Mapping[str, Table]
+Schema = Mapping[str, SchemaTable]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a query meets in the one schema that was written for the other; `column` is empty for a whole table."""
+    """A difference that a query meets that was written for another schema; `column` is empty for a whole table."""
 
     table: str
     column: str
@@ -46,8 +47,8 @@ class Difference:
     meaning: str
 
 
-class Words(NamedTuple):
-    """What it means that something is missing, or is there beyond."""
+class DifferenceMessages(NamedTuple):
+    """What it means for queries that something is missing, or exists in addition."""
 
     missing_table: str
     missing_column: str
@@ -55,7 +56,7 @@ class Words(NamedTuple):
     extra_column: str
 
 
-SWITCH = Words(
+SWITCH = DifferenceMessages(
     "queries of it fail: no message of it was loaded",
     "queries that name it fail: no loaded message has it",
     "new: no query for the other schema names it",
@@ -65,7 +66,7 @@ SWITCH_UNLOADED = SWITCH._replace(
     missing_table="queries of it fail, unless it comes with a message: load the archive, then compare again",
     missing_column="queries that name it fail, unless it comes with a message: load the archive, then compare again",
 )
-CATALOGUE = Words(
+CATALOGUE = DifferenceMessages(
     "queries of it fail: no load made it, or another program dropped it",
     "queries that name it fail: another program made or changed this table",
     "not of the catalogue: an event of your own, or another program's",
@@ -73,25 +74,25 @@ CATALOGUE = Words(
 )
 NOT_YET = "comes with its first row"
 UPGRADE = "autopilothq schema upgrade"
-# What Segment's loader writes for itself.
-REPLACED = {
+# Columns that Segment's loader writes for itself.
+LOADER_COLUMNS = {
     "loaded_at": "queries that name it fail: it is the clock of Segment's own loader; read `uuid_ts` instead",
     "uuid": "queries that name it fail: it is a number of Segment's own loader; read `id` instead",
 }
-# Tables that loads make of others, with the message whose first one brings both.
-MADE_OF = {made.table.name: (made.messages.name, made.kind) for made in catalog.LATEST}
+# Tables that loads derive from others, with the type of message whose first one brings both.
+DERIVED_FROM = {latest.table.name: (latest.messages.name, latest.kind) for latest in catalog.LATEST}
 NO_MESSAGE = "queries of it fail: no {} message was loaded, and it comes with the first"
-NOT_MADE = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
+NOT_DERIVED = f"queries of it fail: it is made of `{{}}`, which an earlier version did not do; {UPGRADE} makes it"
 VIEW = "queries of it fail: it is a view, which no load makes; create it here as it is there"
 
-# What a change of type means in a dialect where it is more than a rounding or a name: for exact numbers that are floats
-# here, and for times without a zone that have one here. Each is what the database says of a query.
-_FLOATED = {
+# What a change of type means in dialects where it is more than a rounding or a name: for exact numbers that have become
+# floats, and for times without a zone that have got one. Each was seen as the database's answer to a query.
+_INEXACT_NOW = {
     "postgres": f"round(x, 2) and mod(x, 5) fail on it, and sums are not exact; {UPGRADE} makes it numeric",
     "redshift": "MOD fails on it, and sums are not exact; cast it to numeric in the queries",
 }
 _ZONED_NOW = {"redshift": "DATEDIFF and DATEADD fail on it; convert it in the queries: x AT TIME ZONE 'UTC'"}
-# Databases that let a query select all columns of a table that it groups by its primary key, and no others.
+# Databases that let a query select any column of a table if it groups by its primary key.
 _GROUPED_BY_KEY = ("postgres",)
 
 _TIMES = frozenset({*exp.DataType.TEMPORAL_TYPES} - {exp.DType.DATE, exp.DType.DATE32})
@@ -99,128 +100,135 @@ _ZONED = frozenset({exp.DType.TIMESTAMPTZ, exp.DType.TIMESTAMPLTZ})
 _FLOATS = frozenset(exp.DataType.FLOAT_TYPES)
 
 
-def type_of(name: str, dialect: str | None, length: int | None = None) -> Type:
-    """A destination's type in comparable terms.
+def type_of(name: str, dialect: str | None, length: int | None = None) -> ColumnType:
+    """Returns a destination's type in comparable terms.
 
-    Example: `type_of("character varying", "postgres", 512) == Type("character varying(512)", "text", length=512)`.
+    Example: `type_of("character varying", "postgres", 512)` returns
+    `ColumnType("character varying(512)", "text", length=512)`.
     """
     shown = f"{name}({length})" if length and "(" not in name else name
     try:
         parsed = exp.DataType.build(name, dialect=dialect).this
     except (SqlglotError, ValueError):
-        return Type(shown, "other")
+        return ColumnType(shown, "other")
     if parsed in (exp.DType.BOOLEAN, exp.DType.BIT):
-        return Type(shown, "boolean")
+        return ColumnType(shown, "boolean")
     if parsed in exp.DataType.TEXT_TYPES:
-        return Type(shown, "text", length=length)
+        return ColumnType(shown, "text", length=length)
     if parsed in exp.DataType.NUMERIC_TYPES:
-        return Type(shown, "number", exact=parsed not in _FLOATS)
+        return ColumnType(shown, "number", exact=parsed not in _FLOATS)
     if parsed in _TIMES:
-        # ClickHouse's and BigQuery's only times are points in time, whatever they are called.
-        return Type(shown, "time", zoned=parsed in _ZONED or dialect in ("clickhouse", "bigquery"))
-    return Type(shown, "date") if parsed in exp.DataType.TEMPORAL_TYPES else Type(shown, "other")
+        # ClickHouse and BigQuery have only times with a zone, whatever their types are called.
+        return ColumnType(shown, "time", zoned=parsed in _ZONED or dialect in ("clickhouse", "bigquery"))
+    return ColumnType(shown, "date") if parsed in exp.DataType.TEMPORAL_TYPES else ColumnType(shown, "other")
 
 
-# What the catalogue's types are, wherever they go.
-_CATALOGUE: dict[catalog.Type, Type] = {
-    "text": Type("text", "text"),
-    "bigint": Type("bigint", "number"),
-    "double": Type("double", "number", exact=False),
-    "bool": Type("bool", "boolean"),
-    "timestamp": Type("timestamp", "time"),
-}
+# The catalogue's types, in any destination.
+_CATALOGUE_TYPES = {name: type_of(sql, "duckdb")._replace(name=name) for name, sql in SQL_TYPES.items()}
 LATER = frozenset(table.name for table in catalog.TABLES.values() if table not in catalog.ALWAYS)
 
 
 def schema_of_catalogue(kind: str = "", dialect: str | None = None) -> Schema:
-    """The catalogue's tables as loads make them in a kind of destination, by dlt's name and SQLGlot's of its SQL.
+    """Returns the catalogue's tables as loads make them in a kind of destination.
+
+    `kind` is dlt's name of it, and `dialect` SQLGlot's name of its SQL.
 
     Example: `schema_of_catalogue("postgres", "postgres")["tracks"].key == ("id",)`.
     """
     return {table.name: _table_of_catalogue(table, kind, dialect) for table in catalog.TABLES.values()}
 
 
-def _table_of_catalogue(table: catalog.Table, kind: str, dialect: str | None) -> Table:
+def _table_of_catalogue(table: catalog.Table, kind: str, dialect: str | None) -> SchemaTable:
     shape = shape_of(table.name, {column.name: column.type for column in table.columns}, kind)
-    columns = {column.name: _CATALOGUE[column.type] for column in table.columns}
+    columns = {column.name: _CATALOGUE_TYPES[column.type] for column in table.columns}
     columns |= {name: type_of(native, dialect) for name, native in shape.types.items()}
     columns |= {copy: columns[of] for copy, of in shape.copies.items()}
-    return Table(columns, shape.key)
+    return SchemaTable(columns, shape.key)
 
 
 def differences(
-    wanted: Schema, there: Schema, words: Words, not_yet: Collection[str] = (), dialect: str | None = None
+    queried: Schema,
+    actual: Schema,
+    messages: DifferenceMessages,
+    not_yet: Collection[str] = (),
+    dialect: str | None = None,
 ) -> list[Difference]:
-    """What queries that were written for `wanted` meet in `there`; in the order of `wanted`, extra things last.
+    """Returns what queries that were written for `queried` meet in `actual`, in the order of `queried`, extras last.
 
     Tables of `not_yet` may be missing. Names are compared as they are. `dialect` is SQLGlot's name of the SQL of
-    `there`: what a change of type means depends on it.
+    `actual`: the meaning of a change of type depends on it.
     """
     found: list[Difference] = []
-    for name, table in wanted.items():
-        if name in there:
-            found += _columns(name, table.columns, there[name].columns, words, dialect)
-            found += _keys(name, table, there[name], dialect)
+    for name, table in queried.items():
+        if name in actual:
+            found += _columns(name, table.columns, actual[name].columns, messages, dialect)
+            found += _keys(name, table, actual[name], dialect)
         else:
-            found.append(Difference(name, "", "missing", *_missing(name, wanted, there, words, not_yet)))
-    found += [Difference(name, "", "extra", False, words.extra_table) for name in there if name not in wanted]
+            found.append(Difference(name, "", "missing", *_missing(name, queried, actual, messages, not_yet)))
+    found += [Difference(name, "", "extra", False, messages.extra_table) for name in actual if name not in queried]
     return found
 
 
-def _missing(name: str, wanted: Schema, there: Schema, words: Words, not_yet: Collection[str]) -> tuple[bool, str]:
-    """Whether it breaks queries that a table is missing, and why it is."""
-    messages, kind = MADE_OF.get(name, ("", ""))
-    if messages in there:
-        return True, NOT_MADE.format(messages)
+def _missing(
+    name: str, queried: Schema, actual: Schema, messages: DifferenceMessages, not_yet: Collection[str]
+) -> tuple[bool, str]:
+    """Whether a missing table breaks queries, and why it is missing."""
+    source, kind = DERIVED_FROM.get(name, ("", ""))
+    if source in actual:
+        return True, NOT_DERIVED.format(source)
     if name in not_yet:
         return False, NOT_YET
-    if wanted[name].is_view:
+    if queried[name].is_view:
         return True, VIEW
-    return True, NO_MESSAGE.format(kind) if kind and words is SWITCH else words.missing_table
+    return True, NO_MESSAGE.format(kind) if kind and messages is SWITCH else messages.missing_table
 
 
 def _columns(
-    table: str, wanted: Mapping[str, Type], there: Mapping[str, Type], words: Words, dialect: str | None
+    table: str,
+    queried: Mapping[str, ColumnType],
+    actual: Mapping[str, ColumnType],
+    messages: DifferenceMessages,
+    dialect: str | None,
 ) -> Iterator[Difference]:
-    for column, of in wanted.items():
-        if column not in there:
-            missing = words.missing_column if words is CATALOGUE else REPLACED.get(column, words.missing_column)
-            yield Difference(table, column, "missing", True, missing)
-        elif verdict := _retyped(of, there[column], dialect):
+    replaced = {} if messages is CATALOGUE else LOADER_COLUMNS
+    for column, of in queried.items():
+        if column not in actual:
+            yield Difference(table, column, "missing", True, replaced.get(column, messages.missing_column))
+        elif verdict := _type_change(of, actual[column], dialect):
             yield Difference(table, column, "type", *verdict)
-    for column in there:
-        if column not in wanted:
-            yield Difference(table, column, "extra", False, words.extra_column)
+    for column in actual:
+        if column not in queried:
+            yield Difference(table, column, "extra", False, messages.extra_column)
 
 
-def _keys(name: str, wanted: Table, there: Table, dialect: str | None) -> Iterator[Difference]:
-    """The difference that a primary key is missing."""
-    if not wanted.key or wanted.key == there.key or there.is_view:
+def _keys(name: str, queried: SchemaTable, actual: SchemaTable, dialect: str | None) -> Iterator[Difference]:
+    """Yields the difference of a missing primary key."""
+    if not queried.key or queried.key == actual.key or actual.is_view:
         return
-    columns = ", ".join(wanted.key)
+    columns = ", ".join(queried.key)
     breaks = dialect in _GROUPED_BY_KEY
     fail = f"queries that group by {columns} and select other columns fail, and " if breaks else ""
-    made = f"; {UPGRADE} makes it" if breaks else ""
+    upgrade = f"; {UPGRADE} makes it" if breaks else ""
     yield Difference(
-        name, "", "key", breaks, f"PRIMARY KEY ({columns}): {fail}the database does not keep it unique{made}"
+        name, "", "key", breaks, f"PRIMARY KEY ({columns}): {fail}the database does not keep it unique{upgrade}"
     )
 
 
-def _retyped(wanted: Type, there: Type, dialect: str | None) -> tuple[bool, str] | None:
-    """Whether a change of type breaks queries, and what it means; None where there is no change to speak of."""
-    change = f"{wanted.name} -> {there.name}"
-    if wanted.family != there.family or (wanted.family == "other" and wanted.name.lower() != there.name.lower()):
+def _type_change(queried: ColumnType, actual: ColumnType, dialect: str | None) -> tuple[bool, str] | None:
+    """Whether a change of type breaks queries, and what it means; None where comparisons do not change."""
+    change = f"{queried.name} -> {actual.name}"
+    if queried.family != actual.family or (queried.family == "other" and queried.name.lower() != actual.name.lower()):
         return True, f"{change}: comparisons fail or mean something else, cast it in the queries"
-    if wanted.length != there.length:
-        if there.length is None or (wanted.length and wanted.length < there.length):
+    if queried.length != actual.length:
+        if actual.length is None or (queried.length and queried.length < actual.length):
             return False, f"{change}: whole, where the other schema cuts it; what is not cut compares as before"
         return True, f"{change}: longer text does not fit"
-    if wanted.exact != there.exact:
-        if wanted.exact and dialect in _FLOATED:
-            return True, f"{change}: {_FLOATED[dialect]}"
+    if queried.exact != actual.exact:
+        if queried.exact and dialect in _INEXACT_NOW:
+            return True, f"{change}: {_INEXACT_NOW[dialect]}"
         return False, f"{change}: numbers compare as before, beyond 15 digits they are rounded in one of them"
-    if wanted.zoned != there.zoned:
-        if there.zoned and dialect in _ZONED_NOW:
+    if queried.zoned != actual.zoned:
+        if actual.zoned and dialect in _ZONED_NOW:
             return True, f"{change}: {_ZONED_NOW[dialect]}"
         return False, f"{change}: the same points in time where the session's time zone is UTC"
     return None

@@ -1,4 +1,4 @@
-"""Tables -> text. Each format is a function of the tables and the dataset's name."""
+"""Writes tables as text. Each format is a function of the tables and the dataset's name."""
 
 import itertools
 import re
@@ -9,8 +9,9 @@ from typing import Any
 
 from dlt import Schema
 
-from .. import catalog, runner
-from ..display import MOST, json_text, shortened, visible, yaml_text
+from .. import catalog
+from ..display import MAX_CELL, json_text, shortened, visible, yaml_text
+from ..errors import RunError
 from ..projection import ordered_columns
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
 from ..warehouses.native import SEGMENT_TABLE_HINT, copies_of, copy_description, native_of
@@ -19,23 +20,23 @@ from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
 # When the load that stored a row processed it: the first of these that a table has.
-LOAD_CLOCKS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at")
-# Tables that every load of events fills; the others may be still for good reasons.
+LOADED_AT_FIELDS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at")
+# Tables that every load of events fills; others may get no rows for good reasons.
 ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
 FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count": 2, "period": "day"}}
 
 
 def as_table(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """For a terminal."""
+    """Returns text for a terminal."""
     return "\n\n".join("\n".join([_headline(table), *_indented(grid(_cells(table)))]) for table in tables)
 
 
 def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
-    """For a wiki or a README."""
+    """Returns Markdown for a wiki or a README."""
     parts = [f"# {_markdown(dataset)}"]
     for table in tables:
         head, *rows = _cells(table)
-        # Descriptions are the catalogue's, and in Markdown.
+        # The catalogue's descriptions are Markdown already.
         lines = [head, ["---"] * len(head)]
         lines += [[_code(row[0]), *map(_markdown, row[1:-1]), row[-1].replace("|", "\\|")] for row in rows]
         text = ". ".join(filter(None, (_counted(table.statistics).rstrip("."), table.description)))
@@ -44,16 +45,16 @@ def as_markdown(tables: Sequence[TableInfo], dataset: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-_MARKS = re.compile(r"[\\`*\[\]<>|&~]")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|&~]")
 
 
 def _markdown(text: str) -> str:
-    """Text as it is in Markdown, where signs of it or of HTML would act."""
-    return _MARKS.sub(r"\\\g<0>", visible(text))
+    """Escapes the characters that Markdown or HTML would interpret."""
+    return _MARKDOWN.sub(r"\\\g<0>", visible(text))
 
 
 def _code(name: str) -> str:
-    """A name as code in a cell of Markdown, between more backticks than it has in a row."""
+    """Returns a name as code in a cell of Markdown, between more backticks than it has in a row."""
     shown = visible(name).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     blank = " " if "`" in shown else ""
@@ -61,17 +62,17 @@ def _code(name: str) -> str:
 
 
 def as_yaml(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """dlt's schema, as dlt exports and imports it."""
+    """Returns dlt's schema, as dlt exports and imports it."""
     return yaml_text(dlt_schema(tables).to_dict(remove_defaults=True)).rstrip()
 
 
 def as_json(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """dlt's schema, as dlt exports and imports it."""
+    """Returns dlt's schema, as dlt exports and imports it."""
     return json_text(dlt_schema(tables).to_dict(remove_defaults=True), indent=2)
 
 
 def as_mermaid(tables: Sequence[TableInfo], dataset: str) -> str:  # noqa: ARG001
-    """dlt's diagram of entities. Of a name that Mermaid cannot read it has an underscore for each sign that is not."""
+    """Returns dlt's entity diagram; each character that Mermaid cannot read in a name becomes an underscore."""
     drawn = []
     for table, entity in zip(tables, _entities([table.name for table in tables]), strict=True):
         columns = _attributes(table.columns)
@@ -84,13 +85,13 @@ _UNREADABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
 def _entities(names: Sequence[str]) -> list[str]:
-    """Names of letters, digits and underscores that Mermaid reads, each another one."""
+    """Returns unique names that Mermaid reads: of letters, digits and underscores."""
     given = {name for name in names if not _UNREADABLE.search(name) and not name[:1].isdigit()}
     found: list[str] = []
     for name in names:
         plain = name
         if name not in given or name in found:
-            plain = _UNREADABLE.sub("_", name[:MOST]) or "_"
+            plain = _UNREADABLE.sub("_", name[:MAX_CELL]) or "_"
             plain = f"_{plain}" if plain[0].isdigit() else plain
             plain = next(one for one in _numbered(plain) if one not in given and one not in found)
         found.append(plain)
@@ -103,20 +104,20 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _attributes(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
-    """The columns by names that Mermaid reads; what they are called is said beside those that are called otherwise."""
-    made = []
+    """Renames columns so that Mermaid reads them; a column that gets another name keeps its own as a description."""
+    renamed = []
     for column, name in zip(columns, _entities([column.name for column in columns]), strict=True):
-        called = "" if name == column.name else shortened(column.name)
-        said = ": ".join(filter(None, (called, column.description)))
-        made.append(column._replace(name=name, description=said.replace('"', "'")))
-    return tuple(made)
+        own_name = "" if name == column.name else shortened(column.name)
+        text = ": ".join(filter(None, (own_name, column.description)))
+        renamed.append(column._replace(name=name, description=text.replace('"', "'")))
+    return tuple(renamed)
 
 
 def as_dbt(tables: Sequence[TableInfo], dataset: str) -> str:
-    """dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
+    """Returns dbt's sources.yml (dbt 1.10 or newer): descriptions, `unique` and `not_null` on keys, freshness by load.
 
-    Tables that may not be there yet have no tests, unless a destination was asked. `tracks` and `_audit` alone are
-    watched for freshness, because every load of events fills them.
+    Tables that may not exist yet have no tests, unless they were read from a destination. Freshness is checked for
+    `tracks` and `_audit` alone, because every load of events fills them.
     """
     source = {
         "name": _literally(dataset),
@@ -138,36 +139,36 @@ FORMATS: dict[str, Format] = {
 
 
 def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset: str) -> str:
-    """The statements with which dlt makes these tables in that kind of destination.
+    """Returns the statements with which dlt makes these tables in that kind of destination.
 
-    Asks the destination nothing and needs no credentials. Raises RunError where the destination knows no SQL.
+    Needs neither a connection nor credentials. Raises RunError where the destination knows no SQL.
     """
     try:
-        made_by: Any = destination.client_class
+        client_class: Any = destination.client_class
     except ModuleNotFoundError as error:
-        raise runner.RunError(missing_package(error, destination.destination_name)) from error
-    if not issubclass(made_by, SqlJobClientBase):
-        raise runner.RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
-    # Names stay names of one line: a statement is put together of lines.
+        raise RunError(missing_package(error, destination.destination_name)) from error
+    if not issubclass(client_class, SqlJobClientBase):
+        raise RunError(f"Expected a destination that answers SQL, but {destination.destination_name} does not.")
+    # Names must stay on one line: a statement is put together of lines.
     tables = [_visible_names(table) for table in tables]
     client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
-    # Without credentials BigQuery and Databricks do not know their project or catalogue: leave it to the session.
+    # Without credentials BigQuery and Databricks do not know their project or catalogue, which is left to the session.
     unknown = f"{client.capabilities.escape_identifier('None')}."
     return "\n\n".join(f"{_tidy(statement.replace(unknown, ''))};" for statement in [*first, *statements])
 
 
 def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any, Any]) -> Schema:
-    """dlt's schema of the tables as loads make them in a kind of destination."""
+    """Returns dlt's schema of the tables as loads make them in a kind of destination."""
     native = native_of(destination.destination_type)
     schema = dlt_schema([_with_copies(table, native) for table in tables])
-    # Keys are never null, but loads do not say so where the destination does not ask for it.
-    said = destination.capabilities().sqlglot_dialect == "clickhouse"
+    # Keys are never null, but loads declare that only where the destination asks for it.
+    declared = destination.capabilities().sqlglot_dialect == "clickhouse"
     for table in schema.data_tables():
         for column in table["columns"].values():
-            column["nullable"] = column.get("nullable", True) or not said
+            column["nullable"] = column.get("nullable", True) or not declared
             if column.get("data_type") == "timestamp" and table.get(SEGMENT_TABLE_HINT) and not native.zoned:
                 column["timezone"] = False
     return schema
@@ -182,20 +183,20 @@ def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:
     return table._replace(columns=tuple(columns[name] for name in ordered_columns(dict.fromkeys(columns, "text"))))
 
 
-# Where it is said in another way; ClickHouse has no schemas.
+# Dialects with a statement of their own; ClickHouse has no schemas.
 _CREATE_SCHEMA = {"tsql": "CREATE SCHEMA {}", "fabric": "CREATE SCHEMA {}", "clickhouse": ""}
 
 
 def _tidy(statement: str) -> str:
-    """dlt's statement with a column a line, without the blanks that it leaves where there are no hints."""
+    """Formats dlt's statement with one column a line, and without the blanks that stand for missing hints."""
     if not statement.startswith("CREATE TABLE"):
         return statement
     quoted = _QUOTED.findall(statement)
     statement = _QUOTED.sub(_QUOTE, statement)
     depth, closing = 0, -1
-    for at, sign in enumerate(statement):
-        depth += (sign == "(") - (sign == ")")
-        if sign == ")" and not depth:
+    for at, char in enumerate(statement):
+        depth += (char == "(") - (char == ")")
+        if char == ")" and not depth:
             closing = at
             break
     if closing < 0:
@@ -205,7 +206,7 @@ def _tidy(statement: str) -> str:
     return _with_quoted("\n".join([first, *(f"    {column}" for column in columns), rest]), quoted)
 
 
-_QUOTE = "\x00"  # stands for a quoted part, in which brackets and blanks are only signs
+_QUOTE = "\x00"  # stands for a quoted part, whose brackets and blanks have no meaning
 _QUOTED = re.compile(r'"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\[\]]*\]|\'(?:[^\']|\'\')*\'')
 
 
@@ -220,9 +221,9 @@ def _visible_names(table: TableInfo) -> TableInfo:
 
 
 def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
-    """Returns the rows as lines, their cells one below the other. Text of strangers is escaped.
+    """Returns the rows as lines with aligned columns. Untrusted text is escaped.
 
-    Long cells are cut, but for the last of a row, and where `cut` says that a person needs all of them: paths, say.
+    Long cells are cut, except for the last of a row; with `cut` False none is, for paths and the like.
     """
     rows = [[*map(shortened if cut else visible, row[:-1]), *map(visible, row[-1:])] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -230,12 +231,12 @@ def grid(rows: Sequence[Sequence[str]], cut: bool = True) -> list[str]:
 
 
 def moment(time: datetime | None) -> str:
-    """A time in UTC, to the second."""
+    """Returns a time as text to the second; `-` for None."""
     return f"{time:%Y-%m-%d %H:%M:%S}" if time else "-"
 
 
 def percent(share: float | None) -> str:
-    """A share of rows; what is neither none nor all never looks so.
+    """Returns a share of rows as text; only none and all read as 0 and 100 %.
 
     Example: `percent(0.00001) == "<0.1 %"`.
     """
@@ -267,7 +268,7 @@ def _counted(statistics: Statistics | None) -> str:
 
 
 def _cells(table: TableInfo) -> list[list[str]]:
-    """The columns as rows of text, below their headings."""
+    """Returns the columns as rows of text, with a row of headings first."""
     if table.statistics is None:
         return [["column", "type", "description"], *([c.name, c.type, c.description] for c in table.columns)]
     return [
@@ -280,42 +281,42 @@ def _cells(table: TableInfo) -> list[list[str]]:
 
 
 def _literally(name: str) -> str:
-    """A name as dbt reads it: what looks like Jinja in it is not carried out, but comes out as it is."""
+    """Escapes a name for dbt, so that text that looks like Jinja is not evaluated."""
     return re.sub(r"\{(?=[{%#])", "{{ '{' }}", name)
 
 
 def _dbt_table(table: TableInfo) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": _literally(table.name)}
+    source: dict[str, Any] = {"name": _literally(table.name)}
     if table.description:
-        made["description"] = table.description
-    clock = next((clock for clock in LOAD_CLOCKS if table.has(clock)), None)
-    if clock:
-        made["config"] = {"loaded_at_field": clock}
+        source["description"] = table.description
+    loaded_at = next((field for field in LOADED_AT_FIELDS if table.has(field)), None)
+    if loaded_at:
+        source["config"] = {"loaded_at_field": loaded_at}
         if table.name in ALWAYS_FRESH:
-            made["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
-    if _is_there(table) and len(table.key) > 1:
+            source["config"]["freshness"] = deepcopy(FRESHNESS)  # YAML would show one as a reference to the other
+    if _exists(table) and len(table.key) > 1:
         # `unique` takes an expression in place of a column.
-        together = " || '|' || ".join(table.key)
-        made["data_tests"] = [{"unique": {"arguments": {"column_name": f"({together})"}}}]
-    made["columns"] = [_dbt_column(column, table, clock) for column in table.columns]
-    return made
+        key = " || '|' || ".join(table.key)
+        source["data_tests"] = [{"unique": {"arguments": {"column_name": f"({key})"}}}]
+    source["columns"] = [_dbt_column(column, table, loaded_at) for column in table.columns]
+    return source
 
 
-def _dbt_column(column: ColumnInfo, table: TableInfo, clock: str | None) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": _literally(column.name)}
+def _dbt_column(column: ColumnInfo, table: TableInfo, loaded_at: str | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"name": _literally(column.name)}
     if column.description:
-        made["description"] = column.description
+        source["description"] = column.description
     if column.native:
-        made["data_type"] = _literally(column.native)
+        source["data_type"] = _literally(column.native)
     tests = ["unique"] if table.key == (column.name,) else []
-    if column.name in table.key or (column.name == clock and table.key):
+    if column.name in table.key or (column.name == loaded_at and table.key):
         tests.append("not_null")
-    return made | ({"data_tests": tests} if tests and _is_there(table) else {})
+    return source | ({"data_tests": tests} if tests and _exists(table) else {})
 
 
-def _is_there(table: TableInfo) -> bool:
-    """dbt fails tests of tables that do not exist, which those of rarer messages may not, yet."""
-    return table.statistics is not None or table.name in _SURE
+def _exists(table: TableInfo) -> bool:
+    """Whether a table surely exists: dbt fails tests of missing tables, and those of rarer messages may be missing."""
+    return table.statistics is not None or table.name in _ALWAYS_THERE
 
 
-_SURE = frozenset(table.name for table in catalog.ALWAYS)
+_ALWAYS_THERE = frozenset(table.name for table in catalog.ALWAYS)

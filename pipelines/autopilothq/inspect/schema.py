@@ -1,4 +1,4 @@
-"""What is known of a table, be it from the catalogue or from a destination."""
+"""Describes tables, from the catalogue or from a destination, and as dlt's schema."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,7 +15,10 @@ from ..warehouses.native import SEGMENT_TABLE_HINT
 
 
 class ColumnInfo(NamedTuple):
-    """A column; `type` is dlt's word, `native` the destination's. What only a destination knows is None without one."""
+    """A column; `type` is dlt's name of its type and `native` the destination's.
+
+    `native`, `first_came` (when a load first had the column) and `null_share` are None without a destination.
+    """
 
     name: str
     type: TDataType
@@ -26,7 +29,7 @@ class ColumnInfo(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """The rows of a table; when the first and the last of them were received, where the table has that column."""
+    """The number of rows of a table, and when the first and the last were received, where the table tells."""
 
     rows: int
     first_received_at: datetime | None
@@ -34,7 +37,7 @@ class Statistics(NamedTuple):
 
 
 class TableInfo(NamedTuple):
-    """A table with its columns in their order; `key` makes a row unique, and is empty where that is not known."""
+    """A table with its columns in order; `key` are the columns that make a row unique, empty where unknown."""
 
     name: str
     description: str
@@ -48,7 +51,7 @@ class TableInfo(NamedTuple):
 
 
 def catalogue() -> list[TableInfo]:
-    """The tables that the catalogue knows, with their columns as a new table has them (spec: Columns)."""
+    """Returns the catalogue's tables, with the columns of a new table (docs/contract/warehouse.md#columns)."""
     return [
         TableInfo(
             table.name,
@@ -67,8 +70,8 @@ def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
     return [columns[name] for name in ordered_columns({column.name: column.type for column in table.columns})]
 
 
-def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
-    """A table of a destination, with what the catalogue says of it and of its columns."""
+def table_info(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
+    """Returns a table of a destination, with the catalogue's descriptions of it and of its columns."""
     columns = tuple(columns)
     known = catalog.TABLES.get(name)
     if known is None and {"event", "event_text"} <= {column.name for column in columns}:
@@ -84,7 +87,7 @@ def described(name: str, columns: Iterable[ColumnInfo], statistics: Statistics |
 
 
 def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
-    """The tables as dlt's schema; what a destination told stands in hints that begin with `x-`."""
+    """Returns the tables as dlt's schema; what a destination reports is in hints that begin with `x-`."""
     schema = Schema(SOURCE)
     for table in tables:
         columns = [_column_hints(column, column.name in table.key) for column in table.columns]
@@ -95,7 +98,7 @@ def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
             hints.update(cast(TTableSchema, {SEGMENT_TABLE_HINT: True}))
         if table.statistics:
             live = {name.replace("_", "-"): value for name, value in table.statistics._asdict().items()}
-            hints.update(cast(TTableSchema, _told(live)))
+            hints.update(cast(TTableSchema, _custom_hints(live)))
         schema.update_table(hints, normalize_identifiers=False)
     return schema
 
@@ -107,12 +110,12 @@ def _column_hints(column: ColumnInfo, key: bool) -> TColumnSchema:
     if key:
         hints["primary_key"] = True
     live = {"native-type": column.native, "first-came": column.first_came, "null-share": column.null_share}
-    hints.update(cast(TColumnSchema, _told(live)))
+    hints.update(cast(TColumnSchema, _custom_hints(live)))
     return hints
 
 
-def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """What is not None as dlt's hints of one's own, times as text."""
+def _custom_hints(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values that are not None as custom hints for dlt, times as text."""
     return {
         f"x-{name}": value.isoformat() if isinstance(value, datetime) else value
         for name, value in values.items()

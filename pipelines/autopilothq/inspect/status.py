@@ -1,4 +1,4 @@
-"""Whether loads run and data comes in."""
+"""Reports whether loads run and data comes in."""
 
 import itertools
 import json
@@ -9,12 +9,13 @@ from typing import Any
 
 from dlt.pipeline.trace import PipelineTrace
 
-from .. import catalog, runner
+from .. import catalog
 from ..display import shortened
+from ..warehouses.dataset import Columns, Dataset, last_load
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
-from ..warehouses.pipeline_names import pipeline_name, pipelines_dir
+from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .formats import grid, moment
-from .live import DatasetInspector
+from .live import tables_of
 
 DAYS = 14
 BAR = 30
@@ -23,7 +24,7 @@ _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 @dataclass
 class LoadSummary:
-    """The newest complete load, with the sums of its files."""
+    """The newest complete load, with the sums over its files."""
 
     id: str
     loaded_at: datetime
@@ -36,7 +37,7 @@ class LoadSummary:
 
 @dataclass
 class LastRun:
-    """The end of the last run that is known, here or by the destination."""
+    """The end of the last known run: of this machine, or of the destination's last load."""
 
     at: datetime
     result: str  # loaded, nothing new, failed
@@ -53,7 +54,10 @@ class Freshness:
 
 @dataclass
 class Status:
-    """What `status` tells. `waiting` loads of this machine are under way or were cut off."""
+    """The report of `status`.
+
+    `place` describes the destination and its dataset. `waiting` loads of this machine are under way or were cut off.
+    """
 
     place: str
     now: datetime
@@ -66,77 +70,78 @@ class Status:
     rejects: dict[str, int] = field(default_factory=dict)
     discards: dict[str, int] = field(default_factory=dict)
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What the last load had no room for: values by reason and table."""
+    """Values that the last load had no room for, counted by reason and table."""
 
     def is_older(self, age: timedelta) -> bool:
-        """Whether the newest load is older than that, or there is none."""
+        """Whether the newest load is older than `age`, or none exists."""
         return self.newest_load is None or self.now - self.newest_load > age
 
 
-def read_status(reader: DatasetInspector, now: datetime) -> Status:
-    """Asks the destination, and looks at what runs on this machine left behind."""
-    tables = {name: _freshness(reader, name) for name, columns in reader.tables().items() if "uuid_ts" in columns}
-    load = _last_load(reader)
-    trace, waiting = _left_here(reader.place)
+def read_status(dataset: Dataset, now: datetime) -> Status:
+    """Returns the status of a dataset, from its destination and from what runs on this machine left behind."""
+    found = tables_of(dataset)
+    tables = {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
+    load = _last_load(dataset)
+    trace, waiting = _local_state(dataset.place)
     return Status(
-        reader.place,
+        dataset.place,
         now,
         _last_run(load, trace),
         load,
         waiting,
         max((fresh.loaded_at for fresh in tables.values() if fresh.loaded_at), default=None),
         tables,
-        _events_per_day(reader, now.astimezone(UTC).date()),
-        _reasons(reader, catalog.REJECTS.name, "rejected_at", load),
-        _reasons(reader, catalog.DISCARDS.name, "discarded_at", load),
-        _beyond_limits(reader, load),
+        _events_per_day(dataset, now.astimezone(UTC).date()),
+        _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
+        _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
+        _beyond_limits(dataset, load),
     )
 
 
-def _freshness(reader: DatasetInspector, table: str) -> Freshness:
-    received = "max({received_at})" if "received_at" in reader.tables()[table] else "NULL"
-    ((received_at, loaded_at),) = reader.rows(f"{received}, max({{uuid_ts}})", table)
+def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:
+    received = "max({received_at})" if "received_at" in columns else "NULL"
+    ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
     return Freshness(received_at, loaded_at)
 
 
-def _last_load(reader: DatasetInspector) -> LoadSummary | None:
-    found = reader.last_load()
+def _last_load(dataset: Dataset) -> LoadSummary | None:
+    found = last_load(dataset)
     if found is None:
         return None
     counts = ("lines", "stored", "duplicates", "rejected")
     sums = ", ".join(f"sum({{{count}}})" for count in counts)
-    rows = reader.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
+    rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
 
 
-def _events_per_day(reader: DatasetInspector, today: date) -> dict[date, int]:
+def _events_per_day(dataset: Dataset, today: date) -> dict[date, int]:
     days = [today - timedelta(days=back) for back in reversed(range(DAYS))]
     begins = [datetime.combine(day, datetime.min.time(), UTC) for day in (*days, today + timedelta(days=1))]
     # A cast to a date would be one in the session's time zone.
     counts = ["count(CASE WHEN {received_at} >= %s AND {received_at} < %s THEN 1 END)"] * DAYS
     bounds = itertools.chain.from_iterable(itertools.pairwise(begins))
-    found = reader.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
+    found = dataset.rows(", ".join(counts), catalog.TRACKS.name, "WHERE {received_at} >= %s", *bounds, begins[0])
     return dict(zip(days, found[0] if found else [0] * DAYS, strict=True))
 
 
-def _reasons(reader: DatasetInspector, table: str, clock: str, load: LoadSummary | None) -> dict[str, int]:
-    """What the last load put into one of the books, by reason, the most frequent first."""
+def _reasons(dataset: Dataset, table: str, timestamp: str, load: LoadSummary | None) -> dict[str, int]:
+    """Returns the rows that the last load added to a bookkeeping table, by reason, the most frequent first."""
     if load is None:
         return {}
     # A load's id is the time of its beginning, and all its rows were processed after that.
-    rows = reader.rows(
+    rows = dataset.rows(
         "{reason}, count(*)",
         table,
-        f"WHERE {{{clock}}} >= %s GROUP BY {{reason}} ORDER BY count(*) DESC, {{reason}}",
+        f"WHERE {{{timestamp}}} >= %s GROUP BY {{reason}} ORDER BY count(*) DESC, {{reason}}",
         datetime.fromtimestamp(float(load.id), UTC),
     )
     return dict(rows)
 
 
-def _beyond_limits(reader: DatasetInspector, load: LoadSummary | None) -> dict[str, dict[str, int]]:
+def _beyond_limits(dataset: Dataset, load: LoadSummary | None) -> dict[str, dict[str, int]]:
     if load is None:
         return {}
-    rows = reader.rows(
+    rows = dataset.rows(
         "{reason}, {table_name}, count(*)",
         catalog.DISCARDS.name,
         "WHERE {discarded_at} >= %s GROUP BY {reason}, {table_name} ORDER BY {reason}, {table_name}",
@@ -149,17 +154,17 @@ def _beyond_limits(reader: DatasetInspector, load: LoadSummary | None) -> dict[s
     return found
 
 
-def _left_here(place: str) -> tuple[PipelineTrace | None, int]:
-    """The trace of the last run, and the number of packages that wait, if the pipeline here went to that place.
+def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
+    """Returns the trace of the last run and the number of waiting packages, if this machine's pipeline loads there.
 
-    The files are looked at and nothing more: dlt's own ways of attaching may write the state of a pipeline that runs.
+    It only reads files: attaching to the pipeline with dlt may write the state of one that runs.
     """
-    folder = pipelines_dir() / pipeline_name(place)
+    folder = pipelines_dir() / pipeline_name(target)
     try:
         state = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
         return None, 0
-    if state.get("_local", {}).get(runner.UNFINISHED_AT) != place:
+    if state.get("_local", {}).get(UNFINISHED_TARGET) != target:
         return None, 0
     waiting = {entry.name for part in ("normalize/extracted", "load/normalized") for entry in folder.glob(f"{part}/*")}
     return load_trace(str(folder)), len(waiting)
@@ -178,7 +183,7 @@ def _last_run(load: LoadSummary | None, trace: PipelineTrace | None) -> LastRun 
 
 
 def _reason(step: PipelineStepTrace) -> str:
-    """The line that tells a person most: the first one, or what a traceback in it ends with."""
+    """Returns the line of an error that says most: the first, or the last of a traceback."""
     causes = step.exception_traces or []
     text = str(causes[-1]["message"] if causes else step.step_exception).strip()
     raised = _RAISED.findall(text.partition("Traceback (most recent call last):")[2])
@@ -186,18 +191,18 @@ def _reason(step: PipelineStepTrace) -> str:
 
 
 def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
-    """The status for programs: times as ISO 8601 in UTC, ages in seconds; `fresh` is null without a `max_age`."""
-    made = asdict(status)
-    made["events_per_day"] = {day.isoformat(): count for day, count in status.events_per_day.items()}
+    """Returns the status for programs: times in ISO 8601, UTC, ages in seconds; `fresh` is None without `max_age`."""
+    values = asdict(status)
+    values["events_per_day"] = {day.isoformat(): count for day, count in status.events_per_day.items()}
     age = status.now - status.newest_load if status.newest_load else None
-    made["age_seconds"] = age and age.total_seconds()
-    made["fresh"] = None if max_age is None else not status.is_older(max_age)
-    text: dict[str, Any] = json.loads(json.dumps(made, default=datetime.isoformat))
+    values["age_seconds"] = age and age.total_seconds()
+    values["fresh"] = None if max_age is None else not status.is_older(max_age)
+    text: dict[str, Any] = json.loads(json.dumps(values, default=datetime.isoformat))
     return text
 
 
 def status_text(status: Status) -> str:
-    """The status for a person; what others chose in it is escaped."""
+    """Returns the status as text, with untrusted text escaped."""
     tables = [[name, moment(fresh.received_at), moment(fresh.loaded_at)] for name, fresh in status.tables.items()]
     parts = [
         grid(_heading(status)),
@@ -237,7 +242,7 @@ def _chart(days: dict[date, int]) -> list[str]:
     if not most:
         return [f"{title}: none since {min(days)}"]
     width = len(f"{most:,}")
-    # A day with any events has a mark.
+    # A day with any events has a bar.
     return [title, *grid([[f"{day}", f"{n:,}".rjust(width), "█" * -(-BAR * n // most)] for day, n in days.items()])]
 
 
@@ -250,7 +255,7 @@ def _when(at: datetime, now: datetime) -> str:
 
 
 def age(length: timedelta) -> str:
-    """A length of time in its one or two largest units.
+    """Returns a time span in its one or two largest units.
 
     Example: `age(timedelta(hours=26)) == "1 d 2 h"`.
     """

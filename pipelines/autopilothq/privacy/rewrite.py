@@ -11,15 +11,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import dlt
 import duckdb
 
 from ..catalog import LOCKS
 from ..errors import RunError
+from ..inspect import tables_of
 from ..projection import engine as values
 from ..warehouses.books import BooksSqlClient
+from ..warehouses.dataset import DeltaDataset, drop_old_versions
+from ..warehouses.dlt_internals import FilesystemClient
 from ..warehouses.resolve import DUCKDB_CONFIG
 
 NEW = "new.duckdb"
@@ -31,6 +34,7 @@ KEPT = {
     "clickhouse": "ClickHouse keeps them until it merges their parts: ALTER TABLE ... APPLY DELETED MASK has it do so",
     "databricks": "Databricks keeps them until REORG TABLE ... APPLY (PURGE), and VACUUM after its retention",
     "duckdb": "DuckDB frees their blocks without overwriting them: `forget --rewrite` writes a new file",
+    "filesystem": "Delta Lake keeps them in old versions of its tables: `forget --rewrite` removes these",
     "ducklake": "DuckLake keeps them until its old snapshots expire and their files are cleaned up",
     "motherduck": "MotherDuck keeps them in snapshots as long as these are set to stay, and 7 days more as failsafe",
     "postgres": "PostgreSQL keeps them in its files: `forget --rewrite` vacuums all tables (VACUUM FULL)",
@@ -95,13 +99,13 @@ def check_rewritable(into: dlt.Pipeline) -> None:
     It changes nothing.
     """
     kind, file = _kind(into), _file(into)
-    if kind == "postgres":
+    if kind in ("postgres", "filesystem"):
         return
     if kind != "duckdb" or file is None:
         why = KEPT.get(kind, OTHERS) if kind != "duckdb" else "it is no file"
         raise RunError(
             f"--rewrite can do nothing in {kind}: {why}.\n"
-            "Leave it out; docs/forget.md says what keeps removed rows there, and for how long."
+            "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
         )
     path = os.path.realpath(file)
     if os.stat(path).st_nlink > 1:
@@ -115,14 +119,14 @@ def check_rewritable(into: dlt.Pipeline) -> None:
 
 
 def rewrite(into: dlt.Pipeline) -> Rewritten:
-    """Writes anew what holds the dataset: the whole DuckDB file, or all tables of a dataset of PostgreSQL.
+    """Writes anew what holds the dataset: the whole DuckDB file, or all tables in PostgreSQL or a lake.
 
     The caller holds the dataset's lock, and no connection of this process to the file is open. Whatever ends the
     program, the old file or the new one is there whole. Raises RunError where a copy is not the same as what was there.
     """
     file = _file(into)
     if file is None:
-        return _vacuum(into)
+        return _drop_old_versions(into) if _kind(into) == "filesystem" else _vacuum(into)
     clear(into)
     path = os.path.realpath(file)
     if os.path.exists(f"{file}.wal"):
@@ -296,6 +300,21 @@ def _sync(folder: str) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+# ---- a lake ----------------------------------------------------------------------------------------------------------
+
+
+def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
+    """Leaves the newest version of each Delta table alone.
+
+    Of all tables, because a run that was killed may have removed rows of any.
+    """
+    client = cast(FilesystemClient, into.destination_client())
+    tables = list(tables_of(DeltaDataset(client)))
+    for table in tables:
+        drop_old_versions(client, table)
+    return Rewritten(tables, {}, None)
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Which messages of a load are kept: one of each id, and none that is stored already.
 
-(docs/contract/warehouse.md#once-and-only-once) docs/projection.md draws the tables of the engine that these steps
+(docs/contract/warehouse.md#exactly-once) docs/projection.md draws the tables of the engine that these steps
 write and read. They look at the messages of `context.cells` alone, so that a worker that has all messages of some ids
 can run them; the ids that are stored come as Arrow batches.
 """

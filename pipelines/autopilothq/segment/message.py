@@ -293,7 +293,7 @@ def _with_prefixes(
 ) -> Iterator[Leaf]:
     """Yields properties and traits, with `_` before the names of common columns.
 
-    (docs/contract/warehouse.md#names-that-collide) `repeated` are the texts that only repeat a common column, by the
+    (docs/contract/warehouse.md#collisions) `repeated` are the texts that only repeat a common column, by the
     column that a key has: they are left out.
     """
     for path, column, value in leaves:

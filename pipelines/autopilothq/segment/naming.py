@@ -3,10 +3,10 @@
 import re
 from functools import lru_cache
 
-RESERVED_TABLES = frozenset({"tracks", "identifies", "users", "aliases", "groups", "accounts", "pages", "screens"}) | {
-    # What an account has in addition to its events (docs/contract/autopilot-api.md).
-    "contacts", "lists", "lists_contacts", "smart_segments", "smart_segments_contacts", "custom_fields", "triggers",
-}  # fmt: skip
+from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, USERS
+
+# Tables that are no event's: an event of such a name has its table with a `_` in front.
+RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT))
 
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 

@@ -1,7 +1,7 @@
-"""Which lines hold messages that were asked for: `archive(events=[...])`, `archive(exclude=[...])`."""
+"""Chooses the lines whose messages are requested: `archive(events=[...])`, `archive(exclude=[...])`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import duckdb
@@ -14,32 +14,33 @@ from ..segment.json_text import JsonNumber
 from ..segment.message import Batch, Rejected, parse_json
 from ..segment.naming import table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
+from .settings import Names, split_names
 
 _KINDS = frozenset({"track", *(kind for kind, _, _ in KINDS)})
-# The first key of a name counts, as everywhere; what the engine cannot read is read line by line.
+# Of a key that comes twice, the first counts, as everywhere; lines that the engine cannot read are read one by one.
 _READ_SQL = """
     SELECT readable, CASE WHEN readable THEN text->>'type' END AS kind,
         CASE WHEN readable AND json_type(text, '$.event') = 'VARCHAR' THEN text->>'event' END AS event
     FROM (SELECT text, json_valid(text) AS readable FROM lines)"""
 
 
-def asked_for(events: Any, exclude: Any) -> MessageSelection:
-    """The messages of these events, or all but those; names as they are sent, or of tables.
+def requested_messages(events: Names | None, exclude: Names | None) -> MessageSelection:
+    """Returns the messages of some events, or of all events but some; names are as they are sent, or of tables.
 
-    Raises NotSupported where both are given, or a name has no table. Example: `asked_for("Email Opened,email_clicked",
-    None)`.
+    Raises NotSupported where both are given, or a name has no table.
+    Example: `requested_messages("Email Opened,email_clicked", None)`.
     """
     if events is not None and exclude is not None:
         raise NotSupported("Expected events or exclude, but got both: say which events you want, or which you do not.")
     if events is None and exclude is None:
         return ALL_MESSAGES
-    return MessageSelection(frozenset(_tables(events if exclude is None else exclude)), but=events is None)
+    names = events if events is not None else exclude or ()
+    return MessageSelection(frozenset(_tables(names)), but=events is None)
 
 
-def _tables(names: Any) -> Iterable[str]:
-    given = names.split(",") if isinstance(names, str) else list(names)
-    for name in given:
-        table = table_name(name.strip())
+def _tables(names: str | Sequence[str]) -> Iterable[str]:
+    for name in split_names(names):
+        table = table_name(name)
         if not table:
             raise NotSupported(f"Expected the name of an event, like Email Opened or email_opened, but got {name!r}.")
         yield table
@@ -48,22 +49,24 @@ def _tables(names: Any) -> Iterable[str]:
 def only(
     batch: Batch, messages: Callable[[int], MessageSelection], shorten: Callable[[str], str]
 ) -> tuple[Batch, Counter[int]]:
-    """Returns the batch without the lines whose messages are not wanted, and how many these are, by file.
+    """Returns the batch without the lines whose messages are not requested, and their number by file.
 
-    Lines that are no message stay: they will be rejected. `messages` are those that are wanted of a file, `shorten`
-    gives a table the name that it has in the destination.
+    Lines that are no message stay: the load rejects them. `messages` gives the requested messages of a file, `shorten`
+    the name that a table has in the destination.
     """
-    wanted = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
-    if all(of == ALL_MESSAGES for of in wanted.values()):
+    requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
+    if all(of == ALL_MESSAGES for of in requested.values()):
         return batch, Counter()
-    wanted = {file: MessageSelection(frozenset(map(shorten, names)), but) for file, (names, but) in wanted.items()}
+    requested = {
+        file: MessageSelection(frozenset(map(shorten, names)), but) for file, (names, but) in requested.items()
+    }
     files = batch.lines["file"].to_pylist()
     verdicts: dict[Any, bool] = {}
     keep = []
     for file, text, (readable, kind, event) in zip(files, batch.lines["text"], _read(batch.lines), strict=True):
         of = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
         if of not in verdicts:
-            verdicts[of] = _stays(*of[1:], wanted[file], shorten)
+            verdicts[of] = _stays(*of[1:], requested[file], shorten)
         keep.append(verdicts[of])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
     return batch._replace(lines=batch.lines.filter(pa.array(keep, pa.bool_()))), skipped
@@ -86,8 +89,8 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
     return next(texts), next(texts)
 
 
-def _stays(kind: str | None, event: str | None, wanted: MessageSelection, shorten: Callable[[str], str]) -> bool:
+def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
     if kind not in _KINDS or (kind == "track" and event is None):
         return True  # no message
     table = table_name(event) if kind == "track" and event is not None else ""
-    return wanted.has(shorten(table) if table else None)
+    return requested.has(shorten(table) if table else None)

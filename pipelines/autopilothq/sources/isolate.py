@@ -1,9 +1,9 @@
-"""Which rows of a load the destination refuses: found by loading parts of a table, so that all others are loaded.
+"""Isolates the rows of a load that the destination refuses, and loads all others.
 
 Whoever can send a message chooses its values, and a destination may refuse a row for them: a row too big for a page, a
 constraint or a trigger of a user's own, a byte that it does not read. Then the rows of that table are loaded in parts,
-halved where a part fails, each as a small load of dlt: that is the same for all destinations. Rows that are loaded
-this way are stored early, as those of a load that was killed. What fails alone is refused.
+each as a small load of dlt, which works with all destinations; a part that fails is halved, and a row that fails alone
+is refused. Rows that are loaded this way are stored early, like those of a load that was killed.
 """
 
 import logging
@@ -27,7 +27,7 @@ from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
 from ..projection.types import ARROW
-from ..warehouses.dataset import Dataset
+from ..warehouses.dataset import Dataset, marks, open_dataset
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
     DestinationTransientException,
@@ -35,29 +35,21 @@ from ..warehouses.dlt_internals import (
     LoadClientJobException,
     TWriteDispositionDict,
 )
-from ..warehouses.hints import (
-    SOURCE,
-    column_hints,
-    keys_are_declared,
-    merge_disposition,
-    merge_strategies,
-    merge_with,
-)
+from ..warehouses.hints import SOURCE, column_hints, keys_are_declared, merge_disposition, merge_strategies, merge_with
 from ..warehouses.native import SEGMENT_TABLE_HINT
-from .load import handed_over, handed_over_at
+from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
-SAMPLE = 5  # rows that are tried alone where the error does not say whether it is about them
-FEW = 3  # rows that may all be refused although the error does not say so
+SAMPLE = 5  # rows that are loaded alone where the error does not say whether rows cause it
+FEW = 3  # rows that may all be refused although the error does not say that rows cause it
 IDS_PER_DELETE = 100
-WORDS = 500  # characters of an error that are kept
-RETRIES = "load.raise_on_max_retries"  # dlt's setting, and what it is where nobody set it
-USUAL_RETRIES = 5
+MAX_MESSAGE = 500  # characters of an error that are kept
+RETRIES = "load.raise_on_max_retries"  # dlt's setting
+DEFAULT_RETRIES = 5
 
-# What an error is about, by how its SQLSTATE begins; the longest beginning counts. True is the row: data exceptions,
-# broken constraints, the limits of a row. False is anything but the row: connections, rights, missing tables and
-# columns, room, locks. None may be either: a column that must not be null or refers to another table, a trigger's own
-# words.
+# Whether a row causes an error, by the prefix of its SQLSTATE; the longest prefix counts. True: data exceptions, broken
+# constraints, limits of a row. False: connections, rights, missing tables and columns, disk space, locks. None may be
+# either: a column that must not be null or refers to another table, an error that a trigger raises.
 _STATES: dict[str, bool | None] = {
     "22": True, "23": True, "23502": None, "23503": None, "44": True, "54": True, "54001": None, "54011": False,
     "54023": False, "08": False, "25": False, "28": False, "3D": False, "3F": False, "40": False, "42": False,
@@ -76,32 +68,32 @@ _DUCKDB: dict[type[Exception], bool] = {
     duckdb.InterruptException: False,
     duckdb.TransactionException: False,
 }
-# DuckDB's words and PostgreSQL's for a column that must not be null.
+# The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
 
 
 class Cause(NamedTuple):
-    """Why a load failed: the table, the error in a line, and whether it is about rows, None where that is unknown."""
+    """Why a load failed: the table, the error in one line, and whether rows cause it, None where that is unknown."""
 
     load_id: str
     table: str
-    words: str
+    message: str
     is_data: bool | None
 
 
 class RefusedRows(NamedTuple):
-    """The rows of some Parquet files as one list."""
+    """The rows of some Parquet files, numbered from 0."""
 
     files: Sequence[Path]
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return sum(pq.read_metadata(file).num_rows for file in self.files)
 
     def between(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """Those from `start` to before `stop`, no more than a row group of a file at a time."""
+        """Yields the rows from `start` to before `stop`, at most a row group of a file at a time."""
         first = 0
         for file in map(pq.ParquetFile, self.files):
             for group in range(file.num_row_groups):
@@ -111,13 +103,13 @@ class RefusedRows(NamedTuple):
                     yield file.read_row_group(group).slice(begin, end - begin)
                 first += number
 
-    def lack(self, words: str) -> bool:
-        """Whether an error is about a column that must not be null and that none of the rows has."""
-        column = _NOT_NULL.search(words)
+    def lack(self, message: str) -> bool:
+        """Returns whether an error is about a column that must not be null and that none of the rows has."""
+        column = _NOT_NULL.search(message)
         return column is not None and all(column[1] not in pq.read_schema(file).names for file in self.files)
 
     def at(self, number: int) -> dict[str, Any]:
-        """One row."""
+        """Returns one row."""
         [row] = next(self.between(number, number + 1)).to_pylist()
         return dict(row)
 
@@ -134,15 +126,15 @@ class Part(NamedTuple):
 def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, warn: Callable[[str], None]) -> bool:
     """Finds the rows that made a load of `source` fail, and notes them, so that its next load leaves them out.
 
-    All other rows are stored, of all tables, and nothing of the messages that are refused stays in any. `warn` is told
-    what is looked for. Returns whether anything was found that was not known before: else the load failed for another
-    reason than its rows.
+    All other rows of all tables are stored, and no row of a refused message stays in any. `warn` is called with a
+    warning for each table that is searched. Returns whether new rows were found: if not, the load failed for another
+    reason.
 
-    Raises what a part of the load raises that is not about rows: a lost connection, a full disk.
+    Raises errors of a part of the load that rows do not cause: a lost connection, a full disk.
     """
     cause = _cause(error)
     rest = {table: RefusedRows(files) for table, files in handed_over(into).items()}
-    if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.words):
+    if cause is None or cause.is_data is False or cause.table not in rest or rest[cause.table].lack(cause.message):
         return False
     into.abort_packages()  # else dlt would go on with it instead of loading parts
     refused = RefusedMessages.read(into)
@@ -154,16 +146,16 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
             return False  # a table of dlt's own
         for table in filter(rest.__contains__, _failed_tables(into, cause)):
             rows = rest.pop(table)
-            told = cause if table == cause.table and cause.is_data else None
+            known_cause = cause if table == cause.table and cause.is_data else None
             warn(
                 f"The destination refuses rows of {table}: they are looked for among {rows.number:,}, and all others"
-                f" are loaded. {cause.words if table == cause.table else ''}".rstrip()
+                f" are loaded. {cause.message if table == cause.table else ''}".rstrip()
             )
-            bad = find_refused(rows.number, partial(_load_part, load, table, rows), told)
+            bad = find_refused(rows.number, partial(_load_part, load, table, rows), known_cause)
             if bad is None:
                 return False
             _note(refused, table, rows, bad)
-        # What the load did not come to may hold more of them: to know it now saves reading all lines once more.
+        # Tables that the load did not reach may have more of them: to know it now saves reading all lines once more.
         cause = load([Part(table, rows, 0, rows.number) for table, rows in rest.items()]) if rest else None
     if len(refused) == known:
         return False
@@ -175,13 +167,13 @@ def refuse(into: dlt.Pipeline, source: DltSource, error: PipelineStepFailed, war
 def find_refused(
     number: int, load: Callable[[int, int], Cause | None], cause: Cause | None = None
 ) -> dict[int, Cause] | None:
-    """The rows of `number` that cannot be loaded, with why; the others are loaded.
+    """Loads `number` rows, and returns those that cannot be loaded with the cause.
 
-    `load` loads the rows from a number to before another, and gives why it could not; `cause` is why all of them could
-    not, where that is known. Returns None where the error does not seem to be about the rows: it does not say so, and
-    of some that are tried alone none can be loaded.
+    `load(start, stop)` loads the rows from `start` to before `stop`, and returns why it could not; `cause` is why all
+    of them could not be loaded, where that is known. Returns None where rows do not seem to cause the error: it does
+    not say so, and of some rows that are loaded alone none can be loaded.
 
-    Example: `find(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
+    Example: `find_refused(4, lambda start, stop: cause if start <= 2 < stop else None) == {2: cause}`.
     """
     cause = cause or load(0, number)
     if cause is None:
@@ -199,7 +191,7 @@ def find_refused(
             continue
         middle = (start + stop) // 2
         left = load(start, middle)
-        # Where the first half is good, the second one is not, but a single row is asked for its own error.
+        # Where the first half is good, the second one is bad; a single row is loaded nevertheless, for its own error.
         right = load(middle, stop) if left or stop - middle == 1 else cause
         suspects += [(start, middle, left)] if left else []
         suspects += [(middle, stop, right)] if right else []
@@ -210,7 +202,7 @@ def find_refused(
 
 
 def _loader(into: dlt.Pipeline, table_format: Any) -> Callable[[Sequence[Part]], Cause | None]:
-    """Loads some rows by themselves; gives why it could not."""
+    """Returns a function that loads some rows by themselves, and returns why it could not."""
 
     def load(parts: Sequence[Part]) -> Cause | None:
         resources = [_resource(into, part, table_format) for part in parts]
@@ -254,13 +246,13 @@ def _resource(into: dlt.Pipeline, part: Part, table_format: Any) -> DltResource:
 
 def _disposition(into: dlt.Pipeline, table: str, table_format: Any) -> TWriteDispositionDict:
     if TABLES.get(table) in CURRENT:
-        return merge_with("delete-insert")  # the whole table's would replace it by a part
+        return merge_with("delete-insert")  # the usual one would replace the whole table by a part
     return merge_disposition(table, merge_strategies(into, table_format))
 
 
 @contextmanager
 def _quietly(into: dlt.Pipeline) -> Iterator[None]:
-    """Parts that fail are expected: dlt does not try them again, and says nothing of them."""
+    """Keeps dlt from repeating and logging parts that fail: that is expected here."""
     collector = into.collector
     retries: Any = dlt.config.get(RETRIES)
     log = logging.getLogger("dlt")
@@ -272,7 +264,7 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        dlt.config[RETRIES] = USUAL_RETRIES if retries is None else retries
+        dlt.config[RETRIES] = DEFAULT_RETRIES if retries is None else retries
         into.collector = collector
 
 
@@ -280,17 +272,17 @@ def _quietly(into: dlt.Pipeline) -> Iterator[None]:
 
 
 def _cause(error: PipelineStepFailed) -> Cause | None:
-    """Why a load failed, None where it was none of its jobs."""
+    """Returns why a load failed, None where it was none of its jobs."""
     job = next((found for found in _causes(error) if isinstance(found, LoadClientJobException)), None)
     if job is None:
         return None
     chain = list(_causes(job.client_exception))
-    words = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
-    return Cause(job.load_id, job.job_id.partition(".")[0], words[:WORDS], is_data(chain))
+    text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
+    return Cause(job.load_id, job.job_id.partition(".")[0], text[:MAX_MESSAGE], is_data(chain))
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:
-    """Whether errors are about values of rows. What the driver says counts more than how dlt classes it."""
+    """Returns whether values of rows cause errors; what the driver says counts more than how dlt classifies it."""
     for error in chain:
         if state := str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or ""):
             begins = [state[:length] for length in range(len(state), 1, -1)]
@@ -312,18 +304,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _failed_tables(into: dlt.Pipeline, cause: Cause) -> list[str]:
-    """The tables of which a job failed; that of the cause is the first one."""
+    """Returns the tables of which a job failed, that of the cause first."""
     failed = into.get_load_package_info(cause.load_id).jobs.get("failed_jobs", [])
     return list(dict.fromkeys([cause.table, *(job.job_file_info.table_name for job in failed)]))
 
 
-# What that means for the next load ------------------------------------------------------------------------------------
+# The consequences for the next load -----------------------------------------------------------------------------------
 
 
 def _note(refused: RefusedMessages, table: str, rows: RefusedRows, causes: Mapping[int, Cause]) -> None:
-    """Notes rows as what the next load leaves out for them."""
+    """Notes what the next load leaves out because of rows that are refused."""
     bad = [
-        (rows.at(number), f"its row of {table} is refused by the destination: {cause.words}")
+        (rows.at(number), f"its row of {table} is refused by the destination: {cause.message}")
         for number, cause in causes.items()
     ]
     if table in (USERS.name, ACCOUNTS.name):
@@ -332,7 +324,7 @@ def _note(refused: RefusedMessages, table: str, rows: RefusedRows, causes: Mappi
         refused.messages |= {row["id"]: error for row, error in bad}
     else:
         columns = TABLES[table].key
-        refused.note(table, {key([row[column] for column in columns]): error for row, error in bad})
+        refused.add_rows(table, {key([row[column] for column in columns]): error for row, error in bad})
 
 
 def _holds_messages(table: str) -> bool:
@@ -340,14 +332,14 @@ def _holds_messages(table: str) -> bool:
 
 
 def _of_made(refused: RefusedMessages, table: str) -> dict[str, str]:
-    """What is refused of a table that is made of messages."""
+    """Returns what is refused of a table that is made of messages."""
     return refused.users if table == USERS.name else refused.accounts
 
 
 def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
-    """Deletes what the failed loads stored of messages that are refused, and of the rows that are made of them.
+    """Deletes what the failed loads stored of refused messages, and of the users and accounts that are made of them.
 
-    Only a destination that answers SQL can do that. The next load makes the rows of these users and accounts again.
+    The next load makes the rows of these users and accounts again.
     """
     files = handed_over(into)
     messages = list(refused.messages)
@@ -355,15 +347,16 @@ def _take_back(into: dlt.Pipeline, refused: RefusedMessages) -> None:
     for made in LATEST:
         more, again[made.table.name] = _messages_of(made, RefusedRows(files.get(made.messages.name, ())), refused)
         messages += more
-    wanted = {table: messages for table in files if _holds_messages(table)} | again
-    there = Dataset(into).tables(list(wanted))
+    ids = {table: messages for table in files if _holds_messages(table)} | again
+    dataset = open_dataset(into)
+    there = dataset.tables(list(ids))
     since = datetime.fromisoformat(refused.attempts[0]) - timedelta(milliseconds=1)  # as some destinations keep it
     for table in there:
-        _delete(into, table, wanted[table], since)
+        _delete(dataset, table, ids[table], since)
 
 
 def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) -> tuple[list[str], list[str]]:
-    """The ids of messages whose users (accounts) are refused, and the users (accounts) whose messages are."""
+    """Returns the messages whose users (accounts) are refused, and the users (accounts) whose messages are refused."""
     ids = pa.array(refused.messages, pa.string())
     bad = pa.array(_of_made(refused, made.table.name), pa.string())
     more: list[str] = []
@@ -374,12 +367,9 @@ def _messages_of(made: Latest, messages: RefusedRows, refused: RefusedMessages) 
     return more, again
 
 
-def _delete(into: dlt.Pipeline, table: str, ids: Sequence[str], since: datetime) -> None:
-    """Deletes the rows with these ids that are not older than that."""
-    with into.sql_client() as client:
-        id_, stored_at = map(client.escape_column_name, ("id", UUID_TS))
-        for start in range(0, len(ids), IDS_PER_DELETE):
-            some = ids[start : start + IDS_PER_DELETE]
-            marks = ", ".join(["%s"] * len(some))
-            where = f"{id_} IN ({marks}) AND {stored_at} >= %s"
-            client.execute_sql(f"DELETE FROM {client.make_qualified_table_name(table)} WHERE {where}", *some, since)
+def _delete(dataset: Dataset, table: str, ids: Sequence[str], since: datetime) -> None:
+    """Deletes the rows with some ids that were stored at `since` or later."""
+    id_, stored_at = (dataset.quoted(table, column) for column in ("id", UUID_TS))
+    for start in range(0, len(ids), IDS_PER_DELETE):
+        some = ids[start : start + IDS_PER_DELETE]
+        dataset.delete(table, f"{id_} IN ({marks(some)}) AND {stored_at} >= %s", [*some, since])

@@ -1,7 +1,7 @@
-"""Pages of a scan on the disk, so that a scan that was cut off goes on from its last page.
+"""The spool: pages of a scan on the disk, so that an interrupted scan is continued from its last page.
 
-A page is a file, which is written aside and renamed: what is there is whole. The folder's `scan.json` says where the
-scan began. Pages hold personal data: the folder is deleted once they are loaded.
+Each page is a file, written under another name and then renamed, so that no file is incomplete. `scan.json` in the
+folder says where the scan began. Pages hold personal data: the folder is deleted once they are loaded.
 """
 
 import gzip
@@ -18,15 +18,16 @@ from typing import NamedTuple, Self, cast
 from .. import private
 from ..clients.autopilot import Page
 from ..errors import UnexpectedResponse
-from ..segment.message import parse_json
+from ..segment.json_text import DECODER, to_json
 
-STOP_SECONDS = 2.0  # that an interrupted run waits for the request that is under way
+IN_MEMORY = 10  # pages that are parsed and not processed yet
+STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
 
 
 class ScanStart(NamedTuple):
-    """Where the pages of a spool begin: at the scan's first page, or at a later one behind a bookmark.
+    """Where the pages of a spool begin: at the scan's first page, or at a later `page`, which `bookmark` leads to.
 
-    `contacts` is how many came before.
+    `contacts` is the number of contacts before that page, `account` a digest of whose contacts they are.
     """
 
     account: str
@@ -37,7 +38,7 @@ class ScanStart(NamedTuple):
 
 
 class Spool:
-    """The pages of one scan, numbered from the scan's first."""
+    """The pages of one scan, numbered from its first. `last` is the last page, `bookmark` leads to the next one."""
 
     def __init__(self, folder: Path, start: ScanStart) -> None:
         self.start = start
@@ -52,7 +53,7 @@ class Spool:
 
     @classmethod
     def begin(cls, folder: Path, start: ScanStart) -> Self:
-        """An empty spool in that folder, whatever is there."""
+        """Returns an empty spool in a folder, and deletes what the folder has."""
         shutil.rmtree(folder, ignore_errors=True)
         private.folder(folder)
         _write(folder / "scan.json", json.dumps(start._asdict()).encode())
@@ -60,7 +61,7 @@ class Spool:
 
     @classmethod
     def open(cls, folder: Path) -> Self | None:
-        """The spool that is in that folder, None where there is none."""
+        """Returns the spool in a folder, None where there is none that can be read."""
         try:
             start = ScanStart(**json.loads((folder / "scan.json").read_bytes()))
             return cls(folder, start)
@@ -69,29 +70,34 @@ class Spool:
 
     @property
     def complete(self) -> bool:
-        """Whether the scan's last page is there."""
+        """Whether the spool has the last page of the scan."""
         return self.last >= self.start.page and self.bookmark is None
 
     def put(self, page: Page) -> int:
-        """Writes the next page; its number. Raises UnexpectedResponse where its bookmark came before."""
+        """Writes the next page and returns its size in bytes. Raises UnexpectedResponse for a bookmark that repeats."""
         if page.bookmark is not None and page.bookmark in self._bookmarks:
             raise UnexpectedResponse(
                 f"Page {self.last + 1} of this scan: bookmark {page.bookmark!r} came before; stopped, because the scan"
                 " would never end"
             )
-        text = f"{json.dumps(page.bookmark)}\n{json.dumps({'contacts': page.contacts})}"
-        _write(self._path(self.last + 1), gzip.compress(text.encode(), 1))
+        text = f'{json.dumps(page.bookmark)}\n{{"contacts":{to_json(page.contacts)}}}'
+        content = text.encode()
+        _write(self._path(self.last + 1), gzip.compress(content, 1))
         self.last, self.bookmark = self.last + 1, page.bookmark
         self._bookmarks.add(page.bookmark)
-        return self.last
+        return len(content)
 
     def read(self, number: int) -> tuple[list[object], int]:
-        """A page's contacts, parsed as they are spelt, and its size in bytes."""
-        text = gzip.decompress(self._path(number).read_bytes())
-        return cast(list[object], parse_json(text.partition(b"\n")[2]).value("contacts")), len(text)
+        """Returns a page's contacts, with their numbers as they are spelt, and its size in bytes."""
+        content = gzip.decompress(self._path(number).read_bytes())
+        return cast(list[object], DECODER.decode(content.partition(b"\n")[2].decode()).value("contacts")), len(content)
+
+    def contacts_of(self, fetched: "Fetched") -> tuple[list[object], int]:
+        """Returns the contacts and the size of a page that was fetched, from the disk where it is not in memory."""
+        return self.read(fetched.number) if fetched.contacts is None else (fetched.contacts, fetched.size)
 
     def _bookmark(self, number: int) -> str | None:
-        """A page's bookmark, which stands before its contacts so that it is quickly found."""
+        """Returns the bookmark of a page; it is the first line, so that the contacts need not be read."""
         with gzip.open(self._path(number)) as page:
             return cast(str | None, json.loads(page.readline()))
 
@@ -99,51 +105,61 @@ class Spool:
         return self._folder / f"{number:08}.gz"
 
     def drop(self, before: int) -> None:
-        """Deletes the pages before that one."""
+        """Deletes the pages before page `before`."""
         for path in self._folder.glob("*.gz"):
             if int(path.stem) < before:
                 path.unlink()
 
     def delete(self) -> None:
-        """Deletes all of it."""
+        """Deletes the spool."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(".new")
-    with private.opened(aside) as file:
+    temporary = path.with_suffix(".new")
+    with private.opened(temporary) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
+    temporary.replace(path)
 
 
 class Fetched(NamedTuple):
-    """A page that is in the spool now; `total` is how many contacts the account says that there are."""
+    """A page that is in the spool now.
+
+    `size` is in bytes. `total` is the number of contacts, as far as the account says it. `contacts` are those of the
+    page, None where they must be read from the disk.
+    """
 
     number: int
+    size: int
     total: int | None
+    contacts: list[object] | None
 
 
 def fetch(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """Spools pages until the last one or until `stopped()`."""
+    """Writes pages into the spool, and yields each, until the last one or until `stopped()`."""
     for page in pages:
-        yield Fetched(spool.put(page), page.total)
+        size = spool.put(page)
+        yield Fetched(spool.last, size, page.total, page.contacts)
         if stopped():
             return
 
 
 def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]) -> Iterator[Fetched]:
-    """As `fetch`, in a thread of its own: however long a page is worked on, the scan does not wait."""
+    """Does what `fetch` does in a thread of its own, so that requests do not wait until pages are processed.
+
+    Only the contacts of `IN_MEMORY` pages that wait to be processed are kept in memory.
+    """
     queue: SimpleQueue[Fetched | BaseException | None] = SimpleQueue()
-    gone = Event()
+    closed = Event()
 
     def run() -> None:
         try:
-            for fetched in fetch(spool, pages, lambda: gone.is_set() or stopped()):
-                queue.put(fetched)
+            for fetched in fetch(spool, pages, lambda: closed.is_set() or stopped()):
+                queue.put(fetched if queue.qsize() < IN_MEMORY else fetched._replace(contacts=None))
             queue.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised where the pages are wanted
+        except BaseException as error:  # noqa: BLE001 - raised where the pages are taken
             queue.put(error)
 
     thread = Thread(target=run, name="scan", daemon=True)
@@ -154,5 +170,5 @@ def fetch_ahead(spool: Spool, pages: Iterator[Page], stopped: Callable[[], bool]
                 raise found
             yield found
     finally:
-        gone.set()
+        closed.set()
         thread.join(STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""What users ask of a resource by dlt's hints: obeyed, or refused before anything is written."""
+"""The hints that users give dlt for a resource: they are followed, or refused before anything is written."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..warehouses.hints import REPLACED, STRATEGIES
 
 
 def check_hints(resource: DltResource, table: Table | None) -> None:
-    """Raises NotSupported where a resource has hints that cannot be obeyed; `table` is None where tables turn up."""
+    """Raises NotSupported for hints that cannot be followed; `table` is None for the resource of unknown events."""
     name = resource.name
     disposition = _disposition(resource)
     replaced = table in REPLACED
@@ -55,18 +55,18 @@ def check_hints(resource: DltResource, table: Table | None) -> None:
 
 
 def check_columns(resource: DltResource, rows: TableRows) -> None:
-    """Raises NotSupported where a user's hints give a column another type than its values have."""
+    """Raises NotSupported for a column to which a user's hints give another type than its values have."""
     for name, column in own_columns(resource).items():
-        wanted, there = column.get("data_type"), rows.columns.get(name)
-        if wanted and there and wanted != there:
+        requested, there = column.get("data_type"), rows.columns.get(name)
+        if requested and there and requested != there:
             raise NotSupported(
                 f"Expected the data type {there} for the column {rows.table}.{name}, which its values have, but got"
-                f" {wanted}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
+                f" {requested}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
             )
 
 
 def check_schema(schema: Schema, table: Table) -> None:
-    """Raises NotSupported where somebody changed a table in an import schema to what it cannot be."""
+    """Raises NotSupported for types and write dispositions in an import schema that a table cannot have."""
     there = schema.tables.get(table.name)
     for column in table.columns if there else ():
         of = there["columns"].get(column.name, {}).get("data_type", column.type) if there else column.type
@@ -83,29 +83,29 @@ def check_schema(schema: Schema, table: Table) -> None:
 
 
 def is_replaced(resource: DltResource) -> bool:
-    """Whether a user wants a resource's tables to be replaced."""
+    """Returns whether a user requested that a resource's tables are replaced."""
     disposition = _disposition(resource)
     return disposition is not None and disposition["disposition"] == "replace"
 
 
 def strategy(resource: DltResource) -> str | None:
-    """How a resource's rows are to be merged, None where nothing is said of that."""
+    """Returns the merge strategy that a user requested for a resource, None where none was."""
     disposition = _disposition(resource)
     return disposition.get("strategy") if disposition else None
 
 
 def own_columns(resource: DltResource) -> TTableSchemaColumns:
-    """The columns that a user gave hints for."""
+    """Returns the columns that a user gave hints for."""
     columns: Any = resource.columns
     return columns if isinstance(columns, dict) else {}
 
 
 def _disposition(resource: DltResource) -> dict[str, Any] | None:
-    """A resource's write disposition, None where the source decides it row by row."""
-    wish: Any = resource.write_disposition
-    if callable(wish):
+    """Returns a resource's write disposition, None where the source decides it for each item."""
+    disposition: Any = resource.write_disposition
+    if callable(disposition):
         return None
-    return {"disposition": wish} if isinstance(wish, str) else dict(wish)
+    return {"disposition": disposition} if isinstance(disposition, str) else dict(disposition)
 
 
 def _names(key: Any) -> tuple[str, ...]:

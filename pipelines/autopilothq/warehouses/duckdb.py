@@ -7,10 +7,11 @@ as with dlt's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
+import dlt
 from dlt import Schema
 from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
@@ -23,6 +24,7 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from .. import private
 from ..projection import engine
 from .books import BooksClient, BooksSqlClient, stage_beside
+from .configured_once import ConfiguredOnce
 from .dlt_internals import (
     DestinationCapabilitiesContext,
     DuckDbClient,
@@ -51,7 +53,7 @@ class DirectConfiguration(DuckDbClientConfiguration):
     """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
 
 
-class direct(duckdb):  # noqa: N801 - destinations are named like functions
+class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named like functions
     """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
 
     spec: type[DuckDbClientConfiguration] = DirectConfiguration
@@ -70,6 +72,16 @@ class direct(duckdb):  # noqa: N801 - destinations are named like functions
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
         return super().configuration(initial_config, accept_partial)
+
+
+@contextmanager
+def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
+    """Opens a pipeline's DuckDB file once for all that is asked of it inside; does nothing for other destinations.
+
+    To open a file takes 20 ms of processor time, and more with each table. Other programs cannot open it meanwhile.
+    """
+    with pipeline.sql_client() if pipeline and isinstance(pipeline.destination, duckdb) else nullcontext():
+        yield
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):

@@ -85,9 +85,8 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
 
 
 _CHOOSE = (
-    f'`load archive` makes Delta Lake tables: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
-    f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}. `load api` and `load profiles` need a"
-    " destination that answers SQL."
+    f'Loads make Delta Lake tables there: table_format = "{LAKE_FORMAT}" in [sources.autopilothq] of'
+    f" .dlt/config.toml, or SOURCES__AUTOPILOTHQ__TABLE_FORMAT={LAKE_FORMAT}."
 )
 
 
@@ -97,6 +96,8 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
     if TABLES.get(table) in CURRENT and "delete-insert" in supported:
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
         return cast(TWriteDispositionDict, {**merge_with("delete-insert"), "destination_scope": ALL_ROWS})
+    if TABLES.get(table) in CURRENT and "cdc" in supported:
+        return merge_with("cdc")  # a lake's: in one commit rows are put by their key, and all others are deleted
     for strategy in strategies:
         if strategy in supported and TABLES.get(table) not in CURRENT:
             return merge_with(strategy)

@@ -20,21 +20,21 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 import dlt
-from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from filelock import FileLock, Timeout
 
 from .. import private
-from ..catalog import LOCKS
+from ..catalog import LOCK_TABLE, LOCKS
 from ..display import visible
 from ..errors import BusyError
 from .books import BooksSqlClient
+from .dataset import create_statement, in_utc
 from .dlt_internals import (
     MTIME_DISPATCH,
     DatabaseException,
@@ -46,10 +46,6 @@ from .dlt_internals import (
 
 LEASE = 60.0  # seconds after which a claim that was not renewed is void
 POLL = 1.0  # seconds between two looks at a lock that is held
-_COLUMNS: tuple[TColumnSchema, ...] = (
-    {"name": "owner", "data_type": "text"},
-    {"name": "renewed_at", "data_type": "timestamp"},
-)
 
 
 @contextmanager
@@ -83,7 +79,7 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
 @contextmanager
 def _file(path: str, until: float, which: str, guarded: Path | None = None) -> Iterator[None]:
     private.folder(Path(path).parent)
-    lock = FileLock(path, mode=private.FILE)
+    lock = FileLock(path, mode=private.FILE_MODE)
     try:
         lock.acquire(timeout=max(until - time.monotonic(), 0), poll_interval=POLL / 5)
     except Timeout:
@@ -195,24 +191,22 @@ class TableLock:
     def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
         """All claims."""
         rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")
-        return [(found, (_utc(now) - _utc(renewed_at)).total_seconds()) for found, renewed_at, now in rows]
+        return [(found, (_time(now) - _time(renewed_at)).total_seconds()) for found, renewed_at, now in rows]
 
     def drop(self, owner: str) -> None:
         """Takes a claim back."""
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
 
     def _make(self) -> None:
-        types = cast(SqlJobClientBase, self._pipeline.destination_client()).capabilities.get_type_mapper()
-        table: Any = {"name": self._table, "columns": {}}
-        columns = ", ".join(f"{column['name']} {types.to_destination_type(column, table)}" for column in _COLUMNS)
         # Another run may be making both at this moment.
         with suppress(DatabaseException), self._pipeline.sql_client() as client:
             if not client.has_dataset():
                 client.create_dataset()
             if isinstance(client, BooksSqlClient):
                 client.make_books_dataset()
-        with suppress(DatabaseException):
-            self._run(f"CREATE TABLE {{table}} ({columns})")
+        with suppress(DatabaseException), self._pipeline.destination_client() as opened:
+            client_ = cast(SqlJobClientBase, opened)
+            client_.sql_client.execute_sql(create_statement(client_, LOCK_TABLE._replace(name=self._table)))
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []
@@ -260,7 +254,7 @@ class BucketLock:
         return f"{self._folder}/{quote(owner, safe='')}"
 
 
-def _utc(found: datetime | str) -> datetime:
-    """A destination's time: with a zone, in UTC without one, or as SQLite has it, in text."""
-    time_ = datetime.fromisoformat(found) if isinstance(found, str) else found
-    return time_ if time_.tzinfo else time_.replace(tzinfo=UTC)
+def _time(found: datetime | str) -> datetime:
+    """Returns a destination's time in UTC; SQLite has times as text."""
+    time_: datetime = in_utc(datetime.fromisoformat(found) if isinstance(found, str) else found)
+    return time_

@@ -54,7 +54,7 @@ def _own(place: str) -> str:
 def claim_pipeline_name(place: str, database: str | None) -> str:
     """Gives a place the pipeline that it has from now on, and returns its name; `database`: its DuckDB file."""
     folder = private.folder(pipelines_dir())
-    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE):  # two first runs, in two folders
+    with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs, in two folders
         name = pipeline_name(place)
         note = {"place": place, "database": database}
         if _read(_note(folder / name)) != note:

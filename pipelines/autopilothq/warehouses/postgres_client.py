@@ -1,9 +1,4 @@
-"""The tables of the contract in PostgreSQL, connections that give up, and a look at what these wait for.
-
-Numbers with digits are `numeric`, which the fast way in (Arrow's floats in binary) cannot fill: in the staging dataset
-they are floats as with dlt, and become `numeric` by way of their shortest text as rows are merged. A cast alone would
-round them to 15 digits.
-"""
+"""The tables of the contract in PostgreSQL, and connections that give up waiting and report what they wait for."""
 
 import logging
 import threading
@@ -29,19 +24,16 @@ from .dlt_internals import (
     PostgresCredentials,
     PostgresParquetCopyJob,
     Psycopg2SqlClient,
-    SqlClientBase,
-    SqlMergeFollowupJob,
-    SqlStagingReplaceFollowupJob,
     TColumnType,
     TPartialTableSchema,
     client_of,
     get_adbc_driver_location,
-    get_columns_names_with_prop,
-    get_dedup_sort_tuple,
     hooked,
 )
-from .native import ALL_ROWS, SEGMENT_TABLE_HINT, TableShape, shape_of
+from .native import SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration, Waits
+from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_of
+from .sql_files import sql_file
 
 if TYPE_CHECKING:
     from adbc_driver_manager.dbapi import Connection
@@ -132,7 +124,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
         """Returns the jobs that merge a table's rows from staging."""
-        if not _is_plain(table_chain):
+        if not is_plain(table_chain):
             return usual(table_chain)
         [table] = table_chain
         insert_only = table.get("x-merge-strategy") == "insert-only"
@@ -154,115 +146,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         """
         unique: set[tuple[str, str, frozenset[str]]] = self.config.unique
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
-        wanted = dataset, name, frozenset(_keys(table))
+        wanted = dataset, name, frozenset(keys_of(table))
         if wanted not in unique:
             with self as client:
-                found = client.sql_client.execute_sql(_UNIQUE, dataset) or ()
+                found = client.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), dataset) or ()
             unique |= {(dataset, name, frozenset(columns)) for name, columns in found}
         return wanted in unique
-
-
-_UNIQUE = """
-    SELECT c.relname, array_agg(a.attname::text) FROM pg_index i
-    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
-    WHERE n.nspname = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
-        AND i.indexprs IS NULL AND i.indnatts = i.indnkeyatts
-    GROUP BY i.indexrelid, c.relname"""
-
-
-# The hints of dlt for which rows are merged, and which are deleted for that.
-_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
-
-
-def _is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
-    """Whether rows of a table of the contract are merged by its key and nothing else that a user asked for."""
-    table: Any = table_chain[0]
-    return (
-        len(table_chain) == 1
-        and bool(table.get(SEGMENT_TABLE_HINT))
-        and not table.get(_FILTER)
-        and table.get(_SCOPE) in (None, ALL_ROWS)
-        and not get_columns_names_with_prop(table, "hard_delete")
-        and get_dedup_sort_tuple(table) is None
-    )
-
-
-def _keys(table: Any) -> list[str]:
-    return get_columns_names_with_prop(table, "primary_key")
-
-
-class Parts:
-    """The words of a statement that brings a table's rows from staging."""
-
-    def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
-        self.table, self.staged = client.get_qualified_table_names(table["name"])
-        names = {name: client.escape_column_name(name) for name in get_columns_names_with_prop(table, "name")}
-        cells = {name: f"{alias}{quoted}" for name, quoted in names.items()}
-        cells |= {
-            name: f"{cell}::text::numeric"
-            for name, cell in cells.items()
-            if table["columns"][name].get("data_type") == "double"
-        }
-        self.keys = list(map(client.escape_column_name, _keys(table)))
-        self.key = ", ".join(self.keys)
-        self.columns = ", ".join(names.values())
-        self.cells = ", ".join(cells.values())
-
-    def same(self) -> str:
-        """The condition that a row `d` has the key of a row `s`."""
-        return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
-
-
-class MergeNew(SqlMergeFollowupJob):
-    """Inserts the rows whose keys the table does not have, by its unique index."""
-
-    @classmethod
-    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
-        """The statement."""
-        parts = Parts(table_chain[0], sql_client)
-        rows = f"SELECT {parts.cells} FROM {parts.staged}"
-        return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
-
-
-class Merge(SqlMergeFollowupJob):
-    """The same for a table without such an index."""
-
-    @classmethod
-    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
-        """The statement."""
-        parts = Parts(table_chain[0], sql_client, "s.")
-        insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
-        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same()}"
-        return [f"{into} WHEN NOT MATCHED THEN {insert};"]
-
-
-class MergeAnew(SqlMergeFollowupJob):
-    """Puts rows in the place of those with the same keys, or of all where dlt was told so."""
-
-    @classmethod
-    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
-        """The statements."""
-        parts = Parts(table_chain[0], sql_client)
-        table: Any = table_chain[0]
-        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
-        return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
-
-
-class Replace(SqlStagingReplaceFollowupJob):
-    """Puts rows in the place of all."""
-
-    @classmethod
-    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
-        """The statements."""
-        parts = Parts(table_chain[0], sql_client)
-        return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
-
-
-def _insert_once(parts: Parts) -> str:
-    """A load that was killed may have put a file into staging twice."""
-    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
-    return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:
@@ -387,18 +276,10 @@ def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> N
                 _log.warning("Waiting for %s%s", found, end)
 
 
-_BLOCKING = """
-    SELECT n.nspname || '.' || c.relname, b.pid, a.usename, a.application_name, host(a.client_addr), a.state
-    FROM unnest(pg_blocking_pids(%(pid)s)) AS b (pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid
-    LEFT JOIN pg_locks l ON l.pid = %(pid)s AND NOT l.granted
-    LEFT JOIN pg_class c ON c.oid = l.relation LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-    LIMIT 1"""
-
-
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
     """What a server process waits for and who has it, None where it waits for no lock."""
     with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
-        cursor.execute(_BLOCKING, {"pid": pid})
+        cursor.execute(sql_file("blocking_postgres.sql"), {"pid": pid})
         found = cursor.fetchone()
     if found is None:
         return None

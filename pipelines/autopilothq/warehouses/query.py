@@ -1,41 +1,29 @@
 """A query of the user's own: one statement that reads, on a connection that can do nothing else.
 
-Before it is sent, the query is parsed: by DuckDB's own parser for DuckDB, by sqlglot for others. What holds it then:
+Before it is sent, `check_query` parses it. What keeps it from writing then:
 
 | destination | connection |
 |---|---|
 | DuckDB file | opened for reading alone, without access to other files, the network and extensions |
 | PostgreSQL, Redshift | a transaction that is READ ONLY; on PostgreSQL with a cursor, which takes a query only |
+| Delta tables | DuckDB in process, which has these tables and nothing else |
 | SQLite, MySQL | a session that is read-only |
 | others | the rights of the user whose credentials are used |
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dlt
-import duckdb
-import sqlglot
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
-from ..errors import InvalidQuery
-from .dlt_internals import DBApiCursor, SqlClientBase
+from .dataset.delta import DeltaDataset, QueryRows
+from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
+from .query_check import check_query
 
-QueryRows = Sequence[Sequence[Any]]
 ROWS = 10_000  # that are fetched at a time
-# Table functions of DuckDB that change settings or write files, and those that run what a text says.
-_ACTING = frozenset(
-    {
-        "checkpoint", "disable_logging", "disable_profiling", "enable_logging", "enable_profiling", "force_checkpoint",
-        "json_execute_serialized_sql", "query", "truncate_duckdb_logs",
-    }
-)  # fmt: skip
-# What sqlglot may find in a query that changes or locks rows, or that it knows by name only.
-_CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
 # Sessions that several clients use one after the other: made read-only, and made as they were.
 _SESSIONS = {
     "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
@@ -43,57 +31,16 @@ _SESSIONS = {
 }
 
 
-def check_query(sql: str, dialect: str | None) -> None:
-    """Raises InvalidQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
-
-    Example: `check("SELECT 1; DROP TABLE people", "postgres")` raises.
-    """
-    found = _of_duckdb(sql) if dialect == "duckdb" else _of_others(sql, dialect)
-    if found != ["SELECT"]:
-        got = f"{len(found)} statements ({', '.join(found[:5])})" if len(found) > 1 else found[0] if found else "none"
-        raise InvalidQuery(
-            f"Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got {got}.\n"
-            "Leave one SELECT, and do all else in the warehouse itself."
-        )
-
-
-def _of_duckdb(sql: str) -> list[str]:
-    """What kind each statement is of; SELECT is one that reads."""
-    # PIVOT is two: it makes a temporary type first. What stands for that has no text of its own.
-    found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
-    starts = [start for start, _ in duckdb.tokenize(sql)]
-    text = sql.encode()
-    words = [text[start:end].split() for start, end in itertools.pairwise([*starts, len(text)])]
-    tokens = [word[0].decode(errors="replace").strip('"').lower() if word else "" for word in words]
-    if tokens[:1] == ["pragma"]:
-        return ["PRAGMA"]
-    called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _ACTING), None)
-    return [f"{called}()"] if called else found
-
-
-def _of_others(sql: str, dialect: str | None) -> list[str]:
-    try:
-        parsed = sqlglot.parse(sql, dialect=dialect)
-    except SqlglotError as error:
-        first: Any = next(iter(getattr(error, "errors", ())), {})
-        place = f" in line {first['line']}, column {first['col']}" if first else ""
-        return [f"what cannot be read as SQL of {dialect or 'any kind'}{place}"]
-    return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
-
-
-def _kind(statement: exp.Expr) -> str:
-    changes = next((node for node in statement.walk() if isinstance(node, _CHANGES) and node is not statement), None)
-    if not isinstance(statement, exp.Query):
-        return str(statement.this).upper() if isinstance(statement, exp.Command) else statement.key.upper()
-    return "SELECT" if changes is None else f"SELECT with {changes.key.upper()}"
-
-
 @contextmanager
 def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
-    """The names of the answer's columns, and its rows, some at a time. The connection is the query's own.
+    """Gives the names of the answer's columns, and its rows, some at a time. The connection is the query's own.
 
     Raises InvalidQuery, before the warehouse is asked.
     """
+    if isinstance(dataset.destination_client, FilesystemClient):
+        with DeltaDataset(dataset.destination_client).answer(sql) as answer:
+            yield answer
+        return
     client = dataset.sql_client
     dialect = client.capabilities.sqlglot_dialect
     check_query(sql, dialect)
@@ -145,3 +92,9 @@ def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
     # Files in a bucket are tables by what the schema says of them.
     schema = pipeline.default_schema if pipeline.schema_names else dlt.Schema("autopilothq")
     return dlt.dataset(destination, pipeline.dataset_name, schema=schema)
+
+
+def answers(pipeline: dlt.Pipeline, sql: str) -> Iterator[QueryRows]:
+    """Yields the rows of a user's query of a pipeline's dataset, some at a time. Raises InvalidQuery."""
+    with run_query(for_reading(pipeline), sql) as (_, rows):
+        yield from rows

@@ -44,7 +44,7 @@ def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
     if unreadable(folder) is None:
         return
     try:
-        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE):
+        with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE_MODE):
             found = unreadable(folder)
             if found is not None:
                 aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")

@@ -1,44 +1,38 @@
-"""Autopilot's contacts: what the API says of a person -> messages and cells (spec: autopilot-api).
+"""Autopilot's contacts: what the API knows of a person -> messages and records (docs/contract/autopilot-api.md).
 
-Nothing here speaks HTTP: pages come in, parsed as they are spelt (`messages.parse`).
+Contacts come parsed with their numbers as they are spelt (`segment.message.parse_json`).
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Table, Type
-from ...segment.json_text import JsonNumber, JsonObject, is_storable, to_json
-from ...segment.message import EXTRA, Discard, Leaf, Record, Rejected, flatten, one_cell_each, prefixed_if_taken
+from ...catalog import CONTACTS, FIELD_TYPES, MAILS, REJECT_REASONS, Type
+from ...segment.json_text import JsonNumber, JsonObject, to_json
+from ...segment.message import Discard, Leaf, Record, Rejected, flatten
 from ...segment.naming import column_name, snake_case
+from ..records import id_text, make_record
+from ..times import format_time, read_time
 
 LIBRARY = "autopilot-api"
 
 _DELIVERY = re.compile(r"batchdelivery_[0-9A-Fa-f-]{36}_(\d+)-([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FAR = 10**15  # milliseconds; no calendar goes that far
-_FAR_DIGITS = 15
 _INTERNAL = frozenset({"_id", "_rev"})
 _MAPS = frozenset(name for name, _, _ in MAILS)
 _DATES = frozenset(column.name for column in CONTACTS.columns if column.type == "timestamp")
-# Columns that a table has for itself: a field of that name stands beside them.
-_OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
 
 
 class Window(NamedTuple):
-    """Which events are wanted: from `since` on, before `until`; None is no end. What has no readable time is in it."""
+    """The events from `since` on and before `until`; None is no limit. Events without a readable time are in it."""
 
     since: datetime | None = None
     until: datetime | None = None
 
     def has(self, time: datetime | None) -> bool:
-        """Whether an event of that time is wanted."""
+        """Returns whether an event of that time is in the window."""
         if time is None:
             return True
         return (self.since is None or self.since <= time) and (self.until is None or time < self.until)
@@ -48,43 +42,46 @@ class Window(NamedTuple):
 
 
 def messages(contact: JsonObject, received_at: str, user_id_field: str | None, window: Window) -> Iterator[bytes]:
-    """The email events of a contact as messages, one line each; `received_at` is when the scan began, RFC 3339.
+    """Yields the email events of a contact as messages, one line each.
 
-    An event has the same id in every scan. Raises `Rejected` for a contact without its id.
+    `received_at` is when the scan began, RFC 3339; `user_id_field` is the custom field that holds your own id of a
+    contact. An event has the same id in every scan. Raises Rejected for a contact without its id.
 
     Example: the contact `{"contact_id":"person_1","Email":"a@b.c","mail_opened":{"k":1482221100000}}` gives one line
     with `"event":"Email Opened"` and `"timestamp":"2016-12-20T08:05:00.000Z"`.
     """
     fields = _fields(contact)
-    contact_id = _text(fields.get("contact_id"))
+    contact_id = id_text(fields.get("contact_id"))
     if contact_id is None:
         raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: a contact without `contact_id`")
     contact_json = to_json(contact_id)
     user_id = _custom_value(fields.get("custom_fields"), user_id_field) if user_id_field else None
-    rest = _common(contact_json, _text(fields.get("Email")), user_id, received_at)
+    rest = _common(contact_json, id_text(fields.get("Email")), user_id, received_at)
     for name, event, bounce_type in MAILS:
         emails = fields.get(name)
         bounce = f',"bounce_type":"{bounce_type}"' if bounce_type else ""
         for key, value in emails if isinstance(emails, JsonObject) else ():
             if value is None or not window.has(time := read_time(value)):
                 continue
-            clock = f'"{_clock(time)}"' if time and isinstance(value, JsonNumber) else to_json(value)
+            timestamp = (
+                f'"{format_time(time, exact=True)}"' if time and isinstance(value, JsonNumber) else to_json(value)
+            )
             key_json, id_json = _email(key)
-            # A digest says nothing of what it was made from; the same contact, map and key give the same.
+            # The id is a digest, so that the same contact, map and key give the same id, and nobody reads them from it.
             digest = hashlib.sha256(f'[{contact_json},"{name}",{key_json}]'.encode()).hexdigest()
             yield (
-                f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{clock},{rest},'
+                f'{{"type":"track","event":"{event}","messageId":"{digest}","timestamp":{timestamp},{rest},'
                 f'"properties":{{"email_id":{id_json},"email_key":{key_json}{bounce}}}}}\n'
             ).encode()
 
 
 def _fields(value: JsonObject) -> dict[str, Any]:
-    """The values by their keys, of a key that comes twice the first."""
+    """Returns the values by their keys; of a key that comes twice, the first counts."""
     return dict(reversed(value))
 
 
 def _common(contact_json: str, email: str | None, user_id: str | None, received_at: str) -> str:
-    """What all messages of a contact have in common."""
+    """Returns the JSON text that all messages of a contact share."""
     email_json = to_json(email) if email else ""
     anonymous = f'"anonymousId":{email_json or contact_json}'
     user = f'"userId":{to_json(user_id)},' if user_id else ""
@@ -97,96 +94,40 @@ def _common(contact_json: str, email: str | None, user_id: str | None, received_
 
 @lru_cache(maxsize=10_000)
 def _email(key: str) -> tuple[str, str]:
-    """The key and the id of an email as JSON text; the recipients of an email share them."""
+    """Returns the key and the id of an email as JSON text; all recipients of an email share them."""
     return to_json(key), to_json(email_id(key))
 
 
 def _custom_value(fields: Any, kind: str) -> str | None:
+    """Returns the value of a custom field; of one that was deleted and made again, that of the new one."""
     entries = fields if isinstance(fields, list) else []
     found = [field for field in entries if isinstance(field, JsonObject) and field.value("kind") == kind]
     found.sort(key=lambda field: field.value("deleted") is True)
-    return _text(found[0].value("value")) if found else None
-
-
-def _text(value: Any) -> str | None:
-    """A text or a number as text; None for anything else, for a blank one and for what no warehouse can store."""
-    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+    return id_text(found[0].value("value")) if found else None
 
 
 def email_id(key: str) -> str:
-    """The id that the event stream likely has for an email, from the key of a contact's map; other keys stay.
+    """Returns the id that the event stream likely has for an email, from its key in a contact's map.
 
-    Example: of `batchdelivery_<UUID>_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b` it is
+    Other keys are returned as they are. Example: that of
+    `batchdelivery_<UUID>_1482219072777-48a06f90-c686-11e6-94c6-07e94ae2263b` is
     `batchcampaign_1482219072777-48A06F90-C686-11E6-94C6-07E94AE2263B`.
     """
     found = _DELIVERY.fullmatch(key)
     return f"batchcampaign_{found[1]}-{found[2].upper()}" if found else key
 
 
-def read_time(value: Any) -> datetime | None:
-    """A time in the API's notations: epoch milliseconds, ISO 8601, RFC 1123; None where it cannot be read."""
-    try:
-        if isinstance(value, JsonNumber):
-            if value.isdigit() and len(value) < _FAR_DIGITS:
-                return _EPOCH + timedelta(milliseconds=int(value))
-            milliseconds = Decimal(value)
-            return _EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
-        if not isinstance(value, str):
-            return None
-        time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
-    except (ValueError, OverflowError, ArithmeticError):
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-def _clock(time: datetime) -> str:
-    """A time in the notation that the engine reads quickest."""
-    digits = "microseconds" if time.microsecond % 1000 else "milliseconds"
-    return f"{time.replace(tzinfo=None).isoformat(timespec=digits)}Z"
-
-
 # ---- cells ---------------------------------------------------------------------------------------------------------
 
 
 def contact_record(value: JsonObject) -> Record:
-    """A contact as a row of `contacts`; raises `Rejected` where it has no id.
+    """Returns a contact as a record of `contacts`. Raises Rejected where it has no id.
 
-    Maps of email activity are events, not columns. What stands where a map should is discarded.
+    Maps of email activity are events, not columns; a value that is not a map is discarded.
     """
     discards: list[Discard] = []
     declared: dict[str, Type] = {}
-    return _thing(CONTACTS, value, _contact_leaves(value, discards, declared), discards, declared)
-
-
-def record(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
-    """What the account has of another kind as a row of its table; `more` are cells that it does not say itself."""
-    leaves = [(("thing", key), key, text) for key, text in (more or {}).items()]
-    return _thing(table, value, [*leaves, *flatten(value, ("thing",), [])], [], {})
-
-
-def _thing(
-    table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
-) -> Record:
-    beside_own = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
-    cells = one_cell_each(beside_own, frozenset(), discards)
-    found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
-    key = tuple(_key(found.get(column)) for column in table.key)
-    if None in key:
-        missing = ", ".join(f"`{column}`" for column in table.key)
-        raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: expected {missing} in {_keys(value)}")
-    return Record(tuple(map(str, key)), found, discards, declared)
-
-
-def _key(cell: str | None) -> str | None:
-    """The cell of a key as text; None where it is neither a text nor a number, or blank."""
-    text = (
-        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
-    )
-    return _text(text)
-
-
-def _keys(value: JsonObject) -> str:
-    return f"an object with {', '.join(name for name, _ in value[:5])}" if value else "an empty object"
+    return make_record(CONTACTS, value, _contact_leaves(value, discards, declared), discards, declared)
 
 
 def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
@@ -200,22 +141,22 @@ def _contact_leaves(value: JsonObject, discards: list[Discard], declared: dict[s
             if not isinstance(field, JsonObject):
                 discards.append(Discard(name, to_json(field), "does_not_fit"))
         elif isinstance(field, JsonObject) and name.startswith(("anywhere_", "mail_")):
-            # Keys that are pages, forms or emails would be columns without end.
+            # The keys are pages, forms or emails: as columns they would be without number.
             yield ("contact", name), column, field
         elif isinstance(field, JsonObject):
             yield from flatten(JsonObject([(name, field)]), ("contact",), [])
         else:
-            yield ("contact", name), column, _moment(field) if column in _DATES else field
+            yield ("contact", name), column, _time_cell(field) if column in _DATES else field
 
 
-def _moment(value: Any) -> Any:
-    """A time in the one notation that the warehouse reads; as it came where it cannot be read."""
+def _time_cell(value: Any) -> Any:
+    """Returns a time in the notation that the projection reads, or the value as it is where it cannot be read."""
     time = read_time(value)
-    return _clock(time) if time else value
+    return format_time(time, exact=True) if time else value
 
 
 def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Type]) -> Iterator[Leaf]:
-    """Custom fields, those that the account has deleted behind the others."""
+    """Yields the custom fields, those that the account has deleted last."""
     entries = [fields] if isinstance(fields, JsonObject) or not isinstance(fields, list) else fields
     found = []
     for entry in entries:
@@ -231,4 +172,4 @@ def _custom_leaves(fields: Any, discards: list[Discard], declared: dict[str, Typ
         field_type = FIELD_TYPES.get(str(entry.value("fieldType")))
         if field_type and column and column not in declared:
             declared[column] = field_type
-        yield ("contact", f"custom_{kind}"), column, _moment(value) if field_type == "timestamp" else value
+        yield ("contact", f"custom_{kind}"), column, _time_cell(value) if field_type == "timestamp" else value

@@ -1,39 +1,36 @@
-"""Scans of an account: pages by way of the spool -> batches of messages, and things (spec: autopilot-api, Paging).
+"""Scans of an account: pages by way of the spool -> messages and records (docs/contract/autopilot-api.md#paging).
 
-A scan that is cut off ends with the reason why; its pages stay in the spool, and the next one goes on behind them.
+A scan that is interrupted ends with the reason why; its pages stay in the spool, and the next load continues behind
+them.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
 from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ...segment.json_text import JsonObject, to_json
-from ...segment.message import MAX_LINE, Batch, Record, Reject, Rejected, parse_json
+from ...segment.message import Rejected
+from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
-PAGES = 50  # that make a batch
-SIDE_BY_SIDE = 4  # lists or segments that are read at the same time; they share one pace
-SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+PAGES_PER_BATCH = 50
+PARALLEL_SCANS = 4  # of lists or segments at the same time; they share one pace
 
 
 class Group(NamedTuple):
-    """Lists or segments: the tables of what they are and of who is in them, and how both are asked for."""
+    """Lists or segments: their table, the table of their members, and the requests for both."""
 
     table: Table
     members: Table
-    named: Callable[[Autopilot], list[Any]]
-    contacts: Callable[[Autopilot, str, str | None], Iterator[Page]]
+    request: Callable[[Autopilot], list[Any]]
+    request_contacts: Callable[[Autopilot, str, str | None], Iterator[Page]]
 
 
 GROUPS = {
@@ -43,9 +40,9 @@ GROUPS = {
 
 
 class ScanInterrupted(Exception):
-    """A scan that goes on another time; the text says why.
+    """A scan that another load continues; the text says why it was interrupted.
 
-    `failed`: not because its time was spent. `lost`: it cannot go on, the next one begins anew.
+    `failed` is False where only its time was up. A scan that is `lost` cannot be continued: the next one begins anew.
     """
 
     def __init__(self, why: str, *, failed: bool = True, lost: bool = False) -> None:
@@ -54,94 +51,26 @@ class ScanInterrupted(Exception):
 
 
 class Deadline:
-    """How long pages may be fetched: the seconds are counted from its making on, None is no end."""
+    """A budget of seconds for fetching pages, from now on; None is no limit."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._end = None if seconds is None else monotonic() + seconds
 
     def is_over(self) -> bool:
-        """Whether the time is spent."""
+        """Returns whether the budget is exhausted."""
         return self._end is not None and monotonic() >= self._end
 
-    def spent(self) -> ScanInterrupted:
-        """Says so."""
+    def exceeded(self) -> ScanInterrupted:
+        """Returns the exception for an exhausted budget."""
         return ScanInterrupted(f"max_seconds ({self.seconds:g}) were spent", failed=False)
-
-
-@dataclass
-class Scan:
-    """One scan, as a file is to an archive. `size` and `contacts` grow while it is read.
-
-    `first` is the page that this load begins with. `complete` is set at its end, `lost` where it cannot go on.
-    """
-
-    name: str
-    url: str
-    started_at: str
-    number: int = 0
-    spool: Spool | None = None
-    first: int = 1
-    size: int = 0
-    lines: int = 0
-    contacts: int = 0
-    total: int | None = None
-    complete: bool = False
-    lost: bool = False
-
-    @property
-    def version(self) -> str:
-        """When it began; a scan that is loaded in parts has a version for each."""
-        return self.started_at + (f" from page {self.first}" if self.first > 1 else "")
-
-
-@dataclass
-class ScanBatch:
-    """What some pages gave: messages with what was rejected, and things by their table's name."""
-
-    scan: Scan
-    things: dict[str, list[Record]] = field(default_factory=dict)
-    rejects: list[Reject] = field(default_factory=list)
-    size: int = 0
-    _lines: list[bytes] = field(default_factory=list)
-    _numbers: list[int] = field(default_factory=list)
-
-    def add_lines(self, lines: Iterable[bytes]) -> None:
-        """Takes messages."""
-        for line in lines:
-            self.scan.lines += 1
-            self._numbers.append(self.scan.lines)
-            self._lines.append(line)
-
-    def reject(self, value: Any, reason: str, message: str) -> None:
-        """Takes what is none."""
-        self.scan.lines += 1
-        raw = to_json(value).encode()[:MAX_LINE]
-        self.rejects.append(Reject(self.scan.number, self.scan.lines, reason, message, raw))
-
-    def add(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
-        """Takes things of a table that say themselves what they are."""
-        for value in values:
-            if not isinstance(value, JsonObject):
-                self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
-                continue
-            try:
-                self.things.setdefault(table.name, []).append(contact_rows.record(table, value, more))
-            except Rejected as error:
-                self.reject(value, *error.args)
-
-    def batch(self, ended: list[tuple[int, str | None]]) -> Batch:
-        """The messages and the rejects."""
-        file = pa.array([self.scan.number] * len(self._lines), pa.int32())
-        columns = [file, pa.array(self._numbers, pa.int64()), pa.array(self._lines, pa.large_binary())]
-        return Batch(pa.Table.from_arrays(columns, schema=SCHEMA), self.rejects, ended, self.size)
 
 
 # ---- contacts ------------------------------------------------------------------------------------------------------
 
 
 class ScanScope(NamedTuple):
-    """What is made of contacts: events, rows, or both."""
+    """What is made of contacts: events, rows, or both; `user_id_field` and `window` are as in `contacts.messages`."""
 
     events: bool
     rows: bool
@@ -150,29 +79,28 @@ class ScanScope(NamedTuple):
 
 
 def contacts(
-    scan: Scan, spool: Spool, account: Autopilot, clock: Deadline, wanted: ScanScope, tell: Callable[[], None]
+    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, scope: ScanScope, progress: Callable[[], None]
 ) -> Iterator[ScanBatch]:
-    """A scan of all contacts, those that the spool has already first. Raises CutOff behind the last that came.
+    """Yields what a scan of all contacts gives, the pages in the spool first; calls `progress` after each page.
 
-    `tell` is called after each page.
+    Raises ScanInterrupted after the last page that came, and an ApiError where none came at all.
     """
     found = ScanBatch(scan)
     pages, last = 0, spool.last
     try:
-        for number in _pages(spool, scan, account, clock):
-            values, size = spool.read(number)
+        for values, size in _pages(spool, scan, account, deadline):
             found.size += size
             scan.size += size
             scan.contacts += len(values)
             for value in values:
-                _contact(found, value, wanted)
+                _add_contact(found, value, scope)
             pages += 1
-            tell()
-            if pages % PAGES == 0:
+            progress()
+            if pages % PAGES_PER_BATCH == 0:
                 yield found
                 found = ScanBatch(scan)
     except (Unavailable, RequestRejected, UnexpectedResponse) as error:
-        # Where no page came behind a bookmark of an earlier run, that bookmark is worth nothing any more.
+        # Where no page came behind the bookmark of an earlier load, the API does not take that bookmark any more.
         lost = not isinstance(error, Unavailable) and spool.last == last and spool.bookmark is not None
         if not (lost or (pages and isinstance(error, Unavailable))):
             raise
@@ -181,92 +109,91 @@ def contacts(
     yield found
     scan.complete = spool.complete
     if not spool.complete:
-        raise clock.spent()
+        raise deadline.exceeded()
 
 
-def _pages(spool: Spool, scan: Scan, account: Autopilot, clock: Deadline) -> Iterator[int]:
-    """The numbers of the pages: at once where they are there, as they come where they must be fetched."""
-    yield from range(scan.first, spool.last + 1)
-    if not spool.complete and not (clock.is_over() and spool.last >= scan.first):
-        for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), clock.is_over):
+def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
+    """Yields the contacts and the size of each page: of those in the spool, then of those that are fetched."""
+    yield from map(spool.read, range(scan.first, spool.last + 1))
+    if not spool.complete and not (deadline.is_over() and spool.last >= scan.first):
+        for fetched in fetch_ahead(spool, account.contacts(spool.bookmark), deadline.is_over):
             scan.total = fetched.total if scan.total is None or fetched.total is not None else scan.total
-            yield fetched.number
+            yield spool.contacts_of(fetched)
 
 
-def _contact(found: ScanBatch, value: Any, wanted: ScanScope) -> None:
+def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:
     if not isinstance(value, JsonObject):
         found.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
         return
     try:
-        if wanted.events:
-            found.add_lines(contact_rows.messages(value, found.scan.started_at, wanted.user_id_field, wanted.window))
-        if wanted.rows:
-            found.things.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
+        if scope.events:
+            found.add_lines(contact_rows.messages(value, found.scan.started_at, scope.user_id_field, scope.window))
+        if scope.rows:
+            found.records.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 
 
-# ---- what the account has beside -----------------------------------------------------------------------------------
+# ---- lists, segments, custom fields, triggers ------------------------------------------------------------------------
 
 
-def records(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
-    """A table that one answer holds."""
+def single_answer(scan: Scan, table: Table, values: list[Any]) -> ScanBatch:
+    """Returns the records of a table that one answer of the API holds."""
     found = ScanBatch(scan)
-    text = json.dumps({"values": values}).encode()
-    found.size = scan.size = len(text)
-    found.add(table, parse_json(text).value("values"))
+    found.size = scan.size = len(to_json(values))
+    found.add_records(table, values)
     scan.complete = True
     return found
 
 
 def group(
-    scan: Scan, spool: Spool, account: Autopilot, clock: Deadline, of: Group, members: bool, folder: Path
+    scan: Scan, spool: Spool, account: Autopilot, deadline: Deadline, of: Group, members: bool, folder: Path
 ) -> Iterator[ScanBatch]:
-    """Lists or segments, and who is in them, where `members` are wanted. Raises CutOff with nothing found.
+    """Yields lists or segments, and their members where these are requested.
 
-    What came of a scan that was cut off stays in `folder`.
+    The spools of the members are below `folder`, where they stay until the scan is loaded. Raises ScanInterrupted
+    before the first batch.
     """
     if not spool.complete:
-        if clock.is_over():
-            raise clock.spent()
-        spool.put(Page(of.named(account), None, None))
+        if deadline.is_over():
+            raise deadline.exceeded()
+        spool.put(Page(of.request(account), None, None))
     found = ScanBatch(scan)
     entries, found.size = spool.read(1)
-    found.add(of.table, entries)
-    ids = [thing.key[0] for thing in found.things.get(of.table.name, [])]
+    found.add_records(of.table, entries)
+    ids = [record.key[0] for record in found.records.get(of.table.name, [])]
     if members:
-        _fetch_members(ids, of, account, clock, folder, spool.start)
+        _fetch_members(ids, of, account, deadline, folder, spool.start)
     scan.size += found.size
     yield found
-    for position, name in enumerate(ids if members else ()):
-        yield from _members(scan, of, name, Spool(folder / str(position), spool.start))
+    for number, name in enumerate(ids if members else ()):
+        yield from _members(scan, of, name, Spool(folder / str(number), spool.start))
     scan.complete = True
 
 
 def _fetch_members(
-    ids: list[str], of: Group, account: Autopilot, clock: Deadline, folder: Path, start: ScanStart
+    ids: list[str], of: Group, account: Autopilot, deadline: Deadline, folder: Path, start: ScanStart
 ) -> None:
-    """Spools the contacts of all, several side by side; the first that fails stops the others."""
+    """Spools the members of all lists or segments, several in parallel; the first that fails stops the others."""
     failed = Event()
 
-    def fetch_one(place: tuple[int, str]) -> None:
-        position, name = place
-        spool = Spool.open(folder / str(position)) or Spool.begin(folder / str(position), start)
+    def fetch_one(number: int, name: str) -> None:
+        spool = Spool.open(folder / str(number)) or Spool.begin(folder / str(number), start)
         try:
-            if not spool.complete and not (failed.is_set() or clock.is_over()):
-                pages = map(_references, of.contacts(account, name, spool.bookmark))
-                for _ in fetch(spool, pages, lambda: failed.is_set() or clock.is_over()):
+            if not spool.complete and not (failed.is_set() or deadline.is_over()):
+                pages = map(_references, of.request_contacts(account, name, spool.bookmark))
+                for _ in fetch(spool, pages, lambda: failed.is_set() or deadline.is_over()):
                     pass
         except NotFound:
-            spool.put(Page([], None, None))  # it is gone since the account named it
+            spool.put(Page([], None, None))  # it was deleted since the account listed it
         except BaseException:
             failed.set()
             raise
         if not spool.complete and not failed.is_set():
-            raise clock.spent()
+            raise deadline.exceeded()
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        done = [pool.submit(fetch_one, place) for place in enumerate(ids)]
+    with ThreadPoolExecutor(PARALLEL_SCANS) as pool:
+        done = [pool.submit(fetch_one, number, name) for number, name in enumerate(ids)]
     errors = [error for future in done if (error := future.exception())]
     errors.sort(key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, ScanInterrupted))
     if errors:
@@ -281,14 +208,14 @@ def _members(scan: Scan, of: Group, name: str, spool: Spool) -> Iterator[ScanBat
         found = ScanBatch(scan)
         values, found.size = spool.read(number)
         scan.size += found.size
-        found.add(of.members, values, {key: name})
+        found.add_records(of.members, values, {key: name})
         yield found
 
 
 def _references(page: Page) -> Page:
-    """A page with the contacts' ids alone: the rest is in `contacts`."""
+    """Returns a page with the ids of its contacts only: the rest of them is in `contacts`."""
     return page._replace(contacts=[_reference(value) for value in page.contacts])
 
 
 def _reference(value: Any) -> Any:
-    return {"contact_id": value.get("contact_id")} if isinstance(value, dict) else value
+    return JsonObject([("contact_id", value.value("contact_id"))]) if isinstance(value, JsonObject) else value

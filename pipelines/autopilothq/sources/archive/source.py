@@ -1,9 +1,9 @@
-"""Segment's raw archive as a dlt source."""
+"""Segment's raw archive as an origin, and as a dlt source."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import dlt
@@ -14,12 +14,18 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES
 from ...errors import ArchiveError
 from ...extras import install
+from ...segment.message import Batch
 from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
-from ..event_filter import asked_for
-from ..load import Files, Load, LoadReport, no_progress, resources
-from . import files as archive_files
-from .files import LEFT_OUT
+from ..event_filter import requested_messages
+from ..origin import LoadContext, Origin
+from ..plan import LoadSettings
+from ..report import LoadReport, ProgressCallback, no_progress
+from ..resources import resources
+from ..settings import Names
+from . import batches
+from .discover import LEFT_OUT, day_and_source, list_files
+from .listing import EXTRAS, READ_TIMEOUT, File
 
 EXAMPLES = 3
 # What is not read although it may have been meant to be: a run warns of it.
@@ -28,7 +34,7 @@ SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "traili
 
 @dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
 def archive(
-    archive_url: Any = dlt.config.value,  # str or a sequence of them; dlt injects no unions
+    archive_url: Names = dlt.config.value,
     since: str | date | None = None,
     until: str | date | None = None,
     source_id: str | None = None,
@@ -36,10 +42,10 @@ def archive(
     table_format: str | None = None,
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,
-    events: Any = None,  # a sequence of names, or one text with commas; dlt injects no unions
-    exclude: Any = None,
-    progress: Any = no_progress,
-    read_timeout: float = archive_files.TIMEOUT,
+    events: Names | None = None,
+    exclude: Names | None = None,
+    progress: ProgressCallback = no_progress,
+    read_timeout: float = READ_TIMEOUT,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -50,45 +56,52 @@ def archive(
         source_id: The one Segment source to read, where the archive has several.
         credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
         table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
-        memory: What the engine may use before it turns to the disk, in MB.
-        max_event_tables: How many tables of other events than Autopilot's the dataset may have. Events beyond have
-            their rows in `tracks` alone.
-        events: The names of events, as they are sent or of their tables: only their messages are loaded. What else the
-            files hold is counted as `skipped` in `_audit`, and loaded when it is asked for.
+        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        max_event_tables: How many tables of other events the dataset may have; events beyond are in `tracks` alone.
+        events: The names of events, as sent or of their tables, to load alone; others are loaded when requested.
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
         progress: Called with the `LoadReport` after each step.
-        read_timeout: Seconds that a request to an object store may take with its retries: a page of a listing, 8 MiB
-            of a file. A file that does not come within it is told, and read again next time.
+        read_timeout: Seconds for one request to an object store, retries included; a file that is late is read again.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
-    urls = [archive_url] if isinstance(archive_url, str) else list(archive_url)
+    urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
+    origin = Archive(urls, since, until, source_id, credentials, read_timeout)
+    messages = requested_messages(events, exclude)
+    return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages))
 
-    def find(loaded: Files) -> tuple[list[archive_files.File], int]:
-        days, left_out = _days(since, until), dict[str, str]()
-        found = archive_files_at(urls, *days, source_id, credentials, timeout=read_timeout, left_out=left_out)
-        _tell(load.report, left_out)
+
+@dataclass(frozen=True)
+class Archive(Origin[File]):
+    """The files of Segment's raw archive at some URLs, of some days; the fields are as the source's settings."""
+
+    urls: tuple[str, ...]
+    since: str | date | None = None
+    until: str | date | None = None
+    source_id: str | None = None
+    credentials: Any = None
+    read_timeout: float = READ_TIMEOUT
+
+    reads_again = True
+
+    def plan(self, context: LoadContext) -> Sequence[File]:
+        """Returns the files that are not loaded; warns of what looks like data and is left out."""
+        days, left_out = days_to_read(self.since, self.until), dict[str, str]()
+        found = archive_files_at(
+            self.urls, *days, self.source_id, self.credentials, timeout=self.read_timeout, left_out=left_out
+        )
+        _report(context.report, left_out)
         if not found:
-            load.report.warnings.append(_nothing(urls, *days, source_id, left_out))
-        new = [file for file in found if (file.url, file.version) not in loaded]
-        return new, len(found) - len(new)
+            context.report.warnings.append(_nothing_found(self.urls, *days, self.source_id, left_out))
+        return context.new(found)
 
-    read = partial(archive_files.read_batches, timeout=read_timeout)
-    load = Load(
-        find,
-        read,
-        memory,
-        progress,
-        table_format=table_format,
-        max_event_tables=max_event_tables,
-        messages=asked_for(events, exclude),
-        reads_again=True,
-    )
-    return resources(load)
+    def read(self, work: Sequence[File]) -> Iterator[Batch]:
+        """Yields the lines of the files."""
+        return batches.read_batches(work, timeout=self.read_timeout)
 
 
-def _tell(report: LoadReport, left_out: Mapping[str, str]) -> None:
-    """Puts into the report what was left out, and a warning where a person may have wanted it."""
+def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
+    """Puts into the report what was left out, and a warning where somebody may have meant it to be read."""
     for why in LEFT_OUT:
         if names := sorted(url for url, reason in left_out.items() if reason == why):
             report.skipped[why] = len(names)
@@ -97,38 +110,36 @@ def _tell(report: LoadReport, left_out: Mapping[str, str]) -> None:
                 report.warnings.append(f"Not read ({LEFT_OUT[why]}): {_some(names)}.")
 
 
-def _nothing(
+def _nothing_found(
     urls: Sequence[str],
     since: date | None,
     until: date | None,
     source_id: str | None,
     left_out: Mapping[str, str],
 ) -> str:
-    """What was looked for in vain, where, and what is there instead."""
-    wanted = [f"source {source_id}"] if source_id else []
-    wanted += [f"from {since}"] if since else []
-    wanted += [f"to {until}"] if until else []
-    places = [
-        archive_files.day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")
-    ]
-    days = sorted({day for day, _ in places if day})
-    sources = sorted({source for _, source in places if source})
+    """Returns a warning that names what was looked for, where, and what is there instead."""
+    requested = [f"source {source_id}"] if source_id else []
+    requested += [f"from {since}"] if since else []
+    requested += [f"to {until}"] if until else []
+    others = [day_and_source(url) for url, why in left_out.items() if why in ("other_days", "other_source")]
+    days = sorted({day for day, _ in others if day})
+    sources = sorted({source for _, source in others if source})
     there = [f"{len(days)} days from {days[0]} to {days[-1]}"] if days else []
     there += [f"sources {_some(sources)}"] if sources else []
     counts = Counter(left_out.values())
-    there += [f"{counts[why]:,} {words}" for why, words in LEFT_OUT.items() if why in counts]
-    what = f" ({', '.join(wanted)})" if wanted else ""
+    there += [f"{counts[why]:,} {text}" for why, text in LEFT_OUT.items() if why in counts]
+    what = f" ({', '.join(requested)})" if requested else ""
     return f"Nothing to load was found at {_some(urls)}{what}. What is there: {'; '.join(there) or 'no file at all'}."
 
 
 def _some(names: Sequence[str]) -> str:
-    """Example: `a, b, c and 7 more`."""
+    """Returns the first names, and how many more there are. Example: `a, b, c and 7 more`."""
     more = len(names) - EXAMPLES
     return ", ".join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _days(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
-    """The first and the last day; without both, those of the scheduler's interval (dlt's `DLT_INTERVAL_START`)."""
+def days_to_read(since: str | date | None, until: str | date | None) -> tuple[date | None, date | None]:
+    """Returns the first and the last day; without both, those of a scheduler's interval (`DLT_INTERVAL_START`)."""
     interval = dlt.current.interval() if since is None and until is None else None
     if interval is None:
         return _day(since), _day(until)
@@ -150,16 +161,16 @@ def archive_files_at(
     until: date | None,
     source_id: str | None,
     credentials: Any,
-    timeout: float = archive_files.TIMEOUT,
+    timeout: float = READ_TIMEOUT,
     left_out: dict[str, str] | None = None,
-) -> list[archive_files.File]:
-    """The files at these URLs, each once; credentials as the source takes them, the rest as `find` of the origin."""
-    found: dict[str, archive_files.File] = {}
+) -> list[File]:
+    """Returns the files at some URLs, each once; `credentials` as the source takes them, the rest as `list_files`."""
+    found: dict[str, File] = {}
     seen: dict[str, str] = {}
     for url in urls:
         fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
         options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
-        for file in archive_files.list_files([url], **options, timeout=timeout, left_out=seen):
+        for file in list_files([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
@@ -167,7 +178,7 @@ def archive_files_at(
 
 
 def _filesystem(url: str, credentials: Any) -> Any:
-    """The file system of a bucket, with dlt's credentials or the cloud's own."""
+    """Returns the file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
     given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
     config = FilesystemConfiguration()
     try:
@@ -178,7 +189,7 @@ def _filesystem(url: str, credentials: Any) -> Any:
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
     except MissingDependencyException as error:
-        extra = archive_files.EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
+        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise ArchiveError(
             f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
         ) from error

@@ -1,4 +1,4 @@
-"""Segment's Profile API: people -> their events, asked for side by side -> messages (spec: profile-api)."""
+"""Segment's Profile API: people -> their events, requested in parallel -> messages (docs/contract/profile-api.md)."""
 
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,37 +16,37 @@ from ...clients.profile_api import ID_TYPES, ProfileApi
 from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
 from ...segment.json_text import JsonNumber, JsonObject, is_storable, to_json
 from ...segment.message import Batch
-from ..api.contacts import read_time
-from ..api.scan import Scan, ScanBatch
+from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
+from ..times import read_time
 
 NAMES = tuple(name for name, *_ in EVENTS)
-KEPT = timedelta(days=14)  # that the API goes back
-# Events may come late: each person is asked for a day more than is new. What was seen already is stored once.
+KEPT = timedelta(days=14)  # how long the API keeps events
+# Events may come late, so each request goes back a day more; what is stored already is not stored again.
 OVERLAP = timedelta(days=1)
 # A contact's record and the space each lag behind the activity.
-LOOK_BACK = timedelta(hours=1)
-MOST_FAILURES = 20  # people in a row; it is the service then, not the person
-MOST_THREADS = 100  # connections that the client keeps
-LINES = 5_000  # that make a batch
-PEOPLE = 10_000  # that are looked at together
+LOOKBACK = timedelta(hours=1)
+MAX_FAILURES = 20  # people in a row; it is the service then, not the person
+MAX_THREADS = 100  # connections that the client keeps
+LINES_PER_BATCH = 5_000
+PEOPLE_AT_ONCE = 10_000  # that are in memory
 
 
 # ---- whose events --------------------------------------------------------------------------------------------------
 
 
 class Person(NamedTuple):
-    """A person by the id that the API knows, and when a record last told of activity; None where there is none."""
+    """A person by the id that the API knows, and the time of the last activity in a contact's record, if any."""
 
     id: str
     active_at: datetime | None = None
 
 
 def person(value: str) -> str | None:
-    """The API's id of an email or a user id, in lower case as it wants them; None for a blank.
+    """Returns the API's id of an email or a user id, in lower case as the API needs it; None for a blank.
 
-    Example: `person(" A.B+c@Example.com ") == "email:a.b+c@example.com"`, `person("12345") == "user_id:12345"`; what
-    begins with `email:`, `user_id:` or `anonymous_id:` says itself what it is.
+    Example: `person(" A.B+c@Example.com ") == "email:a.b+c@example.com"`, `person("12345") == "user_id:12345"`; a
+    value that begins with `email:`, `user_id:` or `anonymous_id:` has its kind already.
     """
     text = value.strip()
     if not text or not is_storable(text):
@@ -65,7 +65,7 @@ def people_of_file(path: Path) -> Iterator[list[Person]]:
             for line in lines:
                 if known := person(line):
                     found.append(Person(known))
-                if len(found) >= PEOPLE:
+                if len(found) >= PEOPLE_AT_ONCE:
                     yield found
                     found = []
     except UnicodeDecodeError as error:
@@ -75,32 +75,31 @@ def people_of_file(path: Path) -> Iterator[list[Person]]:
     yield found
 
 
-def people_of_contacts(spool: Spool, account: Autopilot, tell: Callable[[], None]) -> Iterator[list[Person]]:
-    """The people of a scan of Autopilot's contacts, page by page; those that the spool has already first.
+def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], None]) -> Iterator[list[Person]]:
+    """Yields the people of a scan of Autopilot's contacts, page by page, the pages in the spool first.
 
-    `tell` is called after each page. Contacts without an email are nobody that the space could know.
+    `progress` is called after each page. Contacts without an email are left out: the space cannot know them.
     """
     for number in range(1, spool.last + 1):
-        yield _people(spool, number)
+        yield _people(spool.read(number)[0])
     if not spool.complete:
         pages = map(_reduced, account.contacts(spool.bookmark))
         for fetched in fetch_ahead(spool, pages, lambda: False):
-            yield _people(spool, fetched.number)
-            tell()
+            yield _people(spool.contacts_of(fetched)[0])
+            progress()
 
 
 def _reduced(page: Page) -> Page:
-    """A page with what is needed of the contacts: who they are, and their times."""
+    """Returns a page with the emails and the times of its contacts only."""
     kept = [
-        {name: value for name, value in contact.items() if name in ("Email", "updated_at") or name.startswith("mail_")}
+        JsonObject(field for field in contact if field[0] in ("Email", "updated_at") or field[0].startswith("mail_"))
         for contact in page.contacts
-        if isinstance(contact, dict) and isinstance(contact.get("Email"), str)
+        if isinstance(contact, JsonObject) and _text(contact.value("Email"))
     ]
     return page._replace(contacts=kept)
 
 
-def _people(spool: Spool, number: int) -> list[Person]:
-    contacts, _ = spool.read(number)
+def _people(contacts: list[object]) -> list[Person]:
     found = (
         (person(f"email:{contact.value('Email')}"), contact) for contact in contacts if isinstance(contact, JsonObject)
     )
@@ -108,7 +107,7 @@ def _people(spool: Spool, number: int) -> list[Person]:
 
 
 def _active_at(contact: JsonObject) -> datetime | None:
-    """The last time in a record. What cannot be read is none."""
+    """Returns the last time in a contact's record; values that cannot be read as times do not count."""
     values = [contact.value("updated_at")]
     for name, emails in contact:
         if name.startswith("mail_") and isinstance(emails, JsonObject):
@@ -120,14 +119,14 @@ def _active_at(contact: JsonObject) -> datetime | None:
 
 
 class EventScope(NamedTuple):
-    """Which events: of these names, of this source (None: of any), from that time on."""
+    """The events of some names, of one source (None: of any), from a time on."""
 
     names: tuple[str, ...] = NAMES
     source_id: str | None = None
     since: datetime | None = None
 
     def has(self, event: JsonObject) -> bool:
-        """Whether an event is wanted. What does not say what it is, is: the warehouse rejects it."""
+        """Returns whether an event is in the scope. One without a name is: the load rejects it."""
         kind, name, source_id = (_text(event.value(key)) for key in ("type", "event", "source_id"))
         return (
             kind in (None, "track")
@@ -137,25 +136,25 @@ class EventScope(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A person to ask for; `watermark` is up to when the person's events are loaded."""
+    """A person to ask for; the person's events are loaded up to `loaded_until`."""
 
     id: str
-    watermark: datetime | None = None
+    loaded_until: datetime | None = None
 
 
 class Answered(NamedTuple):
-    """A person who was asked for; `watermark` as before where no answer could be read."""
+    """A person who was asked for; `loaded_until` is unchanged where no answer could be read."""
 
     id: str
-    watermark: datetime | None
+    loaded_until: datetime | None
     asked_at: datetime
 
 
 def message(event: Any, person_id: str) -> bytes:
-    """An event as a message of the contract, one line.
+    """Returns an event as a message, one line.
 
-    Ids are the person's external ones, and the email where there is no anonymous id (spec: profile-api); the one that
-    was asked for where there is none.
+    Its ids are the person's external ids. The email stands for a missing anonymous id, and the id that was asked for
+    where there are no ids at all (docs/contract/profile-api.md#messages).
     """
     if not isinstance(event, JsonObject):
         return f"{to_json(event)}\n".encode()
@@ -163,7 +162,7 @@ def message(event: Any, person_id: str) -> bytes:
     kind, _, asked = person_id.partition(":")
     email = ids.get("email") or _text(event.value("context", "traits", "email"))
     if not (email or ids.keys() & ID_TYPES) or (kind == "email" and not email):
-        ids[kind] = asked  # it says of nobody whose it is
+        ids[kind] = asked  # the event itself names nobody
     fields = [
         ("type", event.value("type")),
         ("event", event.value("event")),
@@ -187,29 +186,29 @@ def _external_ids(event: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str | None:
-    """A text that is not blank; None for anything else."""
+    """Returns a text that is not blank, None for anything else."""
     return value if isinstance(value, str) and not isinstance(value, JsonNumber) and value.strip() else None
 
 
-def start_of(asked: Asked, wanted: EventScope, now: datetime) -> datetime | None:
-    """The time from which a person is asked for; None where the API's own beginning is later."""
-    times = [asked.watermark - OVERLAP] if asked.watermark else []
-    times += [wanted.since] if wanted.since else []
+def start_of(asked: Asked, scope: EventScope, now: datetime) -> datetime | None:
+    """Returns the time from which a person's events are requested, None where the API does not go back so far."""
+    times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
+    times += [scope.since] if scope.since else []
     start = max(times, default=None)
     return start if start and start > now - KEPT else None
 
 
-# ---- side by side --------------------------------------------------------------------------------------------------
+# ---- in parallel ---------------------------------------------------------------------------------------------------
 
 
 class _Lines(NamedTuple):
-    """A page of a person's events, as messages."""
+    """A page of a person's events as messages."""
 
     lines: list[bytes]
 
 
 class _Ended(NamedTuple):
-    """The end of a person; `known` is whether there was one, `error` why an answer could not be had."""
+    """The end of a person's pages; `known` says whether the space knows the person, `error` why there is no answer."""
 
     asked: Asked
     asked_at: datetime
@@ -218,38 +217,43 @@ class _Ended(NamedTuple):
 
 
 class Pull:
-    """People, asked for side by side, up to the client's pace.
+    """Requests for the events of many people, in parallel, at the pace of the client.
 
-    `answered` is called with the people whose answers are in the batches so far, `tell` after each person. `asked` is
-    how many are over, `known` how many the space knows, `failed` how many gave no answer that could be read, and
-    `failure` why the first of them. `stopped` is why nobody else was asked for, None where all were.
+    `answered` is called with the people whose events are in the batches so far, `progress` after each person.
+
+    Attributes:
+        asked: How many people were asked for.
+        known: How many of them the space knows.
+        failed: For how many no answer could be read.
+        failure: Why, for the first of these.
+        stopped: Why nobody else was asked for, None where everybody was.
     """
 
     def __init__(
         self,
         scan: Scan,
         space: ProfileApi,
-        wanted: EventScope,
+        scope: EventScope,
         threads: float,
         answered: Callable[[list[Answered]], None],
-        tell: Callable[[], None],
+        progress: Callable[[], None],
     ) -> None:
         self._scan = scan
         self._space = space
-        self._wanted = wanted
-        self._threads = max(1, min(MOST_THREADS, math.ceil(threads)))
+        self._scope = scope
+        self._threads = max(1, min(MAX_THREADS, math.ceil(threads)))
         self._answered = answered
-        self._tell = tell
+        self._progress = progress
         self._found = ScanBatch(scan)
         self._ended: list[Answered] = []
-        self._doubtful: list[Answered] = []  # whose failure may be the service's
+        self._doubtful: list[Answered] = []  # whose failure may be the fault of the service
         self.asked = self.known = self.failed = 0
         self.failure: ApiError | None = None
         self.stopped: ApiError | None = None
 
     def batches(self, people: Iterable[Asked]) -> Iterator[Batch]:
-        """The messages of all people. Raises the ApiError that stopped it where nothing came at all."""
-        answers = ask(self._space, iter(people), self._wanted, self._threads)
+        """Yields the messages of all people. Raises the ApiError that stopped it where no answer came at all."""
+        answers = ask(self._space, iter(people), self._scope, self._threads)
         lines, before = 0, self._scan.lines
         try:
             for answer in answers:
@@ -258,12 +262,12 @@ class Pull:
                     self._add(answer.lines)
                 else:
                     self._end(answer)
-                    self._tell()
-                if len(self._doubtful) >= MOST_FAILURES:
+                    self._progress()
+                if len(self._doubtful) >= MAX_FAILURES:
                     self.stopped = self.failure
                     break
-                if lines >= LINES or len(self._ended) >= PEOPLE:
-                    yield self._batch([])
+                if lines >= LINES_PER_BATCH or len(self._ended) >= PEOPLE_AT_ONCE:
+                    yield self._batch()
                     lines = 0
         except (NotAuthorized, InvalidSetting) as error:
             self.stopped = error
@@ -273,7 +277,7 @@ class Pull:
             self._ended += self._doubtful
         elif self._scan.lines == before and self.asked == self.failed:
             raise self.stopped
-        yield self._batch([(self._scan.number, None)])
+        yield self._batch(ended=True)
 
     def _add(self, lines: list[bytes]) -> None:
         size = sum(map(len, lines))
@@ -285,88 +289,105 @@ class Pull:
         self.asked += 1
         if end.error is None:
             self.known += end.known
-            # The service answers: what failed before was about those people.
+            # The service answers, so the failures before were about those people.
             self._ended += [*self._doubtful, Answered(end.asked.id, end.asked_at, end.asked_at)]
             self._doubtful.clear()
             return
         self.failed += 1
         self.failure = self.failure or end.error
-        self._doubtful.append(Answered(end.asked.id, end.asked.watermark, end.asked_at))
+        self._doubtful.append(Answered(end.asked.id, end.asked.loaded_until, end.asked_at))
         if isinstance(end.error, UnexpectedResponse | RequestRejected):
-            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.words
+            content = end.error.content if isinstance(end.error, UnexpectedResponse) else end.error.server_message
             raw = JsonObject([("person", end.asked.id), ("answer", content)])
             self._found.reject(raw, "bad_answer", str(end.error))
 
-    def _batch(self, ended: list[tuple[int, str | None]]) -> Batch:
-        """What was found since the last one."""
+    def _batch(self, ended: bool = False) -> Batch:
+        """Returns the batch of the messages since the last one."""
         self._answered(self._ended)
         found, self._found, self._ended = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
 
 
 def ask(
-    space: ProfileApi, people: Iterator[Asked], wanted: EventScope, threads: int
+    space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int
 ) -> Generator[_Lines | _Ended, None, None]:
-    """The answers about people, as they come. Raises NotAuthorized.
+    """Yields the answers about people as they come. Raises NotAuthorized and InvalidSetting.
 
-    The first one is asked for alone: settings that cannot work cost one request. Then each thread asks for one person
-    after the other, and waits while `threads` pages are not taken yet.
+    The first person is asked for alone, so that wrong settings cost one request. Then each thread asks for one person
+    after the other; it waits while `threads` answers are not taken yet.
     """
     first = next(people, None)
     if first is None:
         return
-    yield from _events(space, first, wanted)
-    answers: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
-    turn, gone = Lock(), Event()
-
-    def following() -> Asked | None:
-        with turn:
-            return None if gone.is_set() else next(people, None)
-
-    def put(answer: _Lines | _Ended | BaseException | None) -> None:
-        while not gone.is_set():
-            with suppress(Full):
-                answers.put(answer, timeout=0.1)
-                return
-
-    def run() -> None:
-        try:
-            while (asked := following()) is not None:
-                for answer in _events(space, asked, wanted):
-                    put(answer)
-        except BaseException as error:  # noqa: BLE001 - raised where the answers are wanted
-            put(error)
-        put(None)
-
-    running = [Thread(target=run, name=f"profiles-{number}", daemon=True) for number in range(threads)]
+    yield from _events(space, first, scope)
+    asking = _Asking(space, people, scope, threads)
     try:
-        for thread in running:
+        yield from asking.answers()
+    finally:
+        asking.stop()
+
+
+class _Asking:
+    """Threads that ask for one person after the other, and the queue of their answers; each ends it with a None."""
+
+    def __init__(self, space: ProfileApi, people: Iterator[Asked], scope: EventScope, threads: int) -> None:
+        self._space = space
+        self._people = people
+        self._scope = scope
+        self._queue: Queue[_Lines | _Ended | BaseException | None] = Queue(threads)
+        self._turn, self._stopped = Lock(), Event()
+        self._threads = [Thread(target=self._run, name=f"profiles-{n}", daemon=True) for n in range(threads)]
+
+    def answers(self) -> Iterator[_Lines | _Ended]:
+        """Starts the threads and yields their answers. Raises what a thread raised."""
+        for thread in self._threads:
             thread.start()
-        left = threads
+        left = len(self._threads)
         while left:
-            answer = answers.get()
+            answer = self._queue.get()
             if isinstance(answer, BaseException):
                 raise answer
             if answer is None:
                 left -= 1
             else:
                 yield answer
-    finally:
-        gone.set()
+
+    def stop(self) -> None:
+        """Lets the threads end after the requests that are under way."""
+        self._stopped.set()
         end = monotonic() + STOP_SECONDS
-        for thread in running:
+        for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, end - monotonic()))
 
+    def _run(self) -> None:
+        try:
+            while (asked := self._next()) is not None:
+                for answer in _events(self._space, asked, self._scope):
+                    self._put(answer)
+        except BaseException as error:  # noqa: BLE001 - raised where the answers are taken
+            self._put(error)
+        self._put(None)
 
-def _events(space: ProfileApi, asked: Asked, wanted: EventScope) -> Iterator[_Lines | _Ended]:
-    """The pages of a person, and the end. Raises what would be the same for everyone."""
+    def _next(self) -> Asked | None:
+        with self._turn:
+            return None if self._stopped.is_set() else next(self._people, None)
+
+    def _put(self, answer: _Lines | _Ended | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            with suppress(Full):
+                self._queue.put(answer, timeout=0.1)
+                return
+
+
+def _events(space: ProfileApi, asked: Asked, scope: EventScope) -> Iterator[_Lines | _Ended]:
+    """Yields the pages of a person, then their end. Raises errors that would be the same for everybody."""
     asked_at = datetime.now(UTC)
     known = False
     try:
-        for page in space.events(asked.id, wanted.names, start_of(asked, wanted, asked_at)):
+        for page in space.events(asked.id, scope.names, start_of(asked, scope, asked_at)):
             known = True
-            events = [event for event in page if not isinstance(event, JsonObject) or wanted.has(event)]
+            events = [event for event in page if not isinstance(event, JsonObject) or scope.has(event)]
             yield _Lines([message(event, asked.id) for event in events])
     except (NotAuthorized, InvalidSetting):
         raise

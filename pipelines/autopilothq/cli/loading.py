@@ -1,0 +1,43 @@
+"""Runs the commands that load: progress, the load itself, its result, its exit status."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from dlt.sources import DltSource
+from rich.console import Console
+
+from .. import runner
+from ..errors import RunError
+from ..sources.report import LoadReport
+from .options import LoadOptions, describe_target
+from .progress import Counted, ProgressDisplay, check_rejects, print_result
+
+
+def run_load_command(
+    sources: Callable[[ProgressDisplay], Iterator[DltSource]], options: LoadOptions, counted: Counted = "files"
+) -> LoadReport:
+    """Loads sources one after the other, or reads the first where it is a dry run; prints and returns the report.
+
+    `sources` gets the display that its sources report to. Raises RunError where a load fails or was cut off, and
+    TooManyRejects.
+    """
+    started = time.monotonic()
+    with ProgressDisplay(Console(stderr=True), counted) as display:
+        parts = sources(display)
+        first = next(parts)  # before anything is opened, so that wrong settings are reported at once
+        location = describe_target(options.target)
+        steps = runner.Steps(display)
+        if options.dry_run:
+            runner.dry_run(*options.target, steps, first)
+        else:
+            into = runner.pipeline(*options.target, steps, wait=options.wait)
+            runner.run(into, itertools.chain([first], parts), options.wait)
+    report = display.last
+    report.seconds = time.monotonic() - started
+    print_result(report, options.as_json, options.dry_run, location, counted)
+    if report.cut_off:
+        resumes = "" if options.dry_run else "\nWhat came by then is loaded; the next run goes on from there."
+        raise RunError(f"{report.cut_off}{resumes}")
+    check_rejects(report, options.max_rejects)
+    return report

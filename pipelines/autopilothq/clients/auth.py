@@ -1,0 +1,81 @@
+"""Keys: the headers that carry them, and the addresses that they may be sent to."""
+
+import ipaddress
+from base64 import b64encode
+
+import httpx
+
+from .. import masking
+from ..errors import InvalidSetting
+from .settings import ApiSettings
+
+ALLOW_HTTP = "sources.autopilothq.allow_http"
+HOW_TO_ALLOW = "In a network that you trust it can be allowed: --allow-http, or {} = true"
+
+
+def key_header(settings: ApiSettings, header: str) -> dict[str, str]:
+    """Returns the header with the key as it is, and has the key masked from now on. Raises InvalidSetting.
+
+    Example: `key_header(AutopilotSettings(api_key="0123abcd"), "autopilotapikey") == {"autopilotapikey": "0123abcd"}`.
+    """
+    return {header: _checked_key(settings)}
+
+
+def basic_auth(settings: ApiSettings) -> dict[str, str]:
+    """Returns the header of HTTP Basic with the key as the user and an empty password, and has both forms masked.
+
+    Raises InvalidSetting (docs/contract/profile-api.md).
+    """
+    encoded = b64encode(f"{_checked_key(settings)}:".encode()).decode()
+    masking.remember_secret(encoded)
+    return {"Authorization": f"Basic {encoded}"}
+
+
+def _checked_key(settings: ApiSettings) -> str:
+    """The key as a header can hold it. Files and vaults often end it with a line break, which is removed."""
+    key = settings.api_key.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        what = "holds characters that no key has" if key else "is empty"
+        name = settings.setting
+        raise InvalidSetting(f"{name} {what}: set it to the key as the account shows it ({where_to_set(name)})")
+    masking.remember_secret(key)
+    return key
+
+
+def where_to_set(setting: str) -> str:
+    """Returns where a user sets a secret, for errors."""
+    return f"in secrets.toml, or {setting.replace('.', '__').upper()} in the environment"
+
+
+def checked_url(settings: ApiSettings) -> httpx.URL:
+    """Returns the base URL. Raises InvalidSetting where it is none, or where the key would leave the machine over http.
+
+    The error does not repeat a URL that cannot be read, because it may hold a password.
+    """
+    setting = settings.name_of("base_url")
+    try:
+        url = httpx.URL(settings.base_url)
+        good = url.scheme in ("http", "https") and url.host and not (url.userinfo or url.query or url.fragment)
+    except httpx.InvalidURL:
+        good = False
+        url = httpx.URL()
+    if not good:
+        raise InvalidSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
+    if url.scheme == "http" and not settings.allow_http and not is_loopback(url.host):
+        raise InvalidSetting(
+            f"{setting} is not https: the key would go to {url.host} for everyone on the way to read."
+            f" Use https://. {HOW_TO_ALLOW.format(settings.name_of('allow_http'))}"
+        )
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether the host of a URL is this machine: a loopback address, or `localhost`. Resolves no names.
+
+    Example: `is_loopback("127.8.0.1")`, but not `is_loopback("127.0.0.1.example.com")`.
+    """
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,0 +1,102 @@
+"""The pace of requests: one budget for each key and server, which all threads and clients of the process share."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any
+
+
+class Pace:
+    """The budget of one account: however many threads and clients ask, at most N requests go out in any second.
+
+    A server counts requests when they arrive, not when they leave. So a request occupies its slot for a second from
+    when its first bytes were sent (not from when it asked for a connection), and longer by what its answer took more
+    than the fastest one, because the request may have spent that time on its way. That costs nothing where all answers
+    take the same time.
+    """
+
+    LATE = 0.05  # seconds; the most that counts as time on the way, and what is assumed until the answer comes
+    SLACK = 0.005  # seconds; how far the clocks and schedulers of two machines may differ
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.now = now
+        self._sleep = sleep
+        self._turn = threading.Lock()
+        self._slots: list[PaceSlot] = []
+        self._held_until = -inf
+        self.fastest = inf
+
+    def wait(self, per_second: float) -> "PaceSlot":
+        """Waits until a request may go, and returns its slot.
+
+        `per_second` is the caller's own limit: all requests of the account count against it.
+        """
+        most, seconds = max(1, int(per_second)), max(1.0, 1 / per_second)
+        with self._turn:
+            while True:
+                now = self.now()
+                self._slots = [slot for slot in self._slots if slot.free_at > now]
+                if len(self._slots) < most and now >= self._held_until:
+                    break
+                first = min((slot.free_at for slot in self._slots), default=-inf)
+                # While a request waits for a connection, nobody knows when its slot will be free.
+                self._sleep(
+                    min(max(first - now if len(self._slots) >= most else 0, self._held_until - now, 0.001), 0.05)
+                )
+            slot = PaceSlot(self, seconds)
+            self._slots.append(slot)
+        return slot
+
+    def hold(self, seconds: float) -> None:
+        """Lets no request out for so long, because the server asked for it."""
+        self._held_until = max(self._held_until, self.now() + seconds)
+
+
+class PaceSlot:
+    """The slot of one request in the budget."""
+
+    def __init__(self, pace: Pace, seconds: float) -> None:
+        self._pace = pace
+        self._seconds = seconds
+        self._sent = inf
+        self._answered = inf
+
+    def trace(self, event: str, _: Mapping[str, Any]) -> None:
+        """Notes when the request's first bytes go out; httpcore's trace extension calls it."""
+        if event.startswith("http11.send_request_headers"):
+            self._sent = self._pace.now()
+
+    def answered(self) -> None:
+        """Notes that the head of the answer is there."""
+        self._answered = self._pace.now()
+        if self._sent < inf:
+            self._pace.fastest = min(self._pace.fastest, self._answered - self._sent)
+
+    def done(self) -> None:
+        """Notes that the request is over, however it ended. One that was never traced counts from now."""
+        self._answered = min(self._answered, self._pace.now())
+        self._sent = min(self._sent, self._answered)
+
+    @property
+    def free_at(self) -> float:
+        """When another request may take the slot, in the seconds of `Pace.now`."""
+        if self._sent == inf:
+            return inf
+        late = min(Pace.LATE, max(0.0, self._answered - self._sent - self._pace.fastest))
+        return self._sent + self._seconds + late + Pace.SLACK
+
+
+_paces: dict[str, Pace] = {}
+_paces_lock = threading.Lock()
+
+
+def pace_of(origin: str, key: str) -> Pace:
+    """Returns the process's one budget for a key at a server.
+
+    It is kept as long as the process lives, because a new client must not start with a fresh budget.
+    """
+    name = hashlib.sha256(f"{origin} {key}".encode()).hexdigest()
+    with _paces_lock:
+        return _paces.setdefault(name, Pace())

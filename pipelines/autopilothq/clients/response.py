@@ -1,0 +1,168 @@
+"""What an answer means: its body within limits, its JSON, or the error that its status stands for."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+
+import httpx
+
+from .. import masking
+from ..errors import NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
+from ..segment.json_text import JsonObject
+from .auth import where_to_set
+from .call import Call
+from .decode import MAX_VALUES, JsonValue, NotJson, TooManyValues, Truncated, decode_json
+from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
+from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
+
+MAX_BODY = 64 * 1024 * 1024  # bytes
+_MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
+_ERROR_BODY = 64 * 1024  # bytes that are read of an error's body
+_KEPT = 1024 * 1024  # bytes of an answer that is not understood
+_MOST_TEXT = 300  # characters of the server's own text in a message
+
+
+# ---- the body ------------------------------------------------------------------------------------------------------
+
+
+def read_body(call: Call, response: httpx.Response) -> bytes:
+    """Returns the body, inflated piece by piece.
+
+    httpx would inflate a small body of gigabytes before its size is known. Raises UnexpectedResponse for a body that is
+    wanted and too big or in an unknown encoding, and httpx.HTTPError for one that breaks off.
+    """
+    reads_json = response.is_success and call.wants_json
+    most = MAX_BODY if reads_json else _ERROR_BODY
+    chunks: list[bytes] = []
+    try:
+        chunks.extend(inflated(_raw(call, response), response.headers.get("Content-Encoding", ""), most))
+    except TooBig:
+        if reads_json:
+            chunks.clear()  # the error would keep them as long as it lives
+            text = f"the answer is bigger than {MAX_BODY // 1024**2} MB"
+            raise call.error(UnexpectedResponse, text, response.status_code) from None
+    except Undecodable as error:
+        raise httpx.DecodingError(str(error), request=response.request) from None
+    except UnknownEncoding as error:
+        if reads_json:
+            text = f"expected an answer in one of the encodings {ACCEPTED}, got {error.args[0]!r}"
+            raise call.error(UnexpectedResponse, text, response.status_code) from None
+    return b"".join(chunks)
+
+
+def _raw(call: Call, response: httpx.Response) -> Iterator[bytes]:
+    """Yields the body's bytes as they come, until it takes too long."""
+    end = time.monotonic() + _MAX_TIMEOUTS * call.settings.timeout
+    for chunk in response.iter_raw():
+        yield chunk
+        if time.monotonic() > end:
+            raise httpx.ReadTimeout("", request=response.request)
+
+
+# ---- the status ----------------------------------------------------------------------------------------------------
+
+
+def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
+    """Returns the JSON of a success, None where it is not wanted.
+
+    Raises the ApiError that the status stands for, TransientFailure where another attempt may succeed.
+    """
+    status = response.status_code
+    if response.is_success:
+        return _json(call, response, content) if call.wants_json else None
+    settings = call.settings
+    message = "" if response.is_redirect else _server_message(response, content)
+    what = f"{status} {_phrase(status)}".rstrip() + (f": {message}" if message else "")
+    if response.is_redirect or status < 400:
+        base = str(httpx.URL(settings.base_url)).rstrip("/")
+        text = (
+            f"{what} to {_redirect_target(response)}; redirects are not followed, so that the key goes nowhere else."
+            f" Check {settings.name_of('base_url')} ({base})"
+        )
+        raise call.error(UnexpectedResponse, text, status)
+    if status in (401, 403):
+        text = f"{what.rstrip('.')}. Check {settings.setting} ({where_to_set(settings.setting)})"
+        raise call.error(NotAuthorized, text, status, message)
+    if status in (408, 429) or status >= 500:
+        raise _transient(call, TransientFailure(what, status, message, retry_after(response)))
+    raise call.error(NotFound if status == 404 else RequestRejected, what, status, message)
+
+
+def _transient(call: Call, failure: TransientFailure) -> Exception:
+    """The exception for a failure of the server's: only a 429 says that the request was not carried out."""
+    if failure.status != 429 and not call.idempotent:
+        return call.outcome_unknown(failure)
+    if failure.wait is not None and failure.wait > MAX_RETRY_AFTER:
+        text = f"{failure.reason.rstrip('.')}. The server asks to wait {failure.wait:.0f} s: run it again then"
+        return call.error(Unavailable, text, failure.status, failure.server_message)
+    return failure
+
+
+def _json(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
+    status = response.status_code
+    try:
+        return decode_json(content)
+    except TooManyValues:
+        text = f"the answer has more than {MAX_VALUES:,} values of JSON"
+        raise call.error(UnexpectedResponse, text, status) from None
+    except Truncated:
+        failure = TransientFailure("the answer broke off", status)
+        raise failure if call.idempotent else call.outcome_unknown(failure) from None
+    except NotJson:
+        kind = response.headers.get("Content-Type", "no content type")
+        begin = masking.masked(content[:_ERROR_BODY].decode("utf-8", "replace"))[:60]
+        text = f"expected JSON, got {kind} that begins {begin!r}{request_id(response)}"
+        unexpected = call.error(UnexpectedResponse, text, status)
+        unexpected.content = masking.masked(content[:_KEPT].decode("utf-8", "replace"))
+        raise unexpected from None
+
+
+# ---- texts for people ----------------------------------------------------------------------------------------------
+
+
+def request_id(response: httpx.Response) -> str:
+    """Returns ` (Request-Id …)`, which Segment's support asks for; empty without that header."""
+    found = response.headers.get("Request-Id")
+    return f" (Request-Id {_shortened(found)})" if found else ""
+
+
+def _server_message(response: httpx.Response, content: bytes) -> str:
+    """The server's own text in one line.
+
+    Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`.
+    """
+    text = ""
+    with suppress(TooManyValues, Truncated, NotJson):
+        answer = decode_json(content)
+        if isinstance(answer, JsonObject):
+            nested = isinstance(answer.value("error"), JsonObject)
+            code = answer.value("error", "code") if nested else answer.value("error")
+            message = answer.value("error", "message") if nested else answer.value("message")
+            # The code is left out where it only repeats the status.
+            status = _phrase(response.status_code).casefold()
+            text = ": ".join(str(part) for part in (code, message) if part and str(part).casefold() != status)
+    is_json = "json" in response.headers.get("Content-Type", "")
+    text = text or ("" if is_json else content.decode("utf-8", "replace"))
+    text = _shortened(masking.masked(text))  # in this order: half a secret would not be found
+    return (text + request_id(response)).strip()
+
+
+def _shortened(text: str) -> str:
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return line if len(line) <= _MOST_TEXT else line[:_MOST_TEXT] + "…"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _redirect_target(response: httpx.Response) -> str:
+    """Where a redirect points: scheme and host, because the server may fill the rest with anything."""
+    with suppress(httpx.InvalidURL):
+        url = response.request.url.join(response.headers.get("Location", ""))
+        return f"{url.scheme}://{url.netloc.decode()}"
+    return "nowhere"

@@ -1,0 +1,73 @@
+"""When a failed request is sent again, and after which wait."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+MAX_RETRY_AFTER = 300.0  # seconds; a longer wait that a server asks for is an error instead of a hanging program
+
+_GROWING = wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5)
+_JITTER = wait_random(0, 0.25)
+
+
+class TransientFailure(Exception):
+    """One attempt failed in a way that another may not.
+
+    `reason` says how, `status` is the answer's, `server_message` the server's own text, and `wait` the seconds that the
+    server asks for.
+    """
+
+    def __init__(
+        self, reason: str, status: int | None = None, server_message: str = "", wait: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.status, self.server_message, self.wait = reason, status, server_message, wait
+
+
+def retrying(tries: int, sleep: Callable[[float], None], before_sleep: Callable[[RetryCallState], None]) -> Retrying:
+    """Returns what calls a function until it raises no TransientFailure, or for the last of `tries` times.
+
+    It waits as long as the failure asks for, else longer each time. The last failure is raised as it is.
+    """
+    return Retrying(
+        stop=stop_after_attempt(tries),
+        retry=retry_if_exception_type(TransientFailure),
+        wait=_wait,
+        sleep=sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+
+
+def _wait(state: RetryCallState) -> float:
+    failure = state.outcome.exception() if state.outcome else None
+    if isinstance(failure, TransientFailure) and failure.wait:
+        return min(failure.wait, MAX_RETRY_AFTER) + _JITTER(state)
+    return _GROWING(state)
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Returns the seconds that the header `Retry-After` asks for, None without a readable one.
+
+    A date in it is compared with the server's own clock, which the header `Date` gives.
+    """
+    text = response.headers.get("Retry-After", "").strip()
+    with suppress(ValueError, OverflowError):
+        if text.isascii() and text.isdigit():
+            return float(text)
+        if text:
+            sent = response.headers.get("Date")
+            now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
+            return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    return None

@@ -1,0 +1,44 @@
+"""The settings that every API client takes, in one record: nobody passes them one by one."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from ..errors import InvalidSetting
+
+TIMEOUT = 30.0  # seconds
+MAX_ATTEMPTS = 6  # their waits come to about 15 seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiSettings:
+    """How to reach an API. The clients' modules derive a class with the defaults of their API.
+
+    `setting` is the full name of the setting that `api_key` came from: errors name it, and its neighbours.
+    `requests_per_second` holds for the whole process and this key, in any one second; of 2.5 two are used. `timeout` is
+    in seconds, for connecting and between any two bytes. `tries` is how often a request is sent at most. `allow_http`
+    lets the key go over http:// to another machine.
+
+    Example: `AutopilotSettings(api_key=key, requests_per_second=2)`.
+    """
+
+    api_key: str = field(repr=False)
+    setting: str
+    base_url: str
+    requests_per_second: float
+    timeout: float = TIMEOUT
+    tries: int = MAX_ATTEMPTS
+    allow_http: bool = False
+
+    def name_of(self, name: str) -> str:
+        """Returns the full name of another setting of the same account.
+
+        Example: next to `sources.autopilothq.api_key` it is `sources.autopilothq.base_url` for `base_url`.
+        """
+        return f"{self.setting.rpartition('.')[0]}.{name}"
+
+    def check_numbers(self) -> None:
+        """Raises InvalidSetting where a number is not above 0, or not finite."""
+        for name in ("requests_per_second", "timeout", "tries"):
+            value = getattr(self, name)
+            if not 0 < value < inf:
+                raise InvalidSetting(f"{self.name_of(name)} must be a number above 0, got {value!r}")

@@ -1,0 +1,76 @@
+"""Posting a text to a webhook, whose URL is a secret."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from .. import masking
+from ..errors import InvalidSetting, RequestRejected, Unavailable
+from .auth import ALLOW_HTTP, HOW_TO_ALLOW, is_loopback
+
+
+def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False) -> None:
+    """Posts a text to a webhook, in Slack's form; `timeout` is in seconds, for all of it.
+
+    The URL is a secret: neither errors nor logs have it, and it goes to its own host alone, over https unless
+    `allow_http` or to this machine. Redirects are not followed, and only the status of the answer is read. The standard
+    library's client is used because httpx would log the URL. Raises ApiError.
+    """
+    masking.remember_hook(url)
+    scheme, host = _scheme_and_host(url)
+    if scheme not in ("https", "http"):
+        raise InvalidSetting("Expected a URL that begins with https://")
+    if scheme == "http" and not allow_http and not is_loopback(host):
+        raise InvalidSetting(
+            f"Expected a URL that begins with https://, got http://. {HOW_TO_ALLOW.format(ALLOW_HTTP)}"
+        )
+    body = json.dumps({"text": text}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - checked above
+    failures: list[Exception] = []
+    posting = threading.Thread(target=_post, args=(request, host, timeout, failures), name="webhook", daemon=True)
+    posting.start()
+    posting.join(timeout)
+    if posting.is_alive():  # a time-out of a socket begins again with each byte
+        raise Unavailable(f"No answer came within {timeout:g} s.")
+    if not failures:
+        return
+    error = failures[0]
+    if isinstance(error, urllib.error.HTTPError):
+        moved = " Redirects are not followed: set the URL that it leads to." if 300 <= error.code < 400 else ""
+        raise RequestRejected(f"It answered {error.code}.{moved}", status=error.code)
+    reason = getattr(error, "reason", error)
+    raise Unavailable(f"No answer came: {type(reason).__name__}.")
+
+
+def _post(request: urllib.request.Request, host: str, timeout: float, failures: list[Exception]) -> None:
+    """Sends the request, and appends to `failures` what went wrong."""
+    proxies = [urllib.request.ProxyHandler({})] if is_loopback(host) else []
+    try:
+        with urllib.request.build_opener(_NoRedirects, *proxies).open(request, timeout=timeout):
+            pass
+    except urllib.error.HTTPError as error:
+        error.close()
+        failures.append(error)
+    except (OSError, HTTPException, ValueError) as error:
+        failures.append(error)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the URL would reach a host that has no right to it."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follows none: the answer becomes an HTTPError."""
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    """The two parts, both empty where it is no URL of a webhook; a user and password before the host are not one's."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "", ""
+    return (parts.scheme, parts.hostname) if parts.hostname and "@" not in parts.netloc else ("", "")

@@ -1,0 +1,65 @@
+"""The account that is written to: what the destination uses of it, and one that shows requests instead."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..clients.autopilot import Autopilot, Page, Upserted
+from ..clients.urls import path_of
+from ..display import json_text, visible
+from ..segment.json_text import JsonObject
+
+
+class WritableAccount(Protocol):
+    """The part of `clients.autopilot.Autopilot` that the destination uses."""
+
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was sent."""
+
+    def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
+        """Writes contacts with one request."""
+
+    def upsert(self, contact: Mapping[str, Any], /) -> str:
+        """Writes a contact and returns its id."""
+
+    def trigger(self, trigger_id: str, who: str, /) -> None:
+        """Sends a contact into a journey."""
+
+    def contact(self, who: str, /) -> JsonObject | None:
+        """Returns a contact, None where there is none."""
+
+    def contacts(self) -> Iterator[Page]:
+        """Yields all contacts, page by page."""
+
+    def triggers(self) -> list[Any]:
+        """Returns the account's triggers."""
+
+
+class DryRunAccount:
+    """An account that is read, and whose requests to write are shown instead of sent. None of them has the key."""
+
+    def __init__(self, account: Autopilot, show: Callable[[str], None], base_url: str) -> None:
+        self.attempts = 0
+        self.contact = account.contact
+        self.contacts = account.contacts
+        self.triggers = account.triggers
+        self._show = show
+        self._base = base_url.rstrip("/")
+
+    def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
+        """Shows the request."""
+        self._request(["contacts"], {"contacts": contacts})
+        return Upserted([], {})
+
+    def upsert(self, contact: Mapping[str, Any]) -> str:
+        """Shows the request."""
+        self._request(["contact"], {"contact": contact})
+        return ""
+
+    def trigger(self, trigger_id: str, who: str) -> None:
+        """Shows the request."""
+        self._request(["trigger", trigger_id, "contact", who])
+
+    def _request(self, path: Sequence[str], body: Any = None) -> None:
+        text = "" if body is None else f"\n{json_text(body)}"
+        self._show(f"POST {visible(self._base)}{path_of(path)}{text}")

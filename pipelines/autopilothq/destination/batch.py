@@ -1,0 +1,61 @@
+"""Contacts that are written with one request, and the items that they come from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from .delivery_log import Delivery
+
+Key: TypeAlias = str
+"""What a contact is known by: its email in lower case."""
+
+
+class BatchItem(NamedTuple):
+    """An item in a batch: its row of the log without the outcome, and the triggers to send its contact to.
+
+    `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
+    goes along because an older message of its person comes only now. `write_ahead`: its row is written before the
+    request, as `unknown`, because the program may end in between.
+    """
+
+    key: Key
+    row: Delivery
+    triggers: list[str]
+    earlier: Sequence[str] = ()
+    resent: bool = False
+    write_ahead: bool = False
+
+
+@dataclass
+class ContactBatch:
+    """Contacts by key, the items that they come from, and rows of the log for items that are not sent at all."""
+
+    contacts: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    items: list[BatchItem] = field(default_factory=list)
+    decided: list[Delivery] = field(default_factory=list)
+    renames: bool = False  # it changes an address
+
+    def people(self) -> set[Key]:
+        """Returns the keys of all contacts, those with a new address under both."""
+        return {
+            str(email).lower()
+            for values in self.contacts.values()
+            for email in (values["Email"], values.get("_NewEmail"))
+            if email
+        }
+
+    def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
+        """Returns whether an event of that person, which is not sent yet, would see other values than its own."""
+        if not any(item.key == key and item.triggers for item in self.items):
+            return False
+        mine = self.contacts[key]
+        custom = mine.get("custom", {})
+        return any(name in mine and mine[name] != value for name, value in values.items() if name != "custom") or any(
+            name in custom and custom[name] != value for name, value in values.get("custom", {}).items()
+        )
+
+    def merge(self, key: Key, values: Mapping[str, Any]) -> None:
+        """Adds values to a contact; later ones replace earlier ones, field by field."""
+        before = self.contacts.get(key, {})
+        custom = {**before.get("custom", {}), **values.get("custom", {})}
+        self.contacts[key] = {**before, **values} | ({"custom": custom} if custom else {})

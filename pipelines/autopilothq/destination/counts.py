@@ -1,0 +1,49 @@
+"""The numbers of a run: how many messages were delivered, refused, and so on."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+WORST_FIRST = ("failed", "unknown", "refused", "delivered")
+
+
+@dataclass
+class Counts:
+    """How many messages came to which end so far. Threads may share it."""
+
+    messages: int = 0
+    delivered: int = 0
+    refused: int = 0
+    failed: int = 0
+    unknown: int = 0
+    known: int = 0  # delivered by an earlier run
+    repeated: int = 0  # the same message again
+    forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
+    ignored: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    @property
+    def all_delivered(self) -> bool:
+        """Whether nothing was left undelivered."""
+        return not (self.refused or self.failed or self.unknown)
+
+    def add(self, name: str, number: int = 1) -> None:
+        """Adds to one of the numbers."""
+        with self._lock:
+            setattr(self, name, getattr(self, name) + number)
+
+    def add_message(self, statuses: Sequence[str], reason: str | None = None) -> None:
+        """Counts a message by the worst of its delivery statuses, which has that reason."""
+        worst = next(status for status in WORST_FIRST if status in statuses)
+        self.add(worst)
+        if worst != "delivered":
+            with self._lock:
+                self.reasons[worst, reason or ""] += 1
+
+    def add_remarks(self, remarks: Iterable[str]) -> None:
+        """Counts remarks on traits that were left out, or sent to no field of the account."""
+        with self._lock:
+            self.remarks.update(remarks)

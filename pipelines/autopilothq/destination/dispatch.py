@@ -1,0 +1,169 @@
+"""Sends batches in threads, so that slow answers do not slow the pace, and writes their outcomes into the log."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from ..clients.urls import path_of
+from ..errors import ApiError
+from .account import WritableAccount
+from .batch import BatchItem, ContactBatch, Key
+from .counts import Counts
+from .delivery_log import SENT_AGAIN, DeliveryLog
+from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+
+AT_ONCE = 8  # requests under way; the pace is the client's
+
+
+class Dispatcher:
+    """Sends batches side by side, and those that share a person one after the other.
+
+    `progress` is called with the counts after each batch. At the exit of its context nothing more is sent.
+
+    Example: `with Dispatcher(account, log, counts, print) as dispatcher: dispatcher.submit(batch); dispatcher.drain()`.
+    """
+
+    def __init__(
+        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+    ) -> None:
+        self._breaker = CircuitBreaker()
+        self._sending = BatchSending(account, log, counts, self._breaker)
+        self._counts = counts
+        self._progress = progress
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._running: dict[Future[list[list[BatchItem]]], set[Key]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._breaker.open()
+        self._pool.shutdown(wait=True)
+
+    def submit(self, batch: ContactBatch) -> None:
+        """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
+        people = batch.people()
+        while len(self._running) >= AT_ONCE or any(people & others for others in self._running.values()):
+            self._wait()
+        self._running[self._pool.submit(self._sending.send_batch, batch)] = people
+
+    def drain(self) -> None:
+        """Waits until everything is sent. Raises the ApiError that ended the run."""
+        while self._running:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Waits until something under way is done; then the events of its contacts are sent."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            del self._running[future]
+        try:
+            events = [items for future in done for items in future.result()]
+        except RunStopped as stopped:
+            raise self._breaker.cause or stopped from None
+        for items in events:
+            self._running[self._pool.submit(self._sending.send_events, items)] = {items[0].key}
+        self._progress(self._counts)
+
+
+class BatchSending:
+    """What the threads do: they write the contacts of a batch, then send the events of each contact."""
+
+    def __init__(self, account: WritableAccount, log: DeliveryLog, counts: Counts, breaker: CircuitBreaker) -> None:
+        self._account = account
+        self._log = log
+        self._counts = counts
+        self._breaker = breaker
+
+    def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
+        """Writes a batch's contacts; returns the events of each person that are to be sent now."""
+        outcomes: dict[Key, Outcome] = {}
+        ahead = [item for item in batch.items if item.write_ahead]
+        self._log.add([item.row for item in ahead])
+        try:
+            self._write(batch, outcomes)
+        except ApiError as error:
+            failed = outcome_of("failed", "POST /contacts", error)
+            self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
+            raise
+        finally:
+            self._log.write_outcomes(outcomes[item.key].of(item.row) for item in ahead if item.key in outcomes)
+            self._log_outcomes(batch, outcomes)
+        events: dict[Key, list[BatchItem]] = {}
+        for item in batch.items:
+            if item.triggers and outcomes[item.key].status == "delivered":
+                events.setdefault(item.key, []).append(item)
+        return list(events.values())
+
+    def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
+        """Writes a batch's contacts, one by one where all together are refused.
+
+        `outcomes` receives the outcome of each, also where this raises.
+        """
+        contacts = list(batch.contacts.values())
+        if not batch.renames:
+            request = partial(self._account.upsert_many, contacts)
+            outcome = send_request(self._account, self._breaker, "POST /contacts", request)
+            if outcome.status != "refused" or len(contacts) == 1:
+                outcomes |= dict.fromkeys(batch.contacts, outcome)
+                return
+        for key, values in batch.contacts.items():
+            request_one = partial(self._account.upsert, values)
+            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request_one)
+
+    def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
+        """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
+        rows = batch.decided
+        for item in batch.items:
+            outcome = outcomes.get(item.key)
+            if outcome is None:
+                continue
+            row = outcome.of(item.row)
+            if item.resent:
+                rows.append(row._replace(message=row.message or SENT_AGAIN))
+                if row.status != "delivered":
+                    self._counts.add_message([row.status], row.message)
+                    self._counts.add("known", -1)
+            elif row.kind == "identify":
+                rows += [] if item.write_ahead else [row]
+                self._counts.add_message([row.status], row.message)
+            elif row.status != "delivered":
+                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+                self._counts.add_message([*item.earlier, row.status], row.message)
+        self._log.add(rows)
+
+    def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
+        """Sends a person's events, one after the other; nothing is left to send then."""
+        for item in items:
+            self._send_event(item)
+        return []
+
+    def _send_event(self, item: BatchItem) -> None:
+        """Sends a contact to the triggers of an event.
+
+        A trigger is not idempotent: its row is written before its request, and it is not sent again until the outcome
+        is known.
+        """
+        statuses = list(item.earlier)
+        message: str | None = None
+        for trigger in item.triggers:
+            if self._breaker.is_open:
+                return
+            who = item.row.email or ""
+            endpoint = f"POST {path_of(['trigger', trigger, 'contact', who])}"
+            row = item.row._replace(trigger_id=trigger, endpoint=endpoint)
+            self._log.add([row])
+            request = partial(self._account.trigger, trigger, who)
+            try:
+                outcome = send_request(self._account, self._breaker, endpoint, request)
+            except ApiError as error:
+                self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
+                raise
+            self._log.write_outcomes([outcome.of(row)])
+            statuses.append(outcome.status)
+            message = outcome.message or message
+        self._counts.add_message(statuses, message)

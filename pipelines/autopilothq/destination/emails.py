@@ -1,0 +1,64 @@
+"""The email of an item, also where it comes with a user id only."""
+
+from collections.abc import Iterator, Sequence
+
+from ..clients.decode import as_text
+from ..segment.json_text import JsonObject
+from .account import WritableAccount
+from .delivery_log import DeliveryLog
+from .fields import Fields
+from .messages import Item
+
+
+def email_of(fields: Fields, item: Item) -> str | None:
+    """Returns the email among an item's traits, else among those of its context."""
+    return fields.email(item.traits) or fields.email(item.context_traits)
+
+
+class KnownEmails:
+    """Emails by user id: of this run's own items, of the delivery log, or of the custom field that holds user ids."""
+
+    def __init__(self, account: WritableAccount, log: DeliveryLog, fields: Fields) -> None:
+        self._account = account
+        self._log = log
+        self._fields = fields
+        self._emails: dict[str, str] = {}
+        self._scanned = False
+
+    def get(self, user_id: str | None) -> str | None:
+        """Returns the email of a user id, None where none is known."""
+        return self._emails.get(user_id or "")
+
+    def put(self, user_id: str, email: str) -> None:
+        """Takes the email of a user id, which replaces an earlier one."""
+        self._emails[user_id] = email
+
+    def look_up(self, items: Sequence[Item]) -> None:
+        """Looks up the user ids that come without an email.
+
+        The contacts of the account are read only for those whom neither the log nor the items themselves name.
+        """
+        emails = [(item.user_id, email_of(self._fields, item)) for item in items if item.user_id]
+        missing = {user_id for user_id, email in emails if not email} - set(self._emails)
+        if not missing:
+            return
+        found = self._log.emails(missing)
+        named = {user_id for user_id, email in emails if email}
+        self._emails = found | self._emails
+        if self._fields.user_id is not None and not self._scanned and missing - set(found) - named:
+            self._scanned = True
+            for user_id, email in self._scan(self._fields.user_id.name):
+                self._emails.setdefault(user_id, email)
+
+    def _scan(self, field_name: str) -> Iterator[tuple[str, str]]:
+        """Yields user ids and emails of all contacts, because the API cannot search for the value of a field."""
+        for page in self._account.contacts():
+            for contact in page.contacts:
+                email = as_text(contact.value("Email")) if isinstance(contact, JsonObject) else None
+                if not email:
+                    continue
+                fields = contact.value("custom_fields")
+                for custom in fields if isinstance(fields, list) else ():
+                    value = custom.value("value") if isinstance(custom, JsonObject) else None
+                    if value is not None and custom.value("kind") == field_name:
+                        yield str(value), email

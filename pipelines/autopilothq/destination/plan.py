@@ -1,0 +1,168 @@
+"""Decides what is to be sent of an item, by what earlier runs did with it and by what this run has sent so far."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from .batch import BatchItem, Key
+from .counts import Counts
+from .delivery_log import Delivery, DeliveryStatus, Sent
+from .emails import KnownEmails, email_of
+from .fields import ContactFields, Fields, contact_fields
+from .messages import NO_IDENTIFIER, Item
+from .settings import SECTION
+from .triggers import Triggers
+
+Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
+"""What the log says, by message id and trigger; the trigger of an identify is None."""
+
+
+class History(NamedTuple):
+    """What earlier runs did with an item.
+
+    `delivered`: nothing of it is left to send. `triggers`: those that its contact is still to be sent to. `earlier`:
+    the delivery statuses of its other triggers. `contact`: the status of the item without a trigger. `sent`: when it
+    was last sent.
+    """
+
+    delivered: bool
+    triggers: list[str]
+    earlier: list[str]
+    contact: DeliveryStatus | None
+    sent: Sent | None
+
+
+def history_of(item: Item, triggers: Sequence[str], statuses: Statuses) -> History:
+    """Returns the history of an item; `triggers` are all of its event's.
+
+    A trigger that was delivered, or may have been, is not sent again.
+    """
+    contact = statuses.get((item.message_id, None))
+    found = [(trigger, statuses.get((item.message_id, trigger))) for trigger in triggers]
+    earlier: list[str] = []
+    left: list[str] = []
+    for trigger, status in found:
+        if status is not None and (status.ever or status.status == "unknown"):
+            earlier.append("delivered" if status.ever else "unknown")
+        else:
+            left.append(trigger)
+    delivered = not left if item.kind == "track" else item.once and contact is not None and contact.ever
+    sent = [status.sent for status in (contact, *(one for _, one in found)) if status is not None and status.sent]
+    return History(delivered, left, earlier, contact, max(sent, default=None))
+
+
+class Planned(NamedTuple):
+    """A contact to write for an item: its values as the API takes them, and what the log said of the item before."""
+
+    item: BatchItem
+    values: dict[str, Any]
+    before: DeliveryStatus | None
+
+
+class Planner:
+    """Plans one item after the other, in their order.
+
+    `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
+    """
+
+    def __init__(self, fields: Fields, triggers: Triggers, emails: KnownEmails, counts: Counts, unknown: str) -> None:
+        self._fields = fields
+        self._triggers = triggers
+        self._emails = emails
+        self._counts = counts
+        self._unknown = unknown
+        self._touched: set[Key] = set()
+        self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+
+    def touch(self, key: Key) -> None:
+        """Notes that this run sends something to a person: what follows of theirs must be sent again."""
+        self._touched.add(key)
+
+    def plan(self, item: Item, statuses: Statuses) -> Planned | Delivery | None:
+        """Returns what to send, the row of an item that is refused, or None where nothing is to be done."""
+        row = Delivery(
+            item.message_id,
+            item.kind,
+            item.event,
+            item.audience,
+            item.user_id,
+            email_of(self._fields, item),
+            content=item.content,
+        )
+        if item.refusal:
+            return _refused(row, item.refusal)
+        triggers = self._triggers.of(item.event) if item.kind == "track" and item.event is not None else []
+        if item.kind == "track" and not triggers:
+            return _refused(row, f"No trigger for the event {item.event!r}, in the settings or by a journey's title")
+        history = history_of(item, triggers, statuses)
+        if history.delivered and "unknown" in history.earlier:
+            self._counts.add_message(history.earlier, "whether it was carried out is not known since an earlier run")
+            return None
+        email = row.email or self._emails.get(item.user_id)
+        resend = email is not None and self._must_resend(email.lower(), history)
+        if history.delivered:
+            self._counts.add("known")
+            if not resend:
+                return None
+        elif row.email and item.user_id:
+            self._emails.put(item.user_id, row.email)
+        if email is None:
+            return self._without_email(row)
+        return self._with_contact(item, row._replace(email=email), history, resend)
+
+    def _must_resend(self, key: Key, history: History) -> bool:
+        """Whether an older item of the person is sent in this run, or was by a run that ended before it sent this one.
+
+        An item that is delivered already must then be sent once more, or the older one's values would stay.
+        """
+        behind = False
+        if history.delivered and history.sent:
+            last = self._sent.get(key, history.sent)
+            self._sent[key] = max(last, history.sent)
+            behind = history.sent < last and history.sent.run != last.run
+        return behind or key in self._touched
+
+    def _without_email(self, row: Delivery) -> Delivery:
+        if not row.user_id:
+            return _refused(row, NO_IDENTIFIER, 400)
+        hint = "" if self._fields.user_id else f", and {SECTION}.user_id_field names no field that holds it"
+        text = f"No contact is known by the user id {row.user_id!r}: no identify with its email was delivered{hint}"
+        return _refused(row, text)
+
+    def _with_contact(self, item: Item, row: Delivery, history: History, resend: bool) -> Planned | Delivery | None:
+        contact = self._contact(item, row.email or "")
+        if contact.remarks:
+            row = row._replace(remarks=json.dumps(contact.remarks, ensure_ascii=False))
+        before = history.contact
+        if not item.once:
+            if item.content is None:
+                row = row._replace(content=_digest(contact.values))
+            if not resend and before and (before.status, before.content) == ("delivered", row.content):
+                self._counts.add("known")
+                return None
+        if history.delivered and "_NewEmail" in contact.values:
+            return None
+        if contact.unknown and self._unknown == "refuse":
+            traits = ", ".join(map(repr, contact.unknown))
+            return _refused(row, f"The account has no field for {traits}: make it there, map it, or let it be sent")
+        # By trait and without values, which are in the log alone.
+        self._counts.add_remarks(
+            f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
+        )
+        planned = BatchItem((row.email or "").lower(), row, history.triggers, history.earlier, history.delivered)
+        return Planned(planned, contact.values, before)
+
+    def _contact(self, item: Item, email: str) -> ContactFields:
+        if item.kind == "identify":
+            return contact_fields(self._fields, email, item.traits, item.user_id)
+        traits = {**item.context_traits, **item.traits}
+        return contact_fields(self._fields, email, traits, item.user_id, item.properties)
+
+
+def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:
+    return row._replace(status="refused", http_status=http_status, message=why)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

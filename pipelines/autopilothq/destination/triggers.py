@@ -1,0 +1,48 @@
+"""The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
+
+from ..clients.decode import plain
+from ..display import visible
+from ..errors import InvalidSetting
+from .account import WritableAccount
+from .settings import SECTION, TriggerMapping
+
+
+class Triggers:
+    """The triggers of each event: those of the settings, else those of the journeys that are titled like the event.
+
+    Raises InvalidSetting where the settings name a trigger that the account does not have.
+
+    Example: `Triggers(account, {"Order Completed": "0003"}).of("Order Completed") == ["0003"]`.
+    """
+
+    def __init__(self, account: WritableAccount, mapping: TriggerMapping | None = None) -> None:
+        self._account = account
+        self._mapping = {
+            event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
+            for event, ids in (mapping or {}).items()
+        }
+        self._by_title: dict[str, list[str]] | None = None
+        if self._mapping:
+            self._check({one for ids in self._titles().values() for one in ids})
+
+    def _check(self, existing: set[str]) -> None:
+        for event, ids in self._mapping.items():
+            for one in ids:
+                if one not in existing:
+                    raise InvalidSetting(
+                        f"{SECTION}.triggers (or --trigger) sends {event!r} to {one!r}, but the account's triggers"
+                        f" are {', '.join(map(visible, sorted(existing))) or 'none at all'}"
+                    )
+
+    def of(self, event: str) -> list[str]:
+        """Returns the ids of an event's triggers."""
+        return self._mapping.get(event) or self._titles().get(event, [])
+
+    def _titles(self) -> dict[str, list[str]]:
+        """The ids of triggers by the title of their journey; the account is asked once."""
+        if self._by_title is None:
+            self._by_title = {}
+            for trigger in plain(self._account.triggers()):
+                if isinstance(trigger, dict) and trigger.get("trigger_id"):
+                    self._by_title.setdefault(str(trigger.get("journey")), []).append(str(trigger["trigger_id"]))
+        return self._by_title

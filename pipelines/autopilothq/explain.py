@@ -1,0 +1,148 @@
+"""Explains errors of dlt, drivers and file systems to a person: what went wrong at the root, and what to do."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.exceptions import MissingDependencyException
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from .errors import AutopilothqError, BusyError, RunError
+from .masking import masked
+from .warehouses import requirements
+from .warehouses.dlt_internals import DatabaseException, UnknownDestinationModule
+
+# What Python raises where the program itself is wrong; libraries derive their own errors from some.
+_PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
+_REPORT = "This is no fault of yours: please report what `autopilothq --debug` shows of it."
+_RETYPED = (
+    "Somebody changed a column's type: change it back (ALTER TABLE ... ALTER COLUMN ... TYPE), or drop the column:"
+    " the next run makes it again, empty."
+)
+_ADVICE = [
+    (re.compile("due to statement timeout"), "Allow more: statement_timeout (seconds) under [destination.postgres]."),
+    (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
+    (re.compile("does not exist|does not have a column"), "Run it again: what somebody dropped is made again then."),
+    (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
+    (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
+]
+"""What to do about messages of databases and systems."""
+_HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
+_RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|BusyError)\w*: (.+)$", re.MULTILINE)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns what dlt, drivers and file systems raise into a RunError of one or two lines."""
+    try:
+        yield
+    except Exception as error:  # drivers raise errors of any type; --debug shows them whole
+        explanation = explain(error)
+        if explanation is error:
+            raise
+        raise explanation from error
+
+
+def explain(error: Exception) -> RunError:
+    """Returns the error as a RunError of one or two lines, without secrets: its root cause, and what to do.
+
+    A RunError is returned itself, with its secrets masked.
+    """
+    if isinstance(error, RunError):
+        error.args = tuple(masked(text) if isinstance(text, str) else text for text in error.args)
+        return error
+    busy = busy_message(error)
+    return BusyError(masked(busy)) if busy else RunError(error_message(error))
+
+
+def busy_message(error: BaseException) -> str | None:
+    """Returns who holds what this run needs; None where the error has another cause."""
+    return next(filter(None, map(_holder, _causes(error))), None)
+
+
+def _holder(error: BaseException) -> str | None:
+    if isinstance(error, BusyError):
+        return str(error)
+    held = _HELD_FILE.search(str(error))
+    return held and (
+        f"The DuckDB file {held[1]} is open in another program: {held[2]}.\n"
+        "Close it there and run this again, or wait for that: --wait 10m"
+    )
+
+
+def error_message(error: BaseException) -> str:
+    """Returns the root cause of an error and what to do, in one or two lines, with secrets masked."""
+    chain = list(_causes(error))
+    return masked(_own_message(chain) or _foreign_message(error, chain))
+
+
+def _own_message(chain: list[BaseException]) -> str | None:
+    """The message of this package's own error, or what to install or set; None where something else went wrong."""
+    for cause in chain:
+        if isinstance(cause, AutopilothqError):
+            return str(cause)
+    for cause in chain:
+        if isinstance(cause, UnknownDestinationModule):
+            return requirements.unknown_destination(cause)
+        if isinstance(cause, MissingDependencyException | ModuleNotFoundError):
+            return requirements.missing_package(cause)
+    for cause in chain:
+        if isinstance(cause, ConfigFieldMissingException):
+            return requirements.missing_settings(cause)
+    return None
+
+
+def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
+    """What a database, the system or a library reports, with what to do about it."""
+    root = next((cause for cause in chain if isinstance(cause, DatabaseException | OSError)), _root(error))
+    text = gist(str(root))
+    if type(root) in _PROGRAM_ERRORS or not text:
+        text = f"{type(root).__name__}: {text}".rstrip(": ")
+    advice = next((advice for pattern, advice in _ADVICE if pattern.search(text)), "")
+    if type(root) in _PROGRAM_ERRORS:
+        advice = _REPORT
+    if not isinstance(error, PipelineStepFailed):
+        return f"{text}\n{advice}".rstrip()
+    nothing = "Nothing of it counts as loaded; run it again once that is mended."
+    return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
+
+
+def gist(text: str) -> str:
+    """Returns the one line of a text that says most: its first, joined with the next where it ends in a colon.
+
+    Of a traceback, as dlt's messages of failed jobs hold one, it is the message of the last error.
+    """
+    raised = _RAISED.findall(text)
+    if "Traceback (most recent call last):" in text and raised:
+        return str(raised[-1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+
+
+# ---- chains of errors ----------------------------------------------------------------------------------------------
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields the error, its causes, and the errors that were being handled when they were raised."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = _cause(current) or current.__context__
+
+
+def _root(error: BaseException) -> BaseException:
+    """Returns the last cause of an error."""
+    seen: set[int] = set()
+    while (cause := _cause(error)) and id(cause) not in seen:
+        seen.add(id(cause))
+        error = cause
+    return error
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """The error that another one wraps, in dlt's way or Python's."""
+    inner = getattr(error, "exception", None)
+    return inner if isinstance(inner, BaseException) else error.__cause__

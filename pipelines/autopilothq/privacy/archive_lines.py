@@ -1,0 +1,73 @@
+"""A person's lines in the files of an archive."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from ..catalog import CONTEXT
+from ..errors import ArchiveError
+from ..projection import suppression
+from ..segment.identity import HashedIds, ids_of_cells
+from ..segment.message import Rejected
+from ..segment.message import read_message as read_line
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
+from ..sources.archive.remove_lines import remove_lines
+
+_CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
+
+
+def rewrite_files(
+    files: Sequence[File], hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection, dry_run: bool
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Rewrites files without a person's lines; one that cannot be read to its end stays as it is.
+
+    `by_hash`: some of the ids are known by their hashes alone. Returns how many lines of each file are removed, and why
+    files stay as they are.
+    """
+    removed: dict[str, int] = {}
+    left: dict[str, str] = {}
+    found: dict[int, set[int]] = defaultdict(set)
+    for batch in read_batches(files):
+        rejects = [reject for reject in batch.rejects if reject.reason != "truncated"]
+        for number, line in _lines(batch.lines, hashes, by_hash, engine):
+            found[number].add(line)
+        raw = pa.array([reject.raw for reject in rejects], pa.large_binary())
+        for key in suppression.mentioning(engine, pa.array(range(len(rejects)), pa.int64()), raw):
+            found[rejects[key].file].add(rejects[key].line)
+        for reject in batch.rejects:
+            if reject.reason == "truncated":
+                left[files[reject.file].url] = reject.message
+    for number, lines in sorted(found.items()):
+        file = files[number]
+        if file.url not in left and not dry_run:
+            try:
+                remove_lines(file, lines)
+            except ArchiveError as error:
+                left[file.url] = str(error)
+        if file.url not in left:
+            removed[file.url] = len(lines)
+    return removed, left
+
+
+def _lines(
+    lines: pa.Table, hashes: HashedIds, by_hash: bool, engine: duckdb.DuckDBPyConnection
+) -> Iterator[tuple[int, int]]:
+    """Yields the file and the number of each line that is the person's: of their messages, and of no message at all."""
+    keys = pa.array(range(lines.num_rows), pa.int64())
+    texts = lines["text"].combine_chunks()
+    suspects = pa.array(suppression.suspects(engine, keys, texts, by_hash), pa.int64())
+    rejected: list[int] = []
+    for key, row in zip(suspects.to_pylist(), lines.take(suspects).to_pylist(), strict=True):
+        try:
+            cells = read_line(row["text"], _CONTEXT_NAMES).cells
+        except Rejected:
+            rejected.append(key)
+        else:
+            if any(id_ in hashes for id_ in ids_of_cells(cells)):
+                yield row["file"], row["line"]
+    mentions = pa.array(rejected, pa.int64())
+    for key in suppression.mentioning(engine, mentions, texts.take(mentions)):
+        yield lines["file"][key].as_py(), lines["line"][key].as_py()

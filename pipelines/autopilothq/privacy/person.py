@@ -1,0 +1,170 @@
+"""The tables that hold ids of persons, and which of these ids are one person's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, islice
+from shlex import quote
+from typing import NamedTuple
+
+import duckdb
+
+from ..catalog import SUPPRESSIONS
+from ..display import visible
+from ..inspect import tables_of
+from ..projection import suppression
+from ..segment.identity import Id, forms, id_of, kinds_of
+from ..warehouses.dataset import Dataset, marks
+from .identity_graph import ROWS, Graph, Shared, closure
+from .suppression_list import SuppressionList
+
+METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
+
+
+class Suppressed(NamedTuple):
+    """An id that no load brings back. `found_with` is the id that it stood beside, None where it was given."""
+
+    kind: str
+    id: str
+    found_with: str | None
+    hash: str
+
+
+class NotFollowed(NamedTuple):
+    """An id, or several of a kind, beside one of the person's that may be somebody else's, with the reason.
+
+    `option` is what takes it along in another call; emails are not shown whole.
+    """
+
+    id: str
+    found_with: str
+    why: str
+    option: str
+
+
+class PersonTables:
+    """The tables of a dataset, or of that in which dlt stages its rows, that hold ids of persons.
+
+    `positions` numbers each column that holds ids.
+    """
+
+    def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
+        self.dataset, self.is_staging = dataset, is_staging
+        left_out = {SUPPRESSIONS.name, *dataset.views()}
+        self.columns = {table: columns for table, columns in tables_of(dataset).items() if table not in left_out}
+        self.kinds = {
+            table: {column: kinds for column in columns if (kinds := kinds_of(table, column))}
+            for table, columns in self.columns.items()
+        }
+        self.positions = {(table, column): next(numbers) for table, kinds in self.kinds.items() for column in kinds}
+
+    def text(self, table: str, column: str) -> str:
+        """Returns a column as text, for a statement."""
+        name = self.dataset.quoted(table, column)
+        return name if self.columns[table][column].type == "text" else f"CAST({name} AS {self.dataset.text_type()})"
+
+    def where(self, table: str, cells: Mapping[int, Sequence[str]]) -> tuple[str, list[str]]:
+        """Returns the condition that a row has one of the cells, by position, with its values; never true without any.
+
+        Cells are as they are spelt there, because what is lower case differs between destinations.
+        """
+        tests, texts = ["1 = 0"], list[str]()
+        for column in self.kinds[table]:
+            if these := cells.get(self.positions[table, column]):
+                tests.append(f"{self.text(table, column)} IN ({marks(these)})")
+                texts += these
+        return " OR ".join(tests), texts
+
+    def add_to(self, graph: Graph) -> None:
+        """Adds the ids of all rows to a graph; equal rows once."""
+        for table, kinds in self.kinds.items():
+            if kinds:
+                cells = ", ".join(self.text(table, column) for column in kinds)
+                rows = self.dataset.stream(f"SELECT DISTINCT {cells} FROM", table)
+                positions = {self.positions[table, column]: of for column, of in kinds.items()}
+                while batch := list(islice(rows, ROWS)):
+                    graph.add(positions, batch)
+
+
+def person_tables(dataset: Dataset) -> list[PersonTables]:
+    """Returns the tables of a dataset, and of that in which dlt stages its rows."""
+    numbers = count()
+    return [PersonTables(part, bool(number), numbers) for number, part in enumerate(dataset.parts())]
+
+
+class PersonIds:
+    """The ids of a person: those given, those that are on the list with them, and those that `closure` finds."""
+
+    def __init__(
+        self,
+        given: Sequence[Id],
+        listed: SuppressionList,
+        datasets: list[PersonTables],
+        engine: duckdb.DuckDBPyConnection,
+    ) -> None:
+        self._listed = listed
+        self._given = tuple(dict.fromkeys(id_of(*id_) for id_ in given))
+        spelt = {form for id_ in given for form in forms(*id_)}  # as the list may have them
+        self.persons = listed.persons_of(spelt)
+        suppression.register_suppressed(engine, listed.persons, listed.key)
+        graph = Graph(engine)
+        for tables in datasets:
+            tables.add_to(graph)
+        graph.settle()
+        # Their rows may be gone since, so that nothing else leads to them.
+        on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.forgotten().items()}
+        known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
+        kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
+        others = {id_ for id_, (_, persons) in on_list.items() if persons - self.persons}
+        made = closure(graph, [*self._given, *known], kinds, others.__contains__)
+        self._found = made.found | dict.fromkeys(known, self._given[0])
+        self.spelt = spelt.union(self._found, *(on_list[id_][0] for id_ in known))
+        self._shared = made.shared
+        self.cells = graph.cells(self._found)
+
+    @property
+    def ids(self) -> list[Id]:
+        """All that are known by name, those given first."""
+        return list(self._found)
+
+    @property
+    def has_hashes_alone(self) -> bool:
+        """Whether there are ids that are not known by name any more."""
+        return self.count > len(self._found)
+
+    @property
+    def count(self) -> int:
+        """How many ids there are, with those that are known by their hashes alone."""
+        return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Their salted hashes, with those of ids that are nowhere else any more."""
+        new = [(self._listed.salt, self._listed.hash_of(id_)) for id_ in self._found]
+        return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
+
+    def suppressed(self) -> list[Suppressed]:
+        """Returns the ids for people: emails that were not given are masked."""
+        return [
+            Suppressed(id_.kind, self._shown(id_).partition(" ")[2], by and self._shown(by), self._listed.hash_of(id_))
+            for id_, by in self._found.items()
+        ]
+
+    def shared(self) -> list[NotFollowed]:
+        """Returns the ids that were not followed, for people."""
+        return [
+            NotFollowed(
+                shared.id.masked() if shared.id else f"{shared.number:,} {shared.kind}s",
+                self._shown(shared.beside),
+                shared.why,
+                _option(shared),
+            )
+            for shared in self._shared
+        ]
+
+    def _shown(self, id_: Id) -> str:
+        return str(id_) if id_ in self._given else id_.masked()
+
+
+def _option(shared: Shared) -> str:
+    """What is typed to take an id along, which is named if that may be shown, and is shown as it is."""
+    id_ = shared.id.value if shared.id and shared.kind != "email" else ""
+    value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
+    return f"--{shared.kind.replace('_', '-')} {value}"

@@ -1,0 +1,131 @@
+"""Which rows of a dataset are a person's, and their removal."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
+from ..projection import suppression
+from ..warehouses.dataset import marks
+from .identity_graph import ROWS
+from .person import PersonIds, PersonTables
+
+PARAMETERS = 500  # that one statement takes
+
+
+class Removal(NamedTuple):
+    """Rows of a table that go: those that meet a condition."""
+
+    tables: PersonTables
+    name: str
+    where: str
+    values: list[str]
+    rows: int
+
+    @property
+    def table(self) -> str:
+        """Its name for people."""
+        return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
+
+
+def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
+    """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
+
+    In this order a run that was killed between two removals is completed by the next one.
+    """
+    direct: list[Removal] = []
+    ids: dict[str, set[str]] = {}
+    dataset = tables.dataset
+    for table in tables.kinds:
+        where, texts = tables.where(table, person.cells)
+        if texts:
+            key = dataset.quoted(table, "id") if "id" in tables.columns[table] else "1"
+            found = [row[0] for row in dataset.stream(f"SELECT {key} FROM", table, f"WHERE {where}", texts)]
+            if "id" in tables.columns[table] and table != USERS.name:
+                ids[table] = set(found)
+            if found:
+                direct.append(Removal(tables, table, where, texts, len(found)))
+    messages = set().union(*ids.values())
+    events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
+    # A track's two rows go together, though a property may tell whose it is in one of them alone.
+    tracks = events.pop(TRACKS.name, set())
+    unpaired = tracks ^ set().union(*events.values())
+    for table in (TRACKS.name, *events):
+        yield from _by_id(tables, table, unpaired - (tracks if table == TRACKS.name else events[table]))
+    yield from _by_id(tables, DISCARDS.name, _discards(tables, person, messages, engine))
+    yield from _by_id(tables, REJECTS.name, _mentioning(tables, REJECTS.name, ("raw", "message"), engine))
+    yield from direct
+
+
+def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
+    """Returns how many rows go, by table."""
+    found: dict[str, int] = {}
+    for removal in plan:
+        found[removal.table] = found.get(removal.table, 0) + removal.rows
+    return found
+
+
+def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
+    for part in _parts(sorted(ids)) if table in tables.columns else ():
+        where = f"{tables.dataset.quoted(table, 'id')} IN ({marks(part)})"
+        [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
+        if count:
+            yield Removal(tables, table, where, part, count)
+
+
+def _discards(
+    tables: PersonTables, person: PersonIds, messages: Collection[str], engine: duckdb.DuckDBPyConnection
+) -> set[str]:
+    """Returns the ids of the discards of the person's rows, and of those that mention the person."""
+    if DISCARDS.name not in tables.columns:
+        return set()
+    found = _mentioning(tables, DISCARDS.name, ("value",), engine, key="column_name")
+    for part in _parts(sorted(messages)):
+        found |= _discards_of(tables, "{row_id} IN (%s)", part)
+    for table in TABLES.values():
+        position = tables.positions.get((table.name, table.key[0]), -1) if len(table.key) == 1 else -1
+        if keys := person.cells.get(position, []):
+            found |= _discards_of(tables, "{table_name} = '" + table.name + "' AND {row_id} IN (%s)", keys)
+    return found
+
+
+def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> set[str]:
+    """Returns the ids of the discards of rows; `%s` in the condition stands for the rows' ids."""
+    before = tables.dataset.template(DISCARDS.name, "SELECT {id} FROM")
+    after = tables.dataset.template(DISCARDS.name, f"WHERE {where}").replace("%s", marks(row_ids))
+    return {row[0] for row in tables.dataset.stream(before, DISCARDS.name, after, row_ids)}
+
+
+def _mentioning(
+    tables: PersonTables, table: str, texts: Sequence[str], engine: duckdb.DuckDBPyConnection, key: str | None = None
+) -> set[str]:
+    """Returns the ids of the rows whose texts mention the person; the text is the value of the column in `key`."""
+    found: set[str] = set()
+    if table not in tables.columns:
+        return found
+    columns = ("id", *texts, *([key] if key else []))
+    rows = tables.dataset.stream(
+        f"SELECT {', '.join(tables.dataset.quoted(table, name) for name in columns)} FROM", table
+    )
+    while batch := list(islice(rows, ROWS)):
+        found |= _among(batch, key, engine)
+    return found
+
+
+def _among(batch: Sequence[tuple[Any, ...]], key: str | None, engine: duckdb.DuckDBPyConnection) -> set[str]:
+    texts = [f'"{row[2]}": {row[1]}' if key else "\n".join(filter(None, row[1:])) for row in batch]
+    keys = pa.array(range(len(batch)), pa.int64())
+    return {batch[number][0] for number in suppression.mentioning(engine, keys, pa.array(texts, pa.large_string()))}
+
+
+def delete_rows(removal: Removal) -> None:
+    """Deletes the rows of a removal."""
+    removal.tables.dataset.delete(removal.name, removal.where, removal.values)
+
+
+def _parts(values: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(values), PARAMETERS):
+        yield list(values[start : start + PARAMETERS])

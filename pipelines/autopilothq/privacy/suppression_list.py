@@ -1,0 +1,71 @@
+"""The suppression list: hashes of the ids of deleted persons, by which later loads leave their messages out."""
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+from ..catalog import SUPPRESSIONS
+from ..segment.identity import KEYED, Id, hash_of
+from ..warehouses import suppression_key
+from ..warehouses.dataset import Dataset, Row
+
+
+class SuppressionList:
+    """The suppression list of a dataset. Raises SuppressionKeyError where another key hashed some of it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        rows = dataset.rows("{id}, {salt}, {kind}, {person}", SUPPRESSIONS.name)
+        self.kinds: dict[tuple[str, str], str] = {}
+        self.persons: dict[tuple[str, str], str] = {}
+        for hashed, salt, kind, person in rows:
+            self.kinds[salt, hashed], self.persons[salt, hashed] = kind, person
+        self.key = suppression_key.hashes(self.persons).key
+        self._salts = {salt for salt, _ in self.persons}
+        salts = {salt for salt in self._salts if salt.startswith(KEYED) == (self.key is not None)}
+        self.salt = min(salts, default=suppression_key.new_salt(self.key))
+
+    def hash_of(self, id_: Id) -> str:
+        """Returns the hash that this list has of a new id."""
+        return hash_of(self.salt, id_, self.key)
+
+    def pairs_of_ids(self, ids: Iterable[Id]) -> set[tuple[str, str]]:
+        """Returns the salted hashes of those of the ids that are on the list."""
+        return {(salt, hash_of(salt, id_, self.key)) for id_ in ids for salt in self._salts} & self.persons.keys()
+
+    def persons_of(self, ids: Iterable[Id]) -> set[str]:
+        """Returns the persons who have these ids."""
+        return {self.persons[pair] for pair in self.pairs_of_ids(ids)}
+
+    def pairs_of(self, persons: Collection[str]) -> list[tuple[str, str]]:
+        """Returns the salted hashes of persons."""
+        return [pair for pair, person in self.persons.items() if person in persons]
+
+    def create(self) -> None:
+        """Creates the table where it is missing."""
+        if SUPPRESSIONS.name not in self._dataset.columns():
+            self._dataset.create(SUPPRESSIONS)
+
+    def add(self, ids: Collection[Id], spelt: Collection[Id], persons: Collection[str]) -> None:
+        """Adds the ids that are missing, and makes several persons one.
+
+        With a key the hashes are deleted that were made of these ids without it, in any of the forms in which they are
+        `spelt`.
+        """
+        table, dataset = SUPPRESSIONS.name, self._dataset
+        new = {self.hash_of(id_): id_.kind for id_ in ids}
+        # A person is called by a hash, which must have a key too.
+        called = {hashed for salt, hashed in self.persons if salt == self.salt}.intersection(persons)
+        person = min(called if self.key else persons, default=min(new))
+        for other in sorted(set(persons) - {person}):
+            dataset.update(table, {"person": person}, dataset.template(table, "{person} = %s"), [other])
+        now = datetime.now(UTC)
+        rows: list[Row] = [
+            (hashed, self.salt, kind, person, now)
+            for hashed, kind in new.items()
+            if (self.salt, hashed) not in self.persons
+        ]
+        if rows:
+            dataset.insert(SUPPRESSIONS, rows)
+        for salt, hashed in sorted(self.pairs_of_ids(spelt)) if self.key else ():
+            if not salt.startswith(KEYED):
+                dataset.delete(table, dataset.template(table, "{salt} = %s AND {id} = %s"), [salt, hashed])

@@ -1,0 +1,125 @@
+"""Which scans a load of an account needs, and where each begins: anew, or where an earlier one was cut off."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...catalog import CONTACTS, CUSTOM_FIELDS, EVENT_TABLES, TABLES, TRACKS, TRIGGERS, Table
+from ...clients.autopilot import Autopilot
+from ..scans import Scan
+from ..settings import read_cursor, write_cursor
+from ..spool import ScanStart, Spool
+from .scan import GROUPS
+
+EVENTS = (*EVENT_TABLES, TRACKS)
+SIMPLE = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
+"""Tables that one answer of the API holds."""
+_CURSORS = "scans"  # in dlt's state of the source
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What decides about the scans of a load.
+
+    `account` is a digest of whose they are. `folder` has the spools of earlier loads. `now` is when the load began,
+    RFC 3339. `complete_loads` are those whose cursors count.
+    """
+
+    account: str
+    base_url: str
+    folder: Path
+    selected: frozenset[str]
+    now: str
+    complete_loads: set[str]
+
+    def has(self, *tables: Table) -> bool:
+        """Returns whether any of the tables is selected."""
+        return any(table.name in self.selected for table in tables)
+
+    def tables_of_contacts(self) -> set[str]:
+        """Returns the selected tables that are made of contacts."""
+        return {table.name for table in (*EVENTS, CONTACTS) if table.name in self.selected}
+
+    def scans(self) -> list[Scan]:
+        """Returns the scans that the selected tables need."""
+        found = [self._scan_of_contacts()] if self.tables_of_contacts() else []
+        found += [self._scan_of_group(name) for name, of in GROUPS.items() if self.has(of.table, of.members)]
+        found += [Scan(name, self._url(name), self.now) for name in SIMPLE if name in self.selected]
+        # What was cut off long ago comes first, or a budget of time would be spent before it gets there for ever.
+        found.sort(key=lambda scan: scan.started_at)
+        for number, scan in enumerate(found):
+            scan.number = number
+        return found
+
+    def _url(self, name: str) -> str:
+        return f"{self.base_url}/{'contacts/custom_fields' if name == CUSTOM_FIELDS.name else name}"
+
+    def _cursor(self, name: str) -> dict[str, Any]:
+        """Returns how far complete loads have brought the last scan of this account."""
+        cursor = read_cursor(_CURSORS, name, self.complete_loads)
+        return cursor if cursor and cursor["account"] == self.account else {}
+
+    def _scan_of_contacts(self) -> Scan:
+        folder, cursor = self.folder / CONTACTS.name, self._cursor(CONTACTS.name)
+        spool = Spool.open(folder)
+        if spool and self._is_useless(spool, cursor):
+            spool.delete()
+            spool = None
+        if spool and spool.start.page == 1 and spool.last == 0:
+            spool = None  # nothing came when it began
+        if spool is None:
+            spool = Spool.begin(folder, self._start_of_contacts(cursor))
+        start = spool.start
+        first, before = start.page, start.contacts
+        if cursor and cursor["started_at"] == start.started_at:
+            spool.drop(cursor["page"])
+            first, before = cursor["page"], cursor["contacts"]
+        url = self._url(CONTACTS.name)
+        return Scan(CONTACTS.name, url, start.started_at, spool=spool, first=first, contacts_before=before)
+
+    def _start_of_contacts(self, cursor: dict[str, Any]) -> ScanStart:
+        """Returns the start of a scan whose pages are not here: behind the cursor, where it is of the same tables."""
+        if cursor and cursor["bookmark"] is not None and self.tables_of_contacts() <= set(cursor["tables"]):
+            begun = cursor["started_at"], cursor["page"], cursor["bookmark"], cursor["contacts"]
+            return ScanStart(self.account, *begun)
+        return ScanStart(self.account, self.now)
+
+    def _is_useless(self, spool: Spool, cursor: dict[str, Any]) -> bool:
+        """Returns whether the pages are loaded, are another account's, or belong to nothing that can go on."""
+        start = spool.start
+        if start.account != self.account:
+            return True
+        if not cursor or cursor["started_at"] < start.started_at:
+            return start.page > 1  # what came before is not known any more
+        if cursor["started_at"] > start.started_at or cursor["bookmark"] is None:
+            return True
+        other_tables = cursor["page"] > start.page and not self.tables_of_contacts() <= set(cursor["tables"])
+        return spool.last + 1 < cursor["page"] or other_tables
+
+    def _scan_of_group(self, name: str) -> Scan:
+        folder, cursor = self.folder / name, self._cursor(name)
+        spool = Spool.open(folder / "index")
+        if spool is not None:
+            is_loaded = bool(cursor) and cursor["started_at"] >= spool.start.started_at
+            if spool.start.account != self.account or is_loaded:
+                shutil.rmtree(folder)
+                spool = None
+        spool = spool or Spool.begin(folder / "index", ScanStart(self.account, self.now))
+        return Scan(name, self._url(name), spool.start.started_at, spool=spool)
+
+    def write_cursor(self, scan: Scan, load_id: str) -> None:
+        """Keeps how far a scan is once the load `load_id` is complete."""
+        cursor: dict[str, Any] = {"account": self.account, "started_at": scan.started_at, "load_id": load_id}
+        if scan.name == CONTACTS.name and scan.spool:
+            bookmark = None if scan.lost else scan.spool.bookmark
+            cursor |= {"page": scan.spool.last + 1, "bookmark": bookmark, "contacts": scan.contacts}
+            cursor["tables"] = sorted(self.tables_of_contacts())
+        write_cursor(_CURSORS, scan.name, cursor)
+
+
+def tables_of(scan: Scan) -> Iterable[Table]:
+    """Returns the tables whose rows a scan gives alongside messages."""
+    group = GROUPS.get(scan.name)
+    return (group.table, group.members) if group else (TABLES[scan.name],)

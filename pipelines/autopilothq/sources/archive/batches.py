@@ -1,0 +1,253 @@
+"""Cuts the content of archive files into batches of lines (docs/contract/archive.md#variations).
+
+Nothing here parses JSON. Damage and long lines become rejects: every byte is accounted for, and no file ends a run.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...segment.message import MAX_LINE, Batch, Reject
+from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
+from .decompress import decompressed
+from .listing import READ_TIMEOUT, File
+
+Int64s = npt.NDArray[np.int64]
+
+PIECE_BYTES = 1 << 20
+CHUNK_ROWS = 8192
+ROW_BYTES = 24
+NEWLINE = 10
+BLANKS = b" \t\r\n"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+
+
+def read_batches(
+    files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = MAX_LINE, timeout: float = READ_TIMEOUT
+) -> Iterator[Batch]:
+    """Yields the files' lines in order, in batches of about `batch_bytes` at most, and what could not be read.
+
+    Gzip, zstd and plain text are told apart by their bytes. Each line ends with `\\n`, also the last one of a file
+    that had none; a `\\r` before it stays. Blank lines (space, tab, `\\r`) are counted, but may be left out.
+
+    A damaged file ends with a `truncated` reject. So does one that could not be read to its end, for which
+    `Batch.ended` holds the reason. A line longer than `max_line` bytes is a `line_too_long` reject.
+
+    The next batch is made in a thread while this one is used. Memory stays within a few times `batch_bytes`, whatever
+    the files hold. `timeout` is in seconds, for each block of up to 8 MiB of a file in an object store. Raises
+    ArchiveError where MAX_UNANSWERED files in a row timed out.
+
+    Example: `[len(batch.lines) for batch in read_batches(list(list_files(["exports"])))]`.
+    """
+    stop = Event()
+    with closing(_batches(files, batch_bytes, max_line, timeout, stop)) as batches, ThreadPoolExecutor(1) as thread:
+        try:
+            ahead = thread.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = thread.submit(next, batches, None)
+                yield batch
+        finally:
+            stop.set()
+
+
+class _Stopped(Exception):
+    """The consumer wants no more lines."""
+
+
+class _Run(NamedTuple):
+    """Whole lines of one file: `parts` joined, cut at `ends` (behind each newline), numbered from `line`."""
+
+    file: int
+    line: int
+    size: int
+    parts: list[bytes | memoryview]
+    ends: Int64s
+
+
+def _batches(
+    files: Sequence[File], batch_bytes: int, max_line: int, timeout: float, stop: Event
+) -> Generator[Batch, None, None]:
+    piece = max(1, min(PIECE_BYTES, batch_bytes // 4))
+    with closing(open_readers(files, piece, timeout)) as readers:
+        yield from _fill(readers, piece, batch_bytes, max_line, stop)
+
+
+def _fill(
+    readers: Iterable[BlockReader], piece: int, batch_bytes: int, max_line: int, stop: Event
+) -> Generator[Batch, None, None]:
+    """Yields batches that are as full as `batch_bytes` allows, across the borders of files."""
+    runs: list[_Run] = []
+    rejects: list[Reject] = []
+    ended: list[tuple[int, str | None]] = []
+    weight = taken = 0
+    for index, reader in enumerate(readers):
+        lines = _lines(_until(stop, _without_bom(decompressed(reader, piece))), index, max_line)
+        known = 0
+        while True:
+            try:
+                item = next(lines)
+            except StopIteration as end:
+                ended.append((index, end.value))
+                taken += max(0, reader.position - known)
+                break
+            more = len(item.raw) if isinstance(item, Reject) else item.size + ROW_BYTES * len(item.ends)
+            if weight and weight + more > batch_bytes:
+                yield _batch(runs, rejects, ended, taken, max_line)
+                runs, rejects, ended, weight, taken = [], [], [], 0, 0
+            weight += more
+            taken, known = taken + max(0, reader.position - known), max(known, reader.position)
+            if isinstance(item, Reject):
+                rejects.append(item)
+            else:
+                runs.append(item)
+    if runs or rejects or ended:
+        yield _batch(runs, rejects, ended, taken, max_line)
+
+
+def _batch(
+    runs: list[_Run], rejects: list[Reject], ended: list[tuple[int, str | None]], taken: int, max_line: int
+) -> Batch:
+    table, long = _table(runs, max_line)
+    return Batch(table, sorted(rejects + long, key=lambda reject: reject[:2]), ended, taken)
+
+
+def _table(runs: list[_Run], max_line: int) -> tuple[pa.Table, list[Reject]]:
+    """Returns the runs as one table over one buffer, and the lines that are too long for it as rejects."""
+    if not runs:
+        return LINES_SCHEMA.empty_table(), []
+    text = b"".join(part for run in runs for part in run.parts)
+    counts = np.array([len(run.ends) for run in runs])
+    before = np.cumsum([0, *(run.size for run in runs[:-1])])
+    rows = np.cumsum(counts) - counts
+    offsets = np.zeros(counts.sum() + 1, np.int64)
+    np.add(np.concatenate([run.ends for run in runs]), np.repeat(before, counts), out=offsets[1:])
+    file = np.repeat(np.array([run.file for run in runs], np.int32), counts)
+    line = np.arange(len(file)) + np.repeat(np.array([run.line for run in runs], np.int64) - rows, counts)
+    column = pa.Array.from_buffers(pa.large_binary(), len(file), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
+    table = pa.Table.from_arrays([pa.array(file), pa.array(line), column], schema=LINES_SCHEMA)
+    long = np.diff(offsets) - 1 > max_line
+    rejects = [
+        _too_long(int(file[row]), int(line[row]), int(offsets[row + 1] - offsets[row]) - 1, start[:-1], max_line)
+        for row in np.flatnonzero(long)
+        if (start := text[offsets[row] : offsets[row + 1]]).strip(BLANKS)
+    ]
+    if long.any():
+        table = table.filter(pa.array(~long))
+    return pa.Table.from_batches(table.to_batches(max_chunksize=CHUNK_ROWS), LINES_SCHEMA), rejects
+
+
+def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_line: int) -> Reject:
+    message = f"Expected a line of at most {max_line:,} bytes, but it has {size:,}."
+    return Reject(file, line, "line_too_long", message, bytes(start[:MAX_LINE]))
+
+
+# ---- lines of one file ---------------------------------------------------------------------------------------------
+
+
+def _lines(pieces: Iterable[bytes], file: int, max_line: int) -> Generator[_Run | Reject, None, str | None]:
+    """Cuts a file's content behind newlines. Returns why the file should be read again, None where it need not."""
+    line = 1
+    begun = _BegunLine(max(max_line, MAX_LINE))
+    trouble: DamagedFile | UnreadableFile | None = None
+    try:
+        for piece in pieces:
+            blank = _is_blank(piece)
+            if blank and begun.blank:
+                cut = piece.rfind(b"\n") + 1
+                line += int(np.count_nonzero(np.frombuffer(piece, np.uint8) == NEWLINE))
+                begun = _BegunLine(begun.room) if cut else begun
+                begun.add(piece[cut:], True)
+                continue
+            ends = line_ends(piece)
+            if not len(ends):
+                begun.add(piece, blank)
+                continue
+            cut = int(ends[-1])
+            yield from _whole_lines(begun, memoryview(piece)[:cut], ends, file, line, max_line)
+            line += len(ends)
+            begun = _BegunLine(begun.room)
+            begun.add(piece[cut:], _is_blank(piece[cut:]))
+    except (DamagedFile, UnreadableFile) as error:
+        trouble = error
+    start = b"" if begun.blank else bytes(begun.start)
+    if trouble:
+        yield Reject(file, line, "truncated", str(trouble), start[:MAX_LINE])
+    elif begun.size > max_line and start:
+        yield _too_long(file, line, begun.size, start, max_line)
+    elif start:
+        yield _Run(file, line, len(start) + 1, [start, b"\n"], np.array([len(start) + 1]))
+    return str(trouble) if isinstance(trouble, UnreadableFile) else None
+
+
+class _BegunLine:
+    """A line whose end has not come yet: its size, and its first `room` bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.size, self.start, self.blank = room, 0, bytearray(), True
+
+    def add(self, data: bytes | memoryview, blank: bool) -> None:
+        self.start += data[: max(0, self.room - len(self.start))]
+        self.size += len(data)
+        self.blank = self.blank and blank
+
+
+def _whole_lines(
+    begun: _BegunLine, data: memoryview, ends: Int64s, file: int, line: int, max_line: int
+) -> Iterator[_Run | Reject]:
+    """Yields the lines that end in `data`, the first of which has begun before."""
+    if begun.size <= begun.room:
+        yield _Run(file, line, begun.size + len(data), [bytes(begun.start), data], ends + begun.size)
+        return
+    first = int(ends[0])
+    begun.add(data[: first - 1], _is_blank(bytes(data[: first - 1])))
+    if not begun.blank:
+        yield _too_long(file, line, begun.size, begun.start, max_line)
+    if len(ends) > 1:
+        yield _Run(file, line + 1, len(data) - first, [data[first:]], ends[1:] - first)
+
+
+def _is_blank(data: bytes) -> bool:
+    # isspace() is fast, but knows two blanks more than JSON does.
+    return not data or (data.isspace() and b"\x0b" not in data and b"\x0c" not in data)
+
+
+def line_ends(data: bytes) -> Int64s:
+    """Returns the positions behind each newline."""
+    view = np.frombuffer(data, np.uint8)
+    if len(view) <= BLOCK_BYTES:
+        return np.flatnonzero(view == NEWLINE) + 1
+    # In blocks that stay in the processor's cache: twice as fast.
+    blocks = range(0, len(view), BLOCK_BYTES)
+    return np.concatenate([np.flatnonzero(view[at : at + BLOCK_BYTES] == NEWLINE) + (at + 1) for at in blocks])
+
+
+def _until(stop: Event, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        if stop.is_set():
+            raise _Stopped
+        yield piece
+
+
+def _without_bom(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields the same bytes without a byte-order mark at their beginning."""
+    start = b""
+    trouble: Exception | None = None
+    try:
+        while len(start) < len(BYTE_ORDER_MARK):
+            start += next(pieces)
+    except StopIteration:
+        pass
+    except (DamagedFile, UnreadableFile) as error:
+        trouble = error
+    if start := start.removeprefix(BYTE_ORDER_MARK):
+        yield start
+    if trouble:
+        raise trouble
+    yield from pieces

@@ -1,0 +1,281 @@
+"""Discovers the files of Segment's raw archive: day folders, sources, globs (docs/contract/archive.md#layout)."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import date, timedelta
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from ...errors import ArchiveError
+from .listing import (
+    GLOB_CHARACTERS,
+    READ_TIMEOUT,
+    File,
+    Info,
+    PathNotFound,
+    file_url,
+    filesystem_errors,
+    list_folder,
+    make_file,
+    normalized_path,
+    open_filesystem,
+    path_info,
+)
+
+LOOSE_SUFFIXES = (".gz", ".json", ".jsonl", ".ndjson", ".zst")
+"""Outside of day folders, only files with one of these suffixes are read."""
+NOT_DATA = frozenset({"dummy-object.txt", "_SUCCESS"})
+LEFT_OUT = {
+    "other_days": "outside of the days asked for",
+    "other_source": "not of the source asked for",
+    "not_data": "write tests and job markers",
+    "folder_marker": "markers of folders",
+    "empty": "empty files",
+    "hidden": "hidden, as their names begin with a dot",
+    "linked_folder": "linked folders, which ** does not enter",
+    "unknown_suffix": f"outside of day folders and without a suffix of {', '.join(LOOSE_SUFFIXES)}",
+    "not_a_file": "devices, pipes or sockets",
+    "trailing_slash": "objects with content whose name ends with a slash",
+}
+"""Why something that a listing shows is not read."""
+
+_DAY = re.compile(r"[0-9]{12,14}")  # the day's first millisecond
+_DAY_MS = 86_400_000
+
+
+def list_files(
+    urls: Sequence[str],
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    source_id: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    fs: AbstractFileSystem | None = None,
+    timeout: float = READ_TIMEOUT,
+    left_out: dict[str, str] | None = None,
+) -> Iterator[File]:
+    """Returns the archive's files at `urls` (files, folders, globs; local or in a bucket), each once, sorted by URL.
+
+    `since` and `until` are UTC days, both included. They choose among day folders, and other day folders are never
+    listed; files outside any day folder are read whatever the days. `source_id` chooses one source's folder.
+    `storage_options` are passed to fsspec for remote URLs; `fs` replaces the file system that a URL's scheme names.
+    `timeout` is in seconds, for each request to an object store. `left_out` receives what was seen and not returned:
+    its URL (a folder's ends with a slash) and a key of LEFT_OUT.
+
+    Raises ArchiveError, before the first file is returned, where nothing exists at a URL or a folder cannot be listed.
+
+    Example: `list_files(["s3://bucket/logs"], since=date(2019, 3, 1))` yields `File("s3://bucket/logs/…")`, ….
+    """
+    seen: dict[str, str] = {}
+    selection = _Selection(since, until, source_id, timeout, seen)
+    found: dict[str, File] = {}
+    for url in urls:
+        with filesystem_errors(url):
+            system = fs or open_filesystem(url, storage_options or {})
+            system.invalidate_cache()
+            for info in _search(system, normalized_path(system, url), url, selection):
+                file = make_file(system, info)
+                found[file.url] = file
+    if left_out is not None:
+        left_out.update((url, why) for url, why in seen.items() if url not in found)
+    return iter(sorted(found.values(), key=lambda file: file.url))
+
+
+def day_and_source(url: str) -> tuple[date | None, str | None]:
+    """Returns the UTC day of the innermost day folder, and the source: the name after `segment-logs` or before the day.
+
+    Example: `day_and_source("s3://b/segment-logs/i0VpEBOWfb/1551398400000/") == (date(2019, 3, 1), "i0VpEBOWfb")`.
+    """
+    return _folder_day_and_source(url.rpartition("/")[0])
+
+
+@lru_cache(4096)
+def _folder_day_and_source(folder: str) -> tuple[date | None, str | None]:
+    day = source = None
+    for above, name in pairwise(["", *filter(None, folder.split("/"))]):
+        if _DAY.fullmatch(name):
+            day = date(1970, 1, 1) + timedelta(days=int(name) // _DAY_MS)
+            source = source or above or None
+        elif above == "segment-logs":
+            source = name
+    return day, source
+
+
+# ---- what is selected ----------------------------------------------------------------------------------------------
+
+
+class _Selection(NamedTuple):
+    """Which day folders and which source to read, the timeout of a listing, and what was left out so far."""
+
+    since: date | None
+    until: date | None
+    source_id: str | None
+    timeout: float
+    left_out: dict[str, str]
+
+    def excludes(self, fs: AbstractFileSystem, info: Info, *, named: bool = False) -> bool:
+        """Whether a file or folder is not selected; records why. One that the user `named` may have any name.
+
+        Raises ArchiveError at a broken link: a whole archive may be missing behind it.
+        """
+        is_folder = info["type"] == "directory"
+        why = self._why_no_folder(info["name"], named) if is_folder else self._why_no_file(info, named)
+        if info["type"] == "broken" and why != "hidden":
+            raise ArchiveError(
+                f"Expected a file or a folder behind the link {info['name']}: {info['error'].strerror}.\n"
+                "Repair or remove the link."
+            ) from info["error"]
+        if why:
+            self.leave_out(fs, info, why)
+        return why is not None
+
+    def leave_out(self, fs: AbstractFileSystem, info: Info, why: str) -> None:
+        """Records that a file or folder is not read."""
+        self.left_out[file_url(fs, info["name"]) + ("/" if info["type"] == "directory" else "")] = why
+
+    def _why_no_folder(self, path: str, named: bool) -> str | None:
+        day, source = _folder_day_and_source(path)
+        if _is_hidden(path) and not named:
+            return "hidden"
+        if not self._has_day(day):
+            return "other_days"
+        return None if self.source_id is None or source in (None, self.source_id) else "other_source"
+
+    def _why_no_file(self, info: Info, named: bool) -> str | None:
+        folder, _, name = info["name"].rpartition("/")
+        day, source = _folder_day_and_source(folder)
+        other = self.source_id is not None and source != self.source_id and not (named and source is None)
+        whys = {
+            "folder_marker": not name and info["size"] == 0,
+            "trailing_slash": not name,
+            "not_data": name in NOT_DATA,
+            "hidden": name.startswith(".") and not named,
+            "not_a_file": info["type"] not in ("file", "link"),
+            "other_days": not self._has_day(day),
+            "other_source": other,
+            "empty": info["size"] == 0,
+            "unknown_suffix": not named and day is None and not name.lower().endswith(LOOSE_SUFFIXES),
+        }
+        return next((why for why, holds in whys.items() if holds), None)
+
+    def _has_day(self, day: date | None) -> bool:
+        return day is None or (self.since or day) <= day <= (self.until or day)
+
+
+def _is_hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
+
+
+# ---- searching -----------------------------------------------------------------------------------------------------
+
+
+def _search(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
+    """Yields what `path` names; where nothing has exactly that name, the same without its empty parts (`a//b`)."""
+    *others, last = dict.fromkeys((path, path.rstrip("/") or path, re.sub("//+", "/", path.rstrip("/")) or path))
+    for spelling in others:
+        with suppress(PathNotFound):
+            yield from _files_at(fs, spelling, url, selection)
+            return
+    yield from _files_at(fs, last, url, selection)
+
+
+def _files_at(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
+    """Yields what `path` names: a file, all files of a folder, or both for every match of a glob."""
+    info = path_info(fs, path, selection.timeout)
+    if info is None and GLOB_CHARACTERS.search(path):
+        yield from _glob(fs, path, url, selection)
+    elif info is None:
+        raise PathNotFound(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how the path is spelt.")
+    elif info["type"] == "directory":
+        yield from _files_below(fs, path, selection)
+    elif info["type"] != "file":
+        raise ArchiveError(f"Expected a file or a folder at {url}, but it is neither (a device, a pipe or a socket).")
+    else:
+        if not selection.excludes(fs, info, named=True):
+            yield info
+        # In a bucket an object may have the name of a folder, and mark it when it is empty.
+        if not isinstance(fs, LocalFileSystem) and (info["size"] == 0 or url.endswith("/")):
+            yield from _files_below(fs, path, selection)
+
+
+def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> Iterator[Info]:
+    """Yields the selected files of a folder, level by level; linked folders last, and each real folder only once."""
+    if selection.excludes(fs, {"name": root, "type": "directory"}, named=True):
+        return
+    level, links, seen = [root], list[str](), set[str]()
+    with ThreadPoolExecutor(8) as pool:
+        # Only an asynchronous file system may be called from several threads.
+        each: Callable[..., Iterator[list[Info]]] = pool.map if fs.async_impl else map
+        while level or links:
+            if not level:
+                level = [links.pop(0)]
+            level = [folder for folder in level if not _was_seen(fs, folder, seen)]
+            folders: list[str] = []
+            listings = each(lambda folder: list_folder(fs, folder, selection.timeout), level)
+            for info in (info for infos in listings for info in infos if not selection.excludes(fs, info)):
+                if info["type"] == "directory":
+                    (links if info.get("islink") else folders).append(info["name"])
+                else:
+                    yield info
+            level = folders
+
+
+def _was_seen(fs: AbstractFileSystem, folder: str, seen: set[str]) -> bool:
+    """Whether this folder was seen before, perhaps under another name; adds it to `seen`."""
+    real = os.path.realpath(folder) if isinstance(fs, LocalFileSystem) else folder
+    known = real in seen
+    seen.add(real)
+    return known
+
+
+def _glob(fs: AbstractFileSystem, path: str, url: str, selection: _Selection) -> Iterator[Info]:
+    """Yields the files that a glob matches, and those below the folders that it matches."""
+    parts = path.split("/")
+    fixed = next(at for at, part in enumerate(parts) if GLOB_CHARACTERS.search(part))
+    root = "/".join(parts[:fixed]) or ("/" if path.startswith("/") else "")
+    pattern = [part for at, part in enumerate(parts[fixed:], fixed) if part != "**" or parts[at - 1] != "**"]
+    nothing = True
+    for info in _matches(fs, root, pattern, selection):
+        nothing = False
+        if selection.excludes(fs, info, named=True):
+            continue
+        if info["type"] != "directory":
+            yield info
+        elif pattern[-1] != "**":
+            yield from _files_below(fs, info["name"], selection)
+    if nothing:
+        raise PathNotFound(f"Expected files that match {url}, but none does.\nCheck the pattern, or name a folder.")
+
+
+def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], selection: _Selection) -> Iterator[Info]:
+    """Yields what matches below `folder`, and the folders that were not entered because of their day or source."""
+    head, rest = pattern[0], pattern[1:]
+    if head == "**" and rest:
+        yield from _matches(fs, folder, rest, selection)
+    for info in list_folder(fs, folder, selection.timeout):
+        name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
+        if (rest and not is_folder) or not (head == "**" or fnmatchcase(name, head)):
+            continue
+        if _is_hidden(name) and not head.startswith("."):
+            selection.leave_out(fs, info, "hidden")
+        elif is_folder and selection.excludes(fs, info, named=True):
+            yield info
+        elif head == "**":
+            if is_folder and info.get("islink"):
+                selection.leave_out(fs, info, "linked_folder")
+            elif is_folder:
+                yield from _matches(fs, info["name"], pattern, selection)
+            if not rest:
+                yield info
+        elif not rest:
+            yield info
+        else:
+            yield from _matches(fs, info["name"], rest, selection)

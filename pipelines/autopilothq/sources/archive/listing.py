@@ -1,0 +1,262 @@
+"""File systems of archives: opens them, lists folders, and describes files.
+
+A folder's path has no slash at its end. A path that does end with a slash is a folder whose name is empty: a bucket
+with the key `foo//x.gz` has the folder `foo/`, which holds `x.gz`.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import fsspec
+from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from ...errors import ArchiveError
+from ...extras import install
+
+Info = dict[str, Any]
+"""What a file system says of a file or folder: `name` (its path), `type`, `size`, and more of its own."""
+
+SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
+READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
+READ_TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
+GLOB_CHARACTERS = re.compile(r"[*?\[]")
+
+
+class File(NamedTuple):
+    """One file of an archive.
+
+    `url` identifies it for good, `version` changes whenever its bytes do, `size` is in bytes as stored, and `path` is
+    its name on `fs`.
+    """
+
+    url: str
+    version: str
+    size: int
+    fs: AbstractFileSystem
+    path: str
+
+
+class PathNotFound(ArchiveError):
+    """Nothing exists at a URL."""
+
+
+class StoreTimeout(TimeoutError):
+    """An object store did not answer in time."""
+
+
+# ---- file systems --------------------------------------------------------------------------------------------------
+
+
+def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> AbstractFileSystem:
+    """Returns the file system that a URL's scheme names; `storage_options` go to fsspec for remote ones.
+
+    Raises ArchiveError where the scheme is unknown or its package is not installed.
+    """
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    scheme = SCHEMES.get(scheme, scheme)
+    if scheme in ("file", "local"):
+        return LocalFileSystem()
+    try:
+        return fsspec.filesystem(scheme, **storage_options)
+    except ImportError as error:
+        todo = f"Install it: {install(EXTRAS[scheme])}" if scheme in EXTRAS else "Install the package named above."
+        raise ArchiveError(f"{url} needs a package that is missing: {error}\n{todo}") from error
+    except ValueError as error:
+        if scheme in fsspec.available_protocols():
+            raise
+        raise ArchiveError(
+            f"Expected a path, or a url that begins with s3://, gs://, az:// or file://, but got {url}."
+        ) from error
+
+
+def normalized_path(fs: AbstractFileSystem, url: str) -> str:
+    """Returns the one path of a file or folder, however its URL is spelt.
+
+    In a bucket `a/b//` becomes `a/b/`: the folder with an empty name below `a/b`.
+    """
+    path = str(fs._strip_protocol(url))
+    if isinstance(fs, LocalFileSystem):
+        return os.path.abspath(path)
+    return path.rstrip("/") + "/" * (len(url) - len(url.rstrip("/")) - 1) if path.strip("/") else path
+
+
+def file_url(fs: AbstractFileSystem, path: str) -> str:
+    """Returns the URL of a path on a file system; a local file's is its path."""
+    if isinstance(fs, LocalFileSystem):
+        return path
+    scheme = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return f"{SCHEMES.get(scheme, scheme)}://{path.lstrip('/')}"
+
+
+def call_filesystem(fs: AbstractFileSystem, method: str, *args: Any, timeout: float, **options: Any) -> Any:
+    """Calls a method of a file system and returns its result.
+
+    An asynchronous file system (an object store) gets at most `timeout` seconds, its retries included; then
+    StoreTimeout is raised. A local disk has no such limit.
+    """
+    if not fs.async_impl:
+        return getattr(fs, method)(*args, **options)
+    try:
+        return sync(fs.loop, getattr(fs, f"_{method}"), *args, timeout=timeout, **options)
+    except FSTimeoutError as error:
+        raise StoreTimeout(f"no answer within {timeout:g} s (set by {READ_TIMEOUT_SETTING})") from error
+
+
+@contextmanager
+def filesystem_errors(url: str) -> Iterator[None]:
+    """Turns what a file system raises into an ArchiveError that says what to do."""
+    try:
+        yield
+    except ArchiveError:
+        raise
+    except FileNotFoundError as error:
+        raise PathNotFound(f"Expected a file or a folder at {url}, but nothing is there: {error}") from error
+    except PermissionError as error:
+        raise ArchiveError(
+            f"Expected to list and read {url}, but access was denied: {error}\n"
+            "Give these credentials the right to list and to read it, or name only folders that they may read."
+        ) from error
+    except StoreTimeout as error:
+        raise ArchiveError(
+            f"Expected to list {url}, but got {error}.\nCheck the endpoint and the network, or allow more time."
+        ) from error
+    except Exception as error:
+        raise ArchiveError(
+            f"Expected to list {url}, but got {type(error).__name__}: {error}\n"
+            "Check the credentials (storage_options, or the environment), the endpoint and the network."
+        ) from error
+
+
+# ---- one file or folder --------------------------------------------------------------------------------------------
+
+
+def make_file(fs: AbstractFileSystem, info: Info) -> File:
+    """Returns the File that a listing describes."""
+    return File(file_url(fs, info["name"]), _version(info), info["size"] or 0, fs, info["name"])
+
+
+def path_info(fs: AbstractFileSystem, path: str, timeout: float) -> Info | None:
+    """Describes what is at `path`; None where nothing is, or where a glob's characters cannot be in a real name."""
+    if path.endswith("/") and path.strip("/"):
+        return {"name": path, "type": "directory", "size": 0} if list_folder(fs, path, timeout) else None
+    try:
+        info: Info = call_filesystem(fs, "info", path, timeout=timeout)
+    except FileNotFoundError:
+        return None
+    except Exception:
+        if GLOB_CHARACTERS.search(path):
+            return None
+        raise
+    return {**info, "name": path}
+
+
+def is_unchanged(file: File, timeout: float = READ_TIMEOUT) -> bool:
+    """Whether the file still has the version that was listed."""
+    info = call_filesystem(file.fs, "info", file.path, timeout=timeout)
+    infos = [info, _link_target(info)] if info.get("islink") else [info]
+    return file.version in map(_version, infos)
+
+
+def _version(info: Info) -> str:
+    """Returns what changes when a file's bytes do: a store's digest or ETag, else size and time of change.
+
+    Example: `_version({"size": 5, "mtime": 1.5}) == "5-1500000000"`, `_version({"ETag": '"ab"'}) == "ab"`.
+    """
+    for key in ("md5Hash", "ETag", "etag"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    changed = next((info[key] for key in ("mtime", "LastModified", "last_modified", "updated") if info.get(key)), "")
+    if isinstance(changed, datetime):
+        changed = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    elif isinstance(changed, float):
+        changed = int(changed * 1_000_000_000)
+    return f"{info['size']}-{changed}"
+
+
+def _link_target(info: Info) -> Info:
+    """Returns a local link's listing with its target's type, size and time; the type is `broken` where it has none."""
+    path = info["name"]
+    try:
+        target = os.stat(path)
+    except OSError as error:
+        return {**info, "type": "broken", "error": error}
+    kind = "directory" if os.path.isdir(path) else "file" if os.path.isfile(path) else "other"
+    return {**info, "type": kind, "size": target.st_size, "mtime": target.st_mtime}
+
+
+# ---- listings ------------------------------------------------------------------------------------------------------
+
+
+def list_folder(fs: AbstractFileSystem, folder: str, timeout: float) -> list[Info]:
+    """Lists a folder, sorted, each entry with its path under `name`; one that ends with a slash marks a folder."""
+    with filesystem_errors(file_url(fs, folder)):
+        if folder and hasattr(fs, "call_s3"):
+            infos = _list_s3(fs, folder, timeout)
+        elif folder.endswith("/") and folder.strip("/") and not isinstance(fs, LocalFileSystem):
+            infos = _list_nameless(fs, folder, timeout)
+        else:
+            infos = _list_plain(fs, folder, timeout)
+        return sorted(infos, key=lambda info: str(info["name"]))
+
+
+def _list_plain(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """Yields what fsspec's `ls` returns."""
+    bare = folder.rstrip("/")
+    for given in call_filesystem(fs, "ls", folder, detail=True, timeout=timeout):
+        info = _link_target(given) if given.get("islink") else given
+        name = info["name"].rstrip("/")
+        if info["type"] != "directory":
+            if info["name"] != bare:  # the `ls` of a file gives that file
+                yield info
+        elif name != bare:
+            yield info if info["name"] == name else {**info, "name": name}
+        elif bare:
+            # fsspec lists a subfolder with an empty name as the folder itself.
+            yield {**info, "name": f"{bare}/"}
+
+
+def _list_nameless(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """Lists a folder with an empty name, which `ls` merges with its parent: finds all below the parent and filters."""
+    parent, start = folder.rstrip("/"), f"{folder}/"
+    # Object stores can narrow the search by a prefix; other file systems may not know that option.
+    narrow = {"prefix": start[len(parent) + 1 :]} if fs.async_impl else {}
+    below = call_filesystem(fs, "find", parent, detail=True, **narrow, timeout=timeout)
+    folders = set()
+    for path, info in below.items():
+        if path.startswith(start):
+            name, slash, _ = path[len(start) :].partition("/")
+            if not slash:
+                yield {**info, "name": path}
+            elif name not in folders:
+                folders.add(name)
+                yield {"name": start + name, "type": "directory", "size": 0}
+
+
+def _list_s3(fs: AbstractFileSystem, folder: str, timeout: float) -> Iterator[Info]:
+    """Lists with S3's own call, page by page: s3fs would hide keys with empty parts; the timeout is for each page."""
+    bucket = fs.split_path(f"{folder}/x")[0]
+    prefix = f"{folder[len(bucket) + 1 :]}/" if len(folder) > len(bucket) else ""
+    token: dict[str, str] = {}
+    while True:
+        options = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", **token}
+        page = call_filesystem(fs, "call_s3", "list_objects_v2", **options, timeout=timeout)
+        for below in page.get("CommonPrefixes", ()):
+            yield {"name": f"{bucket}/{below['Prefix'][:-1]}", "type": "directory", "size": 0}
+        for key in page.get("Contents", ()):
+            yield {**key, "name": f"{bucket}/{key['Key']}", "type": "file", "size": key["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        following = {"ContinuationToken": page["NextContinuationToken"]}
+        if following == token:
+            raise ArchiveError(
+                f"Expected the next page of the listing of {file_url(fs, folder)}, but it is the same again."
+            )
+        token = following

@@ -1,0 +1,114 @@
+"""Writes an archive file again without some of its lines, as the deletion of a person needs it."""
+
+import os
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, closing, suppress
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import zstandard
+from fsspec.implementations.local import LocalFileSystem
+
+from ... import private
+from ...display import visible
+from ...errors import ArchiveError
+from .batches import PIECE_BYTES, line_ends
+from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile
+from .decompress import compression, decompressed
+from .listing import File, filesystem_errors, is_unchanged
+
+TEMPORARY_SUFFIX = ".forgetting"  # of a file that is being written; its name begins with a dot, so no load reads it
+
+
+class _Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def remove_lines(file: File, lines: Collection[int]) -> None:
+    """Writes a file again without these lines (from 1), compressed as it was; all other bytes of its content stay.
+
+    The new content is written to a temporary file that replaces the old one in one step (in a bucket: one upload), so
+    that every reader finds either the old file or the new one. Raises ArchiveError, and leaves the file as it is,
+    where it cannot be read to its end or was changed meanwhile.
+    """
+    local = isinstance(file.fs, LocalFileSystem)
+    if not local and not file.fs.async_impl:
+        raise ArchiveError(
+            f"Expected a local file or one in a bucket, which can be replaced in one step, at {visible(file.url)}."
+        )
+    path = os.path.realpath(file.path) if local else file.path
+    with ExitStack() as stack:
+        if local:
+            folder, name = os.path.split(path)
+            temporary = os.path.join(folder, f".{name}{TEMPORARY_SUFFIX}")
+        else:
+            temporary = os.path.join(stack.enter_context(TemporaryDirectory()), "new")
+        _write(file, frozenset(lines), temporary)
+        file.fs.invalidate_cache()
+        if not is_unchanged(file):
+            os.unlink(temporary)
+            raise ArchiveError(f"{visible(file.url)} was changed by another program. Run this again.")
+        with filesystem_errors(file.url):
+            if local:
+                _replace(temporary, path)
+            else:
+                file.fs.put_file(temporary, path)
+
+
+def _write(file: File, lines: frozenset[int], temporary: str) -> None:
+    with private.opened(temporary) as out:
+        try:
+            out.writelines(_rewritten(file, lines))
+        except (DamagedFile, UnreadableFile) as error:
+            os.unlink(temporary)
+            raise ArchiveError(f"{visible(file.url)} was left as it is. {error}") from error
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _replace(temporary: str, path: str) -> None:
+    old = os.stat(path)
+    with suppress(PermissionError):
+        os.chown(temporary, old.st_uid, old.st_gid)
+    os.chmod(temporary, old.st_mode)  # last: else another group could read it for a moment
+    os.replace(temporary, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _rewritten(file: File, lines: frozenset[int]) -> Iterator[bytes]:
+    """Yields a file's bytes as they are stored, without these lines of its content."""
+    with closing(BlockReader(file, BLOCK_BYTES)) as reader:
+        format_ = compression(reader.peek(4))
+        kept = _without(decompressed(reader, PIECE_BYTES), lines)
+        match format_:
+            case "gzip":
+                yield from _compressed(kept, zlib.compressobj(wbits=31))
+            case "zstd":
+                yield from _compressed(kept, zstandard.ZstdCompressor().compressobj())
+            case None:
+                yield from kept
+
+
+def _compressed(pieces: Iterable[bytes], compressor: _Compressor) -> Iterator[bytes]:
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def _without(pieces: Iterable[bytes], lines: frozenset[int]) -> Iterator[bytes]:
+    """Yields content without these lines, numbered from 1 as `read_batches` numbers them."""
+    line = 1
+    for piece in pieces:
+        at = 0
+        for end in [*line_ends(piece).tolist(), len(piece)]:
+            if line not in lines:
+                yield piece[at:end]
+            at = end
+            line += 1
+        line -= 1  # what stands behind the last newline goes on in the next piece

@@ -1,0 +1,68 @@
+"""The rows of `_audit`: what became of the lines of each file (docs/contract/warehouse.md)."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..projection import FileCount
+from ..warehouses.selection import messages_of, select, to_text, union
+from .origin import ContinuedWork
+from .plan import PlannedLoad
+from .report import COUNTED
+
+AuditRow = dict[str, Any]
+
+
+@dataclass
+class LinesRead:
+    """What reading found beside lines, by the number of the file.
+
+    `unfinished` says why a file must be read again; `skipped` counts the lines whose messages were not requested.
+    """
+
+    unfinished: dict[int, str] = field(default_factory=dict)
+    skipped: Counter[int] = field(default_factory=Counter)
+
+
+def audit_rows(load: PlannedLoad, counts: Iterable[FileCount], lines: LinesRead) -> list[AuditRow]:
+    """Returns a row for each file of the load, without the load's id."""
+    found = {count.number: count for count in counts}
+    return [
+        _audit_row(load, number, found.get(number, FileCount(number, 0, 0, 0, 0, None, None)), lines)
+        for number in range(len(load.work))
+    ]
+
+
+def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRead) -> AuditRow:
+    file, loaded_at = load.work[number], load.context.loaded_at
+    # A file that could not be read to its end is not the version that was listed: it is read again next time.
+    unfinished = f" unfinished {loaded_at.isoformat()}" if number in lines.unfinished else ""
+    before, messages = load.target.loaded(file.url, file.version), load.messages_of(number)
+    loaded = union(before.selected, select(load.selected, messages)) if before else load.selected
+    row = {
+        "file": file.url,
+        "version": file.version + unfinished,
+        "size": file.size,
+        **{key: value for key, value in count._asdict().items() if key != "number"},
+        "lines": count.lines + lines.skipped[number],
+        "loaded_at": loaded_at,
+        "skipped": lines.skipped[number],
+        "tables": to_text(loaded, load.recorded_resources) if load.origin.reads_again else None,
+    }
+    if before:
+        # What an earlier load stored of the file is no duplicate now.
+        stored = before.stored
+        if messages != messages_of(before.selected):
+            stored = min(stored + count.stored, count.lines - count.rejected)
+        row |= {"stored": stored, "duplicates": count.lines - count.rejected - stored}
+    earlier = file.audited if isinstance(file, ContinuedWork) else None
+    return row if earlier is None else row | _sums(row, earlier)
+
+
+def _sums(row: AuditRow, earlier: Mapping[str, Any]) -> AuditRow:
+    """Returns the counts of a row together with those of an earlier load of the same work."""
+    counts = {name: row[name] + earlier[name] for name in ("size", *COUNTED)}
+    timestamps = {"first_received_at": min, "last_received_at": max}
+    found = {name: [time for time in (row[name], earlier[name]) if time] for name in timestamps}
+    return counts | {name: choose(found[name], default=None) for name, choose in timestamps.items()}

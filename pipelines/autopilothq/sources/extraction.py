@@ -1,0 +1,125 @@
+"""What dlt extracts of a source: which resources, for which pipeline, and what their users want of them."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import dlt
+from dlt import Schema
+from dlt.sources import DltResource
+
+from ..catalog import AUDIT, LATEST, TABLES
+from ..errors import NotSupported
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.native import SEGMENT_TABLE_HINT
+from . import user_hints
+
+EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
+_TAKEN = "taken"  # in dlt's state: the resources whose rows were all taken by some load
+
+
+class Extraction(NamedTuple):
+    """One extraction of a source by dlt.
+
+    `resources` are those of the source that are extracted, by name, and `hints` what dlt knew of them before. `feeds`
+    are the resources that transformers take rows from. `pipeline` and `load_id` are None where somebody iterates the
+    source without a pipeline.
+    """
+
+    resources: Mapping[str, DltResource]
+    hints: Mapping[str, Any]
+    feeds: frozenset[str]
+    schema: Schema
+    pipeline: dlt.Pipeline | None
+    load_id: str | None
+
+    @property
+    def data_resources(self) -> set[str]:
+        """The extracted resources but `_audit`, whose rows depend on the others."""
+        return self.resources.keys() - {AUDIT.name}
+
+    def schema_columns(self, table: str) -> TTableSchemaColumns:
+        """Returns the columns that dlt's schema has of a table."""
+        there = self.schema.tables.get(table)
+        return there["columns"] if there else {}
+
+    def event_tables(self) -> set[str]:
+        """Returns the dataset's tables of events that the catalogue does not know."""
+        names = self.schema.data_table_names()
+        return {name for name in names if name not in TABLES and not name.startswith("_")}
+
+
+def current_extraction(owner: object, reads_again: bool) -> Extraction:
+    """Returns the extraction under way of the resources that belong to `owner`.
+
+    Raises NotSupported where their users want what cannot be done; nothing is written then.
+    """
+    source = dlt.current.source()
+    load_id = dlt_internals.extraction()
+    extracted = {resource.name: resource for resource in source.resources.extracted}
+    ours = {name: each for name, each in extracted.items() if dlt_internals.name_of_owned(each, owner)}
+    for each in ours.values():
+        _check_resource(each, dlt_internals.name_of_owned(each, owner) or "", reads_again)
+    feeds = frozenset(parent for each in extracted.values() for parent in dlt_internals.parents(each))
+    if EVENTS_RESOURCE in feeds & source.selected_resources.keys():
+        raise NotSupported(
+            f"Expected {EVENTS_RESOURCE} not to be selected, because a transformer takes its rows, which dlt would"
+            f" write into the tables of the events.\nDeselect it: source.{EVENTS_RESOURCE}.selected = False"
+        )
+    return Extraction(
+        ours,
+        {name: dlt_internals.hints(each) for name, each in ours.items()},
+        feeds,
+        dlt.current.source_schema(),
+        dlt_internals.running_pipeline() if load_id else None,
+        load_id,
+    )
+
+
+def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
+    name = resource.name
+    if name != own:
+        raise NotSupported(
+            f"Expected the resource {own} by its own name, but it is called {name}: the books of what is loaded"
+            f" go by it.\nLeave with_name out, and rename in a view: CREATE VIEW {name} AS FROM {own}"
+        )
+    user_hints.check_hints(resource, TABLES.get(name))
+    if (resource.limit is not None or resource.incremental is not None) and not reads_again:
+        raise NotSupported(
+            f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
+            " would not be asked for again.\nLeave it out, or use the settings of this source."
+        )
+
+
+def take_import_schema(extraction: Extraction) -> None:
+    """Lets descriptions in a user's import schema stand before the catalogue's. Raises NotSupported for other types."""
+    for name, resource in extraction.resources.items():
+        if name in TABLES:
+            user_hints.check_schema(extraction.schema, TABLES[name])
+        if name in extraction.schema.tables and (text := extraction.schema.tables[name].get("description")):
+            resource.apply_hints(additional_table_hints={"description": text, SEGMENT_TABLE_HINT: True})
+
+
+def check_latest(resources: Collection[str]) -> None:
+    """Raises NotSupported where a table of latest values is selected without the messages that it is made of."""
+    for made in LATEST:
+        name, messages = made.table.name, made.messages.name
+        if name in resources and messages not in resources:
+            raise NotSupported(
+                f"Expected {messages} among the selected resources, because {name} is: a row of it is made of all"
+                f" {messages} that are stored.\nSelect both, or neither."
+            )
+
+
+def dropped_resources(resources: Collection[str]) -> set[str]:
+    """Returns the resources that `dlt pipeline ... drop` dropped since a load: it drops their state too."""
+    taken = set(dlt.current.source_state().get(_TAKEN, ())) & set(resources)
+    return {name for name in taken if _TAKEN not in dlt.current.resource_state(name)}
+
+
+def note_taken(resources: Collection[str]) -> None:
+    """Notes in dlt's state that all rows of these resources were taken, for `dropped_resources`."""
+    state = dlt.current.source_state()
+    state[_TAKEN] = sorted({*state.get(_TAKEN, ()), *resources})
+    for name in resources:
+        dlt.current.resource_state(name)[_TAKEN] = True

@@ -1,0 +1,110 @@
+"""The folder of a load below the pipeline's working folder: its scratch files, and the rows that dlt takes over."""
+
+import shutil
+import weakref
+from datetime import datetime
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NamedTuple
+
+import dlt
+
+from .. import private
+
+HOME = "autopilothq"  # the folder of loads, below the pipeline's working folder
+_WAITING = "waiting"
+_PROJECTION = "projection"
+_ORIGIN = "origin"
+_READY = "ready"  # how files of rows are named until dlt takes them
+_HANDED_OVER = "rows"
+_BEGUN = "begun"
+
+
+class LoadFolder(NamedTuple):
+    """An empty folder for one load.
+
+    `may_have_copies` says that an earlier load may have been killed: its folder was still there, or the machine is new
+    and knows nothing of the loads of others.
+    """
+
+    path: Path
+    may_have_copies: bool = False
+
+
+def begin_folder(pipeline: dlt.Pipeline, loaded_at: datetime, keeper: object) -> LoadFolder:
+    """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed."""
+    home = Path(pipeline.working_dir, HOME)
+    new_machine = not home.exists()
+    if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
+        private.narrow(Path(pipeline.working_dir))
+    private.folder(home)
+    left = list(home.iterdir())
+    folder = Path(mkdtemp(dir=home))
+    weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
+    for old in left:
+        shutil.rmtree(old, ignore_errors=True)
+    waiting = folder / _WAITING
+    waiting.mkdir()
+    (waiting / _BEGUN).write_text(loaded_at.isoformat())
+    weakref.finalize(keeper, shutil.rmtree, waiting, ignore_errors=True)
+    return LoadFolder(waiting, new_machine or bool(left))
+
+
+def drop_files(pipeline: dlt.Pipeline) -> None:
+    """Deletes what a complete load kept on the disk: the next one would take it for that of a killed load."""
+    for folder in Path(pipeline.working_dir, HOME).glob("*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def temporary_folder(keeper: object) -> LoadFolder:
+    """Makes the folder of a load without a pipeline, which is deleted with `keeper`."""
+    folder = Path(mkdtemp(prefix=HOME))
+    weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
+    return LoadFolder(folder)
+
+
+def scratch_of_origin(folder: Path) -> Path:
+    """Makes and returns the folder for what an origin needs during a load."""
+    scratch = folder / _ORIGIN
+    scratch.mkdir()
+    return scratch
+
+
+def scratch_of_projection(folder: Path) -> Path:
+    """Makes and returns an empty folder for the projection; whatever an attempt before left of it and its rows goes."""
+    scratch = folder / _PROJECTION
+    shutil.rmtree(scratch, ignore_errors=True)
+    for path in folder.glob(f"{_READY}-*"):
+        path.unlink()
+    scratch.mkdir()
+    return scratch
+
+
+def ready_file(folder: Path, number: int, table: str) -> Path:
+    """Returns the path for some rows of a table, before dlt takes them."""
+    return folder / f"{_READY}-{number}-{table}"
+
+
+def hand_over_file(ready: Path) -> Path:
+    """Renames a file of rows as one that dlt takes, and returns its new path; the file may have that name already."""
+    path = ready.with_name(ready.name.replace(_READY, _HANDED_OVER, 1))
+    if not path.exists():
+        ready.rename(path)
+    return path
+
+
+def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
+    """Returns the Parquet files of each table that the pipeline's last load handed over to dlt.
+
+    They exist as long as the load's source does, whether or not the load succeeded.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_HANDED_OVER}-*"):
+        files.setdefault(path.name.split("-", 2)[2], []).append(path)
+    return files
+
+
+def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
+    """Returns the time at which that load began, which its rows have in `uuid_ts`."""
+    [path] = Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_BEGUN}")
+    return datetime.fromisoformat(path.read_text())

@@ -1,0 +1,161 @@
+"""The destination of one load: how it takes tables, what it has loaded, and what dlt is about to replace there."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dlt
+from dlt.sources import DltResource
+
+from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACKS, USERS, Limits, Native
+from ..errors import CannotMerge, NotSupported
+from ..segment.identity import HashedIds
+from ..warehouses import dlt_internals
+from ..warehouses.dataset import Dataset, Loaded, deleted_persons, loaded_files, open_dataset
+from ..warehouses.dlt_internals import TWriteDispositionDict
+from ..warehouses.duckdb import kept_open
+from ..warehouses.hints import (
+    REPLACED,
+    STRATEGIES,
+    keys_are_declared,
+    limits_of,
+    merge_disposition,
+    merge_strategies,
+)
+from ..warehouses.native import native_of
+from ..warehouses.selection import ALL_MESSAGES, covers
+from . import user_hints
+from .extraction import Extraction, check_latest, dropped_resources, take_import_schema
+from .load_folder import begin_folder, temporary_folder
+from .refused import RefusedMessages
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What dlt replaces in this load: `dropped` are tables that it drops first, `replaced` those that it replaces.
+
+    `anew` says that anything is dropped, emptied or replaced: then all work is read again.
+    """
+
+    dropped: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class LoadTarget:
+    """Where one load goes, and what is there. Without a pipeline nothing is, and nothing is written anywhere.
+
+    `strategies` are the merge strategies of the destination. `declares_keys` says that it must be told that keys are
+    never null. `loads` are the files that are loaded, in whole or in part, where they can be read again.
+    """
+
+    folder: Path
+    dataset: Dataset | None = None
+    table_format: Any = None
+    strategies: Sequence[str] = ("insert-only", "delete-insert")
+    declares_keys: bool = False
+    native: Native = OTHER_NATIVE
+    limits: Limits = OTHER_LIMITS
+    suppressed: HashedIds = field(default_factory=HashedIds)
+    refused: RefusedMessages = field(default_factory=lambda: RefusedMessages(""))
+    loads: Mapping[tuple[str, str], Loaded] = field(default_factory=dict)
+    replacement: Replacement = Replacement(anew=True)
+
+    def loaded(self, url: str, version: str) -> Loaded | None:
+        """Returns what counts as loaded of a file, None where nothing does."""
+        return None if self.replacement.anew else self.loads.get((url, version))
+
+    def complete_loads(self) -> set[str]:
+        """Returns the complete loads, without those of files whose discards were not selected.
+
+        These discards are found again.
+        """
+        if self.dataset is None:
+            return set()
+        discards = {DISCARDS.name: ALL_MESSAGES}
+        without = {loaded.load_id for loaded in self.loads.values() if not covers(loaded.selected, discards)}
+        return self.dataset.complete_loads() - without
+
+
+def target_without_pipeline(keeper: object) -> LoadTarget:
+    """Returns the target of an iteration without a pipeline; its folder is deleted with `keeper`."""
+    return LoadTarget(temporary_folder(keeper).path)
+
+
+def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool, keeper: object) -> LoadTarget:
+    """Begins a load into the destination of the extraction's pipeline; its folder is deleted with `keeper`.
+
+    Raises CannotMerge, NotSupported or SuppressionKeyError, before anything is written, where that cannot be done.
+    """
+    pipeline = extraction.pipeline
+    if pipeline is None:
+        return target_without_pipeline(keeper)
+    dlt_internals.dataset_of_run(pipeline)
+    table_format = dlt.current.resource().table_format
+    strategies = merge_strategies(pipeline, table_format)
+    if dlt_internals.has_import_schema(pipeline):
+        take_import_schema(extraction)
+    for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
+        write_disposition(name, extraction.resources.get(name), strategies)
+    folder = begin_folder(pipeline, loaded_at, keeper)
+    dataset = open_dataset(pipeline)
+    dataset.schema_name = extraction.schema.name
+    with kept_open(pipeline):
+        suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
+        if folder.may_have_copies:
+            dataset.drop_copies()
+        return LoadTarget(
+            folder.path,
+            dataset,
+            table_format,
+            strategies,
+            keys_are_declared(pipeline),
+            native_of(pipeline.destination.destination_type),
+            limits_of(pipeline),
+            suppressed,
+            RefusedMessages.begin(pipeline, dataset.complete_loads, extraction.load_id),
+            loaded_files(dataset) if reads_again else {},
+            _replacement(extraction, dataset, reads_again),
+        )
+
+
+def _replacement(extraction: Extraction, dataset: Dataset, reads_again: bool) -> Replacement:
+    """Returns what dlt will drop, empty or replace; what was stored there still exists, and must not count.
+
+    Raises NotSupported where the rest of the dataset would not fit to it any more.
+    """
+    resources = extraction.resources
+    dropped, emptied = dlt_internals.dropped_tables()
+    replaced = {name for name, each in resources.items() if user_hints.is_replaced(each)}
+    if reads_again:
+        dropped |= dropped_resources(resources.keys())
+    lost = dropped | emptied | replaced
+    if lost and AUDIT.name not in lost | resources.keys() and dataset.tables([AUDIT.name]):
+        raise NotSupported(
+            f"Expected _audit among the selected resources, because {', '.join(sorted(lost))} is to be replaced:"
+            " it would go on saying that their rows are stored.\nSelect _audit too."
+        )
+    if not lost:
+        check_latest(resources.keys())
+    return Replacement(frozenset(dropped), frozenset(replaced | ({AUDIT.name} if lost else set())), bool(lost))
+
+
+def write_disposition(
+    table: str, resource: DltResource | None, strategies: Sequence[str], replaced: Collection[str] = ()
+) -> TWriteDispositionDict:
+    """Returns how rows are merged into a table, or that they replace it.
+
+    `resource` may have a strategy that its user requested. Raises CannotMerge where none of the destination's
+    `strategies` fits.
+    """
+    if table in replaced:
+        return {"disposition": "replace"}
+    requested = user_hints.strategy(resource) if resource is not None else None
+    if requested in (None, STRATEGIES[TABLES.get(table) in REPLACED][0]):
+        return merge_disposition(table, strategies)
+    if requested not in strategies:
+        raise CannotMerge(f"Expected one of {', '.join(strategies)} to merge {table}, but got {requested}.")
+    return merge_disposition(table, (requested,))

@@ -1,0 +1,214 @@
+"""The protocol of an origin: what a class must have so that its messages become the tables of the warehouse.
+
+An origin finds out what is new, reads it as lines of Segment messages, and may have rows of its own alongside. All else
+is done for it: exactly once, rejects, discards, audit, selection of tables, deletion of people. `autopilothq.source`
+makes a dlt source of an origin; `docs/origin.md` has a complete example.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
+
+from ..catalog import COLUMN_RESERVE, EVENT_TABLES, KINDS, LATEST, TABLES, TRACKS, Limits, Type
+from ..errors import NotSupported
+from ..projection import Snapshot, TableRows, unreserved
+from ..segment.identity import HashedIds
+from ..segment.message import Batch
+from ..warehouses.dataset import Dataset
+from ..warehouses.dlt_internals import logger
+from .extraction import EVENTS_RESOURCE
+from .report import LoadReport, ProgressCallback
+
+__all__ = ["MESSAGE_RESOURCES", "Batch", "LoadContext", "Origin", "PipelineContext", "TableRows", "Work"]
+
+MESSAGE_RESOURCES = (
+    *(table.name for table in EVENT_TABLES),
+    TRACKS.name,
+    *(table.name for _, table, _ in KINDS),
+    *(made.table.name for made in LATEST),
+    EVENTS_RESOURCE,
+)
+"""The resources of all tables that messages fill; `other_events` stands for the tables of all other events."""
+
+
+class Work(Protocol):
+    """Something that is read as a whole, or again: a file, or a scan of an API. A NamedTuple or a dataclass will do."""
+
+    @property
+    def url(self) -> str:
+        """Its permanent name, which `_audit` shows as `file`."""
+
+    @property
+    def version(self) -> str:
+        """A text that changes when its content does, such as an etag, or size and time of the last change."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes, as far as they are known before it is read: for the progress, and for `_audit`."""
+
+
+W = TypeVar("W", bound=Work)
+
+
+@runtime_checkable
+class ContinuedWork(Work, Protocol):
+    """Work that goes on where an earlier load stopped, under the same `url` and `version`."""
+
+    @property
+    def audited(self) -> Mapping[str, object] | None:
+        """The row that `_audit` has of it, whose counts are added to; None where it has none."""
+
+
+@dataclass(frozen=True)
+class PipelineContext:
+    """The pipeline that a load belongs to, as far as an origin needs it.
+
+    `working_folder` is kept between loads on this machine, and may be empty on another one. `dataset` reads the tables
+    of the destination. `load_id` is dlt's id of this load: `_dlt_loads` has it once the load is complete.
+    """
+
+    dataset: Dataset
+    working_folder: Path
+    load_id: str
+
+
+@dataclass(frozen=True)
+class LoadContext:
+    """What a load hands to its origin.
+
+    Attributes:
+        loaded_at: When the load began; its rows have it in `uuid_ts`.
+        selected: The resources that dlt extracts. No rows of others are taken.
+        loaded: `url` and `version` of all work of which every selected table has its rows already; empty unless the
+            origin `reads_again`.
+        pipeline: The pipeline; None where somebody iterates the source without one.
+        scratch: An empty folder, which is deleted with the source.
+        memory: What the origin may use for rows alongside messages, in MB.
+        report: The counts so far. The origin may fill in those that it alone knows, such as `contacts`.
+        progress: Called with the report when its counts have changed.
+        suppressed: The ids of deleted people. Messages of theirs are left out; rows alongside must be by the origin.
+        limits: What a table of the destination can have.
+        shorten: Shortens a name to what the destination takes.
+        dropped: The tables that dlt drops before the rows of this load come.
+    """
+
+    loaded_at: datetime
+    selected: frozenset[str]
+    loaded: Collection[tuple[str, str]]
+    pipeline: PipelineContext | None
+    scratch: Path
+    memory: int
+    report: LoadReport
+    progress: ProgressCallback
+    suppressed: HashedIds
+    limits: Limits
+    shorten: Callable[[str], str]
+    dropped: Collection[str] = ()
+
+    def new(self, work: Sequence[W]) -> list[W]:
+        """Returns the work that is not loaded yet, and counts the rest as known in the report."""
+        new = [each for each in work if (each.url, each.version) not in self.loaded]
+        self.report.files_known = len(work) - len(new)
+        return new
+
+    def required_pipeline(self) -> PipelineContext:
+        """Returns the pipeline. Raises NotSupported where there is none."""
+        if self.pipeline is None:
+            raise NotSupported(
+                "Expected a pipeline, because this source goes on from what it has loaded before.\n"
+                "Run it with pipeline.run(...) instead of iterating it."
+            )
+        return self.pipeline
+
+    def report_progress(self) -> None:
+        """Shows the counts of the report to whoever watches the load."""
+        self.progress(self.report)
+
+    def warn(self, text: str) -> None:
+        """Logs a warning, and puts it into the report."""
+        logger.warning(text)
+        self.report.warnings.append(text)
+
+    def existing_columns(self, table: str) -> Mapping[str, Type]:
+        """Returns the columns that a table has in the destination, none where it does not exist."""
+        if self.pipeline is None or table in self.dropped:
+            return {}
+        return self.pipeline.dataset.tables([table]).get(table, {})
+
+    def snapshot(self, table: str, received_at: datetime) -> Snapshot:
+        """Returns an empty snapshot of a table of the catalogue, whose `rows` may be yielded from `Origin.finish`.
+
+        `received_at` is when the scan began that sees the records.
+        """
+        scratch = self.scratch / table
+        scratch.mkdir()
+        there, room = self._room(table)
+        return Snapshot(
+            TABLES[table],
+            received_at,
+            self.loaded_at,
+            str(scratch),
+            self.memory,
+            shorten=self._column_name,
+            forgotten=self.suppressed,
+            there=there,
+            room=room,
+        )
+
+    def _column_name(self, name: str) -> str:
+        return self.shorten(unreserved(name, self.limits))
+
+    def _room(self, table: str) -> tuple[Collection[str], int]:
+        """Returns the columns that a table has already, and for how many more it has room."""
+        dataset = self.pipeline.dataset if self.pipeline is not None else None
+        there = {} if dataset is None else dataset.tables([table]).get(table, {})
+        width = len(there) if dataset is None else max(dataset.widths.get(table, 0), len(there))
+        missing = {column.name for column in TABLES[table].columns} - there.keys()
+        return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+
+
+class Origin(Protocol[W]):
+    """Where messages come from. Subclass it, or write a class with the same attributes.
+
+    One load calls `plan`, then `read` with what that gave, then `finish`. The next load begins with `plan` again, in
+    the same object or in a new one, so what an origin must know of earlier loads is in the destination or in dlt's
+    state of the source.
+    """
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """The resources of the source, by their tables' names: those of all messages, unless the class says otherwise.
+
+        Tables whose rows `finish` gives are named here too. They must be tables of the catalogue.
+        """
+        return MESSAGE_RESOURCES
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether any work can be read again at any time.
+
+        An archive of files can: `_audit` says what of each file is loaded, and a file is read again for tables that are
+        selected later, or whose rows were dropped or not taken to their end. An origin that cannot, such as a scan of
+        an API, keeps cursors of its own (`dlt.current.source_state()`), and must give nothing that was loaded; then dlt
+        may not take only a part of the rows (`add_limit`).
+        """
+        return False
+
+    def plan(self, context: LoadContext) -> Sequence[W]:
+        """Returns the work of this load: what is new, compared with what the destination has.
+
+        With `reads_again` that is `context.new(...)` of all that there is.
+        """
+
+    def read(self, work: Sequence[W]) -> Iterator[Batch]:
+        """Yields the lines of the work; a file's number in a batch is its index in `work`.
+
+        A load may read its work a second time: where messages turn out not to fit into any row, it begins again without
+        them.
+        """
+
+    def finish(self, context: LoadContext) -> Iterator[TableRows]:  # noqa: ARG002 - for those that have rows
+        """Yields rows alongside messages (contacts, lists, …), once all work was read; not without a pipeline."""
+        return iter(())

@@ -1,0 +1,108 @@
+"""One load from its beginning to the plan of its origin: all that is known before a line is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS
+from ..warehouses.hints import shorten_identifier
+from ..warehouses.native import beside_views
+from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
+from .extraction import Extraction, current_extraction
+from .load_folder import scratch_of_origin
+from .load_target import LoadTarget, begin_target
+from .origin import LoadContext, Origin, PipelineContext, Work
+from .report import LoadReport, ProgressCallback, no_progress
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """The settings of a source that hold for all its loads.
+
+    `memory` is what the engine may use before it turns to the disk, `origin_memory` what the origin may use, in MB.
+    `table_format` is dlt's. `messages` are those that are requested. The dataset may have `max_event_tables` tables of
+    events that the catalogue does not know.
+    """
+
+    memory: int = 200
+    origin_memory: int = 200
+    progress: ProgressCallback = no_progress
+    table_format: str | None = None
+    max_event_tables: int = MAX_EVENT_TABLES
+    messages: MessageSelection = ALL_MESSAGES
+
+
+@dataclass(frozen=True)
+class PlannedLoad:
+    """A load whose origin has planned its work. `selected` is what is loaded of work that is read whole."""
+
+    origin: Origin[Any]
+    settings: LoadSettings
+    extraction: Extraction
+    target: LoadTarget
+    context: LoadContext
+    selected: Selected
+    work: Sequence[Work]
+
+    @property
+    def report(self) -> LoadReport:
+        """The counts so far."""
+        return self.context.report
+
+    @property
+    def recorded_resources(self) -> set[str]:
+        """The resources of the source that `_audit` records of a file."""
+        return {*self.origin.tables, REJECTS.name, DISCARDS.name}
+
+    def event_table(self, slug: str) -> str:
+        """Returns the name that an event's table has in the destination."""
+        return beside_views(self.context.shorten(slug), self.target.native, self.extraction.schema.tables)
+
+    def messages_of(self, number: int) -> MessageSelection:
+        """Returns the requested messages of a file, with those that are loaded already, so that all are counted."""
+        before = self.target.loaded(self.work[number].url, self.work[number].version)
+        requested = self.settings.messages
+        return requested | messages_of(before.selected) if before else requested
+
+
+def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> PlannedLoad:
+    """Begins a load of the extraction under way, and has its origin plan it.
+
+    The resources of the source belong to `keeper`; the load's folder is deleted with it.
+    """
+    loaded_at = datetime.now(UTC)
+    extraction = current_extraction(keeper, origin.reads_again)
+    selected = select(extraction.data_resources, settings.messages)
+    target = begin_target(extraction, loaded_at, origin.reads_again, keeper)
+    context = _context(settings, extraction, target, loaded_at, selected)
+    work = origin.plan(context)
+    context.report.files = len(work)
+    context.report.bytes = sum(each.size for each in work)
+    context.report_progress()
+    return PlannedLoad(origin, settings, extraction, target, context, selected, work)
+
+
+def _context(
+    settings: LoadSettings, extraction: Extraction, target: LoadTarget, loaded_at: datetime, selected: Selected
+) -> LoadContext:
+    pipeline = None
+    if extraction.pipeline is not None and target.dataset is not None and extraction.load_id is not None:
+        pipeline = PipelineContext(target.dataset, Path(extraction.pipeline.working_dir), extraction.load_id)
+    loads = {} if target.replacement.anew else target.loads
+    return LoadContext(
+        loaded_at=loaded_at,
+        selected=frozenset(extraction.resources),
+        loaded=frozenset(file for file, loaded in loads.items() if covers(loaded.selected, selected)),
+        pipeline=pipeline,
+        scratch=scratch_of_origin(target.folder),
+        memory=settings.origin_memory,
+        report=LoadReport(),
+        progress=settings.progress,
+        suppressed=target.suppressed,
+        limits=target.limits,
+        shorten=partial(shorten_identifier, naming=extraction.schema.naming),
+        dropped=target.replacement.dropped,
+    )

@@ -1,0 +1,219 @@
+"""A space of Segment Unify as an origin: one run, or a part of one, over its people."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+
+from ...catalog import PROFILES
+from ...clients.autopilot import Autopilot
+from ...clients.profile_api import ProfileApi
+from ...errors import InvalidSetting, Unavailable
+from ...projection import DuePeople, People
+from ...projection.context import TableRows
+from ...segment.message import Batch
+from ...warehouses.dataset import audit_row
+from ...warehouses.hints import SOURCE
+from ...warehouses.query import answers
+from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
+from ..scans import Scan
+from ..settings import RequestSettings, read_cursor, write_cursor
+from ..spool import ScanStart, Spool
+from ..times import format_time
+from .pull import KEPT, LOOKBACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
+
+SETTINGS = f"sources.{SOURCE}.profiles"
+HOME = "autopilothq-people"  # the folder of contacts, below the pipeline's own
+GOES_ON = KEPT / 2  # an older run is not gone on with: its first people must be asked for again
+SCAN_LASTS = timedelta(days=1)  # contacts are not asked for again; whom it overlooks meanwhile, the next run finds
+NOBODY_OF = 10  # people asked for, of whom one at least should be known
+_CURSORS = "pulls"  # in dlt's state of the source
+_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
+
+
+class Contacts(NamedTuple):
+    """Autopilot's contacts as the people to ask for; `account` is a digest of whose contacts they are."""
+
+    client: Autopilot
+    account: str
+
+
+@dataclass
+class _Run:
+    """One load of a run that began at `begun`; `cursor` is how far complete loads have brought the last run."""
+
+    context: LoadContext
+    begun: datetime
+    cursor: dict[str, Any]
+    people: People
+    pull: Pull | None = None
+
+
+@dataclass
+class Space(Origin[Scan]):
+    """The people of a space, whose events of a scope are asked for.
+
+    A run that is not complete is continued by the next load, wherever it ended: people who were asked for since it
+    began, in loads that are complete, are not asked for again. So a long run is many loads, and a killed one loses only
+    the last. `people` is the setting; `contacts` are where people come from if it is `api`. One load asks for
+    `people_per_load` people at most.
+    """
+
+    client: ProfileApi
+    requests: RequestSettings
+    name: str
+    people: str
+    scope: EventScope
+    contacts: Contacts | None = None
+    people_per_load: int | None = None
+    _run: _Run | None = field(init=False, default=None)
+
+    tables = (PROFILES.name, *MESSAGE_RESOURCES)
+
+    @property
+    def url(self) -> str:
+        """The space's address, which `_audit` shows as its file."""
+        return f"{self.requests.base_url.rstrip('/')}/spaces/{self.name}"
+
+    @property
+    def scope_id(self) -> str:
+        """A digest of which events are asked for; what `since` left out is not loaded up to any watermark."""
+        since = [self.scope.since.isoformat()] if self.scope.since else []
+        return short_digest(sorted(self.scope.names), self.scope.source_id, *since)
+
+    @property
+    def run_id(self) -> str:
+        """A digest of what one run goes over: the next load continues it, and it may have gaps."""
+        return short_digest(self.url, self.scope_id, self.people)
+
+    def plan(self, context: LoadContext) -> Sequence[Scan]:
+        """Returns the run as one scan, and reports how many people are due."""
+        dataset = context.required_pipeline().dataset
+        complete = dataset.complete_loads()
+        cursor = read_cursor(_CURSORS, self.run_id, complete)
+        now = context.loaded_at
+        last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
+        goes_on = bool(cursor) and not cursor["complete"] and now - last_begun < GOES_ON
+        begun = last_begun if goes_on else now
+        if cursor and not goes_on:
+            _warn_of_gap(context, cursor)
+        self._run = _Run(context, begun, cursor, self._due_people(context, begun))
+        context.report.people_total = self._run.people.due
+        audited = audit_row(dataset, self.url, format_time(begun))
+        lines = audited["lines"] if audited else 0
+        return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
+
+    def _due_people(self, context: LoadContext, begun: datetime) -> People:
+        pipeline = context.required_pipeline()
+        scratch = context.scratch / "people"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        people = People((self.name, self.scope_id), str(scratch), context.memory)
+        for found in self._found_people(context):
+            people.add(found)
+        people.leave_out(context.suppressed)
+        there = pipeline.dataset.tables([PROFILES.name])
+        columns = [column.name for column in PROFILES.columns]
+        stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
+        due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
+        people.choose(stored, pipeline.dataset.complete_loads(), due)
+        return people
+
+    def _found_people(self, context: LoadContext) -> Iterator[Sequence[Person]]:
+        """Yields all people, some at a time. Raises InvalidSetting for a query of several columns."""
+        pipeline = context.required_pipeline()
+        if self.contacts is not None:
+            spool = _spool(pipeline.working_folder / HOME / self.run_id, self.contacts.account, context.loaded_at)
+            with self.contacts.client as client:
+                yield from people_of_contacts(spool, client, context.report_progress)
+        elif _QUERY.match(self.people):
+            for rows in answers(dlt.current.pipeline(), self.people):
+                if len(rows[0]) != 1:
+                    raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")
+                ids = (person(str(row[0])) for row in rows if row[0] is not None)
+                yield [Person(known) for known in ids if known]
+        else:
+            yield from people_of_file(Path(self.people))
+
+    def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
+        """Yields the messages of the people who are due, as many as one load takes."""
+        run = self._planned()
+        if run.pull is not None:
+            run.people.close()
+            run.people = self._due_people(run.context, run.begun)
+            work[0].begin_reading()
+
+        def report_people() -> None:
+            run.context.report.people = pull.asked
+            run.context.report_progress()
+
+        due = (Asked(*taken) for taken in run.people.take(self.people_per_load))
+        threads = min(self.requests.requests_per_second, run.people.due)
+        pull = run.pull = Pull(work[0], self.client, self.scope, threads, run.people.note, report_people)
+        with self.client:
+            yield from pull.batches(due)
+        self._report(run.context, pull)
+
+    def _planned(self) -> _Run:
+        if self._run is None:
+            raise RuntimeError("Expected `plan` to be called before.")
+        return self._run
+
+    def _report(self, context: LoadContext, pull: Pull) -> None:
+        """Reports why the run ended, and who got no answer."""
+        if pull.stopped is not None:
+            context.report.cut_off = str(pull.stopped)
+        elif pull.failed:
+            of = f"{pull.failed:,} of {pull.asked:,} people"
+            context.warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
+            if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
+                context.report.cut_off = str(pull.failure)
+        if pull.asked >= NOBODY_OF and not pull.known and not pull.failed:
+            context.warn(
+                f"The space {self.name} knows none of {pull.asked:,} people. Is {SETTINGS}.space the right one?"
+            )
+
+    def finish(self, context: LoadContext) -> Iterator[TableRows]:
+        """Yields who was asked for, and keeps how far the run is once this load is complete."""
+        run, pipeline, report = self._planned(), context.required_pipeline(), context.report
+        stopped = run.pull is None or run.pull.stopped is not None
+        complete = not stopped and report.people >= (report.people_total or 0)
+        if complete:
+            shutil.rmtree(pipeline.working_folder / HOME / self.run_id, ignore_errors=True)
+        begun = format_time(run.begun)
+        since = begun if complete or not run.cursor else run.cursor["since"]
+        cursor = {"begun": begun, "complete": complete, "since": since, "load_id": pipeline.load_id}
+        write_cursor(_CURSORS, self.run_id, cursor)
+        yield run.people.rows(pipeline.load_id)
+        run.people.close()
+
+
+def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
+    since, kept = datetime.fromisoformat(cursor["since"]), context.loaded_at - KEPT
+    if since < kept:
+        context.warn(
+            f"No run was complete since {format_time(since)}, and the API goes back 14 days: events between"
+            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+        )
+
+
+def _spool(folder: Path, account: str, now: datetime) -> Spool:
+    """Returns the pages of an account's contacts: those that are here, unless they are too old, or none yet."""
+    spool = Spool.open(folder)
+    if spool is not None and spool.start.account == account:
+        age = now - datetime.fromisoformat(spool.start.started_at)
+        if age <= SCAN_LASTS:
+            return spool
+    return Spool.begin(folder, ScanStart(account, format_time(now)))
+
+
+def short_digest(*parts: Any) -> str:
+    """Returns a short text that tells values from others, and from which they cannot be told."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

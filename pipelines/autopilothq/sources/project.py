@@ -1,0 +1,213 @@
+"""From the lines of a load to its rows: reads what the origin planned, writes the rows of each table into files."""
+
+import copy
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS
+from ..projection import (
+    ENVIRONMENT_ERRORS,
+    LINES_PER_FILE,
+    Deduplicated,
+    ExistingTables,
+    FileCount,
+    Projection,
+    ReadTable,
+    TableRows,
+)
+from ..segment.message import Batch
+from ..warehouses.duckdb import kept_open
+from .audit import AuditRow, LinesRead, audit_rows
+from .event_filter import only
+from .load_folder import scratch_of_projection
+from .plan import PlannedLoad
+from .report import COUNTED, NAMED
+from .row_files import RowFiles, resource_of
+from .table_hints import TableHints
+
+WORKERS = 2
+FEW_LINES = 10_000
+
+
+class ProjectedLoad(NamedTuple):
+    """The rows of a load, those of the destination's tables that exist, and the rows of `_audit`."""
+
+    files: RowFiles
+    hints: TableHints
+    audit: list[AuditRow]
+
+
+def project(load: PlannedLoad) -> ProjectedLoad:
+    """Reads all lines and writes the rows of all tables.
+
+    Where messages cannot become rows, for whatever reason, they are noted as refused, and all is done once more without
+    them.
+    """
+    planned = copy.deepcopy(load.report)
+    numbers = itertools.count()
+    while (projected := _attempt(load, numbers)) is None:
+        vars(load.report).update(vars(copy.deepcopy(planned)))
+    return projected
+
+
+def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+    """Returns None where messages were found that cannot become rows."""
+    scratch = scratch_of_projection(load.target.folder)
+    context = load.context
+    projection = Projection(
+        context.loaded_at, str(scratch), load.settings.memory, WORKERS, context.shorten, load.event_table
+    )
+    try:
+        lines = _read(load, projection, scratch)
+        # Few lines take so little time that nobody is kept out of a DuckDB file for long.
+        with kept_open(load.extraction.pipeline if load.report.lines <= FEW_LINES else None):
+            return _rows(load, projection, scratch, lines, numbers)
+    except ENVIRONMENT_ERRORS:
+        raise
+    except Exception:
+        found = projection.unreadable()
+        refused = load.target.refused
+        if not found.keys() - refused.messages.keys():
+            raise
+        refused.messages |= found
+        refused.load_id = load.extraction.load_id
+        if load.extraction.pipeline is not None:
+            refused.write(load.extraction.pipeline)
+        return None
+    finally:
+        projection.close()
+
+
+# ---- lines in ------------------------------------------------------------------------------------------------------
+
+
+def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead:
+    """Adds the batches, some side by side; the first one alone, because the others are read by its shapes."""
+    lines = LinesRead()
+    busy: set[Future[None]] = set()
+    first = True
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for number, whole in enumerate(load.origin.read(load.work)):
+            batch, skipped = only(whole, load.messages_of, load.event_table)
+            lines.skipped += skipped
+            if len(busy) >= WORKERS:
+                done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            if first and batch.lines.num_rows:
+                projection.add(batch)
+                first = False
+            else:
+                busy.add(pool.submit(projection.add, batch))
+            if load.target.refused:
+                pq.write_table(batch.lines, scratch / f"lines-{number}", compression="zstd")
+            _count(load, whole, lines)
+        for future in busy:
+            future.result()
+    return lines
+
+
+def _count(load: PlannedLoad, batch: Batch, lines: LinesRead) -> None:
+    load.report.lines += batch.lines.num_rows
+    load.report.bytes_done += batch.bytes
+    load.report.files_done += len(batch.ended)
+    lines.unfinished |= {number: why for number, why in batch.ended if why is not None}
+    load.context.report_progress()
+
+
+def _kept_lines(scratch: Path, numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines with these numbers in the load, as they were read."""
+    requested = pa.array(numbers, pa.int64())
+    for path in scratch.glob("lines-*"):
+        for batch in pq.ParquetFile(path).iter_batches():
+            number = pc.add(pc.multiply(batch["file"].cast(pa.int64()), LINES_PER_FILE), batch["line"])
+            found = pa.record_batch({"number": number, "text": batch["text"]}).filter(pc.is_in(number, requested))
+            yield from zip(found["number"].to_pylist(), found["text"].to_pylist(), strict=True)
+
+
+# ---- rows out ------------------------------------------------------------------------------------------------------
+
+
+def _rows(
+    load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead, numbers: "itertools.count[int]"
+) -> ProjectedLoad:
+    """Writes the rows of each table, and counts them in the report."""
+    existing = _existing(load, projection)
+    # Nothing that is stored counts as stored where tables are replaced: merging would drop what is stored twice.
+    dataset, anew = load.target.dataset, load.target.replacement.anew
+    stored = None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
+    deduplicated = _deduplicated(load, projection, scratch, existing, stored)
+    hints = TableHints(load.extraction, load.target, existing)
+    files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+    for rows in deduplicated.tables():
+        write_rows(load, files, rows)
+    names = [file.url for file in load.work]
+    for made in (*list(deduplicated.latest(stored)), deduplicated.rejects(names), deduplicated.discards()):
+        if made is not None:
+            write_rows(load, files, made)
+    counts = deduplicated.counts()
+    audit = audit_rows(load, counts, lines)
+    _report(load, deduplicated, counts, lines)
+    return ProjectedLoad(files, hints, audit)
+
+
+def _existing(load: PlannedLoad, projection: Projection) -> ExistingTables:
+    """Returns the tables that the destination has and keeps, as far as this load has to do with them."""
+    if load.target.dataset is None:
+        return {}
+    there = load.extraction.event_tables()
+    # No more of the events that somebody made up than may get a table.
+    requested = projection.tables(len(there) + load.settings.max_event_tables + NAMED)
+    known = load.target.dataset.tables([*requested, *there, *TABLES])
+    return {name: columns for name, columns in known.items() if name not in load.target.replacement.dropped}
+
+
+def _deduplicated(
+    load: PlannedLoad, projection: Projection, scratch: Path, existing: ExistingTables, stored: ReadTable | None
+) -> Deduplicated:
+    target, refused = load.target, load.target.refused
+    if target.dataset is None:
+        return projection.deduplicate(max_event_tables=load.settings.max_event_tables, refused=refused.messages)
+    return projection.deduplicate(
+        existing,
+        stored if load.report.lines else None,  # else there is nothing to look for among the stored ids
+        target.complete_loads(),
+        target.suppressed,
+        target.limits,
+        target.dataset.widths,
+        load.extraction.event_tables(),
+        load.settings.max_event_tables,
+        refused=refused.messages,
+        refused_made={USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        lines=lambda numbers: _kept_lines(scratch, numbers),
+    )
+
+
+def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
+    """Writes the rows of a table that is selected; others are loaded when they are selected."""
+    if resource_of(rows.table) not in load.extraction.resources:
+        return
+    rows = load.target.refused.without(rows, TABLES[rows.table].key if rows.table in TABLES else ("id",))
+    files.write(rows)
+    load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.number
+
+
+def _report(load: PlannedLoad, deduplicated: Deduplicated, counts: Sequence[FileCount], lines: LinesRead) -> None:
+    report = load.report
+    for column in COUNTED:
+        setattr(report, column, sum(getattr(count, column) for count in counts))
+    report.lines_skipped = lines.skipped.total()
+    report.lines += report.lines_skipped
+    report.rejects = deduplicated.rejects_by_reason()
+    report.beyond_limits = deduplicated.beyond_limits()
+    report.bytes = sum(file.size for file in load.work)
+    report.unfinished = {load.work[number].url: why for number, why in lines.unfinished.items()}
+    if load.work:
+        report.rows[AUDIT.name] = len(load.work)

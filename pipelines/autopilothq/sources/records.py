@@ -1,0 +1,104 @@
+"""What origins deliver, made of plain values: batches of lines, and records of the tables alongside messages."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..catalog import REJECT_REASONS, TABLES, Table, Type
+from ..segment.json_text import JsonNumber, JsonObject, is_storable
+from ..segment.message import (
+    EXTRA,
+    Batch,
+    Discard,
+    Leaf,
+    Record,
+    Reject,
+    Rejected,
+    flatten,
+    one_cell_each,
+    parse_json,
+    prefixed_if_taken,
+)
+
+_LINES = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
+"""The columns of `Batch.lines`."""
+# Columns that a table has for itself: a field of that name has its column with a prefix.
+_OWN = frozenset({"received_at", "uuid_ts", "deleted_at"})
+
+
+def make_batch(
+    file: int,
+    lines: Sequence[tuple[int, bytes]],
+    *,
+    rejects: Iterable[Reject] = (),
+    ended: bool = False,
+    unfinished: str | None = None,
+    size: int = 0,
+) -> Batch:
+    """Returns a batch of lines of one file, each with its number, from 1; some thousand lines make a good batch.
+
+    Args:
+        file: The file's index in the work of the load.
+        lines: Messages as JSON text. What is none is rejected by the load, and kept in `_rejects`.
+        rejects: Lines that the origin itself rejects.
+        ended: Whether this is the last batch of the file. A file that never ends does not count as done.
+        unfinished: Why the file must be read again another time, None where it was read to its end.
+        size: How many bytes were read for the batch, for the progress.
+
+    Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
+    """
+    numbers, texts = [number for number, _ in lines], [text for _, text in lines]
+    columns = [pa.array([file] * len(lines), pa.int32()), pa.array(numbers, pa.int64())]
+    table = pa.Table.from_arrays([*columns, pa.array(texts, pa.large_binary())], schema=_LINES)
+    return Batch(table, list(rejects), [(file, unfinished)] if ended else [], size)
+
+
+def read_record(table: str, text: bytes) -> Record:
+    """Returns a JSON object as a record of a table of the catalogue: each key is a column.
+
+    Raises Rejected, with a reason and a message, where the text is no JSON object or has not the table's key.
+    Example: `read_record("lists", b'{"list_id": "l1", "title": "News"}')`.
+    """
+    return record_of(TABLES[table], parse_json(text))
+
+
+def record_of(table: Table, value: JsonObject, more: Mapping[str, str] | None = None) -> Record:
+    """Returns an object as a record of a table; `more` are cells that the object does not have itself."""
+    leaves = [(("record", key), key, text) for key, text in (more or {}).items()]
+    return make_record(table, value, [*leaves, *flatten(value, ("record",), [])], [], {})
+
+
+def make_record(
+    table: Table, value: JsonObject, leaves: Iterable[Leaf], discards: list[Discard], declared: Mapping[str, Type]
+) -> Record:
+    """Returns the record that the leaves of an object make. Raises Rejected where they have not the table's key.
+
+    `discards` are those of the object so far; `declared` are types that the origin declares for some columns.
+    """
+    named = [(path, prefixed_if_taken(column, _OWN), leaf) for path, column, leaf in leaves]
+    cells = one_cell_each(named, frozenset(), discards)
+    found = {name.removeprefix(EXTRA): cell for name, cell in cells.items()}
+    key = tuple(_key(found.get(column)) for column in table.key)
+    if None in key:
+        missing = ", ".join(f"`{column}`" for column in table.key)
+        raise Rejected("no_id", f"{REJECT_REASONS['no_id']}: expected {missing} in {_keys(value)}")
+    return Record(tuple(map(str, key)), found, discards, declared)
+
+
+def _key(cell: str | None) -> str | None:
+    """Returns the cell of a key as text, None where it is neither a text nor a number, or blank."""
+    text = (
+        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
+    )
+    return id_text(text)
+
+
+def id_text(value: Any) -> str | None:
+    """Returns a text or a number as text, None for anything else, a blank, and what no warehouse can store."""
+    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+
+
+def _keys(value: JsonObject) -> str:
+    return f"an object with {', '.join(name for name, _ in value[:5])}" if value else "an empty object"

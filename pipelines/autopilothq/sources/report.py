@@ -1,0 +1,82 @@
+"""What a load reports: its counts while it goes on, and the warnings that a person should read."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..catalog import AUDIT
+
+COUNTED = ("lines", "stored", "duplicates", "rejected")
+NAMED = 10  # tables or events that a warning names
+
+
+@dataclass
+class LoadReport:
+    """The counts of a load so far; complete once the source was extracted.
+
+    `files` are files of an archive, scans of an API, or whatever else the origin's work is.
+    """
+
+    files: int = 0
+    files_known: int = 0
+    files_done: int = 0
+    bytes: int = 0
+    bytes_done: int = 0
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    lines_skipped: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)
+    discards: int = 0
+    beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    unfinished: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    skipped_examples: dict[str, list[str]] = field(default_factory=dict)
+    contacts: int = 0
+    contacts_total: int | None = None
+    people: int = 0
+    people_total: int | None = None
+    cut_off: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def then(self, part: "LoadReport") -> "LoadReport":
+        """Returns the report of this load and `part`, the next load of the same run."""
+        added = ("bytes_done", *COUNTED, "lines_skipped", "discards", "people")
+        counts = {name: getattr(self, name) + getattr(part, name) for name in added}
+        rows = _sum(self.rows, part.rows) | {AUDIT.name: 1}  # the run has one row there, which each load replaces
+        return dataclasses.replace(
+            part,
+            **counts,
+            rows=rows,
+            rejects=_sum(self.rejects, part.rejects),
+            beyond_limits={
+                reason: _sum(self.beyond_limits.get(reason, {}), part.beyond_limits.get(reason, {}))
+                for reason in self.beyond_limits | part.beyond_limits
+            },
+            warnings=[*self.warnings, *part.warnings],
+            people_total=part.people_total if self.people_total is None else self.people_total,
+        )
+
+
+ProgressCallback = Callable[[LoadReport], object]
+"""Called with the report after each step of a load."""
+
+
+def no_progress(report: LoadReport) -> None:
+    """Ignores the progress of a load."""
+
+
+def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
+    """Returns the warning about values that no table had room for; `tables` is `Deduplicated.beyond_limits`."""
+    some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
+    more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
+    what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"
+    return f"{reason}: {what}, in _discards: {', '.join(some)}{more}"
+
+
+def _sum(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}

@@ -1,0 +1,147 @@
+"""The resources of a source: one for each table, so that `with_resources` chooses tables.
+
+They share a `SourceLoads`: the first resource that dlt asks for rows has the origin read, and all hand out the result.
+"""
+
+from collections.abc import Iterator, Sequence
+from threading import RLock
+from typing import Any, cast
+
+import dlt
+from dlt.sources import DltResource
+
+from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, TABLES, Table, Type
+from ..errors import InvalidSetting
+from ..projection import ordered_columns
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
+from ..warehouses.hints import REPLACED, STRATEGIES, merge_disposition
+from ..warehouses.native import SEGMENT_TABLE_HINT
+from .extraction import EVENTS_RESOURCE
+from .load import Load, run_load
+from .origin import Origin
+from .plan import LoadSettings
+from .row_files import event_table_of
+
+
+class SourceLoads:
+    """The loads of one source, shared by its resources.
+
+    Each extraction is a load of its own, which begins with nothing: a source that is extracted once more, because its
+    load failed or for another pipeline, is read once more. So is each iteration without a pipeline, which gives what a
+    load into an empty dataset would.
+    """
+
+    def __init__(self, origin: Origin[Any], settings: LoadSettings) -> None:
+        self.settings = settings
+        self._origin = origin
+        self._lock = RLock()
+        self._load: Load | None = None
+        self._extraction: tuple[Any, ...] = ()
+        self._begun: set[str] = set()
+
+    @property
+    def load(self) -> Load:
+        """The load under way."""
+        if self._load is None:
+            raise RuntimeError("Expected a load under way, but no resource was asked for rows yet.")
+        return self._load
+
+    def begin(self, name: str) -> Load:
+        """Returns the load of the extraction under way, for the resource `name`, which asks for its rows.
+
+        The first resource that asks has the origin read; one that asks again begins a new load.
+        """
+        with self._lock:
+            load_id = dlt_internals.extraction()
+            # A source that is iterated without a pipeline is known by itself.
+            extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (dlt.current.source(),)
+            if self._load is None or extraction != self._extraction or name in self._begun:
+                if self._load is not None:
+                    self._load.hints.take_back()
+                self._load = None
+                self._begun = set()
+                self._load = run_load(self._origin, self.settings, self)
+                self._extraction = extraction
+            self._begun.add(name)
+            return self._load
+
+
+def resources(origin: Origin[Any], settings: LoadSettings) -> list[DltResource]:
+    """Returns the resources of an origin's tables, and of `_rejects`, `_discards` and `_audit`, which comes last.
+
+    Raises InvalidSetting for a table that the catalogue does not have.
+    """
+    loads = SourceLoads(origin, settings)
+    return [_others(loads) if name == EVENTS_RESOURCE else _resource(loads, _table(name)) for name in _names(origin)]
+
+
+def _names(origin: Origin[Any]) -> Sequence[str]:
+    return [*origin.tables, *(table.name for table in BOOKS)]
+
+
+def _table(name: str) -> Table:
+    if name not in TABLES:
+        raise InvalidSetting(f"Expected an origin's tables to be in catalog.py, but {name} is not: add it there.")
+    return TABLES[name]
+
+
+def _resource(loads: SourceLoads, table: Table) -> DltResource:
+    types: dict[str, Type] = {column.name: column.type for column in table.columns}
+    if "uuid_ts" in types:
+        types = ordered_columns(types, table.key)
+
+    # Columns come with the rows alone: what the resource declared would stand before what turns up in a new table.
+    def rows() -> Iterator[Any]:
+        load = loads.begin(table.name)
+        with load.handing_over(table.name):
+            if table is AUDIT:
+                while load.is_waiting():
+                    yield None  # dlt goes on with the others
+                if (audit := load.audit()) is not None:
+                    yield load.files.audit_item(audit, table, types)
+            else:
+                yield from load.files.items(table.name)
+            if table in ALWAYS and not load.has(table.name):
+                yield load.files.empty(table, types)
+
+    dlt_internals.set_owner(rows, loads, table.name)
+    made = dlt.resource(
+        rows,
+        name=table.name,
+        primary_key=table.key,
+        write_disposition=merge_disposition(table.name, STRATEGIES[table in REPLACED][:1]),
+        table_format=cast(Any, loads.settings.table_format),
+        file_format="parquet",
+        table_name=table.name,
+    )()
+    return made.apply_hints(additional_table_hints={"description": table.description, SEGMENT_TABLE_HINT: True})
+
+
+def _others(loads: SourceLoads) -> DltResource:
+    """Returns the resource of tables that turn up: dlt takes their names and columns from the rows."""
+
+    def rows() -> Iterator[Any]:
+        load = loads.begin(EVENTS_RESOURCE)
+        with load.handing_over(EVENTS_RESOURCE):
+            for name in load.files.other_tables():
+                yield from load.files.items(name)
+
+    def columns(item: Any) -> TTableSchemaColumns:
+        return loads.load.files.columns_of(item)
+
+    def disposition(item: Any) -> TWriteDispositionDict:
+        return loads.load.hints.disposition(event_table_of(item))
+
+    dlt_internals.set_owner(rows, loads, EVENTS_RESOURCE)
+    made = dlt.resource(
+        rows,
+        name=EVENTS_RESOURCE,
+        columns=columns,
+        primary_key="id",
+        write_disposition=disposition,
+        table_format=cast(Any, loads.settings.table_format),
+        file_format="parquet",
+        table_name=event_table_of,
+    )()
+    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, SEGMENT_TABLE_HINT: True})

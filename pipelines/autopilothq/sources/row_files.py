@@ -1,0 +1,184 @@
+"""The rows of a load on their way to dlt: as Parquet files that it takes over, or as Arrow tables where steps see them.
+
+Files go into the load package as they are. Anything else that looks at rows, such as a user's `add_map`, a transformer
+or a schema contract, gets Arrow tables.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import dlt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..catalog import TABLES, Table, Type, event_table
+from ..errors import NotSupported
+from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.hints import arrow_schema
+from . import user_hints
+from .extraction import EVENTS_RESOURCE, Extraction
+from .load_folder import hand_over_file, ready_file
+from .table_hints import TableHints
+
+CELLS_PER_BATCH = 1_000_000  # of the Arrow tables that a user's steps see
+_TABLE = b"autopilothq_table"  # in the metadata of Arrow tables
+
+
+class RowFiles:
+    """The rows of one load, by table. `number` tells files of one table apart, across all attempts of the load."""
+
+    def __init__(self, extraction: Extraction, hints: TableHints, folder: Path, number: "itertools.count[int]") -> None:
+        self._extraction = extraction
+        self._hints = hints
+        self._folder = folder
+        self._number = number
+        self._ready: dict[str, list[tuple[Path, TableRows]]] = {}
+
+    def write(self, rows: TableRows) -> None:
+        """Writes rows of a selected table into a file; a table's rows may come in several parts."""
+        user_hints.check_columns(self._extraction.resources[resource_of(rows.table)], rows)
+        path = ready_file(self._folder, next(self._number), rows.table)
+        rows = _with_copies(rows, self._hints.copies(rows.table, rows.columns))
+        rows = _in_order(rows, self._extraction.schema_columns(rows.table))
+        rows = rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
+        rows.write(str(path))
+        self._ready.setdefault(rows.table, []).append((path, rows))
+
+    def other_tables(self) -> list[str]:
+        """Returns the tables with rows that the catalogue does not know."""
+        return [table for table in self._ready if table not in TABLES]
+
+    def items(self, table: str) -> Iterator[Any]:
+        """Yields a table's rows as dlt takes them."""
+        known = TABLES.get(table)
+        for ready, rows in self._ready.get(table, ()):
+            path = hand_over_file(ready)
+            if self._are_seen(table):
+                yield from self._arrow_tables(path, rows)
+            elif known is None:
+                yield dlt.mark.with_file_import(str(path), "parquet", rows.number, cast(Any, rows))
+            elif rows.number:
+                hints = self._hints.make(known, rows.columns)
+                yield dlt.mark.with_file_import(str(path), "parquet", rows.number, hints)
+            else:
+                yield self.empty(known, rows.columns)
+
+    def _are_seen(self, table: str) -> bool:
+        """Returns whether anything but the destination looks at a table's rows."""
+        name = resource_of(table)
+        resource = self._extraction.resources[name]
+        if self._extraction.pipeline is None or name in self._extraction.feeds or dlt_internals.sees_rows(resource):
+            return True
+        return not dlt_internals.lets_all_pass(resource, self._extraction.schema, table)
+
+    def _arrow_tables(self, path: Path, rows: TableRows) -> Iterator[Any]:
+        """Yields rows whose types are those of their values; a user's step may give them others."""
+        known = TABLES.get(rows.table)
+        feeds = resource_of(rows.table) in self._extraction.feeds
+        if feeds and known is not None and self._extraction.pipeline is not None:
+            # The hints of an item would go to the transformers too.
+            hints = self._hints.make(known, rows.columns, typed=False)
+            self._extraction.resources[known.name].apply_hints(
+                columns=hints["columns"], write_disposition=hints["write_disposition"]
+            )
+        for cells in _batches(path, rows):
+            if self._extraction.pipeline is None or feeds:
+                yield cells
+            elif known is None:
+                yield dlt.mark.with_table_name(cells, rows.table)
+            else:
+                yield dlt.mark.with_hints(cells, self._hints.make(known, rows.columns, typed=False))
+
+    def empty(self, table: Table, types: Mapping[str, Type]) -> Any:
+        """Returns an item that makes a table without rows."""
+        rows = arrow_schema(types).empty_table()
+        if self._extraction.pipeline is None:
+            return rows
+        return dlt.mark.with_hints(rows, self._hints.make(table, types, file_format=self._hints.empty_format()))
+
+    def audit_item(self, audit: pa.Table, table: Table, types: Mapping[str, Type]) -> Any:
+        """Returns the rows of `_audit` as an item."""
+        if self._extraction.pipeline is None:
+            return audit
+        if not self._hints.is_zoned(table.name):
+            of = pa.timestamp("us")  # in UTC; dlt would take the zone of its own configuration
+            fields = [field.with_type(of) if pa.types.is_timestamp(field.type) else field for field in audit.schema]
+            audit = audit.cast(pa.schema(fields))
+        more = {} if audit.num_rows else {"file_format": self._hints.empty_format()}
+        return dlt.mark.with_hints(audit, self._hints.make(table, types, **more))
+
+    def columns_of(self, item: Any) -> TTableSchemaColumns:
+        """Returns the columns of an item of `other_events`."""
+        table = event_table(event_table_of(item))
+        if isinstance(item, TableRows):
+            return self._hints.columns(table, item.columns)
+        names = item.schema.names if isinstance(item, pa.Table) else ()
+        return self._hints.columns(table, dict.fromkeys(names, "text"), typed=False)
+
+
+def resource_of(table: str) -> str:
+    """Returns the resource that hands out a table's rows."""
+    return table if table in TABLES else EVENTS_RESOURCE
+
+
+def event_table_of(item: Any) -> str:
+    """Returns the table that an item of `other_events` is for.
+
+    Arrow tables have it in their metadata; what a user's step made of them has it in the column `event`.
+    """
+    if isinstance(item, TableRows):
+        return item.table
+    metadata = getattr(getattr(item, "schema", None), "metadata", None) or {}
+    if _TABLE in metadata:
+        return str(metadata[_TABLE].decode())
+    try:
+        event = item["event"]
+        return str(event if isinstance(event, str) else event[0])
+    except (KeyError, IndexError, TypeError) as error:
+        raise NotSupported(
+            f"Expected the column event in what a step makes of {EVENTS_RESOURCE}, but it has gone: it says which table"
+            " the rows are for."
+        ) from error
+
+
+def _batches(path: Path, rows: TableRows) -> Iterator[pa.Table]:
+    """Yields the rows of a file as Arrow tables, an empty one where there are none."""
+    schema = arrow_schema(rows.columns)
+    most = max(1_000, CELLS_PER_BATCH // max(1, len(rows.columns)))
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(most) if rows.number else (schema.empty_table(),):
+            cells = pa.table(batch.columns, names=batch.schema.names).select(schema.names).cast(schema)
+            yield cells.replace_schema_metadata({_TABLE: rows.table})
+
+
+def _in_order(rows: TableRows, there: TTableSchemaColumns) -> TableRows:
+    """Returns the rows with the schema's columns first, missing ones null; else dlt would write the file again."""
+    columns = {name: cast(Type, column["data_type"]) for name, column in there.items() if "data_type" in column}
+    columns |= rows.columns
+    cells = [
+        engine.name(name) if name in rows.columns else f"NULL::{SQL_TYPES[of]} AS {engine.name(name)}"
+        for name, of in columns.items()
+    ]
+    return rows._replace(columns=columns, relation=rows.relation.project(", ".join(cells)))
+
+
+def _with_copies(rows: TableRows, copies: Mapping[str, str]) -> TableRows:
+    """Returns the rows with columns that repeat others."""
+    if not copies:
+        return rows
+    cells = [f"{engine.name(of)} AS {engine.name(copy)}" for copy, of in copies.items()]
+    types = ordered_columns({**rows.columns, **{copy: rows.columns[of] for copy, of in copies.items()}})
+    return rows._replace(columns=types, relation=rows.relation.project(", ".join(["*", *cells])))
+
+
+def _in_utc(rows: TableRows) -> TableRows:
+    """Returns the rows with times in UTC that have no zone."""
+    cells = [
+        f"{name} AT TIME ZONE 'UTC' AS {name}" if of == "timestamp" else name
+        for name, of in zip(map(engine.name, rows.columns), rows.columns.values(), strict=True)
+    ]
+    return rows._replace(relation=rows.relation.project(", ".join(cells)))

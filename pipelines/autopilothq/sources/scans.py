@@ -1,0 +1,89 @@
+"""A scan of an API, and what its pages give: what the origins share whose work is not files."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..catalog import REJECT_REASONS, Table
+from ..segment.json_text import JsonObject, to_json
+from ..segment.message import MAX_LINE, Batch, Record, Reject, Rejected
+from .records import make_batch, record_of
+from .spool import Spool
+
+
+@dataclass
+class Scan:
+    """One scan, as a file is to an archive. `size`, `lines` and `contacts` grow while it is read.
+
+    `first` is the page that this load begins with; `lines_before` and `contacts_before` are those that came before it.
+    `complete` is set at its end, `lost` where it cannot be continued. `audited` is the row that `_audit` has of it.
+    """
+
+    name: str
+    url: str
+    started_at: str
+    number: int = 0
+    spool: Spool | None = None
+    first: int = 1
+    lines_before: int = 0
+    contacts_before: int = 0
+    audited: Mapping[str, object] | None = None
+    size: int = field(init=False, default=0)
+    lines: int = field(init=False, default=0)
+    contacts: int = field(init=False, default=0)
+    total: int | None = field(init=False, default=None)
+    complete: bool = field(init=False, default=False)
+    lost: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.begin_reading()
+
+    def begin_reading(self) -> None:
+        """Resets the counts: a load may read a scan a second time."""
+        self.size, self.lines, self.contacts = 0, self.lines_before, self.contacts_before
+        self.complete = self.lost = False
+
+    @property
+    def version(self) -> str:
+        """When the scan began; a scan that is loaded in parts has a version for each."""
+        return self.started_at + (f" from page {self.first}" if self.first > 1 else "")
+
+
+@dataclass
+class ScanBatch:
+    """What some pages gave: messages, what was rejected of them, and records by the name of their table."""
+
+    scan: Scan
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    size: int = 0
+    _lines: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Adds messages."""
+        for line in lines:
+            self.scan.lines += 1
+            self._lines.append((self.scan.lines, line))
+
+    def reject(self, value: Any, reason: str, message: str) -> None:
+        """Adds what is neither a message nor a record."""
+        self.scan.lines += 1
+        raw = to_json(value).encode()[:MAX_LINE]
+        self.rejects.append(Reject(self.scan.number, self.scan.lines, reason, message, raw))
+
+    def add_records(self, table: Table, values: Iterable[Any], more: Mapping[str, str] | None = None) -> None:
+        """Adds objects as records of a table; `more` are cells that the objects do not have themselves."""
+        for value in values:
+            if not isinstance(value, JsonObject):
+                self.reject(value, "not_an_object", REJECT_REASONS["not_an_object"])
+                continue
+            try:
+                self.records.setdefault(table.name, []).append(record_of(table, value, more))
+            except Rejected as error:
+                self.reject(value, *error.args)
+
+    def batch(self, ended: bool = False, unfinished: str | None = None) -> Batch:
+        """Returns the messages and the rejects, and whether the scan ends with them; `unfinished` as `make_batch`."""
+        return make_batch(
+            self.scan.number, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
+        )

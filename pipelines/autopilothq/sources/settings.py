@@ -1,0 +1,64 @@
+"""The settings that the sources share: their types, and how they are read.
+
+dlt reads the annotations of a source's function when it is defined. A union in them it either leaves out, so that the
+setting cannot come from the configuration, or takes for its first type, so that a list of `config.toml` becomes text.
+Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import dlt
+
+from ..clients.autopilot import Autopilot, AutopilotSettings
+from ..clients.profile_api import ProfileApi, ProfileApiSettings
+from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+
+if TYPE_CHECKING:
+    Names = str | Sequence[str]
+    """Names, or one text with commas."""
+    Time = str | date
+    """A time: ISO 8601, a date or a datetime."""
+else:
+    Names = Time = Any
+
+
+class RequestSettings(NamedTuple):
+    """How an API is asked: where it is, how often at most, and how long and how many times an answer is waited for.
+
+    `allow_http` lets the key go over plain http to another machine.
+    """
+
+    base_url: str
+    requests_per_second: float
+    timeout: float = TIMEOUT
+    tries: int = MAX_ATTEMPTS
+    allow_http: bool = False
+
+    def autopilot(self, api_key: str) -> Autopilot:
+        """Returns a client of Autopilot's API."""
+        return Autopilot(AutopilotSettings(api_key=api_key, **self._asdict()))
+
+    def profile_api(self, token: str, space: str) -> ProfileApi:
+        """Returns a client of Segment's Profile API."""
+        return ProfileApi(ProfileApiSettings(api_key=token, space=space, **self._asdict()))
+
+
+def split_names(names: str | Sequence[str]) -> list[str]:
+    """Returns names without the blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
+    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+
+
+def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:
+    """Returns how far complete loads have brought something; nothing where the destination does not know that load.
+
+    Cursors are kept in dlt's state of the source, below `group`.
+    """
+    cursor: dict[str, Any] = dlt.current.source_state().get(group, {}).get(name, {})
+    return cursor if cursor and cursor["load_id"] in complete_loads else {}
+
+
+def write_cursor(group: str, name: str, cursor: dict[str, Any]) -> None:
+    """Keeps a cursor, which has the load's `load_id`; it counts once that load is complete."""
+    dlt.current.source_state().setdefault(group, {})[name] = cursor

@@ -1,0 +1,52 @@
+"""`autopilothq.source`: a dlt source of any origin."""
+
+from collections.abc import Iterable, Sequence
+
+import dlt
+from dlt import Schema
+from dlt.sources import DltResource, DltSource
+
+from ..catalog import MAX_EVENT_TABLES
+from ..warehouses.hints import SOURCE
+from .event_filter import requested_messages
+from .origin import Origin, W
+from .plan import LoadSettings
+from .report import ProgressCallback, no_progress
+from .resources import resources
+
+
+def source(
+    origin: Origin[W],
+    *,
+    events: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    memory: int = 400,
+    max_event_tables: int = MAX_EVENT_TABLES,
+    table_format: str | None = None,
+    progress: ProgressCallback = no_progress,
+) -> DltSource:
+    """Returns a dlt source whose messages come from an origin: the `autopilothq` schema with all its guarantees.
+
+    All sources have dlt's schema `autopilothq`, so that their messages come into the same tables of a dataset, and a
+    message that two of them deliver is stored once.
+
+    Args:
+        origin: An object of a class that implements `Origin`.
+        events: The names of events, as they are sent or of their tables: only their messages are loaded.
+        exclude: The names of events that are not loaded; all others are. Not together with `events`.
+        memory: What a load may use before it turns to the disk, in MB; half of it is the origin's.
+        max_event_tables: How many tables of events that the catalogue does not know the dataset may have.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
+        progress: Called with the `LoadReport` after each step.
+
+    Example: `dlt.pipeline("events", destination="duckdb").run(autopilothq.source(WebhookDump("dump")))`.
+    """
+    settings = LoadSettings(
+        memory // 2, memory // 2, progress, table_format, max_event_tables, requested_messages(events, exclude)
+    )
+
+    @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
+    def tables_of_origin() -> Iterable[DltResource]:
+        return resources(origin, settings)
+
+    return tables_of_origin()

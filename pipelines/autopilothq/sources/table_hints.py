@@ -1,0 +1,97 @@
+"""What dlt is told of the tables of one load: their columns and how rows are merged into them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+
+from ..catalog import Table, Type
+from ..projection import ExistingTables, ordered_columns
+from ..warehouses import dlt_internals
+from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
+from ..warehouses.hints import capabilities_of, column_hints
+from ..warehouses.native import COPY_HINT, copies_of
+from . import user_hints
+from .extraction import Extraction
+from .load_target import LoadTarget, write_disposition
+
+
+@dataclass
+class TableHints:
+    """The hints that go to dlt with the rows of one load.
+
+    `existing` are the tables that the destination has already. `added` collects the hints that were made, because dlt
+    keeps them in the resources for all extractions to come: `take_back` takes them out again.
+    """
+
+    extraction: Extraction
+    target: LoadTarget
+    existing: ExistingTables
+    added: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
+        """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
+        made = dlt.mark.make_hints(
+            columns=self.columns(table, types, typed), write_disposition=self.disposition(table.name), **more
+        )
+        self.added[table.name] = made
+        return made
+
+    def columns(self, table: Table, types: Mapping[str, Type], typed: bool = True) -> TTableSchemaColumns:
+        """Returns a table's columns as the destination needs them; what a user's hints say of them stays.
+
+        Types are left out unless `typed`: rows that a user's step made have types of their own.
+        """
+        copies = self.copies(table.name, types)
+        if not copies.keys() <= types.keys():
+            types = ordered_columns({**types, **dict.fromkeys(copies, "timestamp")})
+        made = column_hints(table, types, self.target.declares_keys, self.is_zoned(table.name), copies)
+        resource = self.extraction.resources.get(table.name)
+        own = dict(user_hints.own_columns(resource)) if resource is not None else {}
+        pipeline = self.extraction.pipeline
+        edited = pipeline is not None and dlt_internals.has_import_schema(pipeline)
+        there = self.extraction.schema_columns(table.name)
+        for name, column in made.items():
+            if not typed:
+                column.pop("data_type")
+            if edited and there.get(name, {}).get("description"):
+                column.pop("description", None)
+            for key in own.get(name, {}).keys() - {"name", "data_type"}:
+                column.pop(key, None)  # type: ignore[misc]
+        return made
+
+    def disposition(self, table: str) -> TWriteDispositionDict:
+        """Returns how rows are merged into a table, or that they replace what is there."""
+        target = self.target
+        resource = self.extraction.resources.get(table)
+        return write_disposition(table, resource, target.strategies, target.replacement.replaced)
+
+    def is_zoned(self, table: str) -> bool:
+        """Returns whether the times of a table have a time zone; those of a table that exists stay as they are."""
+        dataset = self.target.dataset
+        return self.target.native.zoned or (dataset is not None and table in dataset.zoned)
+
+    def copies(self, table: str, columns: Collection[str]) -> dict[str, str]:
+        """Returns the columns of a table that repeat others: all in a new table, else those that a load made."""
+        there = self.extraction.schema_columns(table)
+        return {
+            copy: of
+            for copy, of in copies_of(table, columns, self.target.native).items()
+            if table not in self.existing or COPY_HINT in there.get(copy, {})
+        }
+
+    def empty_format(self) -> Any:
+        """Returns the format of files without rows: Parquet, but not where ADBC loads it, because that refuses them."""
+        if self.extraction.pipeline is None:
+            return "parquet"
+        capabilities = capabilities_of(self.extraction.pipeline)
+        selected = capabilities.loader_file_format_selector is not None
+        formats = capabilities.supported_loader_file_formats or ()
+        refused = selected and not self.target.table_format and "insert_values" in formats
+        return "insert_values" if refused else "parquet"
+
+    def take_back(self) -> None:
+        """Takes the hints of this load out of the resources."""
+        for name, added in self.added.items():
+            dlt_internals.take_back(self.extraction.resources[name], self.extraction.hints[name], added)

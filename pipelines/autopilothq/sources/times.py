@@ -1,0 +1,49 @@
+"""Times as settings, APIs and rows spell them."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ..segment.json_text import JsonNumber
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FAR = 10**15  # milliseconds; no calendar goes that far
+_FAR_DIGITS = 15
+
+
+def read_setting_time(time: str | date | None) -> datetime | None:
+    """Returns a time as settings and callers give it: ISO 8601, UTC where it has no zone; a date is its midnight."""
+    if isinstance(time, str):
+        time = datetime.fromisoformat(time)
+    if isinstance(time, date) and not isinstance(time, datetime):
+        return datetime(time.year, time.month, time.day, tzinfo=UTC)
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+
+
+def read_time(value: Any) -> datetime | None:
+    """Returns a time in the notations of Autopilot's API, None where it cannot be read.
+
+    These are epoch milliseconds (`JsonNumber`), ISO 8601 and RFC 1123.
+    """
+    try:
+        if isinstance(value, JsonNumber):
+            if value.isdigit() and len(value) < _FAR_DIGITS:
+                return _EPOCH + timedelta(milliseconds=int(value))
+            milliseconds = Decimal(value)
+            return _EPOCH + timedelta(microseconds=round(milliseconds * 1000)) if abs(milliseconds) < _FAR else None
+        if not isinstance(value, str):
+            return None
+        time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
+    except (ValueError, OverflowError, ArithmeticError):
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def format_time(time: datetime, exact: bool = False) -> str:
+    """Returns a time in UTC with milliseconds, or microseconds where `exact` and needed.
+
+    Example: `2019-03-01T00:00:00.000Z`.
+    """
+    digits = "microseconds" if exact and time.microsecond % 1000 else "milliseconds"
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=digits)}Z"

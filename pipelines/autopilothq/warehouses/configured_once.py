@@ -1,0 +1,39 @@
+"""Destinations whose configuration is resolved once: dlt asks for it some thirty times in a small load."""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .dlt_internals import Destination, asking_pipeline
+
+if TYPE_CHECKING:
+    _Base = Destination[Any, Any]
+else:
+    _Base = object
+
+
+class ConfiguredOnce(_Base):
+    """A mixin for destinations that resolves equal questions once in the life of a destination.
+
+    Each run makes its destination anew, so a setting that changes counts from the next run on. All clients share one
+    object of credentials, and the connection pool that dlt keeps in it.
+    """
+
+    def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
+        """Returns the resolved configuration, as dlt's destination does, each time as a new object."""
+        if initial_config is None or initial_config.is_resolved():
+            return super().configuration(initial_config, accept_partial)
+        # A copy, because dlt writes what it finds into the initial configuration.
+        given = _plain(initial_config), _plain(self.config_params)
+        question = (type(initial_config), *given, accept_partial, asking_pipeline())
+        known: list[tuple[Any, Any]] = self.__dict__.setdefault("_resolved", [])
+        for asked, found in known:
+            if asked == question:
+                return copy.copy(found)
+        found = super().configuration(initial_config, accept_partial)
+        known.append((question, copy.copy(found)))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, Mapping) else value

@@ -1,0 +1,61 @@
+"""The one reader and writer of a destination's tables: `open_dataset` and `dataset_of` give a `Dataset`."""
+
+from functools import partial
+
+import dlt
+
+from ...errors import RunError
+from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
+from .delta import DeltaDataset
+from .delta_versions import drop_old_versions
+from .interface import Columns, Dataset, NativeType, Row, in_utc, marks
+from .loads import Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
+from .sql import SqlDataset, create_statement, stored_schema, writes_text
+
+__all__ = [
+    "Columns",
+    "Dataset",
+    "DeltaDataset",
+    "Loaded",
+    "NativeType",
+    "Row",
+    "SqlDataset",
+    "audit_row",
+    "create_statement",
+    "dataset_of",
+    "deleted_persons",
+    "drop_old_versions",
+    "first_event_of_others",
+    "in_utc",
+    "last_load",
+    "loaded_files",
+    "marks",
+    "open_dataset",
+    "stored_schema",
+    "writes_text",
+]
+
+
+def open_dataset(pipeline: dlt.Pipeline) -> Dataset:
+    """Returns the dataset of a pipeline, which opens a connection for each statement and closes it again.
+
+    Raises RunError where the destination's tables cannot be asked for.
+    """
+    client = pipeline.destination_client()
+    if isinstance(client, SqlJobClientBase):
+        return SqlDataset(client, partial(pipeline.destination_client))
+    return dataset_of(client)
+
+
+def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
+    """Returns the dataset of a client whose connection is open and stays open.
+
+    `literals`: values are written into SQL statements instead of being passed as parameters, which is much faster
+    where there are thousands of them. Raises RunError where the destination's tables cannot be asked for.
+    """
+    if isinstance(client, SqlJobClientBase):
+        return SqlDataset(client, literals=literals)
+    if isinstance(client, FilesystemClient):
+        return DeltaDataset(client)
+    kind = client.config.destination_type.rpartition(".")[2]
+    raise RunError(f"Expected a destination that answers SQL, but {kind} does not.")

@@ -1,0 +1,293 @@
+"""The tables of a dataset in a lake: Delta tables, and dlt's own tables as files beside them.
+
+DuckDB in process reads them; the Delta library writes. Each write is one commit of one table: nothing of it is there
+unless all is, and whoever reads an earlier version goes on reading that.
+"""
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ...catalog import Table, Type
+from ...errors import CannotMerge
+from ...extras import install
+from ...projection import ExistingTables
+from ...projection import engine as values
+from ...projection.types import ARROW
+from ..delta import ENGINE
+from ..dlt_internals import (
+    FILENAME_SEPARATOR,
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    DestinationUndefinedEntity,
+    FilesystemClient,
+)
+from ..hints import arrow_schema
+from ..query_check import check_query
+from .interface import Columns, Dataset, NativeType, Row
+
+QueryRows = Sequence[Sequence[Any]]
+ROWS_PER_FETCH = 10_000
+# What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
+# input types (string, string_view)").
+PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
+MOST_FILES = 100  # of a table that grows by single rows
+# The types of the contract as DuckDB calls them, which reads the tables.
+NATIVE: dict[Type, str] = {
+    "text": "VARCHAR",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+}
+_TYPES = {of: name for name, of in ARROW.items()}
+# dlt's tables that are files of JSON in a lake, with the columns that are read here.
+_DLT_TABLES: dict[str, dict[str, Type]] = {
+    LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
+    VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
+}
+
+
+class DeltaDataset(Dataset):
+    """The Delta tables of a dataset in a bucket or a folder."""
+
+    kind = "filesystem"
+    dialect = "duckdb"
+
+    def __init__(self, client: FilesystemClient) -> None:
+        super().__init__()
+        self._client = client
+        self.name = client.dataset_name
+        self.location = str(client.config)
+        self._table = cache(lambda name: open_table(client, name))
+        self._columns: dict[str, Columns] | None = None
+
+    # ---- what is there -----------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Returns whether the dataset was ever loaded into."""
+        return bool(self._client.is_storage_initialized())
+
+    def columns(self) -> dict[str, Columns]:
+        """Returns the columns of all Delta tables, and those of dlt's tables that are read here."""
+        if self._columns is None:
+            self._columns = {
+                name: {column: NativeType(NATIVE[of], of) for column, of in types.items()}
+                for name, types in _DLT_TABLES.items()
+            }
+            for name in table_folders(self._client):
+                if name not in self._columns and (table := self._table(name)) is not None:
+                    fields = pa.schema(table.schema().to_arrow())
+                    self._columns[name] = {field.name: _native(field.type) for field in fields}
+        return self._columns
+
+    def tables(self, names: Sequence[str]) -> ExistingTables:
+        """Returns those of the tables that exist, with the contract's types of their columns."""
+        found: dict[str, dict[str, Type]] = {}
+        for name in names:
+            if (table := self._table(name)) is not None:
+                fields = pa.schema(table.schema().to_arrow())
+                self.widths[name] = len(fields)
+                found[name] = {field.name: _TYPES[field.type] for field in fields if field.type in _TYPES}
+        return found
+
+    def complete_loads(self) -> set[str]:
+        """Returns the ids of dlt's loads that ran to their end: each leaves a file that is named after it."""
+        names = (posixpath.splitext(posixpath.basename(file))[0] for file in dlt_files(self._client, LOADS_TABLE_NAME))
+        return {name.rpartition(FILENAME_SEPARATOR)[2] for name in names}
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields columns of a table that `tables` has found, in the contract's types."""
+        found = self._table(table)
+        fields = pa.schema(found.schema().to_arrow())
+        schema = pa.schema([fields.field(column) for column in columns])
+        yield from pa.RecordBatchReader.from_stream(found.scan(columns=list(columns))).cast(schema)
+
+    def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
+        text = f"{before} {quoted(table)} {after}".replace("%s", "?").replace("%%", "%")
+        with self._reader([table]) as engine:
+            cursor = engine.execute(text, list(values))
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                yield from rows
+
+    @contextmanager
+    def answer(self, sql: str) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
+        """Gives the names of the columns of a user's query, and its rows, some at a time. Raises InvalidQuery."""
+        check_query(sql, self.dialect)
+        asked = [name for name in self.columns() if name in sql.lower()]
+        with self._reader(asked) as engine:
+            engine.execute(f"CREATE SCHEMA IF NOT EXISTS {values.name(self.name)}")
+            for name in asked:
+                view = f"{values.name(self.name)}.{values.name(name)}"
+                engine.execute(f"CREATE VIEW {view} AS FROM temp.{values.name(name)}")
+            engine.execute("SET enable_external_access = false")
+            engine.execute("SET lock_configuration = true")
+            cursor = engine.execute(sql)
+            names = [column[0] for column in cursor.description or ()]
+            yield names, iter(lambda: cursor.fetchmany(ROWS_PER_FETCH), [])
+
+    def quoted(self, table: str, column: str) -> str:  # noqa: ARG002
+        """Returns a column's name for a statement."""
+        return quoted(column)
+
+    def text_type(self) -> str:
+        """Returns the type of text."""
+        return NATIVE["text"]
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def create(self, table: Table) -> None:
+        """Creates a table of the catalogue, and the dataset's folder, where they are missing."""
+        from deltalake import DeltaTable
+
+        if self._table(table.name) is None:
+            schema = arrow_schema({column.name: column.type for column in table.columns})
+            location, options = location_of(self._client, table.name)
+            self._client.initialize_storage()
+            DeltaTable.create(location, schema, mode="ignore", storage_options=options)
+            self._table.cache_clear()
+            self._columns = None
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Inserts rows, with a cell for each column of the catalogue's table."""
+        from deltalake import write_deltalake
+
+        schema = arrow_schema({column.name: column.type for column in table.columns})
+        cells = zip(*rows, strict=True) if rows else ((),) * len(schema)
+        arrays = [pa.array(column, field.type) for column, field in zip(cells, schema, strict=True)]
+        write_deltalake(self._current(table.name), pa.table(arrays, schema=schema), mode="append", schema_mode="merge")
+
+    def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
+        """Sets columns of the rows that meet a condition."""
+        sets = {quoted(column): delta_literal(value) for column, value in changes.items()}
+        self._current(table).update(updates=sets, predicate=bound(where, values))
+
+    def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
+        """Deletes the rows that meet a condition."""
+        self._current(table).delete(bound(where, values))
+
+    def compact(self, table: str) -> None:
+        """Makes few files of many: each write adds one."""
+        current = self._current(table)
+        if len(current.file_uris()) > MOST_FILES:
+            current.optimize.compact()
+
+    def drop_copies(self) -> None:
+        """Does nothing: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
+
+    # ---- inside ------------------------------------------------------------------------------------------------------
+
+    def _current(self, name: str) -> Any:
+        """The table at its newest version."""
+        table = self._table(name)
+        table.update_incremental()
+        return table
+
+    @contextmanager
+    def _reader(self, names: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """DuckDB with tables as they are now."""
+        with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
+            engine.execute("SET TimeZone = 'UTC'")
+            engine.execute(f"SET disabled_optimizers = {values.literal(PUSHDOWN)}")
+            for name in names:
+                rows = (
+                    dlt_table(self._client, name) if name in _DLT_TABLES else self._current(name).to_pyarrow_dataset()
+                )
+                engine.register(name, rows)
+            yield engine
+
+
+def table_folders(client: FilesystemClient) -> list[str]:
+    """Returns the names of the folders of a dataset."""
+    if not client.is_storage_initialized():
+        return []
+    listed = client.fs_client.ls(client.dataset_path, detail=True, refresh=True)
+    return sorted(posixpath.basename(entry["name"].rstrip("/")) for entry in listed if entry["type"] == "directory")
+
+
+def dlt_files(client: FilesystemClient, table: str) -> list[str]:
+    """Returns the paths of the files of one of dlt's own tables."""
+    if not client.is_storage_initialized():
+        return []
+    try:
+        return list(client.list_table_files(table))
+    except DestinationUndefinedEntity:
+        return []
+
+
+def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
+    """Returns the rows of one of dlt's own tables, those of its columns that are read here."""
+    columns = _DLT_TABLES[name]
+    rows = [json.loads(client.fs_client.read_text(file)) for file in dlt_files(client, name)]
+    for row in rows:
+        row["inserted_at"] = datetime.fromisoformat(row["inserted_at"])
+    return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], arrow_schema(columns))
+
+
+def location_of(client: FilesystemClient, name: str) -> tuple[str, dict[str, str]]:
+    """Returns the URL of a Delta table and the storage options of its credentials.
+
+    On a new machine dlt does not know the tables of loads that were killed, so they are found by their folder.
+    Raises CannotMerge where the Delta library is not installed.
+    """
+    try:
+        import deltalake  # noqa: F401 - dlt's module may be there from before it was removed
+
+        from ..dlt_internals import deltalake_storage_options
+    except ImportError as error:
+        raise CannotMerge(
+            f"Delta tables need the package deltalake, which is not installed.\nInstall it: {install('deltalake')}"
+        ) from error
+    config = client.config
+    options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
+    return client.get_open_table_location("delta", name), options
+
+
+def open_table(client: FilesystemClient, name: str) -> Any:
+    """Returns a Delta table, None where there is none."""
+    location, options = location_of(client, name)
+    from deltalake import DeltaTable
+
+    if not DeltaTable.is_deltatable(location, options):
+        return None
+    return DeltaTable(location, storage_options=options)
+
+
+def quoted(column: str) -> str:
+    """Returns a name for a statement of DuckDB's or of the Delta library's."""
+    return values.name(column).replace("%", "%%")
+
+
+def bound(text: str, given: Sequence[Any]) -> str:
+    """Returns a condition with its values in it, for the Delta library, which takes no parameters."""
+    rest = iter(given)
+    parts = text.replace("%%", "%\0").split("%s")
+    made = parts[0] + "".join(f"{delta_literal(next(rest))}{part}" for part in parts[1:])
+    return made.replace("%\0", "%")
+
+
+def delta_literal(value: Any) -> str:
+    """Returns a value as the Delta library's SQL writes it."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, datetime):
+        return f"TIMESTAMP '{value.isoformat()}'"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else values.literal(str(value))
+
+
+def _native(of: pa.DataType) -> NativeType:
+    known = _TYPES.get(of)
+    return NativeType(NATIVE[known], known) if known else NativeType(str(of), "text")

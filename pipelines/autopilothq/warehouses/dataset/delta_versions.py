@@ -1,0 +1,33 @@
+"""The old versions of Delta tables: files with deleted rows, and the log, whose statistics quote values of them."""
+
+import posixpath
+from typing import Any
+
+from ..dlt_internals import FilesystemClient
+from .delta import open_table
+
+LOG = "_delta_log"
+
+
+def drop_old_versions(client: FilesystemClient, name: str) -> None:
+    """Leaves the newest version of a table alone: no file of another one, and no part of its log.
+
+    Whoever still reads an older version finds its files missing and has to read again. It can be broken off anywhere:
+    the log goes once a checkpoint stands for it.
+    """
+    table = open_table(client, name)
+    # Files of writes that were killed belong to no version; `full` finds them too.
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+    table = open_table(client, name)
+    table.create_checkpoint()
+    _drop_log_before(client, name, table.version())
+
+
+def _drop_log_before(client: FilesystemClient, name: str, version: int) -> None:
+    """Removes commits and checkpoints of a table's log that are older than a version."""
+    files: Any = client.fs_client
+    folder = f"{client.get_table_dir(name).rstrip('/')}/{LOG}"
+    for entry in sorted(files.ls(folder, detail=True, refresh=True), key=lambda found: str(found["name"])):
+        number = posixpath.basename(entry["name"]).partition(".")[0]
+        if entry["type"] == "file" and number.isdigit() and int(number) < version:
+            files.rm_file(entry["name"])

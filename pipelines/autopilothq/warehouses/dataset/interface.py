@@ -1,0 +1,187 @@
+"""The one reader and writer of a destination's tables.
+
+| implementation | destinations | how it asks |
+|---|---|---|
+| `sql.SqlDataset` | those that answer SQL | dlt's SQL client |
+| `delta.DeltaDataset` | Delta tables in a bucket or a folder | DuckDB in process reads, the Delta library writes |
+
+A statement is passed in pieces around the table's name. `{column}` in a template is a column of the table, `%s` is a
+value, and names that `Dataset.quoted` has quoted may be put into it.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ...catalog import Table
+from ...projection import ExistingTables
+from ..dlt_internals import TDataType
+from ..hints import SOURCE
+
+Row = tuple[Any, ...]
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+class NativeType(NamedTuple):
+    """A column's type: the destination's name for it, and dlt's."""
+
+    name: str
+    type: TDataType
+
+
+Columns = dict[str, NativeType]
+
+
+class Dataset(ABC):
+    """The tables of one dataset in a destination. Names of tables and columns are in lower case.
+
+    Example: `open_dataset(pipeline).rows("count(*), max({received_at})", "tracks") == [(3, datetime(...))]`.
+    """
+
+    kind: str
+    """dlt's name of the destination's type, for example `postgres`."""
+    dialect: str | None
+    """SQLGlot's name of the dialect that `stream` takes."""
+    name: str
+    """The dataset's name, as the destination has it."""
+    location: str
+    """Where the destination is, without secrets."""
+    schema_name = SOURCE
+    """The name of the dlt schema that has the tables: that of a resource run without its source is the pipeline's."""
+
+    def __init__(self) -> None:
+        self.widths: dict[str, int] = {}
+        """The number of columns, whatever their types, of each table that `tables` was asked for."""
+        self.zoned: set[str] = set()
+        """Those of these tables whose times have a time zone."""
+
+    @property
+    def place(self) -> str:
+        """The destination and the dataset in it, for people."""
+        return f"{self.kind} {self.location}, dataset {self.name}"
+
+    # ---- what is there -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Returns whether the dataset was ever loaded into."""
+
+    @abstractmethod
+    def columns(self) -> dict[str, Columns]:
+        """Returns the columns of all tables and views, dlt's own included."""
+
+    @abstractmethod
+    def tables(self, names: Sequence[str]) -> ExistingTables:
+        """Returns those of the tables that exist, with the contract's types of their columns."""
+
+    def lacks(self, table: str) -> bool:
+        """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
+        return table not in self.tables([table])
+
+    def lengths(self) -> dict[tuple[str, str], int]:
+        """Returns the greatest length of text columns, by table and column, where the destination limits it."""
+        return {}
+
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Returns the primary keys of the tables, in the order of their columns."""
+        return {}
+
+    def views(self) -> set[str]:
+        """Returns the names of the views."""
+        return set()
+
+    def parts(self) -> "Sequence[Dataset]":
+        """Returns this dataset and, where dlt stages rows in another one, that."""
+        return [self]
+
+    @abstractmethod
+    def complete_loads(self) -> set[str]:
+        """Returns the ids of dlt's loads that ran to their end."""
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields columns of a table that `tables` has found, in the contract's types."""
+
+    @abstractmethod
+    def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
+
+    @abstractmethod
+    def quoted(self, table: str, column: str) -> str:
+        """Returns a column's name for a statement."""
+
+    @abstractmethod
+    def text_type(self) -> str:
+        """Returns the destination's type of text."""
+
+    def template(self, table: str, text: str) -> str:
+        """Returns a text with `{column}` replaced by the quoted name of that column of the table."""
+        return _COLUMN.sub(lambda found: self.quoted(table, found[1]), text)
+
+    def rows(self, select: str, table: str, rest: str = "", *values: Any) -> list[Row]:
+        """Returns the rows of `SELECT {select} FROM {table} {rest}`, both templates; times are in UTC.
+
+        None where there is no such table.
+        """
+        if table not in self.columns():
+            return []
+        before, after = self.template(table, f"SELECT {select} FROM"), self.template(table, rest)
+        return [tuple(map(in_utc, row)) for row in self.stream(before, table, after, values)]
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def create(self, table: Table) -> None:
+        """Creates a table of the catalogue, and the dataset, where they are missing."""
+
+    @abstractmethod
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Inserts rows, with a cell for each column of the catalogue's table."""
+
+    @abstractmethod
+    def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
+        """Sets columns of the rows that meet a condition, whose names are quoted and whose `%s` are the values."""
+
+    @abstractmethod
+    def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
+        """Deletes the rows that meet a condition, whose names are quoted and whose `%s` are the values."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Returns a context in which all that is written is written at once, or nothing is.
+
+        Without effect where the destination has no transactions over several tables.
+        """
+        return nullcontext()
+
+    def try_lock(self, table: str) -> bool:  # noqa: ARG002
+        """Takes a lock of a table that lasts as long as the connection, where the destination has such locks.
+
+        Returns False where another connection has it.
+        """
+        return True
+
+    def compact(self, table: str) -> None:  # noqa: B027
+        """Makes few files of many, where a table has a file for each write."""
+
+    @abstractmethod
+    def drop_copies(self) -> None:
+        """Leaves one row of those that a killed load stored twice."""
+
+
+def marks(values: Collection[Any]) -> str:
+    """Returns the place holders of values in a list. Example: `marks("ab") == "%s, %s"`."""
+    return ", ".join(["%s"] * len(values))
+
+
+def in_utc(value: Any) -> Any:
+    """Returns a time in UTC, which is the zone of times without one, and all else as it is."""
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,77 @@
+"""What a load asks a dataset: its files and loads, whom to leave out, and where the events of others begin."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ...catalog import AUDIT, SUPPRESSIONS, TRACKS
+from ...segment.identity import NOBODY, HashedIds
+from .. import suppression_key
+from ..dlt_internals import LOADS_TABLE_NAME
+from ..selection import Selected, from_text
+from .interface import Dataset, in_utc
+
+
+class Loaded(NamedTuple):
+    """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all)."""
+
+    load_id: str
+    stored: int
+    selected: Selected | None
+
+
+def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
+    """Returns the files, with their versions, of which a complete load stored something."""
+    existing = dataset.tables([AUDIT.name]).get(AUDIT.name)
+    if existing is None:
+        return {}
+    complete = dataset.complete_loads()
+    columns = [name for name in ("file", "version", "load_id", "stored", "tables") if name in existing]
+    return {
+        (row["file"], row["version"]): Loaded(row["load_id"], row["stored"], from_text(row.get("tables")))
+        for batch in dataset.read(AUDIT.name, columns)
+        for row in batch.to_pylist()
+        if row["load_id"] in complete
+    }
+
+
+def audit_row(dataset: Dataset, file: str, version: str) -> dict[str, Any] | None:
+    """Returns the row of `_audit` of a file and its version, None where there is none."""
+    existing = dataset.tables([AUDIT.name]).get(AUDIT.name, {})
+    columns = [column.name for column in AUDIT.columns if column.name in existing]
+    if not set(AUDIT.key) <= set(columns):
+        return None
+    cells = ", ".join(dataset.quoted(AUDIT.name, column) for column in columns)
+    where = dataset.template(AUDIT.name, "WHERE {file} = %s AND {version} = %s")
+    found = next(dataset.stream(f"SELECT {cells} FROM", AUDIT.name, where, (file, version)), None)
+    if found is None:
+        return None
+    return dict.fromkeys(column.name for column in AUDIT.columns) | dict(zip(columns, found, strict=True))
+
+
+def deleted_persons(dataset: Dataset) -> HashedIds:
+    """Returns the hashed ids of deleted persons.
+
+    Raises SuppressionKeyError without the key that some need, and the destination's error where the list may not be
+    read: without it nobody knows who was deleted.
+    """
+    if dataset.lacks(SUPPRESSIONS.name):
+        return NOBODY
+    batches = dataset.read(SUPPRESSIONS.name, ["salt", "id"])
+    return suppression_key.hashes((row["salt"], row["id"]) for batch in batches for row in batch.to_pylist())
+
+
+def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
+    """Returns the time of the first event that another library sent, None where there is none."""
+    if "context_library_name" not in dataset.tables([TRACKS.name]).get(TRACKS.name, {}):
+        return None
+    before = dataset.template(TRACKS.name, "SELECT min({timestamp}) FROM")
+    name = dataset.quoted(TRACKS.name, "context_library_name")
+    [(first,)] = dataset.stream(before, TRACKS.name, f"WHERE {name} IS NULL OR {name} <> %s", (library,))
+    time = datetime.fromisoformat(first) if isinstance(first, str) else first
+    return in_utc(time)  # type: ignore[no-any-return]
+
+
+def last_load(dataset: Dataset) -> tuple[str, datetime] | None:
+    """Returns the id and the time of the newest complete load, None where there is none."""
+    found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
+    return (found[0][0], found[0][1]) if found else None

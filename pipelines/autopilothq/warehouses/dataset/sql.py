@@ -1,0 +1,252 @@
+"""The tables of a dataset in a destination that answers SQL."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import pyarrow as pa
+from dlt import Schema
+from dlt.common.destination.typing import PreparedTableSchema
+
+from ...catalog import Table, Type
+from ...projection import ExistingTables
+from ...projection.types import ARROW
+from ..dlt_internals import (
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    DatabaseUndefinedRelation,
+    DestinationUndefinedEntity,
+    SqlClientBase,
+    SqlJobClientBase,
+    StorageSchemaInfo,
+    get_columns_names_with_prop,
+)
+from .interface import Columns, Dataset, Row
+from .sql_arrow import contract_types, is_zoned, read_arrow
+from .sql_schema import primary_keys, text_lengths, view_names
+from .sql_statements import Opened, Statements
+
+ROWS_PER_INSERT = 100
+
+
+class SqlDataset(Dataset):
+    """The tables of a dataset, asked by dlt's SQL client, or of that in which dlt stages its rows.
+
+    `Statements` describes the parameters.
+    """
+
+    def __init__(
+        self, client: SqlJobClientBase, opened: Opened | None = None, is_staging: bool = False, literals: bool = False
+    ) -> None:
+        super().__init__()
+        self.client = client
+        self.sql = Statements(client, opened, is_staging, literals)
+        self._columns: dict[str, Columns] | None = None
+        self._known: dict[str, dict[str, Type]] = {}
+        self.kind = client.config.destination_type.rpartition(".")[2]
+        self.location = str(client.config)
+        self.dialect = client.capabilities.sqlglot_dialect
+        self.name = self.sql.dataset_name()
+
+    # ---- what is there -----------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Returns whether the dataset was ever loaded into."""
+        with self.sql.open() as client:
+            return bool(client.is_storage_initialized())
+
+    def columns(self) -> dict[str, Columns]:
+        """Returns the columns of all tables and views, dlt's own included."""
+        if self._columns is None:
+            self._columns = {}
+            for table, column, native in self.sql.columns():
+                self._columns.setdefault(table, {})[column] = native
+        return self._columns
+
+    def tables(self, names: Sequence[str]) -> ExistingTables:
+        """Returns those of the tables that exist, with the contract's types of their columns."""
+        with self.sql.open() as client:
+            if not client.is_storage_initialized():
+                return {}
+            found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
+        unbounded = self.kind == "postgres"
+        self._known |= {name: contract_types(columns, unbounded) for name, columns in found.items() if columns}
+        self.widths |= {name: len(columns) for name, columns in found.items()}
+        self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}
+        return {name: self._known[name] for name in names if name in self._known}
+
+    def lacks(self, table: str) -> bool:
+        """Returns whether a table does not exist. Raises the destination's error where it may not be read.
+
+        `information_schema` leaves out what a user has no rights on, so a table that it does not name is asked for.
+        """
+        if table in self.tables([table]):
+            return False
+        with self.sql.open() as client:
+            if self.kind == "duckdb" or not client.is_storage_initialized():
+                return True
+        try:
+            list(self.stream("SELECT 1 FROM", table, "WHERE 1 = 0"))
+        except DatabaseUndefinedRelation:
+            return True
+        return False
+
+    def lengths(self) -> dict[tuple[str, str], int]:
+        """Returns the greatest length of text columns, by table and column, where the destination limits it."""
+        return text_lengths(self.sql)
+
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """Returns the primary keys of the tables, in the order of their columns."""
+        return primary_keys(self.sql, self.kind)
+
+    def views(self) -> set[str]:
+        """Returns the names of the views."""
+        return view_names(self.sql)
+
+    def parts(self) -> Sequence[Dataset]:
+        """Returns this dataset and, where there is one, that in which dlt stages its rows."""
+        staged = SqlDataset(self.client, self.sql.open, is_staging=True, literals=self.sql.literals)
+        with staged.sql.opened() as client:
+            return [self, staged] if client.sql_client.has_dataset() else [self]
+
+    def complete_loads(self) -> set[str]:
+        """Returns the ids of dlt's loads that ran to their end."""
+        if LOADS_TABLE_NAME not in self.tables([LOADS_TABLE_NAME]):
+            return set()
+        before = self.template(LOADS_TABLE_NAME, "SELECT {load_id} FROM")
+        return {row[0] for row in self.stream(before, LOADS_TABLE_NAME, "WHERE status = 0")}
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields columns of a table that `tables` has found, in the contract's types."""
+        schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
+        with self.sql.opened() as client:
+            select = ", ".join(self.quoted(table, column) for column in columns)
+            text, _ = self.sql.bound(f"SELECT {select} FROM {self.sql.table(table)}")
+            yield from read_arrow(client.sql_client, text, schema, self.kind)
+
+    def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
+        """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
+        return self.sql.stream(f"{before} {self.sql.table(table)} {after}", values)
+
+    def quoted(self, table: str, column: str) -> str:
+        """Returns a column's name for a statement."""
+        return self.sql.quoted(table, column)
+
+    def text_type(self) -> str:
+        """Returns the destination's type of text."""
+        return native_type(self.client, "text", "text")
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    def create(self, table: Table) -> None:
+        """Creates a table of the catalogue, and the dataset, where they are missing."""
+        with self.sql.opened() as client:
+            sql = client.sql_client
+            if not sql.has_dataset():
+                sql.create_dataset()
+            sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
+        self._columns = None
+
+    def insert(self, table: Table, rows: Sequence[Row]) -> None:
+        """Inserts rows, with a cell for each column of the catalogue's table."""
+        names = ", ".join(self.quoted(table.name, column.name) for column in table.columns)
+        row_marks = f"({', '.join(['%s'] * len(table.columns))})"
+        for start in range(0, len(rows), ROWS_PER_INSERT):
+            some = rows[start : start + ROWS_PER_INSERT]
+            after = f"({names}) VALUES {', '.join([row_marks] * len(some))}"
+            self.sql.run(f"INSERT INTO {self.sql.table(table.name)} {after}", [cell for row in some for cell in row])
+
+    def update(self, table: str, changes: Mapping[str, Any], where: str, values: Sequence[Any]) -> None:
+        """Sets columns of the rows that meet a condition."""
+        sets = ", ".join(f"{self.quoted(table, column)} = %s" for column in changes)
+        self.sql.run(f"UPDATE {self.sql.table(table)} SET {sets} WHERE {where}", [*changes.values(), *values])
+
+    def delete(self, table: str, where: str, values: Sequence[Any]) -> None:
+        """Deletes the rows that meet a condition."""
+        self.sql.run(f"DELETE FROM {self.sql.table(table)} WHERE {where}", values)
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Returns a context in which all that is written is written at once, where the destination has transactions."""
+        none = self.client.capabilities.supports_transactions is False
+        return nullcontext() if none else self.client.sql_client.begin_transaction()
+
+    def try_lock(self, table: str) -> bool:
+        """Takes PostgreSQL's advisory lock of a table. Returns False where another connection has it."""
+        if self.dialect != "postgres":
+            return True
+        number = int.from_bytes(hashlib.sha256(self.sql.table(table).encode()).digest()[:8], signed=True)
+        [[taken]] = self.client.sql_client.execute_sql(f"SELECT pg_try_advisory_lock({number})") or [[True]]
+        return bool(taken)
+
+    def drop_copies(self) -> None:
+        """Leaves one row of those that a killed load stored twice.
+
+        The next run of dlt finishes such a load. A file that was loaded, but not yet noted as loaded, is then loaded
+        into staging once more, and what merges from there inserts every copy.
+        """
+        schema = _schema_of(self)
+        if schema is None or self.client.capabilities.supports_transactions is False:
+            return
+        for name in self.tables(schema.data_table_names()):
+            with self.sql.opened() as client:
+                sql = client.sql_client
+                keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
+                drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
+
+
+def _schema_of(dataset: SqlDataset) -> Schema | None:
+    """Returns the stored schema: on a new machine the pipeline may not know it, if all loads were killed."""
+    if VERSION_TABLE_NAME not in dataset.tables([VERSION_TABLE_NAME]):
+        return None
+    with dataset.sql.open() as client:
+        return stored_schema(client, dataset.schema_name)
+
+
+def writes_text(client: SqlJobClientBase) -> bool:
+    """Returns whether dlt knows how text is quoted in the destination's statements."""
+    literal: Any = client.capabilities.escape_literal
+    return literal is not None and literal("'") != "'"  # where it quotes nothing, a stranger's id would be SQL
+
+
+def create_statement(client: SqlJobClientBase, table: Table, create: str = "CREATE TABLE") -> str:
+    """Returns the statement that creates a table of the catalogue, in dlt's types and without a key."""
+    sql = client.sql_client
+    columns = [
+        f"{sql.escape_column_name(column.name)} {native_type(client, column.name, column.type)}"
+        for column in table.columns
+    ]
+    return f"{create} {sql.make_qualified_table_name(table.name)} ({', '.join(columns)})"
+
+
+def native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
+    """Returns the destination's type of a column that has one of the contract's types."""
+    table: PreparedTableSchema = {"name": "", "columns": {}, "write_disposition": "append"}
+    return str(client.capabilities.get_type_mapper().to_destination_type({"name": column, "data_type": of}, table))
+
+
+def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
+    """Leaves one row of a table where several have one key."""
+    table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
+    twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+    if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
+        return
+    same = " AND ".join(f"t.{key} = c.{key}" for key in keys)
+    client.execute_sql(f"DROP TABLE IF EXISTS {copies}")
+    client.execute_sql(f"CREATE TABLE {copies} AS SELECT DISTINCT t.* FROM {table} t JOIN ({twice}) c ON {same}")
+    with client.begin_transaction():
+        client.execute_sql(f"DELETE FROM {table} AS t WHERE EXISTS (SELECT 1 FROM {copies} c WHERE {same})")
+        client.execute_sql(f"INSERT INTO {table} SELECT * FROM {copies}")
+    client.execute_sql(f"DROP TABLE {copies}")
+
+
+def stored_schema(client: SqlJobClientBase, name: str) -> Schema | None:
+    """Returns what dlt has made in a dataset by the schema of that name, None where dlt knows of none."""
+    try:
+        found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))
+    except DestinationUndefinedEntity:
+        return None
+    return Schema.from_dict(json.loads(found.schema)) if found else None

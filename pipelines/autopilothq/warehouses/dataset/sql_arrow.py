@@ -1,0 +1,71 @@
+"""The answers of SQL destinations as Arrow, in the contract's types."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+from dlt.common.schema import TColumnSchema
+
+from ...catalog import Type
+from ...projection.types import ARROW
+from ..dlt_internals import SqlClientBase, TTableSchemaColumns
+
+CELLS_PER_READ = 200_000
+
+
+def read_arrow(client: SqlClientBase[Any], sql: str, schema: pa.Schema, kind: str) -> Iterator[pa.RecordBatch]:
+    """Yields the answer to a query in the types of a schema, some rows at a time."""
+    rows = max(CELLS_PER_READ // len(schema), 1)
+    if kind == "postgres":
+        yield from _read_postgres(client, sql, schema, rows)
+        return
+    with client.execute_query(sql) as cursor:
+        for chunk in cursor.iter_arrow(chunk_size=rows):
+            cells = [typed(column, field.type) for column, field in zip(chunk.columns, schema, strict=True)]
+            yield from pa.table(cells, schema=schema).to_batches()
+
+
+def _read_postgres(
+    client: SqlClientBase[Any], sql: str, schema: pa.Schema, rows_at_once: int
+) -> Iterator[pa.RecordBatch]:
+    """Yields the answer from a cursor of the server: without one the driver would hold all of it in memory."""
+    with client.begin_transaction(), client.native_connection.cursor("autopilothq") as cursor:
+        cursor.execute(sql)
+        while rows := cursor.fetchmany(rows_at_once):
+            cells = zip(*rows, strict=True)
+            yield pa.record_batch(
+                [_from_driver(column, field.type) for column, field in zip(cells, schema, strict=True)], schema=schema
+            )
+
+
+def _from_driver(column: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
+    """Returns a driver's cells as Arrow; those of `numeric` are decimals."""
+    if pa.types.is_floating(type_):
+        column = tuple(None if cell is None else float(cell) for cell in column)
+    return pa.array(column, type_)
+
+
+def typed(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """Returns cells in another type. Times without a zone are in UTC: SQLite has them as text, MySQL as they are."""
+    if pa.types.is_timestamp(type_) and pa.types.is_string(column.type):
+        with suppress(pa.ArrowInvalid):  # where they have a zone
+            column = column.cast(pa.timestamp(type_.unit))
+    return column.cast(type_)
+
+
+def contract_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, Type]:
+    """Returns the contract's types of columns, by their names in lower case; others are left out.
+
+    `unbounded`: a `numeric` without bounds, as PostgreSQL has it, is a float.
+    """
+    types = {name: column.get("data_type") for name, column in columns.items()}
+    if unbounded:
+        types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
+    # Snowflake tells names in upper case; the contract's are in lower case.
+    return {name.lower(): of for name, of in types.items() if of in ARROW}
+
+
+def is_zoned(column: TColumnSchema) -> bool:
+    """Returns whether a column holds times with a time zone."""
+    return column.get("data_type") == "timestamp" and column.get("timezone") is not False

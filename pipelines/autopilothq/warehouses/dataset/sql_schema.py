@@ -1,0 +1,30 @@
+"""What `information_schema` knows of a dataset's tables beyond their columns."""
+
+from ..sql_files import sql_file
+from .sql_statements import Statements
+
+LONGEST = 65_535  # characters of text; the largest text that a destination has stands for no limit
+_LENGTHS = """
+    SELECT table_name, column_name, character_maximum_length FROM {columns}
+    WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
+_VIEWS = "SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'"
+
+
+def text_lengths(sql: Statements) -> dict[tuple[str, str], int]:
+    """Returns the greatest length of text columns, by table and column, where the destination limits it."""
+    # -1 stands for no limit too.
+    return {(t.lower(), c.lower()): length for t, c, length in sql.by_schema(_LENGTHS) if 0 < length < LONGEST}
+
+
+def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
+    """Returns the primary keys of the tables, in the order of their columns."""
+    query = sql_file("primary_keys_postgres.sql" if kind == "postgres" else "primary_keys.sql")
+    keys: dict[str, tuple[str, ...]] = {}
+    for table, column in sql.by_schema(query):
+        keys[table.lower()] = (*keys.get(table.lower(), ()), column.lower())
+    return keys
+
+
+def view_names(sql: Statements) -> set[str]:
+    """Returns the names of the views."""
+    return {name.lower() for (name,) in sql.by_schema(_VIEWS)}

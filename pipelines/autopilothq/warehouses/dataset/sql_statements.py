@@ -1,0 +1,131 @@
+"""Statements for one dataset of a destination that answers SQL: their names, their values, and where they go."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, cast
+
+from ..books import BooksSqlClient, is_book
+from ..dlt_internals import (
+    DatabaseException,
+    SqlClientBase,
+    SqlJobClientBase,
+    information_schema,
+    schema_components,
+    stored_columns,
+)
+from .interface import NativeType, Row
+
+ROWS_PER_FETCH = 10_000
+_VALUE = re.compile(r"%[s%]")
+Opened = Callable[[], Any]
+
+
+class Statements:
+    """Makes and runs statements for a dataset, or for that in which dlt stages its rows.
+
+    `opened` gives a client with an open connection for each statement; without it `client` is open already. With
+    `literals` values are written into statements: thousands of parameters take DuckDB thirty times as long.
+    """
+
+    def __init__(self, client: SqlJobClientBase, opened: Opened | None, is_staging: bool, literals: bool) -> None:
+        self.client = client
+        self.open = opened or (lambda: nullcontext(client))
+        self.is_staging = is_staging
+        self.literals = literals
+        self.spelt: dict[tuple[str, str], tuple[str, str]] = {}
+        """The names of tables and columns in the case in which other programs wrote them."""
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Gives an open client whose statements go to the dataset."""
+        with self.open() as client, self._at(client):
+            yield client
+
+    def _at(self, client: Any) -> AbstractContextManager[Any]:
+        return client.sql_client.with_staging_dataset() if self.is_staging else nullcontext()
+
+    def dataset_name(self) -> str:
+        """Returns the dataset's name."""
+        with self._at(self.client):
+            return self.client.sql_client.dataset_name
+
+    def table(self, name: str) -> str:
+        """Returns a table's qualified name, with each `%` twice."""
+        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        with self._at(self.client):
+            named = self.client.sql_client.make_qualified_table_name
+            return (named(spelt, casefold=False) if spelt else named(name)).replace("%", "%%")
+
+    def quoted(self, table: str, column: str) -> str:
+        """Returns a column's quoted name, with each `%` twice."""
+        spelt = self.spelt.get((table, column))
+        sql = self.client.sql_client
+        name = sql.escape_column_name(spelt[1], casefold=False) if spelt else sql.escape_column_name(column)
+        return name.replace("%", "%%")
+
+    def bound(self, text: str, values: Sequence[Any] = ()) -> tuple[str, Sequence[Any]]:
+        """Returns a statement and the parameters that it still has; `%%` in the text stands for a percent sign."""
+        if values and not self.literals:
+            formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
+            return text if formats else text.replace("%%", "%"), values
+        rest = iter(values)
+        return _VALUE.sub(lambda found: "%" if found[0] == "%%" else self._literal(next(rest)), text), ()
+
+    def _literal(self, value: Any) -> str:
+        return "NULL" if value is None else str(cast(Any, self.client.capabilities.escape_literal)(value))
+
+    def stream(self, text: str, values: Sequence[Any]) -> Iterator[Row]:
+        """Yields the rows that a statement answers."""
+        with self.opened() as client:
+            statement, rest = self.bound(text, values)
+            with client.sql_client.execute_query(statement, *rest) as cursor:
+                while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                    yield from map(tuple, rows)
+
+    def run(self, text: str, values: Sequence[Any]) -> None:
+        """Runs a statement that writes."""
+        with self.opened() as client:
+            statement, rest = self.bound(text, values)
+            client.sql_client.execute_sql(statement, *rest)
+
+    def columns(self) -> Iterator[tuple[str, str, NativeType]]:
+        """Yields the table, the column and its type of all columns of the dataset, and notes how they are spelt."""
+        with self.opened() as client:
+            for dataset, belongs in datasets_of(client.sql_client):
+                with dataset:
+                    for table, column, native, of in stored_columns(client):
+                        if belongs(table):
+                            names = table.lower(), column.lower()
+                            self.spelt[names] = (table, column)
+                            yield *names, NativeType(native, of or "text")
+
+    def by_schema(self, query: str) -> Sequence[Row]:
+        """Returns the rows, a table's name first, of a query by schema; none where the destination cannot answer it.
+
+        `{tables}`, `{columns}`, `{constraints}` and `{key_columns}` in it are views of `information_schema`.
+        """
+        rows: list[Row] = []
+        with self.opened() as client:
+            sql = client.sql_client
+            text = query.format_map({name: information_schema(sql, view) for name, view in _VIEWS.items()})
+            for dataset, belongs in datasets_of(sql):
+                with dataset, suppress(DatabaseException):
+                    rows += [row for row in sql.execute_sql(text, schema_components(sql)[1]) or () if belongs(row[0])]
+        return rows
+
+
+_VIEWS = {
+    "tables": "TABLES",
+    "columns": "COLUMNS",
+    "constraints": "TABLE_CONSTRAINTS",
+    "key_columns": "KEY_COLUMN_USAGE",
+}
+
+
+def datasets_of(sql: SqlClientBase[Any]) -> Iterator[tuple[AbstractContextManager[Any], Callable[[str], bool]]]:
+    """Yields a client's dataset, and that of the books where it is another one, each with which tables count there."""
+    apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
+    yield nullcontext(), lambda table: not (apart and is_book(table.lower()))
+    if isinstance(sql, BooksSqlClient) and apart:
+        yield sql.with_books(), lambda table: is_book(table.lower())

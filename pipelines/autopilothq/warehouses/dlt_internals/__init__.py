@@ -1,0 +1,256 @@
+"""All that this package takes from dlt without dlt documenting it. No other package touches dlt's undocumented parts.
+
+`clients` is about destinations, `resources` about sources and their resources, `caching` about what dlt asks again and
+again.
+
+A release of dlt may change any of it without notice: whoever tries a new release looks here first. What dlt's guides
+show is imported where it is used. A test holds both, and `make check` runs the suite with the oldest release allowed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dlt.common import logger
+from dlt.common.configuration.exceptions import LookupTraces
+from dlt.common.configuration.resolve import resolve_configuration
+from dlt.common.configuration.specs.base_configuration import NotResolved
+from dlt.common.data_types import TDataType
+from dlt.common.destination import Destination, DestinationCapabilitiesContext
+from dlt.common.destination.client import (
+    FollowupJobRequest,
+    JobClientBase,
+    LoadJob,
+    StorageSchemaInfo,
+    WithStagingDataset,
+    WithStateSync,
+)
+from dlt.common.destination.dataset import DBApiCursor
+from dlt.common.destination.exceptions import (
+    DestinationTerminalException,
+    DestinationTransientException,
+    DestinationUndefinedEntity,
+    UnknownDestinationModule,
+)
+from dlt.common.json import json
+from dlt.common.normalizers.naming import NamingConvention
+from dlt.common.runtime.collector import NULL_COLLECTOR
+from dlt.common.runtime.collector_base import Collector
+from dlt.common.runtime.run_context import active
+from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.common.schema.typing import (
+    DLT_NAME_PREFIX,
+    LOADS_TABLE_NAME,
+    VERSION_TABLE_NAME,
+    TColumnType,
+    TLoaderMergeStrategy,
+    TPartialTableSchema,
+    TTableSchemaColumns,
+    TWriteDispositionDict,
+)
+from dlt.common.schema.utils import (
+    get_columns_names_with_prop,
+    get_dedup_sort_tuple,
+    is_complete_column,
+    new_table,
+)
+from dlt.common.storages.configuration import FilesystemConfiguration, WithLocalFiles
+from dlt.common.storages.fsspec_filesystem import MTIME_DISPATCH, fsspec_from_config
+from dlt.common.storages.load_package import (
+    LOAD_PACKAGE_STATE_ENGINE_VERSION,
+    PackageStorage,
+    load_package_state,
+    migrate_load_package_state,
+)
+from dlt.common.storages.load_storage import LoadItemStorage
+from dlt.common.versioned_state import json_decode_state
+from dlt.dataset.utils import get_destination_client_initial_config
+from dlt.destinations.exceptions import (
+    DatabaseException,
+    DatabaseTransientException,
+    DatabaseUndefinedRelation,
+    DestinationConnectionError,
+)
+from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
+from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbConnectionPool
+from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
+from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
+from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
+from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFollowupJob
+from dlt.destinations.typing import DBTransaction
+from dlt.extract.storage import ExtractorItemStorage
+from dlt.load.exceptions import LoadClientJobException
+from dlt.pipeline.state_sync import (
+    PIPELINE_STATE_ENGINE_VERSION,
+    load_pipeline_state_from_destination,
+    migrate_pipeline_state,
+)
+from dlt.pipeline.trace import PipelineStepTrace, load_trace
+
+from .caching import remember_hints, reread_changed_schemas_alone
+from .clients import (
+    StepCollector,
+    asking_pipeline,
+    client_of,
+    create_statements,
+    file_of,
+    hooked,
+    information_schema,
+    offline_client,
+    schema_components,
+    stored_columns,
+    table_of,
+    take_folders_literally,
+)
+from .resources import (
+    dataset_of_run,
+    dropped_tables,
+    extraction,
+    file_format,
+    has_import_schema,
+    hints,
+    lets_all_pass,
+    merge_key,
+    name_of_owned,
+    parents,
+    primary_key,
+    running_pipeline,
+    sees_rows,
+    set_owner,
+    take_back,
+)
+
+if TYPE_CHECKING:
+    from dlt.common.libs.deltalake import deltalake_storage_options
+    from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
+    from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
+
+__all__ = [
+    "DLT_NAME_PREFIX",
+    "FILENAME_SEPARATOR",
+    "LOADS_TABLE_NAME",
+    "LOAD_PACKAGE_STATE_ENGINE_VERSION",
+    "MTIME_DISPATCH",
+    "NULL_COLLECTOR",
+    "PIPELINE_STATE_ENGINE_VERSION",
+    "VERSION_TABLE_NAME",
+    "Collector",
+    "DBApiCursor",
+    "DBTransaction",
+    "DatabaseException",
+    "DatabaseTransientException",
+    "DatabaseUndefinedRelation",
+    "DeltaLoadFilesystemJob",
+    "Destination",
+    "DestinationCapabilitiesContext",
+    "DestinationConnectionError",
+    "DestinationTerminalException",
+    "DestinationTransientException",
+    "DestinationUndefinedEntity",
+    "DuckDbClient",
+    "DuckDbClientConfiguration",
+    "DuckDbConnectionPool",
+    "DuckDbCopyJob",
+    "DuckDbSqlClient",
+    "ExtractorItemStorage",
+    "FilesystemClient",
+    "FilesystemConfiguration",
+    "FollowupJobRequest",
+    "JobClientBase",
+    "JsonlFileBatchIterator",
+    "LoadClientJobException",
+    "LoadItemStorage",
+    "LoadJob",
+    "LookupTraces",
+    "NamingConvention",
+    "NotResolved",
+    "PackageStorage",
+    "ParquetFileBatchIterator",
+    "PipelineStepTrace",
+    "PostgresClient",
+    "PostgresClientConfiguration",
+    "PostgresCredentials",
+    "PostgresParquetCopyJob",
+    "Psycopg2SqlClient",
+    "SqlClientBase",
+    "SqlJobClientBase",
+    "SqlMergeFollowupJob",
+    "SqlStagingReplaceFollowupJob",
+    "StepCollector",
+    "StorageSchemaInfo",
+    "TColumnType",
+    "TDataType",
+    "TLoaderMergeStrategy",
+    "TPartialTableSchema",
+    "TTableSchemaColumns",
+    "TWriteDispositionDict",
+    "UnknownDestinationModule",
+    "WithLocalFiles",
+    "WithStagingDataset",
+    "WithStateSync",
+    "active",
+    "asking_pipeline",
+    "client_of",
+    "create_statements",
+    "dataset_of_run",
+    "deltalake_storage_options",
+    "dropped_tables",
+    "extraction",
+    "file_format",
+    "file_of",
+    "fsspec_from_config",
+    "get_adbc_driver_location",
+    "get_columns_names_with_prop",
+    "get_dedup_sort_tuple",
+    "get_destination_client_initial_config",
+    "has_import_schema",
+    "hints",
+    "hooked",
+    "information_schema",
+    "is_complete_column",
+    "json",
+    "json_decode_state",
+    "lets_all_pass",
+    "load_package_state",
+    "load_pipeline_state_from_destination",
+    "load_trace",
+    "logger",
+    "merge_key",
+    "migrate_load_package_state",
+    "migrate_pipeline_state",
+    "name_of_owned",
+    "new_table",
+    "offline_client",
+    "parents",
+    "primary_key",
+    "remember_hints",
+    "reread_changed_schemas_alone",
+    "resolve_configuration",
+    "running_pipeline",
+    "schema_components",
+    "sees_rows",
+    "set_owner",
+    "stop_telemetry",
+    "stored_columns",
+    "table_of",
+    "take_back",
+    "take_folders_literally",
+]
+
+# What needs a package that not everyone has is imported when it is asked for.
+_LATE = {
+    "BigQueryClient": "dlt.destinations.impl.bigquery.bigquery",
+    "PostgresClient": "dlt.destinations.impl.postgres.postgres",
+    "PostgresParquetCopyJob": "dlt.destinations.impl.postgres.postgres",
+    "Psycopg2SqlClient": "dlt.destinations.impl.postgres.sql_client",
+    "deltalake_storage_options": "dlt.common.libs.deltalake",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

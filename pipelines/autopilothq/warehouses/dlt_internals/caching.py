@@ -1,0 +1,104 @@
+"""What dlt looks up again and again in one run, looked up once: its stored schemas, and what type hints mean."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, wraps
+from importlib import import_module
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dlt import Schema
+from dlt.common.configuration.specs.base_configuration import BaseConfiguration
+from dlt.common.storages.live_schema_storage import LiveSchemaStorage
+
+
+@cache
+def reread_changed_schemas_alone() -> None:
+    """Has dlt read a schema of its working folder only where its file has changed since it did.
+
+    It reads the schema, checks its hash and rebuilds it at each question for a client, some twenty times a load.
+    """
+    read = LiveSchemaStorage.__getitem__
+    seen: WeakKeyDictionary[Schema, _Stamp] = WeakKeyDictionary()
+
+    def get(storage: LiveSchemaStorage, name: str) -> Schema:
+        stamp = _stamp(storage.storage.make_full_path(storage._file_name_in_store(name, "json")))
+        live = storage.live_schemas.get(name)
+        unchanged = live is not None and stamp is not None and seen.get(live) == stamp
+        if live is not None and unchanged and not storage.config.import_schema_path and not live.is_modified:
+            return live
+        found = read(storage, name)
+        if stamp is not None:
+            seen[found] = stamp
+        return found
+
+    setattr(LiveSchemaStorage, "__getitem__", get)  # noqa: B010
+
+
+_Stamp = tuple[int, int, int]
+
+
+def _stamp(path: str) -> _Stamp | None:
+    """What differs once dlt has written a file anew, None where it is missing."""
+    with suppress(OSError):
+        file = os.stat(path)
+        return file.st_ino, file.st_mtime_ns, file.st_size
+    return None
+
+
+# Functions of type hints that dlt calls half a million times in a small load, by the modules that call them.
+_OF_HINTS = {
+    "dlt.common.configuration.resolve": (
+        "extract_inner_hint",
+        "is_base_configuration_inner_hint",
+        "is_context_inner_hint",
+        "is_hint_not_resolvable",
+        "is_optional_type",
+        "is_secret_hint",
+        "is_union_type",
+    ),
+    "dlt.common.configuration.specs.base_configuration": ("is_optional_type",),
+    "dlt.common.configuration.providers.environ": ("is_secret_hint",),
+    "dlt.common.validation": (
+        "extract_union_types",
+        "get_type_hints",
+        "is_dict_generic_type",
+        "is_list_generic_type",
+        "is_literal_type",
+        "is_optional_type",
+        "is_typeddict",
+        "is_union_type",
+    ),
+}
+_MOST_HINTS = 10_000
+
+
+@cache
+def remember_hints() -> None:
+    """Has dlt find out once what a type hint means, instead of at each value that it looks for or checks.
+
+    To resolve its configuration and to check its schemas takes dlt half the time then.
+    """
+    for module, functions in _OF_HINTS.items():
+        for name in functions:
+            setattr(import_module(module), name, _remembered(getattr(import_module(module), name)))
+    fields = _remembered(BaseConfiguration.get_resolvable_fields.__func__)  # type: ignore[attr-defined]
+    setattr(BaseConfiguration, "get_resolvable_fields", classmethod(lambda of: {**fields(of)}))  # noqa: B010
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a pure function of a type hint with a memory. Hints are told apart by identity: some have no hash."""
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    @wraps(function)
+    def remembered(hint: Any, *args: Any, **more: Any) -> Any:
+        key = (id(hint), *args, *((name, value) for name, value in more.items() if name != "globalns"))
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _MOST_HINTS:
+                known.clear()
+            found = known[key] = (hint, function(hint, *args, **more))  # the hint is kept, so that its id stays its own
+        return found[1]
+
+    return remembered

@@ -1,0 +1,147 @@
+"""dlt's destinations: what their clients and jobs know and can do, and what of it a subclass may override."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any, TypeVar, cast
+
+from dlt import Schema
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.config_section_context import ConfigSectionContext
+from dlt.common.data_types import TDataType
+from dlt.common.destination import Destination
+from dlt.common.destination.client import LoadJob
+from dlt.common.destination.typing import PreparedTableSchema
+from dlt.common.runtime.collector_base import Collector
+from dlt.common.storages.load_storage import LoadItemStorage
+from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.extract.storage import ExtractorItemStorage
+
+
+@cache
+def take_folders_literally() -> None:
+    """Has dlt find its files below a folder with a `%` in its name.
+
+    dlt names files by `template % id`, and takes the folder for a part of the template.
+    """
+
+    def escaped(template: Callable[..., str]) -> Callable[..., str]:
+        def path(*args: Any) -> str:
+            folder, name = os.path.split(template(*args))
+            return os.path.join(folder.replace("%", "%%"), name)
+
+        return path
+
+    for storage in (ExtractorItemStorage, LoadItemStorage):
+        setattr(storage, "_get_data_item_path_template", escaped(storage._get_data_item_path_template))  # noqa: B010
+
+
+def asking_pipeline() -> str | None:
+    """Returns the name of the pipeline whose section of dlt's configuration is searched first, None without one."""
+    return Container()[ConfigSectionContext].pipeline_name
+
+
+class StepCollector(Collector):
+    """Tells the steps of a run: dlt's progress, without its counts. `begin` is to be overridden."""
+
+    def begin(self, step: str) -> None:
+        """Called as a step begins: `extract`, `normalize` or `load`."""
+
+    def update(
+        self,
+        name: str,
+        inc: int = 1,
+        total: int | None = None,
+        inc_total: int | None = None,
+        message: str | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Ignores single counts."""
+
+    def _start(self, step: str) -> None:
+        self.begin(step.partition(" ")[0].lower())
+
+    def _stop(self) -> None:
+        """Ignores a step's end, which is the next one's beginning."""
+
+
+# The private methods of dlt's clients and jobs that subclasses may override, by the public names that they have here.
+_HOOKS = {
+    "connect": "_connect",
+    "column_sql": "_get_column_def_sql",
+    "constraints_sql": "_get_constraints_sql",
+    "sql_after": "_get_table_post_update_sql",
+    "type_of": "_from_db_type",
+    "merge_jobs": "_create_merge_followup_jobs",
+    "replace_jobs": "_create_replace_followup_jobs",
+}
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def hooked(of: _Class) -> _Class:
+    """Has a subclass of dlt's override private methods by its own methods with the names in `_HOOKS`. A decorator.
+
+    Each gets dlt's own, bound, as its first argument.
+    Example: `def merge_jobs(self, usual, table_chain): return usual(table_chain)`.
+    """
+    for name, private in _HOOKS.items():
+        if name in vars(of):
+            setattr(of, private, _hook(vars(of)[name], getattr(super(of, of), private)))
+    return of
+
+
+def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return own(self, partial(dlts, self), *args, **kwargs)
+
+    return method
+
+
+def client_of(job: LoadJob) -> Any:
+    """Returns the client of a load job that runs."""
+    return cast(Any, job)._job_client
+
+
+def file_of(job: LoadJob) -> str:
+    """Returns the path of a load job's file."""
+    return job._file_path
+
+
+def table_of(job: LoadJob) -> PreparedTableSchema:
+    """Returns the table that a load job fills, as it runs."""
+    return cast(PreparedTableSchema, cast(Any, job)._load_table)
+
+
+def schema_components(client: SqlClientBase[Any]) -> tuple[str | None, str, list[str]]:
+    """Returns the catalogue, the schema and the tables by which `information_schema` knows a dataset."""
+    return client._get_information_schema_components()
+
+
+def information_schema(client: SqlClientBase[Any], view: str) -> str:
+    """Returns the qualified name of a view of `information_schema`. Example of a view: `COLUMNS`."""
+    return client._qualify_info_schema_table_name(view)
+
+
+def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
+    """Yields the table, the column, the native type and dlt's type of each column of a dataset."""
+    catalogue, schema, _ = schema_components(client.sql_client)
+    query, values = client._get_info_schema_columns_query(catalogue, schema, [])
+    for table, column, native, _, *numbers in client.sql_client.execute_sql(query, *values) or ():
+        yield table, column, native, client._from_db_type(native, *(numbers or (None, None))).get("data_type")
+
+
+def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: str) -> SqlJobClientBase:
+    """Returns a client of a destination that answers SQL, without credentials and without a connection."""
+    made_by: Any = destination.client_class
+    spec = destination.spec()
+    spec._bind_dataset_name(dataset_name=dataset)
+    config = destination.configuration(spec, accept_partial=True)
+    return cast(SqlJobClientBase, made_by(schema, config, destination.capabilities(config, schema.naming)))
+
+
+def create_statements(client: SqlJobClientBase, tables: Sequence[str]) -> list[str]:
+    """Returns the statements with which dlt makes these tables of the client's schema, none of which is there."""
+    statements, _ = client._build_schema_update_sql([(table, {}) for table in tables])
+    return statements

@@ -1,0 +1,139 @@
+"""dlt's extraction: the load package that is made, the call of `run` that makes it, and the hints of resources."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any, cast
+
+import dlt
+from dlt import Schema
+from dlt.common.configuration.container import Container
+from dlt.common.pipeline import PipelineContext
+from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
+from dlt.common.storages.load_package import load_package_state
+from dlt.sources import DltResource
+
+
+def running_pipeline() -> dlt.Pipeline:
+    """Returns the pipeline that extracts.
+
+    `dlt.current.pipeline` returns the same, but resolves the configuration of a new one each time.
+    """
+    return cast(dlt.Pipeline, Container()[PipelineContext].pipeline())
+
+
+def extraction() -> str | None:
+    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline."""
+    try:
+        return str(load_package_state()["load_id"])
+    except CurrentLoadPackageStateNotAvailable:
+        return None
+
+
+def dropped_tables() -> tuple[set[str], set[str]]:
+    """Returns the tables that `refresh` has dlt drop, and those that it has dlt empty, before this load's rows come."""
+    state: Any = load_package_state()["state"]
+    dropped, emptied = (state.get(key) or () for key in ("dropped_tables", "truncated_tables"))
+    return {table["name"] for table in dropped}, {table["name"] for table in emptied}
+
+
+def dataset_of_run(pipeline: dlt.Pipeline) -> None:
+    """Gives a pipeline the dataset that its `run` was called with.
+
+    While `run` extracts, the pipeline still has the dataset of the run before: only the call knows the new one.
+    """
+    for frame in _frames():
+        call = frame.f_locals
+        if frame.f_code.co_name == "run" and call.get("self") is pipeline and call.get("dataset_name"):
+            pipeline._set_dataset_name(call["dataset_name"])
+            return
+
+
+def _frames() -> Iterator[FrameType]:
+    """The calls of all threads: resources may be extracted in threads of their own (`parallelize`)."""
+    for frame in list(sys._current_frames().values()):
+        current: FrameType | None = frame
+        while current is not None:
+            yield current
+            current = current.f_back
+
+
+def sees_rows(resource: DltResource) -> bool:
+    """Whether a resource has steps that see its rows: maps, filters, limits, an incremental, a validator."""
+    return len(resource._pipe.steps) > 1
+
+
+def parents(resource: DltResource) -> Iterator[str]:
+    """The names of the resources that a transformer takes its rows from."""
+    parent: Any = resource._pipe.parent
+    while parent is not None and not parent.is_empty:
+        yield parent.name
+        parent = parent.parent
+
+
+def set_owner(rows: Any, owner: object, name: str) -> None:
+    """Notes on the function of a resource which object it belongs to, and its name there."""
+    setattr(rows, _OWNER, (owner, name))
+
+
+def name_of_owned(resource: DltResource, owner: object) -> str | None:
+    """Returns the name of a resource that belongs to `owner`, None where it belongs to another one."""
+    by, name = getattr(resource._pipe.gen, _OWNER, (None, ""))
+    return name if by is owner else None
+
+
+_OWNER = "autopilothq_owner"
+
+
+def hints(resource: DltResource) -> Any:
+    """The hints of a resource, to be given back by `take_back`: dlt replaces them and changes nothing in them."""
+    return resource._hints
+
+
+def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> None:
+    """Takes the hints that came with rows out of a resource's: dlt keeps them there for all extractions to come.
+
+    `before` are the hints from before the rows came. What was changed since, but not by `added`, stays.
+    """
+    now: dict[str, Any] = dict(resource._hints or {})
+    for name in ("write_disposition", "file_format"):
+        if name in added and now.get(name) == added[name]:
+            now[name] = before.get(name)
+    ours, theirs = added.get("columns") or {}, before.get("columns") or {}
+    columns = {}
+    for name, column in (now.get("columns") or {}).items():
+        there = theirs.get(name, {})
+        kept = {key: of for key, of in column.items() if key in there or ours.get(name, {}).get(key) != of}
+        if kept.keys() - {"name"} or name in theirs:
+            columns[name] = {"name": name} | {
+                key: there.get(key, of) if of == ours.get(name, {}).get(key) else of for key, of in kept.items()
+            }
+    now["columns"] = columns
+    now["original_columns"] = columns
+    resource._set_hints(now)  # type: ignore[arg-type]
+
+
+def primary_key(resource: DltResource) -> Any:
+    """The hint for a resource's primary key."""
+    return (resource._hints or {}).get("primary_key")
+
+
+def merge_key(resource: DltResource) -> Any:
+    """The hint for a resource's merge key, None where there is none."""
+    return (resource._hints or {}).get("merge_key")
+
+
+def file_format(resource: DltResource) -> Any:
+    """The hint for the format of a resource's files."""
+    return (resource._hints or {}).get("file_format")
+
+
+def lets_all_pass(resource: DltResource, schema: Schema, table: str) -> bool:
+    """Whether the schema's contract, and the resource's, let every table, column and type of a table evolve."""
+    own: Any = {"schema_contract": resource.schema_contract} if resource.schema_contract else None
+    return set(schema.resolve_contract_settings_for_table(table, own).values()) == {"evolve"}
+
+
+def has_import_schema(pipeline: dlt.Pipeline) -> bool:
+    """Whether people keep schemas of a pipeline in files of their own, which dlt reads before each extraction."""
+    return bool(pipeline._schema_storage.config.import_schema_path)

@@ -1,0 +1,114 @@
+"""How rows come from the staging dataset into the contract's tables in PostgreSQL.
+
+Numbers with digits are `numeric`, which the fast way in (Arrow's floats in binary) cannot fill: in the staging dataset
+they are floats as with dlt, and become `numeric` by way of their shortest text as rows are merged. A cast alone would
+round them to 15 digits.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dlt.common.destination.typing import PreparedTableSchema
+
+from .dlt_internals import (
+    SqlClientBase,
+    SqlMergeFollowupJob,
+    SqlStagingReplaceFollowupJob,
+    get_columns_names_with_prop,
+    get_dedup_sort_tuple,
+)
+from .native import ALL_ROWS, SEGMENT_TABLE_HINT
+
+# The hints of dlt for which rows are merged, and which are deleted for that.
+_FILTER, _SCOPE = "x-merge-source-filter", "x-merge-destination-scope"
+
+
+def is_plain(table_chain: Sequence[PreparedTableSchema]) -> bool:
+    """Returns whether rows of a contract's table are merged by its key alone, without further hints of a user."""
+    table: Any = table_chain[0]
+    return (
+        len(table_chain) == 1
+        and bool(table.get(SEGMENT_TABLE_HINT))
+        and not table.get(_FILTER)
+        and table.get(_SCOPE) in (None, ALL_ROWS)
+        and not get_columns_names_with_prop(table, "hard_delete")
+        and get_dedup_sort_tuple(table) is None
+    )
+
+
+def keys_of(table: Any) -> list[str]:
+    """Returns the columns of a table's key."""
+    return get_columns_names_with_prop(table, "primary_key")
+
+
+class Parts:
+    """The parts of a statement that brings a table's rows from staging."""
+
+    def __init__(self, table: Any, client: SqlClientBase[Any], alias: str = "") -> None:
+        self.table, self.staged = client.get_qualified_table_names(table["name"])
+        names = {name: client.escape_column_name(name) for name in get_columns_names_with_prop(table, "name")}
+        cells = {name: f"{alias}{quoted}" for name, quoted in names.items()}
+        cells |= {
+            name: f"{cell}::text::numeric"
+            for name, cell in cells.items()
+            if table["columns"][name].get("data_type") == "double"
+        }
+        self.keys = list(map(client.escape_column_name, keys_of(table)))
+        self.key = ", ".join(self.keys)
+        self.columns = ", ".join(names.values())
+        self.cells = ", ".join(cells.values())
+
+    def same(self) -> str:
+        """Returns the condition that a row `d` has the key of a row `s`."""
+        return " AND ".join(f"d.{key} = s.{key}" for key in self.keys)
+
+
+class MergeNew(SqlMergeFollowupJob):
+    """Inserts the rows whose keys the table does not have, by its unique index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """Returns the statement."""
+        parts = Parts(table_chain[0], sql_client)
+        rows = f"SELECT {parts.cells} FROM {parts.staged}"
+        return [f"INSERT INTO {parts.table} ({parts.columns}) {rows} ON CONFLICT ({parts.key}) DO NOTHING;"]
+
+
+class Merge(SqlMergeFollowupJob):
+    """The same for a table without such an index."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """Returns the statement."""
+        parts = Parts(table_chain[0], sql_client, "s.")
+        insert = f"INSERT ({parts.columns}) VALUES ({parts.cells})"
+        into = f"MERGE INTO {parts.table} d USING {parts.staged} s ON {parts.same()}"
+        return [f"{into} WHEN NOT MATCHED THEN {insert};"]
+
+
+class MergeAnew(SqlMergeFollowupJob):
+    """Puts rows in the place of those with the same keys, or of all where dlt was told so."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """Returns the statements."""
+        parts = Parts(table_chain[0], sql_client)
+        table: Any = table_chain[0]
+        old = table.get(_SCOPE) or f"EXISTS (SELECT 1 FROM {parts.staged} s WHERE {parts.same()})"
+        return [f"DELETE FROM {parts.table} AS d WHERE {old};", _insert_once(parts)]
+
+
+class Replace(SqlStagingReplaceFollowupJob):
+    """Puts rows in the place of all."""
+
+    @classmethod
+    def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
+        """Returns the statements."""
+        parts = Parts(table_chain[0], sql_client)
+        return [f"TRUNCATE TABLE {parts.table};", _insert_once(parts)]
+
+
+def _insert_once(parts: Parts) -> str:
+    """Returns the statement that inserts each row once: a killed load may have put a file into staging twice."""
+    rows = f"SELECT DISTINCT ON ({parts.key}) {parts.cells} FROM {parts.staged}"
+    return f"INSERT INTO {parts.table} ({parts.columns}) {rows};"

@@ -1,0 +1,66 @@
+"""Whether a query of the user's own only reads: parsed by DuckDB's own parser for DuckDB, by sqlglot for others."""
+
+import itertools
+from typing import Any
+
+import duckdb
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from ..errors import InvalidQuery
+
+# Table functions of DuckDB that change settings or write files, and those that run what a text says.
+_ACTING = frozenset(
+    {
+        "checkpoint", "disable_logging", "disable_profiling", "enable_logging", "enable_profiling", "force_checkpoint",
+        "json_execute_serialized_sql", "query", "truncate_duckdb_logs",
+    }
+)  # fmt: skip
+# What sqlglot may find in a query that changes or locks rows, or that it knows by name only.
+_CHANGES = (exp.DML, exp.DDL, exp.Into, exp.Lock, exp.Command, exp.Set, exp.Copy)
+
+
+def check_query(sql: str, dialect: str | None) -> None:
+    """Raises InvalidQuery unless the text is one statement that reads; DuckDB's error where DuckDB cannot parse it.
+
+    Example: `check_query("SELECT 1; DROP TABLE people", "postgres")` raises.
+    """
+    found = _of_duckdb(sql) if dialect == "duckdb" else _of_others(sql, dialect)
+    if found != ["SELECT"]:
+        got = f"{len(found)} statements ({', '.join(found[:5])})" if len(found) > 1 else found[0] if found else "none"
+        raise InvalidQuery(
+            f"Expected one query that only reads, such as SELECT ... or WITH ... SELECT, got {got}.\n"
+            "Leave one SELECT, and do all else in the warehouse itself."
+        )
+
+
+def _of_duckdb(sql: str) -> list[str]:
+    """What kind each statement is of; SELECT is one that reads."""
+    # PIVOT is two: it makes a temporary type first. What stands for that has no text of its own.
+    found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
+    starts = [start for start, _ in duckdb.tokenize(sql)]
+    text = sql.encode()
+    words = [text[start:end].split() for start, end in itertools.pairwise([*starts, len(text)])]
+    tokens = [word[0].decode(errors="replace").strip('"').lower() if word else "" for word in words]
+    if tokens[:1] == ["pragma"]:
+        return ["PRAGMA"]
+    called = next((name for name, sign in itertools.pairwise(tokens) if sign == "(" and name in _ACTING), None)
+    return [f"{called}()"] if called else found
+
+
+def _of_others(sql: str, dialect: str | None) -> list[str]:
+    try:
+        parsed = sqlglot.parse(sql, dialect=dialect)
+    except SqlglotError as error:
+        first: Any = next(iter(getattr(error, "errors", ())), {})
+        place = f" in line {first['line']}, column {first['col']}" if first else ""
+        return [f"what cannot be read as SQL of {dialect or 'any kind'}{place}"]
+    return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
+
+
+def _kind(statement: exp.Expr) -> str:
+    changes = next((node for node in statement.walk() if isinstance(node, _CHANGES) and node is not statement), None)
+    if not isinstance(statement, exp.Query):
+        return str(statement.this).upper() if isinstance(statement, exp.Command) else statement.key.upper()
+    return "SELECT" if changes is None else f"SELECT with {changes.key.upper()}"

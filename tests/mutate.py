@@ -1,0 +1,91 @@
+"""Tests the tests: changes the code of a room in small ways, and shows which changes no test notices.
+
+    python tests/mutate.py segment [MUTANT...]
+
+The rooms are in ROOMS, with the tests that are meant to notice. mutmut works on a copy in `build/mutate`, in an
+environment of its own beside it; what it prints at the end are the surviving mutants and how each is to be seen:
+`docs/contributing.md` says what to do about them.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from environments import environment
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / "build" / "mutate"
+CONTRACT = [f"tests/contract/test_{name}.py" for name in ("names", "identity", "routing", "once", "values", "books")]
+
+
+class Room(NamedTuple):
+    """Which modules are changed, and the tests that run for each change."""
+
+    modules: list[str]
+    tests: list[str]
+
+
+ROOMS = {
+    "segment": Room(
+        ["segment/*.py"],
+        [*CONTRACT, "tests/test_messages.py", "tests/test_naming.py", "tests/contract/test_collisions.py"],
+    ),
+    "projection": Room(
+        ["projection/*.py"],
+        [*CONTRACT, "tests/test_warehouse.py", "tests/contract/test_limits.py", "tests/contract/test_collisions.py"],
+    ),
+    "sources": Room(
+        ["sources/*.py", "sources/*/*.py"],
+        ["tests/test_archive.py", "tests/test_api.py", "tests/test_segment.py", "tests/contract/test_api_tables.py"],
+    ),
+}
+CONFIG = """
+[tool.pytest.ini_options]
+testpaths = ["tests"]
+pythonpath = [".", "tests"]
+addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
+
+[tool.mutmut]
+source_paths = ["autopilothq"]
+only_mutate = {modules}
+pytest_add_cli_args_test_selection = {tests}
+use_git_change_detection = false
+"""
+
+
+def copy(room: Room) -> None:
+    """Lays the package beside its tests, which is where mutmut looks for it."""
+    for name, source in (("autopilothq", ROOT / "pipelines" / "autopilothq"), ("tests", ROOT / "tests")):
+        shutil.rmtree(HOME / name, ignore_errors=True)
+        shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
+    modules = [f"autopilothq/{pattern}" for pattern in room.modules]
+    (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests))
+
+
+def program() -> Path:
+    """mutmut, in an environment that sees the packages of this one too."""
+    programs = environment(HOME / "venv", "mutmut>=3.8,<4")
+    [packages] = (HOME / "venv" / "lib").glob("python*/site-packages")
+    own = "\n".join(path for path in sys.path if path.endswith("site-packages"))
+    (packages / "zz_tested.pth").write_text(f"{own}\n")
+    return programs / "mutmut"
+
+
+def main() -> int:
+    """Returns mutmut's exit status, 2 for a room that is not in ROOMS."""
+    name, *mutants = sys.argv[1:] or [""]
+    if name not in ROOMS:
+        sys.stderr.write(f"Expected one of {', '.join(ROOMS)}, but got {name!r}.\n")
+        return 2
+    HOME.mkdir(parents=True, exist_ok=True)
+    mutmut = program()
+    copy(ROOMS[name])
+    done = subprocess.run([mutmut, "run", *mutants], cwd=HOME, check=False)
+    subprocess.run([mutmut, "results"], cwd=HOME, check=False)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

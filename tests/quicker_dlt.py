@@ -1,0 +1,55 @@
+"""Caches what dlt asks of type hints, in tests alone: a quarter of the processor time of a small load.
+
+dlt looks at the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
+What it finds depends on the hint and on nothing else.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import dlt  # noqa: F401 - its modules hold the functions by name once they are imported
+from dlt.common import typing as dlt_typing
+from dlt.common.configuration.specs import base_configuration
+
+ASKED = {
+    dlt_typing: (
+        "extract_inner_type", "extract_type_if_modifier", "extract_union_types", "is_annotated", "is_any_type",
+        "is_callable_type", "is_dict_generic_type", "is_final_type", "is_generic_alias", "is_list_generic_type",
+        "is_literal_type", "is_newtype_type", "is_optional_type", "is_subclass", "is_tuple_generic_type",
+        "is_union_type",
+    ),
+    base_configuration: (
+        "is_base_configuration_inner_hint", "is_context_inner_hint", "is_credentials_inner_hint",
+        "is_hint_not_resolvable", "is_secret_hint", "is_valid_hint",
+    ),
+}  # fmt: skip
+
+
+def cache_hints() -> None:
+    """Replaces the functions wherever dlt's modules have them; those that a release has not are left out."""
+    for module, names in ASKED.items():
+        for name in names:
+            if asked := getattr(module, name, None):
+                _replace(name, asked, _cached(asked))
+
+
+def _cached(asked: Callable[..., Any]) -> Callable[..., Any]:
+    known = functools.cache(asked)
+
+    @functools.wraps(asked)
+    def answer(*hints: Any, **options: Any) -> Any:
+        try:
+            return known(*hints, **options)
+        except TypeError:  # a hint that has no hash
+            return asked(*hints, **options)
+
+    return answer
+
+
+def _replace(name: str, asked: Callable[..., Any], cached: Callable[..., Any]) -> None:
+    for module in list(sys.modules.values()):
+        named = getattr(module, "__name__", "")
+        if named.startswith("dlt.") and vars(module).get(name) is asked:
+            setattr(module, name, cached)

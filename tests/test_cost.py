@@ -1,0 +1,114 @@
+"""What a small load costs at most: how often it opens the database, and asks dlt the same question again."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
+
+import duckdb
+import pytest
+from dlt.common import typing as dlt_typing
+from dlt.common.configuration import resolve
+from dlt.common.destination import reference
+from dlt.common.storages import SchemaStorage
+
+from autopilothq.sources import project
+from shared_loads import command, isolation
+
+LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
+READER = "import sys, duckdb; duckdb.connect(sys.argv[1], read_only=True).sql('SELECT 1').fetchall()"
+FIRST, NOTHING_NEW, MORE = range(3)
+
+Counts = Counter[str]
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Counts]]:
+    """The counts of three runs: three lines into a new database, nothing new, ten lines more."""
+    costs: list[Counts] = []
+    with isolation(tmp_path_factory.mktemp("cost")), pytest.MonkeyPatch.context() as patch:
+        counts = Counts()
+        # The jobs of a load share a connection where they happen to run at one time.
+        _count(patch, counts, duckdb, "connect", lambda *_, **__: current_thread() is main_thread())
+        _count(patch, counts, reference, "resolve_configuration", lambda config, **_: not config.is_resolved())
+        _count(patch, counts, resolve, "_resolve_config_fields")
+        _count(patch, counts, dlt_typing, "get_origin")
+        _count(patch, counts, SchemaStorage, "load_schema")
+        _reading(patch, counts)
+        Path("archive").mkdir()
+        for lines in (3, 0, 10):
+            if lines:
+                texts = [json.dumps(LINE | {"messageId": f"{lines} {number}"}) for number in range(lines)]
+                Path("archive", f"{lines}.json").write_text("\n".join(texts))
+            said = command("load", "archive", "archive")
+            assert said.status == 0, said
+            counts["left"] = len(list(Path(os.environ["DLT_DATA_DIR"]).glob("pipelines/*/autopilothq/*")))
+            costs.append(Counts(counts))
+            counts.clear()
+        yield costs
+
+
+def _count(
+    patch: pytest.MonkeyPatch,
+    counts: Counts,
+    where: Any,
+    name: str,
+    counts_if: Callable[..., bool] = lambda *_, **__: True,
+) -> None:
+    function = getattr(where, name)
+
+    def counted(*args: Any, **more: Any) -> Any:
+        counts[name] += counts_if(*args, **more)
+        return function(*args, **more)
+
+    patch.setattr(where, name, counted)
+
+
+def _reading(patch: pytest.MonkeyPatch, counts: Counts) -> None:
+    """Has another program open the database while lines are read."""
+    read = project._read
+
+    def reading(*load: Any) -> Any:
+        subprocess.run([sys.executable, "-c", READER, "autopilot.duckdb"], check=True)
+        counts["readers"] += 1
+        return read(*load)
+
+    patch.setattr(project, "_read", reading)
+
+
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 8), (NOTHING_NEW, 5), (MORE, 7)])
+def test_the_database_is_opened_a_few_times(costs: list[Counts], run: int, most: int) -> None:
+    assert costs[run]["connect"] <= most, costs
+
+
+def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:
+    assert [run["readers"] for run in costs] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("run", [FIRST, NOTHING_NEW, MORE])
+def test_the_destination_is_configured_a_few_times(costs: list[Counts], run: int) -> None:
+    assert costs[run]["resolve_configuration"] <= 6, costs
+
+
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 550), (NOTHING_NEW, 180), (MORE, 330)])
+def test_settings_are_looked_up_a_few_times(costs: list[Counts], run: int, most: int) -> None:
+    assert costs[run]["_resolve_config_fields"] <= most, costs
+
+
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 4), (NOTHING_NEW, 2), (MORE, 4)])
+def test_a_schema_is_read_from_the_working_folder_where_it_changed(costs: list[Counts], run: int, most: int) -> None:
+    assert costs[run]["load_schema"] <= most, costs
+
+
+def test_a_complete_load_leaves_nothing_that_the_next_one_takes_for_that_of_a_killed_one(costs: list[Counts]) -> None:
+    assert [run["left"] for run in costs] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("run", [NOTHING_NEW, MORE])
+def test_what_a_type_hint_means_is_found_out_once(costs: list[Counts], run: int) -> None:
+    assert costs[run]["get_origin"] <= 10_000, costs

@@ -1,0 +1,195 @@
+"""An origin of a third party: the recipe of the page `docs/origin.md`, from files to rows."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dlt
+import duckdb
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+import autopilothq
+from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, source
+from autopilothq.errors import InvalidSetting, NotSupported
+from generate_docs import definition
+from recipes.webhook_dump import WebhookDump
+
+ROOT = Path(__file__).parents[1]
+Rows = list[tuple[Any, ...]]
+
+
+def request(number: int, event: str = "Email Opened", **more: Any) -> str:
+    """A logged request whose body is a message."""
+    message = {
+        "type": "track",
+        "event": event,
+        "messageId": f"m{number}",
+        "userId": f"u{number}",
+        "receivedAt": f"2019-03-0{number}T00:00:00.000Z",
+        "properties": {"email_id": "e1", "price": "$"},
+        **more,
+    }
+    return json.dumps({"path": "/segment", "body": json.dumps(message).replace('"$"', f"{number}.10")})
+
+
+def write(name: str, *lines: str) -> None:
+    Path("dump").mkdir(exist_ok=True)
+    Path("dump", name).write_text("".join(f"{line}\n" for line in lines))
+
+
+def load(origin: Origin[Any] | None = None, **settings: Any) -> LoadReport:
+    """One load; gives its report."""
+    reports = [LoadReport()]
+    pipeline = dlt.pipeline("webhooks", destination=dlt.destinations.duckdb("w.duckdb"), dataset_name="autopilothq")
+    pipeline.run(source(origin or WebhookDump(Path("dump")), progress=reports.append, **settings))
+    return reports[-1]
+
+
+def rows(query: str) -> Rows:
+    with duckdb.connect("w.duckdb", read_only=True) as connection:
+        return connection.execute(query.replace("FROM ", "FROM autopilothq.")).fetchall()
+
+
+OPENED = "SELECT id, user_id, email_id, price::VARCHAR, received_at::DATE::VARCHAR FROM email_opened ORDER BY id"
+AUDIT = "SELECT file, lines, stored, duplicates, rejected FROM _audit ORDER BY loaded_at, file"
+FIRST = [("m1", "u1", "e1", "1.1", "2019-03-01"), ("m2", "u2", "e1", "2.1", "2019-03-02")]
+
+
+def test_new_messages_are_stored_and_bad_lines_rejected() -> None:
+    write("1.ndjson", request(1), "no request", request(3, type="hello"), request(2))
+    write("lists.ndjson", '{"list_id": "l1", "title": "News"}')
+
+    report = load()
+
+    assert rows(OPENED) == FIRST
+    assert rows("SELECT line, reason, raw FROM _rejects ORDER BY line") == [
+        (2, "not_json", "no request"),
+        (3, "unknown_type", json.loads(request(3, type="hello"))["body"]),
+    ]
+    assert rows("SELECT list_id, title FROM lists") == [("l1", "News")]
+    assert rows(AUDIT) == [("dump/1.ndjson", 4, 2, 0, 2)]
+    assert (report.files, report.files_known, report.lines, report.stored, report.rejected) == (1, 0, 4, 2, 2)
+
+
+def test_loading_twice_adds_nothing_and_a_changed_file_only_what_is_new() -> None:
+    write("1.ndjson", request(1), request(2))
+    write("lists.ndjson", '{"list_id": "l1", "title": "News"}', '{"list_id": "l2"}')
+    load()
+
+    again = load()
+    assert (again.files, again.files_known, again.lines) == (0, 1, 0)
+    assert rows(OPENED) == FIRST
+
+    write("1.ndjson", request(1), request(2), request(3))
+    write("2.ndjson", request(3), request(4, "Order Completed"))
+    write("lists.ndjson", '{"list_id": "l2", "title": "Offers"}')
+    load()
+
+    assert rows(OPENED) == [*FIRST, ("m3", "u3", "e1", "3.1", "2019-03-03")]
+    assert rows("SELECT id, price FROM order_completed") == [("m4", 4.1)]
+    assert rows("SELECT list_id, title FROM lists") == [("l2", "Offers")]
+    assert rows(AUDIT) == [
+        ("dump/1.ndjson", 2, 2, 0, 0),
+        ("dump/1.ndjson", 3, 1, 2, 0),
+        ("dump/2.ndjson", 2, 1, 1, 0),
+    ]
+
+
+def test_events_that_are_requested_later_are_read_again() -> None:
+    write("1.ndjson", request(1), request(2, "Email Clicked"))
+
+    assert load(events="Email Opened").lines_skipped == 1
+    assert load().stored == 1
+    assert rows("SELECT id, event FROM tracks ORDER BY id") == [("m1", "email_opened"), ("m2", "email_clicked")]
+
+
+def test_without_a_pipeline_the_rows_are_arrow_tables() -> None:
+    write("1.ndjson", request(1))
+
+    [cells] = source(WebhookDump(Path("dump"))).resources["email_opened"]
+
+    assert [(row["id"], row["price"]) for row in cells.to_pylist()] == [("m1", 1.1)]
+
+
+class Feed(NamedTuple):
+    """A feed that is read on from where the last load stopped."""
+
+    url: str
+    version: str
+    size: int = 0
+
+
+class NumberedFeed(Origin[Feed]):
+    """An origin that keeps a cursor of its own, in dlt's state."""
+
+    lines = tuple(json.loads(request(number))["body"].encode() for number in range(1, 5))
+
+    def plan(self, context: LoadContext) -> Sequence[Feed]:
+        pipeline = context.required_pipeline()
+        cursor = dlt.current.source_state().get("feed", {"load_id": None, "end": 0})
+        self.start = cursor["end"] if cursor["load_id"] in pipeline.dataset.complete_loads() else 0
+        self.end = min(self.start + 3, len(self.lines))
+        dlt.current.source_state()["feed"] = {"load_id": pipeline.load_id, "end": self.end}
+        return [Feed("feed", f"from {self.start}")] if self.start < self.end else []
+
+    def read(self, work: Sequence[Feed]) -> Iterator[Batch]:
+        for index, _ in enumerate(work):
+            yield make_batch(index, list(enumerate(self.lines[self.start : self.end], self.start + 1)), ended=True)
+
+
+def test_an_origin_may_keep_a_cursor_of_its_own() -> None:
+    feed = NumberedFeed()
+
+    assert [load(feed).stored for _ in range(3)] == [3, 1, 0]
+    assert rows("SELECT file, version, stored, tables FROM _audit ORDER BY version") == [
+        ("feed", "from 0", 3, None),
+        ("feed", "from 3", 1, None),
+    ]
+    assert [row[0] for row in rows("SELECT id FROM email_opened ORDER BY id")] == ["m1", "m2", "m3", "m4"]
+
+
+def test_what_needs_a_pipeline_says_so() -> None:
+    with pytest.raises(Exception, match="Expected a pipeline, because this source goes on from") as raised:
+        list(source(NumberedFeed()).resources["email_opened"])
+    assert isinstance(raised.value.__cause__, NotSupported)
+
+
+def test_a_limit_is_refused_where_nothing_is_read_again() -> None:
+    limited = source(NumberedFeed())
+    limited.resources["tracks"].add_limit(1)
+    with pytest.raises(PipelineStepFailed, match="Expected all rows of tracks to be taken, but it has a limit"):
+        dlt.pipeline("webhooks", destination=dlt.destinations.duckdb("w.duckdb")).run(limited)
+
+
+def test_tables_must_be_in_the_catalogue() -> None:
+    class Wrong(NumberedFeed):
+        tables = ("tracks", "trackz")
+
+    with pytest.raises(InvalidSetting, match=r"Expected an origin's tables to be in catalog\.py, but trackz is not"):
+        source(Wrong())
+
+
+def test_public_signatures_have_types() -> None:
+    """`Any` stands in none of them, be it for a checker of types or for a reader."""
+    functions = [found.node for found in map(definition, ("source", "archive", "api", "profiles", "make_batch"))]
+    classes = [definition(name).node for name in ("Origin", "LoadContext", "PipelineContext", "Work", "LoadReport")]
+    texts = [ast.unparse(node.args) for node in functions if isinstance(node, ast.FunctionDef)]
+    texts += [ast.unparse(node) for node in classes]
+    assert [text for text in texts if re.search(r"\bAny\b", text)] == []
+
+
+def test_the_page_shows_the_recipe_that_runs_here() -> None:
+    page = (ROOT / "pipelines/docs/origin.md").read_text()
+    recipe = (ROOT / "pipelines/recipes/webhook_dump.py").read_text()
+
+    *_, example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    assert "class WebhookDump(Origin[DumpFile])" in example
+    assert example.strip() in recipe
+    documented = set(re.findall(r"`context\.(\w+)", page))
+    assert documented <= {*dir(LoadContext), *LoadContext.__dataclass_fields__}
+    assert {"Origin", "LoadContext", "source", "make_batch", "read_record"} <= set(autopilothq.__all__)
