@@ -17,7 +17,7 @@ PARAMETERS = 500  # that one statement takes
 
 
 class Removal(NamedTuple):
-    """Rows of a table that go: those that meet a condition."""
+    """Rows of a table to delete: those that meet a condition."""
 
     tables: PersonTables
     name: str
@@ -27,14 +27,14 @@ class Removal(NamedTuple):
 
     @property
     def table(self) -> str:
-        """Its name for people."""
+        """The table's name for people."""
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
 def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
+    """Yields the rows to delete: those with the person's ids, and before them those that can only be found by them.
 
-    In this order a run that was killed between two removals is completed by the next one.
+    In this order the next deletion completes one that was killed between two removals.
     """
     direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
@@ -50,7 +50,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
                 direct.append(Removal(tables, table, where, texts, len(found)))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
-    # A track's two rows go together, though a property may tell whose it is in one of them alone.
+    # A track's two rows are deleted together, also if only one of them has a property with the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
     for table in (TRACKS.name, *events):
@@ -61,7 +61,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
 
 
 def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
-    """Returns how many rows go, by table."""
+    """Returns the number of rows to delete, by table."""
     found: dict[str, int] = {}
     for removal in plan:
         found[removal.table] = found.get(removal.table, 0) + removal.rows
