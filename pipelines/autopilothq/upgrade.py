@@ -178,7 +178,7 @@ class _Plan:
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
         ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
-        # Tables and columns of people's own may stand beside, and views over ours in their place.
+        # The dataset may also have tables and columns of its users, and views that replace ours.
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()

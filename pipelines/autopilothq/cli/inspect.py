@@ -109,18 +109,18 @@ def diff(against: str | None, destination: str | None, credentials: str | None, 
     """
     if against is None:
         with inspect.reading(destination, credentials, dataset) as reader:
-            place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
+            place, there, dialect = reader.target, inspect.schema_of(reader), reader.dialect
         wanted_place, wanted = "the catalogue", inspect.schema_of_catalogue(reader.kind, dialect)
         words, not_yet = inspect.CATALOGUE, inspect.LATER
     else:
         there_dataset, slash, other = against.partition("/")
         against = f"{there_dataset}/{credentials_of(other)}" if slash else against
         with inspect.elsewhere(against, destination, credentials) as reader:
-            wanted_place, wanted = reader.place, inspect.schema_of(reader)
+            wanted_place, wanted = reader.target, inspect.schema_of(reader)
         words, not_yet = inspect.SWITCH, frozenset[str]()
         try:
             with inspect.reading(destination, credentials, dataset) as reader:
-                place, there, dialect = reader.place, inspect.schema_of(reader), reader.dialect
+                place, there, dialect = reader.target, inspect.schema_of(reader), reader.dialect
         except inspect.NothingThere:
             place = "the catalogue, because nothing was loaded yet"
             kind, dialect = inspect.kind_of(destination, credentials, dataset)

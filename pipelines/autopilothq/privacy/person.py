@@ -12,7 +12,7 @@ from ..display import visible
 from ..inspect import tables_of
 from ..projection import suppression
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, marks
+from ..warehouses.dataset import Dataset, placeholders
 from .identity_graph import ROWS, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
@@ -69,7 +69,7 @@ class PersonTables:
         tests, texts = ["1 = 0"], list[str]()
         for column in self.kinds[table]:
             if these := cells.get(self.positions[table, column]):
-                tests.append(f"{self.text(table, column)} IN ({marks(these)})")
+                tests.append(f"{self.text(table, column)} IN ({placeholders(these)})")
                 texts += these
         return " OR ".join(tests), texts
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..projection import suppression
-from ..warehouses.dataset import marks
+from ..warehouses.dataset import placeholders
 from .identity_graph import ROWS
 from .person import PersonIds, PersonTables
 
@@ -70,7 +70,7 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
     for part in _parts(sorted(ids)) if table in tables.columns else ():
-        where = f"{tables.dataset.quoted(table, 'id')} IN ({marks(part)})"
+        where = f"{tables.dataset.quoted(table, 'id')} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
             yield Removal(tables, table, where, part, count)
@@ -95,7 +95,7 @@ def _discards(
 def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> set[str]:
     """Returns the ids of the discards of rows; `%s` in the condition stands for the rows' ids."""
     before = tables.dataset.template(DISCARDS.name, "SELECT {id} FROM")
-    after = tables.dataset.template(DISCARDS.name, f"WHERE {where}").replace("%s", marks(row_ids))
+    after = tables.dataset.template(DISCARDS.name, f"WHERE {where}").replace("%s", placeholders(row_ids))
     return {row[0] for row in tables.dataset.stream(before, DISCARDS.name, after, row_ids)}
 
 

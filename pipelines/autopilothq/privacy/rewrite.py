@@ -329,8 +329,8 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
     with into.destination_client() as client:
         sql: Any = client.sql_client  # type: ignore[attr-defined]
         apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
-        for place in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
-            with place():
+        for dataset in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
+            with dataset():
                 for table in _tables(sql):
                     name = f"{sql.dataset_name}.{table}"
                     why = _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))

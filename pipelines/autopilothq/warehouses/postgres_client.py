@@ -134,7 +134,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def replace_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
-        """Returns the jobs that put a table's rows from staging in the place of all."""
+        """Returns the jobs that replace all rows of a table by those in staging."""
         if not table_chain[0].get(SEGMENT_TABLE_HINT):
             return usual(table_chain)
         return [Replace.from_table_chain(table_chain, self.sql_client)]
