@@ -28,7 +28,7 @@ def graph(rows: Sequence[Row]) -> Graph:
     made = Graph(ENGINE)
     if rows:
         made.add({place: PERSON_COLUMNS[column] for place, column in enumerate(COLUMNS)}, rows)
-    made.settle()
+    made.resolve_ambiguous()
     return made
 
 

@@ -143,8 +143,8 @@ def test_never_two_at_once(tmp_path: Path, postgres: str, monkeypatch: pytest.Mo
 
     def one(name: str) -> None:
         barrier.wait()
-        claims = lock.TableLock(pipelines[name])
-        while lock.stake(claims, f"{name} {name}"):
+        claims = lock.TableLeases(pipelines[name])
+        while lock.acquire(claims, f"{name} {name}"):
             time.sleep(0.02 * (1 + hash(name) % 7))
         inside.append(name)
         most.append(len(inside))

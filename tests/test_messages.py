@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import REJECT_REASONS
-from autopilothq.segment.json_text import JsonObject, to_json
-from autopilothq.segment.message import Discard, Rejected, digest, flatten, read_message, spelling
+from autopilothq.segment.json_text import DECODER, JsonNumber, JsonObject, to_json
+from autopilothq.segment.message import Discard, Rejected, digest, flatten, parse_json, read_message, spelling
 
 DECLARED = frozenset({"context_ip"})
 
@@ -161,3 +161,16 @@ def test_a_key_that_comes_again_in_the_message_itself_is_discarded() -> None:
 
 def test_json_text_of_an_object_keeps_order_and_repetition() -> None:
     assert to_json(JsonObject([("b", None), ("a", False), ("b", "")])) == '{"b":null,"a":false,"b":""}'
+
+
+# ---- JSON as it is spelt -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["12345678901234.123456", "1.10", "1e400", "-0", "0.10e-7", "18446744073709551616"])
+def test_numbers_keep_their_digits(number: str) -> None:
+    text = f'{{"a":{number},"b":[{number}],"a":{{"c":{number}}}}}'
+    for value in (parse_json(text.encode()), DECODER.decode(text)):
+        assert isinstance(value, JsonObject)
+        assert value.value("a") == number
+        assert isinstance(value.value("a"), JsonNumber)
+        assert to_json(value) == text

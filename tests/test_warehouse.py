@@ -1,4 +1,4 @@
-"""The rooms of the warehouse: shapes, values, and a load from several threads."""
+"""The parts of the projection: shapes, types of values, and a load from several threads and workers."""
 
 import json
 import pickle
@@ -27,25 +27,25 @@ LINES = [
 ]
 
 
-def everything(warehouse: Projection) -> dict[str, list[Row]]:
-    settled = warehouse.deduplicate()
-    tables = [*settled.tables(), *settled.latest()]
+def everything(projection: Projection) -> dict[str, list[Row]]:
+    made = projection.deduplicate()
+    tables = [*made.tables(), *made.latest()]
     return {
         rows.table: sorted(rows.relation.to_arrow_table().to_pylist(), key=lambda row: str(row["id"]))
         for rows in tables
     }
 
 
-def test_threads_may_add_side_by_side(tmp_path: Path) -> None:
+def test_threads_may_add_at_the_same_time(tmp_path: Path) -> None:
     found = []
     for threads in (1, 4):
         scratch = tmp_path / f"{threads}"
         scratch.mkdir()
-        warehouse = Projection(NOW, str(scratch))
+        projection = Projection(NOW, str(scratch))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(warehouse.add, batches(LINES, lambda _: 47)))
-        found.append(everything(warehouse))
-        warehouse.close()
+            list(pool.map(projection.add, batches(LINES, lambda _: 47)))
+        found.append(everything(projection))
+        projection.close()
     assert found[0] == found[1]
     assert {name: len(rows) for name, rows in found[0].items()} == {
         "email_opened": 480, "identifies": 80, "tracks": 480, "users": 20,
@@ -99,12 +99,12 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
 
 
 def test_a_load_without_lines_has_no_rows(tmp_path: Path) -> None:
-    warehouse = Projection(NOW, str(tmp_path))
-    settled = warehouse.deduplicate()
-    assert list(settled.tables()) == []
-    assert settled.counts() == []
-    assert (list(settled.latest()), settled.rejects([]), settled.discards()) == ([], None, None)
-    warehouse.close()
+    projection = Projection(NOW, str(tmp_path))
+    made = projection.deduplicate()
+    assert list(made.tables()) == []
+    assert made.counts() == []
+    assert (list(made.latest()), made.rejects([]), made.discards()) == ([], None, None)
+    projection.close()
 
 
 def test_columns_are_ordered() -> None:
@@ -115,8 +115,8 @@ def test_columns_are_ordered() -> None:
 # ---- shapes --------------------------------------------------------------------------------------------------------
 
 
-def plain(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[str]) -> bool:
-    """Whether lines are plain whose `properties` have these keys; `objects` are the keys of objects among them."""
+def is_regular(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[str]) -> bool:
+    """Whether lines are regular whose `properties` have these keys; `objects` are the keys of objects among them."""
     keys = {"": ["type", "properties"], "/properties": properties}
     keys |= {f"/properties/{key}": value for key, value in objects.items()}
     shape = json.dumps([keys.get(pointer) for pointer in known.pointers()])
@@ -124,7 +124,7 @@ def plain(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[s
 
 
 @pytest.mark.parametrize(
-    ("keys", "is_plain"),
+    ("keys", "regular"),
     [
         (["plan", "seats"], True),
         (["a/b", "a~c", "'", '"', "*"], False),  # two of these have no slug
@@ -138,8 +138,8 @@ def plain(known: Shapes, properties: Sequence[str] | None, **objects: Sequence[s
         (None, False),
     ],
 )
-def test_a_shape_is_plain_where_each_column_has_one_key(keys: Sequence[str] | None, is_plain: bool) -> None:
-    assert plain(Shapes(), keys) is is_plain
+def test_a_shape_regular_where_each_column_has_one_key(keys: Sequence[str] | None, regular: bool) -> None:
+    assert is_regular(Shapes(), keys) is regular
 
 
 def test_objects_are_learnt_once_and_not_without_bounds() -> None:
@@ -158,21 +158,21 @@ def test_a_declared_column_stays_one_whatever_a_line_has_there() -> None:
 
 def test_an_objects_keys_are_columns_too() -> None:
     known = Shapes().with_objects([("properties", "plan")])
-    assert plain(known, ["plan"], plan=["name"])
-    assert not plain(known, ["plan", "plan_name"], plan=["name"])
-    assert not plain(known, ["plan"])  # text, null or an array where others have an object
+    assert is_regular(known, ["plan"], plan=["name"])
+    assert not is_regular(known, ["plan", "plan_name"], plan=["name"])
+    assert not is_regular(known, ["plan"])  # text, null or an array where others have an object
 
 
-def test_of_two_spellings_of_an_object_one_is_plain() -> None:
+def test_of_two_spellings_of_an_object_one_regular() -> None:
     known = Shapes().with_objects([("properties", "plan"), ("properties", "Plan")])
-    assert [plain(known, [key], **{key: ["name"]}) for key in ("plan", "Plan")].count(True) == 1
+    assert [is_regular(known, [key], **{key: ["name"]}) for key in ("plan", "Plan")].count(True) == 1
 
 
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("kinds", "of"),
+    ("bits", "of"),
     [
         (types.INTEGER, "bigint"),
         (types.FLOAT, "double"),
@@ -187,8 +187,8 @@ def test_of_two_spellings_of_an_object_one_is_plain() -> None:
         (types.ARRAY | types.FLOAT, "text"),
     ],
 )
-def test_the_kinds_of_its_values_make_a_columns_type(kinds: int, of: str) -> None:
-    assert types.type_of_bits(kinds) == of
+def test_the_bits_of_its_values_make_a_columns_type(bits: int, of: str) -> None:
+    assert types.type_of_bits(bits) == of
 
 
 def test_sql_is_quoted() -> None:

@@ -1,8 +1,8 @@
-"""Makes the tables of an earlier version what this one makes: types, keys, indexes, `accounts`, names of pages.
+"""Upgrades the tables of an earlier version: types, keys, indexes, `accounts`, names of pages.
 
-What is to be done is derived from what the destination has, so it can be broken off anywhere and called again. Each
-statement is done whole or not at all. No stored column or row is removed: of tables those alone go that hold locks,
-and those of staging where the books move.
+The statements are derived from what the destination has, so an upgrade can be killed anywhere and called again. Each
+statement runs whole or not at all. No stored column or row is removed; the only tables that are dropped are those of
+locks, and those of the staging dataset where the books move.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -43,12 +43,12 @@ _SHOWN = """
     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
         AND n.nspname = %s ORDER BY 3"""
 
-# What loads take for blank, and not `trim` by itself.
+# What loads treat as blank; `trim` alone removes spaces only.
 _BLANKS = "' ' || chr(9) || chr(10) || chr(12) || chr(13)"
 
 
 class Upgrade(NamedTuple):
-    """What an upgrade did, or would do: its statements, and why a table stays as it is."""
+    """The statements of an upgrade, and why tables stay as they are."""
 
     statements: list[str]
     left: dict[str, str]
@@ -86,7 +86,7 @@ def upgrade(
 
 @contextmanager
 def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
-    """Neither loads nor sends go on meanwhile."""
+    """Holds the locks of loads and of sends."""
     with lock.held(into, wait), lock.held(into, wait, "send"):
         yield
 
@@ -102,7 +102,7 @@ def _changeable(dataset: Dataset) -> SqlDataset:
 
 
 def _whole(reader: SqlDataset) -> Upgrade:
-    """All that is to be done. The books move last, so dlt's tables, which tell the rest, are asked where they are."""
+    """Returns the whole upgrade. The books move last: dlt's tables are read where they are until then."""
     moves, sql = _moves(reader), reader.client.sql_client
     if not (isinstance(sql, BooksSqlClient) and (moves.statements or moves.left)):
         return _planned(reader)
@@ -124,7 +124,7 @@ def _planned(reader: SqlDataset) -> Upgrade:
 
 
 def _moves(reader: SqlDataset) -> Upgrade:
-    """What moves the books from among the events' tables into the dataset that they should have; `_audit` is the last.
+    """Returns the statements that move the books out of the events' dataset into their own; `_audit` moves last.
 
     As long as that is not there, no load begins.
     """
@@ -161,7 +161,7 @@ def _move(sql: BooksSqlClient, table: str, books: str, kind: str) -> str:
 
 
 def _drop_staging(sql: BooksSqlClient, tables: Mapping[str, set[str]], left: dict[str, str]) -> Iterator[str]:
-    """The dataset in which rows were staged until now; one that has other tables than ours stays."""
+    """Yields the statement that drops the staging dataset in use until now, unless it has tables of others."""
     staging = f"{sql.home}_staging"
     staged = {table for table in tables.get(staging, set()) if not is_book(table)}
     if strange := staged - tables.get(sql.dataset_known_as(), set()):
@@ -178,7 +178,7 @@ class _Plan:
         self._sql = reader.client.sql_client
         schema, views = stored_schema(reader.client, SOURCE), reader.views()
         ours = {table["name"]: table["columns"] for table in schema.data_tables()} if schema else {}
-        # Tables and columns of people's own may stand beside, and views over ours in their place.
+        # The dataset may also have tables and columns of its users, and views that replace ours.
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
@@ -189,7 +189,7 @@ class _Plan:
         self.left: dict[str, str] = {}
 
     def statements(self) -> Iterator[str]:
-        """All of them, in the order in which they are to run."""
+        """Yields all statements, in the order in which they run."""
         for table, columns in self._tables.items():
             shape = self._shape(table, {name: of.type for name, of in columns.items()})
             yield from self._types(table, shape)
@@ -230,7 +230,7 @@ class _Plan:
                     yield f"UPDATE {self._table(table)} SET {self._name(column)} = {self._name(kept)} WHERE {missing}"
 
     def _guards(self, table: str, shape: TableShape) -> Iterator[str]:
-        """The primary key and the indexes."""
+        """Yields the statements for the primary key and the indexes."""
         if shape.key and table not in self._keys and self._may_be_keyed(table, shape.key):
             yield f"ALTER TABLE {self._table(table)} ADD PRIMARY KEY ({', '.join(map(self._name, shape.key))})"
         for column in shape.indexes if self._indexes else ():
@@ -251,7 +251,7 @@ class _Plan:
         return True
 
     def _accounts(self) -> str:
-        """The statement that makes `accounts` of `groups`: the last value of each trait by the time of its receipt."""
+        """Returns the statement that makes `accounts` of `groups`: the last value received of each trait."""
         [made] = [made for made in LATEST if made.table is ACCOUNTS]
         prefix = made.left_out_prefix or "\0"
         there = [column for column in self._tables[GROUPS.name] if column in self._ours[GROUPS.name]]

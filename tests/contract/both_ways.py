@@ -1,4 +1,4 @@
-"""Loads the same lines twice, as the engine reads them and one by one, and tells where the tables differ."""
+"""Loads the same lines twice, by the fast path and by the slow one, and reports where the tables differ."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
 
 @contextmanager
 def one_by_one() -> Iterator[mock.Mock]:
-    """Sends every line the way of the odd ones, which `messages.read` reads; gives the mock that counts its calls."""
+    """Sends every line down the slow path, which `read_message` reads; gives the mock that counts its calls."""
     counted = mock.patch("autopilothq.projection.irregular.read_message", wraps=message.read_message)
     with mock.patch.object(shapes, "MAX_LEAVES", -1), counted as read:
         yield read
@@ -46,7 +46,7 @@ def _shown(row: Row) -> str:
 
 
 def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]:
-    """Where the engine's reading of some lines is not that of `messages.read`, in lines to print; none is good.
+    """Where the engine's reading of some lines is not that of `read_message`, in lines to print; none is good.
 
     Also what raises, even where that is caught and the line rejected as unreadable: it was not foreseen.
     """

@@ -99,12 +99,12 @@ class Store:
         """
         scratch = tempfile.mkdtemp()
         self.loads += 1
-        warehouse = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
+        projection = Projection(NOW + timedelta(days=self.loads), scratch, shorten=self.shorten)
         try:
             for batch in batches(files, chunks):
-                warehouse.add(batch)
-            warehouse.add(Batch(SCHEMA.empty_table(), list(rejects), [], 0))
-            settled = warehouse.deduplicate(
+                projection.add(batch)
+            projection.add(Batch(SCHEMA.empty_table(), list(rejects), [], 0))
+            made = projection.deduplicate(
                 self.types,
                 self._read,
                 self.complete,
@@ -113,17 +113,17 @@ class Store:
                 event_tables=[name for name in self.types if name not in TABLES],
                 max_event_tables=self.max_event_tables,
             )
-            for rows in settled.tables():
+            for rows in made.tables():
                 self._merge(rows)
             names = [f"file {number}" for number in range(len(files))]
-            for book in (*settled.latest(self._read), settled.rejects(names), settled.discards()):
+            for book in (*made.latest(self._read), made.rejects(names), made.discards()):
                 if book is not None:
                     self._merge(book)
-            self.beyond_limits = settled.beyond_limits()
-            self.audit = sorted(settled.counts())
+            self.beyond_limits = made.beyond_limits()
+            self.audit = sorted(made.counts())
             self._end_load()
         finally:
-            warehouse.close()
+            projection.close()
             shutil.rmtree(scratch)
         return self.tables()
 

@@ -40,13 +40,13 @@ def numbered(lines: list[str]) -> list[str]:
     return [line.replace("$id", f"m{number:02}") for number, line in enumerate(lines)]
 
 
-# ---- the engine's reading and the careful one ----------------------------------------------------------------------
+# ---- the fast path and the slow one --------------------------------------------------------------------------------
 
 
 @few
 @given(st.lists(generated.messages(st.just('"$id"')), min_size=1, max_size=25).map(numbered))
 def test_the_engine_reads_lines_as_they_are_read_one_by_one(lines: list[str]) -> None:
-    """A key with a NUL makes a line odd, and odd lines are read by `messages.read`."""
+    """A key with a NUL makes a line irregular, and irregular lines are read by `read_message`."""
     odd = [f'{line[:-1]},"\\u0000":0}}' for line in lines]
     fast, slow = rows_of(*lines), rows_of(*odd)
     rejects = [[(row["line"], row["reason"]) for row in tables.pop("_rejects", [])] for tables in (fast, slow)]

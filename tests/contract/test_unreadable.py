@@ -49,8 +49,8 @@ def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def test_lines_whose_careful_reading_raises_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it raises, and each alone: the lines beside them are read."""
+def test_lines_whose_slow_path_raises_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it raises, and each alone: the other lines are read."""
     errors = [RecursionError("too deep"), KeyError("x"), duckdb.InvalidInputException("no")]
 
     def read(line: bytes, declared: frozenset[str]) -> Message:
@@ -83,7 +83,7 @@ def test_lines_whose_careful_reading_raises_are_rejected(monkeypatch: pytest.Mon
         for line, error, text in zip((24, 25, 36), errors, bad, strict=True)
     ]
     assert [count[1:5] for count in store.audit] == [(43, 40, 0, 3)]
-    # What the good lines of the same batch lose is told as ever.
+    # What the good lines of the same batch lose is reported as ever.
     assert len(found["_discards"]) == 40
 
 
@@ -108,7 +108,7 @@ def test_a_line_that_the_engine_cannot_read_is_rejected(monkeypatch: pytest.Monk
 
 
 def test_what_is_not_about_a_line_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a line that has nothing odd raises too, no line is rejected for it."""
+    """Where a line that has nothing irregular raises too, no line is rejected for it."""
 
     def probe(*_: Any) -> Any:
         raise ValueError("the engine is broken")
@@ -132,7 +132,7 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
     assert len(calls) == 1
 
 
-# ---- settling and writing ------------------------------------------------------------------------------------------
+# ---- deduplicating and writing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("macro", ["type_bit", "as_text"])

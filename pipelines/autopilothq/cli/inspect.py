@@ -130,7 +130,7 @@ def _with_catalogue(target: TargetOptions) -> _Comparison:
         schema = inspect.schema_of(reader)
     catalogue = inspect.schema_of_catalogue(reader.kind, reader.dialect)
     return _Comparison(
-        "the catalogue", catalogue, reader.place, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
+        "the catalogue", catalogue, reader.target, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
     )
 
 
@@ -138,7 +138,7 @@ def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
     with inspect.elsewhere(against, target.destination, target.credentials) as reader:
-        queried_name, queried = reader.place, inspect.schema_of(reader)
+        queried_name, queried = reader.target, inspect.schema_of(reader)
     try:
         with inspect.reading(*target) as reader:
             schema = inspect.schema_of(reader)
@@ -146,7 +146,7 @@ def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
         kind, dialect = inspect.kind_of(*target)
         schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
         return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)
-    return _Comparison(queried_name, queried, reader.place, schema, reader.dialect, inspect.SWITCH)
+    return _Comparison(queried_name, queried, reader.target, schema, reader.dialect, inspect.SWITCH)
 
 
 @schema.command("upgrade")

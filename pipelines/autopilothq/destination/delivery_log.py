@@ -18,7 +18,7 @@ from ..catalog import DELIVERIES
 from ..errors import BusyError, RunError
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, marks, writes_text
+from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, placeholders, writes_text
 from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
 from .messages import storable_value
 
@@ -182,7 +182,7 @@ class DeliveryLog:
         before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
         for start in range(0, len(distinct), _IDS):
             some = distinct[start : start + _IDS]
-            yield from self._select(before, f"WHERE {{{key}}} IN ({marks(some)}) ORDER BY {{sent_at}}", some)
+            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement around the log's name, of two templates."""
@@ -211,7 +211,7 @@ class DeliveryLog:
         with self._lock, self._dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
                 changes = dict(zip(OUTCOME, _storable(outcome), strict=True))
-                where = f"{{run}} = %s AND {{message_id}} IN ({marks(ids)})"
+                where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
                 self._dataset.update(DELIVERIES.name, changes, self._dataset.template(DELIVERIES.name, where), values)

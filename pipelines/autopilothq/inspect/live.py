@@ -35,20 +35,20 @@ class NothingThere(runner.RunError):
 
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
-    """What the words of a load mean, without connecting."""
+    """Returns the destination and the dataset that the options of a load mean, without connecting."""
     with TemporaryDirectory() as folder:
         pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
         return pipeline.destination, dataset_name(dataset)
 
 
 def kind_of(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[str, str | None]:
-    """dlt's name of the destination that the words of a load mean, and SQLGlot's of its SQL, without connecting."""
+    """Returns dlt's name of the destination that the options mean, and SQLGlot's of its SQL, without connecting."""
     there, _ = target(destination, credentials, dataset)
     return there.destination_type.rpartition(".")[2], there.capabilities().sqlglot_dialect
 
 
 def dataset_name(dataset: str | None) -> str:
-    """The dataset of a load with these words."""
+    """Returns the name of the dataset of a load with these options."""
     return str(dataset or runner.setting("dataset_name") or runner.DATASET)
 
 

@@ -82,9 +82,9 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
     found = tables_of(dataset)
     tables = {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
     load = _last_load(dataset)
-    trace, waiting = _local_state(dataset.place)
+    trace, waiting = _local_state(dataset.target)
     return Status(
-        dataset.place,
+        dataset.target,
         now,
         _last_run(load, trace),
         load,

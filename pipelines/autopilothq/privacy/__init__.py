@@ -1,1 +1,1 @@
-"""Deleting a person: which ids are theirs, their rows, their lines, and the list that keeps them out."""
+"""Deletes a person: their ids, their rows, their lines in the archive, and the list that keeps them out of loads."""

@@ -1,7 +1,7 @@
-"""Forgetting a person: their rows, their lines in the archive, and a list that keeps them out.
+"""Deletes a person: their rows, their lines in the archive, and adds them to the list that keeps them out of loads.
 
-All of it can be done again at any time, and what was done before is not needed for that: the ids that belong together
-are known by their hashes from the moment at which the first of their rows goes.
+A deletion can be repeated at any time, also one that was killed: the hashes of the ids that belong together are stored
+before the first row is deleted.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
 
 
 class Unconfirmed(runner.RunError):
-    """More ids would be taken than was agreed to, and nothing was changed. `made` is what would be removed."""
+    """More ids belong to the person than were agreed to; nothing was changed. `made` is what would be removed."""
 
     def __init__(self, made: "Forgotten", max_ids: int, confirm: int | None) -> None:
         self.made = made
@@ -52,12 +52,12 @@ class Unconfirmed(runner.RunError):
 
 @dataclass
 class Forgotten:
-    """What was removed, or with `dry_run` would be.
+    """The result of a deletion, or with `dry_run` what it would be.
 
-    `ids` are those that are known by name, `suppressed` counts those too that are known by their hashes alone, from
-    earlier times. `shared` were met beside the person's ids and not followed. `left` are files that stay as they are,
-    with the reason: the person's lines may still be in them. `rewritten` are the database files or tables that were
-    written anew; `remains` is a sentence on what keeps the bytes of removed rows still.
+    `ids` are the ids known in the clear; `suppressed` also counts those known by their hashes alone, from earlier
+    deletions. `shared` are ids in one row with the person's that were not followed. `left` are the files that stay as
+    they are, with the reason: the person's lines may still be in them. `rewritten` are the database files or tables
+    that were rewritten; `remains` is a sentence on what still keeps the bytes of deleted rows.
     """
 
     dry_run: bool
@@ -136,7 +136,7 @@ def _rewrite_files(
 
 
 def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: Sequence[Removal]) -> None:
-    """Suppresses first, then removes; where the destination has transactions, all at once."""
+    """Suppresses the ids first, then deletes the rows; in one transaction where the destination has transactions."""
     listed.create()
     with dataset.transaction():
         listed.add(person.ids, person.spelt, person.persons)

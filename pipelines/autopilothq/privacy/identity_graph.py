@@ -1,7 +1,7 @@
-"""Which ids are one person's: the ids of a dataset's rows, and which of them are followed from those that are given.
+"""Finds which ids of a dataset belong to one person, starting from the ids that are given.
 
 Anyone who can send a tracking call can pair a person's id with somebody else's. So a row that pairs two ids is no proof
-that they are one person's, and what is not certain is told instead of taken.
+that they belong to one person, and ids that are not certain are reported instead of taken.
 """
 
 from collections import Counter, defaultdict
@@ -21,15 +21,15 @@ LISTED = "it is on the list as another person's"
 SEVERAL = "it is one of several that could be the person's"
 MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
-CROWD = 10  # more ids of one kind beside the person's are not told one by one, and anonymous ids not followed
+CROWD = 10  # more ids of one kind are not reported one by one, and more anonymous ids are not followed
 ROWS = 10_000  # that are fetched at a time
-MOST = 1_000  # more ids of one kind beside the person's are not looked at one by one
+MOST = 1_000  # more ids of one kind in rows with the person's are not examined one by one
 
 
 class Graph:
-    """The ids that stand in rows, in an engine that `forgotten.remember` has prepared.
+    """The ids of rows, in a DuckDB connection that `suppression.register_suppressed` has prepared.
 
-    A place is a column of a table, by a number of the caller's choice.
+    A position is a number that the caller gives to a column of a table.
     """
 
     def __init__(self, engine: duckdb.DuckDBPyConnection) -> None:
@@ -37,31 +37,33 @@ class Graph:
         self._rows = 0
         self._con.execute(
             "CREATE OR REPLACE TEMP TABLE cells"
-            " (row_number BIGINT, place INTEGER, id VARCHAR, raw VARCHAR, kind VARCHAR, value VARCHAR, certain BOOLEAN)"
+            " (row_number BIGINT, column_number INTEGER, id VARCHAR, raw VARCHAR, kind VARCHAR, value VARCHAR,"
+            " certain BOOLEAN)"
         )
 
-    def add(self, places: Mapping[int, tuple[str, ...]], rows: Sequence[Sequence[Any]]) -> None:
-        """Takes rows of cells, one for each place. The places' values are the kinds of ids that they hold."""
+    def add(self, positions: Mapping[int, tuple[str, ...]], rows: Sequence[Sequence[Any]]) -> None:
+        """Adds rows with a cell for each position; `positions` has the kinds of ids in the columns of these."""
         columns = [
             pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
             for cells in zip(*rows, strict=True)
         ]
         numbers = pa.array(range(self._rows, self._rows + len(rows)), pa.int64())
         self._rows += len(rows)
-        self._con.register("batch", pa.table([numbers, *columns], ["row_number", *map(str, places)]))
+        self._con.register("batch", pa.table([numbers, *columns], ["row_number", *map(str, positions)]))
         selects = []
-        for place, kinds in places.items():
+        for position, kinds in positions.items():
             certain = len([kind for kind in kinds if kind != "email"]) < 2
-            cells = f'(SELECT row_number, {place} AS place, "{place}" AS id FROM batch WHERE trim("{place}") <> \'\')'
-            selects.append(f"SELECT *, {certain} FROM ({suppression.ids_of(cells, kinds)})")
+            cell = f'"{position}"'
+            cells = f"SELECT row_number, {position} AS column_number, {cell} AS id FROM batch WHERE trim({cell}) <> ''"
+            selects.append(f"SELECT *, {certain} FROM ({suppression.ids_of(f'({cells})', kinds)})")
         self._con.execute(f"INSERT INTO cells {' UNION ALL '.join(selects)}")
         self._con.unregister("batch")
 
-    def settle(self) -> None:
-        """To be called when all rows are there.
+    def resolve_ambiguous(self) -> None:
+        """Decides the kinds of ambiguous ids; called once all rows are added.
 
-        A column that holds ids of several kinds does not say which one it is. It is taken for the kind that the same
-        value has elsewhere, and for an anonymous id where it stands nowhere else.
+        A column that holds ids of several kinds does not say which kind an id has. It has the kind that the same value
+        has elsewhere, and is an anonymous id where it is nowhere else.
         """
         of_kind = "SELECT DISTINCT value FROM cells WHERE kind = '{}' AND {}certain"
         users, anonymous = (of_kind.format(kind, "") for kind in ("user_id", "anonymous_id"))
@@ -71,8 +73,8 @@ class Graph:
             UNION ALL SELECT 'anonymous_id', value
             FROM ({of_kind.format("anonymous_id", "NOT ")} INTERSECT {users} EXCEPT {anonymous})""")
 
-    def beside(self, ids: Iterable[Id]) -> dict[Id, set[Id]]:
-        """The other ids that stand in a row with each of these."""
+    def sharing_a_row(self, ids: Iterable[Id]) -> dict[Id, set[Id]]:
+        """Returns the other ids that share a row with each of these."""
         found: dict[Id, set[Id]] = {id_: set() for id_ in ids}
         self._take(found)
         pairs = self._con.execute("""
@@ -86,7 +88,7 @@ class Graph:
         return found
 
     def forgotten(self) -> dict[Id, set[Id]]:
-        """The ids of the table `forgotten`, in order, each in all the `forms` of its spellings."""
+        """Returns the ids on the suppression list, in order, each with all the `forms` of its spellings."""
         known = suppression.known("SELECT DISTINCT raw, kind, value FROM cells")
         found = self._con.execute(
             f"SELECT DISTINCT c.kind, c.value, c.raw FROM cells c SEMI JOIN ({known}) k USING (kind, raw)"
@@ -97,20 +99,20 @@ class Graph:
         return spelt
 
     def cells(self, ids: Iterable[Id]) -> dict[int, list[str]]:
-        """The cells that hold these ids, as they are spelt, by place.
+        """Returns the cells that hold these ids, as they are spelt, by position.
 
-        Cells with the kind in front hold ids in lower case, because Segment's Profile API knows no other.
+        Cells with the kind in front hold ids in lower case, because Segment's Profile API has no others.
         """
         listed = list(ids)
         lower = [Id(id_.kind, id_.value.lower()) for id_ in listed]
         found: dict[int, set[str]] = defaultdict(set)
         for these, where in ((listed, "true"), (lower, "raw <> id")):
             self._take(these)
-            for place, cell in self._con.execute(
-                f"SELECT DISTINCT place, id FROM cells SEMI JOIN taken USING (kind, value) WHERE {where}"
+            for position, cell in self._con.execute(
+                f"SELECT DISTINCT column_number, id FROM cells SEMI JOIN taken USING (kind, value) WHERE {where}"
             ).fetchall():
-                found[place].add(cell)
-        return {place: sorted(cells) for place, cells in found.items()}
+                found[position].add(cell)
+        return {position: sorted(cells) for position, cells in found.items()}
 
     def _take(self, ids: Iterable[Id]) -> None:
         listed = list(ids)
@@ -121,7 +123,7 @@ class Graph:
 
 
 class Shared(NamedTuple):
-    """An id that stands beside one of the person's and is not followed; of a crowd the `number`, and no `id`."""
+    """An id that shares a row with one of the person's and is not followed; for a crowd its `number`, and no `id`."""
 
     kind: str
     id: Id | None
@@ -131,7 +133,7 @@ class Shared(NamedTuple):
 
 
 class Closure(NamedTuple):
-    """The ids that are the person's, each with the one that it was found beside, and those that may be or may not."""
+    """The person's ids, each with the one that it was found with, and the ids that are uncertain."""
 
     found: dict[Id, Id | None]
     shared: list[Shared]
@@ -143,11 +145,11 @@ def closure(
     kinds: Collection[str] = (),
     is_another: IsAnother = lambda _: False,
 ) -> Closure:
-    """What is followed from the ids that are given.
+    """Returns the ids that are followed from those given.
 
     A person is taken to have one email, one user id and one contact id. So of a kind that is not known yet (`kinds` are
-    those of ids that are the person's and not known by name any more) the one id is followed that stands beside the
-    person's, and beside no email and no user id of anybody else, anywhere. Where there are several none is. Of
+    those of the person's ids that are known by their hashes alone) the one id is followed that shares a row with the
+    person's, and no row with an email or a user id of anybody else. Where there are several none is. Of
     anonymous ids up to CROWD are followed by the same rule. `is_another` tells of an id whether it is known to be
     another person's.
     """
@@ -161,22 +163,22 @@ def closure(
             own = [id_ for id_ in own if not is_another(id_)]
             if len(own) <= most:
                 found |= {id_: first[id_] for id_ in own}
-    return Closure(found, _told(list(_not_followed(graph, found, kinds, is_another))))
+    return Closure(found, _grouped(list(_not_followed(graph, found, kinds, is_another))))
 
 
 def _near(graph: Graph, found: Iterable[Id], kind: str, leading: Collection[str]) -> dict[Id, Id]:
-    """The ids of a kind that stand beside those that are found, with one of these; none where there are too many."""
-    near = graph.beside(id_ for id_ in found if id_.kind in leading)
+    """Returns the ids of a kind in rows with found ones, each with one of these; none if there are too many."""
+    near = graph.sharing_a_row(id_ for id_ in found if id_.kind in leading)
     first = {other: id_ for id_ in near for other in near[id_] if other.kind == kind and other not in near}
     return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
 
 
 def _names_beside(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
-    return {id_: {other for other in others if other.kind in NAMES} for id_, others in graph.beside(ids).items()}
+    return {id_: {other for other in others if other.kind in NAMES} for id_, others in graph.sharing_a_row(ids).items()}
 
 
 def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnother) -> dict[Id, Id | None]:
-    """The email and the user id of a person who is known by a contact id alone, if no other is beside them."""
+    """Returns the email and the user id of a person known by a contact id alone, if they share a row with no others."""
     first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     ids, names = set(first), _names_beside(graph, first)
     if len(ids) > len(NAMES):
@@ -193,8 +195,8 @@ def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnothe
 def _not_followed(
     graph: Graph, found: Collection[Id], kinds: Collection[str], is_another: IsAnother
 ) -> Iterator[Shared]:
-    """Whatever else stands beside the ids that are found, with the reason."""
-    near = graph.beside(id_ for id_ in found if id_.kind in LEADING)
+    """Yields the other ids that share a row with the found ones, with the reason why they are not followed."""
+    near = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
     first = {other: id_ for id_ in near for other in near[id_] if other not in found}
     count = Counter(id_.kind for id_ in first)
     names = _names_beside(graph, (id_ for id_ in first if count[id_.kind] <= MOST))
@@ -211,8 +213,8 @@ def _not_followed(
         yield Shared(id_.kind, id_, first[id_], why)
 
 
-def _told(shared: Sequence[Shared]) -> list[Shared]:
-    """Crowds of one kind as one."""
+def _grouped(shared: Sequence[Shared]) -> list[Shared]:
+    """Returns the ids that were not followed, with crowds of one kind as one."""
     count = Counter(one.kind for one in shared)
     few = [one for one in shared if count[one.kind] <= CROWD]
     firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}

@@ -12,7 +12,7 @@ from ..display import visible
 from ..inspect import tables_of
 from ..projection import suppression
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, marks
+from ..warehouses.dataset import Dataset, placeholders
 from .identity_graph import ROWS, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
@@ -20,7 +20,7 @@ METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id
 
 
 class Suppressed(NamedTuple):
-    """An id that no load brings back. `found_with` is the id that it stood beside, None where it was given."""
+    """An id that no load brings back. `found_with` is the id that it shares a row with, None if it was given."""
 
     kind: str
     id: str
@@ -29,7 +29,7 @@ class Suppressed(NamedTuple):
 
 
 class NotFollowed(NamedTuple):
-    """An id, or several of a kind, beside one of the person's that may be somebody else's, with the reason.
+    """An id, or several of a kind, in one row with the person's that may be somebody else's, and why.
 
     `option` is what takes it along in another call; emails are not shown whole.
     """
@@ -43,7 +43,7 @@ class NotFollowed(NamedTuple):
 class PersonTables:
     """The tables of a dataset, or of that in which dlt stages its rows, that hold ids of persons.
 
-    `positions` numbers each column that holds ids.
+    `positions` are the numbers of the columns that hold ids.
     """
 
     def __init__(self, dataset: Dataset, is_staging: bool, numbers: Iterator[int]) -> None:
@@ -69,7 +69,7 @@ class PersonTables:
         tests, texts = ["1 = 0"], list[str]()
         for column in self.kinds[table]:
             if these := cells.get(self.positions[table, column]):
-                tests.append(f"{self.text(table, column)} IN ({marks(these)})")
+                tests.append(f"{self.text(table, column)} IN ({placeholders(these)})")
                 texts += these
         return " OR ".join(tests), texts
 
@@ -91,7 +91,7 @@ def person_tables(dataset: Dataset) -> list[PersonTables]:
 
 
 class PersonIds:
-    """The ids of a person: those given, those that are on the list with them, and those that `closure` finds."""
+    """The ids of a person: those given, those on the list with them, and those that `closure` finds."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class PersonIds:
         graph = Graph(engine)
         for tables in datasets:
             tables.add_to(graph)
-        graph.settle()
+        graph.resolve_ambiguous()
         # Their rows may be gone since, so that nothing else leads to them.
         on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.forgotten().items()}
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
@@ -122,21 +122,21 @@ class PersonIds:
 
     @property
     def ids(self) -> list[Id]:
-        """All that are known by name, those given first."""
+        """The ids that are known in the clear, those given first."""
         return list(self._found)
 
     @property
     def has_hashes_alone(self) -> bool:
-        """Whether there are ids that are not known by name any more."""
+        """Whether some ids are known by their hashes alone."""
         return self.count > len(self._found)
 
     @property
     def count(self) -> int:
-        """How many ids there are, with those that are known by their hashes alone."""
+        """The number of ids, with those that are known by their hashes alone."""
         return len(self._found) + len(set(self._listed.pairs_of(self.persons)) - self._listed.pairs_of_ids(self.spelt))
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Their salted hashes, with those of ids that are nowhere else any more."""
+        """Returns the salted hashes of all ids, also of those that are in no row any more."""
         new = [(self._listed.salt, self._listed.hash_of(id_)) for id_ in self._found]
         return list(dict.fromkeys([*new, *self._listed.pairs_of(self.persons)]))
 
@@ -164,7 +164,7 @@ class PersonIds:
 
 
 def _option(shared: Shared) -> str:
-    """What is typed to take an id along, which is named if that may be shown, and is shown as it is."""
+    """Returns the option that takes an id along; it has the id itself if that may be shown and can be typed."""
     id_ = shared.id.value if shared.id and shared.kind != "email" else ""
     value = quote(id_) if id_ and visible(id_) == id_ else METAVARS[shared.kind]
     return f"--{shared.kind.replace('_', '-')} {value}"

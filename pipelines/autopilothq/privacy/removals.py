@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..projection import suppression
-from ..warehouses.dataset import marks
+from ..warehouses.dataset import placeholders
 from .identity_graph import ROWS
 from .person import PersonIds, PersonTables
 
@@ -17,7 +17,7 @@ PARAMETERS = 500  # that one statement takes
 
 
 class Removal(NamedTuple):
-    """Rows of a table that go: those that meet a condition."""
+    """Rows of a table to delete: those that meet a condition."""
 
     tables: PersonTables
     name: str
@@ -27,14 +27,14 @@ class Removal(NamedTuple):
 
     @property
     def table(self) -> str:
-        """Its name for people."""
+        """The table's name for people."""
         return f"{self.tables.dataset.name}.{self.name}" if self.tables.is_staging else self.name
 
 
 def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyConnection) -> Iterator[Removal]:
-    """Yields which rows of the tables go: those with the person's ids, and before them those that they lead to.
+    """Yields the rows to delete: those with the person's ids, and before them those that can only be found by them.
 
-    In this order a run that was killed between two removals is completed by the next one.
+    In this order the next deletion completes one that was killed between two removals.
     """
     direct: list[Removal] = []
     ids: dict[str, set[str]] = {}
@@ -50,7 +50,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
                 direct.append(Removal(tables, table, where, texts, len(found)))
     messages = set().union(*ids.values())
     events = {table: found for table, found in ids.items() if "event" in tables.columns[table]}
-    # A track's two rows go together, though a property may tell whose it is in one of them alone.
+    # A track's two rows are deleted together, also if only one of them has a property with the person's id.
     tracks = events.pop(TRACKS.name, set())
     unpaired = tracks ^ set().union(*events.values())
     for table in (TRACKS.name, *events):
@@ -61,7 +61,7 @@ def removals(tables: PersonTables, person: PersonIds, engine: duckdb.DuckDBPyCon
 
 
 def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
-    """Returns how many rows go, by table."""
+    """Returns the number of rows to delete, by table."""
     found: dict[str, int] = {}
     for removal in plan:
         found[removal.table] = found.get(removal.table, 0) + removal.rows
@@ -70,7 +70,7 @@ def rows_by_table(plan: Iterable[Removal]) -> dict[str, int]:
 
 def _by_id(tables: PersonTables, table: str, ids: Collection[str]) -> Iterator[Removal]:
     for part in _parts(sorted(ids)) if table in tables.columns else ():
-        where = f"{tables.dataset.quoted(table, 'id')} IN ({marks(part)})"
+        where = f"{tables.dataset.quoted(table, 'id')} IN ({placeholders(part)})"
         [(count,)] = tables.dataset.stream("SELECT count(*) FROM", table, f"WHERE {where}", part)
         if count:
             yield Removal(tables, table, where, part, count)
@@ -95,7 +95,7 @@ def _discards(
 def _discards_of(tables: PersonTables, where: str, row_ids: Sequence[str]) -> set[str]:
     """Returns the ids of the discards of rows; `%s` in the condition stands for the rows' ids."""
     before = tables.dataset.template(DISCARDS.name, "SELECT {id} FROM")
-    after = tables.dataset.template(DISCARDS.name, f"WHERE {where}").replace("%s", marks(row_ids))
+    after = tables.dataset.template(DISCARDS.name, f"WHERE {where}").replace("%s", placeholders(row_ids))
     return {row[0] for row in tables.dataset.stream(before, DISCARDS.name, after, row_ids)}
 
 

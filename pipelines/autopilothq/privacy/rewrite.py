@@ -1,8 +1,9 @@
-"""What a database keeps of removed rows, and getting rid of it.
+"""Removes the bytes that a database keeps of deleted rows.
 
-A removed row is not shown any more, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL keeps
-dead rows until they are vacuumed, services keep what was for some days. A DuckDB file is written anew beside the old
-one and takes its place in one step; PostgreSQL does the like for each table by VACUUM FULL.
+A deleted row is not visible any more, but its bytes stay: DuckDB frees blocks without overwriting them, PostgreSQL
+keeps dead rows until they are vacuumed, Delta tables keep old versions, services keep old data for some days. A DuckDB
+file is rewritten next to the old one and replaces it in one step; PostgreSQL does the same for each table by VACUUM
+FULL; of Delta tables the old versions are removed.
 """
 
 import os
@@ -78,7 +79,7 @@ _SAMPLED_SQL = """
 
 
 class Rewritten(NamedTuple):
-    """What was written anew, what could not be with the reason, and a sentence on what keeps removed rows still."""
+    """What was rewritten, what could not be and why, and a sentence on what still keeps deleted rows."""
 
     done: list[str]
     left: dict[str, str]
@@ -86,7 +87,7 @@ class Rewritten(NamedTuple):
 
 
 def remains(into: dlt.Pipeline) -> str:
-    """A sentence on what keeps the bytes of removed rows at this destination."""
+    """Returns a sentence on what keeps the bytes of deleted rows in this destination."""
     kind = _kind(into)
     why = KEPT.get(kind, f"{kind}: {OTHERS}")
     file = _file(into)
@@ -94,10 +95,7 @@ def remains(into: dlt.Pipeline) -> str:
 
 
 def check_rewritable(into: dlt.Pipeline) -> None:
-    """Raises RunError where nothing can be written anew, or not all that is there, or where there is no room for it.
-
-    It changes nothing.
-    """
+    """Raises RunError if not everything can be rewritten, or there is no room for it; changes nothing."""
     kind, file = _kind(into), _file(into)
     if kind in ("postgres", "filesystem"):
         return
@@ -119,7 +117,7 @@ def check_rewritable(into: dlt.Pipeline) -> None:
 
 
 def rewrite(into: dlt.Pipeline) -> Rewritten:
-    """Writes anew what holds the dataset: the whole DuckDB file, or all tables in PostgreSQL or a lake.
+    """Rewrites the whole DuckDB file, or all tables of the dataset in PostgreSQL or a lake.
 
     The caller holds the dataset's lock, and no connection of this process to the file is open. Whatever ends the
     program, the old file or the new one is there whole. Raises RunError where a copy is not the same as what was there.
@@ -145,7 +143,7 @@ def rewrite(into: dlt.Pipeline) -> Rewritten:
 
 
 def clear(into: dlt.Pipeline) -> None:
-    """Removes what a copy that was cut off left, and what a killed process of DuckDB did not need any more."""
+    """Removes the remains of an unfinished copy, and the temporary files of a killed DuckDB process."""
     file = _file(into)
     if file is not None:
         shutil.rmtree(_folder_of(os.path.realpath(file)), ignore_errors=True)
@@ -160,7 +158,7 @@ def _kind(into: dlt.Pipeline) -> str:
 
 
 def _file(into: dlt.Pipeline) -> str | None:
-    """The path of a DuckDB file, None where the destination is none."""
+    """Returns the path of the DuckDB file, None if the destination is another one."""
     if _kind(into) != "duckdb":
         return None
     database = str(getattr(into.destination_client().config.credentials, "database", ""))
@@ -177,7 +175,7 @@ def _folder_of(path: str) -> str:
 
 @contextmanager
 def _folder(path: str) -> Iterator[str]:
-    """A folder beside the file that only its owner can enter, gone in the end."""
+    """Gives a folder next to the file that only its owner can enter; it is removed in the end."""
     folder = _folder_of(path)
     os.mkdir(folder, 0o700)
     try:
@@ -188,9 +186,9 @@ def _folder(path: str) -> Iterator[str]:
 
 @contextmanager
 def _opened(file: str, folder: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, str, str]]:
-    """An engine with the file, which nobody can write into meanwhile, and an empty new one of the same format.
+    """Gives a DuckDB connection with the file, which nobody can write into meanwhile, and an empty one of its format.
 
-    With the names of both. The old one is called as always, because views may say it.
+    Also gives the names of both databases. The old one has its usual name, because views may refer to it.
     """
     config: dict[str, Any] = {
         **DUCKDB_CONFIG,
@@ -232,7 +230,7 @@ def _check_room(path: str) -> None:
 
 
 def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str) -> None:
-    """Raises RunError where the engine could not copy something."""
+    """Raises RunError if DuckDB could not copy something."""
     lost = engine.execute(_FOREIGN_KEYS_SQL, [old]).fetchall()
     if not lost:
         engine.execute(f"COPY FROM DATABASE {values.name(old)} TO {values.name(new)} (SCHEMA)")
@@ -246,7 +244,7 @@ def _check_copy(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
 
 
 def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[tuple[str, str]]:
-    """Kinds and names of what is in one of the databases and not the same in the other."""
+    """Returns the kinds and names of objects that differ between two databases."""
 
     def schema(name: str) -> set[tuple[str, str, tuple[str, ...]]]:
         rows = engine.execute(_SCHEMA_SQL, {"name": name}).fetchall()
@@ -274,14 +272,14 @@ def _check_same(engine: duckdb.DuckDBPyConnection, old: str, new: str, file: str
 
 
 def _rows(engine: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
-    """How many rows there are, and the sum of their hashes."""
+    """Returns the number of rows, and the sum of their hashes."""
     sql = f'SELECT count(*), coalesce(sum(hash("a row")::HUGEINT), 0) FROM {table} AS "a row"'
     [(number, hashes)] = engine.execute(sql).fetchall()
     return number, hashes
 
 
 def _swap(new: str, path: str) -> None:
-    """Puts the new file in the old one's place, with its rights."""
+    """Replaces the old file by the new one, which gets its owner and mode."""
     old = os.stat(path)
     if os.path.exists(f"{new}.wal"):
         raise RunError(f"{path} was not written anew: DuckDB did not finish the new file.")
@@ -306,9 +304,9 @@ def _sync(folder: str) -> None:
 
 
 def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
-    """Leaves the newest version of each Delta table alone.
+    """Removes all versions of each Delta table but the newest.
 
-    Of all tables, because a run that was killed may have removed rows of any.
+    All tables are treated, because a killed deletion may have deleted rows of any.
     """
     client = cast(FilesystemClient, into.destination_client())
     tables = list(tables_of(DeltaDataset(client)))
@@ -321,18 +319,18 @@ def _drop_old_versions(into: dlt.Pipeline) -> Rewritten:
 
 
 def _vacuum(into: dlt.Pipeline) -> Rewritten:
-    """Has the server write all tables of the dataset, and of those of its staging and its books, anew.
+    """Has the server rewrite all tables of the dataset, of its staging dataset and of the dataset of its books.
 
-    All, because a run that was killed may have removed rows of any. The samples of rows that the planner keeps are
-    taken anew too, and what held the old ones is written anew where the role may do that.
+    All tables are treated, because a killed deletion may have deleted rows of any. The planner's samples of rows are
+    taken again too, and the table that had the old ones is rewritten if the role may do that.
     """
     done: list[str] = []
     left: dict[str, str] = {}
     with into.destination_client() as client:
         sql: Any = client.sql_client  # type: ignore[attr-defined]
         apart = isinstance(sql, BooksSqlClient) and sql.has_books_apart
-        for place in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
-            with place():
+        for dataset in (nullcontext, sql.with_staging_dataset, *([sql.with_books] if apart else ())):
+            with dataset():
                 for table in _tables(sql):
                     name = f"{sql.dataset_name}.{table}"
                     why = _vacuumed(sql, "FULL, ANALYZE", sql.make_qualified_table_name(table))
@@ -351,9 +349,9 @@ def _tables(sql: Any) -> list[str]:
 
 
 def _drop_samples(sql: Any, table: str) -> str | None:
-    """Of a table that is empty now the server keeps the samples of its last rows until a column's type is set.
+    """Drops the samples of the last rows of an empty table, which the server keeps until a column's type is set.
 
-    Gives the reason where that cannot be done: the role is not the table's owner, or a view needs the column.
+    Returns why that failed, None if it did not: the role is not the table's owner, or a view needs the column.
     """
     name = sql.make_qualified_table_name(table)
     if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
@@ -368,7 +366,7 @@ def _drop_samples(sql: Any, table: str) -> str | None:
 
 
 def _vacuumed(sql: Any, how: str, table: str) -> str | None:
-    """Why the server left a table out, None where it did not: that is a warning to PostgreSQL, not an error."""
+    """Returns why the server skipped a table, None if it did not: to PostgreSQL that is a warning, not an error."""
     notices: list[str] = sql.native_connection.notices
     del notices[:]
     sql.execute_sql(f"VACUUM ({how}) {table}")

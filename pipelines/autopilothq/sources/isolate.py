@@ -27,7 +27,7 @@ from dlt.sources import DltResource, DltSource
 
 from ..catalog import ACCOUNTS, CURRENT, EVENT_TABLES, LATEST, MESSAGE_TABLES, TABLES, USERS, Latest, Type, event_table
 from ..projection.types import ARROW
-from ..warehouses.dataset import Dataset, marks, open_dataset
+from ..warehouses.dataset import Dataset, open_dataset, placeholders
 from ..warehouses.dlt_internals import (
     NULL_COLLECTOR,
     DestinationTransientException,
@@ -372,4 +372,4 @@ def _delete(dataset: Dataset, table: str, ids: Sequence[str], since: datetime) -
     id_, stored_at = (dataset.quoted(table, column) for column in ("id", UUID_TS))
     for start in range(0, len(ids), IDS_PER_DELETE):
         some = ids[start : start + IDS_PER_DELETE]
-        dataset.delete(table, f"{id_} IN ({marks(some)}) AND {stored_at} >= %s", [*some, since])
+        dataset.delete(table, f"{id_} IN ({placeholders(some)}) AND {stored_at} >= %s", [*some, since])

@@ -1,1 +1,1 @@
-"""Where data lands: what the package knows of dlt's destinations beyond dlt's documentation."""
+"""Where data lands: dlt's destinations, their datasets and tables, and the locks on them."""

@@ -1,4 +1,4 @@
-"""The views of the contract in BigQuery."""
+"""The views over tables of messages in BigQuery (docs/contract/warehouse.md#columns)."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,8 @@
-"""The books in a dataset of their own: tools that scan the events' dataset find tables of events there, and views.
+"""The books in a dataset of their own, so that tools that scan the events' dataset find nothing but events and views.
 
-The books are the tables that loads keep for themselves: `_audit`, `_rejects`, dlt's own and so on. dlt knows one
-dataset a pipeline; here the names of the books lead to another one in the same database, and the tables of staging
-stand beside them.
+The books are the bookkeeping tables of loads: `_audit`, `_rejects`, dlt's own and so on. dlt knows one dataset per
+pipeline; here the names of the books lead to another dataset of the same database, and the staging dataset is named
+after that one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +33,7 @@ class HasBooksDataset(Protocol):
 
 
 def is_book(table: str) -> bool:
-    """Returns whether a table is one that loads keep for themselves.
+    """Returns whether a table is a bookkeeping table.
 
     Example: `is_book("_audit") and is_book("_dlt_loads") and not is_book("_lists")`, which is an event's.
     """
@@ -41,7 +41,7 @@ def is_book(table: str) -> bool:
 
 
 def is_lock(table: str) -> bool:
-    """Returns whether a table has the locks of runs, which do not last."""
+    """Returns whether a table has the leases of runs."""
     return table in (LOCKS, f"{LOCKS}_send")
 
 
@@ -52,7 +52,7 @@ def check_books(client: SqlClientBase[Any]) -> None:
 
 
 def stage_beside(config: HasBooksDataset) -> None:
-    """Has the tables of staging stand beside the books."""
+    """Names the staging dataset after the dataset of the books."""
     if config.books_dataset:
         # dlt puts the dataset's name in the place of `%s`, and letters that names cannot have become `_` later.
         config.staging_dataset_name_layout = f"{config.books_dataset.replace('%', '_')}_staging"
@@ -77,7 +77,7 @@ class BooksSqlClient(SqlClientBase[Any]):
 
     @property
     def has_books_apart(self) -> bool:
-        """Whether statements that are made now find the books in another dataset."""
+        """Whether statements find the books in another dataset."""
         return bool(self.books) and self.dataset_name == self.home
 
     def make_qualified_table_name_path(
@@ -95,13 +95,13 @@ class BooksSqlClient(SqlClientBase[Any]):
 
     @contextmanager
     def with_books(self) -> Iterator[None]:
-        """Statements inside are about the books' dataset."""
+        """Has statements go to the books' dataset."""
         with self.with_alternative_dataset_name(str(self.books)):
             yield
 
     @contextmanager
     def with_books_at_home(self) -> Iterator[None]:
-        """Statements inside look for the books among the events' tables."""
+        """Has statements look for the books in the events' dataset."""
         books, self.books = self.books, None
         try:
             yield
@@ -109,7 +109,7 @@ class BooksSqlClient(SqlClientBase[Any]):
             self.books = books
 
     def check_books(self) -> None:
-        """Does what the function `check_books` says."""
+        """Raises BooksMisplaced as the function `check_books` does."""
         tables = self.tables_by_dataset()
         home = tables.get(self.dataset_known_as(), set())
         if self.books:
@@ -155,7 +155,7 @@ class BooksSqlClient(SqlClientBase[Any]):
         return found
 
     def make_books_dataset(self) -> None:
-        """Makes the dataset of the books where it is not there."""
+        """Creates the dataset of the books if it is missing."""
         if self.has_books_apart:
             with self.with_books():
                 if self.has_dataset():  # PostgreSQL asks for the right to make it even so
@@ -174,7 +174,7 @@ class BooksClient(SqlJobClientBase):
     """A client whose SQL client is a `BooksSqlClient`."""
 
     def initialize_storage(self, truncate_tables: Iterable[str] | None = None) -> None:
-        """Makes the dataset, and that of the books, where they are not there. Raises what `check_books` does."""
+        """Creates the dataset, and that of the books, if they are missing. Raises what `check_books` does."""
         check_books(self.sql_client)
         super().initialize_storage(truncate_tables)  # type: ignore[arg-type]
         if isinstance(self.sql_client, BooksSqlClient):

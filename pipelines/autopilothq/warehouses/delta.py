@@ -1,8 +1,7 @@
-"""dlt's filesystem destination, with new rows appended to Delta tables after a look at the keys alone.
+"""dlt's filesystem destination, with new rows appended to Delta tables by their keys.
 
-dlt lets the Delta library merge, which takes whole rows of the table into memory: 1.3 GB for two million rows, and more
-with each million. What is merged `insert-only` needs the keys alone, and those are streamed. All else is as with
-dlt's own.
+dlt lets the Delta library merge, which reads whole rows of the table into memory: 1.3 GB for two million rows. An
+`insert-only` merge needs only the keys, and those are streamed here. Everything else is dlt's own.
 """
 
 from collections.abc import Sequence
@@ -48,11 +47,11 @@ class LakeClient(FilesystemClient):
     """Loads Parquet files into `insert-only` Delta tables without the library's merge."""
 
     def create_dataset(self) -> None:
-        """Makes the dataset's folder, which is there already where the lock of the first load is in it."""
+        """Creates the dataset's folder, which may exist: the lock of the first load is in it."""
         self.fs_client.makedirs(self.dataset_path, exist_ok=True)
 
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
-        """The job that loads a file."""
+        """Returns the job that loads a file."""
         job: type[LoadJob] = super().get_load_job_class(table, file_path)
         insert_only = table["write_disposition"] == "merge" and table.get("x-merge-strategy") == "insert-only"
         return AppendNew if insert_only and job is DeltaLoadFilesystemJob else job
@@ -62,7 +61,7 @@ class AppendNew(DeltaLoadFilesystemJob):
     """Appends the rows of files whose keys the table does not have; the keys in the files are unique."""
 
     def run(self) -> None:
-        """Loads the files; nothing of them is there unless all is."""
+        """Loads the files, all of them or none."""
         try:
             table = client_of(self).load_open_table("delta", self.load_table_name)
         except DestinationUndefinedEntity:

@@ -112,7 +112,7 @@ class DirectClient(BooksClient, DuckDbClient):
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
-        """The job that loads a file."""
+        """Returns the job that loads a file."""
         if _is_direct(table) and file_path.endswith(".parquet"):
             return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
         job = super().create_load_job(table, file_path, load_id, restore)
@@ -144,14 +144,14 @@ class WaitingPool(DuckDbConnectionPool):
         local_config: dict[str, Any] | None = None,
         pragmas: list[str] | None = None,
     ) -> DuckDBPyConnection:
-        """A connection, as soon as the database is free."""
+        """Returns a connection as soon as the database is free."""
         if self._file:
             private.database(self._file)
         return self._patient(super().borrow_conn, global_config, local_config, pragmas)
 
 
 def _file(credentials: DuckDbBaseCredentials) -> Path | None:
-    """The database's path, None where it is no local file."""
+    """Returns the database's path, None if it is no local file."""
     path = str(getattr(credentials, "database", None) or ":")
     return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
 
@@ -167,7 +167,7 @@ class DirectCopyJob(DuckDbCopyJob):
 
 
 def parquet(path: str) -> str:
-    """The rows of this one file, as a table of SQL: a folder `a=b` is no column."""
+    """Returns the SQL table of a file's rows; a folder `a=b` is no column."""
     return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
 
 
@@ -192,14 +192,14 @@ class InsertNew(DuckDbCopyJob):
         self._keys = keys
 
     def run(self) -> None:
-        """Loads the file; nothing of it is there unless all is."""
+        """Loads the file, whole or not at all."""
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
         rows = parquet(file_of(self))
         keys = ", ".join(map(client.escape_column_name, self._keys))
         new = ""
         if client.execute_sql(f"SELECT 1 FROM {table} LIMIT 1"):
-            # The file's keys are the few, and the engine holds in memory what stands on the right.
+            # The file has fewer keys, and DuckDB holds the right side of a join in memory.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
         with self._room(len(table_of(self)["columns"])):
@@ -207,7 +207,7 @@ class InsertNew(DuckDbCopyJob):
 
     @contextmanager
     def _room(self, columns: int) -> Iterator[None]:
-        """Lets the engine have the memory that a wide table needs: blocks for each column, in every thread."""
+        """Gives DuckDB the memory that a wide table needs: blocks for each column, in every thread."""
         if columns < WIDE:
             yield
             return

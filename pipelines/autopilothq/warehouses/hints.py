@@ -1,4 +1,4 @@
-"""How tables look to dlt: columns with their types and descriptions, and how rows are merged."""
+"""dlt's hints for tables: columns with their types and descriptions, and how rows are merged."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -32,8 +32,8 @@ from .native import ALL_ROWS, COPY_HINT, copy_description
 SOURCE = "autopilothq"
 
 REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, *CURRENT)
-# The ways to merge, the best first: messages stay as they were stored first, all else is replaced. An upsert of rows
-# that a killed load put into staging twice is refused by PostgreSQL.
+# Merge strategies by whether rows of a table are replaced, the best first: messages stay as they were stored first. An
+# upsert of rows that a killed load put into staging twice is refused by PostgreSQL.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {
     False: ("insert-only", "delete-insert"),
     True: ("delete-insert", "upsert"),
@@ -45,28 +45,28 @@ LAKE_FORMAT = "delta"
 
 
 def merge_with(strategy: TLoaderMergeStrategy) -> TWriteDispositionDict:
-    """A write disposition with this strategy."""
+    """Returns the write disposition `merge` with a strategy."""
     return cast(TWriteDispositionDict, {"disposition": "merge", "strategy": strategy})
 
 
 def capabilities_of(pipeline: dlt.Pipeline) -> Any:
-    """Returns the capabilities of a pipeline's destination, which dlt works out anew at each question."""
-    return _able_of(pipeline.destination)
+    """Returns the capabilities of a pipeline's destination, which dlt derives anew at each call."""
+    return _capabilities_of(pipeline.destination)
 
 
 @lru_cache(8)
-def _able_of(destination: Any) -> Any:
+def _capabilities_of(destination: Any) -> Any:
     return destination.capabilities()
 
 
 def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]:
-    """The ways to merge that a pipeline's destination has for tables of a format, None being its own.
+    """Returns the merge strategies of a pipeline's destination for tables of a format, None being its own.
 
-    Raises CannotMerge where it has not the format, or would only append.
+    Raises CannotMerge where it does not have the format, or would only append.
     """
-    able = capabilities_of(pipeline)
+    capabilities = capabilities_of(pipeline)
     lake = isinstance(pipeline.destination, filesystem)
-    formats = (LAKE_FORMAT,) if lake else able.supported_table_formats or ()
+    formats = (LAKE_FORMAT,) if lake else capabilities.supported_table_formats or ()
     if table_format is None and lake:
         raise CannotMerge(
             "Expected a destination that can merge, but to plain files dlt only appends: messages would be stored"
@@ -78,9 +78,9 @@ def merge_strategies(pipeline: dlt.Pipeline, table_format: Any) -> Sequence[str]
             f" ({' or '.join(formats) or 'none at all'}), but got {table_format!r}.\n"
             + (_CHOOSE if lake else "Leave table_format out of [sources.autopilothq].")
         )
-    strategies: Sequence[str] = able.supported_merge_strategies or ()
-    select = able.merge_strategies_selector
-    table: Any = {"table_format": table_format or able.preferred_table_format}
+    strategies: Sequence[str] = capabilities.supported_merge_strategies or ()
+    select = capabilities.merge_strategies_selector
+    table: Any = {"table_format": table_format or capabilities.preferred_table_format}
     return select(strategies, table_schema=table) if select else strategies
 
 
@@ -91,7 +91,7 @@ _CHOOSE = (
 
 
 def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDispositionDict:
-    """How rows are merged into a table where these strategies are supported; raises where none of them fits."""
+    """Returns how rows are merged into a table by one of these strategies. Raises CannotMerge if none fits."""
     strategies = STRATEGIES[TABLES.get(table) in REPLACED]
     if TABLES.get(table) in CURRENT and "delete-insert" in supported:
         # All rows go and the new ones come in one transaction; dlt's own `replace` is atomic on few destinations.
@@ -108,14 +108,14 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
 
 
 def limits_of(pipeline: dlt.Pipeline) -> Limits:
-    """What a table of a pipeline's destination can have."""
+    """Returns what a table of a pipeline's destination can have."""
     return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)
 
 
 def shorten_identifier(name: str, naming: NamingConvention) -> str:
     """Returns a table's or a column's name as it is in a destination: as long as may be, else with a digest inside.
 
-    `naming` knows how long names may be there; nowhere are they longer than MAX_NAME (spec: Names).
+    `naming` knows how long names may be; nowhere are they longer than MAX_NAME (docs/contract/warehouse.md#names).
     """
     longest = min(MAX_NAME, naming.max_length or MAX_NAME)
     shorter: str = naming.shorten_identifier(name, name, longest)
@@ -123,7 +123,7 @@ def shorten_identifier(name: str, naming: NamingConvention) -> str:
 
 
 def keys_are_declared(pipeline: dlt.Pipeline) -> bool:
-    """Whether a destination must be told that keys are never null: ClickHouse sorts by them, and refuses null ones."""
+    """Returns whether keys must be declared not null: ClickHouse sorts by them, and refuses null ones."""
     return bool(capabilities_of(pipeline).sqlglot_dialect == "clickhouse")
 
 
@@ -134,7 +134,7 @@ def column_hints(
     zoned: bool = True,
     copies: Mapping[str, str] = MappingProxyType({}),
 ) -> TTableSchemaColumns:
-    """dlt's hints for columns of these types, in this order.
+    """Returns dlt's hints for columns of these types, in this order.
 
     `keys`: with the keys declared not null. `zoned`: times have a time zone. `copies` are columns that repeat others.
     """
@@ -142,7 +142,7 @@ def column_hints(
     described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():
-        # Keys are never null, but the engine's Parquet cannot say so: told here, dlt writes every file again.
+        # Keys are never null, but DuckDB's Parquet cannot say so: declared here, dlt would rewrite every file.
         hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]
@@ -154,5 +154,5 @@ def column_hints(
 
 
 def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:
-    """The same columns for Arrow."""
+    """Returns the Arrow schema of columns of these types."""
     return pa.schema([(name, ARROW[of]) for name, of in types.items()])

@@ -1,14 +1,14 @@
-"""One run at a time into one place. The lock is where the data is, and what a dead process held does not last.
+"""Locks that let one run at a time write into a target. They are where the data is, and end with their process.
 
-| destination | lock | of a dead process |
+| destination | lock | when the process dies |
 |---|---|---|
-| all | a file beside the pipeline's working folder, held by the operating system | goes with the process |
-| DuckDB | a file beside the database, held by the operating system | goes with the process |
-| warehouses | a row in `_locks` of the dataset, renewed while the run lasts | void after LEASE seconds |
-| buckets | a file in the folder `_locks` of the dataset, written again while the run lasts | void after LEASE seconds |
+| all | a file next to the pipeline's working folder, locked by the operating system | it is released |
+| DuckDB | a file next to the database, locked by the operating system | it is released |
+| warehouses | a lease: a row in `_locks` of the dataset, renewed while the run lasts | it expires (LEASE) |
+| buckets | a lease: a file in the folder `_locks` of the dataset, renewed while the run lasts | it expires (LEASE) |
 
-Neither a warehouse nor a bucket promises that a key is there once, so rows and files are claims: whoever finds another
-claim beside its own takes its own back and tries again. Two may both step back; never do both go on.
+Neither a warehouse nor a bucket guarantees that a key is unique. So a run first writes its lease and then looks for
+others: if there is another one, it drops its own and tries again. Two runs may both give up; they never both go on.
 """
 
 import os
@@ -44,16 +44,16 @@ from .dlt_internals import (
     logger,
 )
 
-LEASE = 60.0  # seconds after which a claim that was not renewed is void
-POLL = 1.0  # seconds between two looks at a lock that is held
+LEASE = 60.0  # seconds after which a lease that was not renewed expires
+POLL = 1.0  # seconds between two attempts to get a lock
 
 
 @contextmanager
 def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
-    """Holds the locks of a pipeline and of the place that it loads into.
+    """Holds the locks of a pipeline and of the target that it loads into.
 
-    Waits for them up to `wait` seconds, then raises BusyError. Kinds of `work` that may run side by side have a lock
-    each.
+    Waits for them up to `wait` seconds, then raises BusyError. Kinds of `work` that may run at the same time have a
+    lock each.
     """
     until = time.monotonic() + wait
     suffix = f".{work}.lock" if work else ".lock"
@@ -69,10 +69,10 @@ def held(pipeline: dlt.Pipeline, wait: float, work: str = "") -> Iterator[None]:
                 database = Path(credentials.database)
                 stack.enter_context(_file(f"{database}{suffix}", until, f"into {database}", database))
         elif isinstance(client, SqlJobClientBase):
-            for rows in TableLock.wherever(pipeline, locks):
-                stack.enter_context(_claim(rows, pipeline.dataset_name, until))
+            for rows in TableLeases.of(pipeline, locks):
+                stack.enter_context(_lease(rows, pipeline.dataset_name, until))
         elif isinstance(client, FilesystemClient):
-            stack.enter_context(_claim(BucketLock(client, locks), client.config.bucket_url, until))
+            stack.enter_context(_lease(BucketLeases(client, locks), client.config.bucket_url, until))
         yield
 
 
@@ -97,27 +97,27 @@ def _busy(which: str) -> str:
 
 
 class Leases(Protocol):
-    """Where claims are kept. They are shown to all as soon as they are put."""
+    """The leases on a target. All runs see a lease as soon as it is written."""
 
     def put(self, owner: str) -> None:
-        """Makes or renews a claim."""
+        """Writes or renews a lease."""
 
     def found(self, owner: str) -> list[tuple[str, float]]:
-        """All claims, with the seconds since they were renewed; `owner` has one."""
+        """Returns the owners of all leases, with the seconds since they were renewed; `owner` has one."""
 
     def drop(self, owner: str) -> None:
-        """Takes a claim back, whether it is there or not."""
+        """Drops a lease, if it exists."""
 
 
 @contextmanager
-def _claim(claims: Leases, where: str, until: float) -> Iterator[None]:
+def _lease(leases: Leases, where: str, until: float) -> Iterator[None]:
     owner = f"{uuid.uuid4().hex} {here()}"
-    while other := stake(claims, owner):
+    while other := acquire(leases, owner):
         if time.monotonic() >= until:
             raise BusyError(_busy(f"into {where}, on {visible(other)},"))
-        time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two that step back do not meet again
+        time.sleep(POLL * random.uniform(0.5, 1.5))  # noqa: S311 - so that two runs that gave up do not meet again
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(claims, owner, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(leases, owner, done), daemon=True)
     renewing.start()
     try:
         yield
@@ -125,42 +125,45 @@ def _claim(claims: Leases, where: str, until: float) -> Iterator[None]:
         done.set()
         renewing.join()
         try:
-            claims.drop(owner)
-        except Exception as error:  # noqa: BLE001 - what was done is done; the claim is void after LEASE
-            logger.warning(f"The lock could not be taken back: {type(error).__name__}")
+            leases.drop(owner)
+        except Exception as error:  # noqa: BLE001 - the run is done; the lease expires by itself
+            logger.warning(f"The lock could not be released: {type(error).__name__}")
 
 
-def stake(claims: Leases, owner: str) -> str | None:
-    """Makes a claim, and takes it back where another one stands: then that one's owner is named. Void ones go."""
-    claims.put(owner)
+def acquire(leases: Leases, owner: str) -> str | None:
+    """Writes a lease, and drops it if there is another one. Expired leases are dropped.
+
+    Returns the name of the other one's process, None if the lease was acquired.
+    """
+    leases.put(owner)
     other = None
-    for found, age in claims.found(owner):
+    for found, age in leases.found(owner):
         if found == owner:
             continue
         if age > LEASE:
-            claims.drop(found)
+            leases.drop(found)
         else:
             other = found.partition(" ")[2]
     if other:
-        claims.drop(owner)
+        leases.drop(owner)
     return other
 
 
-def _renew(claims: Leases, owner: str, done: threading.Event) -> None:
+def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
     while not done.wait(LEASE / 4):
         try:
-            claims.put(owner)
-        except Exception as error:  # noqa: BLE001 - the next try may do; without any, merging by id still protects
+            leases.put(owner)
+        except Exception as error:  # noqa: BLE001 - the next attempt may succeed; merging by id protects anyway
             logger.warning(f"The lock could not be renewed: {type(error).__name__}")
 
 
 def here() -> str:
-    """How others name this process."""
+    """Returns the name of this process in messages to others."""
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
-class TableLock:
-    """Claims as rows of a table `_locks` in a warehouse, by the warehouse's clock."""
+class TableLeases:
+    """Leases as rows of a table `_locks` in a warehouse, timed by the warehouse's clock."""
 
     def __init__(self, pipeline: dlt.Pipeline, table: str = LOCKS, at_home: bool = False) -> None:
         self._pipeline = pipeline
@@ -174,27 +177,27 @@ class TableLock:
             self._make()
 
     @classmethod
-    def wherever(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLock"]:
-        """Where claims are to be made: runs that do not know of a dataset of the books have theirs among the events."""
+    def of(cls, pipeline: dlt.Pipeline, table: str) -> Iterator["TableLeases"]:
+        """Yields the leases to acquire: runs that know of no dataset of the books have theirs among the events."""
         yield cls(pipeline, table)
         client = cast(SqlJobClientBase, pipeline.destination_client()).sql_client
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
             yield cls(pipeline, table, at_home=True)
 
     def put(self, owner: str) -> None:
-        """Makes or renews a claim."""
+        """Writes or renews a lease."""
         if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
             self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
         else:
             self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
 
     def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
-        """All claims."""
+        """Returns all leases."""
         rows = self._run("SELECT owner, renewed_at, CURRENT_TIMESTAMP FROM {table}")
         return [(found, (_time(now) - _time(renewed_at)).total_seconds()) for found, renewed_at, now in rows]
 
     def drop(self, owner: str) -> None:
-        """Takes a claim back."""
+        """Drops a lease."""
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
 
     def _make(self) -> None:
@@ -217,7 +220,7 @@ class TableLock:
 
     @contextmanager
     def _found_by(self, client: Any) -> Iterator[None]:
-        """Among the events a table of locks need not be there, and an upgrade drops it."""
+        """Among the events there need be no table of locks: an upgrade drops it."""
         if not self._at_home:
             yield
             return
@@ -225,8 +228,8 @@ class TableLock:
             yield
 
 
-class BucketLock:
-    """Claims as files in a folder `_locks` of a bucket, by the bucket's clock."""
+class BucketLeases:
+    """Leases as files in a folder `_locks` of a bucket, timed by the bucket's clock."""
 
     def __init__(self, client: FilesystemClient, folder: str = LOCKS) -> None:
         self._fs = client.fs_client
@@ -234,19 +237,19 @@ class BucketLock:
         self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
 
     def put(self, owner: str) -> None:
-        """Makes or renews a claim."""
+        """Writes or renews a lease."""
         self._fs.makedirs(self._folder, exist_ok=True)
         self._fs.pipe_file(self._path(owner), b"")
 
     def found(self, owner: str) -> list[tuple[str, float]]:
-        """All claims."""
+        """Returns all leases."""
         files = self._fs.ls(self._folder, detail=True, refresh=True)
         changed = {unquote(posixpath.basename(file["name"])): cast(datetime, self._changed(file)) for file in files}
         now = changed[owner]
         return [(found, (now - at).total_seconds()) for found, at in changed.items()]
 
     def drop(self, owner: str) -> None:
-        """Takes a claim back."""
+        """Drops a lease."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(owner))
 

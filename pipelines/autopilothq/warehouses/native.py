@@ -1,4 +1,4 @@
-"""What a table should be in a destination, as Segment's own is there; derived from `catalog.NATIVE`."""
+"""The shape of tables in a destination, like Segment's own tables there; derived from `catalog.NATIVE`."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -17,23 +17,23 @@ from ..catalog import (
     event_table,
 )
 
-# A hint of dlt's tables: they are as `shape_of` says. Other tables in the same destination are as dlt makes them.
+# A hint of dlt's tables that have the shape of `shape_of`. dlt makes other tables in the same destination as usual.
 SEGMENT_TABLE_HINT = "x-segment-table"
-# A hint of dlt's columns: which one they repeat.
+# A hint of dlt's columns: the column that they repeat.
 COPY_HINT = "x-copy-of"
-# The rows in whose place a complete scan puts its own, in SQL.
+# The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
-# Made by statements of their own, in dlt's types and without a key, whatever the destination.
+# Created from the catalogue by this package, in dlt's types and without a key, in all destinations.
 _PLAIN = (SUPPRESSIONS.name, DELIVERIES.name)
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
 
 
 class TableShape(NamedTuple):
-    """What a table should be where that is not what dlt makes of it.
+    """How a table differs from what dlt would make.
 
-    `types` are the destination's words for the types of some columns, `key` is the primary key, empty where there is
-    none. Each of `indexes` is a column that has an index of its own. `copies` are columns that repeat others. `view` is
-    the name of the view over the table, None where there is none.
+    `types` are the destination's names for the types of some columns, `key` is the primary key, empty if there is none.
+    Each of `indexes` is a column with an index of its own. `copies` are columns that repeat others. `view` is the name
+    of the view over the table, None if there is none.
     """
 
     types: Mapping[str, str] = {}
@@ -44,7 +44,7 @@ class TableShape(NamedTuple):
 
 
 def native_of(kind: str) -> Native:
-    """What Segment's tables are in a kind of destination, by dlt's name of it or its full one.
+    """Returns what Segment's tables are in a kind of destination, by dlt's short or full name of it.
 
     Example: `native_of("dlt.destinations.postgres").types == {"double": "numeric"}`.
     """
@@ -52,7 +52,7 @@ def native_of(kind: str) -> Native:
 
 
 def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
-    """What a table with these columns should be in a kind of destination (dlt's name of it).
+    """Returns the shape of a table with these columns in a kind of destination (dlt's name of it).
 
     Example: `shape_of("tracks", {"id": "text", "n": "double"}, "postgres").types == {"n": "numeric"}`.
     """
@@ -69,18 +69,18 @@ def shape_of(table: str, columns: Mapping[str, Type], kind: str) -> TableShape:
 
 
 def copies_of(table: str, columns: Collection[str], native: Native) -> dict[str, str]:
-    """The columns of a table that repeat others in such a destination, with those that they repeat."""
+    """Returns the columns of a table that repeat others in such a destination, with those that they repeat."""
     has_messages = holds_messages(table) or any(table == made.table.name for made in LATEST)
     return {copy: of for copy, of in native.copies.items() if of in columns} if has_messages else {}
 
 
 def copy_description(of: str) -> str:
-    """What a column is that repeats another."""
+    """Returns the description of a column that repeats another."""
     return f"The same as {of}, as Segment's tables call it."
 
 
 def beside_views(table: str, native: Native, there: Collection[str]) -> str:
-    """The name of an event's table where a view of another table has the first choice of it.
+    """Returns the name of an event's table; it has a suffix where the view of another table has its name.
 
     `there` are the dataset's tables, which stay. Example: `beside_views("tracks_view", native_of("bigquery"), ()) ==
     "tracks_view_table"`, because `tracks_view` is the view over `tracks`.
@@ -92,5 +92,5 @@ def beside_views(table: str, native: Native, there: Collection[str]) -> str:
 
 
 def holds_messages(table: str) -> bool:
-    """Whether a table has a row for each message of some kind or event."""
+    """Returns whether a table has a row for each message of some kind or event."""
     return table in _MADE_OF_MESSAGES or table not in TABLES

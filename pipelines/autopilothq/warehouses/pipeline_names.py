@@ -1,8 +1,8 @@
-"""Which of dlt's pipelines keeps the state of a place: each place has one of its own.
+"""Names of dlt's pipelines: each target has a pipeline of its own, which keeps its state.
 
-The first place of a machine has the pipeline `autopilot_events`. Another place has `autopilot_events_` and a digest of
-the place. A note beside the working folder of each says whose it is: dlt leaves that alone when it drops the folder
-(`dlt pipeline NAME sync`), and it holds the path of a DuckDB file, which dlt's own commands could not know.
+The first target of a machine has the pipeline `autopilot_events`. Others have `autopilot_events_` and a digest of the
+target. A note next to the working folder of each pipeline has its target: dlt does not remove that note when it drops
+the folder (`dlt pipeline NAME sync`). It also has the path of a DuckDB file, which dlt's own commands could not know.
 """
 
 import json
@@ -18,12 +18,12 @@ from .. import private
 
 PIPELINE = "autopilot_events"
 UNFINISHED_TARGET = "autopilothq_unfinished_at"
-"""Where in dlt's local state the place is that the pipeline loads into."""
+"""The key of the target in dlt's local state."""
 _PENDING = ("normalize/extracted/*", "load/normalized/*")
 
 
 def pipelines_dir() -> Path:
-    """The folder of dlt's pipelines, which need not be there yet.
+    """Returns the folder of dlt's pipelines, which need not exist yet.
 
     Raises private.FolderNotOwned where another user prepared it: dlt would take that user's pickled objects from there.
     """
@@ -32,31 +32,31 @@ def pipelines_dir() -> Path:
     return folder
 
 
-def pipeline_name(place: str) -> str:
-    """The name of the pipeline that has the state of a place, or would have it.
+def pipeline_name(target: str) -> str:
+    """Returns the name of the pipeline of a target, or the one that it would get.
 
-    Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` where that one is another place's.
+    Example: `autopilot_events`, or `autopilot_events_1f3a9c2b` where that one is another target's.
     """
-    own = _own(place)
-    known = next((name for name in (own, PIPELINE) if target_of_pipeline(name) == place), None)
-    return known or (PIPELINE if target_of_pipeline(PIPELINE) is None and _may_take(place) else own)
+    own = _own(target)
+    known = next((name for name in (own, PIPELINE) if target_of_pipeline(name) == target), None)
+    return known or (PIPELINE if target_of_pipeline(PIPELINE) is None and _may_take(target) else own)
 
 
-def other_name(name: str, place: str) -> str | None:
-    """The name that the place's pipeline may have on another machine, None for a pipeline that has neither name."""
-    return {PIPELINE: _own(place), _own(place): PIPELINE}.get(name)
+def other_name(name: str, target: str) -> str | None:
+    """Returns the name that the target's pipeline may have on another machine, None if it has neither name."""
+    return {PIPELINE: _own(target), _own(target): PIPELINE}.get(name)
 
 
-def _own(place: str) -> str:
-    return f"{PIPELINE}_{sha256(place.encode()).hexdigest()[:8]}"
+def _own(target: str) -> str:
+    return f"{PIPELINE}_{sha256(target.encode()).hexdigest()[:8]}"
 
 
-def claim_pipeline_name(place: str, database: str | None) -> str:
-    """Gives a place the pipeline that it has from now on, and returns its name; `database`: its DuckDB file."""
+def claim_pipeline_name(target: str, database: str | None) -> str:
+    """Assigns a pipeline to a target for good, and returns its name; `database`: the path of its DuckDB file."""
     folder = private.folder(pipelines_dir())
     with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs, in two folders
-        name = pipeline_name(place)
-        note = {"place": place, "database": database}
+        name = pipeline_name(target)
+        note = {"place": target, "database": database}
         if _read(_note(folder / name)) != note:
             new = folder / f".{name}.new"
             with private.opened(new, "w") as file:
@@ -66,29 +66,31 @@ def claim_pipeline_name(place: str, database: str | None) -> str:
 
 
 def target_of_pipeline(name: str) -> str | None:
-    """The place that a pipeline loads into, None where this package did not note one."""
+    """Returns the target that a pipeline loads into, None if this package did not note one."""
     folder = pipelines_dir() / name
     local = _read(folder / "state.json").get("_local")
     return _read(_note(folder)).get("place") or (local or {}).get(UNFINISHED_TARGET)
 
 
 def database_of(working_dir: str) -> str | None:
-    """The DuckDB file that the pipeline of a working folder loads into, None where that was not noted."""
+    """Returns the DuckDB file that the pipeline of a working folder loads into, None if that was not noted."""
     return _read(_note(Path(working_dir))).get("database")
 
 
-def _may_take(place: str) -> bool:
-    """Whether `autopilot_events` is nobody's; one made in Python, in this folder, for the same kind of place counts."""
+def _may_take(target: str) -> bool:
+    """Returns whether `autopilot_events` is free, or was made in Python, in this folder, for such a target."""
     folder = pipelines_dir() / PIPELINE
     state = _read(folder / "state.json")
     if not state.get("schema_names") and not any(any(folder.glob(pending)) for pending in _PENDING):
         return True
     here = state.get("_local", {}).get("initial_cwd")
     kind = str(state.get("destination_type")).rpartition(".")[2].replace("direct", "duckdb")
-    mine = here == os.getcwd() and place.startswith(f"{kind} ") and place.endswith(f", dataset {state['dataset_name']}")
+    mine = (
+        here == os.getcwd() and target.startswith(f"{kind} ") and target.endswith(f", dataset {state['dataset_name']}")
+    )
     # What dlt calls the file where nobody does.
     file = Path(str(here), f"{PIPELINE}.duckdb")
-    return mine and (kind != "duckdb" or str(file) in place or not file.exists())
+    return mine and (kind != "duckdb" or str(file) in target or not file.exists())
 
 
 def _note(folder: Path) -> Path:
@@ -96,7 +98,7 @@ def _note(folder: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of JSON, empty where it is not there or not readable."""
+    """Returns the content of a JSON file, an empty one if it is missing or cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,9 +1,9 @@
-"""dlt's PostgreSQL destination, whose waits have an end and say what they wait for.
+"""dlt's PostgreSQL destination, whose waits end and report what they wait for.
 
-A table that another connection has locked would keep a load waiting for ever, without a word. Here every connection,
-the one that copies Parquet too, gives a lock up after `lock_timeout` and a statement after `statement_timeout`, and
-what it waits for is told. The tables of the contract are what Segment makes in PostgreSQL: numbers with digits are
-`numeric`, the key is the primary key, and `received_at` has an index. All else is as with dlt's own.
+A table that another connection has locked would keep a load waiting for ever, without a warning. Here every connection,
+also the one that copies Parquet, gives up waiting for a lock after `lock_timeout` and for a statement after
+`statement_timeout`, and warns of what it waits for. The tables of the contract are what Segment makes in PostgreSQL:
+numbers with digits are `numeric`, the key is the primary key, and `received_at` has an index.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Waits:
-    """What the connections of one destination know of locks that they waited for."""
+    """The locks that the connections of one destination waited for."""
 
     def __init__(self) -> None:
         self.last = "a lock of PostgreSQL"
-        """What was waited for last, and who has it."""
+        """The lock that was waited for last, and who has it."""
         self.told: set[str] = set()
-        """All that was waited for, as far as it was told."""
+        """All locks that a warning was written about."""
         self.gave_up = False
         """Whether one was waited for in vain. dlt tries a job again, which need not take as long once more."""
 

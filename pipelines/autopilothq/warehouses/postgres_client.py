@@ -66,12 +66,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def create_load_job(
         self, table: PreparedTableSchema, file_path: str, load_id: str, restore: bool = False
     ) -> LoadJob:
-        """The job that loads a file."""
+        """Returns the job that loads a file."""
         job = super().create_load_job(table, file_path, load_id, restore)
         return PostgresCopyJob(file_path) if isinstance(job, PostgresParquetCopyJob) else job
 
     def prepare_load_table(self, table_name: str) -> PreparedTableSchema:
-        """A table as it is loaded: what replaces all rows comes by way of staging, where numbers become numeric."""
+        """Returns a table as it is loaded: a replacement goes through staging, where numbers become numeric."""
         table = super().prepare_load_table(table_name)
         if table.get(SEGMENT_TABLE_HINT) and table["write_disposition"] == "replace":
             table["x-replace-strategy"] = "insert-from-staging"  # type: ignore[typeddict-unknown-key]
@@ -134,7 +134,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def replace_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]
     ) -> list[FollowupJobRequest]:
-        """Returns the jobs that put a table's rows from staging in the place of all."""
+        """Returns the jobs that replace all rows of a table by those in staging."""
         if not table_chain[0].get(SEGMENT_TABLE_HINT):
             return usual(table_chain)
         return [Replace.from_table_chain(table_chain, self.sql_client)]
@@ -174,21 +174,21 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     _closed: threading.Event | None = None
 
     def open_connection(self) -> "psycopg2.extensions.connection":
-        """A connection that is looked at while it is open."""
+        """Opens a connection whose waits are watched while it is open."""
         connection: psycopg2.extensions.connection = super().open_connection()
         self._closed = threading.Event()
         look_at(connection.info.backend_pid, self.config, self._closed)
         return connection
 
     def close_connection(self) -> None:
-        """The end of it."""
+        """Closes the connection."""
         if self._closed:
             self._closed.set()
         super().close_connection()
 
     @contextmanager
     def execute_query(self, query: AnyStr, *args: Any, **kwargs: Any) -> Iterator[DBApiCursor]:
-        """A statement's answer."""
+        """Runs a statement."""
         with giving_up(self.config), super().execute_query(query, *args, **kwargs) as cursor:
             yield cursor
 
@@ -236,14 +236,14 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
 
 def url_of(credentials: PostgresCredentials) -> str:
-    """The URL as PostgreSQL's library reads it, to which a plus sign is no blank."""
+    """Returns the URL for PostgreSQL's library, which does not read a plus sign as a blank."""
     url, mark, query = credentials.to_native_representation().partition("?")
     return f"{url}{mark}{query.replace('+', '%20')}"
 
 
 @contextmanager
 def giving_up(config: PostgresConfiguration) -> Iterator[None]:
-    """Raises BusyError where a lock was not given in time."""
+    """Raises BusyError if a lock was not granted in time."""
     try:
         yield
     except Exception as error:
@@ -259,7 +259,7 @@ def giving_up(config: PostgresConfiguration) -> Iterator[None]:
 
 
 def look_at(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
-    """Begins to look at what the connection of this server process waits for, until it is `closed`."""
+    """Starts to report what the connection of this server process waits for, until it is `closed`."""
     threading.Thread(target=_look, args=(pid, config, closed), daemon=True).start()
 
 
@@ -277,7 +277,7 @@ def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> N
 
 
 def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
-    """What a server process waits for and who has it, None where it waits for no lock."""
+    """Returns which lock a server process waits for and who has it, None if it waits for none."""
     with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
         cursor.execute(sql_file("blocking_postgres.sql"), {"pid": pid})
         found = cursor.fetchone()

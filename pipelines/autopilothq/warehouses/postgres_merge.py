@@ -87,7 +87,7 @@ class Merge(SqlMergeFollowupJob):
 
 
 class MergeAnew(SqlMergeFollowupJob):
-    """Puts rows in the place of those with the same keys, or of all where dlt was told so."""
+    """Replaces rows with the same keys, or all rows where dlt's hints say so."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:
@@ -99,7 +99,7 @@ class MergeAnew(SqlMergeFollowupJob):
 
 
 class Replace(SqlStagingReplaceFollowupJob):
-    """Puts rows in the place of all."""
+    """Replaces all rows."""
 
     @classmethod
     def generate_sql(cls, table_chain: Sequence[PreparedTableSchema], sql_client: SqlClientBase[Any]) -> list[str]:

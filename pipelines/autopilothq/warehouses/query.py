@@ -1,4 +1,4 @@
-"""A query of the user's own: one statement that reads, on a connection that can do nothing else.
+"""Runs a user's query: one statement that reads, on a connection that can do nothing else.
 
 Before it is sent, `check_query` parses it. What keeps it from writing then:
 
@@ -53,7 +53,7 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
 
 @contextmanager
 def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Iterator[DBApiCursor]:
-    """A cursor over the answer, on a connection that cannot write as far as the destination knows such."""
+    """Gives a cursor over the answer, on a connection that cannot write where the destination supports that."""
     if dialect in ("postgres", "redshift"):
         with client.begin_transaction():
             client.native_connection.readonly = True
@@ -79,7 +79,7 @@ def _reading(client: SqlClientBase[Any], dialect: str | None, sql: str) -> Itera
 
 
 def for_reading(pipeline: dlt.Pipeline) -> dlt.Dataset:
-    """The dataset of a pipeline, on a connection of its own; a DuckDB file is opened for reading alone."""
+    """Returns the dataset of a pipeline, on a connection of its own; a DuckDB file is opened read-only."""
     from .duckdb import direct
 
     config = pipeline.destination_client().config

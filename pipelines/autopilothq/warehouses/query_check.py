@@ -1,4 +1,4 @@
-"""Whether a query of the user's own only reads: parsed by DuckDB's own parser for DuckDB, by sqlglot for others."""
+"""Checks that a user's query only reads. DuckDB's own parser parses it for DuckDB, sqlglot for others."""
 
 import itertools
 from typing import Any
@@ -36,7 +36,7 @@ def check_query(sql: str, dialect: str | None) -> None:
 
 
 def _of_duckdb(sql: str) -> list[str]:
-    """What kind each statement is of; SELECT is one that reads."""
+    """Returns the kind of each statement; SELECT is one that reads."""
     # PIVOT is two: it makes a temporary type first. What stands for that has no text of its own.
     found = [one.type.name for one in duckdb.extract_statements(sql) if one.type.name != "CREATE" or one.query]
     starts = [start for start, _ in duckdb.tokenize(sql)]
@@ -54,8 +54,8 @@ def _of_others(sql: str, dialect: str | None) -> list[str]:
         parsed = sqlglot.parse(sql, dialect=dialect)
     except SqlglotError as error:
         first: Any = next(iter(getattr(error, "errors", ())), {})
-        place = f" in line {first['line']}, column {first['col']}" if first else ""
-        return [f"what cannot be read as SQL of {dialect or 'any kind'}{place}"]
+        where = f" in line {first['line']}, column {first['col']}" if first else ""
+        return [f"what cannot be read as SQL of {dialect or 'any kind'}{where}"]
     return [_kind(one) for one in parsed if one and not isinstance(one, exp.Semicolon)]
 
 

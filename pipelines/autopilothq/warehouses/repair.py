@@ -1,8 +1,8 @@
-"""Tables and columns of the dataset that somebody dropped are made again before a load, and told.
+"""Creates tables and columns again that somebody dropped, before a load, with a warning.
 
-dlt makes what its schema has once, and looks no more: every load would fail on what is gone since. What is made again
-is empty, and nothing is stored twice for that: without `_audit` or `_dlt_loads` all files are read again, and messages
-that are stored stay as they are. A key's column is left to a person: the rows that are there would have no key.
+dlt creates what its schema has once and never checks it again: every load would fail on what was dropped since. What is
+created again is empty, and nothing is stored twice: without `_audit` or `_dlt_loads` all files are read again, and
+messages that are stored stay as they are. A missing key column is an error: the stored rows would have no key.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def repair_tables(into: dlt.Pipeline) -> None:
-    """Makes again what the dataset lacks of what dlt once made there. Raises RunError where a key's column is gone."""
+    """Creates what is missing of the tables that dlt once made. Raises RunError where a key's column is missing."""
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):
             return
@@ -42,24 +42,24 @@ def repair_tables(into: dlt.Pipeline) -> None:
         if schema is None:
             return
         there = _there(client, schema)
-        gone = _gone(client, schema, there)
-        for table, columns in gone.items():
+        missing = _missing(client, schema, there)
+        for table, columns in missing.items():
             _refuse_keys(client, schema, table, columns)
-        _make(client, schema, gone)
-        for table, columns in gone.items():
-            _log.warning(_words(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
+        _make(client, schema, missing)
+        for table, columns in missing.items():
+            _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _mend_staging(client, there)
+            _repair_staging(client, there)
 
 
-def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
-    """Staging holds nothing that lasts: its tables are made again without a word, with the types of those `there`."""
+def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
+    """Creates the tables of staging again, without a warning, with the types of those `there`: it keeps no data."""
     with client.with_staging_dataset():
         schema = stored_schema(client, SOURCE) if client.is_storage_initialized() else None
         if schema is None:
             return
         staged = _there(client, schema)
-        _make(client, schema, _gone(client, schema, staged))
+        _make(client, schema, _missing(client, schema, staged))
     for table in schema.data_table_names():
         here, final = staged.get(table, {}), there.get(table, {})
         changed = [final[name].get("data_type") for name in here.keys() & final.keys() if _differ(here, final, name)]
@@ -71,7 +71,7 @@ def _mend_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None
 
 
 def _staged(client: Any, columns: TTableSchemaColumns) -> str:
-    """A table's columns, numbers with digits as dlt's files have them, which need not be as the table has them."""
+    """Returns a table's columns for a SELECT, floats in the type that dlt's files have them in."""
     float_: str = client.capabilities.get_type_mapper().to_destination_type({"data_type": "double"}, {})
     cells = []
     for name, column in columns.items():
@@ -84,29 +84,29 @@ def _differ(one: TTableSchemaColumns, other: TTableSchemaColumns, name: str) -> 
     return one[name].get("data_type") != other[name].get("data_type")
 
 
-def _make(client: SqlJobClientBase, schema: Schema, gone: Collection[str]) -> None:
-    if gone:
+def _make(client: SqlJobClientBase, schema: Schema, missing: Collection[str]) -> None:
+    if missing:
         client.schema = schema
-        client.update_stored_schema(only_tables=gone, force=True)
+        client.update_stored_schema(only_tables=missing, force=True)
 
 
 def _there(client: SqlJobClientBase, schema: Schema) -> dict[str, TTableSchemaColumns]:
-    """The columns that the tables of a schema have, none where a table is missing."""
+    """Returns the columns that the tables of a schema have, none where a table is missing."""
     return dict(client.get_storage_tables([*schema.data_table_names(seen_data_only=True), *schema.dlt_table_names()]))
 
 
-def _gone(
+def _missing(
     client: SqlJobClientBase, schema: Schema, there: Mapping[str, TTableSchemaColumns]
 ) -> dict[str, TTableSchemaColumns]:
-    """The missing columns of each table that lacks any; all of its columns where the table is missing."""
+    """Returns the missing columns of each table that lacks any; all of its columns where the table is missing."""
     with_case = client.capabilities.generates_case_sensitive_identifiers()
-    gone: dict[str, TTableSchemaColumns] = {}
+    found: dict[str, TTableSchemaColumns] = {}
     for name, columns in there.items():
         if not columns:
-            gone[name] = schema.tables[name]["columns"]
+            found[name] = schema.tables[name]["columns"]
         elif new := schema.get_new_table_columns(name, columns, case_sensitive=with_case):
-            gone[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
-    return {name: columns for name, columns in gone.items() if columns}
+            found[name] = {str(column["name"]): column for column in new if is_complete_column(column)}
+    return {name: columns for name, columns in found.items() if columns}
 
 
 def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: TTableSchemaColumns) -> None:
@@ -121,7 +121,7 @@ def _refuse_keys(client: SqlJobClientBase, schema: Schema, table: str, columns: 
         )
 
 
-def _words(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
+def _warning(client: SqlJobClientBase, table: str, columns: list[str]) -> str:
     name = _name(client, table)
     if not columns:
         return f"The table {name} was gone and is made again, empty; {_read_again(client, table)}"

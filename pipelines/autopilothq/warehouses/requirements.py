@@ -1,4 +1,4 @@
-"""What to do about a destination that cannot be used: its name, its package, its settings."""
+"""Messages about a destination that cannot be used: an unknown name, a missing package, missing settings."""
 
 import difflib
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from .dlt_internals import Destination, LookupTraces, UnknownDestinationModule
 
 # Extras of this package that dlt has by another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
-# What dlt loads into that is no place for tables of events.
+# dlt's destinations that are no warehouses.
 _NO_WAREHOUSES = {"destination", "dummy", "lance", "lancedb", "qdrant", "weaviate"}
 
 
 def unknown_destination(error: UnknownDestinationModule) -> str:
-    """What to say of a destination that dlt does not know."""
+    """Returns the message about a destination that dlt does not know."""
     known = sorted(set(destinations.__all__) - _NO_WAREHOUSES)
     near = difflib.get_close_matches(error.ref, known, n=1)
     guess = f"Did you mean {near[0]}? " if near else ""
@@ -27,7 +27,7 @@ def unknown_destination(error: UnknownDestinationModule) -> str:
 
 
 def missing_package(error: ImportError, kind: str = "") -> str:
-    """What to say of a package that is not installed; `kind`: the destination that needs it."""
+    """Returns the message about a package that is not installed; `kind` is the destination that needs it."""
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
     wanted = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
     extra = kind if kind in extras else wanted.removeprefix("dlt[").rstrip("]")
@@ -42,7 +42,7 @@ def missing_package(error: ImportError, kind: str = "") -> str:
 
 
 def missing_settings(error: ConfigFieldMissingException) -> str:
-    """What to say of settings that nobody has set: their names, where they belong, and what else is missing."""
+    """Returns the message about missing settings: their names, where they belong, and what else is missing."""
     names = list(_settings(error))
     if not names:
         return f"A setting is missing: {', '.join(error.fields)} of {error.spec_name}.\n{WHERE}"
@@ -71,7 +71,7 @@ def _settings(error: ConfigFieldMissingException) -> Iterator[str]:
 
 
 def _package_of(setting: str) -> str:
-    """A sentence on the package of the setting's destination where that is missing too, else empty."""
+    """Returns a sentence on the package of the setting's destination if that is missing too, else an empty text."""
     room, kind, *_ = [*setting.split("."), ""]
     try:
         factory = Destination.from_reference(kind) if room == "destination" else None

@@ -1,4 +1,4 @@
-"""Which warehouse: what the options and dlt's configuration say, else a DuckDB file in the current folder."""
+"""Resolves the destination: from the options and dlt's configuration, else a DuckDB file in the current folder."""
 
 import os
 from contextlib import suppress
@@ -28,7 +28,7 @@ DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "th
 
 
 class Target(NamedTuple):
-    """Where data goes, without secrets. As text it is what dlt's state has of it."""
+    """Where data lands, without secrets. Its text is what dlt's state has of it."""
 
     kind: str
     """dlt's name of the destination's type, for example `duckdb`."""
@@ -45,7 +45,7 @@ class Target(NamedTuple):
 def resolve_target(
     destination: str | None = None, credentials: str | None = None, dataset: str | None = None
 ) -> Target:
-    """The place that these words of a load mean; connects to nothing.
+    """Returns the target that these options of a load mean; connects to nothing.
 
     Raises RunError where a package of the destination is missing.
     """
@@ -70,7 +70,7 @@ def make_destination(
     wait: timedelta = timedelta(),
     reads: bool = False,
 ) -> tuple[Any, str]:
-    """The dlt destination and the name of the dataset in it.
+    """Returns the dlt destination and the name of the dataset in it.
 
     What is None comes from dlt's configuration (`destination_type`, `dataset_name`), and else is a DuckDB file in the
     current folder, which is not created unless `create`, and is waited for, up to `wait`, where another program has it
@@ -115,7 +115,7 @@ def _other(kind: str, credentials: str | None) -> Any:
 
 
 def _check_url(kind: str, credentials: Any) -> None:
-    """Raises RunError where a part of the password would be taken for the host, and asked of a name server."""
+    """Raises RunError if a part of the password would be taken for the host, and sent to a name server."""
     if not isinstance(credentials, str):
         return
     with suppress(ValueError):  # what cannot be read at all is told when it is used
@@ -128,7 +128,7 @@ def _check_url(kind: str, credentials: Any) -> None:
 
 
 def setting(name: str) -> Any:
-    """A value of dlt's secrets or configuration, None where neither has it."""
+    """Returns a value of dlt's secrets or configuration, None if neither has it."""
     providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 

@@ -1,7 +1,7 @@
-"""Which messages of a file a load took, and into which tables: the books of what was selected.
+"""Which messages of a file a load took, and into which tables.
 
 dlt's users select resources, and `archive(events=[...])` selects events. What was not selected is loaded when it is
-selected later, so the books of a file say what of it was loaded.
+selected later, so `_audit` has what of a file was loaded.
 """
 
 import json
@@ -16,18 +16,18 @@ from ..catalog import EVENT_TABLES
 class MessageSelection(NamedTuple):
     """A set of messages, by the tables of their events: those named, or with `but` all others, of any kind.
 
-    Example: `Messages(frozenset({"email_opened"}), but=False).has("email_opened")`.
+    Example: `MessageSelection(frozenset({"email_opened"}), but=False).has("email_opened")`.
     """
 
     names: frozenset[str] = frozenset()
     but: bool = True
 
     def has(self, table: str | None) -> bool:
-        """Whether a message is one of them; None is a message that is no event, or has no table."""
+        """Returns whether a message of this table is selected; None is a message that is no event, or has no table."""
         return (table in self.names) != self.but
 
     def covers(self, other: "MessageSelection") -> bool:
-        """Whether all of the other ones are among them."""
+        """Returns whether the other selection is a subset of this one."""
         if self.but:
             return self.names <= other.names if other.but else not self.names & other.names
         return not other.but and other.names <= self.names
@@ -44,12 +44,12 @@ class MessageSelection(NamedTuple):
 ALL_MESSAGES = MessageSelection()
 NONE = MessageSelection(but=False)
 Selected = Mapping[str, MessageSelection]
-"""By the names of resources: the messages whose rows were taken. A resource that is missing took none."""
+"""The messages whose rows were loaded, by resource. Of a resource that is missing none were."""
 _EVENTS = frozenset(table.name for table in EVENT_TABLES)
 
 
 def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
-    """What a load takes that has these resources; a table of one event is whole if that event is taken."""
+    """Returns what a load of these resources takes; the table of an event is taken whole if the event is selected."""
     return {
         name: ALL_MESSAGES if name in _EVENTS else messages
         for name in resources
@@ -57,20 +57,20 @@ def select(resources: Iterable[str], messages: MessageSelection) -> Selected:
     }
 
 
-def covers(loaded: Selected | None, wanted: Selected) -> bool:
-    """Whether all that is wanted of a file is loaded; None is a file that is loaded whole."""
-    return loaded is None or all(loaded.get(name, NONE).covers(messages) for name, messages in wanted.items())
+def covers(loaded: Selected | None, requested: Selected) -> bool:
+    """Returns whether everything requested of a file is loaded; None is a file that is loaded whole."""
+    return loaded is None or all(loaded.get(name, NONE).covers(messages) for name, messages in requested.items())
 
 
 def union(loaded: Selected | None, more: Selected) -> Selected | None:
-    """What of a file is loaded after one more load."""
+    """Returns what of a file is loaded after one more load."""
     if loaded is None:
         return None
     return {name: loaded.get(name, NONE) | more.get(name, NONE) for name in (*loaded, *more)}
 
 
 def messages_of(loaded: Selected | None) -> MessageSelection:
-    """All messages of which some rows are loaded."""
+    """Returns all messages of which some rows are loaded."""
     if loaded is None:
         return ALL_MESSAGES
     names = _EVENTS & loaded.keys()
@@ -80,23 +80,23 @@ def messages_of(loaded: Selected | None) -> MessageSelection:
 
 
 def to_text(loaded: Selected | None, resources: Collection[str]) -> str | None:
-    """The text of it for `_audit`: None where all resources have all messages.
+    """Returns the text of a selection for `_audit`, None if all resources have all messages.
 
     Example: `{"email_opened": "all", "tracks": {"only": ["email_opened"]}}`.
     """
     if loaded is None or covers(loaded, dict.fromkeys(resources, ALL_MESSAGES)):
         return None
-    return json.dumps({name: _words(messages) for name, messages in sorted(loaded.items())})
+    return json.dumps({name: _json_of(messages) for name, messages in sorted(loaded.items())})
 
 
-def _words(messages: MessageSelection) -> Any:
+def _json_of(messages: MessageSelection) -> Any:
     if messages == ALL_MESSAGES:
         return "all"
     return {"all_but" if messages.but else "only": sorted(messages.names)}
 
 
 def from_text(text: str | None) -> Selected | None:
-    """What `to_text` wrote; nothing is loaded where that cannot be read."""
+    """Returns the selection that `to_text` wrote, an empty one if the text cannot be read."""
     if text is None:
         return None
     try:

@@ -1,6 +1,6 @@
 """The key of the suppression list: a secret outside of the dataset, without which nobody can test a guessed id.
 
-A plain hash stands beside its salt, so whoever reads the list finds out with one hash whether somebody is in it.
+The list has each hash with its salt, so whoever reads it can test with one hash whether somebody is on it.
 Hashes that are made with a key (HMAC-SHA256) say so in their salt, `hmac-sha256:RANDOM:CHECK`. CHECK tells the key from
 others, so that a wrong one is noticed instead of finding nobody. Lists may hold both.
 """
@@ -21,7 +21,7 @@ _ENV = SETTING.upper().replace(".", "__")
 
 
 def configured() -> SuppressionKey | None:
-    """The key of dlt's secrets, None where they have none. Raises SuppressionKeyError where it is too short."""
+    """Returns the key of dlt's secrets, None if there is none. Raises SuppressionKeyError if it is too short."""
     value: Any = dlt.secrets.get(SETTING)  # of dlt.config it would be in dlt's traces
     if value is None:
         return None
@@ -35,7 +35,7 @@ def configured() -> SuppressionKey | None:
 
 
 def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
-    """The ids of forgotten persons, of the list's pairs of salt and hash, with the key that is set.
+    """Returns the hashed ids of deleted persons, of the list's pairs of salt and hash, with the key that is set.
 
     Raises SuppressionKeyError where some of them were made with a key, and it is not the one that is set.
     """
@@ -56,7 +56,7 @@ def hashes(pairs: Iterable[tuple[str, str]]) -> HashedIds:
 
 
 def new_salt(key: SuppressionKey | None) -> str:
-    """A random salt, which says whether there is a key, and which one."""
+    """Returns a random salt, which tells whether there is a key, and which one."""
     random = token_hex(16)
     return f"{KEYED}{random}:{_check(random, key)}" if key else random
 

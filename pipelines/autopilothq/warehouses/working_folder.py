@@ -1,7 +1,7 @@
-"""dlt's working folder of the pipeline: what cannot be read there is set aside, and the run begins without it.
+"""Sets dlt's working folder of a pipeline aside if it cannot be read, and lets the run begin without it.
 
-The destination has the truth: dlt takes its state and schemas from there, `_audit` says which files are loaded, and
-what a killed load left unfinished is read again. So nothing is lost with the folder, and nothing is stored twice.
+Nothing is lost with the folder, and nothing is stored twice: dlt takes its state and schemas from the destination,
+`_audit` has the files that are loaded, and what a killed load left unfinished is read again.
 """
 
 import logging
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
-    """Sets the working folder of a pipeline aside where dlt could not read it, and says so.
+    """Sets the working folder of a pipeline aside if dlt could not read it, with a warning.
 
     It is left alone while a run is at work in it.
     """
@@ -60,7 +60,7 @@ def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
 
 
 def unreadable(folder: Path) -> tuple[Path, str] | None:
-    """The first file that dlt reads before it loads, and could not, with the reason; None where all are good."""
+    """Returns the first file that dlt could not read before a load, with the reason, None if all are readable."""
     for path, read in _files(folder):
         try:
             read(path.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def unreadable(folder: Path) -> tuple[Path, str] | None:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
-    """What dlt reads, each with how it reads it."""
+    """Yields the files that dlt reads, each with the function that parses it."""
     if not folder.is_dir():
         return
     state = folder / "state.json"

@@ -8,7 +8,7 @@ from ...errors import RunError
 from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
-from .interface import Columns, Dataset, NativeType, Row, in_utc, marks
+from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
 from .loads import Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
 from .sql import SqlDataset, create_statement, stored_schema, writes_text
 
@@ -29,8 +29,8 @@ __all__ = [
     "in_utc",
     "last_load",
     "loaded_files",
-    "marks",
     "open_dataset",
+    "placeholders",
     "stored_schema",
     "writes_text",
 ]

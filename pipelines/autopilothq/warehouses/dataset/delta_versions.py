@@ -10,10 +10,10 @@ LOG = "_delta_log"
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
-    """Leaves the newest version of a table alone: no file of another one, and no part of its log.
+    """Removes all versions of a table but the newest: their files, and the log of their commits.
 
-    Whoever still reads an older version finds its files missing and has to read again. It can be broken off anywhere:
-    the log goes once a checkpoint stands for it.
+    A reader of an older version finds its files missing and has to read again. It may be killed at any point: the log
+    is removed once a checkpoint replaces it.
     """
     table = open_table(client, name)
     # Files of writes that were killed belong to no version; `full` finds them too.

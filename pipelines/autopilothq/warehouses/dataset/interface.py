@@ -61,7 +61,7 @@ class Dataset(ABC):
         """Those of these tables whose times have a time zone."""
 
     @property
-    def place(self) -> str:
+    def target(self) -> str:
         """The destination and the dataset in it, for people."""
         return f"{self.kind} {self.location}, dataset {self.name}"
 
@@ -175,8 +175,8 @@ class Dataset(ABC):
         """Leaves one row of those that a killed load stored twice."""
 
 
-def marks(values: Collection[Any]) -> str:
-    """Returns the place holders of values in a list. Example: `marks("ab") == "%s, %s"`."""
+def placeholders(values: Collection[Any]) -> str:
+    """Returns the placeholders of values in a list. Example: `placeholders("ab") == "%s, %s"`."""
     return ", ".join(["%s"] * len(values))
 
 
