@@ -209,7 +209,7 @@ def test_people_who_are_asked_for_twice_have_one_row() -> None:
 
 
 def test_what_needs_a_pipeline_says_so() -> None:
-    with pytest.raises(Exception, match="Expected a pipeline, because this source goes on from") as raised:
+    with pytest.raises(Exception, match="Expected a pipeline, because this source continues from") as raised:
         list(source(NumberedFeed()).resources["email_opened"])
     assert isinstance(raised.value.__cause__, NotSupported)
 

@@ -16,7 +16,7 @@ AuditRow = dict[str, Any]
 
 @dataclass
 class LinesRead:
-    """What reading found beside lines, by the number of the file.
+    """What reading found apart from lines, by the number of the file.
 
     `unfinished` says why a file must be read again; `skipped` counts the lines whose messages were not requested.
     """

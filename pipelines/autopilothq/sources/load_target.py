@@ -48,8 +48,8 @@ class Replacement:
 class LoadTarget:
     """Where one load goes, and what is there. Without a pipeline nothing is, and nothing is written anywhere.
 
-    `strategies` are the merge strategies of the destination. `declares_keys` says that it must be told that keys are
-    never null. `loads` are the files that are loaded, in whole or in part, where they can be read again.
+    `strategies` are the merge strategies of the destination. `declares_keys` says that it needs to know that keys
+    are never null. `loads` are the files that are loaded, in whole or in part, where they can be read again.
     """
 
     folder: Path

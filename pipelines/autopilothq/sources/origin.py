@@ -54,7 +54,7 @@ W = TypeVar("W", bound=Work)
 
 @runtime_checkable
 class ContinuedWork(Work, Protocol):
-    """Work that goes on where an earlier load stopped, under the same `url` and `version`."""
+    """Work that continues where an earlier load stopped, under the same `url` and `version`."""
 
     @property
     def audited(self) -> Mapping[str, object] | None:
@@ -117,7 +117,7 @@ class LoadContext:
         """Returns the pipeline. Raises NotSupported where there is none."""
         if self.pipeline is None:
             raise NotSupported(
-                "Expected a pipeline, because this source goes on from what it has loaded before.\n"
+                "Expected a pipeline, because this source continues from what it has loaded before.\n"
                 "Run it with pipeline.run(...) instead of iterating it."
             )
         return self.pipeline

@@ -1,4 +1,4 @@
-"""What a load reports: its counts while it goes on, and the warnings that a person should read."""
+"""What a load reports: its counts while it runs, and the warnings that a person should read."""
 
 import dataclasses
 import itertools

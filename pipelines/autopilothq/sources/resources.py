@@ -97,7 +97,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
         with load.handing_over(table.name):
             if table is AUDIT:
                 while load.is_waiting():
-                    yield None  # dlt goes on with the others
+                    yield None  # dlt takes rows of the others meanwhile
                 if (audit := load.audit()) is not None:
                     yield load.files.audit_item(audit, table, types)
             else:

@@ -1,4 +1,4 @@
-"""What dlt is told of the tables of one load: their columns and how rows are merged into them."""
+"""The hints for dlt about the tables of one load: their columns, and how rows are merged into them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -63,7 +63,7 @@ def api(
         timeout: Seconds that an answer may keep silent.
         tries: How often a request is tried before the scan is given up.
         allow_http: Whether the key may go over plain http to another machine.
-        max_seconds: How long pages are fetched. What came by then is loaded, and the next run goes on from there.
+        max_seconds: How long pages are fetched. What came by then is loaded, and the next run continues from there.
         user_id_field: The custom field that holds your own id of a contact.
         since: The time of the first event to load (ISO 8601; UTC where it has no zone).
         until: Where events end, that time excluded: where those of an archive begin.
@@ -75,7 +75,7 @@ def api(
     """
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
     window = Window(read_setting_time(since), read_setting_time(until))
-    account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # the key cannot be told from it
+    account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # nobody can read the key from it
     origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
     return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))
 

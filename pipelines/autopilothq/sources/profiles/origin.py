@@ -31,9 +31,9 @@ from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_o
 
 SETTINGS = f"sources.{SOURCE}.profiles"
 PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, below the pipeline's own
-GOES_ON = RETENTION / 2  # an older run is not gone on with: its first people must be asked for again
-SCAN_LASTS = timedelta(days=1)  # contacts are not asked for again; whom it overlooks meanwhile, the next run finds
-NOBODY_OF = 10  # people asked for, of whom one at least should be known
+MAX_RUN_AGE = RETENTION / 2  # an older run is not continued: its first people must be asked for again
+MAX_SCAN_AGE = timedelta(days=1)  # contacts are not read again within it; the next run finds changes since
+MIN_PEOPLE_TO_WARN = 10  # of so many people, the space should know one at least
 _CURSORS = "pulls"  # in dlt's state of the source
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
 
@@ -100,9 +100,9 @@ class Space(Origin[Scan]):
         cursor = read_cursor(_CURSORS, self.run_id, complete)
         now = context.loaded_at
         last_begun = datetime.fromisoformat(cursor["begun"]) if cursor else now
-        goes_on = bool(cursor) and not cursor["complete"] and now - last_begun < GOES_ON
-        begun = last_begun if goes_on else now
-        if cursor and not goes_on:
+        is_continued = bool(cursor) and not cursor["complete"] and now - last_begun < MAX_RUN_AGE
+        begun = last_begun if is_continued else now
+        if cursor and not is_continued:
             _warn_of_gap(context, cursor)
         self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
@@ -177,7 +177,7 @@ class Space(Origin[Scan]):
             context.warn(f"No answer could be read for {of}: they are asked for again next time. {pull.failure}")
             if pull.failed == pull.asked and isinstance(pull.failure, Unavailable):
                 context.report.cut_off = str(pull.failure)
-        if pull.asked >= NOBODY_OF and not pull.known and not pull.failed:
+        if pull.asked >= MIN_PEOPLE_TO_WARN and not pull.known and not pull.failed:
             context.warn(
                 f"The space {self.name} knows none of {pull.asked:,} people. Is {SETTINGS}.space the right one?"
             )
@@ -211,11 +211,11 @@ def _spool(folder: Path, account: str, now: datetime) -> Spool:
     spool = Spool.open(folder)
     if spool is not None and spool.start.account == account:
         age = now - datetime.fromisoformat(spool.start.started_at)
-        if age <= SCAN_LASTS:
+        if age <= MAX_SCAN_AGE:
             return spool
     return Spool.begin(folder, ScanStart(account, format_time(now)))
 
 
 def short_digest(*parts: Any) -> str:
-    """Returns a short text that tells values from others, and from which they cannot be told."""
+    """Returns a short hash of values, from which nobody can read them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
