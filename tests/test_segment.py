@@ -17,7 +17,7 @@ from autopilothq.errors import InvalidSetting, NotAuthorized, RequestRejected, U
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import parse_json
 from autopilothq.sources.profiles import pull as profiles
-from autopilothq.sources.profiles.pull import NAMES, OVERLAP, Asked, EventScope, Person, person
+from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, Asked, EventScope, Person, person
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
@@ -60,7 +60,7 @@ def test_a_request_says_who_is_asked_for_what(server: FakeProfiles, space: Profi
         "include": "Email Opened,Café & Co", "start": "2019-03-04T05:06:07.000Z", "sort": "asc", "limit": "100",
     }  # fmt: skip
     assert request.headers["authorization"] == f"Basic {b64encode(f'{server.token}:'.encode()).decode()}"
-    list(space.events(WHO, NAMES))
+    list(space.events(WHO, EVENT_NAMES))
     assert "start" not in query_of(server.requests[-1])
 
 
@@ -85,7 +85,7 @@ def test_ids_reach_the_server_as_it_wants_them(server: FakeProfiles, space: Prof
     known = person(given)
     assert known is not None
     made = server.happen(known)
-    assert ids(space.events(known, NAMES)) == [[made["message_id"]]]
+    assert ids(space.events(known, EVENT_NAMES)) == [[made["message_id"]]]
     assert server.requests[-1].path.split("/")[6] == path
 
 
@@ -99,13 +99,13 @@ def test_pages_go_on_while_there_are_more(server: FakeProfiles, space: ProfileAp
     server.page = 3
     server.people[WHO] = []
     made = [server.happen(WHO, ago=1000 - n)["message_id"] for n in range(number)]
-    pages = ids(space.events(WHO, NAMES))
+    pages = ids(space.events(WHO, EVENT_NAMES))
     assert [name for page in pages for name in page] == made
     assert len(server.requests) == len(pages) == max(1, -(-number // 3))
 
 
 def test_someone_who_is_not_known_has_no_events(server: FakeProfiles, space: ProfileApi) -> None:
-    assert list(space.events("email:nobody@example.com", NAMES)) == []
+    assert list(space.events("email:nobody@example.com", EVENT_NAMES)) == []
     assert len(server.requests) == 1
 
 
@@ -114,7 +114,7 @@ def test_someone_who_is_gone_between_two_pages_is_an_error(server: FakeProfiles,
     server.happen(WHO), server.happen(WHO)
     server.order("GET", PATH, skip=1, status=404)
     with pytest.raises(RequestRejected, match="404"):
-        list(space.events(WHO, NAMES))
+        list(space.events(WHO, EVENT_NAMES))
 
 
 def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: ProfileApi) -> None:
@@ -123,7 +123,7 @@ def test_a_cursor_that_repeats_is_an_error(server: FakeProfiles, space: ProfileA
         server.happen(WHO)
     server.order("GET", PATH, skip=1, edit=lambda page: page | {"cursor": {"has_more": True, "next": "c1"}})
     with pytest.raises(UnexpectedResponse) as error:
-        list(space.events(WHO, NAMES))
+        list(space.events(WHO, EVENT_NAMES))
     assert str(error.value) == (
         f"GET {PATH} (page 2): cursor 'c1' came before; stopped, because the pages would never end"
         " (Request-Id req-0002)"
@@ -148,7 +148,7 @@ def test_an_answer_in_another_shape_is_an_error(
 ) -> None:
     server.order("GET", PATH, content=content, headers={"Request-Id": "req-7"})
     with pytest.raises(UnexpectedResponse) as error:
-        list(space.events(WHO, NAMES))
+        list(space.events(WHO, EVENT_NAMES))
     assert str(error.value) == f"GET {PATH}: {text} (Request-Id req-7)"
     assert json.loads(error.value.content) == content
 
@@ -158,7 +158,7 @@ def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, spa
     page = f"<html>{'.' * 80}{secret} {server.token}".encode()
     server.order("GET", PATH, content=page, headers={"Request-Id": "req-7", "Content-Type": "text/html"})
     with pytest.raises(UnexpectedResponse) as error:
-        list(space.events(WHO, NAMES))
+        list(space.events(WHO, EVENT_NAMES))
     assert str(error.value) == (
         f"GET {PATH}: expected JSON, got text/html that begins '<html>{'.' * 54}' (Request-Id req-7)"
     )
@@ -168,14 +168,14 @@ def test_what_is_no_json_is_an_error_without_the_token(server: FakeProfiles, spa
 @pytest.mark.parametrize("content", [{"data": []}, {"data": [], "cursor": None}, {"data": [], "cursor": {}}])
 def test_a_page_without_a_cursor_is_the_last(server: FakeProfiles, space: ProfileApi, content: Any) -> None:
     server.order("GET", PATH, content=content)
-    assert list(space.events(WHO, NAMES)) == [[]]
+    assert list(space.events(WHO, EVENT_NAMES)) == [[]]
 
 
 def test_401_and_403_name_the_setting(server: FakeProfiles) -> None:
     texts = []
     for words in ({"token": "wrong"}, {"space": "other"}):
         with client(server, **words) as space, pytest.raises(NotAuthorized) as error:
-            list(space.events(WHO, NAMES))
+            list(space.events(WHO, EVENT_NAMES))
         texts.append(str(error.value))
     check = (
         "Check sources.autopilothq.profiles.token"
@@ -193,10 +193,10 @@ def test_429_and_5xx_are_tried_again(server: FakeProfiles) -> None:
     server.order("GET", PATH, status=429, retry_after=0)
     server.order("GET", PATH, status=503)
     with client(server, tries=3) as space:
-        assert len(list(space.events(WHO, NAMES))) == 1
+        assert len(list(space.events(WHO, EVENT_NAMES))) == 1
         server.order("GET", PATH, status=500, times=3)
         with pytest.raises(Unavailable, match="500 Internal Server Error: Ordered 500; gave up after 3 tries"):
-            list(space.events(WHO, NAMES))
+            list(space.events(WHO, EVENT_NAMES))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from .load_folder import handed_over, handed_over_at
 from .refused import UUID_TS, RefusedMessages, key
 
 SAMPLE = 5  # rows that are loaded alone where the error does not say whether rows cause it
-FEW = 3  # rows that may all be refused although the error does not say that rows cause it
+MAX_ALL_REFUSED = 3  # rows that may all be refused although the error does not say that rows cause it
 IDS_PER_DELETE = 100
 MAX_MESSAGE = 500  # characters of an error that are kept
 RETRIES = "load.raise_on_max_retries"  # dlt's setting
@@ -178,7 +178,7 @@ def find_refused(
     cause = cause or load(0, number)
     if cause is None:
         return {}
-    if cause.is_data is None and number > FEW:
+    if cause.is_data is None and number > MAX_ALL_REFUSED:
         some = secrets.SystemRandom().sample(range(number), min(number, SAMPLE))
         if all(load(row, row + 1) for row in some):
             return None

@@ -11,7 +11,7 @@ import dlt
 
 from .. import private
 
-HOME = "autopilothq"  # the folder of loads, below the pipeline's working folder
+LOADS_FOLDER = "autopilothq"  # the folder of loads, below the pipeline's working folder
 _WAITING = "waiting"
 _PROJECTION = "projection"
 _ORIGIN = "origin"
@@ -33,7 +33,7 @@ class LoadFolder(NamedTuple):
 
 def begin_folder(pipeline: dlt.Pipeline, loaded_at: datetime, keeper: object) -> LoadFolder:
     """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed."""
-    home = Path(pipeline.working_dir, HOME)
+    home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
     if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
         private.narrow(Path(pipeline.working_dir))
@@ -52,13 +52,13 @@ def begin_folder(pipeline: dlt.Pipeline, loaded_at: datetime, keeper: object) ->
 
 def drop_files(pipeline: dlt.Pipeline) -> None:
     """Deletes what a complete load kept on the disk: the next one would take it for that of a killed load."""
-    for folder in Path(pipeline.working_dir, HOME).glob("*/"):
+    for folder in Path(pipeline.working_dir, LOADS_FOLDER).glob("*/"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def temporary_folder(keeper: object) -> LoadFolder:
     """Makes the folder of a load without a pipeline, which is deleted with `keeper`."""
-    folder = Path(mkdtemp(prefix=HOME))
+    folder = Path(mkdtemp(prefix=LOADS_FOLDER))
     weakref.finalize(keeper, shutil.rmtree, folder, ignore_errors=True)
     return LoadFolder(folder)
 
@@ -99,12 +99,12 @@ def handed_over(pipeline: dlt.Pipeline) -> dict[str, list[Path]]:
     They exist as long as the load's source does, whether or not the load succeeded.
     """
     files: dict[str, list[Path]] = {}
-    for path in Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_HANDED_OVER}-*"):
+    for path in Path(pipeline.working_dir, LOADS_FOLDER).glob(f"*/{_WAITING}/{_HANDED_OVER}-*"):
         files.setdefault(path.name.split("-", 2)[2], []).append(path)
     return files
 
 
 def handed_over_at(pipeline: dlt.Pipeline) -> datetime:
     """Returns the time at which that load began, which its rows have in `uuid_ts`."""
-    [path] = Path(pipeline.working_dir, HOME).glob(f"*/{_WAITING}/{_BEGUN}")
+    [path] = Path(pipeline.working_dir, LOADS_FOLDER).glob(f"*/{_WAITING}/{_BEGUN}")
     return datetime.fromisoformat(path.read_text())

@@ -28,7 +28,7 @@ from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
 from .plan import PlannedLoad
-from .report import COUNTED, NAMED
+from .report import COUNTED, MAX_NAMED
 from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
@@ -164,7 +164,7 @@ def _existing(load: PlannedLoad, projection: Projection) -> ExistingTables:
         return {}
     there = load.extraction.event_tables()
     # No more of the events that somebody made up than may get a table.
-    requested = projection.tables(len(there) + load.settings.max_event_tables + NAMED)
+    requested = projection.tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
     known = load.target.dataset.tables([*requested, *there, *TABLES])
     return {name: columns for name, columns in known.items() if name not in load.target.replacement.dropped}
 

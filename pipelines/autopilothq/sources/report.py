@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..catalog import AUDIT
 
 COUNTED = ("lines", "stored", "duplicates", "rejected")
-NAMED = 10  # tables or events that a warning names
+MAX_NAMED = 10  # tables or events that a warning names
 
 
 @dataclass
@@ -98,8 +98,8 @@ def no_progress(report: LoadReport) -> None:
 
 def limit_warning(reason: str, tables: Mapping[str, int]) -> str:
     """Returns the warning about values that no table had room for; `tables` is `Deduplicated.beyond_limits`."""
-    some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), NAMED)]
-    more = f" and {len(tables) - NAMED:,} more" if len(tables) > NAMED else ""
+    some = [f"{name} ({count:,})" for name, count in itertools.islice(tables.items(), MAX_NAMED)]
+    more = f" and {len(tables) - MAX_NAMED:,} more" if len(tables) > MAX_NAMED else ""
     what = "messages of events without a table" if reason == "too_many_tables" else "values beyond a limit"
     return f"{reason}: {what}, in _discards: {', '.join(some)}{more}"
 

@@ -33,7 +33,7 @@ class Group(NamedTuple):
     request_contacts: Callable[[Autopilot, str, str | None], Iterator[Page]]
 
 
-GROUPS = {
+CONTACT_GROUPS = {
     "lists": Group(LISTS, LISTS_CONTACTS, Autopilot.lists, Autopilot.list_contacts),
     "smart_segments": Group(SEGMENTS, SEGMENTS_CONTACTS, Autopilot.smart_segments, Autopilot.segment_contacts),
 }

@@ -11,9 +11,9 @@ from ...clients.autopilot import Autopilot
 from ..scans import Scan
 from ..settings import read_cursor, write_cursor
 from ..spool import ScanStart, Spool
-from .scan import GROUPS
+from .scan import CONTACT_GROUPS
 
-EVENTS = (*EVENT_TABLES, TRACKS)
+EVENT_RESOURCES = (*EVENT_TABLES, TRACKS)
 SIMPLE = {CUSTOM_FIELDS.name: Autopilot.custom_fields, TRIGGERS.name: Autopilot.triggers}
 """Tables that one answer of the API holds."""
 _CURSORS = "scans"  # in dlt's state of the source
@@ -40,12 +40,12 @@ class ScanPlan:
 
     def tables_of_contacts(self) -> set[str]:
         """Returns the selected tables that are made of contacts."""
-        return {table.name for table in (*EVENTS, CONTACTS) if table.name in self.selected}
+        return {table.name for table in (*EVENT_RESOURCES, CONTACTS) if table.name in self.selected}
 
     def scans(self) -> list[Scan]:
         """Returns the scans that the selected tables need."""
         found = [self._scan_of_contacts()] if self.tables_of_contacts() else []
-        found += [self._scan_of_group(name) for name, of in GROUPS.items() if self.has(of.table, of.members)]
+        found += [self._scan_of_group(name) for name, of in CONTACT_GROUPS.items() if self.has(of.table, of.members)]
         found += [Scan(name, self._url(name), self.now) for name in SIMPLE if name in self.selected]
         # What was cut off long ago comes first, or a budget of time would be spent before it gets there for ever.
         found.sort(key=lambda scan: scan.started_at)
@@ -121,5 +121,5 @@ class ScanPlan:
 
 def tables_of_scan(scan: Scan) -> Iterable[Table]:
     """Returns the tables whose rows a scan gives alongside messages."""
-    group = GROUPS.get(scan.name)
+    group = CONTACT_GROUPS.get(scan.name)
     return (group.table, group.members) if group else (TABLES[scan.name],)

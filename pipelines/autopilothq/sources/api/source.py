@@ -32,10 +32,10 @@ from ..settings import RequestSettings, Time
 from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
-from .scan import GROUPS, Deadline, ScanInterrupted, ScanScope
-from .scan_plan import EVENTS, SIMPLE, ScanPlan, tables_of_scan
+from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope
+from .scan_plan import EVENT_RESOURCES, SIMPLE, ScanPlan, tables_of_scan
 
-HOME = "autopilothq-scan"  # the folder of pages, below the pipeline's own
+SCAN_FOLDER = "autopilothq-scan"  # the folder of pages, below the pipeline's own
 
 
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
@@ -138,7 +138,7 @@ class AutopilotApi(Origin[Scan]):
     max_seconds: float | None = None
     _run: _Run | None = field(init=False, default=None)
 
-    tables = tuple(table.name for table in (*EVENTS, *ACCOUNT))
+    tables = tuple(table.name for table in (*EVENT_RESOURCES, *ACCOUNT))
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
         """Returns the scans that the selected tables need."""
@@ -146,7 +146,7 @@ class AutopilotApi(Origin[Scan]):
         pipeline = context.required_pipeline()
         dataset = pipeline.dataset
         dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
-        folder = Path(pipeline.working_folder, HOME)
+        folder = Path(pipeline.working_folder, SCAN_FOLDER)
         plan = ScanPlan(
             self.account,
             self.base_url,
@@ -155,7 +155,7 @@ class AutopilotApi(Origin[Scan]):
             format_time(context.loaded_at),
             dataset.complete_loads(),
         )
-        scope = ScanScope(plan.has(*EVENTS), plan.has(CONTACTS), self.user_id_field, self.window)
+        scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline, ())
         if scope.events and self.window.until is None:
             _warn_of_archive(run)
@@ -200,8 +200,8 @@ class AutopilotApi(Origin[Scan]):
         common = scan, scan.spool, self.client, run.deadline
         if scan.name == CONTACTS.name:
             return scans.contacts(*common, run.scope, lambda: run.report_contacts(scan))
-        members = run.plan.has(GROUPS[scan.name].members)
-        return scans.group(*common, GROUPS[scan.name], members, run.plan.folder / scan.name)
+        members = run.plan.has(CONTACT_GROUPS[scan.name].members)
+        return scans.group(*common, CONTACT_GROUPS[scan.name], members, run.plan.folder / scan.name)
 
     def finish(self, context: LoadContext) -> Iterator[TableRows]:
         """Yields the rows of contacts, and those of the tables whose scan is complete; keeps the cursors."""

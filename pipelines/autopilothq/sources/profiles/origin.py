@@ -27,11 +27,11 @@ from ..scans import Scan
 from ..settings import RequestSettings, read_cursor, write_cursor
 from ..spool import ScanStart, Spool
 from ..times import format_time
-from .pull import KEPT, LOOKBACK, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
+from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
 
 SETTINGS = f"sources.{SOURCE}.profiles"
-HOME = "autopilothq-people"  # the folder of contacts, below the pipeline's own
-GOES_ON = KEPT / 2  # an older run is not gone on with: its first people must be asked for again
+PEOPLE_FOLDER = "autopilothq-people"  # the folder of contacts, below the pipeline's own
+GOES_ON = RETENTION / 2  # an older run is not gone on with: its first people must be asked for again
 SCAN_LASTS = timedelta(days=1)  # contacts are not asked for again; whom it overlooks meanwhile, the next run finds
 NOBODY_OF = 10  # people asked for, of whom one at least should be known
 _CURSORS = "pulls"  # in dlt's state of the source
@@ -130,7 +130,9 @@ class Space(Origin[Scan]):
         """Yields all people, some at a time. Raises InvalidSetting for a query of several columns."""
         pipeline = context.required_pipeline()
         if self.contacts is not None:
-            spool = _spool(pipeline.working_folder / HOME / self.run_id, self.contacts.account, context.loaded_at)
+            spool = _spool(
+                pipeline.working_folder / PEOPLE_FOLDER / self.run_id, self.contacts.account, context.loaded_at
+            )
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
         elif _QUERY.match(self.people):
@@ -186,7 +188,7 @@ class Space(Origin[Scan]):
         stopped = run.pull is None or run.pull.stopped is not None
         complete = not stopped and report.people >= (report.people_total or 0)
         if complete:
-            shutil.rmtree(pipeline.working_folder / HOME / self.run_id, ignore_errors=True)
+            shutil.rmtree(pipeline.working_folder / PEOPLE_FOLDER / self.run_id, ignore_errors=True)
         begun = format_time(run.begun)
         since = begun if complete or not run.cursor else run.cursor["since"]
         cursor = {"begun": begun, "complete": complete, "since": since, "load_id": pipeline.load_id}
@@ -196,7 +198,7 @@ class Space(Origin[Scan]):
 
 
 def _warn_of_gap(context: LoadContext, cursor: dict[str, Any]) -> None:
-    since, kept = datetime.fromisoformat(cursor["since"]), context.loaded_at - KEPT
+    since, kept = datetime.fromisoformat(cursor["since"]), context.loaded_at - RETENTION
     if since < kept:
         context.warn(
             f"No run was complete since {format_time(since)}, and the API goes back 14 days: events between"

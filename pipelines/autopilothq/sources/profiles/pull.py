@@ -20,8 +20,8 @@ from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
 from ..times import read_time
 
-NAMES = tuple(name for name, *_ in EVENTS)
-KEPT = timedelta(days=14)  # how long the API keeps events
+EVENT_NAMES = tuple(name for name, *_ in EVENTS)
+RETENTION = timedelta(days=14)  # how long the API keeps events
 # Events may come late, so each request goes back a day more; what is stored already is not stored again.
 OVERLAP = timedelta(days=1)
 # A contact's record and the space each lag behind the activity.
@@ -121,7 +121,7 @@ def _active_at(contact: JsonObject) -> datetime | None:
 class EventScope(NamedTuple):
     """The events of some names, of one source (None: of any), from a time on."""
 
-    names: tuple[str, ...] = NAMES
+    names: tuple[str, ...] = EVENT_NAMES
     source_id: str | None = None
     since: datetime | None = None
 
@@ -195,7 +195,7 @@ def start_of(asked: Asked, scope: EventScope, now: datetime) -> datetime | None:
     times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
     times += [scope.since] if scope.since else []
     start = max(times, default=None)
-    return start if start and start > now - KEPT else None
+    return start if start and start > now - RETENTION else None
 
 
 # ---- in parallel ---------------------------------------------------------------------------------------------------

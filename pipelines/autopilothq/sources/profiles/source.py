@@ -21,7 +21,7 @@ from ..resources import resources
 from ..settings import RequestSettings, Time, split_names
 from ..times import read_setting_time
 from .origin import SETTINGS, Contacts, Space, short_digest
-from .pull import NAMES, EventScope
+from .pull import EVENT_NAMES, EventScope
 
 
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
@@ -100,7 +100,7 @@ def _names(events: str | Sequence[str] | None) -> tuple[str, ...]:
     for name in names:
         if "," in name:
             raise InvalidSetting(f"{SETTINGS}.events: the API cannot be asked for {name!r}, whose name has a comma")
-    return names or NAMES
+    return names or EVENT_NAMES
 
 
 def _default_people() -> str:
