@@ -8,16 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, cast
 
+import dlt
 import duckdb
 import pytest
+import yaml
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
 from dlt.common.destination import reference
-from dlt.common.storages import SchemaStorage
+from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
+from dlt.extract import extract
 
+from autopilothq.catalog import TABLES
 from autopilothq.sources import project
+from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
+from autopilothq.warehouses.duckdb import direct
 from shared_loads import command, isolation
 
 LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
@@ -112,3 +118,42 @@ def test_a_complete_load_leaves_nothing_that_the_next_one_takes_for_that_of_a_ki
 @pytest.mark.parametrize("run", [NOTHING_NEW, MORE])
 def test_what_a_type_hint_means_is_found_out_once(costs: list[Counts], run: int) -> None:
     assert costs[run]["get_origin"] <= 10_000, costs
+
+
+def test_a_configuration_is_a_new_object_with_the_same_credentials_and_the_dataset_that_is_asked_for() -> None:
+    destination = direct(credentials="a.duckdb")
+    first, again, other = (
+        destination.configuration(get_destination_client_initial_config(destination, dataset))
+        for dataset in ("a", "a", "b")
+    )
+    assert first is not again
+    assert first.credentials is again.credentials
+    assert [config.dataset_name for config in (first, again, other)] == ["a", "a", "b"]
+
+
+def test_a_schema_that_another_program_wrote_is_read() -> None:
+    caching.reread_changed_schemas_alone()
+    config = SchemaStorageConfiguration("schemas")
+    ours, theirs = LiveSchemaStorage(config, makedirs=True), SchemaStorage(config)
+    ours.save_schema(dlt.Schema("events"))
+    assert ours["events"] is ours["events"]
+    changed = theirs.load_schema("events")
+    changed.update_table(new_table("tracks", columns=[{"name": "id", "data_type": "text"}]))
+    theirs.save_schema(changed)
+    assert "tracks" in ours["events"].tables
+
+
+def test_a_trace_has_the_same_text_as_dlts_own() -> None:
+    caching.write_traces_quickly()
+    columns = {
+        column.name: {
+            "name": column.name,
+            "data_type": column.type,
+            "description": column.description,
+            "nullable": True,
+        }
+        for table in TABLES.values()
+        for column in table.columns
+    }
+    options: Any = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
+    assert cast(Any, extract).yaml.dump(columns, **options) == yaml.dump(columns, **options)

@@ -3,7 +3,7 @@
 import pytest
 
 from autopilothq.catalog import LIMITS, TABLES, Type
-from autopilothq.warehouses.native import TableShape, beside_views, native_of, shape_of
+from autopilothq.warehouses.native import TableShape, avoid_view_name, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
 NUMERIC = {"n": "numeric"}
@@ -50,8 +50,8 @@ def test_a_table_has_what_its_columns_allow() -> None:
     ],
 )
 def test_no_events_table_has_the_name_of_a_view(table: str, there: tuple[str, ...], name: str) -> None:
-    assert beside_views(table, native_of("bigquery"), there) == name
-    assert beside_views(table, native_of("postgres"), there) == table
+    assert avoid_view_name(table, native_of("bigquery"), there) == name
+    assert avoid_view_name(table, native_of("postgres"), there) == table
 
 
 def test_no_property_has_the_name_of_a_copy() -> None:

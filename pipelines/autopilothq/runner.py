@@ -31,6 +31,7 @@ from .warehouses.dlt_internals import (
     logger,
     remember_hints,
     reread_changed_schemas_alone,
+    write_traces_quickly,
 )
 from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
@@ -117,6 +118,7 @@ def pipeline(
     """
     remember_hints()
     reread_changed_schemas_alone()
+    write_traces_quickly()
     with explained():
         to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE

@@ -16,7 +16,7 @@ _SQL = engine.queries("audit.sql")
 def count_files(context: ProjectionContext) -> list[FileCount]:
     """Returns what became of the lines of each file that has any."""
     return [
-        FileCount(*row[:5], *(clock and clock.replace(tzinfo=UTC) for clock in row[5:]))
+        FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:]))
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
     ]
 

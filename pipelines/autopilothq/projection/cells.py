@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog import CONTEXT, LINK, PROPERTIES
-from ..segment.message import CLOCK_FIELDS, EXTRA, Message, Reject, digest
+from ..segment.message import EXTRA, TIMESTAMP_FIELDS, Message, Reject, digest
 from ..segment.naming import table_name
 from . import engine
 
@@ -160,14 +160,14 @@ _COLUMNS: dict[str, tuple[str, str]] = {
     ),
     **{
         f"{name}_unread": ("VARCHAR", f"CASE WHEN {name}_read IS NULL THEN {engine.name(name)} END")
-        for name in CLOCK_FIELDS
+        for name in TIMESTAMP_FIELDS
     },
 }
 # Timestamps that could not be read.
 _UNREAD_SQL = " UNION ALL ".join(
     f"SELECT seq, '{name}' AS column_name, {name}_unread AS value, 'not_a_time' AS reason"
     f" FROM {{messages}} WHERE {name}_unread IS NOT NULL AND NOT irregular"
-    for name in CLOCK_FIELDS
+    for name in TIMESTAMP_FIELDS
 )
 NO_MESSAGES_SQL = (
     f"SELECT {', '.join(f'NULL::{of} AS {engine.name(name)}' for name, (of, _) in _COLUMNS.items())},"
@@ -177,7 +177,7 @@ NO_MESSAGES_SQL = (
 
 def select_columns(columns: Sequence[str], irregular: str = "false") -> str:
     """Returns the select list that makes the columns of a file of messages of a query's columns."""
-    made = {"seq", *columns, *(f"{name}_unread" for name in CLOCK_FIELDS)}
+    made = {"seq", *columns, *(f"{name}_unread" for name in TIMESTAMP_FIELDS)}
     cells = {name: cell if name in made else "NULL" for name, (_, cell) in _COLUMNS.items()}
     select = [f"({cell})::{_COLUMNS[name][0]} AS {engine.name(name)}" for name, cell in cells.items()]
     extras = [engine.name(column) for column in columns if column.startswith(EXTRA)]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES, Column
-from ..segment.message import CLOCK_FIELDS, EXTRA, prefixed_if_taken
+from ..segment.message import EXTRA, TIMESTAMP_FIELDS, prefixed_if_taken
 from ..segment.naming import column_name
 from . import engine
 
@@ -172,8 +172,8 @@ def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     bodies = by_scope["properties"].keys() | by_scope["traits"].keys()
     body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
-    cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | CLOCK_FIELDS).items()}
-    cells |= {f"{name}_read": f"clock({cells[name]})" for name in CLOCK_FIELDS}
+    cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | TIMESTAMP_FIELDS).items()}
+    cells |= {f"{name}_read": f"clock({cells[name]})" for name in TIMESTAMP_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
     # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
@@ -256,7 +256,7 @@ def _body(cell: str, by_scope: dict[str, dict[str, list[Path]]]) -> str:
 
 def _structure(types: dict[Path, str]) -> str:
     tree: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS.values(), "VARCHAR")
-    tree |= dict.fromkeys((*CLOCK_FIELDS.values(), "event"), "JSON")
+    tree |= dict.fromkeys((*TIMESTAMP_FIELDS.values(), "event"), "JSON")
     for path, leaf in types.items():
         node = tree
         for part in path[:-1]:

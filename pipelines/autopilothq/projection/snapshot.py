@@ -76,7 +76,7 @@ class Snapshot:
     """One table's records: add them all, then take the rows and what was discarded. Of one key the last is kept.
 
     `received_at` is when the scan began, `scratch` an empty folder, which the caller deletes. `shorten` gives a column
-    the name that it has in the destination. Records of `forgotten` persons (deleted ones, on the suppression list) are
+    the name that it has in the destination. Records of `suppressed` persons (deleted ones, on the suppression list) are
     left out, and counted in `left_out`. The destination's table has the columns `there` already, and room for `room`
     more.
     """
@@ -89,13 +89,13 @@ class Snapshot:
         scratch: str,
         memory: int = 200,
         shorten: Callable[[str], str] = str,
-        forgotten: HashedIds = NOBODY,
+        suppressed: HashedIds = NOBODY,
         there: Collection[str] = (),
         room: int = OTHER_LIMITS.columns,
     ) -> None:
         self.table = table
         self.left_out = 0
-        self._suppressed = forgotten
+        self._suppressed = suppressed
         self._columns = Columns(table, shorten, there, room)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)

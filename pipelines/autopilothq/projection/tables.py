@@ -15,7 +15,7 @@ from .types import TYPES, ColumnValues, merge_values
 FEW = 50_000  # rows that may be gathered in memory
 COLUMN_MEMORY = 0.25  # MB that a column more may take
 PIVOTED = "t:"  # before the name of a column that was made of rows
-_CLOCKS = ("received_at", "sent_at", "original_timestamp", "timestamp")
+_TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
 
 class TableMessages(NamedTuple):
@@ -167,7 +167,7 @@ def _declared_cell(column: str, of: Type, loaded_at: str) -> str:
     name = engine.name(column)
     if column == "uuid_ts":
         return loaded_at
-    if column in _CLOCKS:
+    if column in _TIMESTAMPS:
         return f"make_timestamptz(epoch_us({name}))"  # the engine's own cast asks for the zone's rules
     if of != "text":
         return f"as_{of}({name})"

@@ -107,7 +107,7 @@ _TEXT_FIELDS: dict[str, tuple[Column, ...]] = {
 }
 # A trait `id` may repeat the id that the message is about.
 _REPEATED = {latest.kind: {"id": latest.key} for latest in LATEST}
-CLOCK_FIELDS = {
+TIMESTAMP_FIELDS = {
     "received_at": "receivedAt",
     "sent_at": "sentAt",
     "original_timestamp": "originalTimestamp",
@@ -139,7 +139,7 @@ def read_message(line: bytes, declared: frozenset[str]) -> Message:
     body_key = _BODY[kind]
     _check_objects(message, body_key)
     discards = list(_repeated_keys(message, kind, body_key))
-    cells = {"kind": kind} | _clocks(message) | _texts(message, kind, discards)
+    cells = {"kind": kind} | _timestamps(message) | _texts(message, kind, discards)
     if kind == "track":
         name = _event(message)
         cells["event"] = to_json(name)
@@ -201,7 +201,7 @@ def _kind(message: JsonObject) -> str:
 
 def _repeated_keys(message: JsonObject, kind: str, body_key: str | None) -> Iterator[Discard]:
     """Yields what keys of the message itself hold when they come again: the first one stays."""
-    columns = {key: column for column, key in (*_TEXTS, *CLOCK_FIELDS.items())}
+    columns = {key: column for column, key in (*_TEXTS, *TIMESTAMP_FIELDS.items())}
     columns |= {column.path[0]: column.name for column in _TEXT_FIELDS.get(kind, ())} | {"context": "context"}
     columns |= {body_key: body_key} if body_key else {}
     columns |= {"event": "event_text"} if kind == "track" else {}
@@ -231,8 +231,8 @@ def _event(message: JsonObject) -> str:
     return name
 
 
-def _clocks(message: JsonObject) -> dict[str, str]:
-    values = {column: message.value(key) for column, key in CLOCK_FIELDS.items()}
+def _timestamps(message: JsonObject) -> dict[str, str]:
+    values = {column: message.value(key) for column, key in TIMESTAMP_FIELDS.items()}
     return {column: to_json(value) for column, value in values.items() if value is not None}
 
 

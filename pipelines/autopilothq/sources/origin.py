@@ -152,7 +152,7 @@ class LoadContext:
             str(scratch),
             self.memory,
             shorten=self._column_name,
-            forgotten=self.suppressed,
+            suppressed=self.suppressed,
             there=there,
             room=room,
         )

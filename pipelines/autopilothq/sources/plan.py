@@ -9,7 +9,7 @@ from typing import Any
 
 from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS
 from ..warehouses.hints import shorten_identifier
-from ..warehouses.native import beside_views
+from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
 from .extraction import Extraction, current_extraction
 from .load_folder import scratch_of_origin
@@ -59,7 +59,7 @@ class PlannedLoad:
 
     def event_table(self, slug: str) -> str:
         """Returns the name that an event's table has in the destination."""
-        return beside_views(self.context.shorten(slug), self.target.native, self.extraction.schema.tables)
+        return avoid_view_name(self.context.shorten(slug), self.target.native, self.extraction.schema.tables)
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the requested messages of a file, with those that are loaded already, so that all are counted."""

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 from dlt.destinations import bigquery as dlt_bigquery
 
+from .configured_once import ConfiguredOnce
+
 if TYPE_CHECKING:
     from .dlt_internals import BigQueryClient
 
 
-class bigquery(dlt_bigquery):  # noqa: N801 - destinations are named like functions
+class bigquery(ConfiguredOnce, dlt_bigquery):  # noqa: N801 - destinations are named like functions
     """BigQuery as a destination, by the name `bigquery` in dlt's configuration."""
 
     @property

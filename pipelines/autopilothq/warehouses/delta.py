@@ -15,6 +15,7 @@ from dlt.common.schema.typing import TTableSchema
 from dlt.destinations import filesystem
 
 from ..projection import engine as values
+from .configured_once import ConfiguredOnce
 from .dlt_internals import (
     DeltaLoadFilesystemJob,
     DestinationUndefinedEntity,
@@ -29,7 +30,7 @@ from .dlt_internals import (
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
 
 
-class lake(filesystem):  # noqa: N801 - destinations are named like functions
+class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named like functions
     """A lake as a destination, by the name `filesystem` in dlt's configuration."""
 
     @property

@@ -79,10 +79,10 @@ def copy_description(of: str) -> str:
     return f"The same as {of}, as Segment's tables call it."
 
 
-def beside_views(table: str, native: Native, there: Collection[str]) -> str:
+def avoid_view_name(table: str, native: Native, there: Collection[str]) -> str:
     """Returns the name of an event's table; it has a suffix where the view of another table has its name.
 
-    `there` are the dataset's tables, which stay. Example: `beside_views("tracks_view", native_of("bigquery"), ()) ==
+    `there` are the dataset's tables, which stay. Example: `avoid_view_name("tracks_view", native_of("bigquery"), ()) ==
     "tracks_view_table"`, because `tracks_view` is the view over `tracks`.
     """
     suffix = native.view.format("") if native.view else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dlt.common.configuration import configspec
 from dlt.destinations import postgres as dlt_postgres
 
+from .configured_once import ConfiguredOnce
 from .dlt_internals import PostgresClientConfiguration
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class PostgresConfiguration(PostgresClientConfiguration):
     unique: Any = None
 
 
-class postgres(dlt_postgres):  # noqa: N801 - destinations are named like functions
+class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are named like functions
     """PostgreSQL as a destination, by the name `postgres` in dlt's configuration."""
 
     spec: type[PostgresClientConfiguration] = PostgresConfiguration

@@ -90,7 +90,7 @@ from dlt.pipeline.state_sync import (
 )
 from dlt.pipeline.trace import PipelineStepTrace, load_trace
 
-from .caching import remember_hints, reread_changed_schemas_alone
+from .caching import remember_hints, reread_changed_schemas_alone, write_traces_quickly
 from .clients import (
     StepCollector,
     asking_pipeline,
@@ -238,6 +238,7 @@ __all__ = [
     "table_of",
     "take_back",
     "take_folders_literally",
+    "write_traces_quickly",
 ]
 
 # What needs a package that not everyone has is imported when it is asked for.
