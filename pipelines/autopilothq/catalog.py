@@ -17,7 +17,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the dataset. `key` makes a row unique."""
+    """A table of the dataset. `key` makes a row unique; it is empty if no columns do."""
 
     name: str
     description: str
@@ -542,7 +542,7 @@ DELIVERIES = Table(
         Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
         Column("run", "text", "The run that did it."),
     ),
-    key=("message_id", "trigger_id", "run"),
+    key=(),  # the trigger is null where a row is about a contact alone
 )
 
 # Forgetting a person.

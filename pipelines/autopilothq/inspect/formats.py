@@ -19,7 +19,7 @@ from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
 
 Format = Callable[[Sequence[TableInfo], str], str]
 # When the load that stored a row processed it: the first of these that a table has.
-LOAD_CLOCKS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at")
+LOAD_CLOCKS = ("uuid_ts", "loaded_at", "asked_at", "rejected_at", "discarded_at", "suppressed_at", "sent_at")
 # Tables that every load of events fills; the others may be still for good reasons.
 ALWAYS_FRESH = (catalog.TRACKS.name, catalog.AUDIT.name)
 FRESHNESS = {"warn_after": {"count": 1, "period": "day"}, "error_after": {"count": 2, "period": "day"}}
