@@ -10,7 +10,7 @@ import pytest
 
 from autopilothq import destination
 from autopilothq.errors import InvalidQuery
-from autopilothq.warehouses.query import check_query
+from autopilothq.warehouses.query_check import check_query
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, posts

@@ -466,7 +466,7 @@ def test_a_reader_reads_alone() -> None:
         inspect.reading("duckdb", "events.duckdb") as reader,
         pytest.raises(Exception, match="read-only mode"),
     ):
-        reader.client.sql_client.execute_sql("CREATE TABLE more (i int)")
+        reader.create(catalog.DELIVERIES)
     with inspect.reading("duckdb", "events.duckdb") as one, inspect.reading("duckdb", "events.duckdb") as two:
         assert list(inspect.tables_of(one)) == list(inspect.tables_of(two))
 
