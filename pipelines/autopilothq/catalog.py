@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the dataset. `key` are the columns that make a row unique."""
+    """A table of the dataset. `key` are the columns that make a row unique; it is empty where none do."""
 
     name: str
     description: str
@@ -557,7 +557,7 @@ DELIVERIES = Table(
         Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
         Column("run", "text", "The run that did it."),
     ),
-    key=("message_id", "trigger_id", "run"),
+    key=(),  # the trigger is null where a row is about a contact alone
 )
 
 # Deleting a person.
