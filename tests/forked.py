@@ -15,10 +15,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, NoReturn
 
 DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
 TESTS = Path(__file__).parent
@@ -219,7 +221,7 @@ def _attend(connection: int, *streams: int) -> Request:
     return Request(*json.loads(asked))
 
 
-def _become(request: Request) -> None:
+def _become(request: Request) -> NoReturn:
     """Takes over the folder, the environment and the streams, and runs the program as `__main__`."""
     import duckdb
     from dlt.common.configuration.container import Container
@@ -233,13 +235,31 @@ def _become(request: Request) -> None:
     os.environ.update(request.environment)
     Container()[PluggableRunContext].reload()  # dlt reads settings when it is made
     program, *words = request.words
-    if program == "-c":
-        code, *words = words
-        sys.argv = ["-c", *words]
-        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
-    else:
-        sys.argv = [program, *words]
-        runpy.run_path(program, run_name="__main__")
+    try:
+        if program == "-c":
+            code, *words = words
+            sys.argv = ["-c", *words]
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
+        else:
+            sys.argv = [program, *words]
+            runpy.run_path(program, run_name="__main__")
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # noqa: BLE001 - what it is, is printed
+        traceback.print_exc()
+        status = 1
+    _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends as an interpreter does, but for taking apart what the parent had made: libraries wait for its threads."""
+    vars(threading)["_shutdown"]()
+    vars(atexit)["_run_exitfuncs"]()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def main() -> None:

@@ -304,7 +304,7 @@ def test_functions_classes_and_files_stay_small() -> None:
 # ---- references to the contract ------------------------------------------------------------------------------------
 
 REFERENCE = re.compile(r"docs/contract/([\w.-]+?\.md)(?:#([\w-]+))?(?![\w-])")
-OLD_REFERENCE = re.compile(r"\(?spec: |\bspec/[\w-]+\.md")
+OLD_REFERENCE = re.compile(r"\(spec: |\bspec/[\w-]+\.md")
 OLD_REFERENCES = {
     "warehouses/duckdb.py",
     "warehouses/hints.py",

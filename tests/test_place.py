@@ -13,7 +13,7 @@ import pytest
 
 import forked
 from autopilothq import archive, runner
-from autopilothq.warehouses.pipeline_names import claim_pipeline_name, database_of, pipeline_name
+from autopilothq.warehouses.pipeline_names import assign_pipeline_name, database_of, pipeline_name
 from calling import Call, errors
 
 MESSAGE = (
@@ -196,7 +196,7 @@ def test_scans_go_on_whatever_the_pipeline_is_called(tmp_path: Path, monkeypatch
 
 
 def _claim(place: str) -> str:
-    return claim_pipeline_name(place, None)
+    return assign_pipeline_name(place, None)
 
 
 def test_first_runs_at_once_get_names_of_their_own() -> None:

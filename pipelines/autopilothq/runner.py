@@ -34,7 +34,7 @@ from .warehouses.dlt_internals import (
     write_traces_quickly,
 )
 from .warehouses.duckdb import kept_open
-from .warehouses.pipeline_names import PIPELINE, claim_pipeline_name, other_name, pipeline_name
+from .warehouses.pipeline_names import PIPELINE, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import DATASET, DUCKDB_FILE, make_destination, resolve_target, setting
@@ -124,9 +124,9 @@ def pipeline(
         name = PIPELINE
         if pipelines_dir is None:
             target = resolve_target(destination, credentials, dataset)
-            name = claim_pipeline_name(str(target), target.database) if create else pipeline_name(str(target))
+            name = assign_pipeline_name(str(target), target.database) if create else pipeline_name(str(target))
         options: dict[str, Any] = {"progress": progress, "pipelines_dir": pipelines_dir}
-        working_folder.set_aside_unreadable(name, pipelines_dir)
+        working_folder.move_unreadable_folder(name, pipelines_dir)
         opened: dlt.Pipeline = dlt.pipeline(
             name,
             destination=to,

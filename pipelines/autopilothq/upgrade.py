@@ -60,16 +60,16 @@ def upgrade(
     dataset: str | None = None,
     dry_run: bool = False,
     wait: timedelta = timedelta(),
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Upgrade:
-    """Changes the tables of a dataset in place; with `dry_run` changes nothing. `tell` gets each statement first.
+    """Changes the tables of a dataset in place; with `dry_run` changes nothing. `report` gets each statement first.
 
     Raises RunError where the kind of destination cannot be changed so, NothingThere where there is no such dataset.
     """
     with runner.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
-                return _run(_whole(_changeable(reader)), tell)
+                return _run(_whole(_changeable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with _alone(into, wait.total_seconds()), answering(into) as client:
             if not client.is_storage_initialized():
@@ -81,7 +81,7 @@ def upgrade(
                     "Load once more without --books-dataset, or give that load up:"
                     f" dlt pipeline {into.pipeline_name} abort-packages"
                 )
-            return _run(_whole(found), tell, found.client.sql_client.execute_sql)
+            return _run(_whole(found), report, found.client.sql_client.execute_sql)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import datetime
+from functools import cache
 from unittest import mock
 
 from autopilothq.projection import shapes
@@ -28,9 +30,7 @@ def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
     `before` are lines of an earlier load. A number is told from another that equals it, 0 from -0 and 1 from true. What
     a load raises is all that it leaves.
     """
-    store = Store()
-    if before:
-        store.run(before)
+    store = deepcopy(_stored(tuple(before), shapes.MAX_LEAVES))
     try:
         tables = store.run(lines, chunks=lambda _: len(lines) // 2 + 1)  # shapes are known from one batch to the next
     except Exception as error:  # noqa: BLE001 - that no line can raise is what is tried
@@ -38,6 +38,15 @@ def loaded(lines: Sequence[Line], before: Sequence[Line] = ()) -> Tables:
     found = {name: sorted(map(_shown, rows)) for name, rows in tables.items() if rows}
     types = [f"{table}.{column} {of}" for table, columns in store.types.items() for column, of in columns.items()]
     return found | {"types": sorted(types), "counts": [repr(count) for count in store.audit]}
+
+
+@cache
+def _stored(before: tuple[Line, ...], max_leaves: int) -> Store:  # noqa: ARG001 - which says which way they are read
+    """A store with the lines of an earlier load; those of one list are loaded once each way."""
+    store = Store()
+    if before:
+        store.run(before)
+    return store
 
 
 def _shown(row: Row) -> str:

@@ -10,7 +10,7 @@ import click
 from ..display import json_text
 from ..inspect.formats import grid
 from ..privacy import deletion
-from ..privacy.deletion import MAX_IDS, Forgotten, Unconfirmed
+from ..privacy.deletion import MAX_IDS, PersonDeletion, Unconfirmed
 from ..privacy.person import NotFollowed, Suppressed
 from ..segment.identity import Id
 from . import log, out
@@ -82,7 +82,7 @@ def forget(
         sys.exit(out.NEEDS_ATTENTION)
 
 
-def _print(report: Forgotten, summary: list[str], location: dict[str, str], as_json: bool) -> None:
+def _print(report: PersonDeletion, summary: list[str], location: dict[str, str], as_json: bool) -> None:
     if as_json:
         parts = {"ids": [id_._asdict() for id_ in report.ids], "shared": [id_._asdict() for id_ in report.shared]}
         out.print_line(json_text(asdict(report) | parts | {"from": location}))
@@ -106,7 +106,7 @@ def _ids(given: dict[str, tuple[str, ...]]) -> list[Id]:
     return ids
 
 
-def _print_text(report: Forgotten, summary: list[str]) -> None:
+def _print_text(report: PersonDeletion, summary: list[str]) -> None:
     would = "would be " if report.dry_run else ""
     found = [[id_.kind, id_.id, _how_found(id_), id_.hash[:SHOWN_HASH]] for id_ in report.ids]
     parts = [grid([["kind", "id", "found", "hash"], *found])]
@@ -130,7 +130,7 @@ def _print_text(report: Forgotten, summary: list[str]) -> None:
     out.print_lines([line for part in parts for line in ("", *part)][1:])
 
 
-def _summary(report: Forgotten) -> str:
+def _summary(report: PersonDeletion) -> str:
     would = "would be " if report.dry_run else ""
     removed = (
         f"{sum(report.rows.values()):,} rows and {sum(report.lines.values()):,} lines {would}removed"

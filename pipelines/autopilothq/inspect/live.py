@@ -156,9 +156,11 @@ def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:
 
 def _described(dataset: Dataset, name: str, columns: Columns, came: dict[tuple[str, str], datetime]) -> TableInfo:
     quoted = {column: dataset.quoted(name, column) for column in columns}
-    clock = quoted.get("received_at", "NULL")
+    received_at = quoted.get("received_at", "NULL")
     counts = "".join(f", count({quoted[column]})" for column in columns)
-    [(rows, first, last, *filled)] = dataset.stream(f"SELECT count(*), min({clock}), max({clock}){counts} FROM", name)
+    [(rows, first, last, *filled)] = dataset.stream(
+        f"SELECT count(*), min({received_at}), max({received_at}){counts} FROM", name
+    )
     return table_info(
         name,
         [

@@ -39,7 +39,7 @@ MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
 class Unconfirmed(runner.RunError):
     """More ids belong to the person than were agreed to; nothing was changed. `made` is what would be removed."""
 
-    def __init__(self, made: "Forgotten", max_ids: int, confirm: int | None) -> None:
+    def __init__(self, made: "PersonDeletion", max_ids: int, confirm: int | None) -> None:
         self.made = made
         count = f"{made.suppressed:,} {'id' if made.suppressed == 1 else 'ids'}"
         super().__init__(
@@ -51,7 +51,7 @@ class Unconfirmed(runner.RunError):
 
 
 @dataclass
-class Forgotten:
+class PersonDeletion:
     """The result of a deletion, or with `dry_run` what it would be.
 
     `ids` are the ids known in the clear; `suppressed` also counts those known by their hashes alone, from earlier
@@ -82,7 +82,7 @@ def delete_person(
     rewrite: bool = False,
     max_ids: int = MAX_IDS,
     confirm: int | None = None,
-) -> Forgotten:
+) -> PersonDeletion:
     """Removes all that is stored of the person who has these ids, here and in the archive, and keeps them out.
 
     Ids in one row with the person's are the person's too where that is certain (`closure`). `rewrite` also removes the
@@ -112,7 +112,7 @@ def _delete(
     into: dlt.Pipeline,
     agreed: tuple[int, int | None],
     dry_run: bool,
-) -> Forgotten:
+) -> PersonDeletion:
     """Deletes the person's rows and lines. `agreed` are the most ids to take unconfirmed, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
         listed, tables = SuppressionList(dataset), person_tables(dataset)
@@ -120,7 +120,7 @@ def _delete(
         hashes = HashedIds(person.pairs(), listed.key)
         suppression.register_suppressed(engine, hashes.pairs(), hashes.key, person.ids)
         plan = [removal for part in tables for removal in removals(part, person, engine)]
-        made = Forgotten(dry_run, person.suppressed(), person.count, person.shared(), rows_by_table(plan))
+        made = PersonDeletion(dry_run, person.suppressed(), person.count, person.shared(), rows_by_table(plan))
         if not dry_run:
             _check_number(made, *agreed)
             drop_working_copies(into)
@@ -130,7 +130,7 @@ def _delete(
 
 
 def _rewrite_files(
-    files: Sequence[File], hashes: HashedIds, person: PersonIds, engine: duckdb.DuckDBPyConnection, made: Forgotten
+    files: Sequence[File], hashes: HashedIds, person: PersonIds, engine: duckdb.DuckDBPyConnection, made: PersonDeletion
 ) -> None:
     made.lines, made.left = archive_lines.rewrite_files(files, hashes, person.has_hashes_alone, engine, made.dry_run)
 
@@ -144,12 +144,12 @@ def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: 
             delete_rows(removal)
 
 
-def _check_number(made: Forgotten, max_ids: int, confirm: int | None) -> None:
+def _check_number(made: PersonDeletion, max_ids: int, confirm: int | None) -> None:
     if made.suppressed != confirm if confirm is not None else made.suppressed > max_ids:
         raise Unconfirmed(made, max_ids, confirm)
 
 
-def _leave_no_bytes(into: dlt.Pipeline, made: Forgotten, rewrite: bool) -> None:
+def _leave_no_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> None:
     if rewrite:
         made.rewritten, left, made.remains = rewriting.rewrite(into)
         made.left |= left

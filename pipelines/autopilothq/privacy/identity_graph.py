@@ -87,7 +87,7 @@ class Graph:
                 found[Id(kind, value)].add(Id(other_kind, other))
         return found
 
-    def forgotten(self) -> dict[Id, set[Id]]:
+    def suppressed(self) -> dict[Id, set[Id]]:
         """Returns the ids on the suppression list, in order, each with all the `forms` of its spellings."""
         known = suppression.known("SELECT DISTINCT raw, kind, value FROM cells")
         found = self._con.execute(
@@ -127,7 +127,7 @@ class Shared(NamedTuple):
 
     kind: str
     id: Id | None
-    beside: Id
+    found_with: Id
     why: str
     number: int = 1
 
@@ -159,7 +159,7 @@ def closure(
     for kind, most in (*dict.fromkeys((*NAMES, "contact_id"), 1).items(), ("anonymous_id", CROWD)):
         if kind == "anonymous_id" or not any(kind == other for other in (*kinds, *(id_.kind for id_ in found))):
             first = _near(graph, found, kind, NAMES if most == 1 else LEADING)
-            own = [id_ for id_, others in _names_beside(graph, first).items() if others <= found.keys()]
+            own = [id_ for id_, others in _names_in_rows_of(graph, first).items() if others <= found.keys()]
             own = [id_ for id_ in own if not is_another(id_)]
             if len(own) <= most:
                 found |= {id_: first[id_] for id_ in own}
@@ -173,23 +173,23 @@ def _near(graph: Graph, found: Iterable[Id], kind: str, leading: Collection[str]
     return {id_: first[id_] for id_ in sorted(first)} if len(first) <= MOST else {}
 
 
-def _names_beside(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
+def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
     return {id_: {other for other in others if other.kind in NAMES} for id_, others in graph.sharing_a_row(ids).items()}
 
 
 def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnother) -> dict[Id, Id | None]:
     """Returns the email and the user id of a person known by a contact id alone, if they share a row with no others."""
     first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
-    ids, names = set(first), _names_beside(graph, first)
+    ids, names = set(first), _names_in_rows_of(graph, first)
     if len(ids) > len(NAMES):
         return {}
     further = set().union(*names.values()) - ids
     ids |= further
-    beside = names | _names_beside(graph, further)
-    is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in beside.values())
+    in_rows = names | _names_in_rows_of(graph, further)
+    is_one = len({id_.kind for id_ in ids}) == len(ids) and all(others <= ids for others in in_rows.values())
     if not is_one or any(map(is_another, ids)):
         return {}
-    return {id_: first.get(id_) or next(iter(beside[id_] & first.keys())) for id_ in sorted(ids)}
+    return {id_: first.get(id_) or next(iter(in_rows[id_] & first.keys())) for id_ in sorted(ids)}
 
 
 def _not_followed(
@@ -199,11 +199,11 @@ def _not_followed(
     near = graph.sharing_a_row(id_ for id_ in found if id_.kind in LEADING)
     first = {other: id_ for id_ in near for other in near[id_] if other not in found}
     count = Counter(id_.kind for id_ in first)
-    names = _names_beside(graph, (id_ for id_ in first if count[id_.kind] <= MOST))
+    names = _names_in_rows_of(graph, (id_ for id_ in first if count[id_.kind] <= MOST))
     has = {*kinds, *(id_.kind for id_ in found)}
     for id_ in sorted(first):
         if others := names.get(id_, set()) - set(found):
-            why = _beside_it(others)
+            why = _shared_with(others)
         elif is_another(id_):
             why = LISTED
         elif id_.kind in has and id_.kind != "anonymous_id":
@@ -218,10 +218,10 @@ def _grouped(shared: Sequence[Shared]) -> list[Shared]:
     count = Counter(one.kind for one in shared)
     few = [one for one in shared if count[one.kind] <= CROWD]
     firsts = {one.kind: one for one in reversed(shared) if count[one.kind] > CROWD}
-    return few + [Shared(one.kind, None, one.beside, MANY, count[one.kind]) for one in firsts.values()]
+    return few + [Shared(one.kind, None, one.found_with, MANY, count[one.kind]) for one in firsts.values()]
 
 
-def _beside_it(others: Collection[Id]) -> str:
+def _shared_with(others: Collection[Id]) -> str:
     shown = [other.masked() for other in sorted(others)[:SHOWN]]
     more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
     return f"{', '.join(shown)}{more} {'stands' if len(others) == 1 else 'stand'} beside it too"

@@ -110,7 +110,7 @@ class PersonIds:
             tables.add_to(graph)
         graph.resolve_ambiguous()
         # Their rows may be gone since, so that nothing else leads to them.
-        on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.forgotten().items()}
+        on_list = {id_: (those, listed.persons_of(those)) for id_, those in graph.suppressed().items()}
         known = [id_ for id_, (_, persons) in on_list.items() if persons & self.persons and id_ not in self._given]
         kinds = {listed.kinds[pair] for pair in listed.pairs_of(self.persons)}
         others = {id_ for id_, (_, persons) in on_list.items() if persons - self.persons}
@@ -152,7 +152,7 @@ class PersonIds:
         return [
             NotFollowed(
                 shared.id.masked() if shared.id else f"{shared.number:,} {shared.kind}s",
-                self._shown(shared.beside),
+                self._shown(shared.found_with),
                 shared.why,
                 _option(shared),
             )

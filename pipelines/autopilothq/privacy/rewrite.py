@@ -339,8 +339,8 @@ def _vacuum(into: dlt.Pipeline) -> Rewritten:
                     else:
                         done.append(name)
         samples = _vacuumed(sql, "FULL", "pg_catalog.pg_statistic")
-    told = samples and f"The planner's old samples of rows may still be in pg_statistic: {samples}."
-    return Rewritten(done, left, told)
+    left_over = samples and f"The planner's old samples of rows may still be in pg_statistic: {samples}."
+    return Rewritten(done, left, left_over)
 
 
 def _tables(sql: Any) -> list[str]:

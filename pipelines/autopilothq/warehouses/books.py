@@ -51,7 +51,7 @@ def check_books(client: SqlClientBase[Any]) -> None:
         client.check_books()
 
 
-def stage_beside(config: HasBooksDataset) -> None:
+def stage_books_together(config: HasBooksDataset) -> None:
     """Names the staging dataset after the dataset of the books."""
     if config.books_dataset:
         # dlt puts the dataset's name in the place of `%s`, and letters that names cannot have become `_` later.

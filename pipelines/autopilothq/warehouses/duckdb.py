@@ -23,7 +23,7 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 
 from .. import private
 from ..projection import engine
-from .books import BooksClient, BooksSqlClient, stage_beside
+from .books import BooksClient, BooksSqlClient, stage_books_together
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
     DestinationCapabilitiesContext,
@@ -98,7 +98,7 @@ class DirectClient(BooksClient, DuckDbClient):
         pool = config.credentials.conn_pool
         if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
             config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
-        stage_beside(config)
+        stage_books_together(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = DirectSqlClient(*names, config.credentials, capabilities)

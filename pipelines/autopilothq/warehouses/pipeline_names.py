@@ -51,7 +51,7 @@ def _own(target: str) -> str:
     return f"{PIPELINE}_{sha256(target.encode()).hexdigest()[:8]}"
 
 
-def claim_pipeline_name(target: str, database: str | None) -> str:
+def assign_pipeline_name(target: str, database: str | None) -> str:
     """Assigns a pipeline to a target for good, and returns its name; `database`: the path of its DuckDB file."""
     folder = private.folder(pipelines_dir())
     with FileLock(folder / f".{PIPELINE}.lock", mode=private.FILE_MODE):  # two first runs, in two folders

@@ -24,7 +24,7 @@ class Waits:
     def __init__(self) -> None:
         self.last = "a lock of PostgreSQL"
         """The lock that was waited for last, and who has it."""
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
         """All locks that a warning was written about."""
         self.gave_up = False
         """Whether one was waited for in vain. dlt tries a job again, which need not take as long once more."""

@@ -12,7 +12,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
 from ..errors import BusyError
-from .books import BooksClient, BooksSqlClient, stage_beside
+from .books import BooksClient, BooksSqlClient, stage_books_together
 from .dlt_internals import (
     DatabaseTransientException,
     DBApiCursor,
@@ -56,7 +56,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def __init__(
         self, schema: Schema, config: PostgresConfiguration, capabilities: DestinationCapabilitiesContext
     ) -> None:
-        stage_beside(config)
+        stage_books_together(config)
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = PostgresSqlClient(*names, patient(config), capabilities)
@@ -146,12 +146,12 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         """
         unique: set[tuple[str, str, frozenset[str]]] = self.config.unique
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
-        wanted = dataset, name, frozenset(keys_of(table))
-        if wanted not in unique:
+        requested = dataset, name, frozenset(keys_of(table))
+        if requested not in unique:
             with self as client:
                 found = client.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), dataset) or ()
             unique |= {(dataset, name, frozenset(columns)) for name, columns in found}
-        return wanted in unique
+        return requested in unique
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:
@@ -247,8 +247,8 @@ def giving_up(config: PostgresConfiguration) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = getattr(error, "dbapi_exception", error)
-        if LOCK_NOT_AVAILABLE not in (getattr(told, "pgcode", None), getattr(told, "sqlstate", None)):
+        driver_error = getattr(error, "dbapi_exception", error)
+        if LOCK_NOT_AVAILABLE not in (getattr(driver_error, "pgcode", None), getattr(driver_error, "sqlstate", None)):
             raise
         waits: Waits = config.waits
         waits.gave_up = True
@@ -270,8 +270,8 @@ def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> N
             found = _blocking(pid, patient(config))
             if found:
                 waits.last = found
-            if found and found not in waits.told:
-                waits.told.add(found)
+            if found and found not in waits.reported:
+                waits.reported.add(found)
                 end = f"; giving up after {config.lock_timeout:g} s" if config.lock_timeout else ""
                 _log.warning("Waiting for %s%s", found, end)
 

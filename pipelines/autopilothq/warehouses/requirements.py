@@ -29,14 +29,14 @@ def unknown_destination(error: UnknownDestinationModule) -> str:
 def missing_package(error: ImportError, kind: str = "") -> str:
     """Returns the message about a package that is not installed; `kind` is the destination that needs it."""
     extras = distribution(PACKAGE).metadata.get_all("Provides-Extra") or ()
-    wanted = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
-    extra = kind if kind in extras else wanted.removeprefix("dlt[").rstrip("]")
+    requested = error.dependencies[0] if isinstance(error, MissingDependencyException) else str(error.name)
+    extra = kind if kind in extras else requested.removeprefix("dlt[").rstrip("]")
     extra = _EXTRAS.get(extra, extra)
-    command = install(extra) if extra in extras else f"pip install '{wanted}'"
+    command = install(extra) if extra in extras else f"pip install '{requested}'"
     cause = next(
         (cause for cause in (error, error.__cause__, error.__context__) if getattr(cause, "name", None)), error
     )
-    package = getattr(cause, "name", None) or wanted
+    package = getattr(cause, "name", None) or requested
     who = f"The destination {kind}" if kind else getattr(error, "caller", "This")
     return f"{who} needs the package {package}, which is not installed.\nInstall it: {command}"
 

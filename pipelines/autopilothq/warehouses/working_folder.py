@@ -34,7 +34,7 @@ VERSIONED = ("normalize/.version", "load/.version")
 _log = logging.getLogger(__name__)
 
 
-def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
+def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
     """Sets the working folder of a pipeline aside if dlt could not read it, with a warning.
 
     It is left alone while a run is at work in it.
@@ -47,13 +47,13 @@ def set_aside_unreadable(name: str, pipelines_dir: str | None = None) -> None:
         with FileLock(f"{folder.absolute()}.lock", timeout=0, mode=private.FILE_MODE):
             found = unreadable(folder)
             if found is not None:
-                aside = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
-                folder.rename(aside)
+                moved = folder.with_name(f"{name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
+                folder.rename(moved)
                 _log.warning(
                     "dlt's %s cannot be read (%s). Its folder is set aside as %s, and the run goes on with what the"
                     " destination knows: nothing is lost or stored twice. Delete that folder: rows may be in it.",
                     *found,
-                    aside,
+                    moved,
                 )
     except Timeout:
         return
