@@ -16,11 +16,13 @@ from dlt.common.destination import Destination
 from dlt.common.schema import Schema
 
 from autopilothq import archive, catalog, inspect, runner
+from autopilothq.errors import DatasetNotFound
 from autopilothq.inspect import ColumnInfo, Difference, Statistics, Status, TableInfo
 from autopilothq.inspect.diff import ColumnType, SchemaTable, type_of
 from autopilothq.inspect.formats import FORMATS, percent
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.warehouses import postgres
+from autopilothq.warehouses.dataset import tables_of
 from contract.loading import message
 from shared_loads import isolation
 
@@ -258,9 +260,7 @@ def test_dbt_has_the_words_of_dbt_alone() -> None:
 def test_a_destination_accepts_the_ddl(place: tuple[str, str]) -> None:
     make_tables(place)
     with inspect.reading(*place) as reader:
-        there = {
-            table: {c: of.type for c, of in columns.items()} for table, columns in inspect.tables_of(reader).items()
-        }
+        there = {table: {c: of.type for c, of in columns.items()} for table, columns in tables_of(reader).items()}
         schema = inspect.schema_of(reader)
     assert there == {table.name: {c.name: c.type for c in table.columns} for table in inspect.catalogue()}
     assert inspect.differences(inspect.schema_of_catalogue(), schema, inspect.CATALOGUE) == []
@@ -473,11 +473,11 @@ def test_a_reader_reads_alone() -> None:
     ):
         reader.create(catalog.DELIVERIES)
     with inspect.reading("duckdb", "events.duckdb") as one, inspect.reading("duckdb", "events.duckdb") as two:
-        assert list(inspect.tables_of(one)) == list(inspect.tables_of(two))
+        assert list(tables_of(one)) == list(tables_of(two))
 
 
 def test_nothing_there_makes_no_file() -> None:
-    with pytest.raises(inspect.NothingThere) as error, inspect.reading("duckdb", "other.duckdb"):
+    with pytest.raises(DatasetNotFound) as error, inspect.reading("duckdb", "other.duckdb"):
         pass
     assert str(error.value) == (
         "There is no dataset autopilothq in other.duckdb. Load something first: autopilothq load archive URL"

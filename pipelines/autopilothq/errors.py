@@ -3,6 +3,7 @@
     AutopilothqError
     ├── RunError                  a run or a command cannot be carried out; nothing of it counts as done
     │   ├── BusyError             another run, or another program, is at work in the same place
+    │   ├── DatasetNotFound       the destination has no such dataset yet
     │   ├── InvalidQuery          a query that is not one statement that reads
     │   ├── SuppressionKeyError   the key of the suppression list is missing, or another one
     │   ├── TooManyRejects        everything that could be loaded was, but more was rejected than allowed
@@ -44,6 +45,10 @@ class BusyError(RunError):
     """Another run, or another program, is at work in the same place. Trying again later helps."""
 
     status = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class DatasetNotFound(RunError):
+    """The destination has no such dataset yet."""
 
 
 class InvalidQuery(RunError):

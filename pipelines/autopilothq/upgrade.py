@@ -14,16 +14,17 @@ import dlt
 
 from . import runner
 from .catalog import ACCOUNTS, AUDIT, GROUPS, LATEST, MESSAGE_TABLES
-from .inspect import NothingThere, answering, reading, tables_of
+from .errors import DatasetNotFound
+from .inspect import reading
 from .warehouses import lock
 from .warehouses.books import BooksSqlClient, is_book, is_lock
-from .warehouses.dataset import Dataset, SqlDataset, dataset_of, stored_schema
+from .warehouses.dataset import Dataset, SqlDataset, client_to_ask, dataset_of, stored_schema, tables_of
 from .warehouses.hints import SOURCE
 from .warehouses.native import TableShape, shape_of
 
-KINDS = ("duckdb", "postgres")
+UPGRADABLE_KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
-NAMES = {
+RENAMED_COLUMNS = {
     table.name: [column.name for column in table.columns if column.name in ("name", "category")]
     for table in MESSAGE_TABLES
 }
@@ -64,16 +65,16 @@ def upgrade(
 ) -> Upgrade:
     """Changes the tables of a dataset in place; with `dry_run` changes nothing. `report` gets each statement first.
 
-    Raises RunError where the kind of destination cannot be changed so, NothingThere where there is no such dataset.
+    Raises RunError where the kind of destination cannot be changed so, DatasetNotFound where there is no such dataset.
     """
     with runner.explained():
         if dry_run:
             with reading(destination, credentials, dataset) as reader:
                 return _run(_whole(_changeable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
-        with _alone(into, wait.total_seconds()), answering(into) as client:
+        with _alone(into, wait.total_seconds()), client_to_ask(into) as client:
             if not client.is_storage_initialized():
-                raise NothingThere(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
+                raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so there is nothing to upgrade.")
             found = _changeable(dataset_of(client))
             if into.has_pending_data and _moves(found).statements:
                 raise runner.RunError(
@@ -93,7 +94,7 @@ def _alone(into: dlt.Pipeline, wait: float) -> Iterator[None]:
 
 def _changeable(dataset: Dataset) -> SqlDataset:
     """Returns a dataset whose tables can be changed in place. Raises RunError where they cannot."""
-    if not isinstance(dataset, SqlDataset) or dataset.kind not in KINDS:
+    if not isinstance(dataset, SqlDataset) or dataset.kind not in UPGRADABLE_KINDS:
         raise runner.RunError(
             f"Expected PostgreSQL or DuckDB, but got {dataset.kind}, whose tables cannot be changed in place.\n"
             "Load the archive into a new dataset instead: --dataset NAME"
@@ -222,7 +223,7 @@ class _Plan:
 
     def _names(self, table: str) -> Iterator[str]:
         columns = self._tables[table]
-        for column in NAMES.get(table, ()):
+        for column in RENAMED_COLUMNS.get(table, ()):
             kept = f"_{column}"
             if column in columns and kept in columns and columns[column].type == columns[kept].type == "text":
                 missing = f"{self._name(column)} IS NULL AND {self._name(kept)} IS NOT NULL"

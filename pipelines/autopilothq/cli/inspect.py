@@ -11,8 +11,10 @@ import click
 
 from .. import inspect, upgrade
 from ..display import json_text, shortened
+from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
+from ..warehouses.dataset import tables_of
 from . import out
 from .options import Duration, TargetOptions, credentials_of, describe_target, target_options, wait_option
 
@@ -68,7 +70,7 @@ def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) 
     """Print tables, columns, types and descriptions."""
     if live:
         with inspect.reading(*target) as reader:
-            existing, name = list(inspect.tables_of(reader)), reader.name
+            existing, name = list(tables_of(reader)), reader.name
             found = inspect.described(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
     else:
@@ -142,7 +144,7 @@ def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
     try:
         with inspect.reading(*target) as reader:
             schema = inspect.schema_of(reader)
-    except inspect.NothingThere:
+    except DatasetNotFound:
         kind, dialect = inspect.kind_of(*target)
         schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
         return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)

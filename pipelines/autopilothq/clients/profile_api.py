@@ -19,7 +19,7 @@ from .settings import ApiSettings
 from .urls import escape, path_of
 
 BASE_URLS = {"us": "https://profiles.segment.com/v1", "eu": "https://profiles.euw1.segment.com/v1"}
-REQUESTS_PER_SECOND = 50.0
+PROFILE_REQUESTS_PER_SECOND = 50.0
 EVENTS_PER_PAGE = 100  # the most that the API gives
 ID_TYPES = ("email", "user_id", "anonymous_id")
 
@@ -34,7 +34,7 @@ class ProfileApiSettings(ApiSettings):
     space: str
     setting: str = "sources.autopilothq.profiles.token"
     base_url: str = BASE_URLS["us"]
-    requests_per_second: float = REQUESTS_PER_SECOND
+    requests_per_second: float = PROFILE_REQUESTS_PER_SECOND
 
 
 class ProfileApi:

@@ -14,15 +14,12 @@ from .diff import (
 )
 from .formats import FORMATS, ddl
 from .live import (
-    NothingThere,
-    answering,
     dataset_name,
     described,
     elsewhere,
     kind_of,
     reading,
     schema_of,
-    tables_of,
     target,
 )
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
@@ -37,14 +34,12 @@ __all__ = [
     "ColumnInfo",
     "Difference",
     "DifferenceMessages",
-    "NothingThere",
     "Schema",
     "SchemaTable",
     "Statistics",
     "Status",
     "TableInfo",
     "age",
-    "answering",
     "catalogue",
     "dataset_name",
     "ddl",
@@ -58,6 +53,5 @@ __all__ = [
     "schema_of_catalogue",
     "status_dict",
     "status_text",
-    "tables_of",
     "target",
 ]

@@ -11,13 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
-import dlt
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
-from .. import catalog, runner
-from ..warehouses.dataset import Columns, Dataset, dataset_of, in_utc
+from .. import runner
+from ..errors import DatasetNotFound
+from ..warehouses.dataset import Columns, Dataset, client_to_ask, dataset_of, in_utc, tables_of
 from ..warehouses.dlt_internals import (
-    DLT_NAME_PREFIX,
     VERSION_TABLE_NAME,
     Destination,
     DestinationConnectionError,
@@ -28,10 +27,6 @@ from .diff import Schema, SchemaTable, type_of
 from .schema import ColumnInfo, Statistics, TableInfo, table_info
 
 _LOCKED = re.compile(r'Could not set lock on file "(.*?)".*?(?:\(PID (\d+)\)|$)')
-
-
-class NothingThere(runner.RunError):
-    """The destination has no such dataset yet."""
 
 
 def target(destination: str | None, credentials: str | None, dataset: str | None) -> tuple[Destination[Any, Any], str]:
@@ -73,7 +68,7 @@ def reading(
     """Gives an open dataset; the options mean what they mean to a load.
 
     A DuckDB file is opened read-only, and a load has to wait until it is closed again. `exactly`: dlt's rules for names
-    are not applied to the dataset. Raises NothingThere, and RunError where the destination cannot be asked.
+    are not applied to the dataset. Raises DatasetNotFound, and RunError where the destination cannot be asked.
     """
     # The pipeline has a temporary folder: one that runs at this moment must not be touched.
     with runner.explained(), TemporaryDirectory() as folder:
@@ -81,12 +76,12 @@ def reading(
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
             file.read_only = True
-        client = answering(pipeline)
+        client = client_to_ask(pipeline)
         with _opened(client), _named(client, str(pipeline.dataset_name) if exactly else None):
             found = dataset_of(client)
             if not found.exists():
                 hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
-                raise NothingThere(f"There is no dataset {found.name} in {_where(client, credentials)}. {hint}")
+                raise DatasetNotFound(f"There is no dataset {found.name} in {_where(client, credentials)}. {hint}")
             yield found
 
 
@@ -95,18 +90,6 @@ def _named(client: JobClientBase, name: str | None) -> AbstractContextManager[An
     if name is None or not isinstance(client, SqlJobClientBase):
         return nullcontext()
     return client.sql_client.with_alternative_dataset_name(name)
-
-
-def answering(pipeline: dlt.Pipeline) -> JobClientBase:
-    """Returns the client of a pipeline's destination. Raises RunError where it cannot be asked what tables exist."""
-    client = pipeline.destination_client()
-    dataset_of(client)
-    if isinstance(client, SqlJobClientBase) and getattr(client.sql_client, "dialect_name", "") == "sqlite":
-        raise runner.RunError(
-            "Expected a destination with an information_schema, but SQLite has none.\n"
-            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too."
-        )
-    return client
 
 
 @contextmanager
@@ -133,15 +116,6 @@ def _where(client: JobClientBase, credentials: str | None) -> str:
     configured = runner.setting("destination.duckdb.credentials")
     file = configured.get("database") if isinstance(configured, dict) else configured
     return str(credentials or file or runner.DUCKDB_FILE)
-
-
-def tables_of(dataset: Dataset) -> dict[str, Columns]:
-    """Returns the tables and views of a dataset, those of the catalogue first, without dlt's own and locks."""
-    found = dataset.columns()
-    known = [name for name in catalog.TABLES if name in found and not name.startswith(catalog.LOCKS)]
-    hidden = (DLT_NAME_PREFIX, catalog.LOCKS)
-    others = sorted(name for name in found if name not in catalog.TABLES and not name.startswith(hidden))
-    return {name: found[name] for name in (*known, *others)}
 
 
 def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:

@@ -11,11 +11,10 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
 from ..display import shortened
-from ..warehouses.dataset import Columns, Dataset, last_load
+from ..warehouses.dataset import Columns, Dataset, last_load, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .formats import grid, moment
-from .live import tables_of
 
 DAYS = 14
 BAR = 30

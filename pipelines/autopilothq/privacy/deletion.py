@@ -15,7 +15,7 @@ import dlt
 import duckdb
 
 from .. import runner
-from ..inspect import NothingThere, answering
+from ..errors import DatasetNotFound
 from ..projection import engine as values
 from ..projection import suppression
 from ..segment.identity import HashedIds, Id
@@ -23,7 +23,7 @@ from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of
+from ..warehouses.dataset import Dataset, client_to_ask, dataset_of
 from ..warehouses.dlt_internals import SqlJobClientBase
 from . import archive_lines
 from . import rewrite as rewriting
@@ -87,7 +87,7 @@ def delete_person(
 
     Ids in one row with the person's are the person's too where that is certain (`closure`). `rewrite` also removes the
     bytes that the destination keeps of deleted rows. Raises Unconfirmed, before anything is changed, where there are
-    more than `max_ids` ids in all and `confirm` is not their number; RunError, NothingThere where there is no dataset.
+    more than `max_ids` ids in all and `confirm` is not their number; RunError; DatasetNotFound.
     """
     with runner.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
@@ -158,12 +158,12 @@ def _leave_no_bytes(into: dlt.Pipeline, made: PersonDeletion, rewrite: bool) -> 
 
 
 def _check(into: dlt.Pipeline, credentials: str | None) -> None:
-    with answering(into) as client:
+    with client_to_ask(into) as client:
         if not dataset_of(client).exists():
             location = str(client.config)
             if unquote(location).endswith(":external:"):
                 location = str(credentials or runner.DUCKDB_FILE)
-            raise NothingThere(
+            raise DatasetNotFound(
                 f"There is no dataset {into.dataset_name} in {location}, so nobody can be forgotten there.\n"
                 "Name the one that loads go to: --destination, --credentials, --dataset."
             )

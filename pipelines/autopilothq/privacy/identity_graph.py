@@ -14,15 +14,15 @@ import pyarrow as pa
 from ..projection import suppression
 from ..segment.identity import Id, forms
 
-NAMES = ("email", "user_id")  # what tells people apart
-LEADING = (*NAMES, "contact_id")  # an anonymous id leads nowhere, because a device may have several users
+PERSONAL_KINDS = ("email", "user_id")  # what tells people apart
+LEADING = (*PERSONAL_KINDS, "contact_id")  # an anonymous id leads nowhere, because a device may have several users
 IsAnother = Callable[[Id], bool]
 LISTED = "it is on the list as another person's"
 SEVERAL = "it is one of several that could be the person's"
 MANY = "there are too many to be one person's"
 SHOWN = 3  # ids in one sentence
 CROWD = 10  # more ids of one kind are not reported one by one, and more anonymous ids are not followed
-ROWS = 10_000  # that are fetched at a time
+IDS_PER_READ = 10_000  # that are fetched at a time
 MOST = 1_000  # more ids of one kind in rows with the person's are not examined one by one
 
 
@@ -82,7 +82,7 @@ class Graph:
             FROM (SELECT row_number, kind, value FROM cells SEMI JOIN taken USING (kind, value)) a
             JOIN (FROM cells ANTI JOIN doubtful USING (kind, value)) b USING (row_number)
             WHERE (a.kind, a.value) <> (b.kind, b.value)""")
-        while some := pairs.fetchmany(ROWS):
+        while some := pairs.fetchmany(IDS_PER_READ):
             for kind, value, other_kind, other in some:
                 found[Id(kind, value)].add(Id(other_kind, other))
         return found
@@ -154,11 +154,11 @@ def closure(
     another person's.
     """
     found: dict[Id, Id | None] = dict.fromkeys(given)
-    if not {*kinds, *(id_.kind for id_ in found)}.intersection(NAMES):
+    if not {*kinds, *(id_.kind for id_ in found)}.intersection(PERSONAL_KINDS):
         found |= _names_of_contact(graph, found, is_another)
-    for kind, most in (*dict.fromkeys((*NAMES, "contact_id"), 1).items(), ("anonymous_id", CROWD)):
+    for kind, most in (*dict.fromkeys((*PERSONAL_KINDS, "contact_id"), 1).items(), ("anonymous_id", CROWD)):
         if kind == "anonymous_id" or not any(kind == other for other in (*kinds, *(id_.kind for id_ in found))):
-            first = _near(graph, found, kind, NAMES if most == 1 else LEADING)
+            first = _near(graph, found, kind, PERSONAL_KINDS if most == 1 else LEADING)
             own = [id_ for id_, others in _names_in_rows_of(graph, first).items() if others <= found.keys()]
             own = [id_ for id_ in own if not is_another(id_)]
             if len(own) <= most:
@@ -174,14 +174,17 @@ def _near(graph: Graph, found: Iterable[Id], kind: str, leading: Collection[str]
 
 
 def _names_in_rows_of(graph: Graph, ids: Iterable[Id]) -> dict[Id, set[Id]]:
-    return {id_: {other for other in others if other.kind in NAMES} for id_, others in graph.sharing_a_row(ids).items()}
+    return {
+        id_: {other for other in others if other.kind in PERSONAL_KINDS}
+        for id_, others in graph.sharing_a_row(ids).items()
+    }
 
 
 def _names_of_contact(graph: Graph, contacts: Iterable[Id], is_another: IsAnother) -> dict[Id, Id | None]:
     """Returns the email and the user id of a person known by a contact id alone, if they share a row with no others."""
     first = _near(graph, contacts, "email", LEADING) | _near(graph, contacts, "user_id", LEADING)
     ids, names = set(first), _names_in_rows_of(graph, first)
-    if len(ids) > len(NAMES):
+    if len(ids) > len(PERSONAL_KINDS):
         return {}
     further = set().union(*names.values()) - ids
     ids |= further

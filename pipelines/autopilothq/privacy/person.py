@@ -9,11 +9,10 @@ import duckdb
 
 from ..catalog import SUPPRESSIONS
 from ..display import visible
-from ..inspect import tables_of
 from ..projection import suppression
 from ..segment.identity import Id, forms, id_of, kinds_of
-from ..warehouses.dataset import Dataset, placeholders
-from .identity_graph import ROWS, Graph, Shared, closure
+from ..warehouses.dataset import Dataset, placeholders, tables_of
+from .identity_graph import IDS_PER_READ, Graph, Shared, closure
 from .suppression_list import SuppressionList
 
 METAVARS = {"email": "EMAIL", "user_id": "ID", "contact_id": "ID", "anonymous_id": "ID"}
@@ -80,7 +79,7 @@ class PersonTables:
                 cells = ", ".join(self.text(table, column) for column in kinds)
                 rows = self.dataset.stream(f"SELECT DISTINCT {cells} FROM", table)
                 positions = {self.positions[table, column]: of for column, of in kinds.items()}
-                while batch := list(islice(rows, ROWS)):
+                while batch := list(islice(rows, IDS_PER_READ)):
                     graph.add(positions, batch)
 
 

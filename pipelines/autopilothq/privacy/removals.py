@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..catalog import DISCARDS, REJECTS, TABLES, TRACKS, USERS
 from ..projection import suppression
 from ..warehouses.dataset import placeholders
-from .identity_graph import ROWS
+from .identity_graph import IDS_PER_READ
 from .person import PersonIds, PersonTables
 
 PARAMETERS = 500  # that one statement takes
@@ -110,7 +110,7 @@ def _mentioning(
     rows = tables.dataset.stream(
         f"SELECT {', '.join(tables.dataset.quoted(table, name) for name in columns)} FROM", table
     )
-    while batch := list(islice(rows, ROWS)):
+    while batch := list(islice(rows, IDS_PER_READ)):
         found |= _among(batch, key, engine)
     return found
 

@@ -19,10 +19,9 @@ import duckdb
 
 from ..catalog import LOCKS
 from ..errors import RunError
-from ..inspect import tables_of
 from ..projection import engine as values
 from ..warehouses.books import BooksSqlClient
-from ..warehouses.dataset import DeltaDataset, drop_old_versions
+from ..warehouses.dataset import DeltaDataset, drop_old_versions, tables_of
 from ..warehouses.dlt_internals import FilesystemClient
 from ..warehouses.resolve import DUCKDB_CONFIG
 

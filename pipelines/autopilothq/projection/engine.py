@@ -15,7 +15,7 @@ from typing import TypeVar
 import duckdb
 import pyarrow as pa
 
-Item = TypeVar("Item")
+Chunked = TypeVar("Chunked")
 
 
 @cache
@@ -92,7 +92,7 @@ def parquet_files(paths: Iterable[str], **options: str) -> str:
     return f"read_parquet([{listed}]{''.join(f', {name} = {value}' for name, value in options.items())})"
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+def batched(items: Iterable[Chunked], size: int) -> Iterator[tuple[Chunked, ...]]:
     """Yields the items in groups of at most `size`."""
     remaining = iter(items)
     while group := tuple(itertools.islice(remaining, size)):

@@ -21,7 +21,7 @@ from . import engine
 from .context import ReadTable, TableRows, declared_types, ordered_columns
 from .types import SQL_TYPES, type_of_bits
 
-COLUMN_MEMORY = 3  # MB that a column more may take
+SNAPSHOT_COLUMN_MEMORY = 3  # MB that a column more may take
 AGGREGATES_AT_ONCE = 50
 _SQL = engine.queries("snapshot.sql")
 
@@ -49,7 +49,7 @@ class SnapshotContext:
         return f"{self.scratch}/{what}-{next(self.parts)}.parquet"
 
 
-class Columns:
+class SnapshotColumns:
     """The columns of a table as records come. It has the columns `there` already, and room for `room` more."""
 
     def __init__(self, table: Table, shorten: Callable[[str], str], there: Collection[str], room: int) -> None:
@@ -96,7 +96,7 @@ class Snapshot:
         self.table = table
         self.left_out = 0
         self._suppressed = suppressed
-        self._columns = Columns(table, shorten, there, room)
+        self._columns = SnapshotColumns(table, shorten, there, room)
         self._seen = 0
         con = engine.connect(scratch, memory, threads=1)
         con.execute(_SQL["tables"])
@@ -127,7 +127,7 @@ class Snapshot:
         columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
         con = self._context.con
         # Each column takes buffers of its own in the file that is written.
-        con.execute(f"SET memory_limit = '{self._context.memory + COLUMN_MEMORY * len(columns)}MB'")
+        con.execute(f"SET memory_limit = '{self._context.memory + SNAPSHOT_COLUMN_MEMORY * len(columns)}MB'")
         select = ", ".join(map(engine.name, columns))
         relation = con.sql(f"SELECT {select} FROM (FROM current_rows UNION ALL BY NAME FROM deleted)")
         return TableRows(self.table.name, columns, relation, count + deleted)
@@ -155,7 +155,7 @@ def _ids(table: Table, record: Record) -> Iterator[Id]:
             yield from ids_in(kinds, json.loads(cell))
 
 
-def write_records(context: SnapshotContext, columns: Columns, first: int, records: Sequence[Record]) -> None:
+def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int, records: Sequence[Record]) -> None:
     """Writes the cells of records, which are numbered from `first` on, and discards what no column takes."""
     rows, discards = [], []
     for seq, record in enumerate(records, first):

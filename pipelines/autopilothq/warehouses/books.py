@@ -22,7 +22,7 @@ from .dlt_internals import (
     schema_components,
 )
 
-NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, DELIVERIES))
+BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, DELIVERIES))
 
 
 class HasBooksDataset(Protocol):
@@ -37,7 +37,7 @@ def is_book(table: str) -> bool:
 
     Example: `is_book("_audit") and is_book("_dlt_loads") and not is_book("_lists")`, which is an event's.
     """
-    return table in NAMES or table.startswith(f"{DLT_NAME_PREFIX}_") or is_lock(table)
+    return table in BOOK_NAMES or table.startswith(f"{DLT_NAME_PREFIX}_") or is_lock(table)
 
 
 def is_lock(table: str) -> bool:

@@ -23,7 +23,7 @@ from .dataset.delta import DeltaDataset, QueryRows
 from .dlt_internals import DBApiCursor, FilesystemClient, SqlClientBase
 from .query_check import check_query
 
-ROWS = 10_000  # that are fetched at a time
+ROWS_PER_ANSWER = 10_000  # that are fetched at a time
 # Sessions that several clients use one after the other: made read-only, and made as they were.
 _SESSIONS = {
     "sqlite": ("PRAGMA query_only = ON", "PRAGMA query_only = OFF"),
@@ -45,10 +45,10 @@ def run_query(dataset: dlt.Dataset, sql: str) -> Iterator[tuple[list[str], Itera
     dialect = client.capabilities.sqlglot_dialect
     check_query(sql, dialect)
     with client, _reading(client, dialect, sql) as cursor:
-        first = cursor.fetchmany(ROWS)
+        first = cursor.fetchmany(ROWS_PER_ANSWER)
         keys = getattr(cursor, "keys", None)  # SQLAlchemy's word
         names = list(keys()) if keys else [column[0] for column in cursor.description or ()]
-        yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(ROWS), []))
+        yield names, itertools.chain([first] if first else [], iter(lambda: cursor.fetchmany(ROWS_PER_ANSWER), []))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dlt.sources import DltResource
 from ...catalog import MAX_EVENT_TABLES
 from ...clients.autopilot import BASE_URL
 from ...clients.autopilot import REQUESTS_PER_SECOND as AUTOPILOT_PER_SECOND
-from ...clients.profile_api import BASE_URLS, REQUESTS_PER_SECOND
+from ...clients.profile_api import BASE_URLS, PROFILE_REQUESTS_PER_SECOND
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import InvalidSetting
 from ...warehouses.dlt_internals import NotResolved
@@ -87,7 +87,7 @@ def _requests(region: str, base_url: str | None, per_second: float | None) -> Re
         raise InvalidSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
     per_second = _setting("requests_per_second") if per_second is None else per_second
-    return RequestSettings(url, REQUESTS_PER_SECOND if per_second is None else float(per_second))
+    return RequestSettings(url, PROFILE_REQUESTS_PER_SECOND if per_second is None else float(per_second))
 
 
 def _setting(name: str) -> Any:

@@ -4,8 +4,9 @@ from functools import partial
 
 import dlt
 
+from ...catalog import LOCKS, TABLES
 from ...errors import RunError
-from ..dlt_internals import FilesystemClient, JobClientBase, SqlJobClientBase
+from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -21,6 +22,7 @@ __all__ = [
     "Row",
     "SqlDataset",
     "audit_row",
+    "client_to_ask",
     "create_statement",
     "dataset_of",
     "deleted_persons",
@@ -32,6 +34,7 @@ __all__ = [
     "open_dataset",
     "placeholders",
     "stored_schema",
+    "tables_of",
     "writes_text",
 ]
 
@@ -59,3 +62,24 @@ def dataset_of(client: JobClientBase, literals: bool = False) -> Dataset:
         return DeltaDataset(client)
     kind = client.config.destination_type.rpartition(".")[2]
     raise RunError(f"Expected a destination that answers SQL, but {kind} does not.")
+
+
+def client_to_ask(pipeline: dlt.Pipeline) -> JobClientBase:
+    """Returns the client of a pipeline's destination. Raises RunError where it cannot be asked what tables exist."""
+    client = pipeline.destination_client()
+    dataset_of(client)
+    if isinstance(client, SqlJobClientBase) and getattr(client.sql_client, "dialect_name", "") == "sqlite":
+        raise RunError(
+            "Expected a destination with an information_schema, but SQLite has none.\n"
+            "`load archive` works there; to look at the tables ask SQLite itself, or load into DuckDB too."
+        )
+    return client
+
+
+def tables_of(dataset: Dataset) -> dict[str, Columns]:
+    """Returns the tables and views of a dataset, those of the catalogue first, without dlt's own and locks."""
+    found = dataset.columns()
+    known = [name for name in TABLES if name in found and not name.startswith(LOCKS)]
+    hidden = (DLT_NAME_PREFIX, LOCKS)
+    others = sorted(name for name in found if name not in TABLES and not name.startswith(hidden))
+    return {name: found[name] for name in (*known, *others)}

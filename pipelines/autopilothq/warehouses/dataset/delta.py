@@ -35,13 +35,13 @@ from ..query_check import check_query
 from .interface import Columns, Dataset, NativeType, Row
 
 QueryRows = Sequence[Sequence[Any]]
-ROWS_PER_FETCH = 10_000
+ROWS_PER_BATCH = 10_000
 # What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
 # input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
 MOST_FILES = 100  # of a table that grows by single rows
 # The types of the contract as DuckDB calls them, which reads the tables.
-NATIVE: dict[Type, str] = {
+DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -80,7 +80,7 @@ class DeltaDataset(Dataset):
         """Returns the columns of all Delta tables, and those of dlt's tables that are read here."""
         if self._columns is None:
             self._columns = {
-                name: {column: NativeType(NATIVE[of], of) for column, of in types.items()}
+                name: {column: NativeType(DELTA_TYPES[of], of) for column, of in types.items()}
                 for name, types in _DLT_TABLES.items()
             }
             for name in table_folders(self._client):
@@ -118,7 +118,7 @@ class DeltaDataset(Dataset):
         text = f"{before} {quoted(table)} {after}".replace("%s", "?").replace("%%", "%")
         with self._reader([table]) as engine:
             cursor = engine.execute(text, list(values))
-            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+            while rows := cursor.fetchmany(ROWS_PER_BATCH):
                 yield from rows
 
     @contextmanager
@@ -135,7 +135,7 @@ class DeltaDataset(Dataset):
             engine.execute("SET lock_configuration = true")
             cursor = engine.execute(sql)
             names = [column[0] for column in cursor.description or ()]
-            yield names, iter(lambda: cursor.fetchmany(ROWS_PER_FETCH), [])
+            yield names, iter(lambda: cursor.fetchmany(ROWS_PER_BATCH), [])
 
     def quoted(self, table: str, column: str) -> str:  # noqa: ARG002
         """Returns a column's name for a statement."""
@@ -143,7 +143,7 @@ class DeltaDataset(Dataset):
 
     def text_type(self) -> str:
         """Returns the type of text."""
-        return NATIVE["text"]
+        return DELTA_TYPES["text"]
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -290,4 +290,4 @@ def delta_literal(value: Any) -> str:
 
 def _native(of: pa.DataType) -> NativeType:
     known = _TYPES.get(of)
-    return NativeType(NATIVE[known], known) if known else NativeType(str(of), "text")
+    return NativeType(DELTA_TYPES[known], known) if known else NativeType(str(of), "text")

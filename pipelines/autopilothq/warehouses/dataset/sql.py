@@ -16,7 +16,6 @@ from ...projection.types import ARROW
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
-    DatabaseUndefinedRelation,
     DestinationUndefinedEntity,
     SqlClientBase,
     SqlJobClientBase,
@@ -78,20 +77,8 @@ class SqlDataset(Dataset):
         return {name: self._known[name] for name in names if name in self._known}
 
     def lacks(self, table: str) -> bool:
-        """Returns whether a table does not exist. Raises the destination's error where it may not be read.
-
-        `information_schema` leaves out what a user has no rights on, so a table that it does not name is asked for.
-        """
-        if table in self.tables([table]):
-            return False
-        with self.sql.open() as client:
-            if self.kind == "duckdb" or not client.is_storage_initialized():
-                return True
-        try:
-            list(self.stream("SELECT 1 FROM", table, "WHERE 1 = 0"))
-        except DatabaseUndefinedRelation:
-            return True
-        return False
+        """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
+        return table not in self.tables([table]) and (self.kind == "duckdb" or self.sql.lacks(table))
 
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the greatest length of text columns, by table and column, where the destination limits it."""
@@ -188,14 +175,18 @@ class SqlDataset(Dataset):
         The next run of dlt finishes such a load. A file that was loaded, but not yet noted as loaded, is then loaded
         into staging once more, and what merges from there inserts every copy.
         """
-        schema = _schema_of(self)
-        if schema is None or self.client.capabilities.supports_transactions is False:
-            return
-        for name in self.tables(schema.data_table_names()):
-            with self.sql.opened() as client:
-                sql = client.sql_client
-                keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
-                drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
+        _drop_copies(self)
+
+
+def _drop_copies(dataset: SqlDataset) -> None:
+    schema = _schema_of(dataset)
+    if schema is None or dataset.client.capabilities.supports_transactions is False:
+        return
+    for name in dataset.tables(schema.data_table_names()):
+        with dataset.sql.opened() as client:
+            sql = client.sql_client
+            keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
+            drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:

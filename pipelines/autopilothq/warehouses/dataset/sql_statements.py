@@ -8,6 +8,7 @@ from typing import Any, cast
 from ..books import BooksSqlClient, is_book
 from ..dlt_internals import (
     DatabaseException,
+    DatabaseUndefinedRelation,
     SqlClientBase,
     SqlJobClientBase,
     information_schema,
@@ -82,6 +83,20 @@ class Statements:
             with client.sql_client.execute_query(statement, *rest) as cursor:
                 while rows := cursor.fetchmany(ROWS_PER_FETCH):
                     yield from map(tuple, rows)
+
+    def lacks(self, table: str) -> bool:
+        """Returns whether a table does not exist; it is asked for rows.
+
+        `information_schema` leaves out what a user has no rights on. Raises the destination's error for such a table.
+        """
+        with self.open() as client:
+            if not client.is_storage_initialized():
+                return True
+        try:
+            list(self.stream(f"SELECT 1 FROM {self.table(table)} WHERE 1 = 0", ()))
+        except DatabaseUndefinedRelation:
+            return True
+        return False
 
     def run(self, text: str, values: Sequence[Any]) -> None:
         """Runs a statement that writes."""
