@@ -7,11 +7,14 @@ What it finds depends on the hint and on nothing else.
 import functools
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import dlt  # noqa: F401 - its modules hold the functions by name once they are imported
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration.specs import base_configuration
+
+import autopilothq
 
 ASKED = {
     dlt_typing: (
@@ -25,6 +28,14 @@ ASKED = {
         "is_hint_not_resolvable", "is_secret_hint", "is_valid_hint",
     ),
 }  # fmt: skip
+
+
+def import_commands() -> None:
+    """Imports what the program's commands import when they run, for processes that go on to run many."""
+    for name in ("deleting", "inspecting", "loading", "sending"):
+        import_module(f"autopilothq.cli.{name}")
+    for name in autopilothq.__all__:
+        getattr(autopilothq, name)
 
 
 def cache_hints() -> None:
