@@ -23,13 +23,13 @@ LEAKS = (
 
 @contextmanager
 def isolation(home: Path) -> Iterator[None]:
-    """The empty working folder `work` in `home`, with settings, state and secrets of its own only."""
+    """The working folder `work` in `home`, new unless it is there, with settings, state and secrets of its own only."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in os.environ:
             if name.upper().startswith(LEAKS):
                 monkeypatch.delenv(name)
         work = home / "work"
-        work.mkdir()
+        work.mkdir(exist_ok=True)
         monkeypatch.chdir(work)
         monkeypatch.setenv("DLT_DATA_DIR", str(home / "dlt"))  # pipelines' working folders
         monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")

@@ -5,16 +5,14 @@ Each test edits a copy of the package and runs it in a process of its own.
 
 import filecmp
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import autopilothq
+import forked
 from contract.loading import message, write
 
 PACKAGE = Path(autopilothq.__file__).parent
@@ -41,6 +39,17 @@ with duckdb.connect("copy.duckdb") as connection:
 print(json.dumps(tables, default=str))
 """
 MAIN = "from autopilothq.cli import main; main()"
+# The process that others are forked from has imported the package itself.
+OF_COPY = """
+import sys
+home = sys.argv.pop(1)
+for name in [name for name in sys.modules if name.partition(".")[0] == "autopilothq"]:
+    del sys.modules[name]
+sys.path.insert(0, home)
+sys.dont_write_bytecode = True
+import autopilothq
+assert autopilothq.__file__.startswith(home)
+"""
 
 
 class Copy:
@@ -48,7 +57,7 @@ class Copy:
 
     def __init__(self, home: Path) -> None:
         self.package = home / "copy" / "autopilothq"
-        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, self.package)  # with what is compiled, of which Python takes what is not edited
 
     def edit(self, name: str, before: str, after: str) -> None:
         path = self.package / name
@@ -58,10 +67,7 @@ class Copy:
 
     def run(self, code: str, *words: str) -> str:
         """What a program that uses the copy prints."""
-        env = os.environ | {"PYTHONPATH": str(self.package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, check=False
-        )
+        done = forked.run("-c", OF_COPY + code, str(self.package.parent), *words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -70,8 +76,9 @@ class Copy:
         return tables
 
     def changed(self) -> set[str]:
-        """The files that are not as in the package."""
-        paths = (path.relative_to(self.package) for path in self.package.rglob("*") if path.is_file())
+        """The files that are not as in the package; those that Python compiles left out."""
+        paths = (path.relative_to(self.package) for path in self.package.rglob("*") if path.suffix != ".pyc")
+        paths = (path for path in paths if (self.package / path).is_file())
         return {
             str(path)
             for path in paths

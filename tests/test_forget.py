@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from autopilothq.warehouses import lock
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot
 from faults.loads import Table, assert_sound, content, line, messages, track
+from prepared import as_prepared, preparing
 from servers import S3
+from shared_loads import command, isolation
 
 ADA = {"email": "Ada@Example.com", "contact_id": "person_A"}
 BOB = {"email": "bob@example.com", "contact_id": "person_B"}
@@ -129,25 +131,42 @@ def rows(tables: dict[str, Table]) -> dict[str, list[str]]:
     return {name: these for name, these in kept.items() if these}
 
 
-def without_ada(call: Call, lines: Sequence[Any]) -> dict[str, list[str]]:
+@pytest.fixture(scope="module")
+def without_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """What a dataset holds that never saw Ada."""
-    write("without.ndjson", [one for one in lines if one not in ADAS])
-    load(call, "without.ndjson", "--credentials", "without.duckdb", "--destination", "duckdb")
-    return rows(content(Path("without.duckdb")))
+    with isolation(tmp_path_factory.mktemp("without")):
+        write("without.ndjson", [one for one in BOTH if one not in ADAS])
+        load(command, "without.ndjson")
+        return rows(here())
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of `a.ndjson`, which leaves what loads in plain dlt leave."""
+    with preparing(tmp_path_factory.mktemp("both")) as home, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")
+        write("a.ndjson", BOTH)
+        load(command, "a.ndjson")
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[Path]:
+    """Works where Ada and Bob are loaded; gives the folder that has dlt's too."""
+    with as_prepared(prepared):
+        yield prepared
 
 
 # ---- the whole ------------------------------------------------------------------------------------------------------
 
 
-def test_a_person_is_gone_and_stays_away(call: Call) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
+@pytest.mark.usefixtures("loaded")
+def test_a_person_is_gone_and_stays_away(call: Call, without_ada: dict[str, list[str]]) -> None:
     found = forget(call, *FORGET_ADA)
     assert [[id_["kind"], id_["id"], id_["found_with"]] for id_ in found["ids"]] == FORGOTTEN
     assert found["rows"] == REMOVED
     assert (found["suppressed"], found["shared"], found["lines"], found["left"]) == (7, [], {}, {})
-    expected = without_ada(call, BOTH)
-    assert rows(here()) == expected
+    assert rows(here()) == without_ada
 
     shutil.copy("a.ndjson", "again.ndjson")
     again = load(call, "again.ndjson")
@@ -159,7 +178,7 @@ def test_a_person_is_gone_and_stays_away(call: Call) -> None:
     assert sorted(row["line"] for row in suppressed) == list(range(1, 25, 2))
     assert {(row["message"], row["raw"]) for row in suppressed} == {("of a person who was forgotten", "")}
     assert {name: these for name, these in rows(tables).items() if name != "_rejects"} == {
-        name: these for name, these in expected.items() if name != "_rejects"
+        name: these for name, these in without_ada.items() if name != "_rejects"
     }
     assert not re.search(
         "ada@|person_A|old ada|device|x-4", repr([table.rows for table in tables.values()]), re.IGNORECASE
@@ -183,9 +202,8 @@ NOT_FOLLOWED = (
 )
 
 
+@pytest.mark.usefixtures("loaded")
 def test_prints_what_was_removed(call: Call) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
     said = call("forget", *WORDS, "--contact-id", "nobody", "--archive", "a.ndjson", "--max-ids", "6")
     assert said.status == 0
     hidden = re.sub(r"[0-9a-f]{12}", "hash", said.out)
@@ -214,9 +232,8 @@ def test_prints_what_was_removed(call: Call) -> None:
     ]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_dry_run_changes_nothing(call: Call) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
     before, file = here(), Path("a.ndjson").read_bytes()
     found = forget(call, *WORDS, "--archive", "a.ndjson", "--dry-run")
     assert found["dry_run"]
@@ -227,9 +244,8 @@ def test_a_dry_run_changes_nothing(call: Call) -> None:
     assert "would be removed" in call("forget", *WORDS, "--dry-run").out
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
     who = {"type": "identify", "messageId": "back", "traits": {"email": "Ada@Example.com"}}
     write("b.ndjson", [who, {**who, "messageId": "other", "traits": {"email": "eve@example.com"}}])
     with FakeAutopilot(0) as account:
@@ -245,9 +261,8 @@ def test_a_forgotten_person_is_not_sent_again(call: Call, monkeypatch: pytest.Mo
     assert [row["email"] for row in here()["_deliveries"].dicts()] == ["eve@example.com"]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_nobody_of_that_name(call: Call) -> None:
-    write("a.ndjson", BOBS)
-    load(call, "a.ndjson")
     before = here()
     found = forget(call, "--user-id", "nobody", "--archive", "a.ndjson")
     assert (found["rows"], found["lines"], found["suppressed"]) == ({}, {}, 1)
@@ -418,9 +433,8 @@ def test_files_are_written_again_as_they_were(call: Call) -> None:
     assert Path("late.json").read_bytes() == kept
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
     damaged = gzip.compress(Path("a.ndjson").read_bytes())[:-100]
     Path("cut.gz").write_bytes(damaged)
     said = call("forget", *FORGET_ADA, "--archive", "cut.gz", "--archive", "a.ndjson")
@@ -435,11 +449,9 @@ def test_a_damaged_file_stays_as_it_is(call: Call) -> None:
 # ---- what loads leave -----------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_beside_the_dataset(call: Call, loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOAD__DELETE_COMPLETED_JOBS", "false")  # as loads in plain dlt leave them
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
-    working = tmp_path / "dlt/pipelines/autopilot_events"
+    working = loaded / "dlt/pipelines/autopilot_events"
     assert list(working.glob("load/loaded/*/completed_jobs/*"))
     with duckdb.connect("autopilot.duckdb") as books:
         books.execute("CREATE SCHEMA IF NOT EXISTS autopilothq_staging")
@@ -461,9 +473,8 @@ def test_nothing_is_left_beside_the_dataset(call: Call, tmp_path: Path, monkeypa
     assert (again["stored"], again["rejects"]) == (1, {"suppressed": 1})
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_later_load_of_lines_that_are_too_long(call: Call) -> None:
-    write("a.ndjson", BOTH)
-    load(call, "a.ndjson")
     forget(call, "--user-id", "ada")
     write("long.ndjson", [{"userId": "ada", "long": "x" * 2**20}, {"userId": "bob", "long": "x" * 2**20}])
     found = load(call, "long.ndjson", "--max-rejects", "1")
@@ -523,24 +534,24 @@ def test_a_dataset_that_is_not_there(call: Call) -> None:
     assert not Path("other.duckdb").exists()
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_load_is_at_work(call: Call) -> None:
-    write("a.ndjson", BOBS)
-    load(call, "a.ndjson")
     with lock.held(runner.pipeline(), 0):
         assert call("forget", "--user-id", "bob").status == 75
         assert call("forget", "--user-id", "bob", "--dry-run").status == 0
 
 
-def test_postgres(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgres(
+    call: Call, postgres: str, without_ada: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", postgres)
     monkeypatch.setenv("DESTINATION_TYPE", "postgres")
     write("a.ndjson", BOTH)
     load(call, "a.ndjson")
-    expected = without_ada(call, BOTH)
     found = forget(call, *FORGET_ADA)
     assert (found["rows"], found["suppressed"]) == (REMOVED, 7)
     tables = content(postgres)
-    assert rows(tables) == expected
+    assert rows(tables) == without_ada
     assert tables[SUPPRESSIONS.name].columns == {column.name: column.type for column in SUPPRESSIONS.columns}
     with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
         cursor.execute('CREATE TABLE autopilothq."numbers 100%s {}" AS SELECT 5::bigint AS contact_id')

@@ -1,6 +1,7 @@
 """Forgetting people whose ids are odd, or whose ids a stranger paired with those of others."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -17,6 +18,8 @@ from autopilothq.segment.identity import HashedIds, Id, fold, forms, hash_of, id
 from autopilothq.segment.message import read_message
 from calling import Call, errors
 from faults.loads import content, track
+from prepared import as_prepared, preparing
+from shared_loads import command
 from test_forget import forget, here, load, rows, write
 
 EMAILS = [
@@ -150,14 +153,30 @@ def test_hashes_of_earlier_releases_still_match(email: str) -> None:
 # ---- whose they are -------------------------------------------------------------------------------------------------
 
 
-def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of people whose ids a stranger paired, and of one who has many devices."""
     people = [track(n, userId=f"u{n}", context={"traits": {"email": f"p{n}@example.com"}}) for n in range(90)]
     ada = [track(900, userId="ada", context={"traits": {"email": "ada@example.com"}}), track(901, userId="ada")]
     ada.append(track(902, userId="ada", anonymousId="phone"))
     sent = [track(100 + n, userId=f"u{n}", context={"traits": {"email": "ada@example.com"}}) for n in range(90)]
     sent += [track(200 + n, userId=f"u{n}", anonymousId="phone") for n in range(10)]
-    write("a.ndjson", [*people, *ada, *sent])
-    load(call, "a.ndjson")
+    eve = [track(n, userId="eve", anonymousId=f"device {n - 300}") for n in range(300, 307)]
+    with preparing(tmp_path_factory.mktemp("paired")) as home:
+        write("a.ndjson", [*people, *ada, *sent, *eve])
+        load(command, "a.ndjson")
+    return home
+
+
+@pytest.fixture
+def paired(prepared: Path) -> Iterator[None]:
+    """Works where those are loaded."""
+    with as_prepared(prepared):
+        yield
+
+
+@pytest.mark.usefixtures("paired")
+def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
     said = call("forget", "--email", "ada@example.com", "--archive", "a.ndjson")
     assert said.status == 0, said.err
     told = [text for text in said.out.splitlines() if text.startswith("Not followed:")]
@@ -170,20 +189,19 @@ def test_a_stranger_who_pairs_a_hundred_ids(call: Call) -> None:
         "Not followed: 90 user_ids beside email ada@example.com, because there are too many to be one person's."
         " If it is this person's, add --user-id ID"
     )
-    expected = {f"m-{n}" for n in range(90)} | {f"m-{n}" for n in range(200, 210)}
+    expected = {f"m-{n}" for n in (*range(90), *range(200, 210), *range(300, 307))}
     assert {row["id"] for row in here()["tracks"].dicts()} == expected
     assert len(Path("a.ndjson").read_bytes().splitlines()) == len(expected)
 
 
+@pytest.mark.usefixtures("paired")
 def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
-    write("a.ndjson", [track(n, userId="ada", anonymousId=f"device {n}") for n in range(7)])
-    load(call, "a.ndjson")
     before, file = here(), Path("a.ndjson").read_bytes()
     for words, came, most in (
         ([], "none", " and --max-ids is 5"),
         (["--confirm", "7", "--max-ids", "8"], "--confirm 7", ""),
     ):
-        said = call("forget", "--user-id", "ada", "--archive", "a.ndjson", *words)
+        said = call("forget", "--user-id", "eve", "--archive", "a.ndjson", *words)
         assert said.status == 1
         why = f"8 ids would be taken for this person's{most}, but got {came}"
         assert errors(said) == [
@@ -191,8 +209,8 @@ def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
             "Look at the ids, and how each was found. If they are one person's, add --confirm 8.",
         ]
         assert [text.split()[:7] for text in said.out.splitlines()[1:3]] == [
-            ["user_id", "ada", "given", *said.out.splitlines()[1].split()[3:]],
-            ["anonymous_id", "device", "0", "beside", "user_id", "ada", said.out.splitlines()[2].split()[-1]],
+            ["user_id", "eve", "given", *said.out.splitlines()[1].split()[3:]],
+            ["anonymous_id", "device", "0", "beside", "user_id", "eve", said.out.splitlines()[2].split()[-1]],
         ]
         assert [text.split() for text in said.out.splitlines()[-4:-1]] == [
             ["table", "rows", "would", "be", "removed"],
@@ -200,7 +218,7 @@ def test_more_ids_than_agreed_to_change_nothing(call: Call) -> None:
             ["tracks", "7"],
         ]
     assert (here(), Path("a.ndjson").read_bytes()) == (before, file)
-    assert forget(call, "--user-id", "ada", "--confirm", "8")["rows"] == {"email_opened": 7, "tracks": 7}
+    assert forget(call, "--user-id", "eve", "--confirm", "8")["rows"] == {"email_opened": 7, "tracks": 7}
 
 
 def test_postgres_is_not_asked_for_lower_case(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,18 @@ import pytest
 from deltalake import DeltaTable
 
 import autopilothq
+import forked
 from autopilothq.destination import DeliveryLog
 from autopilothq.errors import RunError
 from autopilothq.warehouses.delta import lake
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults.loads import WHEN, Table, assert_same, content, file, lake_content, load, pipeline, track
+from prepared import as_prepared, preparing
 from sending import answer, configure, log_in, send
 from sending import identify as identify_one
 from servers import S3
+from shared_loads import command
 
 OLD = {"load_id", "version", *WHEN}
 ADA = {"email": "ada@example.com"}
@@ -39,6 +40,23 @@ MESSAGES: list[Any] = [
 def _delta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same archive in a lake and in DuckDB."""
+    with preparing(tmp_path_factory.mktemp("lake")) as home:
+        file(Path("archive"), "1.gz", MESSAGES)
+        both(command, "load", "archive", "archive")
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Works where that lake and that DuckDB file are, as they were loaded."""
+    with as_prepared(prepared):
+        monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+        yield
 
 
 @pytest.fixture
@@ -68,25 +86,21 @@ def both(call: Call, *words: str) -> list[Any]:
     found = []
     for place in (into_lake(), ("--credentials", "autopilot.duckdb")):
         with pytest.MonkeyPatch.context() as patch:
-            if place[0] != "--destination":
-                patch.delenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT")
+            if place[0] == "--destination":
+                patch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+            else:
+                patch.delenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", raising=False)
             said = call(*words, *place, "--json")
         assert (said.status, errors(said)) == (0, []), said.err
         found.append(json.loads(said.out))
     return found
 
 
-def loaded(call: Call) -> None:
-    """The same archive in a lake and in DuckDB."""
-    file(Path("archive"), "1.gz", MESSAGES)
-    both(call, "load", "archive", "archive")
-
-
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("loaded")
 def test_status_and_schema_tell_the_same_as_of_duckdb(call: Call) -> None:
-    loaded(call)
     one, other = both(call, "status")
     for status in (one, other):
         status["last_load"] = {name: status["last_load"][name] for name in ("files", "lines", "stored", "rejected")}
@@ -215,11 +229,11 @@ def test_sends_and_keeps_its_log_in_s3(s3: S3, server: FakeAutopilot) -> None:
         answer("INSERT INTO autopilothq._deliveries (run) VALUES ('x')", place)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_the_command_sends_what_a_lake_answers(
     call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(monkeypatch, server)
-    loaded(call)
     query = (
         "SELECT DISTINCT context_traits_email AS email, 'pro' AS title FROM autopilothq.tracks WHERE user_id = 'bob'"
     )
@@ -248,8 +262,8 @@ def unlike(tables: dict[str, Table]) -> dict[str, list[Any]]:
     }
 
 
+@pytest.mark.usefixtures("loaded")
 def test_forgets_the_same_rows_as_in_duckdb(call: Call) -> None:
-    loaded(call)
     words = ("forget", "--email", "ada@example.com")
     one, other = both(call, *words)
     for made in (one, other):
@@ -280,8 +294,8 @@ def bytes_of(folder: Path) -> bytes:
     return found
 
 
+@pytest.mark.usefixtures("loaded")
 def test_rewrite_leaves_no_bytes_of_the_person(call: Call) -> None:
-    loaded(call)
     folder = Path("bucket/autopilothq")
     assert b"ada@example.com" in bytes_of(folder)
     reader = DeltaTable(str(folder / "tracks")).to_pyarrow_dataset()
@@ -324,22 +338,27 @@ POINTS: dict[str, tuple[str, str, int]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Path) -> dict[str, list[Any]]:
+    """The rows in DuckDB after a forgetting that nothing disturbs."""
+    with as_prepared(prepared):
+        said = command("forget", "--email", "ada@example.com", "--credentials", "autopilot.duckdb")
+        assert said.status == 0, said.err
+        return unlike(in_duckdb())
+
+
 @pytest.mark.parametrize("point", POINTS)
-def test_a_forgetting_that_was_killed_is_completed_by_the_next(point: str, call: Call) -> None:
-    loaded(call)
+@pytest.mark.usefixtures("loaded")
+def test_a_forgetting_that_was_killed_is_completed_by_the_next(
+    point: str, call: Call, undisturbed: dict[str, list[Any]]
+) -> None:
     words = ["autopilothq", "forget", "--email", "ada@example.com", *into_lake(), "--rewrite"]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED.format(point=POINTS[point], words=words)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-        capture_output=True,
-    )
-    assert done.returncode == -9, done.stderr.decode()
+    done = forked.run("-c", KILLED.format(point=POINTS[point], words=words))
+    assert done.returncode == -9, done.stderr
     age_locks()
     said = call(*words[1:])
     assert said.status == 0, said.err
-    call("forget", "--email", "ada@example.com", "--credentials", "autopilot.duckdb")
-    assert unlike(in_lake()) == unlike(in_duckdb())
+    assert unlike(in_lake()) == undisturbed
     assert b"ada@example.com" not in bytes_of(Path("bucket/autopilothq"))
 
 

@@ -1,0 +1,32 @@
+"""Folders that are prepared once for several tests: to copy what a load left costs a hundredth of the load.
+
+Each test gets them at the path that they were prepared at, because notes, audits and lakes name absolute paths.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared_loads import isolation
+
+
+@contextmanager
+def preparing(home: Path) -> Iterator[Path]:
+    """Keeps what is made in a new folder, below which lie the working folder `work` and dlt's `dlt`."""
+    with isolation(home):
+        yield home
+    shutil.copytree(home, _kept(home), symlinks=True)
+
+
+@contextmanager
+def as_prepared(home: Path) -> Iterator[Path]:
+    """The folder as it was prepared, whatever an earlier test did there; the current folder is its `work`."""
+    shutil.rmtree(home)
+    shutil.copytree(_kept(home), home, symlinks=True)
+    with isolation(home):
+        yield home
+
+
+def _kept(home: Path) -> Path:
+    return home.with_name(f"{home.name}-kept")
