@@ -1,27 +1,26 @@
 """Caches what dlt asks of type hints, in tests alone: a quarter of the processor time of a small load.
 
 dlt looks at the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
-What it finds depends on the hint and on nothing else. It copies the tables of schemas as often, and writes YAML for
-its trace; both have quicker ways.
+What it finds depends on the hint and on nothing else. What a run of this package spares dlt, loads that call dlt
+themselves are spared here too, whether their test comes before or after the first run in its process.
 """
 
-import copy
 import functools
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import dlt  # noqa: F401 - its modules hold the functions by name once they are imported
 import yaml
 from dlt.common import typing as dlt_typing
-from dlt.common import validation
 from dlt.common.configuration.specs import base_configuration
-from dlt.common.schema import schema
 from dlt.common.schema import utils as schema_utils
-from dlt.common.storages import load_package
+from dlt.common.storages import schema_storage
 
 import autopilothq
+from autopilothq.warehouses.dlt_internals import remember_hints, reread_changed_schemas_alone, write_traces_quickly
 
 ASKED = {
     dlt_typing: (
@@ -51,32 +50,17 @@ def cache_hints() -> None:
         for name in names:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
-    vars(validation)["get_type_hints"] = _cached_by_class(validation.get_type_hints)
-    for module in (schema, schema_utils, load_package):
-        vars(module)["deepcopy"] = _copied
-    if yaml.__with_libyaml__:
-        vars(yaml)["dump"] = functools.partial(yaml.dump, Dumper=yaml.CDumper)
+    remember_hints()
+    reread_changed_schemas_alone()
+    write_traces_quickly()
+    quick_yaml()
 
 
-def _cached_by_class(asked: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[type, Any] = {}
-
-    def answer(of: type, **options: Any) -> Any:  # its options follow from the class
-        if of not in known:
-            known[of] = asked(of, **options)
-        return known[of]
-
-    return answer
-
-
-def _copied(value: Any) -> Any:
-    """Copies a schema as `deepcopy` does: dictionaries, lists and plain values."""
-    kind = type(value)
-    if kind is dict:
-        return {key: _copied(part) for key, part in value.items()}
-    if kind is list:
-        return [_copied(part) for part in value]
-    return value if value is None or kind in (str, int, bool) else copy.deepcopy(value)
+def quick_yaml() -> None:
+    """Has dlt read and write schemas that are YAML by libyaml, where that is installed."""
+    if hasattr(yaml, "CDumper"):
+        vars(schema_utils)["yaml"] = SimpleNamespace(dump=functools.partial(yaml.dump, Dumper=yaml.CDumper))
+        vars(schema_storage)["yaml"] = SimpleNamespace(safe_load=functools.partial(yaml.load, Loader=yaml.CSafeLoader))
 
 
 def _cached(asked: Callable[..., Any]) -> Callable[..., Any]:
