@@ -135,6 +135,9 @@ class Nothing(SqlDataset):
         self.zoned |= set(names) if self.before else set()
         return {}
 
+    def lacks(self, table: str) -> bool:  # noqa: ARG002
+        return True
+
     def drop_copies(self) -> None:
         """None."""
 

@@ -118,6 +118,9 @@ from autopilothq.clients.auth import key_header
 from autopilothq.clients.http import HttpClient
 from autopilothq.clients.settings import ApiSettings
 from autopilothq.errors import UnexpectedResponse
+from autopilothq.masking import masked
+
+masked("")  # imports dlt, which is no memory of an answer
 
 def used(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) // 1024
