@@ -106,17 +106,6 @@ def test_loads_what_is_before_the_cut_of_a_file(tables: dict[str, Table]) -> Non
     assert ids(tables["email_opened"], 0, 2000) == {*range(at - 1), 1000}
 
 
-def test_a_whole_file_completes_a_cut_one(tmp_path: Path) -> None:
-    whole = file(tmp_path / "archive", "1.gz", [track(n) for n in range(500)])
-    good = whole.read_bytes()
-    whole.write_bytes(good[:-20])
-    load(pipeline(tmp_path), tmp_path / "archive")
-    whole.write_bytes(good)
-    report = load(pipeline(tmp_path), tmp_path / "archive")
-    assert (report.lines, report.rejected) == (500, 0)
-    assert len(content(tmp_path / "autopilot.duckdb")["email_opened"].rows) == 500
-
-
 def test_loads_what_is_before_wrong_bytes(tables: dict[str, Table]) -> None:
     # Garbage may inflate for a while before the checksum or the codes give it away: those lines are no JSON.
     (lines, stored, _, rejected) = books(tables)["wrong.gz"]

@@ -3,7 +3,6 @@
 import gzip
 import json
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,24 +58,30 @@ STORED = {
 class Database:
     """A hand to look into what the command loaded."""
 
-    def __init__(self, call: Call, words: list[str], url: str | None) -> None:
-        self.call, self.words, self.url = call, words, url
+    def __init__(self, call: Call, target: str | duckdb.DuckDBPyConnection) -> None:
+        self.call, self.target = call, target
+        self.url = target if isinstance(target, str) else None
+        self.words = ["--destination", "postgres", "--credentials", self.url] if self.url else []
 
     def load(self, *more: str) -> dict[str, Any]:
         """Loads the archive; gives the result."""
-        # To open a file with tables as wide as they may be takes half of the time: this process keeps it open.
-        with nullcontext() if self.url else duckdb.connect("autopilot.duckdb"):
-            said = self.call("load", "archive", "archive", "--json", *self.words, *more)
+        said = self.call("load", "archive", "archive", "--json", *self.words, *more)
         assert (said.status, said.err.count("Traceback")) == (0, 0), said.err
         result: dict[str, Any] = json.loads(said.out)
         return result
 
+    def status(self) -> dict[str, Any]:
+        """What the command says of the target. It opens a file on its own, so that no query can follow."""
+        if not isinstance(self.target, str):
+            self.target.close()
+        told: dict[str, Any] = json.loads(self.call("status", "--json", *self.words).out)
+        return told
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
-        if self.url is None:
-            with duckdb.connect("autopilot.duckdb", read_only=True) as file:
-                return file.execute(sql).fetchall()
-        with psycopg2.connect(self.url) as con, con.cursor() as cursor:
+        if not isinstance(self.target, str):
+            return self.target.execute(sql).fetchall()
+        with psycopg2.connect(self.target) as con, con.cursor() as cursor:
             cursor.execute(sql)
             return cursor.fetchall()
 
@@ -89,10 +94,11 @@ class Database:
 @pytest.fixture(params=["duckdb", "postgres"])
 def database(request: pytest.FixtureRequest, call: Call) -> Iterator[Database]:
     if request.param == "duckdb":
-        yield Database(call, [], None)
+        # To open a file with tables as wide as they may be takes half of the time: this process keeps it open.
+        with duckdb.connect("autopilot.duckdb") as file:
+            yield Database(call, file)
     else:
-        url: str = request.getfixturevalue("postgres")
-        yield Database(call, ["--destination", "postgres", "--credentials", url], url)
+        yield Database(call, request.getfixturevalue("postgres"))
 
 
 def test_no_line_stops_the_command(database: Database) -> None:
@@ -150,6 +156,6 @@ def test_no_line_stops_the_command(database: Database) -> None:
 
     # Again, nothing is new, and the state is told.
     assert database.load()["files"] == 0
-    told = json.loads(database.call("status", "--json", *database.words).out)
+    told = database.status()
     wide_lost = {"too_many_columns": {"wide": later["discards"]}} if database.url else {}
     assert told["beyond_limits"] == later["beyond_limits"] == wide_lost

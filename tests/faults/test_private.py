@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -197,11 +198,12 @@ def test_a_file_of_the_archive_keeps_its_mode_and_no_link_is_written_through(cal
 @pytest.mark.parametrize("prepared", ["a folder", "a link"])
 @pytest.mark.parametrize("words", [["load", "archive", "a.json"], ["status"]])
 def test_a_folder_that_another_user_prepared_is_not_used(
-    prepared: str, words: list[str], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: str, words: list[str], house: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """dlt unpickles what it finds there: it would run that user's code."""
     Path("a.json").write_bytes(line(track(1)))
-    assert words != ["status"] or call("load", "archive", "a.json").status == 0  # else it would have nothing to tell
+    if words == ["status"]:  # of nothing it would have nothing to tell
+        shutil.copy(house / "done" / "autopilot.duckdb", ".")
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)

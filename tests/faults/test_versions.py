@@ -54,6 +54,9 @@ class Step(NamedTuple):
 
 
 REPLAYED = [track(31), b"broken", track(32, properties={"note": "a\0b"})]
+CUT = range(1_000, 1_500)
+LATE = {71: (OLD_DAY, 1990), 72: (OLD_DAY, 2060), 73: (NEW_DAY, 1990)}
+"""The day and the year of the time of files that come after one of NEW_DAY, by the number of their track."""
 
 
 def grow(archive: Path, lines: int) -> None:
@@ -74,6 +77,10 @@ def changes(archive: Path) -> Iterator[None]:
     half = file(archive, "half.json", [track(51), track(52)])
     whole = half.read_bytes()
     half.write_bytes(whole[:-30])
+    cut = file(archive, "cut.gz", [track(n) for n in CUT])
+    good = cut.read_bytes()
+    cut.write_bytes(good[:-20])
+    file(archive, "75.gz", [track(75)], NEW_DAY)
     gone = file(archive, "gone.gz", [track(61)])
     grow(archive, 1)
     yield
@@ -85,6 +92,10 @@ def changes(archive: Path) -> Iterator[None]:
     file(archive, "rewritten.gz", [track(21), track(23, properties={"campaign_id": "changed"}), track(24)])
     file(archive, "replay.gz", REPLAYED, NEW_DAY)
     half.write_bytes(whole)
+    cut.write_bytes(good)
+    for number, (day, year) in LATE.items():
+        late = file(archive, f"{number}.gz", [track(number)], day)
+        touch(late, int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9)
     saved, times = gone.read_bytes(), gone.stat()
     gone.unlink()
     grow(archive, 2)
@@ -144,6 +155,8 @@ def rows_of(step: Step, *numbers: int) -> dict[str, list[dict[str, Any]]]:
 
 def test_reads_nothing_where_nothing_is_new(history: list[Step]) -> None:
     everything = [
+        "75.gz",
+        "cut.gz",
         "gone.gz",
         "half.json",
         "live.jsonl",
@@ -155,17 +168,19 @@ def test_reads_nothing_where_nothing_is_new(history: list[Step]) -> None:
     ]
     assert history[0].opened == sorted(history[0].books) == everything
     # Others were changed meanwhile.
-    assert history[1].opened == sorted(history[1].books) == ["half.json", "live.jsonl", "replay.gz", "rewritten.gz"]
+    assert history[1].opened == sorted(history[1].books) == [
+        "71.gz", "72.gz", "73.gz", "cut.gz", "half.json", "live.jsonl", "replay.gz", "rewritten.gz",
+    ]  # fmt: skip
     assert history[2].opened == sorted(history[2].books) == ["live.jsonl", "trusted.json"]
     assert history[3].opened == sorted(history[3].books) == ["live.jsonl"]
-    assert [(step.report.files, step.report.files_known) for step in history[:4]] == [(8, 0), (4, 4), (2, 7), (1, 8)]
+    assert [(step.report.files, step.report.files_known) for step in history[:4]] == [(10, 0), (8, 5), (2, 12), (1, 13)]
     for step in history[:4]:
         counts = [sum(column) for column in zip(*step.books.values(), strict=True)]
         report = step.report
         assert [report.lines, report.stored, report.duplicates, report.rejected] == counts
     for step in history[4:]:
         report = step.report
-        assert (report.files, report.files_known, report.bytes, report.rows) == (0, 9, 0, {})
+        assert (report.files, report.files_known, report.bytes, report.rows) == (0, 14, 0, {})
         assert (step.opened, step.books) == ([], {})
         assert_same(step.tables, history[3].tables)
 
@@ -176,18 +191,15 @@ def test_trusts_size_and_time_of_a_local_file(history: list[Step]) -> None:
     assert [len(rows_of(step, 12)) for step in history[:3]] == [0, 0, 2]
 
 
-def test_reads_new_files_whatever_their_days_and_times(tmp_path: Path, opened: list[str]) -> None:
-    file(tmp_path / "archive", "5.gz", [track(5)], NEW_DAY)
-    load(pipeline(tmp_path), tmp_path / "archive")
-    opened.clear()
-    for number, (day, year) in enumerate([(OLD_DAY, 1990), (OLD_DAY, 2060), (NEW_DAY, 1990)], 1):
-        late = file(tmp_path / "archive", f"{number}.gz", [track(number)], day)
-        touch(late, int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**9)
-    assert load(pipeline(tmp_path), tmp_path / "archive").stored == 3
-    assert set(opened) == {"1.gz", "2.gz", "3.gz"}
-    tables = content(tmp_path / "autopilot.duckdb")
-    assert ids(tables) == ["m-1", "m-2", "m-3", "m-5"]
-    assert stored(tables) == [("1.gz", 1, 0), ("2.gz", 1, 0), ("3.gz", 1, 0), ("5.gz", 1, 0)]
+def test_reads_new_files_whatever_their_days_and_times(history: list[Step]) -> None:
+    assert [step.books.get("75.gz") for step in history] == [(1, 1, 0, 0), *[None] * 5]
+    assert ["75.gz" in step.opened for step in history] == [True, *[False] * 5]
+    for number in LATE:
+        assert [step.books.get(f"{number}.gz") for step in history] == [None, (1, 1, 0, 0), *[None] * 4]
+        assert [f"{number}.gz" in step.opened for step in history] == [False, True, *[False] * 4]
+    assert {"m-71", "m-72", "m-73", "m-75"} <= set(ids(history[1].tables))
+    kept = ("71.gz", "72.gz", "73.gz", "75.gz")
+    assert [row for row in stored(history[1].tables) if row[0] in kept] == [(name, 1, 0) for name in kept]
 
 
 def test_reads_a_file_again_that_was_rewritten_in_place(history: list[Step]) -> None:
@@ -224,6 +236,16 @@ def test_reads_the_rest_of_a_file_that_grows(history: list[Step]) -> None:
 
 def test_completes_a_line_that_was_half_written(history: list[Step]) -> None:
     assert [step.books.get("half.json") for step in history[:2]] == [(2, 1, 0, 1), (2, 1, 1, 0)]
+
+
+def test_a_whole_file_completes_a_cut_one(history: list[Step]) -> None:
+    lines, stored_lines, _, rejected = history[0].books["cut.gz"]
+    assert (stored_lines, rejected) == (lines - 1, 1)
+    lines, more, known, rejected = history[1].books["cut.gz"]
+    assert (lines, more + known, rejected) == (500, 500, 0)
+    assert known == stored_lines
+    opened = ids(history[1].tables, "email_opened")
+    assert sorted({f"m-{n}" for n in CUT}) == [id_ for id_ in opened if int(id_[2:]) in CUT]
 
 
 def test_keeps_what_came_from_a_file_that_is_gone(history: list[Step]) -> None:
