@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from calling import Call, caller
-from quicker_dlt import cache_hints
+from quicker_dlt import cache_hints, import_commands
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import LEAKS, isolation
 
@@ -14,6 +14,7 @@ __all__ = ["LEAKS"]  # programs of the tests take it from here
 
 def pytest_collection_finish() -> None:
     """Spares the garbage collector what was imported: to look at it again and again takes a tenth of a load's time."""
+    import_commands()
     cache_hints()
     gc.collect()
     gc.freeze()

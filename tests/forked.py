@@ -273,11 +273,12 @@ def main() -> None:
     import autopilothq.cli
     from autopilothq.warehouses import delta, postgres
     from fake_autopilot import FakeAutopilot
-    from quicker_dlt import cache_hints
+    from quicker_dlt import cache_hints, import_commands
 
     _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, delta, postgres, FakeAutopilot
     # Its threads would not be there after a fork, and an interpreter that ends waits for them.
     duckdb.default_connection().close()
+    import_commands()
     cache_hints()
     gc.collect()
     gc.freeze()

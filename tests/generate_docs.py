@@ -13,7 +13,7 @@ import ast
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -139,9 +139,15 @@ class Definition(NamedTuple):
     text: str
 
 
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yields the statements of a module, those for whoever checks types among them: the package imports lazily."""
+    for node in body:
+        yield from node.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" else [node]
+
+
 def definition(name: str, module: Path = PACKAGE / "__init__.py") -> Definition:
     """Finds the function, class or constant that an exported name stands for, through imports within the package."""
-    body = ast.parse(module.read_text()).body
+    body = list(_statements(ast.parse(module.read_text()).body))
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
             return Definition(module, node, ast.get_docstring(node) or "")

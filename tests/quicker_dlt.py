@@ -1,17 +1,26 @@
 """Caches what dlt asks of type hints, in tests alone: a quarter of the processor time of a small load.
 
 dlt looks at the hints of all fields of a configuration each time that it resolves one, some hundred times in a load.
-What it finds depends on the hint and on nothing else.
+What it finds depends on the hint and on nothing else. What a run of this package spares dlt, loads that call dlt
+themselves are spared here too, whether their test comes before or after the first run in its process.
 """
 
 import functools
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import dlt  # noqa: F401 - its modules hold the functions by name once they are imported
+import yaml
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration.specs import base_configuration
+from dlt.common.schema import utils as schema_utils
+from dlt.common.storages import schema_storage
+
+import autopilothq
+from autopilothq.warehouses.dlt_internals import remember_hints, reread_changed_schemas_alone, write_traces_quickly
 
 ASKED = {
     dlt_typing: (
@@ -27,12 +36,31 @@ ASKED = {
 }  # fmt: skip
 
 
+def import_commands() -> None:
+    """Imports what the program's commands import when they run, for processes that go on to run many."""
+    for name in ("deleting", "inspecting", "loading", "sending"):
+        import_module(f"autopilothq.cli.{name}")
+    for name in autopilothq.__all__:
+        getattr(autopilothq, name)
+
+
 def cache_hints() -> None:
     """Replaces the functions wherever dlt's modules have them; those that a release has not are left out."""
     for module, names in ASKED.items():
         for name in names:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
+    remember_hints()
+    reread_changed_schemas_alone()
+    write_traces_quickly()
+    quick_yaml()
+
+
+def quick_yaml() -> None:
+    """Has dlt read and write schemas that are YAML by libyaml, where that is installed."""
+    if hasattr(yaml, "CDumper"):
+        vars(schema_utils)["yaml"] = SimpleNamespace(dump=functools.partial(yaml.dump, Dumper=yaml.CDumper))
+        vars(schema_storage)["yaml"] = SimpleNamespace(safe_load=functools.partial(yaml.load, Loader=yaml.CSafeLoader))
 
 
 def _cached(asked: Callable[..., Any]) -> Callable[..., Any]:

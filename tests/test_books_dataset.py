@@ -10,7 +10,7 @@ import duckdb
 import psycopg2
 import pytest
 
-from autopilothq.warehouses.resolve import DUCKDB_FILE
+from autopilothq.warehouses.settings import DUCKDB_FILE
 from calling import Call
 from contract.loading import identify, message
 from servers import Postgres

@@ -208,8 +208,8 @@ def test_an_origin_is_a_folder_and_a_line_and_its_table_is_in_the_catalogue(copy
     (folder / "source.py").write_text(ORIGIN)
     copy.edit(
         "__init__.py",
-        "from .sources.api.source import api\n",
-        "from .sources.api.source import api\nfrom .sources.greetings.source import greetings\n",
+        '    ".sources.api.source": ("api",),\n',
+        '    ".sources.api.source": ("api",),\n    ".sources.greetings.source": ("greetings",),\n',
     )
     copy.edit("catalog.py", "CURRENT = (LISTS,", COUPONS)
     copy.edit("catalog.py", "CUSTOM_FIELDS, TRIGGERS)\n", "CUSTOM_FIELDS, TRIGGERS, COUPONS)\n")

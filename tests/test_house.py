@@ -116,6 +116,7 @@ MAY_CALL = {
     "extras": {"errors"},
     "masking": {"errors"},
     "private": {"errors"},
+    "on_import": set[str](),
     "sample": {"catalog", "errors", "private"},
     "segment": {"catalog", "errors"},
     "projection": {"catalog", "errors", "segment"},
@@ -131,7 +132,7 @@ MAY_CALL = {
     "privacy": COMMANDS,
     "upgrade": COMMANDS | {"inspect"},
     "cli": COMMANDS | {"inspect", "privacy", "upgrade", "sample"},
-    "": COMMANDS | {"telemetry"},
+    "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""
 
@@ -175,7 +176,7 @@ IMPURE_LIBRARIES = {"dlt", "socket", "subprocess", "asyncio", *ONLY_IN}
 ARCHIVE_FILES = {"batches", "blocks", "decompress", "discover", "listing", "remove_lines"}
 OPENS_ARCHIVES = {
     "cli.progress": "explains why files were left out",
-    "cli.send": "sends the messages of an archive",
+    "cli.sending": "sends the messages of an archive",
     "privacy.archive_lines": "removes the lines of a deleted person",
     "privacy.deletion": "lists the archives that hold a deleted person",
 }
@@ -341,7 +342,7 @@ BANNED_WORDS = {
 """Words that names must not hold, also in their forms (`settled`, `odds`), with the field's words for them."""
 
 ALLOWED_NAMES = {
-    "cli/send.py:forgotten": "a name in the JSON lines that the command logs",
+    "cli/sending.py:forgotten": "a name in the JSON lines that the command logs",
     "destination/counts.py:forgotten": "a name in the JSON lines that the command logs",
     "inspect/status.py:place": "a key of `status --json`",
     "sources/archive/decompress.py:_zstd_frames": "zstd's frames",

@@ -468,6 +468,16 @@ def test_the_status_is_enough_where_no_json_is_wanted(server: FakeAutopilot, tim
             RequestRejected,
             "400 Bad Request: validation_error: Limit.",
         ),
+        (
+            {"status": 400, "content": {"error": {"code": ["bad"], "message": {"Email": [1.5, "no"]}}}},
+            RequestRejected,
+            '400 Bad Request: ["bad"]: {"Email":[1.5,"no"]}',
+        ),
+        (
+            {"status": 400, "content": b'{"message":' + b"[" * 700 + b"]" * 700 + b"}"},
+            RequestRejected,
+            f'400 Bad Request: {{"message":{"[" * 289}…',
+        ),
         ({"status": 409, "message": "x" * 999}, RequestRejected, f"409 Conflict: {'x' * 300}…"),
         ({"status": 418, "content": [1]}, RequestRejected, "418 I'm a Teapot"),
         (

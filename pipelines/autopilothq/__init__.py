@@ -1,8 +1,8 @@
 """Autopilot's email events in DuckDB or any warehouse that dlt loads, as the `autopilothq` schema."""
 
-import duckdb  # noqa: F401 - before pyarrow: in the other order a forked child aborts at its exit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .destination import DeliveryFailed, DeliveryImpossible, autopilot
 from .errors import (
     ApiError,
     ArchiveError,
@@ -26,16 +26,20 @@ from .errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from .projection.context import TableRows
-from .segment.message import Batch
-from .sources.api.source import api
-from .sources.archive.source import archive
-from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
-from .sources.profiles.source import profiles
-from .sources.records import make_batch, read_record
-from .sources.report import LoadReport
-from .sources.source import source
+from .on_import import after_import, before_import
 from .telemetry import off_by_default
+
+if TYPE_CHECKING:
+    from .destination import DeliveryFailed, DeliveryImpossible, autopilot
+    from .projection.context import TableRows
+    from .segment.message import Batch
+    from .sources.api.source import api
+    from .sources.archive.source import archive
+    from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
+    from .sources.profiles.source import profiles
+    from .sources.records import make_batch, read_record
+    from .sources.report import LoadReport
+    from .sources.source import source
 
 __all__ = [
     "MESSAGE_RESOURCES",
@@ -78,4 +82,35 @@ __all__ = [
     "source",
 ]
 
-off_by_default()
+# The modules of the names that are imported when they are used first: they need dlt, DuckDB and pyarrow.
+_MODULES = {
+    ".destination": ("DeliveryFailed", "DeliveryImpossible", "autopilot"),
+    ".projection.context": ("TableRows",),
+    ".segment.message": ("Batch",),
+    ".sources.api.source": ("api",),
+    ".sources.archive.source": ("archive",),
+    ".sources.origin": ("MESSAGE_RESOURCES", "LoadContext", "Origin", "PipelineContext", "Work"),
+    ".sources.profiles.source": ("profiles",),
+    ".sources.records": ("make_batch", "read_record"),
+    ".sources.report": ("LoadReport",),
+    ".sources.source": ("source",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name of `__all__` when it is used first."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+# In the other order a forked child aborts at its exit.
+before_import("pyarrow", lambda: import_module("duckdb"))
+after_import("dlt", off_by_default)

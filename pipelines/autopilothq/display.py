@@ -10,8 +10,6 @@ import json
 import re
 from typing import Any
 
-import yaml
-
 MAX_CELL = 80  # characters of untrusted text in one cell
 # Unicode's control, format and separator characters, and others without a shape: fillers, variation selectors, tags.
 # Not the visible ones among them (U+0600 and the like), nor U+FE0E and U+FE0F, which choose between text and emoji.
@@ -20,6 +18,7 @@ _HIDDEN = re.compile(
     "\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|BusyError)\w*: (.+)$", re.MULTILINE)
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -52,11 +51,25 @@ def json_text(value: Any, **options: Any) -> str:
 
 def yaml_text(value: Any) -> str:
     """Returns the value as YAML that reads back the same."""
+    import yaml
+
     text: str = yaml.dump(value, allow_unicode=True, default_flow_style=False, sort_keys=False)
     if _HIDDEN.search(text.replace("\n", "")):
         # YAML counts some invisible characters as printable.
         text = yaml.dump(value, allow_unicode=False, default_flow_style=False, sort_keys=False)
     return text
+
+
+def gist(text: str) -> str:
+    """Returns the one line of a text that says most: its first, joined with the next where it ends in a colon.
+
+    Of a traceback, as dlt's messages of failed jobs hold one, it is the message of the last error.
+    """
+    raised = _RAISED.findall(text)
+    if "Traceback (most recent call last):" in text and raised:
+        return str(raised[-1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
 
 
 def _escaped(char: str) -> str:

@@ -8,6 +8,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+from .display import gist
 from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .warehouses import requirements
@@ -29,7 +30,6 @@ _ADVICE = [
 ]
 """What to do about messages of databases and systems."""
 _HELD_FILE = re.compile(r'Could not set lock on file "(.+?)": Conflicting lock is held in (.+?\)|[^.]+)')
-_RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|BusyError)\w*: (.+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -106,18 +106,6 @@ def _foreign_message(error: BaseException, chain: list[BaseException]) -> str:
         return f"{text}\n{advice}".rstrip()
     nothing = "Nothing of it counts as loaded; run it again once that is mended."
     return f"The {error.step} step failed: {text}\n{f'{advice} Nothing of it counts as loaded.' if advice else nothing}"
-
-
-def gist(text: str) -> str:
-    """Returns the one line of a text that says most: its first, joined with the next where it ends in a colon.
-
-    Of a traceback, as dlt's messages of failed jobs hold one, it is the message of the last error.
-    """
-    raised = _RAISED.findall(text)
-    if "Traceback (most recent call last):" in text and raised:
-        return str(raised[-1])
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
 
 
 # ---- chains of errors ----------------------------------------------------------------------------------------------

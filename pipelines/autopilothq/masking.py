@@ -15,8 +15,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import unquote, unquote_plus
 
-import dlt
-
 MASK = "***"
 MIN_LENGTH = 4  # characters; a shorter secret is masked only together with its neighbours in a connection string
 
@@ -125,6 +123,8 @@ def _pieces() -> Iterator[_Piece]:
 
 def _configured() -> Iterator[tuple[str, str]]:
     """Yields names and values of the environment and of dlt's other providers of settings."""
+    import dlt
+
     yield from os.environ.items()
     try:
         documents = [provider.to_toml() for provider in dlt.secrets.config_providers if hasattr(provider, "to_toml")]

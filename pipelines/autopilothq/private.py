@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-import duckdb
-
 from .errors import FolderNotOwned
 
 UMASK = 0o077
@@ -65,6 +63,8 @@ def database(path: Path) -> None:
     """Makes an empty DuckDB file of mode 600 where none exists. Where it cannot, DuckDB reports why as it opens it."""
     if path.exists():
         return
+    import duckdb
+
     # Made in a temporary folder and linked: DuckDB's own file could be opened by others until its mode is changed.
     with suppress(OSError, duckdb.Error), TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
         new = Path(temporary, "new")

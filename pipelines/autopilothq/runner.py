@@ -37,7 +37,8 @@ from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, assign_pipeline_name, other_name, pipeline_name
 from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
 from .warehouses.repair import repair_tables
-from .warehouses.resolve import DATASET, DUCKDB_FILE, make_destination, resolve_target, setting
+from .warehouses.resolve import make_destination, resolve_target
+from .warehouses.settings import DATASET, DUCKDB_FILE, setting
 
 __all__ = [
     "DATASET",

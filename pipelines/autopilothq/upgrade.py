@@ -21,6 +21,7 @@ from .warehouses.books import BooksSqlClient, is_book, is_lock
 from .warehouses.dataset import Dataset, SqlDataset, client_to_ask, dataset_of, stored_schema, tables_of
 from .warehouses.hints import SOURCE
 from .warehouses.native import TableShape, shape_of
+from .warehouses.sql_files import sql_file
 
 UPGRADABLE_KINDS = ("duckdb", "postgres")
 # Columns that earlier versions kept among the properties, under a `_`.
@@ -28,22 +29,8 @@ RENAMED_COLUMNS = {
     table.name: [column.name for column in table.columns if column.name in ("name", "category")]
     for table in MESSAGE_TABLES
 }
-_INDEXED = """
-    SELECT c.relname, a.attname FROM pg_index i
-    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
-    WHERE n.nspname = %s AND i.indisvalid AND i.indpred IS NULL"""
 
-# PostgreSQL changes no type of a column that a view shows, whatever schema the view is in.
-_SHOWN = """
-    SELECT DISTINCT c.relname, a.attname, vn.nspname || '.' || v.relname FROM pg_depend d
-    JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
-    JOIN pg_namespace vn ON vn.oid = v.relnamespace
-    JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid
-    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND v.oid <> c.oid
-        AND n.nspname = %s ORDER BY 3"""
-
+_POSTGRES = ("indexed_columns_postgres.sql", "columns_in_views_postgres.sql")
 # What loads treat as blank; `trim` alone removes spaces only.
 _BLANKS = "' ' || chr(9) || chr(10) || chr(12) || chr(13)"
 
@@ -183,7 +170,9 @@ class _Plan:
         self._ours = ours
         self._tables = {name: of for name, of in tables_of(reader).items() if name in ours and name not in views}
         self._keys = reader.keys()
-        indexed, shown = (reader.sql.by_schema(sql) if reader.kind == "postgres" else () for sql in (_INDEXED, _SHOWN))
+        indexed, shown = (
+            reader.sql.by_schema(sql_file(name)) if reader.kind == "postgres" else () for name in _POSTGRES
+        )
         self._indexed = {(str(table), str(column)) for table, column in indexed}
         self._shown = {(str(table), str(column)): str(view) for table, column, view in shown}
         self._indexes = getattr(reader.client.config, "index_received_at", False)

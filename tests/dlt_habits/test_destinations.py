@@ -8,9 +8,20 @@ import dlt
 import psycopg2
 import pytest
 from deltalake import DeltaTable
+from dlt.destinations import filesystem
+from dlt.destinations import postgres as dlt_postgres
 
 from autopilothq import archive
+from autopilothq.warehouses.configured_once import ConfiguredOnce
 from dlt_habits.habits import Place, Rows, write
+
+
+class QuickPostgres(ConfiguredOnce, dlt_postgres):
+    """dlt's own PostgreSQL, whose configuration is resolved once."""
+
+
+class QuickLake(ConfiguredOnce, filesystem):
+    """dlt's own files, whose configuration is resolved once."""
 
 
 class PostgresPlace(Place):
@@ -19,7 +30,7 @@ class PostgresPlace(Place):
     def __init__(self, url: str) -> None:
         self.dataset = "data"
         self._url = url
-        self.pipeline = dlt.pipeline("habits", destination=dlt.destinations.postgres(url), dataset_name="data")
+        self.pipeline = dlt.pipeline("habits", destination=QuickPostgres(url), dataset_name="data")
 
     def names(self, dataset: str | None = None) -> list[str]:
         """The tables of the dataset, without dlt's own."""
@@ -84,7 +95,7 @@ def test_postgresql(postgres: str, folder: Path, here: dict[str, int]) -> None:
 
 def test_a_lake(tmp_path: Path, folder: Path, here: dict[str, int]) -> None:
     url = str(folder)
-    lake = dlt.pipeline("habits", destination=dlt.destinations.filesystem(str(tmp_path / "lake")), dataset_name="data")
+    lake = dlt.pipeline("habits", destination=QuickLake(str(tmp_path / "lake")), dataset_name="data")
 
     def there() -> dict[str, int]:
         logs = (tmp_path / "lake" / "data").glob("*/_delta_log")

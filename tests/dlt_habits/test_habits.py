@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import pyarrow as pa
@@ -19,6 +19,7 @@ from autopilothq import archive
 from autopilothq.catalog import TABLES
 from autopilothq.sources.api.source import api
 from dlt_habits.habits import Place, Rows, kept, track, write
+from shared_loads import isolation
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,19 @@ def types(place: Place) -> list[Any]:
 # One source, several runs ------------------------------------------------------------------------------------------
 
 
-def test_a_source_runs_again(source: Callable[..., DltSource], whole: Rows) -> None:
-    """In a retry beside a source that failed, in another pipeline, for another dataset: it reads afresh."""
+class Again(NamedTuple):
+    """The runs of one source: after a failure, beside a row, in another pipeline, and for a third dataset."""
+
+    before: Rows
+    after_failure: Rows
+    only_here: bool
+    second: Rows
+    column: Any
+    third: list[tuple[Rows, Rows]]
+
+
+@pytest.fixture(scope="module")
+def again(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Again:
     failures = iter([ValueError("not now")])
 
     @dlt.resource(name="other")
@@ -97,65 +109,135 @@ def test_a_source_runs_again(source: Callable[..., DltSource], whole: Rows) -> N
             raise failure
         yield {"a": 1}
 
-    mine, place = source(), Place()
-    with pytest.raises(PipelineStepFailed, match="not now"):
-        place.run([mine, other])
-    place.run([mine, other])
-    assert place.count("other") == 1
-    assert {name: rows for name, rows in place.tables().items() if name != "other"} == whole
+    with isolation(tmp_path_factory.mktemp("again")):
+        mine, first, second = archive(str(folder)), Place("first"), Place("second")
+        first.run(archive(more(folder, track("m1", "Email Opened", 1, only_here="x"))))
+        before = first.tables()
+        with pytest.raises(PipelineStepFailed, match="not now"):
+            first.run([mine, other])
+        first.run([mine, other])
+        after_failure = first.tables()
+        only_here = "only_here" in {column for row in first.rows("email_opened") for column in row}
+        mine.email_opened.apply_hints(columns={"user_id": {"description": "Ours.", "x-mark": 1}})  # type: ignore[typeddict-unknown-key]
+        second.run(mine)
+        loaded, column = (
+            second.tables(),
+            dict(second.pipeline.default_schema.tables["email_opened"]["columns"]["user_id"]),
+        )
+        third = []
+        for _ in range(2):
+            second.run(mine, dataset_name="third")
+            third.append((second.tables("third"), second.tables("data")))
+    return Again(before, after_failure, only_here, loaded, column, third)
 
-    second = Place("second")
-    second.run(mine)
-    assert second.tables() == whole
-    second.run(mine, dataset_name="third")
-    assert (second.tables("third"), second.tables("data")) == (whole, whole)
-    second.run(mine, dataset_name="third")
-    assert second.tables("third") == whole
+
+def test_a_source_runs_again(again: Again, whole: Rows) -> None:
+    """In a retry beside a source that failed, in another pipeline, for another dataset: it reads afresh."""
+    after, before = again.after_failure, again.before
+    assert len(after["other"]) == 1
+    assert all(row in after[name] for name, rows in before.items() for row in rows)
+    new = {name: [row for row in rows if row not in before.get(name, [])] for name, rows in after.items()}
+    assert {name: rows for name, rows in new.items() if name != "other"} == whole
+    assert again.second == whole
+    assert again.third == [(whole, whole)] * 2
 
 
-def test_hints_of_a_run_do_not_stay(source: Callable[..., DltSource], folder: Path) -> None:
+def test_hints_of_a_run_do_not_stay(again: Again) -> None:
     """What came with one dataset's rows is no hint of the next one's; what the user says of a resource does stay."""
-    mine, first = source(), Place("first")
-    first.run(archive(more(folder, track("m1", "Email Opened", 1, only_here="x"))))
-    first.run(mine)
-    assert "only_here" in {column for row in first.rows("email_opened") for column in row}
-    mine.email_opened.apply_hints(columns={"user_id": {"description": "Ours.", "x-mark": 1}})  # type: ignore[typeddict-unknown-key]
-    second = Place("second")
-    second.run(mine)
-    assert second.pipeline.default_schema.tables["email_opened"]["columns"]["user_id"] == {
+    assert again.only_here
+    assert again.column == {
         "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
     }  # fmt: skip
 
 
-def test_extract_normalize_load_one_by_one_and_in_dev_mode(source: Callable[..., DltSource], whole: Rows) -> None:
-    place = Place(dev_mode=True)
-    place.pipeline.extract(source())
-    place.pipeline.normalize()
-    place.pipeline.load()
-    assert place.tables(place.pipeline.dataset_name) == whole
+class Steps(NamedTuple):
+    """A load by steps in parallel, in dev mode, with hints that are obeyed."""
+
+    rows: Rows
+    table: Any
+
+
+@pytest.fixture(scope="module")
+def by_steps(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
+    with isolation(tmp_path_factory.mktemp("steps")):
+        place, mine = Place(dev_mode=True), archive(str(folder)).parallelize()
+        mine.max_table_nesting = 3
+        mine.root_key = True
+        mine.tracks.apply_hints(
+            write_disposition={"disposition": "merge", "strategy": "delete-insert"},
+            columns={"note": {"data_type": "text"}},
+            additional_table_hints={"x-ours": "yes"},
+        )
+        place.pipeline.extract(mine)
+        place.pipeline.normalize()
+        place.pipeline.load()
+        return Steps(place.tables(place.pipeline.dataset_name), place.pipeline.default_schema.tables["tracks"])
+
+
+def test_extract_normalize_load_one_by_one_and_in_dev_mode(by_steps: Steps, whole: Rows) -> None:
+    assert by_steps.rows == whole
+
+
+def test_in_parallel(by_steps: Steps, whole: Rows) -> None:
+    assert by_steps.rows == whole
+
+
+def test_hints_that_are_obeyed(by_steps: Steps, whole: Rows) -> None:
+    """A strategy that keeps ids unique, further columns, marks, nesting, a root key."""
+    assert by_steps.rows == whole
+    assert (by_steps.table["x-merge-strategy"], by_steps.table["x-ours"]) == ("delete-insert", "yes")
+    assert "note" in by_steps.table["columns"]
 
 
 # Steps that see rows -----------------------------------------------------------------------------------------------
 
 
-def test_both_ways_give_the_same_tables(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
-    """A step that changes nothing sees Arrow tables, and the tables have the same columns and descriptions."""
-    plain, mapped = loaded, Place("mapped")
-    mine, seen = source(), list[type]()
+class Stepped(NamedTuple):
+    """A load whose rows all go through steps, a plain one, and one of an older line."""
+
+    seen: set[type]
+    types: list[Any]
+    tables: list[Rows]
+
+
+@pytest.fixture(scope="module")
+def stepped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stepped:
+    seen = set[type]()
 
     def look(rows: Any) -> Any:
-        seen.append(type(rows))
+        seen.add(type(rows))
         return rows
 
-    for resource in mine.resources.values():
-        resource.add_map(look)
-    mapped.run(mine)
-    assert set(seen) == {pa.Table}
-    assert mapped.tables() == whole
-    assert types(mapped) == types(plain)
-    for place in (plain, mapped):
-        place.run(source())
-        assert place.tables() == whole
+    with isolation(tmp_path_factory.mktemp("stepped")):
+        place, mine = Place("mapped"), archive(str(folder))
+        for resource in mine.resources.values():
+            resource.add_map(look)
+        old = archive(more(folder, track("late", "Email Opened", 1) | {"receivedAt": "2018-01-01T00:00:00Z"}))
+        for source in (mine, old):
+            source.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
+        tables = []
+        for source in (mine, archive(str(folder)), old):
+            place.run(source)
+            tables.append(place.tables())
+            if source is mine:
+                known = types(place)
+    return Stepped(seen, known, tables)
+
+
+def test_both_ways_give_the_same_tables(
+    source: Callable[..., DltSource], stepped: Stepped, loaded: Place, whole: Rows
+) -> None:
+    """A step that changes nothing sees Arrow tables, and the tables have the same columns and descriptions."""
+    assert stepped.seen == {pa.Table}
+    assert stepped.tables[0] == whole
+    assert stepped.types == types(loaded)
+    loaded.run(source())
+    assert [loaded.tables(), stepped.tables[1]] == [whole, whole]
+
+
+def test_incremental(stepped: Stepped, whole: Rows) -> None:
+    assert stepped.tables[0] == whole
+    assert len(stepped.tables[2]["tracks"]) == len(whole["tracks"])  # it is older than what is loaded
 
 
 def test_map_filter_and_yield_map(source: Callable[..., DltSource], whole: Rows) -> None:
@@ -185,17 +267,6 @@ def test_a_limit_is_not_the_whole(source: Callable[..., DltSource], whole: Rows)
     place.run(source())
     assert place.tables() == whole
     assert place.balances()
-
-
-def test_incremental(source: Callable[..., DltSource], folder: Path, whole: Rows) -> None:
-    place, mine = Place(), source()
-    mine.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
-    place.run(mine)
-    assert place.tables() == whole
-    old = archive(more(folder, track("late", "Email Opened", 1) | {"receivedAt": "2018-01-01T00:00:00Z"}))
-    old.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
-    place.run(old)
-    assert place.count("tracks") == len(whole["tracks"])  # it is older than what is loaded
 
 
 def test_contracts(folder: Path, tmp_path: Path) -> None:
@@ -263,12 +334,6 @@ def test_iteration_without_a_pipeline(source: Callable[..., DltSource], whole: R
     (opened,) = mine.email_opened.add_filter(lambda rows: rows.num_rows).add_map(lambda rows: rows.select(["id"]))
     assert opened.column_names == ["id"]
     assert set(Path().rglob("*")) == here
-
-
-def test_in_parallel(source: Callable[..., DltSource], whole: Rows) -> None:
-    place = Place()
-    place.run(source().parallelize())
-    assert place.tables() == whole
 
 
 # Everything again --------------------------------------------------------------------------------------------------
@@ -416,23 +481,6 @@ def test_a_limit_of_a_source_that_keeps_marks() -> None:
 def test_users_need_identifies(source: Callable[..., DltSource]) -> None:
     with pytest.raises(PipelineStepFailed, match="Expected identifies among the selected resources"):
         Place().run(source().with_resources("users", "_audit"))
-
-
-def test_hints_that_are_obeyed(source: Callable[..., DltSource], whole: Rows) -> None:
-    """A strategy that keeps ids unique, further columns, marks, nesting, a root key."""
-    mine, place = source(), Place()
-    mine.max_table_nesting = 3
-    mine.root_key = True
-    mine.tracks.apply_hints(
-        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
-        columns={"note": {"data_type": "text"}},
-        additional_table_hints={"x-ours": "yes"},
-    )
-    place.run(mine)
-    assert place.tables() == whole
-    table = place.pipeline.default_schema.tables["tracks"]
-    assert (table["x-merge-strategy"], table["x-ours"]) == ("delete-insert", "yes")
-    assert "note" in table["columns"]
 
 
 def test_an_import_schema(folder: Path) -> None:

@@ -329,6 +329,28 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     assert_same(content(database), tables)
 
 
+def test_the_file_of_an_earlier_version_is_read_and_written(tmp_path: Path) -> None:
+    """A load that an earlier version could not finish is continued by this one, and the other way round."""
+    into = pipeline(tmp_path)
+    stored: dict[str, Any] = {
+        "place": refused.target_of(into),
+        "attempts": ["2026-01-02T03:04:05+00:00"],
+        "messages": {"m-1": "bad"},
+        "users": {"u": "bad"},
+        "accounts": {},
+        "emptied": {"_rejects": {"r": "bad"}},
+        "left_out": {"contacts": {"c": "bad"}},
+        "load_id": "1",
+    }
+    path = Path(into.working_dir, refused.FILE)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(stored))
+    found = refused.RefusedMessages.read(into)
+    assert len(found) == 4
+    found.write(into)
+    assert json.loads(path.read_text()) == stored
+
+
 def killed_at(folder: Path, plan: Plan) -> None:
     """A load in a process of its own, which ends by `kill -9`."""
     (folder / "plans.json").write_text(json.dumps([plan]))

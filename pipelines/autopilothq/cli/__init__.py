@@ -1,6 +1,5 @@
 """The program `autopilothq`: its commands, and what all of them do at their end."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -8,10 +7,9 @@ from typing import Any
 
 import click
 
-from .. import private, runner
+from .. import private
 from ..display import visible
 from ..errors import BusyError
-from ..explain import explain
 from . import log
 from .forget import forget
 from .inspect import schema, status
@@ -39,6 +37,8 @@ class _Program(click.Group):
         except Exception as error:  # errors of the program itself and of libraries are explained as well
             if log.log_settings().debug:
                 raise
+            from ..explain import explain
+
             explanation = explain(error)
             log.fail(str(explanation), explanation.status)
             if not isinstance(explanation, BusyError):
@@ -80,9 +80,6 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
     context.obj = log.LogSettings(debug, log_format == "json")
     log.configure_logging(*context.obj)
-    more = {"runtime__log_format": "JSON"} if debug and context.obj.json else {}
-    # dlt logs errors that are tried again, or that end the run with a message of its own.
-    runner.configure(**more, **({} if debug else {"runtime__log_level": "CRITICAL"}))
 
 
 load.add_command(load_profiles)
@@ -98,7 +95,4 @@ def main() -> None:
     """
     # Files of libraries are private too, and what a killed run leaves. A shell that redirects output has its own umask.
     os.umask(os.umask(private.UMASK) | private.UMASK)
-    # Imported modules stay: a garbage collector that visits them again and again takes a tenth of a small load's time.
-    if not gc.get_freeze_count():
-        gc.freeze()
     cli()

@@ -2,23 +2,19 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import dlt
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.sources import DltSource
 
-from .. import sample
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
 from ..errors import RunError
-from ..explain import explained
-from ..sources.api.source import api
-from ..sources.archive.source import archive
 from . import log, out
-from .loading import run_load_command
 from .options import LoadOptions, Time, load_options
-from .progress import ProgressDisplay, check_found
+
+if TYPE_CHECKING:
+    from dlt.sources import DltSource
+
+    from .progress import ProgressDisplay
 
 # What `load api` can load, by its name for `--only`.
 API_TABLES = {"events": [TRACKS.name, *(table.name for table in EVENT_TABLES)]}
@@ -53,6 +49,13 @@ def load_archive(
     **settings: Any,
 ) -> None:
     """Load Segment's raw archive: files, folders, globs, s3://, gs://, az://."""
+    import dlt
+
+    from ..explain import explained
+    from ..sources.archive.source import archive
+    from .loading import run_load_command
+    from .progress import check_found
+
     if since and until and since > until:
         raise click.BadParameter(f"{since:%Y-%m-%d} is after --until {until:%Y-%m-%d}.", param_hint="--since")
     if not urls and not dlt.config.get("sources.autopilothq.archive_url"):
@@ -63,7 +66,7 @@ def load_archive(
     if urls:
         settings["archive_url"] = list(urls)
 
-    def sources(display: ProgressDisplay) -> Iterator[DltSource]:
+    def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():
             source: DltSource = archive(**settings, progress=display.report)
         yield source
@@ -105,18 +108,25 @@ def load_api(
 
     The key is the setting sources.autopilothq.api_key of dlt's configuration.
     """
+    from .loading import run_load_command
+
     if since and until and since >= until:
         raise click.BadParameter(f"{since} is not before --until {until}.", param_hint="--since")
 
-    def sources(display: ProgressDisplay) -> Iterator[DltSource]:
+    def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         source = _api(since=since, until=until, progress=display.report, **settings)
         yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
 
     run_load_command(sources, options, "contacts")
 
 
-def _api(**settings: Any) -> DltSource:
+def _api(**settings: Any) -> "DltSource":
     """Returns the source; settings that are None come from dlt's configuration."""
+    from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+    from ..explain import explained
+    from ..sources.api.source import api
+
     settings["allow_http"] = log.allowed_http()
     with explained():
         try:
@@ -132,5 +142,7 @@ def _api(**settings: Any) -> DltSource:
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
 def write_sample(folder: str, events: int, seed: int) -> None:
     """Write a believable archive to try things with."""
+    from .. import sample
+
     files = sample.write(folder, events, seed)
     out.print_line(f"{events:,} messages in {len(files)} files below {folder}")

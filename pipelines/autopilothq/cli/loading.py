@@ -10,7 +10,7 @@ from rich.console import Console
 from .. import runner
 from ..errors import RunError
 from ..sources.report import LoadReport
-from .options import LoadOptions, describe_target
+from .options import LoadOptions, describe_target, freeze_modules
 from .progress import Counted, ProgressDisplay, check_rejects, print_result
 
 
@@ -22,6 +22,7 @@ def run_load_command(
     `sources` gets the display that its sources report to. Raises RunError where a load fails or was cut off, and
     TooManyRejects.
     """
+    freeze_modules()
     started = time.monotonic()
     with ProgressDisplay(Console(stderr=True), counted) as display:
         parts = sources(display)

@@ -9,14 +9,12 @@ from socket import gethostname
 from typing import Any, NamedTuple, TextIO, cast
 
 import click
-import dlt
 
-from ..clients import auth, webhook
-from ..display import json_text, visible, visible_lines
+from ..clients.settings import ALLOW_HTTP
+from ..display import gist, json_text, visible, visible_lines
 from ..errors import ApiError
-from ..explain import gist
 from ..masking import Masked, masked, remember_credentials
-from ..warehouses.resolve import setting
+from ..warehouses.settings import setting
 from . import out
 
 NOTED_COMMANDS = ("load", "send", "forget")  # the webhook gets a note of their end
@@ -48,7 +46,12 @@ def hide_credentials(args: Sequence[str]) -> None:
 
 
 def mask(error: click.ClickException) -> None:
-    """Masks the message that click prints of an error."""
+    """Masks the message that click prints of an error.
+
+    To mask takes dlt, which has the secrets, so it is spared where the message quotes no value.
+    """
+    if isinstance(error, click.NoSuchOption | click.MissingParameter):
+        return
     vars(error)["message"] = masked(error.message)  # which click's types call final
 
 
@@ -185,12 +188,16 @@ def notify(commands: Sequence[str], failure: str | None) -> None:
     if not commands or commands[0] not in NOTED_COMMANDS:
         return
     try:
+        import dlt
+
         hook, when = setting(WEBHOOK), setting(NOTIFY) or NOTIFY_DEFAULT
-        allows = bool(allowed_http() or dlt.config.get(auth.ALLOW_HTTP, bool))
+        allows = bool(allowed_http() or dlt.config.get(ALLOW_HTTP, bool))
     except Exception:  # noqa: BLE001 - settings that cannot be read are why the run failed
         return
     if not hook or (failure is None and when != NOTIFY_ALWAYS):
         return
+    from ..clients import webhook
+
     ended = "done" if failure is None else "failed"
     result = visible_lines(masked(failure)) if failure else visible(masked(summary()))
     text = f"autopilothq {' '.join(commands)} on {gethostname()} {ended}: {result}"

@@ -1,6 +1,7 @@
 """Options that several commands share, and the types of their values."""
 
 import functools
+import gc
 import os
 import re
 import stat
@@ -9,12 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
 import click
-import dlt
 
-from ..explain import explained
 from ..masking import remember_credentials
-from ..warehouses.pipeline_names import pipeline_name
-from ..warehouses.resolve import DATASET, DUCKDB_FILE, resolve_target
+from ..warehouses.settings import DATASET, DUCKDB_FILE
 from . import log
 
 MAX_CREDENTIALS = 65_536  # characters of a file; a service account's key has some 2,500
@@ -113,11 +111,6 @@ class LoadOptions(NamedTuple):
     as_json: bool
 
 
-def _set_books_dataset(context: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001
-    if value:
-        dlt.config["books_dataset"] = value
-
-
 def _set_allow_http(context: click.Context, _: click.Parameter, given: bool) -> None:
     context.find_root().meta[log.ALLOW_HTTP_KEY] = given
 
@@ -133,7 +126,7 @@ def add_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command]
     return decorate
 
 
-destination_options = add_options(
+_destination_options = add_options(
     click.option("--destination", help="dlt's name for the destination.  [default: duckdb]"),
     click.option(
         "--credentials",
@@ -145,12 +138,9 @@ destination_options = add_options(
     click.option("--dataset", help=f"The schema.  [default: {DATASET}]"),
     click.option(
         "--books-dataset",
-        expose_value=False,
-        callback=_set_books_dataset,
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
     ),
 )
-"""Adds the options of a target; the command gets `destination`, `credentials` and `dataset`."""
 
 wait_option = click.option(
     "--wait",
@@ -167,6 +157,40 @@ allow_http_option = click.option(
     help="Allow http:// to other machines, although everyone on the way can read the keys and the webhook's URL.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def destination_options(command: _Command) -> _Command:
+    """Adds the options of a target; the command gets `destination`, `credentials` and `dataset`.
+
+    dlt is imported and configured when the command runs, so that its help does not wait for it.
+    """
+
+    @functools.wraps(command)
+    def call(*, books_dataset: str | None, **more: Any) -> Any:
+        _configure_dlt(books_dataset)
+        return command(**more)
+
+    return _destination_options(call)
+
+
+def _configure_dlt(books_dataset: str | None) -> None:
+    import dlt
+
+    from .. import runner
+
+    settings = log.log_settings()
+    log.configure_logging(*settings)  # again, because dlt has a handler of its own now
+    more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
+    # dlt logs errors that are tried again, or that end the run with a message of its own.
+    runner.configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
+    if books_dataset:
+        dlt.config["books_dataset"] = books_dataset
+
+
+def freeze_modules() -> None:
+    """Spares the garbage collector what was imported: to visit it again and again takes a tenth of a small load."""
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def target_options(command: _Command) -> _Command:
@@ -209,6 +233,10 @@ def load_options(command: _Command) -> _Command:
 
 def describe_target(options: TargetOptions) -> dict[str, str]:
     """Returns where the data of a target is: `destination`, `location`, `dataset`, and dlt's `pipeline`."""
+    from ..explain import explained
+    from ..warehouses.pipeline_names import pipeline_name
+    from ..warehouses.resolve import resolve_target
+
     with explained():
         target = resolve_target(*options)
         return {

@@ -4,13 +4,14 @@ import sys
 import traceback
 from collections.abc import Iterable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..display import shortened, visible, visible_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NEEDS_ATTENTION = 1
 """The exit status of a command that did its work, and found something that a person must look at."""
@@ -32,13 +33,17 @@ def document(text: str, err: bool = False) -> None:
     click.echo(visible_lines(text), err=err)
 
 
-def above(console: Console, text: str) -> None:
+def above(console: "Console", text: str) -> None:
     """Prints one line above the progress bar that a console shows."""
     console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, int]]) -> None:
     """Prints counts as a table with a title and the names of its two columns."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, box=None, pad_edge=False)
     table.add_column(names[0])
     table.add_column(names[1], justify="right")

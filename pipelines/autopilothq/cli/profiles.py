@@ -1,22 +1,21 @@
 """The command that loads from Segment's Profile API."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.sources import DltSource
 
-from ..clients.profile_api import BASE_URLS
 from ..errors import RunError
-from ..explain import explained
-from ..sources.profiles.source import profiles
-from ..sources.report import LoadReport
 from . import log
-from .loading import run_load_command
 from .options import LoadOptions, Time, load_options
-from .progress import ProgressDisplay
 
+if TYPE_CHECKING:
+    from dlt.sources import DltSource
+
+    from ..sources.report import LoadReport
+    from .progress import ProgressDisplay
+
+REGIONS = ("us", "eu")
 PEOPLE_PER_LOAD = 20_000  # some minutes of work: as much is lost at most where a run is killed
 _MISSING_SETTINGS = {
     "token": "Expected an access token of Segment's Profile API, but there is none: set token",
@@ -42,7 +41,7 @@ class _EventNames(click.ParamType[list[str]]):
     "--people", metavar="api|FILE|SQL", help="Whose events: contacts with news, a file of ids, or a query for them."
 )
 @click.option("--space", metavar="ID", help="The space of Segment Unify.")
-@click.option("--region", type=click.Choice(list(BASE_URLS)), help="Where the space is.  [default: us]")
+@click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")
 @click.option("--source-id", metavar="ID", help="The one Segment source to load events of.")
 @click.option(
     "--events", type=_EventNames(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]"
@@ -54,10 +53,12 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
 
     The access token is the setting sources.autopilothq.profiles.token of dlt's configuration.
     """
+    from .loading import run_load_command
+
     settings["allow_http"] = log.allowed_http()
     given = {name: value for name, value in settings.items() if value is not None}
 
-    def sources(display: ProgressDisplay) -> Iterator[DltSource]:
+    def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         if options.dry_run:
             yield _source(**given, progress=display.report)
         else:
@@ -66,11 +67,13 @@ def load_profiles(options: LoadOptions, **settings: Any) -> None:
     run_load_command(sources, options, "people")
 
 
-def _parts(display: ProgressDisplay, settings: dict[str, Any]) -> Iterator[DltSource]:
+def _parts(display: "ProgressDisplay", settings: dict[str, Any]) -> "Iterator[DltSource]":
     """Yields a source for each PEOPLE_PER_LOAD people, until nobody is left to request; reports their sums."""
+    from ..sources.report import LoadReport
+
     part = whole = LoadReport()
 
-    def report_sum(report: LoadReport) -> None:
+    def report_sum(report: "LoadReport") -> None:
         nonlocal part
         part = report
         display.report(whole.then(report))
@@ -82,8 +85,13 @@ def _parts(display: ProgressDisplay, settings: dict[str, Any]) -> Iterator[DltSo
             return
 
 
-def _source(**settings: Any) -> DltSource:
+def _source(**settings: Any) -> "DltSource":
     """Returns the source; settings that are not given come from dlt's configuration."""
+    from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+    from ..explain import explained
+    from ..sources.profiles.source import profiles
+
     with explained():
         try:
             source: DltSource = profiles(**settings)

@@ -9,7 +9,6 @@ from .. import masking
 from ..errors import InvalidSetting
 from .settings import ApiSettings
 
-ALLOW_HTTP = "sources.autopilothq.allow_http"
 HOW_TO_ALLOW = "In a network that you trust it can be allowed: --allow-http, or {} = true"
 
 

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -12,7 +11,7 @@ from ..errors import NotFound, UnexpectedResponse
 from ..segment.json_text import JsonNumber, JsonObject
 from .auth import key_header
 from .decode import JsonValue, as_text, describe
-from .http import HttpClient
+from .http import ApiClient, HttpClient
 from .settings import ApiSettings
 from .urls import path_of
 
@@ -49,7 +48,7 @@ class Upserted(NamedTuple):
     email_contact_map: dict[str, str]
 
 
-class Autopilot:
+class Autopilot(ApiClient):
     """An account. Threads may share it; every instance with one key shares one pace (`pace.Pace`).
 
     Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
@@ -68,18 +67,6 @@ class Autopilot:
 
     def __repr__(self) -> str:
         return f"Autopilot({self._http!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
 
     @property
     def attempts(self) -> int:

@@ -4,6 +4,7 @@ import logging
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -26,7 +27,23 @@ from .urls import path_of
 _log = logging.getLogger(__name__)
 
 
-class HttpClient:
+class Closing(ABC):
+    """What is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the connections."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class HttpClient(Closing):
     """JSON over HTTP at one base URL with one key; any number of threads may use it at once.
 
     `auth` are the headers that carry the key (`auth.key_header`, `auth.basic_auth`). Raises InvalidSetting where the
@@ -70,14 +87,6 @@ class HttpClient:
 
     def __repr__(self) -> str:
         return f"HttpClient({self._base!r}, {self._settings.setting!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the connections. A request after that opens new ones."""
@@ -168,3 +177,13 @@ def _log_retry(call: Call, state: RetryCallState) -> None:
 def _tls() -> ssl.SSLContext:
     """The one context of the process: reading all the certificates takes a tenth of a second."""
     return httpx.create_ssl_context()
+
+
+class ApiClient(Closing):
+    """The client of an API, which owns the client of its HTTP."""
+
+    _http: HttpClient
+
+    def close(self) -> None:
+        """Closes the connections. A request after that opens new ones."""
+        self._http.close()

@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -14,7 +13,7 @@ from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from .auth import basic_auth
 from .decode import JsonValue, as_text, describe
-from .http import HttpClient
+from .http import ApiClient, HttpClient
 from .settings import ApiSettings
 from .urls import escape, path_of
 
@@ -37,7 +36,7 @@ class ProfileApiSettings(ApiSettings):
     requests_per_second: float = PROFILE_REQUESTS_PER_SECOND
 
 
-class ProfileApi:
+class ProfileApi(ApiClient):
     """The people of a space. Threads may share it; every instance with one token shares one pace (`pace.Pace`).
 
     Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
@@ -61,18 +60,6 @@ class ProfileApi:
 
     def __repr__(self) -> str:
         return f"ProfileApi({self._http!r}, {self._space!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
 
     def events(self, person: str, names: Collection[str], start: datetime | None = None) -> Iterator[list[Any]]:
         """Yields the person's events of these names page by page, the oldest first; none for an unknown person.

@@ -9,7 +9,7 @@ import httpx
 
 from .. import masking
 from ..errors import NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
-from ..segment.json_text import JsonObject
+from ..segment.json_text import JsonObject, to_json
 from .auth import where_to_set
 from .call import Call
 from .decode import MAX_VALUES, JsonValue, NotJson, TooManyValues, Truncated, decode_json
@@ -133,7 +133,7 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
     Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`.
     """
     text = ""
-    with suppress(TooManyValues, Truncated, NotJson):
+    with suppress(TooManyValues, Truncated, NotJson, RecursionError):
         answer = decode_json(content)
         if isinstance(answer, JsonObject):
             nested = isinstance(answer.value("error"), JsonObject)
@@ -141,7 +141,8 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
             message = answer.value("error", "message") if nested else answer.value("message")
             # The code is left out where it only repeats the status.
             status = _phrase(response.status_code).casefold()
-            text = ": ".join(str(part) for part in (code, message) if part and str(part).casefold() != status)
+            parts = (to_json(part) if isinstance(part, list) else str(part) for part in (code, message) if part)
+            text = ": ".join(part for part in parts if part.casefold() != status)
     is_json = "json" in response.headers.get("Content-Type", "")
     text = text or ("" if is_json else content.decode("utf-8", "replace"))
     text = _shortened(masking.masked(text))  # in this order: half a secret would not be found

@@ -5,6 +5,7 @@ from math import inf
 
 from ..errors import InvalidSetting
 
+ALLOW_HTTP = "sources.autopilothq.allow_http"
 TIMEOUT = 30.0  # seconds
 MAX_ATTEMPTS = 6  # their waits come to about 15 seconds
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from .. import masking
 from ..errors import InvalidSetting, RequestRejected, Unavailable
-from .auth import ALLOW_HTTP, HOW_TO_ALLOW, is_loopback
+from .auth import HOW_TO_ALLOW, is_loopback
+from .settings import ALLOW_HTTP
 
 
 def post_note(url: str, text: str, timeout: float = 10, allow_http: bool = False) -> None:

@@ -25,14 +25,13 @@ from ..warehouses import lock
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, client_to_ask, dataset_of
 from ..warehouses.dlt_internals import SqlJobClientBase
-from . import archive_lines
+from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
 from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
 from .working_copies import drop_working_copies
 
-MAX_IDS = 5  # that are taken of a person without a confirmation
 MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
 
 

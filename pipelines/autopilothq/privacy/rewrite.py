@@ -24,6 +24,7 @@ from ..warehouses.books import BooksSqlClient
 from ..warehouses.dataset import DeltaDataset, drop_old_versions, tables_of
 from ..warehouses.dlt_internals import FilesystemClient
 from ..warehouses.resolve import DUCKDB_CONFIG
+from ..warehouses.sql_files import sql_file
 
 NEW = "new.duckdb"
 MARGIN = 1.1  # a copy may be a little bigger than what it is of
@@ -42,39 +43,9 @@ KEPT = {
     "snowflake": "Snowflake keeps them for its Time Travel (1 day unless set otherwise) and 7 days more as Fail-safe",
 }
 OTHERS = "it may keep them in free space, in old versions and in backups, by rules of its own"
-# Everything in a DuckDB file but the rows, by kind and name; a copy must have the same.
-_SCHEMA_SQL = """
-    SELECT 'schema' AS kind, schema_name AS name, [comment] AS what FROM duckdb_schemas()
-        WHERE database_name = $name AND NOT internal
-    UNION ALL SELECT 'table', concat_ws('.', schema_name, table_name), [comment, sql] FROM duckdb_tables()
-        WHERE database_name = $name AND NOT internal
-    UNION ALL SELECT 'column', concat_ws('.', schema_name, table_name, column_name),
-        [comment, column_index::VARCHAR, data_type, column_default, is_nullable::VARCHAR] FROM duckdb_columns()
-        WHERE database_name = $name AND NOT internal
-    UNION ALL SELECT 'index', concat_ws('.', schema_name, index_name), [comment, table_name, sql] FROM duckdb_indexes()
-        WHERE database_name = $name
-    UNION ALL SELECT 'view', concat_ws('.', schema_name, view_name), [comment, sql] FROM duckdb_views()
-        WHERE database_name = $name AND NOT internal
-    UNION ALL SELECT 'sequence', concat_ws('.', schema_name, sequence_name),
-        [comment, start_value::VARCHAR, last_value::VARCHAR, sql] FROM duckdb_sequences() WHERE database_name = $name
-    UNION ALL SELECT 'macro', concat_ws('.', schema_name, function_name),
-        [comment, parameters::VARCHAR, macro_definition] FROM duckdb_functions()
-        WHERE database_name = $name AND NOT internal
-    UNION ALL SELECT 'type', concat_ws('.', schema_name, type_name), [comment, logical_type, labels::VARCHAR]
-        FROM duckdb_types() WHERE database_name = $name AND NOT internal"""
 _FOREIGN_KEYS_SQL = """
     SELECT 'the foreign key of', concat_ws('.', schema_name, table_name) FROM duckdb_constraints()
     WHERE database_name = ? AND constraint_type = 'FOREIGN KEY'"""
-
-# Columns of which PostgreSQL has samples, with their types as they are.
-_SAMPLED_SQL = """
-    SELECT a.attname, format_type(a.atttypid, a.atttypmod)
-        || CASE WHEN a.attcollation <> t.typcollation THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END
-    FROM pg_stats s
-    JOIN pg_namespace n ON n.nspname = s.schemaname
-    JOIN pg_class c ON c.relname = s.tablename AND c.relnamespace = n.oid
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.attname JOIN pg_type t ON t.oid = a.atttypid
-    WHERE s.schemaname = %s AND s.tablename = %s"""
 
 
 class Rewritten(NamedTuple):
@@ -246,7 +217,7 @@ def _differences(engine: duckdb.DuckDBPyConnection, old: str, new: str) -> list[
     """Returns the kinds and names of objects that differ between two databases."""
 
     def schema(name: str) -> set[tuple[str, str, tuple[str, ...]]]:
-        rows = engine.execute(_SCHEMA_SQL, {"name": name}).fetchall()
+        rows = engine.execute(sql_file("schema_duckdb.sql"), {"name": name}).fetchall()
         return {(kind, of, tuple(what)) for kind, of, what in rows}
 
     return sorted({(kind, of) for kind, of, _ in schema(old) ^ schema(new)})
@@ -356,7 +327,7 @@ def _drop_samples(sql: Any, table: str) -> str | None:
     if sql.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):
         return None
     try:
-        for column, of in sql.execute_sql(_SAMPLED_SQL, sql.dataset_name, table) or ():
+        for column, of in sql.execute_sql(sql_file("sampled_columns_postgres.sql"), sql.dataset_name, table) or ():
             sql.execute_sql(f"ALTER TABLE {name} ALTER COLUMN {sql.escape_column_name(column)} TYPE {of}")
     except Exception as error:  # noqa: BLE001 - drivers raise what they like, and it is told
         why = str(error).partition("\n")[0]

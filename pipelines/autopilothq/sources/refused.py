@@ -24,6 +24,7 @@ from ..warehouses.dlt_internals import logger
 
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.
 FILE = "autopilothq-refused/refused.json"
+_TARGET = "place"  # the name of `target` in the file, which versions before this one read and wrote
 UUID_TS = "uuid_ts"
 Errors = dict[str, str]
 """Why the destination refused rows, by what identifies them."""
@@ -59,11 +60,12 @@ class RefusedMessages:
         target = target_of(pipeline)
         path = Path(pipeline.working_dir, FILE)
         try:
-            found = cls(**json.loads(path.read_bytes()))
+            content = json.loads(path.read_bytes())
+            found = cls(target=content.pop(_TARGET), **content)
             return found if found.target == target else cls(target)
         except FileNotFoundError:
             return cls(target)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             logger.warning(f"{path} cannot be read, and is ignored: {error}")
             return cls(target)
 
@@ -84,7 +86,7 @@ class RefusedMessages:
         private.folder(path.parent)
         temporary = path.with_suffix(".new")
         with private.opened(temporary, "w") as file:
-            json.dump(asdict(self), file)
+            json.dump({_TARGET if name == "target" else name: value for name, value in asdict(self).items()}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

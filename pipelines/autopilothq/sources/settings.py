@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlt
 
-from ..clients.autopilot import Autopilot, AutopilotSettings
-from ..clients.profile_api import ProfileApi, ProfileApiSettings
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 
 if TYPE_CHECKING:
+    from ..clients.autopilot import Autopilot
+    from ..clients.profile_api import ProfileApi
+
     Names = str | Sequence[str]
     """Names, or one text with commas."""
     Time = str | date
@@ -36,12 +37,16 @@ class RequestSettings(NamedTuple):
     tries: int = MAX_ATTEMPTS
     allow_http: bool = False
 
-    def autopilot(self, api_key: str) -> Autopilot:
+    def autopilot(self, api_key: str) -> "Autopilot":
         """Returns a client of Autopilot's API."""
+        from ..clients.autopilot import Autopilot, AutopilotSettings
+
         return Autopilot(AutopilotSettings(api_key=api_key, **self._asdict()))
 
-    def profile_api(self, token: str, space: str) -> ProfileApi:
+    def profile_api(self, token: str, space: str) -> "ProfileApi":
         """Returns a client of Segment's Profile API."""
+        from ..clients.profile_api import ProfileApi, ProfileApiSettings
+
         return ProfileApi(ProfileApiSettings(api_key=token, space=space, **self._asdict()))
 
 

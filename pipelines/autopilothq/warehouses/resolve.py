@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import dlt
 import duckdb
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
@@ -20,9 +19,8 @@ from .dlt_internals import Destination, WithLocalFiles, active, get_destination_
 from .duckdb import direct
 from .pipeline_names import PIPELINE
 from .postgres import postgres
+from .settings import DATASET, DUCKDB_FILE, setting
 
-DATASET = "autopilothq"
-DUCKDB_FILE = "autopilot.duckdb"
 # The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
 
@@ -125,12 +123,6 @@ def _check_url(kind: str, credentials: Any) -> None:
                 f"Expected the credentials of {kind} as a URL with one @, before the host, but there are more.\n"
                 "In its user and password write %40 for @, %2F for /, %3A for :, %3F for ? and %25 for %."
             )
-
-
-def setting(name: str) -> Any:
-    """Returns a value of dlt's secrets or configuration, None if neither has it."""
-    providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
-    return next((value for provider in providers if (value := provider.get(name)) is not None), None)
 
 
 def _check_file(database: str, dataset: str, option: str) -> None:

@@ -36,7 +36,6 @@ from dlt.common.normalizers.naming import NamingConvention
 from dlt.common.runtime.collector import NULL_COLLECTOR
 from dlt.common.runtime.collector_base import Collector
 from dlt.common.runtime.run_context import active
-from dlt.common.runtime.telemetry import stop_telemetry
 from dlt.common.schema.typing import (
     DLT_NAME_PREFIX,
     LOADS_TABLE_NAME,
@@ -233,7 +232,6 @@ __all__ = [
     "schema_components",
     "sees_rows",
     "set_owner",
-    "stop_telemetry",
     "stored_columns",
     "table_of",
     "take_back",

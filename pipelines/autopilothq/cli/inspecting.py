@@ -1,0 +1,153 @@
+"""Prints what the commands `schema` and `status` read of the catalogue and of a destination."""
+
+import difflib
+import itertools
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import click
+
+from .. import inspect, upgrade
+from ..display import json_text, shortened
+from ..errors import DatasetNotFound
+from ..explain import explained
+from ..inspect import Difference, Status
+from ..warehouses.dataset import tables_of
+from . import out
+from .options import TargetOptions, credentials_of, describe_target
+
+
+def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) -> None:
+    """Prints the tables of the catalogue or of the destination in a format; all of them where none is named."""
+    if live:
+        with inspect.reading(*target) as reader:
+            existing, name = list(tables_of(reader)), reader.name
+            found = inspect.described(reader, tables)
+        _check_names(tables, existing, f"The dataset {name}")
+    else:
+        found, name = inspect.catalogue(), inspect.dataset_name(target.dataset)
+        _check_names(tables, [table.name for table in found], "The catalogue")
+        found = [table for table in found if not tables or table.name in tables]
+    if form == "sql":
+        with explained():
+            out.document(inspect.ddl(found, *inspect.target(*target)))
+    else:
+        out.document(inspect.FORMATS[form](found, name))
+
+
+def _check_names(names: Sequence[str], existing: Sequence[str], where: str) -> None:
+    for name in names:
+        if name not in existing:
+            near = difflib.get_close_matches(name, existing, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise click.BadParameter(f"{where} has no table {name}.{hint}", param_hint="TABLE")
+
+
+def print_differences(against: str | None, target: TargetOptions) -> None:
+    """Prints what differs from the schema that queries were written for; ends with 1 if something breaks them."""
+    compared = _with_catalogue(target) if against is None else _with_dataset(against, target)
+    found = inspect.differences(
+        compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
+    )
+    out.print_lines(_difference_lines(found, compared))
+    if any(difference.breaks for difference in found):
+        sys.exit(out.NEEDS_ATTENTION)
+
+
+class _Comparison(NamedTuple):
+    """Two schemas to compare: the one that queries were written for, and the one that they run on."""
+
+    queried_name: str
+    queried: inspect.Schema
+    schema_name: str
+    schema: inspect.Schema
+    dialect: str | None
+    messages: inspect.DifferenceMessages
+    not_yet: frozenset[str] = frozenset()
+
+
+def _with_catalogue(target: TargetOptions) -> _Comparison:
+    with inspect.reading(*target) as reader:
+        schema = inspect.schema_of(reader)
+    catalogue = inspect.schema_of_catalogue(reader.kind, reader.dialect)
+    return _Comparison(
+        "the catalogue", catalogue, reader.target, schema, reader.dialect, inspect.CATALOGUE, inspect.LATER
+    )
+
+
+def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
+    dataset, slash, credentials = against.partition("/")
+    against = f"{dataset}/{credentials_of(credentials)}" if slash else against
+    with inspect.elsewhere(against, target.destination, target.credentials) as reader:
+        queried_name, queried = reader.target, inspect.schema_of(reader)
+    try:
+        with inspect.reading(*target) as reader:
+            schema = inspect.schema_of(reader)
+    except DatasetNotFound:
+        kind, dialect = inspect.kind_of(*target)
+        schema, name = inspect.schema_of_catalogue(kind, dialect), "the catalogue, because nothing was loaded yet"
+        return _Comparison(queried_name, queried, name, schema, dialect, inspect.SWITCH_UNLOADED)
+    return _Comparison(queried_name, queried, reader.target, schema, reader.dialect, inspect.SWITCH)
+
+
+def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> None:
+    """Upgrades the tables, and prints each statement before it runs."""
+    location = describe_target(target)
+    done = upgrade.upgrade(*target, dry_run, wait, lambda text: out.print_lines([f"{text};", ""]))
+    for table, why in done.left.items():
+        out.print_lines([f"{shortened(table)} stays as it is: {why}.", ""])
+    count = len(done.statements)
+    would = "would be " if dry_run else ""
+    summary = f"{count:,} statement{'s' * (count != 1)} {would}run" if count else "Nothing is to be upgraded"
+    out.print_line(f"{summary} in {location['location']}, dataset {location['dataset']}.")
+    if done.left:
+        sys.exit(out.NEEDS_ATTENTION)
+
+
+def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
+    breaking = [difference for difference in found if difference.breaks]
+    harmless = [difference for difference in found if not difference.breaks]
+    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}"]
+    for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
+        if group:
+            lines += ["", f"{title}:", *_by_meaning(group)]
+    return [*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."]
+
+
+def _by_meaning(found: Sequence[Difference]) -> list[str]:
+    """Groups differences of the same meaning, with a line for each table."""
+    kinds: dict[tuple[str, str, str], list[Difference]] = {}
+    for difference in found:
+        what = "column" if difference.column else "table"
+        kinds.setdefault((difference.change, what, difference.meaning), []).append(difference)
+    lines = []
+    for (change, what, meaning), group in kinds.items():
+        heads = {"type": f"type {meaning}", "key": f"missing {meaning}"}
+        lines.append(f"  {heads.get(change, f'{change} {what}, {meaning}')}")
+        if what == "table":
+            lines.append(f"    {', '.join(shortened(difference.table) for difference in group)}")
+            continue
+        for table, columns in itertools.groupby(group, key=lambda difference: difference.table):
+            names = ", ".join(shortened(difference.column) for difference in columns)
+            lines.append(f"    {shortened(table)}: {names}")
+    return lines
+
+
+def print_status(max_age: timedelta | None, as_json: bool, target: TargetOptions) -> None:
+    """Prints the status of the loads; ends with 1 if the newest is older than `max_age`."""
+    with inspect.reading(*target) as reader:
+        found = inspect.read_status(reader, datetime.now(UTC))
+    out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
+    if max_age is not None and found.is_older(max_age):
+        if not as_json:
+            out.print_lines(["", _stale(found, max_age)])
+        sys.exit(out.NEEDS_ATTENTION)
+
+
+def _stale(found: Status, max_age: timedelta) -> str:
+    if found.newest_load is None:
+        return "Too old: no row was loaded yet."
+    since = inspect.age(found.now - found.newest_load)
+    return f"Too old: the newest load was {since} ago, more than {inspect.age(max_age)}."

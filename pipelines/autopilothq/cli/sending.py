@@ -1,0 +1,210 @@
+"""Runs the commands that send, and prints the delivery log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+from .. import runner
+from ..catalog import STATUSES
+from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
+from ..destination.messages import Ignored, Item, from_line, refuse_item
+from ..display import shortened
+from ..errors import BusyError, InvalidQuery, RunError
+from ..explain import explain
+from ..masking import masked
+from ..segment.message import digest
+from ..sources.archive.batches import read_batches
+from ..sources.archive.listing import File
+from ..sources.archive.source import archive_files_at
+from ..warehouses import lock
+from ..warehouses.query import run_query
+from ..warehouses.settings import setting
+from . import log as logs
+from . import out
+from .options import freeze_modules
+from .progress import LOG_SECONDS
+
+NOT_ALL = 4
+_NO_KEY = (
+    "Expected the key of the Autopilot account that receives, but there is none.\nSet api_key under"
+    " [destination.autopilothq] in .dlt/secrets.toml, or DESTINATION__AUTOPILOTHQ__API_KEY in the environment."
+)
+
+
+def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
+    """Sends the messages of files."""
+    with runner.explained():
+        given = _settings(options)
+        given = replace(given, triggers={**(given.triggers or {}), **triggers})
+        with _locked(options), _log(options) as log:
+            files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
+            broken: list[str] = []
+            counts = _deliver(_messages(files, broken), log, given, options)
+    _end(counts, broken, options["dry_run"])
+
+
+def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
+    """Sends an identify for each row of a query."""
+    with runner.explained():
+        given = _settings(options)
+        with _locked(options):
+            found, skipped = audiences.rows(*_run_query(options, query), key)
+            with _log(options) as log:
+                counts = _deliver(list(audiences.traits(found)), log, given, options)
+    _end(counts, [], options["dry_run"], _skipped(skipped, key))
+
+
+def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
+    """Sends who entered an audience and who left it."""
+    with runner.explained():
+        given = _settings(options)
+        with _locked(options):
+            found, skipped = audiences.rows(*_run_query(options, query), key)
+            with _log(options) as log:
+                changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
+                counts = _deliver(changes, log, given, options)
+    came = sum(item.content == "true" for item in changes)
+    out.print_line(
+        f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
+        f" {unchanged:,} unchanged"
+    )
+    _end(counts, [], options["dry_run"], _skipped(skipped, key))
+
+
+def print_deliveries(
+    status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
+) -> None:
+    """Prints the last outcome of each message and trigger."""
+    with runner.explained(), DeliveryLog(log_dataset(destination, credentials, dataset, reads=True), reads=True) as log:
+        rows = log.latest(status, since)
+    for row in rows:
+        what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
+        what += [shortened(row[name] or "-") for name in ("email", "message_id")]
+        what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
+        out.print_line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
+    counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}
+    out.print_line(", ".join(f"{number:,} {name}" for name, number in counts.items()))
+
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def _settings(options: dict[str, Any]) -> DestinationSettings:
+    try:
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
+    except ConfigFieldMissingException as error:
+        if "api_key" in error.fields:
+            raise RunError(_NO_KEY) from error
+        raise
+
+
+@contextmanager
+def _locked(options: dict[str, Any]) -> Iterator[None]:
+    """Holds the lock of sending, because no track may be sent by two runs at once.
+
+    A load may run meanwhile, but not into a DuckDB file.
+    """
+    if options["dry_run"]:
+        yield
+        return
+    wait = options["wait"]
+    with lock.held(runner.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
+        yield
+
+
+def _log(options: dict[str, Any]) -> DeliveryLog:
+    dry = options["dry_run"]
+    return DeliveryLog(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+
+
+def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    return options["destination"], options["credentials"], options["dataset"]
+
+
+def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+    """Returns the columns and rows of a query, whose own connection is closed by then."""
+    try:
+        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
+            return names, list(chain.from_iterable(rows))
+    except InvalidQuery as error:
+        raise RunError(f"{error} Nothing was sent.") from error
+    except Exception as error:  # drivers have their own exceptions for wrong SQL
+        if isinstance(explain(error), BusyError):
+            raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
+
+
+def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
+    """The files' messages in order; `broken` gets why a file could not be read to its end."""
+    for batch in read_batches(files):
+        rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
+        columns = (batch.lines.column(name) for name in ("file", "line", "text"))
+        for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
+            if (file, line) not in rejects and text.strip():
+                yield from_line(text)
+        for reject in batch.rejects:
+            yield refuse_item(digest(reject.raw), reject.reason)
+        broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
+
+
+def _deliver(
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
+) -> Counts:
+    freeze_modules()
+    last = time.monotonic()
+
+    def progress(counts: Counts) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_SECONDS:
+            last = time.monotonic()
+            if logs.log_settings().json:
+                logs.line("info", "sending", **_numbers(counts))
+            else:
+                out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
+
+    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+
+
+def _numbers(counts: Counts) -> dict[str, int]:
+    return {name: value for name, value in vars(counts).items() if isinstance(value, int) and value}
+
+
+def _line(counts: Counts) -> str:
+    text = (
+        f"{counts.messages:,} messages: {counts.delivered:,} delivered, {counts.refused:,} refused,"
+        f" {counts.failed:,} failed, {counts.unknown:,} unknown"
+    )
+    others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
+    others.append((counts.forgotten, "of forgotten persons"))
+    others += [(number, f"of type {type_}, which Autopilot does not take") for type_, number in counts.ignored.items()]
+    return text + "".join(f", {number:,} {what}" for number, what in others if number)
+
+
+def _skipped(number: int, key: str) -> list[str]:
+    return [f"{number:,} rows without {key} skipped"] if number else []
+
+
+def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
+    """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
+    logs.summarise(_line(counts))
+    if logs.log_settings().json:
+        logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
+    out.print_line(("would send " if dry_run else "") + _line(counts))
+    for line in more:
+        out.print_line(f"  {line}")
+    for (status, why), number in counts.reasons.most_common(20):
+        out.print_line(f"  {number:,} {status}: {why}")
+    for remark, number in counts.remarks.most_common(20):
+        out.print_line(f"  {number:,} times {remark}")
+    for why in broken:
+        out.print_line(masked(f"  not read to its end: {why}"))
+    if not counts.all_delivered or broken:
+        sys.exit(NOT_ALL)

@@ -1,0 +1,120 @@
+"""What the program imports: its help, a wrong option and `sample` wait for no library but click."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import autopilothq
+from autopilothq.cli import cli
+from autopilothq.cli import inspect as schema_commands
+from autopilothq.cli.profiles import REGIONS
+from autopilothq.cli.send import KEY_COLUMNS
+from autopilothq.clients.profile_api import BASE_URLS
+from autopilothq.destination.messages import ID_COLUMNS
+from autopilothq.inspect import FORMATS
+
+SLOW = {"dlt", "duckdb", "httpx", "numpy", "pyarrow", "rich", "sqlglot", "yaml"}
+PROGRAM = """
+import json, os, sys
+from autopilothq.cli import main
+calls = json.loads(sys.argv[1])
+reading, writing = os.pipe()
+for words in calls:
+    if not os.fork():
+        status, sys.argv = 0, ["autopilothq", *words]
+        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+        os.dup2(1, 2)
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+        imported = [name for name in json.loads(os.environ["SLOW"]) if name in sys.modules]
+        os.write(writing, json.dumps([words, status, imported]).encode() + b"\\n")
+        os._exit(0)
+    os.wait()
+os.close(writing)
+sys.stdout.write(open(reading).read())
+"""
+
+
+def python(program: str, *words: str) -> str:
+    """What a new interpreter prints: those that the other tests are forked from have imported everything."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "SLOW": json.dumps(sorted(SLOW))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def imported(*calls: str) -> dict[str, tuple[int, set[str]]]:
+    """The exit status of each call of the program, and the slow libraries that it imported."""
+    lines = python(PROGRAM, json.dumps([call.split() for call in calls])).splitlines()
+    return {" ".join(words): (status, set(found)) for words, status, found in map(json.loads, lines)}
+
+
+def commands(command: click.Command = cli, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yields the words of every command of the program. Example: `"load archive"`."""
+    for name, below in command.commands.items() if isinstance(command, click.Group) else ():
+        yield " ".join([*path, name])
+        yield from commands(below, (*path, name))
+
+
+def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> None:
+    helps = ["--help", "--version", *(f"{command} --help" for command in commands())]
+    wrong = ["--nope", "status --nope", "schema diff --nope", "deliveries --nope", "sample --nope", "sample"]
+    found = imported(*helps, "sample archive --events 10", *wrong)
+    assert found == {
+        **dict.fromkeys([*helps, "sample archive --events 10"], (0, set())),
+        **dict.fromkeys(wrong, (2, set())),
+    }
+    assert list(Path("archive").rglob("*.gz"))
+
+
+def test_a_wrong_option_of_a_command_whose_end_is_noted_imports_what_knows_the_webhook() -> None:
+    found = imported("load archive --nope", "send traits --nope", "forget --nope")
+    assert [status for status, _ in found.values()] == [2, 2, 2]
+    assert [names & {"httpx", "numpy", "pyarrow", "rich"} for _, names in found.values()] == [set()] * 3
+
+
+def test_commands_that_speak_to_no_api_import_no_http_client() -> None:
+    found = imported("sample archive --events 10", "load archive archive", "status", "schema", "schema diff")
+    assert [status for status, _ in found.values()] == [0] * 5
+    assert [call for call, (_, names) in found.items() if "httpx" in names] == []
+
+
+def test_the_package_imports_a_library_when_it_is_used() -> None:
+    program = f"""
+import sys
+import autopilothq
+slow = {SLOW}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+assert set(autopilothq.__all__) <= set(dir(autopilothq))
+assert not slow & set(sys.modules), slow & set(sys.modules)
+import pyarrow
+from autopilothq import archive, LoadReport
+import dlt, pickle
+assert pickle.loads(pickle.dumps(LoadReport())) == LoadReport()
+from dlt.extract.reference import SourceReference
+print(dlt.config["runtime.dlthub_telemetry"], "duckdb" in sys.modules, archive is autopilothq.archive)
+print(SourceReference.find("autopilothq.archive") is not None)
+"""
+    assert python(program) == "False True True\nTrue\n"
+
+
+def test_every_name_of_the_package_can_be_imported() -> None:
+    assert [name for name in autopilothq.__all__ if getattr(autopilothq, name, None) is None] == []
+    assert {name for names in autopilothq._MODULES.values() for name in names} <= set(autopilothq.__all__)
+    with pytest.raises(AttributeError, match="module 'autopilothq' has no attribute 'nothing'"):
+        _ = autopilothq.nothing
+
+
+def test_the_choices_of_options_are_those_of_the_modules_that_carry_them_out() -> None:
+    assert tuple(BASE_URLS) == REGIONS
+    assert KEY_COLUMNS == ID_COLUMNS
+    assert (*FORMATS, "sql") == schema_commands.SCHEMA_FORMATS
