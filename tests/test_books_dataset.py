@@ -79,8 +79,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
     assert set(there) <= {"autopilothq", "keeping", "keeping_staging"}
 
     write("two.ndjson", message(messageId="m1"), message(messageId="m2"))
-    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)
-    assert loaded(call, "*.ndjson", *apart) == (0, 0, 0, 0)
+    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert ask(place, "SELECT file, stored FROM keeping._audit ORDER BY file") == [
         (f"{Path.cwd()}/one.ndjson", 2),
         (f"{Path.cwd()}/two.ndjson", 1),
@@ -130,8 +129,8 @@ def test_an_older_dataset_moves_its_books(call: Call, place: tuple[str, ...]) ->
     assert said.out.splitlines()[:-1][0] == planned.out.splitlines()[0] != ""
     assert tables(place)["autopilothq"] == EVENTS
     assert ask(place, "SELECT * FROM keeping._audit") == before
-    assert loaded(call, "one.ndjson", *apart) == (0, 0, 0, 0)
-    assert loaded(call, write("two.ndjson", message(messageId="m2"), FIRST[0]), *apart) == (1, 1, 1, 0)
+    write("two.ndjson", message(messageId="m2"), FIRST[0])
+    assert loaded(call, "*.ndjson", *apart) == (1, 1, 1, 0)  # nothing of the first, which is known
     assert tables(place)["autopilothq"] == EVENTS
 
 

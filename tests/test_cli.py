@@ -4,8 +4,9 @@ import json
 import os
 import pty
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
@@ -15,7 +16,9 @@ from dlt.common.runtime.run_context import active
 import forked
 from autopilothq import archive, runner, sample
 from autopilothq.sources.archive import batches
-from calling import Call, errors
+from calling import Call, Said, errors
+from prepared import as_prepared, preparing
+from shared_loads import command
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 
@@ -26,9 +29,30 @@ AMBIGUOUS = (
 )
 
 
-def test_loads_an_archive_into_a_file_here(call: Call) -> None:
-    Path("archive.ndjson").write_text(GOOD + "oops\n" + GOOD)
-    said = call("load", "archive", "archive.ndjson")
+class Loaded(NamedTuple):
+    """The folder of a load of `archive.ndjson`, and what that printed."""
+
+    home: Path
+    said: Said
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    with preparing(tmp_path_factory.mktemp("loaded")) as home:
+        Path("archive.ndjson").write_text(GOOD + "oops\n" + GOOD)
+        said = command("load", "archive", "archive.ndjson")
+    return Loaded(home, said)
+
+
+@pytest.fixture
+def loaded(prepared: Loaded) -> Iterator[Said]:
+    """Works where that is loaded; gives what the load printed."""
+    with as_prepared(prepared.home):
+        yield prepared.said
+
+
+def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
+    said = loaded
     assert said.status == 0
     assert said.out.splitlines()[:8] == [
         "table         rows",
@@ -107,12 +131,15 @@ def test_json_has_every_count(call: Call) -> None:
     }
 
 
-def test_a_dry_run_loads_nothing_and_a_second_run_finds_nothing_new(call: Call) -> None:
+def test_a_dry_run_loads_nothing(call: Call) -> None:
     Path("archive.ndjson").write_text(GOOD)
     said = call("load", "archive", "archive.ndjson", "--dry-run")
     assert (said.status, said.out.splitlines()[0].strip()) == (0, "would load")
     assert not Path("autopilot.duckdb").exists()
-    assert call("load", "archive", "archive.ndjson", "--json").out.count('"stored": 1') == 1
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_second_run_finds_nothing_new(call: Call) -> None:
     assert call("load", "archive", "archive.ndjson").out.startswith(
         "0 lines, 0 stored, 0 duplicates, 0 rejected, 0 values discarded\n0 new files, 1 known,"
     )
@@ -125,9 +152,8 @@ def test_a_dry_run_loads_nothing_and_a_second_run_finds_nothing_new(call: Call) 
         assert con.execute("SELECT count(*) FROM autopilothq.tracks").fetchone() == (2,)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_package_that_can_never_load_is_set_aside(call: Call) -> None:
-    Path("archive.ndjson").write_text(GOOD)
-    call("load", "archive", "archive.ndjson")
     Path("more.ndjson").write_text(GOOD.replace("m1", "m2"))
     into = runner.pipeline()
     into.extract(archive("more.ndjson"))
@@ -240,15 +266,14 @@ def test_all_of_it_from_the_configuration(call: Call) -> None:
         assert con.execute("SELECT id FROM mail.email_opened").fetchall() == [("m1",)]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
-    Path("a.ndjson").write_text(GOOD)
-    call("load", "archive", "a.ndjson", "--credentials", "one.duckdb")
     pipeline = dlt.attach(
-        "autopilot_events", destination=dlt.destinations.duckdb("one.duckdb"), dataset_name="autopilothq"
+        "autopilot_events", destination=dlt.destinations.duckdb("autopilot.duckdb"), dataset_name="autopilothq"
     )
     Path("b.ndjson").write_text(GOOD.replace("m1", "m2"))
     pipeline.extract(archive("b.ndjson"))
-    assert call("load", "archive", "a.ndjson", "--credentials", "two.duckdb").status == 0
+    assert call("load", "archive", "archive.ndjson", "--credentials", "two.duckdb").status == 0
     with duckdb.connect("two.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
     assert pipeline.has_pending_data
@@ -257,11 +282,12 @@ def test_an_unfinished_load_elsewhere_is_not_mixed_up(call: Call) -> None:
         "autopilot_events", destination=dlt.destinations.duckdb("two.duckdb"), dataset_name="autopilothq"
     )
     with pytest.raises(
-        runner.RunError, match=r"An unfinished load into .*one\.duckdb.* waits, but this run goes to .*two\.duckdb"
+        runner.RunError,
+        match=r"An unfinished load into .*autopilot\.duckdb.* waits, but this run goes to .*two\.duckdb",
     ):
-        runner.run(other, archive("a.ndjson"))
-    assert call("load", "archive", "a.ndjson", "--credentials", "one.duckdb").status == 0
-    with duckdb.connect("one.duckdb") as con:
+        runner.run(other, archive("archive.ndjson"))
+    assert call("load", "archive", "archive.ndjson").status == 0
+    with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks ORDER BY id").fetchall() == [("m1",), ("m2",)]
 
 

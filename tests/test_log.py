@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socket import gethostname
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,8 +16,10 @@ import forked
 from autopilothq import sample
 from autopilothq.clients.webhook import post_note
 from autopilothq.errors import InvalidSetting, RequestRejected, Unavailable
-from calling import Call
+from calling import Call, Said
 from fake_autopilot import FakeAutopilot
+from prepared import as_prepared, preparing
+from shared_loads import command
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 PATH = "/services/T000/B000/secret"
@@ -68,20 +70,55 @@ class Webhook:
         return [note["text"] for _, _, note in self.notes]
 
 
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+@contextmanager
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     hook = Webhook()
     thread = Thread(target=hook.server.serve_forever, args=[0.02])  # looks that often whether it shall end
     thread.start()
     monkeypatch.setenv("RUNTIME__SLACK_INCOMING_HOOK", hook.url)
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
-    thread.join()
+    try:
+        yield hook
+    finally:
+        hook.server.shutdown()
+        hook.server.server_close()
+        thread.join()
 
 
-def test_logs_are_json_when_asked_for(call: Call) -> None:
-    said = call("--log-format", "json", "load", "archive", "a.ndjson")
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    with started(monkeypatch) as hook:
+        yield hook
+
+
+class Loaded(NamedTuple):
+    """The folder of a load, what that printed, its log as JSON, and the notes that a webhook got of it."""
+
+    home: Path
+    said: Said
+    notes: list[str]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    with (
+        preparing(tmp_path_factory.mktemp("logged")) as home,
+        pytest.MonkeyPatch.context() as patch,
+        started(patch) as hook,
+    ):
+        Path("a.ndjson").write_text(GOOD)
+        said = command("--log-format", "json", "load", "archive", "a.ndjson")
+    return Loaded(home, said, hook.texts())
+
+
+@pytest.fixture
+def loaded(prepared: Loaded) -> Iterator[Loaded]:
+    """Works where `a.ndjson` is loaded."""
+    with as_prepared(prepared.home):
+        yield prepared
+
+
+def test_logs_are_json_when_asked_for(prepared: Loaded) -> None:
+    said = prepared.said
     lines = [json.loads(line) for line in said.err.splitlines()]
     assert {line["level"] for line in lines} == {"info"}
     assert list(dict.fromkeys(line["message"] for line in lines)) == ["reading", "handing over", "loading", "done"]
@@ -106,9 +143,10 @@ def test_a_failure_is_told(call: Call, webhook: Webhook) -> None:
     assert text.endswith(said.err.partition("Error: ")[2].rstrip())
 
 
-def test_a_good_run_is_told_when_all_are(call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert call("load", "archive", "a.ndjson").status == 0
-    assert webhook.texts() == []
+def test_a_good_run_is_told_when_all_are(
+    loaded: Loaded, call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (loaded.said.status, loaded.notes) == (0, [])
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__NOTIFY", "always")
     assert call("load", "archive", "a.ndjson").status == 0
     [text] = webhook.texts()

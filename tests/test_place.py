@@ -1,11 +1,12 @@
 """Where data goes: paths begin where the program is called, each place has a pipeline, dlt's own ways find it."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import duckdb
@@ -14,7 +15,9 @@ import pytest
 import forked
 from autopilothq import archive, runner
 from autopilothq.warehouses.pipeline_names import assign_pipeline_name, database_of, pipeline_name
-from calling import Call, errors
+from calling import Call, Said, errors
+from prepared import as_prepared, preparing
+from shared_loads import command
 
 MESSAGE = (
     '{"type": "track", "event": "Email Opened", "messageId": "m1", "receivedAt": "2019-03-01T00:00:00Z",'
@@ -33,23 +36,52 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     return tmp_path / "a", tmp_path / "b"
 
 
+class Loaded(NamedTuple):
+    """The folders of a load that was called in one of two, and what that printed."""
+
+    home: Path
+    said: Said
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    with preparing(tmp_path_factory.mktemp("placed")) as home:
+        Path("archive.ndjson").write_text(MESSAGE)
+        for name in ("a", "b"):
+            Path(name).mkdir()
+        os.chdir("a")
+        said = command("load", "archive", "../archive.ndjson")
+    return Loaded(home, said)
+
+
+@pytest.fixture
+def loaded(prepared: Loaded) -> Iterator[tuple[Path, Path]]:
+    """Two folders to work in, an archive beside them, and what a load of it left in the first."""
+    with as_prepared(prepared.home) as home:
+        os.chdir("a")
+        yield home / "work/a", home / "work/b"
+
+
 def ids(file: Path) -> list[str]:
     with duckdb.connect(str(file), read_only=True) as con:
         return [id_ for (id_,) in con.execute("SELECT id FROM autopilothq.email_opened ORDER BY id").fetchall()]
 
 
 def last_line(call: Call, *words: str) -> str:
-    said = call("load", "archive", "../archive.ndjson", *words)
+    return last_of(call("load", "archive", "../archive.ndjson", *words))
+
+
+def last_of(said: Said) -> str:
     assert (said.status, errors(said)) == (0, [])
     return said.out.splitlines()[-1]
 
 
 def test_each_folder_has_its_own_file_and_pipeline(
-    folders: tuple[Path, Path], call: Call, monkeypatch: pytest.MonkeyPatch
+    loaded: tuple[Path, Path], prepared: Loaded, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b = folders
+    a, b = loaded
     first = f"into {a}/autopilot.duckdb, dataset autopilothq, pipeline autopilot_events"
-    assert last_line(call) == first
+    assert last_of(prepared.said) == first
     monkeypatch.chdir(b)
     second = re.fullmatch(
         rf"into {re.escape(str(b))}/autopilot\.duckdb, dataset autopilothq, pipeline ({OTHER})", last_line(call)
@@ -98,18 +130,17 @@ for operation in sys.argv[1:]:
 """
 
 
-def test_dlts_commands_find_the_pipeline(folders: tuple[Path, Path], call: Call) -> None:
-    last_line(call)
+def test_dlts_commands_find_the_pipeline(loaded: tuple[Path, Path]) -> None:
     wanted = {
         "info": "Found pipeline autopilot_events in",
         "sync": "Restoring from destination",
         "schema": "email_opened",
     }
-    done = forked.run("-c", DLT_COMMANDS, *wanted, cwd=folders[1])
+    done = forked.run("-c", DLT_COMMANDS, *wanted, cwd=loaded[1])
     for operation, words in wanted.items():
-        said = (folders[1].parent / f"{operation}.out").read_text()
+        said = (loaded[1].parent / f"{operation}.out").read_text()
         assert (f"{operation} 0" in done.stdout.splitlines(), words in said) == (True, True), said + done.stderr
-    assert sorted(file.name for file in folders[1].iterdir()) == []
+    assert sorted(file.name for file in loaded[1].iterdir()) == []
 
 
 def test_the_result_for_programs_says_where(folders: tuple[Path, Path], call: Call) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from autopilothq.warehouses import suppression_key
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults.loads import content, line, track
+from prepared import as_prepared, preparing
 from searching import found_in
+from shared_loads import command
 
 SECRET = "0123456789012345678901234567890123456789"  # no number, though it looks like one
 NAME = "SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY"
@@ -38,6 +40,25 @@ MESSAGES: list[Any] = [
     track(number, userId=name, context={"traits": {"email": f"{name}@Example.com"}})
     for number, name in enumerate(("ada", "bob", "eve"))
 ]
+SIGMA = line(track(9, userId="x", context={"traits": {"email": "ΣΊΣΥΦΟΣ@example.com"}}))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of all messages."""
+    with preparing(tmp_path_factory.mktemp("listed")) as home:
+        Path("a.ndjson").write_bytes(b"".join(map(line, MESSAGES)))
+        Path("sigma.ndjson").write_bytes(SIGMA)
+        said = command("load", "archive", "a.ndjson", "sigma.ndjson")
+        assert said.status == 0, said.err
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[Path]:
+    """Works where those are loaded; gives the folder that has dlt's too."""
+    with as_prepared(prepared):
+        yield prepared
 
 
 def test_the_key_is_documented() -> None:
@@ -71,16 +92,14 @@ def test_hashes_with_a_key(secret: str) -> None:
         ]  # fmt: skip
 
 
-def test_a_list_gets_its_key_later(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("a.ndjson").write_bytes(b"".join(map(line, MESSAGES)))
-    assert call("load", "archive", "a.ndjson").status == 0
+def test_a_list_gets_its_key_later(loaded: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("forget", "--email", "ada@example.com").status == 0
     assert salts() == {"ada@example.com": "plain", "ada": "plain"}
 
     monkeypatch.setenv(NAME, SECRET)
     assert call("forget", "--user-id", "bob").status == 0
     assert salts() == {"ada@example.com": "plain", "ada": "plain", "bob@example.com": "keyed", "bob": "keyed"}
-    again = loaded(call, "mixed.ndjson")
+    again = load(call, "mixed.ndjson")
     assert (again["stored"], again["rejects"]) == (0, {"suppressed": 2})
 
     # An id that is known in the clear gets a hash with the key; what the person is called by has one at once.
@@ -94,7 +113,7 @@ def test_a_list_gets_its_key_later(call: Call, tmp_path: Path, monkeypatch: pyte
     assert made["suppressed"] == 2
     assert salts() == dict.fromkeys(["ada@example.com", "ada", "bob@example.com", "bob"], "keyed")
     assert len(persons()) == 2
-    assert loaded(call, "keyed.ndjson")["rejects"] == {"suppressed": 2}
+    assert load(call, "keyed.ndjson")["rejects"] == {"suppressed": 2}
     with FakeAutopilot(0) as account:
         configure(monkeypatch, "DESTINATION", account)
         Path("send.ndjson").write_bytes(
@@ -105,15 +124,14 @@ def test_a_list_gets_its_key_later(call: Call, tmp_path: Path, monkeypatch: pyte
         )
         said = call("send", "messages", "send.ndjson")
     assert said.out == "2 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 1 of forgotten persons\n"
-    assert found_in(tmp_path, [SECRET]) == set()
+    assert found_in(loaded, [SECRET]) == set()
     nothing_without_the_key(call, monkeypatch)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists have emails in Python's lower case; the number to confirm counts ids, whatever hashes there are of them."""
-    Path("a.ndjson").write_bytes(line(track(1, userId="x", context={"traits": {"email": "ΣΊΣΥΦΟΣ@example.com"}})))
-    assert call("load", "archive", "a.ndjson").status == 0
-    assert call("forget", "--email", "eve@example.com").status == 0
+    assert call("forget", "--email", "nobody@example.com").status == 0
     early = [hash_of("plain", Id("email", "σίσυφος@example.com")), hash_of("plain", Id("contact_id", "gone"))]
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute(
@@ -130,7 +148,7 @@ def test_a_hash_of_an_earlier_release_is_no_second_id(call: Call, monkeypatch: p
     listed = content(Path("autopilot.duckdb"))[SUPPRESSIONS.name].dicts()
     assert [row["id"] for row in listed if row["salt"] == "plain"] == []
     assert len([row for row in listed if row["salt"].startswith(KEYED)]) == 3
-    assert loaded(call, "again.ndjson")["rejects"] == {"suppressed": 1}
+    assert load(call, "again.ndjson", "sigma.ndjson")["rejects"] == {"suppressed": 1}
 
 
 def nothing_without_the_key(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +195,9 @@ def configure(monkeypatch: pytest.MonkeyPatch, part: str, account: FakeAutopilot
         monkeypatch.setenv(f"{part}__AUTOPILOTHQ__{name}", value)
 
 
-def loaded(call: Call, name: str) -> dict[str, Any]:
-    shutil.copy("a.ndjson", name)
+def load(call: Call, name: str, of: str = "a.ndjson") -> dict[str, Any]:
+    """Loads a copy of a file."""
+    shutil.copy(of, name)
     said = call("load", "archive", name, "--json")
     assert said.status == 0, said.err
     found: dict[str, Any] = json.loads(said.out)
