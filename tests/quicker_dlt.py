@@ -6,6 +6,7 @@ themselves are spared here too, whether their test comes before or after the fir
 """
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -54,6 +55,8 @@ def cache_hints() -> None:
     reread_changed_schemas_alone()
     write_traces_quickly()
     quick_yaml()
+    if importlib.util.find_spec("pandas") is None:
+        sys.modules["pandas"] = None  # type: ignore[assignment] # DuckDB looks for it some 350 times in a load
 
 
 def quick_yaml() -> None:

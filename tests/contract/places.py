@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from autopilothq.projection.types import ARROW
 from autopilothq.warehouses.delta import lake
 from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres
+from contract.duck import held
 from contract.loading import Line, Row, write
 from servers import S3
 
@@ -56,13 +57,18 @@ class Place(ABC):
 
     def load_again(self) -> dict[str, list[Row]]:
         """Loads the archive, and gives the rows of all tables, dlt's own left out; times are in UTC."""
-        self.pipeline().run(autopilothq.archive("archive", **self.options))
+        with self.held():
+            self.pipeline().run(autopilothq.archive("archive", **self.options))
         self._found = self.found()
         return {name: table.rows for name, table in self._found.items()}
 
     def columns_of(self, table: str) -> list[tuple[str, str]]:
         """A table's columns in their order, with the contract's words for their types, after the last load."""
         return self._found[table].columns
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps open, during a load, what takes long to open."""
+        return nullcontext()
 
     @abstractmethod
     def found(self) -> dict[str, Found]:
@@ -111,6 +117,10 @@ class DuckDb(Warehouse):
 
     def __init__(self) -> None:
         super().__init__(direct("autopilot.duckdb"))
+
+    def held(self) -> AbstractContextManager[None]:
+        """The file."""
+        return held()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Asks the file."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +13,7 @@ from autopilothq import LoadReport, catalog
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row, filled, message, write
 from fake_autopilot import FakeAutopilot
+from shared_loads import isolation
 
 EVENTS = ["tracks", *(table.name for table in catalog.EVENT_TABLES)]
 SOME = ["tracks", "email_opened", "email_clicked"]
@@ -109,22 +110,78 @@ def test_a_second_scan_adds_what_is_new_alone(server: FakeAutopilot) -> None:
     ]  # fmt: skip
 
 
-def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeAutopilot) -> None:
-    good = contact(
-        1,
-        created_at="yesterday",
-        unsubscribed="perhaps",
-        mail_opened={"k": "soon"},
-        mail_clicked=7,
-        custom_fields=[
-            {"kind": "size", "value": "tall", "fieldType": "float"},
-            {"kind": "born", "value": "a summer", "fieldType": "date"},
-        ],
-    )
-    answer(server, [good, "no contact", None, {"Email": "nobody@example.com"}, 7])
-    report = scan(server, *SOME, "contacts")
-    found = tables()
-    [row] = found["contacts"]
+# Contacts of several tests, who are told apart by their ids: each answer is that of one of four scans.
+BAD = contact(
+    1,
+    created_at="yesterday",
+    unsubscribed="perhaps",
+    mail_opened={"k": "soon"},
+    mail_clicked=7,
+    custom_fields=[
+        {"kind": "size", "value": "tall", "fieldType": "float"},
+        {"kind": "born", "value": "a summer", "fieldType": "date"},
+    ],
+)
+TYPED = contact(
+    61,
+    created_at="2016-12-20T07:31:12.000Z",
+    updated_at="Tue, 20 Dec 2016 08:08:00 GMT",
+    LatestSubscribe=1482221100000,
+    NumberOfEmployees="10001",
+    anywhere_page_visits={"https://example.com/pricing": True},
+    lists=["l1"],
+    employeesRange={"min": 11, "max": 50},
+    Score=1,
+    custom_fields=[
+        {"kind": "Review Rating", "value": "5", "fieldType": "integer"},
+        {"kind": "Smog Level", "value": 3, "fieldType": "float"},
+        {"kind": "Customer", "value": "true", "fieldType": "boolean"},
+        {"kind": "Born", "value": 13046400000, "fieldType": "date"},
+        {"kind": "Zip", "value": 1234, "fieldType": "string"},
+        {"kind": "Untyped", "value": "2019-03-01T00:00:00Z"},
+    ],
+)
+ANSWERS: list[list[Any]] = [
+    [
+        BAD, "no contact", None, {"Email": "nobody@example.com"}, 7,
+        TYPED, contact(62, Score=2.5, LinkedIn="in/b"),
+        contact(71, Phone="1"), contact(72, Phone="2", New=True),
+    ],
+    [
+        BAD, "no contact",
+        contact(61, custom_fields=[{"kind": "Zip", "value": 5, "fieldType": "integer"}], Score="high"),
+        contact(71, Phone="3"),
+    ],
+    [contact(72, Phone="4"), contact(71)],
+    [],
+]  # fmt: skip
+
+
+class Scanned(NamedTuple):
+    """What a scan said, and what there was after it."""
+
+    report: LoadReport
+    tables: dict[str, list[Row]]
+
+    def of(self, *numbers: int) -> list[Row]:
+        """The rows of these contacts."""
+        people = {f"person_{number}" for number in numbers}
+        return [row for row in self.tables["contacts"] if row["contact_id"] in people]
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> list[Scanned]:
+    with isolation(tmp_path_factory.mktemp("scans")), FakeAutopilot(contacts=0) as server:
+        found = []
+        for contacts in ANSWERS:
+            answer(server, contacts)
+            found.append(Scanned(scan(server, *SOME, "contacts"), tables()))
+        return found
+
+
+def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(scanned: list[Scanned]) -> None:
+    report, found = scanned[0]
+    [row] = scanned[0].of(1)
     assert filled(row) == {"contact_id": "person_1", "received_at": row["received_at"], "email": "1@example.com"}
     [opened] = found["email_opened"]
     assert opened["timestamp"] is None
@@ -146,13 +203,14 @@ def test_bad_values_leave_their_rows_and_bad_contacts_are_rejected(server: FakeA
     ]
     assert (report.lines, report.stored, report.rejected, report.discards) == (5, 1, 4, 6)
 
-    answer(server, [good, "no contact"])
-    scan(server, *SOME, "contacts")
-    again = tables()
-    assert (again["_discards"], len(again["_rejects"])) == (found["_discards"], 4)
+    again = scanned[1].tables
+    assert [row for row in again["_discards"] if row["row_id"] != "person_61"] == found["_discards"]
+    assert len(again["_rejects"]) == 4
 
 
-def test_numbers_keep_their_digits(server: FakeAutopilot) -> None:
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
+    """What there is after a scan whose numbers Python would spell otherwise."""
     fields = (
         b'[{"kind":"Version","value":1.10,"fieldType":"string"},'
         b'{"kind":"Account","value":12345678901234.123456,"fieldType":"string"},'
@@ -162,10 +220,21 @@ def test_numbers_keep_their_digits(server: FakeAutopilot) -> None:
     )
     page = b'{"contacts":[{"contact_id":"person_1","Email":"1@example.com","Title":2.50,"Score":7.10,'
     page += b'"mail_opened":{"k":1482221100000.5},"custom_fields":' + fields + b'}],"total_contacts":1}'
-    server.order("GET", "/contacts", content=page)
-    scan(server, "contacts", "email_opened", user_id_field="user id")
-    found = tables()
-    [row], [opened] = found["contacts"], found["email_opened"]
+    with isolation(tmp_path_factory.mktemp("digits")), FakeAutopilot(contacts=0) as server:
+        server.order("GET", "/contacts", content=page)
+        server.order(
+            "GET",
+            "/contacts/custom_fields",
+            skip=1,  # first it is asked for the field of the user id
+            content=b'[{"name":"Plan","fieldType":"string","default":"a","max":[1.10]}]',
+        )
+        server.order("GET", "/lists", content=b'{"lists":[{"list_id":12345678901234567890,"title":1.10}]}')
+        scan(server, "contacts", "email_opened", "custom_fields", "lists", user_id_field="user id")
+        return tables()
+
+
+def test_numbers_keep_their_digits(digits: dict[str, list[Row]]) -> None:
+    [row], [opened] = digits["contacts"], digits["email_opened"]
     assert filled(row) == {
         "contact_id": "person_1",
         "received_at": row["received_at"],
@@ -183,13 +252,8 @@ def test_numbers_keep_their_digits(server: FakeAutopilot) -> None:
     )  # fmt: skip
 
 
-def test_lists_and_custom_fields_keep_their_digits(server: FakeAutopilot) -> None:
-    server.order(
-        "GET", "/contacts/custom_fields", content=b'[{"name":"Plan","fieldType":"string","default":"a","max":[1.10]}]'
-    )
-    server.order("GET", "/lists", content=b'{"lists":[{"list_id":12345678901234567890,"title":1.10}]}')
-    scan(server, "custom_fields", "lists")
-    found = tables()
+def test_lists_and_custom_fields_keep_their_digits(digits: dict[str, list[Row]]) -> None:
+    found = digits
     assert [filled(row) for name in ("custom_fields", "lists") for row in found[name]] == [
         {
             "name": "Plan",
@@ -206,34 +270,13 @@ def test_lists_and_custom_fields_keep_their_digits(server: FakeAutopilot) -> Non
     ]
 
 
-def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(server: FakeAutopilot) -> None:
-    fields = [
-        {"kind": "Review Rating", "value": "5", "fieldType": "integer"},
-        {"kind": "Smog Level", "value": 3, "fieldType": "float"},
-        {"kind": "Customer", "value": "true", "fieldType": "boolean"},
-        {"kind": "Born", "value": 13046400000, "fieldType": "date"},
-        {"kind": "Zip", "value": 1234, "fieldType": "string"},
-        {"kind": "Untyped", "value": "2019-03-01T00:00:00Z"},
-    ]
-    first = contact(
-        1,
-        created_at="2016-12-20T07:31:12.000Z",
-        updated_at="Tue, 20 Dec 2016 08:08:00 GMT",
-        LatestSubscribe=1482221100000,
-        NumberOfEmployees="10001",
-        anywhere_page_visits={"https://example.com/pricing": True},
-        lists=["l1"],
-        employeesRange={"min": 11, "max": 50},
-        Score=1,
-    )
-    answer(server, [first | {"custom_fields": fields}, contact(2, Score=2.5, LinkedIn="in/b")])
-    scan(server, "contacts")
-    found = tables()["contacts"]
+def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(scanned: list[Scanned]) -> None:
+    found = scanned[0].of(61, 62)
     when = {"received_at": found[0]["received_at"]}
     assert [filled(row) for row in found] == [
         {
-            "contact_id": "person_1",
-            "email": "1@example.com",
+            "contact_id": "person_61",
+            "email": "61@example.com",
             "created_at": datetime(2016, 12, 20, 7, 31, 12, tzinfo=UTC),
             "updated_at": datetime(2016, 12, 20, 8, 8, tzinfo=UTC),
             "latest_subscribe": datetime(2016, 12, 20, 8, 5, tzinfo=UTC),
@@ -251,40 +294,31 @@ def test_a_contact_has_typed_columns_in_whatever_notation_its_dates_come(server:
             "custom_untyped": datetime(2019, 3, 1, tzinfo=UTC),
         }
         | when,
-        {"contact_id": "person_2", "email": "2@example.com", "score": 2.5, "linked_in": "in/b"} | when,
+        {"contact_id": "person_62", "email": "62@example.com", "score": 2.5, "linked_in": "in/b"} | when,
     ]
     names = list(found[0])
     assert names[:3] == ["contact_id", "received_at", "uuid_ts"]
     assert names[3:] == sorted(names[3:])
 
     # A column keeps its type, whatever a later scan declares.
-    answer(server, [contact(1, custom_fields=[{"kind": "Zip", "value": 5, "fieldType": "integer"}], Score="high")])
-    scan(server, "contacts")
-    again = tables()
-    assert [row["custom_zip"] for row in again["contacts"]] == ["5", None]
-    assert [row["value"] for row in again["_discards"]] == ['"high"']
+    again = scanned[1]
+    assert [row["custom_zip"] for row in again.of(61, 62)] == ["5", None]
+    discards = again.tables["_discards"]
+    assert [row["value"] for row in discards if row["row_id"] in ("person_61", "person_62")] == ['"high"']
 
 
-def test_contacts_that_are_gone_are_marked_until_they_are_back(server: FakeAutopilot) -> None:
-    answer(server, [contact(1, Phone="1"), contact(2, Phone="2", New=True)])
-    scan(server, "contacts")
-    before = {row["contact_id"]: row for row in tables()["contacts"]}
-    answer(server, [contact(1, Phone="3")])
-    scan(server, "contacts")
-    one, two = tables()["contacts"]
+def test_contacts_that_are_gone_are_marked_until_they_are_back(scanned: list[Scanned]) -> None:
+    before = {row["contact_id"]: row for row in scanned[0].of(71, 72)}
+    one, two = scanned[1].of(71, 72)
     assert (one["phone"], one["deleted_at"]) == ("3", None)
     assert two["deleted_at"] == one["received_at"] > two["received_at"]
     changed = {"deleted_at": two["deleted_at"], "uuid_ts": two["uuid_ts"]}
-    assert two == before["person_2"] | changed
+    assert two == before["person_72"] | changed
 
-    answer(server, [contact(2, Phone="4"), contact(1)])
-    scan(server, "contacts")
-    assert [(row["contact_id"], row["phone"], row["deleted_at"]) for row in tables()["contacts"]] == [
-        ("person_1", None, None), ("person_2", "4", None),
+    assert [(row["contact_id"], row["phone"], row["deleted_at"]) for row in scanned[2].of(71, 72)] == [
+        ("person_71", None, None), ("person_72", "4", None),
     ]  # fmt: skip
-    answer(server, [])
-    scan(server, "contacts")
-    assert [row["deleted_at"] is None for row in tables()["contacts"]] == [False, False]
+    assert [row["deleted_at"] is None for row in scanned[3].of(71, 72)] == [False, False]
 
 
 def test_lists_and_segments_are_as_the_account_has_them_now(server: FakeAutopilot) -> None:
