@@ -15,7 +15,7 @@ import dlt
 import duckdb
 
 from .. import runner
-from ..errors import DatasetNotFound
+from ..errors import DatasetNotFound, RunError
 from ..projection import engine as values
 from ..projection import suppression
 from ..segment.identity import HashedIds, Id
@@ -114,6 +114,7 @@ def _delete(
 ) -> PersonDeletion:
     """Deletes the person's rows and lines. `agreed` are the most ids to take unconfirmed, and the confirmed number."""
     with TemporaryDirectory() as scratch, values.connect(scratch, MEMORY, threads=2) as engine:
+        _check_rights(dataset)
         listed, tables = SuppressionList(dataset), person_tables(dataset)
         person = PersonIds(given, listed, tables, engine)
         hashes = HashedIds(person.pairs(), listed.key)
@@ -141,6 +142,17 @@ def _remove(dataset: Dataset, listed: SuppressionList, person: PersonIds, plan: 
         listed.add(person.ids, person.spelt, person.persons)
         for removal in plan:
             delete_rows(removal)
+
+
+def _check_rights(dataset: Dataset) -> None:
+    """Raises RunError if rows of the person may be where this user sees none."""
+    hidden = [f"{part.name}.{table}" for part in dataset.parts() for table in part.unreadable()]
+    if hidden:
+        raise RunError(
+            f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read:"
+            " rows of the person there would stay. Nothing was changed.\n"
+            "Grant SELECT and DELETE on them, or use the role that owns them."
+        )
 
 
 def _check_number(made: PersonDeletion, max_ids: int, confirm: int | None) -> None:

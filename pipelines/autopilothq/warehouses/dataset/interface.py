@@ -83,6 +83,10 @@ class Dataset(ABC):
         """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
         return table not in self.tables([table])
 
+    def unreadable(self) -> list[str]:
+        """Returns the tables that exist but may not be read, as far as the destination tells them."""
+        return []
+
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the greatest length of text columns, by table and column, where the destination limits it."""
         return {}

@@ -24,7 +24,7 @@ from ..dlt_internals import (
 )
 from .interface import Columns, Dataset, Row
 from .sql_arrow import contract_types, is_zoned, read_arrow
-from .sql_schema import primary_keys, text_lengths, view_names
+from .sql_schema import primary_keys, text_lengths, unreadable_tables, view_names
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -79,6 +79,10 @@ class SqlDataset(Dataset):
     def lacks(self, table: str) -> bool:
         """Returns whether a table does not exist. Raises the destination's error where it may not be read."""
         return table not in self.tables([table]) and (self.kind == "duckdb" or self.sql.lacks(table))
+
+    def unreadable(self) -> list[str]:
+        """Returns the tables that exist but may not be read, as far as the destination tells them."""
+        return unreadable_tables(self.sql) if self.kind == "postgres" else []
 
     def lengths(self) -> dict[tuple[str, str], int]:
         """Returns the greatest length of text columns, by table and column, where the destination limits it."""

@@ -28,3 +28,8 @@ def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
 def view_names(sql: Statements) -> set[str]:
     """Returns the names of the views."""
     return {name.lower() for (name,) in sql.by_schema(_VIEWS)}
+
+
+def unreadable_tables(sql: Statements) -> list[str]:
+    """Returns the tables of PostgreSQL that the user may not read."""
+    return [str(name) for (name,) in sql.by_schema(sql_file("unreadable_tables_postgres.sql"))]

@@ -1,0 +1,48 @@
+"""`forget` with a role that may not read everything: PostgreSQL hides such tables, and the person may be in them."""
+
+import re
+from contextlib import closing
+
+import psycopg2
+
+from calling import Call, errors
+from contract.loading import message, write
+
+
+def ask(url: str, statement: str) -> list[tuple[object, ...]]:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: Call, postgres: str) -> None:
+    write("1.ndjson", message(userId="ada"), message(userId="eve", messageId="m2"))
+    target = ("--destination", "postgres", "--credentials", postgres)
+    assert call("load", "archive", "archive", *target).status == 0
+    ask(
+        postgres,
+        "CREATE ROLE deleter LOGIN PASSWORD 'p'; GRANT ALL ON SCHEMA autopilothq, autopilothq_staging TO deleter;"
+        " GRANT ALL ON ALL TABLES IN SCHEMA autopilothq, autopilothq_staging TO deleter;"
+        " REVOKE ALL ON autopilothq.tracks FROM deleter",
+    )
+    deleter = re.sub("//.*@", "//deleter:p@", postgres)
+    asked = ("forget", "--user-id", "ada", "--destination", "postgres", "--credentials", deleter)
+
+    said = call(*asked)
+    words = (
+        "Error: Expected the right to read all tables of the dataset, but autopilothq.tracks may not be read:"
+        " rows of the person there would stay. Nothing was changed.\n"
+        "Grant SELECT and DELETE on them, or use the role that owns them."
+    )
+    assert (said.status, "\n".join(errors(said))) == (1, words)
+    stored = "SELECT user_id FROM autopilothq.email_opened ORDER BY 1"
+    assert ask(postgres, stored) == [("ada",), ("eve",)]
+
+    ask(postgres, "GRANT ALL ON autopilothq.tracks TO deleter")
+    assert call(*asked).status == 0
+    assert ask(postgres, f"{stored.partition(' ORDER')[0]} UNION ALL SELECT user_id FROM autopilothq.tracks") == [
+        ("eve",),
+        ("eve",),
+    ]
+    ask(postgres, "DROP OWNED BY deleter; DROP ROLE deleter")  # the role belongs to the server
