@@ -25,6 +25,7 @@ from ..warehouses.dlt_internals import logger
 # Below the pipeline's working folder. The deletion of a person removes the folders of this name.
 FILE = "autopilothq-refused/refused.json"
 UUID_TS = "uuid_ts"
+KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
 Errors = dict[str, str]
 """Why the destination refused rows, by what identifies them."""
 
