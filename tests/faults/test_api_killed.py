@@ -11,6 +11,8 @@ import pytest
 import autopilothq
 import forked
 from autopilothq import catalog
+from autopilothq.projection.snapshot import KILL_POINT_SNAPSHOT_ROWS
+from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
 from contract.duck import held
 from fake_autopilot import FakeAutopilot
@@ -18,12 +20,11 @@ from faults import killed_api
 from faults.loads import content, pipeline
 from faults.test_killed import clean_environment
 
-SPOOL = "autopilothq.sources.spool:Spool.put"
 POINTS: dict[str, tuple[str, str, int]] = {
-    "a page has come": (SPOOL, "after", 2),
-    "a page is not written": (SPOOL, "before", 3),
-    "some lists have come": (SPOOL, "after", 6),
-    "all was read": ("autopilothq.projection.snapshot:Snapshot.rows", "after", 1),
+    "a page has come": (KILL_POINT_PAGE_STORED, "after", 2),
+    "a page is not written": (KILL_POINT_PAGE_STORED, "before", 3),
+    "some lists have come": (KILL_POINT_PAGE_STORED, "after", 6),
+    "all was read": (KILL_POINT_SNAPSHOT_ROWS, "after", 1),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": ("dlt.destinations.job_client_impl:SqlJobClientBase.complete_load", "before", 1),
 }

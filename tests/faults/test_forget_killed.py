@@ -12,7 +12,14 @@ import zstandard
 
 import forked
 from autopilothq.catalog import SUPPRESSIONS
+from autopilothq.privacy.deletion import KILL_POINT_ALL_ROWS_DELETED, KILL_POINT_ROWS_DELETED
+from autopilothq.privacy.suppression_list import KILL_POINT_LIST_OPENED, KILL_POINT_SUPPRESSED
 from autopilothq.segment.identity import HashedIds, Id
+from autopilothq.sources.archive.remove_lines import (
+    KILL_POINT_FILE_COMPARED,
+    KILL_POINT_FILE_REPLACED,
+    KILL_POINT_FILE_REWRITTEN,
+)
 from calling import Call
 from faults import forgetting
 from faults.forgetting import Plan, words
@@ -26,20 +33,18 @@ MESSAGES: list[Any] = [
     *(track(number, userId="bob") for number in range(5, 10)),
     {"type": "delete", "messageId": "d-1", "userId": "ada"},
 ]
-FORGET = "autopilothq.privacy.deletion"
-ARCHIVE = "autopilothq.sources.archive.remove_lines"
 POINTS: dict[str, tuple[str, str, int]] = {
-    "before anything": ("autopilothq.privacy.suppression_list:SuppressionList.__init__", "before", 1),
-    "suppressed, nothing removed": ("autopilothq.privacy.suppression_list:SuppressionList.add", "after", 1),
-    "some rows removed": (f"{FORGET}:delete_rows", "after", 2),
-    "all rows removed": (f"{FORGET}:_remove", "after", 1),
-    "a file begun": (f"{ARCHIVE}:_rewritten", "after", 1),
-    "a file written aside": (f"{ARCHIVE}:is_unchanged", "before", 1),
-    "a file replaced": (f"{ARCHIVE}:_replace", "after", 1),
-    "another written aside": (f"{ARCHIVE}:_replace", "before", 2),
+    "before anything": (KILL_POINT_LIST_OPENED, "before", 1),
+    "suppressed, nothing removed": (KILL_POINT_SUPPRESSED, "after", 1),
+    "some rows removed": (KILL_POINT_ROWS_DELETED, "after", 2),
+    "all rows removed": (KILL_POINT_ALL_ROWS_DELETED, "after", 1),
+    "a file begun": (KILL_POINT_FILE_REWRITTEN, "after", 1),
+    "a file written aside": (KILL_POINT_FILE_COMPARED, "before", 1),
+    "a file replaced": (KILL_POINT_FILE_REPLACED, "after", 1),
+    "another written aside": (KILL_POINT_FILE_REPLACED, "before", 2),
 }
 PIECEMEAL: dict[str, tuple[str, str, int]] = {
-    f"{number} statements": (f"{FORGET}:delete_rows", "after", number) for number in (2, 4)
+    f"{number} statements": (KILL_POINT_ROWS_DELETED, "after", number) for number in (2, 4)
 }
 
 

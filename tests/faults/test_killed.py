@@ -14,6 +14,8 @@ import duckdb
 import pytest
 
 import forked
+from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
+from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_COPIED, KILL_POINT_ROWS_INSERTED
 from conftest import LEAKS
 from faults import killed
 from faults.killed import Plan
@@ -38,16 +40,15 @@ STORAGE = "dlt.common.storages.load_storage:LoadStorage"
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 MERGE = "dlt.destinations.job_client_impl:SqlLoadJob"
 COPY = "dlt.destinations.impl.duckdb.duck:DuckDbCopyJob"
-INSERT = "autopilothq.warehouses.duckdb:InsertNew"
 READ, NORMALIZED = "lines are read", "all is normalized"
 POINTS: dict[str, tuple[str, str, int]] = {
-    READ: ("autopilothq.projection.parse:parse_lines", "after", 1),
+    READ: (KILL_POINT_LINES_PARSED, "after", 1),
     NORMALIZED: ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
     "tables are made": (f"{CLIENT}._execute_schema_update_sql", "after", 1),
     "the schema is stored, unnoticed": (f"{STORAGE}.commit_schema_update", "before", 1),
-    "rows of a file, unnoticed": (f"{INSERT}.run", "after", 1),
-    "rows of another file, unnoticed": (f"{INSERT}.run", "after", 9),
-    "the books are copied": ("autopilothq.warehouses.duckdb:DirectCopyJob.run", "after", 2),
+    "rows of a file, unnoticed": (KILL_POINT_ROWS_INSERTED, "after", 1),
+    "rows of another file, unnoticed": (KILL_POINT_ROWS_INSERTED, "after", 9),
+    "the books are copied": (KILL_POINT_ROWS_COPIED, "after", 2),
     "the books are merged, unnoticed": (f"{MERGE}.run", "after", 2),
     "the load is to be noted in the destination": (f"{CLIENT}.complete_load", "before", 1),
     "the load is noted in the destination": (f"{CLIENT}.complete_load", "after", 1),
@@ -152,8 +153,7 @@ def killer(house: Path, archive: Path) -> Iterator[Killer]:
     }
     plans = [plan(house, archive, "undisturbed", NEVER), *begun.values()]
     for name, point in POINTS.items():
-        before = name in (READ, NORMALIZED)
-        plans.append(plan(house, archive, name, point, begun=None if before else begun[False].folder))
+        plans.append(plan(house, archive, name, point, begun=None if name == READ else begun[False].folder))
     plans += [
         plan(house, archive, name, point, staged=True, begun=begun[True].folder) for name, point in STAGED.items()
     ]

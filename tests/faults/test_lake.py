@@ -20,7 +20,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 import autopilothq
 import forked
 from autopilothq.extras import install
-from autopilothq.warehouses.delta import append_new, lake
+from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
 from calling import Call
 from faults import killed
 from faults.killed import Plan
@@ -116,12 +116,11 @@ def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path
     assert sorted(pa.table(DeltaTable(tmp_path / "table").scan())["id"].to_pylist()) == ["a", "b"]
 
 
-JOBS = "autopilothq.warehouses.delta:AppendNew.run"
 END = "dlt.destinations.impl.filesystem.filesystem:FilesystemClient.complete_load"
 # Where a load is killed, and whether the next one is on the same machine.
 KILLS: dict[str, tuple[str, tuple[str, str, int]]] = {
-    "on a new machine": ("new machine", (JOBS, "after", 9)),
-    "on the same machine": ("killed", (JOBS, "before", 7)),
+    "on a new machine": ("new machine", (KILL_POINT_ROWS_APPENDED, "after", 9)),
+    "on the same machine": ("killed", (KILL_POINT_ROWS_APPENDED, "before", 7)),
     "at the end": ("killed", (END, "before", 1)),
 }
 

@@ -14,6 +14,10 @@ import autopilothq
 import forked
 from autopilothq.destination import DeliveryLog
 from autopilothq.errors import RunError
+from autopilothq.privacy.deletion import KILL_POINT_ROWS_DELETED
+from autopilothq.privacy.rewrite import KILL_POINT_VERSIONS_DROPPED
+from autopilothq.privacy.suppression_list import KILL_POINT_SUPPRESSED
+from autopilothq.warehouses.dataset.delta_versions import KILL_POINT_LOG_DROPPED
 from autopilothq.warehouses.delta import lake
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
@@ -327,14 +331,10 @@ sys.argv = {words!r}
 cli.main()
 """
 POINTS: dict[str, tuple[str, str, int]] = {
-    "suppressed": ("autopilothq.privacy.suppression_list:SuppressionList.add", "after", 1),
-    "some rows deleted": ("autopilothq.privacy.deletion:delete_rows", "after", 3),
-    "some versions dropped": ("autopilothq.privacy.rewrite:drop_old_versions", "after", 2),
-    "a checkpoint, and the log still there": (
-        "autopilothq.warehouses.dataset.delta_versions:_drop_log_before",
-        "before",
-        2,
-    ),
+    "suppressed": (KILL_POINT_SUPPRESSED, "after", 1),
+    "some rows deleted": (KILL_POINT_ROWS_DELETED, "after", 3),
+    "some versions dropped": (KILL_POINT_VERSIONS_DROPPED, "after", 2),
+    "a checkpoint, and the log still there": (KILL_POINT_LOG_DROPPED, "before", 2),
 }
 
 

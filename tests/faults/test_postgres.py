@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg2
 import pytest
@@ -26,6 +28,7 @@ from faults.loads import (
     track,
 )
 from servers import Postgres
+from shared_loads import isolation
 
 LONG_EVENT = "An event whose name is longer than the sixty three bytes that PostgreSQL has for it"
 LONG = "a_property_whose_name_is_longer_than_the_sixty_three_bytes_that_postgresql_has_for_it"
@@ -117,64 +120,92 @@ def kill(folder: Path, archive: Path, databases: dict[str, str]) -> None:
     assert sorted(done.stdout.splitlines()) == [f"{number} -9" for number in range(len(KILLS))], done.stderr
 
 
-def test_reads_what_is_there_in_parts(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    into = pipeline(tmp_path, postgres_destination(postgres))
-    file(tmp_path / "archive", "1.gz", [track(n) for n in range(5)])
-    load(into, tmp_path / "archive")
-    monkeypatch.setattr(sql_arrow, "CELLS_PER_READ", 4)
-    there = open_dataset(into)
-    assert there.tables(["tracks", "nothing"]).keys() == {"tracks"}
-    parts = [batch.to_pydict() for batch in there.read("tracks", ["id", "sent_at"])]
-    assert [len(part["id"]) for part in parts] == [2, 2, 1]
-    assert sorted(id_ for part in parts for id_ in part["id"]) == [f"m-{n}" for n in range(5)]
-    assert {time for part in parts for time in part["sent_at"]} == {None}
+TEXT = "🎉 \\N \\\\ \t\r\n 'quoted' \"double\" ,; NULL"
+WORDS = {word: f"{word}!" for word in ("order", "user", "select", "table", "primary", "when")}
 
 
-def test_keeps_text_that_is_hard_to_keep(tmp_path: Path, postgres: str) -> None:
-    text = "🎉 \\N \\\\ \t\r\n 'quoted' \"double\" ,; NULL"
-    file(tmp_path / "archive", "1.gz", [track(1, properties={"note": text, "nul": "a\0b", "empty": ""})])
-    load(pipeline(tmp_path, postgres_destination(postgres)), tmp_path / "archive")
-    tables = content(postgres)
-    [row] = tables["email_opened"].dicts()
-    assert (row["note"], row["empty"], "nul" in row) == (text, "", False)
-    [discard] = tables["_discards"].dicts()
-    assert (discard["column_name"], discard["value"], discard["reason"]) == ("nul", '"a\\u0000b"', "not_text")
-
-
-def test_quotes_reserved_words(tmp_path: Path, postgres: str) -> None:
-    words = {word: f"{word}!" for word in ("order", "user", "select", "table", "primary", "when")}
-    into = pipeline(tmp_path, postgres_destination(postgres))
-    file(tmp_path / "archive", "1.gz", [track(1, event="Order", properties=words), track(2, event="Select")])
-    load(into, tmp_path / "archive")
-    file(tmp_path / "archive", "2.gz", [track(3, event="Order", properties=words), track(1, event="Order")])
-    assert load(into, tmp_path / "archive").duplicates == 1
-    tables = content(postgres)
-    assert [row["id"] for row in tables["order"].dicts()] == ["m-1", "m-3"]
-    assert all(row[word] == words[word] for row in tables["order"].dicts() for word in words)
-    assert [row["id"] for row in tables["select"].dicts()] == ["m-2"]
-
-
-def test_finds_shortened_names_again(tmp_path: Path, postgres: str) -> None:
-    into = pipeline(tmp_path, postgres_destination(postgres))
+def write_loads(archive: Path) -> Iterator[None]:
+    """The files of three loads, which each of the tests below has some of."""
+    file(archive, "parts.gz", [track(n, event="Parts") for n in range(200, 205)])
+    file(archive, "text.gz", [track(301, event="Text", properties={"note": TEXT, "nul": "a\0b", "empty": ""})])
+    file(archive, "words 1.gz", [track(401, event="Order", properties=WORDS), track(402, event="Select")])
     for number in (1, 2, 3):
-        # The third load comes from a machine that knows the destination only.
-        into = pipeline(tmp_path / "new machine", postgres_destination(postgres)) if number == 3 else into
         long_one = {LONG: number if number < 3 else "three", "context": number}
         lines = [track(number, event=LONG_EVENT, properties=long_one), track(0, event=LONG_EVENT)]
         lines += [track(number + 10, properties={LONG: f"{number}"})]
         lines += [track(number, type="identify", userId="u", messageId=f"i-{number}", traits={LONG: number})]
-        file(tmp_path / "archive", f"{number}.gz", lines)
-        report = load(into, tmp_path / "archive")
-        assert (report.stored, report.duplicates) == ((4, 0) if number == 1 else (3, 1))
-    tables = content(postgres)
+        file(archive, f"long {number}.gz", lines)
+        if number == 2:
+            file(archive, "words 2.gz", [track(403, event="Order", properties=WORDS), track(401, event="Order")])
+        yield
+
+
+class Loaded(NamedTuple):
+    """A database that three loads were made into: its URL and its tables."""
+
+    url: str
+    tables: dict[str, Table]
+
+    def counts(self, name: str) -> tuple[int, int]:
+        """How many lines of a file were stored, and how many were duplicates."""
+        [row] = [row for row in self.tables["_audit"].dicts() if Path(row["file"]).name == name]
+        return row["stored"], row["duplicates"]
+
+    def discard(self, id_: str) -> tuple[str, str, str, str]:
+        """Table, column, value and reason of the one discard of a row."""
+        [row] = [row for row in self.tables["_discards"].dicts() if row["row_id"] == id_]
+        return row["table_name"], row["column_name"], row["value"], row["reason"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres) -> Iterator[Loaded]:
+    home = tmp_path_factory.mktemp("loaded")
+    with postgresql.database() as url:
+        with isolation(home):
+            for number, _ in enumerate(write_loads(home / "archive"), 1):
+                # The third load comes from a machine that knows the destination only.
+                machine = home / ("new machine" if number == 3 else "machine")
+                load(pipeline(machine, postgres_destination(url)), home / "archive")
+        yield Loaded(url, content(url))
+
+
+def test_reads_what_is_there_in_parts(tmp_path: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_arrow, "CELLS_PER_READ", 4)
+    into = pipeline(tmp_path, postgres_destination(loaded.url))
+    into.sync_destination()
+    there = open_dataset(into)
+    assert there.tables(["parts", "nothing"]).keys() == {"parts"}
+    parts = [batch.to_pydict() for batch in there.read("parts", ["id", "sent_at"])]
+    assert [len(part["id"]) for part in parts] == [2, 2, 1]
+    assert sorted(id_ for part in parts for id_ in part["id"]) == [f"m-{n}" for n in range(200, 205)]
+    assert {time for part in parts for time in part["sent_at"]} == {None}
+
+
+def test_keeps_text_that_is_hard_to_keep(loaded: Loaded) -> None:
+    [row] = loaded.tables["text"].dicts()
+    assert (row["note"], row["empty"], "nul" in row) == (TEXT, "", False)
+    assert loaded.discard("m-301") == ("text", "nul", '"a\\u0000b"', "not_text")
+
+
+def test_quotes_reserved_words(loaded: Loaded) -> None:
+    assert loaded.counts("words 2.gz") == (1, 1)
+    tables = loaded.tables
+    assert [row["id"] for row in tables["order"].dicts()] == ["m-401", "m-403"]
+    assert all(row[word] == WORDS[word] for row in tables["order"].dicts() for word in WORDS)
+    assert [row["id"] for row in tables["select"].dicts()] == ["m-402"]
+
+
+def test_finds_shortened_names_again(loaded: Loaded) -> None:
+    assert [loaded.counts(f"long {number}.gz") for number in (1, 2, 3)] == [(4, 0), (3, 1), (3, 1)]
+    tables = loaded.tables
     [name] = [table for table in tables if table.startswith("an_event")]
     [column] = [column for column in tables[name].columns if column.startswith("a_property")]
     assert (len(name), len(column)) == (63, 63)
     # What does not fit the column that the first load made is put aside under the column's whole name.
     assert cells(tables[name], column) == [("m-0", None), ("m-1", 1), ("m-2", 2), ("m-3", None)]
     assert tables[name].columns[column] == "bigint"
-    [discard] = tables["_discards"].dicts()
-    assert (discard["table_name"], discard["row_id"], discard["column_name"]) == (name, "m-3", LONG)
+    assert loaded.discard("m-3")[:2] == (name, LONG)
+    assert {row["row_id"] for row in tables["_discards"].dicts()} == {"m-3", "m-301"}
     assert cells(tables["email_opened"], column) == [("m-11", "1"), ("m-12", "2"), ("m-13", "3")]
     assert cells(tables["users"], column) == [("u", 3)]
     assert_sound(tables)

@@ -18,6 +18,9 @@ import pytest
 import autopilothq
 import forked
 from autopilothq import private
+from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED
+from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
+from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from fake_autopilot import FakeAutopilot, FakeProfiles
@@ -35,8 +38,8 @@ NOT_OWN = (
     " belongs to user {owner}."
 )
 NAME_ANOTHER = "Name another folder for dlt's data: DLT_DATA_DIR=/path/to/folder"
-READ = ("autopilothq.projection.parse:parse_lines", "after", 1)
-SPOOLED = ("autopilothq.sources.spool:Spool.put", "after", 2)
+READ = (KILL_POINT_LINES_PARSED, "after", 1)
+SPOOLED = (KILL_POINT_PAGE_STORED, "after", 2)
 LOAD = ["load", "archive", "archive.json.gz"]
 
 
@@ -61,7 +64,7 @@ KILLS = {
     "people": Kill(["load", "profiles"], SPOOLED, ["*/autopilothq-people/*/00000002.gz"]),
     "sent": Kill(
         ["send", "messages", "identifies.ndjson"],
-        ("autopilothq.destination.delivery_log:DeliveryLog.add", "after", 1),
+        (KILL_POINT_DELIVERIES_ADDED, "after", 1),
         ["autopilot.duckdb.send.lock", "autopilot.duckdb*"],
     ),
     "sample": Kill(["sample", "made", "--events", "10"], NEVER, ["made/segment-logs/*.gz"]),

@@ -11,6 +11,7 @@ import pytest
 
 import forked
 from autopilothq import runner
+from autopilothq.sources.profiles.pull import KILL_POINT_PERSON_PULLED
 from contract.duck import held, query
 from fake_autopilot import FakeProfiles
 from faults import killed_profiles
@@ -20,7 +21,7 @@ from faults.test_killed import clean_environment
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 # Each in the second load of three.
 POINTS: dict[str, tuple[str, str, int]] = {
-    "some have answered": ("autopilothq.sources.profiles.pull:Pull._end", "after", 6),
+    "some have answered": (KILL_POINT_PERSON_PULLED, "after", 6),
     "between two merges": ("dlt.destinations.job_client_impl:SqlLoadJob.run", "before", 4),
     "the load is to be noted": (f"{CLIENT}.complete_load", "before", 2),
 }

@@ -302,9 +302,7 @@ def test_what_is_found_lasts_through_a_kill(tmp_path: Path) -> None:
     lines = [track(number) for number in range(2, 80)] + [identify(80, "b"), identify(81, "c")]
     file(archive, "2.gz", lines)
 
-    killed_at(
-        tmp_path, Plan(str(archive), str(folder), (f"{refused.__name__}:RefusedMessages.write", "after", 1), run=True)
-    )
+    killed_at(tmp_path, Plan(str(archive), str(folder), (refused.KILL_POINT_REFUSALS_WRITTEN, "after", 1), run=True))
     into = pipeline(folder)
     assert Path(into.working_dir, refused.FILE).exists()
     reports: list[autopilothq.LoadReport] = []

@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 import forked
+from autopilothq.clients.autopilot import KILL_POINT_CONTACTS_WRITTEN, KILL_POINT_TRACK_SENT
 from autopilothq.destination import DeliveryLog, audiences, deliver
+from autopilothq.destination.delivery_log import (
+    KILL_POINT_DELIVERIES_ADDED,
+    KILL_POINT_LOG_CLOSED,
+    KILL_POINT_LOG_CREATED,
+    KILL_POINT_OUTCOMES_WRITTEN,
+)
 from autopilothq.destination.dispatch import AT_ONCE
 from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
@@ -21,38 +28,36 @@ from faults import killed_sending
 from faults.killed_sending import Plan
 from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
 
-LOG = "autopilothq.destination.delivery_log:DeliveryLog"
-ACCOUNT = "autopilothq.clients.autopilot:Autopilot"
 IDENTIFIES, TRACKS = 250, 12
 
 POINTS: dict[str, tuple[str, str, int] | float] = {
-    "the log is there": (f"{LOG}._create", "after", 1),
-    "contacts are to be written": (f"{ACCOUNT}.upsert_many", "before", 1),
-    "contacts are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
-    "more contacts are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 3),
-    "contacts are noted": (f"{LOG}.add", "after", 2),
-    "a track is to be noted": (f"{LOG}.add", "before", 5),
-    "a track is noted, unsent": (f"{ACCOUNT}.trigger", "before", 1),
-    "a track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 1),
-    "another track is sent, unnoted": (f"{ACCOUNT}.trigger", "after", 7),
-    "a track's outcome is noted": (f"{LOG}.write_outcomes", "after", 3),
-    "all is done": (f"{LOG}.__exit__", "before", 1),
+    "the log is there": (KILL_POINT_LOG_CREATED, "after", 1),
+    "contacts are to be written": (KILL_POINT_CONTACTS_WRITTEN, "before", 1),
+    "contacts are written, unnoted": (KILL_POINT_CONTACTS_WRITTEN, "after", 1),
+    "more contacts are written, unnoted": (KILL_POINT_CONTACTS_WRITTEN, "after", 3),
+    "contacts are noted": (KILL_POINT_DELIVERIES_ADDED, "after", 2),
+    "a track is to be noted": (KILL_POINT_DELIVERIES_ADDED, "before", 5),
+    "a track is noted, unsent": (KILL_POINT_TRACK_SENT, "before", 1),
+    "a track is sent, unnoted": (KILL_POINT_TRACK_SENT, "after", 1),
+    "another track is sent, unnoted": (KILL_POINT_TRACK_SENT, "after", 7),
+    "a track's outcome is noted": (KILL_POINT_OUTCOMES_WRITTEN, "after", 3),
+    "all is done": (KILL_POINT_LOG_CLOSED, "before", 1),
     **{f"{seconds:.2f} s": seconds for seed in (1, 2, 3) if (seconds := random.Random(seed).uniform(0.5, 2.5))},
 }
 MEMBERS: dict[str, tuple[str, str, int] | float] = {
-    "members are to be written": (f"{ACCOUNT}.upsert_many", "before", 2),
-    "members are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
-    "members are noted": (f"{LOG}.add", "after", 1),
+    "members are to be written": (KILL_POINT_CONTACTS_WRITTEN, "before", 2),
+    "members are written, unnoted": (KILL_POINT_CONTACTS_WRITTEN, "after", 1),
+    "members are noted": (KILL_POINT_DELIVERIES_ADDED, "after", 1),
 }
 ROWS: dict[str, tuple[str, str, int] | float] = {
-    "rows are written, unnoted": (f"{ACCOUNT}.upsert_many", "after", 1),
-    "rows are noted": (f"{LOG}.write_outcomes", "after", 1),
+    "rows are written, unnoted": (KILL_POINT_CONTACTS_WRITTEN, "after", 1),
+    "rows are noted": (KILL_POINT_OUTCOMES_WRITTEN, "after", 1),
 }
 PIPELINE: dict[str, tuple[str, str, int] | float] = {
     "a package is normalized": ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
-    "a package's contacts are written": (f"{ACCOUNT}.upsert_many", "after", 2),
-    "a package's track is sent": (f"{ACCOUNT}.trigger", "after", 2),
-    "a package is sent": (f"{LOG}.__exit__", "after", 1),
+    "a package's contacts are written": (KILL_POINT_CONTACTS_WRITTEN, "after", 2),
+    "a package's track is sent": (KILL_POINT_TRACK_SENT, "after", 2),
+    "a package is sent": (KILL_POINT_LOG_CLOSED, "after", 1),
 }
 NEVER = 3600.0
 SQL = "SELECT 'p' || i || '@example.com' AS email FROM range({}, {}) t(i)"

@@ -18,6 +18,8 @@ from .urls import path_of
 BASE_URL = "https://api2.autopilothq.com/v1"
 REQUESTS_PER_SECOND = 5.0
 MOST_CONTACTS = 100  # that one request may write
+KILL_POINT_CONTACTS_WRITTEN = f"{__name__}:Autopilot.upsert_many"  # for tests/faults
+KILL_POINT_TRACK_SENT = f"{__name__}:Autopilot.trigger"  # for tests/faults
 
 
 @dataclass(frozen=True, kw_only=True)

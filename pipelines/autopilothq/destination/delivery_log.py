@@ -25,6 +25,10 @@ from .messages import storable_value
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
 SENT_AGAIN = "sent again, behind an older message that came late"
+KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
+KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
+KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
+KILL_POINT_LOG_CLOSED = f"{__name__}:DeliveryLog.__exit__"  # for tests/faults
 _IDS = 1000  # that one statement asks for
 
 

@@ -33,6 +33,8 @@ from .suppression_list import SuppressionList
 from .working_copies import drop_working_copies
 
 MEMORY = 500  # MB for the ids of a dataset; more of them wait on disk
+KILL_POINT_ROWS_DELETED = f"{__name__}:delete_rows"  # for tests/faults
+KILL_POINT_ALL_ROWS_DELETED = f"{__name__}:_remove"  # for tests/faults
 
 
 class Unconfirmed(runner.RunError):

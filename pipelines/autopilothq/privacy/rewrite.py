@@ -28,6 +28,7 @@ from ..warehouses.sql_files import sql_file
 
 NEW = "new.duckdb"
 MARGIN = 1.1  # a copy may be a little bigger than what it is of
+KILL_POINT_VERSIONS_DROPPED = f"{__name__}:drop_old_versions"  # for tests/faults
 # What keeps removed rows, by dlt's name of the destination.
 KEPT = {
     "athena": "Athena keeps old versions of an Iceberg table until VACUUM removes them",

@@ -8,6 +8,9 @@ from ..segment.identity import KEYED, Id, hash_of
 from ..warehouses import suppression_key
 from ..warehouses.dataset import Dataset, Row
 
+KILL_POINT_LIST_OPENED = f"{__name__}:SuppressionList.__init__"  # for tests/faults
+KILL_POINT_SUPPRESSED = f"{__name__}:SuppressionList.add"  # for tests/faults
+
 
 class SuppressionList:
     """The suppression list of a dataset. Raises SuppressionKeyError where another key hashed some of it."""

@@ -27,6 +27,7 @@ from .shapes import ProjectionQuery, Shapes
 FIRST = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
+KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
 # What goes wrong with the machine, not with a line.
 ENVIRONMENT_ERRORS = (OSError, MemoryError, duckdb.IOException, duckdb.InterruptException, duckdb.FatalException)
 _SQL = engine.queries("parse.sql")

@@ -23,6 +23,7 @@ from .types import SQL_TYPES, type_of_bits
 
 SNAPSHOT_COLUMN_MEMORY = 3  # MB that a column more may take
 AGGREGATES_AT_ONCE = 50
+KILL_POINT_SNAPSHOT_ROWS = f"{__name__}:Snapshot.rows"  # for tests/faults
 _SQL = engine.queries("snapshot.sql")
 
 

@@ -26,6 +26,7 @@ from ..warehouses.dlt_internals import logger
 FILE = "autopilothq-refused/refused.json"
 _TARGET = "place"  # the name of `target` in the file, which versions before this one read and wrote
 UUID_TS = "uuid_ts"
+KILL_POINT_REFUSALS_WRITTEN = f"{__name__}:RefusedMessages.write"  # for tests/faults
 Errors = dict[str, str]
 """Why the destination refused rows, by what identifies them."""
 

@@ -22,6 +22,7 @@ from ..segment.json_text import DECODER, to_json
 
 IN_MEMORY = 10  # pages that are parsed and not processed yet
 STOP_SECONDS = 2.0  # how long an interrupted run waits for a request under way
+KILL_POINT_PAGE_STORED = f"{__name__}:Spool.put"  # for tests/faults
 
 
 class ScanStart(NamedTuple):

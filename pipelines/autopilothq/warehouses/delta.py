@@ -28,6 +28,7 @@ from .dlt_internals import (
 
 # Keys that do not fit wait on the disk.
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
+KILL_POINT_ROWS_APPENDED = f"{__name__}:AppendNew.run"  # for tests/faults
 
 
 class lake(ConfiguredOnce, filesystem):  # noqa: N801 - destinations are named like functions

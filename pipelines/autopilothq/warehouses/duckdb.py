@@ -182,6 +182,8 @@ def _is_direct(table: PreparedTableSchema) -> bool:
 WIDE = 500  # columns
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
 _MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
+KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
+KILL_POINT_ROWS_INSERTED = f"{__name__}:InsertNew.run"  # for tests/faults
 
 
 class InsertNew(DuckDbCopyJob):

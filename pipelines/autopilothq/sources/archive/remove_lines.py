@@ -19,6 +19,9 @@ from .decompress import compression, decompressed
 from .listing import File, filesystem_errors, is_unchanged
 
 TEMPORARY_SUFFIX = ".forgetting"  # of a file that is being written; its name begins with a dot, so no load reads it
+KILL_POINT_FILE_REWRITTEN = f"{__name__}:_rewritten"  # for tests/faults
+KILL_POINT_FILE_COMPARED = f"{__name__}:is_unchanged"  # for tests/faults
+KILL_POINT_FILE_REPLACED = f"{__name__}:_replace"  # for tests/faults
 
 
 class _Compressor(Protocol):

@@ -30,6 +30,7 @@ MAX_FAILURES = 20  # people in a row; it is the service then, not the person
 MAX_THREADS = 100  # connections that the client keeps
 LINES_PER_BATCH = 5_000
 PEOPLE_AT_ONCE = 10_000  # that are in memory
+KILL_POINT_PERSON_PULLED = f"{__name__}:Pull._end"  # for tests/faults
 
 
 # ---- whose events --------------------------------------------------------------------------------------------------

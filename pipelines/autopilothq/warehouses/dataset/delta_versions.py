@@ -7,6 +7,7 @@ from ..dlt_internals import FilesystemClient
 from .delta import open_table
 
 LOG = "_delta_log"
+KILL_POINT_LOG_DROPPED = f"{__name__}:_drop_log_before"  # for tests/faults
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
