@@ -6,6 +6,7 @@ import pytest
 
 from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
+from quicker_lookups import spare_lookups
 from servers import S3, Postgres, postgres_server, s3_server
 from shared_loads import LEAKS, isolation
 
@@ -16,6 +17,7 @@ def pytest_collection_finish() -> None:
     """Spares the garbage collector what was imported: to look at it again and again takes a tenth of a load's time."""
     import_commands()
     cache_hints()
+    spare_lookups()
     gc.collect()
     gc.freeze()
 

@@ -274,12 +274,14 @@ def main() -> None:
     from autopilothq.warehouses import delta, postgres
     from fake_autopilot import FakeAutopilot
     from quicker_dlt import cache_hints, import_commands
+    from quicker_lookups import spare_lookups
 
     _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, delta, postgres, FakeAutopilot
     # Its threads would not be there after a fork, and an interpreter that ends waits for them.
     duckdb.default_connection().close()
     import_commands()
     cache_hints()
+    spare_lookups()
     gc.collect()
     gc.freeze()
     if request := _serve(socket.socket(fileno=int(sys.argv[1]))):

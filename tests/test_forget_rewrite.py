@@ -377,12 +377,15 @@ def test_where_it_can_do_nothing() -> None:
     for kind in sorted(kinds.keys() - {"duckdb", "postgres"}):
         destination = SimpleNamespace(config=SimpleNamespace(destination_type=f"dlt.destinations.{kind}"))
         into: Any = SimpleNamespace(destination_client=lambda destination=destination: destination)
-        with pytest.raises(runner.RunError) as raised:
+        if kind == "filesystem":  # a lake, whose old versions are removed
             rewrite.check_rewritable(into)
-        assert str(raised.value) == (
-            f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
-            "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
-        )
+        else:
+            with pytest.raises(runner.RunError) as raised:
+                rewrite.check_rewritable(into)
+            assert str(raised.value) == (
+                f"--rewrite can do nothing in {kind}: {kinds[kind]}.\n"
+                "Leave it out; docs/how-to/forget.md says what keeps removed rows there, and for how long."
+            )
         why = rewrite.KEPT.get(kind, f"{kind}: {rewrite.OTHERS}")
         assert rewrite.remains(into) == f"The removed rows may still be in its storage. {why}."
 

@@ -1,0 +1,22 @@
+"""Spares loads of the tests two lookups: a twentieth of the processor time of a small load."""
+
+import functools
+import importlib.util
+import sys
+
+from dlt.common.configuration.specs.base_configuration import BaseConfiguration, is_valid_configspec_field
+
+
+def spare_lookups() -> None:
+    """Has dlt count the fields of a configuration once, and DuckDB look for pandas once, where it is not installed.
+
+    dlt counts them whenever it asks whether there is a configuration, DuckDB looks at each query.
+    """
+    setattr(BaseConfiguration, "__len__", lambda self: _fields(type(self)))  # noqa: B010
+    if "pandas" not in sys.modules and importlib.util.find_spec("pandas") is None:
+        sys.modules["pandas"] = None  # type: ignore[assignment] # Python's own way to say that there is none
+
+
+@functools.cache
+def _fields(of: type[BaseConfiguration]) -> int:
+    return sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
