@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pytest
@@ -16,6 +16,7 @@ from autopilothq.segment import message as messages
 from autopilothq.segment.message import Message
 from contract import duck
 from contract.loading import Line, Store, identify, message, rows_of, to_line
+from shared_loads import isolation
 
 BAD = "boom"
 
@@ -34,15 +35,14 @@ def ids(found: dict[str, list[dict[str, Any]]], table: str = "tracks") -> list[s
 GOOD = [f"m{n:02}" for n in range(40)]
 
 
-def raising(macro: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes a macro of the engine raise for values that hold `BAD`."""
+def raising(macro: str, bad: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a macro of the engine raise for values that hold a word."""
     before, plain, after = engine.MACROS.partition(f"CREATE MACRO {macro}(v) AS ")
     body, end, after = after.partition(";\n")
     assert plain
     assert end
-    raised = (
-        f"CREATE MACRO {macro}(v) AS CASE WHEN contains(v, '{BAD}') THEN error('no way') ELSE plain_{macro}(v) END;"
-    )
+    error = f"error('no way: {bad}')"
+    raised = f"CREATE MACRO {macro}(v) AS CASE WHEN contains(v, '{bad}') THEN {error} ELSE plain_{macro}(v) END;"
     monkeypatch.setattr(engine, "MACROS", f"{before}CREATE MACRO plain_{macro}(v) AS {body};\n{raised}\n{after}")
 
 
@@ -135,27 +135,48 @@ def test_what_the_machine_lacks_is_raised_at_once(error: Exception, monkeypatch:
 # ---- deduplicating and writing ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("macro", ["type_bit", "as_text"])
-def test_a_value_that_cannot_become_a_cell_is_rejected_with_its_line(
-    macro: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`type_bit` is asked for the types of columns, `as_text` as rows are written."""
-    raising(macro, monkeypatch)
-    bad = message(messageId="bad", properties={"word": BAD, "n": 99})
-    users = [identify(messageId="i1", traits={"word": "fine"}), identify(messageId="i2", traits={"word": BAD})]
-    found = duck.load(*lines(bad, word="fine"), *users)
-    assert ids(found) == ids(found, "email_opened") == GOOD
+# `type_bit` is asked for the types of columns, `as_text` as rows are written. Each raises for a word of its own, in a
+# track and in an identify of one load.
+MACROS = {"type_bit": "boom", "as_text": "bang"}
+
+
+class Narrowed(NamedTuple):
+    """The lines of the load, and the tables after it and after another load of the same archive."""
+
+    lines: list[Line]
+    tables: dict[str, list[dict[str, Any]]]
+    again: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def narrowed(tmp_path_factory: pytest.TempPathFactory) -> Narrowed:
+    some: list[Line] = lines(message(messageId="fine", properties={"word": "fine"}), word="fine")
+    some += [identify(messageId="i1", traits={"word": "fine"})]
+    with isolation(tmp_path_factory.mktemp("narrowed")), pytest.MonkeyPatch.context() as monkeypatch:
+        for at, (macro, word) in enumerate(MACROS.items()):
+            raising(macro, word, monkeypatch)
+            some.insert(23 + 5 * at, message(messageId=f"bad {macro}", properties={"word": word, "n": 99}))
+            some.append(identify(messageId=f"i {macro}", traits={"word": word}))
+        found = duck.load(*some)
+        duck.pipeline().run(autopilothq.archive("archive"))
+        return Narrowed(some, found, duck.tables())
+
+
+@pytest.mark.parametrize("macro", MACROS)
+def test_a_value_that_cannot_become_a_cell_is_rejected_with_its_line(macro: str, narrowed: Narrowed) -> None:
+    found, word = narrowed.tables, MACROS[macro]
+    assert ids(found) == ids(found, "email_opened") == ["fine", *GOOD]
     assert (ids(found, "identifies"), [row["word"] for row in found["users"]]) == (["i1"], ["fine"])
-    rejects = sorted(found["_rejects"], key=lambda row: row["line"])
+    bad = [(at, to_line(line).decode()) for at, line in enumerate(narrowed.lines, 1) if word in to_line(line).decode()]
+    rejects = [row for row in sorted(found["_rejects"], key=lambda row: row["line"]) if word in row["raw"]]
     assert [(row["line"], row["reason"], row["raw"]) for row in rejects] == [
-        (24, "unreadable", to_line(bad).decode()),
-        (43, "unreadable", to_line(users[1]).decode()),
+        (at, "unreadable", text) for at, text in bad
     ]
-    assert all("no way" in row["message"] for row in rejects)
+    assert (len(rejects), len(found["_rejects"])) == (2, 4)
+    assert all(f"no way: {word}" in row["message"] for row in rejects)
     audit = [(row["lines"], row["stored"], row["duplicates"], row["rejected"]) for row in found["_audit"]]
-    assert audit == [(43, 41, 0, 2)]
-    duck.pipeline().run(autopilothq.archive("archive"))
-    assert duck.tables() == found
+    assert audit == [(46, 42, 0, 4)]
+    assert narrowed.again == found
 
 
 # ---- types of declared columns -------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def stepped(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Stepped:
         for source in (mine, old):
             source.tracks.apply_hints(incremental=dlt.sources.incremental("received_at"))
         place.run(mine)
-        tables, known = [place.tables()], types(place)
+        known, tables = types(place), [place.tables()]
         for source in (archive(str(folder)), old):
             place.run(source)
             tables.append(place.tables())
