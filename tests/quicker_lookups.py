@@ -1,6 +1,5 @@
 """Spares loads of the tests two lookups: a twentieth of the processor time of a small load."""
 
-import functools
 import importlib.util
 import sys
 
@@ -17,6 +16,10 @@ def spare_lookups() -> None:
         sys.modules["pandas"] = None  # type: ignore[assignment] # Python's own way to say that there is none
 
 
-@functools.cache
+_FIELDS: dict[type, int] = {}
+
+
 def _fields(of: type[BaseConfiguration]) -> int:
-    return sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
+    if of not in _FIELDS:
+        _FIELDS[of] = sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
+    return _FIELDS[of]
