@@ -190,7 +190,8 @@ def _drop_copies(dataset: SqlDataset) -> None:
         with dataset.sql.opened() as client:
             sql = client.sql_client
             keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
-            drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
+            if keys:  # a transformer's table may have none: copies of its rows cannot be told from rows
+                drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])
 
 
 def _schema_of(dataset: SqlDataset) -> Schema | None:
