@@ -1,10 +1,11 @@
 """Spares loads of the tests two lookups: a twentieth of the processor time of a small load."""
 
-import functools
 import importlib.util
 import sys
 
 from dlt.common.configuration.specs.base_configuration import BaseConfiguration, is_valid_configspec_field
+
+_NUMBERS: dict[type[BaseConfiguration], int] = {}
 
 
 def spare_lookups() -> None:
@@ -12,11 +13,13 @@ def spare_lookups() -> None:
 
     dlt counts them whenever it asks whether there is a configuration, DuckDB looks at each query.
     """
-    setattr(BaseConfiguration, "__len__", lambda self: _fields(type(self)))  # noqa: B010
+    setattr(BaseConfiguration, "__len__", _number_of_fields)  # noqa: B010
     if "pandas" not in sys.modules and importlib.util.find_spec("pandas") is None:
         sys.modules["pandas"] = None  # type: ignore[assignment] # Python's own way to say that there is none
 
 
-@functools.cache
-def _fields(of: type[BaseConfiguration]) -> int:
-    return sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
+def _number_of_fields(configuration: BaseConfiguration) -> int:
+    of = type(configuration)
+    if of not in _NUMBERS:
+        _NUMBERS[of] = sum(map(is_valid_configspec_field, of.__dataclass_fields__.values()))
+    return _NUMBERS[of]
