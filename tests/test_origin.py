@@ -20,6 +20,7 @@ from autopilothq.sources import project
 from contract.pulling import books, pull, watermarks
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from generate_docs import definition
+from prepared import as_prepared, preparing
 from recipes.webhook_dump import WebhookDump
 
 ROOT = Path(__file__).parents[1]
@@ -63,32 +64,50 @@ AUDIT = "SELECT file, lines, stored, duplicates, rejected FROM _audit ORDER BY l
 FIRST = [("m1", "u1", "e1", "1.1", "2019-03-01"), ("m2", "u2", "e1", "2.1", "2019-03-02")]
 
 
-def test_new_messages_are_stored_and_bad_lines_rejected() -> None:
-    write("1.ndjson", request(1), "no request", request(3, type="hello"), request(2))
-    write("lists.ndjson", '{"list_id": "l1", "title": "News"}')
+LINES = (request(1), "no request", request(3, type="hello"), request(2))
 
-    report = load()
 
+class Loaded(NamedTuple):
+    """The folder of a load of `LINES`, and its report."""
+
+    home: Path
+    report: LoadReport
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    with preparing(tmp_path_factory.mktemp("origin")) as home:
+        write("1.ndjson", *LINES)
+        write("lists.ndjson", '{"list_id": "l1", "title": "News"}', '{"list_id": "l2"}')
+        return Loaded(home, load())
+
+
+@pytest.fixture
+def loaded(prepared: Loaded) -> Iterator[LoadReport]:
+    """Works where that is loaded; gives the report."""
+    with as_prepared(prepared.home):
+        yield prepared.report
+
+
+def test_new_messages_are_stored_and_bad_lines_rejected(loaded: LoadReport) -> None:
+    report = loaded
     assert rows(OPENED) == FIRST
     assert rows("SELECT line, reason, raw FROM _rejects ORDER BY line") == [
         (2, "not_json", "no request"),
         (3, "unknown_type", json.loads(request(3, type="hello"))["body"]),
     ]
-    assert rows("SELECT list_id, title FROM lists") == [("l1", "News")]
+    assert rows("SELECT list_id, title FROM lists ORDER BY list_id") == [("l1", "News"), ("l2", None)]
     assert rows(AUDIT) == [("dump/1.ndjson", 4, 2, 0, 2)]
     assert (report.files, report.files_known, report.lines, report.stored, report.rejected) == (1, 0, 4, 2, 2)
 
 
+@pytest.mark.usefixtures("loaded")
 def test_loading_twice_adds_nothing_and_a_changed_file_only_what_is_new() -> None:
-    write("1.ndjson", request(1), request(2))
-    write("lists.ndjson", '{"list_id": "l1", "title": "News"}', '{"list_id": "l2"}')
-    load()
-
     again = load()
     assert (again.files, again.files_known, again.lines) == (0, 1, 0)
     assert rows(OPENED) == FIRST
 
-    write("1.ndjson", request(1), request(2), request(3))
+    write("1.ndjson", *LINES, request(3))
     write("2.ndjson", request(3), request(4, "Order Completed"))
     write("lists.ndjson", '{"list_id": "l2", "title": "Offers"}')
     load()
@@ -97,8 +116,8 @@ def test_loading_twice_adds_nothing_and_a_changed_file_only_what_is_new() -> Non
     assert rows("SELECT id, price FROM order_completed") == [("m4", 4.1)]
     assert rows("SELECT list_id, title FROM lists") == [("l2", "Offers")]
     assert rows(AUDIT) == [
-        ("dump/1.ndjson", 2, 2, 0, 0),
-        ("dump/1.ndjson", 3, 1, 2, 0),
+        ("dump/1.ndjson", 4, 2, 0, 2),
+        ("dump/1.ndjson", 5, 1, 2, 2),
         ("dump/2.ndjson", 2, 1, 1, 0),
     ]
 
