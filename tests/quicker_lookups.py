@@ -5,7 +5,7 @@ import sys
 
 from dlt.common.configuration.specs.base_configuration import BaseConfiguration, is_valid_configspec_field
 
-_NUMBERS: dict[type[BaseConfiguration], int] = {}
+_FIELDS: dict[type, int] = {}
 
 
 def spare_lookups() -> None:
@@ -13,12 +13,9 @@ def spare_lookups() -> None:
 
     dlt counts them whenever it asks whether there is a configuration, DuckDB looks at each query.
     """
-    setattr(BaseConfiguration, "__len__", _number_of_fields)  # noqa: B010
+    setattr(BaseConfiguration, "__len__", lambda self: _fields(type(self)))  # noqa: B010
     if "pandas" not in sys.modules and importlib.util.find_spec("pandas") is None:
         sys.modules["pandas"] = None  # type: ignore[assignment] # Python's own way to say that there is none
-
-
-_FIELDS: dict[type, int] = {}
 
 
 def _fields(of: type[BaseConfiguration]) -> int:
