@@ -1,5 +1,8 @@
 """A destination that fails: the run fails, and after the next good one all is as if undisturbed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -106,7 +109,14 @@ def test_a_database_whose_connections_break_in_the_middle(
 
 @pytest.mark.parametrize("room", [20_000, 300_000], ids=["for the pipeline", "for the database"])
 def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
-    done = forked.run(small_disk.__file__, str(archive), str(tmp_path), str(room))
+    paths = (Path(small_disk.__file__).parents[1], Path(small_disk.__file__).parents[2] / "pipelines")
+    done = subprocess.run(
+        [sys.executable, small_disk.__file__, str(archive), str(tmp_path), str(room)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "File too large" in done.stderr
     load(pipeline(tmp_path), archive)
