@@ -254,3 +254,11 @@ def s3_server() -> Iterator[S3]:
             if server.stdout:
                 server.stdout.close()
             _stop(server)
+
+
+def ask(url: str, statement: str) -> list[tuple[object, ...]]:
+    """Runs statements in a PostgreSQL database, each for good, and returns the rows of the last one."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else []

@@ -1,19 +1,10 @@
 """`forget` with a role that may not read everything: PostgreSQL hides such tables, and the person may be in them."""
 
 import re
-from contextlib import closing
-
-import psycopg2
 
 from calling import Call, errors
 from contract.loading import message, write
-
-
-def ask(url: str, statement: str) -> list[tuple[object, ...]]:
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(statement)
-        return cursor.fetchall() if cursor.description else []
+from servers import ask
 
 
 def test_a_table_that_may_not_be_read_ends_it_before_anything_is_deleted(call: Call, postgres: str) -> None:

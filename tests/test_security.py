@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import psycopg2
@@ -15,7 +14,7 @@ from calling import Call, Said, errors
 from fake_autopilot import FakeAutopilot
 from faults.loads import line, track
 from sending import IMPATIENT, configure
-from servers import Postgres
+from servers import Postgres, ask
 
 PAGE = (Path(autopilothq.__file__).parents[1] / "docs" / "how-to" / "security.md").read_text()
 SECTIONS = dict(re.findall(r"^### (.+)\n((?:.*\n)*?)(?=^##)", PAGE, re.MULTILINE))
@@ -44,13 +43,6 @@ def warehouse(postgresql: Postgres) -> Iterator[str]:
         yield url
     for role in reversed(ROLES):  # they belong to the server
         ask(postgresql.url("postgres"), f"DROP ROLE autopilot_{role}")
-
-
-def ask(url: str, statement: str) -> list[tuple[object, ...]]:
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(statement)
-        return cursor.fetchall() if cursor.description else []
 
 
 def as_role(url: str, role: str) -> str:
