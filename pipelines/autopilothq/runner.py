@@ -156,17 +156,17 @@ def run(into: dlt.Pipeline, source: DltSource | Iterable[DltSource], wait: timed
                     f"Run into {left_at} first, or give it up: dlt pipeline {into.pipeline_name} abort-packages"
                 )
         into.set_local_state_val(UNFINISHED_AT, target)
+        info: LoadInfo | None = None
         with kept_open(into):
             repair_tables(into)
             _adopt_cursors(into)
-        while into.has_pending_data:
-            try:
-                into.run()
-            except PipelineStepFailed as error:
-                _abort(into, error)
-        info: LoadInfo | None = None
-        for part in [source] if isinstance(source, DltSource) else source:
-            info = _load(into, part)
+            while into.has_pending_data:
+                try:
+                    into.run()
+                except PipelineStepFailed as error:
+                    _abort(into, error)
+            for part in [source] if isinstance(source, DltSource) else source:
+                info = _load(into, part)
         return info
 
 

@@ -187,10 +187,10 @@ def _configure_dlt(books_dataset: str | None) -> None:
         dlt.config["books_dataset"] = books_dataset
 
 
+@functools.cache
 def freeze_modules() -> None:
     """Spares the garbage collector what was imported: to visit it again and again takes a tenth of a small load."""
-    if not gc.get_freeze_count():
-        gc.freeze()
+    gc.freeze()
 
 
 def target_options(command: _Command) -> _Command:

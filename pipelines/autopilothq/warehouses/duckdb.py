@@ -7,7 +7,7 @@ as with dlt's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +57,8 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
     """DuckDB as a destination, by the name `duckdb` in dlt's configuration."""
 
     spec: type[DuckDbClientConfiguration] = DirectConfiguration
+    kept: ExitStack | None = None
+    """What `kept_open` holds."""
 
     def __init__(self, credentials: Any = None, destination_name: str = "duckdb", **more: Any) -> None:
         super().__init__(credentials=credentials, destination_name=destination_name, **more)
@@ -78,10 +80,31 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
 def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
     """Opens a pipeline's DuckDB file once for all that is asked of it inside; does nothing for other destinations.
 
-    To open a file takes 20 ms of processor time, and more with each table. Other programs cannot open it meanwhile.
+    To open and close a file takes 20 ms of processor time, and more with each table. Other programs cannot open it
+    meanwhile: `let_go` closes it before what may take long, `open_again` opens it afterwards.
     """
-    with pipeline.sql_client() if pipeline and isinstance(pipeline.destination, duckdb) else nullcontext():
+    destination = pipeline.destination if pipeline else None
+    with ExitStack() as ended, ExitStack() as kept:
+        if isinstance(destination, direct) and destination.kept is None:
+            ended.callback(setattr, destination, "kept", None)
+            destination.kept = kept
+        if pipeline and isinstance(destination, duckdb):
+            kept.enter_context(pipeline.sql_client())
         yield
+
+
+def let_go(pipeline: dlt.Pipeline | None) -> None:
+    """Closes a pipeline's DuckDB file that `kept_open` holds, so that other programs can open it."""
+    destination = pipeline.destination if pipeline else None
+    if isinstance(destination, direct) and destination.kept:
+        destination.kept.close()
+
+
+def open_again(pipeline: dlt.Pipeline | None) -> None:
+    """Opens a pipeline's DuckDB file for the rest of the outermost `kept_open`, where there is one."""
+    destination = pipeline.destination if pipeline else None
+    if pipeline and isinstance(destination, direct) and destination.kept:
+        destination.kept.enter_context(pipeline.sql_client())
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
