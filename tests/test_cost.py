@@ -93,7 +93,7 @@ def test_the_database_is_opened_a_few_times(costs: list[Counts], run: int, most:
 
 
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:
-    assert [run["readers"] for run in costs] == [1, 1, 1]
+    assert [run["readers"] for run in costs] == [1, 0, 1]  # where nothing is new, no lines are read
 
 
 @pytest.mark.parametrize("run", [FIRST, NOTHING_NEW, MORE])

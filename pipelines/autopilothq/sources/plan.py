@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS
-from ..warehouses.duckdb import let_go, open_again
+from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
@@ -17,8 +17,6 @@ from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
 from .report import LoadReport, ProgressCallback, no_progress
-
-FEW_BYTES = 2**20  # read so soon that other programs need not have the destination meanwhile
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,6 @@ def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Pl
     work = origin.plan(context)
     context.report.files = len(work)
     context.report.bytes = sum(each.size for each in work)
-    if 0 < context.report.bytes <= FEW_BYTES:
-        open_again(extraction.pipeline)
     context.report_progress()
     return PlannedLoad(origin, settings, extraction, target, context, selected, work)
 

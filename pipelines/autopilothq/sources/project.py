@@ -23,7 +23,7 @@ from ..projection import (
     TableRows,
 )
 from ..segment.message import Batch
-from ..warehouses.duckdb import kept_open
+from ..warehouses.duckdb import kept_open, open_again
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
@@ -50,11 +50,19 @@ def project(load: PlannedLoad) -> ProjectedLoad:
     Where messages cannot become rows, for whatever reason, they are noted as refused, and all is done once more without
     them.
     """
+    if not load.work:
+        return _nothing(load)
     planned = copy.deepcopy(load.report)
     numbers = itertools.count()
     while (projected := _attempt(load, numbers)) is None:
         vars(load.report).update(vars(copy.deepcopy(planned)))
     return projected
+
+
+def _nothing(load: PlannedLoad) -> ProjectedLoad:
+    """Returns the load of an origin that has nothing new."""
+    hints = TableHints(load.extraction, load.target, _existing(load))
+    return ProjectedLoad(RowFiles(load.extraction, hints, load.target.folder, itertools.count()), hints, [])
 
 
 def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
@@ -67,7 +75,9 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     try:
         lines = _read(load, projection, scratch)
         # Few lines take so little time that nobody is kept out of a DuckDB file for long.
-        with kept_open(load.extraction.pipeline if load.report.lines <= FEW_LINES else None):
+        pipeline = load.extraction.pipeline if load.report.lines <= FEW_LINES else None
+        open_again(pipeline)
+        with kept_open(pipeline):
             return _rows(load, projection, scratch, lines, numbers)
     except ENVIRONMENT_ERRORS:
         raise
@@ -139,7 +149,9 @@ def _rows(
     load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead, numbers: "itertools.count[int]"
 ) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    existing = _existing(load, projection)
+    # No more of the events that somebody made up than may get a table.
+    most = len(load.extraction.event_tables()) + load.settings.max_event_tables + MAX_NAMED
+    existing = _existing(load, projection.tables(most))
     # Nothing that is stored counts as stored where tables are replaced: merging would drop what is stored twice.
     dataset, anew = load.target.dataset, load.target.replacement.anew
     stored = None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
@@ -158,14 +170,11 @@ def _rows(
     return ProjectedLoad(files, hints, audit)
 
 
-def _existing(load: PlannedLoad, projection: Projection) -> ExistingTables:
-    """Returns the tables that the destination has and keeps, as far as this load has to do with them."""
+def _existing(load: PlannedLoad, tables: Collection[str] = ()) -> ExistingTables:
+    """Returns the tables that the destination has and keeps, as far as a load with rows for `tables` concerns them."""
     if load.target.dataset is None:
         return {}
-    there = load.extraction.event_tables()
-    # No more of the events that somebody made up than may get a table.
-    requested = projection.tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
-    known = load.target.dataset.tables([*requested, *there, *TABLES])
+    known = load.target.dataset.tables([*tables, *load.extraction.event_tables(), *TABLES])
     return {name: columns for name, columns in known.items() if name not in load.target.replacement.dropped}
 
 

@@ -38,7 +38,8 @@ def repair_tables(into: dlt.Pipeline) -> None:
         check_books(client.sql_client)
         if not client.is_storage_initialized():
             return
-        schema = stored_schema(client, SOURCE)
+        known = into.schemas[SOURCE] if SOURCE in into.schema_names else None
+        schema = stored_schema(client, SOURCE, known)
         if schema is None:
             return
         there = _there(client, schema)
@@ -49,13 +50,13 @@ def repair_tables(into: dlt.Pipeline) -> None:
         for table, columns in missing.items():
             _log.warning(_warning(client, table, [] if columns is schema.tables[table]["columns"] else list(columns)))
         if isinstance(client, WithStagingDataset):
-            _repair_staging(client, there)
+            _repair_staging(client, there, schema)
 
 
-def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns]) -> None:
+def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
     """Creates the tables of staging again, without a warning, with the types of those `there`: it keeps no data."""
     with client.with_staging_dataset():
-        schema = stored_schema(client, SOURCE) if client.is_storage_initialized() else None
+        schema = stored_schema(client, SOURCE, known) if client.is_storage_initialized() else None
         if schema is None:
             return
         staged = _there(client, schema)

@@ -239,10 +239,15 @@ def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> N
     client.execute_sql(f"DROP TABLE {copies}")
 
 
-def stored_schema(client: SqlJobClientBase, name: str) -> Schema | None:
-    """Returns what dlt has made in a dataset by the schema of that name, None where dlt knows of none."""
+def stored_schema(client: SqlJobClientBase, name: str, known: Schema | None = None) -> Schema | None:
+    """Returns what dlt has made in a dataset by the schema of that name, None where dlt knows of none.
+
+    `known` is a schema of that name that saves reading this one where they are the same.
+    """
     try:
         found = cast(StorageSchemaInfo | None, client.get_stored_schema(name))
     except DestinationUndefinedEntity:
         return None
+    if found and known and found.version_hash == known.stored_version_hash:
+        return known
     return Schema.from_dict(json.loads(found.schema)) if found else None
