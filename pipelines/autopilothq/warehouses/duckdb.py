@@ -7,7 +7,7 @@ as with dlt's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,7 +89,7 @@ def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
             ended.callback(setattr, destination, "kept", None)
             destination.kept = kept
         if pipeline and isinstance(destination, duckdb):
-            kept.enter_context(pipeline.sql_client())
+            kept.enter_context(_connection(pipeline))
         yield
 
 
@@ -104,7 +104,11 @@ def open_again(pipeline: dlt.Pipeline | None) -> None:
     """Opens a pipeline's DuckDB file for the rest of the outermost `kept_open`, where there is one."""
     destination = pipeline.destination if pipeline else None
     if pipeline and isinstance(destination, direct) and destination.kept:
-        destination.kept.enter_context(pipeline.sql_client())
+        destination.kept.enter_context(_connection(pipeline))
+
+
+def _connection(pipeline: dlt.Pipeline) -> AbstractContextManager[object]:
+    return cast(AbstractContextManager[object], pipeline.sql_client())
 
 
 class DirectSqlClient(BooksSqlClient, DuckDbSqlClient):
