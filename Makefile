@@ -109,7 +109,10 @@ PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity 
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
 	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting test_plan \
 	test_progress test_projection_sql test_segment test_sql_files test_warehouse
-OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py))
+OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py)) $(PACES)
+# These measure a pace, and want a machine that is not at another Python's tests meanwhile.
+PACES = tests/test_http.py::test_one_budget_for_all_threads_and_clients_of_a_key \
+	tests/test_segment.py::test_the_pace_is_reached_while_answers_take_their_time
 
 test-portable: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet $(OTHERS:%=--deselect=%)
