@@ -105,7 +105,7 @@ test-fast: $(VENV)/.dev
 # What another Python may do otherwise: reading and writing JSON, texts and times, the libraries' own wheels, threads and
 # HTTP. The rooms below the sources, the contract's loads in memory, and the clients; then the demo, which is the command
 # from end to end. The modules of all other tests are imported only.
-PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names contract/test_once \
+PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
 	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting test_plan \
 	test_progress test_projection_sql test_segment test_sql_files test_warehouse
