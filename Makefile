@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = $(BIN)/python -m pip install $(COMPILE) --quiet --disable-pip-version-check
 # Nothing is installed but files whose hashes are in the lock; the package itself is linked, by the lock's own builder.
 LINK = --no-deps --no-build-isolation --editable .
 UV ?= uv
@@ -23,13 +23,14 @@ RUN_SQL = import duckdb, sys; \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
 .DELETE_ON_ERROR:
-.PHONY: help setup lock demo test test-fast test-pythons lint format docs bench check mutate clean
+.PHONY: help setup lock demo test test-fast test-portable test-pythons lint format docs bench check mutate clean
 
 help:
 	@echo 'make demo     load a made-up archive into a local DuckDB file and query it'
 	@echo 'make test     lint, types and tests'
 	@echo 'make test-fast     in a minute: the tests that need no server and no process that is killed'
-	@echo 'make test-pythons  those on every Python of $(PYTHONS) that this machine has'
+	@echo 'make test-portable what another Python may do otherwise'
+	@echo 'make test-pythons  that on each other Python of $(PYTHONS) that this machine has'
 	@echo 'make lint     ruff and mypy alone'
 	@echo 'make format   rewrite the code in its own style'
 	@echo 'make docs     write the generated parts of the documents again'
@@ -101,22 +102,38 @@ SLOW = faults dlt_habits contract/test_columns.py contract/test_cuts.py contract
 test-fast: $(VENV)/.dev
 	$(PYTEST) $(addprefix --ignore=tests/,$(SLOW))
 
-# The Pythons of pyproject.toml but that of `make test`. Each gets an environment of the same lock below build/; one that
-# is not on this machine is left out.
+# What another Python may do otherwise: reading and writing JSON, texts and times, the libraries' own wheels, threads and
+# HTTP. The rooms below the sources, the contract's loads in memory, and the clients; then the demo, which is the command
+# from end to end. The modules of all other tests are imported only.
+PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
+	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
+	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting test_plan \
+	test_progress test_projection_sql test_segment test_sql_files test_warehouse
+OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py)) $(PACES)
+# These measure a pace, and want a machine that is not at another Python's tests meanwhile.
+PACES = tests/test_http.py::test_one_budget_for_all_threads_and_clients_of_a_key \
+	tests/test_segment.py::test_the_pace_is_reached_while_answers_take_their_time
+
+test-portable: $(VENV)/.dev
+	$(BIN)/python -m pytest --quiet $(OTHERS:%=--deselect=%)
+	$(MAKE) --no-print-directory demo DEMO="$(VENV)-demo" DEMO_EVENTS=2000
+
+# The Pythons of pyproject.toml but that of `make test`, side by side with --jobs=2. Each gets an environment of the same
+# lock below build/, and compiles only what it imports; one that is not on this machine is left out.
 PYTHONS = 3.11 3.12 3.13
 IS = import sys; sys.exit(sys.argv[1] != '%d.%d' % sys.version_info[:2])
 
-test-pythons:
-	@for version in $(PYTHONS); do \
-		if "$(BIN)/python" -c "$(IS)" "$$version" 2>/dev/null; then echo "Python $$version: make test"; continue; fi; \
-		for python in "python$$version" "$$HOME/.pyenv/versions/$$version".*/bin/python; do \
-			"$$python" -c "$(IS)" "$$version" 2>/dev/null && break; \
-			python=; \
-		done; \
-		if [ -z "$$python" ]; then echo "Python $$version is not here: left out"; continue; fi; \
-		echo "Python $$version: $$python"; \
-		$(MAKE) --no-print-directory test-fast VENV="build/python-$$version" PYTHON="$$python" || exit 1; \
-	done
+test-pythons: $(PYTHONS:%=test-python-%)
+
+test-python-%:
+	@if "$(BIN)/python" -c "$(IS)" "$*" 2>/dev/null; then echo "Python $*: make test"; exit; fi; \
+	for python in "python$*" "$$HOME/.pyenv/versions/$*".*/bin/python; do \
+		"$$python" -c "$(IS)" "$*" 2>/dev/null && break; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python $* is not here: left out"; exit; fi; \
+	echo "Python $*: $$python"; \
+	$(MAKE) --no-print-directory test-portable VENV="build/python-$*" PYTHON="$$python" COMPILE=--no-compile
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

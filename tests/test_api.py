@@ -293,19 +293,19 @@ def test_a_folder_that_is_no_spool_is_none(tmp_path: Path, content: str | None) 
 
 
 def test_a_page_that_was_not_written_whole_is_not_there(tmp_path: Path) -> None:
-    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
     spool.put(next(pages("b1")))
-    (tmp_path / "00000002.new").write_bytes(b"half")
-    found = Spool.open(tmp_path)
+    (tmp_path / "spool" / "00000002.new").write_bytes(b"half")
+    found = Spool.open(tmp_path / "spool")
     assert found is not None
     assert (found.last, found.bookmark) == (1, "b1")
 
 
 def test_a_bookmark_that_came_in_an_earlier_run_stops_the_scan(tmp_path: Path) -> None:
-    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
     for page in pages("b1", "b2"):
         spool.put(page)
-    found = Spool.open(tmp_path)
+    found = Spool.open(tmp_path / "spool")
     assert found is not None
     with pytest.raises(UnexpectedResponse, match="Page 3 of this scan: bookmark 'b1' came before"):
         list(fetch_ahead(found, pages("b1"), lambda: False))
@@ -323,7 +323,7 @@ def test_pages_are_the_same_from_memory_and_from_the_disk(tmp_path: Path, monkey
                 b'"b%d"' % number if value != values[-1] else b"null",
             )
             server.order("GET", "/contacts" if number == 1 else f"/contacts/b{number - 1}", content=page)
-        spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+        spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
         with Autopilot(
             AutopilotSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000)
         ) as one:
@@ -344,12 +344,12 @@ def test_what_is_fetched_ahead_stops_when_nobody_wants_it(tmp_path: Path) -> Non
             number += 1
             yield Page([], None, f"b{number}")
 
-    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", SCAN))
     ahead = fetch_ahead(spool, endless(), lambda: False)
     next(ahead)
     ahead.close()  # type: ignore[attr-defined]
     last = spool.last
-    assert len(list(tmp_path.glob("*.gz"))) == last
+    assert len(list(tmp_path.glob("spool/*.gz"))) == last
 
 
 # ---- a scan of contacts --------------------------------------------------------------------------------------------

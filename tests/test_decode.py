@@ -1,5 +1,9 @@
 """The JSON of answers: what is read, how its numbers stay as they are spelt, and which texts are none."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +28,21 @@ from autopilothq.segment.json_text import JsonNumber, JsonObject
 def test_values_are_as_they_are_spelt(content: bytes, value: Any) -> None:
     found = decode_json(content)
     assert (found, type(found)) == (value, type(value))
+
+
+def test_halves_of_a_pair_are_joined_where_the_working_folder_is_gone(tmp_path: Path) -> None:
+    work = tmp_path / "gone"
+    work.mkdir()
+    code = """
+import os
+from autopilothq.clients.decode import decode_json
+os.rmdir(os.getcwd())
+print(ascii(decode_json(bytes.fromhex("22eda0bdedb88020edb880eda0bd22"))))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("'\\U0001f600 \\ude00\\ud83d'\n", "")
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,10 @@ LIMIT_REASONS = ("too_many_columns", "too_many_keys", "too_many_tables", "row_to
 # Limits that no sender can exceed (docs/contract/warehouse.md#limits).
 MAX_NAME = 127  # bytes of a table's or a column's name: file names contain it, and have at most 255
 MAX_KEYS = 10_000  # of one message
-MAX_DEPTH = 250  # of nested objects and arrays
+# Nested objects and arrays, of a line and of an API's answer. Python's own limit differs from version to version: the
+# least is 1,000, less what calls the reader.
+MAX_DEPTH = 250
+MAX_ANSWER_DEPTH = 500
 MAX_EVENT_TABLES = 500  # of a dataset, in addition to Autopilot's seven; a setting
 COLUMN_RESERVE = 100  # columns that a table keeps free for the catalogue, for people, and for those that were dropped
 

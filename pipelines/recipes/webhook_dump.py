@@ -75,7 +75,7 @@ def body_of(line: bytes) -> bytes:
     """Returns the body of a request; a line that is no request stays as it is, and the load rejects it."""
     try:
         body = json.loads(line)["body"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return line
     return body.encode() if isinstance(body, str) else line
 

@@ -7,7 +7,8 @@ import json
 import re
 from typing import Any, TypeAlias
 
-from ..segment.json_text import DECODER, JsonNumber, JsonObject, to_json
+from ..catalog import MAX_ANSWER_DEPTH
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 
 MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
 
@@ -15,6 +16,9 @@ JsonValue: TypeAlias = list[Any] | str | bool | None
 """A value as `decode_json` gives it; `JsonObject` is a list, `JsonNumber` a str."""
 
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # a JSON string, closed or not
+# By a pattern and not by UTF-16, whose codec is imported when it is first used: that fails in Python 3.13.0 to 3.13.2
+# where the working folder was deleted.
+_PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 
 
 class TooManyValues(Exception):
@@ -29,16 +33,24 @@ class NotJson(Exception):
     """The text is no JSON."""
 
 
+class TooDeep(NotJson):
+    """The JSON nests more than `MAX_ANSWER_DEPTH` objects and arrays."""
+
+
 def decode_json(content: bytes) -> JsonValue:
-    """Returns the value of a JSON text in UTF-8, UTF-16 or UTF-32. Raises TooManyValues, Truncated and NotJson.
+    """Returns the value of a JSON text in UTF-8, UTF-16 or UTF-32.
+
+    Raises TooManyValues, TooDeep, Truncated and NotJson.
 
     Example: `decode_json(b'{"n":1.10}') == JsonObject([("n", JsonNumber("1.10"))])`.
     """
     if _has_too_many_values(content):
         raise TooManyValues
     try:
-        value: JsonValue = DECODER.decode(_decode_text(content))
-    except (ValueError, RecursionError) as error:
+        text = _decode_text(content)
+        _check_depth(text)
+        value: JsonValue = DECODER.decode(text)
+    except ValueError as error:
         cut = _is_cut_off(error)
     else:
         return value
@@ -53,7 +65,18 @@ def _decode_text(content: bytes) -> str:
     except UnicodeDecodeError:
         text = content.decode(encoding, "surrogatepass")
         # Two halves of a pair that were encoded one by one are one character.
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return _PAIR.sub(_joined, text)
+
+
+def _joined(halves: re.Match[str]) -> str:
+    """The character of a high and a low surrogate."""
+    return chr(0x10000 + ((ord(halves[1]) - 0xD800) << 10) + ord(halves[2]) - 0xDC00)
+
+
+def _check_depth(text: str) -> None:
+    """Raises TooDeep, and NotJson where the brackets of what nests too deeply do not even close at the end."""
+    if is_deeper(text.encode(errors="surrogatepass"), MAX_ANSWER_DEPTH):
+        raise TooDeep if text.rstrip().endswith(("]", "}")) else NotJson
 
 
 def _has_too_many_values(content: bytes) -> bool:

@@ -12,7 +12,7 @@ from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from .auth import basic_auth
-from .decode import JsonValue, as_text, describe
+from .decode import JsonValue, TooDeep, as_text, describe
 from .http import ApiClient, HttpClient
 from .settings import ApiSettings
 from .urls import escape, path_of
@@ -79,6 +79,12 @@ class ProfileApi(ApiClient):
                 if seen:
                     raise
                 return
+            except UnexpectedResponse as error:
+                if not isinstance(error.__cause__, TooDeep):
+                    raise
+                unread = UnexpectedResponse(f"{person}: an answer nested too deeply to be read")
+                unread.content = error.content
+                raise unread from None
             events, cursor = self._page(path, answer)
             if cursor in seen:
                 text = f"cursor {cursor!r} came before; stopped, because the pages would never end"

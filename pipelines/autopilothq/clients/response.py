@@ -8,11 +8,12 @@ from http import HTTPStatus
 import httpx
 
 from .. import masking
+from ..catalog import MAX_ANSWER_DEPTH
 from ..errors import NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from .auth import where_to_set
 from .call import Call
-from .decode import MAX_VALUES, JsonValue, NotJson, TooManyValues, Truncated, decode_json
+from .decode import MAX_VALUES, JsonValue, NotJson, TooDeep, TooManyValues, Truncated, decode_json
 from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
@@ -109,6 +110,11 @@ def _json(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
     except Truncated:
         failure = TransientFailure("the answer broke off", status)
         raise failure if call.idempotent else call.outcome_unknown(failure) from None
+    except TooDeep as error:
+        text = f"the answer is nested too deeply to be read: more than {MAX_ANSWER_DEPTH} objects or arrays in another"
+        unexpected = call.error(UnexpectedResponse, text, status)
+        unexpected.content = masking.masked(content[:_KEPT].decode("utf-8", "replace"))
+        raise unexpected from error
     except NotJson:
         kind = response.headers.get("Content-Type", "no content type")
         begin = masking.masked(content[:_ERROR_BODY].decode("utf-8", "replace"))[:60]
@@ -133,7 +139,7 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
     Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`.
     """
     text = ""
-    with suppress(TooManyValues, Truncated, NotJson, RecursionError):
+    with suppress(TooManyValues, Truncated, NotJson):
         answer = decode_json(content)
         if isinstance(answer, JsonObject):
             nested = isinstance(answer.value("error"), JsonObject)

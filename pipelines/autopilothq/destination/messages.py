@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..catalog import REJECT_REASONS
+from ..catalog import MAX_DEPTH, REJECT_REASONS
+from ..segment.json_text import is_deeper
 from ..segment.message import digest
 from ..segment.naming import snake_case
 
@@ -41,9 +42,11 @@ class Ignored(NamedTuple):
 
 def from_line(line: bytes) -> Item | Ignored:
     """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`."""
+    if is_deeper(line, MAX_DEPTH):
+        return refuse_item(digest(line), "not_json")
     try:
         message = json.loads(line, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+    except ValueError:
         return refuse_item(digest(line), "not_json")
     if not isinstance(message, dict):
         return refuse_item(digest(line), "not_an_object")

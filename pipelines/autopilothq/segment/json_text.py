@@ -58,6 +58,11 @@ def depth(line: bytes) -> int:
     return int(np.cumsum(steps).max(initial=0))
 
 
+def is_deeper(text: bytes, most: int) -> bool:
+    """Whether the objects and arrays of a JSON text nest more than `most` levels."""
+    return text.count(b"[") + text.count(b"{") > most and depth(text) > most
+
+
 def is_storable(value: Any) -> bool:
     """Whether a value can be stored: text without NUL and lone surrogates, a number that is one. Arrays are text."""
     if isinstance(value, JsonNumber):
@@ -81,10 +86,15 @@ def to_json(value: Any) -> str:
     """
     if isinstance(value, JsonNumber):
         return str(value)
-    if isinstance(value, JsonObject):
-        return "{" + ",".join(f"{to_json(key)}:{to_json(inner)}" for key, inner in value) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(to_json, value)) + "]"
+        parts = []  # filled by loops: a comprehension or `map` takes two or three of Python's frames for each level
+        if isinstance(value, JsonObject):
+            for key, inner in value:
+                parts.append(f"{to_json(key)}:{to_json(inner)}")
+            return "{" + ",".join(parts) + "}"
+        for inner in value:
+            parts.append(to_json(inner))  # noqa: PERF401 - see above
+        return "[" + ",".join(parts) + "]"
     if isinstance(value, str):
         text = encode_basestring(value) if is_encodable(value) else encode_basestring_ascii(value)
     else:

@@ -24,7 +24,7 @@ from ..catalog import (
     Column,
     Type,
 )
-from .json_text import DECODER, JsonNumber, JsonObject, depth, is_encodable, is_storable, to_json
+from .json_text import DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
 from .naming import column_name, snake_case
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
@@ -179,7 +179,7 @@ def parse_json(line: bytes) -> JsonObject:
 
     See `json_text` for what it keeps. Example: `to_json(parse_json(b'{"a": 1.10}')) == '{"a":1.10}'`.
     """
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and depth(line) > MAX_DEPTH:
+    if is_deeper(line, MAX_DEPTH):
         raise Rejected("not_json", f"nested too deeply to be read: more than {MAX_DEPTH} objects or arrays in another")
     try:
         value = DECODER.decode(line.decode())

@@ -394,7 +394,5 @@ def _events(space: ProfileApi, asked: Asked, scope: EventScope) -> Iterator[_Lin
         raise
     except ApiError as error:
         yield _Ended(asked, asked_at, known, error)
-    except RecursionError:
-        yield _Ended(asked, asked_at, known, UnexpectedResponse(f"{asked.id}: an answer nested too deeply to be read"))
     else:
         yield _Ended(asked, asked_at, known)

@@ -1,0 +1,201 @@
+"""How deeply JSON may nest: a limit of this project's own for each reader, the same on every Python."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from autopilothq.catalog import MAX_ANSWER_DEPTH, MAX_DEPTH
+from autopilothq.clients.autopilot import Autopilot, AutopilotSettings, Page
+from autopilothq.clients.decode import NotJson, TooDeep, decode_json, plain
+from autopilothq.clients.profile_api import ProfileApi, ProfileApiSettings
+from autopilothq.destination.messages import Item, from_line
+from autopilothq.errors import UnexpectedResponse
+from autopilothq.segment.json_text import to_json
+from autopilothq.segment.message import Discard, Rejected, parse_json, read_message
+from autopilothq.sources.api import contacts
+from autopilothq.sources.profiles.pull import message as profile_message
+from autopilothq.sources.records import read_record
+from autopilothq.sources.scans import Scan, ScanBatch
+from autopilothq.sources.spool import ScanStart, Spool
+from contract.loading import message, raw, rows_of
+from fake_autopilot import FakeAutopilot, FakeProfiles
+from recipes.webhook_dump import body_of
+
+T = TypeVar("T")
+
+KINDS = ("arrays", "objects", "both")
+CALLERS = 350  # frames of whatever calls a reader: dlt, a scheduler, a thread
+REFUSED = "not_json: not JSON"
+UNREAD = "nested too deeply to be read: more than {} objects or arrays in another"
+
+
+def nested(levels: int, kind: str, bottom: str = '"[{\\"[{"') -> str:
+    """JSON of so many levels, in the spelling of `to_json`; the text at its bottom holds brackets too."""
+    opened, closed = {"arrays": ("[", "]"), "objects": ('{"a":', "}"), "both": ('[{"a":', "}]")}[kind]
+    if kind != "both":
+        return opened * levels + bottom + closed * levels
+    odd = levels % 2
+    return "[" * odd + opened * (levels // 2) + bottom + closed * (levels // 2) + "]" * odd
+
+
+def called_deep(read: Callable[[], T], frames: int = CALLERS) -> T:
+    """Calls a reader from so many frames further down."""
+    return called_deep(read, frames - 1) if frames else read()
+
+
+# ---- answers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_is_read_and_written_down_to_its_limit(kind: str, encoding: str) -> None:
+    for levels in (MAX_ANSWER_DEPTH - 1, MAX_ANSWER_DEPTH):
+        text = nested(levels, kind)
+        value = called_deep(lambda text=text: decode_json(text.encode(encoding)))  # type: ignore[misc]
+        assert called_deep(lambda value=value: to_json(value)) == text  # type: ignore[misc]
+        assert called_deep(lambda value=value: plain(value)) == json.loads(text)  # type: ignore[misc]
+    for levels in (MAX_ANSWER_DEPTH + 1, 2 * MAX_ANSWER_DEPTH, 50_000):
+        with pytest.raises(TooDeep):
+            decode_json(nested(levels, kind).encode(encoding))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_nests_too_deeply_and_never_ends_is_no_json(kind: str) -> None:
+    content = nested(50_000, kind).partition('"[{\\"')[0]
+    with pytest.raises(NotJson) as caught:
+        decode_json(content.encode())
+    assert caught.type is NotJson
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_nests_too_deeply_is_named_so(kind: str) -> None:
+    with FakeAutopilot(contacts=0) as server:
+        settings = AutopilotSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000)
+        with Autopilot(settings) as account:
+            page = '{"lists":[%s]}'
+            read = page % nested(MAX_ANSWER_DEPTH - 2, kind)
+            server.order("GET", "/lists", content=read.encode())
+            assert f'{{"lists":{to_json(account.lists())}}}' == read
+            unread = page % nested(MAX_ANSWER_DEPTH - 1, kind)
+            server.order("GET", "/lists", content=unread.encode())
+            with pytest.raises(UnexpectedResponse) as caught:
+                account.lists()
+    assert str(caught.value) == f"GET /lists: the answer is {UNREAD.format(MAX_ANSWER_DEPTH)}"
+    assert caught.value.content == unread
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_person_whose_answer_nests_too_deeply_is_told_apart(kind: str) -> None:
+    who = "email:ada@example.com"
+    with FakeProfiles() as server:
+        settings = ProfileApiSettings(
+            api_key=server.token, base_url=server.base_url, space=server.space, requests_per_second=1000
+        )
+        with ProfileApi(settings) as space:
+            above = 4  # the answer, its list of data, the event, its properties
+
+            def ask(levels: int) -> list[list[Any]]:
+                server.people.clear()
+                server.happen(who, properties={"p": json.loads(nested(levels, kind))})
+                return list(space.events(who, ["Email Opened"]))
+
+            [[event]] = ask(MAX_ANSWER_DEPTH - above)
+            line = called_deep(lambda: profile_message(event, who))
+            assert f'"properties":{{"p":{nested(MAX_ANSWER_DEPTH - above, kind)}}}' in line.decode()
+            with pytest.raises(UnexpectedResponse) as caught:
+                ask(MAX_ANSWER_DEPTH - above + 1)
+    assert str(caught.value) == f"{who}: an answer nested too deeply to be read"
+    assert caught.value.content.startswith('{"data"')
+
+
+# ---- what answers hold ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_an_answer_may_hold_is_spooled_and_becomes_a_record(kind: str, tmp_path: Path) -> None:
+    inner = nested(MAX_ANSWER_DEPTH - 3, kind)
+    answer = f'{{"contacts":[{{"contact_id":"c1","deep":{inner}}}]}}'
+    [contact] = (found := decode_json(answer.encode())).value("contacts")  # type: ignore[union-attr]
+    spool = Spool.begin(tmp_path / "spool", ScanStart("account", "now"))
+    called_deep(lambda: spool.put(Page(found.value("contacts"), None, None)))  # type: ignore[union-attr]
+    [stored] = called_deep(lambda: spool.read(1))[0]
+    assert to_json(stored) == to_json(contact)
+    record = called_deep(lambda: contacts.contact_record(contact))
+    assert record.key == ("c1",)
+    if kind == "arrays":
+        assert record.cells["deep"] == inner
+    batch = ScanBatch(Scan("contacts", "url", "now"))
+    called_deep(lambda: batch.reject(contact, "no_id", "of no table"))
+    assert batch.rejects[0].raw.decode() == to_json(contact)
+
+
+# ---- lines ---------------------------------------------------------------------------------------------------------
+
+
+def line_of(levels: int, kind: str) -> bytes:
+    """A message that nests so deeply, itself and its properties among them."""
+    start = '{"type":"track","event":"Email Opened","messageId":"m","userId":"u","properties":{"p":'
+    return f"{start}{nested(levels - 2, kind)}}}}}".encode()
+
+
+def rejected(read: Callable[[bytes], object], line: bytes) -> tuple[str, str]:
+    with pytest.raises(Rejected) as caught:
+        called_deep(lambda: read(line))
+    return caught.value.args[0], caught.value.args[1]
+
+
+def line_readers() -> Iterator[Callable[[bytes], object]]:
+    yield parse_json
+    yield lambda line: read_message(line, frozenset())
+    yield lambda line: read_record("contacts", line.replace(b'"messageId"', b'"contact_id"'))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_is_read_down_to_its_limit(kind: str) -> None:
+    for read in line_readers():
+        for levels in (MAX_DEPTH - 1, MAX_DEPTH):
+            assert called_deep(lambda read=read, levels=levels: read(line_of(levels, kind)))  # type: ignore[misc]
+        for levels in (MAX_DEPTH + 1, MAX_ANSWER_DEPTH, 50_000):
+            assert rejected(read, line_of(levels, kind)) == ("not_json", UNREAD.format(MAX_DEPTH))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_that_come_twice_are_compared_down_to_the_limit(kind: str) -> None:
+    deep = nested(MAX_DEPTH - 1, kind)
+    line = f'{{"type":"track","event":"e","userId":"u","anonymousId":{deep},"anonymousId":{{}}}}'
+    read = called_deep(lambda: read_message(line.replace("{}}", f"{deep}}}").encode(), frozenset()))
+    assert read.discards == [Discard("anonymous_id", deep, "does_not_fit")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_that_is_sent_has_the_same_limit(kind: str) -> None:
+    for levels in (MAX_DEPTH - 1, MAX_DEPTH):
+        item = called_deep(lambda levels=levels: from_line(line_of(levels, kind)))  # type: ignore[misc]
+        assert isinstance(item, Item)
+        assert (item.refusal, item.properties) == (None, {"p": json.loads(nested(levels - 2, kind))})
+    for levels in (MAX_DEPTH + 1, MAX_ANSWER_DEPTH, 50_000):
+        item = from_line(line_of(levels, kind))
+        assert isinstance(item, Item)
+        assert str(item.refusal).startswith(REFUSED)
+
+
+def test_an_archive_has_that_limit_on_both_paths() -> None:
+    places: list[dict[str, Any]] = [{"properties": {"p": "$x"}}, {"context": {"p": "$x"}}]
+    cases = [(levels, kind, place) for levels in (-1, 0, 1) for kind in KINDS for place in places]
+    lines = [
+        raw(message(messageId=f"m{number:02}", **place), x=nested(MAX_DEPTH - 2 + levels, kind))
+        for number, (levels, kind, place) in enumerate(cases)
+    ]
+    found = rows_of(*lines, message(messageId="plain"))
+    kept = [f"m{number:02}" for number, (levels, _, _) in enumerate(cases) if levels <= 0]
+    assert [row["id"] for row in found["tracks"]] == [*kept, "plain"]
+    too_deep = [(number, "not_json", UNREAD.format(MAX_DEPTH)) for number in range(len(kept) + 1, len(cases) + 1)]
+    assert sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"]) == too_deep
+
+
+def test_a_recipe_hands_on_what_nests_too_deeply_to_be_a_request() -> None:
+    line = nested(200_000, "arrays").encode()
+    assert body_of(line) == line
