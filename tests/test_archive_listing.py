@@ -4,10 +4,10 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import fsspec
 import pytest
@@ -17,16 +17,21 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from autopilothq.errors import ArchiveError
 from autopilothq.sources.archive import listing
+from autopilothq.sources.archive.blocks import BlockReader
+from autopilothq.sources.archive.discover import day_and_source, list_files
 from autopilothq.sources.archive.listing import File, PathNotFound, StoreTimeout
 
 NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
+
+
+NAMELESS = {"/b/X/y.gz": b"12", "/b/X//x.gz": b"123", "/b/X//s/z.gz": b"4", "/b/X//s/u": b"", "/b/X//s/t/v": b"5"}
 
 
 @pytest.fixture
 def memory() -> Iterator[MemoryFileSystem]:
     """A bucket `b` with folders that have no name."""
     fs = MemoryFileSystem()
-    for path, data in {"/b/a/y.gz": b"12", "/b/a//x.gz": b"123", "/b/a//s/z.gz": b"4", "/b/a//s/u": b""}.items():
+    for path, data in NAMELESS.items():
         fs.pipe(path, data)
     yield fs
     fs.store.clear()
@@ -127,6 +132,101 @@ def test_a_value_that_a_store_does_not_take_is_its_own_error(monkeypatch: pytest
         listing.open_filesystem("s3://b", {"odd": 1})
 
 
+@pytest.mark.parametrize(
+    ("url", "day", "source"),
+    [
+        ("s3://b/segment-logs/AbC/1551398400000/1.gz", date(2019, 3, 1), "AbC"),
+        ("s3://b/segment-logs/AbC/1551484799999/", date(2019, 3, 1), "AbC"),
+        ("s3://b/segment-logs/AbC/1551484800000/x/y.gz", date(2019, 3, 2), "AbC"),
+        ("s3://b/segment-logs/AbC/", None, "AbC"),
+        ("s3://b/segment-logs/AbC", None, None),
+        ("s3://b/x/AbC/1551398400000/1.gz", date(2019, 3, 1), "AbC"),
+        ("s3://b/AbC/x/1.gz", None, None),
+        ("/1551398400000/1.gz", date(2019, 3, 1), None),
+        ("s3://b//AbC//1551398400000//1.gz", date(2019, 3, 1), "AbC"),
+        ("s3://b/AbC/1551398400000/1551484800000/1.gz", date(2019, 3, 2), "AbC"),
+        ("s3://b/AbC/15513984000000/1.gz", date(2461, 8, 14), "AbC"),
+        ("s3://b/AbC/155139840000/1.gz", date(1974, 12, 1), "AbC"),
+        ("s3://b/AbC/15513984000/1.gz", None, None),
+        ("s3://b/AbC/155139840000000/1.gz", None, None),
+        ("s3://b/AbC/a1551398400000/1.gz", None, None),
+        ("1.gz", None, None),
+    ],
+)
+def test_folders_tell_the_day_and_the_source(url: str, day: date | None, source: str | None) -> None:
+    assert day_and_source(url) == (day, source)
+
+
+# ---- globs ---------------------------------------------------------------------------------------------------------
+
+
+class Listing(MemoryFileSystem):  # type: ignore[misc]
+    """Keeps which folders are listed; `strip` makes a path of a URL."""
+
+    cachable = False
+    store: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, strip: Callable[[str], str]) -> None:
+        super().__init__()
+        self.listed: list[str] = []
+        self._strip_protocol = strip
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> Any:
+        self.listed.append(path)
+        return [] if detail else options
+
+
+@pytest.mark.parametrize(
+    ("strip", "root"),
+    [
+        (lambda url: "/" + url.removeprefix("memory://").lstrip("/"), "/"),
+        (lambda url: url.removeprefix("memory://"), ""),
+    ],
+)
+def test_a_glob_begins_at_the_root_as_the_store_writes_it(strip: Callable[[str], str], root: str) -> None:
+    fs = Listing(strip)
+    with pytest.raises(PathNotFound):
+        list_files(["memory://*.gz"], fs=fs)
+    assert fs.listed[-1] == root
+
+
+class Counting(LocalFileSystem):  # type: ignore[misc]
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[str] = []
+
+    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
+        self.listed.append(os.path.basename(path))
+        return super().ls(path, detail=detail, **options)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "files", "listed"),
+    [
+        ("**", ["a/b/1.gz", "a/b/c/2.gz", "a/b/c/d/3.gz"], "root a b c d"),
+        ("**/**", ["a/b/1.gz", "a/b/c/2.gz", "a/b/c/d/3.gz"], "root a b c d"),
+        ("a/**/**/*.gz", ["a/b/1.gz", "a/b/c/2.gz", "a/b/c/d/3.gz"], "a a b b c c d d"),
+        ("a/**/**/**", ["a/b/1.gz", "a/b/c/2.gz", "a/b/c/d/3.gz"], "a b c d"),
+        ("**/c/**", ["a/b/c/2.gz", "a/b/c/d/3.gz"], None),
+        ("*/*/?.gz", ["a/b/1.gz"], "root a b"),
+        (".h*/4.gz", [".hidden/4.gz"], "root .hidden"),
+        (".h*", [".hidden/4.gz", ".hidden/5.gz"], "root .hidden"),
+        (".*/*", [".hidden/4.gz", ".hidden/5.gz"], "root .hidden"),
+    ],
+)
+def test_a_glob_lists_what_it_must(tmp_path: Path, pattern: str, files: list[str], listed: str | None) -> None:
+    root = tmp_path / "root"
+    for name in ("a/b/1.gz", "a/b/c/2.gz", "a/b/c/d/3.gz", ".hidden/4.gz", ".hidden/5.gz"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"{}")
+    fs = Counting()
+    found = [os.path.relpath(file.path, root) for file in list_files([f"{root}/{pattern}"], fs=fs)]
+    assert found == files
+    assert listed is None or sorted(fs.listed) == sorted(listed.split())
+
+
 # ---- versions ------------------------------------------------------------------------------------------------------
 
 
@@ -200,13 +300,47 @@ def test_folders_are_listed_sorted_also_those_without_a_name(memory: MemoryFileS
         return [(info["name"], info["type"], info["size"]) for info in listing.list_folder(fs, folder, 5)]
 
     assert entries("") == [("/b", "directory", 0)]
-    assert entries("/b/a") == [("/b/a/", "directory", 0), ("/b/a/y.gz", "file", 2)]
-    assert entries("/b/a/") == [("/b/a//s", "directory", 0), ("/b/a//x.gz", "file", 3)]
-    assert entries("/b/a//s") == [("/b/a//s/u", "file", 0), ("/b/a//s/z.gz", "file", 1)]
-    assert listing.path_info(fs, "/b/a/", 5) == {"name": "/b/a/", "type": "directory", "size": 0}
-    assert [listing.path_info(fs, path, 5) for path in ("/b/a//s/", "/b/c")] == [None, None]
+    assert entries("/b/X") == [("/b/X/", "directory", 0), ("/b/X/y.gz", "file", 2)]
+    assert entries("/b/X/") == [("/b/X//s", "directory", 0), ("/b/X//x.gz", "file", 3)]
+    assert entries("/b/X//s") == [("/b/X//s/t", "directory", 0), ("/b/X//s/u", "file", 0), ("/b/X//s/z.gz", "file", 1)]
+    assert listing.path_info(fs, "/b/X/", 5) == {"name": "/b/X/", "type": "directory", "size": 0}
+    assert [listing.path_info(fs, path, 5) for path in ("/b/X//s/", "/b/c")] == [None, None]
     if isinstance(fs, Asking):
-        assert {(asked["path"], asked["prefix"]) for asked in fs.asked} == {("/b/a", "/"), ("/b/a//s", "/")}
+        assert {(asked["path"], asked["prefix"]) for asked in fs.asked} == {("/b/X", "/"), ("/b/X//s", "/")}
+
+
+def test_what_is_found_below_a_folder_without_a_name_has_its_path() -> None:
+    found = {"b/a//x": {"name": "x", "type": "file", "size": 1}, "b/a/y": {"name": "y", "type": "file", "size": 1}}
+    asked = []
+    store: Any = SimpleNamespace(
+        async_impl=False, protocol="x", find=lambda folder, detail: asked.append((folder, detail)) or found
+    )
+    assert listing.list_folder(store, "b/a/", 1) == [{"name": "b/a//x", "type": "file", "size": 1}]
+    assert asked == [("b/a", True)]
+
+
+def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+    ask = listing.sync
+
+    def timed(loop: Any, function: Any, *args: Any, timeout: float | None, **options: Any) -> Any:
+        asked.add((function.__name__, timeout))
+        return ask(loop, function, *args, timeout=timeout, **options)
+
+    monkeypatch.setattr(listing, "sync", timed)
+    store = Asking(memory)
+    files = list(list_files(["memory://b", "memory://b/X//", "memory://b/*/*.gz"], fs=store, timeout=7))
+    assert [file.path for file in files] == [path for path in sorted(NAMELESS) if path.endswith(".gz")]
+    assert listing.is_unchanged(files[0], 7)
+    assert asked == {("info", 7), ("ls", 7), ("asked", 7)}
+    asked.clear()
+    reader = BlockReader(next(file for file in files if file.size > 1), 1, timeout=7)
+    while reader.read():
+        pass
+    assert asked == {("cat_file", 7), ("info", 7)}
+    monkeypatch.setattr(listing, "call_filesystem", lambda *_, timeout, **__: asked.add(("s3", timeout)) or {})
+    assert listing.list_folder(cast(Any, Pages()), "b/a", 7) == []
+    assert ("s3", 7) in asked
 
 
 @pytest.mark.parametrize(
