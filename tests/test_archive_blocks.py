@@ -441,6 +441,20 @@ def test_a_file_that_another_program_changed_meanwhile_is_left(tmp_path: Path, m
     assert (path.read_bytes(), os.listdir(path.parent)) == (b"1\n2\n3\n", ["x.gz"])
 
 
+def test_an_owner_that_cannot_be_kept_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, owners = tmp_path / "x.gz", []
+    path.write_bytes(b"1\n2\n")
+
+    def refused(_: str, user: int, group: int) -> None:
+        owners.append((user, group))
+        raise PermissionError
+
+    [file] = listed(path)
+    monkeypatch.setattr(os, "chown", refused)
+    remove_lines.remove_lines(file, [1])
+    assert (path.read_bytes(), owners) == (b"2\n", [(path.stat().st_uid, path.stat().st_gid)])
+
+
 def test_a_linked_file_is_replaced_where_it_is(tmp_path: Path) -> None:
     path, link = tmp_path / "archive" / "x.gz", tmp_path / "link.gz"
     path.parent.mkdir()

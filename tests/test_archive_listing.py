@@ -227,6 +227,15 @@ def test_a_glob_lists_what_it_must(tmp_path: Path, pattern: str, files: list[str
     assert listed is None or sorted(fs.listed) == sorted(listed.split())
 
 
+def test_a_folder_and_a_link_to_it_are_read_once_by_its_own_name(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "b" / "c").mkdir(parents=True)
+    (root / "b" / "c" / "x.gz").write_bytes(b"{}")
+    (root / "a").symlink_to(root / "b")
+    (root / "z").symlink_to(root)
+    assert [file.path for file in list_files([str(root)])] == [str(root / "b" / "c" / "x.gz")]
+
+
 # ---- versions ------------------------------------------------------------------------------------------------------
 
 
@@ -346,13 +355,13 @@ def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypa
 @pytest.mark.parametrize(
     ("given", "listed"),
     [
-        ({"name": "b/a/x", "type": "file", "size": 1}, {"name": "b/a/x", "type": "file", "size": 1}),
-        ({"name": "b/a", "type": "file", "size": 1}, None),
-        ({"name": "b/a/", "type": "file", "size": 1}, {"name": "b/a/", "type": "file", "size": 1}),
-        ({"name": "b/a/c/", "type": "directory"}, {"name": "b/a/c", "type": "directory"}),
-        ({"name": "b/a/c", "type": "directory"}, {"name": "b/a/c", "type": "directory"}),
-        ({"name": "b/a", "type": "directory", "x": 1}, {"name": "b/a/", "type": "directory", "x": 1}),
-        ({"name": "b/a/", "type": "directory", "x": 1}, {"name": "b/a/", "type": "directory", "x": 1}),
+        ({"name": "b/X/x", "type": "file", "size": 1}, {"name": "b/X/x", "type": "file", "size": 1}),
+        ({"name": "b/X", "type": "file", "size": 1}, None),
+        ({"name": "b/X/", "type": "file", "size": 1}, {"name": "b/X/", "type": "file", "size": 1}),
+        ({"name": "b/X/c/", "type": "directory"}, {"name": "b/X/c", "type": "directory"}),
+        ({"name": "b/X/c", "type": "directory"}, {"name": "b/X/c", "type": "directory"}),
+        ({"name": "b/X", "type": "directory", "x": 1}, {"name": "b/X/", "type": "directory", "x": 1}),
+        ({"name": "b/X/", "type": "directory", "x": 1}, {"name": "b/X/", "type": "directory", "x": 1}),
     ],
 )
 def test_entries_are_named_alike_whatever_the_store_writes(given: dict[str, Any], listed: dict[str, Any]) -> None:
@@ -360,14 +369,15 @@ def test_entries_are_named_alike_whatever_the_store_writes(given: dict[str, Any]
     store: Any = SimpleNamespace(
         async_impl=False, protocol="x", ls=lambda folder, detail: asked.append((folder, detail)) or [given]
     )
-    assert listing.list_folder(store, "b/a", 1) == ([listed] if listed else [])
-    assert asked == [("b/a", True)]
+    assert listing.list_folder(store, "b/X", 1) == ([listed] if listed else [])
+    assert asked == [("b/X", True)]
 
 
-def test_the_root_of_a_store_is_not_in_itself() -> None:
-    entries = [{"name": "", "type": "directory"}]
+@pytest.mark.parametrize("root", ["", "/"])
+def test_the_root_of_a_store_is_not_in_itself(root: str) -> None:
+    entries = [{"name": root, "type": "directory"}]
     store: Any = SimpleNamespace(async_impl=False, protocol="x", ls=lambda *_, **__: entries)
-    assert listing.list_folder(store, "", 1) == []
+    assert listing.list_folder(store, root, 1) == []
 
 
 class Pages:
