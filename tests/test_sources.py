@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -16,7 +17,7 @@ from autopilothq.catalog import LISTS, LISTS_CONTACTS, REJECT_REASONS
 from autopilothq.clients.autopilot import Page
 from autopilothq.errors import NotSupported, UnexpectedResponse
 from autopilothq.segment.json_text import JsonNumber, JsonObject
-from autopilothq.segment.message import MAX_LINE, Batch, Record, Reject, Rejected, parse_json
+from autopilothq.segment.message import MAX_LINE, Batch, Discard, Record, Reject, Rejected, parse_json
 from autopilothq.sources import event_filter, records, times
 from autopilothq.sources.event_filter import requested_messages
 from autopilothq.sources.report import LoadReport, limit_warning
@@ -33,7 +34,7 @@ EAST = timezone(timedelta(hours=2))
 
 
 @pytest.mark.parametrize(
-    ("given", "time"),
+    ("given", "expected"),
     [
         (None, None),
         ("2019-03-01", datetime(2019, 3, 1, tzinfo=UTC)),
@@ -44,8 +45,8 @@ EAST = timezone(timedelta(hours=2))
         (NOON, NOON),
     ],
 )
-def test_a_time_of_the_settings_is_in_utc_unless_it_says_otherwise(given: Any, time: datetime | None) -> None:
-    assert times.read_setting_time(given) == time
+def test_a_time_of_the_settings_is_in_utc_unless_it_says_otherwise(given: Any, expected: datetime | None) -> None:
+    assert times.read_setting_time(given) == expected
 
 
 @pytest.mark.parametrize("number", ["0", "7", "1482221100000", "99999999999999", "253402300799999"])
@@ -54,11 +55,15 @@ def test_milliseconds_are_read_exactly(number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "time"),
+    ("value", "expected"),
     [
         (JsonNumber("253402300800000"), None),  # the year 10000
         (JsonNumber("1000000000000000"), None),
         (JsonNumber("1e15"), None),
+        (JsonNumber("1e99999999"), None),  # at once, though it has as many digits
+        (JsonNumber("1.5"), datetime(1970, 1, 1, 0, 0, 0, 1500, tzinfo=UTC)),
+        (JsonNumber("-1e3"), datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("1 Mar 2019 12:00:00 GMT", None),  # the API writes the day of the week
         (JsonNumber("-1e15"), None),
         (JsonNumber("1482221100000.0004"), datetime(2016, 12, 20, 8, 5, tzinfo=UTC)),
         (JsonNumber("1482221100000.0006"), datetime(2016, 12, 20, 8, 5, 0, 1, tzinfo=UTC)),
@@ -71,9 +76,9 @@ def test_milliseconds_are_read_exactly(number: str) -> None:
         ("0001-01-01T00:00:00+01:00", None),
     ],
 )
-def test_a_time_that_no_calendar_has_is_none(value: Any, time: datetime | None) -> None:
+def test_a_time_that_no_calendar_has_is_none(value: Any, expected: datetime | None) -> None:
     found = times.read_time(value)
-    assert found == time
+    assert found == expected
     assert found is None or found.tzinfo is UTC
 
 
@@ -88,9 +93,21 @@ def test_a_time_that_no_calendar_has_is_none(value: Any, time: datetime | None) 
     ],
 )
 def test_a_time_is_written_in_utc(microsecond: int, exact: bool, text: str) -> None:
-    time = NOON.replace(microsecond=microsecond)
-    assert times.format_time(time, exact) == times.format_time(time.astimezone(EAST), exact) == text
+    noon = NOON.replace(microsecond=microsecond)
+    assert times.format_time(noon, exact) == times.format_time(noon.astimezone(EAST), exact) == text
     assert times.format_time(NOON.replace(microsecond=5001)) == "2019-03-01T12:00:00.005Z"
+
+
+def test_times_do_not_depend_on_where_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert times.read_time("2019-03-01T12:00:00") == times.read_setting_time("2019-03-01T12:00:00") == NOON
+        assert times.read_setting_time(date(2019, 3, 1)) == NOON - timedelta(hours=12)
+        assert times.format_time(NOON) == "2019-03-01T12:00:00.000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # ---- batches and records -------------------------------------------------------------------------------------------
@@ -150,6 +167,10 @@ def test_fields_of_a_record_leave_its_own_columns_alone() -> None:
         [],
         {},
     )  # fmt: skip
+    odd = records.record_of(LISTS, parse_json('{"list_id":"l","日本":1,"a":{"日本":2}}'.encode()))
+    assert odd.discards == [
+        Discard(f"record.{name}", value, "no_column") for name, value in (("日本", "1"), ("a.日本", "2"))
+    ]
     more = records.record_of(LISTS_CONTACTS, parse_json(b'{"contact_id":"c"}'), {"list_id": "l"})
     assert more == Record(("l", "c"), {"list_id": '"l"', "contact_id": '"c"'}, [], {})
 
@@ -195,6 +216,8 @@ def test_lines_rejects_and_records_of_a_scan_are_numbered_together() -> None:
         Reject(2, 9, "not_json", "why", b'"' + b"x" * (MAX_LINE - 1)),
     ]
     assert (batch.ended, batch.bytes, found.scan.lines) == ([(2, "why")], 7, 10)
+    found.add_records(LISTS_CONTACTS, [parse_json(b'{"contact_id":"c"}')], {"list_id": "l"})
+    assert [record.key for record in found.records["lists_contacts"]] == [("l", "c")]
     assert found.batch()[2:] == ([], 7)
 
 

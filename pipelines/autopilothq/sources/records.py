@@ -50,8 +50,7 @@ def make_batch(
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
     """
     numbers, texts = [number for number, _ in lines], [text for _, text in lines]
-    columns = [pa.array([file] * len(lines), pa.int32()), pa.array(numbers, pa.int64())]
-    table = pa.Table.from_arrays([*columns, pa.array(texts, pa.large_binary())], schema=_LINES)
+    table = pa.table({"file": [file] * len(lines), "line": numbers, "text": texts}, schema=_LINES)
     return Batch(table, list(rejects), [(file, unfinished)] if ended else [], size)
 
 
