@@ -88,10 +88,9 @@ def make_record(
 
 def _key(cell: str | None) -> str | None:
     """Returns the cell of a key as text, None where it is neither a text nor a number, or blank."""
-    text = (
-        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
-    )
-    return id_text(text)
+    if cell is None:
+        return None
+    return id_text(json.loads(cell) if cell.startswith('"') else JsonNumber(cell))
 
 
 def id_text(value: Any) -> str | None:
