@@ -124,7 +124,7 @@ def test_batches_end_between_pages(monkeypatch: pytest.MonkeyPatch, most: int, l
 
 def test_many_people_without_events_are_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "PEOPLE_AT_ONCE", 2)
-    pulled = Pulled(Space(**{name: () for name in "abcde"})).of(*"abcde")
+    pulled = Pulled(Space(**dict.fromkeys("abcde", ()))).of(*"abcde")
     assert [len(part) for part in pulled.answered] == [2, 2, 1]
 
 
