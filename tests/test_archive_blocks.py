@@ -30,6 +30,8 @@ class Store(AsyncFileSystemWrapper):  # type: ignore[misc]
     `errors` are raised instead of an answer, one for each request for a range, None for no error.
     """
 
+    _cat_file: Any
+
     def __init__(self, data: dict[str, bytes], errors: Sequence[Exception | None] = ()) -> None:
         memory = MemoryFileSystem()
         memory.store, memory.pseudo_dirs = {}, [""]
@@ -161,7 +163,12 @@ def test_a_file_that_grew_on_the_disk_is_read_to_its_new_end(tmp_path: Path) -> 
 def test_what_a_store_holds_without_a_size_is_opened() -> None:
     store = Store({"/b/x": b"01234567"})
     opened = []
-    store.open = lambda path, mode, **options: opened.append((path, mode, options)) or store.sync_fs.open(path, mode)
+
+    def spy(path: str, mode: str, **options: Any) -> Any:
+        opened.append((path, mode, options))
+        return store.sync_fs.open(path, mode)
+
+    store.open = spy
     reader = BlockReader(store.file("/b/x", size=0), 4)
     assert drained(reader) == [b"0123", b"4567"]
     assert opened == [("/b/x", "rb", {"cache_type": "none"})]
@@ -181,7 +188,7 @@ def test_the_first_blocks_of_the_next_files_are_fetched_ahead() -> None:
 
 def test_files_of_a_disk_are_opened_one_by_one_and_closed(tmp_path: Path) -> None:
     files = [on_disk(tmp_path / f"{n}", b"%d" % n) for n in range(6)]
-    seen = []
+    seen: list[BlockReader] = []
     for reader in open_readers(files, 3, 5.0):
         assert [other.handle for other in seen] == [None] * len(seen)
         assert (reader.block, reader.handle, reader.read()) == (3, None, b"%d" % len(seen))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import fsspec
 import pytest
+from fsspec.asyn import sync
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -41,6 +42,8 @@ def memory() -> Iterator[MemoryFileSystem]:
 class Asking(AsyncFileSystemWrapper):  # type: ignore[misc]
     """A store that answers later; keeps the options that it is asked with."""
 
+    _find: Any
+
     def __init__(self, fs: Any) -> None:
         super().__init__(fs)
         self.asked: list[dict[str, Any]] = []
@@ -51,6 +54,14 @@ class Asking(AsyncFileSystemWrapper):  # type: ignore[misc]
             return await find(path, **options)
 
         self._find = asked
+
+
+def answering(answer: Any, asked: list[Any]) -> Callable[..., Any]:
+    def function(*args: Any, **options: Any) -> Any:
+        asked.append((args, options))
+        return answer
+
+    return function
 
 
 def raising(error: Exception) -> Callable[..., None]:
@@ -100,8 +111,8 @@ def test_a_store_has_one_scheme_whatever_its_package_calls_it(protocol: Any, pat
     [("s3://b", "s3"), ("s3a://b", "s3"), ("gcs://b", "gs"), ("abfss://b", "az"), ("webdav://b://c", "webdav")],
 )
 def test_a_url_opens_the_file_system_of_its_scheme(monkeypatch: pytest.MonkeyPatch, url: str, scheme: str) -> None:
-    opened = []
-    monkeypatch.setattr(fsspec, "filesystem", lambda *args, **options: opened.append((args, options)) or "store")
+    opened: list[Any] = []
+    monkeypatch.setattr(fsspec, "filesystem", answering("store", opened))
     assert listing.open_filesystem(url, {"anon": True}) == "store"
     assert opened == [((scheme,), {"anon": True})]
 
@@ -320,21 +331,18 @@ def test_folders_are_listed_sorted_also_those_without_a_name(memory: MemoryFileS
 
 def test_what_is_found_below_a_folder_without_a_name_has_its_path() -> None:
     found = {"b/a//x": {"name": "x", "type": "file", "size": 1}, "b/a/y": {"name": "y", "type": "file", "size": 1}}
-    asked = []
-    store: Any = SimpleNamespace(
-        async_impl=False, protocol="x", find=lambda folder, detail: asked.append((folder, detail)) or found
-    )
+    asked: list[Any] = []
+    store: Any = SimpleNamespace(async_impl=False, protocol="x", find=answering(found, asked))
     assert listing.list_folder(store, "b/a/", 1) == [{"name": "b/a//x", "type": "file", "size": 1}]
-    assert asked == [("b/a", True)]
+    assert asked == [(("b/a",), {"detail": True})]
 
 
 def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = set()
-    ask = listing.sync
 
     def timed(loop: Any, function: Any, *args: Any, timeout: float | None, **options: Any) -> Any:
         asked.add((function.__name__, timeout))
-        return ask(loop, function, *args, timeout=timeout, **options)
+        return sync(loop, function, *args, timeout=timeout, **options)
 
     monkeypatch.setattr(listing, "sync", timed)
     store = Asking(memory)
@@ -347,9 +355,10 @@ def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypa
     while reader.read():
         pass
     assert asked == {("cat_file", 7), ("info", 7)}
-    monkeypatch.setattr(listing, "call_filesystem", lambda *_, timeout, **__: asked.add(("s3", timeout)) or {})
+    calls: list[Any] = []
+    monkeypatch.setattr(listing, "call_filesystem", answering({}, calls))
     assert listing.list_folder(cast(Any, Pages()), "b/a", 7) == []
-    assert ("s3", 7) in asked
+    assert [options["timeout"] for _, options in calls] == [7]
 
 
 @pytest.mark.parametrize(
@@ -365,12 +374,10 @@ def test_each_request_to_a_store_has_its_time(memory: MemoryFileSystem, monkeypa
     ],
 )
 def test_entries_are_named_alike_whatever_the_store_writes(given: dict[str, Any], listed: dict[str, Any]) -> None:
-    asked = []
-    store: Any = SimpleNamespace(
-        async_impl=False, protocol="x", ls=lambda folder, detail: asked.append((folder, detail)) or [given]
-    )
+    asked: list[Any] = []
+    store: Any = SimpleNamespace(async_impl=False, protocol="x", ls=answering([given], asked))
     assert listing.list_folder(store, "b/X", 1) == ([listed] if listed else [])
-    assert asked == [("b/X", True)]
+    assert asked == [(("b/X",), {"detail": True})]
 
 
 @pytest.mark.parametrize("root", ["", "/"])

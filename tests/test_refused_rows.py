@@ -16,6 +16,7 @@ import pytest
 from dlt.common.destination.exceptions import DestinationTransientException
 from dlt.load.exceptions import LoadClientJobFailed
 
+from autopilothq.catalog import LATEST
 from autopilothq.errors import NotSupported
 from autopilothq.projection import TableRows
 from autopilothq.sources import isolate, refused, row_files
@@ -162,8 +163,8 @@ def test_what_is_refused_is_noted_by_what_identifies_it(tmp_path: Path) -> None:
 def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -> None:
     one = RefusedMessages("d", messages={"m2": "why"}, users={"u1": "why"})
     rows = files_of(tmp_path, {"id": ["m1", "m2", "m3", "m4"], "user_id": ["u1", "u2", None, "u1"]})
-    assert isolate._messages_of(isolate.LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
-    assert isolate._messages_of(isolate.LATEST[0], isolate.RefusedRows(()), one) == ([], [])
+    assert isolate._messages_of(LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
+    assert isolate._messages_of(LATEST[0], isolate.RefusedRows(()), one) == ([], [])
 
 
 # ---- what is kept of it --------------------------------------------------------------------------------------------

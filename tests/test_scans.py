@@ -335,7 +335,8 @@ def test_lists_whose_time_is_up_go_on_in_the_next_load(tmp_path: Path) -> None:
 )
 def test_lists_of_which_one_fails_are_not_loaded(tmp_path: Path, errors: list[Exception], raised: Exception) -> None:
     names = [f"l{number}" for number in range(len(errors))]
-    account = Lists(**{name: [error] for name, error in zip(names, errors, strict=True)})
+    given: dict[str, list[Page | Exception]] = {name: [error] for name, error in zip(names, errors, strict=True)}
+    account = Lists(**given)
     account.together = Barrier(len(errors))  # else the first that fails keeps the others from asking
     with pytest.raises(type(raised)) as caught:
         account.scan(tmp_path)
