@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autopilothq.clients.autopilot import Page
 from autopilothq.errors import (
     ApiError,
     InvalidSetting,
@@ -18,6 +20,7 @@ from autopilothq.segment.json_text import JsonObject
 from autopilothq.sources.profiles import pull as profiles
 from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, Answered, Asked, EventScope, Pull
 from autopilothq.sources.scans import Scan
+from autopilothq.sources.spool import ScanStart, Spool
 
 SCAN = "2019-05-01T00:00:00.000Z"
 NOW = datetime.now(UTC)
@@ -211,3 +214,38 @@ def test_an_error_of_another_kind_ends_it() -> None:
 def test_as_many_are_asked_for_at_a_time_as_the_pace_allows(threads: float, number: int) -> None:
     pull = Pull(Scan("profiles", "url", SCAN), Space(), EventScope(), threads, lambda _: None, lambda: None)  # type: ignore[arg-type]
     assert pull._threads == number
+
+
+# ---- people of contacts --------------------------------------------------------------------------------------------
+
+
+def contacts(*emails: str | None) -> list[JsonObject]:
+    return [JsonObject([("Email", email), ("Name", "N")]) for email in emails]
+
+
+class Account:
+    """Autopilot's contacts behind a bookmark; keeps which bookmark was given."""
+
+    def __init__(self, *pages: Page) -> None:
+        self.pages, self.asked = pages, list[str | None]()
+
+    def contacts(self, bookmark: str | None) -> Iterator[Page]:
+        self.asked.append(bookmark)
+        yield from self.pages
+
+
+def test_people_are_those_of_all_pages_of_contacts(tmp_path: Path) -> None:
+    spool = Spool.begin(tmp_path, ScanStart("account", SCAN))
+    for number, name in enumerate("ab", 1):
+        spool.put(Page(contacts(f"{name}@x.y"), None, f"b{number}"))
+    account, seen = Account(Page(contacts("C@x.y", None, " ", "d@x.y"), 9, "b3"), Page(contacts("e@x.y"), 9, None)), []
+    found = profiles.people_of_contacts(spool, account, lambda: seen.append(spool.last))  # type: ignore[arg-type]
+    assert [[who.id for who in people] for people in found] == [
+        ["email:a@x.y"], ["email:b@x.y"], ["email:c@x.y", "email:d@x.y"], ["email:e@x.y"],
+    ]  # fmt: skip
+    assert (account.asked, len(seen), spool.complete) == (["b2"], 2, True)
+    # Only what is needed of a contact is kept on the disk.
+    assert spool.read(3)[0] == [JsonObject([("Email", email)]) for email in ("C@x.y", "d@x.y")]
+    nobody = Account()
+    again = profiles.people_of_contacts(spool, nobody, lambda: None)  # type: ignore[arg-type]
+    assert ([len(people) for people in again], nobody.asked) == ([1, 1, 2, 1], [])

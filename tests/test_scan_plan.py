@@ -65,6 +65,7 @@ WHOLE = ScanStart("account", LATE)
         (WHOLE, "", {}, ANEW, "", (1, 0)),
         (WHOLE, "", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
         (BEHIND, "4", {}, ANEW, "", (1, 0)),
+        (ScanStart("account", LATE, 2, "b1", 100), "23", {}, ANEW, "", (1, 0)),
         (BEHIND, "4", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
         (WHOLE._replace(account="other"), "1", {}, ANEW, "", (1, 0)),
         # Pages of which a load has some.
@@ -128,6 +129,7 @@ def test_lists_are_scanned_again_unless_their_pages_wait_to_be_loaded(
     assert scan.spool is not None
     assert scan.spool.start == ScanStart("account", begins)
     assert (scan.name, scan.url, scan.started_at) == ("lists", f"{URL}/lists", begins)
+    assert Spool.open(folder / "index").start == scan.spool.start  # type: ignore[union-attr]
     assert len(list((folder / "index").glob("*.gz"))) == len(pages)
     assert (folder / "0").exists() == bool(pages)
 
