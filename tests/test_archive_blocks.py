@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from autopilothq.errors import ArchiveError
+from autopilothq.segment.message import Reject
 from autopilothq.sources.archive import batches, blocks, remove_lines
 from autopilothq.sources.archive.blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
 from autopilothq.sources.archive.decompress import compression, decompressed
@@ -348,6 +349,19 @@ def test_line_ends_are_behind_each_newline(data: bytes) -> None:
     expected = [at + 1 for at, byte in enumerate(data) if byte == 10]
     assert batches.line_ends(data).tolist() == expected
     assert batches.line_ends(data).dtype == np.int64
+
+
+def test_a_file_that_no_store_answers_for_in_time_is_for_another_time() -> None:
+    store = Store({"/b/x": b"0\n", "/b/y": b"1\n"}, [TimeoutError(), TimeoutError()])
+    files = [store.file("/b/x"), store.file("/b/y")]
+    batches_ = [*batches.read_batches(files[:1], timeout=9), *batches.read_batches(files[1:])]
+    whys = [
+        f"Expected to read memory://b/{name} to its end, but at byte 0 came no answer within {seconds} s"
+        " (set by sources.autopilothq.read_timeout)."
+        for name, seconds in (("x", 9), ("y", 120))
+    ]
+    assert [batch.rejects for batch in batches_] == [[Reject(0, 1, "truncated", why, b"")] for why in whys]
+    assert [batch.ended for batch in batches_] == [[(0, why)] for why in whys]
 
 
 # ---- written again -------------------------------------------------------------------------------------------------
