@@ -351,6 +351,43 @@ def test_line_ends_are_behind_each_newline(data: bytes) -> None:
     assert batches.line_ends(data).dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("content", "batch_bytes", "numbers"),
+    [
+        # A line takes its bytes and 24 more.
+        (b"{}\n", 54, [2, 2, 1]),
+        (b"{}\n", 53, [1, 1, 1, 1, 1]),
+        (b"{}\n", 81, [3, 2]),
+        (b"1\n2\n", 104, [4, 4, 2]),
+        (b"1\n2\n", 103, [2, 2, 2, 2, 2]),
+    ],
+)
+def test_a_batch_is_as_full_as_it_may_be(tmp_path: Path, content: bytes, batch_bytes: int, numbers: list[int]) -> None:
+    files = [on_disk(tmp_path / f"{n}.json", content) for n in range(5)]
+    found = list(batches.read_batches(files, batch_bytes=batch_bytes))
+    assert [len(batch.lines) for batch in found] == numbers
+    assert sum(batch.bytes for batch in found) == 5 * len(content)
+    lines = [(row["file"], row["line"]) for batch in found for row in batch.lines.to_pylist()]
+    assert lines == [(file, line) for file in range(5) for line in range(1, 1 + content.count(b"\n"))]
+    # A file ends in the batch of its last line, or in the next one.
+    assert [file for batch in found for file, _ in batch.ended] == [0, 1, 2, 3, 4]
+
+
+def test_bytes_behind_the_last_line_count_as_read(tmp_path: Path) -> None:
+    file = on_disk(tmp_path / "x.json", b"{}\n" + b" " * 50)
+    [batch] = batches.read_batches([file], batch_bytes=54)
+    assert (len(batch.lines), batch.ended, batch.bytes) == (1, [(0, None)], 53)
+    [batch] = batches.read_batches([on_disk(tmp_path / "y.json", b"{}\n" + b"x" * 50)], max_line=8)
+    assert (len(batch.lines), len(batch.rejects), batch.bytes) == (1, 1, 53)
+
+
+def test_rejects_fill_a_batch_too(tmp_path: Path) -> None:
+    files = [on_disk(tmp_path / f"{n}.gz", gzip.compress(b"x" * 30)[:-8]) for n in range(4)]
+    found = list(batches.read_batches(files, batch_bytes=60))
+    assert [len(batch.rejects) for batch in found] == [2, 2]
+    assert {reject.raw for batch in found for reject in batch.rejects} == {b"x" * 30}
+
+
 def test_a_file_that_no_store_answers_for_in_time_is_for_another_time() -> None:
     store = Store({"/b/x": b"0\n", "/b/y": b"1\n"}, [TimeoutError(), TimeoutError()])
     files = [store.file("/b/x"), store.file("/b/y")]
