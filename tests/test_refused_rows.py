@@ -189,17 +189,21 @@ def test_what_is_refused_is_kept_for_its_destination(tmp_path: Path) -> None:
     path = tmp_path / "autopilothq-refused" / "refused.json"
     assert (os.listdir(path.parent), oct(path.stat().st_mode & 0o777)) == (["refused.json"], "0o600")
     assert json.loads(path.read_bytes())["place"] == target
+    (tmp_path / "state.json").touch()
     refused.drop(place)
-    assert not path.parent.exists()
+    assert ((tmp_path / "state.json").exists(), path.parent.exists()) == (True, False)
     refused.drop(place)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"place":"duckdb d, dataset set","other":1}'])
-def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("autopilothq.sources.refused.logger.warning", told.append)
     path = tmp_path / "autopilothq-refused" / "refused.json"
     path.parent.mkdir()
     path.write_bytes(content)
     assert RefusedMessages.read(pipeline_at(tmp_path)) == RefusedMessages("duckdb d, dataset set")
+    assert [text.startswith(f"{path} cannot be read, and is ignored: ") for text in told] == [True]
 
 
 def test_what_a_complete_load_left_out_is_not_left_out_again(tmp_path: Path) -> None:
@@ -263,10 +267,13 @@ def test_what_failed_loads_stored_counts_as_new() -> None:
     attempts = [NOON.replace(microsecond=1500).isoformat()]
     known: Any = {"tracks": {"id": "text", "uuid_ts": "timestamp"}, "old": {"id": "text"}}
     unseen = RefusedMessages("d", attempts).unseen(read, known)
-    found = [[part.to_pylist() for part in unseen(*asks)] for asks in (("tracks", ["id"]), ("old", ["id"]))]
-    assert found == [[[{"id": "c"}]], [[{"id": "a"}, {"id": "b"}, {"id": "c"}]]]
+    found = [
+        [part.to_pylist() for part in unseen(*asks)]
+        for asks in (("tracks", ["id"]), ("old", ["id"]), ("unknown", ["id"]))
+    ]
+    assert found == [[[{"id": "c"}]], *[[[{"id": "a"}, {"id": "b"}, {"id": "c"}]]] * 2]
     assert [part.to_pylist() for part in unseen("tracks", ["id", "uuid_ts"])] == [[{"id": "c", "uuid_ts": times_[2]}]]
-    assert asked == [("tracks", ["id", "uuid_ts"]), ("old", ["id"]), ("tracks", ["id", "uuid_ts"])]
+    assert asked == [("tracks", ["id", "uuid_ts"]), ("old", ["id"]), ("unknown", ["id"]), ("tracks", ["id", "uuid_ts"])]
     assert RefusedMessages("d").unseen(read, known) is read
 
 
