@@ -10,6 +10,7 @@ environment of its own beside it; what it prints at the end are the surviving mu
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,19 @@ from environments import environment
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 CONTRACT = [f"tests/contract/test_{name}.py" for name in ("names", "identity", "routing", "once", "values", "books")]
+# What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
+SHARED = ("event_filter", "isolate", "records", "refused", "report", "row_files", "scans", "spool", "times")
 
 
 class Room(NamedTuple):
-    """Which modules are changed, and the tests that run for each change."""
+    """Which modules are changed, and the tests that run for each change, but those with a word of `slow` in the name.
+
+    A survivor meets all tests of its line, so a test of a second costs an hour in a large room.
+    """
 
     modules: list[str]
     tests: list[str]
+    slow: Sequence[str] = ()
 
 
 ROOMS = {
@@ -37,15 +44,29 @@ ROOMS = {
         [*CONTRACT, "tests/test_warehouse.py", "tests/contract/test_limits.py", "tests/contract/test_collisions.py"],
     ),
     "sources": Room(
-        ["sources/*.py", "sources/*/*.py"],
-        ["tests/test_archive.py", "tests/test_api.py", "tests/test_segment.py", "tests/contract/test_api_tables.py"],
+        [f"sources/{name}.py" for name in SHARED],
+        ["tests/test_sources.py", "tests/test_refused_rows.py", "tests/test_api.py"],
+        ["batch_has_fifty", "rate_allows"],
+    ),
+    "archive": Room(
+        ["sources/archive/*.py"],
+        [f"tests/test_archive{name}.py" for name in ("", "_blocks", "_listing", "_source")],
+        ["bomb", "bounded_by", "cut_anywhere", "few_bytes", "many_small", "over_http", "64_megabytes"],
+    ),
+    "api": Room(
+        ["sources/api/contacts.py", "sources/api/scan.py", "sources/api/scan_plan.py"],
+        ["tests/test_api.py", "tests/test_scans.py", "tests/test_scan_plan.py"],
+        ["batch_has_fifty", "rate_allows"],
+    ),
+    "profiles": Room(
+        ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]
     ),
 }
 CONFIG = """
 [tool.pytest.ini_options]
 testpaths = ["tests"]
 pythonpath = [".", "tests"]
-addopts = ["--import-mode=importlib", "-p", "no:cacheprovider"]
+addopts = ["--import-mode=importlib", "-p", "no:cacheprovider", "-k", "{choice}"]
 
 [tool.mutmut]
 source_paths = ["autopilothq"]
@@ -61,7 +82,8 @@ def copy(room: Room) -> None:
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
     modules = [f"autopilothq/{pattern}" for pattern in room.modules]
-    (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests))
+    choice = " and ".join(f"not {word}" for word in room.slow)
+    (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests, choice=choice))
 
 
 def program() -> Path:

@@ -69,7 +69,7 @@ def only(
             verdicts[of] = _stays(*of[1:], requested[file], shorten)
         keep.append(verdicts[of])
     skipped = Counter(file for file, stays in zip(files, keep, strict=True) if not stays)
-    return batch._replace(lines=batch.lines.filter(pa.array(keep, pa.bool_()))), skipped
+    return batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped
 
 
 def _read(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:

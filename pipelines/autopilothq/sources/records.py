@@ -50,8 +50,7 @@ def make_batch(
     Example: `make_batch(0, [(1, b'{"type":"track",...}')], ended=True)`.
     """
     numbers, texts = [number for number, _ in lines], [text for _, text in lines]
-    columns = [pa.array([file] * len(lines), pa.int32()), pa.array(numbers, pa.int64())]
-    table = pa.Table.from_arrays([*columns, pa.array(texts, pa.large_binary())], schema=_LINES)
+    table = pa.table({"file": [file] * len(lines), "line": numbers, "text": texts}, schema=_LINES)
     return Batch(table, list(rejects), [(file, unfinished)] if ended else [], size)
 
 
@@ -89,10 +88,9 @@ def make_record(
 
 def _key(cell: str | None) -> str | None:
     """Returns the cell of a key as text, None where it is neither a text nor a number, or blank."""
-    text = (
-        json.loads(cell) if cell and cell.startswith('"') else JsonNumber(cell) if cell and cell[-1].isdigit() else None
-    )
-    return id_text(text)
+    if cell is None:
+        return None
+    return id_text(json.loads(cell) if cell.startswith('"') else JsonNumber(cell))
 
 
 def id_text(value: Any) -> str | None:

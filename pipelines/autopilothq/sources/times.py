@@ -35,9 +35,9 @@ def read_time(value: Any) -> datetime | None:
         if not isinstance(value, str):
             return None
         time = datetime.fromisoformat(value) if value[:1].isdigit() else parsedate_to_datetime(value)
-    except (ValueError, OverflowError, ArithmeticError):
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, ArithmeticError):  # of the latter: more than a calendar has, also once it is in UTC
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def format_time(time: datetime, exact: bool = False) -> str:

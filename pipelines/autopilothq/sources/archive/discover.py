@@ -262,7 +262,7 @@ def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], selection:
         yield from _matches(fs, folder, rest, selection)
     for info in list_folder(fs, folder, selection.timeout):
         name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
-        if (rest and not is_folder) or not (head == "**" or fnmatchcase(name, head)):
+        if (rest and not is_folder) or not fnmatchcase(name, head):
             continue
         if _is_hidden(name) and not head.startswith("."):
             selection.leave_out(fs, info, "hidden")

@@ -1,0 +1,130 @@
+"""Which files the source of the archive plans to read, and what it says of those that it leaves out: without a load."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilothq.catalog import OTHER_LIMITS
+from autopilothq.segment.identity import HashedIds
+from autopilothq.sources.archive import source
+from autopilothq.sources.archive.discover import LEFT_OUT
+from autopilothq.sources.archive.source import Archive
+from autopilothq.sources.origin import LoadContext
+from autopilothq.sources.report import LoadReport, no_progress
+
+FIRST, SECOND = "1551398400000", "1551484800000"  # 2019-03-01 and 02
+
+
+def context(folder: Path, loaded: Sequence[tuple[str, str]] = ()) -> LoadContext:
+    now = datetime(2019, 5, 1, tzinfo=UTC)
+    return LoadContext(
+        now, frozenset(), loaded, None, folder, 200, LoadReport(), no_progress, HashedIds(), OTHER_LIMITS, str
+    )
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    root = tmp_path / "archive"
+    for name in (f"AbC/{FIRST}/1.gz", f"AbC/{SECOND}/2.gz", f"XyZ/{FIRST}/3.gz", *(f"{n}.txt" for n in "edcba")):
+        path = root / "segment-logs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"{}\n")
+    return root / "segment-logs"
+
+
+def planned(tmp_path: Path, *urls: Path, **options: Any) -> tuple[list[str], LoadReport]:
+    here = context(tmp_path, options.pop("loaded", ()))
+    files = Archive(tuple(map(str, urls)), **options).plan(here)
+    return [Path(file.url).name for file in files], here.report
+
+
+def test_files_are_planned_once_each_but_those_that_are_loaded(tmp_path: Path, archive: Path) -> None:
+    names, report = planned(tmp_path, archive, archive / "AbC", archive / "a.txt")
+    assert names == ["1.gz", "2.gz", "3.gz", "a.txt"]
+    texts = [f"{archive}/{name}.txt" for name in "bcde"]
+    assert (report.skipped, report.skipped_examples) == ({"unknown_suffix": 4}, {"unknown_suffix": texts[:3]})
+    assert report.warnings == [f"Not read ({LEFT_OUT['unknown_suffix']}): {', '.join(texts[:3])} and 1 more."]
+    known = [(file.url, file.version) for file in Archive((str(archive),)).plan(context(tmp_path))]
+    names, report = planned(tmp_path, archive, loaded=known[:2])
+    assert (names, report.files_known) == (["3.gz"], 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "skipped"),
+    [
+        ({"since": "2019-03-02"}, ["2.gz"], {"other_days": 2, "unknown_suffix": 5}),
+        ({"until": date(2019, 3, 1)}, ["1.gz", "3.gz"], {"other_days": 1, "unknown_suffix": 5}),
+        ({"source_id": "XyZ"}, ["3.gz"], {"other_source": 6}),
+    ],
+)
+def test_days_and_a_source_are_chosen(
+    tmp_path: Path, archive: Path, options: dict[str, Any], names: list[str], skipped: dict[str, int]
+) -> None:
+    found, report = planned(tmp_path, archive, **options)
+    assert (found, report.skipped) == (names, skipped)
+    # Only what may have been meant to be read is worth a warning.
+    assert len(report.warnings) == ("unknown_suffix" in skipped)
+
+
+def test_where_nothing_is_found_what_is_there_is_told(tmp_path: Path, archive: Path) -> None:
+    _, report = planned(tmp_path, archive, since="2020-01-01", until="2020-02-01", source_id="XyZ")
+    assert report.warnings[-1] == (
+        f"Nothing to load was found at {archive} (source XyZ, from 2020-01-01, to 2020-02-01)."
+        " What is there: 1 days from 2019-03-01 to 2019-03-01; sources AbC, XyZ; 1 outside of the days asked for;"
+        " 6 not of the source asked for."
+    )
+    many = [tmp_path / name for name in "abcdef"]
+    for folder in many:
+        folder.mkdir()
+    _, report = planned(tmp_path, *many)
+    assert report.warnings == [
+        f"Nothing to load was found at {many[0]}, {many[1]}, {many[2]} and 3 more. What is there: no file at all."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, ""), (1, "n0"), (3, "n0, n1, n2"), (4, "n0, n1, n2 and 1 more"), (1_004, "n0, n1, n2 and 1,001 more")],
+)
+def test_some_names_stand_for_many(number: int, text: str) -> None:
+    assert source._some([f"n{n}" for n in range(number)]) == text
+
+
+EAST = timezone(timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        (None, None),
+        ("2019-03-02", date(2019, 3, 2)),
+        (date(2019, 3, 2), date(2019, 3, 2)),
+        (datetime(2019, 3, 2, 1, tzinfo=EAST), date(2019, 3, 1)),
+        (datetime(2019, 3, 2, 1, tzinfo=EAST).replace(tzinfo=None), date(2019, 3, 2)),
+    ],
+)
+def test_a_day_is_one_in_utc(day: Any, expected: date | None) -> None:
+    assert source.days_to_read(day, None) == (expected, None)
+    assert source.days_to_read(None, day) == (None, expected)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "days"),
+    [
+        ("2019-03-01T00:00:00Z", "2019-03-02T00:00:00Z", (1, 1)),
+        ("2019-03-01T00:00:00Z", "2019-03-02T00:00:01Z", (1, 2)),
+        ("2019-03-02T00:00:00+02:00", "2019-03-03T00:00:00+02:00", (1, 2)),
+        ("2019-03-02T00:00:00Z", "2019-03-02T00:00:00Z", (2, 2)),
+    ],
+)
+def test_a_schedulers_interval_is_days_unless_others_are_given(
+    monkeypatch: pytest.MonkeyPatch, start: str, end: str, days: tuple[int, int]
+) -> None:
+    monkeypatch.setenv("DLT_INTERVAL_START", start)
+    monkeypatch.setenv("DLT_INTERVAL_END", end)
+    assert source.days_to_read(None, None) == (date(2019, 3, days[0]), date(2019, 3, days[1]))
+    assert source.days_to_read("2019-01-01", None) == (date(2019, 1, 1), None)
+    assert source.days_to_read(None, "2019-01-01") == (None, date(2019, 1, 1))

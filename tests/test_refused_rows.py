@@ -1,0 +1,359 @@
+"""Rows on their way to dlt, and what the destination refuses of them: without a load."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dlt.common.destination.exceptions import DestinationTransientException
+from dlt.load.exceptions import LoadClientJobFailed
+
+from autopilothq.catalog import LATEST
+from autopilothq.errors import NotSupported
+from autopilothq.projection import TableRows
+from autopilothq.sources import isolate, refused, row_files
+from autopilothq.sources.refused import RefusedMessages
+
+NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
+
+
+# ---- rows that the destination refuses -----------------------------------------------------------------------------
+
+
+def files_of(folder: Path, *columns: dict[str, list[Any]], group: int = 2) -> isolate.RefusedRows:
+    paths = [folder / f"{number}.parquet" for number in range(len(columns))]
+    for path, cells in zip(paths, columns, strict=True):
+        pq.write_table(pa.table(cells), path, row_group_size=group)
+    return isolate.RefusedRows(paths)
+
+
+def test_rows_of_several_files_are_numbered_together(tmp_path: Path) -> None:
+    rows = files_of(tmp_path, {"n": [0, 1, 2, 3, 4]}, {"n": [5]}, {"n": [6, 7, 8]})
+    assert rows.number == 9
+    for start in range(10):
+        for stop in range(start, 11):
+            parts = [part["n"].to_pylist() for part in rows.between(start, stop)]
+            assert [n for part in parts for n in part] == list(range(start, min(stop, 9)))
+            assert all(0 < len(part) <= 2 for part in parts)
+    assert [rows.at(number) for number in (0, 4, 8)] == [{"n": 0}, {"n": 4}, {"n": 8}]
+
+
+@pytest.mark.parametrize(
+    ("message", "lack"),
+    [
+        ("Constraint Error: NOT NULL constraint failed: tracks.plan", True),
+        ("NOT NULL constraint failed: a.b.plan", True),
+        ("NOT NULL constraint failed: tracks.n", False),
+        ('null value in column "plan" of relation "tracks" violates not-null constraint', True),
+        ('null value in column "n" of relation', False),
+        ("CHECK constraint failed: tracks.plan", False),
+    ],
+)
+def test_a_column_that_no_row_has_is_not_the_rows_fault(tmp_path: Path, message: str, lack: bool) -> None:
+    assert files_of(tmp_path, {"n": [1]}, {"n": [2], "m": [3]}).lack(message) is lack
+    assert files_of(tmp_path, {"n": [1]}, {"plan": [2]}).lack("NOT NULL constraint failed: tracks.plan") is False
+
+
+class StepFailed(Exception):
+    """What dlt raises, with what it was raised for."""
+
+
+def chained(*errors: BaseException) -> BaseException:
+    for error, cause in pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def test_why_a_load_failed_is_what_the_driver_says() -> None:
+    driver = duckdb.ConversionException("Conversion Error: bad value\nLINE 1: …")
+    job = LoadClientJobFailed("load 1", "tracks.ab12.0.parquet", "failed", driver)
+    found: Any = isolate._cause(chained(StepFailed(), RuntimeError(), job))  # type: ignore[arg-type]
+    assert found == isolate.Cause("load 1", "tracks", "Conversion Error: bad value", True)
+    assert isolate._cause(chained(StepFailed(), RuntimeError())) is None  # type: ignore[arg-type]
+    silent = LoadClientJobFailed("load 1", "tracks.ab12.0.parquet", "failed", DestinationTransientException())
+    found = isolate._cause(chained(StepFailed(), silent))  # type: ignore[arg-type]
+    assert found == isolate.Cause("load 1", "tracks", "DestinationTransientException", False)
+    long = LoadClientJobFailed("load 1", "users.x", "failed", RuntimeError("\n " + "y" * 600))
+    found = isolate._cause(long)  # type: ignore[arg-type]
+    assert found == isolate.Cause("load 1", "users", "y" * 500, None)
+
+
+def test_causes_are_followed_once() -> None:
+    inner, outer = ValueError("inner"), RuntimeError("outer")
+    chained(outer, inner, outer)
+    assert list(isolate._causes(outer)) == [outer, inner]
+    assert list(isolate._causes(None)) == []
+    error: Any = RuntimeError()
+    error.exception, error.dbapi_exception = "no error", inner
+    assert list(isolate._causes(error)) == [error, inner, outer]
+
+
+class Driver(Exception):
+    pgcode: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("state", "about"),
+    [
+        ("23502", None),
+        ("23505", True),
+        ("54001", None),
+        ("54000", True),
+        ("2", None),
+        ("F0000", False),
+        ("HV000", None),
+    ],
+)
+def test_the_longest_state_counts(state: str, about: bool | None) -> None:
+    error = Driver()
+    error.pgcode = state
+    assert isolate.is_data([error]) is about
+    assert isolate.is_data([MemoryError(), error]) is about
+
+
+def test_duckdb_says_by_its_class_whether_rows_are_at_fault() -> None:
+    assert [isolate.is_data([of("x")]) for of in isolate._DUCKDB] == list(isolate._DUCKDB.values())
+    assert isolate.is_data([duckdb.ConstraintException("NOT NULL constraint failed: a.b")]) is None
+    assert isolate.is_data([duckdb.IOException("NOT NULL")]) is False
+    assert [isolate.is_data([of()]) for of in (OSError, MemoryError, RuntimeError)] == [False, False, None]
+
+
+@pytest.mark.parametrize(
+    ("table", "holds"),
+    [
+        ("tracks", True), ("identifies", True), ("email_opened", True), ("order_done", True), ("users", False),
+        ("_rejects", False), ("contacts", False),
+    ],
+)  # fmt: skip
+def test_which_tables_hold_messages(table: str, holds: bool) -> None:
+    assert isolate._holds_messages(table) is holds
+
+
+def test_what_is_refused_is_noted_by_what_identifies_it(tmp_path: Path) -> None:
+    one = RefusedMessages("d", users={"old": "why"}, messages={"m": "why"})
+    causes = {1: isolate.Cause("1", "t", "bad", True)}
+    rows = files_of(tmp_path, {"id": ["a", "b"], "key": ["k", "l"]})
+    for table in ("users", "accounts", "tracks", "order_done", "_rejects", "custom_fields"):
+        cells = {"id": ["a", "b"], "name": ["n", "o"], "key": ["k", "l"]}
+        isolate._note(one, table, files_of(tmp_path, cells), causes)
+    assert rows.number == 2
+
+    def error(table: str) -> str:
+        return f"its row of {table} is refused by the destination: bad"
+
+    assert one == RefusedMessages(
+        "d",
+        messages={"m": "why", "b": error("order_done")},
+        users={"old": "why", "b": error("users")},
+        accounts={"b": error("accounts")},
+        emptied={"_rejects": {"b": error("_rejects")}},
+        left_out={"custom_fields": {"o": error("custom_fields")}},
+    )
+    assert len(one) == 7
+
+
+def test_a_message_is_refused_with_the_user_that_is_made_of_it(tmp_path: Path) -> None:
+    one = RefusedMessages("d", messages={"m2": "why"}, users={"u1": "why"})
+    rows = files_of(tmp_path, {"id": ["m1", "m2", "m3", "m4"], "user_id": ["u1", "u2", None, "u1"]})
+    assert isolate._messages_of(LATEST[0], rows, one) == (["m1", "m4"], ["u2"])
+    assert isolate._messages_of(LATEST[0], isolate.RefusedRows(()), one) == ([], [])
+
+
+# ---- what is kept of it --------------------------------------------------------------------------------------------
+
+
+def pipeline_at(folder: Path, name: str = "d") -> Any:
+    config = type("Config", (), {"destination_type": "dlt.destinations.duckdb", "__str__": lambda _: name})()
+    client = SimpleNamespace(config=config)
+    return SimpleNamespace(working_dir=str(folder), dataset_name="set", destination_client=lambda: client)
+
+
+def test_what_is_refused_is_kept_for_its_destination(tmp_path: Path) -> None:
+    place = pipeline_at(tmp_path)
+    target = "duckdb d, dataset set"
+    assert RefusedMessages.read(place) == RefusedMessages(target)
+    one = RefusedMessages(
+        target, ["2019-03-01T12:00:00+00:00"], {"m": "w"}, {"u": "w"}, {"a": "w"}, {"_rejects": {"k": "w"}}
+    )
+    one.write(place)
+    assert RefusedMessages.read(place) == one
+    assert RefusedMessages.read(pipeline_at(tmp_path, "other")) == RefusedMessages("duckdb other, dataset set")
+    path = tmp_path / "autopilothq-refused" / "refused.json"
+    assert (os.listdir(path.parent), oct(path.stat().st_mode & 0o777)) == (["refused.json"], "0o600")
+    assert json.loads(path.read_bytes())["place"] == target
+    (tmp_path / "state.json").touch()
+    refused.drop(place)
+    assert ((tmp_path / "state.json").exists(), path.parent.exists()) == (True, False)
+    refused.drop(place)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"place":"duckdb d, dataset set","other":1}'])
+def test_a_damaged_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("autopilothq.sources.refused.logger.warning", told.append)
+    path = tmp_path / "autopilothq-refused" / "refused.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert RefusedMessages.read(pipeline_at(tmp_path)) == RefusedMessages("duckdb d, dataset set")
+    assert [text.startswith(f"{path} cannot be read, and is ignored: ") for text in told] == [True]
+
+
+def test_what_a_complete_load_left_out_is_not_left_out_again(tmp_path: Path) -> None:
+    place = pipeline_at(tmp_path)
+    empty = RefusedMessages("duckdb d, dataset set")
+    assert RefusedMessages.begin(place, lambda: pytest.fail("not asked"), "1") == empty
+    assert not (tmp_path / "autopilothq-refused").exists()
+    RefusedMessages("duckdb d, dataset set", messages={"m": "w"}).write(place)
+    for load in ("1", "2"):  # the first one was not complete
+        found = RefusedMessages.begin(place, lambda: {"0"}, load)
+        assert (found.messages, found.load_id) == ({"m": "w"}, load)
+        assert RefusedMessages.read(place) == found
+    assert RefusedMessages.begin(place, lambda: {"2"}, "3") == empty
+
+
+def test_a_row_of_the_books_is_first_emptied_and_then_left_out() -> None:
+    one = RefusedMessages("d")
+    one.add_rows("_rejects", {"a": "1", "b": "2"})
+    one.add_rows("_discards", {"a": "3"})
+    one.add_rows("_rejects", {"b": "4"})
+    one.add_rows("_audit", {"a": "5"})
+    assert one.emptied == {"_rejects": {"a": "1", "b": "2"}, "_discards": {"a": "3"}}
+    assert one.left_out == {"_rejects": {"b": "4"}, "_audit": {"a": "5"}}
+    assert (len(one), bool(one), bool(RefusedMessages("d"))) == (5, True, False)
+    assert refused.key(["a", 1, None]) == "a\n1\nNone"
+
+
+def relation_of(cells: str) -> Any:
+    return duckdb.connect().sql(cells)
+
+
+def test_rows_are_handed_over_without_what_was_refused() -> None:
+    sql = "FROM (VALUES ('a', 'x', NULL), ('b', 'y', 'm'), ('c''', 'z', NULL), (NULL, 'w', NULL)) t(id, raw, message)"
+    rows = TableRows("_rejects", {"id": "text", "raw": "text", "message": "text"}, relation_of(sql), 4)
+    one = RefusedMessages(
+        "d", emptied={"_rejects": {"a": "it's", "b": "bad"}}, left_out={"_rejects": {"b": "w", "c'": "w"}}
+    )
+    found = one.without(rows, ["id"])
+    assert (found.relation.fetchall(), found.number) == ([("a", "", "it's"), (None, "w", None)], 2)
+    assert RefusedMessages("d").without(rows, ["id"]) is rows
+    two = TableRows(
+        "lists_contacts", {"a": "text", "b": "bigint"}, relation_of("FROM (VALUES ('x', 1), ('x', 2)) t(a, b)"), 2
+    )
+    left = RefusedMessages("d", left_out={"lists_contacts": {"x\n2": "w"}}).without(two, ["a", "b"])
+    assert (left.relation.fetchall(), left.number) == ([("x", 1)], 1)
+    values = TableRows("_discards", {"id": "text", "value": "text"}, relation_of("SELECT 'a' id, 'v' AS value"), 1)
+    assert RefusedMessages("d", emptied={"_discards": {"a": "w"}}).without(values, ["id"]).relation.fetchall() == [
+        ("a", "")
+    ]
+
+
+def test_what_failed_loads_stored_counts_as_new() -> None:
+    times_ = [NOON.replace(microsecond=microsecond) for microsecond in (1000, 1999, 2000)]
+    batch = pa.record_batch({"id": ["a", "b", "c"], "uuid_ts": pa.array(times_, pa.timestamp("us", "UTC"))})
+    asked = []
+
+    def read(table: str, columns: Any) -> Iterator[pa.RecordBatch]:
+        asked.append((table, list(columns)))
+        yield batch.select(list(columns))
+
+    attempts = [NOON.replace(microsecond=1500).isoformat()]
+    known: Any = {"tracks": {"id": "text", "uuid_ts": "timestamp"}, "old": {"id": "text"}}
+    unseen = RefusedMessages("d", attempts).unseen(read, known)
+    found = [
+        [part.to_pylist() for part in unseen(*asks)]
+        for asks in (("tracks", ["id"]), ("old", ["id"]), ("unknown", ["id"]))
+    ]
+    assert found == [[[{"id": "c"}]], *[[[{"id": "a"}, {"id": "b"}, {"id": "c"}]]] * 2]
+    assert [part.to_pylist() for part in unseen("tracks", ["id", "uuid_ts"])] == [[{"id": "c", "uuid_ts": times_[2]}]]
+    assert asked == [("tracks", ["id", "uuid_ts"]), ("old", ["id"]), ("unknown", ["id"]), ("tracks", ["id", "uuid_ts"])]
+    assert RefusedMessages("d").unseen(read, known) is read
+
+
+# ---- rows on their way to dlt --------------------------------------------------------------------------------------
+
+
+def test_the_table_of_an_item_is_where_it_says_so() -> None:
+    rows = TableRows("order_done", {}, relation_of("SELECT 1"), 1)
+    table = pa.table({"event": ["order_paid"]})
+    marked = table.replace_schema_metadata({b"autopilothq_table": b"order_done"})
+    for item, name in [
+        (rows, "order_done"), (marked, "order_done"), ({"event": "order_paid"}, "order_paid"),
+        ({"event": ["order_paid", "x"]}, "order_paid"),
+    ]:  # fmt: skip
+        assert row_files.event_table_of(item) == name
+    for item in ({"id": 1}, {"event": []}, 7):
+        with pytest.raises(NotSupported) as error:
+            row_files.event_table_of(item)
+        assert str(error.value) == (
+            "Expected the column event in what a step makes of other_events, but it has gone: it says which table the"
+            " rows are for."
+        )
+    assert [row_files.resource_of(name) for name in ("tracks", "order_done")] == ["tracks", "other_events"]
+
+
+def test_rows_have_the_columns_of_the_schema_first() -> None:
+    rows = TableRows("t", {"id": "text", "n": "bigint"}, relation_of("SELECT 'a' AS id, 7 AS n"), 1)
+    there: Any = {
+        "n": {"data_type": "bigint"}, "at": {"data_type": "timestamp"}, "odd": {}, "x y": {"data_type": "double"},
+    }  # fmt: skip
+    found = row_files._in_order(rows, there)
+    assert list(found.columns.items()) == [("n", "bigint"), ("at", "timestamp"), ("x y", "double"), ("id", "text")]
+    assert (found.relation.columns, found.relation.fetchall()) == (["n", "at", "x y", "id"], [(7, None, None, "a")])
+    assert [str(of) for of in found.relation.types[1:3]] == ["TIMESTAMP WITH TIME ZONE", "DOUBLE"]
+
+
+def test_copies_repeat_their_column() -> None:
+    rows = TableRows(
+        "t",
+        {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp"},
+        relation_of("SELECT 'a' AS id, now() AS received_at, now() AS uuid_ts"),
+        1,
+    )
+    assert row_files._with_copies(rows, {}) is rows
+    found = row_files._with_copies(rows, {"loaded at": "received_at"})
+    assert list(found.columns) == ["id", "received_at", "uuid_ts", "loaded at"]
+    assert found.columns["loaded at"] == "timestamp"
+    [[_, first, second]] = found.relation.project('id, received_at, "loaded at"').fetchall()
+    assert first == second
+
+
+def test_times_without_a_zone_are_in_utc() -> None:
+    sql = "SELECT TIMESTAMPTZ '2019-03-01 14:00:00+02' AS \"at\", 'a' AS \"i d\""
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'America/New_York'")
+        rows = TableRows("t", {"at": "timestamp", "i d": "text"}, con.sql(sql), 1)
+        found = row_files._in_utc(rows)
+        assert (found.relation.columns, found.relation.fetchall()) == (
+            ["at", "i d"],
+            [(NOON.replace(tzinfo=None), "a")],
+        )
+
+
+@pytest.mark.parametrize(
+    ("cells", "sizes"), [(1_000_000, [2_500]), (2_400, [1_200, 1_200, 100]), (1, [1_000, 1_000, 500])]
+)
+def test_tables_for_the_steps_of_users_come_in_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(row_files, "CELLS_PER_BATCH", cells)
+    path = tmp_path / "x.parquet"
+    relation = relation_of("SELECT n, n::VARCHAR AS id, 1 AS more FROM range(2500) t(n)")
+    rows = TableRows("tracks", {"id": "text", "n": "bigint"}, relation, 2_500)
+    rows.write(str(path))
+    tables = list(row_files._batches(path, rows))
+    assert [len(table) for table in tables] == sizes
+    assert {tuple(table.schema.names) for table in tables} == {("id", "n")}
+    assert {table.schema.metadata[b"autopilothq_table"] for table in tables} == {b"tracks"}
+    assert [n for table in tables for n in table["n"].to_pylist()] == list(range(2_500))
+    empty = list(row_files._batches(path, rows._replace(number=0)))
+    assert [(len(table), table.schema.names, table.schema.metadata) for table in empty] == [
+        (0, ["id", "n"], {b"autopilothq_table": b"tracks"})
+    ]

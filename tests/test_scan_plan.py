@@ -1,0 +1,178 @@
+"""Where the scans of an account begin: anew, behind what complete loads have, or with the pages on the disk."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+
+from autopilothq.clients.autopilot import Page
+from autopilothq.sources.api.scan_plan import ScanPlan, tables_of_scan
+from autopilothq.sources.scans import Scan
+from autopilothq.sources.spool import ScanStart, Spool
+
+EARLY, LATE, NOW = (f"2019-05-0{day}T00:00:00.000Z" for day in (1, 2, 3))
+URL = "https://api2.autopilothq.com/v1"
+TABLES = ["contacts", "tracks"]
+
+
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """dlt's state of the source."""
+    state: dict[str, Any] = {}
+    monkeypatch.setattr(dlt.current, "source_state", lambda: state)
+    return state
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> ScanPlan:
+    return ScanPlan("account", URL, tmp_path / "spools", frozenset(TABLES), NOW, {"load 1"})
+
+
+def cursor(started_at: str, **more: Any) -> dict[str, Any]:
+    """How far a complete load brought a scan: behind page 2."""
+    known = {"page": 3, "bookmark": "b2", "contacts": 200, "tables": TABLES, "load_id": "load 1"}
+    return {"account": "account", "started_at": started_at} | known | more
+
+
+def spooled(folder: Path, start: ScanStart, *bookmarks: str | None) -> None:
+    spool = Spool.begin(folder, start)
+    for bookmark in bookmarks:
+        spool.put(Page([], None, bookmark))
+
+
+ANEW = ScanStart("account", NOW)
+BEHIND = ScanStart("account", LATE, 3, "b2", 200)
+WHOLE = ScanStart("account", LATE)
+
+
+@pytest.mark.parametrize(
+    ("start", "bookmarks", "known", "begins", "pages", "first"),
+    [
+        # Nothing is on the disk.
+        (None, "", {}, ANEW, "", (1, 0)),
+        (None, "", cursor(LATE), BEHIND, "", (3, 200)),
+        (None, "", cursor(LATE, bookmark=None), ANEW, "", (1, 0)),
+        (None, "", cursor(LATE, tables=["contacts"]), ANEW, "", (1, 0)),
+        (None, "", cursor(LATE, tables=[*TABLES, "email_opened"]), BEHIND, "", (3, 200)),
+        (None, "", cursor(LATE, account="other"), ANEW, "", (1, 0)),
+        (None, "", cursor(LATE, load_id="load 2"), ANEW, "", (1, 0)),
+        # Pages that no load has.
+        (WHOLE, "1", {}, WHOLE, "1", (1, 0)),
+        (WHOLE, "12", cursor(EARLY), WHOLE, "12", (1, 0)),
+        (WHOLE, "12", cursor(EARLY, bookmark=None), WHOLE, "12", (1, 0)),
+        (WHOLE, "", {}, ANEW, "", (1, 0)),
+        (WHOLE, "", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
+        (BEHIND, "4", {}, ANEW, "", (1, 0)),
+        (ScanStart("account", LATE, 2, "b1", 100), "23", {}, ANEW, "", (1, 0)),
+        (BEHIND, "4", cursor(EARLY), ScanStart("account", EARLY, 3, "b2", 200), "", (3, 200)),
+        (WHOLE._replace(account="other"), "1", {}, ANEW, "", (1, 0)),
+        # Pages of which a load has some.
+        (WHOLE, "1234", cursor(LATE), WHOLE, "34", (3, 200)),
+        (WHOLE, "12", cursor(LATE), WHOLE, "", (3, 200)),
+        (WHOLE, "1", cursor(LATE), BEHIND, "", (3, 200)),
+        (WHOLE, "12", cursor(LATE, bookmark=None), ANEW, "", (1, 0)),
+        (WHOLE, "1234", cursor(LATE, tables=["tracks"]), ANEW, "", (1, 0)),
+        (BEHIND, "34", cursor(LATE), BEHIND, "34", (3, 200)),
+        (BEHIND, "34", cursor(LATE, tables=["tracks"]), BEHIND, "34", (3, 200)),
+        (BEHIND, "34", cursor(LATE, page=4, contacts=300), BEHIND, "4", (4, 300)),
+        (BEHIND, "", cursor(LATE), BEHIND, "", (3, 200)),
+        # Pages of a scan before that of a load.
+        (ScanStart("account", EARLY), "1234", cursor(LATE), BEHIND, "", (3, 200)),
+    ],
+)
+def test_a_scan_of_contacts_begins_behind_what_is_loaded(
+    plan: ScanPlan,
+    state: dict[str, Any],
+    start: ScanStart | None,
+    bookmarks: str,
+    known: dict[str, Any],
+    begins: ScanStart,
+    pages: str,
+    first: tuple[int, int],
+) -> None:
+    if start:
+        spooled(plan.folder / "contacts", start, *(f"b{page}" for page in bookmarks))
+    state["scans"] = {"contacts": known}
+    [scan] = plan.scans()
+    assert scan.spool is not None
+    assert scan.spool.start == begins
+    assert (scan.name, scan.url, scan.started_at, scan.number) == (
+        "contacts", f"{URL}/contacts", begins.started_at, 0,
+    )  # fmt: skip
+    assert (scan.first, scan.contacts_before, scan.contacts) == (*first, first[1])
+    assert sorted(path.name for path in (plan.folder / "contacts").glob("*.gz")) == [f"0000000{n}.gz" for n in pages]
+
+
+@pytest.mark.parametrize(
+    ("account", "known", "pages", "begins"),
+    [
+        (None, {}, "", NOW),
+        ("account", {}, "1", EARLY),
+        ("other", {}, "", NOW),
+        ("account", {"account": "account", "started_at": EARLY, "load_id": "load 1"}, "", NOW),
+        ("account", {"account": "account", "started_at": LATE, "load_id": "load 1"}, "", NOW),
+        ("account", {"account": "account", "started_at": "2019-04-30T00:00:00.000Z", "load_id": "load 1"}, "1", EARLY),
+        ("account", {"account": "other", "started_at": LATE, "load_id": "load 1"}, "1", EARLY),
+    ],
+)
+def test_lists_are_scanned_again_unless_their_pages_wait_to_be_loaded(
+    plan: ScanPlan, state: dict[str, Any], account: str | None, known: dict[str, Any], pages: str, begins: str
+) -> None:
+    folder = plan.folder / "lists"
+    if account:
+        spooled(folder / "index", ScanStart(account, EARLY), None)
+        spooled(folder / "0", ScanStart(account, EARLY), None)
+    state["scans"] = {"lists": known}
+    [scan] = replace(plan, selected=frozenset({"lists_contacts"})).scans()
+    assert scan.spool is not None
+    assert scan.spool.start == ScanStart("account", begins)
+    assert (scan.name, scan.url, scan.started_at) == ("lists", f"{URL}/lists", begins)
+    assert Spool.open(folder / "index").start == scan.spool.start  # type: ignore[union-attr]
+    assert len(list((folder / "index").glob("*.gz"))) == len(pages)
+    assert (folder / "0").exists() == bool(pages)
+
+
+def test_what_was_cut_off_long_ago_is_scanned_first(plan: ScanPlan, state: dict[str, Any]) -> None:
+    everything = frozenset({"contacts", "lists", "smart_segments_contacts", "custom_fields", "triggers", "users"})
+    spooled(plan.folder / "smart_segments" / "index", ScanStart("account", EARLY), None)
+    state["scans"] = {"contacts": cursor(LATE, tables=["contacts"])}
+    scans = replace(plan, selected=everything).scans()
+    assert [(scan.number, scan.name, scan.url.removeprefix(URL), scan.started_at) for scan in scans] == [
+        (0, "smart_segments", "/smart_segments", EARLY),
+        (1, "contacts", "/contacts", LATE),
+        (2, "lists", "/lists", NOW),
+        (3, "custom_fields", "/contacts/custom_fields", NOW),
+        (4, "triggers", "/triggers", NOW),
+    ]
+    assert replace(plan, selected=frozenset({"users", "_rejects"})).scans() == []
+
+
+def test_a_load_keeps_how_far_its_scans_are(plan: ScanPlan, state: dict[str, Any]) -> None:
+    spooled(plan.folder / "contacts", BEHIND, "b3", "b4")
+    spool = Spool.open(plan.folder / "contacts")
+    scan = Scan("contacts", "url", LATE, spool=spool, first=3, contacts_before=200)
+    scan.contacts = 400
+    plan.write_cursor(scan, "load 2")
+    kept = {"account": "account", "started_at": LATE, "load_id": "load 2"}
+    of_contacts = kept | {"page": 5, "bookmark": "b4", "contacts": 400, "tables": ["contacts", "tracks"]}
+    assert state == {"scans": {"contacts": of_contacts}}
+    scan.lost = True
+    plan.write_cursor(scan, "load 2")
+    plan.write_cursor(Scan("lists", "url", LATE, spool=spool), "load 2")
+    assert state == {"scans": {"contacts": of_contacts | {"bookmark": None}, "lists": kept}}
+
+
+@pytest.mark.parametrize(
+    ("name", "tables"),
+    [
+        ("contacts", ["contacts"]),
+        ("lists", ["lists", "lists_contacts"]),
+        ("smart_segments", ["smart_segments", "smart_segments_contacts"]),
+        ("custom_fields", ["custom_fields"]),
+        ("triggers", ["triggers"]),
+    ],
+)
+def test_a_scan_gives_rows_of_its_tables(name: str, tables: list[str]) -> None:
+    assert [table.name for table in tables_of_scan(Scan(name, "url", NOW))] == tables
