@@ -52,6 +52,7 @@ source_paths = ["autopilothq"]
 only_mutate = {modules}
 pytest_add_cli_args_test_selection = {tests}
 use_git_change_detection = false
+process_isolation = "forkserver"
 """
 
 
@@ -60,6 +61,8 @@ def copy(room: Room) -> None:
     for name, source in (("autopilothq", ROOT / "pipelines" / "autopilothq"), ("tests", ROOT / "tests")):
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (HOME / "tests" / "conftest.py").open("a") as conftest:
+        conftest.write('\nfrom uncached import uncached\n\n__all__ += ["uncached"]\n')
     modules = [f"autopilothq/{pattern}" for pattern in room.modules]
     (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests))
 
