@@ -30,7 +30,7 @@ class Room(NamedTuple):
 ROOMS = {
     "segment": Room(
         ["segment/*.py"],
-        [*CONTRACT, "tests/test_messages.py", "tests/test_naming.py", "tests/contract/test_collisions.py"],
+        ["tests/test_messages.py", "tests/test_naming.py", "tests/test_persons.py"],
     ),
     "projection": Room(
         ["projection/*.py"],
@@ -62,7 +62,7 @@ def copy(room: Room) -> None:
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (HOME / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write('\nfrom uncached import uncached\n\n__all__ += ["uncached"]\n')
+        conftest.write('\nfrom mutated import pytest_runtest_call\n\n__all__ += ["pytest_runtest_call"]\n')
     modules = [f"autopilothq/{pattern}" for pattern in room.modules]
     (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests))
 

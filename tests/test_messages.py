@@ -252,7 +252,8 @@ def test_many_objects_side_by_side_are_not_deep() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "levels"), [(b"", 0), (b"1", 0), (b"]]", 0), (b"[{}]", 2), (b"{}[]{}", 1), (b'{"a":[1,"[["],"[":{}}', 2)]
+    ("line", "levels"),
+    [(b"", 0), (b"1", 0), (b"]]", 0), (b"z|", 0), (b"[{}]", 2), (b"{}[]{}", 1), (b'{"a":[1,"[["],"[":{}}', 2)],
 )
 def test_depth_counts_brackets_outside_of_texts(line: bytes, levels: int) -> None:
     assert depth(line) == levels
@@ -344,10 +345,12 @@ def test_a_body_that_comes_again_is_discarded() -> None:
         ('"properties":{"a":{"名":1.10}}', Discard("properties.a.名", "1.10", "no_column")),
         ('"properties":{"\\u0000":{"b":2}}', Discard(r"properties.\u0000.b", "2", "no_column")),
         ('"context":{"名":[1]}', Discard("context.名", "[1]", "no_column")),
+        (r'"context":{"\"\\":0}', Discard('context."\\', "0", "no_column")),
         ('"properties":{"a_b":1,"aB":2}', Discard("a_b", "2", "same_column")),
         ('"properties":{"aB":1,"a_b":2}', Discard("a_b", "1", "same_column")),
         ('"properties":{"aB":1,"a b":2}', Discard("a_b", "2", "same_column")),
         ('"properties":{"a":{"b":1},"a_b":2}', Discard("a_b", "1", "same_column")),
+        ('"properties":{"a_b":1,"a":{"b":2}}', Discard("a_b", "2", "same_column")),
         ('"context":{"aB":1,"a_b":2}', Discard("context_a_b", "1", "same_column")),
     ],
 )
