@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from autopilothq.projection import FileCount, Projection
@@ -164,6 +165,19 @@ def test_the_audit_counts_every_line_of_every_file() -> None:
         FileCount(4, 1, 1, 0, 0, None, None),
         FileCount(5, 2, 0, 0, 2, None, None),
     ]
+
+
+def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:
+    """Whichever is read first."""
+    both = list(batches([[message()], [message()]], chunks=lambda _: 1))
+    for name, order in (("a", both), ("b", both[::-1])):
+        (tmp_path / name).mkdir()
+        warehouse = Projection(NOW, str(tmp_path / name))
+        for batch in order:
+            warehouse.add(batch)
+        counts = warehouse.deduplicate().counts()
+        assert sorted((count.number, count.stored, count.duplicates) for count in counts) == [(0, 1, 0), (1, 0, 1)]
+        warehouse.close()
 
 
 def test_reasons_are_counted(tmp_path: Any) -> None:
