@@ -2,11 +2,12 @@
 
 import hashlib
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from autopilothq.projection import FileCount, Projection
 from autopilothq.segment.message import Reject, digest
-from contract.loading import NOW, RECEIVED, Line, Store, batches, message, rows_of, to_line
+from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, rows_of, to_line
 
 # The line and its reason; those that are `truncated` or `line_too_long` come from the origin.
 REJECTS: list[tuple[Line, str]] = [
@@ -126,6 +127,16 @@ def test_a_discard_is_a_whole_row() -> None:
     ]
 
 
+def test_a_value_that_is_lost_twice_is_one_discard() -> None:
+    """Of two reasons it has the same in any order of the keys."""
+    store = Store()
+    store.run([message(messageId="first", properties={"a": 1, "b": 1})])
+    found = store.run([message(messageId="m1", properties={"a": "x", "A": "x", "B": "y", "b": "y"})])
+    assert discards(found) == [
+        ("email_opened", "m1", "a", '"x"', "does_not_fit"), ("email_opened", "m1", "b", '"y"', "does_not_fit"),
+    ]  # fmt: skip
+
+
 def test_discards_name_the_table_of_their_row() -> None:
     kinds = {"identify": "identifies", "alias": "aliases", "page": "pages", "screen": "screens", "group": "groups"}
     lines: list[dict[str, Any]] = [message(type=kind, messageId=kind, sentAt="soon") for kind in kinds]
@@ -146,19 +157,35 @@ def test_the_audit_counts_every_line_of_every_file() -> None:
         [],
         ["", ""],
         [message(messageId="m3", receivedAt=None)],
+        ["{", "}"],
     )
     assert store.audit == [
         FileCount(0, 4, 1, 2, 1, RECEIVED, day),
         FileCount(1, 2, 1, 0, 1, datetime(2018, 1, 1, tzinfo=UTC), datetime(2018, 1, 1, tzinfo=UTC)),
         FileCount(4, 1, 1, 0, 0, None, None),
+        FileCount(5, 2, 0, 0, 2, None, None),
     ]
+
+
+def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:
+    """Whichever is read first."""
+    both = list(batches([[message()], [message()]], chunks=lambda _: 1))
+    for name, order in (("a", both), ("b", both[::-1])):
+        (tmp_path / name).mkdir()
+        warehouse = Projection(NOW, str(tmp_path / name))
+        for batch in order:
+            warehouse.add(batch)
+        counts = warehouse.deduplicate().counts()
+        assert sorted((count.number, count.stored, count.duplicates) for count in counts) == [(0, 1, 0), (1, 0, 1)]
+        warehouse.close()
 
 
 def test_reasons_are_counted(tmp_path: Any) -> None:
     warehouse = Projection(NOW, str(tmp_path))
-    for batch in batches([["{", "[]", "}", message()]]):
+    for batch in batches([["[]", "{", "}", message(), message(type="x")]]):
         warehouse.add(batch)
-    assert warehouse.deduplicate().rejects_by_reason() == {"not_json": 2, "not_an_object": 1}
+    counts = [("not_json", 2), ("not_an_object", 1), ("unknown_type", 1)]
+    assert list(warehouse.deduplicate().rejects_by_reason().items()) == counts
     warehouse.close()
 
 

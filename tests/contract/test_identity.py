@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from autopilothq.projection import users as latest
 from contract.loading import Row, Store, filled, identify, message, raw, rows_of
 
 # What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
@@ -87,7 +88,7 @@ def test_ids_are_taken_as_sent_and_the_email_stands_in(kind: str) -> None:
 
 
 def at(day: int, **changes: Any) -> dict[str, Any]:
-    return identify(messageId=f"m{day}", receivedAt=f"2019-03-{day:02}T00:00:00.000Z", **changes)
+    return identify(**{"messageId": f"m{day}", "receivedAt": f"2019-03-{day:02}T00:00:00.000Z", **changes})
 
 
 STEPS = [
@@ -164,10 +165,25 @@ def test_a_user_keeps_what_a_later_load_does_not_mention() -> None:
     ]
 
 
-def test_of_two_identifies_of_one_moment_one_and_the_same_wins_in_any_order() -> None:
-    both = [at(1, traits={"plan": "free"}), at(1, traits={"plan": "pro"}) | {"messageId": "m9"}]
-    found = [Store().run(order)["users"][0]["plan"] for order in (both, both[::-1])]
-    assert found[0] == found[1]
+@pytest.mark.parametrize("many", [1, 200], ids=["by way of values", "at once"])
+def test_of_two_identifies_of_one_moment_that_of_the_greater_id_wins(
+    many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order of the lines; one without a time is earlier than all."""
+    monkeypatch.setattr(latest, "MANY_TRAITS", many)
+    lines = [
+        at(1, messageId="m1", traits={"plan": "free", "seats": 1}),
+        at(1, messageId="m2", traits={"plan": "pro"}),
+        identify(messageId="m3", userId="u2", receivedAt=None, traits={"plan": "free", "seats": 2}),
+        identify(messageId="m4", userId="u2", receivedAt=None, traits={"plan": "pro"}),
+        at(1, messageId="m5", userId="u3", traits={"plan": "pro"}),
+        identify(messageId="m6", userId="u3", receivedAt=None, traits={"plan": "free", "seats": 3}),
+    ]
+    for order in (lines, lines[::-1]):
+        found = Store().run(order)["users"]
+        assert [(row["id"], row["plan"], row["seats"]) for row in found] == [
+            ("u1", "pro", 1), ("u2", "pro", 2), ("u3", "pro", 3),
+        ]  # fmt: skip
 
 
 def test_a_second_message_with_a_stored_id_does_not_change_the_user() -> None:

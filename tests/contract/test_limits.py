@@ -225,6 +225,15 @@ def test_events_beyond_the_number_of_tables_are_in_tracks_alone() -> None:
     assert store.run(lines) == found
 
 
+def test_of_two_events_as_frequent_the_first_by_name_gets_its_table() -> None:
+    lines = [message("Beta", messageId="b"), message("Alpha", messageId="a")]
+    for order in (lines, lines[::-1]):
+        store = Store(max_event_tables=1)
+        found = store.run(order)
+        assert ([row["id"] for row in found["alpha"]], found.keys() & {"beta"}) == (["a"], set())
+        assert store.beyond_limits == {"too_many_tables": {"beta": 1}}
+
+
 def test_an_event_that_gets_a_table_later_is_completed_from_its_file() -> None:
     store = Store(max_event_tables=0)
     line = message("Rare", properties={"a": 1})

@@ -1,8 +1,10 @@
 """A message is stored once, for ever, and what comes again changes nothing (spec: Once, and only once)."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from autopilothq.projection import FileCount
@@ -173,3 +175,30 @@ def test_an_event_row_whose_track_was_lost_gets_it() -> None:
     store.run([message()])
     store.kill("tracks")
     assert [row["id"] for row in store.run([message()])["tracks"]] == ["m1"]
+
+
+class Asked(Store):
+    """A destination that keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, ...]] = []
+
+    def _read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        self.asked.append((table, *columns))
+        return super()._read(table, columns)
+
+
+def test_a_load_reads_no_more_of_the_destination_than_it_must() -> None:
+    """To read a table costs money in some of them: an event's table is read where `tracks` has messages of it again."""
+    store = Asked()
+    store.run([message(), message(messageId="m2"), message("Email Clicked", messageId="m3"), identify(messageId="i")])
+    ids = [("tracks", "id", "event"), ("identifies", "id")]
+    for lines, more in (
+        ([message(messageId="new")], []),
+        ([message("Email Clicked"), message("Trial", messageId="m2")], []),  # stored as another event
+        ([message(), message(messageId="m2")], [("email_opened", "id")]),
+    ):
+        store.asked.clear()
+        store.run(lines)
+        assert store.asked == [*ids, *more]
