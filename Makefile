@@ -22,6 +22,9 @@ RUN_SQL = import duckdb, sys; \
 	database = duckdb.connect(sys.argv[1], read_only=True); \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
+# Compiled modules are kept: each process of the tests would compile all of them again.
+export PYTHONDONTWRITEBYTECODE =
+
 .DELETE_ON_ERROR:
 .PHONY: help setup lock demo test test-fast test-pythons lint format docs bench check mutate clean
 
