@@ -22,6 +22,9 @@ RUN_SQL = import duckdb, sys; \
 	database = duckdb.connect(sys.argv[1], read_only=True); \
 	[(print("\n" + query), database.sql(query).show()) for query in sys.argv[2:]]
 
+# Compiled modules are kept: each process of the tests would compile all of them again.
+export PYTHONDONTWRITEBYTECODE =
+
 .DELETE_ON_ERROR:
 .PHONY: help setup lock demo test test-fast test-portable test-pythons lint format docs bench check mutate clean
 
@@ -81,15 +84,21 @@ demo: $(VENV)/.runtime $(DEMO)/.sample
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 
 # By files, whose servers and archives are made once, in their order: the slow ones, contract and faults, come first.
 # One process more than there are cores: some tests wait for a lock, a deadline or a server.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: lint
-	$(PYTEST)
+# Lint and types beside the tests. What they say comes last, and fails the run too.
+test: $(VENV)/.dev
+	@mkdir -p build
+	@$(MAKE) --no-print-directory lint >build/lint.txt 2>&1 & lint=$$!; \
+	$(PYTEST); tests=$$?; \
+	wait $$lint; linted=$$?; \
+	cat build/lint.txt; \
+	exit $$((tests ? tests : linted))
 
 # What has a server, kills processes, or takes long for its number of lines.
 SLOW = faults dlt_habits contract/test_columns.py contract/test_cuts.py contract/test_differential.py \

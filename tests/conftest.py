@@ -1,4 +1,7 @@
 import gc
+
+gc.disable()  # until all is imported, which stays: to look at it again and again takes a quarter of a worker's start
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +11,7 @@ from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups
 from servers import S3, Postgres, postgres_server, s3_server
-from shared_loads import LEAKS, isolation
-
-__all__ = ["LEAKS"]  # programs of the tests take it from here
+from shared_loads import isolation
 
 
 def pytest_collection_finish() -> None:
@@ -20,6 +21,7 @@ def pytest_collection_finish() -> None:
     spare_lookups()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -264,6 +264,7 @@ def _end(status: int) -> NoReturn:
 
 def main() -> None:
     """Imports what the programs of the tests import, and serves."""
+    gc.disable()  # what is imported stays
     import adbc_driver_manager
     import deltalake
     import dlt.destinations
@@ -284,6 +285,7 @@ def main() -> None:
     spare_lookups()
     gc.collect()
     gc.freeze()
+    gc.enable()
     if request := _serve(socket.socket(fileno=int(sys.argv[1]))):
         _become(request)
 

@@ -41,6 +41,8 @@ def import_commands() -> None:
     """Imports what the program's commands import when they run, for processes that go on to run many."""
     for name in ("deleting", "inspecting", "loading", "sending"):
         import_module(f"autopilothq.cli.{name}")
+    for name in ("numpy.ma", "pyarrow.dataset", "pytz", "sqlalchemy"):  # as dlt, Arrow and DuckDB do in a first load
+        import_module(name)
     for name in autopilothq.__all__:
         getattr(autopilothq, name)
 

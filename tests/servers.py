@@ -166,7 +166,8 @@ def _copy_programs(programs: Path, home: Path) -> Path:
     """The same programs where any account can reach them; the environment may lie in a home that only root enters."""
     package = programs.parents[1]
     installed = programs.parent.name
-    shutil.copytree(programs.parent, home / package.name / installed, symlinks=True)
+    headers = shutil.ignore_patterns("include")  # more than half of the files
+    shutil.copytree(programs.parent, home / package.name / installed, symlinks=True, ignore=headers)
     libraries = package.with_name(f"{package.name}.libs")  # found by its place beside the package
     if libraries.exists():
         shutil.copytree(libraries, home / libraries.name, symlinks=True)

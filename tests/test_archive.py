@@ -1,5 +1,6 @@
 """The archive's files are found as they were asked for, and their bytes become lines or rejects: all of them."""
 
+import functools
 import gzip
 import io
 import os
@@ -20,7 +21,6 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from autopilothq.errors import ArchiveError
 from autopilothq.extras import install
@@ -548,7 +548,10 @@ def test_damage_is_told_behind_the_last_readable_byte(tmp_path: Path, data: byte
     assert ended == [(0, None)]
 
 
-NOISE = b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(400) for n in range(60_000))
+@functools.cache
+def noise() -> bytes:
+    """Lines that do not get smaller. Not made until they are needed, because each worker imports all tests."""
+    return b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(400) for n in range(60_000))
 
 
 def spoilt(data: bytes) -> bytes:
@@ -557,19 +560,19 @@ def spoilt(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "data",
+    "damaged",
     [
-        spoilt(gzip.compress(NOISE)),
-        spoilt(members(NOISE, 500_000)),
-        frames(NOISE[:5_000_000], 700_000) + b"garbage" + frames(NOISE[5_000_000:], 700_000),
-        gzip.compress(NOISE)[:2_500_000],
-        zstandard.compress(NOISE)[:2_500_000],
+        lambda data: spoilt(gzip.compress(data)),
+        lambda data: spoilt(members(data, 500_000)),
+        lambda data: frames(data[:5_000_000], 700_000) + b"garbage" + frames(data[5_000_000:], 700_000),
+        lambda data: gzip.compress(data)[:2_500_000],
+        lambda data: zstandard.compress(data)[:2_500_000],
     ],
     ids=["gzip", "gzip members", "zstd frames", "cut gzip", "cut zstd"],
 )
-def test_damage_deep_in_a_file_costs_only_what_follows(tmp_path: Path, data: bytes) -> None:
-    lines, rejects, ended = outcome(stored(tmp_path, data))
-    assert lines[:40_000] == as_lines(NOISE)[:40_000]
+def test_damage_deep_in_a_file_costs_only_what_follows(tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
+    lines, rejects, ended = outcome(stored(tmp_path, damaged(noise())))
+    assert lines[:40_000] == as_lines(noise())[:40_000]
     assert [(reject.reason, reject.line > 40_000) for reject in rejects] == [("truncated", True)]
     assert ended == [(0, None)]
 
@@ -748,6 +751,8 @@ def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: p
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    from moto.server import ThreadedMotoServer  # half a second in each worker otherwise
+
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")

@@ -23,23 +23,25 @@ SLOW = {"dlt", "duckdb", "httpx", "numpy", "pyarrow", "rich", "sqlglot", "yaml"}
 PROGRAM = """
 import json, os, sys
 from autopilothq.cli import main
-calls = json.loads(sys.argv[1])
-reading, writing = os.pipe()
-for words in calls:
+
+def call(words):
+    status, sys.argv = 0, ["autopilothq", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code
+    return [words, status, [name for name in json.loads(os.environ["SLOW"]) if name in sys.modules]]
+
+told = os.fdopen(os.dup(1), "w")
+os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+os.dup2(1, 2)
+for calls in json.loads(sys.argv[1]):
     if not os.fork():
-        status, sys.argv = 0, ["autopilothq", *words]
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        os.dup2(1, 2)
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code
-        imported = [name for name in json.loads(os.environ["SLOW"]) if name in sys.modules]
-        os.write(writing, json.dumps([words, status, imported]).encode() + b"\\n")
+        for words in calls:
+            told.write(json.dumps(call(words)) + "\\n")
+        told.flush()
         os._exit(0)
     os.wait()
-os.close(writing)
-sys.stdout.write(open(reading).read())
 """
 
 
@@ -52,9 +54,13 @@ def python(program: str, *words: str) -> str:
     return done.stdout
 
 
-def imported(*calls: str) -> dict[str, tuple[int, set[str]]]:
-    """The exit status of each call of the program, and the slow libraries that it imported."""
-    lines = python(PROGRAM, json.dumps([call.split() for call in calls])).splitlines()
+def imported(*calls: str, together: bool = False) -> dict[str, tuple[int, set[str]]]:
+    """The exit status of each call of the program, and the slow libraries that it imported.
+
+    Each call has a process of its own or, `together`, finds what those before it imported: enough where none may be.
+    """
+    words = [call.split() for call in calls]
+    lines = python(PROGRAM, json.dumps([words] if together else [[each] for each in words])).splitlines()
     return {" ".join(words): (status, set(found)) for words, status, found in map(json.loads, lines)}
 
 
@@ -77,13 +83,14 @@ def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> N
 
 
 def test_a_wrong_option_of_a_command_whose_end_is_noted_imports_what_knows_the_webhook() -> None:
-    found = imported("load archive --nope", "send traits --nope", "forget --nope")
+    found = imported("load archive --nope", "send traits --nope", "forget --nope", together=True)
     assert [status for status, _ in found.values()] == [2, 2, 2]
     assert [names & {"httpx", "numpy", "pyarrow", "rich"} for _, names in found.values()] == [set()] * 3
 
 
 def test_commands_that_speak_to_no_api_import_no_http_client() -> None:
-    found = imported("sample archive --events 10", "load archive archive", "status", "schema", "schema diff")
+    calls = ("sample archive --events 10", "load archive archive", "status", "schema", "schema diff")
+    found = imported(*calls, together=True)
     assert [status for status, _ in found.values()] == [0] * 5
     assert [call for call, (_, names) in found.items() if "httpx" in names] == []
 

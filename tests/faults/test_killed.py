@@ -16,7 +16,6 @@ import pytest
 import forked
 from autopilothq.projection.parse import KILL_POINT_LINES_PARSED
 from autopilothq.warehouses.duckdb import KILL_POINT_ROWS_COPIED, KILL_POINT_ROWS_INSERTED
-from conftest import LEAKS
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
@@ -32,6 +31,7 @@ from faults.loads import (
     odd_archive,
     pipeline,
 )
+from shared_loads import LEAKS
 
 SETTINGS = {"LOAD__TRUNCATE_STAGING_DATASET": "true", "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true"}
 

@@ -22,11 +22,11 @@ from autopilothq.destination.delivery_log import (
     KILL_POINT_OUTCOMES_WRITTEN,
 )
 from autopilothq.destination.dispatch import AT_ONCE
-from conftest import LEAKS
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
 from faults.killed_sending import Plan
 from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
+from shared_loads import LEAKS
 
 IDENTIFIES, TRACKS = 250, 12
 
