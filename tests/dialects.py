@@ -84,6 +84,7 @@ from autopilothq.sources.load_folder import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
 from autopilothq.warehouses.dataset import Dataset, SqlDataset, open_dataset  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
+from quicker_dlt import cache_hints  # noqa: E402
 
 TABLES = ("order", "users", "_audit", "accounts", "tracks")
 BEFORE = "redshift, as it was"
@@ -215,6 +216,7 @@ def main() -> None:
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     os.environ["RUNTIME__LOG_LEVEL"] = "CRITICAL"
     vars(load_target)["open_dataset"] = Nothing
+    cache_hints()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         write("1.ndjson", *LINES)

@@ -22,35 +22,42 @@ def pipeline() -> dlt.Pipeline:
 def load(*lines: Line, file: str = "1.ndjson") -> dict[str, list[Row]]:
     """Writes the lines to a file of the archive, loads the archive, and gives the rows of all tables by `id`."""
     write(file, *lines)
-    with held():
+    with held() as con:
         pipeline().run(autopilothq.archive("archive"))
-    return tables()
+        return _tables(con)
 
 
 @contextmanager
-def held(database: Path | str = "autopilot.duckdb") -> Iterator[None]:
+def held(database: Path | str = "autopilot.duckdb") -> Iterator[duckdb.DuckDBPyConnection]:
     """Keeps the database open meanwhile: a load connects twenty times, and opening the file is a third of its time."""
-    with duckdb.connect(str(database)):
-        yield
+    with duckdb.connect(str(database)) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        yield con
 
 
 def tables() -> dict[str, list[Row]]:
     """The rows of all tables of the dataset, dlt's own left out, by their first column; times are in UTC."""
-    with _connected() as con:  # once: connecting takes longer than all of these queries
-        names = _rows(
-            con, "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'autopilothq'"
-        )
-        found = {}
-        for name in sorted(name for (name,) in names if not name.startswith("_dlt_")):
-            columns = [column for column, _ in _rows(con, _columns(name))]
-            rows = _rows(con, f'SELECT * FROM autopilothq."{name}" ORDER BY ALL')
-            found[name] = [dict(zip(columns, row, strict=True)) for row in rows]
-        return found
+    with _connected() as con:
+        return _tables(con)
+
+
+def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
+    columns: dict[str, list[str]] = {}
+    for table, column, _ in _rows(con, _columns("true")):  # at once: this takes longer than all of the rows
+        if not table.startswith("_dlt_"):
+            columns.setdefault(table, []).append(column)
+    return {
+        table: [
+            dict(zip(names, row, strict=True))
+            for row in _rows(con, f'SELECT * FROM autopilothq."{table}" ORDER BY ALL')
+        ]
+        for table, names in columns.items()
+    }
 
 
 def columns_of(table: str) -> list[tuple[str, str]]:
     """A table's columns in their order, with DuckDB's words for their types."""
-    return query(_columns(table))
+    return [(column, of) for _, column, of in query(_columns(f"table_name = '{table}'"))]
 
 
 def query(sql: str) -> list[tuple[Any, ...]]:
@@ -59,10 +66,10 @@ def query(sql: str) -> list[tuple[Any, ...]]:
         return _rows(con, sql)
 
 
-def _columns(table: str) -> str:
+def _columns(which: str) -> str:
     return (
-        "SELECT column_name, data_type FROM information_schema.columns"
-        f" WHERE table_schema = 'autopilothq' AND table_name = '{table}' ORDER BY ordinal_position"
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        f" WHERE table_schema = 'autopilothq' AND {which} ORDER BY table_name, ordinal_position"
     )
 
 

@@ -2,7 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from contract.loading import Line, Row, write
 from servers import S3
 
 DATASET = "autopilothq"
+Ask = Callable[[str], list[tuple[Any, ...]]]
+"""Gives the rows of a query."""
 
 
 class Found(NamedTuple):
@@ -86,21 +89,25 @@ class Warehouse(Place):
     """Its words for types."""
 
     @abstractmethod
+    def connected(self) -> AbstractContextManager[Ask]:
+        """Gives the rows of queries of one connection."""
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
+        with self.connected() as ask:
+            return ask(sql)
 
     def found(self) -> dict[str, Found]:
         """By its information_schema."""
         columns: dict[str, list[tuple[str, str]]] = {}
-        for table, column, of in self.query(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns"
-            f" WHERE table_schema = '{DATASET}' ORDER BY table_name, ordinal_position"
-        ):
-            if not table.startswith("_dlt_"):
-                columns.setdefault(table, []).append((column, self.words[of]))
-        return {
-            table: made(of, self.query(f'SELECT * FROM {DATASET}."{table}"')) for table, of in sorted(columns.items())
-        }
+        with self.connected() as ask:
+            for table, column, of in ask(
+                "SELECT table_name, column_name, data_type FROM information_schema.columns"
+                f" WHERE table_schema = '{DATASET}' ORDER BY table_name, ordinal_position"
+            ):
+                if not table.startswith("_dlt_"):
+                    columns.setdefault(table, []).append((column, self.words[of]))
+            return {table: made(of, ask(f'SELECT * FROM {DATASET}."{table}"')) for table, of in sorted(columns.items())}
 
     def complete_loads(self) -> list[str]:
         """By dlt's table."""
@@ -122,11 +129,12 @@ class DuckDb(Warehouse):
         """The file."""
         return held()
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
+    @contextmanager
+    def connected(self) -> Iterator[Ask]:
         """Asks the file."""
         with duckdb.connect("autopilot.duckdb", read_only=True) as con:
             con.execute("SET TimeZone = 'UTC'")
-            return [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
+            yield lambda sql: [tuple(row.values()) for row in con.sql(sql).to_arrow_table().to_pylist()]
 
 
 class PostgreSql(Warehouse):
@@ -142,11 +150,16 @@ class PostgreSql(Warehouse):
         super().__init__(postgres(url))
         self._url = url
 
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
+    @contextmanager
+    def connected(self) -> Iterator[Ask]:
         """Asks the server."""
         with closing(psycopg2.connect(self._url)) as server, server.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall()
+
+            def ask(sql: str) -> list[tuple[Any, ...]]:
+                cursor.execute(sql)
+                return cursor.fetchall()
+
+            yield ask
 
 
 class Lake(Place):

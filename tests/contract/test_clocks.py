@@ -294,7 +294,8 @@ def read(
 ) -> list[tuple[str, datetime | None, datetime | None]]:
     """Each value with its time as the macro for the usual notation reads it, and as the one for all notations does."""
     engine.register("given", pa.table({"v": pa.array(values, pa.string())}))
-    found = engine.execute("SELECT v, usual_clock(v)::TIMESTAMPTZ, clock(v)::TIMESTAMPTZ FROM given").to_arrow_table()
+    clock = "coalesce(usual_clock(v), unusual_clocks([v])[1])"
+    found = engine.execute(f"SELECT v, usual_clock(v)::TIMESTAMPTZ, {clock}::TIMESTAMPTZ FROM given").to_arrow_table()
     return [tuple(row.values()) for row in found.to_pylist()]
 
 

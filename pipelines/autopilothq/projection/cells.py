@@ -175,6 +175,23 @@ NO_MESSAGES_SQL = (
 )
 
 
+def with_timestamps_read(messages: str) -> str:
+    """Returns the query of messages with the four timestamps read too: `received_at_read` and so on.
+
+    Few messages have one in an unusual notation, and only those pay for reading it.
+    """
+    usual = ", ".join(f"usual_clock({engine.name(name)}) AS {name}_usual" for name in TIMESTAMP_FIELDS)
+    unread = " OR ".join(f"({engine.name(name)} IS NOT NULL AND {name}_usual IS NULL)" for name in TIMESTAMP_FIELDS)
+    texts = ", ".join(f"CASE WHEN {name}_usual IS NULL THEN {engine.name(name)} END" for name in TIMESTAMP_FIELDS)
+    read = ", ".join(
+        f"coalesce({name}_usual, unusual[{number}]) AS {name}_read" for number, name in enumerate(TIMESTAMP_FIELDS, 1)
+    )
+    return (
+        f"SELECT *, {read} FROM (SELECT *, CASE WHEN {unread} THEN unusual_clocks([{texts}]) END AS unusual"
+        f" FROM (SELECT *, {usual} FROM ({messages})))"
+    )
+
+
 def select_columns(columns: Sequence[str], irregular: str = "false") -> str:
     """Returns the select list that makes the columns of a file of messages of a query's columns."""
     made = {"seq", *columns, *(f"{name}_unread" for name in TIMESTAMP_FIELDS)}

@@ -11,16 +11,15 @@ import pyarrow.compute as pc
 from ..catalog import CONTEXT
 from ..segment.message import BLANK, EXTRA, TIMESTAMP_FIELDS, Message, Reject, Rejected, read_message, without_bom
 from . import engine
-from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns
+from .cells import DECLARED, LINES_PER_FILE, TEXTS, CellWriter, ParsedCells, select_columns, with_timestamps_read
 
 MOST_LINES = 5_000  # so many lines are held as Python objects at a time, or
 MOST_BYTES = 4 << 20  # so many bytes of them
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
-_READ_SQL = ", ".join(f"clock({engine.name(name)}) AS {name}_read" for name in TIMESTAMP_FIELDS)
 _SELECT_SQL = (
     f"SELECT {select_columns(('tie', *_CELLS))}"
-    f" FROM (SELECT *, hash(text) AS tie, {_READ_SQL} FROM cells JOIN lines USING (seq))"
+    f" FROM ({with_timestamps_read('SELECT *, hash(text) AS tie FROM cells JOIN lines USING (seq)')})"
 )
 
 

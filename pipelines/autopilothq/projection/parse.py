@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ..catalog import MAX_DEPTH
 from ..segment.message import Batch, Reject
 from . import engine
-from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
+from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns, with_timestamps_read
 from .irregular import parse_irregular
 from .shapes import ProjectionQuery, Shapes
 
@@ -148,7 +148,7 @@ def _parse_regular(
 ) -> pa.ChunkedArray:
     """Writes the cells of lines in one statement; returns the `seq` of those that are irregular for all that."""
     with engine.registered(con, lines=lines):
-        select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({query.sql('lines')})"
+        select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({with_timestamps_read(query.sql('lines'))})"
         path = files.messages(con, select, query.extras, cells)
     found = con.execute(f"SELECT seq FROM {engine.parquet_files([path])} WHERE irregular").to_arrow_table()
     return found["seq"]

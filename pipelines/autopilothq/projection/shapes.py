@@ -173,7 +173,6 @@ def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -
     body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
     cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | TIMESTAMP_FIELDS).items()}
-    cells |= {f"{name}_read": f"clock({cells[name]})" for name in TIMESTAMP_FIELDS}
     for name in ("id", "user_id", "anonymous_id"):
         cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
     # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.

@@ -68,7 +68,11 @@ def _key_blocks(key: SuppressionKey | None) -> dict[str, bytes | None]:
 
 def _define_functions(con: duckdb.DuckDBPyConnection) -> None:
     """Gives the engine the functions of `segment.identity`, so that ids are compared by one rule everywhere."""
-    if con.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = 'py_fold_email'").fetchall():
+    try:
+        con.execute("SELECT py_fold_email('')")  # to look for its name takes ten times as long
+    except duckdb.CatalogException:
+        pass
+    else:
         return
     functions: dict[str, Callable[[str], str]] = {
         "py_fold_email": fold_email,
