@@ -26,6 +26,7 @@ TESTS = {
     ],
     "users.sql": [
         "contract/test_identity.py",
+        "contract/test_once.py::test_a_load_reads_no_more_of_the_destination_than_it_must",
         f"{LIMITS}::test_many_traits_are_read_as_few_ones",
         f"{LIMITS}::test_a_persons_row_has_no_more_values_than_fit_a_page",
     ],

@@ -137,6 +137,20 @@ def test_a_value_that_is_lost_twice_is_one_discard() -> None:
     ]  # fmt: skip
 
 
+def test_each_value_that_loses_its_column_is_a_discard() -> None:
+    found = rows_of(message(properties={"a": 1, "A": 2, " a": 3, "a ": 2}))
+    assert [entry[2:] for entry in discards(found)] == [("a", "2", "same_column"), ("a", "3", "same_column")]
+
+
+def test_what_neither_table_of_a_track_takes_is_a_discard_of_the_events() -> None:
+    """Whichever of their names comes first."""
+    store = Store()
+    events = ("Alpha", "Zulu")
+    store.run([message(event, messageId=event, context={"zoo": 1}) for event in events])
+    found = store.run([message(event, messageId=f"{event} 2", context={"zoo": "x"}) for event in events])
+    assert discards(found) == [(event.lower(), f"{event} 2", "context_zoo", '"x"', "does_not_fit") for event in events]
+
+
 def test_discards_name_the_table_of_their_row() -> None:
     kinds = {"identify": "identifies", "alias": "aliases", "page": "pages", "screen": "screens", "group": "groups"}
     lines: list[dict[str, Any]] = [message(type=kind, messageId=kind, sentAt="soon") for kind in kinds]

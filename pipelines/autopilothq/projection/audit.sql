@@ -27,7 +27,7 @@ CREATE OR REPLACE TABLE discarded AS
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *,
     $loaded_at::TIMESTAMPTZ AS discarded_at
 FROM (
-    SELECT DISTINCT coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name, value,
+    SELECT coalesce(d.table_name, n.name) AS table_name, m.id AS row_id, column_name, value,
         reason, m.received_at::TIMESTAMPTZ AS received_at
     FROM discards d JOIN messages m USING (seq) JOIN table_names n USING (table_number)
     WHERE seq NOT IN (FROM duplicates) OR seq IN (FROM discarded_again)

@@ -4,7 +4,7 @@
 -- name: changed
 -- The rows that are made: those that messages of this load are about, and those that lose a refused message.
 CREATE OR REPLACE TABLE latest_ids AS
-SELECT DISTINCT {key} AS id FROM messages WHERE kind = $kind AND blank_as_null({key}) IS NOT NULL
+SELECT {key} AS id FROM messages WHERE kind = $kind AND blank_as_null({key}) IS NOT NULL
 UNION SELECT row_id FROM refused WHERE again AND table_name = $table_name
 
 -- name: all
