@@ -157,12 +157,6 @@ def test_a_person_without_an_answer_keeps_the_watermark(error: ApiError, raw: by
     assert [reject[:1] + reject[2:] for reject in batch.rejects] == ([(3, "bad_answer", "odd", raw)] if raw else [])
 
 
-def test_what_is_nested_too_deeply_costs_its_person() -> None:
-    pulled = Pulled(Space(a=[["1"]], b=[RecursionError()])).of("a", "b")
-    assert pulled.ended == [("a", True), ("b", False)]
-    assert str(pulled.pull.failure) == "user_id:b: an answer nested too deeply to be read"
-
-
 def test_failures_in_a_row_stop_it_and_those_people_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "MAX_FAILURES", 2)
     first, second = Unavailable("first"), Unavailable("second")
