@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from ..errors import RunError
 from ..extras import install
+from .log import configure_logging, log_settings
 from .options import TargetOptions
 
 EXTRA = "receive"
@@ -32,7 +34,7 @@ def run(folder: str, options: dict[str, Any], load_every: timedelta | None, targ
     check(settings)
     _log.info("Listening on %s:%d, archive in %s", settings.host, settings.port, folder)
     with _loading(folder, load_every, target):
-        serve(settings)
+        serve(settings, partial(configure_logging, *log_settings()))
 
 
 @contextmanager
@@ -56,7 +58,8 @@ def _load(folder: str, seconds: float, target: TargetOptions, stop: threading.Ev
     words = [word for name, value in zip(names, target, strict=True) if value is not None for word in (name, value)]
     program = "from autopilothq.cli import main; main()"
     while not stop.wait(seconds):
-        with subprocess.Popen([sys.executable, "-c", program, "load", "archive", folder, *words]) as process:
+        command = [sys.executable, "-c", program, "load", "archive", folder, *words]
+        with subprocess.Popen(command) as process:  # noqa: S603 - this program itself
             while process.poll() is None:
                 if stop.wait(0.2):  # a load that is ended is finished by the next one
                     process.terminate()

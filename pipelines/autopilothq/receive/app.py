@@ -54,9 +54,8 @@ class Refused(Exception):
 class App:
     """The application of one process. Its lifespan starts and stops the writer."""
 
-    def __init__(self, config: ReceiveSettings, published: Callable[[Path], None] = lambda path: None) -> None:
+    def __init__(self, config: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self._config = config
-        self._published = published
         self._writer = Writer(config, published)
         self._guards: dict[Endpoint, Guard] = {}
         self._stopping = False
@@ -92,7 +91,7 @@ class App:
             metrics.REQUESTS.labels(found[1].folder, answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
-        if answer.status == 413 or answer.status == 408:
+        if answer.status in (408, 413):
             more.append((b"connection", b"close"))  # what is left of the body is not read
         await send({
             "type": "http.response.start", "status": answer.status, "headers": [*more, *answer.headers, *cors],

@@ -120,7 +120,7 @@ def publish(path: Path) -> Path | None:
 def compress(path: Path, part: Path) -> None:
     """Writes a file's gzip and waits until the disk has it."""
     with open(path, "rb") as lines, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-        with igzip.IGzipFile(fileobj=raw, mode="wb", compresslevel=2, mtime=0) as packed:
+        with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
             while piece := lines.read(PIECE):
                 packed.write(piece)
         raw.flush()

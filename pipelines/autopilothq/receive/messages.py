@@ -6,8 +6,9 @@ Values stay the bytes that were sent: only the keys of a message and of its enve
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -80,10 +81,8 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> Lines:
     """
     elements, envelope = body.elements, Fields()
     if batch and "batch" in body.envelope:
-        try:
+        with suppress(NotJson):  # where it is no array, the envelope itself is kept
             elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
-        except NotJson:
-            pass  # no array: the envelope itself is kept
     lines, deletions = [], 0
     for element in elements:
         line, deletes = _line(bytes(element), envelope, arrival)
@@ -138,10 +137,8 @@ def _stamp(fields: Fields, at: datetime) -> None:
     received, sent, happened = times
     fields["timestamp"] = original
     if received and sent and happened:
-        try:
+        with suppress(OverflowError):  # a clock that is thousands of years wrong says nothing
             fields["timestamp"] = _json(_time_text(received - (sent - happened)))
-        except OverflowError:
-            pass  # a clock that is thousands of years wrong says nothing
 
 
 def _digest(fields: Fields) -> str:

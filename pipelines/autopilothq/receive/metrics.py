@@ -9,7 +9,9 @@ REQUESTS = Counter(f"{PREFIX}_requests", "Requests, by endpoint and status.", ("
 MESSAGES = Counter(f"{PREFIX}_messages", "Messages on the disk, by endpoint.", ("endpoint",))
 DELETIONS = Counter(f"{PREFIX}_deletions", "Messages of the type delete, by endpoint.", ("endpoint",))
 UNAUTHORIZED = Counter(f"{PREFIX}_unauthorized", "Requests that may not send, by endpoint.", ("endpoint",))
-SECONDS_TAKEN = Histogram(f"{PREFIX}_request_seconds", "From the last byte of a request to its answer.", buckets=SECONDS)
+SECONDS_TAKEN = Histogram(
+    f"{PREFIX}_request_seconds", "From the last byte of a request to its answer.", buckets=SECONDS
+)
 SYNC = Histogram(f"{PREFIX}_sync_seconds", "To write and sync what waited.", buckets=SECONDS)
 PENDING = Gauge(f"{PREFIX}_pending_bytes", "Bytes that wait for the disk.", multiprocess_mode="livesum")
 OLDEST = Gauge(f"{PREFIX}_oldest_unpublished_seconds", "The age of the oldest file.", multiprocess_mode="livemax")

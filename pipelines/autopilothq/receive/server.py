@@ -4,8 +4,11 @@ import functools
 import logging
 import os
 import resource
+import signal
 import socket
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +74,14 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def serve(settings: ReceiveSettings) -> None:
-    """Receives until SIGTERM or SIGINT. Raises InvalidSetting where nobody says who may send."""
+def serve(settings: ReceiveSettings, prepare: Callable[[], object] = bool) -> None:
+    """Receives until SIGTERM or SIGINT. Raises InvalidSetting where nobody says who may send.
+
+    `prepare` is called in each process, before it begins: a function that can be pickled.
+    """
     check(settings)
     private.folder(Path(settings.folder))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(CONNECTIONS, hard), hard))
     with tempfile.TemporaryDirectory() as shared, _listening(settings) as listener:
         if settings.metrics:
@@ -83,15 +89,16 @@ def serve(settings: ReceiveSettings) -> None:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
             _serve_metrics(*settings.metrics)
         config = uvicorn.Config(
-            functools.partial(make_app, settings), factory=True, http=Protocol, ws="none", lifespan="on",
+            functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
-            timeout_graceful_shutdown=STOP_TIME, fd=None,
+            timeout_graceful_shutdown=STOP_TIME,
         )  # fmt: skip
-        server = uvicorn.Server(config)
+        # uvicorn sends itself the signal again at its end.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if settings.workers == 1:
-            server.run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
         else:
-            Multiprocess(config, target=server.run, sockets=[listener]).run()
+            Multiprocess(config, [listener]).run()
 
 
 def check(settings: ReceiveSettings) -> None:
@@ -103,8 +110,9 @@ def check(settings: ReceiveSettings) -> None:
         )
 
 
-def make_app(settings: ReceiveSettings) -> Any:
+def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
     """Returns the application of one process; uvicorn calls it there."""
+    prepare()
     from .app import App
     from .upload import uploading
 
@@ -122,5 +130,5 @@ def _serve_metrics(host: str, port: int) -> None:
     from prometheus_client.multiprocess import MultiProcessCollector
 
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     start_http_server(port, host, registry)

@@ -69,9 +69,9 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
 
     These are `max_body_mb` (4, at most 64), `max_pending_mb` (64) and `min_free_mb` (256). Raises InvalidSetting.
     """
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for name in ("max_body", "max_pending", "min_free"):
-        value = dlt.config.get(f"{SECTION}.{name}_mb")
+        value: Any = dlt.config.get(f"{SECTION}.{name}_mb")
         if value is None:
             continue
         try:
@@ -102,10 +102,10 @@ def guard(kind: str, name: str = "") -> Guard:
 
 def guarded_endpoints() -> list[str]:
     """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
-    found = {}
+    found: dict[str, None] = {}
     for provider in (dlt.config, dlt.secrets):
-        for section in _sections(provider.get(SECTION)):
-            found[section] = None
+        settings: Any = provider.get(SECTION)
+        found |= dict.fromkeys(_sections(settings))
     for variable in os.environ:
         head, *parts = variable.lower().split("__")
         if head == SECTION and len(parts) > 1 and parts[0] in KINDS and parts[-1] in SECRETS:
@@ -116,17 +116,14 @@ def guarded_endpoints() -> list[str]:
 def _sections(settings: object) -> Iterable[str]:
     for kind, of_kind in settings.items() if isinstance(settings, Mapping) else ():
         if kind == "v1" and isinstance(of_kind, Mapping) and of_kind.keys() & set(SECRETS):
-            yield kind
+            yield str(kind)
         elif kind in KINDS and isinstance(of_kind, Mapping):
-            yield from (
-                f"{kind}.{name}"
-                for name, one in of_kind.items()
-                if isinstance(one, Mapping) and one.keys() & set(SECRETS)
-            )
+            named = ((name, one) for name, one in of_kind.items() if isinstance(one, Mapping))
+            yield from (f"{kind}.{name}" for name, one in named if one.keys() & set(SECRETS))
 
 
 def _texts(name: str) -> list[str]:
-    value = dlt.secrets.get(name)
+    value: Any = dlt.secrets.get(name)
     if value is None:
         value = dlt.config.get(name)
     if value is None:

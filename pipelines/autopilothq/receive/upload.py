@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
 import fsspec
@@ -19,13 +20,13 @@ SCAN_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
-def uploading(settings: ReceiveSettings) -> Callable[[Path], None]:
-    """Returns what is called with each published file; without `upload`, nothing is done with it.
+def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
+    """Returns what is called with each published file, None without `upload`.
 
     A file whose upload fails stays, and is sent again later, after a restart too.
     """
     if settings.upload is None:
-        return lambda path: None
+        return None
     queue: SimpleQueue[Path] = SimpleQueue()
     folder, url = Path(settings.folder), settings.upload.rstrip("/")
     threading.Thread(target=_run, args=(folder, url, queue), name="uploader", daemon=True).start()
@@ -69,11 +70,7 @@ def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
 
 def _wait(queue: "SimpleQueue[Path]") -> None:
     """Returns as soon as there is a file to send, or after a while: other processes publish too."""
-    from queue import Empty
-
-    try:
+    with suppress(Empty):
         queue.get(timeout=SCAN_SECONDS)
         while True:
             queue.get_nowait()
-    except Empty:
-        pass

@@ -39,7 +39,7 @@ class _Waiting(NamedTuple):
 class Writer:
     """Writes the messages of one process into files, and publishes these. `start` and `stop` belong to its life."""
 
-    def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] = lambda path: None) -> None:
+    def __init__(self, settings: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self.folder = Path(settings.folder)
         self.settings = settings
         self.failure: str | None = None
@@ -201,26 +201,30 @@ class Writer:
             self._publisher.submit(self._publish, file)
 
     def _publish(self, file: files.OpenFile) -> None:
-        while True:
+        done: Path | None = None
+        while file.path in self._unpublished:
             try:
                 os.ftruncate(file.descriptor, file.size)  # what a failed write left
                 done = files.publish(file.path)
-                break
+                del self._unpublished[file.path]
             except OSError as error:
                 _log.error("A file cannot be published, which is tried again: %s", error)
                 if self._stopping:
                     return  # the next process does it
                 time.sleep(1)
         file.close()
-        self._unpublished.pop(file.path, None)
         if done:
             metrics.PUBLISHED.inc()
+            self._report(done)
+
+    def _report(self, done: Path) -> None:
+        if self._published:
             self._published(done)
 
     def _recover(self) -> None:
         try:
             for done in files.recover(self.folder):
                 _log.warning("A file that a process left is published: %s", done.name)
-                self._published(done)
+                self._report(done)
         except OSError as error:
             _log.error("What a process left cannot be published: %s", error)
