@@ -102,10 +102,8 @@ def guard(kind: str, name: str = "") -> Guard:
 
 def guarded_endpoints() -> list[str]:
     """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
-    found: dict[str, None] = {}
-    for provider in (dlt.config, dlt.secrets):
-        settings: Any = provider.get(SECTION)
-        found |= dict.fromkeys(_sections(settings))
+    configured: list[Any] = [dlt.config.get(SECTION), dlt.secrets.get(SECTION)]
+    found = dict.fromkeys(section for settings in configured for section in _sections(settings))
     for variable in os.environ:
         head, *parts = variable.lower().split("__")
         if head == SECTION and len(parts) > 1 and parts[0] in KINDS and parts[-1] in SECRETS:
