@@ -10,6 +10,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import click
+
+from ..display import visible
 from ..errors import RunError
 from ..extras import install
 from .log import configure_logging, log_settings
@@ -32,9 +35,12 @@ def run(folder: str, options: dict[str, Any], load_every: timedelta | None, targ
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    _log.info("Listening on %s:%d, archive in %s", settings.host, settings.port, folder)
     with _loading(folder, load_every, target):
-        serve(settings, partial(configure_logging, *log_settings()))
+        serve(
+            settings,
+            partial(configure_logging, *log_settings()),
+            lambda url: click.echo(f"Receiving on {url}, into {visible(folder)}", err=True),
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ Fields = dict[str, msgspec.Raw]
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 NUL = b"\0"
+_EACH_TIME = ("messageId", "sentAt")  # what says nothing about a message that is sent again
 _fields = msgspec.json.Decoder(Fields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
@@ -143,7 +144,7 @@ def _stamp(fields: Fields, at: datetime) -> None:
 
 def _digest(fields: Fields) -> str:
     """Returns the id of a message that has none: the same for one that is sent again, at whatever time."""
-    parts = (part for key, value in sorted(fields.items()) if key != "sentAt" for part in _sizes((key, value)))
+    parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
     return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
 
 
@@ -196,7 +197,7 @@ def _read_message(text: bytes) -> tuple[Fields, bytes]:
     """Returns the keys of an object, and what its repeated keys are as JSON text: the first of each key counts."""
     try:
         fields = _fields(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     else:
         compact = sum(len(key) + len(value) for key, value in map(_sizes, fields.items())) + 4 * len(fields) + 1
@@ -216,7 +217,7 @@ def _read_message(text: bytes) -> tuple[Fields, bytes]:
 def _read_elements(text: bytes) -> list[msgspec.Raw]:
     try:
         return _elements(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _decoded(text)
     if not isinstance(value, list) or isinstance(value, JsonObject):
         raise NotJson("Expected an array.")

@@ -74,10 +74,11 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def serve(settings: ReceiveSettings, prepare: Callable[[], object] = bool) -> None:
+def serve(settings: ReceiveSettings, prepare: Callable[[], object], listening: Callable[[str], object]) -> None:
     """Receives until SIGTERM or SIGINT. Raises InvalidSetting where nobody says who may send.
 
-    `prepare` is called in each process, before it begins: a function that can be pickled.
+    `prepare` is called in each process before it begins, and must be a function that can be pickled. `listening` gets
+    the URL as soon as senders can connect.
     """
     check(settings)
     private.folder(Path(settings.folder))
@@ -93,6 +94,8 @@ def serve(settings: ReceiveSettings, prepare: Callable[[], object] = bool) -> No
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
             timeout_graceful_shutdown=STOP_TIME,
         )  # fmt: skip
+        host, port = listener.getsockname()[:2]
+        listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         # uvicorn sends itself the signal again at its end.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if settings.workers == 1:
