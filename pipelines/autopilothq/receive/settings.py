@@ -1,8 +1,10 @@
 """The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
 
 import ipaddress
+import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +128,9 @@ def _texts(name: str) -> list[str]:
         value = dlt.config.get(name)
     if value is None:
         return []
+    if isinstance(value, str) and value.startswith("["):  # a list in the environment
+        with suppress(ValueError):
+            value = json.loads(value)
     texts = value if isinstance(value, list) else [value]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
