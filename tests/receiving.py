@@ -14,7 +14,7 @@ import httpx
 
 from autopilothq.receive import files
 
-PROGRAM = "from autopilothq.cli import main; main()"
+PROGRAM = "\nfrom autopilothq.cli import main; main()"
 
 
 class Receiver(NamedTuple):
@@ -38,12 +38,16 @@ class Receiver(NamedTuple):
 
 @contextmanager
 def receiver(
-    folder: Path | str = "archive", *words: str, env: Mapping[str, str] | None = None, listen: str = "127.0.0.1:0"
+    folder: Path | str = "archive",
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    listen: str = "127.0.0.1:0",
+    before: str = "",
 ) -> Iterator[Receiver]:
-    """Starts a receiver on a free port; it is killed on leaving, unless it ended before."""
+    """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before."""
     paths = os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "receive", str(folder), "--listen", listen, *words],
+        [sys.executable, "-c", before + PROGRAM, "receive", str(folder), "--listen", listen, *words],
         env={**os.environ, "PYTHONPATH": paths, **(env or {})}, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip

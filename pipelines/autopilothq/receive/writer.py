@@ -145,8 +145,8 @@ class Writer:
             try:
                 with metrics.SYNC.time():
                     self._append(endpoint, some)
-            except OSError as error:
-                failures[endpoint] = error.strerror or str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the senders are told, and the writer goes on
+                failures[endpoint] = getattr(error, "strerror", None) or str(error)
                 _log.error("Messages of %s cannot be kept: %s", endpoint, failures[endpoint])
                 self._close(endpoint)
         if waiting:
