@@ -56,7 +56,7 @@ def receiver(
         line = process.stderr.readline()
         assert line.startswith("Receiving on "), line + process.stderr.read()
         with httpx.Client(timeout=30) as http:
-            yield Receiver(line.split()[2].rstrip(","), Path(folder), process, http)
+            yield Receiver(line.split()[2].rstrip(","), Path(folder).absolute(), process, http)
     finally:
         process.kill()
         process.communicate()
