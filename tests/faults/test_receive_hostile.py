@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from receiving import Receiver, published, receiver
@@ -52,7 +51,8 @@ def answers(running: Receiver, sent: bytes) -> bytes:
 def still_works(running: Receiver) -> None:
     """It takes messages, and has not grown."""
     assert running.post("/v1/track", TRACK).status_code == 200
-    assert psutil.Process(running.process.pid).memory_info().rss < 300 << 20
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert int(status.partition("VmRSS:")[2].split()[0]) < 300_000  # KB
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def still_works(running: Receiver) -> None:
         (b"GET /" + b"a" * 100_000, b"431 Request Header Fields Too Large"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400 Bad Request"),
         (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n", b"400 Bad Request"),
-        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{} ", b"400 Bad Request"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}", b"400 Bad Request"),
         (SMUGGLED, b"400 Bad Request"),
         (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", b"400 Bad Request"),
         (b"POST /v1/track HTTP/1.1\r\nhost: x\r\nna me: x\r\n\r\n", b"400 Bad Request"),
@@ -136,8 +136,8 @@ def test_a_thousand_connections_that_say_nothing(running: Receiver) -> None:
     "path",
     [
         "/hook/segment/../../etc", "/hook/segment/..%2f..%2fetc", "/hook/segment/%2e%2e", "//v1/track",
-        "/v1/../v1/track",         "/hook/segment/a%00b", "/hook/segment/a\\b", "/hook/segment/%c3%28", "/hook/segment/.hidden",
-        "/v1/track/../../x",
+        "/v1/../v1/track", "/hook/segment/a%00b", "/hook/segment/a\\b", "/hook/segment/%c3%28",
+        "/hook/segment/.hidden", "/v1/track/../../x",
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere(running: Receiver, path: str) -> None:
