@@ -56,6 +56,8 @@ ROUTES = (
     *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), single, name) for name in TYPES),
     *(Route("v1", _path(f"/v1/{name}"), batch) for name in ("batch", "import", "b")),
     Route("v1", _path("/v1/m"), None),  # browsers' own metrics
+    # Jitsu's, of servers and of browsers.
+    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in TYPES),
     Route("segment", _path("/hook/segment/{name}"), single),
     Route("rudder", _path("/hook/rudder/{name}"), single),
 )
