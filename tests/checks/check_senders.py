@@ -81,7 +81,7 @@ const jitsu = jitsuJs.jitsuAnalytics({ host: url, writeKey: key })
 await jitsu.identify('person', { email: 'ada@example.com', plan: 'é' })
 for (let n = 0; n < number; n++)
   await jitsu.track('Email Opened', { campaign_id: 'c1', number: n, price: 1.5 })
-await jitsu.page('Start')
+await jitsu.page({ name: 'Start' })
 """
 
 
