@@ -125,13 +125,14 @@ MAY_CALL = {
     "sources": SOURCES,
     **{origin: SOURCES | {"sources"} for origin in origins()},
     "destination": SOURCES,
+    "receive": CLIENTS,
     "telemetry": {"warehouses"},
     "explain": SOURCES,
     "runner": RUNNER,
     "inspect": COMMANDS,
     "privacy": COMMANDS,
     "upgrade": COMMANDS | {"inspect"},
-    "cli": COMMANDS | {"inspect", "privacy", "upgrade", "sample"},
+    "cli": COMMANDS | {"inspect", "privacy", "receive", "upgrade", "sample"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

@@ -15,6 +15,7 @@ from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
 from .profiles import load_profiles
+from .receive import receive
 from .send import send, show_deliveries
 
 
@@ -83,7 +84,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, receive, write_sample, send, show_deliveries, schema, status, forget):
     cli.add_command(command)
 
 

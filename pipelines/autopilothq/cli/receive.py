@@ -1,0 +1,83 @@
+"""The command that receives events over HTTP."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from .options import Duration, TargetOptions, target_options
+
+_MB = 1 << 20
+_SIZES = {"KB": 1 << 10, "MB": _MB, "GB": 1 << 30}
+_ADDRESS = "HOST:PORT"
+
+
+class _Address(click.ParamType[tuple[str, int]]):
+    """An address to listen on, such as `127.0.0.1:8080` or `[::1]:8080`."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Parses the address."""
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65_535:
+            self.fail(f"Expected an address and a port, such as 127.0.0.1:8080, but got {value!r}.", param, ctx)
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class _Rotation(click.ParamType[timedelta | int]):
+    """A time span such as `60s`, or a size such as `16MB`."""
+
+    name = "rotation"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta | int:
+        """Returns the span, or the size in bytes."""
+        if match := re.fullmatch(r"(\d{1,6})(KB|MB|GB)", str(value)):
+            return int(match[1]) * _SIZES[match[2]]
+        if not re.fullmatch(r"\d{1,8}[smhd]", str(value)):
+            self.fail(f"Expected a time or a size, such as 60s or 16MB, but got {value!r}.", param, ctx)
+        return Duration().convert(value, param, ctx)
+
+
+@click.command("receive")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
+@click.option("--metrics", type=_Address(), metavar=_ADDRESS, help="Serve Prometheus' metrics there.")
+@click.option("--upload", metavar="URL", help="Send files to a bucket, and delete each here once it is there.")
+@click.option(
+    "--rotate",
+    type=_Rotation(),
+    multiple=True,
+    metavar="60s|16MB",
+    help="Publish a file after this time, or at this size before it is compressed.  [default: 60s, 16MB]",
+)
+@click.option("--load-every", type=Duration(), metavar="TIME", help="Load what is published into the warehouse, too.")
+@target_options
+def receive(
+    folder: str,
+    listen: tuple[str, int],
+    rotate: Sequence[timedelta | int],
+    load_every: timedelta | None,
+    target: TargetOptions,
+    **options: Any,
+) -> None:
+    """Receive Segment's and RudderStack's events over HTTP, and keep them as an archive in FOLDER.
+
+    A request is answered once its messages are on the disk. Who may send is set in dlt's configuration, in
+    [receive.v1], [receive.segment.NAME] and [receive.rudder.NAME].
+    """
+    from . import receiving
+
+    for limit in rotate:
+        name, value = ("bytes", limit) if isinstance(limit, int) else ("seconds", limit.total_seconds())
+        if value <= 0:
+            raise click.BadParameter("Expected more than 0.", param_hint="--rotate")
+        options[f"rotate_{name}"] = value
+    if load_every is None and any(target):
+        raise click.UsageError("Expected --load-every with a target: without it nothing is loaded.")
+    receiving.run(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)

@@ -1,0 +1,279 @@
+"""The receiver as an ASGI application: reads a request, judges it, has its messages written, answers.
+
+Senders discard what they get a 4xx for, so trouble of our own is always a 503 with `Retry-After`
+(docs/contract/push.md#answers).
+"""
+
+import asyncio
+import functools
+import json
+import logging
+import time
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import auth, metrics, settings
+from .messages import Arrival, Body, Lines, NotJson, read_body
+from .routes import Endpoint, Route, find_route
+from .settings import Guard, ReceiveSettings
+from .writer import NoRoom, Writer
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BODY_TIME = 30.0  # seconds for a body to come
+LARGE = 1 << 18  # bytes; a larger body is read in a thread, so that others need not wait
+OLDEST_EXTRA = 60.0  # seconds more than a file is open for, until the receiver is not ready
+SUCCESS = b'{"success": true}'
+METHODS = ("POST", "PUT", "PATCH")
+MAX_AGE = b"86400"
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """The answer to a request."""
+
+    status: int
+    body: bytes = SUCCESS
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Refused(Exception):
+    """A request that is not taken, with its answer."""
+
+    def __init__(self, status: int, code: str, message: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(message)
+        self.answer = Answer(status, json.dumps({"code": code, "message": message}).encode(), headers)
+
+
+class App:
+    """The application of one process. Its lifespan starts and stops the writer."""
+
+    def __init__(self, config: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
+        self._config = config
+        self._writer = Writer(config, published)
+        self._guards: dict[Endpoint, Guard] = {}
+        self._stopping = False
+        self._refusals = _Refusals()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection of the ASGI protocol."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._respond(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._writer.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                self._stopping = True
+                await self._writer.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        found = find_route(scope["path"])
+        try:
+            answer = await self._answer(scope, headers, found, receive)
+        except Refused as refused:
+            answer = refused.answer
+        if found:
+            metrics.REQUESTS.labels(found[1].folder, answer.status).inc()
+        cors = _cors(headers) if found else ()
+        more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
+        if answer.status in (408, 413):
+            more.append((b"connection", b"close"))  # what is left of the body is not read
+        await send({
+            "type": "http.response.start", "status": answer.status, "headers": [*more, *answer.headers, *cors],
+        })  # fmt: skip
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(
+        self, scope: Scope, headers: auth.Headers, found: tuple[Route, Endpoint] | None, receive: Receive
+    ) -> Answer:
+        method, path = scope["method"], scope["path"]
+        if found is None:
+            return self._health(path)
+        if method == "OPTIONS":
+            return Answer(200, b"")
+        if method not in METHODS:
+            raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
+        route, endpoint = found
+        body = await _body(headers, receive, self._config.max_body)
+        started = time.perf_counter()
+        if len(body) > LARGE or b"content-encoding" in headers:
+            lines = await asyncio.to_thread(self._lines, route, endpoint, headers, body)
+        else:
+            lines = self._lines(route, endpoint, headers, body)
+        try:
+            await self._writer.write(endpoint.folder, lines.data, lines.number)
+        except NoRoom as error:
+            raise Refused(503, "unavailable", str(error), (b"retry-after", b"5")) from None
+        metrics.MESSAGES.labels(endpoint.folder).inc(lines.number)
+        metrics.SECONDS_TAKEN.observe(time.perf_counter() - started)
+        if lines.deletions:
+            metrics.DELETIONS.labels(endpoint.folder).inc(lines.deletions)
+            _log.warning(
+                "%s asks for the deletion of a person; the message is kept, and nothing is deleted: autopilothq forget",
+                endpoint.folder,
+            )
+        return Answer(200)
+
+    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> Lines:
+        """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
+        body = inflated(body, headers, self._config.max_body)
+        try:
+            read = read_body(body)
+        except NotJson as error:
+            self._check(endpoint, headers, body, Body([], {}, b""))
+            raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
+        self._check(endpoint, headers, body, read)
+        if route.adapter is None:
+            return Lines(b"", 0, 0)
+        return route.adapter(read, Arrival(_now(), route.type_of))
+
+    def _check(self, endpoint: Endpoint, headers: auth.Headers, body: bytes, read: Body) -> None:
+        guard = self._guards.get(endpoint)
+        if guard is None:
+            guard = settings.guard(*endpoint)
+            if not guard and not self._config.is_local:
+                raise Refused(404, "not_found", "There is no such endpoint.")
+            if len(self._guards) < MOST_ENDPOINTS:
+                self._guards[endpoint] = guard
+        if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
+            return
+        metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
+        self._refusals.log(endpoint)
+        raise Refused(401, "unauthorized", "The request lacks what this endpoint asks for, or has another one.")
+
+    def _health(self, path: str) -> Answer:
+        if path == "/healthz":
+            return Answer(200)
+        if path == "/readyz":
+            problems = list(self._problems())
+            if not problems:
+                return Answer(200)
+            raise Refused(503, "not_ready", " ".join(problems), (b"retry-after", b"5"))
+        raise Refused(404, "not_found", "There is no such path.")
+
+    def _problems(self) -> list[str]:
+        oldest = self._writer.oldest()
+        metrics.OLDEST.set(oldest)
+        return [
+            problem
+            for problem, holds in (
+                ("The receiver is stopping.", self._stopping),
+                (f"The last sync failed: {self._writer.failure}.", self._writer.failure is not None),
+                ("The disk is nearly full.", not self._writer.has_space()),
+                (
+                    f"A file has not been published for {oldest:.0f} seconds.",
+                    oldest > self._config.rotate_seconds + OLDEST_EXTRA,
+                ),
+            )
+            if holds
+        ]
+
+
+def _now() -> datetime:
+    """Returns the time in milliseconds, as Segment does."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+MOST_ENDPOINTS = 10_000  # whose settings are remembered
+
+
+class _Refusals:
+    """Logs refused requests loudly, an endpoint's at most once in ten seconds."""
+
+    def __init__(self) -> None:
+        self._last: dict[Endpoint, float] = {}
+
+    def log(self, endpoint: Endpoint) -> None:
+        now = time.monotonic()
+        if now - self._last.get(endpoint, -10.0) < 10 or len(self._last) >= MOST_ENDPOINTS:
+            return
+        self._last[endpoint] = now
+        _log.error(
+            "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
+            " the sender and of [%s]",
+            endpoint.folder, ".".join(filter(None, (settings.SECTION, *endpoint))),
+        )  # fmt: skip
+
+
+async def _body(headers: auth.Headers, receive: Receive, most: int) -> bytes:
+    """Returns the body. Raises Refused where it is too large, comes too slowly, or does not come whole."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > most:
+        raise _too_large(most)
+    pieces, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "incomplete", "The body ended early.")
+                piece = message.get("body", b"")
+                size += len(piece)
+                if size > most:
+                    raise _too_large(most)
+                pieces.append(piece)
+                if not message.get("more_body"):
+                    return b"".join(pieces) if len(pieces) > 1 else bytes(piece)
+    except TimeoutError:
+        raise Refused(408, "timeout", f"Expected the body within {BODY_TIME:.0f} seconds.") from None
+
+
+def inflated(body: bytes, headers: auth.Headers, most: int) -> bytes:
+    """Returns a body without its compression. Raises Refused where it is broken, or more than `most` bytes.
+
+    gzip is known by its first bytes, because some senders do not name it.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if not body.startswith(b"\x1f\x8b"):
+        if encoding in (b"identity", b"gzip", b"x-gzip", b""):
+            return body
+        raise Refused(415, "unsupported_encoding", "Expected gzip, or no Content-Encoding.")
+    found = bytearray()
+    while body:
+        member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        try:
+            found += member.decompress(body, most + 1 - len(found))
+        except zlib.error as error:
+            raise Refused(400, "invalid_gzip", f"Expected gzip. {error}") from None
+        if len(found) > most:
+            raise _too_large(most)
+        if not member.eof:
+            raise Refused(400, "invalid_gzip", "The gzip ends early.")
+        body = member.unused_data.lstrip(b"\0")
+    return bytes(found)
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, "too_large", f"Expected a body of at most {most:,} bytes: [receive] max_body_mb.")
+
+
+@functools.lru_cache(maxsize=1000)
+def _cors_of(origin: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"access-control-allow-origin", origin),
+        (b"access-control-allow-methods", b"POST, OPTIONS"),
+        (b"access-control-allow-headers", b"content-type, authorization"),
+        (b"access-control-max-age", MAX_AGE),
+        (b"vary", b"Origin"),
+    )
+
+
+def _cors(headers: auth.Headers) -> tuple[tuple[bytes, bytes], ...]:
+    origin = headers.get(b"origin")
+    return _cors_of(origin) if origin else ()

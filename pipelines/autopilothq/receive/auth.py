@@ -1,0 +1,68 @@
+"""Whether a request may be taken: write keys, Segment's signature, Basic, a secret header."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping, Sequence
+
+from .settings import Guard
+
+Headers = Mapping[bytes, bytes]
+"""The headers of a request by their names in lower case; of a name that comes twice, the last."""
+
+
+def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_key: str | None) -> bool:
+    """Returns whether a request has all that its endpoint asks for.
+
+    `body` is the body as it was sent, without its compression, and `first` the first element of one that is an array:
+    Segment signs either. `write_key` is that of the body. Comparisons take the same time wherever values differ.
+    """
+    user = basic(headers)
+    return (
+        (not guard.write_keys or _any(_write_keys(headers, user, write_key), guard.write_keys))
+        and (not guard.signatures or _any([headers.get(b"x-signature", b"").lower()], _signed(guard, body, first)))
+        and (not guard.basic or _any([user], guard.basic))
+        and (not guard.headers or _any_header(headers, guard))
+    )
+
+
+def basic(headers: Headers) -> bytes:
+    """Returns `user:password` of a request, empty where it has none."""
+    kind, _, value = headers.get(b"authorization", b"").partition(b" ")
+    if kind.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(value.strip(), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def signature(secret: bytes, data: bytes) -> bytes:
+    """Returns the `X-Signature` of a body: the HMAC-SHA1 of its bytes in lower-case hexadecimal digits.
+
+    Example: `signature(b"abc123", '{"type":"track","userId":"é"}'.encode())` begins with `5093f676`.
+    """
+    return hmac.new(secret, data, hashlib.sha1).hexdigest().encode()
+
+
+def _write_keys(headers: Headers, user: bytes, write_key: str | None) -> list[bytes]:
+    """Returns where senders put their write key: Basic's user, the body, `X-Write-Key: id:secret`."""
+    header = headers.get(b"x-write-key", b"")
+    return [user.removesuffix(b":"), (write_key or "").encode(errors="replace"), header, header.partition(b":")[0]]
+
+
+def _signed(guard: Guard, body: bytes, first: bytes) -> Iterable[bytes]:
+    for secret in guard.signatures:
+        yield signature(secret, body)
+        if first:
+            yield signature(secret, first)
+
+
+def _any(given: Sequence[bytes], expected: Iterable[bytes]) -> bool:
+    # All are compared, so that the time does not say which one fits.
+    return sum(hmac.compare_digest(one, other) for other in expected for one in given if one) > 0
+
+
+def _any_header(headers: Headers, guard: Guard) -> bool:
+    return sum(hmac.compare_digest(headers.get(name, b""), value) for name, value in guard.headers) > 0

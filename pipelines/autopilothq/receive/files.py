@@ -1,0 +1,201 @@
+"""The receiver's files: open ones, which are hidden, and published ones, which the archive's loader reads.
+
+A message lies in `segment-logs/{endpoint}/{day}/`, where `day` is the midnight in UTC of its receipt in milliseconds.
+Open files begin with a dot and are locked by the process that writes them. Publishing compresses a file aside and
+renames it, so a file of the archive is always whole. A file that a process left when it was killed is published by the
+next one that starts: nobody holds its lock.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isal import igzip
+
+from .. import private
+
+LOGS = "segment-logs"
+OPEN, PART, DONE = ".open", ".part", ".gz"
+ORDER = "publish"
+"""The hidden file below the folder whose appearance has all processes publish what they have open."""
+DAY_MS = 86_400_000
+MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
+PIECE = 1 << 20
+KILL_POINT_COMPRESSED = f"{__name__}:compress"  # for tests/faults
+KILL_POINT_RENAMED = f"{__name__}:rename"  # for tests/faults
+
+
+@dataclass
+class OpenFile:
+    """A file that messages are added to. `size` are its bytes that are known to be on the disk."""
+
+    path: Path
+    descriptor: int
+    opened: float
+    size: int = 0
+    lines: int = 0
+    day: int = field(default=0)
+
+    def append(self, pieces: list[bytes]) -> None:
+        """Adds bytes and waits until the disk has them. Raises OSError: then nothing was added."""
+        try:
+            _write_all(self.descriptor, pieces)
+            os.fdatasync(self.descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.descriptor, self.size)
+            raise
+        self.size += sum(map(len, pieces))
+
+    def close(self) -> None:
+        """Closes the file, which gives up its lock."""
+        os.close(self.descriptor)
+
+
+def _write_all(descriptor: int, pieces: list[bytes]) -> None:
+    for start in range(0, len(pieces), MOST_VECTORS):
+        some = pieces[start : start + MOST_VECTORS]
+        missing = sum(map(len, some)) - os.writev(descriptor, some)
+        if missing:  # a disk that fills, or a signal: the rest in one piece, which fails or goes on
+            rest = b"".join(some)[-missing:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+
+def today(now: float) -> int:
+    """Returns the midnight in UTC of a time in seconds, in milliseconds."""
+    return int(now * 1000) // DAY_MS * DAY_MS
+
+
+def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
+    """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
+    day = today(now)
+    place = folder / LOGS / endpoint / str(day)
+    _make_folder(folder, place)
+    path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sync_folder(place)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return OpenFile(path, descriptor, time.monotonic(), day=day)
+
+
+def _make_folder(folder: Path, place: Path) -> None:
+    """Makes a folder and those above it, each known to the one above when this returns."""
+    missing = []
+    while not place.is_dir() and place != folder:
+        missing.append(place)
+        place = place.parent
+    for one in reversed(missing):
+        private.folder(one)
+        _sync_folder(one.parent)
+
+
+def publish(path: Path) -> Path | None:
+    """Makes a file of the archive of one that is closed, and returns its path; None where it has no line.
+
+    It may be done again after a kill at any moment: the published file has the same name and the same lines.
+    """
+    done = path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
+    if not path.stat().st_size:
+        path.unlink()
+        return None
+    if not done.exists():
+        part = path.with_name(path.name.removesuffix(OPEN) + PART)
+        compress(path, part)
+        rename(part, done)
+    path.unlink()
+    _sync_folder(path.parent)
+    return done
+
+
+def compress(path: Path, part: Path) -> None:
+    """Writes a file's gzip and waits until the disk has it."""
+    with open(path, "rb") as lines, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
+        with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
+            while piece := lines.read(PIECE):
+                packed.write(piece)
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def rename(part: Path, done: Path) -> None:
+    """Gives a file its name; the disk knows it when this returns."""
+    part.rename(done)
+    _sync_folder(done.parent)
+
+
+def open_files(folder: Path) -> Iterator[Path]:
+    """Yields the hidden files with messages, those of processes that run included."""
+    yield from sorted((folder / LOGS).glob(f"*/*/.*{OPEN}"))
+
+
+def published_files(folder: Path) -> Iterator[Path]:
+    """Yields the files of the archive."""
+    yield from sorted((folder / LOGS).glob(f"*/*/[!.]*{DONE}"))
+
+
+def recover(folder: Path) -> list[Path]:
+    """Publishes what processes left that were killed, without their last lines where these are torn."""
+    found = []
+    for path in open_files(folder):
+        with _left(path) as is_left:
+            if is_left:
+                cut_torn_line(path)
+                if done := publish(path):
+                    found.append(done)
+    for part in (folder / LOGS).glob(f"*/*/.*{PART}"):
+        if not part.with_name(part.name.removesuffix(PART) + OPEN).exists():
+            part.unlink(missing_ok=True)
+    return found
+
+
+@contextlib.contextmanager
+def _left(path: Path) -> Iterator[bool]:
+    """Locks a file; False where a process that runs has it, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield path.exists()  # it may have been published between the two
+    finally:
+        os.close(descriptor)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cuts off what follows the last line end: no sender was told that it is kept."""
+    with open(path, "r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - PIECE)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,264 @@
+"""From the body of a request to lines of the archive: what Segment adds to messages is added, no digit is changed.
+
+Values stay the bytes that were sent: only the keys of a message and of its envelope are read
+(docs/contract/push.md#what-a-message-lacks).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from ..segment.json_text import DECODER, JsonObject, to_json
+
+Fields = dict[str, msgspec.Raw]
+"""The keys of a JSON object, with their values as JSON text."""
+
+WRITE_KEY = "writeKey"
+NULL = msgspec.Raw(b"null")
+NUL = b"\0"
+_EACH_TIME = ("messageId", "sentAt")  # what says nothing about a message that is sent again
+_fields = msgspec.json.Decoder(Fields).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+
+
+class NotJson(Exception):
+    """A body that is no JSON; the argument says where."""
+
+
+class Body(NamedTuple):
+    """A body that was read: the elements of an array, or the keys of an object, or any other value."""
+
+    elements: list[msgspec.Raw]
+    envelope: Fields
+    first: bytes
+    """The first element of an array, as it was sent."""
+
+    @property
+    def write_key(self) -> str | None:
+        """The write key of an object."""
+        return text_of(self.envelope.get(WRITE_KEY))
+
+
+class Arrival(NamedTuple):
+    """What the receiver knows of a message apart from it: when it came, and the type that its route names."""
+
+    at: datetime
+    kind: str | None = None
+
+
+class Lines(NamedTuple):
+    """Lines of the archive, each with its line end; how many, and how many of them ask for a person's deletion."""
+
+    data: bytes
+    number: int
+    deletions: int
+
+
+def read_body(body: bytes) -> Body:
+    """Reads a body. Raises NotJson.
+
+    Example: `read_body(b'{"type":"track"}').envelope["type"]` is the JSON text `"track"`.
+    """
+    body = body.removeprefix(b"\xef\xbb\xbf").strip()
+    if body.startswith(b"["):
+        elements = _read_elements(body)
+        return Body(elements, {}, bytes(elements[0]) if elements else b"")
+    if body.startswith(b"{"):
+        return Body([msgspec.Raw(body)], _read_message(body)[0], b"")
+    _decoded(body)
+    return Body([msgspec.Raw(body)], {}, b"")
+
+
+def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> Lines:
+    """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
+
+    What is no message becomes a line all the same: the load says what is wrong with it.
+    """
+    elements, envelope = body.elements, Fields()
+    if batch and "batch" in body.envelope:
+        with suppress(NotJson):  # where it is no array, the envelope itself is kept
+            elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
+    lines, deletions = [], 0
+    for element in elements:
+        line, deletes = _line(bytes(element), envelope, arrival)
+        lines.append(line)
+        deletions += deletes
+    lines.append(b"")
+    return Lines(b"\n".join(lines), len(elements), deletions)
+
+
+def text_of(value: msgspec.Raw | None) -> str | None:
+    """Returns the text of a JSON value, None where it is none."""
+    if value is None or not bytes(value).startswith(b'"'):
+        return None
+    try:
+        return _text(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _line(element: bytes, envelope: Fields, arrival: Arrival) -> tuple[bytes, bool]:
+    """Returns the line of a message, and whether it asks for a person's deletion."""
+    if not element.startswith(b"{"):
+        return _one_line(element), False
+    fields, repeated = _read_message(element)
+    if WRITE_KEY in fields:
+        del fields[WRITE_KEY]
+        repeated = b""  # one of them may be another write key
+    if arrival.kind is not None:
+        fields["type"] = _json(arrival.kind)
+    if _is_missing(fields, "messageId"):
+        fields["messageId"] = _json(_digest(fields))
+    for key in ("context", "integrations"):
+        if key in envelope:
+            fields[key] = _merged(envelope[key], fields.get(key))
+    if _is_missing(fields, "sentAt") and "sentAt" in envelope:
+        fields["sentAt"] = envelope["sentAt"]
+    _stamp(fields, arrival.at)
+    return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
+
+
+def _stamp(fields: Fields, at: datetime) -> None:
+    """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
+    if _is_missing(fields, "receivedAt"):
+        fields["receivedAt"] = _json(_time_text(at))
+    as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
+    if not as_sent and corrected:
+        return
+    if as_sent:
+        fields["originalTimestamp"] = fields["timestamp"] if corrected else fields["receivedAt"]
+    original = fields["originalTimestamp"]
+    times = [_time(text_of(value)) for value in (fields["receivedAt"], fields.get("sentAt"), original)]
+    received, sent, happened = times
+    fields["timestamp"] = original
+    if received and sent and happened:
+        with suppress(OverflowError):  # a clock that is thousands of years wrong says nothing
+            fields["timestamp"] = _json(_time_text(received - (sent - happened)))
+
+
+def _digest(fields: Fields) -> str:
+    """Returns the id of a message that has none: the same for one that is sent again, at whatever time."""
+    parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
+    return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
+
+
+def _merged(under: msgspec.Raw, own: msgspec.Raw | None) -> msgspec.Raw:
+    """Returns the envelope's value with the message's own keys over it."""
+    if own is None or bytes(own) == b"null":
+        return under
+    if not (bytes(own).startswith(b"{") and bytes(under).startswith(b"{")):
+        return own
+    (fields, _), (own_fields, repeated) = _read_message(bytes(under)), _read_message(bytes(own))
+    return msgspec.Raw(_encoded(fields | own_fields, repeated))
+
+
+def _is_missing(fields: Mapping[str, msgspec.Raw], key: str) -> bool:
+    value = bytes(fields.get(key, NULL))
+    return value in (b"null", b'""')
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+def _time_text(time: datetime) -> str:
+    precision = "microseconds" if time.microsecond % 1000 else "milliseconds"
+    return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _json(text: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(text))
+
+
+def _one_line(text: bytes) -> bytes:
+    """Returns JSON text in one line: line ends stand between its tokens alone."""
+    return text.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in text or b"\r" in text else text
+
+
+# ---- JSON text -------------------------------------------------------------------------------------------------------
+
+
+def _read_message(text: bytes) -> tuple[Fields, bytes]:
+    """Returns the keys of an object, and what its repeated keys are as JSON text: the first of each key counts."""
+    try:
+        fields = _fields(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    else:
+        compact = sum(len(key) + len(value) for key, value in map(_sizes, fields.items())) + 4 * len(fields) + 1
+        if compact == len(text) or _number_of_keys(text) == len(fields):
+            return fields, b""
+    value = _decoded(text)
+    if not isinstance(value, JsonObject):
+        raise NotJson("Expected an object.")
+    fields, repeated = {}, []
+    for key, one in value:
+        if key in fields:
+            repeated.append(f",{to_json(key)}:{to_json(one)}")
+        fields.setdefault(key, _raw(one))
+    return fields, "".join(repeated).encode()
+
+
+def _read_elements(text: bytes) -> list[msgspec.Raw]:
+    try:
+        return _elements(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _decoded(text)
+    if not isinstance(value, list) or isinstance(value, JsonObject):
+        raise NotJson("Expected an array.")
+    return list(map(_raw, value))
+
+
+def _decoded(text: bytes) -> object:
+    """Returns what Python reads, which takes more than msgspec does: halves of surrogate pairs, NaN, keys that repeat.
+
+    Raises NotJson.
+    """
+    try:
+        return DECODER.decode(text.decode(errors="surrogateescape"))
+    except RecursionError:
+        raise NotJson("It nests too deeply.") from None
+    except ValueError as error:
+        raise NotJson(str(error)) from None
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(to_json(value).encode())
+
+
+def _sizes(pair: tuple[str, msgspec.Raw]) -> tuple[bytes, bytes]:
+    return pair[0].encode(errors="replace"), bytes(pair[1])
+
+
+_count_keys = json.JSONDecoder(object_pairs_hook=len).decode
+
+
+def _number_of_keys(text: bytes) -> int:
+    try:
+        return int(_count_keys(text.decode(errors="replace")))
+    except (ValueError, RecursionError):
+        return -1
+
+
+def _encoded(fields: Fields, repeated: bytes) -> bytes:
+    try:
+        text = msgspec.json.encode(fields)
+    except UnicodeEncodeError:  # half of a surrogate pair in a key
+        pairs = (to_json(key).encode() + b":" + bytes(value) for key, value in fields.items())
+        text = b"{" + b",".join(pairs) + b"}"
+    return text[:-1] + repeated + b"}" if repeated else text

@@ -1,0 +1,74 @@
+"""Which paths there are, and how the body of each becomes lines: data, so that another sender is another row."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .messages import Arrival, Body, Lines, lines_of
+
+Adapter = Callable[[Body, Arrival], Lines]
+"""From a body that was read to lines of the archive."""
+
+TYPES = ("track", "identify", "page", "screen", "group", "alias")
+
+
+class Route(NamedTuple):
+    """A path, the kind of endpoint that it belongs to, and what makes lines of its bodies.
+
+    `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None where
+    each has its own. A route without an adapter answers 200 and keeps nothing.
+    """
+
+    kind: str
+    path: re.Pattern[str]
+    adapter: Adapter | None
+    type_of: str | None = None
+
+
+class Endpoint(NamedTuple):
+    """What sends to the receiver, as its settings and its folder in the archive name it."""
+
+    kind: str
+    name: str = ""
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, and of its metrics: `v1`, `segment-shop`."""
+        return "-".join(filter(None, self))
+
+
+def single(body: Body, arrival: Arrival) -> Lines:
+    """Returns the lines of one message, or of an array of messages."""
+    return lines_of(body, arrival)
+
+
+def batch(body: Body, arrival: Arrival) -> Lines:
+    """Returns the lines of the messages in an envelope's `batch`."""
+    return lines_of(body, arrival, batch=True)
+
+
+def _path(text: str) -> re.Pattern[str]:
+    return re.compile(text.replace("{name}", "(?P<name>[A-Za-z0-9][A-Za-z0-9_-]{0,63})") + "/?")
+
+
+ROUTES = (
+    # Segment's tracking API: one message a request, its type in the path; the short paths are those of browsers.
+    *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), single, name) for name in TYPES),
+    *(Route("v1", _path(f"/v1/{name}"), batch) for name in ("batch", "import", "b")),
+    Route("v1", _path("/v1/m"), None),  # browsers' own metrics
+    # Jitsu's, of servers and of browsers.
+    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in TYPES),
+    Route("segment", _path("/hook/segment/{name}"), single),
+    Route("rudder", _path("/hook/rudder/{name}"), single),
+)
+
+
+def find_route(path: str) -> tuple[Route, Endpoint] | None:
+    """Returns the route of a path with its endpoint, None where there is none.
+
+    Example: `find_route("/hook/segment/shop")[1] == Endpoint("segment", "shop")`.
+    """
+    for route in ROUTES:
+        if found := route.path.fullmatch(path):
+            return route, Endpoint(route.kind, found.groupdict().get("name") or "")
+    return None

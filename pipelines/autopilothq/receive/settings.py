@@ -1,0 +1,153 @@
+"""The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
+
+import ipaddress
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import dlt
+
+from ..errors import InvalidSetting
+
+SECTION = "receive"
+KINDS = ("v1", "segment", "rudder")
+"""The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
+SECRETS = ("write_keys", "signature", "basic", "header")
+MB = 1 << 20
+MOST_BODY = 64  # MB
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Who may send to an endpoint. Of each kind that has values one must fit; several serve the rotation of secrets.
+
+    `write_keys` are Segment's, `signatures` the secrets of `X-Signature`, `basic` texts `user:password`, `headers`
+    names and values of headers.
+    """
+
+    write_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    signatures: tuple[bytes, ...] = field(default=(), repr=False)
+    basic: tuple[bytes, ...] = field(default=(), repr=False)
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.write_keys or self.signatures or self.basic or self.headers)
+
+
+@dataclass(frozen=True)
+class ReceiveSettings:
+    """What a receiver was asked for. Sizes are in bytes, times in seconds.
+
+    `folder` gets the archive. `max_pending` is what may wait for the disk in each process, `min_free` what must stay
+    free on it. `upload` is the URL that published files go to.
+    """
+
+    folder: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    metrics: tuple[str, int] | None = None
+    upload: str | None = None
+    rotate_seconds: float = 60
+    rotate_bytes: int = 16 * MB
+    max_body: int = 4 * MB
+    max_pending: int = 64 * MB
+    min_free: int = 256 * MB
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach the receiver."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
+    """Returns the settings of a receiver: the options, and the sizes of `[receive]` in dlt's configuration.
+
+    These are `max_body_mb` (4, at most 64), `max_pending_mb` (64) and `min_free_mb` (256). Raises InvalidSetting.
+    """
+    sizes: dict[str, Any] = {}
+    for name in ("max_body", "max_pending", "min_free"):
+        value: Any = dlt.config.get(f"{SECTION}.{name}_mb")
+        if value is None:
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = -1
+        if number < 0 or (name == "max_body" and not 0 < number <= MOST_BODY):
+            most = f"more than 0 and at most {MOST_BODY}" if name == "max_body" else "of at least 0"
+            raise InvalidSetting(f"Expected a number {most} as {SECTION}.{name}_mb, in MB, but got {value!r}.")
+        sizes[name] = int(number * MB)
+    return ReceiveSettings(folder, **sizes, **options)
+
+
+def guard(kind: str, name: str = "") -> Guard:
+    """Returns who may send to an endpoint, of dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
+
+    A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` and basic without a colon.
+    """
+    section = ".".join(filter(None, (SECTION, kind, name)))
+    values = {secret: _texts(f"{section}.{secret}") for secret in SECRETS}
+    return Guard(
+        write_keys=_encoded(values["write_keys"]),
+        signatures=_encoded(values["signature"]),
+        basic=_encoded(_with(":", text, f"{section}.basic", "user:password") for text in values["basic"]),
+        headers=tuple(_header(text, f"{section}.header") for text in values["header"]),
+    )
+
+
+def guarded_endpoints() -> list[str]:
+    """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
+    configured: list[Any] = [dlt.config.get(SECTION), dlt.secrets.get(SECTION)]
+    found = dict.fromkeys(section for settings in configured for section in _sections(settings))
+    for variable in os.environ:
+        head, *parts = variable.lower().split("__")
+        if head == SECTION and len(parts) > 1 and parts[0] in KINDS and parts[-1] in SECRETS:
+            found[".".join(parts[:-1])] = None
+    return list(found)
+
+
+def _sections(settings: object) -> Iterable[str]:
+    for kind, of_kind in settings.items() if isinstance(settings, Mapping) else ():
+        if kind == "v1" and isinstance(of_kind, Mapping) and of_kind.keys() & set(SECRETS):
+            yield str(kind)
+        elif kind in KINDS and isinstance(of_kind, Mapping):
+            named = ((name, one) for name, one in of_kind.items() if isinstance(one, Mapping))
+            yield from (f"{kind}.{name}" for name, one in named if one.keys() & set(SECRETS))
+
+
+def _texts(name: str) -> list[str]:
+    value: Any = dlt.secrets.get(name)
+    if value is None:
+        value = dlt.config.get(name)
+    if value is None:
+        return []
+    if isinstance(value, str) and value.startswith("["):  # a list in the environment
+        with suppress(ValueError):
+            value = json.loads(value)
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {type(text).__name__}.")
+    return texts
+
+
+def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(text.encode() for text in texts)
+
+
+def _with(sign: str, text: str, name: str, like: str) -> str:
+    if sign not in text:
+        raise InvalidSetting(f"Expected {name} to be like {like!r}, but it has no {sign!r}.")
+    return text
+
+
+def _header(text: str, name: str) -> tuple[bytes, bytes]:
+    header, _, value = _with(":", text, name, "NAME: VALUE").partition(":")
+    return header.strip().lower().encode(), value.strip().encode()

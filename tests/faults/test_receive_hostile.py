@@ -1,0 +1,158 @@
+"""Senders that mean harm: the receiver stays up, its memory is bounded, and it writes nothing outside of its folder."""
+
+import gzip
+import json
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from receiving import Receiver, published, receiver
+from shared_loads import isolation
+
+SMUGGLED = (
+    b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    b"POST /v1/track HTTP/1.1\r\nhost: x\r\n\r\n"
+)
+QUICK = "from autopilothq.receive import app, server\napp.BODY_TIME = server.HEADER_TIME = 1.0"
+TRACK = {"type": "track", "event": "Email Opened", "userId": "1"}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """A receiver that waits a second for heads and bodies."""
+    with isolation(tmp_path_factory.mktemp("hostile")), receiver(before=QUICK) as one:
+        yield one
+
+
+def connect(running: Receiver) -> socket.socket:
+    """A connection of which nothing is known yet."""
+    url = urlsplit(running.url)
+    return socket.create_connection((url.hostname or "", url.port or 0), timeout=10)
+
+
+def answers(running: Receiver, sent: bytes) -> bytes:
+    """All that the receiver answers to some bytes, until it closes the connection."""
+    with connect(running) as connection:
+        connection.sendall(sent)
+        found = b""
+        try:
+            while piece := connection.recv(65536):
+                found += piece
+        except ConnectionResetError:
+            pass
+        return found
+
+
+def still_works(running: Receiver) -> None:
+    """It takes messages, and has not grown."""
+    assert running.post("/v1/track", TRACK).status_code == 200
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    assert int(status.partition("VmRSS:")[2].split()[0]) < 300_000  # KB
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /v1/track HT", b"408 Request Timeout"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\nx: y", b"408 Request Timeout"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{", b"408 Request Timeout"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{", b"408 Request Timeout"),
+        (b"", b"408 Request Timeout"),
+        (b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000, b"431 Request Header Fields Too Large"),
+        (b"GET /" + b"a" * 100_000, b"431 Request Header Fields Too Large"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400 Bad Request"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n", b"400 Bad Request"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}", b"400 Bad Request"),
+        (SMUGGLED, b"400 Bad Request"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", b"400 Bad Request"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\nna me: x\r\n\r\n", b"400 Bad Request"),
+        (
+            b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n{",
+            b"413 Request Entity Too Large",
+        ),
+    ],
+)  # fmt: skip
+def test_half_and_false_requests(running: Receiver, sent: bytes, status: bytes) -> None:
+    found = answers(running, sent)
+    assert found.startswith(b"HTTP/1.1 " + status), found
+    assert found.count(b"HTTP/1.1") == 1
+    still_works(running)
+
+
+def test_a_connection_that_ends_in_a_body_leaves_nothing(running: Receiver) -> None:
+    before = len(list(Path(running.folder).rglob("*")))
+    for _ in range(20):
+        with connect(running) as connection:
+            connection.sendall(b"POST /hook/segment/cut HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{}")
+    still_works(running)
+    assert len(list(Path(running.folder).rglob("*cut*"))) == 0
+    assert len(list(Path(running.folder).rglob("*"))) <= before + 5
+
+
+def test_bombs_of_gzip(running: Receiver) -> None:
+    bomb = gzip.compress(b" " * (1 << 30), 9)
+    for _ in range(10):
+        answer = running.post("/v1/batch", bomb, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 413
+    still_works(running)
+
+
+@pytest.mark.parametrize("depth", [1_000, 100_000, 1_000_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deep_json(running: Receiver, depth: int, opening: bytes, closing: bytes) -> None:
+    deep = opening * min(depth, 600_000) + b"1" + closing * min(depth, 600_000)
+    for body in (deep, b'{"type":"track","properties":' + deep + b"}"):
+        assert running.post("/v1/track", body).status_code in (200, 400, 413)
+    still_works(running)
+
+
+def test_very_many_tiny_messages_in_one_body(running: Receiver) -> None:
+    assert running.post("/v1/batch", b'{"batch":[' + b"{}," * 200_000 + b"{}]}").status_code == 200
+    still_works(running)
+
+
+def test_a_thousand_connections_that_say_nothing(running: Receiver) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        silent = [connect(running) for _ in range(1000)]
+        still_works(running)
+        time.sleep(1.5)
+        still_works(running)
+        assert silent[0].recv(100).startswith(b"HTTP/1.1 408")
+        for one in silent:
+            one.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/hook/segment/../../etc", "/hook/segment/..%2f..%2fetc", "/hook/segment/%2e%2e", "//v1/track",
+        "/v1/../v1/track", "/hook/segment/a%00b", "/hook/segment/a\\b", "/hook/segment/%c3%28",
+        "/hook/segment/.hidden", "/v1/track/../../x",
+    ],
+)  # fmt: skip
+def test_names_that_lead_elsewhere(running: Receiver, path: str) -> None:
+    sent = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode()
+    assert answers(running, sent).startswith((b"HTTP/1.1 404", b"HTTP/1.1 400"))
+    still_works(running)
+    top = {str(path.relative_to(running.folder)).split("/")[0] for path in Path(running.folder).rglob("*")}
+    assert top == {"segment-logs"}
+    assert {path.name for path in Path(running.folder, "segment-logs").iterdir()} <= {"v1", "segment-cut"}
+
+
+def test_text_of_strangers_acts_nowhere(running: Receiver) -> None:
+    evil = {**TRACK, "messageId": "evil", "event": "\u001b[2J\n\r\u0000", "userId": "';--"}
+    assert running.post("/v1/batch", {"batch": [evil]}).status_code == 200
+    said = running.stop()
+    assert "\u001b" not in said
+    [kept] = [one for one in published(running.folder) if isinstance(one, dict) and one.get("messageId") == "evil"]
+    assert {key: kept[key] for key in evil} == json.loads(json.dumps(evil))

@@ -1,0 +1,79 @@
+"""A receiver in a process of its own, and what it leaves."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from autopilothq.receive import files
+
+PROGRAM = "\nfrom autopilothq.cli import main; main()"
+
+
+class Receiver(NamedTuple):
+    """A running receiver."""
+
+    url: str
+    folder: Path
+    process: "subprocess.Popen[str]"
+    http: httpx.Client
+
+    def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
+        """Posts JSON, or bytes as they are."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.http.post(self.url + path, content=content, **more)
+
+    def stop(self) -> str:
+        """Asks it to stop, and returns what it said since it listens."""
+        self.process.terminate()
+        return self.process.communicate(timeout=15)[1]
+
+
+@contextmanager
+def receiver(
+    folder: Path | str = "archive",
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    listen: str = "127.0.0.1:0",
+    before: str = "",
+) -> Iterator[Receiver]:
+    """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", before + PROGRAM, "receive", str(folder), "--listen", listen, *words],
+        env={**os.environ, "PYTHONPATH": paths, **(env or {})}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("Receiving on "), line + process.stderr.read()
+        with httpx.Client(timeout=30) as http:
+            yield Receiver(line.split()[2].rstrip(","), Path(folder).absolute(), process, http)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def published(folder: Path) -> list[Any]:
+    """The messages of the archive, in the order of its files; what is no JSON is text."""
+    return [_read(line) for path in files.published_files(folder) for line in gzip.open(path, "rb").read().splitlines()]
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line.decode()
+
+
+def hidden(folder: Path) -> list[str]:
+    """The names of the files that are not published."""
+    return sorted(path.name for path in (folder / files.LOGS).glob("*/*/.*"))

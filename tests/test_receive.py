@@ -1,0 +1,349 @@
+"""The receiver as senders, watchers and the loader see it."""
+
+import base64
+import gzip
+import hashlib
+import hmac
+import socket
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+
+from autopilothq.receive import files
+from calling import Call
+from contract.duck import query
+from receiving import Receiver, hidden, published, receiver
+from shared_loads import isolation
+
+SETTINGS = {
+    "RECEIVE__V1__WRITE_KEYS": '["key one", "key-2"]',
+    "RECEIVE__SEGMENT__SIGNED__SIGNATURE": '["abc123", "older"]',
+    "RECEIVE__SEGMENT__BOTH__SIGNATURE": "abc123",
+    "RECEIVE__SEGMENT__BOTH__HEADER": "X-Secret: s3cret",
+    "RECEIVE__RUDDER__BASIC__BASIC": "ada:pässword",
+    "RECEIVE__MAX_BODY_MB": "0.5",
+}
+TRACK = {"type": "track", "event": "Email Opened", "userId": "1", "messageId": "m1"}
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """A receiver with settings, which several tests send to."""
+    with isolation(tmp_path_factory.mktemp("secured")), receiver(env=SETTINGS) as running:
+        yield running
+
+
+def test_what_is_acknowledged_is_loaded(call: Call) -> None:
+    with receiver() as running:
+        answer = running.post("/v1/track", {"event": "Email Opened", "userId": "1", "messageId": "m1", "writeKey": "k"})
+        assert (answer.status_code, answer.content) == (200, b'{"success": true}')
+        assert answer.headers["content-type"] == "application/json"
+        batch = [{**TRACK, "messageId": f"m{number}"} for number in range(2, 5)]
+        assert running.post("/v1/batch", {"batch": batch, "writeKey": "k"}).status_code == 200
+        assert running.post("/hook/segment/shop", TRACK).status_code == 200
+        assert running.post("/hook/rudder/shop", b"5").status_code == 200
+        assert running.stop() == ""
+    assert running.process.returncode == 0
+    assert {path.parent.parent.name for path in files.published_files(running.folder)} == {
+        "v1",
+        "segment-shop",
+        "rudder-shop",
+    }
+    assert hidden(running.folder) == []
+    said = call("load", "archive", "archive")
+    assert said.status == 0
+    assert query("SELECT id, user_id FROM autopilothq.email_opened ORDER BY id") == [
+        (f"m{n}", "1") for n in range(1, 5)
+    ]
+    assert query("SELECT reason, raw FROM autopilothq._rejects") == [("not_an_object", "5")]
+
+
+def _basic(text: str, kind: str = "Basic") -> dict[str, str]:
+    return {"Authorization": f"{kind} {base64.b64encode(text.encode()).decode()}"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/v1/track", {}, TRACK, 401),
+        ("/v1/track", _basic("key one:"), TRACK, 200),
+        ("/v1/track", _basic("key one", "basic"), TRACK, 200),
+        ("/v1/track", _basic("key:"), TRACK, 401),
+        ("/v1/track", {"Authorization": "Basic ???"}, TRACK, 401),
+        ("/v1/track", {}, {**TRACK, "writeKey": "key-2"}, 200),
+        ("/v1/track", {}, {**TRACK, "writeKey": ["key-2"]}, 401),
+        ("/v1/track", {}, {**TRACK, "writeKey": ""}, 401),
+        ("/v1/batch", {}, {"batch": [TRACK], "writeKey": "key-2"}, 200),
+        ("/v1/batch", {}, {"batch": [{**TRACK, "writeKey": "key-2"}]}, 401),
+        ("/v1/page", {"X-Write-Key": "key-2:other"}, TRACK, 200),
+        ("/v1/m", {}, {}, 401),
+        ("/hook/rudder/basic", _basic("ada:pässword"), TRACK, 200),
+        ("/hook/rudder/basic", _basic("ada:"), TRACK, 401),
+        ("/hook/segment/open", {}, TRACK, 200),  # no settings, and this machine alone can send
+    ],
+)  # fmt: skip
+def test_who_may_send(secured: Receiver, path: str, headers: dict[str, str], body: Any, status: int) -> None:
+    answer = secured.post(path, body, headers=headers)
+    assert answer.status_code == status
+    if status == 401:
+        assert answer.json() == {
+            "code": "unauthorized",
+            "message": "The request lacks what this endpoint asks for, or has another one.",
+        }
+
+
+def _sign(data: bytes, secret: bytes = b"abc123") -> dict[str, str]:
+    return {"X-Signature": hmac.new(secret, data, hashlib.sha1).hexdigest()}
+
+
+ARRAY = '[ {"type":"track","userId":"é","n":1.10} , {"type":"track"}]'.encode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"X-Signature": "5093f67681863d94e7c21df243477c5cfd5d361d"}, '{"type":"track","userId":"é"}'.encode(), 200),
+        ({"X-Signature": "5093F67681863D94E7C21DF243477C5CFD5D361D"}, '{"type":"track","userId":"é"}'.encode(), 200),
+        ({"X-Signature": "5093f67681863d94e7c21df243477c5cfd5d361d"}, '{"type":"track","userId": "é"}'.encode(), 401),
+        (_sign(b"{}", b"older"), b"{}", 200),
+        (_sign(b"{}", b"oldest"), b"{}", 401),
+        (_sign(ARRAY), ARRAY, 200),
+        (_sign('{"type":"track","userId":"é","n":1.10}'.encode()), ARRAY, 200),
+        (_sign(b'{"type":"track"}'), ARRAY, 401),
+        (_sign(b""), b"[]", 401),
+        (_sign(b"[]"), b"[]", 200),
+        ({}, b"{}", 401),
+        (_sign(b"no json"), b"no json", 400),
+        ({}, b"no json", 401),
+    ],
+)
+def test_segments_signature(secured: Receiver, headers: dict[str, str], body: bytes, status: int) -> None:
+    assert secured.post("/hook/segment/signed", body, headers=headers).status_code == status
+
+
+def test_a_signature_and_a_header(secured: Receiver) -> None:
+    signed, secret = _sign(b"{}"), {"X-SECRET": "s3cret"}
+    statuses = [
+        secured.post("/hook/segment/both", b"{}", headers=headers).status_code
+        for headers in (signed, secret, {**signed, "X-Secret": "s3cre"}, {**signed, **secret})
+    ]
+    assert statuses == [401, 401, 401, 200]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "answer"),
+    [
+        ("GET", "/healthz", 200, {"success": True}),
+        ("GET", "/readyz", 200, {"success": True}),
+        ("GET", "/", 404, {"code": "not_found", "message": "There is no such path."}),
+        ("POST", "/v1/other", 404, {"code": "not_found", "message": "There is no such path."}),
+        ("POST", "/hook/segment/..%2Fx", 404, {"code": "not_found", "message": "There is no such path."}),
+        ("POST", "/hook/segment/%2e%2e", 404, {"code": "not_found", "message": "There is no such path."}),
+        ("GET", "/v1/track", 405, {"code": "method_not_allowed", "message": "Expected POST."}),
+        ("DELETE", "/hook/rudder/x", 405, {"code": "method_not_allowed", "message": "Expected POST."}),
+    ],
+)
+def test_paths_and_methods(secured: Receiver, method: str, path: str, status: int, answer: Any) -> None:
+    found = secured.http.request(method, secured.url + path)
+    assert (found.status_code, found.json()) == (status, answer)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])
+def test_any_method_with_a_body_and_any_content_type(secured: Receiver, method: str, kind: str) -> None:
+    sent = secured.http.request(
+        method, secured.url + "/hook/segment/open", content=b"{}", headers={"content-type": kind}
+    )
+    assert sent.status_code == 200
+
+
+def test_browsers_of_other_origins(secured: Receiver) -> None:
+    asked = secured.http.options(secured.url + "/v1/t", headers={"Origin": "https://shop.example"})
+    assert (asked.status_code, asked.content) == (200, b"")
+    sent = secured.post("/v1/t", {**TRACK, "writeKey": "key-2"}, headers={"Origin": "https://shop.example"})
+    for answer in (asked, sent):
+        assert {name: value for name, value in answer.headers.items() if name.startswith(("access", "vary"))} == {
+            "access-control-allow-origin": "https://shop.example",
+            "access-control-allow-methods": "POST, OPTIONS",
+            "access-control-allow-headers": "content-type, authorization",
+            "access-control-max-age": "86400",
+            "vary": "Origin",
+        }
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        (_gzip(b"{}"), {"Content-Encoding": "gzip"}, 200, None),
+        (_gzip(b"{}"), {}, 200, None),
+        (_gzip(b"{") + _gzip(b"}"), {"Content-Encoding": "GZIP"}, 200, None),
+        (b"{}", {"Content-Encoding": "gzip"}, 200, None),
+        (_gzip(b"{}")[:-4], {"Content-Encoding": "gzip"}, 400, "invalid_gzip"),
+        (b"\x1f\x8b{}", {"Content-Encoding": "gzip"}, 400, "invalid_gzip"),
+        (zlib.compress(b"{}"), {"Content-Encoding": "deflate"}, 415, "unsupported_encoding"),
+        (b"{", {}, 400, "invalid_json"),
+        (b"", {}, 400, "invalid_json"),
+        (b'"' + b"a" * 600_000 + b'"', {}, 413, "too_large"),
+        (_gzip(b'"' + b"a" * 600_000 + b'"'), {"Content-Encoding": "gzip"}, 413, "too_large"),
+        (_gzip(b"a" * 300_000) + _gzip(b"a" * 300_000), {"Content-Encoding": "gzip"}, 413, "too_large"),
+    ],
+)
+def test_bodies(secured: Receiver, body: bytes, headers: dict[str, str], status: int, code: str | None) -> None:
+    answer = secured.post("/hook/segment/open", body, headers=headers)
+    assert answer.status_code == status
+    assert answer.json().get("code") == code
+
+
+def test_a_body_in_chunks(secured: Receiver) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"type":'
+        yield b'"track"}'
+
+    assert secured.http.post(secured.url + "/hook/segment/open", content=pieces()).status_code == 200
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100_000
+
+    try:
+        answer = secured.http.post(secured.url + "/hook/segment/open", content=endless())
+    except (httpx.WriteError, httpx.ReadError):
+        return  # it closed the connection before all was sent
+    assert answer.status_code == 413
+
+
+def test_other_machines_need_settings(call: Call) -> None:
+    said = call("receive", "archive", "--listen", "0.0.0.0:0")
+    assert said.status == 1
+    assert said.err == (
+        "Error: Expected settings of who may send, because other machines reach 0.0.0.0, but there are none.\n"
+        'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".\n'
+    )
+    assert not Path("archive").exists()
+
+
+def test_other_machines_reach_endpoints_with_settings_alone() -> None:
+    with receiver(env={"RECEIVE__V1__WRITE_KEYS": "k"}, listen="0.0.0.0:0") as running:
+        url = running.url.replace("0.0.0.0", "127.0.0.1")
+        post = httpx.post(url + "/v1/track", json={**TRACK, "writeKey": "k"})
+        other = httpx.post(url + "/hook/segment/shop", json=TRACK)
+        running.stop()
+    assert post.status_code == 200
+    assert (other.status_code, other.json()) == (404, {"code": "not_found", "message": "There is no such endpoint."})
+
+
+def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
+    with receiver(env={"RECEIVE__SEGMENT__SHOP__SIGNATURE": "the-secret"}) as running:
+        for _ in range(5):
+            running.post("/hook/segment/shop", TRACK, headers={"X-Signature": "another-secret"})
+        running.post("/v1/track", {"type": "delete"})
+        running.post("/v1/batch", {"batch": [{"type": "delete", "userId": "1"}]})
+        said = running.stop()
+    assert said == (
+        "Warning: 401 for segment-shop: what was sent is lost, because senders discard what they may not send. Compare"
+        " the secrets of the sender and of [receive.segment.shop]\n"
+        "Warning: v1 asks for the deletion of a person; the message is kept, and nothing is deleted: autopilothq"
+        " forget\n"
+    )
+
+
+def test_files_are_published_by_size_and_by_time() -> None:
+    with receiver("archive", "--rotate", "1s", "--rotate", "1MB") as running:
+        running.post("/v1/track", {**TRACK, "messageId": "small"})
+        _wait(lambda: len(list(files.published_files(running.folder))) == 1)
+    with receiver("other", "--rotate", "1h", "--rotate", "1KB") as running:
+        running.post("/v1/track", {**TRACK, "messageId": "large", "properties": {"text": "x" * 2000}})
+        _wait(lambda: len(list(files.published_files(running.folder))) == 1)
+        running.post("/v1/track", {**TRACK, "messageId": "small"})
+        time.sleep(1)
+        assert [one["messageId"] for one in published(running.folder)] == ["large"]
+        assert len(hidden(running.folder)) == 1
+
+
+def test_metrics() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2") as running:
+        for _ in range(20):
+            assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert httpx.get(f"{running.url}/metrics").status_code == 404
+        running.stop()
+    assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
+    assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
+    assert len(published(running.folder)) == 40
+
+
+def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    with receiver("archive", "--rotate", "1s", "--upload", bucket.as_uri()) as running:
+        running.post("/v1/track", TRACK)
+        _wait(lambda: len(published(bucket)) == 1)
+        _wait(lambda: not list(files.published_files(running.folder)))
+        running.post("/v1/track", {**TRACK, "messageId": "m2"})
+        running.stop()
+    # What was published as it stopped is sent by the next one.
+    left = published(running.folder)
+    with receiver("archive", "--upload", bucket.as_uri()) as running:
+        _wait(lambda: len(published(bucket)) == 2)
+        _wait(lambda: not list(files.published_files(running.folder)))
+    assert len(left) <= 1
+    assert [one["messageId"] for one in published(bucket)] == ["m1", "m2"]
+
+
+def test_loads_what_it_receives() -> None:
+    with receiver("archive", "--rotate", "1s", "--load-every", "1s", "--credentials", "received.duckdb") as running:
+        running.post("/v1/track", TRACK)
+        _wait(lambda: Path("received.duckdb").exists() and bool(_stored()), seconds=60)
+        running.stop()
+    assert running.process.returncode == 0
+    assert _stored() == [("m1",)]
+
+
+def _stored() -> list[Any]:
+    try:
+        with duckdb.connect("received.duckdb", read_only=True) as con:
+            return con.sql("SELECT id FROM autopilothq.email_opened").fetchall()
+    except duckdb.Error:  # it is being loaded
+        return []
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--listen", "8080"], "Expected an address and a port, such as 127.0.0.1:8080, but got '8080'."),
+        (["--rotate", "16"], "Expected a time or a size, such as 60s or 16MB, but got '16'."),
+        (["--rotate", "0s"], "Expected more than 0."),
+        (["--dataset", "x"], "Expected --load-every with a target: without it nothing is loaded."),
+    ],
+)
+def test_wrong_options(call: Call, words: list[str], text: str) -> None:
+    said = call("receive", "archive", *words)
+    assert said.status == 2
+    assert text in " ".join(said.err.split())
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "65", "much"])
+def test_wrong_sizes(call: Call, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("RECEIVE__MAX_BODY_MB", value)
+    said = call("receive", "archive")
+    assert said.status == 1
+    assert "Expected a number more than 0 and at most 64 as receive.max_body_mb, in MB" in said.err
+
+
+def _wait(holds: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
