@@ -14,7 +14,8 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.bench_archive import CACHE, Cost, fresh, load, show
+from benchmarks.bench_archive import CACHE, fresh, load, show
+from benchmarks.processes import Cost
 
 ROOM = 2_000  # MB: the engine has 400, and 0.6 for each of the 2,000 columns that a table of DuckDB may have
 PLAIN = 100_000  # as many plain messages tell what one takes
