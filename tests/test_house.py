@@ -103,7 +103,7 @@ def _imports(module: Module) -> Iterator[tuple[bool, str]]:
 
 # ---- who may call whom ---------------------------------------------------------------------------------------------
 
-FOUNDATIONS = {"catalog", "display", "errors", "extras", "masking", "private"}
+FOUNDATIONS = {"catalog", "display", "errors", "extras", "machine", "masking", "private"}
 CLIENTS = FOUNDATIONS | {"segment"}
 WAREHOUSES = CLIENTS | {"clients", "projection"}
 SOURCES = WAREHOUSES | {"warehouses"}
@@ -114,6 +114,7 @@ MAY_CALL = {
     "errors": set[str](),
     "display": {"errors"},
     "extras": {"errors"},
+    "machine": set[str](),
     "masking": {"errors"},
     "private": {"errors"},
     "on_import": set[str](),

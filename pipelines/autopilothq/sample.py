@@ -65,7 +65,7 @@ SENT_EVENTS = (("Trial Extended", "days"), ("Demo Requested", "seats"), ("NPS An
 
 
 class Email(NamedTuple):
-    """An email of a journey: the JSON of the properties in all of its events, without the last brace."""
+    """An email of a journey: the JSON of the properties in all of its events, without the braces."""
 
     properties: str
     links: tuple[str, ...]
@@ -181,7 +181,7 @@ def _emails(rng: random.Random) -> list[Email]:
             # Half of the emails come with their text escaped, as some of Segment's libraries write it.
             text = _json(properties, ascii_only=position % 2 == 1)
             links = tuple(f',"link_id":"{_uuid(rng)[:8]}","link_url":{json.dumps(url)}' for url in LINKS)
-            emails.append(Email(f'{text[:-1]},"transactional":{"true" if transactional else "false"}', links))
+            emails.append(Email(f'{text[1:-1]},"transactional":{"true" if transactional else "false"}', links))
     return emails
 
 
@@ -208,7 +208,7 @@ def _email_event(
     rng: random.Random, event: Event, email: Email, contact: SampleContact, received: int, source_id: str
 ) -> bytes:
     link = rng.choice(email.links) if event.name == "Email Clicked" else ""
-    properties = f'"properties":{email.properties}{link}}}'
+    properties = f'"properties":{{{_event_property(event.name)},{email.properties}{link}}}'
     line = _message(rng, "track", f'"event":"{event.name}",', properties, contact, event.time, received, source_id)
     irregular = rng.random()
     if irregular < 0.0005:
@@ -221,7 +221,8 @@ def _send_event(rng: random.Random, contact: SampleContact, received: int, sourc
     name, key = rng.choice(SENT_EVENTS)
     traits = f'"traits":{contact.traits[:-1]},"score":{rng.randrange(100)}}}'
     properties = (
-        f'"properties":{{"{key}":{rng.randrange(1, 50)},"plan":{{"name":"pro","price":{rng.randrange(9, 99)}.5}}}}'
+        f'"properties":{{{_event_property(name)},"{key}":{rng.randrange(1, 50)},'
+        f'"plan":{{"name":"pro","price":{rng.randrange(9, 99)}.5}}}}'
     )
     return (
         _message(rng, "identify", "", traits, contact, received - 300, received, source_id),
@@ -248,6 +249,11 @@ def _message(
         f'"messageId":"{message_id}",{original}"projectId":"{source_id}",{body},"receivedAt":"{_timestamp(received)}",'
         f'"sentAt":{sent},"timestamp":"{timestamp}","type":"{kind}",{contact.user_id}"version":2,"writeKey":"key"}}\n'
     ).encode()
+
+
+def _event_property(name: str) -> str:
+    """Returns the property that repeats an event's name, as Segment's page documents it for every event."""
+    return f'"event":"{name.lower().replace(" ", "_")}"'
 
 
 def _timestamp(time: int) -> str:

@@ -7,16 +7,15 @@ Ratios are of runs in turn, so that they hold on a noisy machine; each run is a 
 import gzip
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import pytest
 
 from autopilothq import sample
+from benchmarks.processes import Cost, measured
 
 EVENTS = int(os.environ.get("AUTOPILOTHQ_BENCH_EVENTS", "1000000"))
 ROUNDS = 3
@@ -24,36 +23,23 @@ CACHE = Path(__file__).parent.parent.parent / "build" / "bench"
 HERE = Path(__file__).parent
 
 
-class Cost(NamedTuple):
-    """What a process took: seconds on the clock, seconds of processors, peak memory in MB."""
-
-    wall: float
-    cpu: float
-    memory: float
-
-
-def measured(*words: str, cwd: Path) -> Cost:
-    """Runs a Python program to its end."""
-    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "DLT_DATA_DIR": str(cwd / "dlt")}
-    started = time.monotonic()
-    child = subprocess.Popen([sys.executable, *words], cwd=cwd, env=os.environ | paths, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)  # or it would count as running still
-    assert child.returncode == 0
-    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
-
-
 def load(archive: Path, folder: Path) -> Cost:
     """Loads an archive into folder/autopilot.duckdb."""
     folder.mkdir(parents=True, exist_ok=True)
-    return measured("-c", "from autopilothq.cli import main; main()", "load", "archive", str(archive), cwd=folder)
+    return python("-c", "from autopilothq.cli import main; main()", "load", "archive", str(archive), cwd=folder)
+
+
+def python(*words: str, cwd: Path) -> Cost:
+    """What a Python program of this environment takes."""
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "DLT_DATA_DIR": str(cwd / "dlt")}
+    return measured([sys.executable, *words], cwd, paths)
 
 
 def duckdb_alone(archive: Path, folder: Path) -> Cost:
     """DuckDB reads the same files into the same columns, and drops no duplicates."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    return measured(str(HERE / "duckdb_alone.py"), str(archive), cwd=folder)
+    return python(str(HERE / "duckdb_alone.py"), str(archive), "alone.duckdb", cwd=folder)
 
 
 def fresh(folder: Path) -> Path:

@@ -14,7 +14,8 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.bench_archive import CACHE, Cost, fresh, load, show
+from benchmarks.bench_archive import CACHE, fresh, load, show
+from benchmarks.processes import Cost
 
 ROOM = 2_000  # MB: the engine has 400, and 0.6 for each of the 2,000 columns that a table of DuckDB may have
 PLAIN = 100_000  # as many plain messages tell what one takes
@@ -36,9 +37,9 @@ def plain(count: int) -> Iterator[Message]:
         yield message(number, {"plan": "pro", "seats": number, "price": 9.5, "revenue": 1.25, "paid": True})
 
 
-def of_keys(keys: int, count: int) -> Iterator[Message]:
+def of_keys(keys: int, count: int, event: str = "Order Completed") -> Iterator[Message]:
     """Messages with as many integer properties, all with the same keys."""
-    return (message(number, {f"k{key}": number % 10 for key in range(keys)}) for number in range(count))
+    return (message(number, {f"k{key}": number % 10 for key in range(keys)}, event) for number in range(count))
 
 
 def with_ids_as_keys(count: int) -> Iterator[Message]:

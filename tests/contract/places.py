@@ -69,7 +69,7 @@ class Place(ABC):
         """A table's columns in their order, with the contract's words for their types, after the last load."""
         return self._found[table].columns
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """Keeps open, during a load, what takes long to open."""
         return nullcontext()
 
@@ -125,7 +125,7 @@ class DuckDb(Warehouse):
     def __init__(self) -> None:
         super().__init__(direct("autopilot.duckdb"))
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """The file."""
         return held()
 

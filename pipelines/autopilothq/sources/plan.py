@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS
+from ..machine import cores
 from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
@@ -17,6 +18,8 @@ from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
 from .report import LoadReport, ProgressCallback, no_progress
+
+WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ class LoadSettings:
     table_format: str | None = None
     max_event_tables: int = MAX_EVENT_TABLES
     messages: MessageSelection = ALL_MESSAGES
+
+    @property
+    def workers(self) -> int:
+        """How many workers parse lines and make rows side by side: one a core, as far as the memory suffices."""
+        return workers(self.memory)
+
+
+def workers(memory: int) -> int:
+    """Returns how many workers an engine with so much memory (MB) has. Example: `workers(100) == 1`."""
+    return max(1, min(cores(), memory // WORKER_MEMORY))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from .report import COUNTED, MAX_NAMED
 from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
-WORKERS = 2
 FEW_LINES = 10_000
 
 
@@ -70,7 +69,7 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     scratch = scratch_of_projection(load.target.folder)
     context = load.context
     projection = Projection(
-        context.loaded_at, str(scratch), load.settings.memory, WORKERS, context.shorten, load.event_table
+        context.loaded_at, str(scratch), load.settings.memory, load.settings.workers, context.shorten, load.event_table
     )
     try:
         lines = _read(load, projection, scratch)
@@ -103,11 +102,12 @@ def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead
     lines = LinesRead()
     busy: set[Future[None]] = set()
     first = True
-    with ThreadPoolExecutor(WORKERS) as pool:
+    workers = load.settings.workers
+    with ThreadPoolExecutor(workers) as pool:
         for number, whole in enumerate(load.origin.read(load.work)):
             batch, skipped = only(whole, load.messages_of, load.event_table)
             lines.skipped += skipped
-            if len(busy) >= WORKERS:
+            if len(busy) >= workers:
                 done, busy = wait(busy, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()

@@ -12,6 +12,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.sources import credentials as specs
 
 from ..errors import RunError
+from ..machine import cores
 from . import requirements
 from .bigquery import bigquery
 from .delta import lake
@@ -21,8 +22,9 @@ from .pipeline_names import PIPELINE
 from .postgres import postgres
 from .settings import DATASET, DUCKDB_FILE, setting
 
-# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory.
-DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": 2}
+# The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory. dlt loads
+# tables side by side, and each thread within a table leaves a part that the checkpoint writes once more.
+DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": max(1, min(4, cores() // 2))}
 
 
 class Target(NamedTuple):

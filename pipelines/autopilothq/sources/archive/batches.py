@@ -20,6 +20,7 @@ from .listing import READ_TIMEOUT, File
 
 Int64s = npt.NDArray[np.int64]
 
+BATCH_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
 CHUNK_ROWS = 8192
 ROW_BYTES = 24
@@ -30,7 +31,7 @@ LINES_SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", p
 
 
 def read_batches(
-    files: Sequence[File], *, batch_bytes: int = 32 << 20, max_line: int = MAX_LINE, timeout: float = READ_TIMEOUT
+    files: Sequence[File], *, batch_bytes: int = BATCH_BYTES, max_line: int = MAX_LINE, timeout: float = READ_TIMEOUT
 ) -> Iterator[Batch]:
     """Yields the files' lines in order, in batches of about `batch_bytes` at most, and what could not be read.
 

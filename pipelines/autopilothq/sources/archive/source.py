@@ -19,7 +19,7 @@ from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_con
 from ...warehouses.hints import SOURCE
 from ..event_filter import requested_messages
 from ..origin import LoadContext, Origin
-from ..plan import LoadSettings
+from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import Names
@@ -27,6 +27,7 @@ from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
 from .listing import EXTRAS, READ_TIMEOUT, File
 
+LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers have at a time
 EXAMPLES = 3
 # What is not read although it may have been meant to be: a run warns of it.
 SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash"})
@@ -66,7 +67,7 @@ def archive(
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
-    origin = Archive(urls, since, until, source_id, credentials, read_timeout)
+    origin = Archive(urls, since, until, source_id, credentials, read_timeout, LINES_AT_ONCE // workers(memory))
     messages = requested_messages(events, exclude)
     return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages))
 
@@ -81,6 +82,7 @@ class Archive(Origin[File]):
     source_id: str | None = None
     credentials: Any = None
     read_timeout: float = READ_TIMEOUT
+    batch_bytes: int = batches.BATCH_BYTES
 
     reads_again = True
 
@@ -97,7 +99,9 @@ class Archive(Origin[File]):
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""
-        return batches.read_batches(work, timeout=self.read_timeout)
+        return batches.read_batches(
+            work, batch_bytes=min(batches.BATCH_BYTES, self.batch_bytes), timeout=self.read_timeout
+        )
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
