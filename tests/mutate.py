@@ -78,7 +78,11 @@ process_isolation = "forkserver"
 
 
 def copy(room: Room) -> None:
-    """Lays the package beside its tests, which is where mutmut looks for it."""
+    """Lays the package beside its tests, which is where mutmut looks for it.
+
+    What mutmut keeps of earlier runs goes: it would not try a survivor again for a new test.
+    """
+    shutil.rmtree(HOME / "mutants", ignore_errors=True)
     for name, source in (("autopilothq", ROOT / "pipelines" / "autopilothq"), ("tests", ROOT / "tests")):
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
