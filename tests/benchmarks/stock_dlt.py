@@ -13,7 +13,8 @@ from typing import Any
 
 import dlt
 from dlt.common import json
-from dlt.sources.filesystem import FileItemDict, filesystem
+from dlt.common.storages.fsspec_filesystem import FileItemDict
+from dlt.sources.filesystem import filesystem
 
 CHUNK = 1_000  # of `read_jsonl`
 SETTINGS = {
