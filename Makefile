@@ -154,6 +154,7 @@ docs: $(VENV)/.dev
 
 # Benchmarks are named bench_*.py, so that `make test` does not run them.
 bench: $(VENV)/.dev
+	$(BIN)/python tests/benchmarks/compare.py
 	$(BIN)/python -m pytest -s -o python_files='bench_*.py' tests/benchmarks
 
 # Programs that cannot share the environment of the tests; each check makes one for them below build/.
