@@ -31,10 +31,12 @@ def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
 
 
 def _added(first: FileCount, second: FileCount) -> FileCount:
-    counts = (mine + theirs for mine, theirs in zip(first[1:5], second[1:5], strict=True))
+    lines, stored = first.lines + second.lines, first.stored + second.stored
+    duplicates, rejected = first.duplicates + second.duplicates, first.rejected + second.rejected
     earliest = [time for time in (first.first_received_at, second.first_received_at) if time]
     latest = [time for time in (first.last_received_at, second.last_received_at) if time]
-    return FileCount(first.number, *counts, min(earliest, default=None), max(latest, default=None))
+    received = min(earliest, default=None), max(latest, default=None)
+    return FileCount(first.number, lines, stored, duplicates, rejected, *received)
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..catalog import OTHER_LIMITS, Latest, Limits, Type
+from ..catalog import AUDIT, OTHER_LIMITS, Latest, Limits, Type
 from ..segment.identity import HashedIds
 from . import audit, engine, users
 from . import deduplicate as steps
@@ -138,7 +138,9 @@ class LoadFacts:
         )
 
 
-def _no_messages(con: duckdb.DuckDBPyConnection, scratch: str, columns: Mapping[object, Collection[str]]) -> str:
+def _no_messages(
+    con: duckdb.DuckDBPyConnection, scratch: str, columns: Mapping[tuple[str, str | None], Collection[str]]
+) -> str:
     """Writes a file without rows that has the columns of all partitions; returns its name."""
     extras = dict.fromkeys(extra for of_event in columns.values() for extra in of_event)
     select = "".join(f", NULL::VARCHAR AS {engine.name(extra)}" for extra in extras)
@@ -207,19 +209,17 @@ def cut_lines(
     return bool(found.num_rows)
 
 
-def read_cut(
-    given: Mapping[str, StoredColumns], needed: Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
-) -> ReadTable:
+def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
     """Returns what reads the destination's tables from files of one partition.
 
-    Raises NotCut where columns are asked for that were not cut; `needed` says of these columns, which others are needed
-    by then.
+    Raises NotCut where columns are asked for that were not cut; `needed` are the tables that will be asked for, too.
     """
 
     def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         there = given.get(table)
         if there is None or not set(columns) <= set(there.columns):
-            raise NotCut({table: list(columns)} | {name: [*of] for name, of in needed(columns).items()})
+            of_messages = columns if table != AUDIT.name else ("id", "received_at", "uuid_ts")
+            raise NotCut(dict.fromkeys(needed(), of_messages) | {table: columns})
         for path in there.files:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(columns=list(columns))
@@ -257,10 +257,9 @@ def deduplicate_partition(
     if refused:
         steps.reject_refused(context, refused.messages, refused.rows, lines)
 
-    def needed(columns: Sequence[str]) -> dict[str, Sequence[str]]:
+    def needed() -> set[str]:
         found = context.con.execute(_SQL["tables_of_stored"]).fetchall()
-        names = {context.tables.names[number] for (number,) in found}
-        return dict.fromkeys(names & context.known.keys(), columns)
+        return {context.tables.names[number] for (number,) in found} & context.known.keys()
 
     stored = None if given is None else read_cut(given, needed)
     deduplicate(context, stored, complete, hashes, (), sys.maxsize)
@@ -345,7 +344,7 @@ def latest_of_partition(
     empty = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in types.items())
     query = f"FROM {engine.parquet_files(messages)}" if messages else f"SELECT {empty} LIMIT 0"
     fresh = TableRows(latest.messages.name, types, context.con.sql(query), 0)
-    stored = None if given is None else read_cut({latest.messages.name: given}, lambda _: {})
+    stored = None if given is None else read_cut({latest.messages.name: given})
     return users.make_latest(context, latest, fresh, stored)
 
 

@@ -1,7 +1,8 @@
 """Segment's raw archive as an origin, and as a dlt source."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -75,7 +76,9 @@ def archive(
     return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector))
 
 
-def projector_of(executor: Engine, work_url: str | None, credentials: Any) -> EngineProjector:
+def projector_of(
+    executor: "Executor | Callable[[], Executor]", work_url: str | None, credentials: Any
+) -> EngineProjector:
     """Returns what makes the rows of loads on an executor. Raises NotSupported for credentials that workers lack."""
     if credentials is not None and credentials != dlt.secrets.get(f"sources.{SOURCE}.credentials"):
         raise NotSupported(

@@ -96,11 +96,12 @@ class RowMaker:
                 continue
             types = plans.tables[plans.latest[latest.table.name]].types
             known = tables.context.facts.known
+            columns = list(known.get(latest.messages.name, ()))
             stored: dict[int, list[str]] | None = None
-            if tables.stored is not None and (columns := known.get(latest.messages.name)):
-                stored = tables.stored.cut_messages(latest, files, list(columns), latest.table.name in known)
+            if tables.stored is not None and columns:
+                stored = tables.stored.cut_messages(latest, files, columns, latest.table.name in known)
             for number in sorted({*files.ids, *(stored or ())}):
-                given = None if stored is None else StoredColumns(list(columns), stored.get(number, []))
+                given = None if stored is None else StoredColumns(columns, stored.get(number, []))
                 tasks.append(LatestTask(tables.context, latest, number, files, types, given, plans.shapes))
         return self._run(tasks)
 
@@ -108,8 +109,8 @@ class RowMaker:
         """Takes the files of rows out of the work folder, for dlt; those of small tables become one."""
         by_table: dict[str, list[WrittenRows]] = {}
         for part in parts:
-            for table, written in part.rows.items():
-                by_table.setdefault(table, []).append(written)
+            for table, rows_of_part in part.rows.items():
+                by_table.setdefault(table, []).append(rows_of_part)
         for table, written in by_table.items():
             total = sum(each.number for each in written)
             self._load.report.rows[table] = total

@@ -56,8 +56,10 @@ class WorkerContext:
 
     def fetched(self, cells: ParsedCells, scratch: str) -> ParsedCells:
         """Returns cells whose files are on this machine."""
-        found = {what: [self.folder.get(name, scratch) for name in getattr(cells, what)] for what in CELL_FILES}
-        return dataclasses.replace(cells, **found)
+        found = dataclasses.replace(cells)
+        for what in CELL_FILES:
+            setattr(found, what, [self.folder.get(name, scratch) for name in getattr(cells, what)])
+        return found
 
     @contextmanager
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
