@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -85,6 +85,11 @@ def projector_of(
             "Expected the archive's credentials in dlt's configuration, because no secret is sent to workers, but they"
             f" were given in code.\nPut [sources.{SOURCE}.credentials] into .dlt/secrets.toml of every worker, or sign"
             " the workers in to the cloud in its own way."
+        )
+    if work_url is None and isinstance(executor, Executor) and not isinstance(executor, ProcessPoolExecutor):
+        raise NotSupported(
+            "Expected work_url, a folder or a bucket that all workers of the executor may read and write, but there is"
+            " none.\nOnly a ProcessPoolExecutor, whose processes are on this machine, does without."
         )
     return EngineProjector(executor, work_url)
 
