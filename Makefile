@@ -38,7 +38,7 @@ help:
 	@echo 'make format   rewrite the code in its own style'
 	@echo 'make docs     write the generated parts of the documents again'
 	@echo 'make bench    measure'
-	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, the oldest dlt'
+	@echo 'make check    try what needs an environment of its own: dbt, public packages for Segment, Airflow, Dagster, dlt deploy, Dask, Ray, the oldest dlt'
 	@echo 'make mutate   change the code of a room in small ways, and show what no test notices: ROOM=segment'
 	@echo 'make setup    the environment alone, in $(VENV)'
 	@echo 'make lock     write the locks again: the versions of constraints.txt, with hashes'

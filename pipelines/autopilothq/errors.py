@@ -4,6 +4,7 @@
     ├── RunError                  a run or a command cannot be carried out; nothing of it counts as done
     │   ├── BusyError             another run, or another program, is at work in the same place
     │   ├── DatasetNotFound       the destination has no such dataset yet
+    │   ├── EngineError           the workers of an engine cannot carry out a load
     │   ├── InvalidQuery          a query that is not one statement that reads
     │   ├── SuppressionKeyError   the key of the suppression list is missing, or another one
     │   ├── TooManyRejects        everything that could be loaded was, but more was rejected than allowed
@@ -49,6 +50,10 @@ class BusyError(RunError):
 
 class DatasetNotFound(RunError):
     """The destination has no such dataset yet."""
+
+
+class EngineError(RunError):
+    """The workers of an engine cannot carry out a load: wrong versions, no way to the work folder, or they died."""
 
 
 class InvalidQuery(RunError):

@@ -6,6 +6,8 @@ from importlib.metadata import Distribution, distribution
 from urllib.parse import unquote, urlparse
 
 PACKAGE = "dlt-autopilothq"
+EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
+"""The extra that each scheme of a bucket needs."""
 
 
 def install(extra: str) -> str:

@@ -14,6 +14,7 @@ from .options import LoadOptions, Time, load_options
 if TYPE_CHECKING:
     from dlt.sources import DltSource
 
+    from ..sources.engine.executors import EngineFactory
     from .progress import ProgressDisplay
 
 # What `load api` can load, by its name for `--only`.
@@ -38,12 +39,20 @@ def load() -> None:
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
 @click.option("--source-id", help="The one Segment source to read.")
 @click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
+@click.option(
+    "--engine",
+    metavar="NAME:WHERE",
+    help="Share the load among workers: processes:8, dask:tcp://scheduler:8786 or ray:auto.",
+)
+@click.option("--work-url", metavar="URL", help="A folder or a bucket that all workers of the engine may change.")
 @click.option("--fail-if-empty", is_flag=True, help="Exit with 3 if there is no file, not even one that is loaded.")
 @load_options
 def load_archive(
     urls: tuple[str, ...],
     since: datetime | None,
     until: datetime | None,
+    engine: str | None,
+    work_url: str | None,
     fail_if_empty: bool,
     options: LoadOptions,
     **settings: Any,
@@ -65,6 +74,10 @@ def load_archive(
     settings |= {"since": since and since.date(), "until": until and until.date()}
     if urls:
         settings["archive_url"] = list(urls)
+    if engine:
+        settings |= {"executor": _engine(engine, work_url), "work_url": work_url}
+    elif work_url:
+        raise click.UsageError("--work-url is for the workers of an engine: name it with --engine.")
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         with explained():
@@ -72,6 +85,16 @@ def load_archive(
         yield source
 
     check_found(run_load_command(sources, options), fail_if_empty)
+
+
+def _engine(name: str, work_url: str | None) -> "EngineFactory":
+    from ..sources.engine.executors import engine_of
+
+    if work_url is None and not name.startswith("processes:"):
+        raise click.UsageError(
+            f"--engine {name} needs --work-url: a folder or a bucket that all its workers may change."
+        )
+    return engine_of(name)
 
 
 class _TableNames(click.ParamType[list[str]]):

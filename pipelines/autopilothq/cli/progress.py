@@ -85,6 +85,7 @@ class ProgressDisplay:
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
         counts = f"{report.files_done:,}/{report.files:,} files  {report.lines:,} events  {rate:,.0f}/s"
+        counts += f"  {report.tasks_done:,}/{report.tasks:,} tasks" if report.tasks else ""
         self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=self._fitting(counts))
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
 

@@ -1,6 +1,6 @@
 """The bookkeeping tables of a load: the counts of its files for `_audit`, `_rejects` and `_discards`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 
 import pyarrow as pa
@@ -19,6 +19,24 @@ def count_files(context: ProjectionContext) -> list[FileCount]:
         FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:]))
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
     ]
+
+
+def merge_counts(parts: Iterable[FileCount]) -> list[FileCount]:
+    """Returns the counts of files whose lines are in several partitions."""
+    found: dict[int, FileCount] = {}
+    for part in parts:
+        before = found.get(part.number)
+        found[part.number] = part if before is None else _added(before, part)
+    return list(found.values())
+
+
+def _added(first: FileCount, second: FileCount) -> FileCount:
+    lines, stored = first.lines + second.lines, first.stored + second.stored
+    duplicates, rejected = first.duplicates + second.duplicates, first.rejected + second.rejected
+    earliest = [time for time in (first.first_received_at, second.first_received_at) if time]
+    latest = [time for time in (first.last_received_at, second.last_received_at) if time]
+    received = min(earliest, default=None), max(latest, default=None)
+    return FileCount(first.number, lines, stored, duplicates, rejected, *received)
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
@@ -48,10 +66,22 @@ def beyond_limits(context: ProjectionContext, without_table: Mapping[str, int]) 
 
     `without_table` are the messages of events that have no table (`too_many_tables`), by the event's slug.
     """
+    return limits_exceeded(discarded_by_table(context), without_table)
+
+
+def discarded_by_table(context: ProjectionContext) -> list[tuple[str, str, int]]:
+    """Returns how many values were discarded by reason and table; complete once `discards` was called."""
+    return context.con.execute(_SQL["discarded_by_table"]).fetchall()
+
+
+def limits_exceeded(
+    discarded: Iterable[tuple[str, str, int]], without_table: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Returns `beyond_limits` of the discarded values by reason and table, which may be of several partitions."""
     found: dict[str, dict[str, int]] = {reason: {} for reason in LIMIT_REASONS}
-    for reason, table, count in context.con.execute(_SQL["discarded_by_table"]).fetchall():
+    for reason, table, count in sorted(discarded):
         if reason in found:
-            found[reason][table] = count
+            found[reason][table] = found[reason].get(table, 0) + count
     found["too_many_tables"] = _largest(without_table)
     return {reason: tables for reason, tables in found.items() if tables}
 

@@ -133,16 +133,28 @@ def limit_tables(
     `event_tables` are the tables of events that the destination has, in addition to those of the catalogue. Returns
     the tables of the others, and how many messages the events without a table have, by the event's slug.
     """
-    names = context.tables.names
-    has_table = {*event_tables, *context.known, *(table.name for table in EVENT_TABLES)}
-    new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
-    room = max(0, most - len(event_tables))
+    new, room = new_tables(context.tables.names, context.known, event_tables, most)
     if len(new) <= room:
         return context.tables, {}
-    counts = count_messages(context)
+    beyond = tables_beyond(context.tables.names, new, room, count_messages(context))
+    context.con.execute(_SQL["drop_event_tables"], {"table_numbers": list(beyond)})
+    names = context.tables.names
+    return context.tables.without(beyond), {names[number]: count for number, count in beyond.items()}
+
+
+def new_tables(
+    names: Sequence[str], known: Collection[str], event_tables: Collection[str], most: int
+) -> tuple[list[int], int]:
+    """Returns the numbers of the events' tables that do not exist yet, and how many the dataset has room for."""
+    has_table = {*event_tables, *known, *(table.name for table in EVENT_TABLES)}
+    new = [number for number in range(len(MESSAGE_TABLES), len(names)) if names[number] not in has_table]
+    return new, max(0, most - len(event_tables))
+
+
+def tables_beyond(names: Sequence[str], new: Iterable[int], room: int, counts: Mapping[int, int]) -> dict[int, int]:
+    """Returns the new tables without room, by their numbers, with their messages; those with most have room."""
     beyond = sorted(new, key=lambda number: (-counts.get(number, 0), names[number]))[room:]
-    context.con.execute(_SQL["drop_event_tables"], {"table_numbers": beyond})
-    return context.tables.without(beyond), {names[number]: counts.get(number, 0) for number in beyond}
+    return {number: counts.get(number, 0) for number in beyond}
 
 
 def match_stored(context: ProjectionContext, stored: ReadTable) -> None:

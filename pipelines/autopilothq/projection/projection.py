@@ -27,7 +27,7 @@ from .context import (
     name_events,
 )
 from .parse import Parser
-from .tables import TableBuilder
+from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
 
@@ -126,7 +126,7 @@ class Projection:
         """After `deduplicate`, or taking its rows, raised: the ids of the messages that cause it, with the errors."""
         with self._context.con.cursor() as con:
             harmless = self._parser.harmless(con)
-        return unreadable.find_unreadable(self._context, harmless, _make_all)
+        return unreadable.find_unreadable(self._context, harmless, make_all)
 
 
 def open_load(context: ProjectionContext, only: str = "true") -> ProjectionContext:
@@ -162,7 +162,7 @@ def deduplicate(
     return Deduplicated(context, without_table)
 
 
-def _make_all(context: ProjectionContext, only: str, path: str) -> None:
+def make_all(context: ProjectionContext, only: str, path: str) -> None:
     """Makes the rows of some messages, as if nothing was stored, and writes each table to the same file."""
     made = deduplicate(open_load(context, only))
     for rows in (*made.tables(), *made.latest(), made.discards()):
@@ -173,11 +173,19 @@ def _make_all(context: ProjectionContext, only: str, path: str) -> None:
 class Deduplicated:
     """A load whose messages are known to be kept or not: the rows of its tables, and its books."""
 
-    def __init__(self, context: ProjectionContext, without_table: Mapping[str, int]) -> None:
-        """`without_table` are the messages of events that have no table of their own, by the event's slug."""
+    def __init__(
+        self,
+        context: ProjectionContext,
+        without_table: Mapping[str, int],
+        plans: Mapping[int, TablePlan] = MappingProxyType({}),
+    ) -> None:
+        """`without_table` are the messages of events that have no table of their own, by the event's slug.
+
+        `plans` are the tables, by number, whose columns are decided already.
+        """
         self._context = context
         self._without_table = without_table
-        self._builder = TableBuilder(context, row_values(context, "kept"))
+        self._builder = TableBuilder(context, row_values(context, "kept"), plans)
 
     def tables(self) -> Iterator[TableRows]:
         """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""

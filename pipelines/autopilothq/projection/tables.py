@@ -1,6 +1,7 @@
 """The rows of each table, made of the cells of the messages that are kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -64,30 +65,45 @@ class TablePlan(NamedTuple):
 class TableBuilder:
     """Makes the rows of one load's tables, each once. The messages' tables are numbered; see `TableNumbers`."""
 
-    def __init__(self, context: ProjectionContext, rows: Mapping[int, Mapping[str, ColumnValues]]) -> None:
-        """`rows` are the columns whose values wait as rows, by the table's number."""
+    def __init__(
+        self,
+        context: ProjectionContext,
+        rows: Mapping[int, Mapping[str, ColumnValues]],
+        plans: Mapping[int, TablePlan] = MappingProxyType({}),
+    ) -> None:
+        """`rows` are the columns whose values wait as rows, by the table's number.
+
+        `plans` are tables whose columns are decided already, by the values of other partitions as well.
+        """
         self._context = context
         self._rows = rows
+        self._plans = plans
         self._columns = context.column_extras()
         self._few: frozenset[int] = frozenset()
         self._made: dict[int, TableRows] = {}
 
     def tables(self) -> Iterator[TableRows]:
         """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""
+        for number, count in self.gather().items():
+            yield self.rows(number, count)
+
+    def gather(self) -> dict[int, int]:
+        """Gathers the messages of small tables; returns how many each table has, `tracks` with those of all events."""
         counts = count_messages(self._context)
         tracks = sum(count for number, count in counts.items() if number == 0 or number >= len(MESSAGE_TABLES))
         self._few = gather_few(self._context, counts)
-        for number, count in counts.items():
-            if number:
-                yield self.rows(number, count)
-        if tracks:
-            yield self.rows(0, tracks)
+        counts.pop(0, None)
+        return counts | ({0: tracks} if tracks else {})
+
+    def values(self, number: int) -> TableValues:
+        """Returns what is known of the values of a table's messages."""
+        return table_values(self._context, self.messages(number))
 
     def rows(self, number: int, count: int = 0) -> TableRows:
         """Returns the rows of a table: of an event, of a type of message, or (0) the common columns of all events."""
         if number not in self._made:
             messages = self.messages(number)
-            plan = plan_table(self._context, number, table_values(self._context, messages))
+            plan = self._plans.get(number) or plan_table(self._context, number, table_values(self._context, messages))
             self._made[number] = table_rows(self._context, messages, plan, count)
         return self._made[number]
 

@@ -27,17 +27,24 @@ def latest_rows(
     those that are stored already, so that the order in which messages are loaded does not matter, nor that a load was
     killed. Where the table does not exist yet, all rows whose messages are stored come with them.
     """
-    context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
-    if not engine.count(context.con, "latest_ids"):
+    if not find_changed(context, latest):
         return None
-    types = _gather_messages(context, latest, builder, stored)
-    left_out, prefix = latest.left_out, latest.left_out_prefix
-    traits = {
-        column: of
-        for column, of in types.items()
-        if column not in left_out and not (prefix and column.startswith(prefix))
-    }
-    columns = ordered_columns(declared_types(latest.table) | traits)
+    return make_latest(context, latest, builder.rows(MESSAGE_TABLES.index(latest.messages)), stored)
+
+
+def find_changed(context: ProjectionContext, latest: Latest) -> int:
+    """Makes the table `latest_ids` of those that messages of this load are about; returns how many there are."""
+    context.con.execute(_SQL["changed"].format(key=latest.key), {"kind": latest.kind, "table_name": latest.table.name})
+    return engine.count(context.con, "latest_ids")
+
+
+def make_latest(
+    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None = None
+) -> TableRows:
+    """Returns the rows of those in `latest_ids`, of this load's messages (`fresh`) and of those that are stored."""
+    types = _gather_messages(context, latest, fresh, stored)
+    traits = _traits(latest, types)
+    columns = latest_columns(latest, types)
     table = f"{latest.table.name}_rows"  # one each, because they are written later
     if len(traits) > MANY_TRAITS:
         _make_rows_of_values(context, latest, table, columns, traits)
@@ -46,11 +53,24 @@ def latest_rows(
     return TableRows(latest.table.name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
 
 
+def latest_columns(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
+    """Returns the columns of `users` (`accounts`), whose messages have columns of these types."""
+    return ordered_columns(declared_types(latest.table) | _traits(latest, types))
+
+
+def _traits(latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
+    left_out, prefix = latest.left_out, latest.left_out_prefix
+    return {
+        column: of
+        for column, of in types.items()
+        if column not in left_out and not (prefix and column.startswith(prefix))
+    }
+
+
 def _gather_messages(
-    context: ProjectionContext, latest: Latest, builder: TableBuilder, stored: ReadTable | None
+    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None
 ) -> Mapping[str, Type]:
     """Makes the table `latest_messages` of this load's messages and those that are stored; returns its columns."""
-    fresh = builder.rows(MESSAGE_TABLES.index(latest.messages))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_messages AS {fresh.relation.sql_query()}")
     known = context.known.get(latest.messages.name, {})
     if stored is None or not known:

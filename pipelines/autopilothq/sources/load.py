@@ -75,7 +75,7 @@ def run_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Loa
     """Reads what is new in an origin for the extraction under way, and returns the load, ready to be handed over."""
     started = monotonic()
     planned = plan_load(origin, settings, keeper)
-    projected = project(planned)
+    projected = (settings.projector or project)(planned)
     report = planned.report
     if planned.context.pipeline is not None:
         for rows in origin.finish(planned.context):

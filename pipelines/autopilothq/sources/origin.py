@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ..catalog import COLUMN_RESERVE, EVENT_TABLES, KINDS, LATEST, TABLES, TRACKS, Limits, Type
 from ..errors import NotSupported
@@ -167,6 +167,21 @@ class LoadContext:
         width = len(there) if dataset is None else max(dataset.widths.get(table, 0), len(there))
         missing = {column.name for column in TABLES[table].columns} - there.keys()
         return there, max(0, self.limits.columns - COLUMN_RESERVE - width - len(missing))
+
+
+class WorkShare(Protocol):
+    """Some of an origin's work that a worker elsewhere reads: plain data without secrets, which can be pickled."""
+
+    def read(self) -> Iterator[Batch]:
+        """Yields the lines, with the numbers that their files have in the load. Runs in a worker."""
+
+
+@runtime_checkable
+class SharedOrigin(Protocol):
+    """An origin whose work can be shared among workers."""
+
+    def share(self, work: Sequence[Any], first: int) -> WorkShare:
+        """Returns some work that follows each other in a load, from the load's number `first` on."""
 
 
 class Origin(Protocol[W]):

@@ -1,14 +1,15 @@
 """One load from its beginning to the plan of its origin: all that is known before a line is read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS
+from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS, Native
 from ..machine import cores
+from ..warehouses.dlt_internals import NamingConvention
 from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
@@ -19,6 +20,11 @@ from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
 from .report import LoadReport, ProgressCallback, no_progress
 
+if TYPE_CHECKING:
+    from .project import ProjectedLoad
+
+    Projector = Callable[["PlannedLoad"], ProjectedLoad]
+
 WORKER_MEMORY = 100  # MB of the engine's memory for each worker
 
 
@@ -28,7 +34,7 @@ class LoadSettings:
 
     `memory` is what the engine may use before it turns to the disk, `origin_memory` what the origin may use, in MB.
     `table_format` is dlt's. `messages` are those that are requested. The dataset may have `max_event_tables` tables of
-    events that the catalogue does not know.
+    events that the catalogue does not know. `projector` makes the rows of a load in another way than in this process.
     """
 
     memory: int = 200
@@ -37,11 +43,28 @@ class LoadSettings:
     table_format: str | None = None
     max_event_tables: int = MAX_EVENT_TABLES
     messages: MessageSelection = ALL_MESSAGES
+    projector: "Projector | None" = None
 
     @property
     def workers(self) -> int:
         """How many workers parse lines and make rows side by side: one a core, as far as the memory suffices."""
         return workers(self.memory)
+
+
+@dataclass(frozen=True)
+class EventTables:
+    """What gives the name that an event's table has in the destination, by the event's slug: data that can be pickled.
+
+    `view` is the destination's, as in `Native`; `there` are the dataset's tables.
+    """
+
+    naming: NamingConvention
+    view: str | None
+    there: frozenset[str]
+
+    def __call__(self, slug: str) -> str:
+        """Returns the table's name."""
+        return avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
 
 
 def workers(memory: int) -> int:
@@ -71,9 +94,11 @@ class PlannedLoad:
         """The resources of the source that `_audit` records of a file."""
         return {*self.origin.tables, REJECTS.name, DISCARDS.name}
 
-    def event_table(self, slug: str) -> str:
-        """Returns the name that an event's table has in the destination."""
-        return avoid_view_name(self.context.shorten(slug), self.target.native, self.extraction.schema.tables)
+    @cached_property
+    def event_table(self) -> EventTables:
+        """What gives the name that an event's table has in the destination."""
+        schema = self.extraction.schema
+        return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables))
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the requested messages of a file, with those that are loaded already, so that all are counted."""

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
@@ -43,8 +43,12 @@ class ProjectedLoad(NamedTuple):
     audit: list[AuditRow]
 
 
-def project(load: PlannedLoad) -> ProjectedLoad:
-    """Reads all lines and writes the rows of all tables.
+Attempt = Callable[[PlannedLoad, "itertools.count[int]"], ProjectedLoad | None]
+"""Makes the rows of a load, whose files are numbered; None where messages were found that cannot become rows."""
+
+
+def project(load: PlannedLoad, attempt: Attempt | None = None) -> ProjectedLoad:
+    """Reads all lines and writes the rows of all tables; `attempt` does so in another way than in this process.
 
     Where messages cannot become rows, for whatever reason, they are noted as refused, and all is done once more without
     them.
@@ -53,14 +57,14 @@ def project(load: PlannedLoad) -> ProjectedLoad:
         return _nothing(load)
     planned = copy.deepcopy(load.report)
     numbers = itertools.count()
-    while (projected := _attempt(load, numbers)) is None:
+    while (projected := (attempt or _attempt)(load, numbers)) is None:
         vars(load.report).update(vars(copy.deepcopy(planned)))
     return projected
 
 
 def _nothing(load: PlannedLoad) -> ProjectedLoad:
     """Returns the load of an origin that has nothing new."""
-    hints = TableHints(load.extraction, load.target, _existing(load))
+    hints = TableHints(load.extraction, load.target, existing_tables(load, lambda _: []))
     return ProjectedLoad(RowFiles(load.extraction, hints, load.target.folder, itertools.count()), hints, [])
 
 
@@ -81,17 +85,23 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     except ENVIRONMENT_ERRORS:
         raise
     except Exception:
-        found = projection.unreadable()
-        refused = load.target.refused
-        if not found.keys() - refused.messages.keys():
+        if not note_unreadable(load, projection.unreadable()):
             raise
-        refused.messages |= found
-        refused.load_id = load.extraction.load_id
-        if load.extraction.pipeline is not None:
-            refused.write(load.extraction.pipeline)
         return None
     finally:
         projection.close()
+
+
+def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
+    """Notes messages that cannot become rows as refused; returns whether any was not noted before."""
+    refused = load.target.refused
+    if not found.keys() - refused.messages.keys():
+        return False
+    refused.messages |= found
+    refused.load_id = load.extraction.load_id
+    if load.extraction.pipeline is not None:
+        refused.write(load.extraction.pipeline)
+    return True
 
 
 # ---- lines in ------------------------------------------------------------------------------------------------------
@@ -149,12 +159,8 @@ def _rows(
     load: PlannedLoad, projection: Projection, scratch: Path, lines: LinesRead, numbers: "itertools.count[int]"
 ) -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
-    # No more of the events that somebody made up than may get a table.
-    most = len(load.extraction.event_tables()) + load.settings.max_event_tables + MAX_NAMED
-    existing = _existing(load, projection.tables(most))
-    # Nothing that is stored counts as stored where tables are replaced: merging would drop what is stored twice.
-    dataset, anew = load.target.dataset, load.target.replacement.anew
-    stored = None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
+    existing = existing_tables(load, projection.tables)
+    stored = stored_rows(load, existing)
     deduplicated = _deduplicated(load, projection, scratch, existing, stored)
     hints = TableHints(load.extraction, load.target, existing)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
@@ -166,15 +172,28 @@ def _rows(
             write_rows(load, files, made)
     counts = deduplicated.counts()
     audit = audit_rows(load, counts, lines)
-    _report(load, deduplicated, counts, lines)
+    fill_report(load, counts, lines, deduplicated.rejects_by_reason(), deduplicated.beyond_limits())
     return ProjectedLoad(files, hints, audit)
 
 
-def _existing(load: PlannedLoad, tables: Collection[str] = ()) -> ExistingTables:
-    """Returns the tables that the destination has and keeps, as far as a load with rows for `tables` concerns them."""
+def stored_rows(load: PlannedLoad, existing: ExistingTables) -> ReadTable | None:
+    """Returns what reads the rows that count as stored, None where none do."""
+    # Nothing that is stored counts as stored where tables are replaced: merging would drop what is stored twice.
+    dataset, anew = load.target.dataset, load.target.replacement.anew
+    return None if dataset is None or anew else load.target.refused.unseen(dataset.read, existing)
+
+
+def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> ExistingTables:
+    """Returns the tables that the destination has and keeps, as far as this load has to do with them.
+
+    `tables` returns those that the lines may have rows for, of at most so many events.
+    """
     if load.target.dataset is None:
         return {}
-    known = load.target.dataset.tables([*tables, *load.extraction.event_tables(), *TABLES])
+    there = load.extraction.event_tables()
+    # No more of the events that somebody made up than may get a table.
+    requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
+    known = load.target.dataset.tables([*requested, *there, *TABLES])
     return {name: columns for name, columns in known.items() if name not in load.target.replacement.dropped}
 
 
@@ -208,14 +227,21 @@ def write_rows(load: PlannedLoad, files: RowFiles, rows: TableRows) -> None:
     load.report.rows[rows.table] = load.report.rows.get(rows.table, 0) + rows.number
 
 
-def _report(load: PlannedLoad, deduplicated: Deduplicated, counts: Sequence[FileCount], lines: LinesRead) -> None:
+def fill_report(
+    load: PlannedLoad,
+    counts: Sequence[FileCount],
+    lines: LinesRead,
+    rejects: Mapping[str, int],
+    beyond_limits: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Puts what became of the lines into the load's report."""
     report = load.report
     for column in COUNTED:
         setattr(report, column, sum(getattr(count, column) for count in counts))
     report.lines_skipped = lines.skipped.total()
     report.lines += report.lines_skipped
-    report.rejects = deduplicated.rejects_by_reason()
-    report.beyond_limits = deduplicated.beyond_limits()
+    report.rejects = dict(rejects)
+    report.beyond_limits = {reason: dict(tables) for reason, tables in beyond_limits.items()}
     report.bytes = sum(file.size for file in load.work)
     report.unfinished = {load.work[number].url: why for number, why in lines.unfinished.items()}
     if load.work:

@@ -39,6 +39,8 @@ class LoadReport:
         contacts_total: How many the account has, as far as it says so.
         people: People who were asked for.
         people_total: People who are due.
+        tasks: How many tasks of an engine the load consists of, as far as it is known; 0 without an engine.
+        tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
         warnings: What a person should read.
         seconds: How long the load took to read and to make rows.
@@ -65,6 +67,8 @@ class LoadReport:
     contacts_total: int | None = None
     people: int = 0
     people_total: int | None = None
+    tasks: int = 0
+    tasks_done: int = 0
     cut_off: str | None = None
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -40,13 +40,21 @@ class RowFiles:
 
     def write(self, rows: TableRows) -> None:
         """Writes rows of a selected table into a file; a table's rows may come in several parts."""
+        rows = self.shaped(rows)
+        rows.write(str(self.add(rows)))
+
+    def shaped(self, rows: TableRows) -> TableRows:
+        """Returns rows of a selected table as they are written: all of its columns, as the destination takes them."""
         user_hints.check_columns(self._extraction.resources[resource_of(rows.table)], rows)
-        path = ready_file(self._folder, next(self._number), rows.table)
         rows = _with_copies(rows, self._hints.copies(rows.table, rows.columns))
         rows = _in_order(rows, self._extraction.schema_columns(rows.table))
-        rows = rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
-        rows.write(str(path))
+        return rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
+
+    def add(self, rows: TableRows) -> Path:
+        """Adds shaped rows; returns the path of the file that they are to be written to."""
+        path = ready_file(self._folder, next(self._number), rows.table)
         self._ready.setdefault(rows.table, []).append((path, rows))
+        return path
 
     def other_tables(self) -> list[str]:
         """Returns the tables with rows that the catalogue does not know."""

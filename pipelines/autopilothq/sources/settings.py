@@ -5,7 +5,8 @@ setting cannot come from the configuration, or takes for its first type, so that
 Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     """Names, or one text with commas."""
     Time = str | date
     """A time: ISO 8601, a date or a datetime."""
+    Engine = Executor | Callable[[], Executor] | None
+    """An executor, which is left as it is, or a function that makes one, which is shut down with the load."""
 else:
-    Names = Time = Any
+    Names = Time = Engine = Any
 
 
 class RequestSettings(NamedTuple):

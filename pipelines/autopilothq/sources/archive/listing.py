@@ -18,13 +18,12 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import ArchiveError
-from ...extras import install
+from ...extras import EXTRAS, install
 
 Info = dict[str, Any]
 """What a file system says of a file or folder: `name` (its path), `type`, `size`, and more of its own."""
 
 SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
-EXTRAS = {"s3": "s3", "gs": "gcs", "az": "az"}
 READ_TIMEOUT = 120.0  # seconds for one request to an object store, its retries included
 READ_TIMEOUT_SETTING = "sources.autopilothq.read_timeout"
 GLOB_CHARACTERS = re.compile(r"[*?\[]")

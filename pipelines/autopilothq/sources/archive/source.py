@@ -1,31 +1,31 @@
 """Segment's raw archive as an origin, and as a dlt source."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dlt
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
-from dlt.common.exceptions import MissingDependencyException
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES
-from ...errors import ArchiveError
-from ...extras import install
+from ...errors import NotSupported
 from ...segment.message import Batch
-from ...warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
 from ...warehouses.hints import SOURCE
+from ..engine.project import EngineProjector
 from ..event_filter import requested_messages
+from ..file_systems import is_remote, open_bucket
 from ..origin import LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Names
+from ..settings import Engine, Names
 from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
-from .listing import EXTRAS, READ_TIMEOUT, File
+from .listing import READ_TIMEOUT, File
+from .share import ArchiveShare
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers have at a time
 EXAMPLES = 3
@@ -47,6 +47,8 @@ def archive(
     exclude: Names | None = None,
     progress: ProgressCallback = no_progress,
     read_timeout: float = READ_TIMEOUT,
+    executor: Engine = None,
+    work_url: str | None = None,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -63,13 +65,34 @@ def archive(
         exclude: The names of events that are not loaded; all others are. Not together with `events`.
         progress: Called with the `LoadReport` after each step.
         read_timeout: Seconds for one request to an object store, retries included; a file that is late is read again.
+        executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
+        work_url: A folder or a bucket that all workers may read and write; without it, one that processes here reach.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     origin = Archive(urls, since, until, source_id, credentials, read_timeout, LINES_AT_ONCE // workers(memory))
     messages = requested_messages(events, exclude)
-    return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages))
+    projector = None if executor is None else projector_of(executor, work_url, credentials)
+    return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector))
+
+
+def projector_of(
+    executor: "Executor | Callable[[], Executor]", work_url: str | None, credentials: Any
+) -> EngineProjector:
+    """Returns what makes the rows of loads on an executor. Raises NotSupported for credentials that workers lack."""
+    if credentials is not None and credentials != dlt.secrets.get(f"sources.{SOURCE}.credentials"):
+        raise NotSupported(
+            "Expected the archive's credentials in dlt's configuration, because no secret is sent to workers, but they"
+            f" were given in code.\nPut [sources.{SOURCE}.credentials] into .dlt/secrets.toml of every worker, or sign"
+            " the workers in to the cloud in its own way."
+        )
+    if work_url is None and isinstance(executor, Executor) and not isinstance(executor, ProcessPoolExecutor):
+        raise NotSupported(
+            "Expected work_url, a folder or a bucket that all workers of the executor may read and write, but there is"
+            " none.\nOnly a ProcessPoolExecutor, whose processes are on this machine, does without."
+        )
+    return EngineProjector(executor, work_url)
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,10 @@ class Archive(Origin[File]):
         return batches.read_batches(
             work, batch_bytes=min(batches.BATCH_BYTES, self.batch_bytes), timeout=self.read_timeout
         )
+
+    def share(self, work: Sequence[File], first: int) -> ArchiveShare:
+        """Returns some of the files for a worker, without their file system, which may hold secrets."""
+        return ArchiveShare([(*file[:3], file.path) for file in work], first, self.read_timeout)
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
@@ -172,28 +199,10 @@ def archive_files_at(
     found: dict[str, File] = {}
     seen: dict[str, str] = {}
     for url in urls:
-        fs = _filesystem(url, credentials) if "://" in url and not url.startswith("file:") else None
+        fs = open_bucket(url, credentials) if is_remote(url) else None
         options: dict[str, Any] = {"since": since, "until": until, "source_id": source_id, "fs": fs}
         for file in list_files([url], **options, timeout=timeout, left_out=seen):
             found[file.url] = file
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
     return [found[url] for url in sorted(found)]
-
-
-def _filesystem(url: str, credentials: Any) -> Any:
-    """Returns the file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
-    given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
-    config = FilesystemConfiguration()
-    try:
-        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE), explicit_value=given))[0]
-    except ConfigFieldMissingException as error:
-        raise ArchiveError(
-            f"Expected credentials for {url}, but there are none.\n"
-            f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
-        ) from error
-    except MissingDependencyException as error:
-        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
-        raise ArchiveError(
-            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
-        ) from error

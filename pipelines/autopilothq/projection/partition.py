@@ -1,0 +1,376 @@
+"""A load in partitions: steps that workers run, each with all messages of some ids, or all about some persons.
+
+Cells are cut by a digest of the message's id, so that a partition decides alone which messages are kept. What needs the
+values of all partitions, the columns of each table, is decided in between: `TableValues` of each partition are merged,
+and `plan_table` makes plans of them. Everything that goes in and comes out is plain data, and the names of files.
+"""
+
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..catalog import AUDIT, OTHER_LIMITS, Latest, Limits, Type
+from ..segment.identity import HashedIds
+from . import audit, engine, users
+from . import deduplicate as steps
+from .cells import NO_MESSAGES_SQL, ParsedCells
+from .columns import row_values
+from .context import (
+    EventName,
+    ExistingTables,
+    ProjectionContext,
+    ReadTable,
+    TableNumbers,
+    TableRows,
+    name_events,
+)
+from .projection import Deduplicated, deduplicate
+from .tables import TableBuilder, TablePlan, TableValues, count_messages, plan_table
+from .types import SQL_TYPES
+
+_SQL = engine.queries("partition.sql")
+# What is known of a partition's messages once they are deduplicated.
+_STATE = {
+    "rejects": "seq BIGINT, id VARCHAR, reason VARCHAR, message VARCHAR, raw VARCHAR",
+    "discards": "seq BIGINT, table_name VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR",
+    "refused": "seq BIGINT, id VARCHAR, error VARCHAR, table_name VARCHAR, row_id VARCHAR, again BOOLEAN",
+    "suppressed": "seq BIGINT, id VARCHAR",
+    "duplicates": "seq BIGINT",
+    "discarded_again": "seq BIGINT",
+}
+_CELLS = ("messages", "extras", "rejects", "discards")
+
+
+class RefusedIds(NamedTuple):
+    """What the destination refused, with the errors: messages by id, and rows made of messages by table and id."""
+
+    messages: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, str]]
+
+    def __bool__(self) -> bool:
+        return bool(self.messages) or any(self.rows.values())
+
+
+class PartitionValues(NamedTuple):
+    """What is known of a partition's kept messages: the number and the values of each table's, by its number."""
+
+    counts: Mapping[int, int]
+    values: Mapping[int, TableValues]
+
+
+class StoredColumns(NamedTuple):
+    """Columns of a table of the destination that were cut as the messages are, and the files of one partition."""
+
+    columns: Sequence[str]
+    files: Sequence[str]
+
+
+class NotCut(Exception):
+    """A partition needs columns of the destination's tables that nobody has cut yet; `args` are the tables' columns."""
+
+
+@dataclass(frozen=True)
+class LoadFacts:
+    """What all workers of a load know: plain data, which can be sent anywhere.
+
+    `columns` and `counts` are those of all `ParsedCells`, `events` and `tables` what was made of them. The rest is as
+    in `ProjectionContext`.
+    """
+
+    loaded_at: str
+    memory: int
+    partitions: int
+    shorten: Callable[[str], str]
+    event_table: Callable[[str], str]
+    columns: Mapping[tuple[str, str | None], dict[str, None]] = field(default_factory=dict)
+    events: Sequence[EventName] = ()
+    tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
+    known: ExistingTables = field(default_factory=dict)
+    limits: Limits = OTHER_LIMITS
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    def with_cells(self, cells: ParsedCells) -> "LoadFacts":
+        """Returns the facts with the events and the columns of all cells."""
+        events = name_events(cells.events, self.event_table)
+        return dataclasses.replace(self, columns=cells.columns, events=events, tables=TableNumbers.of(events))
+
+    def open(self, con: duckdb.DuckDBPyConnection, scratch: str, cells: ParsedCells) -> ProjectionContext:
+        """Opens the cells of one partition in an engine."""
+        context = self._context(con, scratch, cells)
+        steps.open_messages(context, self.events)
+        return context
+
+    def plan(self, values: Mapping[int, TableValues], numbers: Iterable[int]) -> dict[int, TablePlan]:
+        """Returns the plans of tables by the values of all partitions; asks no engine."""
+        with duckdb.connect(":memory:") as con:
+            context = self._context(con, "", ParsedCells())
+            none = TableValues({}, {}, {})
+            return {number: plan_table(context, number, values.get(number, none)) for number in numbers}
+
+    def _context(self, con: duckdb.DuckDBPyConnection, scratch: str, cells: ParsedCells) -> ProjectionContext:
+        files = [_no_messages(con, scratch, self.columns)] if scratch else []
+        return ProjectionContext(
+            con,
+            scratch,
+            self.memory,
+            dataclasses.replace(
+                cells,
+                messages=[*files, *cells.messages],
+                columns=dict(self.columns),
+                events=Counter(event.event for event in self.events),
+            ),
+            self.loaded_at,
+            self.shorten,
+            self.event_table,
+            self.known,
+            self.limits,
+            self.widths,
+            self.tables,
+        )
+
+
+def _no_messages(
+    con: duckdb.DuckDBPyConnection, scratch: str, columns: Mapping[tuple[str, str | None], Collection[str]]
+) -> str:
+    """Writes a file without rows that has the columns of all partitions; returns its name."""
+    extras = dict.fromkeys(extra for of_event in columns.values() for extra in of_event)
+    select = "".join(f", NULL::VARCHAR AS {engine.name(extra)}" for extra in extras)
+    path = f"{scratch}/no-messages.parquet"
+    con.execute(f"COPY (SELECT *{select} FROM ({NO_MESSAGES_SQL})) TO {engine.literal(path)} (FORMAT parquet)")
+    return path
+
+
+# ---- cutting -------------------------------------------------------------------------------------------------------
+
+
+def cut(
+    con: duckdb.DuckDBPyConnection, query: str, key: str, partitions: int, folder: str, select: str = "*"
+) -> dict[int, list[str]]:
+    """Writes the rows of a query into files of a new folder, by a digest of a column; returns them by partition."""
+    words = {"query": query, "key": engine.name(key), "partitions": partitions, "select": select}
+    con.execute(_SQL["cut"].format(folder=engine.literal(folder), **words))
+    found: dict[int, list[str]] = {}
+    for path in sorted(Path(folder).glob("part=*/*.parquet")):
+        found.setdefault(int(path.parent.name.removeprefix("part=")), []).append(str(path))
+    return found
+
+
+def cut_cells(
+    con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
+) -> dict[int, ParsedCells]:
+    """Cuts the files of cells into partitions, in an empty folder."""
+    found: dict[int, ParsedCells] = {}
+    for what in _CELLS:
+        if files := getattr(cells, what):
+            for part, paths in _cut_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
+                of_part = found.setdefault(part, ParsedCells(columns=cells.columns))
+                getattr(of_part, what).extend(paths)
+    return found
+
+
+def _cut_files(
+    con: duckdb.DuckDBPyConnection, cells: ParsedCells, what: str, files: Sequence[str], partitions: int, folder: str
+) -> dict[int, list[str]]:
+    if partitions == 1:
+        return {0: list(files)}
+    source = engine.parquet_files(files, union_by_name="true")
+    if what == "messages":
+        return cut(con, f"FROM {source} WHERE NOT irregular", "id", partitions, folder)
+    if what == "rejects":
+        return cut(con, f"FROM {source}", "id", partitions, folder)
+    messages = engine.parquet_files(cells.messages, union_by_name="true")
+    query = _SQL["with_id"].format(source=f"FROM {source}", messages=messages)
+    return cut(con, query, "id", partitions, folder, "* EXCLUDE (id)")
+
+
+def cut_lines(
+    con: duckdb.DuckDBPyConnection, lines: pa.Table, messages: Sequence[str], refused: RefusedIds, path: str
+) -> bool:
+    """Writes the lines (`seq`, `text`) whose messages may be refused ones, each with its `id`; whether there are any.
+
+    `messages` are the files of cells of these lines.
+    """
+    ids = pa.table({"id": pa.array(refused.messages, pa.string())})
+    persons = pa.table({"id": pa.array({id_ for rows in refused.rows.values() for id_ in rows}, pa.string())})
+    with engine.registered(con, lines=lines, refused_ids=ids, refused_persons=persons):
+        source = engine.parquet_files(messages, union_by_name="true")
+        found = con.execute(_SQL["refused_lines"].format(messages=source)).to_arrow_table()
+    if found.num_rows:
+        pq.write_table(found, path, compression="zstd")
+    return bool(found.num_rows)
+
+
+def read_cut(given: Mapping[str, StoredColumns], needed: Callable[[], Collection[str]] = tuple) -> ReadTable:
+    """Returns what reads the destination's tables from files of one partition.
+
+    Raises NotCut where columns are asked for that were not cut; `needed` are the tables that will be asked for, too.
+    """
+
+    def read(table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        there = given.get(table)
+        if there is None or not set(columns) <= set(there.columns):
+            of_messages = columns if table != AUDIT.name else ("id", "received_at", "uuid_ts")
+            raise NotCut(dict.fromkeys(needed(), of_messages) | {table: columns})
+        for path in there.files:
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(columns=list(columns))
+
+    return read
+
+
+# ---- a partition ---------------------------------------------------------------------------------------------------
+
+
+def count_candidates(
+    context: ProjectionContext, hashes: HashedIds, refused: RefusedIds, lines: steps.Lines
+) -> dict[int, int]:
+    """Returns how many different messages of an open partition each table would have."""
+    if refused:
+        steps.reject_refused(context, refused.messages, refused.rows, lines)
+    if hashes:
+        steps.reject_suppressed(context, hashes)
+    steps.find_duplicates(context)
+    return count_messages(context)
+
+
+def deduplicate_partition(
+    context: ProjectionContext,
+    given: Mapping[str, StoredColumns] | None,
+    complete: Collection[str],
+    hashes: HashedIds,
+    refused: RefusedIds,
+    lines: steps.Lines,
+) -> PartitionValues:
+    """Decides which messages of an open partition are kept; returns what is known of their values.
+
+    `given` is what is stored, None where nothing is or counts. Raises NotCut where more of it is needed.
+    """
+    if refused:
+        steps.reject_refused(context, refused.messages, refused.rows, lines)
+
+    def needed() -> set[str]:
+        found = context.con.execute(_SQL["tables_of_stored"]).fetchall()
+        return {context.tables.names[number] for (number,) in found} & context.known.keys()
+
+    stored = None if given is None else read_cut(given, needed)
+    deduplicate(context, stored, complete, hashes, (), sys.maxsize)
+    builder = TableBuilder(context, row_values(context, "kept"))
+    counts = builder.gather()
+    return PartitionValues(counts, {number: builder.values(number) for number in counts})
+
+
+def save_state(context: ProjectionContext, folder: str) -> dict[str, str]:
+    """Writes what is known of a deduplicated partition into files of an empty folder; returns their names by table."""
+    there = {name for (name,) in context.con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    saved: dict[str, str] = {}
+    for table in _STATE:
+        if table in there and engine.count(context.con, table):
+            saved[table] = f"{folder}/{table}.parquet"
+            context.con.execute(f"COPY {table} TO {engine.literal(saved[table])} (FORMAT parquet)")
+    return saved
+
+
+def open_deduplicated(
+    facts: LoadFacts,
+    con: duckdb.DuckDBPyConnection,
+    scratch: str,
+    cells: ParsedCells,
+    saved: Mapping[str, str],
+    plans: Mapping[int, TablePlan],
+) -> "PartitionRows":
+    """Opens a partition that another worker has deduplicated."""
+    context = facts.open(con, scratch, dataclasses.replace(cells, rejects=[], discards=[]))
+    for table, columns in _STATE.items():
+        con.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
+        if table in saved:
+            con.execute(f"INSERT INTO {table} BY NAME FROM {engine.parquet_files([saved[table]])}")
+    steps.reject_messages(context, *(table for table in ("refused", "suppressed") if table in saved))
+    return PartitionRows(context, plans)
+
+
+class PartitionRows(Deduplicated):
+    """The rows of one partition's tables, and its books."""
+
+    def __init__(self, context: ProjectionContext, plans: Mapping[int, TablePlan]) -> None:
+        super().__init__(context, {}, plans)
+
+    def cut_latest(self, latest: Latest, plan: TablePlan, number: int, folder: str, partitions: int) -> "LatestFiles":
+        """Cuts what the rows of `users` (`accounts`) are made of by the person: the ids, and the kept messages.
+
+        `plan` and `number` are of the table of these messages.
+        """
+        Path(folder).mkdir()
+        con = self._context.con
+        if not users.find_changed(self._context, latest):
+            return LatestFiles({}, {})
+        ids = cut(con, "FROM latest_ids", "id", partitions, f"{folder}/ids")
+        rows = self._builder.rows(number).relation.sql_query()
+        select = ", ".join(map(engine.name, plan.types))
+        query = f"SELECT {select} FROM ({rows}) WHERE {engine.name(latest.key)} IS NOT NULL"
+        return LatestFiles(ids, cut(con, query, latest.key, partitions, f"{folder}/messages"))
+
+    def discarded(self) -> list[tuple[str, str, int]]:
+        """Returns how many values were discarded by reason and table; complete once `discards` was called."""
+        return audit.discarded_by_table(self._context)
+
+
+class LatestFiles(NamedTuple):
+    """The files that rows of `users` (`accounts`) are made of, by the person's partition: ids, messages."""
+
+    ids: Mapping[int, Sequence[str]]
+    messages: Mapping[int, Sequence[str]]
+
+
+def latest_of_partition(
+    context: ProjectionContext,
+    latest: Latest,
+    ids: Sequence[str],
+    messages: Sequence[str],
+    types: Mapping[str, Type],
+    given: StoredColumns | None,
+) -> TableRows:
+    """Returns the rows of `users` (`accounts`) of one partition of persons; `types` are the columns of the messages."""
+    source = f"SELECT DISTINCT id FROM {engine.parquet_files(ids)}" if ids else "SELECT NULL::VARCHAR AS id LIMIT 0"
+    context.con.execute(f"CREATE OR REPLACE TABLE latest_ids AS {source}")
+    empty = ", ".join(f"NULL::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in types.items())
+    query = f"FROM {engine.parquet_files(messages)}" if messages else f"SELECT {empty} LIMIT 0"
+    fresh = TableRows(latest.messages.name, types, context.con.sql(query), 0)
+    stored = None if given is None else read_cut({latest.messages.name: given})
+    return users.make_latest(context, latest, fresh, stored)
+
+
+# ---- what comes of all partitions ----------------------------------------------------------------------------------
+
+
+def merge_partitions(parts: Iterable[PartitionValues]) -> PartitionValues:
+    """Returns what is known of the kept messages of all partitions."""
+    counts: dict[int, int] = {}
+    values: dict[int, TableValues] = {}
+    for part in parts:
+        for number, count in part.counts.items():
+            counts[number] = counts.get(number, 0) + count
+        for number, found in part.values.items():
+            values[number] = values[number].merge(found) if number in values else found
+    return PartitionValues(counts, values)
+
+
+def kept_lines(files: Iterable[str]) -> steps.Lines:
+    """Returns what reads the lines with some numbers from files that `cut_lines` wrote."""
+
+    def read(numbers: Collection[int]) -> Iterator[tuple[int, bytes]]:
+        requested = pa.array(numbers, pa.int64())
+        for path in files:
+            table = pq.read_table(path, columns=["seq", "text"])
+            found = table.filter(pc.is_in(table["seq"], requested))
+            yield from zip(found["seq"].to_pylist(), found["text"].cast(pa.large_binary()).to_pylist(), strict=True)
+
+    return read

@@ -1,0 +1,20 @@
+-- A load in partitions.
+
+-- name: cut
+-- The rows of a query, by a digest of a column, as a folder of files for each partition.
+COPY (SELECT {select}, hash({key}) % {partitions} AS part FROM ({query})) TO {folder} (FORMAT parquet, PARTITION_BY (part))
+
+-- name: with_id
+-- Rows about messages (`seq`), with the id of the message.
+SELECT s.*, m.id FROM ({source}) s JOIN (SELECT seq, id FROM {messages} WHERE NOT irregular) m USING (seq)
+
+-- name: refused_lines
+-- The lines whose messages the destination refused, or refused a row that is made of them.
+SELECT m.seq, m.id, l.text FROM lines l JOIN {messages} m USING (seq)
+WHERE NOT m.irregular AND (m.id IN (SELECT id FROM refused_ids) OR m.user_id IN (SELECT id FROM refused_persons)
+    OR m.group_id IN (SELECT id FROM refused_persons))
+
+-- name: tables_of_stored
+-- The tables of the messages that are stored.
+SELECT DISTINCT table_number FROM messages SEMI JOIN stored_in USING (seq)
+UNION SELECT table_number FROM stored_in

@@ -1,0 +1,201 @@
+"""The coordinator of a load on many workers: cuts, hands out tasks, decides in between, and takes the rows over.
+
+docs/explanation/beyond-one-machine.md draws the steps. What the load must know of the destination is read here, and
+the rows go to dlt here: workers need the work folder and the archive, and nothing else.
+"""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...catalog import ACCOUNTS, MESSAGE_TABLES, USERS
+from ...errors import EngineError, NotSupported
+from ...projection import ExistingTables
+from ...projection.audit import limits_exceeded, merge_counts
+from ...projection.deduplicate import new_tables, tables_beyond
+from ...projection.partition import (
+    LoadFacts,
+    RefusedIds,
+    merge_partitions,
+)
+from ..audit import LinesRead, audit_rows
+from ..origin import SharedOrigin
+from ..plan import PlannedLoad
+from ..project import ProjectedLoad, existing_tables, fill_report, note_unreadable, stored_rows
+from ..row_files import RowFiles
+from ..table_hints import TableHints
+from .executors import Workers
+from .parse_task import ParsedShare, ParseTask
+from .partition_tasks import CountTask, DeduplicatedPartition, DeduplicateTask, NeededColumns, PartitionInput
+from .rows import RowMaker, TablesOfLoad
+from .shares import all_cells, inputs_of, partitions_of, share_ranges
+from .stored import StoredCuts
+from .tasks import CannotBecomeRows, WorkerContext
+from .work_folder import WorkFolder
+
+
+class MessagesRefused(Exception):
+    """Messages cannot become rows; `args` are their errors by id."""
+
+
+class Coordinator:
+    """One attempt of a load."""
+
+    def __init__(
+        self, load: PlannedLoad, workers: Workers, folder: WorkFolder, con: duckdb.DuckDBPyConnection, scratch: Path
+    ) -> None:
+        self._load = load
+        self._workers = workers
+        self._folder = folder
+        self._con = con
+        self._scratch = scratch
+
+    def project(self, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+        """Runs all steps; returns None where messages were found that cannot become rows."""
+        load = self._load
+        shares, lines = self._parse()
+        existing = existing_tables(load, lambda most: _table_names(load, shares, most))
+        hints = TableHints(load.extraction, load.target, existing)
+        files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+        try:
+            rows = RowMaker(load, self._run, self._folder, self._con, self._scratch)
+            tables = self._decide_tables(shares, existing)
+            deduplicated = self._deduplicate(tables)
+            plans = rows.plan(tables, merge_partitions(part.values for part in deduplicated), files)
+            parts = rows.make_rows(tables, deduplicated, plans)
+            parts += rows.make_latest(tables, parts, plans)
+        except MessagesRefused as error:
+            [found] = error.args
+            if not note_unreadable(load, found):
+                raise EngineError(f"Expected rows without messages that were refused, but got: {found}") from error
+            return None
+        rows.hand_over(parts, plans, files)
+        counts = merge_counts(count for part in parts for count in part.counts)
+        audit = audit_rows(load, counts, lines)
+        rejects = sum((Counter(part.rejects) for part in parts), Counter[str]())
+        in_order = dict(sorted(rejects.items(), key=lambda item: (-item[1], item[0])))
+        limits = limits_exceeded([row for part in parts for row in part.limits], tables.without_table)
+        fill_report(load, counts, lines, in_order, limits)
+        return ProjectedLoad(files, hints, audit)
+
+    def _run(self, tasks: Sequence[Any], done: Callable[[Any], object] = lambda _: None) -> list[Any]:
+        """Runs tasks and shows how many are done. Raises MessagesRefused where some found messages."""
+        report = self._load.report
+        report.tasks += len(tasks)
+
+        def count(result: Any) -> None:
+            report.tasks_done += 1
+            done(result)
+            self._load.context.report_progress()
+
+        results = self._workers.run(tasks, count)
+        if refused := [result for result in results if isinstance(result, CannotBecomeRows)]:
+            raise MessagesRefused({id_: why for result in refused for id_, why in result.messages.items()})
+        return results
+
+    # -- map
+
+    def _parse(self) -> tuple[list[ParsedShare], LinesRead]:
+        load, report = self._load, self._load.report
+        if not isinstance(load.origin, SharedOrigin):
+            raise NotSupported("Expected an origin whose work can be shared among workers, such as an archive.")
+        context, tasks = self._context, []
+        for number, part in enumerate(share_ranges([work.size for work in load.work])):
+            share = load.origin.share(load.work[part.start : part.stop], part.start)
+            tasks.append(ParseTask(context, number, share, {file: load.messages_of(file) for file in part}))
+
+        def count(share: ParsedShare) -> None:
+            report.lines += share.lines
+            report.bytes_done += share.bytes
+            report.files_done += len(share.ended)
+
+        shares: list[ParsedShare] = self._run(tasks, count)
+        unfinished = {number: why for share in shares for number, why in share.ended if why is not None}
+        return shares, LinesRead(unfinished, sum((share.skipped for share in shares), Counter[int]()))
+
+    @cached_property
+    def _context(self) -> WorkerContext:
+        """What all tasks have, before anything of the lines is known."""
+        load, target = self._load, self._load.target
+        suppressed = None
+        if pairs := target.suppressed.pairs():
+            table = pa.table({"salt": [salt for salt, _ in pairs], "hash": [hashed for _, hashed in pairs]})
+            suppressed = self._put_table(table, "suppressed.parquet")
+        refused = target.refused
+        facts = LoadFacts(
+            load.context.loaded_at.isoformat(),
+            load.settings.memory,
+            partitions_of(sum(work.size for work in load.work)),
+            load.context.shorten,
+            load.event_table,
+            limits=target.limits,
+        )
+        rows = {USERS.name: refused.users, ACCOUNTS.name: refused.accounts} if target.dataset is not None else {}
+        return WorkerContext(self._folder, facts, RefusedIds(refused.messages, rows), suppressed)
+
+    def _put_table(self, table: pa.Table, name: str) -> str:
+        path = str(self._scratch / name)
+        pq.write_table(table, path)
+        return self._folder.put(path, name)
+
+    # -- deduplicate
+
+    def _decide_tables(self, shares: Sequence[ParsedShare], existing: ExistingTables) -> TablesOfLoad:
+        load, target = self._load, self._load.target
+        context, cells = self._context, all_cells(shares)
+        widths = {} if target.dataset is None else target.dataset.widths
+        facts = dataclasses.replace(context.facts.with_cells(cells), known=existing, widths=widths)
+        context = dataclasses.replace(context, facts=facts)
+        partitions = inputs_of(shares)
+        tables, without_table = self._limit_tables(context, partitions)
+        context = dataclasses.replace(context, facts=dataclasses.replace(facts, tables=tables))
+        read = stored_rows(load, existing) if load.report.lines else None
+        stored = None
+        if read is not None:
+            stored = StoredCuts(self._con, self._folder, self._scratch, read, facts.partitions)
+            stored.cut_ids(existing)
+        return TablesOfLoad(context, partitions, without_table, stored)
+
+    def _limit_tables(self, context: WorkerContext, partitions: Sequence[PartitionInput]) -> tuple[Any, dict[str, int]]:
+        facts = context.facts
+        there = self._load.extraction.event_tables() if self._load.target.dataset is not None else set[str]()
+        new, room = new_tables(facts.tables.names, facts.known, there, self._load.settings.max_event_tables)
+        if len(new) <= room:
+            return facts.tables, {}
+        counts = sum(
+            (Counter(found) for found in self._run([CountTask(context, each) for each in partitions])),
+            Counter[int](),
+        )
+        beyond = tables_beyond(facts.tables.names, new, room, counts)
+        return facts.tables.without(beyond), {facts.tables.names[number]: count for number, count in beyond.items()}
+
+    def _deduplicate(self, tables: TablesOfLoad) -> list[DeduplicatedPartition]:
+        """Deduplicates all partitions; those that need more of what is stored once more, when they have it."""
+        complete = frozenset(self._load.target.complete_loads())
+        found: dict[int, DeduplicatedPartition] = {}
+        while remaining := [each for each in tables.partitions if each.number not in found]:
+            tasks = [
+                DeduplicateTask(
+                    tables.context, each, tables.stored.of(each.number) if tables.stored else None, complete
+                )
+                for each in remaining
+            ]
+            for each, result in zip(remaining, self._run(tasks), strict=True):
+                if not isinstance(result, NeededColumns):
+                    found[each.number] = result
+                elif tables.stored is not None:
+                    tables.stored.cut(result.tables)
+        return [found[each.number] for each in tables.partitions]
+
+
+def _table_names(load: PlannedLoad, shares: Sequence[ParsedShare], most: int) -> list[str]:
+    events = all_cells(shares).event_tables(most)
+    return [*(table.name for table in MESSAGE_TABLES), *map(load.event_table, events)]

@@ -1,0 +1,231 @@
+"""Executors: from the name of an engine to a `concurrent.futures.Executor`, and tasks that are tried again on one."""
+
+import multiprocessing
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from importlib.metadata import version
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import duckdb
+
+from ...errors import AutopilothqError, EngineError
+from ...extras import PACKAGE, install
+from ...warehouses.dlt_internals import logger
+
+TRIES = 3
+EngineFactory = Callable[[], Executor]
+"""Makes an executor: at the beginning of a load, and again where its workers died."""
+
+
+# ---- engines by name -----------------------------------------------------------------------------------------------
+
+
+def engine_of(name: str) -> EngineFactory:
+    """Returns what makes the executor of an engine: `processes:8`, `dask:tcp://scheduler:8786` or `ray:auto`.
+
+    Raises EngineError for any other text.
+    """
+    kind, _, where = name.partition(":")
+    if kind == "processes" and where.isdigit() and int(where):
+        return lambda: processes(int(where))
+    if kind == "dask" and where:
+        return lambda: _dask(where)
+    if kind == "ray" and where:
+        return lambda: RayExecutor(where)
+    raise EngineError(
+        f"Expected an engine like processes:8, dask:tcp://scheduler:8786 or ray:auto, but got {name!r}.\n"
+        "Name one of these with its number of processes or its address."
+    )
+
+
+def processes(workers: int) -> Executor:
+    """Returns an executor of that many processes on this machine; they do not inherit what this one has open."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _dask(address: str) -> Executor:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise _missing("dask", "distributed") from error
+    try:
+        client = Client(address, set_as_default=False)
+    except OSError as error:
+        raise EngineError(f"Expected Dask's scheduler at {address}, but got {type(error).__name__}: {error}") from error
+    return _WithClient(client.get_executor(pure=False), client.close)
+
+
+class _WithClient(Executor):
+    """An executor whose client is closed with it."""
+
+    def __init__(self, executor: Executor, close: Callable[[], object]) -> None:
+        self._executor = executor
+        self._close = close
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Submits a call."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the interface's
+        """Leaves the cluster."""
+        self._close()
+
+
+class RayExecutor(Executor):
+    """Ray as an executor: each call is a task of a cluster, `auto` being the one that this machine is part of."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise _missing("ray", "ray") from error
+        self._ray = ray
+        self._own = not ray.is_initialized()
+        if self._own:
+            try:
+                ray.init(address=address, log_to_driver=False, configure_logging=False)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise EngineError(f"Expected Ray at {address}, but got {type(error).__name__}: {error}") from error
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Submits a call."""
+        remote = self._ray.remote(fn).options(max_retries=0)
+        future: Future[Any] = remote.remote(*args, **kwargs).future()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the interface's
+        """Leaves the cluster, where this executor has entered it."""
+        if self._own:
+            self._ray.shutdown()
+
+
+def _missing(extra: str, package: str) -> EngineError:
+    return EngineError(
+        f"The engine {extra} needs the package {package}, which is not installed.\nInstall it: {install(extra)}"
+    )
+
+
+# ---- tasks ---------------------------------------------------------------------------------------------------------
+
+
+class WorkerTask(Protocol):
+    """What a worker can be given: plain data. `name` is for messages."""
+
+    @property
+    def name(self) -> str:
+        """What it does, such as `rows of partition 3`."""
+
+    def run(self) -> Any:
+        """Runs in a worker, and returns plain data."""
+
+
+def versions() -> tuple[str, str]:
+    """Returns the versions of this package and of DuckDB, whose digests and files all workers must share."""
+    return version(PACKAGE), duckdb.__version__
+
+
+def run_task(expected: tuple[str, str], task: bytes) -> Any:
+    """Runs a pickled task in a worker. Raises EngineError where the worker has other versions than the coordinator."""
+    if (found := versions()) != expected:
+        raise EngineError(
+            f"Expected {_spelt(expected)} on every worker, as on the coordinator, but a worker has {_spelt(found)}.\n"
+            "Install the same versions on all machines."
+        )
+    return pickle.loads(task).run()  # noqa: S301 - what the coordinator of this very load has pickled
+
+
+def _spelt(found: tuple[str, str]) -> str:
+    return f"{PACKAGE} {found[0]} with DuckDB {found[1]}"
+
+
+def _error_of(future: "Future[Any]") -> BaseException | None:
+    try:
+        return future.exception()
+    except CancelledError as error:  # by the executor: its cluster has lost it
+        return error
+
+
+class Workers:
+    """The workers of one load. A task whose worker dies, or that fails, is tried again, `TRIES` times in all."""
+
+    def __init__(self, engine: Executor | EngineFactory) -> None:
+        """`engine` is an executor, which is left as it is, or what makes one, which is shut down with the load."""
+        self._make = None if isinstance(engine, Executor) else engine
+        self._executor = engine if isinstance(engine, Executor) else engine()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._make is not None:
+            self._executor.shutdown(wait=not any(error), cancel_futures=True)
+
+    def run(self, tasks: Sequence[WorkerTask], done: Callable[[Any], object]) -> list[Any]:
+        """Runs tasks; returns their results in their order, and calls `done` with each as it comes."""
+        results: list[Any] = [None] * len(tasks)
+        pickled = [pickle.dumps(task) for task in tasks]
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        running: dict[Future[Any], tuple[int, Executor]] = {}
+        tries = [0] * len(tasks)
+
+        def submit(number: int) -> None:
+            tries[number] += 1
+            future = self._submit(pickled[number])
+            running[future] = number, self._executor
+            future.add_done_callback(ended.put)
+
+        try:
+            for number in range(len(tasks)):
+                submit(number)
+            while running:
+                future = ended.get()
+                number, executor = running.pop(future)
+                error = _error_of(future)
+                if error is None:
+                    results[number] = future.result()
+                    done(results[number])
+                else:
+                    self._check(error, tasks[number], tries[number], executor)
+                    submit(number)
+        finally:
+            for future in running:
+                future.cancel()
+        return results
+
+    def _submit(self, task: bytes) -> "Future[Any]":
+        try:
+            return self._executor.submit(run_task, versions(), task)
+        except BrokenExecutor:
+            self._renew(self._executor)
+            return self._executor.submit(run_task, versions(), task)
+
+    def _check(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
+        """Makes way for another try of a task that failed. Raises what cannot be tried again."""
+        if isinstance(error, AutopilothqError):
+            raise error
+        if isinstance(error, ModuleNotFoundError) and PACKAGE.rpartition("-")[2] in str(error):
+            raise EngineError(
+                f"Expected {_spelt(versions())} on every worker, but a worker does not have it: {error}\n"
+                "Install the same versions on all machines."
+            ) from error
+        if tries >= TRIES:
+            raise EngineError(
+                f"{task.name} failed {tries} times on the engine, at last with {type(error).__name__}: {error}\n"
+                "Nothing of this load counts; the next one starts afresh. The workers' logs may say more."
+            ) from error
+        logger.warning(f"{task.name} is tried again: {type(error).__name__}: {error}")
+        if isinstance(error, BrokenExecutor):
+            self._renew(executor)
+
+    def _renew(self, broken: Executor) -> None:
+        """Replaces an executor whose workers died, unless that is done already."""
+        if self._make is None:
+            raise EngineError(
+                "A worker of the executor died, and took the executor with it.\n"
+                "Give a function that makes one (executor=lambda: ProcessPoolExecutor(8)): it is called again then."
+            )
+        if broken is self._executor:
+            broken.shutdown(wait=False, cancel_futures=True)
+            self._executor = self._make()

@@ -1,0 +1,80 @@
+"""The task of the first half of a load: whole files become cells, cut into partitions."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import duckdb
+
+from ...projection.cells import ParsedCells
+from ...projection.parse import Parser, number_lines
+from ...projection.partition import cut_cells, cut_lines
+from ...segment.message import Batch
+from ...warehouses.selection import MessageSelection
+from ..event_filter import only
+from ..origin import WorkShare
+from .tasks import CELL_FILES, WorkerContext, made
+
+
+@dataclass
+class ParsedShare:
+    """What a share of the work gave: cells by partition, files of lines that may be refused, and counts."""
+
+    cells: dict[int, ParsedCells] = field(default_factory=dict)
+    all_cells: ParsedCells = field(default_factory=ParsedCells)
+    refused_lines: list[str] = field(default_factory=list)
+    lines: int = 0
+    bytes: int = 0
+    ended: list[tuple[int, str | None]] = field(default_factory=list)
+    skipped: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class ParseTask:
+    """Whole files -> cells, cut by a digest of the message's id. `requested` are the messages of each file."""
+
+    context: WorkerContext
+    number: int
+    share: WorkShare
+    requested: Mapping[int, MessageSelection]
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"Reading share {self.number}"
+
+    def run(self) -> ParsedShare:
+        """Reads and parses the share."""
+        done = ParsedShare()
+        with self.context.engine() as (con, scratch):
+            parser = Parser(str(made(scratch, "parsed")))
+            for number, whole in enumerate(self.share.read()):
+                self._add(con, parser, whole, f"{scratch}/lines-{number}.parquet", done)
+            cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(made(scratch, "cut")))
+            for part, cells in cut.items():
+                done.cells[part] = self._kept(cells, part)
+        done.all_cells = ParsedCells(columns=done.all_cells.columns, events=done.all_cells.events)
+        return done
+
+    def _add(self, con: duckdb.DuckDBPyConnection, parser: Parser, whole: Batch, lines: str, done: ParsedShare) -> None:
+        batch, skipped = only(whole, self.requested.__getitem__, self.context.facts.event_table)
+        cells = parser.parse(con, batch)
+        done.all_cells.extend(cells)
+        if self.context.refused and cut_lines(
+            con, number_lines(batch.lines), cells.messages, self.context.refused, lines
+        ):
+            name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"
+            done.refused_lines.append(self.context.folder.put(lines, name))
+        done.lines += whole.lines.num_rows
+        done.bytes += whole.bytes
+        done.ended += whole.ended
+        done.skipped += skipped
+
+    def _kept(self, cells: ParsedCells, part: int) -> ParsedCells:
+        """Puts the files of a partition into the work folder."""
+        found = ParsedCells(columns=cells.columns)
+        for what in CELL_FILES:
+            for number, path in enumerate(getattr(cells, what)):
+                name = f"cells/{part}/{self.number}-{what}-{number}.parquet"
+                getattr(found, what).append(self.context.folder.put(path, name))
+        return found

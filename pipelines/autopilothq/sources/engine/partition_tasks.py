@@ -1,0 +1,102 @@
+"""The tasks that decide which messages of a partition are kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...projection import ENVIRONMENT_ERRORS
+from ...projection.cells import ParsedCells
+from ...projection.partition import (
+    NotCut,
+    PartitionValues,
+    StoredColumns,
+    count_candidates,
+    deduplicate_partition,
+    kept_lines,
+    save_state,
+)
+from .tasks import CannotBecomeRows, WorkerContext, made, refused_messages
+
+
+@dataclass(frozen=True)
+class PartitionInput:
+    """A partition: its number, its cells, and the files of lines that may be refused."""
+
+    number: int
+    cells: ParsedCells
+    refused_lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class CountTask:
+    """A partition's cells -> how many different messages each table would have."""
+
+    context: WorkerContext
+    partition: PartitionInput
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"Counting the messages of partition {self.partition.number}"
+
+    def run(self) -> dict[int, int]:
+        """Counts."""
+        with self.context.engine() as (con, scratch):
+            opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
+            lines = kept_lines([self.context.folder.get(name, scratch) for name in self.partition.refused_lines])
+            return count_candidates(opened, self.context.hashes(scratch), self.context.refused, lines)
+
+
+class DeduplicatedPartition(NamedTuple):
+    """What is known of a partition's values, and the files of what is known of its messages."""
+
+    values: PartitionValues
+    state: Mapping[str, str]
+
+
+class NeededColumns(NamedTuple):
+    """The columns of the destination's tables that a partition must have before it can be deduplicated."""
+
+    tables: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class DeduplicateTask:
+    """A partition's cells and its stored ids -> which messages are kept, and what is known of their values.
+
+    `stored` is None where nothing is stored, or counts as stored. `complete` are the complete loads.
+    """
+
+    context: WorkerContext
+    partition: PartitionInput
+    stored: Mapping[str, StoredColumns] | None
+    complete: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"Deduplicating partition {self.partition.number}"
+
+    def run(self) -> DeduplicatedPartition | NeededColumns | CannotBecomeRows:
+        """Deduplicates."""
+        with self.context.engine() as (con, scratch):
+            folder = self.context.folder
+            opened = self.context.facts.open(con, scratch, self.context.fetched(self.partition.cells, scratch))
+            given = None if self.stored is None else {
+                table: of._replace(files=[folder.get(name, scratch) for name in of.files])
+                for table, of in self.stored.items()
+            }  # fmt: skip
+            lines = kept_lines([folder.get(name, scratch) for name in self.partition.refused_lines])
+            try:
+                hashes = self.context.hashes(scratch)
+                values = deduplicate_partition(opened, given, self.complete, hashes, self.context.refused, lines)
+            except NotCut as error:
+                return NeededColumns(*error.args)
+            except ENVIRONMENT_ERRORS:
+                raise
+            except Exception:  # noqa: BLE001 - raised again unless messages cause it
+                return refused_messages(opened, con, scratch)
+            saved = save_state(opened, str(made(scratch, "state")))
+            prefix = f"state/{self.partition.number}"
+            state = {table: folder.put(path, f"{prefix}-{table}.parquet") for table, path in saved.items()}
+            return DeduplicatedPartition(values, state)

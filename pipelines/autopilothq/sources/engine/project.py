@@ -1,0 +1,51 @@
+"""Loads on an engine: what the source is given to make the rows of its loads with."""
+
+import hashlib
+import itertools
+import secrets
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from ...projection import engine
+from ..load_folder import scratch_of_projection
+from ..plan import PlannedLoad
+from ..project import ProjectedLoad, project
+from ..refused import target_of
+from .coordinator import Coordinator
+from .executors import EngineFactory, Workers
+from .work_folder import work_folder
+
+THREADS = 2  # of the coordinator's engine
+
+
+@dataclass(frozen=True)
+class EngineProjector:
+    """Makes the rows of loads on an engine: an executor, or what makes one, whose workers share `work_url`.
+
+    Without `work_url` they share the load's own folder, which processes of one machine reach.
+    """
+
+    engine: Executor | EngineFactory
+    work_url: str | None = None
+
+    def __call__(self, load: PlannedLoad) -> ProjectedLoad:
+        """Reads all lines and writes the rows of all tables."""
+        return project(load, self._attempt)
+
+    def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad | None:
+        scratch = scratch_of_projection(load.target.folder)
+        home = self.work_url or str(scratch / "work")
+        with (
+            work_folder(home, _owner(load)) as folder,
+            Workers(self.engine) as workers,
+            engine.connect(str(scratch), load.settings.memory, THREADS) as con,
+        ):
+            return Coordinator(load, workers, folder, con, scratch).project(numbers)
+
+
+def _owner(load: PlannedLoad) -> str:
+    """Returns a name for the pipeline and its target, by which a load finds what killed ones left."""
+    pipeline = load.extraction.pipeline
+    if pipeline is None:
+        return secrets.token_hex(8)
+    return f"{pipeline.pipeline_name}-{hashlib.sha256(target_of(pipeline).encode()).hexdigest()[:12]}"

@@ -1,0 +1,194 @@
+"""The tasks that make rows: of the messages of a partition, and of the persons of one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from ...catalog import LATEST, Latest, Type
+from ...projection import ENVIRONMENT_ERRORS, FileCount, TableRows
+from ...projection.cells import ParsedCells
+from ...projection.partition import LatestFiles, PartitionRows, StoredColumns, latest_of_partition, open_deduplicated
+from ...projection.tables import TablePlan
+from .partition_tasks import PartitionInput
+from .tasks import CannotBecomeRows, WorkerContext, refused_messages
+from .work_folder import WorkFolder
+
+UNSHAPED = "unshaped"
+"""The view that `RowShape.sql` reads."""
+
+
+class RowShape(NamedTuple):
+    """How the rows of a table are written for the destination: its columns, and SQL over the view `UNSHAPED`."""
+
+    columns: Mapping[str, Type]
+    sql: str
+
+
+class WrittenRows(NamedTuple):
+    """A file of rows in the work folder, and how many there are."""
+
+    name: str
+    number: int
+
+
+@dataclass
+class PartitionFiles:
+    """The rows of a partition: files by table, what `users` and `accounts` are made of, and counts.
+
+    `limits` are how many values were discarded by reason and table.
+    """
+
+    rows: dict[str, WrittenRows] = field(default_factory=dict)
+    latest: dict[str, LatestFiles] = field(default_factory=dict)
+    counts: list[FileCount] = field(default_factory=list)
+    rejects: dict[str, int] = field(default_factory=dict)
+    limits: list[tuple[str, str, int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RowPlans:
+    """How the rows of all partitions are made: the plan of each table by its number, and how each is written.
+
+    `latest` are the numbers of the tables that `users` and `accounts` are made of, by their names. Rows of tables that
+    are not in `shapes` are not written.
+    """
+
+    tables: Mapping[int, TablePlan]
+    latest: Mapping[str, int]
+    shapes: Mapping[str, RowShape]
+
+
+@dataclass(frozen=True)
+class RowsTask:
+    """A deduplicated partition -> the rows of its tables. `files` is the name of a file of the load's files' names."""
+
+    context: WorkerContext
+    partition: PartitionInput
+    state: Mapping[str, str]
+    plans: RowPlans
+    files: str
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"The rows of partition {self.partition.number}"
+
+    def run(self) -> PartitionFiles | CannotBecomeRows:
+        """Makes the rows."""
+        folder = self.context.folder
+        with self.context.engine() as (con, scratch):
+            cells = self.context.fetched(self.partition.cells, scratch)
+            saved = {table: folder.get(name, scratch) for table, name in self.state.items()}
+            try:
+                rows = open_deduplicated(self.context.facts, con, scratch, cells, saved, self.plans.tables)
+                return self._write(con, rows, scratch)
+            except ENVIRONMENT_ERRORS:
+                raise
+            except Exception:  # noqa: BLE001 - raised again unless messages cause it
+                with self.context.engine() as (again, elsewhere):
+                    return refused_messages(self.context.facts.open(again, elsewhere, cells), again, elsewhere)
+
+    def _write(self, con: duckdb.DuckDBPyConnection, rows: PartitionRows, scratch: str) -> PartitionFiles:
+        done = PartitionFiles()
+        writer = RowWriter(self.context.folder, self.plans.shapes, str(self.partition.number), scratch)
+        for made in rows.tables():
+            writer.write(con, made)
+        for latest in LATEST:
+            if (number := self.plans.latest.get(latest.table.name)) is not None:
+                found = rows.cut_latest(
+                    latest,
+                    self.plans.tables[number],
+                    number,
+                    f"{scratch}/{latest.table.name}",
+                    self.context.facts.partitions,
+                )
+                done.latest[latest.table.name] = self._kept(found, latest)
+        names = pq.read_table(self.context.folder.get(self.files, scratch))["file"].to_pylist()
+        for book in (rows.rejects(names), rows.discards()):
+            if book is not None:
+                writer.write(con, book)
+        done.rows = writer.written
+        done.counts = rows.counts()
+        done.rejects = rows.rejects_by_reason()
+        done.limits = rows.discarded()
+        return done
+
+    def _kept(self, files: LatestFiles, latest: Latest) -> LatestFiles:
+        """Puts the files of each person's partition into the work folder."""
+        prefix = f"latest/{latest.table.name}"
+        return LatestFiles(*(
+            {
+                part: [
+                    self.context.folder.put(path, f"{prefix}/{part}/{self.partition.number}-{what}-{number}.parquet")
+                    for number, path in enumerate(paths)
+                ]
+                for part, paths in by_part.items()
+            }
+            for what, by_part in zip(("ids", "messages"), files, strict=True)
+        ))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LatestTask:
+    """The messages about a partition of persons -> their rows of `users` (`accounts`), and what was discarded of them.
+
+    `types` are the columns of these messages, `stored` those that the destination has of them.
+    """
+
+    context: WorkerContext
+    latest: Latest
+    number: int
+    files: LatestFiles
+    types: Mapping[str, Type]
+    stored: StoredColumns | None
+    shapes: Mapping[str, RowShape]
+
+    @property
+    def name(self) -> str:
+        """What it does."""
+        return f"The rows of partition {self.number} of {self.latest.table.name}"
+
+    def run(self) -> PartitionFiles:
+        """Makes the rows."""
+        done = PartitionFiles()
+        with self.context.engine() as (con, scratch):
+            get = self.context.folder.get
+            opened = self.context.facts.open(con, scratch, ParsedCells())
+            ids, messages = ([get(name, scratch) for name in of.get(self.number, ())] for of in self.files)
+            stored = self.stored and self.stored._replace(files=[get(name, scratch) for name in self.stored.files])
+            made = latest_of_partition(opened, self.latest, ids, messages, self.types, stored)
+            books = PartitionRows(opened, {})
+            prefix = f"{self.latest.table.name}-{self.number}"
+            writer = RowWriter(self.context.folder, self.shapes, prefix, scratch)
+            for rows in (made, books.discards()):
+                if rows is not None:
+                    writer.write(con, rows)
+            done.rows = writer.written
+            done.limits = books.discarded()
+        return done
+
+
+class RowWriter:
+    """Writes rows into the work folder as the destination takes them; the files' names begin with `prefix`."""
+
+    def __init__(self, folder: WorkFolder, shapes: Mapping[str, RowShape], prefix: str, scratch: str) -> None:
+        self.written: dict[str, WrittenRows] = {}
+        self._folder = folder
+        self._shapes = shapes
+        self._prefix = prefix
+        self._scratch = scratch
+
+    def write(self, con: duckdb.DuckDBPyConnection, rows: TableRows) -> None:
+        """Writes rows of a table that has a shape."""
+        if (shape := self._shapes.get(rows.table)) is None:
+            return
+        rows.relation.create_view(UNSHAPED, replace=True)
+        path = f"{self._scratch}/{self._prefix}-rows.parquet"
+        TableRows(rows.table, shape.columns, con.sql(shape.sql), rows.number).write(path)
+        number = pq.read_metadata(path).num_rows
+        if number:
+            name = f"rows/{self._prefix}-{rows.table}.parquet"
+            self.written[rows.table] = WrittenRows(self._folder.put(path, name), number)

@@ -1,0 +1,133 @@
+"""The second half of a load on an engine: the columns of all tables, their rows, and the way to dlt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...catalog import BOOKS, LATEST, MESSAGE_TABLES, TABLES, Latest, Type
+from ...projection import SQL_TYPES, TableRows, engine
+from ...projection.context import declared_types
+from ...projection.partition import PartitionValues, StoredColumns
+from ...projection.users import latest_columns
+from ..plan import PlannedLoad
+from ..row_files import RowFiles, resource_of
+from .partition_tasks import DeduplicatedPartition, PartitionInput
+from .row_tasks import UNSHAPED, LatestTask, PartitionFiles, RowPlans, RowShape, RowsTask, WrittenRows
+from .shares import merged_files
+from .stored import StoredCuts
+from .tasks import TaskRunner, WorkerContext
+from .work_folder import WorkFolder
+
+FEW_ROWS = 200_000  # of a table that are handed over as one file
+
+
+@dataclass(frozen=True)
+class TablesOfLoad:
+    """What is decided once all lines are parsed.
+
+    `without_table` are the messages of events without a table of their own, by slug. `stored` is None where nothing
+    counts as stored.
+    """
+
+    context: WorkerContext
+    partitions: Sequence[PartitionInput]
+    without_table: Mapping[str, int]
+    stored: StoredCuts | None
+
+
+class RowMaker:
+    """Makes the rows of one attempt of a load, whose partitions are deduplicated."""
+
+    def __init__(
+        self, load: PlannedLoad, run: TaskRunner, folder: WorkFolder, con: duckdb.DuckDBPyConnection, scratch: Path
+    ) -> None:
+        self._load = load
+        self._run = run
+        self._folder = folder
+        self._con = con
+        self._scratch = scratch
+
+    def plan(self, tables: TablesOfLoad, merged: PartitionValues, files: RowFiles) -> RowPlans:
+        """Decides the columns of all tables, and how their rows are written."""
+        facts = tables.context.facts
+        latest = {each.table.name: MESSAGE_TABLES.index(each.messages) for each in LATEST}
+        plans = facts.plan(merged.values, {*merged.counts, *latest.values()})
+        types = {plan.name: plan.types for plan in plans.values()} | {book.name: declared_types(book) for book in BOOKS}
+        for each in LATEST:
+            of_messages = _message_types(tables, each, plans[latest[each.table.name]].types)
+            types[each.table.name] = latest_columns(each, of_messages)
+        selected = self._load.extraction.resources
+        shapes = {name: self._shape(name, of, files) for name, of in types.items() if resource_of(name) in selected}
+        return RowPlans(plans, latest, shapes)
+
+    def _shape(self, table: str, types: Mapping[str, Type], files: RowFiles) -> RowShape:
+        columns = ", ".join(f"{engine.name(name)} {SQL_TYPES[of]}" for name, of in types.items())
+        self._con.execute(f"CREATE OR REPLACE TABLE {UNSHAPED} ({columns})")
+        rows = TableRows(table, types, self._con.table(UNSHAPED), 0)
+        rows = self._load.target.refused.without(rows, TABLES[table].key if table in TABLES else ("id",))
+        shaped = files.shaped(rows)
+        return RowShape(dict(shaped.columns), shaped.relation.sql_query())
+
+    def make_rows(
+        self, tables: TablesOfLoad, deduplicated: Sequence[DeduplicatedPartition], plans: RowPlans
+    ) -> list[PartitionFiles]:
+        """Makes the rows of all tables but `users` and `accounts`."""
+        urls = pa.table({"file": pa.array([work.url for work in self._load.work], pa.string())})
+        path = str(self._scratch / "files.parquet")
+        pq.write_table(urls, path)
+        names = self._folder.put(path, "files.parquet")
+        return self._run([
+            RowsTask(tables.context, partition, found.state, plans, names)
+            for partition, found in zip(tables.partitions, deduplicated, strict=True)
+        ])  # fmt: skip
+
+    def make_latest(
+        self, tables: TablesOfLoad, parts: Sequence[PartitionFiles], plans: RowPlans
+    ) -> list[PartitionFiles]:
+        """Makes the rows of `users` and `accounts`, of what all partitions have of them."""
+        tasks = []
+        for latest in LATEST:
+            files = merged_files([part.latest[latest.table.name] for part in parts])
+            if not files.ids:
+                continue
+            types = plans.tables[plans.latest[latest.table.name]].types
+            known = tables.context.facts.known
+            columns = list(known.get(latest.messages.name, ()))
+            stored: dict[int, list[str]] | None = None
+            if tables.stored is not None and columns:
+                stored = tables.stored.cut_messages(latest, files, columns, latest.table.name in known)
+            for number in sorted({*files.ids, *(stored or ())}):
+                given = None if stored is None else StoredColumns(columns, stored.get(number, []))
+                tasks.append(LatestTask(tables.context, latest, number, files, types, given, plans.shapes))
+        return self._run(tasks)
+
+    def hand_over(self, parts: Sequence[PartitionFiles], plans: RowPlans, files: RowFiles) -> None:
+        """Takes the files of rows out of the work folder, for dlt; those of small tables become one."""
+        by_table: dict[str, list[WrittenRows]] = {}
+        for part in parts:
+            for table, rows_of_part in part.rows.items():
+                by_table.setdefault(table, []).append(rows_of_part)
+        for table, written in by_table.items():
+            total = sum(each.number for each in written)
+            self._load.report.rows[table] = total
+            if len(written) > 1 and total <= FEW_ROWS:
+                paths = [self._folder.get(each.name, str(self._scratch)) for each in written]
+                rows = self._rows(table, plans, engine.parquet_files(paths), total)
+                rows.write(str(files.add(rows)))
+                continue
+            for each in written:
+                path = files.add(self._rows(table, plans, UNSHAPED, each.number))
+                self._folder.take(each.name, path)
+
+    def _rows(self, table: str, plans: RowPlans, source: str, number: int) -> TableRows:
+        return TableRows(table, plans.shapes[table].columns, self._con.sql(f"FROM {source}"), number)
+
+
+def _message_types(tables: TablesOfLoad, latest: Latest, types: Mapping[str, Type]) -> dict[str, Type]:
+    """Returns the columns of the messages that `users` (`accounts`) are made of: this load's, and those stored."""
+    known = tables.context.facts.known.get(latest.messages.name, {}) if tables.stored is not None else {}
+    return {**types, **known}

@@ -1,0 +1,62 @@
+"""How a load is cut: work into shares that tasks read, and messages into partitions."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ...projection.cells import ParsedCells
+from ...projection.partition import LatestFiles
+from .parse_task import ParsedShare
+from .partition_tasks import PartitionInput
+
+MIN_SHARE, MAX_SHARE = 4 << 20, 1 << 30  # bytes of files, as they are stored, that a task reads
+SHARES = 64  # so many where none would be smaller or larger
+PARTITION_BYTES = 64 << 20  # of files, as they are stored, whose messages are deduplicated together, and
+MAX_PARTITION_BYTES = 512 << 20  # in loads of more partitions than
+MANY_PARTITIONS = 64
+
+
+def share_ranges(sizes: Sequence[int]) -> list[range]:
+    """Returns the numbers of the files of each share: whole files that follow each other."""
+    most = min(MAX_SHARE, max(MIN_SHARE, sum(sizes) // SHARES))
+    found, start, size = [], 0, 0
+    for number, of_file in enumerate(sizes):
+        if number > start and size + of_file > most:
+            found.append(range(start, number))
+            start, size = number, 0
+        size += of_file
+    return [*found, range(start, len(sizes))] if sizes else []
+
+
+def partitions_of(size: int) -> int:
+    """Returns into how many partitions the messages of so many bytes of files are cut."""
+    return max(min(MANY_PARTITIONS, -(-size // PARTITION_BYTES)), -(-size // MAX_PARTITION_BYTES), 1)
+
+
+def all_cells(shares: Sequence[ParsedShare]) -> ParsedCells:
+    """Returns what is known of the cells of all shares; their files are in the shares' partitions."""
+    cells = ParsedCells()
+    for share in shares:
+        cells.extend(share.all_cells)
+    return cells
+
+
+def inputs_of(shares: Sequence[ParsedShare]) -> list[PartitionInput]:
+    """Returns the partitions that have anything, with their cells of all shares."""
+    lines = [name for share in shares for name in share.refused_lines]
+    found: dict[int, ParsedCells] = {}
+    for share in shares:
+        for number, cells in share.cells.items():
+            found.setdefault(number, ParsedCells()).extend(cells)
+    return [PartitionInput(number, found[number], lines) for number in sorted(found)]
+
+
+def merged_files(parts: Sequence[LatestFiles]) -> LatestFiles:
+    """Returns the files that all partitions of messages have of each partition of persons."""
+
+    def merged(of: Callable[[LatestFiles], Mapping[int, Sequence[str]]]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for part in parts:
+            for number, names in of(part).items():
+                found.setdefault(number, []).extend(names)
+        return found
+
+    return LatestFiles(merged(lambda part: part.ids), merged(lambda part: part.messages))

@@ -1,0 +1,96 @@
+"""What the destination has, cut as the messages are: its workers need no access to the destination."""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...catalog import AUDIT, MESSAGE_TABLES, TRACKS, Latest
+from ...projection import ExistingTables, ReadTable, engine
+from ...projection.partition import LatestFiles, StoredColumns, cut
+from .work_folder import WorkFolder
+
+
+class StoredCuts:
+    """Columns of the destination's tables, each cut once into files of the work folder."""
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, folder: WorkFolder, scratch: Path, read: ReadTable, partitions: int
+    ) -> None:
+        self._con = con
+        self._folder = folder
+        self._scratch = scratch
+        self._read = read
+        self._partitions = partitions
+        self._columns: dict[str, Sequence[str]] = {}
+        self._files: dict[str, dict[int, list[str]]] = {}
+        self._numbers = itertools.count()
+
+    def cut_ids(self, existing: ExistingTables) -> None:
+        """Cuts the ids that each load looks for: those of messages by their type, of tracks with their event."""
+        for table in MESSAGE_TABLES:
+            if (columns := existing.get(table.name)) is not None:
+                # What another loader made may lack the event's name.
+                self.cut({table.name: ["id", *(["event"] if table is TRACKS and "event" in columns else [])]})
+
+    def cut(self, needed: Mapping[str, Sequence[str]]) -> None:
+        """Cuts columns of some tables, with those that were cut of them before; of `_audit` all partitions get all."""
+        for table, columns in needed.items():
+            before = self._columns.get(table, ())
+            if set(columns) <= set(before):
+                continue
+            self._columns[table] = list(dict.fromkeys([*before, *columns]))
+            batches = self._read(table, self._columns[table])
+            if table == AUDIT.name:
+                self._files[table] = dict.fromkeys(range(self._partitions), self._whole(batches))
+            else:
+                self._files[table] = self._cut(table, batches, "FROM stored WHERE id IS NOT NULL", "id")
+
+    def of(self, partition: int) -> dict[str, StoredColumns]:
+        """Returns what was cut, with the files of one partition."""
+        return {
+            table: StoredColumns(columns, self._files[table].get(partition, []))
+            for table, columns in self._columns.items()
+        }
+
+    def cut_messages(
+        self, latest: Latest, files: LatestFiles, columns: Sequence[str], exists: bool
+    ) -> dict[int, list[str]]:
+        """Cuts the messages that rows of `users` (`accounts`) are made of by the person; returns files by partition.
+
+        Where the table `exists`, these are the messages about the persons of this load.
+        """
+        key = engine.name(latest.key)
+        sql = f"FROM stored WHERE {key} IS NOT NULL"
+        if exists:
+            names = [name for of_part in files.ids.values() for name in of_part]
+            ids = engine.parquet_files(self._folder.get(name, str(self._scratch)) for name in names)
+            self._con.execute(f"CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT id FROM {ids}")
+            sql = f"SELECT s.* FROM stored s SEMI JOIN changed_ids i ON i.id = s.{key}"
+        return self._cut(latest.messages.name, self._read(latest.messages.name, columns), sql, latest.key)
+
+    def _whole(self, batches: Iterable[pa.RecordBatch]) -> list[str]:
+        found = list(batches)
+        if not found:
+            return []
+        path = self._scratch / f"stored-{next(self._numbers)}.parquet"
+        pq.write_table(pa.Table.from_batches(found), path)
+        return [self._folder.put(str(path), f"stored/{path.name}")]
+
+    def _cut(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
+        number = next(self._numbers)
+        stream = iter(batches)
+        first = next(stream, None)
+        if first is None:
+            return {}
+        reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
+        with engine.registered(self._con, stored=reader):
+            found = cut(self._con, sql, key, self._partitions, str(self._scratch / f"stored-{number}"))
+        return {part: list(self._put(paths, f"stored/{number}-{part}-{table}")) for part, paths in found.items()}
+
+    def _put(self, paths: Collection[str], prefix: str) -> Iterable[str]:
+        for number, path in enumerate(paths):
+            yield self._folder.put(path, f"{prefix}-{number}.parquet")

@@ -1,0 +1,88 @@
+"""What the tasks of a load have in common: plain data, names of files, and no secrets.
+
+Each takes files from the work folder, works in an engine of its own on the worker's disk, and leaves files of fixed
+names in the work folder. Only names and counts return.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow.parquet as pq
+
+from ...projection import engine, unreadable
+from ...projection.cells import ParsedCells
+from ...projection.context import ProjectionContext
+from ...projection.parse import Parser
+from ...projection.partition import LoadFacts, RefusedIds
+from ...projection.projection import make_all
+from ...segment.identity import NOBODY, HashedIds
+from ...warehouses import suppression_key
+from .work_folder import WorkFolder
+
+CELL_FILES = ("messages", "extras", "rejects", "discards")
+TaskRunner = Callable[[Sequence[Any]], list[Any]]
+"""Runs tasks on the workers, and returns their results in their order."""
+
+
+class CannotBecomeRows(NamedTuple):
+    """The messages that cannot become rows, by their ids, with the errors."""
+
+    messages: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What all tasks of a load have: the work folder, the facts, and what is left out.
+
+    `suppressed` is the name of the file of the suppression list, None where it is empty.
+    """
+
+    folder: WorkFolder
+    facts: LoadFacts
+    refused: RefusedIds
+    suppressed: str | None
+
+    def hashes(self, scratch: str) -> HashedIds:
+        """Returns the hashed ids of deleted persons; the key of the list is the worker's own setting."""
+        if self.suppressed is None:
+            return NOBODY
+        table = pq.read_table(self.folder.get(self.suppressed, scratch))
+        return suppression_key.hashes(zip(table["salt"].to_pylist(), table["hash"].to_pylist(), strict=True))
+
+    def fetched(self, cells: ParsedCells, scratch: str) -> ParsedCells:
+        """Returns cells whose files are on this machine."""
+        found = dataclasses.replace(cells)
+        for what in CELL_FILES:
+            setattr(found, what, [self.folder.get(name, scratch) for name in getattr(cells, what)])
+        return found
+
+    @contextmanager
+    def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """Opens an engine of one thread, and a folder on this machine's disk."""
+        with self.folder.scratch() as scratch:
+            con = engine.connect(scratch, self.facts.memory, threads=1)
+            try:
+                yield con, scratch
+            finally:
+                con.close()
+
+
+def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
+    """Returns the messages that caused the exception under way; raises it where none did."""
+    harmless = Parser(str(made(scratch, "harmless"))).harmless(con)
+    found = unreadable.find_unreadable(opened, harmless, make_all)
+    if not found:
+        raise  # noqa: PLE0704 - it is called while an exception is handled
+    return CannotBecomeRows(found)
+
+
+def made(scratch: str, name: str) -> Path:
+    """Makes and returns a folder."""
+    path = Path(scratch, name)
+    path.mkdir()
+    return path

@@ -1,0 +1,34 @@
+"""File systems of buckets, as dlt's configuration or the cloud's own ways give access to them."""
+
+from typing import Any
+
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.exceptions import MissingDependencyException
+
+from ..errors import ArchiveError
+from ..extras import EXTRAS, install
+from ..warehouses.dlt_internals import FilesystemConfiguration, fsspec_from_config, resolve_configuration
+from ..warehouses.hints import SOURCE
+
+
+def is_remote(url: str) -> bool:
+    """Returns whether a URL is of a bucket, not of a local file or folder."""
+    return "://" in url and not url.startswith("file:")
+
+
+def open_bucket(url: str, credentials: Any = None) -> Any:
+    """Returns the fsspec file system of a bucket, with dlt's credentials or the cloud's own. Raises ArchiveError."""
+    given = {"bucket_url": url} | ({} if credentials is None else {"credentials": credentials})
+    config = FilesystemConfiguration()
+    try:
+        return fsspec_from_config(resolve_configuration(config, sections=("sources", SOURCE), explicit_value=given))[0]
+    except ConfigFieldMissingException as error:
+        raise ArchiveError(
+            f"Expected credentials for {url}, but there are none.\n"
+            f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
+        ) from error
+    except MissingDependencyException as error:
+        extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
+        raise ArchiveError(
+            f"Reading {url} needs a package that is not installed.\nInstall it: {install(extra)}"
+        ) from error

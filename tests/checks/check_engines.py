@@ -1,0 +1,34 @@
+"""Loads on a real Dask cluster of processes and on Ray give the tables of one process, whoever of the workers dies.
+
+The environment is `build/engines`, made at the first call.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from environments import environment
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_the_tables_are_those_of_one_process(tmp_path: Path, engine: str) -> None:
+    programs = environment(
+        ROOT / "build" / "engines",
+        "--editable",
+        f"{ROOT}[dev,dask,ray]",
+        constraint=ROOT / "constraints.txt",
+    )
+    # Ray would report its use, and guards what only this machine reaches.
+    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "pipelines"), str(ROOT / "tests")])
+    program = ROOT / "tests" / "checks" / "run_engines.py"
+
+    done = subprocess.run(
+        [programs / "python", program, engine, tmp_path], env=env, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5_000:]
