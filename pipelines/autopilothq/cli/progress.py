@@ -29,6 +29,7 @@ Counted = Literal["files", "contacts", "people"]
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns: enough for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
+_TASKS = ("tasks", "tasks_done")  # of an engine
 _STEPS = {"extract": "reading", "normalize": "handing over", "load": "loading"}
 
 
@@ -155,7 +156,9 @@ def print_result(
     if log.log_settings().json:
         log.line("info", "done", **_counts(report), into=location, dry_run=dry_run)
     if as_json:
-        out.print_line(json_text({**dataclasses.asdict(report), "into": location, "dry_run": dry_run}))
+        without = () if report.tasks else _TASKS
+        values = {name: value for name, value in dataclasses.asdict(report).items() if name not in without}
+        out.print_line(json_text({**values, "into": location, "dry_run": dry_run}))
         return
     if report.rows:
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
