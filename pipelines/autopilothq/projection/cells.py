@@ -84,7 +84,7 @@ class CellWriter:
         """Writes the messages that a query selects, and notes which of `extras` each event has."""
         path = self._path("messages")
         cells.messages.append(path)
-        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({_MESSAGES_FORMAT})")
+        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET})")
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = doubted = discards = 0
@@ -181,8 +181,6 @@ _COLUMNS: dict[str, tuple[str, str]] = {
         for name in TIMESTAMP_FIELDS
     },
 }
-# Ids and emails are not worth a dictionary, which would cost more than all else.
-_MESSAGES_FORMAT = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
 _UNREAD_COUNT_SQL = " + ".join(f"count({name}_unread)" for name in TIMESTAMP_FIELDS)
 # Timestamps that could not be read.
 _UNREAD_SQL = " UNION ALL ".join(

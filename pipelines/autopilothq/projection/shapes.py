@@ -128,7 +128,7 @@ class Shapes:
             for shape in ordered:
                 if shape not in self._shapes:
                     self._shapes[shape] = self._learn(shape)
-            return {text: shape for text in ordered if (shape := self._shapes[text]) is not None}
+            return {text: found_shape for text in ordered if (found_shape := self._shapes[text]) is not None}
 
     def _learn(self, shape: str) -> "RegularShape | None":
         keys = dict(zip(self._objects, json.loads(shape), strict=True))
@@ -320,7 +320,7 @@ def _at(path: Path) -> str:
     return "m." + ".".join(map(engine.name, path))
 
 
-def _first(paths: list[Path]) -> str:
+def _first(paths: Sequence[Path]) -> str:
     return _at(paths[0]) if len(paths) == 1 else f"coalesce({', '.join(map(_at, paths))})"
 
 
