@@ -13,6 +13,7 @@ from autopilothq.projection import engine, suppression
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
+from autopilothq.projection.shapes import Shapes
 from autopilothq.projection.types import ARRAY, BOOLEAN, FLOAT, INTEGER, TEXT, TIME_TEXT
 from contract.loading import NOW, batches, identify, message
 
@@ -30,6 +31,7 @@ WORDS = {
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
     "query": "SELECT 'u' AS user_id",
     "misfit": "true", "name": "a_table", "names": "'t:a'", "only": "true", "pattern": "'(a)(b)'", "pointers": "['']",
+    "objects": "false", "plain": "true", "structure": engine.literal(Shapes().query([]).structure),
     "received_at": "now()", "replaced": "", "room": "1", "row_id": "WHEN 'identify' THEN user_id",
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
@@ -50,6 +52,7 @@ RELATIONS = {
     "lines": "SELECT 1::BIGINT AS seq, '{}' AS text",
     "probe": "SELECT 1::BIGINT AS seq, '' AS shape",
     "regular_shapes": "SELECT '' AS shape",
+    "known_shapes": "SELECT '' AS shape, false AS has_nulls",
     "numbered": "SELECT 1::BIGINT AS seq, 1 AS table_number, 'track' AS kind",
     "left_out": "SELECT 'a' AS \"column\"",
     "types": "SELECT 'a' AS \"column\", 'text' AS type",

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -62,6 +63,14 @@ class ParsedCells:
         return list(dict.fromkeys(filter(None, names)))
 
 
+class WrittenMessages(NamedTuple):
+    """A file of messages: its name, its rows, and how many of them are irregular."""
+
+    path: str
+    rows: int
+    irregular: int
+
+
 class CellWriter:
     """Writes cells into Parquet files of one folder. Threads may share it; each process has a folder of its own."""
 
@@ -69,22 +78,31 @@ class CellWriter:
         self._folder = folder
         self._numbers = itertools.count()
 
-    def messages(self, con: duckdb.DuckDBPyConnection, select: str, extras: Sequence[str], cells: ParsedCells) -> str:
-        """Writes the messages that a query selects, notes which of `extras` each event has, and returns the file."""
+    def messages(
+        self, con: duckdb.DuckDBPyConnection, select: str, extras: Sequence[str], cells: ParsedCells
+    ) -> WrittenMessages:
+        """Writes the messages that a query selects, and notes which of `extras` each event has."""
         path = self._path("messages")
         cells.messages.append(path)
-        con.execute(f"COPY ({select}) TO {engine.literal(path)} (FORMAT parquet)")
+        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET})")
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
-        for kind, event, messages, *numbers in con.execute(
-            f"SELECT kind, event, count(*){counts} FROM {file} WHERE NOT irregular GROUP BY kind, event"
+        rows = doubted = discards = 0
+        for kind, event, irregular, messages, unread, *numbers in con.execute(
+            f"SELECT kind, event, irregular, count(*), {_UNREAD_COUNT_SQL}{counts} FROM {file} GROUP BY ALL"
         ).fetchall():
+            rows += messages
+            if irregular:
+                doubted += messages
+                continue
+            discards += unread
             columns = cells.columns.setdefault((kind, event), {})
             if event is not None:
                 cells.events[event] += messages
             columns |= dict.fromkeys(extra for extra, number in zip(extras, numbers, strict=True) if number)
-        self._discards(con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells)
-        return path
+        if discards:
+            self._discards(con.execute(_UNREAD_SQL.format(messages=file)).to_arrow_table(), cells)
+        return WrittenMessages(path, rows, doubted)
 
     def extras(self, messages: Mapping[int, Message], cells: ParsedCells) -> None:
         """Writes what the catalogue does not know of messages as rows."""
@@ -163,6 +181,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
         for name in TIMESTAMP_FIELDS
     },
 }
+_UNREAD_COUNT_SQL = " + ".join(f"count({name}_unread)" for name in TIMESTAMP_FIELDS)
 # Timestamps that could not be read.
 _UNREAD_SQL = " UNION ALL ".join(
     f"SELECT seq, '{name}' AS column_name, {name}_unread AS value, 'not_a_time' AS reason"

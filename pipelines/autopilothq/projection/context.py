@@ -15,7 +15,7 @@ from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import snake_case, table_name
 from .cells import ParsedCells
-from .engine import is_one_of, literal
+from .engine import PARQUET, is_one_of, literal
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
@@ -38,7 +38,7 @@ class TableRows(NamedTuple):
     def write(self, path: str) -> None:
         """Writes them into a Parquet file. Rows of many columns stand in small groups, which take less memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
-        self.relation.to_parquet(path, compression="snappy", row_group_size=group)
+        self.relation.query("rows", f"COPY rows TO {literal(path)} ({PARQUET}, ROW_GROUP_SIZE {group})")
 
 
 class FileCount(NamedTuple):

@@ -66,8 +66,8 @@ def _without_repeats(context: ProjectionContext) -> str:
     if _REPEATED_EVENT in there:
         replaced.append(f"CASE WHEN NOT coalesce(list_contains(e.repeats, {event}), false) THEN {event} END AS {event}")
     if _REPEATED_ID in there:
-        # The engine parses tracks and identifies alone, and of a track the property `id` repeats nothing.
-        repeats = f"m.kind = 'identify' AND coalesce(as_text(m.{id_}) = m.user_id, false)"
+        about = " ".join(f"WHEN '{latest.kind}' THEN m.{latest.key}" for latest in LATEST)
+        repeats = f"coalesce(as_text(m.{id_}) = CASE m.kind {about} END, false)"
         replaced.append(f"CASE WHEN NOT ({repeats}) THEN m.{id_} END AS {id_}")
     return f" REPLACE ({', '.join(replaced)})" if replaced else ""
 

@@ -104,6 +104,7 @@ CREATE MACRO unusual_clock(v) AS CASE
         || 'GMT[+-]([01]\d|2[0-3])[0-5]\d( \([^\\]*\))?"')
     THEN iso_8601(numeric_month(regexp_replace(
         v, '^\S+ (\S+) (\S+) (\S+) (\S+) GMT(\S{5}).*$', '\3-\1-\2 \4\5'))) END;
+CREATE MACRO clock(v) AS coalesce(usual_clock(v), list_filter([unusual_clock(v)], lambda t: within_years(t) = t)[1]);
 -- To plan this for each of four columns takes ten times what it takes to plan it for one list of their values.
 CREATE MACRO unusual_clocks(vs) AS list_transform(
     list_transform(vs, lambda v: unusual_clock(v)), lambda t: CASE WHEN within_years(t) = t THEN t END);
@@ -119,6 +120,23 @@ CREATE MACRO type_bit(v) AS CASE
     WHEN v IN ('true', 'false') THEN 16
     ELSE 32 END;
 CREATE MACRO type_bits(v) AS bit_or(type_bit(v)) FILTER (v IS NOT NULL);
+
+-- What the engine may read otherwise than it is spelt. Text that may come of a number whose digits it changes:
+CREATE MACRO text_may_be_number(v) AS CASE
+    WHEN v < ':' THEN CASE WHEN v >= '-' THEN CASE
+        WHEN contains(v, '.') OR contains(v, 'e') OR v IN ('0', '-0', '-Infinity')
+        THEN try_cast(v AS DOUBLE) IS NOT NULL END END
+    WHEN v < 'O' THEN v IN ('Infinity', 'NaN') END;
+CREATE MACRO any_number_unquoted(texts, line) AS len(list_filter(texts, lambda v:
+    text_may_be_number(v) AND NOT contains(line, '"' || v || '"'))) > 0;
+-- JSON values: names of no numbers, and numbers other than plain integers.
+CREATE MACRO any_json_in_doubt(jsons) AS len(list_filter(jsons, lambda v: CASE
+    WHEN v < '#' THEN false
+    WHEN v >= '-' AND v < ':' THEN NOT regexp_full_match(v, '-?[0-9].*')
+    ELSE v < '[' OR v IN ('inf', 'nan', 'infinity') END)) > 0;
+CREATE MACRO any_json_may_change(jsons) AS len(list_filter(jsons, lambda v:
+    v >= '-' AND v < ':' AND (v IN ('0', '-0') OR NOT regexp_full_match(v, '-?[0-9]+')))) > 0;
+CREATE MACRO any_between(texts, first, behind) AS len(list_filter(texts, lambda v: v >= first AND v < behind)) > 0;
 
 -- The number of a line in the load is its file's number times 2^40, plus its number in the file.
 CREATE MACRO file_of(seq) AS seq >> 40;

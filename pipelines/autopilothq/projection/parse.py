@@ -10,7 +10,7 @@ A worker of any kind can parse: lines and the folder for the files go in, `Parse
 
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import duckdb
 import numpy as np
@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from ..catalog import MAX_DEPTH
 from ..segment.message import Batch, Reject
 from . import engine
-from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns, with_timestamps_read
+from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
 from .irregular import parse_irregular
-from .shapes import ProjectionQuery, Shapes
+from .shapes import RegularShape, Shapes
 
 FIRST = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
@@ -115,10 +115,15 @@ def parse_lines(
     con: duckdb.DuckDBPyConnection, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
 ) -> Collection[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns the objects that many irregular lines hold."""
-    regular, irregular = _probe(con, lines, shapes)
-    seqs = irregular.filter(pc.is_valid(irregular["shape"]))["seq"].chunks  # blank lines have no shape
-    others = lines.filter(pc.invert(pc.is_in(lines["seq"], irregular["seq"]))) if irregular.num_rows else lines
-    seqs += _parse_regular(con, others, shapes.query(regular.values()), files, cells).chunks
+    doubts = doubt_conditions(lines["text"])
+    rest, seqs = _parse_known(con, lines, doubts, shapes, files, cells)
+    if rest.num_rows:
+        regular, irregular = _probe(con, rest, doubts, shapes)
+        seqs += irregular.filter(pc.is_valid(irregular["shape"]))["seq"].chunks  # blank lines have no shape
+        if regular:
+            rest = rest.filter(pc.invert(pc.is_in(rest["seq"], irregular["seq"])))
+            others, doubted = _parse_regular(con, rest, _PLAIN.format(doubts="false"), regular, shapes, files, cells)
+            seqs += [*others["seq"].chunks, *doubted]
     if not seqs:
         return ()
     lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs, pa.int64())))
@@ -127,11 +132,45 @@ def parse_lines(
     return [path for path, number in objects.items() if number >= enough]
 
 
+# Lines that may be JSON objects which the engine reads as it must.
+_PLAIN = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT ({doubts})"
+
+
+def _parse_known(
+    con: duckdb.DuckDBPyConnection,
+    lines: pa.Table,
+    doubts: tuple[str, str],
+    shapes: Shapes,
+    files: CellWriter,
+    cells: ParsedCells,
+) -> tuple[pa.Table, list[pa.Array]]:
+    """Parses the lines of shapes that are known; returns the others, and the `seq` of those that are in doubt.
+
+    Nearly all lines are JSON, so the engine is asked first whether they are once a line was none.
+    """
+    known = shapes.known()
+    while known:
+        valid = () if shapes.all_json else ("NOT json_valid(text)",)
+        plain = _PLAIN.format(doubts=" OR ".join((*valid, *doubts)))
+        made = ParsedCells()
+        try:
+            found = _parse_regular(con, lines, plain, known, shapes, files, made)
+        except duckdb.InvalidInputException:
+            made.delete()
+            if not shapes.all_json:
+                raise
+            shapes.all_json = False
+        else:
+            cells.extend(made)
+            return found
+    return lines, []
+
+
 def _probe(
-    con: duckdb.DuckDBPyConnection, lines: pa.Table, shapes: Shapes
-) -> tuple[dict[str, list[tuple[str, ...]]], pa.Table]:
-    """Returns the regular shapes among some lines with their leaves, and the other lines (`seq`, `shape`)."""
-    lenient, deep = doubt_conditions(lines["text"])
+    con: duckdb.DuckDBPyConnection, lines: pa.Table, doubts: tuple[str, str], shapes: Shapes
+) -> tuple[dict[str, RegularShape], pa.Table]:
+    """Returns the regular shapes among some lines, and the other lines (`seq`, `shape`)."""
+    lenient, deep = doubts
     pointers = engine.literals(shapes.pointers())
     with engine.registered(con, lines=lines):
         con.execute(_SQL["probe"].format(pointers=pointers, lenient=lenient, deep=deep))
@@ -144,14 +183,34 @@ def _probe(
 
 
 def _parse_regular(
-    con: duckdb.DuckDBPyConnection, lines: pa.Table, query: ProjectionQuery, files: CellWriter, cells: ParsedCells
-) -> pa.ChunkedArray:
-    """Writes the cells of lines in one statement; returns the `seq` of those that are irregular for all that."""
-    with engine.registered(con, lines=lines):
-        select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({with_timestamps_read(query.sql('lines'))})"
-        path = files.messages(con, select, query.extras, cells)
-    found = con.execute(f"SELECT seq FROM {engine.parquet_files([path])} WHERE irregular").to_arrow_table()
-    return found["seq"]
+    con: duckdb.DuckDBPyConnection,
+    lines: pa.Table,
+    plain: str,
+    known: Mapping[str, RegularShape],
+    shapes: Shapes,
+    files: CellWriter,
+    cells: ParsedCells,
+) -> tuple[pa.Table, list[pa.Array]]:
+    """Writes the cells of those of some lines that `plain` selects and that have known shapes, in one statement.
+
+    Returns the others, and the `seq` of those whose reading is in doubt.
+    """
+    query = shapes.query(known.values())
+    has_nulls = pa.array([bool(shape.nulls) for shape in known.values()], pa.bool_())
+    known_shapes = pa.table({"shape": pa.array(list(known), pa.string()), "has_nulls": has_nulls})
+    select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({query.sql(plain)})"
+    with engine.registered(con, lines=lines, known_shapes=known_shapes):
+        written = files.messages(con, select, query.extras, cells)
+    file = engine.parquet_files([written.path])
+    doubted = (
+        con.execute(f"SELECT seq FROM {file} WHERE irregular").to_arrow_table()["seq"].chunks
+        if written.irregular
+        else []
+    )
+    if written.rows == lines.num_rows:
+        return lines.slice(0, 0), doubted
+    read = con.execute(f"SELECT seq FROM {file}").to_arrow_table()["seq"]
+    return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), doubted
 
 
 # The line that shows whether anything can be read at all. No file has a negative number.

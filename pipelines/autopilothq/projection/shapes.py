@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, LINK, PROPERTIES, Column
+from ..catalog import COMMON_NAMES, CONTEXT, DECLARED_TYPES, KINDS, LINK, PROPERTIES, Column
 from ..segment.message import EXTRA, TIMESTAMP_FIELDS, prefixed_if_taken
 from ..segment.naming import column_name
 from . import engine
@@ -36,47 +36,87 @@ _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in
     ("properties", *column.path): column for column in PROPERTIES + LINK
 }
 _EMAIL = ("context", "traits", "email")
+_OWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    column.name: (column.path[0], tuple(kind for kind, of, _ in KINDS if column.name in {c.name for c in of.columns}))
+    for _, table, _ in KINDS
+    for column in table.columns
+    if column.name not in COMMON_NAMES
+}
+"""The columns of single types of messages: the field, and the types."""
+_OWN_OF_VIEWS = ("name", "category")
+_GROUP = "group_id"
+_KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
+_WITH = {body: tuple(kind for kind, _, of in KINDS if of == body) for body in ("properties", "traits")}
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
+_TEXT_FIELDS |= {name: field for name, (field, _) in _OWN.items()}
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one, -0.
 _CHANGING_NUMBER = (
     r"[:\[,]\s*-?([0-9]+\.?[0-9]*[eE]|[0-9]+\.[0-9]*0\s*[,}\]]|0\.0000|[0-9.]{17}|[iI][nN]|[nN][aA])|-0\s*[,}\]]"
 )
+_SQL = engine.queries("shapes.sql")
 _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
 class ProjectionQuery(NamedTuple):
-    """A query that makes `cells` of lines; `extras` are the names of those that the catalogue does not know."""
+    """A query that makes `cells` of lines; `extras` are the names of those that the catalogue does not know.
+
+    `pointers` are the objects whose keys make a shape. `objects` is a condition for lines whose shape does not say
+    whether there is null or no object where others have one.
+    """
 
     select: str
     structure: str
+    pointers: str
+    objects: str
     cells: list[str]
     extras: list[str]
 
-    def sql(self, source: str) -> str:
-        """Returns the query of lines (`seq`, `text`) of `source`: a row of cells each, `irregular` where in doubt."""
-        return (
-            f"WITH parsed AS (SELECT seq, text, from_json(text, {engine.literal(self.structure)}) AS m"
-            f" FROM {source}) SELECT {self.select} FROM parsed"
+    def sql(self, plain: str) -> str:
+        """Returns the query that makes a row of cells of each of `lines` that has one of the `known_shapes`.
+
+        `plain` is a condition for lines that can be asked for their shape; a row is `irregular` where the line's
+        reading is in doubt.
+        """
+        return _SQL["cells"].format(
+            plain=plain,
+            pointers=self.pointers,
+            structure=engine.literal(self.structure),
+            select=self.select,
+            objects=self.objects,
         )
+
+
+class RegularShape(NamedTuple):
+    """The leaves of lines of one shape, and where they have no keys where others have an object."""
+
+    leaves: list[Path]
+    nulls: list[Path]
 
 
 class Shapes:
     """The shapes seen so far, and the objects whose keys make a shape. Threads may share it."""
 
     def __init__(self, objects: Collection[Path] = _OBJECTS) -> None:
+        self.all_json = True
+        """Whether all lines so far that look like JSON were."""
         self._lock = threading.Lock()
         self._objects = tuple(objects)
-        self._shapes: dict[str, list[Path] | None] = {}
+        self._shapes: dict[str, RegularShape | None] = {}
         self._leaves: dict[Path, str] = {}
         self._spelt: dict[Path, Path] = {}
         self._spell((*_DECLARED, *self._objects))
 
     def pointers(self) -> list[str]:
         """Returns JSON pointers to the objects whose keys make a shape."""
-        return ["".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path) for path in self._objects]
+        return [_pointer(path) for path in self._objects]
 
-    def regular(self, found: Mapping[str, int]) -> dict[str, list[Path]]:
-        """Returns those of some shapes that are regular, with their leaves.
+    def known(self) -> dict[str, "RegularShape"]:
+        """Returns all regular shapes of the lines so far."""
+        with self._lock:
+            return {text: shape for text, shape in self._shapes.items() if shape is not None}
+
+    def regular(self, found: Mapping[str, int]) -> dict[str, "RegularShape"]:
+        """Returns those of some shapes that are regular.
 
         `found` counts the lines of each shape. The most frequent are looked at first, so that a few lines of their own
         shapes take no room from all others.
@@ -88,15 +128,19 @@ class Shapes:
             for shape in ordered:
                 if shape not in self._shapes:
                     self._shapes[shape] = self._learn(shape)
-            return {shape: leaves for shape in ordered if (leaves := self._shapes[shape]) is not None}
+            return {text: found_shape for text in ordered if (found_shape := self._shapes[text]) is not None}
 
-    def _learn(self, shape: str) -> list[Path] | None:
-        leaves = self._regular_leaves(dict(zip(self._objects, json.loads(shape), strict=True)))
+    def _learn(self, shape: str) -> "RegularShape | None":
+        keys = dict(zip(self._objects, json.loads(shape), strict=True))
+        leaves = self._regular_leaves(keys)
         if leaves is None or len(self._leaves.keys() | leaves.keys()) > MAX_LEAVES:
             return None
         self._leaves |= leaves
         self._spell(leaves)
-        return list(leaves)
+        nulls = [
+            (*parent, key) for parent, names in keys.items() for key in names or () if _is_unknown(keys, parent, key)
+        ]
+        return RegularShape(list(leaves), nulls)
 
     def _spell(self, paths: Iterable[Path]) -> None:
         """Notes how paths are spelt: of two that differ in case alone, the engine's structs can have the first only."""
@@ -121,26 +165,30 @@ class Shapes:
                 return None  # the engine's structs don't tell upper case from lower
             for key in names or ():
                 path = (*parent, key)
-                if path in keys and not keys[path]:
-                    return None  # null, {} or no object at all
                 if parent and path not in keys:
                     leaves[path] = _column(path)
         for scope in ("context", "properties", "traits"):
             columns = [column for path, column in leaves.items() if path[0] == scope]
             if "" in columns or len(set(columns)) != len(columns):
                 return None
+            if any(name in columns and f"_{name}" in columns for name in _OWN):
+                return None  # a page's name and another of its properties may come to one column
         if any(self._spelt.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
             return None
         return leaves
 
-    def query(self, shapes: Iterable[Iterable[Path]]) -> ProjectionQuery:
-        """Returns the query for lines of regular shapes with these leaves."""
-        leaves = dict.fromkeys(itertools.chain.from_iterable(shapes))
+    def query(self, shapes: Iterable["RegularShape"]) -> ProjectionQuery:
+        """Returns the query for lines of these shapes."""
+        shapes = list(shapes)
+        leaves = dict.fromkeys(itertools.chain.from_iterable(shape.leaves for shape in shapes))
+        nulls = dict.fromkeys(itertools.chain.from_iterable(shape.nulls for shape in shapes))
         leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
         by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
         for path in leaves:
             by_scope[path[0]].setdefault(self._cell(path), []).append(path)
-        return _query(by_scope, {path: self._type(path) for path in leaves})
+        return _query(
+            by_scope, {path: self._type(path) for path in leaves}, self.pointers(), [_pointer(path) for path in nulls]
+        )
 
     def _cell(self, path: Path) -> str:
         column = _column(path)
@@ -152,6 +200,15 @@ class Shapes:
     def _type(self, path: Path) -> str:
         cell = self._cell(path)
         return "JSON" if cell.startswith(EXTRA) or DECLARED_TYPES[cell] != "text" else "VARCHAR"
+
+
+def _is_unknown(keys: Mapping[Path, Sequence[str] | None], parent: Path, key: str) -> bool:
+    """Whether a key that has an object in other lines has null, `{}` or anything else without keys here."""
+    return (*parent, key) in keys and not keys[(*parent, key)]
+
+
+def _pointer(path: Path) -> str:
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _parts(path: Path) -> list[Path]:
@@ -167,90 +224,104 @@ def _column(path: Path) -> str:
     return column_name(path) if path[0] == "context" else prefixed_if_taken(column_name(path[1:]), COMMON_NAMES)
 
 
-def _query(by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str]) -> ProjectionQuery:
+def _query(
+    by_scope: dict[str, dict[str, list[Path]]], types: dict[Path, str], pointers: Sequence[str], nulls: Sequence[str]
+) -> ProjectionQuery:
     context = {cell: f"{_first(paths)}::VARCHAR" for cell, paths in by_scope["context"].items()}
-    bodies = by_scope["properties"].keys() | by_scope["traits"].keys()
-    body = {cell: _body(cell, by_scope) for cell in sorted(bodies)}
+    body = _bodies(by_scope["properties"], by_scope["traits"])
+    own = {name: f"CASE WHEN {_is(kinds)} THEN {_at((key,))} END" for name, (key, kinds) in _OWN.items()}
+    for name in own.keys() & body.keys():
+        own[name] = f"coalesce({own[name]}, {body.pop(name)})"
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
-    cells = {name: f"{_at((field,))}::VARCHAR" for name, field in (_TEXT_FIELDS | TIMESTAMP_FIELDS).items()}
-    for name in ("id", "user_id", "anonymous_id"):
-        cells[name] = f"blank_as_null({_at((_TEXT_FIELDS[name],))})"
-    # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
     email = _at(_EMAIL) if _EMAIL in types else "NULL"
-    cells["anonymous_id"] = (
-        f"coalesce({cells['anonymous_id']}, CASE WHEN {cells['user_id']} IS NULL"
+    # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
+    anonymous_id = (
+        f"coalesce(known_anonymous_id, CASE WHEN user_id IS NULL"
         f" AND contains({email}, '@') AND NOT starts_with({email}, '[') THEN {email} END)"
     )
-    kind = cells.pop("type")
-    cells = {"kind": kind, "event": f"CASE WHEN {kind} = 'track' THEN {_at(('event',))}::VARCHAR END", **cells}
+    cells = {"kind": "kind", "event": f"CASE WHEN kind = 'track' THEN {_at(('event',))}::VARCHAR END"}
+    cells |= {"id": "id", "user_id": "user_id", "anonymous_id": anonymous_id, **own}
+    for number, (name, field) in enumerate(TIMESTAMP_FIELDS.items(), 1):
+        cells |= {name: f"{_at((field,))}::VARCHAR", f"{name}_read": f"coalesce({name}_usual, unusual[{number}])"}
     cells |= dict.fromkeys((column.name for column in _DECLARED.values()), "NULL::VARCHAR") | context | body
     select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
-    raw = {path: _at(path) for path in types}
-    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(raw, types))
-    missing = f"{kind} IS NULL OR ({kind} = 'track' AND {_at(('event',))} IS NULL) OR {cells['id']} IS NULL"
-    missing += f" OR ({cells['user_id']} IS NULL AND {cells['anonymous_id']} IS NULL)"
+    missing = f"id IS NULL OR (user_id IS NULL AND {anonymous_id} IS NULL)"
+    doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(types))
     return ProjectionQuery(
-        f"seq, hash(text) AS tie, {', '.join(select)}, {missing} OR {doubts} AS irregular",
+        f"seq, hash(text) AS tie, {', '.join(select)}, has_other OR {missing} OR {doubts} AS irregular",
         _structure(types),
+        engine.literals(pointers),
+        " OR ".join(f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls)
+        or "false",
         ["seq", "tie", *cells],
         extras,
     )
 
 
-def _doubts(raw: dict[Path, str], types: dict[Path, str]) -> list[str]:
-    """Returns conditions under which the engine's reading is in doubt; comparisons of first characters are cheap."""
-    fields = [_at((field,)) for field in ("messageId", "userId", "anonymousId")]
-    texts = fields + [value for path, value in raw.items() if types[path] == "VARCHAR"]
-    jsons = [f"{value}::VARCHAR" for path, value in raw.items() if types[path] == "JSON"]
-    objects = " OR ".join(f"coalesce({value} >= '{{' AND {value} < '|', false)" for value in (*texts, *jsons))
-    arrays = " OR ".join(f"coalesce({value} >= '[' AND {value} < '\\', false)" for value in (*texts, *jsons))
-    # CASE, not AND: the engine reads a CASE's branches for those rows alone that come to them.
+def _bodies(properties: Mapping[str, Sequence[Path]], traits: Mapping[str, Sequence[Path]]) -> dict[str, str]:
+    """Returns the cells of properties and traits; which of them a message has says its type."""
+    found: dict[str, list[str]] = {}
+
+    def add(cell: str, condition: str, value: str) -> None:
+        found.setdefault(cell, []).append(f"CASE WHEN {condition} THEN {value} END")
+
+    for cell, paths in properties.items():
+        name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
+        if name not in _OWN_OF_VIEWS:
+            add(cell, "has_properties" if cell.startswith(EXTRA) else "kind = 'track'", value)
+            continue
+        # A page's name may stand among its properties instead; there, it may also repeat the page's.
+        of_view = f"has_properties AND kind <> 'track' AND {_at((name,))}"
+        add(cell, "kind = 'track'", value)
+        add(name, f"{of_view} IS NULL", f"as_text({value})")
+        add(f"{EXTRA}_{name}", f"{of_view} <> as_text({value})", value)
+    for cell, paths in traits.items():
+        name, value = cell.removeprefix(EXTRA), f"{_first(paths)}::VARCHAR"
+        if name != _GROUP:
+            add(cell, "has_traits", value)
+            continue
+        add(cell, "kind = 'identify'", value)
+        add(f"{EXTRA}_{name}", f"kind = 'group' AND as_text({value}) IS DISTINCT FROM {_at(('groupId',))}", value)
+    return {cell: cases[0] if len(cases) == 1 else f"coalesce({', '.join(cases)})" for cell, cases in found.items()}
+
+
+def _doubts(types: Mapping[Path, str]) -> list[str]:
+    """Returns conditions under which the engine's reading is in doubt.
+
+    They are looked at for every line, so each value has a cheap one; what takes longer stands once, in lists, behind a
+    CASE, whose branches the engine reads for those lines alone that come to them.
+    """
+    fields = [_at((field,)) for name, field in _TEXT_FIELDS.items() if name != "type"]
+    texts = fields + [_at(path) for path, of in types.items() if of == "VARCHAR"]
+    jsons = [f"{_at(path)}::VARCHAR" for path, of in types.items() if of == "JSON"]
+    declared = [_at(path) for path in types if path in _DECLARED and path[0] == "properties"]
+    every, listed = ", ".join((*texts, *jsons)), f"[{', '.join(texts)}]"
+    numbers = " OR ".join(f"coalesce(text_may_be_number({value}), false)" for value in texts)
+    values = " OR ".join(f"coalesce({value} >= '#' AND {value} NOT IN ('true', 'false'), false)" for value in jsons)
+    doubted, changing = (f"{macro}([{', '.join(jsons)}])" for macro in ("any_json_in_doubt", "any_json_may_change"))
+    brackets = f"any_between([{', '.join(fields)}], '[', '\\')"
+    arrays = f"any_between([{every}], '[', '\\')"
     return [
-        f"{_at(('type',))} NOT IN ('track', 'identify')",
-        f"{_at(('type',))} = 'track' AND NOT starts_with({_at(('event',))}::VARCHAR, '\"')",
-        *(f"{field} >= '[' AND {field} < '\\'" for field in fields),
-        f"CASE WHEN greatest({', '.join((*texts, *jsons))}) >= '{{' THEN {objects} END",
-        f"CASE WHEN contains(text, '[') THEN CASE WHEN {arrays} THEN {_CHANGING} END END",
-        *map(_text_in_doubt, texts),
-        *map(_json_in_doubt, jsons),
+        f"kind NOT IN ({', '.join(map(engine.literal, _KIND_NAMES))}) OR kind IS NULL",
+        f"kind = 'track' AND NOT coalesce(starts_with({_at(('event',))}::VARCHAR, '\"'), false)",
+        f"kind IN ('page', 'screen') AND coalesce({', '.join(f'{value}::VARCHAR' for value in declared)}) IS NOT NULL",
+        f"CASE WHEN greatest({every}) >= '{{' THEN any_between([{every}], '{{', '|') END",
+        f"CASE WHEN contains(text, '[') THEN {brackets} OR CASE WHEN {arrays} THEN {_CHANGING} END END",
+        f"CASE WHEN {numbers} THEN any_number_unquoted({listed}, text) OR {_CHANGING} END",
+        f"CASE WHEN {values} THEN {doubted} OR CASE WHEN {changing} THEN {_CHANGING} END END",
     ]
 
 
-def _text_in_doubt(value: str) -> str:
-    """Returns the condition for a number that became text: it must keep its digits (1.10), the engine does not."""
-    quoted = f"contains(text, '\"' || {value} || '\"')"
-    return (
-        f"CASE WHEN {value} < ':' THEN CASE WHEN {value} >= '-'"
-        f" THEN CASE WHEN contains({value}, '.') OR contains({value}, 'e') OR {value} IN ('0', '-0', '-Infinity')"
-        f" THEN CASE WHEN try_cast({value} AS DOUBLE) IS NOT NULL THEN NOT {quoted} OR {_CHANGING} END END END"
-        f" WHEN {value} IN ('Infinity', 'NaN') THEN NOT {quoted} END"
-    )
-
-
-def _json_in_doubt(value: str) -> str:
-    """Returns the condition for a number, NaN or Infinity in any of the engine's spellings that is in doubt."""
-    return (
-        f"CASE WHEN {value} >= '#' THEN CASE WHEN {value} >= '-' AND {value} < ':'"
-        f" THEN CASE WHEN {value} IN ('0', '-0') OR NOT regexp_full_match({value}, '-?[0-9]+')"
-        f" THEN {_CHANGING} OR NOT regexp_full_match({value}, '-?[0-9].*') END"
-        f" WHEN {value} < '[' THEN true WHEN {value} IN ('inf', 'nan', 'infinity') THEN true END END"
-    )
+def _is(kinds: Iterable[str]) -> str:
+    return engine.is_one_of("kind", kinds)
 
 
 def _at(path: Path) -> str:
     return "m." + ".".join(map(engine.name, path))
 
 
-def _first(paths: list[Path]) -> str:
+def _first(paths: Sequence[Path]) -> str:
     return _at(paths[0]) if len(paths) == 1 else f"coalesce({', '.join(map(_at, paths))})"
-
-
-def _body(cell: str, by_scope: dict[str, dict[str, list[Path]]]) -> str:
-    cases = []
-    for kind, scope in (("track", "properties"), ("identify", "traits")):
-        if paths := by_scope[scope].get(cell):
-            cases.append(f"WHEN '{kind}' THEN {_first(paths)}::VARCHAR")
-    return f"CASE {_at(('type',))} {' '.join(cases)} END"
 
 
 def _structure(types: dict[Path, str]) -> str:

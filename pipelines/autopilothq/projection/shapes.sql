@@ -1,0 +1,31 @@
+-- How lines of regular shapes become cells.
+
+-- name: cells
+-- A row of each of `lines` that has one of the `known_shapes`. What is asked for several times has a name of its own, so that the engine plans
+-- and evaluates it once: timestamps in unusual notations, which few lines have, all four in one list.
+WITH shaped AS (
+    -- A CASE, because the engine may look for shapes before it looks at a WHERE, and raises for what is no JSON.
+    SELECT seq, text, CASE WHEN {plain} THEN to_json(json_keys(text, {pointers}))::VARCHAR END AS shape FROM lines
+), parsed AS (
+    SELECT seq, text, has_nulls, from_json(text, {structure}) AS m FROM shaped JOIN known_shapes USING (shape)
+), named AS (
+    SELECT seq, text, has_nulls, m, m."type" AS kind, blank_as_null(m."messageId") AS id,
+        blank_as_null(m."userId") AS user_id, blank_as_null(m."anonymousId") AS known_anonymous_id,
+        m."type" IN ('track', 'page', 'screen') AS has_properties, m."type" IN ('identify', 'group') AS has_traits,
+        usual_clock(m."receivedAt"::VARCHAR) AS received_at_usual, usual_clock(m."sentAt"::VARCHAR) AS sent_at_usual,
+        usual_clock(m."originalTimestamp"::VARCHAR) AS original_timestamp_usual,
+        usual_clock(m."timestamp"::VARCHAR) AS timestamp_usual
+    FROM parsed
+), timed AS (
+    SELECT *, CASE
+        WHEN (m."receivedAt" IS NOT NULL AND received_at_usual IS NULL)
+            OR (m."sentAt" IS NOT NULL AND sent_at_usual IS NULL)
+            OR (m."originalTimestamp" IS NOT NULL AND original_timestamp_usual IS NULL)
+            OR (m."timestamp" IS NOT NULL AND timestamp_usual IS NULL)
+        THEN list_transform(
+            [m."receivedAt"::VARCHAR, m."sentAt"::VARCHAR, m."originalTimestamp"::VARCHAR, m."timestamp"::VARCHAR],
+            lambda v: clock(v)) END AS unusual,
+        CASE WHEN has_nulls THEN coalesce({objects}, false) ELSE false END AS has_other
+    FROM named
+)
+SELECT {select} FROM timed

@@ -1,0 +1,64 @@
+"""Lines of all shapes that Segment documents are read at once, none of them one by one, and into the same rows."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from autopilothq.segment import message as messages
+from contract.both_ways import differences
+from contract.loading import Line, message, rows_of
+
+EMAIL = {"campaign_id": "campaign_1", "email_subject": "Hello", "transactional": False}
+CONTEXT = {"library": {"name": "unknown", "version": "1.0.0"}, "traits": {"email": "a@b.c", "contact_id": "person_1"}}
+
+
+def of(kind: str, **fields: Any) -> Callable[[int], Line]:
+    return lambda n: message(
+        None, **{"type": kind, "event": ..., "messageId": f"{kind}-{n}", "context": CONTEXT, **fields}
+    )
+
+
+def track(**fields: Any) -> Callable[[int], Line]:
+    return lambda n: message(messageId=f"track-{n}", **{"context": CONTEXT} | fields)
+
+
+SHAPES: dict[str, tuple[Callable[[int], Line], str]] = {
+    "an email's event": (track(properties=EMAIL), "email_opened"),
+    "its name among its properties": (track(properties=EMAIL | {"event": "email_opened"}), "email_opened"),
+    "no properties": (track(), "email_opened"),
+    "empty properties": (track(properties={}), "email_opened"),
+    "properties that are null": (track(properties=None), "email_opened"),
+    "no context": (track(context=None), "email_opened"),
+    "an empty context": (track(context={}), "email_opened"),
+    "identify": (of("identify", traits={"email": "a@b.c", "firstName": "A", "score": 3}), "identifies"),
+    "its id among its traits": (of("identify", traits={"id": "u1"}), "identifies"),
+    "empty traits": (of("identify", traits={}), "identifies"),
+    "traits that are null": (of("identify", traits=None), "identifies"),
+    "group": (of("group", groupId="g1", traits={"name": "Acme", "plan": "pro", "employees": 30}), "groups"),
+    "its group's id among its traits": (of("group", groupId="g1", traits={"id": "g1", "groupId": "g1"}), "groups"),
+    "another group's id among its traits": (of("group", groupId="g1", traits={"group_id": "g2"}), "groups"),
+    "alias": (of("alias", previousId="a1"), "aliases"),
+    "page": (of("page", name="Home", category="Docs", properties={"url": "https://a.b/"}), "pages"),
+    "a page's name among its properties": (of("page", name="Home", properties={"name": "Home"}), "pages"),
+    "another name among a page's properties": (of("page", name="Home", properties={"name": "Start"}), "pages"),
+    "a page's name among its properties alone": (of("page", properties={"name": 'a "b"', "category": 7}), "pages"),
+    "screen": (of("screen", name="Main", properties={"variation": "blue"}), "screens"),
+    "null properties of a screen": (of("screen", name="Main", properties=None), "screens"),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_of_a_documented_shape_are_read_at_once(shape: str) -> None:
+    line, table = SHAPES[shape]
+    lines = [line(n) for n in range(20)]
+    reading = mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message)
+    with reading as read:
+        found = rows_of(*lines)
+    assert (read.call_count, len(found[table])) == (0, 20)
+
+
+def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:
+    lines = [line(number * 10 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(3)]
+    assert differences(lines) == []
