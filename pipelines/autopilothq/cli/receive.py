@@ -83,4 +83,4 @@ def receive(
         options[f"rotate_{name}"] = value
     if load_every is None and any(target):
         raise click.UsageError("Expected --load-every with a target: without it nothing is loaded.")
-    receiving.run(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)
+    receiving.run_receiver(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)
