@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
-from .messages import Arrival, Body, Lines, NotJson, read_body
+from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
 from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
 from .writer import NoRoom, Writer
@@ -87,6 +87,9 @@ class App:
             answer = await self._answer(scope, headers, found, receive)
         except Refused as refused:
             answer = refused.answer
+        except Exception:  # noqa: BLE001 - whatever it is, it is our own trouble
+            _log.exception("A request failed; its sender is asked to try again")
+            answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
         if found:
             metrics.REQUESTS.labels(found[1].folder, answer.status).inc()
         cors = _cors(headers) if found else ()
@@ -129,27 +132,27 @@ class App:
             )
         return Answer(200)
 
-    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> Lines:
+    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
-        body = inflated(body, headers, self._config.max_body)
+        body = inflate_body(body, headers, self._config.max_body)
         try:
-            read = read_body(body)
-        except NotJson as error:
+            read = parse_body(body)
+        except InvalidJson as error:
             self._check(endpoint, headers, body, Body([], {}, b""))
             raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
         self._check(endpoint, headers, body, read)
         if route.adapter is None:
-            return Lines(b"", 0, 0)
+            return ArchiveLines(b"", 0, 0)
         return route.adapter(read, Arrival(_now(), route.type_of))
 
     def _check(self, endpoint: Endpoint, headers: auth.Headers, body: bytes, read: Body) -> None:
         guard = self._guards.get(endpoint)
         if guard is None:
             guard = settings.guard(*endpoint)
-            if not guard and not self._config.is_local:
-                raise Refused(404, "not_found", "There is no such endpoint.")
             if len(self._guards) < MOST_ENDPOINTS:
                 self._guards[endpoint] = guard
+        if not guard and not (self._config.is_local and auth.is_direct(headers)):
+            raise Refused(404, "not_found", "There is no such endpoint.")
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
             return
         metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
@@ -207,7 +210,7 @@ class _Refusals:
         _log.error(
             "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
             " the sender and of [%s]",
-            endpoint.folder, ".".join(filter(None, (settings.SECTION, *endpoint))),
+            endpoint.folder, ".".join(filter(None, (settings.RECEIVE_SECTION, *endpoint))),
         )  # fmt: skip
 
 
@@ -234,7 +237,7 @@ async def _body(headers: auth.Headers, receive: Receive, most: int) -> bytes:
         raise Refused(408, "timeout", f"Expected the body within {BODY_TIME:.0f} seconds.") from None
 
 
-def inflated(body: bytes, headers: auth.Headers, most: int) -> bytes:
+def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
     """Returns a body without its compression. Raises Refused where it is broken, or more than `most` bytes.
 
     gzip is known by its first bytes, because some senders do not name it.
