@@ -16,7 +16,7 @@ import click
 from ..display import visible
 from ..errors import RunError
 from ..extras import install
-from .log import configure_logging, log_settings
+from .log import configure_logging, line, log_settings
 from .options import TargetOptions
 
 _EXTRA = "receive"
@@ -41,8 +41,16 @@ def run_receiver(folder: str, options: dict[str, Any], load_every: timedelta | N
         serve(
             settings,
             partial(configure_logging, *log_settings()),
-            lambda url: click.echo(f"Receiving on {url}, into {visible(folder)}", err=True),
+            partial(_report, folder),
         )
+
+
+def _report(folder: str, url: str) -> None:
+    """Reports that senders can connect."""
+    if log_settings().json:
+        line("info", "receiving", url=url, folder=folder)
+    else:
+        click.echo(f"Receiving on {url}, into {visible(folder)}", err=True)
 
 
 @contextmanager
