@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import hmac
+import re
 import socket
 import time
 import zlib
@@ -15,8 +16,10 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
 
-from autopilothq.receive import files
+from autopilothq.receive import files, metrics, settings
 from calling import Call
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
@@ -328,12 +331,28 @@ def test_metrics() -> None:
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2") as running:
         for _ in range(20):
             assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
+        time.sleep(1.5)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{running.url}/metrics").status_code == 404
         running.stop()
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
+    [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
+    assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40
+
+
+def test_metrics_are_on_their_page() -> None:
+    page = (Path(__file__).parents[1] / "pipelines" / "docs" / "reference" / "metrics.md").read_text()
+    collectors = {id(one): one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)}
+    names = [name for one in collectors.values() for name in (f"{one.describe()[0].name}{_suffix(one)}",)]
+    assert len(names) == 10
+    assert [name for name in names if f"| `{name}` |" not in page] == []
+    assert set(re.findall(r"autopilothq_receive_\w+", page)) == set(names)
+
+
+def _suffix(one: MetricWrapperBase) -> str:
+    return "_total" if isinstance(one, Counter) else ""
 
 
 def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
@@ -410,6 +429,14 @@ def test_wrong_options(call: Call, words: list[str], text: str) -> None:
     said = call("receive", "archive", *words)
     assert said.status == 2
     assert text in " ".join(said.err.split())
+
+
+def test_settings_are_on_their_page() -> None:
+    page = (Path(__file__).parents[1] / "pipelines" / "docs" / "reference" / "settings.md").read_text()
+    sizes, guards = page.split("## `[receive]`")[1].split("\n## ")[:2]
+    assert re.findall(r"^\| `(\w+)` \|", guards, re.MULTILINE) == [*settings.SECRETS]
+    assert re.findall(r"^\| `(\w+)` \|", sizes, re.MULTILINE) == ["max_body_mb", "max_pending_mb", "min_free_mb"]
+    assert [kind for kind in settings.ENDPOINT_KINDS if f"`[receive.{kind}" not in guards] == []
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "65", "much"])

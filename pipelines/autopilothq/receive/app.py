@@ -73,12 +73,19 @@ class App:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._writer.start()
+                measuring = asyncio.create_task(self._measure())
                 await send({"type": "lifespan.startup.complete"})
             else:
+                measuring.cancel()
                 self._stopping = True
                 await self._writer.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _measure(self) -> None:
+        while True:
+            metrics.OLDEST.set(self._writer.oldest())
+            await asyncio.sleep(1)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -171,7 +178,6 @@ class App:
 
     def _problems(self) -> list[str]:
         oldest = self._writer.oldest()
-        metrics.OLDEST.set(oldest)
         return [
             problem
             for problem, holds in (
