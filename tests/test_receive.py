@@ -331,12 +331,17 @@ def test_metrics() -> None:
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2") as running:
         for _ in range(20):
             assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
+            assert (
+                httpx.post(running.url + "/hook/rudder/made-up", json={}, headers={"Via": "1.1 x"}).status_code == 404
+            )
         time.sleep(1.5)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{running.url}/metrics").status_code == 404
         running.stop()
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
+    assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
+    assert "made-up" not in text
     [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
     assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40
