@@ -128,7 +128,7 @@ def check_stored(running: Receiver, call: Call, traits: str = "") -> None:
 def test_libraries_of_python(
     running: Receiver, call: Call, package: str, program: str, traits: str, compression: str
 ) -> None:
-    words = [python(package), "-c", program, running.url, KEY, compression, str(EVENTS)]
+    words = [str(python(package)), "-c", program, running.url, KEY, compression, str(EVENTS)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     check_stored(running, call, traits)

@@ -94,7 +94,7 @@ def _call(archive: str, target: TargetOptions) -> tuple[list[str], dict[str, str
     if target.credentials is not None:
         env[_CREDENTIALS] = target.credentials
         words += ["--credentials", f"env:{_CREDENTIALS}"]
-    more = (
+    more: tuple[tuple[str, str | None], ...] = (
         ("destination", target.destination),
         ("dataset", target.dataset),
         ("books-dataset", dlt.config.get("books_dataset")),

@@ -70,6 +70,7 @@ class App:
             await self._respond(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
+        measuring: asyncio.Task[None] | None = None
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -77,7 +78,8 @@ class App:
                 measuring = asyncio.create_task(self._measure())
                 await send({"type": "lifespan.startup.complete"})
             else:
-                measuring.cancel()
+                if measuring:
+                    measuring.cancel()
                 self._stopping = True
                 await self._writer.stop()
                 await send({"type": "lifespan.shutdown.complete"})
