@@ -169,8 +169,8 @@ ONLY_IN = {
     "s3fs": set[str](),
     "urllib.request": {"clients"},
     "urllib3": set[str](),
-    "fsspec": {"sources.archive"},
-    "isal": {"sources.archive"},
+    "fsspec": {"receive", "sources.archive"},
+    "isal": {"receive", "sources.archive"},
     "zstandard": {"clients", "sources.archive"},  # bodies of responses; files
 }
 """Which rooms may import a library: only clients speak HTTP, only the archive's origin opens archive files."""

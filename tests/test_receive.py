@@ -4,18 +4,22 @@ import base64
 import gzip
 import hashlib
 import hmac
+import re
 import socket
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import httpx
 import pytest
+from prometheus_client import Counter
+from prometheus_client.metrics import MetricWrapperBase
 
-from autopilothq.receive import files
+from autopilothq.receive import files, metrics, settings
 from calling import Call
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
@@ -242,6 +246,56 @@ def test_other_machines_reach_endpoints_with_settings_alone() -> None:
     assert (other.status_code, other.json()) == (404, {"code": "not_found", "message": "There is no such endpoint."})
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
+def test_what_a_proxy_passes_on_needs_settings_too(secured: Receiver, name: str) -> None:
+    found = [
+        secured.post(path, {**TRACK, "writeKey": "key-2"}, headers={name: "192.0.2.1"})
+        for path in ("/hook/segment/open", "/hook/segment/open", "/v1/track")
+    ]
+    assert [one.status_code for one in found] == [404, 404, 200]
+    assert found[0].json() == {"code": "not_found", "message": "There is no such endpoint."}
+    assert secured.post("/hook/segment/open", TRACK).status_code == 200  # of this machine itself
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "RECEIVE__SEGMENT__SHOP__HEADER",
+            "s3cret",
+            "receive.segment.shop.header to be like 'NAME: VALUE', but it has",
+        ),
+        ("RECEIVE__RUDDER__SHOP__BASIC", "s3cret", "receive.rudder.shop.basic to be like 'user:password', but it has"),
+        ("RECEIVE__V1__WRITE_KEYS", "[5]", "a text, or a list of texts, as receive.v1.write_keys, but got int."),
+    ],
+)
+def test_wrong_settings_of_an_endpoint_are_found_at_the_start(
+    call: Call, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    said = call("receive", "archive")
+    assert said.status == 1
+    assert f"Expected {message}" in said.err
+    assert "s3cret" not in said.err
+    assert not Path("archive").exists()
+
+
+FAILING = """
+from autopilothq.receive import auth
+def is_allowed(*given): raise RuntimeError('odd')
+auth.is_allowed = is_allowed
+"""
+
+
+def test_a_fault_of_the_receiver_itself_is_tried_again_by_senders() -> None:
+    with receiver(env={"RECEIVE__V1__WRITE_KEYS": "k"}, before=FAILING) as running:
+        answer = running.post("/v1/track", TRACK)
+        said = running.stop()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json() == {"code": "unavailable", "message": "The receiver failed."}
+    assert said == "Warning: A request failed; its sender is asked to try again: RuntimeError: odd\n"
+
+
 def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
     with receiver(env={"RECEIVE__SEGMENT__SHOP__SIGNATURE": "the-secret"}) as running:
         for _ in range(5):
@@ -277,12 +331,33 @@ def test_metrics() -> None:
     with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2") as running:
         for _ in range(20):
             assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
+            assert (
+                httpx.post(running.url + "/hook/rudder/made-up", json={}, headers={"Via": "1.1 x"}).status_code == 404
+            )
+        time.sleep(1.5)
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         assert httpx.get(f"{running.url}/metrics").status_code == 404
         running.stop()
     assert 'autopilothq_receive_requests_total{endpoint="v1",status="200"} 20.0' in text
     assert 'autopilothq_receive_messages_total{endpoint="v1"} 40.0' in text
+    assert 'autopilothq_receive_requests_total{endpoint="other",status="404"} 20.0' in text
+    assert "made-up" not in text
+    [age] = re.findall(r"^autopilothq_receive_oldest_unpublished_seconds (.+)$", text, re.MULTILINE)
+    assert 0 < float(age) < 60
     assert len(published(running.folder)) == 40
+
+
+def test_metrics_are_on_their_page() -> None:
+    page = (Path(__file__).parents[1] / "pipelines" / "docs" / "reference" / "metrics.md").read_text()
+    collectors = {id(one): one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)}
+    names = [name for one in collectors.values() for name in (f"{next(iter(one.describe())).name}{_suffix(one)}",)]
+    assert len(names) == 10
+    assert [name for name in names if f"| `{name}` |" not in page] == []
+    assert set(re.findall(r"autopilothq_receive_\w+", page)) == set(names)
+
+
+def _suffix(one: MetricWrapperBase) -> str:
+    return "_total" if isinstance(one, Counter) else ""
 
 
 def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
@@ -311,6 +386,33 @@ def test_loads_what_it_receives() -> None:
     assert _stored() == [("m1",)]
 
 
+def test_the_load_beside_it_reads_the_bucket_and_hides_credentials(tmp_path: Path) -> None:
+    bucket, credentials = tmp_path / "bucket", Path("received.duckdb")
+    words = ("--rotate", "1s", "--load-every", "1s", "--books-dataset", "books", "--upload", bucket.as_uri())
+    with receiver("archive", *words, "--credentials", "env:WHERE", env={"WHERE": str(credentials)}) as running:
+        running.post("/v1/track", TRACK)
+        seen: set[str] = set()
+        while not (credentials.exists() and _stored()):
+            seen |= _command_lines(running.process.pid)
+            time.sleep(0.05)
+        running.stop()
+    assert _stored() == [("m1",)]
+    assert [path for path in seen if "load" in path]
+    assert [line for line in seen if str(credentials) in line] == []
+    with duckdb.connect(str(credentials), read_only=True) as con:
+        assert con.sql("SELECT sum(stored) FROM books._audit").fetchall() == [(1,)]
+
+
+def _command_lines(parent: int) -> set[str]:
+    """The command lines of a process's children, as everybody on the machine sees them."""
+    children = Path(f"/proc/{parent}/task").glob("*/children")
+    found = set()
+    for pid in " ".join(path.read_text() for path in children).split():
+        with suppress(OSError):
+            found.add(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+    return found
+
+
 def _stored() -> list[Any]:
     try:
         with duckdb.connect("received.duckdb", read_only=True) as con:
@@ -332,6 +434,14 @@ def test_wrong_options(call: Call, words: list[str], text: str) -> None:
     said = call("receive", "archive", *words)
     assert said.status == 2
     assert text in " ".join(said.err.split())
+
+
+def test_settings_are_on_their_page() -> None:
+    page = (Path(__file__).parents[1] / "pipelines" / "docs" / "reference" / "settings.md").read_text()
+    sizes, guards = page.split("## `[receive]`")[1].split("\n## ")[:2]
+    assert re.findall(r"^\| `(\w+)` \|", guards, re.MULTILINE) == [*settings.SECRETS]
+    assert re.findall(r"^\| `(\w+)` \|", sizes, re.MULTILINE) == ["max_body_mb", "max_pending_mb", "min_free_mb"]
+    assert [kind for kind in settings.ENDPOINT_KINDS if f"`[receive.{kind}" not in guards] == []
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "65", "much"])

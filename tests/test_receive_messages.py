@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from autopilothq.receive.messages import Arrival, NotJson, read_body
+from autopilothq.receive.messages import Arrival, InvalidJson, parse_body
 from autopilothq.receive.routes import Endpoint, find_route
 
 AT = datetime(2026, 11, 1, 5, 6, 8, 412000, tzinfo=UTC)
@@ -21,7 +21,7 @@ def lines(body: "str | bytes | dict[str, Any]", path: str = "/hook/segment/shop"
     assert found
     assert found[0].adapter
     text = json.dumps(body).encode() if isinstance(body, dict) else body.encode() if isinstance(body, str) else body
-    made = found[0].adapter(read_body(text), Arrival(AT, found[0].type_of))
+    made = found[0].adapter(parse_body(text), Arrival(AT, found[0].type_of))
     split = made.data.split(b"\n")
     assert split.pop() == b""
     assert made.number == len(split)
@@ -169,8 +169,8 @@ def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     "text", [b"", b"hello", b"{", b'{"a":1', b"[1,", b'{"a":1}{"b":2}', b"\xff\xfe", b"[1]]", b"tru"]
 )
 def test_what_is_no_json_is_refused(text: bytes) -> None:
-    with pytest.raises(NotJson):
-        read_body(text)
+    with pytest.raises(InvalidJson):
+        parse_body(text)
 
 
 def test_deletions_are_counted() -> None:
@@ -178,7 +178,7 @@ def test_deletions_are_counted() -> None:
     assert found
     assert found[0].adapter
     body = b'[{"type":"delete","userId":"1"},{"type":"track"},{"type":"delete"}]'
-    assert found[0].adapter(read_body(body), Arrival(AT)).deletions == 2
+    assert found[0].adapter(parse_body(body), Arrival(AT)).deletions == 2
 
 
 @pytest.mark.parametrize(

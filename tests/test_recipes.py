@@ -1,18 +1,25 @@
 """The recipes of schedulers, as far as they can be tried without their engines; `make check` runs the engines."""
 
 import configparser
+import hashlib
+import hmac
+import json
 import re
 import shlex
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import click
 import dlt
 import duckdb
+import httpx
 import pytest
 import yaml
 from croniter import croniter
@@ -20,6 +27,7 @@ from croniter import croniter
 import autopilothq
 from autopilothq import archive, cli, sample
 from autopilothq.errors import BusyError, TooManyRejects
+from autopilothq.receive.routes import find_route
 
 RECIPES = Path(__file__).parents[1] / "pipelines" / "recipes"
 WRONG_WORDS = click.UsageError.exit_code
@@ -57,9 +65,9 @@ def workflow() -> dict[Any, Any]:
 
 def calls() -> Iterator[tuple[str, list[str]]]:
     """Every call of the program that a recipe makes, and in which."""
-    for name in ("crontab", "autopilothq.service", "github-actions.yml"):
+    for name in ("crontab", "autopilothq.service", "autopilothq-receive.service", "github-actions.yml"):
         text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${SINCE:+--since "$SINCE"}
-        for words in re.findall(r"\bautopilothq ((?:load|status)\b[^|>;&\n]*)", text):
+        for words in re.findall(r"\bautopilothq (?:--log-format json )?((?:load|status|receive)\b[^|>;&\n]*)", text):
             yield name, shlex.split(words)
 
 
@@ -73,9 +81,10 @@ def test_every_call_is_one_that_the_program_knows(name: str, words: list[str]) -
 
 
 def test_calls_are_found() -> None:
-    assert {name: words[:2] for name, words in calls() if words[0] == "load"} == {
+    assert {name: words[:2] for name, words in calls() if words[0] != "status"} == {
         "crontab": ["load", "archive"],
         "autopilothq.service": ["load", "archive"],
+        "autopilothq-receive.service": ["receive", "received"],
         "github-actions.yml": ["load", "archive"],
     }
 
@@ -139,12 +148,15 @@ def test_every_recipe_sets_the_umask() -> None:
     umask = {
         "crontab": r"^(?:\S+ +){5}umask 077 && ",
         "autopilothq.service": r"^UMask=0077$",
+        "autopilothq-receive.service": r"^UMask=0077$",
         "github-actions.yml": r"^ +umask 077$",
         "airflow_dag.py": r"^ +os\.umask\(0o077\)",
         "dagster_assets.py": r"^ +os\.umask\(0o077\)",
         "webhook_dump.py": r"^ +os\.umask\(0o077\)",
     }
-    assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {*umask, "autopilothq.timer"}
+    assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {
+        *umask, "autopilothq.timer", "Caddyfile", "nginx.conf",
+    }  # fmt: skip
     found = {name: len(re.findall(words, code(name), re.MULTILINE)) for name, words in umask.items()}
     assert found == dict.fromkeys(umask, 1) | {"crontab": len(crontab())}
 
@@ -163,6 +175,73 @@ def test_systemd_knows_what_each_status_means() -> None:
     assert service["SuccessExitStatus"] == f"{BusyError.status}"
     assert service["RestartPreventExitStatus"] == f"{WRONG_WORDS} {TooManyRejects.status}"
     assert {"Unit", "Timer", "Install"} == set(unit("autopilothq.timer").sections())
+
+
+# The receiver ------------------------------------------------------------------------------------------------------
+
+
+def test_systemds_receiver_takes_events_that_the_loads_unit_loads(home: Path) -> None:
+    """The command of each unit is run as systemd does, with its environment, in the folder that both have."""
+    receive, load = unit("autopilothq-receive.service")["Service"], unit("autopilothq.service")["Service"]
+    assert receive["StateDirectory"] == load["StateDirectory"]
+    assert receive["User"] == "autopilothq"  # the dynamic user of autopilothq.service has its name
+    listen, metrics = free_port(), free_port()
+    words = receive["ExecStart"].replace("127.0.0.1:8080", f"127.0.0.1:{listen}")
+    words = words.replace("127.0.0.1:9091", f"127.0.0.1:{metrics}").replace("/opt", str(home))
+    program = home / "autopilothq" / "bin" / "autopilothq"
+    program.parent.mkdir()
+    program.write_text(PROGRAM)
+    program.chmod(0o700)
+    known = {"PATH": "/usr/bin:/bin", "DLT_DATA_DIR": str(home)}
+    secrets = {"RECEIVE__SEGMENT__SHOP__SIGNATURE": "abc123"}
+    body = '{"type":"track","event":"Email Opened","messageId":"m","userId":"é"}'.encode()
+    sign = hmac.new(b"abc123", body, hashlib.sha1).hexdigest()
+    url = f"http://127.0.0.1:{listen}/hook/segment/shop"
+    with subprocess.Popen(
+        shlex.split(words), cwd=home, env=known | secrets, stderr=subprocess.PIPE, text=True
+    ) as running, ExitStack() as stopping:  # fmt: skip
+        stopping.callback(running.terminate)
+        assert running.stderr
+        said = json.loads(running.stderr.readline())
+        assert said == {**said, "level": "info", "message": "receiving", "folder": "received"}
+        answers = [httpx.post(url, content=body, headers={"X-Signature": one}) for one in (sign, "0")]
+        assert [answer.status_code for answer in answers] == [200, 401]
+        assert "autopilothq_receive_messages_total" in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+    assert running.returncode == 0
+    settings = {"SOURCES__AUTOPILOTHQ__ARCHIVE_URL": str(home / "received"), "DESTINATION_TYPE": "duckdb"}
+    loaded = subprocess.run(
+        shlex.split(load["ExecStart"].replace("/opt", str(home))), cwd=home, env=known | settings, check=False
+    )
+    assert loaded.returncode == 0
+    with duckdb.connect(str(home / "autopilot.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT id, user_id FROM autopilothq.email_opened").fetchall() == [("m", "é")]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_proxies_pass_on_paths_of_endpoints_alone() -> None:
+    """To the unit's address, and so that the receiver knows that another machine sends."""
+    address = re.search(r"--listen (\S+)", code("autopilothq-receive.service"))
+    assert address
+    caddy, nginx = code("Caddyfile"), code("nginx.conf")
+    assert f"reverse_proxy {address[1]}" in caddy
+    assert f"server {address[1]};" in nginx
+    [passed] = re.findall(r"@endpoints path (.+)", caddy)
+    [pattern] = re.findall(r"location ~ (\S+) \{", nginx)
+    for path in ("/v1/track", "/v1/batch", "/hook/segment/shop", "/hook/rudder/shop"):
+        assert find_route(path)
+        assert re.search(pattern, path)
+        assert any(fnmatch(path, one) for one in passed.split())
+    for path in ("/healthz", "/readyz", "/metrics", "/hook/segment/other", "/hook/segment/shop/x"):
+        assert not re.search(pattern, path)
+        assert not any(fnmatch(path, one) for one in passed.split())
+    assert "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;" in nginx  # Caddy does so by itself
+    assert {caddy.count(sign) for sign in "{}"} == {caddy.count("{")}
+    assert {nginx.count(sign) for sign in "{}"} == {nginx.count("{")}
 
 
 # GitHub ------------------------------------------------------------------------------------------------------------
@@ -207,7 +286,8 @@ def test_python_recipes_can_be_read() -> None:
 
 
 def test_every_recipe_is_in_its_page() -> None:
-    pages = "".join((RECIPES.parent / "docs" / page).read_text() for page in ("how-to/schedule.md", "origin.md"))
+    docs = RECIPES.parent / "docs"
+    pages = "".join((docs / page).read_text() for page in ("how-to/schedule.md", "how-to/receive.md", "origin.md"))
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
     assert [name for name in names if f"../recipes/{name})" not in pages] == []
 

@@ -130,9 +130,10 @@ def test_airflow(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_systemd(archive: Path, tmp_path: Path) -> None:
     program = str(install(tmp_path, PROGRAM))
-    for name in ("autopilothq.service", "autopilothq.timer"):
+    names = ("autopilothq.service", "autopilothq.timer", "autopilothq-receive.service")
+    for name in names:
         (tmp_path / name).write_text((RECIPES / name).read_text().replace("/opt/autopilothq/bin/autopilothq", program))
-    said = ran("systemd-analyze", "verify", *(tmp_path / name for name in ("autopilothq.service", "autopilothq.timer")))
+    said = ran("systemd-analyze", "verify", *(tmp_path / name for name in names))
     assert said == ""
     assert "Next elapse" in ran("systemd-analyze", "calendar", unit("autopilothq.timer")["Timer"]["OnCalendar"])
     ran(

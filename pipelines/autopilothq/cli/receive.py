@@ -45,7 +45,10 @@ class _Rotation(click.ParamType[timedelta | int]):
 
 @click.command("receive")
 @click.argument("folder", type=click.Path(file_okay=False))
-@click.option("--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True)
+@click.option(
+    "--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True,
+    help="Where senders connect.",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
 @click.option("--metrics", type=_Address(), metavar=_ADDRESS, help="Serve Prometheus' metrics there.")
 @click.option("--upload", metavar="URL", help="Send files to a bucket, and delete each here once it is there.")
@@ -80,4 +83,4 @@ def receive(
         options[f"rotate_{name}"] = value
     if load_every is None and any(target):
         raise click.UsageError("Expected --load-every with a target: without it nothing is loaded.")
-    receiving.run(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)
+    receiving.run_receiver(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)

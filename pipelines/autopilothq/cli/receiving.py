@@ -1,6 +1,7 @@
 """Runs the receiver, and what loads beside it."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -15,42 +16,52 @@ import click
 from ..display import visible
 from ..errors import RunError
 from ..extras import install
-from .log import configure_logging, log_settings
+from .log import configure_logging, line, log_settings
 from .options import TargetOptions
 
-EXTRA = "receive"
-STOP_SECONDS = 5.0
+_EXTRA = "receive"
+_STOP_SECONDS = 5.0
+_CREDENTIALS = "AUTOPILOTHQ_RECEIVE_CREDENTIALS"
 
 _log = logging.getLogger(__name__)
 
 
-def run(folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions) -> None:
+def run_receiver(folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions) -> None:
     """Receives until the process is asked to stop. Raises RunError where the extra is not installed."""
     try:
         from ..receive import receive_settings
         from ..receive.server import check, serve
     except ModuleNotFoundError as error:
         raise RunError(
-            f"Expected the packages that receive events, but {error.name} is not installed.\n{install(EXTRA)}"
+            f"Expected the packages that receive events, but {error.name} is not installed.\n{install(_EXTRA)}"
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    with _loading(folder, load_every, target):
+    with _loading(settings.upload or folder, load_every, target):
         serve(
             settings,
             partial(configure_logging, *log_settings()),
-            lambda url: click.echo(f"Receiving on {url}, into {visible(folder)}", err=True),
+            partial(_report, folder),
         )
 
 
+def _report(folder: str, url: str) -> None:
+    """Reports that senders can connect."""
+    if log_settings().json:
+        line("info", "receiving", url=url, folder=folder)
+    else:
+        click.echo(f"Receiving on {url}, into {visible(folder)}", err=True)
+
+
 @contextmanager
-def _loading(folder: str, every: timedelta | None, target: TargetOptions) -> Iterator[None]:
+def _loading(archive: str, every: timedelta | None, target: TargetOptions) -> Iterator[None]:
     """Loads the archive again and again, in processes of their own, while the block runs."""
     if every is None:
         yield
         return
     stop = threading.Event()
-    thread = threading.Thread(target=_load, args=(folder, every.total_seconds(), target, stop), name="loader")
+    call = _call(archive, target)
+    thread = threading.Thread(target=_load, args=(*call, every.total_seconds(), stop), name="loader")
     thread.start()
     try:
         yield
@@ -59,19 +70,34 @@ def _loading(folder: str, every: timedelta | None, target: TargetOptions) -> Ite
         thread.join()
 
 
-def _load(folder: str, seconds: float, target: TargetOptions, stop: threading.Event) -> None:
-    names = ("--destination", "--credentials", "--dataset")
-    words = [word for name, value in zip(names, target, strict=True) if value is not None for word in (name, value)]
-    program = "from autopilothq.cli import main; main()"
+def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading.Event) -> None:
     while not stop.wait(seconds):
-        command = [sys.executable, "-c", program, "load", "archive", folder, *words]
-        with subprocess.Popen(command) as process:  # noqa: S603 - this program itself
+        with subprocess.Popen(words, env=env) as process:  # noqa: S603 - this program itself
             while process.poll() is None:
                 if stop.wait(0.2):  # a load that is ended is finished by the next one
                     process.terminate()
                     try:
-                        process.wait(STOP_SECONDS)
+                        process.wait(_STOP_SECONDS)
                     except subprocess.TimeoutExpired:
                         process.kill()
         if process.returncode and not stop.is_set():
             _log.error("The load ended with status %d; the next is in %.0f seconds", process.returncode, seconds)
+
+
+def _call(archive: str, target: TargetOptions) -> tuple[list[str], dict[str, str]]:
+    """Returns the words of a load and its environment, which has the credentials: others can read a command line."""
+    import dlt
+
+    log = log_settings()
+    words = ["--debug"] * log.debug + ["--log-format", "json"] * log.json + ["load", "archive", archive]
+    env = dict(os.environ)
+    if target.credentials is not None:
+        env[_CREDENTIALS] = target.credentials
+        words += ["--credentials", f"env:{_CREDENTIALS}"]
+    more: tuple[tuple[str, str | None], ...] = (
+        ("destination", target.destination),
+        ("dataset", target.dataset),
+        ("books-dataset", dlt.config.get("books_dataset")),
+    )
+    words += [word for name, value in more if value is not None for word in (f"--{name}", value)]
+    return [sys.executable, "-c", "from autopilothq.cli import main; main()", *words], env

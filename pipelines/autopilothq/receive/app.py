@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
-from .messages import Arrival, Body, Lines, NotJson, read_body
+from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
 from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
 from .writer import NoRoom, Writer
@@ -31,6 +31,7 @@ OLDEST_EXTRA = 60.0  # seconds more than a file is open for, until the receiver 
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
+OTHERS = "other"  # what the metrics call endpoints that have no settings
 
 _log = logging.getLogger(__name__)
 
@@ -69,16 +70,25 @@ class App:
             await self._respond(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
+        measuring: asyncio.Task[None] | None = None
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 self._writer.start()
+                measuring = asyncio.create_task(self._measure())
                 await send({"type": "lifespan.startup.complete"})
             else:
+                if measuring:
+                    measuring.cancel()
                 self._stopping = True
                 await self._writer.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _measure(self) -> None:
+        while True:
+            metrics.OLDEST.set(self._writer.oldest())
+            await asyncio.sleep(1)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
@@ -87,8 +97,13 @@ class App:
             answer = await self._answer(scope, headers, found, receive)
         except Refused as refused:
             answer = refused.answer
+        except Exception:  # noqa: BLE001 - whatever it is, it is our own trouble
+            _log.exception("A request failed; its sender is asked to try again")
+            answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
         if found:
-            metrics.REQUESTS.labels(found[1].folder, answer.status).inc()
+            # A stranger may make up names of endpoints, and each that is counted takes memory.
+            counted = answer.status == 200 or self._guards.get(found[1])
+            metrics.REQUESTS.labels(found[1].folder if counted else OTHERS, answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.status in (408, 413):
@@ -129,27 +144,27 @@ class App:
             )
         return Answer(200)
 
-    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> Lines:
+    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
-        body = inflated(body, headers, self._config.max_body)
+        body = inflate_body(body, headers, self._config.max_body)
         try:
-            read = read_body(body)
-        except NotJson as error:
+            read = parse_body(body)
+        except InvalidJson as error:
             self._check(endpoint, headers, body, Body([], {}, b""))
             raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
         self._check(endpoint, headers, body, read)
         if route.adapter is None:
-            return Lines(b"", 0, 0)
+            return ArchiveLines(b"", 0, 0)
         return route.adapter(read, Arrival(_now(), route.type_of))
 
     def _check(self, endpoint: Endpoint, headers: auth.Headers, body: bytes, read: Body) -> None:
         guard = self._guards.get(endpoint)
         if guard is None:
             guard = settings.guard(*endpoint)
-            if not guard and not self._config.is_local:
-                raise Refused(404, "not_found", "There is no such endpoint.")
             if len(self._guards) < MOST_ENDPOINTS:
                 self._guards[endpoint] = guard
+        if not guard and not (self._config.is_local and auth.is_direct(headers)):
+            raise Refused(404, "not_found", "There is no such endpoint.")
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
             return
         metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
@@ -168,7 +183,6 @@ class App:
 
     def _problems(self) -> list[str]:
         oldest = self._writer.oldest()
-        metrics.OLDEST.set(oldest)
         return [
             problem
             for problem, holds in (
@@ -207,7 +221,7 @@ class _Refusals:
         _log.error(
             "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
             " the sender and of [%s]",
-            endpoint.folder, ".".join(filter(None, (settings.SECTION, *endpoint))),
+            endpoint.folder, ".".join(filter(None, (settings.RECEIVE_SECTION, *endpoint))),
         )  # fmt: skip
 
 
@@ -234,7 +248,7 @@ async def _body(headers: auth.Headers, receive: Receive, most: int) -> bytes:
         raise Refused(408, "timeout", f"Expected the body within {BODY_TIME:.0f} seconds.") from None
 
 
-def inflated(body: bytes, headers: auth.Headers, most: int) -> bytes:
+def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
     """Returns a body without its compression. Raises Refused where it is broken, or more than `most` bytes.
 
     gzip is known by its first bytes, because some senders do not name it.

@@ -11,6 +11,9 @@ from .settings import Guard
 Headers = Mapping[bytes, bytes]
 """The headers of a request by their names in lower case; of a name that comes twice, the last."""
 
+FORWARDED = {b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"}
+"""Headers by which proxies say that they pass on what another machine sent."""
+
 
 def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_key: str | None) -> bool:
     """Returns whether a request has all that its endpoint asks for.
@@ -25,6 +28,11 @@ def is_allowed(guard: Guard, headers: Headers, body: bytes, first: bytes, write_
         and (not guard.basic or _any([user], guard.basic))
         and (not guard.headers or _any_header(headers, guard))
     )
+
+
+def is_direct(headers: Headers) -> bool:
+    """Returns whether a request comes from the machine that the connection comes from, and not through a proxy."""
+    return not headers.keys() & FORWARDED
 
 
 def basic(headers: Headers) -> bytes:

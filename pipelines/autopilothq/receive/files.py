@@ -25,7 +25,7 @@ ORDER = "publish"
 """The hidden file below the folder whose appearance has all processes publish what they have open."""
 DAY_MS = 86_400_000
 MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
-PIECE = 1 << 20
+PIECE_SIZE = 1 << 20
 KILL_POINT_COMPRESSED = f"{__name__}:compress"  # for tests/faults
 KILL_POINT_RENAMED = f"{__name__}:rename"  # for tests/faults
 
@@ -121,7 +121,7 @@ def compress(path: Path, part: Path) -> None:
     """Writes a file's gzip and waits until the disk has it."""
     with open(path, "rb") as lines, open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
         with igzip.open(raw, "wb", compresslevel=2) as packed:  # type: ignore[no-untyped-call]
-            while piece := lines.read(PIECE):
+            while piece := lines.read(PIECE_SIZE):
                 packed.write(piece)
         raw.flush()
         os.fsync(raw.fileno())
@@ -181,7 +181,7 @@ def cut_torn_line(path: Path) -> None:
     with open(path, "r+b") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end:
-            start = max(0, end - PIECE)
+            start = max(0, end - PIECE_SIZE)
             file.seek(start)
             found = file.read(end - start).rfind(b"\n")
             if found >= 0:

@@ -15,19 +15,19 @@ import msgspec
 
 from ..segment.json_text import DECODER, JsonObject, to_json
 
-Fields = dict[str, msgspec.Raw]
+JsonFields = dict[str, msgspec.Raw]
 """The keys of a JSON object, with their values as JSON text."""
 
 WRITE_KEY = "writeKey"
 NULL = msgspec.Raw(b"null")
 NUL = b"\0"
 _EACH_TIME = ("messageId", "sentAt")  # what says nothing about a message that is sent again
-_fields = msgspec.json.Decoder(Fields).decode
+_fields = msgspec.json.Decoder(JsonFields).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
-class NotJson(Exception):
+class InvalidJson(Exception):
     """A body that is no JSON; the argument says where."""
 
 
@@ -35,7 +35,7 @@ class Body(NamedTuple):
     """A body that was read: the elements of an array, or the keys of an object, or any other value."""
 
     elements: list[msgspec.Raw]
-    envelope: Fields
+    envelope: JsonFields
     first: bytes
     """The first element of an array, as it was sent."""
 
@@ -52,7 +52,7 @@ class Arrival(NamedTuple):
     kind: str | None = None
 
 
-class Lines(NamedTuple):
+class ArchiveLines(NamedTuple):
     """Lines of the archive, each with its line end; how many, and how many of them ask for a person's deletion."""
 
     data: bytes
@@ -60,10 +60,10 @@ class Lines(NamedTuple):
     deletions: int
 
 
-def read_body(body: bytes) -> Body:
-    """Reads a body. Raises NotJson.
+def parse_body(body: bytes) -> Body:
+    """Reads a body. Raises InvalidJson.
 
-    Example: `read_body(b'{"type":"track"}').envelope["type"]` is the JSON text `"track"`.
+    Example: `parse_body(b'{"type":"track"}').envelope["type"]` is the JSON text `"track"`.
     """
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     if body.startswith(b"["):
@@ -75,14 +75,14 @@ def read_body(body: bytes) -> Body:
     return Body([msgspec.Raw(body)], {}, b"")
 
 
-def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> Lines:
+def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     """Returns the lines of a body's messages. With `batch`, an object is the envelope of those in its key `batch`.
 
     What is no message becomes a line all the same: the load says what is wrong with it.
     """
-    elements, envelope = body.elements, Fields()
+    elements, envelope = body.elements, JsonFields()
     if batch and "batch" in body.envelope:
-        with suppress(NotJson):  # where it is no array, the envelope itself is kept
+        with suppress(InvalidJson):  # where it is no array, the envelope itself is kept
             elements, envelope = _read_elements(bytes(body.envelope["batch"])), body.envelope
     lines, deletions = [], 0
     for element in elements:
@@ -90,7 +90,7 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> Lines:
         lines.append(line)
         deletions += deletes
     lines.append(b"")
-    return Lines(b"\n".join(lines), len(elements), deletions)
+    return ArchiveLines(b"\n".join(lines), len(elements), deletions)
 
 
 def text_of(value: msgspec.Raw | None) -> str | None:
@@ -103,7 +103,7 @@ def text_of(value: msgspec.Raw | None) -> str | None:
         return None
 
 
-def _line(element: bytes, envelope: Fields, arrival: Arrival) -> tuple[bytes, bool]:
+def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes, bool]:
     """Returns the line of a message, and whether it asks for a person's deletion."""
     if not element.startswith(b"{"):
         return _one_line(element), False
@@ -124,7 +124,7 @@ def _line(element: bytes, envelope: Fields, arrival: Arrival) -> tuple[bytes, bo
     return _one_line(_encoded(fields, repeated)), bytes(fields.get("type", NULL)) == b'"delete"'
 
 
-def _stamp(fields: Fields, at: datetime) -> None:
+def _stamp(fields: JsonFields, at: datetime) -> None:
     """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
     if _is_missing(fields, "receivedAt"):
         fields["receivedAt"] = _json(_time_text(at))
@@ -142,7 +142,7 @@ def _stamp(fields: Fields, at: datetime) -> None:
             fields["timestamp"] = _json(_time_text(received - (sent - happened)))
 
 
-def _digest(fields: Fields) -> str:
+def _digest(fields: JsonFields) -> str:
     """Returns the id of a message that has none: the same for one that is sent again, at whatever time."""
     parts = (part for key, value in sorted(fields.items()) if key not in _EACH_TIME for part in _sizes((key, value)))
     return f"sha256-{hashlib.sha256(NUL.join(parts)).hexdigest()}"
@@ -193,7 +193,7 @@ def _one_line(text: bytes) -> bytes:
 # ---- JSON text -------------------------------------------------------------------------------------------------------
 
 
-def _read_message(text: bytes) -> tuple[Fields, bytes]:
+def _read_message(text: bytes) -> tuple[JsonFields, bytes]:
     """Returns the keys of an object, and what its repeated keys are as JSON text: the first of each key counts."""
     try:
         fields = _fields(text)
@@ -205,7 +205,7 @@ def _read_message(text: bytes) -> tuple[Fields, bytes]:
             return fields, b""
     value = _decoded(text)
     if not isinstance(value, JsonObject):
-        raise NotJson("Expected an object.")
+        raise InvalidJson("Expected an object.")
     fields, repeated = {}, []
     for key, one in value:
         if key in fields:
@@ -220,21 +220,21 @@ def _read_elements(text: bytes) -> list[msgspec.Raw]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = _decoded(text)
     if not isinstance(value, list) or isinstance(value, JsonObject):
-        raise NotJson("Expected an array.")
+        raise InvalidJson("Expected an array.")
     return list(map(_raw, value))
 
 
 def _decoded(text: bytes) -> object:
     """Returns what Python reads, which takes more than msgspec does: halves of surrogate pairs, NaN, keys that repeat.
 
-    Raises NotJson.
+    Raises InvalidJson.
     """
     try:
         return DECODER.decode(text.decode(errors="surrogateescape"))
     except RecursionError:
-        raise NotJson("It nests too deeply.") from None
+        raise InvalidJson("It nests too deeply.") from None
     except ValueError as error:
-        raise NotJson(str(error)) from None
+        raise InvalidJson(str(error)) from None
 
 
 def _raw(value: object) -> msgspec.Raw:
@@ -255,7 +255,7 @@ def _number_of_keys(text: bytes) -> int:
         return -1
 
 
-def _encoded(fields: Fields, repeated: bytes) -> bytes:
+def _encoded(fields: JsonFields, repeated: bytes) -> bytes:
     try:
         text = msgspec.json.encode(fields)
     except UnicodeEncodeError:  # half of a surrogate pair in a key

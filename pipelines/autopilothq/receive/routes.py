@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .messages import Arrival, Body, Lines, lines_of
+from .messages import ArchiveLines, Arrival, Body, lines_of
 
-Adapter = Callable[[Body, Arrival], Lines]
+Adapter = Callable[[Body, Arrival], ArchiveLines]
 """From a body that was read to lines of the archive."""
 
-TYPES = ("track", "identify", "page", "screen", "group", "alias")
+_TYPES = ("track", "identify", "page", "screen", "group", "alias")
 
 
 class Route(NamedTuple):
@@ -37,12 +37,12 @@ class Endpoint(NamedTuple):
         return "-".join(filter(None, self))
 
 
-def single(body: Body, arrival: Arrival) -> Lines:
+def single(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of one message, or of an array of messages."""
     return lines_of(body, arrival)
 
 
-def batch(body: Body, arrival: Arrival) -> Lines:
+def batch(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of the messages in an envelope's `batch`."""
     return lines_of(body, arrival, batch=True)
 
@@ -53,11 +53,11 @@ def _path(text: str) -> re.Pattern[str]:
 
 ROUTES = (
     # Segment's tracking API: one message a request, its type in the path; the short paths are those of browsers.
-    *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), single, name) for name in TYPES),
+    *(Route("v1", _path(f"/v1/(?:{name}|{name[0]})"), single, name) for name in _TYPES),
     *(Route("v1", _path(f"/v1/{name}"), batch) for name in ("batch", "import", "b")),
     Route("v1", _path("/v1/m"), None),  # browsers' own metrics
     # Jitsu's, of servers and of browsers.
-    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in TYPES),
+    *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in _TYPES),
     Route("segment", _path("/hook/segment/{name}"), single),
     Route("rudder", _path("/hook/rudder/{name}"), single),
 )

@@ -18,7 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from .. import private
 from ..errors import InvalidSetting
-from .settings import ReceiveSettings, guarded_endpoints
+from .settings import ReceiveSettings, guard, guarded_endpoints
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
 MOST_HEAD = 64 << 10  # bytes of it
@@ -105,8 +105,10 @@ def serve(settings: ReceiveSettings, prepare: Callable[[], object], listening: C
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting where other machines reach the receiver, and nothing says who may send."""
-    if not settings.is_local and not guarded_endpoints():
+    """Raises InvalidSetting where other machines reach the receiver and nothing says who may send, or wrongly."""
+    for section in (endpoints := guarded_endpoints()):
+        guard(*section.split(".", maxsplit=1))
+    if not settings.is_local and not endpoints:
         raise InvalidSetting(
             f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"
             'Set for instance receive.v1.write_keys, or [receive.segment.NAME] signature = "…".'

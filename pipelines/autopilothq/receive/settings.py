@@ -12,8 +12,8 @@ import dlt
 
 from ..errors import InvalidSetting
 
-SECTION = "receive"
-KINDS = ("v1", "segment", "rudder")
+RECEIVE_SECTION = "receive"
+ENDPOINT_KINDS = ("v1", "segment", "rudder")
 """The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 MB = 1 << 20
@@ -73,7 +73,7 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
     """
     sizes: dict[str, Any] = {}
     for name in ("max_body", "max_pending", "min_free"):
-        value: Any = dlt.config.get(f"{SECTION}.{name}_mb")
+        value: Any = dlt.config.get(f"{RECEIVE_SECTION}.{name}_mb")
         if value is None:
             continue
         try:
@@ -82,7 +82,7 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
             number = -1
         if number < 0 or (name == "max_body" and not 0 < number <= MOST_BODY):
             most = f"more than 0 and at most {MOST_BODY}" if name == "max_body" else "of at least 0"
-            raise InvalidSetting(f"Expected a number {most} as {SECTION}.{name}_mb, in MB, but got {value!r}.")
+            raise InvalidSetting(f"Expected a number {most} as {RECEIVE_SECTION}.{name}_mb, in MB, but got {value!r}.")
         sizes[name] = int(number * MB)
     return ReceiveSettings(folder, **sizes, **options)
 
@@ -92,7 +92,7 @@ def guard(kind: str, name: str = "") -> Guard:
 
     A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` and basic without a colon.
     """
-    section = ".".join(filter(None, (SECTION, kind, name)))
+    section = ".".join(filter(None, (RECEIVE_SECTION, kind, name)))
     values = {secret: _texts(f"{section}.{secret}") for secret in SECRETS}
     return Guard(
         write_keys=_encoded(values["write_keys"]),
@@ -104,11 +104,11 @@ def guard(kind: str, name: str = "") -> Guard:
 
 def guarded_endpoints() -> list[str]:
     """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
-    configured: list[Any] = [dlt.config.get(SECTION), dlt.secrets.get(SECTION)]
+    configured: list[Any] = [dlt.config.get(RECEIVE_SECTION), dlt.secrets.get(RECEIVE_SECTION)]
     found = dict.fromkeys(section for settings in configured for section in _sections(settings))
     for variable in os.environ:
         head, *parts = variable.lower().split("__")
-        if head == SECTION and len(parts) > 1 and parts[0] in KINDS and parts[-1] in SECRETS:
+        if head == RECEIVE_SECTION and len(parts) > 1 and parts[0] in ENDPOINT_KINDS and parts[-1] in SECRETS:
             found[".".join(parts[:-1])] = None
     return list(found)
 
@@ -117,7 +117,7 @@ def _sections(settings: object) -> Iterable[str]:
     for kind, of_kind in settings.items() if isinstance(settings, Mapping) else ():
         if kind == "v1" and isinstance(of_kind, Mapping) and of_kind.keys() & set(SECRETS):
             yield str(kind)
-        elif kind in KINDS and isinstance(of_kind, Mapping):
+        elif kind in ENDPOINT_KINDS and isinstance(of_kind, Mapping):
             named = ((name, one) for name, one in of_kind.items() if isinstance(one, Mapping))
             yield from (f"{kind}.{name}" for name, one in named if one.keys() & set(SECRETS))
 
