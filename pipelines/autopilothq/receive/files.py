@@ -76,16 +76,27 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
     day = today(now)
     place = folder / LOGS / endpoint / str(day)
-    _make_folder(folder, place)
-    path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    while True:
+        _make_folder(folder, place)
+        path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if _is_ours(descriptor):
+                _sync_folder(place)
+                return OpenFile(path, descriptor, time.monotonic(), day=day)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Locks a new file; False where a process that starts took it for one that was left, and may have removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(place)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return OpenFile(path, descriptor, time.monotonic(), day=day)
+    except BlockingIOError:
+        return False
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def _make_folder(folder: Path, place: Path) -> None:
