@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -35,25 +35,26 @@ def run(folder: str, options: dict[str, Any], load_every: timedelta | None, targ
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    with _loading(folder, load_every, target):
+    with _loading(folder, load_every, target) as end_loads:
         serve(
             settings,
             partial(configure_logging, *log_settings()),
             lambda url: click.echo(f"Receiving on {url}, into {visible(folder)}", err=True),
+            end_loads,
         )
 
 
 @contextmanager
-def _loading(folder: str, every: timedelta | None, target: TargetOptions) -> Iterator[None]:
-    """Loads the archive again and again, in processes of their own, while the block runs."""
-    if every is None:
-        yield
-        return
+def _loading(folder: str, every: timedelta | None, target: TargetOptions) -> Iterator[Callable[[], object]]:
+    """Loads the archive again and again, in processes of their own, while the block runs; yields what ends that."""
     stop = threading.Event()
+    if every is None:
+        yield stop.set
+        return
     thread = threading.Thread(target=_load, args=(folder, every.total_seconds(), target, stop), name="loader")
     thread.start()
     try:
-        yield
+        yield stop.set
     finally:
         stop.set()
         thread.join()

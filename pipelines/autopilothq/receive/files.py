@@ -8,6 +8,7 @@ next one that starts: nobody holds its lock.
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 import uuid
@@ -28,6 +29,8 @@ MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE = 1 << 20
 KILL_POINT_COMPRESSED = f"{__name__}:compress"  # for tests/faults
 KILL_POINT_RENAMED = f"{__name__}:rename"  # for tests/faults
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,6 +54,10 @@ class OpenFile:
                 os.ftruncate(self.descriptor, self.size)
             raise
         self.size += sum(map(len, pieces))
+
+    def is_gone(self) -> bool:
+        """Whether someone removed the file; what is added to it would be lost."""
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
         """Closes the file, which gives up its lock."""
@@ -158,15 +165,24 @@ def recover(folder: Path) -> list[Path]:
     """Publishes what processes left that were killed, without their last lines where these are torn."""
     found = []
     for path in open_files(folder):
-        with _left(path) as is_left:
-            if is_left:
-                cut_torn_line(path)
-                if done := publish(path):
-                    found.append(done)
+        try:
+            done = _publish_left(path)
+        except OSError as error:
+            _log.error("What a process left cannot be published, which is tried again: %s", error)
+        else:
+            found += [done] if done else []
     for part in (folder / LOGS).glob(f"*/*/.*{PART}"):
         if not part.with_name(part.name.removesuffix(PART) + OPEN).exists():
             part.unlink(missing_ok=True)
     return found
+
+
+def _publish_left(path: Path) -> Path | None:
+    with _left(path) as is_left:
+        if not is_left:
+            return None
+        cut_torn_line(path)
+        return publish(path)
 
 
 @contextlib.contextmanager
