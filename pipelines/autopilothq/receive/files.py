@@ -8,7 +8,6 @@ next one that starts: nobody holds its lock.
 
 import contextlib
 import fcntl
-import logging
 import os
 import time
 import uuid
@@ -29,8 +28,6 @@ MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE = 1 << 20
 KILL_POINT_COMPRESSED = f"{__name__}:compress"  # for tests/faults
 KILL_POINT_RENAMED = f"{__name__}:rename"  # for tests/faults
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -162,27 +159,31 @@ def published_files(folder: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Publishes what processes left that were killed, without their last lines where these are torn."""
-    found = []
+    """Publishes what processes left that were killed, without their last lines where these are torn.
+
+    Raises the last OSError once all files were tried: one in trouble does not hold up the others.
+    """
+    found, failed = [], None
     for path in open_files(folder):
         try:
-            done = _publish_left(path)
+            found += _publish_left(path)
         except OSError as error:
-            _log.error("What a process left cannot be published, which is tried again: %s", error)
-        else:
-            found += [done] if done else []
+            failed = error
     for part in (folder / LOGS).glob(f"*/*/.*{PART}"):
         if not part.with_name(part.name.removesuffix(PART) + OPEN).exists():
             part.unlink(missing_ok=True)
+    if failed:
+        raise failed
     return found
 
 
-def _publish_left(path: Path) -> Path | None:
+def _publish_left(path: Path) -> list[Path]:
     with _left(path) as is_left:
         if not is_left:
-            return None
+            return []
         cut_torn_line(path)
-        return publish(path)
+        done = publish(path)
+        return [done] if done else []
 
 
 @contextlib.contextmanager
