@@ -186,7 +186,11 @@ def serve(
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting where other machines reach the receiver, and nothing says who may send."""
+    """Raises InvalidSetting where other machines reach the receiver, and nothing says who may send; for a false URL."""
+    if settings.upload is not None:
+        from .upload import check_upload
+
+        check_upload(settings.upload)
     if not settings.is_local and not guarded_endpoints():
         raise InvalidSetting(
             f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"
