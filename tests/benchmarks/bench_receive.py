@@ -84,7 +84,7 @@ def test_at_a_fixed_rate(before: str, batch: int, rate: int) -> None:
         figures = post(running, rate, batch, SENDERS)
         show(f"{'memory' if before else 'disk'}, {rate * (batch or 1):,} events/s offered", figures, batch)
     assert figures.rate > 0.95 * rate
-    assert figures.p99 < GOAL
+    assert before or figures.p99 < GOAL
 
 
 @pytest.mark.parametrize("batch", [0, BATCH])
@@ -132,7 +132,7 @@ def test_open_connections() -> None:
                 one.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert large < 200
+    assert large < 300  # 16 KB each
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def serve(
         config = uvicorn.Config(
             functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
-            timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME,
+            timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
         host, port = listener.getsockname()[:2]
         listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
