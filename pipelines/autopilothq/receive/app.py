@@ -5,11 +5,9 @@ Senders discard what they get a 4xx for, so trouble of our own is always a 503 w
 """
 
 import asyncio
-import contextlib
 import functools
 import json
 import logging
-import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
-from .files import LOGS
+from .endpoints import MOST_ENDPOINTS, Endpoints
 from .messages import Arrival, Body, Lines, NotJson, read_body
 from .room import NoRoom, Room
 from .routes import Endpoint, Route, find_route
@@ -61,7 +59,7 @@ class App:
         self._config = config
         self._writer = Writer(config, published)
         self._bodies = Room(config.max_pending)
-        self._guards: dict[Endpoint, Guard] = {}
+        self._endpoints = Endpoints(config)
         self._stopping = False
         self._refusals = _Refusals()
 
@@ -93,7 +91,7 @@ class App:
             answer = refused.answer
         if found:
             # Endpoints that nobody set are counted together: whoever sends can make up names.
-            metrics.requests(found[1].folder if found[1] in self._guards else "other", answer.status).inc()
+            metrics.requests(found[1].folder if found[1] in self._endpoints else "other", answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.status == 413:
@@ -114,7 +112,7 @@ class App:
         if method not in METHODS:
             raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
         route, endpoint = found
-        guard = self._guard(endpoint)
+        guard = _guard(self._endpoints, endpoint)
         body, held = await _body(headers, receive, self._config.max_body, self._bodies)
         try:
             started = time.perf_counter()
@@ -150,27 +148,6 @@ class App:
         if route.adapter is None:
             return Lines(b"", 0, 0)
         return route.adapter(read, Arrival(_now(), route.type_of))
-
-    def _guard(self, endpoint: Endpoint) -> Guard:
-        """Returns who may send. Raises Refused where there is no such endpoint."""
-        guard = self._guards.get(endpoint)
-        if guard is None:
-            guard = settings.guard(*endpoint)
-            if not guard and not self._config.is_local:
-                raise Refused(404, "not_found", "There is no such endpoint.")
-            if not guard and not self._may_open(endpoint):
-                _log.error("%d endpoints have no settings: another one is not opened: %s", MOST_OPEN, endpoint.folder)
-                raise _unavailable(f"There are {MOST_OPEN} endpoints without settings.")
-            if len(self._guards) < MOST_ENDPOINTS:
-                self._guards[endpoint] = guard
-        return guard
-
-    def _may_open(self, endpoint: Endpoint) -> bool:
-        """Whether there may be one more endpoint without settings: each has a folder, and an open file."""
-        names = {one.folder for one, guard in self._guards.items() if not guard}
-        with contextlib.suppress(OSError):
-            names.update(os.listdir(Path(self._config.folder, LOGS)))
-        return endpoint.folder in names or len(names) < MOST_OPEN
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
@@ -211,10 +188,6 @@ def _now() -> datetime:
     """Returns the time in milliseconds, as Segment does."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
-
-
-MOST_ENDPOINTS = 10_000  # whose settings are remembered
-MOST_OPEN = 100  # endpoints without settings
 
 
 class _Refusals:
@@ -294,6 +267,16 @@ def inflated(body: bytes, headers: auth.Headers, most: int) -> bytes:
             raise Refused(400, "invalid_gzip", "The gzip ends early.")
         body = member.unused_data.lstrip(b"\0")
     return bytes(found)
+
+
+def _guard(endpoints: Endpoints, endpoint: Endpoint) -> Guard:
+    """Returns who may send. Raises Refused where there is no such endpoint."""
+    try:
+        return endpoints.guard(endpoint)
+    except LookupError:
+        raise Refused(404, "not_found", "There is no such endpoint.") from None
+    except NoRoom as error:
+        raise _unavailable(str(error)) from None
 
 
 def _unavailable(message: str, *headers: tuple[bytes, bytes]) -> Refused:

@@ -52,7 +52,7 @@ class OpenFile:
             raise
         self.size += sum(map(len, pieces))
 
-    def is_gone(self) -> bool:
+    def is_deleted(self) -> bool:
         """Whether someone removed the file; what is added to it would be lost."""
         return os.fstat(self.descriptor).st_nlink == 0
 

@@ -13,7 +13,7 @@ from . import files, metrics
 
 AGAIN_SECONDS = 1.0
 RECOVER_SECONDS = 60.0
-TELL_SECONDS = 60.0
+SILENT_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Publisher:
         self._published = published
         self._queue: SimpleQueue[files.OpenFile | None] = SimpleQueue()
         self._opened: dict[Path, float] = {}
-        self._told: dict[Path, float] = {}
+        self._logged: dict[Path, float] = {}
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -66,17 +66,17 @@ class Publisher:
             os.ftruncate(file.descriptor, file.size)  # what a failed write left
             done = files.publish(file.path)
         except FileNotFoundError:
-            if not file.is_gone():
+            if not file.is_deleted():
                 return False
             _log.error("A file was removed before it was published, with its %d messages: %s", file.lines, file.path)
             done = None
         except OSError as error:
-            if time.monotonic() - self._told.get(file.path, -TELL_SECONDS) >= TELL_SECONDS:
-                self._told[file.path] = time.monotonic()
+            if time.monotonic() - self._logged.get(file.path, -SILENT_SECONDS) >= SILENT_SECONDS:
+                self._logged[file.path] = time.monotonic()
                 _log.error("A file cannot be published, which is tried again: %s", error)
             return False
         del self._opened[file.path]
-        self._told.pop(file.path, None)
+        self._logged.pop(file.path, None)
         file.close()
         if done:
             metrics.PUBLISHED.inc()

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -127,10 +126,10 @@ class _Server(uvicorn.Server):
 
     stopping: Callable[[], object]
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, *given: Any, **named: Any) -> None:
         """Begins to stop."""
         self.stopping()
-        super().handle_exit(sig, frame)
+        super().handle_exit(*given, **named)
 
 
 class _Processes(Multiprocess):

@@ -21,7 +21,7 @@ from .room import NoRoom, Room
 from .settings import ReceiveSettings
 
 TICK = 0.25  # seconds between looks at the clock
-STOP_TIME = 1.2  # seconds that the last write may take, and as many that the last files may take
+LAST_TIME = 1.2  # seconds that the last write may take, and as many that the last files may take
 
 _log = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class Writer:
         """Writes what waits, and publishes all; a disk that hangs is not waited for."""
         self._stopping = True
         self._wake.set()
-        await asyncio.to_thread(self._thread.join, STOP_TIME)
-        await asyncio.to_thread(self._publisher.stop, STOP_TIME)
+        await asyncio.to_thread(self._thread.join, LAST_TIME)
+        await asyncio.to_thread(self._publisher.stop, LAST_TIME)
 
     # ---- in the writer's thread --------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Writer:
 
     def _append(self, endpoint: str, some: list[_Waiting]) -> None:
         file = self._files.get(endpoint)
-        if file is not None and (file.day != files.today(time.time()) or file.is_gone()):
+        if file is not None and (file.day != files.today(time.time()) or file.is_deleted()):
             self._close(endpoint)
             file = None
         if file is None:
