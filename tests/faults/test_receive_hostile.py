@@ -18,7 +18,7 @@ SMUGGLED = (
     b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
     b"POST /v1/track HTTP/1.1\r\nhost: x\r\n\r\n"
 )
-QUICK = "from autopilothq.receive import app, server\napp.BODY_TIME = server.HEADER_TIME = 1.0"
+QUICK = "from autopilothq.receive import server\nserver.BODY_TIME = server.HEADER_TIME = 1.0"
 TRACK = {"type": "track", "event": "Email Opened", "userId": "1"}
 
 

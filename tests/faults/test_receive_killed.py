@@ -250,3 +250,20 @@ def test_a_disk_that_is_too_slow() -> None:
     assert {answer.json()["message"] for answer in refused} == {"Too much waits for the disk."}
     assert 0 < len(refused) < 20
     assert len(published(running.folder)) == 20 - len(refused)
+
+
+def test_a_new_file_that_a_starting_process_takes_for_a_left_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the birth of a file and its lock, another process may remove it, because it is empty and not locked."""
+    locking, seen = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not seen:
+            seen.append(descriptor)
+            assert files.recover(Path("archive")) == []
+        locking(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    file = opened(b'{"a":1}\n')
+    file.close()
+    files.recover(Path("archive"))
+    assert texts() == [{"a": 1}]

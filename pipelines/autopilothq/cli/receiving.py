@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -37,11 +37,12 @@ def run_receiver(folder: str, options: dict[str, Any], load_every: timedelta | N
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    with _loading(settings.upload or folder, load_every, target):
+    with _loading(settings.upload or folder, load_every, target) as end_loads:
         serve(
             settings,
             partial(configure_logging, *log_settings()),
             partial(_report, folder),
+            end_loads,
         )
 
 
@@ -54,17 +55,17 @@ def _report(folder: str, url: str) -> None:
 
 
 @contextmanager
-def _loading(archive: str, every: timedelta | None, target: TargetOptions) -> Iterator[None]:
-    """Loads the archive again and again, in processes of their own, while the block runs."""
-    if every is None:
-        yield
-        return
+def _loading(archive: str, every: timedelta | None, target: TargetOptions) -> Iterator[Callable[[], object]]:
+    """Loads the archive again and again, in processes of their own, while the block runs; yields what ends that."""
     stop = threading.Event()
+    if every is None:
+        yield stop.set
+        return
     call = _call(archive, target)
     thread = threading.Thread(target=_load, args=(*call, every.total_seconds(), stop), name="loader")
     thread.start()
     try:
-        yield
+        yield stop.set
     finally:
         stop.set()
         thread.join()

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
+from .endpoints import Endpoints
 from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
+from .room import NoRoom, Room
 from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
-from .writer import NoRoom, Writer
+from .writer import Writer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-BODY_TIME = 30.0  # seconds for a body to come
 LARGE = 1 << 18  # bytes; a larger body is read in a thread, so that others need not wait
 OLDEST_EXTRA = 60.0  # seconds more than a file is open for, until the receiver is not ready
 SUCCESS = b'{"success": true}'
@@ -58,7 +59,8 @@ class App:
     def __init__(self, config: ReceiveSettings, published: Callable[[Path], None] | None = None) -> None:
         self._config = config
         self._writer = Writer(config, published)
-        self._guards: dict[Endpoint, Guard] = {}
+        self._bodies = Room(config.max_pending)
+        self._endpoints = Endpoints(config)
         self._stopping = False
         self._refusals = _Refusals()
 
@@ -101,12 +103,11 @@ class App:
             _log.exception("A request failed; its sender is asked to try again")
             answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
         if found:
-            # A stranger may make up names of endpoints, and each that is counted takes memory.
-            counted = answer.status == 200 or self._guards.get(found[1])
-            metrics.REQUESTS.labels(found[1].folder if counted else OTHERS, answer.status).inc()
+            # Endpoints that nobody set are counted together: whoever sends can make up names.
+            metrics.requests(found[1].folder if found[1] in self._endpoints else "other", answer.status).inc()
         cors = _cors(headers) if found else ()
         more = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
-        if answer.status in (408, 413):
+        if answer.status == 413:
             more.append((b"connection", b"close"))  # what is left of the body is not read
         await send({
             "type": "http.response.start", "status": answer.status, "headers": [*more, *answer.headers, *cors],
@@ -124,16 +125,20 @@ class App:
         if method not in METHODS:
             raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
         route, endpoint = found
-        body = await _body(headers, receive, self._config.max_body)
-        started = time.perf_counter()
-        if len(body) > LARGE or b"content-encoding" in headers:
-            lines = await asyncio.to_thread(self._lines, route, endpoint, headers, body)
-        else:
-            lines = self._lines(route, endpoint, headers, body)
+        guard = _guard(self._endpoints, endpoint)
+        body, held = await _body(headers, receive, self._config.max_body, self._bodies)
         try:
+            started = time.perf_counter()
+            if len(body) > LARGE or b"content-encoding" in headers:
+                lines = await asyncio.to_thread(self._lines, route, endpoint, guard, headers, body)
+            else:
+                lines = self._lines(route, endpoint, guard, headers, body)
             await self._writer.write(endpoint.folder, lines.data, lines.number)
         except NoRoom as error:
-            raise Refused(503, "unavailable", str(error), (b"retry-after", b"5")) from None
+            raise _unavailable(str(error)) from None
+        finally:
+            if held:
+                self._bodies.give(held)
         metrics.MESSAGES.labels(endpoint.folder).inc(lines.number)
         metrics.SECONDS_TAKEN.observe(time.perf_counter() - started)
         if lines.deletions:
@@ -144,26 +149,23 @@ class App:
             )
         return Answer(200)
 
-    def _lines(self, route: Route, endpoint: Endpoint, headers: auth.Headers, body: bytes) -> ArchiveLines:
+    def _lines(
+        self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
+    ) -> ArchiveLines:
         """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
         body = inflate_body(body, headers, self._config.max_body)
         try:
             read = parse_body(body)
         except InvalidJson as error:
-            self._check(endpoint, headers, body, Body([], {}, b""))
+            self._check(endpoint, guard, headers, body, Body([], {}, b""))
             raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
-        self._check(endpoint, headers, body, read)
+        self._check(endpoint, guard, headers, body, read)
         if route.adapter is None:
             return ArchiveLines(b"", 0, 0)
         return route.adapter(read, Arrival(_now(), route.type_of))
 
-    def _check(self, endpoint: Endpoint, headers: auth.Headers, body: bytes, read: Body) -> None:
-        guard = self._guards.get(endpoint)
-        if guard is None:
-            guard = settings.guard(*endpoint)
-            if len(self._guards) < MOST_ENDPOINTS:
-                self._guards[endpoint] = guard
-        if not guard and not (self._config.is_local and auth.is_direct(headers)):
+    def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
+        if not guard and not auth.is_direct(headers):
             raise Refused(404, "not_found", "There is no such endpoint.")
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
             return
@@ -204,9 +206,6 @@ def _now() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-MOST_ENDPOINTS = 10_000  # whose settings are remembered
-
-
 class _Refusals:
     """Logs refused requests loudly, an endpoint's at most once in ten seconds."""
 
@@ -225,27 +224,40 @@ class _Refusals:
         )  # fmt: skip
 
 
-async def _body(headers: auth.Headers, receive: Receive, most: int) -> bytes:
-    """Returns the body. Raises Refused where it is too large, comes too slowly, or does not come whole."""
+async def _body(headers: auth.Headers, receive: Receive, most: int, room: Room) -> tuple[bytes, int]:
+    """Returns the body, and how much of the room it has, which none needs that comes at once.
+
+    Raises Refused where it is too large, or does not come whole.
+    """
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > most:
         raise _too_large(most)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body = message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        return body, 0
     pieces, size = [], 0
     try:
-        async with asyncio.timeout(BODY_TIME):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "incomplete", "The body ended early.")
-                piece = message.get("body", b"")
-                size += len(piece)
-                if size > most:
-                    raise _too_large(most)
-                pieces.append(piece)
-                if not message.get("more_body"):
-                    return b"".join(pieces) if len(pieces) > 1 else bytes(piece)
-    except TimeoutError:
-        raise Refused(408, "timeout", f"Expected the body within {BODY_TIME:.0f} seconds.") from None
+        while True:
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "incomplete", "The body ended early.")
+            piece = message.get("body", b"")
+            if size + len(piece) > most:
+                raise _too_large(most)
+            await room.take(len(piece), "Too many large bodies come at once.")
+            size += len(piece)
+            pieces.append(piece)
+            if not message.get("more_body"):
+                return b"".join(pieces), size
+            message = await receive()
+    except NoRoom as error:
+        room.give(size)
+        raise _unavailable(str(error), (b"connection", b"close")) from None
+    except BaseException:
+        room.give(size)
+        raise
 
 
 def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
@@ -271,6 +283,20 @@ def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
             raise Refused(400, "invalid_gzip", "The gzip ends early.")
         body = member.unused_data.lstrip(b"\0")
     return bytes(found)
+
+
+def _guard(endpoints: Endpoints, endpoint: Endpoint) -> Guard:
+    """Returns who may send. Raises Refused where there is no such endpoint."""
+    try:
+        return endpoints.guard(endpoint)
+    except LookupError:
+        raise Refused(404, "not_found", "There is no such endpoint.") from None
+    except NoRoom as error:
+        raise _unavailable(str(error)) from None
+
+
+def _unavailable(message: str, *headers: tuple[bytes, bytes]) -> Refused:
+    return Refused(503, "unavailable", message, (b"retry-after", b"5"), *headers)
 
 
 def _too_large(most: int) -> Refused:

@@ -52,6 +52,10 @@ class OpenFile:
             raise
         self.size += sum(map(len, pieces))
 
+    def is_deleted(self) -> bool:
+        """Whether someone removed the file; what is added to it would be lost."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
     def close(self) -> None:
         """Closes the file, which gives up its lock."""
         os.close(self.descriptor)
@@ -76,16 +80,27 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
     day = today(now)
     place = folder / LOGS / endpoint / str(day)
-    _make_folder(folder, place)
-    path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    while True:
+        _make_folder(folder, place)
+        path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            if _is_ours(descriptor):
+                _sync_folder(place)
+                return OpenFile(path, descriptor, time.monotonic(), day=day)
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Locks a new file; False where a process that starts took it for one that was left, and may have removed it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(place)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return OpenFile(path, descriptor, time.monotonic(), day=day)
+    except BlockingIOError:
+        return False
+    return os.fstat(descriptor).st_nlink > 0
 
 
 def _make_folder(folder: Path, place: Path) -> None:
@@ -144,18 +159,31 @@ def published_files(folder: Path) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> list[Path]:
-    """Publishes what processes left that were killed, without their last lines where these are torn."""
-    found = []
+    """Publishes what processes left that were killed, without their last lines where these are torn.
+
+    Raises the last OSError once all files were tried: one in trouble does not hold up the others.
+    """
+    found, failed = [], None
     for path in open_files(folder):
-        with _left(path) as is_left:
-            if is_left:
-                cut_torn_line(path)
-                if done := publish(path):
-                    found.append(done)
+        try:
+            found += _publish_left(path)
+        except OSError as error:
+            failed = error
     for part in (folder / LOGS).glob(f"*/*/.*{PART}"):
         if not part.with_name(part.name.removesuffix(PART) + OPEN).exists():
             part.unlink(missing_ok=True)
+    if failed:
+        raise failed
     return found
+
+
+def _publish_left(path: Path) -> list[Path]:
+    with _left(path) as is_left:
+        if not is_left:
+            return []
+        cut_torn_line(path)
+        done = publish(path)
+        return [done] if done else []
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Values stay the bytes that were sent: only the keys of a message and of its enve
 (docs/contract/push.md#what-a-message-lacks).
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -176,6 +177,7 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
+@functools.lru_cache(maxsize=64)  # all messages of a request come at the same time
 def _time_text(time: datetime) -> str:
     precision = "microseconds" if time.microsecond % 1000 else "milliseconds"
     return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"

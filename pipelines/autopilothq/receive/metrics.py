@@ -1,5 +1,7 @@
 """What the receiver measures, for Prometheus."""
 
+import functools
+
 from prometheus_client import Counter, Gauge, Histogram
 
 PREFIX = "autopilothq_receive"
@@ -17,3 +19,9 @@ PENDING = Gauge(f"{PREFIX}_pending_bytes", "Bytes that wait for the disk.", mult
 OLDEST = Gauge(f"{PREFIX}_oldest_unpublished_seconds", "The age of the oldest file.", multiprocess_mode="livemax")
 PUBLISHED = Counter(f"{PREFIX}_published_files", "Files that the archive has.")
 UPLOADED = Counter(f"{PREFIX}_uploaded_files", "Files that the bucket has.")
+
+
+@functools.lru_cache(maxsize=1000)
+def requests(endpoint: str, status: int) -> Counter:
+    """Returns the counter of an endpoint's requests with a status; to look it up takes longer than to count."""
+    return REQUESTS.labels(endpoint, status)

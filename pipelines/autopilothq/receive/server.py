@@ -1,14 +1,18 @@
 """Runs the receiver: its processes, its metrics, and what goes on beside them."""
 
+import asyncio
 import functools
 import logging
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,12 @@ from ..errors import InvalidSetting
 from .settings import ReceiveSettings, guard, guarded_endpoints
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
+BODY_TIME = 30.0  # seconds for its body
+IDLE_TIME = 75  # seconds between requests; proxies keep their connections for 60, and must not find them closed
 MOST_HEAD = 64 << 10  # bytes of it
-STOP_TIME = 7  # seconds for requests to finish; the writer needs the rest of ten
+MOST_PIPELINED = 100  # requests of a connection that wait for those before
+RESERVED_DESCRIPTORS = 400  # for files, and for what the program has open
+STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
 BACKLOG = 4096
 CONNECTIONS = 65_536
 
@@ -30,14 +38,20 @@ _log = logging.getLogger(__name__)
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, which closes connections whose heads come too slowly or are too large."""
+    """uvicorn's, which closes connections that are slow, or send too much at once.
+
+    A request that comes in one piece, as nearly all do, needs no timer.
+    """
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for a head."""
         super().connection_made(transport)
         self._head = 0
-        self._in_head = True
-        self._timer = self.loop.call_later(HEADER_TIME, self._give_up)
+        self._in_head, self._in_body = True, False
+        self._timer: asyncio.TimerHandle | None = None
+        self._begin_timer()
+        if len(self.connections) > most_connections():
+            self._close(b"503 Service Unavailable", b"retry-after: 5\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Takes what came, unless a head is too large."""
@@ -46,39 +60,99 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and self._head > MOST_HEAD:
             self._close(b"431 Request Header Fields Too Large")
+        elif self._in_head or self._in_body:
+            self._begin_timer()
 
     def on_message_begin(self) -> None:
         """Begins a request."""
         super().on_message_begin()
         if not self._in_head:
             self._in_head, self._head = True, 0
-            self._timer = self.loop.call_later(HEADER_TIME, self._give_up)
 
     def on_headers_complete(self) -> None:
-        """Has the head of a request."""
-        self._in_head = False
-        self._timer.cancel()
+        """Has the head of a request.
+
+        Raises ValueError, which ends the connection, where too many requests of it wait for their turn.
+        """
+        self._in_head, self._in_body = False, True
+        self._end_timer()
         super().on_headers_complete()
+        if len(self.pipeline) > MOST_PIPELINED:
+            raise ValueError("too many requests at once")
+
+    def on_message_complete(self) -> None:
+        """Has a whole request."""
+        self._in_body = False
+        self._end_timer()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends."""
-        self._timer.cancel()
+        self._end_timer()
         super().connection_lost(exc)
 
+    def _begin_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEADER_TIME if self._in_head else BODY_TIME, self._give_up)
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _give_up(self) -> None:
-        if self._in_head and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._in_body and self.cycle.response_started:
+            self.transport.close()  # what was answered before its body came
+        else:
             self._close(b"408 Request Timeout")
 
-    def _close(self, status: bytes) -> None:
-        self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    def _close(self, status: bytes, header: bytes = b"") -> None:
+        self.transport.write(
+            b"HTTP/1.1 " + status + b"\r\n" + header + b"content-length: 0\r\nconnection: close\r\n\r\n"
+        )
         self.transport.close()
 
 
-def serve(settings: ReceiveSettings, prepare: Callable[[], object], listening: Callable[[str], object]) -> None:
+@functools.cache
+def most_connections() -> int:
+    """Returns how many connections one process takes: descriptors stay for its files."""
+    return max(10, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS)
+
+
+class _Server(uvicorn.Server):
+    """Tells at once that it was asked to stop."""
+
+    stopping: Callable[[], object]
+
+    def handle_exit(self, *given: Any, **named: Any) -> None:
+        """Begins to stop."""
+        self.stopping()
+        super().handle_exit(*given, **named)
+
+
+class _Processes(Multiprocess):
+    """Tells at once that it was asked to stop."""
+
+    stopping: Callable[[], object]
+
+    def terminate_all(self) -> None:
+        """Begins to stop."""
+        self.stopping()
+        super().terminate_all()
+
+
+def serve(
+    settings: ReceiveSettings,
+    prepare: Callable[[], object],
+    listening: Callable[[str], object],
+    stopping: Callable[[], object] = lambda: None,
+) -> None:
     """Receives until SIGTERM or SIGINT. Raises InvalidSetting where nobody says who may send.
 
     `prepare` is called in each process before it begins, and must be a function that can be pickled. `listening` gets
-    the URL as soon as senders can connect.
+    the URL as soon as senders can connect; `stopping` is called as soon as it is asked to stop.
     """
     check(settings)
     private.folder(Path(settings.folder))
@@ -92,20 +166,33 @@ def serve(settings: ReceiveSettings, prepare: Callable[[], object], listening: C
         config = uvicorn.Config(
             functools.partial(make_app, settings, prepare), factory=True, http=Protocol, ws="none", lifespan="on",
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
-            timeout_graceful_shutdown=STOP_TIME,
+            timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
         host, port = listener.getsockname()[:2]
         listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         # uvicorn sends itself the signal again at its end.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        server: _Server | _Processes
         if settings.workers == 1:
-            uvicorn.Server(config).run(sockets=[listener])
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+            server = _Server(config)
+            server.stopping = stopping
+            server.run([listener])
         else:
-            Multiprocess(config, [listener]).run()
+            server = _Processes(config, [listener])
+            server.stopping = stopping
+            server.run()
 
 
 def check(settings: ReceiveSettings) -> None:
-    """Raises InvalidSetting where other machines reach the receiver and nothing says who may send, or wrongly."""
+    """Raises InvalidSetting where other machines reach the receiver and nothing says who may send, or wrongly.
+
+    So it does for a URL that nothing can be uploaded to.
+    """
+    if settings.upload is not None:
+        from .upload import check_upload
+
+        check_upload(settings.upload)
     for section in (endpoints := guarded_endpoints()):
         guard(*section.split(".", maxsplit=1))
     if not settings.is_local and not endpoints:
@@ -118,10 +205,18 @@ def check(settings: ReceiveSettings) -> None:
 def make_app(settings: ReceiveSettings, prepare: Callable[[], object]) -> Any:
     """Returns the application of one process; uvicorn calls it there."""
     prepare()
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_follow, args=(parent,), name="parent", daemon=True).start()
     from .app import App
     from .upload import uploading
 
     return App(settings, uploading(settings))
+
+
+def _follow(parent: BaseProcess) -> None:
+    """Stops this process where the one that watches over it was killed: nobody else would."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _listening(settings: ReceiveSettings) -> socket.socket:

@@ -1,5 +1,6 @@
 """Sends published files to a bucket, and deletes each here once the bucket has it whole."""
 
+import fcntl
 import logging
 import threading
 import time
@@ -11,11 +12,13 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from ..errors import InvalidSetting
 from . import files, metrics
 from .settings import ReceiveSettings
 
 RETRY_SECONDS = 10.0
 SCAN_SECONDS = 60.0
+MOST_FAILURES = 3  # in a row: then the bucket is in trouble, not a file
 
 _log = logging.getLogger(__name__)
 
@@ -33,39 +36,62 @@ def uploading(settings: ReceiveSettings) -> Callable[[Path], None] | None:
     return queue.put
 
 
+def check_upload(url: str) -> None:
+    """Raises InvalidSetting where nothing can be sent to a URL, whatever the bucket says."""
+    try:
+        fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InvalidSetting(f"Expected a bucket's URL, such as s3://bucket/prefix, but got {url}: {error}") from error
+
+
 def upload(path: Path, folder: Path, url: str) -> None:
     """Sends a file to the same place below `url`, asks whether the bucket has it whole, and deletes it here.
 
-    Raises OSError, or what the file system of the bucket raises.
+    Raises OSError, or what the file system of the bucket raises: BlockingIOError where another process sends the file,
+    FileNotFoundError where one has sent it.
     """
     name = path.relative_to(folder).as_posix()
-    size = path.stat().st_size
-    filesystem, root = fsspec.core.url_to_fs(url)
-    target = f"{root}/{name}"
-    if urlsplit(url).scheme in ("", "file"):
-        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-    filesystem.put_file(str(path), target)
-    filesystem.invalidate_cache()
-    found = filesystem.size(target)
-    if found != size:
-        raise OSError(f"The bucket has {found} of {size} bytes of {name}.")
-    path.unlink()
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        size = path.stat().st_size
+        filesystem, root = fsspec.core.url_to_fs(url)
+        target = f"{root}/{name}"
+        if urlsplit(url).scheme in ("", "file"):
+            filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        try:
+            filesystem.put_file(str(path), target)
+            filesystem.invalidate_cache()
+            found = filesystem.size(target)
+        except FileNotFoundError as error:  # the bucket's, not ours
+            raise OSError(f"There is no such bucket, or what was sent is not there: {error}") from error
+        if found != size:
+            raise OSError(f"The bucket has {found} of {size} bytes of {name}.")
+        path.unlink()
     metrics.UPLOADED.inc()
 
 
 def _run(folder: Path, url: str, queue: "SimpleQueue[Path]") -> None:
+    failed: set[Path] = set()
     while True:
-        for path in files.published_files(folder):
-            while True:
-                try:
-                    upload(path, folder, url)
+        in_a_row = 0
+        # Those that failed come last: a file that the bucket does not want holds up no other.
+        for path in sorted(files.published_files(folder), key=lambda path: (path in failed, path)):
+            try:
+                upload(path, folder, url)
+                failed.discard(path)
+                in_a_row = 0
+            except (BlockingIOError, FileNotFoundError):
+                failed.discard(path)
+            except Exception as error:  # noqa: BLE001 - whatever a bucket says, the file stays and is sent again
+                _log.error("A file cannot be uploaded, which is tried again: %s: %s", path.name, error)
+                failed.add(path)
+                in_a_row += 1
+                if in_a_row == MOST_FAILURES:
                     break
-                except FileNotFoundError:
-                    break  # another process sent it
-                except Exception as error:  # noqa: BLE001 - whatever a bucket says, the file stays and is sent again
-                    _log.error("A file cannot be uploaded, which is tried again: %s: %s", path.name, error)
-                    time.sleep(RETRY_SECONDS)
-        _wait(queue)
+        if in_a_row:
+            time.sleep(RETRY_SECONDS)
+        else:
+            _wait(queue)
 
 
 def _wait(queue: "SimpleQueue[Path]") -> None:

@@ -12,21 +12,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from . import files, metrics
+from .publisher import Publisher
+from .room import NoRoom, Room
 from .settings import ReceiveSettings
 
-PATIENCE = 3.0  # seconds that a request waits for room
 TICK = 0.25  # seconds between looks at the clock
+LAST_TIME = 1.2  # seconds that the last write may take, and as many that the last files may take
 
 _log = logging.getLogger(__name__)
-
-
-class NoRoom(Exception):
-    """The receiver cannot keep messages now; the argument says why, for the sender."""
 
 
 class _Waiting(NamedTuple):
@@ -44,23 +41,20 @@ class Writer:
         self.settings = settings
         self.failure: str | None = None
         """Why the last sync failed, None where it worked."""
-        self._published = published
         self._waiting: deque[_Waiting] = deque()
-        self._pending = 0
-        self._room = asyncio.Condition()
+        self._room = Room(settings.max_pending)
         self._wake = threading.Event()
         self._stopping = False
         self._files: dict[str, files.OpenFile] = {}
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        self._publisher = ThreadPoolExecutor(1, "publisher")
-        self._unpublished: dict[Path, float] = {}
+        self._publisher = Publisher(self.folder, published)
 
     def start(self) -> None:
         """Begins to write; what processes left that were killed is published meanwhile."""
         self._loop = asyncio.get_running_loop()
         self._free_at, self._free = 0.0, True
         self._thread.start()
-        self._publisher.submit(self._recover)
+        self._publisher.start()
 
     async def write(self, endpoint: str, data: bytes, lines: int) -> None:
         """Returns as soon as the disk has the lines. Raises NoRoom where it cannot."""
@@ -70,25 +64,12 @@ class Writer:
             raise NoRoom("The receiver is stopping.")
         if not self.has_space():
             raise NoRoom("The disk is nearly full.")
-        await self._wait_for_room(len(data))
+        await self._room.take(len(data), "Too much waits for the disk.")
         done: asyncio.Future[None] = self._loop.create_future()
-        self._pending += len(data)
-        metrics.PENDING.set(self._pending)
+        metrics.PENDING.set(self._room.taken)
         self._waiting.append(_Waiting(endpoint, data, lines, done))
         self._wake.set()
         await done
-
-    async def _wait_for_room(self, size: int) -> None:
-        def has_room() -> bool:
-            return not self._pending or self._pending + size <= self.settings.max_pending
-
-        if has_room():
-            return
-        try:
-            async with asyncio.timeout(PATIENCE), self._room:
-                await self._room.wait_for(has_room)
-        except TimeoutError:
-            raise NoRoom("Too much waits for the disk.") from None
 
     def has_space(self) -> bool:
         """Whether the disk has more room than must stay free; it is asked once a second."""
@@ -101,15 +82,15 @@ class Writer:
 
     def oldest(self) -> float:
         """Returns the age in seconds of the oldest file of this process that is not published."""
-        opened = [*[file.opened for file in [*self._files.values()]], *[*self._unpublished.values()]]
+        opened = [*(file.opened for file in [*self._files.values()]), *self._publisher.opened()]
         return time.monotonic() - min(opened, default=time.monotonic())
 
     async def stop(self) -> None:
-        """Writes what waits, and publishes all."""
+        """Writes what waits, and publishes all; a disk that hangs is not waited for."""
         self._stopping = True
         self._wake.set()
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._publisher.shutdown)
+        await asyncio.to_thread(self._thread.join, LAST_TIME)
+        await asyncio.to_thread(self._publisher.stop, LAST_TIME)
 
     # ---- in the writer's thread --------------------------------------------------------------------------------------
 
@@ -155,7 +136,7 @@ class Writer:
 
     def _append(self, endpoint: str, some: list[_Waiting]) -> None:
         file = self._files.get(endpoint)
-        if file is not None and file.day != files.today(time.time()):
+        if file is not None and (file.day != files.today(time.time()) or file.is_deleted()):
             self._close(endpoint)
             file = None
         if file is None:
@@ -165,19 +146,14 @@ class Writer:
 
     def _acknowledge(self, waiting: list[_Waiting], failures: dict[str, str]) -> None:
         for one in waiting:
-            self._pending -= len(one.data)
+            self._room.give(len(one.data))
             if one.done.cancelled():
                 continue
             if one.endpoint in failures:
                 one.done.set_exception(NoRoom(f"The disk failed: {failures[one.endpoint]}."))
             else:
                 one.done.set_result(None)
-        metrics.PENDING.set(self._pending)
-        self._loop.create_task(self._tell_room())
-
-    async def _tell_room(self) -> None:
-        async with self._room:
-            self._room.notify_all()
+        metrics.PENDING.set(self._room.taken)
 
     def _is_due(self, file: files.OpenFile, now: float) -> bool:
         return (
@@ -192,39 +168,7 @@ class Writer:
         except OSError:
             return 0
 
-    # ---- in the publisher's thread -----------------------------------------------------------------------------------
-
     def _close(self, endpoint: str) -> None:
         """Has an endpoint's file published; the next message begins another."""
         if file := self._files.pop(endpoint, None):
-            self._unpublished[file.path] = file.opened
-            self._publisher.submit(self._publish, file)
-
-    def _publish(self, file: files.OpenFile) -> None:
-        done: Path | None = None
-        while file.path in self._unpublished:
-            try:
-                os.ftruncate(file.descriptor, file.size)  # what a failed write left
-                done = files.publish(file.path)
-                del self._unpublished[file.path]
-            except OSError as error:
-                _log.error("A file cannot be published, which is tried again: %s", error)
-                if self._stopping:
-                    return  # the next process does it
-                time.sleep(1)
-        file.close()
-        if done:
-            metrics.PUBLISHED.inc()
-            self._report(done)
-
-    def _report(self, done: Path) -> None:
-        if self._published:
-            self._published(done)
-
-    def _recover(self) -> None:
-        try:
-            for done in files.recover(self.folder):
-                _log.warning("A file that a process left is published: %s", done.name)
-                self._report(done)
-        except OSError as error:
-            _log.error("What a process left cannot be published: %s", error)
+            self._publisher.add(file)

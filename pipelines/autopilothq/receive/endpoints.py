@@ -1,0 +1,52 @@
+"""The endpoints of one process that were asked for: who may send to each, and how many without settings there are."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from . import settings
+from .files import LOGS
+from .room import NoRoom
+from .routes import Endpoint
+from .settings import Guard, ReceiveSettings
+
+MOST_ENDPOINTS = 10_000  # whose settings are remembered
+MOST_OPEN = 100  # endpoints without settings: each has a folder, and an open file
+
+_log = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """Who may send where; the settings of an endpoint are looked up once."""
+
+    def __init__(self, config: ReceiveSettings) -> None:
+        self._config = config
+        self._guards: dict[Endpoint, Guard] = {}
+
+    def __contains__(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._guards
+
+    def guard(self, endpoint: Endpoint) -> Guard:
+        """Returns who may send. Raises LookupError where there is no such endpoint, NoRoom where there are too many."""
+        guard = self._guards.get(endpoint)
+        if guard is None:
+            guard = settings.guard(*endpoint)
+            if not guard and not self._config.is_local:
+                raise LookupError(endpoint)
+            if not guard and not self._may_open(endpoint):
+                _log.error("%d endpoints have no settings: another one is not opened: %s", MOST_OPEN, endpoint.folder)
+                raise NoRoom(f"There are {MOST_OPEN} endpoints without settings.")
+            if len(self._guards) < MOST_ENDPOINTS:
+                self._guards[endpoint] = guard
+        return guard
+
+    def _may_open(self, endpoint: Endpoint) -> bool:
+        names = set(self._open())
+        return endpoint.folder in names or len(names) < MOST_OPEN
+
+    def _open(self) -> Iterator[str]:
+        yield from (endpoint.folder for endpoint, guard in self._guards.items() if not guard)
+        with suppress(OSError):
+            yield from os.listdir(Path(self._config.folder, LOGS))

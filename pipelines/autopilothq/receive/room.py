@@ -1,0 +1,42 @@
+"""How many bytes may be in memory at once."""
+
+import asyncio
+
+PATIENCE = 3.0  # seconds that a request waits for room
+
+
+class NoRoom(Exception):
+    """The receiver cannot keep messages now; the argument says why, for the sender."""
+
+
+class Room:
+    """Room for so many bytes. What needs more than there is at all gets it where nothing else has any."""
+
+    def __init__(self, most: int) -> None:
+        self.taken = 0
+        self._most = most
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def take(self, size: int, refusal: str) -> None:
+        """Takes room, for which it waits a little. Raises NoRoom with the refusal."""
+        if not self._has(size):
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while not self._has(size):
+                        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                        self._waiters.append(waiter)
+                        await waiter
+            except TimeoutError:
+                raise NoRoom(refusal) from None
+        self.taken += size
+
+    def give(self, size: int) -> None:
+        """Gives room back."""
+        self.taken -= size
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _has(self, size: int) -> bool:
+        return not self.taken or self.taken + size <= self._most

@@ -1,0 +1,326 @@
+"""A receiver under pressure: too many names, connections, bodies and requests, and parts of it that are killed."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from autopilothq.receive import files
+from faults.killed_receiver import lost
+from faults.test_receive_hostile import answers, connect
+from faults.test_receive_killed import send, track
+from receiving import Receiver, published, receiver
+from shared_loads import isolation
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """A receiver that several tests send to."""
+    with isolation(tmp_path_factory.mktemp("odd")), receiver() as running:
+        yield running
+
+
+HEAD = b" HTTP/1.1\r\nhost: x\r\n"
+REST = b"connection: close\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def wait(holds: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def posted(running: Receiver, number: int) -> bool:
+    """Posts on a new connection, which any of the processes may take."""
+    return httpx.post(f"{running.url}/v1/track", json=track(number), timeout=60).status_code == 200
+
+
+def workers(running: Receiver) -> list[int]:
+    """The processes that receive, without the one that watches over them."""
+    listed = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text()
+    children = map(int, listed.split())
+    return [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def ends(process: int) -> bool:
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def memory(running: Receiver) -> int:
+    """Its resident memory in MB."""
+    return int(Path(f"/proc/{running.process.pid}/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
+    with receiver("archive", "--workers", "2", "--rotate", "1h") as running:
+        acknowledged = [f"m{number}" for number in range(20) if posted(running, number)]
+        first, _ = workers(running)
+        os.kill(first, signal.SIGKILL)
+        for number in range(20, 40):
+            with suppress(httpx.HTTPError):
+                acknowledged += [f"m{number}"] if posted(running, number) else []
+        # The process in its place publishes what it left; the other goes on with its file.
+        wait(lambda: len(list(files.published_files(running.folder))) == 1)
+        assert len(workers(running)) == 2
+        assert "A file that a process left is published: " in running.stop()
+    assert len(acknowledged) > 20
+    assert lost(running.folder, acknowledged) == set()
+
+
+def test_processes_end_with_the_one_that_watches_over_them() -> None:
+    with receiver("archive", "--workers", "2", "--rotate", "1h") as running:
+        acknowledged = [f"m{number}" for number in range(9) if posted(running, number)]
+        both = workers(running)
+        running.process.kill()
+        wait(lambda: all(map(ends, both)), 10)
+        assert lost(running.folder, acknowledged) == set()
+
+
+def test_two_receivers_of_one_folder() -> None:
+    with receiver("archive", "--rotate", "1s") as one, receiver("archive", "--rotate", "1s") as other:
+        for number in range(40):
+            assert (one, other)[number % 2].post("/v1/track", track(number)).status_code == 200
+            time.sleep(0.05)
+        os.kill(other.process.pid, signal.SIGKILL)
+        one.stop()
+    with receiver("archive") as third:
+        third.stop()
+    assert lost(third.folder, [f"m{number}" for number in range(40)]) == set()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGHUP, 0), (signal.SIGTERM, 0)])
+def test_signals_that_ask_it_to_stop(number: signal.Signals, status: int) -> None:
+    with receiver("archive", "--rotate", "1h") as running:
+        acknowledged = send(running, 3)
+        running.process.send_signal(number)
+        said = running.process.communicate(timeout=10)[1]
+    assert "Traceback" not in said
+    assert running.process.returncode == status
+    assert lost(running.folder, acknowledged) == set()
+
+
+def test_a_stop_as_it_starts() -> None:
+    for delay in (0.0, 0.02, 0.1, 0.3):
+        with receiver("archive") as running:
+            time.sleep(delay)
+            assert running.stop() == ""
+        assert running.process.returncode == 0
+
+
+HANGING = """
+import os, subprocess, sys, time
+from pathlib import Path
+from autopilothq.cli import receiving
+def popen(command, start=subprocess.Popen):
+    hang = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('hangs', 'w'); time.sleep(99)"
+    return start([sys.executable, "-c", hang])
+receiving.subprocess = type("", (), {"Popen": popen, "TimeoutExpired": subprocess.TimeoutExpired})
+sync = os.fdatasync
+def fdatasync(descriptor):
+    if Path("slow").exists():
+        time.sleep(60)
+    sync(descriptor)
+os.fdatasync = fdatasync
+"""
+
+
+def test_a_stop_takes_ten_seconds_at_most_whatever_hangs() -> None:
+    """A load, a sender amid a body, and the disk."""
+    with receiver("archive", "--load-every", "1s", before=HANGING) as running:
+        acknowledged = send(running, 3)
+        wait(lambda: Path("hangs").exists())
+        with connect(running) as slow, connect(running) as waiting:
+            slow.sendall(b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+            Path("slow").touch()
+            waiting.sendall(b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            time.sleep(0.5)
+            started = time.monotonic()
+            said = running.stop()
+            assert time.monotonic() - started < 10.5
+    assert "Traceback" not in said
+    Path("slow").unlink()
+    with receiver("archive") as running:
+        running.stop()
+    assert set(acknowledged) <= {one["messageId"] for one in published(running.folder)}
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+UNPUBLISHABLE = """
+from pathlib import Path
+from autopilothq.receive import app, files
+compress = files.compress
+def failing(path, part):
+    if "v1" in path.parts and Path("stuck").exists():
+        raise OSError(28, "No space left on device")
+    compress(path, part)
+files.compress = failing
+app.OLDEST_EXTRA = 1.0
+"""
+
+
+def test_a_file_that_cannot_be_published() -> None:
+    Path("stuck").touch()
+    with receiver("archive", "--rotate", "1s", before=UNPUBLISHABLE) as running:
+        running.post("/v1/track", track(1))
+        time.sleep(3)
+        running.post("/hook/segment/shop", track(2))
+        wait(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # it holds up no other
+        asked = httpx.get(f"{running.url}/readyz")
+        assert (asked.status_code, asked.json()["code"]) == (503, "not_ready")
+        assert asked.json()["message"].startswith("A file has not been published for ")
+        Path("stuck").unlink()
+        wait(lambda: len(published(running.folder)) == 2)
+        assert httpx.get(f"{running.url}/readyz").status_code == 200
+        said = running.stop()
+    assert said == ("Warning: A file cannot be published, which is tried again: [Errno 28] No space left on device\n")
+
+
+def test_a_file_that_someone_removes_gets_no_more_messages() -> None:
+    with receiver("archive", "--rotate", "1h") as running:
+        assert send(running, 2) == ["m0", "m1"]
+        [path] = files.open_files(running.folder)
+        where = path.relative_to(running.folder.parent)
+        path.unlink()
+        path.parent.rmdir()
+        assert running.post("/v1/track", track(2)).status_code == 200
+        said = running.stop()
+    assert [one["messageId"] for one in published(running.folder)] == ["m2"]
+    assert said == f"Warning: A file was removed before it was published, with its 2 messages: {where}\n"
+
+
+# ---- too much --------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_nobody_set() -> None:
+    with receiver("archive", "--rotate", "1h") as running:
+        statuses = [running.post(f"/hook/segment/n{number}", b"{}").status_code for number in range(103)]
+        assert statuses == [200] * 100 + [503] * 3
+        answer = running.post("/hook/segment/another", b"{}")
+        assert (answer.headers["retry-after"], answer.json()) == (
+            "5", {"code": "unavailable", "message": "There are 100 endpoints without settings."},
+        )  # fmt: skip
+        assert running.post("/hook/segment/n5", b"{}").status_code == 200
+        assert len(list(Path("archive/segment-logs").iterdir())) == 100
+        running.stop()
+    with receiver("archive") as running:  # it is the same after a restart
+        assert running.post("/hook/segment/n5", b"{}").status_code == 200
+        assert running.post("/hook/segment/another", b"{}").status_code == 503
+        running.stop()
+
+
+def test_large_bodies_that_come_slowly() -> None:
+    """What is in memory is bounded; who sends small ones need not wait."""
+    piece = b" " * 1_000_000
+    with receiver(env={"RECEIVE__MAX_BODY_MB": "64"}) as running:
+        before = memory(running)
+        slow = [connect(running) for _ in range(40)]
+
+        def sending(one: socket.socket) -> None:
+            one.sendall(b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 60000000\r\n\r\n")
+            try:
+                for _ in range(50):
+                    one.sendall(piece)
+            except OSError:
+                pass  # refused
+
+        senders = [threading.Thread(target=sending, args=(one,)) for one in slow]
+        for sender in senders:
+            sender.start()
+        peak, statuses = 0, []
+        while any(sender.is_alive() for sender in senders):
+            statuses.append(running.post("/v1/track", track(1)).status_code)
+            peak = max(peak, memory(running))
+            time.sleep(0.05)
+        assert set(statuses) == {200}
+        assert peak - before < 200
+        for one in slow:
+            one.close()
+        whole = running.post("/v1/track", b" " * 50_000_000 + b"{}")  # there is room again
+        assert whole.status_code == 200
+
+
+def test_requests_one_upon_the_other() -> None:
+    request = b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+    last = request.replace(b"host", b"connection: close\r\nhost")
+    with receiver() as running:
+        found = answers(running, request * 50 + last)
+        assert found.count(b"HTTP/1.1 200 OK") == 51
+        assert found.count(b"HTTP/1.1") == 51
+        before = memory(running)
+        assert b"HTTP/1.1 400" in answers(running, request * 20_000)
+        assert memory(running) - before < 50
+        running.stop()
+    assert len(published(running.folder)) >= 51
+
+
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (450, 450))
+"""
+
+
+def test_more_connections_than_descriptors() -> None:
+    with receiver("archive", before=FEW) as running:
+        assert running.post("/v1/track", track(0)).status_code == 200
+        many = [connect(running) for _ in range(300)]
+        with connect(running) as one:
+            assert one.recv(1000).startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n")
+        # Who was there before has room on the disk all the same.
+        assert running.post("/hook/segment/other", track(1)).status_code == 200
+        for one in many:
+            one.close()
+        wait(lambda: httpx.post(f"{running.url}/v1/track", json=track(2)).status_code == 200)
+        running.stop()
+    assert sorted(one["messageId"] for one in published(running.folder)) == ["m0", "m1", "m2"]
+
+
+# ---- odd requests ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /v1/track HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}", b"200 OK"),
+        (b"POST /v1/track HTTP/1.0\r\nconnection: close\r\n\r\n", b"400 Bad Request"),
+        (b"HEAD /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"200 OK"),
+        (b"HEAD /v1/track HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"405 Method Not Allowed"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n" + REST,
+         b"100 Continue\r\n\r\nHTTP/1.1 200 OK"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9999999\r\n\r\n",
+         b"413 Request Entity Too Large"),
+        ("POST /v1/track HTTP/1.1\r\nhost: é\r\nauthorization: Basic é\r\nx-signature: é\r\nconnection: close\r\n"
+         "content-length: 2\r\n\r\n{}".encode(), b"200 OK"),
+        ("POST /v1/track HTTP/1.1\r\nhost: x\r\norigin: é\tb\r\n".encode() + REST,
+         b"200 OK"),
+        (b"POST /v1/track HTTP/1.1\r\nhost: x\r\norigin: \x7f\x01\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}",
+         b"400 Bad Request"),
+        (b"POST /hook/segment/" + b"a" * 65 + b"" + HEAD + REST,
+         b"404 Not Found"),
+        (b"POST /" + b"a" * 60_000 + b"" + HEAD + REST,
+         b"404 Not Found"),
+        (b"POST http://x/v1/track" + HEAD + REST, b"200 OK"),
+        (b"POST *" + HEAD + REST, b"404 Not Found"),
+        (b"GET /v1/track" + HEAD + b"upgrade: websocket\r\nconnection: upgrade, close\r\n\r\n", b"405 Method"),
+        (b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"40"),
+    ],
+)  # fmt: skip
+def test_odd_requests(odd: Receiver, sent: bytes, status: bytes) -> None:
+    found = answers(odd, sent)
+    assert found.startswith(b"HTTP/1.1 " + status), found
+    assert odd.post("/v1/track", track(1)).status_code == 200
