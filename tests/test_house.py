@@ -130,7 +130,7 @@ MAY_CALL = {
     "explain": SOURCES,
     "runner": RUNNER,
     "inspect": COMMANDS,
-    "privacy": COMMANDS,
+    "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
     "cli": COMMANDS | {"inspect", "privacy", "receive", "upgrade", "sample"},
     "": COMMANDS | {"on_import", "telemetry"},
@@ -180,6 +180,7 @@ OPENS_ARCHIVES = {
     "cli.sending": "sends the messages of an archive",
     "privacy.archive_lines": "removes the lines of a deleted person",
     "privacy.deletion": "lists the archives that hold a deleted person",
+    "privacy.received": "lists the files of receivers with those of archives",
 }
 
 

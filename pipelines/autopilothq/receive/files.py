@@ -75,17 +75,21 @@ def today(now: float) -> int:
 def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
     day = today(now)
-    place = folder / LOGS / endpoint / str(day)
-    _make_folder(folder, place)
-    path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _sync_folder(place)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return OpenFile(path, descriptor, time.monotonic(), day=day)
+    folder_of_day = folder / LOGS / endpoint / str(day)
+    _make_folder(folder, folder_of_day)
+    while True:
+        path = folder_of_day / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _sync_folder(folder_of_day)
+            exists = path.exists()
+        except OSError:
+            os.close(descriptor)
+            raise
+        if exists:
+            return OpenFile(path, descriptor, time.monotonic(), day=day)
+        os.close(descriptor)  # `recover` took it for one that a process left, before it was locked
 
 
 def _make_folder(folder: Path, place: Path) -> None:
@@ -104,7 +108,7 @@ def publish(path: Path) -> Path | None:
 
     It may be done again after a kill at any moment: the published file has the same name and the same lines.
     """
-    done = path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
+    done = published_name(path)
     if not path.stat().st_size:
         path.unlink()
         return None
@@ -115,6 +119,11 @@ def publish(path: Path) -> Path | None:
     path.unlink()
     _sync_folder(path.parent)
     return done
+
+
+def published_name(path: Path) -> Path:
+    """Returns the path that an open file has once it is published."""
+    return path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
 
 
 def compress(path: Path, part: Path) -> None:
