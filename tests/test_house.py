@@ -129,7 +129,7 @@ MAY_CALL = {
     "telemetry": {"warehouses"},
     "explain": SOURCES,
     "runner": RUNNER,
-    "inspect": COMMANDS,
+    "inspect": COMMANDS | {"receive"},  # what waits in a receiver's folder is status, too
     "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
     "cli": COMMANDS | {"inspect", "privacy", "receive", "upgrade", "sample"},

@@ -1,5 +1,6 @@
 """Forgetting a person whose messages a receiver has, hidden files included."""
 
+import fcntl
 import gzip
 import json
 import os
@@ -14,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from autopilothq.privacy import received
 from autopilothq.receive import files
-from autopilothq.receive.publishing import receiver_folders
+from autopilothq.receive.publishing import publish_open, receiver_folders
 from calling import Call, errors
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
@@ -128,7 +128,7 @@ def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: No
 
 
 def test_a_receiver_that_does_not_publish(call: Call, loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    monkeypatch.setattr(received.publish_open, "__defaults__", (0.5,))
+    monkeypatch.setattr(publish_open, "__defaults__", (0.5,))
     file = files.open_file(Path("archive"), "v1", time.time())
     file.append([json.dumps(message("ada", 1)).encode() + b"\n"])
     said = call(*ADA, "archive")
@@ -147,7 +147,7 @@ def test_a_receiver_that_does_not_publish(call: Call, loaded: None, monkeypatch:
 
 
 def test_a_file_that_was_taken_for_a_left_one_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    lock, locked = files.fcntl.flock, []
+    lock, locked = fcntl.flock, list[int]()
 
     def flock(descriptor: int, how: int) -> None:
         locked.append(descriptor)
@@ -155,7 +155,7 @@ def test_a_file_that_was_taken_for_a_left_one_is_opened_again(monkeypatch: pytes
             files.recover(Path("archive"))
         lock(descriptor, how)
 
-    monkeypatch.setattr(files.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     file = files.open_file(Path("archive"), "v1", time.time())
     file.append([b"1\n"])
     file.close()

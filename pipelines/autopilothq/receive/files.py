@@ -152,6 +152,15 @@ def published_files(folder: Path) -> Iterator[Path]:
     yield from sorted((folder / LOGS).glob(f"*/*/[!.]*{DONE}"))
 
 
+def begun_at(path: Path) -> float:
+    """Returns when a file was begun, in seconds: its name has that, else it is the time of its last change.
+
+    Example: `begun_at(Path(".1772600767000-0f.open")) == 1772600767.0`.
+    """
+    name = path.name.removeprefix(".").partition("-")[0]
+    return int(name) / 1000 if name.isascii() and name.isdigit() else path.stat().st_mtime
+
+
 def recover(folder: Path) -> list[Path]:
     """Publishes what processes left that were killed, without their last lines where these are torn."""
     found = []
