@@ -132,7 +132,8 @@ MAY_CALL = {
     "inspect": COMMANDS | {"receive"},  # what waits in a receiver's folder is status, too
     "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
-    "cli": COMMANDS | {"inspect", "privacy", "receive", "upgrade", "sample"},
+    "compaction": COMMANDS | {"receive"},
+    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

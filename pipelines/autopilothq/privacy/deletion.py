@@ -93,7 +93,7 @@ def delete_person(
     with runner.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
-        files = all_files_at(archive, dry_run)
+        files = all_files_at(archive, dry_run, stack)
         _check(into, credentials)
         for work in () if dry_run else ("", "send"):  # a run that sends would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))

@@ -3,28 +3,31 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ..display import visible
 from ..errors import ArchiveError, RunError
 from ..receive.files import open_files, published_name
-from ..receive.publishing import WAIT, publish_open, receiver_folders
+from ..receive.publishing import WAIT, alone, publish_open, receiver_folders, remove_unfinished
 from ..sources.archive.listing import GLOB_CHARACTERS, File
 from ..sources.archive.source import archive_files_at
 
 _LOCAL = re.compile(r"(file|local):(//)?")
 
 
-def all_files_at(urls: Sequence[str], dry_run: bool) -> list[File]:
+def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
     """Returns the files at some URLs, with all that receivers had received there when this was called.
 
     What they have open is published first. With `dry_run` nothing is changed, and files that are open are returned as
-    they are. Raises RunError where a receiver does not publish in time; ArchiveError.
+    they are. Until `stack` ends no compaction runs. Raises RunError where a receiver does not publish in time,
+    BusyError where a compaction runs; ArchiveError.
     """
     paths = [path for url in urls if (path := _local_path(url)) is not None]
     if not dry_run:
         for folder in sorted({folder for path in paths for folder in receiver_folders(path)}):
+            stack.enter_context(alone(folder))
+            remove_unfinished(folder)
             _publish(folder)
         return _files_at(urls)
     opened = sorted({found for path in paths for found in _open_files_at(path)})

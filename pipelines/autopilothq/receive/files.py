@@ -82,7 +82,7 @@ def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _sync_folder(folder_of_day)
+            sync_folder(folder_of_day)
             exists = path.exists()
         except OSError:
             os.close(descriptor)
@@ -100,7 +100,7 @@ def _make_folder(folder: Path, place: Path) -> None:
         place = place.parent
     for one in reversed(missing):
         private.folder(one)
-        _sync_folder(one.parent)
+        sync_folder(one.parent)
 
 
 def publish(path: Path) -> Path | None:
@@ -117,7 +117,7 @@ def publish(path: Path) -> Path | None:
         compress(path, part)
         rename(part, done)
     path.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return done
 
 
@@ -139,7 +139,7 @@ def compress(path: Path, part: Path) -> None:
 def rename(part: Path, done: Path) -> None:
     """Gives a file its name; the disk knows it when this returns."""
     part.rename(done)
-    _sync_folder(done.parent)
+    sync_folder(done.parent)
 
 
 def open_files(folder: Path) -> Iterator[Path]:
@@ -211,7 +211,8 @@ def cut_torn_line(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -4,12 +4,19 @@ Files that no process holds are published here. Processes that run look at a hid
 and publish what they have open when it changes.
 """
 
+import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ..display import visible
+from ..errors import BusyError
 from .files import LOGS, ORDER, open_files, recover
 
+COMPACTING = ".compacting"
+"""The end of the hidden name of a file that several are being put together in."""
 WAIT = 15.0  # seconds for processes that run
 LOOK_SECONDS = 0.1  # seconds between looks
 
@@ -49,3 +56,29 @@ def order(folder: Path) -> None:
     path.touch(0o600)
     now = time.time_ns()
     os.utime(path, ns=(now, now))  # a second order within the same tick of the file system is another one
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other programs from changing a receiver's published files: compactions and deletions of persons.
+
+    Raises BusyError where one is at work, OSError where there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"Expected to change the files in {visible(str(folder))} alone, but another program compacts them, or"
+                " forgets a person.\nTry again when it has ended."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what killed compactions left; call it within `alone`."""
+    for path in (folder / LOGS).glob(f"*/*/.*{COMPACTING}"):
+        path.unlink()
