@@ -4,10 +4,12 @@ import json
 import shutil
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
 import pytest
 
 import forked
@@ -18,6 +20,7 @@ from calling import Call, errors
 from faults import killed_compaction
 from faults.test_killed import clean_environment
 from receiving import hidden, published
+from servers import Postgres
 
 DAY = 86_400.0
 # After the n-th call of each step, in their order, of the first of two new files.
@@ -203,3 +206,36 @@ def test_another_target_and_another_program(loaded: Path, call: Call) -> None:
     assert (status, hint) == (75, "Try again when it has ended.")
     assert "but another program compacts them, or forgets a person." in problem
     assert compact(folder, call)[0] == 0
+
+
+def test_books_in_postgresql(tmp_path: Path, call: Call, postgresql: Postgres) -> None:
+    with postgresql.database() as credentials:
+        target = ("--destination", "postgres", "--credentials", credentials)
+        for number in range(4):
+            receive(tmp_path, "v1", 3, number)
+        assert call("load", "archive", str(tmp_path / "archive"), *target).status == 0
+        last = receive(tmp_path, "v1", 3, 5)
+        assert call("load", "archive", str(tmp_path / "archive"), *target).status == 0
+        said = call("receive", str(tmp_path / "archive"), "--compact", *target)
+        assert (said.status, errors(said)) == (0, [])
+        [new] = set(files.published_files(tmp_path / "archive")) - {last}
+        assert said.out == f"4 files became 1 file of {new.stat().st_size:,} bytes.\n"
+        assert call("load", "archive", str(tmp_path / "archive"), *target).status == 0
+        with closing(psycopg2.connect(credentials)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT file, lines, stored, duplicates, skipped FROM autopilothq._audit ORDER BY lines")
+            assert cursor.fetchall() == [(str(last), 1, 1, 0, 0), (str(new), 4, 4, 0, 0)]
+    assert hidden(tmp_path / "archive") == []
+
+
+def test_what_is_refused(tmp_path: Path, call: Call) -> None:
+    receive(tmp_path, "v1", 3, 1)
+    said = call("receive", str(tmp_path / "no such"), "--compact")
+    assert (said.status, errors(said)) == (
+        1,
+        [f"Error: Expected a receiver's folder at {tmp_path / 'no such'}, but nothing is there."],
+    )
+    said = call("receive", str(tmp_path / "archive"), "--compact")
+    assert said.status == 1
+    assert errors(said)[0].startswith("Error: There is no dataset autopilothq, so no file is loaded there yet.")
+    said = call("receive", str(tmp_path / "archive"), "--compact", "--upload", "s3://bucket")
+    assert said.status == 2

@@ -25,10 +25,8 @@ def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[F
     """
     paths = [path for url in urls if (path := _local_path(url)) is not None]
     if not dry_run:
-        for folder in sorted({folder for path in paths for folder in receiver_folders(path)}):
-            stack.enter_context(alone(folder))
-            remove_unfinished(folder)
-            _publish(folder)
+        for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
+            _publish(folder, stack)
         return _files_at(urls)
     opened = sorted({found for path in paths for found in _open_files_at(path)})
     files = _files_at(urls)
@@ -44,8 +42,10 @@ def _files_at(urls: Sequence[str]) -> list[File]:
     return archive_files_at(urls, None, None, None, None)
 
 
-def _publish(folder: Path) -> None:
+def _publish(folder: Path, stack: ExitStack) -> None:
     try:
+        stack.enter_context(alone(folder))
+        remove_unfinished(folder)
         left = publish_open(folder)
     except OSError as error:
         raise RunError(
