@@ -132,10 +132,11 @@ MAY_CALL = {
     "telemetry": {"warehouses"},
     "explain": SOURCES,
     "runner": RUNNER,
-    "inspect": COMMANDS,
-    "privacy": COMMANDS,
+    "inspect": COMMANDS | {"receive"},  # what waits in a receiver's folder is status, too
+    "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
-    "cli": COMMANDS | {"inspect", "privacy", "receive", "upgrade", "sample"},
+    "compaction": COMMANDS | {"receive"},
+    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""
@@ -183,6 +184,7 @@ OPENS_ARCHIVES = {
     "cli.sending": "sends the messages of an archive",
     "privacy.archive_lines": "removes the lines of a deleted person",
     "privacy.deletion": "lists the archives that hold a deleted person",
+    "privacy.received": "lists the files of receivers with those of archives",
 }
 
 

@@ -97,10 +97,15 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
 
 @click.command()
 @click.option("--max-age", type=Duration(), metavar="AGE", help="Exit with 1 if the newest load is older: 30m, 2h, 1d.")
+@click.option(
+    "--received",
+    metavar="FOLDER",
+    help="Also show what waits in the folder of `receive`: files that are not published, or not loaded.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @target_options
-def status(max_age: timedelta | None, as_json: bool, target: TargetOptions) -> None:
+def status(max_age: timedelta | None, received: str | None, as_json: bool, target: TargetOptions) -> None:
     """Show whether loads run and data comes in."""
     from . import inspecting
 
-    inspecting.print_status(max_age, as_json, target)
+    inspecting.print_status(max_age, received, as_json, target)

@@ -135,10 +135,11 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def print_status(max_age: timedelta | None, as_json: bool, target: TargetOptions) -> None:
-    """Prints the status of the loads; ends with 1 if the newest is older than `max_age`."""
+def print_status(max_age: timedelta | None, received: str | None, as_json: bool, target: TargetOptions) -> None:
+    """Prints the status of the loads, and of a receiver's folder; ends with 1 if the newest is older than `max_age`."""
     with inspect.reading(*target) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))
+        found.received = inspect.read_received(reader, received) if received is not None else None
     out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:

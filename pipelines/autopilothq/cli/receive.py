@@ -60,12 +60,14 @@ class _Rotation(click.ParamType[timedelta | int]):
     help="Publish a file after this time, or at this size before it is compressed.  [default: 60s, 16MB]",
 )
 @click.option("--load-every", type=Duration(), metavar="TIME", help="Load what is published into the warehouse, too.")
+@click.option("--compact", is_flag=True, help="Receive nothing: put small files that are loaded together, and end.")
 @target_options
 def receive(
     folder: str,
     listen: tuple[str, int],
     rotate: Sequence[timedelta | int],
     load_every: timedelta | None,
+    compact: bool,
     target: TargetOptions,
     **options: Any,
 ) -> None:
@@ -74,6 +76,13 @@ def receive(
     A request is answered once its messages are on the disk. Who may send is set in dlt's configuration, in
     [receive.v1], [receive.segment.NAME] and [receive.rudder.NAME].
     """
+    if compact:
+        if load_every is not None or options["upload"]:
+            raise click.UsageError("Expected --compact without --load-every and --upload.")
+        from .compacting import print_compacted
+
+        print_compacted(folder, target)
+        return
     from . import receiving
 
     for limit in rotate:

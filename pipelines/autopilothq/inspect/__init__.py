@@ -22,6 +22,7 @@ from .live import (
     schema_of,
     target,
 )
+from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
 from .status import Status, age, read_status, status_dict, status_text
 
@@ -34,11 +35,13 @@ __all__ = [
     "ColumnInfo",
     "Difference",
     "DifferenceMessages",
+    "Received",
     "Schema",
     "SchemaTable",
     "Statistics",
     "Status",
     "TableInfo",
+    "Waiting",
     "age",
     "catalogue",
     "dataset_name",
@@ -47,6 +50,7 @@ __all__ = [
     "differences",
     "elsewhere",
     "kind_of",
+    "read_received",
     "read_status",
     "reading",
     "schema_of",

@@ -15,6 +15,7 @@ from ..warehouses.dataset import Columns, Dataset, last_load, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .formats import grid, moment
+from .received import Received, Waiting
 
 DAYS = 14
 BAR = 30
@@ -70,6 +71,8 @@ class Status:
     discards: dict[str, int] = field(default_factory=dict)
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Values that the last load had no room for, counted by reason and table."""
+    received: Received | None = None
+    """What waits in a receiver's folder, where one was named."""
 
     def is_older(self, age: timedelta) -> bool:
         """Whether the newest load is older than `age`, or none exists."""
@@ -196,6 +199,12 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
     age = status.now - status.newest_load if status.newest_load else None
     values["age_seconds"] = age and age.total_seconds()
     values["fresh"] = None if max_age is None else not status.is_older(max_age)
+    if status.received is None:
+        del values["received"]
+    else:
+        for name in ("unpublished", "not_loaded"):
+            oldest = values["received"][name]["oldest"]
+            values["received"][name]["age_seconds"] = oldest and (status.now - oldest).total_seconds()
     text: dict[str, Any] = json.loads(json.dumps(values, default=datetime.isoformat))
     return text
 
@@ -232,7 +241,17 @@ def _heading(status: Status) -> list[list[str]]:
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
         lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])
+    if status.received:
+        lines.append(["unpublished", _waiting(status.received.unpublished, status.now)])
+        lines.append(["not loaded", _waiting(status.received.not_loaded, status.now)])
     return lines
+
+
+def _waiting(waiting: Waiting, now: datetime) -> str:
+    if waiting.oldest is None:
+        return "none"
+    files = f"{waiting.files:,} file{'s' * (waiting.files != 1)}"
+    return f"{files}, {waiting.bytes:,} bytes, the oldest begun {_when(waiting.oldest, now)}"
 
 
 def _chart(days: dict[date, int]) -> list[str]:

@@ -20,7 +20,6 @@ from ..projection import engine as values
 from ..projection import suppression
 from ..segment.identity import HashedIds, Id
 from ..sources.archive.listing import File
-from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.books import check_books
 from ..warehouses.dataset import Dataset, client_to_ask, dataset_of
@@ -28,6 +27,7 @@ from ..warehouses.dlt_internals import SqlJobClientBase
 from . import MAX_IDS, archive_lines
 from . import rewrite as rewriting
 from .person import NotFollowed, PersonIds, Suppressed, person_tables
+from .received import all_files_at
 from .removals import Removal, delete_rows, removals, rows_by_table
 from .suppression_list import SuppressionList
 from .working_copies import drop_working_copies
@@ -93,7 +93,7 @@ def delete_person(
     with runner.explained(), ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory()) if dry_run else None
         into = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
-        files = archive_files_at(archive, None, None, None, None)
+        files = all_files_at(archive, dry_run, stack)
         _check(into, credentials)
         for work in () if dry_run else ("", "send"):  # a run that sends would write the person into its log again
             stack.enter_context(lock.held(into, wait.total_seconds(), work))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
-from .endpoints import Endpoints
+from .endpoints import MOST_ENDPOINTS, Endpoints
 from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
 from .room import NoRoom, Room
 from .routes import Endpoint, Route, find_route

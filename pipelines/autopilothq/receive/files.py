@@ -79,14 +79,14 @@ def today(now: float) -> int:
 def open_file(folder: Path, endpoint: str, now: float) -> OpenFile:
     """Opens a new file for an endpoint's messages of today; its name is on the disk when this returns."""
     day = today(now)
-    place = folder / LOGS / endpoint / str(day)
+    folder_of_day = folder / LOGS / endpoint / str(day)
     while True:
-        _make_folder(folder, place)
-        path = place / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
+        _make_folder(folder, folder_of_day)
+        path = folder_of_day / f".{int(now * 1000)}-{uuid.uuid4().hex}{OPEN}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             if _is_ours(descriptor):
-                _sync_folder(place)
+                sync_folder(folder_of_day)
                 return OpenFile(path, descriptor, time.monotonic(), day=day)
         except OSError:
             os.close(descriptor)
@@ -111,7 +111,7 @@ def _make_folder(folder: Path, place: Path) -> None:
         place = place.parent
     for one in reversed(missing):
         private.folder(one)
-        _sync_folder(one.parent)
+        sync_folder(one.parent)
 
 
 def publish(path: Path) -> Path | None:
@@ -119,7 +119,7 @@ def publish(path: Path) -> Path | None:
 
     It may be done again after a kill at any moment: the published file has the same name and the same lines.
     """
-    done = path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
+    done = published_name(path)
     if not path.stat().st_size:
         path.unlink()
         return None
@@ -128,8 +128,13 @@ def publish(path: Path) -> Path | None:
         compress(path, part)
         rename(part, done)
     path.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return done
+
+
+def published_name(path: Path) -> Path:
+    """Returns the path that an open file has once it is published."""
+    return path.with_name(path.name.removeprefix(".").removesuffix(OPEN) + DONE)
 
 
 def compress(path: Path, part: Path) -> None:
@@ -145,7 +150,7 @@ def compress(path: Path, part: Path) -> None:
 def rename(part: Path, done: Path) -> None:
     """Gives a file its name; the disk knows it when this returns."""
     part.rename(done)
-    _sync_folder(done.parent)
+    sync_folder(done.parent)
 
 
 def open_files(folder: Path) -> Iterator[Path]:
@@ -156,6 +161,15 @@ def open_files(folder: Path) -> Iterator[Path]:
 def published_files(folder: Path) -> Iterator[Path]:
     """Yields the files of the archive."""
     yield from sorted((folder / LOGS).glob(f"*/*/[!.]*{DONE}"))
+
+
+def begun_at(path: Path) -> float:
+    """Returns when a file was begun, in seconds: its name has that, else it is the time of its last change.
+
+    Example: `begun_at(Path(".1772600767000-0f.open")) == 1772600767.0`.
+    """
+    name = path.name.removeprefix(".").partition("-")[0]
+    return int(name) / 1000 if name.isascii() and name.isdigit() else path.stat().st_mtime
 
 
 def recover(folder: Path) -> list[Path]:
@@ -221,7 +235,8 @@ def cut_torn_line(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Waits until the disk has the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

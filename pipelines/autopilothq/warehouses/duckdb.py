@@ -9,6 +9,7 @@ as with dlt's own.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from threading import BoundedSemaphore, Lock
 from typing import Any, cast
 
 import dlt
@@ -207,6 +208,8 @@ def _is_direct(table: PreparedTableSchema) -> bool:
 
 
 WIDE = 500  # columns
+SLOTS = 20  # tables that are loaded side by side at most; a wide one takes all
+_slots, _alone = BoundedSemaphore(SLOTS), Lock()
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
 _MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
 KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
@@ -236,10 +239,22 @@ class InsertNew(DuckDbCopyJob):
 
     @contextmanager
     def _room(self, columns: int) -> Iterator[None]:
-        """Gives DuckDB the memory that a wide table needs: blocks for each column, in every thread."""
+        """Gives DuckDB the memory that a wide table needs: blocks for each column, in every thread.
+
+        Tables are loaded side by side, but a wide one alone, because the others would take that memory.
+        """
         if columns < WIDE:
-            yield
+            with _slots:
+                yield
             return
+        with _alone, ExitStack() as taken:
+            for _ in range(SLOTS):
+                taken.enter_context(_slots)
+            with self._more_memory(columns):
+                yield
+
+    @contextmanager
+    def _more_memory(self, columns: int) -> Iterator[None]:
         client = client_of(self).sql_client
         asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
         ((limit, threads),) = client.execute_sql(asked) or [("0 bytes", 1)]

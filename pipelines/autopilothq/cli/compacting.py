@@ -1,0 +1,19 @@
+"""Puts a receiver's small files together, and prints how many became how many."""
+
+import os
+import time
+
+from .. import compaction
+from . import out
+from .options import TargetOptions, freeze_modules
+
+
+def print_compacted(folder: str, target: TargetOptions) -> None:
+    """Puts files together that are loaded into the target, and prints the result."""
+    freeze_modules()
+    made = compaction.compact(os.path.abspath(folder), *target, now=time.time())
+    if made.after:
+        files = f"{made.after:,} file{'s' * (made.after != 1)}"
+        out.print_line(f"{made.before:,} files became {files} of {made.bytes:,} bytes.")
+    else:
+        out.print_line("No files are to be put together: they are large, new, not loaded, or have rejects.")

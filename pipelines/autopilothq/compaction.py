@@ -1,0 +1,257 @@
+"""Puts small files of a receiver's folder that are loaded together into larger ones, with the books of the target.
+
+At every moment each file that a load can see is known to `_audit`, and the sums over `_audit` are right: the new file's
+row is inserted with zero counts before the file has its name, and gets the counts of the old files' rows in the
+transaction that deletes these, after the old files are deleted (docs/explanation/exactly-once.md). A journal in the day
+folder lets the next call finish, or undo, what was cut off.
+"""
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import private, runner
+from .catalog import AUDIT
+from .display import visible
+from .errors import DatasetNotFound, RunError
+from .receive.files import DONE, OPEN, begun_at, rename, sync_folder
+from .receive.publishing import COMPACTING, alone, remove_unfinished
+from .sources.archive.source import archive_files_at
+from .warehouses import lock
+from .warehouses.dataset import Dataset, client_to_ask, dataset_of, last_load
+
+LARGEST = 100_000_000
+OLD = timedelta(hours=1)
+JOURNAL = ".compaction"
+KINDS_WITH_BOOKS = ("duckdb", "postgres")  # whose transactions were tried
+COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped")
+KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
+KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
+KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"
+KILL_POINT_FILE_NAMED = f"{__name__}:rename"
+KILL_POINT_OLD_FILE_DELETED = f"{__name__}:_delete_file"
+KILL_POINT_COUNTS_MOVED = f"{__name__}:_move_counts"
+
+_RECEIVED = re.compile(r"[0-9]+-[0-9a-f]{32}\.gz")
+_KEY = "{file} = %s AND {version} = %s"
+
+
+class Compacted(NamedTuple):
+    """How many files became how many, and the bytes of the new ones."""
+
+    before: int
+    after: int
+    bytes: int
+
+
+class _Journal(NamedTuple):
+    """A compaction that has begun: the target, the new file with its version, and the old ones with theirs."""
+
+    target: str
+    file: str
+    version: str
+    files: list[list[str]]
+
+    @property
+    def path(self) -> Path:
+        """Where the journal is kept."""
+        new = Path(self.file)
+        return new.with_name(f".{new.name}{JOURNAL}")
+
+
+def compact(
+    folder: str,
+    destination: str | None = None,
+    credentials: str | None = None,
+    dataset: str | None = None,
+    now: float = 0,
+    most: int = LARGEST,
+) -> Compacted:
+    """Puts together files of one endpoint and day that are loaded into a target, up to `most` bytes compressed.
+
+    `now` is in seconds. Files that were begun within the hour before, or are of the newest load, stay. Raises RunError,
+    BusyError while a load or a deletion is at work, DatasetNotFound.
+    """
+    if not Path(folder).is_dir():
+        raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
+    with runner.explained(), ExitStack() as stack:
+        into = runner.pipeline(destination, credentials, dataset, create=False)
+        with client_to_ask(into) as client:
+            if not dataset_of(client).exists():
+                raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so no file is loaded there yet.")
+        stack.enter_context(lock.held(into, 0))
+        stack.enter_context(alone(Path(folder)))
+        with into.destination_client() as client:
+            books = dataset_of(client)
+            _check(books)
+            _finish_begun(Path(folder), books)
+            made = [_compact(group, books) for group in _groups(folder, books, now, most)]
+    return Compacted(sum(one.before for one in made), len(made), sum(one.bytes for one in made))
+
+
+def _check(books: Dataset) -> None:
+    if books.kind not in KINDS_WITH_BOOKS:
+        raise RunError(
+            f"Expected a destination of {' or '.join(KINDS_WITH_BOOKS)}, because the books must change in one"
+            f" transaction, but got {books.kind}. Nothing was changed."
+        )
+    missing = {column.name for column in AUDIT.columns} - books.tables([AUDIT.name]).get(AUDIT.name, {}).keys()
+    if missing:
+        raise RunError(
+            f"Expected the columns {', '.join(sorted(missing))} in {AUDIT.name}, but they are missing. Nothing was"
+            " changed.\nLoad something with this version first."
+        )
+
+
+# ---- what is put together --------------------------------------------------------------------------------------------
+
+
+def _groups(folder: str, books: Dataset, now: float, most: int) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of `_audit` of files that become one: of one folder, in the order in which they were begun."""
+    listed = {(file.url, file.version) for file in archive_files_at([folder], None, None, None, None)}
+    rows = [row for row in _loaded_rows(books, listed) if _is_small(row, now, most)]
+    rows.sort(key=lambda row: (os.path.dirname(row["file"]), begun_at(Path(row["file"])), row["file"]))
+    for _, of_day in groupby(rows, key=lambda row: os.path.dirname(row["file"])):
+        group: list[dict[str, Any]] = []
+        for row in of_day:
+            if group and sum(one["size"] for one in group) + row["size"] > most:
+                if len(group) > 1:
+                    yield group
+                group = []
+            group.append(row)
+        if len(group) > 1:
+            yield group
+
+
+def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Yields the rows of files that are loaded whole, without a reject, and not by the newest load.
+
+    `_rejects` names files and lines, `status` counts the newest load, and a file of which more can be loaded may be in
+    a load that is ready.
+    """
+    complete, newest = books.complete_loads(), last_load(books)
+    if newest:
+        complete = complete - {newest[0]}
+    for batch in books.read(AUDIT.name, [column.name for column in AUDIT.columns]):
+        for row in batch.to_pylist():
+            whole = row["tables"] is None and not row["rejected"] and not row["skipped"]
+            if whole and row["load_id"] in complete and (row["file"], row["version"]) in listed:
+                yield row
+
+
+def _is_small(row: Mapping[str, Any], now: float, most: int) -> bool:
+    path = Path(row["file"])
+    still_open = path.with_name(f".{path.name.removesuffix(DONE)}{OPEN}")  # it would be published once more
+    return (
+        _RECEIVED.fullmatch(path.name) is not None
+        and row["size"] <= most // 2
+        and begun_at(path) <= now - OLD.total_seconds()
+        and not still_open.exists()
+    )
+
+
+# ---- one new file ----------------------------------------------------------------------------------------------------
+
+
+def _compact(group: Sequence[Mapping[str, Any]], books: Dataset) -> Compacted:
+    first = Path(group[0]["file"])
+    new = first.with_name(f"{int(begun_at(first) * 1000)}-{uuid.uuid4().hex}{DONE}")
+    part = new.with_name(f".{new.name}{COMPACTING}")
+    _join([Path(row["file"]) for row in group], part)
+    [found] = archive_files_at([str(part)], None, None, None, None)
+    journal = _Journal(books.target, str(new), found.version, [[row["file"], row["version"]] for row in group])
+    _write_journal(journal)
+    latest = max(group, key=lambda row: row["loaded_at"])
+    row = {**dict.fromkeys(COUNTS, 0), "file": str(new), "version": found.version, "size": found.size}
+    row |= {"load_id": latest["load_id"], "loaded_at": latest["loaded_at"]}
+    _insert(books, row)
+    rename(part, new)
+    _finish(journal, books)
+    return Compacted(len(group), 1, found.size)
+
+
+def _join(files: Iterable[Path], part: Path) -> None:
+    """Writes the files' gzip members one after the other, and waits until the disk has them."""
+    with private.opened(str(part)) as joined:
+        for file in files:
+            joined.write(file.read_bytes())
+        joined.flush()
+        os.fsync(joined.fileno())
+
+
+def _write_journal(journal: _Journal) -> None:
+    with private.opened(str(journal.path)) as file:
+        file.write(json.dumps(journal._asdict()).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(journal.path.parent)
+
+
+def _insert(books: Dataset, row: Mapping[str, Any]) -> None:
+    books.insert(AUDIT, [tuple(row.get(column.name) for column in AUDIT.columns)])
+
+
+def _finish(journal: _Journal, books: Dataset) -> None:
+    """Ends a compaction whose new file has its name. It may be called again after a kill at any moment."""
+    for file, _ in journal.files:
+        _delete_file(Path(file))
+    sync_folder(journal.path.parent)
+    _move_counts(journal, books)
+    journal.path.unlink()
+
+
+def _delete_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _move_counts(journal: _Journal, books: Dataset) -> None:
+    """Gives the new file's row the counts of the old files' rows, and deletes these, in one transaction."""
+    key = books.template(AUDIT.name, _KEY)
+    columns = [*COUNTS, "first_received_at", "last_received_at"]
+    with books.transaction():
+        found = [row for each in journal.files for row in _rows(books, columns, each)]
+        if found:
+            sums = {name: sum(row[at] or 0 for row in found) for at, name in enumerate(COUNTS)}
+            times = [[time for time in column if time] for column in list(zip(*found, strict=True))[len(COUNTS) :]]
+            changes = sums | {
+                "first_received_at": min(times[0], default=None),
+                "last_received_at": max(times[1], default=None),
+            }
+            books.update(AUDIT.name, changes, key, [journal.file, journal.version])
+        for each in journal.files:
+            books.delete(AUDIT.name, key, each)
+
+
+def _rows(books: Dataset, columns: Sequence[str], key: Sequence[str]) -> list[tuple[Any, ...]]:
+    return books.rows(", ".join(f"{{{name}}}" for name in columns), AUDIT.name, f"WHERE {_KEY}", *key)
+
+
+# ---- after a kill ----------------------------------------------------------------------------------------------------
+
+
+def _finish_begun(folder: Path, books: Dataset) -> None:
+    """Finishes compactions whose new file has its name, and undoes others. Raises RunError for another target's."""
+    for path in sorted(folder.glob(f"segment-logs/*/*/.*{JOURNAL}")):
+        try:
+            journal = _Journal(**json.loads(path.read_bytes()))
+        except ValueError:  # killed while it was written, before anything else
+            path.unlink()
+            continue
+        if journal.target != books.target:
+            raise RunError(
+                f"Expected the target {visible(journal.target)}, where a compaction was cut off, but got"
+                f" {books.target}. Nothing was changed.\nRun --compact with that target once."
+            )
+        if Path(journal.file).exists():
+            _finish(journal, books)
+        else:
+            books.delete(AUDIT.name, books.template(AUDIT.name, _KEY), [journal.file, journal.version])
+            path.unlink()
+    remove_unfinished(folder)

@@ -1,0 +1,78 @@
+"""The files of archives, those of receivers included that are not published yet."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from ..display import visible
+from ..errors import ArchiveError, RunError
+from ..receive.files import open_files, published_name
+from ..receive.publishing import WAIT, alone, publish_open, receiver_folders, remove_unfinished
+from ..sources.archive.listing import GLOB_CHARACTERS, File
+from ..sources.archive.source import archive_files_at
+
+_LOCAL = re.compile(r"(file|local):(//)?")
+
+
+def all_files_at(urls: Sequence[str], dry_run: bool, stack: ExitStack) -> list[File]:
+    """Returns the files at some URLs, with all that receivers had received there when this was called.
+
+    What they have open is published first. With `dry_run` nothing is changed, and files that are open are returned as
+    they are. Until `stack` ends no compaction runs. Raises RunError where a receiver does not publish in time,
+    BusyError where a compaction runs; ArchiveError.
+    """
+    paths = [path for url in urls if (path := _local_path(url)) is not None]
+    if not dry_run:
+        for folder in sorted({folder.resolve() for path in paths for folder in receiver_folders(path)}):
+            _publish(folder, stack)
+        return _files_at(urls)
+    opened = sorted({found for path in paths for found in _open_files_at(path)})
+    files = _files_at(urls)
+    published = {file.url for file in files}
+    for path in opened:
+        if str(published_name(path)) not in published:
+            with suppress(ArchiveError):  # published since it was seen, which is rare: its lines are not counted
+                files += _files_at([str(path)])
+    return files
+
+
+def _files_at(urls: Sequence[str]) -> list[File]:
+    return archive_files_at(urls, None, None, None, None)
+
+
+def _publish(folder: Path, stack: ExitStack) -> None:
+    try:
+        stack.enter_context(alone(folder))
+        remove_unfinished(folder)
+        left = publish_open(folder)
+    except OSError as error:
+        raise RunError(
+            f"Expected to publish what is received into {visible(str(folder))}, but {error.strerror}:"
+            f" {visible(str(error.filename))}. Nothing was deleted.\nRun this as the user that receives."
+        ) from error
+    if left:
+        raise RunError(
+            f"Expected the receiver to publish its files within {WAIT:.0f} seconds, but {len(left):,}"
+            f" {'is' if len(left) == 1 else 'are'} still open: {visible(str(left[0]))}. Nothing was deleted.\n"
+            "Look at its log, or stop it, and run this again."
+        )
+
+
+def _open_files_at(path: Path) -> Iterator[Path]:
+    for folder in receiver_folders(path):
+        yield from (found for found in open_files(folder) if found.is_relative_to(path))
+
+
+def _local_path(url: str) -> Path | None:
+    """Returns the file or folder that a URL names, of a glob the folder that all matches are in; None of a bucket's."""
+    bare = _LOCAL.sub("", url, count=1) if _LOCAL.match(url) else url
+    if "://" in bare:
+        return None
+    path = Path(os.path.abspath(os.path.expanduser(bare)))
+    if path.exists():
+        return path
+    while GLOB_CHARACTERS.search(str(path)):
+        path = path.parent
+    return path

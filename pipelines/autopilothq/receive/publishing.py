@@ -1,0 +1,84 @@
+"""Has a receiver's open files published now, for who must see all that was received so far.
+
+Files that no process holds are published here. Processes that run look at a hidden file below their folder, `ORDER`,
+and publish what they have open when it changes.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..display import visible
+from ..errors import BusyError
+from .files import LOGS, ORDER, open_files, recover
+
+COMPACTING = ".compacting"
+"""The end of the hidden name of a file that several are being put together in."""
+WAIT = 15.0  # seconds for processes that run
+LOOK_SECONDS = 0.1  # seconds between looks
+
+
+def receiver_folders(path: Path) -> list[Path]:
+    """Returns the folders of receivers that have files at a path: the one that it lies in, or those below it.
+
+    Example: `receiver_folders(Path("/data/segment-logs/v1")) == [Path("/data")]`.
+    """
+    for above in (path, *path.parents):
+        if above.name == LOGS:
+            return [above.parent]
+    return sorted(logs.parent for logs in path.rglob(LOGS) if logs.is_dir())
+
+
+def publish_open(folder: Path, wait: float = WAIT) -> list[Path]:
+    """Publishes the files that are open now, and returns those that are still open after `wait` seconds.
+
+    Raises OSError where the files may not be read or written.
+    """
+    before = list(open_files(folder))
+    if before:
+        recover(folder)
+    until, ordered = time.monotonic() + wait, False
+    while (before := [path for path in before if path.exists()]) and time.monotonic() < until:
+        if not ordered:
+            order(folder)
+            ordered = True
+        time.sleep(LOOK_SECONDS)
+        recover(folder)  # a process may have been killed meanwhile
+    return before
+
+
+def order(folder: Path) -> None:
+    """Has all processes that receive into a folder publish what they have open."""
+    path = folder / f".{ORDER}"
+    path.touch(0o600)
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))  # a second order within the same tick of the file system is another one
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other programs from changing a receiver's published files: compactions and deletions of persons.
+
+    Raises BusyError where one is at work, OSError where there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"Expected to change the files in {visible(str(folder))} alone, but another program compacts them, or"
+                " forgets a person.\nTry again when it has ended."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Deletes what killed compactions left; call it within `alone`."""
+    for path in (folder / LOGS).glob(f"*/*/.*{COMPACTING}"):
+        path.unlink()

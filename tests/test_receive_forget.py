@@ -1,0 +1,171 @@
+"""Forgetting a person whose messages a receiver has, hidden files included."""
+
+import fcntl
+import gzip
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from autopilothq.receive import files
+from autopilothq.receive.publishing import publish_open, receiver_folders
+from calling import Call, errors
+from contract.duck import query
+from receiving import Receiver, hidden, published, receiver
+
+ADA = ("forget", "--email", "ada@example.com", "--user-id", "ada", "--archive")
+
+
+def message(person: str, number: object) -> dict[str, Any]:
+    traits = {"email": f"{person}@example.com"}
+    return {
+        "type": "track", "event": "Email Opened", "userId": person, "messageId": f"{person}-{number}",
+        "context": {"traits": traits},
+    }  # fmt: skip
+
+
+@contextmanager
+def sending(running: Receiver, person: str) -> Iterator[list[str]]:
+    """Has two senders send messages of a person; gives the ids of those that are acknowledged."""
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def send(sender: int) -> None:
+        with httpx.Client(timeout=30) as http:
+            number = 0
+            while not stop.is_set():
+                some = [message(person, f"{sender}-{number + more}") for more in range(5)]
+                number += 5
+                if http.post(f"{running.url}/v1/batch", json={"batch": some}).status_code == 200:
+                    acknowledged.extend(one["messageId"] for one in some)
+
+    senders = [threading.Thread(target=send, args=(sender,)) for sender in range(2)]
+    for sender in senders:
+        sender.start()
+    try:
+        yield acknowledged
+    finally:
+        stop.set()
+        for sender in senders:
+            sender.join()
+
+
+def mentions(folder: Path, text: bytes) -> list[str]:
+    """The names of the files below a folder, hidden ones too, that hold a text."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        if text in (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content):
+            found.append(path.name)
+    return found
+
+
+@pytest.fixture
+def loaded(call: Call) -> None:
+    """A dataset that has a message of Bob's."""
+    Path("first.jsonl").write_text(json.dumps(message("bob", "first")) + "\n")
+    assert call("load", "archive", "first.jsonl").status == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_receiver_under_load(call: Call, loaded: None, workers: str) -> None:  # noqa: ARG001
+    with receiver("archive", "--rotate", "1h", "--workers", workers) as running:
+        with sending(running, "bob") as bobs:
+            with sending(running, "ada") as adas:
+                time.sleep(1)
+            assert adas
+            assert published(running.folder) == []
+            said = call(*ADA, "archive")
+            assert (said.status, errors(said)) == (0, [])
+            before = len(bobs)
+            assert f"0 rows and {len(adas):,} lines removed" in said.out
+            assert mentions(running.folder, b"ada@example.com") == mentions(running.folder, b'"ada"') == []
+            time.sleep(0.3)
+        assert len(bobs) > before
+        assert running.post("/v1/track", message("ada", "later")).status_code == 200
+        assert running.stop() == ""
+    assert {one["messageId"] for one in published(running.folder)} == {*bobs, "ada-later"}
+    assert hidden(running.folder) == []
+    assert call("load", "archive", "archive").status == 0
+    assert {one for (one,) in query("SELECT id FROM autopilothq.email_opened")} == {*bobs, "bob-first"}
+    assert query("SELECT reason, count(*) FROM autopilothq._rejects GROUP BY 1") == [("suppressed", 1)]
+
+
+def test_what_a_killed_receiver_left(call: Call, loaded: None) -> None:  # noqa: ARG001
+    with receiver("archive", "--rotate", "1h") as running:
+        for person in ("ada", "bob"):
+            assert running.post("/v1/track", message(person, 1)).status_code == 200
+        os.killpg(running.process.pid, signal.SIGKILL)
+    assert call(*ADA, "archive/segment-logs/v1/").status == 0
+    assert [one["messageId"] for one in published(Path("archive"))] == ["bob-1"]
+    assert mentions(Path("archive"), b"ada@example.com") == []
+
+
+@pytest.mark.parametrize("url", ["archive", "archive/segment-logs/v1", "file://{}/archive", "arch*/"])
+def test_a_dry_run_reads_what_is_open_and_changes_nothing(call: Call, loaded: None, url: str) -> None:  # noqa: ARG001
+    with receiver("archive", "--rotate", "1h") as running:
+        for person in ("ada", "bob"):
+            assert running.post("/v1/track", message(person, 1)).status_code == 200
+
+        def state() -> list[tuple[Path, int]]:
+            return [(path, path.stat().st_mtime_ns) for path in sorted(running.folder.rglob("*"))]
+
+        before = state()
+        [name] = hidden(running.folder)
+        said = call(*ADA, url.format(Path.cwd()), "--dry-run", "--json")
+        assert said.status == 0, said.err
+        assert {Path(file).name: lines for file, lines in json.loads(said.out)["lines"].items()} == {name: 1}
+        assert state() == before
+        running.stop()
+
+
+def test_a_receiver_that_does_not_publish(call: Call, loaded: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    monkeypatch.setattr(publish_open, "__defaults__", (0.5,))
+    file = files.open_file(Path("archive"), "v1", time.time())
+    file.append([json.dumps(message("ada", 1)).encode() + b"\n"])
+    said = call(*ADA, "archive")
+    assert said.status == 1
+    assert errors(said) == [
+        (
+            "Error: Expected the receiver to publish its files within 15 seconds, but 1 is still open:"
+            f" {file.path.absolute()}. Nothing was deleted."
+        ),
+        "Look at its log, or stop it, and run this again.",
+    ]
+    assert mentions(Path("archive"), b"ada@example.com") == [file.path.name]
+    file.close()
+    assert call(*ADA, "archive").status == 0
+    assert mentions(Path("archive"), b"ada@example.com") == []
+
+
+def test_a_file_that_was_taken_for_a_left_one_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, locked = fcntl.flock, list[int]()
+
+    def flock(descriptor: int, how: int) -> None:
+        locked.append(descriptor)
+        if len(locked) == 1:
+            files.recover(Path("archive"))
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    file = files.open_file(Path("archive"), "v1", time.time())
+    file.append([b"1\n"])
+    file.close()
+    assert len(files.recover(Path("archive"))) == 1
+    assert published(Path("archive")) == [1]
+
+
+def test_where_receivers_have_files() -> None:
+    for name in ("one", "two"):
+        Path(name, "segment-logs", "v1").mkdir(parents=True)
+    assert receiver_folders(Path()) == [Path("one"), Path("two")]
+    assert receiver_folders(Path("two")) == receiver_folders(Path("two/segment-logs/v1")) == [Path("two")]
+    assert receiver_folders(Path("three")) == []
