@@ -254,7 +254,7 @@ def test_a_disk_that_is_too_slow() -> None:
 
 def test_a_new_file_that_a_starting_process_takes_for_a_left_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the birth of a file and its lock, another process may remove it, because it is empty and not locked."""
-    locking, seen = fcntl.flock, []
+    locking, seen = fcntl.flock, list[int]()
 
     def flock(descriptor: int, operation: int) -> None:
         if not seen:

@@ -74,7 +74,7 @@ def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
             with suppress(httpx.HTTPError):
                 acknowledged += [f"m{number}"] if posted(running, number) else []
         # The process in its place publishes what it left; the other goes on with its file.
-        wait(lambda: len(list(files.published_files(running.folder))) == 1)
+        wait(lambda: len(list(files.published_files(running.folder))) == 1, 60)
         assert len(workers(running)) == 2
         assert "A file that a process left is published: " in running.stop()
     assert len(acknowledged) > 20

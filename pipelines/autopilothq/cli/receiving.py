@@ -11,11 +11,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import click
-
-from ..display import visible
 from ..errors import RunError
 from ..extras import install
+from . import out
 from .log import configure_logging, line, log_settings
 from .options import TargetOptions
 
@@ -51,7 +49,7 @@ def _report(folder: str, url: str) -> None:
     if log_settings().json:
         line("info", "receiving", url=url, folder=folder)
     else:
-        click.echo(f"Receiving on {url}, into {visible(folder)}", err=True)
+        out.print_line(f"Receiving on {url}, into {folder}", err=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from .cells import ParsedCells
 from .engine import PARQUET, is_one_of, literal
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
+WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 """The number of the table of each type of message; `tracks` is 0."""
 
@@ -38,7 +39,8 @@ class TableRows(NamedTuple):
     def write(self, path: str) -> None:
         """Writes them into a Parquet file. Rows of many columns stand in small groups, which take less memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
-        self.relation.query("rows", f"COPY rows TO {literal(path)} ({PARQUET}, ROW_GROUP_SIZE {group})")
+        form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
+        self.relation.query("rows", f"COPY rows TO {literal(path)} ({form}, ROW_GROUP_SIZE {group})")
 
 
 class FileCount(NamedTuple):

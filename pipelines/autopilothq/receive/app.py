@@ -32,7 +32,6 @@ OLDEST_EXTRA = 60.0  # seconds more than a file is open for, until the receiver 
 SUCCESS = b'{"success": true}'
 METHODS = ("POST", "PUT", "PATCH")
 MAX_AGE = b"86400"
-OTHERS = "other"  # what the metrics call endpoints that have no settings
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ class App:
         if method not in METHODS:
             raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
         route, endpoint = found
-        guard = _guard(self._endpoints, endpoint)
+        guard = _guard(self._endpoints, endpoint, auth.is_direct(headers))
         body, held = await _body(headers, receive, self._config.max_body, self._bodies)
         try:
             started = time.perf_counter()
@@ -165,8 +164,6 @@ class App:
         return route.adapter(read, Arrival(_now(), route.type_of))
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
-        if not guard and not auth.is_direct(headers):
-            raise Refused(404, "not_found", "There is no such endpoint.")
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
             return
         metrics.UNAUTHORIZED.labels(endpoint.folder).inc()
@@ -285,10 +282,10 @@ def inflate_body(body: bytes, headers: auth.Headers, most: int) -> bytes:
     return bytes(found)
 
 
-def _guard(endpoints: Endpoints, endpoint: Endpoint) -> Guard:
+def _guard(endpoints: Endpoints, endpoint: Endpoint, direct: bool) -> Guard:
     """Returns who may send. Raises Refused where there is no such endpoint."""
     try:
-        return endpoints.guard(endpoint)
+        return endpoints.guard(endpoint, direct)
     except LookupError:
         raise Refused(404, "not_found", "There is no such endpoint.") from None
     except NoRoom as error:

@@ -28,18 +28,23 @@ class Endpoints:
     def __contains__(self, endpoint: Endpoint) -> bool:
         return endpoint in self._guards
 
-    def guard(self, endpoint: Endpoint) -> Guard:
-        """Returns who may send. Raises LookupError where there is no such endpoint, NoRoom where there are too many."""
+    def guard(self, endpoint: Endpoint, direct: bool) -> Guard:
+        """Returns who may send. Raises LookupError where there is no such endpoint, NoRoom where there are too many.
+
+        Without settings only programs of this machine may send, and `direct`ly: a proxy passes on what others send.
+        """
         guard = self._guards.get(endpoint)
         if guard is None:
             guard = settings.guard(*endpoint)
-            if not guard and not self._config.is_local:
+            if not guard and not (self._config.is_local and direct):
                 raise LookupError(endpoint)
             if not guard and not self._may_open(endpoint):
                 _log.error("%d endpoints have no settings: another one is not opened: %s", MOST_OPEN, endpoint.folder)
                 raise NoRoom(f"There are {MOST_OPEN} endpoints without settings.")
             if len(self._guards) < MOST_ENDPOINTS:
                 self._guards[endpoint] = guard
+        if not guard and not direct:
+            raise LookupError(endpoint)
         return guard
 
     def _may_open(self, endpoint: Endpoint) -> bool:

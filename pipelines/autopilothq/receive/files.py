@@ -26,8 +26,6 @@ ORDER = "publish"
 DAY_MS = 86_400_000
 MOST_VECTORS = 1000  # of one writev; Linux takes 1,024
 PIECE_SIZE = 1 << 20
-KILL_POINT_COMPRESSED = f"{__name__}:compress"  # for tests/faults
-KILL_POINT_RENAMED = f"{__name__}:rename"  # for tests/faults
 
 
 @dataclass
@@ -68,7 +66,7 @@ def _write_all(descriptor: int, pieces: list[bytes]) -> None:
         if missing:  # a disk that fills, or a signal: the rest in one piece, which fails or goes on
             rest = b"".join(some)[-missing:]
             while rest:
-                rest = rest[os.write(descriptor, rest) :]
+                rest = rest[os.writev(descriptor, [rest]) :]
 
 
 def today(now: float) -> int:
@@ -103,12 +101,12 @@ def _is_ours(descriptor: int) -> bool:
     return os.fstat(descriptor).st_nlink > 0
 
 
-def _make_folder(folder: Path, place: Path) -> None:
+def _make_folder(folder: Path, inner: Path) -> None:
     """Makes a folder and those above it, each known to the one above when this returns."""
     missing = []
-    while not place.is_dir() and place != folder:
-        missing.append(place)
-        place = place.parent
+    while not inner.is_dir() and inner != folder:
+        missing.append(inner)
+        inner = inner.parent
     for one in reversed(missing):
         private.folder(one)
         sync_folder(one.parent)

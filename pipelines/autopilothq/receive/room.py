@@ -2,7 +2,7 @@
 
 import asyncio
 
-PATIENCE = 3.0  # seconds that a request waits for room
+ROOM_TIME = 3.0  # seconds that a request waits for room
 
 
 class NoRoom(Exception):
@@ -21,7 +21,7 @@ class Room:
         """Takes room, for which it waits a little. Raises NoRoom with the refusal."""
         if not self._has(size):
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(ROOM_TIME):
                     while not self._has(size):
                         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                         self._waiters.append(waiter)
