@@ -125,7 +125,7 @@ HANGING = """
 import os, subprocess, sys, time
 from pathlib import Path
 from autopilothq.cli import receiving
-def popen(command, start=subprocess.Popen):
+def popen(command, env, start=subprocess.Popen):
     hang = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('hangs', 'w'); time.sleep(99)"
     return start([sys.executable, "-c", hang])
 receiving.subprocess = type("", (), {"Popen": popen, "TimeoutExpired": subprocess.TimeoutExpired})
