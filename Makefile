@@ -100,17 +100,6 @@ test: $(VENV)/.dev
 	cat build/lint.txt; \
 	exit $$((tests ? tests : linted))
 
-# What has a server, kills processes, or takes long for its number of lines.
-SLOW = faults dlt_habits contract/test_columns.py contract/test_cuts.py contract/test_differential.py \
-	contract/test_profiles.py contract/test_profiles_people.py contract/test_api_tables.py \
-	contract/test_unreadable.py test_books_dataset.py test_cli_api.py test_destination.py test_dialects.py \
-	test_display.py test_forget.py test_forget_ids.py test_forget_rewrite.py test_inspection.py test_lock.py \
-	test_log.py test_place.py test_security.py test_segment_postgres.py test_segment_queries.py test_sqlite.py \
-	test_suppressions.py test_telemetry.py test_upgrade.py
-
-test-fast: $(VENV)/.dev
-	$(PYTEST) $(addprefix --ignore=tests/,$(SLOW))
-
 # What another Python may do otherwise: reading and writing JSON, texts and times, the libraries' own wheels, threads and
 # HTTP. The rooms below the sources, the contract's loads in memory, and the clients; then the demo, which is the command
 # from end to end. The modules of all other tests are imported only.
@@ -118,6 +107,14 @@ PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity 
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
 	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting test_plan \
 	test_progress test_projection_sql test_segment test_sql_files test_warehouse
+# What has neither a server nor a killed process, and takes no time for its number of lines.
+FAST = $(PORTABLE) contract/test_fast_path contract/test_once test_archive_blocks test_archive_listing \
+	test_archive_source test_cost test_house test_machine test_persons test_pull test_receive_messages \
+	test_refused_rows test_scan_plan test_scans test_sources
+
+test-fast: $(VENV)/.dev
+	$(PYTEST) $(FAST:%=tests/%.py)
+
 OTHERS = $(filter-out $(PORTABLE:%=tests/%.py),$(wildcard tests/test_*.py tests/*/test_*.py)) $(PACES)
 # These measure a pace, and want a machine that is not at another Python's tests meanwhile.
 PACES = tests/test_http.py::test_one_budget_for_all_threads_and_clients_of_a_key \
