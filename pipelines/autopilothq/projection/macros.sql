@@ -104,7 +104,6 @@ CREATE MACRO unusual_clock(v) AS CASE
         || 'GMT[+-]([01]\d|2[0-3])[0-5]\d( \([^\\]*\))?"')
     THEN iso_8601(numeric_month(regexp_replace(
         v, '^\S+ (\S+) (\S+) (\S+) (\S+) GMT(\S{5}).*$', '\3-\1-\2 \4\5'))) END;
-CREATE MACRO clock(v) AS coalesce(usual_clock(v), list_filter([unusual_clock(v)], lambda t: within_years(t) = t)[1]);
 -- To plan this for each of four columns takes ten times what it takes to plan it for one list of their values.
 CREATE MACRO unusual_clocks(vs) AS list_transform(
     list_transform(vs, lambda v: unusual_clock(v)), lambda t: CASE WHEN within_years(t) = t THEN t END);

@@ -1,8 +1,8 @@
 -- How lines of regular shapes become cells.
 
 -- name: cells
--- A row of each of `lines` that has one of the `known_shapes`. What is asked for several times has a name of its own, so that the engine plans
--- and evaluates it once: timestamps in unusual notations, which few lines have, all four in one list.
+-- A row of each of `lines` that has one of the `known_shapes`. What is asked for several times has a name of its own, so
+-- that the engine plans and evaluates it once: timestamps in unusual notations, which few lines have, all four in one list.
 WITH shaped AS (
     -- A CASE, because the engine may look for shapes before it looks at a WHERE, and raises for what is no JSON.
     SELECT seq, text, CASE WHEN {plain} THEN to_json(json_keys(text, {pointers}))::VARCHAR END AS shape FROM lines
@@ -22,9 +22,9 @@ WITH shaped AS (
             OR (m."sentAt" IS NOT NULL AND sent_at_usual IS NULL)
             OR (m."originalTimestamp" IS NOT NULL AND original_timestamp_usual IS NULL)
             OR (m."timestamp" IS NOT NULL AND timestamp_usual IS NULL)
-        THEN list_transform(
-            [m."receivedAt"::VARCHAR, m."sentAt"::VARCHAR, m."originalTimestamp"::VARCHAR, m."timestamp"::VARCHAR],
-            lambda v: clock(v)) END AS unusual,
+        THEN unusual_clocks(
+            [m."receivedAt"::VARCHAR, m."sentAt"::VARCHAR, m."originalTimestamp"::VARCHAR, m."timestamp"::VARCHAR])
+        END AS unusual,
         CASE WHEN has_nulls THEN coalesce({objects}, false) ELSE false END AS has_other
     FROM named
 )
