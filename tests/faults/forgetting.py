@@ -3,17 +3,15 @@
 Its argument is a file with a list of plans. Each runs in a process of its own, which kills itself at the plan's point.
 """
 
-import json
 import os
 import sys
-import traceback
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from autopilothq import cli
 from autopilothq.warehouses.dataset import SqlDataset
-from faults.killed import kill_at
+from faults.killed import kill_at, run_plans
 
 
 def words(folder: str, rewrite: bool = False) -> list[str]:
@@ -46,20 +44,7 @@ def run(plan: Plan) -> None:
 
 
 def main() -> None:
-    for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
-        child = os.fork()
-        if not child:
-            try:
-                sys.stdout = sys.stderr
-                run(Plan(*plan))
-            except BaseException:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
+    run_plans(lambda *plan: run(Plan(*plan)))
 
 
 if __name__ == "__main__":

@@ -111,22 +111,28 @@ def load(plan: Plan) -> None:
     pipeline.run(autopilothq.archive(plan.archive, table_format="delta" if plan.lake else None))
 
 
-def main() -> None:
+def run_plans(run: Callable[..., object]) -> None:
+    """Runs each plan of the file that the program was called with in a process of its own, and prints how it ended."""
     for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         child = os.fork()
         if not child:
             status = 1
             try:
-                load(Plan(*plan))
+                sys.stdout = sys.stderr
+                run(*plan)
                 status = 0
-            except Exception:  # noqa: BLE001 - what it is, is printed
+            except BaseException:  # noqa: BLE001 - what it is, is printed
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 os._exit(status)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
+        _, ended = os.waitpid(child, 0)
+        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(ended)}\n")
         sys.stdout.flush()
+
+
+def main() -> None:
+    run_plans(lambda *plan: load(Plan(*plan)))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,13 @@
 Its argument is a file with a list of plans, each `[url of the API, key, folder, point]` with a point as in `killed`.
 """
 
-import json
-import os
-import sys
-import traceback
 from pathlib import Path
 
 import dlt
 
 import autopilothq
 from autopilothq.warehouses.duckdb import direct
-from faults.killed import kill_at
+from faults.killed import kill_at, run_plans
 
 TABLES = (
     "tracks",
@@ -42,19 +38,7 @@ def load(url: str, key: str, folder: str, point: tuple[str, str, int]) -> None:
 
 
 def main() -> None:
-    for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
-        child = os.fork()
-        if not child:
-            try:
-                load(*plan)
-            except Exception:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
+    run_plans(load)
 
 
 if __name__ == "__main__":

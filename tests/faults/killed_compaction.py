@@ -4,15 +4,12 @@ Its argument is a file with a list of plans: a folder with the dataset and the a
 killed. It prints `number status` for each. Each runs in a process of its own.
 """
 
-import json
 import os
-import sys
 import time
-import traceback
 from pathlib import Path
 
 from autopilothq import compaction
-from faults.killed import kill_at
+from faults.killed import kill_at, run_plans
 
 
 def run(folder: str, point: tuple[str, str, int] | None) -> None:
@@ -24,21 +21,7 @@ def run(folder: str, point: tuple[str, str, int] | None) -> None:
 
 
 def main() -> None:
-    for number, plan in enumerate(json.loads(Path(sys.argv[1]).read_text())):
-        child = os.fork()
-        if not child:
-            try:
-                sys.stdout = sys.stderr
-                run(*plan)
-                os._exit(0)
-            except BaseException:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
+    run_plans(run)
 
 
 if __name__ == "__main__":

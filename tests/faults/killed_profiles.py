@@ -4,10 +4,7 @@ Its argument is a file with a list of plans, each `[folder with people.txt, url 
 point as in `killed`. It prints `number status` for each.
 """
 
-import json
 import os
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import dlt
 import autopilothq
 from autopilothq import LoadReport, runner
 from autopilothq.warehouses.duckdb import direct
-from faults.killed import kill_at
+from faults.killed import kill_at, run_plans
 
 PEOPLE_PER_LOAD = 4
 
@@ -40,22 +37,14 @@ def pipeline() -> dlt.Pipeline:
     )
 
 
+def load(folder: str, url: str, token: str, space: str, point: tuple[str, str, int]) -> None:
+    kill_at(*point)
+    os.chdir(folder)
+    pull(pipeline(), url, token, space)
+
+
 def main() -> None:
-    for number, (folder, url, token, space, point) in enumerate(json.loads(Path(sys.argv[1]).read_text())):
-        child = os.fork()
-        if not child:
-            try:
-                kill_at(*point)
-                os.chdir(folder)
-                pull(pipeline(), url, token, space)
-            except Exception:  # noqa: BLE001 - what it is, is printed
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{number} {os.waitstatus_to_exitcode(status)}\n")
-        sys.stdout.flush()
+    run_plans(load)
 
 
 if __name__ == "__main__":
