@@ -26,10 +26,11 @@ NODE = {
 }
 EVENTS = 250
 
-SEGMENT_PYTHON = """
+# The libraries are alike but for their module, and the attribute that names the server.
+PYTHON = """
 import sys
-import segment.analytics as analytics
-analytics.write_key, analytics.host, analytics.gzip = sys.argv[2], sys.argv[1], sys.argv[3] == "gzip"
+import MODULE.analytics as analytics
+analytics.write_key, analytics.HOST, analytics.gzip = sys.argv[2], sys.argv[1], sys.argv[3] == "gzip"
 analytics.on_error = lambda error, items: sys.exit(str(error))
 analytics.identify("person", {"email": "ada@example.com", "plan": "é"})
 for number in range(int(sys.argv[4])):
@@ -38,18 +39,8 @@ analytics.page("person", "Docs", "Start")
 analytics.flush()
 analytics.shutdown()
 """
-RUDDER_PYTHON = """
-import sys
-import rudderstack.analytics as analytics
-analytics.write_key, analytics.dataPlaneUrl, analytics.gzip = sys.argv[2], sys.argv[1], sys.argv[3] == "gzip"
-analytics.on_error = lambda error, items: sys.exit(str(error))
-analytics.identify("person", {"email": "ada@example.com", "plan": "é"})
-for number in range(int(sys.argv[4])):
-    analytics.track("person", "Email Opened", {"campaign_id": "c1", "number": number, "price": 1.5})
-analytics.page("person", "Docs", "Start")
-analytics.flush()
-analytics.shutdown()
-"""
+SEGMENT_PYTHON = PYTHON.replace("MODULE", "segment").replace("HOST", "host")
+RUDDER_PYTHON = PYTHON.replace("MODULE", "rudderstack").replace("HOST", "dataPlaneUrl")
 SEGMENT_NODE = """
 import { Analytics } from '@segment/analytics-node'
 const [url, key, , number] = process.argv.slice(2)
