@@ -444,6 +444,19 @@ def test_settings_are_on_their_page() -> None:
     assert [kind for kind in settings.ENDPOINT_KINDS if f"`[receive.{kind}" not in guards] == []
 
 
+@pytest.mark.parametrize("option", ["--listen", "--metrics"])
+def test_an_address_that_another_program_has(call: Call, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which the program sets: not for the tests that follow
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = call("receive", "archive", "--listen", "127.0.0.1:0", option, address)
+    assert (said.status, said.out) == (1, "")
+    assert said.err == (
+        f"Error: Expected to listen on {address}, but: Address already in use.\n"
+        f"End the program that does, or choose another address with {option}.\n"
+    )
+
+
 @pytest.mark.parametrize("value", ["-1", "0", "65", "much"])
 def test_wrong_sizes(call: Call, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("RECEIVE__MAX_BODY_MB", value)

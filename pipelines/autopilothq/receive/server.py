@@ -11,7 +11,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
 from .. import private
-from ..errors import InvalidSetting
+from ..errors import InvalidSetting, RunError
 from .settings import ReceiveSettings, guard, guarded_endpoints
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
@@ -222,7 +223,21 @@ def _follow(parent: BaseProcess) -> None:
 def _listening(settings: ReceiveSettings) -> socket.socket:
     """Returns the listening socket, which all processes share."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    with _explained("--listen", settings.host, settings.port):
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+
+
+@contextmanager
+def _explained(option: str, host: str, port: int) -> Iterator[None]:
+    """Raises RunError, which names the address, where nothing can listen there."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise RunError(
+            f"Expected to listen on {host}:{port}, but: {why or error}.\nEnd the program that does, or choose another"
+            f" address with {option}."
+        ) from error
 
 
 def _serve_metrics(host: str, port: int) -> None:
@@ -231,4 +246,5 @@ def _serve_metrics(host: str, port: int) -> None:
 
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    start_http_server(port, host, registry)
+    with _explained("--metrics", host, port):
+        start_http_server(port, host, registry)
