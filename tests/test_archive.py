@@ -28,6 +28,7 @@ from autopilothq.segment.message import MAX_LINE, Reject
 from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import File
+from listed import Counting
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()
@@ -91,20 +92,6 @@ def test_finds_every_layout_from_wherever_the_url_points(
     bucket: Path, url: str, options: dict[str, Any], expected: list[str]
 ) -> None:
     assert names(bucket, f"{bucket}/{url}", **options) == expected
-
-
-class Counting(LocalFileSystem):  # type: ignore[misc]
-    """Remembers the folders that were listed."""
-
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.listed: list[str] = []
-
-    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
-        self.listed.append(os.path.basename(path))
-        return super().ls(path, detail=detail, **options)
 
 
 @pytest.mark.parametrize("url", ["pre/segment-logs", "pre/segment-logs/*/*/*.gz"])

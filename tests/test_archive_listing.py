@@ -21,6 +21,7 @@ from autopilothq.sources.archive import listing
 from autopilothq.sources.archive.blocks import BlockReader
 from autopilothq.sources.archive.discover import day_and_source, list_files
 from autopilothq.sources.archive.listing import File, PathNotFound, StoreTimeout
+from listed import Counting
 
 NOON = datetime(2019, 3, 1, 12, tzinfo=UTC)
 
@@ -199,18 +200,6 @@ def test_a_glob_begins_at_the_root_as_the_store_writes_it(strip: Callable[[str],
     with pytest.raises(PathNotFound):
         list_files(["memory://*.gz"], fs=fs)
     assert fs.listed[-1] == root
-
-
-class Counting(LocalFileSystem):  # type: ignore[misc]
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.listed: list[str] = []
-
-    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
-        self.listed.append(os.path.basename(path))
-        return super().ls(path, detail=detail, **options)
 
 
 @pytest.mark.parametrize(
