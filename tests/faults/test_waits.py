@@ -133,7 +133,7 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
 ) -> None:
     monkeypatch.setenv("LOAD__WORKERS", "1")  # so that the newest connection is this one
     opened: list[Any] = []
-    connect = dbapi.connect
+    connect = dbapi.Connection
 
     def breaking(*words: Any, **named: Any) -> Any:
         connection = connect(*words, **named)
@@ -147,7 +147,7 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
                 )
         return connection
 
-    monkeypatch.setattr(dbapi, "connect", breaking)
+    monkeypatch.setattr(dbapi, "Connection", breaking)
     archive(1)
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     assert (said.status, errors(said)) == (0, [])

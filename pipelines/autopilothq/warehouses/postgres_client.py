@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
@@ -36,6 +37,7 @@ from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_
 from .sql_files import sql_file
 
 if TYPE_CHECKING:
+    from adbc_driver_manager import AdbcDatabase
     from adbc_driver_manager.dbapi import Connection
 
 LOOK = 10.0  # seconds between two looks at what a connection waits for
@@ -221,10 +223,11 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
     def connect(self, usual: Callable[[], "Connection"]) -> "Connection":  # noqa: ARG002 - dlt's does not wait so
         """Opens a connection that is looked at while it is open."""
-        from adbc_driver_manager import dbapi
+        from adbc_driver_manager import AdbcConnection, dbapi
 
         config = cast(PostgresConfiguration, client_of(self).config)
-        connection = dbapi.connect(driver=get_adbc_driver_location(), db_kwargs={"uri": url_of(patient(config))})
+        database = _database(url_of(patient(config)))
+        connection = dbapi.Connection(cast("AdbcDatabase", _StaysOpen()), AdbcConnection(database))
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
@@ -233,6 +236,24 @@ class PostgresCopyJob(PostgresParquetCopyJob):
             connection.close()
             raise
         return connection
+
+
+@lru_cache(maxsize=4)
+def _database(url: str) -> "AdbcDatabase":
+    """Returns the driver's knowledge of a server: its types, which take ten times as long to ask for as a connection.
+
+    It holds no connection itself, so that a server may restart meanwhile.
+    """
+    from adbc_driver_manager import AdbcDatabase
+
+    return AdbcDatabase(driver=get_adbc_driver_location(), uri=url)
+
+
+class _StaysOpen:
+    """Stands for a database that its connections share, and that does not end with one of them."""
+
+    def close(self) -> None:
+        """Closes nothing."""
 
 
 def url_of(credentials: PostgresCredentials) -> str:
