@@ -3,7 +3,7 @@
 from .cells import LINES_PER_FILE
 from .columns import unreserved
 from .context import ExistingTables, FileCount, ReadTable, TableRows, ordered_columns
-from .parse import ENVIRONMENT_ERRORS
+from .parse import ENVIRONMENT_ERRORS, FIRST_LINES
 from .people import DuePeople, People
 from .projection import Deduplicated, Projection
 from .snapshot import Snapshot
@@ -11,6 +11,7 @@ from .types import SQL_TYPES
 
 __all__ = [
     "ENVIRONMENT_ERRORS",
+    "FIRST_LINES",
     "LINES_PER_FILE",
     "SQL_TYPES",
     "Deduplicated",

@@ -84,7 +84,7 @@ class CellWriter:
         """Writes the messages that a query selects, and notes which of `extras` each event has."""
         path = self._path("messages")
         cells.messages.append(path)
-        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET})")
+        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET}, {engine.UNCOMPRESSED})")
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = doubted = discards = 0

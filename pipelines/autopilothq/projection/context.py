@@ -15,7 +15,7 @@ from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import snake_case, table_name
 from .cells import ParsedCells
-from .engine import PARQUET, is_one_of, literal
+from .engine import PARQUET, UNCOMPRESSED, is_one_of, literal
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary
@@ -36,10 +36,11 @@ class TableRows(NamedTuple):
     relation: duckdb.DuckDBPyRelation
     number: int
 
-    def write(self, path: str) -> None:
+    def write(self, path: str, compressed: bool = True) -> None:
         """Writes them into a Parquet file. Rows of many columns stand in small groups, which take less memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
         form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
+        form += "" if compressed else f", {UNCOMPRESSED}"
         self.relation.query("rows", f"COPY rows TO {literal(path)} ({form}, ROW_GROUP_SIZE {group})")
 
 

@@ -24,7 +24,7 @@ from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, sel
 from .irregular import parse_irregular
 from .shapes import RegularShape, Shapes
 
-FIRST = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
+FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
@@ -58,8 +58,8 @@ class Parser:
         self._files.rejects(batch.rejects, cells)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_lines(con, lines.slice(0, FIRST), cells)
-            lines = lines.slice(FIRST)
+            self._parse_lines(con, lines.slice(0, FIRST_LINES), cells)
+            lines = lines.slice(FIRST_LINES)
             self._first = not cells.columns
         self._parse_lines(con, lines, cells)
         return cells

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ..catalog import ACCOUNTS, AUDIT, TABLES, USERS
 from ..projection import (
     ENVIRONMENT_ERRORS,
+    FIRST_LINES,
     LINES_PER_FILE,
     Deduplicated,
     ExistingTables,
@@ -108,7 +109,7 @@ def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:
 
 
 def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead:
-    """Adds the batches, some side by side; the first one alone, because the others are read by its shapes."""
+    """Adds the batches, some side by side; a few lines first and alone, because all others are read by their shapes."""
     lines = LinesRead()
     busy: set[Future[None]] = set()
     first = True
@@ -121,13 +122,14 @@ def _read(load: PlannedLoad, projection: Projection, scratch: Path) -> LinesRead
                 done, busy = wait(busy, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-            if first and batch.lines.num_rows:
-                projection.add(batch)
-                first = False
-            else:
-                busy.add(pool.submit(projection.add, batch))
             if load.target.refused:
                 pq.write_table(batch.lines, scratch / f"lines-{number}", compression="zstd")
+            if first and batch.lines.num_rows:
+                projection.add(batch._replace(lines=batch.lines.slice(0, FIRST_LINES), rejects=[]))
+                batch = batch._replace(lines=batch.lines.slice(FIRST_LINES))
+                first = False
+            if batch.lines.num_rows or batch.rejects:
+                busy.add(pool.submit(projection.add, batch))
             _count(load, whole, lines)
         for future in busy:
             future.result()

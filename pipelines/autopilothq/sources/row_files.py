@@ -18,6 +18,7 @@ from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.duckdb import loads_directly
 from ..warehouses.hints import arrow_schema
 from . import user_hints
 from .extraction import EVENTS_RESOURCE, Extraction
@@ -41,7 +42,8 @@ class RowFiles:
     def write(self, rows: TableRows) -> None:
         """Writes rows of a selected table into a file; a table's rows may come in several parts."""
         rows = self.shaped(rows)
-        rows.write(str(self.add(rows)))
+        # What goes elsewhere may go over a network.
+        rows.write(str(self.add(rows)), compressed=not loads_directly(self._extraction.pipeline))
 
     def shaped(self, rows: TableRows) -> TableRows:
         """Returns rows of a selected table as they are written: all of its columns, as the destination takes them."""
