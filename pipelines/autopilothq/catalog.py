@@ -599,6 +599,40 @@ SUPPRESSIONS = Table(
     ),
 )
 
+# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
+ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
+    "delivered": ("delivered", "deliveries"),
+    "opened": ("opened", "opens"),
+    "clicked": ("clicked", "clicks"),
+    "bounced": ("bounced", "bounces"),
+    "unsubscribed": ("unsubscribed", "unsubscribes"),
+    "invalid": ("invalid",),
+}
+ORTTO_CAMPAIGN_REPORTS = Table(
+    "ortto_campaign_reports",
+    "What Ortto counts for each campaign that was sent: `status` compares it with the events that are stored.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("campaign_name", "text", "The campaign's name."),
+        Column("campaign_type", "text", "What it is: email, journey, playbook, …"),
+        Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
+        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
+        Column("counted_until", "timestamp", "When that span ends."),
+        Column("last_updated", "timestamp", "When Ortto counted."),
+        *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
+    ),
+    key=("campaign_id",),
+)
+# The tables of events that these counts are compared with.
+ORTTO_COUNTED = {
+    "delivered": "email_delivered",
+    "opened": "email_opened",
+    "clicked": "email_clicked",
+    "bounced": "email_bounced",
+    "unsubscribed": "email_unsubscribed",
+}
+
 TABLES = {
     table.name: table
     for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
