@@ -259,10 +259,10 @@ LOCK_TABLE = Table(
 LOCKS = LOCK_TABLE.name
 PROFILES = Table(
     "_profiles",
-    "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
+    "Whose events were asked for from Segment's Profile API or from Ortto, and up to when they are loaded.",
     (
-        Column("space", "text", "The space of Segment Unify."),
-        Column("person", "text", "The person's id there: email:..., user_id:... or anonymous_id:..."),
+        Column("space", "text", "The space of Segment Unify; of Ortto `ortto-` and a digest of the account."),
+        Column("person", "text", "The person's id there: email:..., user_id:..., anonymous_id:... or contact_id:..."),
         Column("scope", "text", "A digest of which events were asked for, and of which source."),
         Column(
             "watermark", "timestamp", "Up to when the person's events are loaded; null where no answer could be read."
@@ -355,9 +355,109 @@ TRIGGERS = Table(
     ),
     key=("trigger_id",),
 )
-# Tables of the account's present state: a complete scan replaces all their rows.
-CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
-ACCOUNT = (CONTACTS, *CURRENT)
+AUTOPILOT_CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
+ACCOUNT = (CONTACTS, *AUTOPILOT_CURRENT)
+
+# The records of an account of Ortto (docs/contract/ortto-pull.md).
+
+
+class OrttoPersonField(NamedTuple):
+    """A field of people that every account of Ortto has, with its column."""
+
+    id: str
+    column: str
+    type: Type
+    description: str
+
+
+ORTTO_PERSON_FIELDS = (
+    OrttoPersonField("str::email", "email", "text", "The person's email address."),
+    OrttoPersonField("str::ei", "external_id", "text", "The person's id in your own systems."),
+    OrttoPersonField("str::first", "first_name", "text", "The person's first name."),
+    OrttoPersonField("str::last", "last_name", "text", "The person's last name."),
+    OrttoPersonField("phn::phone", "phone", "text", "The person's phone number, with the country's code."),
+    OrttoPersonField("geo::city", "city", "text", "The person's city."),
+    OrttoPersonField("geo::region", "region", "text", "The person's region."),
+    OrttoPersonField("geo::country", "country", "text", "The person's country."),
+    OrttoPersonField("str::postal", "postal_code", "text", "The person's postal code."),
+    OrttoPersonField("dtz::b", "birthday", "text", "The person's date of birth, as YYYY-MM-DD."),
+    OrttoPersonField("tags", "tags", "text", "The names of the person's tags, as JSON."),
+    OrttoPersonField("u4s::t", "tag_ids", "text", "The ids of the person's tags, as JSON."),
+    OrttoPersonField("bol::p", "email_permission", "bool", "Whether the person may be sent email."),
+    OrttoPersonField("bol::sp", "sms_permission", "bool", "Whether the person may be sent SMS."),
+    OrttoPersonField("bol::gdpr", "gdpr", "bool", "Whether GDPR holds for the person."),
+    OrttoPersonField("str::s-ctx", "subscribe_context", "text", "How the person came to be subscribed."),
+    OrttoPersonField("str::u-ctx", "unsubscribe_context", "text", "How the person came to be unsubscribed."),
+)
+_ORTTO_ACTIVITIES = (
+    ("s", "sent_email"), ("r", "received_email"), ("o", "opened_email"), ("c", "clicked_email"),
+    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"), ("re", "replied_to_email"),
+)  # fmt: skip
+ORTTO_TIMES = tuple(
+    OrttoPersonField(f"tme::{kind}!{which[0]}", f"{which}_{name}_at", "timestamp", f"The {which} activity act::{kind}.")
+    for kind, name in _ORTTO_ACTIVITIES
+    for which in ("first", "last")
+)
+"""When each kind of activity was first and last seen of a person; not every account may give these."""
+ORTTO_PEOPLE = Table(
+    "ortto_people",
+    "Every person that Ortto has, or had when a scan last found them; custom fields are columns.",
+    (
+        Column("contact_id", "text", "The person's id in Ortto."),
+        *SCANNED,
+        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the person any more."),
+        *(Column(field.column, field.type, field.description) for field in (*ORTTO_PERSON_FIELDS, *ORTTO_TIMES)),
+    ),
+    key=("contact_id",),
+)
+ORTTO_AUDIENCES = Table(
+    "ortto_audiences",
+    "Ortto's audiences, as they are now.",
+    (Column("audience_id", "text", "The audience's id."), *SCANNED, Column("name", "text", "The audience's name.")),
+    key=("audience_id",),
+)
+ORTTO_AUDIENCE_MEMBERS = Table(
+    "ortto_audience_members",
+    "Who is in which audience of Ortto now.",
+    (Column("audience_id", "text", "The audience's id."), Column("contact_id", "text", "The person's id."), *SCANNED),
+    key=("audience_id", "contact_id"),
+)
+ORTTO_TAGS = Table(
+    "ortto_tags",
+    "Ortto's tags, as they are now.",
+    (Column("tag_id", "text", "The tag's id."), *SCANNED, Column("name", "text", "The tag's name.")),
+    key=("tag_id",),
+)
+ORTTO_CAMPAIGNS = Table(
+    "ortto_campaigns",
+    "Ortto's campaigns, journeys and playbooks, as they are now, with what Ortto counts.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("name", "text", "The campaign's name."),
+        Column("type", "text", "What it is: email, journey, playbook, sms, push or whatsapp."),
+        Column("state", "text", "Whether it is a draft, on, off, sent, …"),
+        Column("delivered", "bigint", "How many emails were delivered."),
+        Column("opens", "bigint", "How often they were opened."),
+        Column("clicks", "bigint", "How often their links were clicked."),
+    ),
+    key=("campaign_id",),
+)
+ORTTO_CUSTOM_FIELDS = Table(
+    "ortto_custom_fields",
+    "The custom fields of people that the account of Ortto defines now.",
+    (
+        Column("field_id", "text", "The field's id, such as str:cm:job-title."),
+        *SCANNED,
+        Column("name", "text", "The field's name."),
+        Column("display_type", "text", "Its type, such as text, decimal or date."),
+    ),
+    key=("field_id",),
+)
+ORTTO_CURRENT = (ORTTO_AUDIENCES, ORTTO_AUDIENCE_MEMBERS, ORTTO_TAGS, ORTTO_CAMPAIGNS, ORTTO_CUSTOM_FIELDS)
+ORTTO_ACCOUNT = (ORTTO_PEOPLE, *ORTTO_CURRENT)
+# Tables of an account's present state: a complete scan replaces all their rows.
+CURRENT = (*AUTOPILOT_CURRENT, *ORTTO_CURRENT)
 
 # A contact's maps of email activity: the map, its event, and the kind of bounce.
 MAILS: tuple[tuple[str, str, str | None], ...] = (
@@ -576,6 +676,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "context_traits_contact_id": ("contact_id",),
     "contact_id": ("contact_id",),
     "users.id": ("email", "user_id"),
+    "ortto_people.external_id": ("email", "user_id"),
     "_profiles.person": ("tagged",),
 }
 # In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
@@ -601,5 +702,5 @@ SUPPRESSIONS = Table(
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
+    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT, SUPPRESSIONS, DELIVERIES)
 }
