@@ -37,8 +37,7 @@ _TAKEN_TABLES = frozenset({
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
-# Of a webhook's body: what says when it was sent, and by which delivery.
-_ENVELOPE = ("id", "time", "webhook_id")
+_EACH_DELIVERY = ("time", "webhook_id")  # what says nothing about the step of a journey
 
 TypedValue = tuple[str, Any, Type | None]
 """The name of a column, its value, and its type; None is that of the value."""
@@ -113,11 +112,11 @@ def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
     All that the body holds is a property of it; the activity that started the journey is `activity_...`. The id is the
     same whenever the same contact comes to the same step of the same run; without a run it is that of the content.
     """
-    content = JsonObject((key, value) for key, value in body if key not in ("time", "webhook_id"))
-    key = [body.value(part) for part in ("campaign_id", "contact_id", "run_id", "action_id")]
+    content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
+    person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
+    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", "action_id"))]
     properties = list(_journey_properties(content, receipt))
-    person = OrttoPerson(*(body.value(part) for part in _PERSON))
-    message_id = f"ortto-journey-{_digest(content if key[2] is None else key)}"
+    message_id = f"ortto-journey-{_digest(content if body.value('run_id') is None else key)}"
     return _line(ORTTO_JOURNEY_EVENT, message_id, body.value("time"), properties, person, receipt)
 
 
