@@ -700,6 +700,166 @@ SUPPRESSIONS = Table(
     ),
 )
 
+# Ortto, Autopilot's successor (docs/contract/ortto.md).
+
+
+class OrttoActivity(NamedTuple):
+    """An activity of Ortto: its id and its name there, and which event it is here; of None it is one of its own name.
+
+    It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
+    `pulled` is whether it is asked for without being named.
+    """
+
+    id: str
+    name: str
+    event: str | None = None
+    pulled: bool = False
+    needs: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+# An unsubscription without an email was made elsewhere: on a form, by an import, by the API.
+ORTTO_ACTIVITIES = {
+    activity.id: activity
+    for activity in (
+        OrttoActivity("act::s", "Sent email", pulled=True),
+        OrttoActivity("act::r", "Received email", "Email Delivered", True),
+        OrttoActivity("act::o", "Opened email", "Email Opened", True),
+        OrttoActivity("act::c", "Clicked email", "Email Clicked", True),
+        OrttoActivity("act::b", "Bounced email", "Email Bounced", True),
+        OrttoActivity("act::s-ab", "Abuse reported", "Email Marked as Spam", True),
+        OrttoActivity(
+            "act::u-all", "Unsubscribed from email", "Email Unsubscribed", True, "idt::ei", (("scope", "all"),)
+        ),
+        OrttoActivity(
+            "act::u-a", "Unsubscribed from email audience", "Email Unsubscribed", True, "idt::ei",
+            (("scope", "audience"),),
+        ),
+        OrttoActivity("act::re", "Replied to email", "Email Replied", True),
+        OrttoActivity("act::d", "Deferred email"),
+        OrttoActivity("act::i", "Invalid email"),
+        OrttoActivity("act::f", "Forwarded email"),
+        OrttoActivity("act::v", "Viewed email online"),
+        OrttoActivity("act::rt", "Reacted to email"),
+        OrttoActivity("act::s-all", "Subscribed to email"),
+        OrttoActivity("act::es", "Email suppressed"),
+        OrttoActivity("act::eu", "Email unsuppressed"),
+    )
+}  # fmt: skip
+ORTTO_TEST = "act::test_webhook"
+"""The activity that the Test button of a webhook sends."""
+ORTTO_JOURNEY_EVENT = "ortto_journey_action"
+"""The event that a webhook sends which is a step of a journey."""
+
+
+class OrttoAttribute(NamedTuple):
+    """An attribute of Ortto's activities: its id, the column that it is here, and the column's type.
+
+    `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
+    (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
+    """
+
+    id: str
+    column: str
+    type: Type = "text"
+    personal: bool = False
+    decimal: bool = False
+
+
+ORTTO_ATTRIBUTES = {
+    attribute.id: attribute
+    for attribute in (
+        OrttoAttribute("idt::c", "campaign_id"),
+        OrttoAttribute("str::cn", "campaign_name"),
+        OrttoAttribute("str::ct", "campaign_type"),
+        OrttoAttribute("str::cvt", "campaign_variant_type"),
+        OrttoAttribute("idt::ei", "email_id"),
+        OrttoAttribute("str::asn", "email_name"),
+        OrttoAttribute("str::s", "email_subject"),
+        OrttoAttribute("bol::t", "transactional", "bool"),
+        OrttoAttribute("int::li", "link_id"),
+        OrttoAttribute("str::c", "link_url"),
+        OrttoAttribute("str::rc", "link_raw_url"),
+        OrttoAttribute("str::burl", "link_base_url"),
+        OrttoAttribute("str::us", "utm_source"),
+        OrttoAttribute("str::um", "utm_medium"),
+        OrttoAttribute("str::un", "utm_campaign"),
+        OrttoAttribute("str::uc", "utm_content"),
+        OrttoAttribute("str::bt", "bounce_type"),
+        OrttoAttribute("str::bc", "bounce_category"),
+        OrttoAttribute("str::br", "bounce_reason"),
+        OrttoAttribute("str::be", "bounced_email", personal=True),
+        OrttoAttribute("bol::m", "machine", "bool"),
+        OrttoAttribute("idt::a", "audience_id"),
+        OrttoAttribute("str::an", "audience_name"),
+        OrttoAttribute("idt::jri", "run_id"),
+        OrttoAttribute("str::jsi", "shape_id"),
+        OrttoAttribute("idt::mi", "message_id"),
+        OrttoAttribute("idt::oi", "object_id"),
+        OrttoAttribute("idt::ds", "data_source_id"),
+        OrttoAttribute("str::is", "source"),
+        OrttoAttribute("str::rn", "unsubscribe_reason"),
+        OrttoAttribute("str::rno", "unsubscribe_reason_other"),
+        OrttoAttribute("str::u-ctx", "unsubscribe_context"),
+        OrttoAttribute("str::s-ctx", "subscribe_context"),
+        OrttoAttribute("str::su", "subscribed_via_url"),
+        OrttoAttribute("str::mrn", "message_data_missing_reason"),
+        OrttoAttribute("str::es", "email_status"),
+        OrttoAttribute("str::rs", "reason_source"),
+        OrttoAttribute("int::rt", "reason_type", "bigint"),
+        OrttoAttribute("str::rt", "reaction_type"),
+        OrttoAttribute("str::rr", "reaction_reason"),
+        OrttoAttribute("str::fn", "from_name"),
+        OrttoAttribute("str::fre", "from_email"),
+        OrttoAttribute("str::fe", "forwarded_email", personal=True),
+        OrttoAttribute("txt::er", "reply_text", personal=True),
+        OrttoAttribute("str::erf", "replied_from", personal=True),
+        OrttoAttribute("str::ert", "replied_to", personal=True),
+        OrttoAttribute("str::b", "browser"),
+        OrttoAttribute("str::bv", "browser_version"),
+        OrttoAttribute("str::p", "platform"),
+        OrttoAttribute("str::pv", "platform_version"),
+        OrttoAttribute("str::d", "device"),
+        OrttoAttribute("obj::i", "system_info"),
+        OrttoAttribute("obj::r", "screen_info"),
+        OrttoAttribute("str::sr", "screen_resolution"),
+        OrttoAttribute("int::sw", "screen_width", "bigint"),
+        OrttoAttribute("int::sh", "screen_height", "bigint"),
+        OrttoAttribute("int::sr", "screen_pixel_ratio", "double", decimal=True),
+        OrttoAttribute("bol::ts", "touch_screen", "bool"),
+        OrttoAttribute("geo::country", "country"),
+        OrttoAttribute("geo::region", "region"),
+        OrttoAttribute("geo::city", "city"),
+        OrttoAttribute("geo::position", "position"),
+        OrttoAttribute("str::t", "timezone"),
+    )
+}
+# Attributes that are something else in one activity than in the others.
+ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
+    "act::s-ab": {
+        "str::rn": OrttoAttribute("str::rn", "spam_reason"),
+        "str::rno": OrttoAttribute("str::rno", "spam_reason_other"),
+    },
+    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name")},
+}
+# The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
+ORTTO_TYPES: dict[str, Type] = {
+    "str": "text",
+    "txt": "text",
+    "idt": "text",
+    "int": "bigint",
+    "bol": "bool",
+    "tme": "timestamp",
+    "phn": "text",
+    "geo": "text",
+    "dtz": "text",
+    "u4s": "text",
+}
+ORTTO_GEO_DIGITS = 6
+"""How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
+ORTTO_DECIMAL_DIGITS = 3
+"""The same of a decimal."""
+
 TABLES = {
     table.name: table
     for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT, SUPPRESSIONS, DELIVERIES)
