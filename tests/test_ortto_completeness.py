@@ -213,12 +213,12 @@ def test_ortto_cannot_be_asked(told: dict[str, Said]) -> None:
         1,
         [
             "Error: Expected the key of the Ortto account, but there is none.",
-            f"Set {name} in the environment).",
+            "Set " + name + " in the environment).",
         ],
     )
     (line,) = errors(told["denied"])
     assert told["denied"].status == 1
     assert line == (
         "Error: POST /campaign/get-all: 401 Unauthorized: Invalid API key (request"
-        f" 00000000-0000-0000-0000-000000000191). Check {name} in the environment)",
+        f" 00000000-0000-0000-0000-000000000191). Check {name} in the environment)"
     )

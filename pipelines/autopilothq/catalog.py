@@ -259,10 +259,10 @@ LOCK_TABLE = Table(
 LOCKS = LOCK_TABLE.name
 PROFILES = Table(
     "_profiles",
-    "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
+    "Whose events were asked for from Segment's Profile API or from Ortto, and up to when they are loaded.",
     (
-        Column("space", "text", "The space of Segment Unify."),
-        Column("person", "text", "The person's id there: email:..., user_id:... or anonymous_id:..."),
+        Column("space", "text", "The space of Segment Unify; of Ortto `ortto-` and a digest of the account."),
+        Column("person", "text", "The person's id there: email:..., user_id:..., anonymous_id:... or contact_id:..."),
         Column("scope", "text", "A digest of which events were asked for, and of which source."),
         Column(
             "watermark", "timestamp", "Up to when the person's events are loaded; null where no answer could be read."
@@ -355,9 +355,149 @@ TRIGGERS = Table(
     ),
     key=("trigger_id",),
 )
-# Tables of the account's present state: a complete scan replaces all their rows.
-CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
-ACCOUNT = (CONTACTS, *CURRENT)
+AUTOPILOT_CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
+ACCOUNT = (CONTACTS, *AUTOPILOT_CURRENT)
+
+# The records of an account of Ortto (docs/contract/ortto-pull.md).
+
+
+class OrttoPersonField(NamedTuple):
+    """A field of people that every account of Ortto has, with its column."""
+
+    id: str
+    column: str
+    type: Type
+    description: str
+
+
+ORTTO_PERSON_FIELDS = (
+    OrttoPersonField("str::email", "email", "text", "The person's email address."),
+    OrttoPersonField("str::ei", "external_id", "text", "The person's id in your own systems."),
+    OrttoPersonField("str::first", "first_name", "text", "The person's first name."),
+    OrttoPersonField("str::last", "last_name", "text", "The person's last name."),
+    OrttoPersonField("phn::phone", "phone", "text", "The person's phone number, with the country's code."),
+    OrttoPersonField("geo::city", "city", "text", "The person's city."),
+    OrttoPersonField("geo::region", "region", "text", "The person's region."),
+    OrttoPersonField("geo::country", "country", "text", "The person's country."),
+    OrttoPersonField("str::postal", "postal_code", "text", "The person's postal code."),
+    OrttoPersonField("dtz::b", "birthday", "text", "The person's date of birth, as YYYY-MM-DD."),
+    OrttoPersonField("tags", "tags", "text", "The names of the person's tags, as JSON."),
+    OrttoPersonField("u4s::t", "tag_ids", "text", "The ids of the person's tags, as JSON."),
+    OrttoPersonField("bol::p", "email_permission", "bool", "Whether the person may be sent email."),
+    OrttoPersonField("bol::sp", "sms_permission", "bool", "Whether the person may be sent SMS."),
+    OrttoPersonField("bol::gdpr", "gdpr", "bool", "Whether GDPR holds for the person."),
+    OrttoPersonField("str::s-ctx", "subscribe_context", "text", "How the person came to be subscribed."),
+    OrttoPersonField("str::u-ctx", "unsubscribe_context", "text", "How the person came to be unsubscribed."),
+)
+_ORTTO_ACTIVITIES = (
+    ("s", "sent_email"), ("r", "received_email"), ("o", "opened_email"), ("c", "clicked_email"),
+    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"), ("re", "replied_to_email"),
+)  # fmt: skip
+ORTTO_TIMES = tuple(
+    OrttoPersonField(f"tme::{kind}!{which[0]}", f"{which}_{name}_at", "timestamp", f"The {which} activity act::{kind}.")
+    for kind, name in _ORTTO_ACTIVITIES
+    for which in ("first", "last")
+)
+"""When each kind of activity was first and last seen of a person; not every account may give these."""
+ORTTO_PEOPLE = Table(
+    "ortto_people",
+    "Every person that Ortto has, or had when a scan last found them; custom fields are columns.",
+    (
+        Column("contact_id", "text", "The person's id in Ortto."),
+        *SCANNED,
+        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the person any more."),
+        *(Column(field.column, field.type, field.description) for field in (*ORTTO_PERSON_FIELDS, *ORTTO_TIMES)),
+    ),
+    key=("contact_id",),
+)
+ORTTO_AUDIENCES = Table(
+    "ortto_audiences",
+    "Ortto's audiences, as they are now.",
+    (Column("audience_id", "text", "The audience's id."), *SCANNED, Column("name", "text", "The audience's name.")),
+    key=("audience_id",),
+)
+ORTTO_AUDIENCE_MEMBERS = Table(
+    "ortto_audience_members",
+    "Who is in which audience of Ortto now.",
+    (Column("audience_id", "text", "The audience's id."), Column("contact_id", "text", "The person's id."), *SCANNED),
+    key=("audience_id", "contact_id"),
+)
+ORTTO_TAGS = Table(
+    "ortto_tags",
+    "Ortto's tags, as they are now.",
+    (Column("tag_id", "text", "The tag's id."), *SCANNED, Column("name", "text", "The tag's name.")),
+    key=("tag_id",),
+)
+ORTTO_CAMPAIGNS = Table(
+    "ortto_campaigns",
+    "Ortto's campaigns, journeys and playbooks, as they are now, with what Ortto counts.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("name", "text", "The campaign's name."),
+        Column("type", "text", "What it is: email, journey, playbook, sms, push or whatsapp."),
+        Column("state", "text", "Whether it is a draft, on, off, sent, …"),
+        Column("delivered", "bigint", "How many emails were delivered."),
+        Column("opens", "bigint", "How often they were opened."),
+        Column("clicks", "bigint", "How often their links were clicked."),
+    ),
+    key=("campaign_id",),
+)
+ORTTO_CUSTOM_FIELDS = Table(
+    "ortto_custom_fields",
+    "The custom fields of people that the account of Ortto defines now.",
+    (
+        Column("field_id", "text", "The field's id, such as str:cm:job-title."),
+        *SCANNED,
+        Column("name", "text", "The field's name."),
+        Column("display_type", "text", "Its type, such as text, decimal or date."),
+    ),
+    key=("field_id",),
+)
+# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
+ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
+    "delivered": ("delivered", "deliveries"),
+    "opened": ("opened", "opens"),
+    "clicked": ("clicked", "clicks"),
+    "bounced": ("bounced", "bounces"),
+    "unsubscribed": ("unsubscribed", "unsubscribes"),
+    "invalid": ("invalid",),
+}
+ORTTO_CAMPAIGN_REPORTS = Table(
+    "ortto_campaign_reports",
+    "What Ortto counts for each campaign that was sent: `status` compares it with the events that are stored.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("campaign_name", "text", "The campaign's name."),
+        Column("campaign_type", "text", "What it is: email, journey, playbook, …"),
+        Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
+        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
+        Column("counted_until", "timestamp", "When that span ends."),
+        Column("last_updated", "timestamp", "When Ortto counted."),
+        *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
+    ),
+    key=("campaign_id",),
+)
+# The tables of events that these counts are compared with.
+ORTTO_COUNTED = {
+    "delivered": "email_delivered",
+    "opened": "email_opened",
+    "clicked": "email_clicked",
+    "bounced": "email_bounced",
+    "unsubscribed": "email_unsubscribed",
+}
+ORTTO_CURRENT = (
+    ORTTO_AUDIENCES,
+    ORTTO_AUDIENCE_MEMBERS,
+    ORTTO_TAGS,
+    ORTTO_CAMPAIGNS,
+    ORTTO_CUSTOM_FIELDS,
+    ORTTO_CAMPAIGN_REPORTS,
+)
+ORTTO_ACCOUNT = (ORTTO_PEOPLE, *ORTTO_CURRENT)
+# Tables of an account's present state: a complete scan replaces all their rows.
+CURRENT = (*AUTOPILOT_CURRENT, *ORTTO_CURRENT)
 
 # A contact's maps of email activity: the map, its event, and the kind of bounce.
 MAILS: tuple[tuple[str, str, str | None], ...] = (
@@ -576,6 +716,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "context_traits_contact_id": ("contact_id",),
     "contact_id": ("contact_id",),
     "users.id": ("email", "user_id"),
+    "ortto_people.external_id": ("email", "user_id"),
     "_profiles.person": ("tagged",),
 }
 # In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
@@ -599,41 +740,178 @@ SUPPRESSIONS = Table(
     ),
 )
 
-# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
-ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
-    "delivered": ("delivered", "deliveries"),
-    "opened": ("opened", "opens"),
-    "clicked": ("clicked", "clicks"),
-    "bounced": ("bounced", "bounces"),
-    "unsubscribed": ("unsubscribed", "unsubscribes"),
-    "invalid": ("invalid",),
+# Ortto, Autopilot's successor (docs/contract/ortto.md).
+
+
+class OrttoActivity(NamedTuple):
+    """An activity of Ortto: its id and its name there, and which event it is here; of None it is one of its own name.
+
+    It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
+    `pulled` is whether it is asked for without being named.
+    """
+
+    id: str
+    name: str
+    event: str | None = None
+    pulled: bool = False
+    needs: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+# An unsubscription without an email was made elsewhere: on a form, by an import, by the API.
+ORTTO_ACTIVITIES = {
+    activity.id: activity
+    for activity in (
+        OrttoActivity("act::s", "Sent email", pulled=True),
+        OrttoActivity("act::r", "Received email", "Email Delivered", True),
+        OrttoActivity("act::o", "Opened email", "Email Opened", True),
+        OrttoActivity("act::c", "Clicked email", "Email Clicked", True),
+        OrttoActivity("act::b", "Bounced email", "Email Bounced", True),
+        OrttoActivity("act::s-ab", "Abuse reported", "Email Marked as Spam", True),
+        OrttoActivity(
+            "act::u-all", "Unsubscribed from email", "Email Unsubscribed", True, "idt::ei", (("scope", "all"),)
+        ),
+        OrttoActivity(
+            "act::u-a", "Unsubscribed from email audience", "Email Unsubscribed", True, "idt::ei",
+            (("scope", "audience"),),
+        ),
+        OrttoActivity("act::re", "Replied to email", "Email Replied", True),
+        OrttoActivity("act::d", "Deferred email"),
+        OrttoActivity("act::i", "Invalid email"),
+        OrttoActivity("act::f", "Forwarded email"),
+        OrttoActivity("act::v", "Viewed email online"),
+        OrttoActivity("act::rt", "Reacted to email"),
+        OrttoActivity("act::s-all", "Subscribed to email"),
+        OrttoActivity("act::es", "Email suppressed"),
+        OrttoActivity("act::eu", "Email unsuppressed"),
+    )
+}  # fmt: skip
+ORTTO_TEST = "act::test_webhook"
+"""The activity that the Test button of a webhook sends."""
+ORTTO_JOURNEY_EVENT = "ortto_journey_action"
+"""The event that a webhook sends which is a step of a journey."""
+
+
+class OrttoAttribute(NamedTuple):
+    """An attribute of Ortto's activities: its id, the column that it is here, and the column's type.
+
+    `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
+    (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
+    """
+
+    id: str
+    column: str
+    type: Type = "text"
+    personal: bool = False
+    decimal: bool = False
+
+
+ORTTO_ATTRIBUTES = {
+    attribute.id: attribute
+    for attribute in (
+        OrttoAttribute("idt::c", "campaign_id"),
+        OrttoAttribute("str::cn", "campaign_name"),
+        OrttoAttribute("str::ct", "campaign_type"),
+        OrttoAttribute("str::cvt", "campaign_variant_type"),
+        OrttoAttribute("idt::ei", "email_id"),
+        OrttoAttribute("str::asn", "email_name"),
+        OrttoAttribute("str::s", "email_subject"),
+        OrttoAttribute("bol::t", "transactional", "bool"),
+        OrttoAttribute("int::li", "link_id"),
+        OrttoAttribute("str::c", "link_url"),
+        OrttoAttribute("str::rc", "link_raw_url"),
+        OrttoAttribute("str::burl", "link_base_url"),
+        OrttoAttribute("str::us", "utm_source"),
+        OrttoAttribute("str::um", "utm_medium"),
+        OrttoAttribute("str::un", "utm_campaign"),
+        OrttoAttribute("str::uc", "utm_content"),
+        OrttoAttribute("str::bt", "bounce_type"),
+        OrttoAttribute("str::bc", "bounce_category"),
+        OrttoAttribute("str::br", "bounce_reason"),
+        OrttoAttribute("str::be", "bounced_email", personal=True),
+        OrttoAttribute("bol::m", "machine", "bool"),
+        OrttoAttribute("idt::a", "audience_id"),
+        OrttoAttribute("str::an", "audience_name"),
+        OrttoAttribute("idt::jri", "run_id"),
+        OrttoAttribute("str::jsi", "shape_id"),
+        OrttoAttribute("idt::mi", "message_id"),
+        OrttoAttribute("idt::oi", "object_id"),
+        OrttoAttribute("idt::ds", "data_source_id"),
+        OrttoAttribute("str::is", "source"),
+        OrttoAttribute("str::rn", "unsubscribe_reason"),
+        OrttoAttribute("str::rno", "unsubscribe_reason_other"),
+        OrttoAttribute("str::u-ctx", "unsubscribe_context"),
+        OrttoAttribute("str::s-ctx", "subscribe_context"),
+        OrttoAttribute("str::su", "subscribed_via_url"),
+        OrttoAttribute("str::mrn", "message_data_missing_reason"),
+        OrttoAttribute("str::es", "email_status"),
+        OrttoAttribute("str::rs", "reason_source"),
+        OrttoAttribute("int::rt", "reason_type", "bigint"),
+        OrttoAttribute("str::rt", "reaction_type"),
+        OrttoAttribute("str::rr", "reaction_reason"),
+        OrttoAttribute("str::fn", "from_name"),
+        OrttoAttribute("str::fre", "from_email"),
+        OrttoAttribute("str::fe", "forwarded_email", personal=True),
+        OrttoAttribute("txt::er", "reply_text", personal=True),
+        OrttoAttribute("str::erf", "replied_from", personal=True),
+        OrttoAttribute("str::ert", "replied_to", personal=True),
+        OrttoAttribute("str::b", "browser"),
+        OrttoAttribute("str::bv", "browser_version"),
+        OrttoAttribute("str::p", "platform"),
+        OrttoAttribute("str::pv", "platform_version"),
+        OrttoAttribute("str::d", "device"),
+        OrttoAttribute("obj::i", "system_info"),
+        OrttoAttribute("obj::r", "screen_info"),
+        OrttoAttribute("str::sr", "screen_resolution"),
+        OrttoAttribute("int::sw", "screen_width", "bigint"),
+        OrttoAttribute("int::sh", "screen_height", "bigint"),
+        OrttoAttribute("int::sr", "screen_pixel_ratio", "double", decimal=True),
+        OrttoAttribute("bol::ts", "touch_screen", "bool"),
+        OrttoAttribute("geo::country", "country"),
+        OrttoAttribute("geo::region", "region"),
+        OrttoAttribute("geo::city", "city"),
+        OrttoAttribute("geo::position", "position"),
+        OrttoAttribute("str::t", "timezone"),
+    )
 }
-ORTTO_CAMPAIGN_REPORTS = Table(
-    "ortto_campaign_reports",
-    "What Ortto counts for each campaign that was sent: `status` compares it with the events that are stored.",
-    (
-        Column("campaign_id", "text", "The campaign's id."),
-        *SCANNED,
-        Column("campaign_name", "text", "The campaign's name."),
-        Column("campaign_type", "text", "What it is: email, journey, playbook, …"),
-        Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
-        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
-        Column("counted_until", "timestamp", "When that span ends."),
-        Column("last_updated", "timestamp", "When Ortto counted."),
-        *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
-    ),
-    key=("campaign_id",),
-)
-# The tables of events that these counts are compared with.
-ORTTO_COUNTED = {
-    "delivered": "email_delivered",
-    "opened": "email_opened",
-    "clicked": "email_clicked",
-    "bounced": "email_bounced",
-    "unsubscribed": "email_unsubscribed",
+# Attributes that are something else in one activity than in the others.
+ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
+    "act::s-ab": {
+        "str::rn": OrttoAttribute("str::rn", "spam_reason"),
+        "str::rno": OrttoAttribute("str::rno", "spam_reason_other"),
+    },
+    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name")},
 }
+# The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
+ORTTO_TYPES: dict[str, Type] = {
+    "str": "text",
+    "txt": "text",
+    "idt": "text",
+    "int": "bigint",
+    "bol": "bool",
+    "tme": "timestamp",
+    "phn": "text",
+    "geo": "text",
+    "dtz": "text",
+    "u4s": "text",
+}
+ORTTO_GEO_DIGITS = 6
+"""How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
+ORTTO_DECIMAL_DIGITS = 3
+"""The same of a decimal."""
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
+    for table in (
+        *MESSAGE_TABLES,
+        *EVENT_TABLES,
+        USERS,
+        ACCOUNTS,
+        *BOOKS,
+        PROFILES,
+        *ACCOUNT,
+        *ORTTO_ACCOUNT,
+        SUPPRESSIONS,
+        DELIVERIES,
+    )
 }

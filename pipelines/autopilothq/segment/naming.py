@@ -3,10 +3,10 @@
 import re
 from functools import lru_cache
 
-from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, USERS
+from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
 
 # Tables that are no event's: an event of such a name has its table with a `_` in front.
-RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT))
+RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 

@@ -156,7 +156,7 @@ class Space(Origin[Scan]):
             run.context.report.people = pull.asked
             run.context.report_progress()
 
-        due = (Asked(*taken) for taken in run.people.take(self.people_per_load))
+        due = (Asked(id_, until) for id_, until, _ in run.people.take(self.people_per_load))
         threads = min(self.requests.requests_per_second, run.people.due)
         pull = run.pull = Pull(work[0], self.client, self.scope, threads, run.people.note, report_people)
         with self.client:
