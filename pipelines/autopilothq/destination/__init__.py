@@ -7,26 +7,25 @@ from typing import Any, Optional
 import dlt
 from dlt.common.schema import TTableSchema
 
-from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
-from ..clients.decode import plain
+from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
-from .account import DryRunAccount, WritableAccount
+from .accounts import KINDS, AnySettings, OrttoDestinationSettings, opened
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
-from .fields import Fields
 from .messages import Ignored, Item, from_row
 from .sender import Sender
 from .settings import NAME, DestinationSettings, log_dataset
-from .triggers import Triggers
 
 __all__ = [
+    "KINDS",
     "Counts",
     "DeliveryFailed",
     "DeliveryImpossible",
     "DeliveryLog",
     "DestinationSettings",
+    "OrttoDestinationSettings",
     "autopilot",
     "deliver",
     "log_dataset",
@@ -120,7 +119,7 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 def deliver(
     items: Iterable[Item | Ignored],
     log: DeliveryLog,
-    settings: DestinationSettings,
+    settings: AnySettings,
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
@@ -131,9 +130,5 @@ def deliver(
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
-    settings.check()
-    with Autopilot(settings.api) as account:
-        fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
-        triggers = Triggers(account, settings.triggers)
-        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
-        return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)
+    with opened(settings, show) as (kind, account, fields, triggers):
+        return Sender(account, fields, triggers, log, settings.unknown_traits, progress, kind).send(items)
