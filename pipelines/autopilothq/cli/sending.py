@@ -172,7 +172,10 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
 
 
 def _messages(files: list[File], broken: list[str], integrations: Sequence[str]) -> Iterator[Item | Ignored]:
-    """The files' messages in order, for the account of these names; `broken` gets why a file could not be read to its end."""
+    """The files' messages in order, for the account of these names.
+
+    `broken` gets why a file could not be read to its end.
+    """
     for batch in read_batches(files):
         rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))

@@ -1,23 +1,19 @@
 """The kinds of accounts that can be sent to: their settings, and how each is opened."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from ..catalog import ORTTO_DELIVERIES, ORTTO_INTEGRATIONS
-from ..clients.autopilot import Autopilot
-from ..clients.decode import plain
-from ..clients.ortto import Ortto, OrttoSettings
+from ..clients.ortto import OrttoSettings
 from ..warehouses.settings import setting
-from .account import DryRunAccount, WritableAccount
+from .account import WritableAccount
 from .event_batches import EventBatches
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
-from .ortto import DryRunOrtto, OrttoAccount
-from .ortto_fields import ORTTO_SECTION, Activities, ActivityMapping, OrttoFields
+from .ortto_fields import ORTTO_SECTION, ActivityMapping
 from .settings import DestinationSettings, check_unknown_traits
-from .triggers import EventTriggers, Triggers
+from .triggers import EventTriggers
 
 ORTTO = AccountKind(
     "ortto",
@@ -79,25 +75,3 @@ class OrttoDestinationSettings:
 
 _API = ("api_key", "region", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
 AnySettings: TypeAlias = DestinationSettings | OrttoDestinationSettings
-
-
-@contextmanager
-def opened(settings: AnySettings, show: Show | None = None) -> Iterator[Opened]:
-    """Opens the account of the settings. With `show`, requests that would write are shown and not sent.
-
-    Raises ApiError where the settings do not fit the account.
-    """
-    settings.check()
-    base_url = settings.api.base_url
-    if isinstance(settings, OrttoDestinationSettings):
-        with Ortto(settings.api) as ortto:
-            people = OrttoFields(plain(ortto.custom_fields()), settings.fields)
-            activities = Activities(plain(ortto.instance_schema()), settings.activities)
-            there = DryRunOrtto(ortto, show, base_url) if show else OrttoAccount(ortto)
-            yield Opened(ORTTO, there, people, activities)
-        return
-    with Autopilot(settings.api) as autopilot:
-        fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
-        triggers = Triggers(autopilot, settings.triggers)
-        account: WritableAccount = DryRunAccount(autopilot, show, base_url) if show else autopilot
-        yield Opened(AUTOPILOT, account, fields, triggers)
