@@ -143,6 +143,8 @@ def _person(item: BatchItem) -> dict[str, Any]:
 
 def _created(timestamp: str | None) -> tuple[str | None, str | None]:
     """Why an event of that time is not sent, None where it is; and the time as Ortto takes it."""
+    if timestamp is None:
+        return None, None
     try:
         at = time_of(timestamp)
     except CastError:
