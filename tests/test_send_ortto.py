@@ -46,7 +46,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_for(server: FakeOrtto, **more: Any) -> OrttoDestinationSettings:
-    api = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 1000.0}
+    api: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 1000.0}
     return OrttoDestinationSettings(OrttoSettings(setting="destination.autopilothq.ortto.api_key", **api), **more)
 
 
