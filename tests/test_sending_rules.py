@@ -121,7 +121,7 @@ def test_for_whom_a_message_is(integrations: Any, meant: bool) -> None:
 
 
 def test_what_is_not_meant_is_counted_and_leaves_no_trace(server: FakeAutopilot) -> None:
-    nowhere = {"integrations": {"All": False}}
+    nowhere: dict[str, Any] = {"integrations": {"All": False}}
     messages = [
         identify(1, **nowhere),
         track(1, **nowhere),
