@@ -13,7 +13,16 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
+from ..destination import (
+    Counts,
+    DeliveryLog,
+    DestinationSettings,
+    Preview,
+    audiences,
+    deliver,
+    log_dataset,
+    resolve_settings,
+)
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
@@ -170,7 +179,15 @@ def _deliver(
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
-    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+    if not options["dry_run"]:
+        return deliver(items, log, given, progress)
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, progress, preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -205,6 +222,8 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
+    for name, number in counts.untaken.most_common(20):
+        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:

@@ -27,13 +27,19 @@ class Dispatcher:
     """
 
     def __init__(
-        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        progress: Callable[[Counts], None],
+        at_once: int = AT_ONCE,
     ) -> None:
         self._breaker = CircuitBreaker()
         self._sending = BatchSending(account, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once)
         self._running: dict[Future[list[list[BatchItem]]], set[Key]] = {}
 
     def __enter__(self) -> Self:
@@ -48,7 +54,7 @@ class Dispatcher:
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
         people = batch.people()
-        while len(self._running) >= AT_ONCE or any(people & others for others in self._running.values()):
+        while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
         self._running[self._pool.submit(self._sending.send_batch, batch)] = people
 

@@ -10,7 +10,7 @@ from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .dispatch import Dispatcher
+from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .messages import Ignored, Item, text
@@ -24,7 +24,7 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts.
+    `progress` is called with the counts. `at_once` requests are under way together.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -37,6 +37,7 @@ class Sender:
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -46,7 +47,7 @@ class Sender:
         self._suppressed = log.suppressed_ids()
         self._emails = KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
 
