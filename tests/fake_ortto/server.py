@@ -216,7 +216,11 @@ def _activities(server: FakeOrtto, body: Record) -> Answer:
     if server.oldest_first:
         found.reverse()
     page = found[offset : offset + limit]
-    meta: Record = {"total_activities": len(found), "field_ids": kinds or None, "has_more": offset + len(page) < len(found)}
+    meta: Record = {
+        "total_activities": len(found),
+        "field_ids": kinds or None,
+        "has_more": offset + len(page) < len(found),
+    }
     meta["retention"] = {"type": "time", "max_value": RETENTION}
     answer = {"activities": page or None, "meta": meta, "offset": offset, "next_offset": offset + len(page)}
     return Answer(200, answer)

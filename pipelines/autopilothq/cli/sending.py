@@ -13,7 +13,7 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, audiences, deliver, log_dataset, resolve_settings
+from ..destination import Counts, DeliveryLog, Preview, audiences, deliver, log_dataset, resolve_settings
 from ..destination.accounts import KINDS, AnySettings, OrttoDestinationSettings
 from ..destination.kind import AUTOPILOT
 from ..destination.messages import Ignored, Item, from_line, refuse_item
@@ -200,7 +200,15 @@ def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettin
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts, title)}", err=True)
 
-    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+    if not options["dry_run"]:
+        return deliver(items, log, given, progress)
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, progress, preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -236,6 +244,8 @@ def _end(counts: Counts, broken: list[str], options: dict[str, Any], more: Itera
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
+    for name, number in counts.untaken.most_common(20):
+        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:

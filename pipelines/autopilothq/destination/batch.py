@@ -70,9 +70,13 @@ class ContactBatch:
 
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
         """Adds values to a contact; later ones replace earlier ones, field by field."""
-        before = self.contacts.get(key, {})
-        custom = {**before.get("custom", {}), **values.get("custom", {})}
-        self.contacts[key] = {**before, **values} | ({"custom": custom} if custom else {})
+        self.contacts[key] = merged(self.contacts.get(key, {}), values)
+
+
+def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact with later values over earlier ones, field by field."""
+    custom = {**before.get("custom", {}), **values.get("custom", {})}
+    return {**before, **values} | ({"custom": custom} if custom else {})
 
 
 def key_of(values: Mapping[str, Any]) -> Key:
