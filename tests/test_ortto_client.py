@@ -305,17 +305,18 @@ def test_a_429_that_stays_names_the_rate_of_its_kind(server: FakeOrtto) -> None:
 
 
 def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
-    said = set()
+    said = []
     with connected(server, api_key="another") as ortto:
         for _ in range(3):
             with pytest.raises(NotAuthorized) as caught:
                 ortto.tags()
-            said.add(str(caught.value))
-    assert said == {
+            said.append(str(caught.value))
+    text = (
         "POST /tags/get: 401 Unauthorized: Invalid API key (request 00000000-0000-0000-0000-000000000191)."
         " Check sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
         " environment)"
-    }
+    )
+    assert said == [text] * 3
     assert (len(server.requests), server.bans) == (1, 0)
 
 

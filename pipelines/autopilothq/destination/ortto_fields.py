@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_SYSTEM_FIELDS
+from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_STANDARD_NAMES, ORTTO_SYSTEM_FIELDS
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
 from .fields import Custom, Fields, TraitPath, standard_field, trait_leaves
@@ -33,12 +33,12 @@ class OrttoFields(Fields):
     @property
     def keys(self) -> frozenset[str]:
         """The ids of the account's fields."""
-        return frozenset(self.labels)
+        return frozenset(self.types)
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The names of fields by their ids."""
-        return {field.key: field.name for field in (*self._by_name.values(), USER_ID)}
+        """The names of fields by their ids, and those of standard fields in Ortto."""
+        return ORTTO_STANDARD_NAMES | {field.key: field.name for field in (*self._by_name.values(), USER_ID)}
 
     @property
     def types(self) -> Mapping[str, str]:
