@@ -391,7 +391,8 @@ ORTTO_PERSON_FIELDS = (
 )
 _ORTTO_ACTIVITIES = (
     ("s", "sent_email"), ("r", "received_email"), ("o", "opened_email"), ("c", "clicked_email"),
-    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"), ("re", "replied_to_email"),
+    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"),
+    ("re", "replied_to_email"),
 )  # fmt: skip
 ORTTO_TIMES = tuple(
     OrttoPersonField(f"tme::{kind}!{which[0]}", f"{which}_{name}_at", "timestamp", f"The {which} activity act::{kind}.")
@@ -862,5 +863,16 @@ ORTTO_DECIMAL_DIGITS = 3
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT, SUPPRESSIONS, DELIVERIES)
+    for table in (
+        *MESSAGE_TABLES,
+        *EVENT_TABLES,
+        USERS,
+        ACCOUNTS,
+        *BOOKS,
+        PROFILES,
+        *ACCOUNT,
+        *ORTTO_ACCOUNT,
+        SUPPRESSIONS,
+        DELIVERIES,
+    )
 }

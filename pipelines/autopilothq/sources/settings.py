@@ -5,6 +5,8 @@ setting cannot come from the configuration, or takes for its first type, so that
 Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import date
@@ -56,6 +58,11 @@ class RequestSettings(NamedTuple):
 def split_names(names: str | Sequence[str]) -> list[str]:
     """Returns names without the blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
     return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+
+
+def short_digest(*parts: Any) -> str:
+    """Returns a short hash of values, from which nobody can read them."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of th
 IDS_AT_ONCE = 100
 
 
-class Deadline:
+class TimeBudget:
     """A budget of seconds from now on; None is no limit."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -49,8 +49,10 @@ class Query:
         """Yields the pages behind a bookmark, which is that of `Page`; of fields too many for one request all."""
         offset, _, cursor = (bookmark or "0 ").partition(" ")
         first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
-        more: dict[str, Any] = {"audience_id": self.audience} if self.audience else {}
-        for found in account.people(first, self.narrowed, offset=int(offset), cursor_id=cursor or None, **more):
+        pages = account.people(
+            first, self.narrowed, audience=self.audience, offset=int(offset), cursor_id=cursor or None
+        )
+        for found in pages:
             contacts = _with_fields(account, found.contacts, rest) if rest else found.contacts
             following = f"{found.next_offset} {found.cursor_id or ''}" if found.has_more else None
             yield self._page(contacts, found.total, following)
@@ -94,7 +96,7 @@ class Scanner:
     def __init__(
         self,
         account: Ortto,
-        deadline: Deadline,
+        deadline: TimeBudget,
         restarted: Callable[[str], None],
         seen: Callable[[int, int | None], None],
     ) -> None:
@@ -123,4 +125,3 @@ class Scanner:
                 restarts += 1
                 self._restarted(f"The pages of people are fetched once more from the first on: {error}")
                 spool.restart()
-

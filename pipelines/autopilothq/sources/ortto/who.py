@@ -16,7 +16,7 @@ from ...segment.json_text import JsonNumber, JsonObject
 from ..records import id_text
 from ..times import format_time, read_time
 from .pages import Query, Scanner, fields_of
-from .run import LOOKBACK, Run
+from .run import TIMES_LAG, Run
 
 EMAIL, EXTERNAL_ID = "str::email", "str::ei"
 FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
@@ -69,16 +69,16 @@ def time_field(kind: str) -> str:
 
 
 class Search:
-    """Finds the people of a run. `kinds` are the activities that count; `warn` is called with what a person should know.
+    """Finds the people of a run. `times` are the fields that count; `warn` is called with what a person should know.
 
     Attributes:
-        tells_times: Whether the account gives the times of last activities; None as long as nobody knows.
+        has_times: Whether the account gives the times of last activities; None as long as nobody knows.
     """
 
-    def __init__(self, run: Run, scanner: Scanner, kinds: Sequence[str], warn: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, scanner: Scanner, times: Sequence[str], warn: Callable[[str], None]) -> None:
         self._run, self._scanner, self._warn = run, scanner, warn
-        self._times = [time_field(kind) for kind in kinds][: MOST_FIELDS - 2]
-        self.tells_times: bool | None = None
+        self._times = times[: MOST_FIELDS - 2]
+        self.has_times: bool | None = None
 
     def everyone(self) -> Iterator[list[Found]]:
         """Yields all people, page by page."""
@@ -88,7 +88,7 @@ class Search:
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
         """Yields the people who were active since a time, or since the last run; more where nobody tells."""
         known = self._run.since
-        start = known - LOOKBACK if known else self._run.begun - timedelta(days=self._run.retention_days)
+        start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
         start = max(start, since) if since else start
         way: str | None = self._run.start.way or self._probe(start)
         while way is not None:
@@ -104,10 +104,10 @@ class Search:
         if refused is None:
             return FILTER
         self._warn(f"The account does not take a filter of activities, so everyone's times are read. {refused}")
-        if self.tells_times is None:
+        if self.has_times is None:
             refused = self._refused(self._query(FIELDS, start)[0])
-            self.tells_times = refused is None
-        if self.tells_times:
+            self.has_times = refused is None
+        if self.has_times:
             return FIELDS
         self._warn(f"The account does not tell when people were active, so everyone is asked for. {refused}")
         return EVERYONE
@@ -130,11 +130,11 @@ class Search:
         return Query([EMAIL, EXTERNAL_ID], reduced=tally.every), tally
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
-        """Returns the way to try next where one that the account takes found so little that it may not be understood."""
+        """Returns the way to try next where one that the account takes found so little that it may not work."""
         if way == FILTER and not tally.people:
-            if self.tells_times is None:
-                self.tells_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
-            return FIELDS if self.tells_times else EVERYONE
+            if self.has_times is None:
+                self.has_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
+            return FIELDS if self.has_times else EVERYONE
         if way == FIELDS and tally.people and not tally.with_times:
             self._warn(
                 f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
@@ -198,4 +198,3 @@ def time_of(value: Any) -> datetime | None:
     if isinstance(value, JsonNumber) and value.isdigit() and int(value) < _SECONDS:
         value = JsonNumber(f"{value}000")
     return read_time(value)
-

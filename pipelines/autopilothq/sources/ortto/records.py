@@ -33,12 +33,14 @@ from ..times import format_time
 from .pages import OutOfTime, Query, Scanner, fields_of
 from .who import EMAIL, time_of
 
-PAGES_PER_BATCH = 20
-KILL_POINT_RECORDS_READ = f"{__name__}:Beside.read"  # for tests/faults
+_PAGES_PER_BATCH = 20
+_MAX_REFUSED = 2  # requests for people, of the fifteen that an account allows in fifteen seconds
+_TAGS = ("tags", "u4s::t")  # documented, but no account's schema was seen that has them
+KILL_POINT_RECORDS_READ = f"{__name__}:RecordScans.read"  # for tests/faults
 _CURSORS = "ortto scans"  # in dlt's state of the source
 
 
-class Part(NamedTuple):
+class AccountPart(NamedTuple):
     """A scan: the tables that it gives, the path that it asks, the key that the API's `id` is in the first table."""
 
     tables: tuple[Table, ...]
@@ -56,11 +58,11 @@ def _all(pages: Callable[[Ortto], Iterator[list[Any]]]) -> Callable[[Ortto], lis
 
 
 PARTS = {
-    "people": Part((ORTTO_PEOPLE,), "person/get"),
-    "audiences": Part((ORTTO_AUDIENCES, ORTTO_AUDIENCE_MEMBERS), "audiences/get", _all(Ortto.audiences)),
-    "tags": Part((ORTTO_TAGS,), "tags/get", Ortto.tags),
-    "campaigns": Part((ORTTO_CAMPAIGNS,), "campaign/get-all", _all(Ortto.campaigns)),
-    "custom_fields": Part(
+    "people": AccountPart((ORTTO_PEOPLE,), "person/get"),
+    "audiences": AccountPart((ORTTO_AUDIENCES, ORTTO_AUDIENCE_MEMBERS), "audiences/get", _all(Ortto.audiences)),
+    "tags": AccountPart((ORTTO_TAGS,), "tags/get", Ortto.tags),
+    "campaigns": AccountPart((ORTTO_CAMPAIGNS,), "campaign/get-all", _all(Ortto.campaigns)),
+    "custom_fields": AccountPart(
         (ORTTO_CUSTOM_FIELDS,), "person/custom-field/get", lambda account: list(account.custom_fields())
     ),
 }
@@ -93,19 +95,19 @@ def note_loaded(account: str, scan: Scan, load_id: str) -> None:
 
 
 @dataclass
-class Beside:
+class RecordScans:
     """Reads scans of an account. `home` is the folder of their spools, `names` what the account calls its fields.
 
-    `tells_times` is whether the account gives times of last activities; None as long as nobody knows.
+    `has_times` is whether the account gives times of last activities; None as long as nobody knows.
     """
 
     scanner: Scanner
     home: Path
     names: OrttoNames
-    tells_times: bool | None = None
+    has_times: bool | None = None
 
     def read(self, scan: Scan, members: bool) -> Iterator[ScanBatch]:
-        """Yields the records of a scan, with the members of audiences where they are wanted.
+        """Yields the records of a scan, with the members of audiences where they are requested.
 
         Raises OutOfTime, which leaves the pages in the spool, and ApiErrors.
         """
@@ -123,45 +125,52 @@ class Beside:
             found.add_records(part.tables[0], [_renamed(entry, part.key) for entry in entries])
             ids = [record.key[0] for record in found.records.get(part.tables[0].name, [])]
             yield found
-            for number, id_ in enumerate(ids if members else ()):
+            for number, id_ in enumerate(ids if members and len(part.tables) > 1 else ()):
                 yield from self._members(scan, number, id_)
         scan.complete = True
 
     def _people(self, scan: Scan, spool: Spool) -> Iterator[ScanBatch]:
         columns = PersonColumns(self._custom_fields(), self.names)
-        batch, pages = ScanBatch(scan), 0
-        for contacts, size in self._with_times(spool, columns.ids):
+        batch = ScanBatch(scan)
+        for number, (contacts, size) in enumerate(self._pages(spool, columns.ids), 1):
             batch.size += size
             scan.size += size
             scan.contacts += len(contacts)
             for contact in contacts:
                 _add_person(batch, contact, columns)
-            pages += 1
-            if pages % PAGES_PER_BATCH == 0:
+            if number % _PAGES_PER_BATCH == 0:
                 yield batch
                 batch = ScanBatch(scan)
         yield batch
 
-    def _with_times(self, spool: Spool, ids: Sequence[str]) -> Iterator[tuple[list[object], int]]:
-        """Yields the pages of people with the times of their activities, without these where the account refuses."""
-        times = [field.id for field in ORTTO_TIMES]
-        if self.tells_times is not False:
+    def _pages(self, spool: Spool, ids: Sequence[str]) -> Iterator[tuple[list[object], int]]:
+        """Yields the pages of people with all fields but those that the account refuses."""
+        fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
+        for _ in range(_MAX_REFUSED):
             try:
-                yield from self.scanner.scan(spool, Query([*ids, *times]))
-            except RequestRejected:
-                if spool.last or self.tells_times:
+                yield from self.scanner.scan(spool, Query(fields))
+            except RequestRejected as error:
+                if spool.last:
                     raise
-                self.tells_times = False
+                refused = next((id_ for id_ in fields if id_ in error.server_message.split()), None)
+                if refused is None or _is_time(refused):
+                    self.has_times = False
+                    fields = [id_ for id_ in fields if not _is_time(id_)]
+                else:
+                    fields = [id_ for id_ in fields if id_ != refused and id_ not in _TAGS]
             else:
                 return
-        yield from self.scanner.scan(spool, Query(ids))
+        sure = {field.id for field in ORTTO_PERSON_FIELDS}.difference(_TAGS)
+        yield from self.scanner.scan(spool, Query([id_ for id_ in fields if id_ in sure]))
 
     def _custom_fields(self) -> Mapping[str, OrttoField]:
         found = {}
         for field in self.scanner.account.custom_fields():
             id_, name, shown = (field.value(key) for key in ("id", "name", "display_type"))
             if isinstance(id_, str) and ":" in id_:
-                found[id_] = OrttoField(name if isinstance(name, str) else id_, shown if isinstance(shown, str) else None)
+                found[id_] = OrttoField(
+                    name if isinstance(name, str) else id_, shown if isinstance(shown, str) else None
+                )
         return found
 
     def _members(self, scan: Scan, number: int, audience: str) -> Iterator[ScanBatch]:
@@ -188,7 +197,9 @@ class PersonColumns:
     def __init__(self, custom: Mapping[str, OrttoField], names: OrttoNames) -> None:
         self._known = {field.id: field.column for field in (*ORTTO_PERSON_FIELDS, *ORTTO_TIMES)}
         self._custom, self._names = custom, names
-        self.ids = [*(field.id for field in ORTTO_PERSON_FIELDS), *(id_ for id_ in custom if id_ not in self._known)]
+        schema_ids = {id_ for activity, id_ in names.attributes if not activity}
+        known = [id_ for id_ in self._known if id_ in schema_ids or not schema_ids or id_ in _TAGS]
+        self.ids = [*known, *(id_ for id_ in custom if id_ not in self._known)]
         self._columns: dict[str, str] = {}
 
     def cells(self, field_id: str, value: Any) -> Iterator[tuple[str, Any, Type | None]]:
@@ -244,6 +255,10 @@ def _renamed(entry: Any, key: str) -> Any:
 
 def _reference(contact: JsonObject) -> JsonObject:
     return JsonObject([("contact_id", contact.value("id"))])
+
+
+def _is_time(field_id: str) -> bool:
+    return field_id.startswith("tme::")
 
 
 def _is_object(value: Any) -> bool:
