@@ -455,7 +455,47 @@ ORTTO_CUSTOM_FIELDS = Table(
     ),
     key=("field_id",),
 )
-ORTTO_CURRENT = (ORTTO_AUDIENCES, ORTTO_AUDIENCE_MEMBERS, ORTTO_TAGS, ORTTO_CAMPAIGNS, ORTTO_CUSTOM_FIELDS)
+# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
+ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
+    "delivered": ("delivered", "deliveries"),
+    "opened": ("opened", "opens"),
+    "clicked": ("clicked", "clicks"),
+    "bounced": ("bounced", "bounces"),
+    "unsubscribed": ("unsubscribed", "unsubscribes"),
+    "invalid": ("invalid",),
+}
+ORTTO_CAMPAIGN_REPORTS = Table(
+    "ortto_campaign_reports",
+    "What Ortto counts for each campaign that was sent: `status` compares it with the events that are stored.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("campaign_name", "text", "The campaign's name."),
+        Column("campaign_type", "text", "What it is: email, journey, playbook, …"),
+        Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
+        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
+        Column("counted_until", "timestamp", "When that span ends."),
+        Column("last_updated", "timestamp", "When Ortto counted."),
+        *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
+    ),
+    key=("campaign_id",),
+)
+# The tables of events that these counts are compared with.
+ORTTO_COUNTED = {
+    "delivered": "email_delivered",
+    "opened": "email_opened",
+    "clicked": "email_clicked",
+    "bounced": "email_bounced",
+    "unsubscribed": "email_unsubscribed",
+}
+ORTTO_CURRENT = (
+    ORTTO_AUDIENCES,
+    ORTTO_AUDIENCE_MEMBERS,
+    ORTTO_TAGS,
+    ORTTO_CAMPAIGNS,
+    ORTTO_CUSTOM_FIELDS,
+    ORTTO_CAMPAIGN_REPORTS,
+)
 ORTTO_ACCOUNT = (ORTTO_PEOPLE, *ORTTO_CURRENT)
 # Tables of an account's present state: a complete scan replaces all their rows.
 CURRENT = (*AUTOPILOT_CURRENT, *ORTTO_CURRENT)
@@ -608,30 +648,51 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "Salutation": ("salutation",),
     "Company": ("company", "company.name"),
     "NumberOfEmployees": ("numberofemployees", "employees", "company.employeecount"),
-    "Title": ("title",),
+    "Title": ("title", "jobtitle"),
     "Industry": ("industry",),
-    "Phone": ("phone",),
+    "Phone": ("phone", "phones"),
     "MobilePhone": ("mobilephone",),
     "Fax": ("fax",),
-    "Website": ("website",),
+    "Website": ("website", "websites"),
     "Twitter": ("twitter",),
     "LinkedIn": ("linkedin",),
     "Status": ("status",),
     "LeadSource": ("leadsource",),
-    "MailingStreet": ("mailingstreet", "address.street", "address"),
-    "MailingCity": ("mailingcity", "address.city"),
-    "MailingState": ("mailingstate", "address.state"),
-    "MailingPostalCode": ("mailingpostalcode", "address.postalcode"),
-    "MailingCountry": ("mailingcountry", "address.country"),
+    "MailingStreet": ("mailingstreet", "address.street", "address", "street"),
+    "MailingCity": ("mailingcity", "address.city", "city"),
+    "MailingState": ("mailingstate", "address.state", "state"),
+    "MailingPostalCode": (
+        "mailingpostalcode",
+        *(f"{before}{name}" for before in ("address.", "") for name in ("postalcode", "zip", "zipcode")),
+    ),
+    "MailingCountry": ("mailingcountry", "address.country", "country"),
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
+# Traits that Segment's libraries write as arrays, whose first value counts; one that is no array comes before them.
+FIRST_OF_ARRAY = ("phones", "websites")
+# Autopilot's own keys, which go as they are spelt, with the type that each takes.
+OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
 # Objects and texts that set several fields: null clears them all.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
 }
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
+# The names that `integrations` of a message has for Autopilot; the first one decides before the others.
+INTEGRATIONS = ("AutopilotHQ", "Autopilot")
+
+
+class Epoch(NamedTuple):
+    """Numbers that count the time since 1970: from `least` to `below`, so many of them a second."""
+
+    least: int
+    below: int
+    per_second: int
+
+
+# Seconds reach from 1973 to 2286, milliseconds too. What is smaller would be a day of 1970: that is no date.
+EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 
 # The delivery status of a message.
 STATUSES = {
