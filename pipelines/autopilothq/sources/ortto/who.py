@@ -23,7 +23,7 @@ FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "
 WAYS = {
     FILTER: "a filter of the account",
     FIELDS: "the times of everyone's last activities",
-    EVERYONE: "everyone, because the account does not tell who was active",
+    EVERYONE: "everyone, because the account does not say who was active",
     ALL: "everyone",
     LIST: "a list",
     MATCHED: "a list, compared with everyone",
@@ -109,7 +109,7 @@ class Search:
             self.has_times = refused is None
         if self.has_times:
             return FIELDS
-        self._warn(f"The account does not tell when people were active, so everyone is asked for. {refused}")
+        self._warn(f"The account does not say when people were active, so everyone is asked for. {refused}")
         return EVERYONE
 
     def _refused(self, query: Query) -> RequestRejected | None:
