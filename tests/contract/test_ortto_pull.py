@@ -1,6 +1,7 @@
 """Pulls from a made-up account of Ortto into DuckDB (docs/contract/ortto-pull.md)."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 
 import autopilothq
 from autopilothq import runner
-from autopilothq.errors import NotAuthorized
 from contract.duck import held, pipeline, query, tables
-from contract.pulling_ortto import BOOKS, EVENTS, FEED, asked, new_person, pull, run_folder, settings, tracks
+from contract.pulling_ortto import EVENTS, FEED, asked, new_person, pull, tracks
 from fake_ortto import FakeOrtto
+from shared_loads import command
 
 
 @pytest.fixture
@@ -23,12 +24,18 @@ def server() -> Iterator[FakeOrtto]:
         yield running
 
 
+def filled(row: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a row that are not null, but for when and by which load it came."""
+    return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
+
+
 def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None:
     ada = server.account.write(
         None,
         {
             "str::email": "ada@example.com", "str::ei": "12345", "str::first": "Ada",
-            "phn::phone": {"c": "44", "n": "5550100"}, "dtz::b": {"year": 1990, "month": 5, "day": 1, "timezone": "UTC"},
+            "phn::phone": {"c": "44", "n": "5550100"},
+            "dtz::b": {"year": 1990, "month": 5, "day": 1, "timezone": "UTC"},
             "geo::city": {"name": "Sydney", "id": 7, "lat": -33868820, "lng": 151209290},
             "int:cm:score": 1234567, "int:cm:seats": 9007199254740993, "dtz:cm:trial-ends":
             {"year": 2026, "month": 12, "day": 31, "timezone": "Australia/Sydney"},
@@ -44,7 +51,7 @@ def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None
     [row] = tables()["email_clicked"]
     at = datetime.fromisoformat(made["created_at"])
     begun = tables()["_profiles"][0]["asked_at"]
-    assert {name: value for name, value in row.items() if value is not None and name not in ("uuid_ts", "received_at")} == {
+    assert filled(row) == {
         "id": f"ortto-{made['id']}", "anonymous_id": "ada@example.com", "user_id": "12345", "timestamp": at,
         "original_timestamp": at, "context_traits_email": "ada@example.com", "context_traits_contact_id": ada,
         "context_library_name": "ortto-api", "context_integration_name": "ortto", "event": "email_clicked",
@@ -54,7 +61,7 @@ def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None
     }  # fmt: skip
     assert row["received_at"] <= begun
     [person] = tables()["ortto_people"]
-    assert {name: value for name, value in person.items() if value is not None and name not in ("uuid_ts", "received_at")} == {
+    assert filled(person) == {
         "contact_id": ada, "email": "ada@example.com", "external_id": "12345", "first_name": "Ada",
         "phone": "+445550100", "birthday": "1990-05-01", "birthday_timezone": "UTC", "city": "Sydney", "city_id": 7,
         "city_lat": -33.86882, "city_lng": 151.20929, "custom_score": 1234.567, "custom_seats": 9007199254740993,
@@ -246,3 +253,63 @@ class Later:
 
     def now(self, _: Any) -> datetime:
         return self._at
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeOrtto) -> None:
+    for name in ("ada", "bob"):
+        new_person(server, f"{name}@example.com", "act::o")
+    server.order("POST", FEED, content={"activities": {}}, status=200)
+    report = pull(server)
+    assert (report.stored, report.rejects, report.people) == (1, {"bad_answer": 1}, 2)
+    [warning] = report.warnings
+    assert warning.startswith(
+        "No answer could be read for 1 of 2 people: they are asked for again next time. POST /per"
+    )
+    [row] = tables()["_rejects"]
+    first, _ = (id_ for id_, _ in asked(server))
+    assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
+    server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
+    pull(server)
+    assert asked(server) == [(first, 0)]
+    assert len(tracks()) == 2
+
+
+def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: FakeOrtto) -> None:
+    people = {new_person(server, f"{number}@example.com", "act::o") for number in range(9)}
+    outage = server.order("POST", FEED, status=503, skip=2, times=99)
+    report = pull(server)
+    assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
+    server.faults.remove(outage)
+    report = pull(server)
+    assert (report.people, len(asked(server)), report.cut_off) == (7, 7, None)
+    assert query("SELECT lines, stored FROM autopilothq._audit") == [(9, 9)]
+    assert {row["person"] for row in tables()["_profiles"]} == {f"contact_id:{id_}" for id_ in people}
+
+
+def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto) -> None:
+    for number in range(3):
+        new_person(server, f"{number}@example.com", "act::o")
+    report = pull(server, max_seconds=0)
+    assert (report.stored, report.people, asked(server)) == (0, 0, [])
+    assert list(report.unfinished.values()) == ["the time of max_seconds was up"]
+    report = pull(server, people_per_load=2)
+    assert (report.stored, report.people, report.people_total) == (2, 2, 3)
+    report = pull(server)
+    assert (report.stored, report.people, report.people_total) == (1, 1, 1)
+
+
+def test_forgotten_people_are_not_asked_for(server: FakeOrtto) -> None:
+    ada, bob = (new_person(server, f"{name}@example.com", "act::o") for name in ("ada", "bob"))
+    pull(server, *EVENTS, "ortto_people")
+    with held():
+        assert command("forget", "--email", "ada@example.com").status == 0
+    asked(server)
+    report = pull(server, *EVENTS, "ortto_people", people="all")
+    assert asked(server) == [(bob, 0)]
+    assert [row["contact_id"] for row in tables()["ortto_people"]] == [bob]
+    assert report.warnings == ["1 people were left out: they were forgotten here, and Ortto has them still."]
+    assert not [row for row in tables()["_profiles"] if ada in row["person"]]
