@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def account(server: FakeOrtto) -> Ortto:
     return Ortto(OrttoSettings(api_key=server.key, base_url=server.base_url, requests_per_second=1000, tries=1))
 
 
-def scanned(server: FakeOrtto, spool: Spool, budget: float | None = None) -> tuple[list[str], list[str]]:
+def scanned(server: FakeOrtto, spool: Spool, budget: float = inf) -> tuple[list[str], list[str]]:
     """The ids of a scan, in the order in which they came, and its warnings."""
     warnings: list[str] = []
     with account(server) as client:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class PullSettings(NamedTuple):
 
     `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. Reply texts and
     addresses are kept where `personal`. One load asks for `people_per_load` people at most, and no longer than
-    `seconds_per_load`; nothing is fetched after `max_seconds`. None is no limit.
+    `seconds_per_load`; nothing is fetched after `max_seconds`.
     """
 
     people: str = ACTIVE
@@ -35,8 +36,8 @@ class PullSettings(NamedTuple):
     since: datetime | None = None
     personal: bool = False
     people_per_load: int | None = None
-    seconds_per_load: float | None = None
-    max_seconds: float | None = None
+    seconds_per_load: float = inf
+    max_seconds: float = inf
 
 
 @dataclass

@@ -15,15 +15,14 @@ IDS_AT_ONCE = 100
 
 
 class TimeBudget:
-    """A budget of seconds from now on; None is no limit."""
+    """A budget of seconds from now on."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._end = None if seconds is None else monotonic() + seconds
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
 
     def is_over(self) -> bool:
         """Returns whether the budget is exhausted."""
-        return self._end is not None and monotonic() >= self._end
+        return monotonic() >= self._end
 
 
 class OutOfTime(Exception):

@@ -1,6 +1,7 @@
 """Ortto's API as a dlt source: the email activities of its people, and what else an account has."""
 
 from collections.abc import Iterable
+from math import inf
 from typing import Annotated, Any
 
 import dlt
@@ -24,25 +25,26 @@ from .load import ACTIVE, PullSettings
 from .origin import OrttoAccount
 
 
-# Settings of these names above the section are those of Autopilot's API: its key must not go to Ortto.
+# Settings of these names in the section above are those of Autopilot's API, whose key must not go to Ortto. dlt takes
+# them all the same where the default is None.
 @dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
 def ortto(
-    api_key: Annotated[str | None, NotResolved()] = None,
-    region: str | None = None,
-    base_url: Annotated[str | None, NotResolved()] = None,
-    requests_per_second: Annotated[float | None, NotResolved()] = None,
+    api_key: Annotated[str, NotResolved()] = "",
+    region: str = "",
+    base_url: Annotated[str, NotResolved()] = "",
+    requests_per_second: Annotated[float, NotResolved()] = ORTTO_REQUESTS_PER_SECOND,
     activity_requests_per_second: float = ACTIVITY_REQUESTS_PER_SECOND,
     people: str = ACTIVE,
     activities: Names | None = None,
     personal: bool = False,
-    since: Annotated[Time | None, NotResolved()] = None,
+    since: Annotated[Time, NotResolved()] = "",
     account: str | None = None,
     timeout: float = TIMEOUT,
     tries: int = MAX_ATTEMPTS,
     allow_http: bool = False,
-    max_seconds: Annotated[float | None, NotResolved()] = None,
+    max_seconds: Annotated[float, NotResolved()] = inf,
     people_per_load: int | None = None,
-    seconds_per_load: float | None = None,
+    seconds_per_load: float = inf,
     max_event_tables: int = MAX_EVENT_TABLES,
     table_format: str | None = None,
     memory: int = 400,
@@ -57,7 +59,7 @@ def ortto(
         api_key: The account's custom API key, from dlt's secrets.
         region: Where the account is: au, eu, or empty.
         base_url: Where the API is, if not at the region's address.
-        requests_per_second: The most that is sent, 10 by default, but for people's activities.
+        requests_per_second: The most that is sent, but for people's activities.
         activity_requests_per_second: The same for people's activities; Ortto allows one.
         people: Whose activities: `active`, those who were active since the last run; `all`; a file of Ortto's ids,
             emails or your own ids, one a line; or a query of the warehouse, whose first column has them.
@@ -80,9 +82,9 @@ def ortto(
     """
     settings = OrttoSettings(
         api_key=str(api_key or _setting("api_key", dlt.secrets) or _no_key()),
-        region=region or "",
+        region=region,
         base_url=str(base_url or _setting("base_url") or ""),
-        requests_per_second=_number(requests_per_second, "requests_per_second") or ORTTO_REQUESTS_PER_SECOND,
+        requests_per_second=_number(requests_per_second, "requests_per_second", ORTTO_REQUESTS_PER_SECOND),
         activity_requests_per_second=activity_requests_per_second,
         timeout=timeout,
         tries=tries,
@@ -91,11 +93,11 @@ def ortto(
     pull = PullSettings(
         people,
         tuple(filter(None, split_names(activities or ()))),
-        read_setting_time(since or _setting("since")),
+        read_setting_time(since or _setting("since") or None),
         personal,
         people_per_load,
         seconds_per_load,
-        _number(max_seconds, "max_seconds"),
+        _number(max_seconds, "max_seconds", inf),
     )
     base = settings.base_url.rstrip("/")
     origin = OrttoAccount(Ortto(settings), base, short_digest(base, account or settings.api_key.strip()), pull)
@@ -106,9 +108,10 @@ def _setting(name: str, of: Any = dlt.config) -> Any:
     return of.get(f"{ORTTO_SETTINGS}.{name}")
 
 
-def _number(given: float | None, name: str) -> float | None:
-    value = _setting(name) if given is None else given
-    return None if value is None else float(value)
+def _number(given: float, name: str, default: float) -> float:
+    """Returns a number that was given, else the one that is configured, else the default."""
+    value = _setting(name) if given == default else given
+    return default if value is None else float(value)
 
 
 def _no_key() -> str:
