@@ -681,6 +681,7 @@ WHOLES: dict[str, tuple[str, ...]] = {
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
 # The names that `integrations` of a message has for Autopilot; the first one decides before the others.
 INTEGRATIONS = ("AutopilotHQ", "Autopilot")
+ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
 
 
 class Epoch(NamedTuple):
@@ -724,6 +725,11 @@ DELIVERIES = Table(
     ),
     key=(),  # the trigger is null where a row is about a contact alone
 )
+ORTTO_DELIVERIES = DELIVERIES._replace(
+    name="_deliveries_ortto",
+    description="What became of every message to Ortto: as `_deliveries`, where the trigger is a custom activity.",
+)
+DELIVERY_LOGS = (DELIVERIES, ORTTO_DELIVERIES)
 
 # Deleting a person.
 
@@ -923,6 +929,27 @@ ORTTO_GEO_DIGITS = 6
 ORTTO_DECIMAL_DIGITS = 3
 """The same of a decimal."""
 
+# The fields of people that Ortto has for standard fields; all others are custom fields of the account there.
+ORTTO_STANDARD_FIELDS = {
+    "FirstName": "str::first",
+    "LastName": "str::last",
+    "Phone": "phn::phone",
+    "MailingCity": "geo::city",
+    "MailingState": "geo::region",
+    "MailingPostalCode": "str::postal",
+    "MailingCountry": "geo::country",
+    "unsubscribed": "bol::p",  # the permission, which is the opposite
+}
+# Fields of people that every account of Ortto has besides, and that may be written, with their names.
+ORTTO_SYSTEM_FIELDS = {
+    "dtz::b": "Birthday",
+    "str::language": "Language",
+    "bol::gdpr": "GDPR",
+    "bol::sp": "SMS permission",
+    "str::u-ctx": "Email unsubscribe context",
+    "str::s-ctx": "Email subscribe context",
+}
+
 TABLES = {
     table.name: table
     for table in (
@@ -936,5 +963,6 @@ TABLES = {
         *ORTTO_ACCOUNT,
         SUPPRESSIONS,
         DELIVERIES,
+        ORTTO_DELIVERIES,
     )
 }

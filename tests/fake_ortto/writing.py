@@ -92,7 +92,7 @@ def _merge_one(account: Account, body: Mapping[str, Any], person: Any) -> Record
     if id_ is None and account.most_contacts is not None and account.total() >= account.most_contacts:
         raise Full
     status = "merged" if id_ else "created"
-    id_ = account.write(id_, values)
+    id_ = account.write(id_, {name: value for name, value in values.items() if name != "str::person_id"})
     for tag in person.get("tags") or []:
         account.tags.setdefault(tag, set()).add(id_)
     for tag in person.get("unset_tags") or []:
@@ -137,7 +137,7 @@ def _create_one(account: Account, activity: Any) -> Record:
 
 
 def _check_field(account: Account, name: str, value: Any) -> None:
-    known = name in SYSTEM_FIELDS or name in account.custom_fields
+    known = name in SYSTEM_FIELDS or name in account.custom_fields or name == "str::person_id"
     if not known or (name.startswith(READ_ONLY) and name not in account.custom_fields):
         raise Invalid(f"failed to validate field {name} in schema: {name}: Object not found")
     if name == "str::email" and not re.fullmatch(r"[^@\s]+@[^@\s]+", str(value)):

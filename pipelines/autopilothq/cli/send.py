@@ -9,17 +9,29 @@ import click
 from ..catalog import STATUSES
 from .options import Time, allow_http_option, destination_options, wait_option
 
+ACCOUNTS = ("autopilot", "ortto")  # the names of `destination.KINDS`
 KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
 
 
 @click.group()
 def send() -> None:
-    """Send to Autopilot. The key is the setting destination.autopilothq.api_key of dlt's configuration."""
+    """Send to Autopilot, or to Ortto with --to ortto.
+
+    The key is the setting destination.autopilothq.api_key of dlt's configuration, or
+    destination.autopilothq.ortto.api_key.
+    """
 
 
 def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of every command that sends."""
     for option in (
+        click.option(
+            "--to",
+            type=click.Choice(ACCOUNTS),
+            default=ACCOUNTS[0],
+            show_default=True,
+            help="The account that receives.",
+        ),
         click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
         click.option(
             "--unknown-traits",
@@ -43,7 +55,13 @@ _key = click.option(
 
 @send.command("messages")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--trigger", "triggers", multiple=True, metavar="EVENT=ID", help="The trigger of an event's journey.")
+@click.option(
+    "--trigger",
+    "triggers",
+    multiple=True,
+    metavar="EVENT=ID",
+    help="The trigger of an event's journey; with --to ortto its custom activity.",
+)
 @_sending
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
     """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://."""
@@ -82,6 +100,7 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 
 
 @click.command("deliveries")
+@click.option("--to", type=click.Choice(ACCOUNTS), default=ACCOUNTS[0], show_default=True, help="The account.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",
@@ -91,9 +110,14 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 )
 @destination_options
 def show_deliveries(
-    status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
+    to: str,
+    status: str | None,
+    since: datetime | None,
+    destination: str | None,
+    credentials: str | None,
+    dataset: str | None,
 ) -> None:
     """Show the last outcome of each message and trigger that was sent."""
     from . import sending
 
-    sending.print_deliveries(status, since, destination, credentials, dataset)
+    sending.print_deliveries(to, status, since, destination, credentials, dataset)

@@ -44,10 +44,14 @@ class Page(NamedTuple):
 
 
 class Upserted(NamedTuple):
-    """The ids of contacts that were written with one request, and the ids by email."""
+    """The ids of contacts that were written with one request, and the ids by email.
+
+    `refused` says of contacts why they were not written, by email, where an account says so of single ones.
+    """
 
     contact_ids: list[str]
     email_contact_map: dict[str, str]
+    refused: Mapping[str, str] = {}
 
 
 class Autopilot(ApiClient):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import dlt
@@ -9,24 +10,31 @@ from dlt.common.schema import TTableSchema
 
 from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
+from ..clients.ortto import Ortto
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .account import DryRunAccount, WritableAccount
+from .accounts import KINDS, ORTTO, AnySettings, Opened, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
+from .kind import AUTOPILOT
 from .messages import Ignored, Item, from_row
+from .ortto import DryRunOrtto, OrttoAccount
+from .ortto_fields import Activities, OrttoFields
 from .sender import Sender
 from .settings import NAME, DestinationSettings, log_dataset
 from .triggers import Triggers
 
 __all__ = [
+    "KINDS",
     "Counts",
     "DeliveryFailed",
     "DeliveryImpossible",
     "DeliveryLog",
     "DestinationSettings",
+    "OrttoDestinationSettings",
     "autopilot",
     "deliver",
     "log_dataset",
@@ -120,7 +128,7 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 def deliver(
     items: Iterable[Item | Ignored],
     log: DeliveryLog,
-    settings: DestinationSettings,
+    settings: AnySettings,
     progress: Callable[[Counts], None] = lambda _: None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
@@ -131,9 +139,27 @@ def deliver(
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
+    with opened(settings, show) as (kind, account, fields, triggers):
+        return Sender(account, fields, triggers, log, settings.unknown_traits, progress, kind).send(items)
+
+
+@contextmanager
+def opened(settings: AnySettings, show: Show | None = None) -> Iterator[Opened]:
+    """Opens the account of the settings. With `show`, requests that would write are shown and not sent.
+
+    Raises ApiError where the settings do not fit the account.
+    """
     settings.check()
-    with Autopilot(settings.api) as account:
-        fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
-        triggers = Triggers(account, settings.triggers)
-        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
-        return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)
+    base_url = settings.api.base_url
+    if isinstance(settings, OrttoDestinationSettings):
+        with Ortto(settings.api) as ortto:
+            people = OrttoFields(plain(ortto.custom_fields()), settings.fields)
+            activities = Activities(plain(ortto.instance_schema()), settings.activities)
+            there = DryRunOrtto(ortto, show, base_url) if show else OrttoAccount(ortto)
+            yield Opened(ORTTO, there, people, activities)
+        return
+    with Autopilot(settings.api) as autopilot:
+        fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
+        triggers = Triggers(autopilot, settings.triggers)
+        account: WritableAccount = DryRunAccount(autopilot, show, base_url) if show else autopilot
+        yield Opened(AUTOPILOT, account, fields, triggers)

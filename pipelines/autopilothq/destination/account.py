@@ -9,12 +9,16 @@ from ..display import json_text, visible
 from ..segment.json_text import JsonObject
 
 
-class WritableAccount(Protocol):
-    """The part of `clients.autopilot.Autopilot` that the destination uses."""
+class SentTo(Protocol):
+    """What any account tells of its requests."""
 
     @property
     def attempts(self) -> int:
         """How often the calling thread's last request was sent."""
+
+
+class WritableAccount(SentTo, Protocol):
+    """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
         """Writes contacts with one request."""

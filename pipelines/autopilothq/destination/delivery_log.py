@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import dlt
 
-from ..catalog import DELIVERIES
+from ..catalog import DELIVERIES, Table
 from ..errors import BusyError, RunError
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
@@ -81,10 +81,12 @@ class Member(NamedTuple):
 class DeliveryLog:
     """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
 
+    `table` is the log of one kind of account: what was delivered to another one is not in it.
     Threads may share it. Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
-    def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
+    def __init__(self, dataset: dlt.Dataset, *, reads: bool = False, table: Table = DELIVERIES) -> None:
+        self._table = table
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
         self._reads = reads
@@ -100,7 +102,7 @@ class DeliveryLog:
             self._dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
+            self._exists = not self._reads or not self._dataset.lacks(self._table.name)
             if self._exists:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -117,10 +119,10 @@ class DeliveryLog:
 
     def _create(self) -> None:
         """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
-        if not self._dataset.try_lock(DELIVERIES.name):
+        if not self._dataset.try_lock(self._table.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
-        self._dataset.create(DELIVERIES)
-        self._dataset.compact(DELIVERIES.name)
+        self._dataset.create(self._table)
+        self._dataset.compact(self._table.name)
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
@@ -194,9 +196,9 @@ class DeliveryLog:
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement around the log's name, of two templates."""
-        texts = (self._dataset.template(DELIVERIES.name, text) for text in (before, after))
+        texts = (self._dataset.template(self._table.name, text) for text in (before, after))
         with self._lock:
-            return list(self._dataset.stream(next(texts), DELIVERIES.name, next(texts), _storable(values)))
+            return list(self._dataset.stream(next(texts), self._table.name, next(texts), _storable(values)))
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class DeliveryLog:
             return
         with self._lock, self._dataset.transaction():
             rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self._dataset.insert(DELIVERIES, rows)
+            self._dataset.insert(self._table, rows)
 
     def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
         """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
@@ -222,7 +224,7 @@ class DeliveryLog:
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
-                self._dataset.update(DELIVERIES.name, changes, self._dataset.template(DELIVERIES.name, where), values)
+                self._dataset.update(self._table.name, changes, self._dataset.template(self._table.name, where), values)
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))

@@ -13,7 +13,9 @@ from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
 from .halving import ContactWriter
+from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+from .triggers import EventTriggers
 
 AT_ONCE = 8  # requests under way; the pace is the client's
 
@@ -27,10 +29,18 @@ class Dispatcher:
     """
 
     def __init__(
-        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        progress: Callable[[Counts], None],
+        kind: AccountKind = AUTOPILOT,
+        triggers: EventTriggers | None = None,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sending = BatchSending(account, log, counts, self._breaker)
+        self._sending = BatchSending(account, log, counts, self._breaker, kind)
+        if kind.together is not None:
+            self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
         self._pool = ThreadPoolExecutor(AT_ONCE)
@@ -67,19 +77,29 @@ class Dispatcher:
         except RunStopped as stopped:
             raise self._breaker.cause or stopped from None
         for items in events:
-            self._running[self._pool.submit(self._sending.send_events, items)] = {items[0].key}
+            people = {item.key for item in items}
+            self._running[self._pool.submit(self._sending.send_events, items)] = people
         self._progress(self._counts)
 
 
 class BatchSending:
     """What the threads do: they write the contacts of a batch, then send the events of each contact."""
 
-    def __init__(self, account: WritableAccount, log: DeliveryLog, counts: Counts, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        breaker: CircuitBreaker,
+        kind: AccountKind = AUTOPILOT,
+    ) -> None:
+        self.together: EventSending | None = None
+        self._kind = kind
         self._account = account
         self._log = log
         self._counts = counts
         self._breaker = breaker
-        self._writer = ContactWriter(account, breaker)
+        self._writer = ContactWriter(account, breaker, kind)
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -89,7 +109,7 @@ class BatchSending:
         try:
             self._write(batch, outcomes)
         except ApiError as error:
-            failed = outcome_of("failed", "POST /contacts", error)
+            failed = outcome_of("failed", self._kind.contacts, error)
             self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
             raise
         finally:
@@ -98,7 +118,7 @@ class BatchSending:
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
             if item.triggers and outcomes[item.key].status == "delivered":
-                events.setdefault(item.key, []).append(item)
+                events.setdefault(item.key if self.together is None else "", []).append(item)
         return list(events.values())
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
@@ -132,7 +152,10 @@ class BatchSending:
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
-        """Sends a person's events, one after the other; nothing is left to send then."""
+        """Sends events, a person's one after the other, or all together; nothing is left to send then."""
+        if self.together is not None:
+            self.together.send(items)
+            return []
         for item in items:
             self._send_event(item)
         return []

@@ -13,7 +13,7 @@ from ..segment.naming import snake_case
 from .settings import SECTION
 from .values import CastError, cast, is_text, own_type, shown
 
-Path = tuple[str, ...]
+TraitPath = tuple[str, ...]
 """Where a trait is: the keys that lead to it."""
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
@@ -26,11 +26,12 @@ class Custom(NamedTuple):
 
     name: str
     type: str
+    id: str = ""
 
     @property
     def key(self) -> str:
-        """The key in the API's `custom`. Example: `Custom("Smog Level", "integer").key == "integer--Smog--Level"`."""
-        return f"{self.type}--{self.name.replace(' ', '--')}"
+        """The key in the API: its id, or `integer--Smog--Level` of `Custom("Smog Level", "integer")` in Autopilot's."""
+        return self.id or f"{self.type}--{self.name.replace(' ', '--')}"
 
 
 class ContactFields(NamedTuple):
@@ -84,11 +85,11 @@ class Fields:
             )
         return field
 
-    def known(self, path: Path) -> str | Custom | None:
+    def known(self, path: TraitPath) -> str | Custom | None:
         """Returns the field of the trait at a path, None where the account has none for it."""
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
-    def of_property(self, path: Path) -> str | Custom | None:
+    def of_property(self, path: TraitPath) -> str | Custom | None:
         """Returns the field of an event's property: one that the settings map it to, or that the account defines.
 
         No property goes to a standard field by its name, but for `_NewEmail`.
@@ -100,28 +101,36 @@ class Fields:
 
     def email(self, traits: Mapping[str, Any]) -> str | None:
         """Returns the email among traits or properties, in any spelling and by any mapping; None without one."""
-        found = [(path, value) for path, value in _leaves(traits) if self.known(path) == "Email"]
+        found = [(path, value) for path, value in trait_leaves(traits) if self.known(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
         return next((value.strip() for _, value in found if isinstance(value, str) and is_text(value.strip())), None)
 
-    def is_mapped(self, path: Path) -> bool:
+    def is_mapped(self, path: TraitPath) -> bool:
         """Returns whether the settings map the trait at that path."""
         return ".".join(path) in self._mapping
 
+    def cast(self, value: Any, target: str | Custom) -> Any:
+        """Returns a value as a field takes it. Raises CastError."""
+        return cast(value, target.type) if isinstance(target, Custom) else _cast_standard(value, target)
 
-def standard_field(path: Path) -> str | None:
+    def new_field(self, path: TraitPath, value: Any) -> Custom | None:
+        """Returns the field that a trait is sent as which the account has no field for; None where it cannot be."""
+        return Custom("_".join(path), own_type(value))
+
+
+def standard_field(path: TraitPath) -> str | None:
     """Returns the standard field of a trait, or the key of Autopilot's own that it is; None for any other."""
     if len(path) == 1 and path[0] in OWN_KEYS:
         return path[0]
     return _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
 
 
-def is_standard(path: Path) -> bool:
+def is_standard(path: TraitPath) -> bool:
     """Returns whether a trait is spelt like a standard field, or like one that sets several."""
     return standard_field(path) is not None or _is_whole(path)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: TraitPath) -> bool:
     return len(path) == 1 and path[0].lower() in WHOLES
 
 
@@ -183,7 +192,7 @@ class _ContactBuilder:
 
     def take(self, traits: Mapping[str, Any]) -> None:
         """Adds traits, those that the settings map before others, and whole names last."""
-        names: list[tuple[Path, Any]] = []
+        names: list[tuple[TraitPath, Any]] = []
         for path, value in self._in_order(traits):
             if _is_whole(path) and not self._fields.is_mapped(path):
                 whole = path[0].lower()
@@ -202,10 +211,10 @@ class _ContactBuilder:
         for path, value in names:
             self._put_name(path, value)
 
-    def _in_order(self, values: Mapping[str, Any]) -> list[tuple[Path, Any]]:
+    def _in_order(self, values: Mapping[str, Any]) -> list[tuple[TraitPath, Any]]:
         """The leaves of an object: those that the settings map, others, arrays that stand for their first value."""
-        leaves: list[tuple[int, Path, Any]] = []
-        for path, value in _leaves(values):
+        leaves: list[tuple[int, TraitPath, Any]] = []
+        for path, value in trait_leaves(values):
             if self._fields.is_mapped(path):
                 leaves.append((0, path, value))
             elif len(path) == 1 and path[0].lower() in FIRST_OF_ARRAY and isinstance(value, list | tuple):
@@ -214,7 +223,7 @@ class _ContactBuilder:
                 leaves.append((1, path, value))
         return [leaf[1:] for leaf in sorted(leaves, key=lambda leaf: leaf[0])]
 
-    def put(self, path: Path, target: str | Custom, value: Any) -> bool:
+    def put(self, path: TraitPath, target: str | Custom, value: Any) -> bool:
         """Gives a field a value, and returns whether it has it: not where a trait before it has the field."""
         trait = ".".join(path)
         key = target.key if isinstance(target, Custom) else target
@@ -225,26 +234,29 @@ class _ContactBuilder:
             return False
         try:
             if isinstance(target, Custom):
-                self.custom[key] = cast(value, target.type)
+                self.custom[key] = self._fields.cast(value, target)
             else:
-                self.standard[key] = _cast_standard(value, target)
+                self.standard[key] = self._fields.cast(value, target)
         except CastError as error:
             self.remarks[trait] = f"left out: {error}"
             return False
         self._taken[name] = trait
         return True
 
-    def _put_unknown(self, path: Path, value: Any) -> None:
+    def _put_unknown(self, path: TraitPath, value: Any) -> None:
         trait = ".".join(path)
         if not is_text(trait):
             self.remarks[trait] = "left out: its name is empty, or holds half a surrogate pair"
             return
-        field = Custom("_".join(path), own_type(value))
-        if self.put(path, field, value):
+        field = self._fields.new_field(path, value)
+        if field is None:
+            self.unknown.append(trait)
+            self.remarks[trait] = "left out: the account has no field for it"
+        elif self.put(path, field, value):
             self.unknown.append(trait)
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
-    def _put_name(self, path: Path, value: Any) -> None:
+    def _put_name(self, path: TraitPath, value: Any) -> None:
         """Splits a whole name at its first blank, where neither a first nor a last name came."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
@@ -268,9 +280,10 @@ def _cast_standard(value: Any, key: str) -> Any:
     return cast(value, _TYPES.get(key, "string"))
 
 
-def _leaves(value: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def trait_leaves(value: Mapping[str, Any], path: TraitPath = ()) -> Iterator[tuple[TraitPath, Any]]:
+    """Yields the values of an object that are no objects, with the keys that lead to them."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _leaves(inner, (*path, str(key)))
+            yield from trait_leaves(inner, (*path, str(key)))
         else:
             yield (*path, str(key)), inner

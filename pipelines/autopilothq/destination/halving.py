@@ -14,11 +14,11 @@ from ..clients.autopilot import Upserted
 from ..errors import ApiError, RequestRejected, Unavailable
 from .account import WritableAccount
 from .batch import Key
+from .kind import AUTOPILOT, AccountKind
 from .requests import CircuitBreaker, Outcome, attempt_request
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
-NOT_NAMED = "Autopilot's answer does not name this contact: it was not written"
-_ENDPOINT = "POST /contacts"
+NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
 Contacts: TypeAlias = Mapping[Key, Mapping[str, Any]]
 Outcomes: TypeAlias = dict[Key, Outcome]
@@ -36,8 +36,9 @@ class _Batch:
 class ContactWriter:
     """Writes batches of contacts. Threads may share it; one at a time looks for what makes an error of the server."""
 
-    def __init__(self, account: WritableAccount, breaker: CircuitBreaker) -> None:
+    def __init__(self, account: WritableAccount, breaker: CircuitBreaker, kind: AccountKind = AUTOPILOT) -> None:
         self._account = account
+        self._kind = kind
         self._breaker = breaker
         self._looking = threading.RLock()  # in an outage all batches fail: one of them finds that out for the others
 
@@ -87,11 +88,15 @@ class ContactWriter:
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
         outcome, error = attempt_request(
-            self._account, self._breaker, _ENDPOINT, lambda: answers.append(self._account.upsert_many(bodies))
+            self._account, self._breaker, self._kind.contacts, lambda: answers.append(self._account.upsert_many(bodies))
         )
         named = {email.strip().lower() for answer in answers for email, id_ in answer.email_contact_map.items() if id_}
-        unnamed = outcome._replace(status="failed", message=NOT_NAMED)
+        refused = {key: why for answer in answers for key, why in answer.refused.items()}
+        unnamed = outcome._replace(status="failed", message=NOT_NAMED.format(self._kind.title))
         outcomes |= {key: unnamed if error is None and key not in named else outcome for key in contacts}
+        outcomes |= {
+            key: outcome._replace(status="refused", message=refused[key]) for key in contacts if key in refused
+        }
         return error
 
 

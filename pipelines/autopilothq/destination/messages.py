@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import INTEGRATIONS, MAX_DEPTH, REJECT_REASONS
@@ -32,6 +32,7 @@ class Item(NamedTuple):
     once: bool = True
     content: str | None = None
     refusal: str | None = None
+    timestamp: str | None = None
 
 
 class Ignored(NamedTuple):
@@ -41,8 +42,11 @@ class Ignored(NamedTuple):
     not_meant: bool = False
 
 
-def from_line(line: bytes) -> Item | Ignored:
-    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`."""
+def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item | Ignored:
+    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`.
+
+    `integrations` are the names that the account has in the message's `integrations`.
+    """
     if is_deeper(line, MAX_DEPTH):
         return refuse_item(digest(line), "not_json")
     try:
@@ -51,10 +55,12 @@ def from_line(line: bytes) -> Item | Ignored:
         return refuse_item(digest(line), "not_json")
     if not isinstance(message, dict):
         return refuse_item(digest(line), "not_an_object")
-    return from_message(message, digest(line))
+    return from_message(message, digest(line), integrations)
 
 
-def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
+def from_message(
+    message: Mapping[str, Any], message_id: str, integrations: Sequence[str] = INTEGRATIONS
+) -> Item | Ignored:
     """Returns the item of a Segment message; `message_id` is its id where it has none of its own."""
     message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
@@ -62,7 +68,7 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
         return Ignored(kind)
     if kind not in ("identify", "track"):
         return refuse_item(message_id, "unknown_type")
-    if not is_meant(message.get("integrations")):
+    if not is_meant(message.get("integrations"), integrations):
         return Ignored(kind, not_meant=True)
     parts: dict[str, Mapping[str, Any]] = {}
     for name in ("traits", "properties", "context"):
@@ -75,7 +81,8 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
         return refuse_item(message_id, "event_not_defined" if event is None else "event_not_string", kind)
     user_id, traits, context_traits = _person(message, parts)
     properties = parts["properties"] if kind == "track" else {}
-    return Item(message_id, kind, user_id, traits, context_traits, properties, event)
+    timestamp = next(filter(None, (text(message.get(name)) for name in ("timestamp", "originalTimestamp"))), None)
+    return Item(message_id, kind, user_id, traits, context_traits, properties, event, timestamp=timestamp)
 
 
 def _person(
@@ -92,10 +99,10 @@ def _person(
     return user_id, traits, context_traits
 
 
-def is_meant(integrations: Any) -> bool:
-    """Returns whether a message with these `integrations` is for Autopilot (docs/contract/destination.md#identify).
+def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
+    """Returns whether a message with these `integrations` is for an account (docs/contract/destination.md#identify).
 
-    Autopilot's own name decides before `All`. What cannot be read as consent is none.
+    One of its own `names` decides before `All`. What cannot be read as consent is none.
 
     Example: `is_meant({"All": False, "AutopilotHQ": True})`, but not `is_meant({"All": False})`.
     """
@@ -108,7 +115,7 @@ def is_meant(integrations: Any) -> bool:
         if choice is not None:
             spelt = str(name).lower()
             choices[spelt] = choices.get(spelt, True) and (choice is True or isinstance(choice, Mapping))
-    return next((choices[name] for name in map(str.lower, (*INTEGRATIONS, "All")) if name in choices), True)
+    return next((choices[name] for name in map(str.lower, (*names, "All")) if name in choices), True)
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import ApiError, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
-from .account import WritableAccount
+from ..errors import ApiError, ContactLimit, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
+from .account import SentTo, WritableAccount
 from .delivery_log import Delivery
 
 FAILURES_IN_A_ROW = 3  # persons in a row whose requests found no service: the others would fail as well
@@ -87,9 +87,11 @@ def send_request(
 
 
 def attempt_request(
-    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
+    account: SentTo, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
 ) -> tuple[Outcome, ApiError | None]:
-    """Sends a request and returns its outcome and its error. Raises NotAuthorized, and RunStopped after the run's end.
+    """Sends a request and returns its outcome and its error.
+
+    Raises NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
 
     The breaker learns of answers alone: the caller says what a failure means.
     """
@@ -97,7 +99,7 @@ def attempt_request(
         raise RunStopped("the run broke off")
     try:
         request()
-    except NotAuthorized as error:
+    except (NotAuthorized, ContactLimit) as error:
         breaker.open(error)
         raise
     except RequestRejected as error:

@@ -13,9 +13,10 @@ from .delivery_log import Delivery, DeliveryLog
 from .dispatch import Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
+from .kind import AUTOPILOT, AccountKind
 from .messages import Ignored, Item, text
 from .plan import Planned, Planner, renamed
-from .triggers import Triggers
+from .triggers import EventTriggers
 
 CHUNK = 1000  # items whose delivery statuses are queried at once
 
@@ -33,10 +34,11 @@ class Sender:
         self,
         account: WritableAccount,
         fields: Fields,
-        triggers: Triggers,
+        triggers: EventTriggers,
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        kind: AccountKind = AUTOPILOT,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -45,8 +47,8 @@ class Sender:
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
         self._emails = KnownEmails(account, log, fields)
-        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress)
+        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, kind, triggers)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
 

@@ -40,8 +40,13 @@ class DestinationSettings:
 
     def check(self) -> None:
         """Raises InvalidSetting where `unknown_traits` is neither `send` nor `refuse`."""
-        if self.unknown_traits not in get_args(UnknownTraits):
-            raise InvalidSetting(f"{SECTION}.unknown_traits must be send or refuse, got {self.unknown_traits!r}")
+        check_unknown_traits(self.unknown_traits, SECTION)
+
+
+def check_unknown_traits(value: str, section: str) -> None:
+    """Raises InvalidSetting where the setting of that section is neither `send` nor `refuse`."""
+    if value not in get_args(UnknownTraits):
+        raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")
 
 
 def log_dataset(

@@ -1,10 +1,19 @@
 """The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
 
+from typing import Protocol
+
 from ..clients.decode import plain
 from ..display import visible
 from ..errors import InvalidSetting
 from .account import WritableAccount
 from .settings import SECTION, TriggerMapping
+
+
+class EventTriggers(Protocol):
+    """Where the events of an account lead to."""
+
+    def of(self, event: str) -> list[str]:
+        """Returns the ids of an event's triggers, or what stands in their place."""
 
 
 class Triggers:
