@@ -57,8 +57,9 @@ def tables() -> str:
     lines += _columns(catalog.PROPERTIES + catalog.LINK)
     lines += ["", "## Other messages", *_tables((*messages, *latest))]
     lines += ["", "## The account", "", "These come from Autopilot's API.", *_tables(catalog.ACCOUNT)]
+    lines += ["", "## Ortto's account", "", "These come from Ortto's API.", *_tables(catalog.ORTTO_ACCOUNT)]
     lines += ["", "## Bookkeeping", *_tables((*catalog.BOOKS, *own))]
-    for table in (*messages, *latest, *catalog.ACCOUNT, *catalog.BOOKS, *own):
+    for table in (*messages, *latest, *catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT, *catalog.BOOKS, *own):
         common = set(catalog.COMMON) if table in messages else set()
         columns = tuple(column for column in table.columns if column not in common)
         if columns:

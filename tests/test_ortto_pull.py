@@ -18,7 +18,7 @@ from autopilothq.sources.ortto.kinds import requested_kinds, selected_kinds
 from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner, TimeBudget
 from autopilothq.sources.ortto.records import PersonColumns, person_record
 from autopilothq.sources.ortto.run import RunKey, begin_run
-from autopilothq.sources.ortto.who import Contact, contact_of, found_of, reduced, time_of
+from autopilothq.sources.ortto.who import Contact, activity_time, contact_of, found_of, reduced
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_ortto import FakeOrtto
 
@@ -137,7 +137,7 @@ def test_a_person_is_kept_in_short() -> None:
     ],
 )
 def test_times_are_read_in_any_form(text: str, time: datetime | None) -> None:
-    assert time_of(DECODER.decode(text)) == time
+    assert activity_time(DECODER.decode(text)) == time
 
 
 def test_fields_become_columns_by_their_names_and_ids() -> None:

@@ -16,7 +16,7 @@ from ..scans import Scan, ScanBatch
 from ..times import read_time
 from .answers import Answers, Ended, Entry
 from .pages import fields_of
-from .who import EMAIL, EXTERNAL_ID, Contact, contact_of_fields
+from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late
 MAX_FAILED_IN_A_ROW = 5  # people in a row; it is the service then, not the person
@@ -232,7 +232,7 @@ def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
     found: dict[str, Any] = {}
     if nameless:
         with suppress(RequestRejected):  # then activities have the id alone
-            found = account.people_by_ids(nameless, [EMAIL, EXTERNAL_ID])
+            found = account.people_by_ids(nameless, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
     return [
         asked._replace(contact=contact_of_fields(asked.contact.id, fields_of(found[asked.contact.id])))
         if asked.contact.id in found

@@ -11,7 +11,7 @@ from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
 from .pages import OutOfTime, Query, Scanner
 from .run import Run
-from .who import EMAIL, EXTERNAL_ID, LIST, MATCHED, Contact, Found, found_of, reduced
+from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_of, reduced
 
 VALUES_AT_ONCE = 50  # that one request looks for
 _ID = re.compile("[0-9a-f]{24}")
@@ -73,7 +73,7 @@ class Lookup:
         ids = {value for value in values if _ID.fullmatch(value)}
         contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # the rest is asked for with the others
         if requested := {_key(value): value for value in values if value not in ids}:
-            query = Query([EMAIL, EXTERNAL_ID], _filter(requested.values()), reduced=reduced)
+            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduced=reduced)
             try:
                 found = [contact for page in query.pages(self._scanner.account, None) for contact in page.contacts]
             except RequestRejected as error:
@@ -98,7 +98,7 @@ class Lookup:
 
         spool = self._run.spool(MATCHED)
         is_new = spool.last == 0
-        for contacts, _ in self._scanner.scan(spool, Query([EMAIL, EXTERNAL_ID], reduced=matching)):
+        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=matching)):
             yield [found_of(contact, self._run.begun) for contact in contacts]
         if is_new:
             self._warn_of(len(missing), len(requested))
@@ -128,7 +128,7 @@ def _filter(values: Any) -> dict[str, Any]:
     requested = dict.fromkeys(
         form for value in values for form in ((value, value.lower()) if "@" in value else (value,))
     )
-    fields = ((EMAIL if "@" in value else EXTERNAL_ID, value) for value in requested)
+    fields = ((EMAIL_FIELD if "@" in value else EXTERNAL_ID_FIELD, value) for value in requested)
     return {"$or": [{"$str::is": {"field_id": field, "value": value}} for field, value in fields]}
 
 

@@ -19,7 +19,7 @@ from .records import PARTS, RecordScans, note_loaded, plan_scans
 
 
 @dataclass
-class OrttoAccount(Origin[Scan]):
+class OrttoPull(Origin[Scan]):
     """An account of Ortto, whose people's activities are asked for; `account` is a digest that tells it from others.
 
     A run that is not complete is continued by the next load, wherever it ended. Who was asked for since it began, in

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...catalog import (
     ORTTO_AUDIENCE_MEMBERS,
     ORTTO_AUDIENCES,
+    ORTTO_CAMPAIGN_REPORTS,
     ORTTO_CAMPAIGNS,
     ORTTO_CUSTOM_FIELDS,
     ORTTO_PEOPLE,
@@ -28,13 +30,15 @@ from ...segment.ortto import OrttoField, OrttoNames, name_of, typed_values
 from ..records import make_record
 from ..scans import Scan, ScanBatch
 from ..settings import read_cursor, write_cursor
-from ..spool import ScanStart, Spool
+from ..spool import ScanStart, Spool, fetch
 from ..times import format_time
 from .pages import OutOfTime, Query, Scanner, fields_of
-from .who import EMAIL, time_of
+from .reports import report_pages
+from .who import EMAIL_FIELD, activity_time
 
 _PAGES_PER_BATCH = 20
 _MAX_REFUSED = 2  # requests for people, of the fifteen that an account allows in fifteen seconds
+_MAX_SCAN_AGE = timedelta(days=1)
 _TAGS = ("tags", "u4s::t")  # documented, but no account's schema was seen that has them
 KILL_POINT_RECORDS_READ = f"{__name__}:RecordScans.read"  # for tests/faults
 _CURSORS = "ortto scans"  # in dlt's state of the source
@@ -46,6 +50,7 @@ class AccountPart(NamedTuple):
     tables: tuple[Table, ...]
     path: str
     request: Callable[[Ortto], list[Any]] | None = None
+    pages: Callable[[Ortto, str | None], Iterator[Page]] | None = None
 
     @property
     def key(self) -> str:
@@ -65,6 +70,7 @@ PARTS = {
     "custom_fields": AccountPart(
         (ORTTO_CUSTOM_FIELDS,), "person/custom-field/get", lambda account: list(account.custom_fields())
     ),
+    "campaign_reports": AccountPart((ORTTO_CAMPAIGN_REPORTS,), "campaign/reports/get", pages=report_pages),
 }
 """The scans besides activities, by their names."""
 
@@ -80,13 +86,24 @@ def plan_scans(
         folder = home / name
         cursor = read_cursor(_CURSORS, f"{account} {name}", complete_loads)
         spool = Spool.open(folder / "index")
-        if spool is not None and (cursor and cursor["started_at"] >= spool.start.started_at):
+        if spool is not None and (_is_loaded(cursor, spool) or _is_old(spool, now)):
             spool = None
         if spool is None:
             shutil.rmtree(folder, ignore_errors=True)
             spool = Spool.begin(folder / "index", ScanStart(account, now))
         found.append(Scan(name, f"{base_url}/{part.path}", spool.start.started_at, spool=spool))
     return found
+
+
+def _is_loaded(cursor: Mapping[str, Any], spool: Spool) -> bool:
+    """Returns whether complete loads have the scan of a spool, or a later one."""
+    return bool(cursor) and cursor["started_at"] >= spool.start.started_at
+
+
+def _is_old(spool: Spool, now: str) -> bool:
+    """Returns whether a scan began so long ago that its pages are not what the account has now."""
+    began, at = map(datetime.fromisoformat, (spool.start.started_at, now))
+    return at - began > _MAX_SCAN_AGE
 
 
 def note_loaded(account: str, scan: Scan, load_id: str) -> None:
@@ -112,22 +129,42 @@ class RecordScans:
         Raises OutOfTime, which leaves the pages in the spool, and ApiErrors.
         """
         part, spool = PARTS[scan.name], _spool(scan)
-        if part.request is None:
-            yield from self._people(scan, spool)
+        if part.pages is not None:
+            yield from self._paged(scan, spool, part.pages(self.scanner.account, spool.bookmark))
+        elif part.request is not None:
+            yield from self._listed(scan, spool, part.request, members and len(part.tables) > 1)
         else:
-            if not spool.complete:
-                if self.scanner.deadline.is_over():
-                    raise OutOfTime
-                spool.put(Page(part.request(self.scanner.account), None, None))
-            entries, size = spool.read(1)
+            yield from self._people(scan, spool)
+        scan.complete = True
+
+    def _listed(
+        self, scan: Scan, spool: Spool, request: Callable[[Ortto], list[Any]], members: bool
+    ) -> Iterator[ScanBatch]:
+        table, key = PARTS[scan.name].tables[0], PARTS[scan.name].key
+        if not spool.complete:
+            if self.scanner.deadline.is_over():
+                raise OutOfTime
+            spool.put(Page(request(self.scanner.account), None, None))
+        entries, size = spool.read(1)
+        found = ScanBatch(scan, size=size)
+        scan.size += size
+        found.add_records(table, [_renamed(entry, key) for entry in entries])
+        ids = [record.key[0] for record in found.records.get(table.name, [])]
+        yield found
+        for number, id_ in enumerate(ids if members else ()):
+            yield from self._members(scan, number, id_)
+
+    def _paged(self, scan: Scan, spool: Spool, pages: Iterator[Page]) -> Iterator[ScanBatch]:
+        for _ in () if spool.complete else fetch(spool, pages, self.scanner.deadline.is_over):
+            pass
+        if not spool.complete:
+            raise OutOfTime
+        for number in range(1, spool.last + 1):
+            values, size = spool.read(number)
             found = ScanBatch(scan, size=size)
             scan.size += size
-            found.add_records(part.tables[0], [_renamed(entry, part.key) for entry in entries])
-            ids = [record.key[0] for record in found.records.get(part.tables[0].name, [])]
+            found.add_records(PARTS[scan.name].tables[0], values)
             yield found
-            for number, id_ in enumerate(ids if members and len(part.tables) > 1 else ()):
-                yield from self._members(scan, number, id_)
-        scan.complete = True
 
     def _people(self, scan: Scan, spool: Spool) -> Iterator[ScanBatch]:
         columns = PersonColumns(self._custom_fields(), self.names)
@@ -177,7 +214,7 @@ class RecordScans:
         spool = Spool.open(self.home / scan.name / str(number)) or Spool.begin(
             self.home / scan.name / str(number), _spool(scan).start
         )
-        query = Query([EMAIL], audience=audience, reduced=_reference)
+        query = Query([EMAIL_FIELD], audience=audience, reduced=_reference)
         try:
             for members, size in self.scanner.scan(spool, query):
                 found = ScanBatch(scan, size=size)
@@ -208,7 +245,7 @@ class PersonColumns:
         for column, one, of in typed_values(
             self._column(field_id, known), field_id, value, known.display_type if known else None
         ):
-            time = time_of(one) if of == "timestamp" else None
+            time = activity_time(one) if of == "timestamp" else None
             yield column, format_time(time, exact=True) if time else one, of
 
     def _column(self, field_id: str, known: OrttoField | None) -> str:

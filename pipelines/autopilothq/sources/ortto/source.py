@@ -22,7 +22,7 @@ from ..settings import Names, Time, short_digest, split_names
 from ..times import read_setting_time
 from .activities import ORTTO_SETTINGS
 from .load import ACTIVE, PullSettings
-from .origin import OrttoAccount
+from .origin import OrttoPull
 
 
 # Settings of these names in the section above are those of Autopilot's API, whose key must not go to Ortto. dlt takes
@@ -100,7 +100,7 @@ def ortto(
         _number(max_seconds, "max_seconds", inf),
     )
     base = settings.base_url.rstrip("/")
-    origin = OrttoAccount(Ortto(settings), base, short_digest(base, account or settings.api_key.strip()), pull)
+    origin = OrttoPull(Ortto(settings), base, short_digest(base, account or settings.api_key.strip()), pull)
     return resources(origin, LoadSettings(memory // 2, memory // 4, progress, table_format, max_event_tables))
 
 

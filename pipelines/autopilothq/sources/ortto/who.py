@@ -18,7 +18,7 @@ from ..times import format_time, read_time
 from .pages import Query, Scanner, fields_of
 from .run import TIMES_LAG, Run
 
-EMAIL, EXTERNAL_ID = "str::email", "str::ei"
+EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
 FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
 WAYS = {
     FILTER: "a filter of the account",
@@ -60,7 +60,7 @@ def contact_of(person: str, details: str | None) -> Contact:
 
 def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
     """Returns a person by the fields of an answer."""
-    return Contact(id_, id_text(fields.value(EMAIL)), id_text(fields.value(EXTERNAL_ID)))
+    return Contact(id_, id_text(fields.value(EMAIL_FIELD)), id_text(fields.value(EXTERNAL_ID_FIELD)))
 
 
 def time_field(kind: str) -> str:
@@ -83,7 +83,7 @@ class Search:
     def everyone(self) -> Iterator[list[Found]]:
         """Yields all people, page by page."""
         self._run.go(ALL)
-        yield from self._pages(ALL, Query([EMAIL, EXTERNAL_ID], reduced=reduced))
+        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=reduced))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
         """Yields the people who were active since a time, or since the last run; more where nobody tells."""
@@ -124,10 +124,10 @@ class Search:
         if way == FILTER:
             value = start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
-            return Query([EMAIL, EXTERNAL_ID], {"$or": parts}, reduced=tally.every), tally
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduced=tally.every), tally
         if way == FIELDS:
-            return Query([EMAIL, EXTERNAL_ID, *self._times], reduced=tally.active), tally
-        return Query([EMAIL, EXTERNAL_ID], reduced=tally.every), tally
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=tally.active), tally
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
         """Returns the way to try next where one that the account takes found so little that it may not work."""
@@ -170,7 +170,7 @@ class _Tally:
         fields = fields_of(contact)
         values = [value for field in self._times if (value := fields.value(field)) is not None]
         self.with_times += bool(values)
-        times = [time_of(value) for value in values]
+        times = [activity_time(value) for value in values]
         if None in times:
             return reduced(contact)  # nobody knows when it was
         last = max((time for time in times if time), default=None)
@@ -193,7 +193,7 @@ def found_of(kept: Any, begun: datetime) -> Found:
     return Found(Contact(id_).person, at, json.dumps([email, external_id]))
 
 
-def time_of(value: Any) -> datetime | None:
+def activity_time(value: Any) -> datetime | None:
     """Returns a time, in ISO 8601 or as a number of seconds or milliseconds; None where it cannot be read."""
     if isinstance(value, JsonNumber) and value.isdigit() and int(value) < _SECONDS:
         value = JsonNumber(f"{value}000")
