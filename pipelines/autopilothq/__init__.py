@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .sources.api.source import api
     from .sources.archive.source import archive
     from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
+    from .sources.ortto.source import ortto
     from .sources.profiles.source import profiles
     from .sources.records import make_batch, read_record
     from .sources.report import LoadReport
@@ -81,6 +82,7 @@ __all__ = [
     "archive",
     "autopilot",
     "make_batch",
+    "ortto",
     "profiles",
     "read_record",
     "source",
@@ -94,6 +96,7 @@ _MODULES = {
     ".sources.api.source": ("api",),
     ".sources.archive.source": ("archive",),
     ".sources.origin": ("MESSAGE_RESOURCES", "LoadContext", "Origin", "PipelineContext", "Work"),
+    ".sources.ortto.source": ("ortto",),
     ".sources.profiles.source": ("profiles",),
     ".sources.records": ("make_batch", "read_record"),
     ".sources.report": ("LoadReport",),

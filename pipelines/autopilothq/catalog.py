@@ -391,7 +391,8 @@ ORTTO_PERSON_FIELDS = (
 )
 _ORTTO_ACTIVITIES = (
     ("s", "sent_email"), ("r", "received_email"), ("o", "opened_email"), ("c", "clicked_email"),
-    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"), ("re", "replied_to_email"),
+    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"),
+    ("re", "replied_to_email"),
 )  # fmt: skip
 ORTTO_TIMES = tuple(
     OrttoPersonField(f"tme::{kind}!{which[0]}", f"{which}_{name}_at", "timestamp", f"The {which} activity act::{kind}.")
@@ -820,7 +821,7 @@ ORTTO_JOURNEY_EVENT = "ortto_journey_action"
 
 
 class OrttoAttribute(NamedTuple):
-    """An attribute of Ortto's activities: its id, the column that it is here, and the column's type.
+    """An attribute of Ortto's activities: its id, the column that it is here, its name there, and the column's type.
 
     `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
     (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
@@ -828,6 +829,7 @@ class OrttoAttribute(NamedTuple):
 
     id: str
     column: str
+    name: str
     type: Type = "text"
     personal: bool = False
     decimal: bool = False
@@ -836,78 +838,78 @@ class OrttoAttribute(NamedTuple):
 ORTTO_ATTRIBUTES = {
     attribute.id: attribute
     for attribute in (
-        OrttoAttribute("idt::c", "campaign_id"),
-        OrttoAttribute("str::cn", "campaign_name"),
-        OrttoAttribute("str::ct", "campaign_type"),
-        OrttoAttribute("str::cvt", "campaign_variant_type"),
-        OrttoAttribute("idt::ei", "email_id"),
-        OrttoAttribute("str::asn", "email_name"),
-        OrttoAttribute("str::s", "email_subject"),
-        OrttoAttribute("bol::t", "transactional", "bool"),
-        OrttoAttribute("int::li", "link_id"),
-        OrttoAttribute("str::c", "link_url"),
-        OrttoAttribute("str::rc", "link_raw_url"),
-        OrttoAttribute("str::burl", "link_base_url"),
-        OrttoAttribute("str::us", "utm_source"),
-        OrttoAttribute("str::um", "utm_medium"),
-        OrttoAttribute("str::un", "utm_campaign"),
-        OrttoAttribute("str::uc", "utm_content"),
-        OrttoAttribute("str::bt", "bounce_type"),
-        OrttoAttribute("str::bc", "bounce_category"),
-        OrttoAttribute("str::br", "bounce_reason"),
-        OrttoAttribute("str::be", "bounced_email", personal=True),
-        OrttoAttribute("bol::m", "machine", "bool"),
-        OrttoAttribute("idt::a", "audience_id"),
-        OrttoAttribute("str::an", "audience_name"),
-        OrttoAttribute("idt::jri", "run_id"),
-        OrttoAttribute("str::jsi", "shape_id"),
-        OrttoAttribute("idt::mi", "message_id"),
-        OrttoAttribute("idt::oi", "object_id"),
-        OrttoAttribute("idt::ds", "data_source_id"),
-        OrttoAttribute("str::is", "source"),
-        OrttoAttribute("str::rn", "unsubscribe_reason"),
-        OrttoAttribute("str::rno", "unsubscribe_reason_other"),
-        OrttoAttribute("str::u-ctx", "unsubscribe_context"),
-        OrttoAttribute("str::s-ctx", "subscribe_context"),
-        OrttoAttribute("str::su", "subscribed_via_url"),
-        OrttoAttribute("str::mrn", "message_data_missing_reason"),
-        OrttoAttribute("str::es", "email_status"),
-        OrttoAttribute("str::rs", "reason_source"),
-        OrttoAttribute("int::rt", "reason_type", "bigint"),
-        OrttoAttribute("str::rt", "reaction_type"),
-        OrttoAttribute("str::rr", "reaction_reason"),
-        OrttoAttribute("str::fn", "from_name"),
-        OrttoAttribute("str::fre", "from_email"),
-        OrttoAttribute("str::fe", "forwarded_email", personal=True),
-        OrttoAttribute("txt::er", "reply_text", personal=True),
-        OrttoAttribute("str::erf", "replied_from", personal=True),
-        OrttoAttribute("str::ert", "replied_to", personal=True),
-        OrttoAttribute("str::b", "browser"),
-        OrttoAttribute("str::bv", "browser_version"),
-        OrttoAttribute("str::p", "platform"),
-        OrttoAttribute("str::pv", "platform_version"),
-        OrttoAttribute("str::d", "device"),
-        OrttoAttribute("obj::i", "system_info"),
-        OrttoAttribute("obj::r", "screen_info"),
-        OrttoAttribute("str::sr", "screen_resolution"),
-        OrttoAttribute("int::sw", "screen_width", "bigint"),
-        OrttoAttribute("int::sh", "screen_height", "bigint"),
-        OrttoAttribute("int::sr", "screen_pixel_ratio", "double", decimal=True),
-        OrttoAttribute("bol::ts", "touch_screen", "bool"),
-        OrttoAttribute("geo::country", "country"),
-        OrttoAttribute("geo::region", "region"),
-        OrttoAttribute("geo::city", "city"),
-        OrttoAttribute("geo::position", "position"),
-        OrttoAttribute("str::t", "timezone"),
+        OrttoAttribute("idt::c", "campaign_id", "Campaign ID"),
+        OrttoAttribute("str::cn", "campaign_name", "Campaign name"),
+        OrttoAttribute("str::ct", "campaign_type", "Campaign type"),
+        OrttoAttribute("str::cvt", "campaign_variant_type", "Campaign variant type"),
+        OrttoAttribute("idt::ei", "email_id", "Email ID"),
+        OrttoAttribute("str::asn", "email_name", "Email name"),
+        OrttoAttribute("str::s", "email_subject", "Subject"),
+        OrttoAttribute("bol::t", "transactional", "Transactional", "bool"),
+        OrttoAttribute("int::li", "link_id", "Link index"),
+        OrttoAttribute("str::c", "link_url", "URL clicked"),
+        OrttoAttribute("str::rc", "link_raw_url", "Raw url clicked"),
+        OrttoAttribute("str::burl", "link_base_url", "Base URL"),
+        OrttoAttribute("str::us", "utm_source", "UTM campaign source"),
+        OrttoAttribute("str::um", "utm_medium", "UTM campaign medium"),
+        OrttoAttribute("str::un", "utm_campaign", "UTM campaign name"),
+        OrttoAttribute("str::uc", "utm_content", "UTM campaign content"),
+        OrttoAttribute("str::bt", "bounce_type", "Bounce type"),
+        OrttoAttribute("str::bc", "bounce_category", "Category"),
+        OrttoAttribute("str::br", "bounce_reason", "Reason"),
+        OrttoAttribute("str::be", "bounced_email", "Bounced email address", personal=True),
+        OrttoAttribute("bol::m", "machine", "Possible machine open", "bool"),
+        OrttoAttribute("idt::a", "audience_id", "Audience ID"),
+        OrttoAttribute("str::an", "audience_name", "Audience name"),
+        OrttoAttribute("idt::jri", "run_id", "Run ID"),
+        OrttoAttribute("str::jsi", "shape_id", "Shape ID"),
+        OrttoAttribute("idt::mi", "message_id", "Message ID"),
+        OrttoAttribute("idt::oi", "object_id", "Object ID"),
+        OrttoAttribute("idt::ds", "data_source_id", "Data Source ID"),
+        OrttoAttribute("str::is", "source", "Source"),
+        OrttoAttribute("str::rn", "unsubscribe_reason", "Reason"),
+        OrttoAttribute("str::rno", "unsubscribe_reason_other", "Reason (other)"),
+        OrttoAttribute("str::u-ctx", "unsubscribe_context", "Unsubscribe Context"),
+        OrttoAttribute("str::s-ctx", "subscribe_context", "Subscribe Context"),
+        OrttoAttribute("str::su", "subscribed_via_url", "Subscribed via URL"),
+        OrttoAttribute("str::mrn", "message_data_missing_reason", "Message data missing reason"),
+        OrttoAttribute("str::es", "email_status", "Email status"),
+        OrttoAttribute("str::rs", "reason_source", "Reason Source"),
+        OrttoAttribute("int::rt", "reason_type", "Reason Type", "bigint"),
+        OrttoAttribute("str::rt", "reaction_type", "Reaction type"),
+        OrttoAttribute("str::rr", "reaction_reason", "Reaction reason"),
+        OrttoAttribute("str::fn", "from_name", "From name"),
+        OrttoAttribute("str::fre", "from_email", "From email"),
+        OrttoAttribute("str::fe", "forwarded_email", "Forwarded email", personal=True),
+        OrttoAttribute("txt::er", "reply_text", "Reply", personal=True),
+        OrttoAttribute("str::erf", "replied_from", "Replied from", personal=True),
+        OrttoAttribute("str::ert", "replied_to", "Replied to", personal=True),
+        OrttoAttribute("str::b", "browser", "Browser"),
+        OrttoAttribute("str::bv", "browser_version", "Browser version"),
+        OrttoAttribute("str::p", "platform", "Platform"),
+        OrttoAttribute("str::pv", "platform_version", "Platform version"),
+        OrttoAttribute("str::d", "device", "Device"),
+        OrttoAttribute("obj::i", "system_info", "System info object"),
+        OrttoAttribute("obj::r", "screen_info", "Screen info object"),
+        OrttoAttribute("str::sr", "screen_resolution", "Screen resolution"),
+        OrttoAttribute("int::sw", "screen_width", "Screen width", "bigint"),
+        OrttoAttribute("int::sh", "screen_height", "Screen height", "bigint"),
+        OrttoAttribute("int::sr", "screen_pixel_ratio", "Screen pixel ratio", "double", decimal=True),
+        OrttoAttribute("bol::ts", "touch_screen", "Touch screen", "bool"),
+        OrttoAttribute("geo::country", "country", "Country"),
+        OrttoAttribute("geo::region", "region", "Region"),
+        OrttoAttribute("geo::city", "city", "City"),
+        OrttoAttribute("geo::position", "position", "Position"),
+        OrttoAttribute("str::t", "timezone", "Timezone"),
     )
 }
 # Attributes that are something else in one activity than in the others.
 ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
     "act::s-ab": {
-        "str::rn": OrttoAttribute("str::rn", "spam_reason"),
-        "str::rno": OrttoAttribute("str::rno", "spam_reason_other"),
+        "str::rn": OrttoAttribute("str::rn", "spam_reason", "Reason"),
+        "str::rno": OrttoAttribute("str::rno", "spam_reason_other", "Reason (other)"),
     },
-    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name")},
+    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name", "Reaction name")},
 }
 # The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
 ORTTO_TYPES: dict[str, Type] = {

@@ -117,10 +117,10 @@ def _people(server: FakeOrtto, body: Record) -> Answer:
         text = "Failed to parse request cannot unmarshal into an ID, the length must be 12 or 24 + 2 for hex"
         return error(400, f"{text} but it is {len(str(cursor)) + 2}: Object not found")
     try:
-        chosen = _chosen(server, body.get("filter"))
+        chosen = _chosen(server, body.get("filter"), body.get("audience_id"))
     except Refused as refusal:
         return error(400, str(refusal))
-    key = json.dumps(body.get("filter"), sort_keys=True)
+    key = json.dumps([body.get("filter"), body.get("audience_id")], sort_keys=True)
     known, position, matched = server.cursors.get(cursor or "", ("", 0, 0))
     start = (position, matched) if (known, matched) == (key, offset) else (0, 0)
     contacts, end, matched = _page(server, chosen, start, limit, offset)
@@ -163,14 +163,14 @@ def _only(fields: Record, asked: list[str]) -> Record:
     return {name: fields[name] for name in asked if name in fields}
 
 
-def _chosen(server: FakeOrtto, body: Any) -> Callable[[str, Record], bool]:
-    if body is None:
-        return lambda _, __: True
-
+def _chosen(server: FakeOrtto, body: Any, audience: str | None) -> Callable[[str, Record], bool]:
     def members(audience: str) -> Callable[[str], bool]:
         every = server.account.members(audience)
         return lambda id_: bool(every) and (number_of(id_) or 0) % every == 0
 
+    if body is None:
+        is_member = members(audience) if audience else None
+        return lambda id_, _: is_member is None or is_member(id_)
     return test_of(body, times=server.takes_filters, members=members)
 
 

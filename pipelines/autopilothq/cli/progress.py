@@ -179,7 +179,8 @@ def print_result(
 
 def _work(report: LoadReport, counted: Counted) -> str:
     if counted != "files":
-        return f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
+        found = f", found by {report.people_found_by}" if report.people_found_by else ""
+        return f"{_of(report, counted)}{found}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
     return (
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"

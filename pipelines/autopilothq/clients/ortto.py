@@ -45,11 +45,12 @@ class Ortto(OrttoRequests):
         fields: Sequence[str],
         where: Mapping[str, Any] | None = None,
         *,
+        audience: str | None = None,
         offset: int = 0,
         cursor_id: str | None = None,
         limit: int = PEOPLE_PER_PAGE,
     ) -> Iterator[PeoplePage]:
-        """Yields the people that the filter `where` matches, page by page; all without one.
+        """Yields the people that the filter `where` matches, or the members of an audience, page by page; else all.
 
         `offset` and `cursor_id` are those of the page to begin with. Raises RequestRejected (400) where the account
         does not take the fields or the filter, or does not know the cursor any more.
@@ -60,6 +61,7 @@ class Ortto(OrttoRequests):
             body: dict[str, Any] = {"limit": limit, "offset": offset, "fields": list(fields)}
             body |= {"cursor_id": cursor_id} if cursor_id else {}
             body |= {"filter": where} if where else {}
+            body |= {"audience_id": audience} if audience else {}
             page = people_page("person/get", self.object("person/get", body), offset)
             yield page
             if not page.has_more:

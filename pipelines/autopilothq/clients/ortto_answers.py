@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from .. import masking
 from ..errors import UnexpectedResponse
-from ..segment.json_text import JsonNumber, JsonObject
+from ..segment.json_text import JsonNumber, JsonObject, to_json
 from .decode import JsonValue, as_text, describe
 from .urls import path_of
 
@@ -83,10 +84,12 @@ def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list
 
 
 def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
-    """Returns the error for an answer of another shape."""
+    """Returns the error for an answer of another shape, with what came instead."""
     shown = path_of(path.split("/"))
     text = f"POST {shown}: expected {expected}, got {describe(got)}"
-    return UnexpectedResponse(text, method="POST", path=shown, status=200)
+    error = UnexpectedResponse(text, method="POST", path=shown, status=200)
+    error.content = masking.masked(to_json(got))
+    return error
 
 
 def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:

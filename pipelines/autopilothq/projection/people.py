@@ -49,7 +49,9 @@ class People:
         """Gives back the memory."""
         self._con.close()
 
-    def add(self, people: Sequence[tuple[str, datetime | None]] | Sequence[tuple[str, datetime | None, str]]) -> None:
+    def add(
+        self, people: Sequence[tuple[str, datetime | None]] | Sequence[tuple[str, datetime | None, str | None]]
+    ) -> None:
         """Adds people with the time of their last activity, None where that is not known, and details for `take`.
 
         They may come again.
@@ -83,7 +85,8 @@ class People:
             for start in range(0, end, _AT_ONCE):
                 bounds = [start, min(start + _AT_ONCE, end)]
                 taken = con.execute(
-                    "SELECT person, watermark, details FROM due WHERE number > ? AND number <= ? ORDER BY number", bounds
+                    "SELECT person, watermark, details FROM due WHERE number > ? AND number <= ? ORDER BY number",
+                    bounds,
                 ).to_arrow_table()
                 yield from zip(*(taken[name].to_pylist() for name in taken.column_names), strict=True)
 

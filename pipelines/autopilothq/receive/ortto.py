@@ -12,7 +12,7 @@ from ..segment.ortto import OrttoPerson, OrttoReceipt, ortto_journey_message, or
 from .messages import ArchiveLines, Arrival, Body, kept_line, lines_of, time_text
 from .settings import ortto_settings
 
-LIBRARY = "ortto-webhook"
+_LIBRARY = "ortto-webhook"
 _OWN = frozenset({"contact_id", "email", "external_id"})
 _OF_JOURNEYS = ("campaign_id", "action_id", "run_id")
 _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
@@ -22,7 +22,7 @@ def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of an activity, of a journey's step, or of an array of such; the Test button's has none."""
     lines, number, deletions = [], 0, 0
     settings = ortto_settings(arrival.name)
-    receipt = OrttoReceipt(LIBRARY, time_text(arrival.at), names=settings.names, personal=settings.personal)
+    receipt = OrttoReceipt(_LIBRARY, time_text(arrival.at), names=settings.names, personal=settings.personal)
     for element in body.elements:
         found = _understood(bytes(element), receipt)
         if found is None:

@@ -39,6 +39,7 @@ class LoadReport:
         contacts_total: How many the account has, as far as it says so.
         people: People who were asked for.
         people_total: People who are due.
+        people_found_by: How these were found, where an API leaves a choice.
         tasks: How many tasks of an engine the load consists of, as far as it is known; 0 without an engine.
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
@@ -68,6 +69,7 @@ class LoadReport:
     contacts_total: int | None = None
     people: int = 0
     people_total: int | None = None
+    people_found_by: str | None = None
     tasks: int = 0
     tasks_done: int = 0
     cut_off: str | None = None
@@ -79,7 +81,8 @@ class LoadReport:
         """Returns the report of this load and `part`, the next load of the same run."""
         added = ("bytes_done", *COUNTED, "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
-        rows = _sum(self.rows, part.rows) | {AUDIT.name: 1}  # the run has one row there, which each load replaces
+        # The run has one row for each scan there, which each load replaces.
+        rows = _sum(self.rows, part.rows) | {AUDIT.name: max(of.rows.get(AUDIT.name, 0) for of in (self, part))}
         return dataclasses.replace(
             part,
             **counts,

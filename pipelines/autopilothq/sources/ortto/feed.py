@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...clients.ortto import Ortto
 from ...errors import ApiError, InvalidSetting, NotAuthorized, NotFound, RequestRejected, UnexpectedResponse
 from ...projection import engine
-from ...segment.identity import HashedIds, id_of
+from ...segment.identity import NOBODY, HashedIds, id_of
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Batch
 from ...segment.ortto import OrttoPerson, OrttoReceipt, ortto_message
@@ -16,17 +16,17 @@ from ..scans import Scan, ScanBatch
 from ..times import read_time
 from .answers import Answers, Ended, Entry
 from .pages import fields_of
-from .who import EMAIL, EXTERNAL_ID, Contact, contact_of_fields
+from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
 
-OVERLAP = timedelta(days=1)  # activities may come late
-MAX_FAILURES = 5  # people in a row; it is the service then, not the person
+ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late
+MAX_FAILED_IN_A_ROW = 5  # people in a row; it is the service then, not the person
 LOOKED_UP_AT_ONCE = 50  # people whose email and external id are asked for together
-LINES_PER_BATCH = 5_000
-PEOPLE_PER_BATCH = 10_000
+_LINES_PER_BATCH = 5_000
+_PEOPLE_PER_BATCH = 10_000
 KILL_POINT_PERSON_ASKED = f"{__name__}:Feed._end"  # for tests/faults
 
 
-class Asked(NamedTuple):
+class DuePerson(NamedTuple):
     """A person to ask for, whose activities are loaded up to `loaded_until`."""
 
     contact: Contact
@@ -38,6 +38,20 @@ class FeedScope(NamedTuple):
 
     kinds: tuple[str, ...]
     since: datetime | None = None
+
+    def has(self, activity: Any) -> bool:
+        """Returns whether an activity is in the scope; one whose time cannot be read is."""
+        time = read_time(activity.value("created_at")) if self.since and isinstance(activity, JsonObject) else None
+        return self.since is None or time is None or time >= self.since
+
+    def start_of(self, asked: DuePerson) -> datetime | None:
+        """Returns the time from which a person's activities are needed, None for all that there are."""
+        times = [asked.loaded_until - ACTIVITY_OVERLAP] if asked.loaded_until else []
+        return max([*times, *([self.since] if self.since else [])], default=None)
+
+
+Noted = tuple[str, datetime | None, datetime]
+"""A person who was asked for: the id, the new watermark, and when it was."""
 
 
 class Order:
@@ -71,10 +85,11 @@ class Order:
 class Feed:
     """Asks for the activities of people, and gives them as batches of messages.
 
-    `answered` is called with people whose activities are in the batches so far: id, watermark and time. `progress` is
-    called after each person. People in `suppressed` are passed over.
+    People in `suppressed` are passed over.
 
     Attributes:
+        answered: Called with people whose activities are in the batches so far.
+        progress: Called after each person.
         asked: How many people are done, those among them who were passed over.
         known: How many of them the account has.
         failed: For how many no answer could be read.
@@ -90,15 +105,14 @@ class Feed:
         scope: FeedScope,
         receipt: OrttoReceipt,
         answers: Answers,
-        suppressed: HashedIds,
-        answered: Callable[[list[tuple[str, datetime | None, datetime]]], None],
-        progress: Callable[[], None],
+        suppressed: HashedIds = NOBODY,
     ) -> None:
+        self.answered: Callable[[list[Noted]], object] = list
+        self.progress: Callable[[], None] = lambda: None
         self._scan, self._account, self._scope, self._receipt = scan, account, scope, receipt
         self._answers, self._suppressed = answers, suppressed
-        self._answered, self._progress = answered, progress
         self._found = ScanBatch(scan)
-        self._noted: list[tuple[str, datetime | None, datetime]] = []
+        self._noted: list[Noted] = []
         self._order = Order()
         self._doubtful: list[Ended] = []  # whose failure may be the fault of the service
         self._kept: set[str] = set()
@@ -107,7 +121,7 @@ class Feed:
         self.stopped: ApiError | None = None
         self.retention_days: int | None = None
 
-    def batches(self, people: Iterable[Asked], is_over: Callable[[], bool]) -> Iterator[Batch]:
+    def batches(self, people: Iterable[DuePerson], is_over: Callable[[], bool]) -> Iterator[Batch]:
         """Yields the messages that are kept, then those of people who have none there, until the time is up."""
         lines = 0
         for entry in self._entries(people, is_over):
@@ -118,13 +132,13 @@ class Feed:
                 lines += 1
             else:
                 self._end(entry)
-                self._progress()
-            if lines >= LINES_PER_BATCH or len(self._noted) >= PEOPLE_PER_BATCH:
+                self.progress()
+            if lines >= _LINES_PER_BATCH or len(self._noted) >= _PEOPLE_PER_BATCH:
                 yield self._batch()
                 lines = 0
         yield self._batch(ended=True)
 
-    def _entries(self, people: Iterable[Asked], is_over: Callable[[], bool]) -> Iterator[Entry]:
+    def _entries(self, people: Iterable[DuePerson], is_over: Callable[[], bool]) -> Iterator[Entry]:
         for entry in self._answers.kept():
             if isinstance(entry, Ended):
                 self._kept.add(entry.person)
@@ -137,37 +151,26 @@ class Feed:
         except (NotAuthorized, InvalidSetting) as error:
             self.stopped = error
         if self.stopped is None:
-            yield from self._settled()
+            yield from self._confirmed()
 
-    def _due(self, people: Iterable[Asked]) -> Iterator[Asked]:
+    def _due(self, people: Iterable[DuePerson]) -> Iterator[DuePerson]:
         """Yields the people whose answers are not kept, with their names."""
         for some in engine.batched(people, LOOKED_UP_AT_ONCE):
-            yield from self._with_names([asked for asked in some if asked.contact.person not in self._kept])
+            yield from _with_names(self._account, [of for of in some if of.contact.person not in self._kept])
 
-    def _with_names(self, people: list[Asked]) -> list[Asked]:
-        """Returns people with their email and external id, which are asked for where neither is known."""
-        nameless = [asked.contact.id for asked in people if not (asked.contact.email or asked.contact.external_id)]
-        found: dict[str, Any] = {}
-        if nameless:
-            with suppress(RequestRejected):  # then activities have the id alone
-                found = self._account.people_by_ids(nameless, [EMAIL, EXTERNAL_ID])
-        return [
-            asked._replace(contact=contact_of_fields(asked.contact.id, fields_of(found[asked.contact.id])))
-            if asked.contact.id in found
-            else asked
-            for asked in people
-        ]
+    def _ask(self, asked: DuePerson) -> Iterator[Entry]:
+        """Yields a person's messages, page by page, and the end; keeps both on the disk.
 
-    def _ask(self, asked: Asked) -> Iterator[Entry]:
-        """Yields a person's messages, page by page, and the end; keeps both on the disk. Raises what nobody can help."""
+        Raises errors that would be the same for everybody.
+        """
         contact, asked_at = asked.contact, datetime.now(UTC)
-        if self._is_suppressed(contact):
+        if _is_suppressed(contact, self._suppressed):
             self.asked += 1
             return
         ended = Ended(contact.person, asked_at, asked_at)
         try:
-            for page in self._order.end_of(self._pages(contact), self._start_of(asked)):
-                messages = [self._message(activity, contact) for activity in page if self._is_wanted(activity)]
+            for page in self._order.end_of(self._pages(contact), self._scope.start_of(asked)):
+                messages = [_message(each, contact, self._receipt) for each in page if self._scope.has(each)]
                 self._answers.add(messages)
                 yield from messages
         except (NotAuthorized, InvalidSetting):
@@ -177,11 +180,11 @@ class Feed:
         except ApiError as error:
             self._fail(ended, asked, error)
             return
-        yield from self._settled()
+        yield from self._confirmed()
         self._answers.end(ended)
         yield ended
 
-    def _fail(self, ended: Ended, asked: Asked, error: ApiError) -> None:
+    def _fail(self, ended: Ended, asked: DuePerson, error: ApiError) -> None:
         content = error.content if isinstance(error, UnexpectedResponse) else error.server_message
         bad = isinstance(error, UnexpectedResponse | RequestRejected)
         self.failure = self.failure or error
@@ -190,12 +193,12 @@ class Feed:
                 loaded_until=asked.loaded_until, known=False, error=str(error), answer=content if bad else None
             )
         )
-        if len(self._doubtful) >= MAX_FAILURES:
+        if len(self._doubtful) >= MAX_FAILED_IN_A_ROW:
             self.stopped = self.failure
             self.asked += len(self._doubtful)
             self.failed += len(self._doubtful)
 
-    def _settled(self) -> Iterator[Entry]:
+    def _confirmed(self) -> Iterator[Entry]:
         """Yields the ends of people who failed: the service answers for others, so it was about those people."""
         doubtful, self._doubtful = self._doubtful, []
         for ended in doubtful:
@@ -206,26 +209,6 @@ class Feed:
         for page in self._account.activities(contact.id, self._scope.kinds):
             self.retention_days = page.retention_days or self.retention_days
             yield page.activities
-
-    def _start_of(self, asked: Asked) -> datetime | None:
-        """Returns the time from which a person's activities are wanted, None for all that there are."""
-        times = [asked.loaded_until - OVERLAP] if asked.loaded_until else []
-        return max([*times, *([self._scope.since] if self._scope.since else [])], default=None)
-
-    def _is_wanted(self, activity: Any) -> bool:
-        since = self._scope.since
-        time = read_time(activity.value("created_at")) if since and isinstance(activity, JsonObject) else None
-        return since is None or time is None or time >= since
-
-    def _message(self, activity: Any, contact: Contact) -> bytes:
-        """Returns an activity as a line; what is no object becomes a line that the load rejects."""
-        if not isinstance(activity, JsonObject):
-            return f"{to_json(activity)}\n".encode()
-        return ortto_message(activity, OrttoPerson(*contact), self._receipt) + b"\n"
-
-    def _is_suppressed(self, contact: Contact) -> bool:
-        ids = (("contact_id", contact.id), ("email", contact.email), ("user_id", contact.external_id))
-        return bool(self._suppressed) and any(id_of(kind, of) in self._suppressed for kind, of in ids if of)
 
     def _end(self, ended: Ended) -> None:
         self.asked += 1
@@ -238,6 +221,33 @@ class Feed:
 
     def _batch(self, ended: bool = False) -> Batch:
         """Returns the batch of the messages since the last one."""
-        self._answered(self._noted)
+        self.answered(self._noted)
         found, self._found, self._noted = self._found, ScanBatch(self._scan), []
         return found.batch(ended)
+
+
+def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
+    """Returns people with their email and external id, which are asked for where neither is known."""
+    nameless = [asked.contact.id for asked in people if not (asked.contact.email or asked.contact.external_id)]
+    found: dict[str, Any] = {}
+    if nameless:
+        with suppress(RequestRejected):  # then activities have the id alone
+            found = account.people_by_ids(nameless, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
+    return [
+        asked._replace(contact=contact_of_fields(asked.contact.id, fields_of(found[asked.contact.id])))
+        if asked.contact.id in found
+        else asked
+        for asked in people
+    ]
+
+
+def _message(activity: Any, contact: Contact, receipt: OrttoReceipt) -> bytes:
+    """Returns an activity as a line; what is no object becomes a line that the load rejects."""
+    if not isinstance(activity, JsonObject):
+        return f"{to_json(activity)}\n".encode()
+    return ortto_message(activity, OrttoPerson(*contact), receipt) + b"\n"
+
+
+def _is_suppressed(contact: Contact, suppressed: HashedIds) -> bool:
+    ids = (("contact_id", contact.id), ("email", contact.email), ("user_id", contact.external_id))
+    return bool(suppressed) and any(id_of(kind, of) in suppressed for kind, of in ids if of)

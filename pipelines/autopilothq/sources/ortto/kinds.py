@@ -13,7 +13,7 @@ _TABLES = {event.name: event.table for event in EVENTS}
 _CUSTOM_ID = "act:cm:"
 
 
-def kinds_of(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
+def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Returns the ids of the activities to ask for: the usual ones, and those requested by id, name or table.
 
     `names` are the names of the account's activities by their ids, `setting` is where `requested` comes from. Raises

@@ -11,7 +11,7 @@ from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
 from .pages import OutOfTime, Query, Scanner
 from .run import Run
-from .who import EMAIL, EXTERNAL_ID, LIST, MATCHED, Contact, Found, found_of, reduced
+from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_of, reduced
 
 VALUES_AT_ONCE = 50  # that one request looks for
 _ID = re.compile("[0-9a-f]{24}")
@@ -56,15 +56,15 @@ class Lookup:
         spool = self._run.spool(LIST)
         if not spool.complete:
             spool.restart()  # the list may be another one by now
-            wanted = unknown = 0
+            requested = unknown = 0
             for some in _batched(values()):
                 if self._scanner.deadline.is_over():
                     raise OutOfTime
                 contacts, missing = self._some(some)
                 spool.put(Page(contacts, None, str(spool.last + 1)))
-                wanted, unknown = wanted + len(some), unknown + missing
+                requested, unknown = requested + len(some), unknown + missing
             spool.put(Page([], None, None))
-            self._warn_of(unknown, wanted)
+            self._warn_of(unknown, requested)
         for number in range(1, spool.last + 1):
             yield [found_of(contact, self._run.begun) for contact in spool.read(number)[0]]
 
@@ -72,21 +72,21 @@ class Lookup:
         """Returns the people of some values, and how many of these the account does not have."""
         ids = {value for value in values if _ID.fullmatch(value)}
         contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # the rest is asked for with the others
-        if wanted := {_key(value): value for value in values if value not in ids}:
-            query = Query([EMAIL, EXTERNAL_ID], _filter(wanted.values()), reduced=reduced)
+        if requested := {_key(value): value for value in values if value not in ids}:
+            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduced=reduced)
             try:
                 found = [contact for page in query.pages(self._scanner.account, None) for contact in page.contacts]
             except RequestRejected as error:
                 raise _NoFilter(str(error)) from error
             contacts += found
-            wanted = {key: value for key, value in wanted.items() if key not in _keys(found)}
-        return contacts, len(wanted)
+            requested = {key: value for key, value in requested.items() if key not in _keys(found)}
+        return contacts, len(requested)
 
     def _matched(self, values: Values) -> Iterator[list[Found]]:
-        wanted = set(values())
-        ids = sorted(value for value in wanted if _ID.fullmatch(value))
+        requested = set(values())
+        ids = sorted(value for value in requested if _ID.fullmatch(value))
         yield [Found(Contact(id_).person, self._run.begun, None) for id_ in ids]
-        missing = {_key(value) for value in wanted.difference(ids)}
+        missing = {_key(value) for value in requested.difference(ids)}
         keys = frozenset(missing)
 
         def matching(contact: JsonObject) -> Any:
@@ -98,14 +98,14 @@ class Lookup:
 
         spool = self._run.spool(MATCHED)
         is_new = spool.last == 0
-        for contacts, _ in self._scanner.scan(spool, Query([EMAIL, EXTERNAL_ID], reduced=matching)):
+        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=matching)):
             yield [found_of(contact, self._run.begun) for contact in contacts]
         if is_new:
-            self._warn_of(len(missing), len(wanted))
+            self._warn_of(len(missing), len(requested))
 
-    def _warn_of(self, unknown: int, wanted: int) -> None:
+    def _warn_of(self, unknown: int, requested: int) -> None:
         if unknown:
-            self._warn(f"{unknown:,} of {wanted:,} people of the list are not in the account.")
+            self._warn(f"{unknown:,} of {requested:,} people of the list are not in the account.")
 
 
 class _NoFilter(Exception):
@@ -125,8 +125,10 @@ def _batched(values: Iterator[str]) -> Iterator[list[str]]:
 
 def _filter(values: Any) -> dict[str, Any]:
     """Returns the filter of people who have one of these emails or external ids."""
-    wanted = dict.fromkeys(form for value in values for form in ((value, value.lower()) if "@" in value else (value,)))
-    fields = ((EMAIL if "@" in value else EXTERNAL_ID, value) for value in wanted)
+    requested = dict.fromkeys(
+        form for value in values for form in ((value, value.lower()) if "@" in value else (value,))
+    )
+    fields = ((EMAIL_FIELD if "@" in value else EXTERNAL_ID_FIELD, value) for value in requested)
     return {"$or": [{"$str::is": {"field_id": field, "value": value}} for field, value in fields]}
 
 

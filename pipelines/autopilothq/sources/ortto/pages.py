@@ -14,16 +14,15 @@ MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of th
 IDS_AT_ONCE = 100
 
 
-class Deadline:
-    """A budget of seconds from now on; None is no limit."""
+class TimeBudget:
+    """A budget of seconds from now on."""
 
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._end = None if seconds is None else monotonic() + seconds
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
 
     def is_over(self) -> bool:
         """Returns whether the budget is exhausted."""
-        return self._end is not None and monotonic() >= self._end
+        return monotonic() >= self._end
 
 
 class OutOfTime(Exception):
@@ -49,8 +48,10 @@ class Query:
         """Yields the pages behind a bookmark, which is that of `Page`; of fields too many for one request all."""
         offset, _, cursor = (bookmark or "0 ").partition(" ")
         first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
-        more: dict[str, Any] = {"audience_id": self.audience} if self.audience else {}
-        for found in account.people(first, self.narrowed, offset=int(offset), cursor_id=cursor or None, **more):
+        pages = account.people(
+            first, self.narrowed, audience=self.audience, offset=int(offset), cursor_id=cursor or None
+        )
+        for found in pages:
             contacts = _with_fields(account, found.contacts, rest) if rest else found.contacts
             following = f"{found.next_offset} {found.cursor_id or ''}" if found.has_more else None
             yield self._page(contacts, found.total, following)
@@ -94,7 +95,7 @@ class Scanner:
     def __init__(
         self,
         account: Ortto,
-        deadline: Deadline,
+        deadline: TimeBudget,
         restarted: Callable[[str], None],
         seen: Callable[[int, int | None], None],
     ) -> None:
@@ -123,4 +124,3 @@ class Scanner:
                 restarts += 1
                 self._restarted(f"The pages of people are fetched once more from the first on: {error}")
                 spool.restart()
-

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 from ...catalog import ORTTO_COUNTS
+from ...clients.autopilot import Page
 from ...clients.ortto import Ortto
 from ...errors import NotFound, RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject
 
+_PER_PAGE = 10
 NEVER_SENT = frozenset({"draft", "scheduled", "cancelled"})
 
 
@@ -23,6 +25,18 @@ def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]
         except (NotFound, RequestRejected):  # of a kind that has none, or deleted since it was listed
             report = JsonObject()
         yield report_row(campaign, report)
+
+
+def report_pages(account: Ortto, bookmark: str | None) -> Iterator[Page]:
+    """Yields the rows of all campaigns, a few a page; a `bookmark` leads behind those that were counted before."""
+    campaigns = [each for page in account.campaigns() for each in page if isinstance(each, JsonObject)]
+    following = int(bookmark or 0)
+    while True:
+        some, following = campaigns[following : following + _PER_PAGE], following + _PER_PAGE
+        is_last = following >= len(campaigns)
+        yield Page(list(reports(account, some)), len(campaigns), None if is_last else str(following))
+        if is_last:
+            return
 
 
 def report_row(campaign: JsonObject, report: JsonObject) -> JsonObject:

@@ -19,8 +19,8 @@ from ..times import format_time
 
 RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, below the pipeline's own
 RETENTION_DAYS = 90  # how long an account keeps activities, unless it says something else
-MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
-LOOKBACK = timedelta(hours=1)  # the times of a person's activities may lag behind the activities
+_MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
+TIMES_LAG = timedelta(hours=1)  # the times of a person's activities may lag behind the activities
 _CURSORS = "ortto"  # in dlt's state of the source
 _START = "run.json"
 
@@ -122,7 +122,7 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) 
     start = RunStart(key.account, format_time(now), _last_complete(key, cursor, complete_loads))
     if cursor and not cursor["complete"]:
         continued = RunStart(*(cursor[name] for name in RunStart._fields))
-        start = continued if _age(continued, now) < MAX_RUN_AGE else start
+        start = continued if _age(continued, now) < _MAX_RUN_AGE else start
     _write_start(folder, start)
     return Run(key, folder, start, cursor)
 
@@ -130,7 +130,7 @@ def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) 
 def _goes_on(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
     """Returns whether the run in a folder is under way, neither complete nor too old, nor overtaken by another."""
     overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
-    return not overtaken and _age(start, now) < MAX_RUN_AGE
+    return not overtaken and _age(start, now) < _MAX_RUN_AGE
 
 
 def _age(start: RunStart, now: datetime) -> timedelta:

@@ -16,14 +16,14 @@ from ...segment.json_text import JsonNumber, JsonObject
 from ..records import id_text
 from ..times import format_time, read_time
 from .pages import Query, Scanner, fields_of
-from .run import LOOKBACK, Run
+from .run import TIMES_LAG, Run
 
-EMAIL, EXTERNAL_ID = "str::email", "str::ei"
+EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
 FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
 WAYS = {
     FILTER: "a filter of the account",
     FIELDS: "the times of everyone's last activities",
-    EVERYONE: "everyone, because the account does not tell who was active",
+    EVERYONE: "everyone, because the account does not say who was active",
     ALL: "everyone",
     LIST: "a list",
     MATCHED: "a list, compared with everyone",
@@ -60,7 +60,7 @@ def contact_of(person: str, details: str | None) -> Contact:
 
 def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
     """Returns a person by the fields of an answer."""
-    return Contact(id_, id_text(fields.value(EMAIL)), id_text(fields.value(EXTERNAL_ID)))
+    return Contact(id_, id_text(fields.value(EMAIL_FIELD)), id_text(fields.value(EXTERNAL_ID_FIELD)))
 
 
 def time_field(kind: str) -> str:
@@ -69,26 +69,26 @@ def time_field(kind: str) -> str:
 
 
 class Search:
-    """Finds the people of a run. `kinds` are the activities that count; `warn` is called with what a person should know.
+    """Finds the people of a run. `times` are the fields that count; `warn` is called with what a person should know.
 
     Attributes:
-        tells_times: Whether the account gives the times of last activities; None as long as nobody knows.
+        has_times: Whether the account gives the times of last activities; None as long as nobody knows.
     """
 
-    def __init__(self, run: Run, scanner: Scanner, kinds: Sequence[str], warn: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, scanner: Scanner, times: Sequence[str], warn: Callable[[str], None]) -> None:
         self._run, self._scanner, self._warn = run, scanner, warn
-        self._times = [time_field(kind) for kind in kinds][: MOST_FIELDS - 2]
-        self.tells_times: bool | None = None
+        self._times = times[: MOST_FIELDS - 2]
+        self.has_times: bool | None = None
 
     def everyone(self) -> Iterator[list[Found]]:
         """Yields all people, page by page."""
         self._run.go(ALL)
-        yield from self._pages(ALL, Query([EMAIL, EXTERNAL_ID], reduced=reduced))
+        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=reduced))
 
     def active(self, since: datetime | None) -> Iterator[list[Found]]:
         """Yields the people who were active since a time, or since the last run; more where nobody tells."""
         known = self._run.since
-        start = known - LOOKBACK if known else self._run.begun - timedelta(days=self._run.retention_days)
+        start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
         start = max(start, since) if since else start
         way: str | None = self._run.start.way or self._probe(start)
         while way is not None:
@@ -104,12 +104,12 @@ class Search:
         if refused is None:
             return FILTER
         self._warn(f"The account does not take a filter of activities, so everyone's times are read. {refused}")
-        if self.tells_times is None:
+        if self.has_times is None:
             refused = self._refused(self._query(FIELDS, start)[0])
-            self.tells_times = refused is None
-        if self.tells_times:
+            self.has_times = refused is None
+        if self.has_times:
             return FIELDS
-        self._warn(f"The account does not tell when people were active, so everyone is asked for. {refused}")
+        self._warn(f"The account does not say when people were active, so everyone is asked for. {refused}")
         return EVERYONE
 
     def _refused(self, query: Query) -> RequestRejected | None:
@@ -124,17 +124,17 @@ class Search:
         if way == FILTER:
             value = start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
-            return Query([EMAIL, EXTERNAL_ID], {"$or": parts}, reduced=tally.every), tally
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduced=tally.every), tally
         if way == FIELDS:
-            return Query([EMAIL, EXTERNAL_ID, *self._times], reduced=tally.active), tally
-        return Query([EMAIL, EXTERNAL_ID], reduced=tally.every), tally
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=tally.active), tally
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
 
     def _better(self, way: str, tally: "_Tally") -> str | None:
-        """Returns the way to try next where one that the account takes found so little that it may not be understood."""
+        """Returns the way to try next where one that the account takes found so little that it may not work."""
         if way == FILTER and not tally.people:
-            if self.tells_times is None:
-                self.tells_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
-            return FIELDS if self.tells_times else EVERYONE
+            if self.has_times is None:
+                self.has_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
+            return FIELDS if self.has_times else EVERYONE
         if way == FIELDS and tally.people and not tally.with_times:
             self._warn(
                 f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
@@ -170,7 +170,7 @@ class _Tally:
         fields = fields_of(contact)
         values = [value for field in self._times if (value := fields.value(field)) is not None]
         self.with_times += bool(values)
-        times = [time_of(value) for value in values]
+        times = [activity_time(value) for value in values]
         if None in times:
             return reduced(contact)  # nobody knows when it was
         last = max((time for time in times if time), default=None)
@@ -193,9 +193,8 @@ def found_of(kept: Any, begun: datetime) -> Found:
     return Found(Contact(id_).person, at, json.dumps([email, external_id]))
 
 
-def time_of(value: Any) -> datetime | None:
+def activity_time(value: Any) -> datetime | None:
     """Returns a time, in ISO 8601 or as a number of seconds or milliseconds; None where it cannot be read."""
     if isinstance(value, JsonNumber) and value.isdigit() and int(value) < _SECONDS:
         value = JsonNumber(f"{value}000")
     return read_time(value)
-
