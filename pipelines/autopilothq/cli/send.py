@@ -10,7 +10,7 @@ import click
 from ..catalog import STATUSES
 from .options import Time, allow_http_option, destination_options, wait_option
 
-ACCOUNTS = ("autopilot", "ortto")  # the names of `destination.KINDS`
+ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
 
 
@@ -30,8 +30,8 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
         click.option(
             "--to",
-            type=click.Choice(ACCOUNTS),
-            default=ACCOUNTS[0],
+            type=click.Choice(ACCOUNT_NAMES),
+            default=ACCOUNT_NAMES[0],
             show_default=True,
             help="The account that receives.",
         ),
@@ -114,7 +114,9 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 
 
 @click.command("deliveries")
-@click.option("--to", type=click.Choice(ACCOUNTS), default=ACCOUNTS[0], show_default=True, help="The account.")
+@click.option(
+    "--to", type=click.Choice(ACCOUNT_NAMES), default=ACCOUNT_NAMES[0], show_default=True, help="The account."
+)
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",

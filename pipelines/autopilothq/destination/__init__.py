@@ -15,7 +15,7 @@ from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .account import DryRunAccount, WritableAccount
-from .accounts import KINDS, ORTTO, AnySettings, Opened, OrttoDestinationSettings, Show
+from .accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .dispatch import AT_ONCE
@@ -39,7 +39,7 @@ from .settings import (
 from .triggers import Triggers
 
 __all__ = [
-    "KINDS",
+    "ACCOUNT_KINDS",
     "Counts",
     "DeliveryFailed",
     "DeliveryImpossible",
@@ -162,7 +162,7 @@ def deliver(
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
-    with opened(settings, preview, show) as (kind, account, fields, triggers):
+    with open_account(settings, preview, show) as (kind, account, fields, triggers):
         at_once = AT_ONCE if preview is None else 1
         sender = Sender(account, fields, triggers, log, settings.unknown_traits, progress, at_once, kind)
         counts = sender.send(items)
@@ -173,7 +173,9 @@ def deliver(
 
 
 @contextmanager
-def opened(settings: AnySettings, preview: Preview | None = None, show: Show | None = None) -> Iterator[Opened]:
+def open_account(
+    settings: AnySettings, preview: Preview | None = None, show: Show | None = None
+) -> Iterator[OpenAccount]:
     """Opens the account of the settings. With a `preview`, that takes requests that would write; none of them is sent.
 
     Raises ApiError where the settings do not fit the account.
@@ -187,7 +189,7 @@ def opened(settings: AnySettings, preview: Preview | None = None, show: Show | N
             there = OrttoAccount(ortto)
             if preview is not None:
                 there = DryRunOrtto(ortto, preview, show, people.types)
-            yield Opened(ORTTO, there, people, activities)
+            yield OpenAccount(ORTTO, there, people, activities)
         return
     with Autopilot(settings.api) as autopilot:
         fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
@@ -195,4 +197,4 @@ def opened(settings: AnySettings, preview: Preview | None = None, show: Show | N
         account: WritableAccount = autopilot
         if preview is not None:
             account = DryRunAccount(autopilot, preview, show, base_url)
-        yield Opened(AUTOPILOT, account, fields, triggers)
+        yield OpenAccount(AUTOPILOT, account, fields, triggers)

@@ -81,15 +81,14 @@ class Member(NamedTuple):
 class DeliveryLog:
     """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
 
-    `table` is the log of one kind of account: what was delivered to another one is not in it.
-    Threads may share it. Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
+    `table` is that of a kind of account. Threads may share it.
+    Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False, table: Table = DELIVERIES) -> None:
-        self._table = table
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
-        self._reads = reads
+        self._table, self._reads = table, reads
         self._lock = threading.Lock()
         self._last = datetime.now(UTC)
         self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"

@@ -9,7 +9,7 @@ from ..clients.ortto import Ortto, Written
 from ..display import json_text, visible
 from ..errors import RequestRejected
 from ..segment.json_text import JsonObject
-from .batch import EXTERNAL_ID, key_of, user_key
+from .batch import EXTERNAL_ID, contact_key, user_key
 from .ortto_values import readable
 from .preview import Preview
 
@@ -35,9 +35,9 @@ class OrttoAccount:
         refused: dict[str, str] = {}
         for contact, one in zip(contacts, written, strict=True):
             if is_taken(one):
-                taken[key_of(contact)] = one.person_id or one.status or "written"
+                taken[contact_key(contact)] = one.person_id or one.status or "written"
             else:
-                refused[key_of(contact)] = refusal(one)
+                refused[contact_key(contact)] = refusal(one)
         return Upserted([one.person_id or "" for one in written], taken, refused)
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ class DryRunOrtto(OrttoAccount):
         """Takes the request."""
         self._preview.write([self._readable(contact) for contact in contacts])
         self._request("person/merge", {"people": [person_of(contact) for contact in contacts]})
-        return Upserted([], {key_of(contact): "dry run" for contact in contacts})
+        return Upserted([], {contact_key(contact): "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Takes the request."""

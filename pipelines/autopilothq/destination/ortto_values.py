@@ -87,7 +87,7 @@ def _phone(value: Any) -> dict[str, Any]:
     return {"phone": digits.removeprefix("00") if has_country else digits, "parse_with_country_code": has_country}
 
 
-def _place(value: Any) -> dict[str, Any]:
+def _geo(value: Any) -> dict[str, Any]:
     return {"name": cast(value, "string")}
 
 
@@ -100,5 +100,5 @@ _CASTS: Mapping[str, Callable[[Any], Any]] = {
     "dtz": _day,
     "tme": _time,
     "phn": _phone,
-    "geo": _place,
+    "geo": _geo,
 }

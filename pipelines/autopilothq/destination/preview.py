@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..catalog import CONTACTS
 from ..segment.naming import snake_case
 from ..warehouses.dataset import Dataset, placeholders
-from .batch import EXTERNAL_ID, Key, key_of, merged
+from .batch import EXTERNAL_ID, Key, contact_key, merged
 
 SHOWN_CONTACTS = 5  # contacts in full
 _LABELS = {
@@ -87,7 +87,7 @@ class Preview:
         """Takes contacts that would be written."""
         with self._lock:
             for values in contacts:
-                key = str(values.get("_NewEmail") or "").lower() or key_of(values)
+                key = str(values.get("_NewEmail") or "").lower() or contact_key(values)
                 self._people.add(key)
                 if key in self._first or len(self._first) < SHOWN_CONTACTS:
                     self._first[key] = merged(self._first.get(key, {}), values)
