@@ -53,7 +53,7 @@ class FakeOrtto(Fake):
         self.takes_filters = True  # on times and activities
         self.takes_times = True  # the fields tme::…
         self.oldest_first = False
-        self.before: Callable[[Request], None] = lambda _: None  # is called before each answer: to change the account
+        self.before: Callable[[Request], object] = lambda _: None  # is called before each answer: to change the account
         self.drift = 0  # by how many a next_offset is too low, as where people leave while pages are read
         self.bans = 0  # how often an address was shut out
         self.cursors: dict[str, tuple[str, int, int]] = {}  # filter, position and offset of the next page
