@@ -1,6 +1,7 @@
 """What loads of a made-up account of Ortto with a million people cost.
 
-`python -m pytest tests/benchmarks/bench_ortto.py -s`, with tests and pipelines on PYTHONPATH. The account is computed in a process of its own. Its pace is set high: Ortto's own is one person a second.
+`python -m pytest -s tests/benchmarks/bench_ortto.py`, with pipelines and tests on PYTHONPATH. The account is computed
+in a process of its own. Its pace is set high: Ortto's own is one person a second.
 """
 
 import os
