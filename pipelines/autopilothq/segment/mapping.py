@@ -15,14 +15,14 @@ from .json_text import JsonNumber, JsonObject, is_storable, to_json
 from .message import Rejected, digest, flatten, parse_json, without_bom
 from .naming import column_name, snake_case, table_name
 
-SETTING = "sources.autopilothq.mapping"
+MAPPING_SETTING = "sources.autopilothq.mapping"
 TARGETS = {
     table_name(name): name
     for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
 }
 """The events that others can be mapped to: their names by their tables."""
 
-Path = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 class EventMapping(NamedTuple):
@@ -34,7 +34,7 @@ class EventMapping(NamedTuple):
     table: str
     properties: Mapping[str, str] = {}
 
-    def target(self, path: Path) -> str | None:
+    def target(self, path: KeyPath) -> str | None:
         """Returns the new name of a property, None where it keeps its own."""
         return self.properties.get(".".join(path)) or self.properties.get(column_name(path))
 
@@ -53,8 +53,8 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
         with suppress(ValueError):
             settings = json.loads(settings)
     found: dict[str, EventMapping] = {}
-    for name, one in _table(settings, SETTING).items():
-        where = f'{SETTING}."{name}"'
+    for name, one in _table(settings, MAPPING_SETTING).items():
+        where = f'{MAPPING_SETTING}."{name}"'
         content = _table(one, where)
         source, target = table_name(name), content.get("event")
         table = table_name(target) if isinstance(target, str) else ""
@@ -67,7 +67,7 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
             what = "a name with letters or digits" if not source else "each event once"
             if source and source not in found:
                 what = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
-            raise InvalidSetting(f"Expected {what} in {SETTING}, but got {name!r}.")
+            raise InvalidSetting(f"Expected {what} in {MAPPING_SETTING}, but got {name!r}.")
         found[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
     return found
 
@@ -143,7 +143,7 @@ def _renamed(properties: JsonObject, mapping: EventMapping) -> JsonObject | None
     return JsonObject([*rest, *moved])
 
 
-def _candidates(value: JsonObject, path: Path, mapping: EventMapping) -> Iterator[tuple[Path, str, Any]]:
+def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:
     """Yields the path of each property that has a new name, that name, and the value."""
     for key, inner in value:
         at = (*path, key)
@@ -153,7 +153,7 @@ def _candidates(value: JsonObject, path: Path, mapping: EventMapping) -> Iterato
             yield from _candidates(inner, at, mapping)
 
 
-def _without(value: JsonObject, path: Path, mapping: EventMapping, moves: Iterator[bool]) -> JsonObject:
+def _without(value: JsonObject, path: KeyPath, mapping: EventMapping, moves: Iterator[bool]) -> JsonObject:
     """Returns the properties without those that move, which `moves` says of each candidate in turn."""
     rest = JsonObject()
     for key, inner in value:
