@@ -584,6 +584,7 @@ PERSON_KEYS: dict[str, tuple[str, ...]] = {
     "anonymous": ("anonymous_id",),
     "previous": ("user_id", "anonymous_id"),
     "contact": ("contact_id",),
+    "external": ("user_id",),  # Ortto's word
 }
 SUPPRESSIONS = Table(
     "_suppressions",
