@@ -107,7 +107,7 @@ EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
-EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
+EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
 # The other types of messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
