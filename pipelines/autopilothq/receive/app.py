@@ -219,7 +219,7 @@ class _Refusals:
 
         Whoever sends can make up names, so all endpoints of a kind share the ten seconds.
         """
-        if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind)):
+        if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind, str(status))):
             why = "it has no settings" if status == 404 else "it takes POST alone"
             _log.error("%d for %s: what was sent is lost, because %s", status, found[1].folder, why)
 
