@@ -234,7 +234,7 @@ def test_a_report_counts_what_the_account_knows_of_a_campaign(server: FakeOrtto,
 
 
 def test_people_are_written_and_found_by_email_or_external_id(server: FakeOrtto, ortto: Ortto) -> None:
-    people = [
+    people: list[dict[str, Any]] = [
         {"fields": {"str::email": "person+1@example.com", "str:cm:plan": "team"}, "tags": ["Big spenders"]},
         {"fields": {"str::email": "new@example.com", "str::ei": "new-1"}},
         {"fields": {"str::email": "nonsense"}},
@@ -305,15 +305,18 @@ def test_a_429_that_stays_names_the_rate_of_its_kind(server: FakeOrtto) -> None:
 
 
 def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
+    said = []
     with connected(server, api_key="another") as ortto:
         for _ in range(3):
             with pytest.raises(NotAuthorized) as caught:
                 ortto.tags()
-    assert str(caught.value) == (
+            said.append(str(caught.value))
+    text = (
         "POST /tags/get: 401 Unauthorized: Invalid API key (request 00000000-0000-0000-0000-000000000191)."
         " Check sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
         " environment)"
     )
+    assert said == [text] * 3
     assert (len(server.requests), server.bans) == (1, 0)
 
 

@@ -46,7 +46,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_for(server: FakeOrtto, **more: Any) -> OrttoDestinationSettings:
-    api = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 1000.0}
+    api: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 1000.0}
     return OrttoDestinationSettings(OrttoSettings(setting="destination.autopilothq.ortto.api_key", **api), **more)
 
 
@@ -498,7 +498,7 @@ def test_the_command(server: FakeOrtto, call: Call, monkeypatch: pytest.MonkeyPa
     )
     for name, value in (("API_KEY", server.key), ("BASE_URL", server.base_url), ("REQUESTS_PER_SECOND", "1000")):
         monkeypatch.setenv(f"DESTINATION__AUTOPILOTHQ__ORTTO__{name}", value)
-    said = call("send", "messages", messages, "--to", "ortto", "--dry-run")
+    said = call("send", "messages", messages, "--to", "ortto", "--dry-run", "--requests")
     lines = said.out.splitlines()
     assert (said.status, written(server)) == (0, [])
     assert [line for line in lines if line.startswith("POST")] == [
@@ -524,3 +524,41 @@ def test_the_command(server: FakeOrtto, call: Call, monkeypatch: pytest.MonkeyPa
         f"delivered  track  p1@example.com  t1  Order Completed  {ORDER}  200",
     ]
     assert call("deliveries").out == "0 delivered, 0 refused, 0 failed, 0 unknown\n"
+
+
+def test_a_dry_run_is_for_people(server: FakeOrtto, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("API_KEY", server.key), ("BASE_URL", server.base_url), ("REQUESTS_PER_SECOND", "1000")):
+        monkeypatch.setenv(f"DESTINATION__AUTOPILOTHQ__ORTTO__{name}", value)
+    traits = {"score": 1.5, "city": "Oslo", "phone": "+47 555", "unsubscribed": True, "trial_ends": "2026-12-24"}
+    by_id = {"type": "identify", "messageId": "i2", "userId": "u2", "traits": {"plan": None}}
+    said = call("send", "messages", write([identify(1, traits=traits), order(1), by_id]), "--to", "ortto", "--dry-run")
+    assert (said.status, written(server)) == (0, [])
+    assert said.out.splitlines() == [
+        "Nothing is sent. What would change:",
+        "",
+        "p1@example.com",
+        "  City                  Oslo",
+        "  Phone number          +47555",
+        "  Email permission      false",
+        "  Score                 1.5",
+        "  Trial ends            2026-12-24",
+        "  gets the activity Order Completed (act:cm:order-completed)",
+        "",
+        "u2",
+        "  External ID           u2",
+        "  Plan                  (empty)",
+        "",
+        "field                                        values    cleared",
+        "City                                              1          0",
+        "Phone number                                      1          0",
+        "Email permission                                  1          0",
+        "Score                                             1          0",
+        "Trial ends                                        1          0",
+        "External ID                                       1          0",
+        "Plan                                              0          1",
+        "",
+        "activity                                    getting",
+        "Order Completed (act:cm:order-completed)          1",
+        "",
+        "would send 3 messages: 3 delivered, 0 refused, 0 failed, 0 unknown",
+    ]

@@ -966,6 +966,17 @@ ORTTO_STANDARD_FIELDS = {
     "MailingCountry": "geo::country",
     "unsubscribed": "bol::p",  # the permission, which is the opposite
 }
+# Their names in Ortto, where these are others.
+ORTTO_STANDARD_NAMES = {
+    "FirstName": "First name",
+    "LastName": "Last name",
+    "Phone": "Phone number",
+    "MailingCity": "City",
+    "MailingState": "Region",
+    "MailingPostalCode": "Postal code",
+    "MailingCountry": "Country",
+    "unsubscribed": "Email permission",
+}
 # Fields of people that every account of Ortto has besides, and that may be written, with their names.
 ORTTO_SYSTEM_FIELDS = {
     "dtz::b": "Birthday",

@@ -216,7 +216,11 @@ def _activities(server: FakeOrtto, body: Record) -> Answer:
     if server.oldest_first:
         found.reverse()
     page = found[offset : offset + limit]
-    meta = {"total_activities": len(found), "field_ids": kinds or None, "has_more": offset + len(page) < len(found)}
+    meta: Record = {
+        "total_activities": len(found),
+        "field_ids": kinds or None,
+        "has_more": offset + len(page) < len(found),
+    }
     meta["retention"] = {"type": "time", "max_value": RETENTION}
     answer = {"activities": page or None, "meta": meta, "offset": offset, "next_offset": offset + len(page)}
     return Answer(200, answer)
@@ -224,7 +228,7 @@ def _activities(server: FakeOrtto, body: Record) -> Answer:
 
 def _subscriptions(server: FakeOrtto, body: Record) -> Answer:
     names = {"person_id": "str::person_id", "email": "str::email", "external_id": "str::ei"}
-    people = []
+    people: list[Record] = []
     for one in body.get("people") or []:
         name = next((name for name in names if one.get(name)), None)
         id_ = server.account.find(names[name], one[name]) if name else None
@@ -237,7 +241,8 @@ def _subscriptions(server: FakeOrtto, body: Record) -> Answer:
             if every and (number_of(id_) or 0) % every == 0
         ]
         permission = (server.account.fields(id_) or {}).get("bol::p", True)
-        people.append({"person_id": id_, "subscriptions": subscribed or None, "email_permissions": permission})
+        found: Record = {"person_id": id_, "email_permissions": permission}
+        people.append(found | {"subscriptions": subscribed or None})
     return Answer(200, {"people": people})
 
 

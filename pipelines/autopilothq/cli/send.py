@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from ..catalog import STATUSES
 from .options import Time, allow_http_option, destination_options, wait_option
 
-ACCOUNTS = ("autopilot", "ortto")  # the names of `destination.KINDS`
+ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
 
 
@@ -25,14 +26,15 @@ def send() -> None:
 def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of every command that sends."""
     for option in (
+        click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
+        click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
         click.option(
             "--to",
-            type=click.Choice(ACCOUNTS),
-            default=ACCOUNTS[0],
+            type=click.Choice(ACCOUNT_NAMES),
+            default=ACCOUNT_NAMES[0],
             show_default=True,
             help="The account that receives.",
         ),
-        click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
         click.option(
             "--unknown-traits",
             type=click.Choice(["send", "refuse"]),
@@ -40,7 +42,19 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(allow_http_option(command)))
+    return _checked(destination_options(wait_option(allow_http_option(command))))
+
+
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a command that refuses `--requests` without `--dry-run`."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        if options["requests"] and not options["dry_run"]:
+            raise click.UsageError("--requests prints what --dry-run would send: say both.")
+        command(**options)
+
+    return run
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="A query of the warehouse.")
@@ -100,7 +114,9 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 
 
 @click.command("deliveries")
-@click.option("--to", type=click.Choice(ACCOUNTS), default=ACCOUNTS[0], show_default=True, help="The account.")
+@click.option(
+    "--to", type=click.Choice(ACCOUNT_NAMES), default=ACCOUNT_NAMES[0], show_default=True, help="The account."
+)
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",

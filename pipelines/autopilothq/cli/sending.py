@@ -13,8 +13,8 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, audiences, deliver, log_dataset, resolve_settings
-from ..destination.accounts import KINDS, AnySettings, OrttoDestinationSettings
+from ..destination import Counts, DeliveryLog, Preview, audiences, deliver, log_dataset, resolve_settings
+from ..destination.accounts import ACCOUNT_KINDS, AnySettings, OrttoDestinationSettings
 from ..destination.kind import AUTOPILOT
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
@@ -49,7 +49,7 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
         with _locked(options), _log(options) as log:
             files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
-            counts = _deliver(_messages(files, broken, KINDS[options["to"]].integrations), log, given, options)
+            counts = _deliver(_messages(files, broken, ACCOUNT_KINDS[options["to"]].integrations), log, given, options)
     _end(counts, broken, options)
 
 
@@ -92,7 +92,7 @@ def print_deliveries(
     """Prints the last outcome of each message and trigger that was sent to an account."""
     with runner.explained():
         where = log_dataset(destination, credentials, dataset, reads=True)
-        with DeliveryLog(where, reads=True, table=KINDS[to].log) as log:
+        with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
@@ -123,7 +123,7 @@ def _settings(options: dict[str, Any]) -> AnySettings:
 
 def _no_key(section: str, options: dict[str, Any]) -> str:
     variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=KINDS[options["to"]].title, section=section, variable=variable)
+    return _NO_KEY.format(title=ACCOUNT_KINDS[options["to"]].title, section=section, variable=variable)
 
 
 def _with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
@@ -150,7 +150,7 @@ def _locked(options: dict[str, Any]) -> Iterator[None]:
 def _log(options: dict[str, Any]) -> DeliveryLog:
     dry = options["dry_run"]
     where = log_dataset(*_where(options), reads=dry, wait=options["wait"])
-    return DeliveryLog(where, reads=dry, table=KINDS[options["to"]].log)
+    return DeliveryLog(where, reads=dry, table=ACCOUNT_KINDS[options["to"]].log)
 
 
 def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -189,7 +189,7 @@ def _messages(files: list[File], broken: list[str], integrations: Sequence[str])
 
 def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any]) -> Counts:
     freeze_modules()
-    last, title = time.monotonic(), KINDS[options["to"]].title
+    last, title = time.monotonic(), ACCOUNT_KINDS[options["to"]].title
 
     def progress(counts: Counts) -> None:
         nonlocal last
@@ -200,7 +200,15 @@ def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettin
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts, title)}", err=True)
 
-    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+    if not options["dry_run"]:
+        return deliver(items, log, given, progress)
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, progress, preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -225,7 +233,7 @@ def _skipped(number: int, key: str) -> list[str]:
 
 def _end(counts: Counts, broken: list[str], options: dict[str, Any], more: Iterable[str] = ()) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
-    dry_run, line = options["dry_run"], _line(counts, KINDS[options["to"]].title)
+    dry_run, line = options["dry_run"], _line(counts, ACCOUNT_KINDS[options["to"]].title)
     logs.summarise(line)
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
@@ -236,6 +244,8 @@ def _end(counts: Counts, broken: list[str], options: dict[str, Any], more: Itera
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
+    for name, number in counts.untaken.most_common(20):
+        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
     for why in broken:
         out.print_line(masked(f"  not read to its end: {why}"))
     if not counts.all_delivered or broken:

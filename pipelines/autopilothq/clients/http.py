@@ -6,7 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from .auth import checked_url, is_loopback
 from .call import Call
 from .decode import JsonValue
 from .inflate import ACCEPTED
-from .pace import Limit, Pace, pace_of
+from .pace import Limit, Pace, PaceSlot, pace_of
 from .response import read_answer, read_body, request_id
 from .retry import TransientFailure, retrying
 from .settings import ApiSettings
@@ -142,7 +142,7 @@ class HttpClient(Closing):
         )
         slots = [call.limit.wait()] if call.limit else []
         slots.append(self._pace.wait(self._settings.requests_per_second))
-        request.extensions["trace"] = lambda event, info: [slot.trace(event, info) for slot in slots]
+        request.extensions["trace"] = partial(_trace, slots)
         response: httpx.Response | None = None
         content = b""
         failure: httpx.HTTPError | None = None
@@ -167,6 +167,12 @@ class HttpClient(Closing):
             if again.wait is not None:  # the limit is the account's: its other requests wait as well
                 (call.limit.pace if call.limit else self._pace).hold(again.wait)
             raise
+
+
+def _trace(slots: Sequence[PaceSlot], event: str, info: Mapping[str, Any]) -> None:
+    """Tells the slots of a request how it goes on."""
+    for slot in slots:
+        slot.trace(event, info)
 
 
 def _log_retry(call: Call, state: RetryCallState) -> None:

@@ -67,6 +67,7 @@ class OrttoRequests(ApiClient):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._http = HttpClient(settings, key_header(settings, "X-Api-Key"), transport=transport, sleep=sleep)
+        self._base_url = settings.base_url.rstrip("/")
         key, rate = settings.api_key.strip(), settings.activity_requests_per_second
 
         def limit(of: str, most: int, seconds: float, setting: str = "") -> Limit:
@@ -80,6 +81,11 @@ class OrttoRequests(ApiClient):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._http!r})"
+
+    @property
+    def base_url(self) -> str:
+        """The address of the API."""
+        return self._base_url
 
     @property
     def attempts(self) -> int:

@@ -26,11 +26,11 @@ ORTTO = AccountKind(
     tags=True,
     together=EventBatches,
 )
-KINDS = {kind.name: kind for kind in (AUTOPILOT, ORTTO)}
+ACCOUNT_KINDS = {kind.name: kind for kind in (AUTOPILOT, ORTTO)}
 Show: TypeAlias = Callable[[str], None]
 
 
-class Opened(NamedTuple):
+class OpenAccount(NamedTuple):
     """An account that is open, its fields, and where its events lead to."""
 
     kind: AccountKind

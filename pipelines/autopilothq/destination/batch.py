@@ -42,7 +42,7 @@ class ContactBatch:
 
     def people(self) -> set[Key]:
         """Returns the keys of all contacts, those with a new address or an external id under both."""
-        return {key for values in self.contacts.values() for key in keys_of(values)}
+        return {key for values in self.contacts.values() for key in contact_keys(values)}
 
     def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
         """Returns whether a contact cannot be merged with these values of the same person.
@@ -50,7 +50,7 @@ class ContactBatch:
         An event that is not sent yet would see other values than its own, or one of Autopilot's own keys would hold for
         both, or get lost.
         """
-        if any(other != key and other in self.contacts for other in keys_of(values)):
+        if any(other != key and other in self.contacts for other in contact_keys(values)):
             return True  # the same person, by email and by external id
         if key in self.contacts and self._own_keys_clash(self.contacts[key], values):
             return True
@@ -70,17 +70,21 @@ class ContactBatch:
 
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
         """Adds values to a contact; later ones replace earlier ones, field by field."""
-        before = self.contacts.get(key, {})
-        custom = {**before.get("custom", {}), **values.get("custom", {})}
-        self.contacts[key] = {**before, **values} | ({"custom": custom} if custom else {})
+        self.contacts[key] = merged(self.contacts.get(key, {}), values)
 
 
-def key_of(values: Mapping[str, Any]) -> Key:
+def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact with later values over earlier ones, field by field."""
+    custom = {**before.get("custom", {}), **values.get("custom", {})}
+    return {**before, **values} | ({"custom": custom} if custom else {})
+
+
+def contact_key(values: Mapping[str, Any]) -> Key:
     """Returns the key of a contact."""
-    return keys_of(values)[0]
+    return contact_keys(values)[0]
 
 
-def keys_of(values: Mapping[str, Any]) -> list[Key]:
+def contact_keys(values: Mapping[str, Any]) -> list[Key]:
     """Returns all keys that a contact may have, the one that it has first: email, new address, external id."""
     emails = [str(email).lower() for email in (values.get("Email"), values.get("_NewEmail")) if email]
     user_id = values.get("custom", {}).get(EXTERNAL_ID)

@@ -81,15 +81,14 @@ class Member(NamedTuple):
 class DeliveryLog:
     """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
 
-    `table` is the log of one kind of account: what was delivered to another one is not in it.
-    Threads may share it. Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
+    `table` is that of a kind of account. Threads may share it.
+    Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False, table: Table = DELIVERIES) -> None:
-        self._table = table
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
-        self._reads = reads
+        self._table, self._reads = table, reads
         self._lock = threading.Lock()
         self._last = datetime.now(UTC)
         self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"
@@ -99,10 +98,10 @@ class DeliveryLog:
         try:
             if isinstance(self._client, SqlJobClientBase):
                 check_books(self._client.sql_client)
-            self._dataset: Dataset = dataset_of(self._client, literals=True)
+            self.dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or not self._dataset.lacks(self._table.name)
+            self._exists = not self._reads or not self.dataset.lacks(self._table.name)
             if self._exists:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -119,17 +118,17 @@ class DeliveryLog:
 
     def _create(self) -> None:
         """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
-        if not self._dataset.try_lock(self._table.name):
+        if not self.dataset.try_lock(self._table.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
-        self._dataset.create(self._table)
-        self._dataset.compact(self._table.name)
+        self.dataset.create(self._table)
+        self.dataset.compact(self._table.name)
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
     def suppressed_ids(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
         with self._lock:
-            return deleted_persons(self._dataset)
+            return deleted_persons(self.dataset)
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""
@@ -196,9 +195,9 @@ class DeliveryLog:
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement around the log's name, of two templates."""
-        texts = (self._dataset.template(self._table.name, text) for text in (before, after))
+        texts = (self.dataset.template(self._table.name, text) for text in (before, after))
         with self._lock:
-            return list(self._dataset.stream(next(texts), self._table.name, next(texts), _storable(values)))
+            return list(self.dataset.stream(next(texts), self._table.name, next(texts), _storable(values)))
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -206,9 +205,9 @@ class DeliveryLog:
         """Writes rows; all of them are stored when it returns."""
         if self._reads or not deliveries:
             return
-        with self._lock, self._dataset.transaction():
+        with self._lock, self.dataset.transaction():
             rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self._dataset.insert(self._table, rows)
+            self.dataset.insert(self._table, rows)
 
     def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
         """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
@@ -218,13 +217,13 @@ class DeliveryLog:
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
-        with self._lock, self._dataset.transaction():
+        with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
                 changes = dict(zip(OUTCOME, _storable(outcome), strict=True))
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
-                self._dataset.update(self._table.name, changes, self._dataset.template(self._table.name, where), values)
+                self.dataset.update(self._table.name, changes, self.dataset.template(self._table.name, where), values)
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))

@@ -34,6 +34,7 @@ class Dispatcher:
         log: DeliveryLog,
         counts: Counts,
         progress: Callable[[Counts], None],
+        at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
         triggers: EventTriggers | None = None,
     ) -> None:
@@ -43,7 +44,8 @@ class Dispatcher:
             self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once)
         self._running: dict[Future[list[list[BatchItem]]], set[Key]] = {}
 
     def __enter__(self) -> Self:
@@ -58,7 +60,7 @@ class Dispatcher:
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
         people = batch.people()
-        while len(self._running) >= AT_ONCE or any(people & others for others in self._running.values()):
+        while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
         self._running[self._pool.submit(self._sending.send_batch, batch)] = people
 
@@ -147,7 +149,8 @@ class BatchSending:
                 rows += [] if item.write_ahead else [row]
                 self._counts.add_message([row.status], row.message)
             elif row.status != "delivered":
-                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+                if row.status != "unknown":  # of a new address: the row that was written ahead says so, of no trigger
+                    rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
                 self._counts.add_message([*item.earlier, row.status], row.message)
         self._log.add(rows)
 

@@ -17,7 +17,7 @@ from .ortto_values import time_of
 from .requests import CircuitBreaker, Outcome, attempt_request, outcome_of
 from .values import CastError
 
-MOST_BYTES = 16_000  # of one activity
+MOST_ACTIVITY_BYTES = 16_000  # of one activity
 DAYS_BACK = 90
 _ENDPOINT = "POST /activities/create"
 
@@ -87,8 +87,8 @@ class EventBatches:
             body = {"activity_id": activity, "attributes": values, "key": item.row.message_id, **_person(item)}
             why, created = _created(item.timestamp)
             body |= {"created": created} if created else {}
-            if why is None and len(json.dumps(body).encode()) > MOST_BYTES:
-                why = f"The activity is larger than {MOST_BYTES:,} bytes, which Ortto does not take"
+            if why is None and len(json.dumps(body).encode()) > MOST_ACTIVITY_BYTES:
+                why = f"The activity is larger than {MOST_ACTIVITY_BYTES:,} bytes, which Ortto does not take"
             if why is not None:
                 self._log.add([row._replace(status="refused", message=why, endpoint=None)])
                 statuses.setdefault(number, []).append(("refused", why))

@@ -9,8 +9,11 @@ from ..clients.ortto import Ortto, Written
 from ..display import json_text, visible
 from ..errors import RequestRejected
 from ..segment.json_text import JsonObject
-from .batch import key_of
+from .batch import EXTERNAL_ID, contact_key, user_key
+from .ortto_values import readable
+from .preview import Preview
 
+_NOT_READABLE = ("decimal",)
 _EMAIL, _ID = "str::email", "str::person_id"
 
 
@@ -32,9 +35,9 @@ class OrttoAccount:
         refused: dict[str, str] = {}
         for contact, one in zip(contacts, written, strict=True):
             if is_taken(one):
-                taken[key_of(contact)] = one.person_id or one.status or "written"
+                taken[contact_key(contact)] = one.person_id or one.status or "written"
             else:
-                refused[key_of(contact)] = refusal(one)
+                refused[contact_key(contact)] = refusal(one)
         return Upserted([one.person_id or "" for one in written], taken, refused)
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
@@ -79,12 +82,16 @@ class OrttoAccount:
 
 
 class DryRunOrtto(OrttoAccount):
-    """An account that is read, and whose requests to write are shown instead of sent. None of them has the key."""
+    """An account that is read, and whose requests to write go to a preview instead of being sent.
 
-    def __init__(self, client: Ortto, show: Callable[[str], None], base_url: str) -> None:
+    With `show`, each is shown as it would be sent. None of them has the key. `types` are those of fields by their ids.
+    """
+
+    def __init__(self, client: Ortto, preview: Preview, show: Callable[[str], None] | None, types: Mapping[str, str]):
         super().__init__(client)
+        self._preview = preview
         self._show = show
-        self._base = base_url.rstrip("/")
+        self._types = {id_: type_ for id_, type_ in types.items() if type_ in _NOT_READABLE}
 
     @property
     def attempts(self) -> int:
@@ -92,22 +99,34 @@ class DryRunOrtto(OrttoAccount):
         return 0
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Shows the request."""
-        self._request("/person/merge", {"people": [person_of(contact) for contact in contacts]})
-        return Upserted([], {key_of(contact): "dry run" for contact in contacts})
+        """Takes the request."""
+        self._preview.write([self._readable(contact) for contact in contacts])
+        self._request("person/merge", {"people": [person_of(contact) for contact in contacts]})
+        return Upserted([], {contact_key(contact): "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Shows the request."""
-        self._request("/person/merge", {"people": [person_of({**contact, "Email": contact["_NewEmail"]})]})
+        """Takes the request."""
+        self._preview.write([self._readable(contact)])
+        self._request("person/merge", {"people": [person_of({**contact, "Email": contact["_NewEmail"]})]})
         return ""
 
     def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
-        """Shows the request."""
-        self._request("/activities/create", {"activities": activities})
+        """Takes the request."""
+        for activity in activities:
+            fields = activity["fields"]
+            key = fields.get(_EMAIL) or user_key(str(fields[EXTERNAL_ID]))
+            self._preview.enter(activity["activity_id"], key)
+        self._request("activities/create", {"activities": activities})
         return [Written("ingested", None, None) for _ in activities]
 
+    def _readable(self, contact: Mapping[str, Any]) -> dict[str, Any]:
+        standard = {name: readable(value, "") for name, value in contact.items() if name in ORTTO_STANDARD_FIELDS}
+        custom = {id_: readable(value, self._types.get(id_, "")) for id_, value in contact.get("custom", {}).items()}
+        return {**contact, **standard, "custom": custom}
+
     def _request(self, path: str, body: Any) -> None:
-        self._show(f"POST {visible(self._base)}{path}\n{json_text(body)}")
+        if self._show is not None:
+            self._show(f"POST {visible(self._client.base_url)}/{path}\n{json_text(body)}")
 
 
 def person_of(contact: Mapping[str, Any]) -> dict[str, Any]:

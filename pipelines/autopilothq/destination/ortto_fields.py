@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_SYSTEM_FIELDS
+from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_STANDARD_NAMES, ORTTO_SYSTEM_FIELDS
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
 from .fields import Custom, Fields, TraitPath, standard_field, trait_leaves
@@ -29,6 +29,21 @@ class OrttoFields(Fields):
         self._by_name = _by_name(existing)
         self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
         self.user_id = USER_ID
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The ids of the account's fields."""
+        return frozenset(self.types)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The names of fields by their ids, and those of standard fields in Ortto."""
+        return ORTTO_STANDARD_NAMES | {field.key: field.name for field in (*self._by_name.values(), USER_ID)}
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The types of fields by their ids."""
+        return {field.key: field.type for field in self._by_name.values()}
 
     def custom(self, name: str) -> Custom | None:
         """Returns the field of that id or name, or of the same name in snake_case; None without one."""
@@ -120,6 +135,10 @@ class Activities:
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's activities."""
         return self._mapping.get(event) or self._by_name.get(event) or self._by_name.get(snake_case(event), [])
+
+    def journeys(self) -> Mapping[str, str]:
+        """Returns the names of the custom activities by their ids."""
+        return {one.id: one.name for one in self.defined.values()}
 
     def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         """Returns the attributes that properties become, and why others are left out, by their paths."""

@@ -32,6 +32,17 @@ def cast_ortto(value: Any, kind: str) -> Any:
     return None if value is None else _CASTS[kind](value)
 
 
+def readable(value: Any, kind: str) -> Any:
+    """Returns a value that `cast_ortto` gave as a person reads it. Example: `readable(1500, "decimal") == 1.5`."""
+    if kind == "decimal" and isinstance(value, int):
+        return value / 10**ORTTO_DECIMAL_DIGITS
+    if not isinstance(value, Mapping):
+        return value
+    if "year" in value:
+        return f"{value['year']:04d}-{value['month']:02d}-{value['day']:02d}"
+    return value.get("name") or f"{'+' * value['parse_with_country_code']}{value['phone']}"
+
+
 def _decimal(value: Any) -> int:
     """A decimal as Ortto takes it: an integer, times 1,000."""
     text = str(value).strip() if isinstance(value, int | float | Decimal | str) and not isinstance(value, bool) else ""
@@ -76,7 +87,7 @@ def _phone(value: Any) -> dict[str, Any]:
     return {"phone": digits.removeprefix("00") if has_country else digits, "parse_with_country_code": has_country}
 
 
-def _place(value: Any) -> dict[str, Any]:
+def _geo(value: Any) -> dict[str, Any]:
     return {"name": cast(value, "string")}
 
 
@@ -89,5 +100,5 @@ _CASTS: Mapping[str, Callable[[Any], Any]] = {
     "dtz": _day,
     "tme": _time,
     "phn": _phone,
-    "geo": _place,
+    "geo": _geo,
 }

@@ -10,7 +10,7 @@ from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .dispatch import Dispatcher
+from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
@@ -25,7 +25,7 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts.
+    `progress` is called with the counts. `at_once` requests are under way together.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -38,6 +38,7 @@ class Sender:
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
     ) -> None:
         self._account = account
@@ -48,7 +49,7 @@ class Sender:
         self._suppressed = log.suppressed_ids()
         self._emails = KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress, kind, triggers)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
 
