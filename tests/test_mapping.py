@@ -39,7 +39,7 @@ def mapped(properties: str, event: str = "Email sent", rest: str = '"messageId":
 @pytest.mark.parametrize(
     ("event", "properties", "found"),
     [
-        ("Email sent", '{"idt::c":"d1","n":1.10}', '{"n":1.10,"campaign_id":"d1"}'),
+        ("Email sent", '{"idt::c":"d1","n":1.10}', '{"campaign_id":"d1","n":1.10}'),
         ("email_sent", '{"idt_c":"d1"}', '{"campaign_id":"d1"}'),  # by their columns
         ("Email sent", '{"campaign_name":"x"}', '{"campaign_name":"x"}'),
         ("Email sent", '{"Campaign name":"x"}', '{"campaign_name":"x"}'),
@@ -51,7 +51,7 @@ def mapped(properties: str, event: str = "Email sent", rest: str = '"messageId":
         # A name that is taken stays whose it is.
         ("Email sent", '{"campaign":{"id":1},"idt::c":"d1"}', '{"campaign":{"id":1},"idt::c":"d1"}'),
         ("Email sent", '{"campaign_id":1,"idt::c":"d1"}', '{"campaign_id":1,"idt::c":"d1"}'),
-        ("Email sent", '{"idt::c":1,"idt_c":2}', '{"idt_c":2,"campaign_id":1}'),
+        ("Email sent", '{"idt::c":1,"idt_c":2}', '{"campaign_id":1,"idt_c":2}'),
         ("Link", '{"購入":"https://example.com"}', '{"link_url":"https://example.com"}'),
         ("Other", '{"idt::c":"d1"}', '{"idt::c":"d1"}'),
         ("Opens", '{"idt::c":"d1"}', '{"idt::c":"d1"}'),
@@ -60,6 +60,31 @@ def mapped(properties: str, event: str = "Email sent", rest: str = '"messageId":
 )  # fmt: skip
 def test_properties_get_their_new_names(event: str, properties: str, found: str) -> None:
     assert mapped(properties, event) == found
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"properties":{"idt::c":"d1","n":1.10}',
+        '"properties":{"idt::c" : "d1"}',
+        '"properties":{"a":"idt::c","idt::c":"d1"}',
+        '"properties":{"idt::c":"d1","b":{"idt::c":"other"}}',
+        '"context":{"idt::c":1},"properties":{"idt\\u003a:c":"d1"}',
+        r'"properties":{"x\"idt::c":1,"idt:\u003ac":2}',
+        r'"properties":{"x\"idt::c":1,"idt::c":2}',
+        r'"properties":{"a":"\"idt::c\":","idt::c":2}',
+        '"properties":{"campaign_id":null,"idt::c":"d1"}',
+        '"properties":{"idt::c":1,"idt::c":2}',
+        '"properties":{"idt::c":"d1"},"properties":{"idt::c":"d2"}',
+        '"properties":{"Campaign name":"é","Campaign-Name":"x","str::s":1}',
+    ],
+)
+def test_keys_are_renamed_in_the_text_as_in_what_was_read(monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+    line = f'{{"type":"track","event":"Email sent","messageId":"m","userId":"1",{rest}}}\n'.encode()
+    quick = read_message(mapped_line(line, MAPPINGS), frozenset())
+    monkeypatch.setattr("autopilothq.segment.mapping._in_text", lambda *_: None)
+    assert quick.cells == read_message(mapped_line(line, MAPPINGS), frozenset()).cells
+    assert sorted(quick.discards) == sorted(read_message(mapped_line(line, MAPPINGS), frozenset()).discards)
 
 
 def test_other_lines_stay_as_they_are() -> None:

@@ -14,6 +14,7 @@ from . import log
 from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
+from .mapping import show_mapping
 from .ortto import load_ortto
 from .profiles import load_profiles
 from .receive import receive
@@ -86,7 +87,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 load.add_command(load_ortto)
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, show_mapping, receive, write_sample, send, show_deliveries, schema, status, forget):
     cli.add_command(command)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Where one load of a run ends, so that what came by then is loaded: at the pace that Ortto allows, some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
 SECONDS_PER_LOAD = 900.0
+DRY_SECONDS = 60.0  # for which people are asked for where nothing is loaded
 _EVENTS = "events"
 _EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), "other_events")
 # What the command can load, by its name for `--only`.
@@ -81,11 +82,11 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
         if options.dry_run:
-            yield _source(names, given | {"progress": display.report})
+            yield _source(names, given | {"progress": display.report, "seconds_per_load": DRY_SECONDS})
         else:
             yield from _parts(display, names, given)
 
-    run_load_command(sources, options, "people")
+    run_load_command(sources, options, "people" if _EVENTS in names else "contacts")
 
 
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
@@ -112,7 +113,8 @@ def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any
         left = {} if end is None else {"max_seconds": max(0.0, end - time.monotonic())}
         yield _source(names, settings | limits | left)
         whole = whole.then(part)
-        if _EVENTS not in names or part.cut_off or part.unfinished or part.people >= (part.people_total or 0):
+        is_over = end is not None and time.monotonic() >= end
+        if is_over or part.cut_off or not part.people or part.people >= (part.people_total or 0):
             return
         names = [_EVENTS]
 

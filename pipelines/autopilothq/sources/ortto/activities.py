@@ -12,7 +12,7 @@ import dlt
 
 from ...catalog import PROFILES
 from ...clients.ortto import Ortto
-from ...errors import Unavailable
+from ...errors import ApiError, InvalidSetting
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
 from ...segment.message import Batch
@@ -89,7 +89,9 @@ class ActivityScan:
         except OutOfTime:
             self.stopped = OUT_OF_TIME
             yield ScanBatch(self.scan).batch(ended=True)
-        except Unavailable as error:
+        except InvalidSetting:
+            raise
+        except ApiError as error:
             if self.scan.number == 0:
                 raise
             self.stopped = self.load.context.report.cut_off = str(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...clients.autopilot import Page
 from ...clients.ortto import MOST_FIELDS, Ortto
-from ...errors import RequestRejected
+from ...errors import RequestRejected, UnexpectedResponse
 from ...segment.json_text import JsonObject
 from ..spool import Spool, fetch_ahead
 
@@ -89,7 +89,8 @@ def fields_of(contact: Any) -> JsonObject:
 class Scanner:
     """Reads pages of an account's people by way of spools, within a budget of time.
 
-    `restarted` is called where a scan begins again, `seen` after each page with its people and the total.
+    `restarted` is called where a scan begins again, `seen` after each page with its people and the total, but not for
+    members of audiences.
     """
 
     def __init__(
@@ -116,11 +117,17 @@ class Scanner:
             try:
                 for fetched in fetch_ahead(spool, query.pages(self.account, spool.bookmark), self.deadline.is_over):
                     contacts, size = spool.contacts_of(fetched)
-                    self._seen(len(contacts), fetched.total)
+                    if query.audience is None:
+                        self._seen(len(contacts), fetched.total)
                     yield contacts, size
+            except UnexpectedResponse:
+                spool.restart()  # what leads to this page leads nowhere
+                raise
             except RequestRejected as error:
-                if spool.last == 0 or restarts == MAX_RESTARTS:
+                if spool.last == 0:
+                    raise
+                spool.restart()
+                if restarts == MAX_RESTARTS:
                     raise
                 restarts += 1
                 self._restarted(f"The pages of people are fetched once more from the first on: {error}")
-                spool.restart()

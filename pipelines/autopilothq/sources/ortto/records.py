@@ -183,6 +183,7 @@ class RecordScans:
     def _pages(self, spool: Spool, ids: Sequence[str]) -> Iterator[tuple[list[object], int]]:
         """Yields the pages of people with all fields but those that the account refuses."""
         fields = [id_ for id_ in ids if self.has_times is not False or not _is_time(id_)]
+        is_new = spool.last == 0
         for _ in range(_MAX_REFUSED):
             try:
                 yield from self.scanner.scan(spool, Query(fields))
@@ -196,6 +197,7 @@ class RecordScans:
                 else:
                     fields = [id_ for id_ in fields if id_ != refused and id_ not in _TAGS]
             else:
+                self.has_times = (is_new and any(map(_is_time, fields))) or self.has_times
                 return
         sure = {field.id for field in ORTTO_PERSON_FIELDS}.difference(_TAGS)
         yield from self.scanner.scan(spool, Query([id_ for id_ in fields if id_ in sure]))
