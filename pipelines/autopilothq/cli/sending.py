@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -159,6 +159,11 @@ def _deliver(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
 ) -> Counts:
     freeze_modules()
+    return deliver(items, log, given, reporter(), out.document if options["dry_run"] else None)
+
+
+def reporter() -> Callable[[Counts], None]:
+    """Returns what prints the counts of a run that goes on, now and then."""
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -170,7 +175,7 @@ def _deliver(
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
-    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+    return progress
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -194,6 +199,15 @@ def _skipped(number: int, key: str) -> list[str]:
 
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
+    print_counts(counts, dry_run, more)
+    for why in broken:
+        out.print_line(masked(f"  not read to its end: {why}"))
+    if not counts.all_delivered or broken:
+        sys.exit(NOT_ALL)
+
+
+def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()) -> None:
+    """Prints how the messages of a run ended, and why."""
     logs.summarise(_line(counts))
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
@@ -204,7 +218,3 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
-    for why in broken:
-        out.print_line(masked(f"  not read to its end: {why}"))
-    if not counts.all_delivered or broken:
-        sys.exit(NOT_ALL)

@@ -80,13 +80,16 @@ class Member(NamedTuple):
 class DeliveryLog:
     """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
 
-    Threads may share it. Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
+    Threads may share it. It may be opened again after it was closed, and goes on with the same run.
+
+    Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
         self._reads = reads
+        self._opened = False
         self._lock = threading.Lock()
         self._last = datetime.now(UTC)
         self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"
@@ -100,10 +103,11 @@ class DeliveryLog:
             if not self._reads:
                 self._create()
             self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
-            if self._exists:
+            if self._exists and not self._opened:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
                 self._last = max(self._last, in_utc(latest)) if latest else self._last
+            self._opened = True
         except BaseException:
             self._client.__exit__(None, None, None)  # type: ignore[arg-type]
             raise
@@ -118,6 +122,8 @@ class DeliveryLog:
         """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
         if not self._dataset.try_lock(DELIVERIES.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
+        if self._opened:
+            return
         self._dataset.create(DELIVERIES)
         self._dataset.compact(DELIVERIES.name)
 

@@ -1,6 +1,8 @@
 """The email of an item, also where it comes with a user id only."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
@@ -13,6 +15,15 @@ from .messages import Item
 def email_of(fields: Fields, item: Item) -> str | None:
     """Returns the email among an item's traits, else among those of its context."""
     return fields.email(item.traits) or fields.email(item.context_traits)
+
+
+KEPT = 50_000  # persons of a stream
+
+
+def keep_newest(known: dict[Any, Any]) -> None:
+    """Drops what was put first into a dictionary of more than `KEPT`."""
+    for key in list(islice(known, max(0, len(known) - KEPT))):
+        del known[key]
 
 
 class KnownEmails:
@@ -32,6 +43,14 @@ class KnownEmails:
     def put(self, user_id: str, email: str) -> None:
         """Takes the email of a user id, which replaces an earlier one."""
         self._emails[user_id] = email
+
+    def forget_oldest(self) -> None:
+        """Keeps the last 50,000, so that a stream may go on for ever: the delivery log has the others.
+
+        Where the account's contacts were read, all are kept: the log need not have these.
+        """
+        if not self._scanned:
+            keep_newest(self._emails)
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.
