@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import dlt
 
-from ..catalog import DELIVERIES
+from ..catalog import DELIVERIES, Table
 from ..errors import BusyError, RunError
 from ..segment.identity import HashedIds
 from ..warehouses.books import check_books
@@ -85,6 +85,8 @@ class DeliveryLog:
     Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
+    table: ClassVar[Table] = DELIVERIES
+
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
         self._client: JobClientBase = dataset.destination_client
         _check_client(self._client)
@@ -102,7 +104,7 @@ class DeliveryLog:
             self._dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or not self._dataset.lacks(DELIVERIES.name)
+            self._exists = not self._reads or not self._dataset.lacks(self.table.name)
             if self._exists and not self._opened:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -120,12 +122,12 @@ class DeliveryLog:
 
     def _create(self) -> None:
         """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
-        if not self._dataset.try_lock(DELIVERIES.name):
+        if not self._dataset.try_lock(self.table.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
         if self._opened:
             return
-        self._dataset.create(DELIVERIES)
-        self._dataset.compact(DELIVERIES.name)
+        self._dataset.create(self.table)
+        self._dataset.compact(self.table.name)
 
     # ---- asking --------------------------------------------------------------------------------------------------
 
@@ -196,19 +198,19 @@ class DeliveryLog:
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement around the log's name, of two templates."""
-        texts = (self._dataset.template(DELIVERIES.name, text) for text in (before, after))
+        texts = (self._dataset.template(self.table.name, text) for text in (before, after))
         with self._lock:
-            return list(self._dataset.stream(next(texts), DELIVERIES.name, next(texts), _storable(values)))
+            return list(self._dataset.stream(next(texts), self.table.name, next(texts), _storable(values)))
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Writes rows; all of them are stored when it returns."""
+    def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
+        """Writes rows, without their time and run; all of them are stored when it returns."""
         if self._reads or not deliveries:
             return
         with self._lock, self._dataset.transaction():
             rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self._dataset.insert(DELIVERIES, rows)
+            self._dataset.insert(self.table, rows)
 
     def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
         """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
@@ -224,7 +226,7 @@ class DeliveryLog:
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
-                self._dataset.update(DELIVERIES.name, changes, self._dataset.template(DELIVERIES.name, where), values)
+                self._dataset.update(self.table.name, changes, self._dataset.template(self.table.name, where), values)
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
