@@ -20,7 +20,7 @@ from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.outgoing import Outgoing, outgoing
 from autopilothq.destination.rebuild import line_of
-from autopilothq.destination.segment import forward as forward_all
+from autopilothq.destination.segment import forward_messages
 from calling import Call
 from fake_segment import KEY, FakeSegment
 from receiving import receiver
@@ -95,8 +95,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[
         assert command("load", "archive", "archive", *place, "here.duckdb").status == 0
         with ForwardLog(dlt.dataset("duckdb", "log", dlt.Schema("autopilothq"))) as log:
             lines = Path("archive/1.ndjson").read_bytes().splitlines()
-            assert forward_all(map(outgoing, lines), log, settings(one.url)).all_delivered
-            assert forward_all(map(outgoing, _rows("here.duckdb")), log, settings(two.url)).all_delivered
+            assert forward_messages(map(outgoing, lines), log, settings(one.url)).all_delivered
+            assert forward_messages(map(outgoing, _rows("here.duckdb")), log, settings(two.url)).all_delivered
         for running in (one, two):
             assert running.stop() == ""
             assert command("load", "archive", str(running.folder), *place, f"{running.folder.name}.duckdb").status == 0

@@ -17,22 +17,18 @@ from ..destination.forward_log import ForwardLog
 from ..destination.lines import read_chunks
 from ..destination.outgoing import Outgoing, outgoing, refused
 from ..destination.rebuild import line_of
-from ..destination.segment import forward, resolve_segment_settings
+from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain
 from ..masking import masked
-from ..sources.archive.batches import read_batches
-from ..sources.archive.listing import File
-from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
 from ..warehouses.query import run_query
-from ..warehouses.settings import setting
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import _end, print_counts, reporter
-from .streaming import Complaints, opened_when_free, stopped_by_signals, tell
+from .sending import _end, archive_lines, print_counts, reporter
+from .streaming import Complaints, opened_when_free, stopped_by_signals
 
 _NO_KEY = (
     "Expected the write key of the source that takes the messages, but there is none.\nSay --write-key env:NAME, or set"
@@ -46,8 +42,7 @@ def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
     with runner.explained():
         given = _settings(options)
         with _locked(options), _log(options) as log:
-            files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
-            counts = _forward(_messages(files, broken), log, given, options)
+            counts = _forward(_messages(paths, broken), log, given, options)
     _end(counts, broken, options["dry_run"])
 
 
@@ -86,7 +81,7 @@ def forward_stream(options: dict[str, Any]) -> None:
                     for line, one in zip(lines, messages, strict=True):
                         if one.refusal is not None:
                             complaints.add(line, one.refusal)
-                    total.merge(until_reached(lambda messages=messages: send(messages), stop, tell))  # type: ignore[misc]
+                    total.merge(until_reached(lambda messages=messages: send(messages), stop, logs.warn))  # type: ignore[misc]
                     progress(total)
             except BaseException:
                 print_counts(total)
@@ -146,21 +141,15 @@ def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
-def _messages(files: list[File], broken: list[str]) -> Iterator[Outgoing]:
-    """The files' messages in order; `broken` gets why a file could not be read to its end."""
-    for batch in read_batches(files):
-        rejects = {(reject.file, reject.line) for reject in batch.rejects}
-        columns = (batch.lines.column(name) for name in ("file", "line", "text"))
-        for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
-            if (file, line) not in rejects and text.strip():
-                yield outgoing(text)
-        for reject in batch.rejects:
-            yield refused(reject.raw, reject.reason)
-        broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
+def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
+    return (
+        outgoing(line) if isinstance(line, bytes) else refused(line.raw, line.reason)
+        for line in archive_lines(paths, broken)
+    )
 
 
 def _forward(
     messages: Iterable[Outgoing], log: ForwardLog, given: SegmentApiSettings, options: dict[str, Any]
 ) -> Counts:
     freeze_modules()
-    return forward(messages, log, given, reporter(), out.document if options["dry_run"] else None)
+    return forward_messages(messages, log, given, reporter(), out.document if options["dry_run"] else None)

@@ -21,8 +21,8 @@ from . import out
 from .options import freeze_modules
 from .sending import _end, _locked, _log, _settings, print_counts, reporter
 
-POLL = 1.0  # seconds between two attempts to open a file that another program has open
-TOLD_AGAIN = 60.0  # seconds after which a stream that waits says so again
+OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
+REPEAT = 60.0  # seconds after which a stream that waits says so again
 _L = TypeVar("_L", bound=AbstractContextManager[Any])
 
 
@@ -41,7 +41,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
                 lambda: opened_when_free(log, stop),
                 stop,
                 reporter(),
-                tell,
+                logs.warn,
                 Complaints().add,
                 out.document if options["dry_run"] else None,
             )
@@ -77,7 +77,7 @@ def stopped_by_signals() -> Iterator[Stop]:
 def opened_when_free(log: _L, stop: Stop) -> Iterator[_L]:
     """Opens a log. Where another program has its file open, waits until that is done, and reads nothing meanwhile."""
     with ExitStack() as stack:
-        told = -TOLD_AGAIN
+        last = -REPEAT
         while True:
             try:
                 stack.enter_context(log)
@@ -86,32 +86,24 @@ def opened_when_free(log: _L, stop: Stop) -> Iterator[_L]:
                 busy = explain(error)
                 if not isinstance(busy, BusyError) or stop.is_set:
                     raise
-                if time.monotonic() - told >= TOLD_AGAIN:
-                    told = time.monotonic()
-                    tell(f"{str(busy).partition(chr(10))[0]} The stream waits for it.")
-                stop.wait(POLL)
+                if time.monotonic() - last >= REPEAT:
+                    last = time.monotonic()
+                    logs.warn(f"{str(busy).partition(chr(10))[0]} The stream waits for it.")
+                stop.wait(OPEN_EVERY)
         yield log
-
-
-def tell(text: str) -> None:
-    """Tells a person about something that does not end the stream."""
-    if logs.log_settings().json:
-        logs.line("warning", masked(text))
-    else:
-        out.print_line(f"{time.strftime('%H:%M:%S')} {masked(text)}", err=True)
 
 
 class Complaints:
     """Tells of lines that are no messages: one line a second at most, and how many there were in between."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._last = -1.0
         self._more = 0
 
     def add(self, line: bytes, why: str) -> None:
         """Tells of a line."""
-        now = self._clock()
+        now = self._now()
         if self._last >= 0 and now - self._last < 1:
             self._more += 1
             return
@@ -120,4 +112,4 @@ class Complaints:
         text = ""
         with suppress(UnicodeDecodeError):
             text = line[:200].decode("utf-8", "replace")
-        tell(f"refused: {why}{more}: {shortened(masked(text))}")
+        logs.warn(f"refused: {why}{more}: {shortened(masked(text))}")

@@ -14,9 +14,9 @@ from .urls import path_of
 
 BATCH_URL = "https://api.segment.io/v1/batch"
 BATCH_REQUESTS_PER_SECOND = 10.0  # of 100 messages each: what Segment takes of a workspace
-MOST_MESSAGES = 100  # of a batch, as in Segment's own libraries; the API takes 2,500
-MOST_BYTES = 475_000  # of a batch; the API takes 500 KB
-MOST_MESSAGE_BYTES = 32_768
+BATCH_MESSAGES = 100  # of a batch, as in Segment's own libraries; the API takes 2,500
+REQUEST_BYTES = 475_000  # of a batch; the API takes 500 KB
+MESSAGE_BYTES = 32_768
 KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
 
 

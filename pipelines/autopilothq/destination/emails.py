@@ -29,12 +29,12 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
-KEPT = 50_000  # persons of a stream
+PERSONS_KEPT = 50_000  # persons of a stream
 
 
 def keep_newest(known: dict[Any, Any]) -> None:
-    """Drops what was put first into a dictionary of more than `KEPT`."""
-    for key in list(islice(known, max(0, len(known) - KEPT))):
+    """Drops what was put first into a dictionary of more than `PERSONS_KEPT`."""
+    for key in list(islice(known, max(0, len(known) - PERSONS_KEPT))):
         del known[key]
 
 

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ..clients.segment_api import MOST_BYTES, MOST_MESSAGES, SegmentApi, batch_body
+from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
 from ..display import visible
 from ..errors import ApiError, NotFound, RequestRejected, Unavailable
 from .counts import Counts
 from .forward_log import Forwarded, ForwardLog
 from .outgoing import Outgoing
 
-CHUNK = 1000  # messages whose delivery is queried at once
-MOST_FAILURES = 12  # in a row, while a batch is halved: more than one bad message can cause
+QUERIED = 1000  # messages whose delivery is queried at once
+OUTAGE = 12  # in a row, while a batch is halved: more than one bad message can cause
 _ROOM = len(batch_body([]))
 
 
-class Outcome(NamedTuple):
+class BatchOutcome(NamedTuple):
     """What became of a batch: its messages, with the same outcome."""
 
     messages: Sequence[Outgoing]
@@ -55,7 +55,7 @@ class Forwarder:
         Raises ApiError where the run must stop: what is not in the log by then comes with the next run.
         """
         stream = iter(messages)
-        while chunk := list(islice(stream, CHUNK)):
+        while chunk := list(islice(stream, QUERIED)):
             self._counts.messages += len(chunk)
             for batch in batches(self._left(chunk)):
                 self._send(batch)
@@ -80,7 +80,7 @@ class Forwarder:
             else:
                 left[one.message_id] = one
         for one in refused:
-            self._note(Outcome([one], "refused", None, one.refusal, 0))
+            self._note(BatchOutcome([one], "refused", None, one.refusal, 0))
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
@@ -99,13 +99,13 @@ class Forwarder:
         except Unavailable as error:
             self._failures += 1
             # Without an answer, or with 429, no other message would fare better.
-            if error.status is None or error.status == 429 or self._failures >= MOST_FAILURES:
+            if error.status is None or error.status == 429 or self._failures >= OUTAGE:
                 self._note(_outcome(batch, "failed", error))
                 raise
             self._halve(batch, "failed", error)
         else:
             self._failures = 0
-            self._note(Outcome(batch, "delivered", 200, None, self._api.attempts))
+            self._note(BatchOutcome(batch, "delivered", 200, None, self._api.attempts))
 
     def _halve(self, batch: Sequence[Outgoing], status: str, error: ApiError) -> None:
         if len(batch) == 1:
@@ -122,7 +122,7 @@ class Forwarder:
         else:
             self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: BatchOutcome) -> None:
         rows = [
             Forwarded(one.message_id, one.kind, one.event, self._api.target, *outcome[1:]) for one in outcome.messages
         ]
@@ -137,7 +137,7 @@ def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     size = _ROOM
     for one in messages:
         more = len(one.text) + 1
-        if batch and (len(batch) == MOST_MESSAGES or size + more > MOST_BYTES):
+        if batch and (len(batch) == BATCH_MESSAGES or size + more > REQUEST_BYTES):
             yield batch
             batch, size = [], _ROOM
         batch.append(one)
@@ -146,5 +146,5 @@ def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
         yield batch
 
 
-def _outcome(batch: Sequence[Outgoing], status: str, error: ApiError) -> Outcome:
-    return Outcome(batch, status, error.status, error.server_message or str(error), error.attempts)
+def _outcome(batch: Sequence[Outgoing], status: str, error: ApiError) -> BatchOutcome:
+    return BatchOutcome(batch, status, error.status, error.server_message or str(error), error.attempts)

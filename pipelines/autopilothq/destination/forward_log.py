@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..catalog import FORWARDS
-from ..warehouses.dataset import placeholders
-from .delivery_log import DeliveryLog
+from .log_table import LogTable
 
-_IDS = 1000  # that one statement asks for
+KILL_POINT_FORWARDS_ADDED = f"{__name__}:ForwardLog.add"  # for tests/faults
 
 
 class Forwarded(NamedTuple):
@@ -23,7 +22,7 @@ class Forwarded(NamedTuple):
     attempts: int
 
 
-class ForwardLog(DeliveryLog):
+class ForwardLog(LogTable):
     """The log in a dataset, kept as the delivery log is. A row is written right after its request.
 
     A program that ends in between sends the batch again: whoever takes it knows its messages by their ids.
@@ -35,11 +34,5 @@ class ForwardLog(DeliveryLog):
 
     def delivered(self, target: str, message_ids: Iterable[str]) -> set[str]:
         """Returns which of the messages were delivered to a target."""
-        found: set[str] = set()
-        ids = list(dict.fromkeys(message_ids)) if self._exists else []
-        for start in range(0, len(ids), _IDS):
-            some = ids[start : start + _IDS]
-            after = f"WHERE {{target}} = %s AND {{status}} = %s AND {{message_id}} IN ({placeholders(some)})"
-            rows = self._select("SELECT {message_id} FROM", after, [target, "delivered", *some])
-            found.update(row[0] for row in rows)
-        return found
+        rows = self._rows(("message_id", "target", "status"), "message_id", message_ids)
+        return {message_id for message_id, *where in rows if where == [target, "delivered"]}

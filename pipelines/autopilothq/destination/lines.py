@@ -10,9 +10,9 @@ from typing import Final
 from ..errors import RunError
 from ..segment.message import MAX_LINE
 
-MOST_LINES: Final = 1000  # of a chunk: what one query of the delivery log asks for
-MOST_BYTES: Final = 8 << 20
-SECONDS: Final = 1.0  # that the first line of a chunk waits for others
+CHUNK_LINES: Final = 1000  # of a chunk: what one query of the delivery log asks for
+CHUNK_BYTES: Final = 8 << 20
+CHUNK_SECONDS: Final = 1.0  # that the first line of a chunk waits for others
 _PIECE = 1 << 16  # bytes; a pipe has no more
 _GZIP = b"\x1f\x8b"
 
@@ -46,7 +46,9 @@ class Stop:
         os.close(self._writing)
 
 
-def read_chunks(file: int, stop: Stop, most: int = MOST_LINES, seconds: float = SECONDS) -> Iterator[list[bytes]]:
+def read_chunks(
+    file: int, stop: Stop, most: int = CHUNK_LINES, seconds: float = CHUNK_SECONDS
+) -> Iterator[list[bytes]]:
     """Yields the lines of a file descriptor, without their ends and without blank ones, until it or the stream ends.
 
     A chunk has `most` lines or 8 MiB, or its first line was read `seconds` ago. While a chunk is used nothing is read,
@@ -60,7 +62,7 @@ def read_chunks(file: int, stop: Stop, most: int = MOST_LINES, seconds: float = 
         chunk: list[bytes] = []
         size = 0
         until: float | None = None
-        while len(chunk) < most and size < MOST_BYTES:
+        while len(chunk) < most and size < CHUNK_BYTES:
             if not reader.lines and not reader.read(None if until is None else until - time.monotonic()):
                 break
             until = until or time.monotonic() + seconds

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..catalog import REJECT_REASONS
-from ..clients.segment_api import MOST_MESSAGE_BYTES
+from ..clients.segment_api import MESSAGE_BYTES
 from ..segment.identity import Id, ids_of_cells
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
@@ -47,9 +47,9 @@ def outgoing(line: bytes) -> Outgoing:
     event = message.value("event") if kind == "track" else None
     text = to_json(_as_sent(message, cells["id"], cells)).encode()
     found = Outgoing(cells["id"], kind, event and str(event), text, tuple(ids_of_cells(cells)))
-    if len(text) > MOST_MESSAGE_BYTES:
+    if len(text) > MESSAGE_BYTES:
         return found._replace(
-            refusal=f"It has {len(text):,} bytes, and Segment's API takes {MOST_MESSAGE_BYTES:,} of a message"
+            refusal=f"It has {len(text):,} bytes, and Segment's API takes {MESSAGE_BYTES:,} of a message"
         )
     return found
 

@@ -17,15 +17,17 @@ from .forward import Forwarder
 from .forward_log import ForwardLog
 from .outgoing import Outgoing, outgoing
 from .rebuild import line_of, line_of_message
-from .settings import log_dataset
+from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
-KINDS = frozenset({"identify", "track", "page", "screen", "group", "alias"})
+SEGMENT_SECTION = f"destination.{SEGMENT}"
+MESSAGE_TYPES = frozenset({"identify", "track", "page", "screen", "group", "alias"})
 _MESSAGE_KEYS = frozenset({"messageId", "userId", "anonymousId", "properties", "traits"})
 _ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
 
 
+@refuses_unknown_settings
 @dlt.destination(
     name=SEGMENT,
     batch_size=0,  # whole files: the log knows better than dlt how far a file was sent
@@ -68,8 +70,9 @@ def segment_destination(
 def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
     """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible for dlt."""
     try:
+        check_configuration(SEGMENT_SECTION, segment_destination)
         with ForwardLog(log if log is not None else log_dataset()) as forwards:
-            counts = forward(map(outgoing, _lines(path, table)), forwards, settings)
+            counts = forward_messages(map(outgoing, _lines(path, table)), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
     if counts.failed:
@@ -89,7 +92,7 @@ def _lines(path: str, table: TTableSchema) -> Iterator[bytes]:
 
 def is_message(row: Mapping[str, Any]) -> bool:
     """Returns whether a row is a message as Segment's libraries send it, and no row of a table."""
-    return row.get("type") in KINDS and any(row.get(key) is not None for key in _MESSAGE_KEYS)
+    return row.get("type") in MESSAGE_TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
@@ -97,13 +100,14 @@ def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
 
     Example: `resolve_segment_settings(base_url="https://hosted.example.com/v1/batch")`.
     """
+    check_configuration(SEGMENT_SECTION, segment_destination)
     given = {name: value for name, value in explicit.items() if value is not None}
     found = resolve_configuration(segment_destination().spec(), sections=("destination", SEGMENT), explicit_value=given)
     names = ("base_url", "requests_per_second", "timeout", "tries", "allow_http")
     return SegmentApiSettings(api_key=found.write_key, **{name: getattr(found, name) for name in names})
 
 
-def forward(
+def forward_messages(
     messages: Iterable[Outgoing],
     log: ForwardLog,
     settings: SegmentApiSettings,
@@ -114,7 +118,7 @@ def forward(
 
     With `show`, it is called with each request, and none is sent. Raises ApiError where the run must stop.
 
-    Example: `with ForwardLog(log_dataset()) as log: forward(map(outgoing, lines), log, resolve_segment_settings())`.
+    Example: `with ForwardLog(log_dataset()) as log: forward_messages(messages, log, settings)`.
     """
     with SegmentApi(settings) as api:
         return Forwarder(api, log, progress, show).send(messages)

@@ -21,7 +21,7 @@ from .settings import DestinationSettings
 from .triggers import Triggers
 
 T = TypeVar("T")
-AGAIN = (2.0, 5.0)  # seconds before what failed alone is sent again
+RETRY_WAITS = (2.0, 5.0)  # seconds before what failed alone is sent again
 LONGEST_WAIT = 60.0  # seconds between two attempts while the account cannot be reached
 
 
@@ -29,14 +29,14 @@ LONGEST_WAIT = 60.0  # seconds between two attempts while the account cannot be 
 class StreamEnds:
     """What a stream is connected to.
 
-    `opened` gives the delivery log, open for one chunk. `progress` is called with the counts so far, `tell` with a
+    `opened` gives the delivery log, open for one chunk. `progress` is called with the counts so far, `warn` with a
     line for a person, `broken` with each line that is no message and why, `show` as `deliver` does.
     """
 
     opened: Callable[[], AbstractContextManager[DeliveryLog]]
     stop: Stop
     progress: Callable[[Counts], None]
-    tell: Callable[[str], None]
+    warn: Callable[[str], None]
     broken: Callable[[bytes, str], None]
     show: Callable[[str], None] | None = None
 
@@ -86,7 +86,7 @@ class _Stream:
     def send(self, items: Sequence[Item | Ignored]) -> Counts:
         """Sends a chunk. What fails alone, while the account answers, is tried twice more."""
         counts = self._until_reached(partial(self._send, items))
-        for wait in AGAIN:
+        for wait in RETRY_WAITS:
             if not counts.failed or self._ends.stop.wait(wait):
                 break
             self._until_reached(self._account.triggers)
@@ -113,10 +113,10 @@ class _Stream:
         return [item for item in found if item.message_id in failed]
 
     def _until_reached(self, call: Callable[[], T]) -> T:
-        return until_reached(call, self._ends.stop, self._ends.tell)
+        return until_reached(call, self._ends.stop, self._ends.warn)
 
 
-def until_reached(send: Callable[[], T], stop: Stop, tell: Callable[[str], None]) -> T:
+def until_reached(send: Callable[[], T], stop: Stop, warn: Callable[[str], None]) -> T:
     """Returns what `send` returns, and calls it again, after growing waits, as long as it raises Unavailable.
 
     Raises that error where the stream is asked to end meanwhile.
@@ -128,7 +128,7 @@ def until_reached(send: Callable[[], T], stop: Stop, tell: Callable[[str], None]
         except Unavailable as error:
             if stop.is_set:
                 raise
-            tell(f"{error}. Nothing else is read; it is tried again in {wait:.0f} s.")
+            warn(f"{error}. Nothing else is read; it is tried again in {wait:.0f} s.")
             if stop.wait(wait):
                 raise
         wait = min(wait * 2, LONGEST_WAIT)
