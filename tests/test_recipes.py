@@ -65,9 +65,17 @@ def workflow() -> dict[Any, Any]:
 
 def calls() -> Iterator[tuple[str, list[str]]]:
     """Every call of the program that a recipe makes, and in which."""
-    for name in ("crontab", "autopilothq.service", "autopilothq-receive.service", "github-actions.yml"):
+    for name in (
+        "crontab",
+        "autopilothq.service",
+        "autopilothq-receive.service",
+        "autopilothq-stream.service",
+        "github-actions.yml",
+    ):
         text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${SINCE:+--since "$SINCE"}
-        for words in re.findall(r"\bautopilothq (?:--log-format json )?((?:load|status|receive)\b[^|>;&\n]*)", text):
+        for words in re.findall(
+            r"\bautopilothq (?:--log-format json )?((?:load|status|receive|send)\b[^|>;&\n']*)", text
+        ):
             yield name, shlex.split(words)
 
 

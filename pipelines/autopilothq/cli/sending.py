@@ -24,6 +24,7 @@ from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
+from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
 from ..warehouses.settings import setting
 from . import log as logs
@@ -129,9 +130,16 @@ def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]
 
 def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     """Returns the columns and rows of a query, whose own connection is closed by then."""
+    with answer(query, options) as (names, rows):
+        return names, list(chain.from_iterable(rows))
+
+
+@contextmanager
+def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
+    """Gives the columns of a query and its rows, some at a time. Raises RunError for what is wrong with the query."""
     try:
-        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
-            return names, list(chain.from_iterable(rows))
+        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as found:
+            yield found
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # drivers have their own exceptions for wrong SQL
