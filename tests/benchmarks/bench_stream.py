@@ -28,7 +28,7 @@ class _Account(BaseHTTPRequestHandler):
     """An account that takes everything and keeps nothing."""
 
     protocol_version = "HTTP/1.1"
-    arrived: "ClassVar[list[float]]" = []
+    arrived: ClassVar[list[float]] = []
 
     def do_GET(self) -> None:
         self._answer({"triggers": []} if self.path.endswith("/triggers") else [])

@@ -45,7 +45,7 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails = after._emails if after else KnownEmails(account, log, fields)
+        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
         if after:
             self._emails.forget_oldest()
