@@ -13,7 +13,16 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
+from ..destination import (
+    Counts,
+    DeliveryLog,
+    DestinationSettings,
+    Preview,
+    audiences,
+    deliver,
+    log_dataset,
+    resolve_settings,
+)
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
@@ -180,7 +189,15 @@ def _deliver(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
 ) -> Counts:
     freeze_modules()
-    return deliver(items, log, given, reporter(), out.document if options["dry_run"] else None)
+    if not options["dry_run"]:
+        return deliver(items, log, given, reporter())
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, reporter(), preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
 
 
 def reporter() -> Callable[[Counts], None]:
@@ -240,3 +257,5 @@ def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
+    for name, number in counts.untaken.most_common(20):
+        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
