@@ -387,7 +387,16 @@ def test_dry_run_prints_the_requests(fake: FakeSegment, forward: Any) -> None:
 def test_messages_of_forgotten_persons_stay(fake: FakeSegment, forward: Any, call: Call) -> None:
     path = write([track(1), track(2, userId="u2"), track(3, context={"traits": {"email": "EVE@example.com"}})])
     call("load", "archive", path)
+    other = write(
+        [track(4, userId="u2"), track(5, userId=None, traits={}, properties={"email": "Eve@Example.com"})], "o"
+    )
+    assert forward(other)[0] == 0
+    assert log("message_id, user_id, anonymous_id, email") == [
+        ("m4", "u2", None, None), ("m5", None, "Eve@Example.com", None),
+    ]  # fmt: skip
     assert call("forget", "--user-id", "u2", "--email", "eve@example.com").status == 0
+    assert log("message_id") == []
+    fake.messages.clear()
     assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of forgotten persons"]
     assert fake.ids() == ["m1"]
 
