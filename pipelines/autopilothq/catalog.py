@@ -755,6 +755,28 @@ ORTTO_DELIVERIES = DELIVERIES._replace(
 )
 DELIVERY_LOGS = (DELIVERIES, ORTTO_DELIVERIES)
 
+# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). `forget` finds rows by their ids.
+FORWARDS = Table(
+    "_forwards",
+    "What became of every message that was forwarded: a row for each attempt to deliver it.",
+    (
+        Column("message_id", "text", "The message's id; a digest where it has none."),
+        Column("kind", "text", "The message's type."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("user_id", "text", "The message's userId."),
+        Column("anonymous_id", "text", "The message's anonymousId; the email where it has neither."),
+        Column("email", "text", "The first other email of the person in it, in small letters."),
+        Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
+        Column("status", "text", "delivered, refused or failed."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "The server's message, or why nothing was sent."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=(),
+)
+
 # Deleting a person.
 
 # The kinds of ids that a column holds, in any table, or in one (`table.column`). An id with an @ is an email in any
@@ -990,16 +1012,7 @@ ORTTO_SYSTEM_FIELDS = {
 TABLES = {
     table.name: table
     for table in (
-        *MESSAGE_TABLES,
-        *EVENT_TABLES,
-        USERS,
-        ACCOUNTS,
-        *BOOKS,
-        PROFILES,
-        *ACCOUNT,
-        *ORTTO_ACCOUNT,
-        SUPPRESSIONS,
-        DELIVERIES,
-        ORTTO_DELIVERIES,
+        *(*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT),
+        *(SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS),
     )
 }

@@ -12,6 +12,7 @@ from ..display import visible
 from ..errors import BusyError
 from . import log
 from .forget import forget
+from .forward import forward
 from .inspect import schema, status
 from .load import load, write_sample
 from .mapping import show_mapping
@@ -87,7 +88,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 load.add_command(load_ortto)
 load.add_command(load_profiles)
-for command in (load, show_mapping, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, show_mapping, receive, write_sample, send, forward, show_deliveries, schema, status, forget):
     cli.add_command(command)
 
 
