@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 import forked
+from autopilothq import destination
 from autopilothq.cli import streaming
 from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
 from autopilothq.destination.lines import Stop, read_chunks
@@ -99,7 +100,7 @@ def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_a
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
-    monkeypatch.setattr(stream, "Autopilot", IMPATIENT)
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
     with FakeAutopilot(contacts=0) as server:
         yield server
 
