@@ -204,17 +204,20 @@ class DeliveryLog:
             rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
             self._dataset.insert(DELIVERIES, rows)
 
-    def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
-        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
+    def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
+        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns.
+
+        `columns` are those that may differ: rows that agree in them are written at once.
+        """
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
-            what = (delivery.trigger_id, *(getattr(delivery, name) for name in OUTCOME))
+            what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
         with self._lock, self._dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
-                changes = dict(zip(OUTCOME, _storable(outcome), strict=True))
+                changes = dict(zip(columns, _storable(outcome), strict=True))
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
