@@ -544,14 +544,18 @@ DELIVERIES = Table(
     "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
     (
         Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
-        Column("kind", "text", "identify or track."),
+        Column("kind", "text", "identify or track; list, delete, eject or unsubscribe of a request about one contact."),
         Column("event", "text", "The event's name, of a track."),
         Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
         Column("user_id", "text", "The id of the contact in your own systems."),
-        Column("email", "text", "The contact's email."),
-        Column("trigger_id", "text", "The trigger, of a track."),
+        Column("email", "text", "The contact's email; the id in Autopilot of a contact that was named by it."),
+        Column("trigger_id", "text", "The trigger, of a track; the journey that a contact is taken out of."),
         Column("endpoint", "text", "The request: method and path; null where none was made."),
-        Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
+        Column(
+            "content",
+            "text",
+            "A digest of what was sent of a query's row; true or false of an audience; the run that began a job.",
+        ),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),
         Column("message", "text", "Autopilot's message, or why nothing was sent."),
@@ -576,6 +580,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "context_traits_contact_id": ("contact_id",),
     "contact_id": ("contact_id",),
     "users.id": ("email", "user_id"),
+    "_deliveries.email": ("email", "contact_id"),
     "_profiles.person": ("tagged",),
 }
 # In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.

@@ -11,6 +11,7 @@ from .. import private
 from ..display import visible
 from ..errors import BusyError
 from . import log
+from .contacts import contact_commands
 from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
@@ -84,7 +85,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, receive, write_sample, send, contact_commands, show_deliveries, schema, status, forget):
     cli.add_command(command)
 
 
