@@ -6,7 +6,7 @@ begins anew, because contacts may have been made again.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -154,7 +154,7 @@ def _row(action: ContactAction, who: str, journey: str) -> Delivery:
     return Delivery(f"{action.name}-{digest}", action.name, email=who, trigger_id=journey or None)
 
 
-def _is_done(status: DeliveryStatus | None, begun: Iterable[str], since: datetime) -> bool:
+def _is_done(status: DeliveryStatus | None, begun: Collection[str | None], since: datetime) -> bool:
     """Returns whether a job that broke off has done it."""
     if status is None or status.status != "delivered" or status.content not in begun or status.sent is None:
         return False
