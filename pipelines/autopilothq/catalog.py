@@ -507,30 +507,51 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "Salutation": ("salutation",),
     "Company": ("company", "company.name"),
     "NumberOfEmployees": ("numberofemployees", "employees", "company.employeecount"),
-    "Title": ("title",),
+    "Title": ("title", "jobtitle"),
     "Industry": ("industry",),
-    "Phone": ("phone",),
+    "Phone": ("phone", "phones"),
     "MobilePhone": ("mobilephone",),
     "Fax": ("fax",),
-    "Website": ("website",),
+    "Website": ("website", "websites"),
     "Twitter": ("twitter",),
     "LinkedIn": ("linkedin",),
     "Status": ("status",),
     "LeadSource": ("leadsource",),
-    "MailingStreet": ("mailingstreet", "address.street", "address"),
-    "MailingCity": ("mailingcity", "address.city"),
-    "MailingState": ("mailingstate", "address.state"),
-    "MailingPostalCode": ("mailingpostalcode", "address.postalcode"),
-    "MailingCountry": ("mailingcountry", "address.country"),
+    "MailingStreet": ("mailingstreet", "address.street", "address", "street"),
+    "MailingCity": ("mailingcity", "address.city", "city"),
+    "MailingState": ("mailingstate", "address.state", "state"),
+    "MailingPostalCode": (
+        "mailingpostalcode",
+        *(f"{before}{name}" for before in ("address.", "") for name in ("postalcode", "zip", "zipcode")),
+    ),
+    "MailingCountry": ("mailingcountry", "address.country", "country"),
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
+# Traits that Segment's libraries write as arrays, whose first value counts; one that is no array comes before them.
+FIRST_OF_ARRAY = ("phones", "websites")
+# Autopilot's own keys, which go as they are spelt, with the type that each takes.
+OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
 # Objects and texts that set several fields: null clears them all.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
 }
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
+# The names that `integrations` of a message has for Autopilot; the first one decides before the others.
+INTEGRATIONS = ("AutopilotHQ", "Autopilot")
+
+
+class Epoch(NamedTuple):
+    """Numbers that count the time since 1970: from `least` to `below`, so many of them a second."""
+
+    least: int
+    below: int
+    per_second: int
+
+
+# Seconds reach from 1973 to 2286, milliseconds too. What is smaller would be a day of 1970: that is no date.
+EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 
 # The delivery status of a message.
 STATUSES = {

@@ -34,6 +34,7 @@ class FakeAutopilot(Fake):
         self.account = Account(contacts, seed)
         self.key = key
         self.overlap = 0  # contacts of the page before that a page repeats
+        self.poison: set[str] = set()  # emails that make an error of the server wherever they come
 
     def answer(self, request: Request) -> Answer:
         """What the API says."""
@@ -89,6 +90,8 @@ def _upsert_many(server: FakeAutopilot, body: Any) -> Answer:
         return _error(400, f"A maximum of {MOST_CONTACTS} contacts can be provided.")
     if not all(isinstance(contact, dict) and _writable(contact) for contact in contacts):
         return _error(400, "Invalid contact provided.")
+    if server.poison & {contact.get("Email") for contact in contacts}:
+        return _error(500, "Something went wrong.")
     ids = [server.account.upsert(contact) for contact in contacts]
     emails = {
         contact["Email"]: contact_id for contact, contact_id in zip(contacts, ids, strict=True) if "Email" in contact

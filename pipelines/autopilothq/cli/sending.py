@@ -184,6 +184,7 @@ def _line(counts: Counts) -> str:
     )
     others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
     others.append((counts.forgotten, "of forgotten persons"))
+    others.append((counts.not_meant, "not meant for Autopilot"))
     others += [(number, f"of type {type_}, which Autopilot does not take") for type_, number in counts.ignored.items()]
     return text + "".join(f", {number:,} {what}" for number, what in others if number)
 

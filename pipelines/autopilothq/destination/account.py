@@ -49,7 +49,7 @@ class DryRunAccount:
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Shows the request."""
         self._request(["contacts"], {"contacts": contacts})
-        return Upserted([], {})
+        return Upserted([], {contact["Email"]: "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
         """Shows the request."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from ..catalog import OWN_KEYS
 from .delivery_log import Delivery
 
 Key: TypeAlias = str
@@ -45,7 +46,13 @@ class ContactBatch:
         }
 
     def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
-        """Returns whether an event of that person, which is not sent yet, would see other values than its own."""
+        """Returns whether a contact cannot be merged with these values of the same person.
+
+        An event that is not sent yet would see other values than its own, or one of Autopilot's own keys would hold for
+        both, or get lost.
+        """
+        if key in self.contacts and self._own_keys_clash(self.contacts[key], values):
+            return True
         if not any(item.key == key and item.triggers for item in self.items):
             return False
         mine = self.contacts[key]
@@ -53,6 +60,12 @@ class ContactBatch:
         return any(name in mine and mine[name] != value for name, value in values.items() if name != "custom") or any(
             name in custom and custom[name] != value for name, value in values.get("custom", {}).items()
         )
+
+    @staticmethod
+    def _own_keys_clash(mine: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        if mine.get("notify") != values.get("notify"):
+            return True
+        return any(name in mine and name in values and mine[name] != values[name] for name in OWN_KEYS)
 
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
         """Adds values to a contact; later ones replace earlier ones, field by field."""

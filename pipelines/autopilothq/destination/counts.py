@@ -20,8 +20,10 @@ class Counts:
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
     forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
+    not_meant: int = 0  # for other destinations alone, by their `integrations`: they leave no trace in the log
     ignored: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
+    untaken: Counter[str] = field(default_factory=Counter)  # properties of events that are spelt like standard fields
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -42,6 +44,13 @@ class Counts:
         if worst != "delivered":
             with self._lock:
                 self.reasons[worst, reason or ""] += 1
+
+    def add_untaken(self, properties: Sequence[str]) -> list[str]:
+        """Counts properties of an event that are spelt like a contact's fields; returns those that are new."""
+        with self._lock:
+            new = [name for name in properties if name not in self.untaken]
+            self.untaken.update(properties)
+        return new
 
     def add_remarks(self, remarks: Iterable[str]) -> None:
         """Counts remarks on traits that were left out, or sent to no field of the account."""

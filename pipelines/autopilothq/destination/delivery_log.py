@@ -29,6 +29,7 @@ KILL_POINT_LOG_CREATED = f"{__name__}:DeliveryLog._create"  # for tests/faults
 KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
 KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
 KILL_POINT_LOG_CLOSED = f"{__name__}:DeliveryLog.__exit__"  # for tests/faults
+_OF_CONTACTS = {("identify", None), ("track", None)}  # kinds and triggers of rows that are about a contact
 _IDS = 1000  # that one statement asks for
 
 
@@ -140,13 +141,16 @@ class DeliveryLog:
         return statuses
 
     def emails(self, user_ids: Iterable[str]) -> dict[str, str]:
-        """Returns the emails of user ids by their last identify that was delivered; one sent again does not count."""
-        columns = ("user_id", "email", "status", "kind", "message")
+        """Returns the emails of user ids by the last contact of theirs that was written; one sent again does not count.
+
+        A track has a row of its contact alone where it changed the address.
+        """
+        columns = ("user_id", "email", "status", "kind", "trigger_id", "message")
         rows = self._rows(columns, "user_id", user_ids)
         return {
             user_id: email
-            for user_id, email, status, kind, message in rows
-            if status == "delivered" and kind == "identify" and email and message != SENT_AGAIN
+            for user_id, email, status, kind, trigger, message in rows
+            if status == "delivered" and email and message != SENT_AGAIN and (kind, trigger) in _OF_CONTACTS
         }
 
     def members(self, audience: str) -> dict[str, Member]:

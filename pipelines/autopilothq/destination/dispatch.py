@@ -12,6 +12,7 @@ from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
+from .halving import ContactWriter
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
 AT_ONCE = 8  # requests under way; the pace is the client's
@@ -78,6 +79,7 @@ class BatchSending:
         self._log = log
         self._counts = counts
         self._breaker = breaker
+        self._writer = ContactWriter(account, breaker)
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -100,20 +102,13 @@ class BatchSending:
         return list(events.values())
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Writes a batch's contacts, one by one where all together are refused.
-
-        `outcomes` receives the outcome of each, also where this raises.
-        """
-        contacts = list(batch.contacts.values())
+        """Writes a batch's contacts; `outcomes` receives the outcome of each, also where this raises."""
         if not batch.renames:
-            request = partial(self._account.upsert_many, contacts)
-            outcome = send_request(self._account, self._breaker, "POST /contacts", request)
-            if outcome.status != "refused" or len(contacts) == 1:
-                outcomes |= dict.fromkeys(batch.contacts, outcome)
-                return
+            self._writer.write(batch.contacts, outcomes)
+            return
         for key, values in batch.contacts.items():
-            request_one = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request_one)
+            request = partial(self._account.upsert, values)
+            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
 
     def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
@@ -159,7 +154,7 @@ class BatchSending:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self._breaker, endpoint, request)
+                outcome = send_request(self._account, self._breaker, endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise

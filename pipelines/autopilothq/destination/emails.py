@@ -1,5 +1,6 @@
 """The email of an item, also where it comes with a user id only."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from ..clients.decode import as_text
@@ -9,10 +10,21 @@ from .delivery_log import DeliveryLog
 from .fields import Fields
 from .messages import Item
 
+_NOT_IN_ADDRESS = r"\s@<>()\[\],;:|/\\\""
+_ADDRESS = re.compile(rf"[^{_NOT_IN_ADDRESS}]+@[^{_NOT_IN_ADDRESS}.]+(\.[^{_NOT_IN_ADDRESS}.]+)+")
+
 
 def email_of(fields: Fields, item: Item) -> str | None:
-    """Returns the email among an item's traits, else among those of its context."""
-    return fields.email(item.traits) or fields.email(item.context_traits)
+    """Returns the email among an item's traits, else its context's traits, its properties, or a user id that is one."""
+    for values in (item.traits, item.context_traits, item.properties):
+        if email := fields.email(values):
+            return email
+    return item.user_id if item.user_id and is_address(item.user_id) else None
+
+
+def is_address(text: str) -> bool:
+    """Returns whether a user id is an email address: `ann@example.com` is, `auth0|ann@example.com` is not."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 class KnownEmails:

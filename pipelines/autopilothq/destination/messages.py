@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..catalog import MAX_DEPTH, REJECT_REASONS
+from ..catalog import INTEGRATIONS, MAX_DEPTH, REJECT_REASONS
 from ..segment.json_text import is_deeper
 from ..segment.message import digest
 from ..segment.naming import snake_case
@@ -35,9 +35,10 @@ class Item(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A message of a type that Autopilot does not take."""
+    """A message of a type that Autopilot does not take, or that is `not_meant` for Autopilot by its `integrations`."""
 
     type: str
+    not_meant: bool = False
 
 
 def from_line(line: bytes) -> Item | Ignored:
@@ -61,6 +62,8 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
         return Ignored(kind)
     if kind not in ("identify", "track"):
         return refuse_item(message_id, "unknown_type")
+    if not is_meant(message.get("integrations")):
+        return Ignored(kind, not_meant=True)
     parts: dict[str, Mapping[str, Any]] = {}
     for name in ("traits", "properties", "context"):
         part = message.get(name) or {}
@@ -70,18 +73,42 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     event = message.get("event") if kind == "track" else None
     if kind == "track" and not isinstance(event, str):
         return refuse_item(message_id, "event_not_defined" if event is None else "event_not_string", kind)
-    context_traits = parts["context"].get("traits")
-    user_id = text(message.get("userId"))
-    named, traits = _without_user_id(parts["traits"])
-    return Item(
-        message_id,
-        kind,
-        user_id or named,
-        parts["traits"] if user_id else traits,
-        context_traits if isinstance(context_traits, Mapping) else {},
-        parts["properties"] if kind == "track" else {},
-        event,
-    )
+    user_id, traits, context_traits = _person(message, parts)
+    properties = parts["properties"] if kind == "track" else {}
+    return Item(message_id, kind, user_id, traits, context_traits, properties, event)
+
+
+def _person(
+    message: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]
+) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
+    """The user id of a message, its traits, and those of its context. Among traits, an id that is used is no trait."""
+    traits, inner = parts["traits"], parts["context"].get("traits")
+    context_traits = inner if isinstance(inner, Mapping) else {}
+    if user_id := text(message.get("userId")):
+        return user_id, traits, context_traits
+    user_id, traits = _without_user_id(traits)
+    if user_id is None:
+        user_id, context_traits = _without_user_id(context_traits)
+    return user_id, traits, context_traits
+
+
+def is_meant(integrations: Any) -> bool:
+    """Returns whether a message with these `integrations` is for Autopilot (docs/contract/destination.md#identify).
+
+    Autopilot's own name decides before `All`. What cannot be read as consent is none.
+
+    Example: `is_meant({"All": False, "AutopilotHQ": True})`, but not `is_meant({"All": False})`.
+    """
+    if integrations in (None, "", []):  # PHP writes an empty object as []
+        return True
+    if not isinstance(integrations, Mapping):
+        return False
+    choices: dict[str, bool] = {}
+    for name, choice in integrations.items():
+        if choice is not None:
+            spelt = str(name).lower()
+            choices[spelt] = choices.get(spelt, True) and (choice is True or isinstance(choice, Mapping))
+    return next((choices[name] for name in map(str.lower, (*INTEGRATIONS, "All")) if name in choices), True)
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:

@@ -14,6 +14,8 @@ from .messages import NO_IDENTIFIER, Item
 from .settings import SECTION
 from .triggers import Triggers
 
+UNTAKEN = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
+
 Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
 """What the log says, by message id and trigger; the trigger of an identify is None."""
 
@@ -131,10 +133,8 @@ class Planner:
         return _refused(row, text)
 
     def _with_contact(self, item: Item, row: Delivery, history: History, resend: bool) -> Planned | Delivery | None:
-        contact = self._contact(item, row.email or "")
-        if contact.remarks:
-            row = row._replace(remarks=json.dumps(contact.remarks, ensure_ascii=False))
         before = history.contact
+        row, contact = self._contact(item, row, before)
         if not item.once:
             if item.content is None:
                 row = row._replace(content=_digest(contact.values))
@@ -153,11 +153,21 @@ class Planner:
         planned = BatchItem((row.email or "").lower(), row, history.triggers, history.earlier, history.delivered)
         return Planned(planned, contact.values, before)
 
-    def _contact(self, item: Item, email: str) -> ContactFields:
-        if item.kind == "identify":
-            return contact_fields(self._fields, email, item.traits, item.user_id)
-        traits = {**item.context_traits, **item.traits}
-        return contact_fields(self._fields, email, traits, item.user_id, item.properties)
+    def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
+        """The contact of an item, and its row with what there is to remark."""
+        email = row.email or ""
+        found = contact_fields(self._fields, email, item.traits, item.user_id, item.properties, item.context_traits)
+        if item.kind == "track" and before is not None and before.ever and "_NewEmail" in found.values:
+            # An earlier run has changed the address, and its journeys are left.
+            row = row._replace(email=found.values["_NewEmail"])
+            found = found._replace(values=renamed(found.values))
+        remarks = found.remarks | dict.fromkeys(self._counts.add_untaken(found.untaken), UNTAKEN)
+        return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact under its new address."""
+    return {name: value for name, value in values.items() if name != "_NewEmail"} | {"Email": values["_NewEmail"]}
 
 
 def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:

@@ -14,7 +14,7 @@ from .dispatch import Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .messages import Ignored, Item, text
-from .plan import Planned, Planner
+from .plan import Planned, Planner, renamed
 from .triggers import Triggers
 
 CHUNK = 1000  # items whose delivery statuses are queried at once
@@ -67,7 +67,9 @@ class Sender:
     def _take(self, chunk: Sequence[Item | Ignored]) -> None:
         """Plans a chunk of items, and sends the batches that become full."""
         self._counts.messages += len(chunk)
-        self._counts.ignored.update(item.type for item in chunk if isinstance(item, Ignored))
+        ignored = [item for item in chunk if isinstance(item, Ignored)]
+        self._counts.add("not_meant", sum(item.not_meant for item in ignored))
+        self._counts.ignored.update(item.type for item in ignored if not item.not_meant)
         items = [item for item in chunk if isinstance(item, Item)]
         statuses = self._log.known(item.message_id for item in items)
         self._emails.look_up(items)
@@ -101,8 +103,11 @@ class Sender:
             self._flush()
         if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
             self._batch.decided.append(item.row._replace(status="delivered", message="found to be carried out"))
-            self._counts.add_message(["delivered"])
-            return
+            if item.row.kind != "track":
+                self._counts.add_message(["delivered"])
+                return
+            renames, values = False, renamed(values)  # its journeys are left
+            item = item._replace(key=values["Email"].lower(), row=item.row._replace(email=values["Email"]))
         if renames:  # whoever looks for the user id must find the new address
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
         self._batch.merge(item.key, values)
