@@ -625,6 +625,167 @@ SUPPRESSIONS = Table(
     ),
 )
 
+# Ortto, Autopilot's successor (docs/contract/ortto.md).
+
+
+class OrttoActivity(NamedTuple):
+    """An activity of Ortto: its id and its name there, and which event it is here; of None it is one of its own name.
+
+    It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
+    `pulled` is whether it is asked for without being named.
+    """
+
+    id: str
+    name: str
+    event: str | None = None
+    pulled: bool = False
+    needs: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+# An unsubscription without an email was made elsewhere: on a form, by an import, by the API.
+ORTTO_ACTIVITIES = {
+    activity.id: activity
+    for activity in (
+        OrttoActivity("act::s", "Sent email", pulled=True),
+        OrttoActivity("act::r", "Received email", "Email Delivered", True),
+        OrttoActivity("act::o", "Opened email", "Email Opened", True),
+        OrttoActivity("act::c", "Clicked email", "Email Clicked", True),
+        OrttoActivity("act::b", "Bounced email", "Email Bounced", True),
+        OrttoActivity("act::s-ab", "Abuse reported", "Email Marked as Spam", True),
+        OrttoActivity(
+            "act::u-all", "Unsubscribed from email", "Email Unsubscribed", True, "idt::ei", (("scope", "all"),)
+        ),
+        OrttoActivity(
+            "act::u-a", "Unsubscribed from email audience", "Email Unsubscribed", True, "idt::ei",
+            (("scope", "audience"),),
+        ),
+        OrttoActivity("act::re", "Replied to email", "Email Replied", True),
+        OrttoActivity("act::d", "Deferred email"),
+        OrttoActivity("act::i", "Invalid email"),
+        OrttoActivity("act::f", "Forwarded email"),
+        OrttoActivity("act::v", "Viewed email online"),
+        OrttoActivity("act::rt", "Reacted to email"),
+        OrttoActivity("act::s-all", "Subscribed to email"),
+        OrttoActivity("act::es", "Email suppressed"),
+        OrttoActivity("act::eu", "Email unsuppressed"),
+    )
+}  # fmt: skip
+ORTTO_TEST = "act::test_webhook"
+"""The activity that the Test button of a webhook sends."""
+ORTTO_JOURNEY_EVENT = "ortto_journey_action"
+"""The event that a webhook sends which is a step of a journey."""
+
+
+class OrttoAttribute(NamedTuple):
+    """An attribute of Ortto's activities: its id, the column that it is here, its name there, and the column's type.
+
+    `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
+    (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
+    """
+
+    id: str
+    column: str
+    name: str
+    type: Type = "text"
+    personal: bool = False
+    decimal: bool = False
+
+
+ORTTO_ATTRIBUTES = {
+    attribute.id: attribute
+    for attribute in (
+        OrttoAttribute("idt::c", "campaign_id", "Campaign ID"),
+        OrttoAttribute("str::cn", "campaign_name", "Campaign name"),
+        OrttoAttribute("str::ct", "campaign_type", "Campaign type"),
+        OrttoAttribute("str::cvt", "campaign_variant_type", "Campaign variant type"),
+        OrttoAttribute("idt::ei", "email_id", "Email ID"),
+        OrttoAttribute("str::asn", "email_name", "Email name"),
+        OrttoAttribute("str::s", "email_subject", "Subject"),
+        OrttoAttribute("bol::t", "transactional", "Transactional", "bool"),
+        OrttoAttribute("int::li", "link_id", "Link index"),
+        OrttoAttribute("str::c", "link_url", "URL clicked"),
+        OrttoAttribute("str::rc", "link_raw_url", "Raw url clicked"),
+        OrttoAttribute("str::burl", "link_base_url", "Base URL"),
+        OrttoAttribute("str::us", "utm_source", "UTM campaign source"),
+        OrttoAttribute("str::um", "utm_medium", "UTM campaign medium"),
+        OrttoAttribute("str::un", "utm_campaign", "UTM campaign name"),
+        OrttoAttribute("str::uc", "utm_content", "UTM campaign content"),
+        OrttoAttribute("str::bt", "bounce_type", "Bounce type"),
+        OrttoAttribute("str::bc", "bounce_category", "Category"),
+        OrttoAttribute("str::br", "bounce_reason", "Reason"),
+        OrttoAttribute("str::be", "bounced_email", "Bounced email address", personal=True),
+        OrttoAttribute("bol::m", "machine", "Possible machine open", "bool"),
+        OrttoAttribute("idt::a", "audience_id", "Audience ID"),
+        OrttoAttribute("str::an", "audience_name", "Audience name"),
+        OrttoAttribute("idt::jri", "run_id", "Run ID"),
+        OrttoAttribute("str::jsi", "shape_id", "Shape ID"),
+        OrttoAttribute("idt::mi", "message_id", "Message ID"),
+        OrttoAttribute("idt::oi", "object_id", "Object ID"),
+        OrttoAttribute("idt::ds", "data_source_id", "Data Source ID"),
+        OrttoAttribute("str::is", "source", "Source"),
+        OrttoAttribute("str::rn", "unsubscribe_reason", "Reason"),
+        OrttoAttribute("str::rno", "unsubscribe_reason_other", "Reason (other)"),
+        OrttoAttribute("str::u-ctx", "unsubscribe_context", "Unsubscribe Context"),
+        OrttoAttribute("str::s-ctx", "subscribe_context", "Subscribe Context"),
+        OrttoAttribute("str::su", "subscribed_via_url", "Subscribed via URL"),
+        OrttoAttribute("str::mrn", "message_data_missing_reason", "Message data missing reason"),
+        OrttoAttribute("str::es", "email_status", "Email status"),
+        OrttoAttribute("str::rs", "reason_source", "Reason Source"),
+        OrttoAttribute("int::rt", "reason_type", "Reason Type", "bigint"),
+        OrttoAttribute("str::rt", "reaction_type", "Reaction type"),
+        OrttoAttribute("str::rr", "reaction_reason", "Reaction reason"),
+        OrttoAttribute("str::fn", "from_name", "From name"),
+        OrttoAttribute("str::fre", "from_email", "From email"),
+        OrttoAttribute("str::fe", "forwarded_email", "Forwarded email", personal=True),
+        OrttoAttribute("txt::er", "reply_text", "Reply", personal=True),
+        OrttoAttribute("str::erf", "replied_from", "Replied from", personal=True),
+        OrttoAttribute("str::ert", "replied_to", "Replied to", personal=True),
+        OrttoAttribute("str::b", "browser", "Browser"),
+        OrttoAttribute("str::bv", "browser_version", "Browser version"),
+        OrttoAttribute("str::p", "platform", "Platform"),
+        OrttoAttribute("str::pv", "platform_version", "Platform version"),
+        OrttoAttribute("str::d", "device", "Device"),
+        OrttoAttribute("obj::i", "system_info", "System info object"),
+        OrttoAttribute("obj::r", "screen_info", "Screen info object"),
+        OrttoAttribute("str::sr", "screen_resolution", "Screen resolution"),
+        OrttoAttribute("int::sw", "screen_width", "Screen width", "bigint"),
+        OrttoAttribute("int::sh", "screen_height", "Screen height", "bigint"),
+        OrttoAttribute("int::sr", "screen_pixel_ratio", "Screen pixel ratio", "double", decimal=True),
+        OrttoAttribute("bol::ts", "touch_screen", "Touch screen", "bool"),
+        OrttoAttribute("geo::country", "country", "Country"),
+        OrttoAttribute("geo::region", "region", "Region"),
+        OrttoAttribute("geo::city", "city", "City"),
+        OrttoAttribute("geo::position", "position", "Position"),
+        OrttoAttribute("str::t", "timezone", "Timezone"),
+    )
+}
+# Attributes that are something else in one activity than in the others.
+ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
+    "act::s-ab": {
+        "str::rn": OrttoAttribute("str::rn", "spam_reason", "Reason"),
+        "str::rno": OrttoAttribute("str::rno", "spam_reason_other", "Reason (other)"),
+    },
+    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name", "Reaction name")},
+}
+# The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
+ORTTO_TYPES: dict[str, Type] = {
+    "str": "text",
+    "txt": "text",
+    "idt": "text",
+    "int": "bigint",
+    "bol": "bool",
+    "tme": "timestamp",
+    "phn": "text",
+    "geo": "text",
+    "dtz": "text",
+    "u4s": "text",
+}
+ORTTO_GEO_DIGITS = 6
+"""How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
+ORTTO_DECIMAL_DIGITS = 3
+"""The same of a decimal."""
+
 TABLES = {
     table.name: table
     for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)

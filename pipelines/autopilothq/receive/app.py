@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
 from .endpoints import MOST_ENDPOINTS, Endpoints
-from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
+from .messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
 from .room import NoRoom, Room
 from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
@@ -151,17 +151,21 @@ class App:
     def _lines(
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
-        """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
-        body = inflate_body(body, headers, self._config.max_body)
+        """Returns the lines of a body. Raises Refused where it may not be sent, or cannot be read."""
         try:
+            body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
-        except InvalidJson as error:
+        except (InvalidJson, Refused) as error:
+            if isinstance(error, Refused) and not (route.keeps_all and error.answer.status in (400, 415)):
+                raise
             self._check(endpoint, guard, headers, body, Body([], {}, b""))
+            if route.keeps_all:
+                return kept_line(body)
             raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
         self._check(endpoint, guard, headers, body, read)
         if route.adapter is None:
             return ArchiveLines(b"", 0, 0)
-        return route.adapter(read, Arrival(_now(), route.type_of))
+        return route.adapter(read, Arrival(_now(), route.type_of, endpoint.name))
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .messages import ArchiveLines, Arrival, Body, lines_of
+from .ortto import ortto_lines
 
 Adapter = Callable[[Body, Arrival], ArchiveLines]
 """From a body that was read to lines of the archive."""
@@ -16,13 +17,15 @@ class Route(NamedTuple):
     """A path, the kind of endpoint that it belongs to, and what makes lines of its bodies.
 
     `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None where
-    each has its own. A route without an adapter answers 200 and keeps nothing.
+    each has its own. A route without an adapter answers 200 and keeps nothing. One that `keeps_all` keeps what cannot
+    be read too, because its sender would not send it again.
     """
 
     kind: str
     path: re.Pattern[str]
     adapter: Adapter | None
     type_of: str | None = None
+    keeps_all: bool = False
 
 
 class Endpoint(NamedTuple):
@@ -60,6 +63,7 @@ ROUTES = (
     *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in _TYPES),
     Route("segment", _path("/hook/segment/{name}"), single),
     Route("rudder", _path("/hook/rudder/{name}"), single),
+    Route("ortto", _path("/hook/ortto/{name}"), ortto_lines, keeps_all=True),
 )
 
 
