@@ -588,6 +588,32 @@ DELIVERIES = Table(
     key=(),  # the trigger is null where a row is about a contact alone
 )
 
+# Autopilot's REST hooks (docs/contract/autopilot-hooks.md).
+
+
+class HookEvent(NamedTuple):
+    """An event that Autopilot posts to a URL: its name, what happened, and another spelling that accounts may take."""
+
+    name: str
+    description: str
+    other: str | None = None
+
+
+HOOK_EVENTS = (
+    HookEvent("contact_added", "A contact was added; some accounts send it for changes too."),
+    HookEvent("contact_updated", "A contact was changed."),
+    HookEvent("contact_unsubscribed", "A contact wants no more email.", "contact_unsubscribes"),
+    HookEvent("contact_added_to_list", "A contact was put on a list."),
+    HookEvent("contact_removed_from_list", "A contact was taken off a list."),
+    HookEvent("contact_entered_segment", "A contact came into a smart segment."),
+    HookEvent("contact_left_segment", "A contact left a smart segment."),
+)
+HOOK_PREFIX = "autopilot_"
+"""What the names of events from hooks begin with, so that no other event has their tables."""
+HOOK_JOURNEY = "journey_webhook"  # an event of its own: a contact came to a journey's action Webhook
+HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of what hooks bring
+HOOK_CONTACT = "contact"  # the key of a message that has the whole contact, as JSON text
+
 # Deleting a person.
 
 # The kinds of ids that a column holds, in any table, or in one (`table.column`). An id with an @ is an email in any

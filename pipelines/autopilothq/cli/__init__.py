@@ -13,6 +13,7 @@ from ..errors import BusyError
 from . import log
 from .contacts import contact_commands
 from .forget import forget
+from .hooks import hook_commands
 from .inspect import schema, status
 from .load import load, write_sample
 from .profiles import load_profiles
@@ -85,7 +86,18 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, contact_commands, show_deliveries, schema, status, forget):
+for command in (
+    load,
+    receive,
+    write_sample,
+    send,
+    contact_commands,
+    hook_commands,
+    show_deliveries,
+    schema,
+    status,
+    forget,
+):
     cli.add_command(command)
 
 

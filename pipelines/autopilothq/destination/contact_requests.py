@@ -6,6 +6,7 @@ what happened, and a request whose outcome is unknown is sent again.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from ..clients.autopilot import Autopilot
@@ -112,7 +113,9 @@ class ContactRequests:
 
     def _send_one(self, request: ContactRequest) -> Outcome:
         try:
-            outcome = send_request(self._account, self._breaker, request.endpoint, lambda: request.send(self._account))
+            send = partial(request.send, self._account)
+            who = request.row.message_id
+            outcome = send_request(self._account, self._breaker, request.endpoint, send, who)
         except RunStopped:
             return Outcome("failed", request.endpoint, None, _BROKEN_OFF)
         except ApiError as error:

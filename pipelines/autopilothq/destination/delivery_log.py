@@ -209,10 +209,7 @@ class DeliveryLog:
             self._dataset.insert(DELIVERIES, rows)
 
     def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
-        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns.
-
-        `columns` are those that may differ: rows that agree in them are written at once.
-        """
+        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests; they are stored."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
             what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))
