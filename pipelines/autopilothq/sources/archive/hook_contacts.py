@@ -26,7 +26,7 @@ from . import batches
 from .discover import day_and_source
 from .listing import File
 
-MEMORY = 100  # MB for the rows
+SNAPSHOT_MEMORY = 100  # MB for the rows
 _ENDPOINTS = "autopilot-"  # what the folders of the receiver's endpoints begin with
 _LOOKED_UP = 1000  # contacts at once
 _NOT_KEPT = ("received_at", "uuid_ts", "deleted_at")
@@ -64,7 +64,7 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
     """Yields the rows of contacts in the files' hooks, and their discards."""
     pipeline = context.required_pipeline()
     known = context.existing_columns(CONTACTS.name)
-    snapshot = dataclasses.replace(context, memory=MEMORY).snapshot(CONTACTS.name, context.loaded_at)
+    snapshot = dataclasses.replace(context, memory=SNAPSHOT_MEMORY).snapshot(CONTACTS.name, context.loaded_at)
     column = _column_of(context)
     merged: dict[str, MergedContact] = {}
     for some in batched(hook_contacts(files, timeout), _LOOKED_UP):
