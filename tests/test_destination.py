@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
+from dlt.common.runtime.run_context import active
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
@@ -839,6 +840,46 @@ def test_wrong_settings(server: FakeAutopilot) -> None:
     with pytest.raises(InvalidSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
         send(server, [], unknown_traits="perhaps")
     assert "secret" not in repr(settings_for(server, api_key="secret"))
+    for name in ("timeout", "tries"):
+        with pytest.raises(InvalidSetting, match=rf"destination\.autopilothq\.{name} must be a number above 0, got 0"):
+            send(server, [], **{name: 0})
+
+
+def test_settings_that_there_are_not() -> None:
+    more: dict[str, Any] = {"environment": "prod"}  # a setting of every destination
+    assert autopilot(timeout=5, tries=2, **more).config_params["tries"] == 2
+    for name, hint in {"timeuot": "did you mean timeout?", "unknown_trait": "did you mean unknown_traits?"}.items():
+        with pytest.raises(InvalidSetting) as raised:
+            autopilot(**{name: 1})  # type: ignore[arg-type]
+        assert str(raised.value) == f"autopilot() takes no setting {name}: {hint}"
+    with pytest.raises(InvalidSetting, match="takes no setting xyz: there are api_key, base_url, requests_per_second,"):
+        autopilot(xyz=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("where", ["config.toml", "secrets.toml", "environment"])
+def test_settings_of_the_configuration_that_there_are_not(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "environment":
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEUOT", "5")
+    else:
+        Path(".dlt").mkdir()
+        Path(".dlt", where).write_text("[destination.autopilothq]\ntries = 2\ntimeuot = 5\n")
+        active().reload()
+    message = r"dlt's configuration has no setting destination\.autopilothq\.timeuot: did you mean timeout\?"
+    with pytest.raises(InvalidSetting, match=message):
+        destination.resolve_settings()
+    with pytest.raises(PipelineStepFailed, match=message):
+        run([{"email": "a@example.com"}])
+
+
+def test_time_out_and_tries_are_settings(configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TRIES", "3")
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEOUT", "0.2")
+    settings = destination.resolve_settings().api
+    assert (settings.tries, settings.timeout) == (3, 0.2)
+    configured.order("POST", "/contacts", late=1, times=2)
+    run([{"email": "a@example.com", "title": "CEO"}])
+    assert len(posts(configured)) == 3
 
 
 def test_rows_look_like_messages_or_do_not() -> None:

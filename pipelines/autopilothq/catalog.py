@@ -588,6 +588,25 @@ DELIVERIES = Table(
     key=(),  # the trigger is null where a row is about a contact alone
 )
 
+# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). No id of a person is in it.
+FORWARDS = Table(
+    "_forwards",
+    "What became of every message that was forwarded: a row for each attempt to deliver it.",
+    (
+        Column("message_id", "text", "The message's id; a digest where it has none."),
+        Column("kind", "text", "The message's type."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
+        Column("status", "text", "delivered, refused or failed."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "The server's message, or why nothing was sent."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=(),
+)
+
 # Autopilot's REST hooks (docs/contract/autopilot-hooks.md).
 
 
@@ -814,5 +833,8 @@ ORTTO_DECIMAL_DIGITS = 3
 
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
+    for table in (
+        *(*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT),
+        *(SUPPRESSIONS, DELIVERIES, FORWARDS),
+    )
 }

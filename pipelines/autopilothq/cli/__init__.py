@@ -13,6 +13,7 @@ from ..errors import BusyError
 from . import log
 from .contacts import contact_commands
 from .forget import forget
+from .forward import forward
 from .hooks import hook_commands
 from .inspect import schema, status
 from .load import load, write_sample
@@ -87,16 +88,8 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 load.add_command(load_profiles)
 for command in (
-    load,
-    receive,
-    write_sample,
-    send,
-    contact_commands,
-    hook_commands,
-    show_deliveries,
-    schema,
-    status,
-    forget,
+    *(load, receive, write_sample, send, contact_commands, hook_commands, forward),
+    *(show_deliveries, schema, status, forget),
 ):
     cli.add_command(command)
 

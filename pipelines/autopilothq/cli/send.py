@@ -46,13 +46,23 @@ _key = click.option(
 @click.option("--trigger", "triggers", multiple=True, metavar="EVENT=ID", help="The trigger of an event's journey.")
 @_sending
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
-    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://."""
+    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://.
+
+    The path - sends the lines of stdin as they come, for as long as they come.
+    """
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
     mapping: dict[str, list[str]] = {}
     for trigger in triggers:
         event, _, id_ = trigger.rpartition("=")
         if not event or not id_:
             raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
         mapping.setdefault(event, []).append(id_)
+    if paths == ("-",):
+        from . import streaming
+
+        streaming.send_stream(mapping, options)
+        return
     from . import sending
 
     sending.send_files(paths, mapping, options)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain
 from ..masking import masked
-from ..segment.message import digest
+from ..segment.message import Reject, digest
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
@@ -44,9 +44,8 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
         given = _settings(options)
         given = replace(given, triggers={**(given.triggers or {}), **triggers})
         with _locked(options), _log(options) as log:
-            files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
-            counts = _deliver(_messages(files, broken), log, given, options)
+            counts = _deliver(_messages(paths, broken), log, given, options)
     _end(counts, broken, options["dry_run"])
 
 
@@ -142,16 +141,30 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
-def _messages(files: list[File], broken: list[str]) -> Iterator[Item | Ignored]:
-    """The files' messages in order; `broken` gets why a file could not be read to its end."""
+def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Item | Ignored]:
+    return (
+        from_line(line) if isinstance(line, bytes) else refuse_item(digest(line.raw), line.reason)
+        for line in archive_lines(paths, broken)
+    )
+
+
+def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
+    """Lists files, and returns their lines and what is no line, in order.
+
+    `broken` gets why a file was not read to its end. Raises ArchiveError where there is none.
+    """
+    files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
+    return _lines(files, broken)
+
+
+def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
     for batch in read_batches(files):
-        rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
+        rejects = {(reject.file, reject.line) for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
             if (file, line) not in rejects and text.strip():
-                yield from_line(text)
-        for reject in batch.rejects:
-            yield refuse_item(digest(reject.raw), reject.reason)
+                yield text
+        yield from batch.rejects
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
@@ -159,6 +172,11 @@ def _deliver(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
 ) -> Counts:
     freeze_modules()
+    return deliver(items, log, given, reporter(), out.document if options["dry_run"] else None)
+
+
+def reporter() -> Callable[[Counts], None]:
+    """Returns what prints the counts of a run that goes on, now and then."""
     last = time.monotonic()
 
     def progress(counts: Counts) -> None:
@@ -170,7 +188,7 @@ def _deliver(
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts)}", err=True)
 
-    return deliver(items, log, given, progress, out.document if options["dry_run"] else None)
+    return progress
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -195,6 +213,15 @@ def _skipped(number: int, key: str) -> list[str]:
 
 def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = ()) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
+    print_counts(counts, dry_run, more)
+    for why in broken:
+        out.print_line(masked(f"  not read to its end: {why}"))
+    if not counts.all_delivered or broken:
+        sys.exit(NOT_ALL)
+
+
+def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()) -> None:
+    """Prints how the messages of a run ended, and why."""
     logs.summarise(_line(counts))
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
@@ -205,7 +232,3 @@ def _end(counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] =
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
-    for why in broken:
-        out.print_line(masked(f"  not read to its end: {why}"))
-    if not counts.all_delivered or broken:
-        sys.exit(NOT_ALL)

@@ -9,6 +9,7 @@ from dlt.common.schema import TTableSchema
 
 from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
+from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .account import DryRunAccount, WritableAccount
@@ -17,8 +18,16 @@ from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
 from .messages import Ignored, Item, from_row
+from .plan import UNTAKEN
 from .sender import Sender
-from .settings import NAME, DestinationSettings, log_dataset
+from .settings import (
+    NAME,
+    SECTION,
+    DestinationSettings,
+    check_configuration,
+    log_dataset,
+    refuses_unknown_settings,
+)
 from .triggers import Triggers
 
 __all__ = [
@@ -37,6 +46,7 @@ _ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
 
 
+@refuses_unknown_settings
 @dlt.destination(
     name=NAME,
     batch_size=0,  # whole files: the delivery log knows better than dlt how far a file was sent
@@ -51,6 +61,8 @@ def autopilot(
     api_key: str = dlt.secrets.value,
     base_url: str = BASE_URL,
     requests_per_second: float = REQUESTS_PER_SECOND,
+    timeout: float = TIMEOUT,
+    tries: int = MAX_ATTEMPTS,
     fields: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045 - dlt injects these spellings
     triggers: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045
     unknown_traits: str = "send",
@@ -66,6 +78,8 @@ def autopilot(
         api_key: The account's key.
         base_url: Another address of the API.
         requests_per_second: The most that is sent, by everything in this process that uses the key.
+        timeout: Seconds that an answer may keep silent.
+        tries: How often a request is tried before what it sends has failed.
         fields: Paths of traits, and the account's fields that they are written to.
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
@@ -76,6 +90,7 @@ def autopilot(
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
     api = {"api_key": api_key, "base_url": base_url, "requests_per_second": requests_per_second}
+    api |= {"timeout": timeout, "tries": tries}
     mappings = {"fields": fields, "triggers": triggers}
     more = {"unknown_traits": unknown_traits, "user_id_field": user_id_field, "allow_http": allow_http}
     _deliver_file(str(items), table, DestinationSettings.from_options(**api, **mappings, **more), log)
@@ -84,6 +99,7 @@ def autopilot(
 def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible where dlt must know."""
     try:
+        check_configuration(SECTION, autopilot)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
@@ -93,6 +109,8 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
         _log.warning("%d rows were %s: %s", number, status, why)
+    if counts.untaken:
+        _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
 
 
 def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
@@ -110,9 +128,10 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
+    check_configuration(SECTION, autopilot)
     given = {name: value for name, value in explicit.items() if value is not None}
     found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=given)
-    names = ("api_key", "base_url", "requests_per_second", "allow_http")
+    names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
     more = ("fields", "triggers", "unknown_traits", "user_id_field")
     return DestinationSettings.from_options(**{name: getattr(found, name) for name in (*names, *more)})
 

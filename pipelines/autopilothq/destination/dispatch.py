@@ -127,7 +127,8 @@ class BatchSending:
                 rows += [] if item.write_ahead else [row]
                 self._counts.add_message([row.status], row.message)
             elif row.status != "delivered":
-                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+                if row.status != "unknown":  # of a new address: the row that was written ahead says so, of no trigger
+                    rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
                 self._counts.add_message([*item.earlier, row.status], row.message)
         self._log.add(rows)
 

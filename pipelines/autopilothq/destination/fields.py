@@ -13,7 +13,7 @@ from ..segment.naming import snake_case
 from .settings import SECTION
 from .values import CastError, cast, is_text, own_type, shown
 
-Path = tuple[str, ...]
+TraitPath = tuple[str, ...]
 """Where a trait is: the keys that lead to it."""
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
@@ -84,11 +84,11 @@ class Fields:
             )
         return field
 
-    def known(self, path: Path) -> str | Custom | None:
+    def known(self, path: TraitPath) -> str | Custom | None:
         """Returns the field of the trait at a path, None where the account has none for it."""
         return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
-    def of_property(self, path: Path) -> str | Custom | None:
+    def of_property(self, path: TraitPath) -> str | Custom | None:
         """Returns the field of an event's property: one that the settings map it to, or that the account defines.
 
         No property goes to a standard field by its name, but for `_NewEmail`.
@@ -104,24 +104,24 @@ class Fields:
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
         return next((value.strip() for _, value in found if isinstance(value, str) and is_text(value.strip())), None)
 
-    def is_mapped(self, path: Path) -> bool:
+    def is_mapped(self, path: TraitPath) -> bool:
         """Returns whether the settings map the trait at that path."""
         return ".".join(path) in self._mapping
 
 
-def standard_field(path: Path) -> str | None:
+def standard_field(path: TraitPath) -> str | None:
     """Returns the standard field of a trait, or the key of Autopilot's own that it is; None for any other."""
     if len(path) == 1 and path[0] in OWN_KEYS:
         return path[0]
     return _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
 
 
-def is_standard(path: Path) -> bool:
+def is_standard(path: TraitPath) -> bool:
     """Returns whether a trait is spelt like a standard field, or like one that sets several."""
     return standard_field(path) is not None or _is_whole(path)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: TraitPath) -> bool:
     return len(path) == 1 and path[0].lower() in WHOLES
 
 
@@ -183,7 +183,7 @@ class _ContactBuilder:
 
     def take(self, traits: Mapping[str, Any]) -> None:
         """Adds traits, those that the settings map before others, and whole names last."""
-        names: list[tuple[Path, Any]] = []
+        names: list[tuple[TraitPath, Any]] = []
         for path, value in self._in_order(traits):
             if _is_whole(path) and not self._fields.is_mapped(path):
                 whole = path[0].lower()
@@ -202,9 +202,9 @@ class _ContactBuilder:
         for path, value in names:
             self._put_name(path, value)
 
-    def _in_order(self, values: Mapping[str, Any]) -> list[tuple[Path, Any]]:
+    def _in_order(self, values: Mapping[str, Any]) -> list[tuple[TraitPath, Any]]:
         """The leaves of an object: those that the settings map, others, arrays that stand for their first value."""
-        leaves: list[tuple[int, Path, Any]] = []
+        leaves: list[tuple[int, TraitPath, Any]] = []
         for path, value in _leaves(values):
             if self._fields.is_mapped(path):
                 leaves.append((0, path, value))
@@ -214,7 +214,7 @@ class _ContactBuilder:
                 leaves.append((1, path, value))
         return [leaf[1:] for leaf in sorted(leaves, key=lambda leaf: leaf[0])]
 
-    def put(self, path: Path, target: str | Custom, value: Any) -> bool:
+    def put(self, path: TraitPath, target: str | Custom, value: Any) -> bool:
         """Gives a field a value, and returns whether it has it: not where a trait before it has the field."""
         trait = ".".join(path)
         key = target.key if isinstance(target, Custom) else target
@@ -234,7 +234,7 @@ class _ContactBuilder:
         self._taken[name] = trait
         return True
 
-    def _put_unknown(self, path: Path, value: Any) -> None:
+    def _put_unknown(self, path: TraitPath, value: Any) -> None:
         trait = ".".join(path)
         if not is_text(trait):
             self.remarks[trait] = "left out: its name is empty, or holds half a surrogate pair"
@@ -244,7 +244,7 @@ class _ContactBuilder:
             self.unknown.append(trait)
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
-    def _put_name(self, path: Path, value: Any) -> None:
+    def _put_name(self, path: TraitPath, value: Any) -> None:
         """Splits a whole name at its first blank, where neither a first nor a last name came."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
@@ -268,7 +268,7 @@ def _cast_standard(value: Any, key: str) -> Any:
     return cast(value, _TYPES.get(key, "string"))
 
 
-def _leaves(value: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _leaves(value: Mapping[str, Any], path: TraitPath = ()) -> Iterator[tuple[TraitPath, Any]]:
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _leaves(inner, (*path, str(key)))

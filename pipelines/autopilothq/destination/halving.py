@@ -20,16 +20,16 @@ PROBES = 3  # contacts that are tried alone before a batch whose halves both fai
 NOT_NAMED = "Autopilot's answer does not name this contact: it was not written"
 _ENDPOINT = "POST /contacts"
 
-Contacts: TypeAlias = Mapping[Key, Mapping[str, Any]]
-Outcomes: TypeAlias = dict[Key, Outcome]
+ContactsByKey: TypeAlias = Mapping[Key, Mapping[str, Any]]
+OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 
 @dataclass
 class _Batch:
-    """Contacts that are looked at, their outcomes so far, and those that failed `alone`."""
+    """ContactsByKey that are looked at, their outcomes so far, and those that failed `alone`."""
 
-    contacts: Contacts
-    outcomes: Outcomes
+    contacts: ContactsByKey
+    outcomes: OutcomesByKey
     alone: set[Key] = field(default_factory=set)
 
 
@@ -41,7 +41,7 @@ class ContactWriter:
         self._breaker = breaker
         self._looking = threading.RLock()  # in an outage all batches fail: one of them finds that out for the others
 
-    def write(self, contacts: Contacts, outcomes: Outcomes) -> None:
+    def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> None:
         """Writes contacts; `outcomes` receives the outcome of each, also where this raises.
 
         Raises ApiError where every other batch would end the same way: the key is wrong, or there is an outage.
@@ -53,7 +53,7 @@ class ContactWriter:
         elif isinstance(error, Unavailable):
             self._breaker.failed(error, min(contacts))
 
-    def _halve(self, batch: "_Batch", contacts: Contacts, error: ApiError | None, answers: int) -> None:
+    def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
         """Writes both halves of contacts that failed together; `answers` had come before they were sent."""
         with self._looking if _is_servers(error) else nullcontext():
             found = []
@@ -82,7 +82,7 @@ class ContactWriter:
             self._breaker.open(error)
             raise error
 
-    def _attempt(self, contacts: Contacts, outcomes: Outcomes) -> ApiError | None:
+    def _attempt(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
         """Writes contacts with one request, and returns its error, None where it was carried out."""
         answers: list[Upserted] = []
         bodies: Sequence[Mapping[str, Any]] = list(contacts.values())
@@ -95,7 +95,7 @@ class ContactWriter:
         return error
 
 
-def _halves(contacts: Contacts) -> list[Contacts]:
+def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:
     keys = list(contacts)
     middle = len(keys) // 2
     return [{key: contacts[key] for key in some} for some in (keys[:middle], keys[middle:])]

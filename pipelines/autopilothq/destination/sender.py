@@ -24,7 +24,7 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts.
+    `progress` is called with the counts. `after` is who sent the items of the same run before these, and is done.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -37,6 +37,7 @@ class Sender:
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        after: "Sender | None" = None,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -44,8 +45,11 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails = KnownEmails(account, log, fields)
+        self._emails = after._emails if after else KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
+        if after:
+            self._emails.forget_oldest()
+            self._planner.follow(after._planner, log.run)
         self._dispatcher = Dispatcher(account, log, self._counts, progress)
         self._batch = ContactBatch()
         self._seen: set[str] = set()

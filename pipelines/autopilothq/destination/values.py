@@ -144,9 +144,10 @@ def _date_of_text(text: str) -> str:
 
 def _epoch_time(value: float | Decimal) -> datetime:
     """The time of epoch seconds or milliseconds, which their size tells apart. Raises ValueError for other numbers."""
+    number = Decimal(value)
     for epoch in EPOCHS:
-        if epoch.least <= abs(value) < epoch.below:
-            return _EPOCH + timedelta(microseconds=int(value * (1_000_000 // epoch.per_second)))
+        if epoch.least <= abs(number) < epoch.below:
+            return _EPOCH + timedelta(microseconds=int(number * (1_000_000 // epoch.per_second)))
     raise ValueError
 
 
