@@ -42,6 +42,7 @@ class LoadReport:
         tasks: How many tasks of an engine the load consists of, as far as it is known; 0 without an engine.
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
+        failed: By their name, parts that could not be loaded while the others were, with the reason.
         warnings: What a person should read.
         seconds: How long the load took to read and to make rows.
     """
@@ -70,6 +71,7 @@ class LoadReport:
     tasks: int = 0
     tasks_done: int = 0
     cut_off: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -87,6 +89,7 @@ class LoadReport:
                 reason: _sum(self.beyond_limits.get(reason, {}), part.beyond_limits.get(reason, {}))
                 for reason in self.beyond_limits | part.beyond_limits
             },
+            failed=self.failed | part.failed,
             warnings=[*self.warnings, *part.warnings],
             people_total=part.people_total if self.people_total is None else self.people_total,
         )
