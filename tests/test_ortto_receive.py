@@ -96,6 +96,8 @@ BROKEN: list[bytes] = [
     gzip.compress(b'{"a":1}')[:-9],
     b'{"a":"\xff"}',
     json.dumps({"activity": {"field_id": "act::o", "id": "nobody"}}).encode(),
+    b'{"activity":{"field_id":"act::o","attr":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}}",
+    b"\0\0",
 ]
 
 
@@ -265,13 +267,13 @@ def test_steps_of_journeys_are_no_emails(received: Received) -> None:
 def test_what_is_not_understood_is_counted_and_shown(received: Received) -> None:
     said = json.loads(received.loaded.out)
     counts = {name: said[name] for name in ("lines", "stored", "duplicates", "rejected")}
-    assert counts == {"lines": 25, "stored": 15, "duplicates": 2, "rejected": 8}
+    assert counts == {"lines": 27, "stored": 15, "duplicates": 2, "rejected": 10}
     rejects = sorted(received.tables["_rejects"], key=lambda row: row["line"])
     found = [(row["reason"], row["raw"]) for row in rejects]
     assert found[0][1].startswith('{"hello":"world","messageId":"sha256-')
     assert [reason for reason, _ in found] == [
         "unknown_type", "not_json", "not_json", "not_an_object", "not_an_object", "not_json", "not_json",
-        "no_user_anon_id",
+        "no_user_anon_id", "not_json", "not_json",
     ]  # fmt: skip
     assert found[2][1] == "campaign_id=d1&email=ada@example.com"
     assert found[3][1] == '""'

@@ -655,6 +655,7 @@ PERSON_KEYS: dict[str, tuple[str, ...]] = {
     "anonymous": ("anonymous_id",),
     "previous": ("user_id", "anonymous_id"),
     "contact": ("contact_id",),
+    "external": ("user_id",),  # Ortto's word
 }
 SUPPRESSIONS = Table(
     "_suppressions",
@@ -811,6 +812,7 @@ ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
         "str::rn": OrttoAttribute("str::rn", "spam_reason", "Reason"),
         "str::rno": OrttoAttribute("str::rno", "spam_reason_other", "Reason (other)"),
     },
+    "act::c": {"bol::m": OrttoAttribute("bol::m", "machine", "Possible machine click", "bool")},
     "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name", "Reaction name")},
 }
 # The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
@@ -830,6 +832,30 @@ ORTTO_GEO_DIGITS = 6
 """How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
 ORTTO_DECIMAL_DIGITS = 3
 """The same of a decimal."""
+
+# What the name of an event begins a word with, whoever named it, if it is this event.
+EVENT_WORDS: dict[str, tuple[str, ...]] = {
+    "Email Bounced": ("bounc",),
+    "Email Delivered": ("deliver", "receiv"),
+    "Email Clicked": ("click",),
+    "Email Marked as Spam": ("spam", "abuse", "complain", "junk"),
+    "Email Opened": ("open",),
+    "Email Unsubscribed": ("unsub", "optout"),
+    "Email Replied": ("repl",),
+    "Sent email": ("sent", "send"),
+}
+# Columns that one event alone has, by how they begin.
+EVENTS_OF_COLUMNS = {
+    "bounce": "Email Bounced",
+    "link_": "Email Clicked",
+    "utm_": "Email Clicked",
+    "unsubscribe_": "Email Unsubscribed",
+    "spam_": "Email Marked as Spam",
+    "repl": "Email Replied",
+    "reaction_": "Reacted to email",
+    "forwarded_": "Forwarded email",
+    "email_status": "Invalid email",
+}
 
 TABLES = {
     table.name: table

@@ -17,6 +17,7 @@ from .forward import forward
 from .hooks import hook_commands
 from .inspect import schema, status
 from .load import load, write_sample
+from .mapping import show_mapping
 from .profiles import load_profiles
 from .receive import receive
 from .send import send, show_deliveries
@@ -88,7 +89,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 load.add_command(load_profiles)
 for command in (
-    *(load, receive, write_sample, send, contact_commands, hook_commands, forward),
+    *(load, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
     *(show_deliveries, schema, status, forget),
 ):
     cli.add_command(command)

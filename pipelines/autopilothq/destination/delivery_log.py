@@ -5,7 +5,7 @@ address), its row is written before it, as `unknown`: whenever the program ends,
 happened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 

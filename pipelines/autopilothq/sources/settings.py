@@ -5,7 +5,7 @@ setting cannot come from the configuration, or takes for its first type, so that
 Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     """A time: ISO 8601, a date or a datetime."""
     Engine = Executor | Callable[[], Executor] | None
     """An executor, which is left as it is, or a function that makes one, which is shut down with the load."""
+    EventMappings = Mapping[str, Mapping[str, Any]] | None
+    """By the name of an event: `event`, the one that it is, and `properties`, new names by names."""
 else:
-    Names = Time = Engine = Any
+    Names = Time = Engine = EventMappings = Any
 
 
 class RequestSettings(NamedTuple):

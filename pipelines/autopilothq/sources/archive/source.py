@@ -13,6 +13,7 @@ from dlt.sources import DltResource
 from ...catalog import CONTACTS, MAX_EVENT_TABLES
 from ...errors import NotSupported
 from ...projection import TableRows
+from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
 from ...warehouses.hints import SOURCE
 from ..engine.project import EngineProjector
@@ -22,11 +23,12 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Engine, Names
+from ..settings import Engine, EventMappings, Names
 from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
+from .mapped import map_batches
 from .share import ArchiveShare
 
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers have at a time
@@ -52,6 +54,7 @@ def archive(
     executor: Engine = None,
     work_url: str | None = None,
     hook_contacts: bool = False,
+    mapping: EventMappings = None,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
 
@@ -71,15 +74,19 @@ def archive(
         executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
         work_url: A folder or a bucket that all workers may read and write; without it, one that processes here reach.
         hook_contacts: Whether contacts that Autopilot's hooks brought become rows of `contacts`.
+        mapping: Which of Autopilot's events other events are, by name: `event`, and `properties` with new names.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
+    mappings = read_mappings(mapping)
     batch_bytes = LINES_AT_ONCE // workers(memory)
-    origin = Archive(urls, since, until, source_id, credentials, read_timeout, batch_bytes, hook_contacts)
-    messages = requested_messages(events, exclude)
+    options = mappings, hook_contacts
+    origin = Archive(urls, since, until, source_id, credentials, read_timeout, batch_bytes, *options)
+    messages = requested_messages(events, exclude, mappings)
     projector = None if executor is None else projector_of(executor, work_url, credentials)
-    return resources(origin, LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector))
+    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
+    return resources(origin, settings)
 
 
 def projector_of(
@@ -111,6 +118,7 @@ class Archive(Origin[File]):
     credentials: Any = None
     read_timeout: float = READ_TIMEOUT
     batch_bytes: int = batches.BATCH_BYTES
+    mappings: Mappings = field(default_factory=dict)
     hook_contacts: bool = False
     _hook_files: list[File] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -141,13 +149,14 @@ class Archive(Origin[File]):
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""
-        return batches.read_batches(
-            work, batch_bytes=min(batches.BATCH_BYTES, self.batch_bytes), timeout=self.read_timeout
+        batch_bytes = min(batches.BATCH_BYTES, self.batch_bytes)
+        return map_batches(
+            batches.read_batches(work, batch_bytes=batch_bytes, timeout=self.read_timeout), self.mappings
         )
 
     def share(self, work: Sequence[File], first: int) -> ArchiveShare:
         """Returns some of the files for a worker, without their file system, which may hold secrets."""
-        return ArchiveShare([(*file[:3], file.path) for file in work], first, self.read_timeout)
+        return ArchiveShare([(*file[:3], file.path) for file in work], first, self.read_timeout, self.mappings)
 
 
 def _report(report: LoadReport, left_out: Mapping[str, str]) -> None:
