@@ -162,8 +162,8 @@ def test_404_on_taking_off_is_off_already(call: Call, server: FakeAutopilot) -> 
             "nobody",
             (),
             (
-                "Error: Expected a list with the name or the id nobody, but the account has Nobody, 1k.csv, Build your"
-                " journey, Old customers / 2014.\nAdd --create-list to make it. Nothing was sent.\n"
+                "Error: Expected a list with the name or the id nobody, but the account has Nobody, Build your"
+                " journey, Old customers / 2014, 1k.csv.\nAdd --create-list to make it. Nothing was sent.\n"
             ),
         ),
         (

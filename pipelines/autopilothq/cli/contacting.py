@@ -16,7 +16,8 @@ from ..errors import RunError
 from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
-from .sending import NOT_ALL, _locked, _log, _run_query, _settings, _where
+from .options import freeze_modules
+from .sending import NOT_ALL, _locked, _log, _run_query, _settings, _where, reporter
 
 SHOWN_PEOPLE = 20  # of a dry run
 _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
@@ -119,9 +120,10 @@ def _send(
 ) -> None:
     out.print_lines(_summary(action, people, total, skipped, job))
     counts = Counts()
+    freeze_modules()
     plan_requests(job.requests, log)
     with Autopilot(given.api) as account:
-        absent = ContactRequests(account, log, counts, planned=True).send(job.requests)
+        absent = ContactRequests(account, log, counts, reporter(), planned=True).send(job.requests)
     line = (
         f"{counts.messages:,} requests: {counts.delivered - absent:,} {action.done}, {absent:,} not there,"
         f" {counts.refused:,} refused, {counts.failed + counts.unknown:,} failed"

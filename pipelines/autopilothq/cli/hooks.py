@@ -23,7 +23,8 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, sen
     "events",
     multiple=True,
     type=click.Choice([event.name for event in HOOK_EVENTS]),
-    help="Only this event; repeatable.  [default: all]",
+    metavar="EVENT",
+    help=f"One of {', '.join(event.name for event in HOOK_EVENTS)}; repeatable.  [default: all]",
 )
 @_dry_run
 @allow_http_option

@@ -6,7 +6,7 @@ from .. import runner
 from ..destination import Counts, audiences, lists
 from ..display import shortened
 from . import out
-from .sending import _deliver, _end, _locked, _log, _run_query, _settings, _skipped
+from .sending import _deliver, _end, _locked, _log, _run_query, _settings, _skipped, reporter
 
 
 def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bool], options: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
                         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter,"
                         f" {len(changes) - came:,} to leave, {unchanged:,} unchanged"
                     )
-                sync = lists.sync_list(name, key, found, to, log, given, counts, show=show)
+                sync = lists.sync_list(name, key, found, to, log, given, counts, reporter(), show)
     lines.append(
         f"list {shortened(to.title or to.list_id)}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off,"
         f" {sync.unchanged:,} unchanged"

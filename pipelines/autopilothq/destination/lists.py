@@ -5,6 +5,7 @@ person whose trait was delivered and whose list was not is tried again for the l
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
@@ -84,16 +85,16 @@ def _account_list(value: Any) -> AccountList | None:
 
 
 def _listed(lists: Sequence[AccountList], name: str) -> str:
-    """Returns the titles of lists, that which differs in its case or blanks alone first."""
+    """Returns the titles of lists, those that are most like a name first."""
     if not lists:
         return "none at all"
-    same = sorted(lists, key=lambda each: (_folded(each.title) != _folded(name), each.title))
-    titles = ", ".join(shortened(each.title) for each in same[:SHOWN_LISTS])
+    like = sorted(lists, key=lambda each: (-_likeness(each.title, name), each.title))
+    titles = ", ".join(shortened(each.title) for each in like[:SHOWN_LISTS])
     return titles + (f" and {len(lists) - SHOWN_LISTS:,} more" if len(lists) > SHOWN_LISTS else "")
 
 
-def _folded(title: str) -> str:
-    return " ".join(title.casefold().split())
+def _likeness(title: str, name: str) -> float:
+    return SequenceMatcher(None, title.casefold(), name.casefold()).ratio()
 
 
 def _created(account: Autopilot, name: str) -> str:

@@ -131,9 +131,8 @@ def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, 
 
 
 def _stored(row: Mapping[str, Any]) -> StoredContact:
-    times = [in_utc(row.get(name)) for name in ("received_at", "updated_at", "deleted_at")]
     cells = {name: _cell(value) for name, value in row.items() if value is not None and name not in _NOT_KEPT}
-    return StoredContact(*times, cells)
+    return StoredContact(row.get("received_at"), row.get("updated_at"), row.get("deleted_at"), cells)
 
 
 def _cell(value: Any) -> str:

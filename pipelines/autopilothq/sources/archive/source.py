@@ -81,8 +81,8 @@ def archive(
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
     batch_bytes = LINES_AT_ONCE // workers(memory)
-    options = mappings, hook_contacts
-    origin = Archive(urls, since, until, source_id, credentials, read_timeout, batch_bytes, *options)
+    common = since, until, source_id, credentials, read_timeout, batch_bytes
+    origin = Archive(urls, *common, mappings, hook_contacts)
     messages = requested_messages(events, exclude, mappings)
     projector = None if executor is None else projector_of(executor, work_url, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
