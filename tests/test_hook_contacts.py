@@ -2,16 +2,19 @@
 
 import gzip
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 import autopilothq
 from autopilothq.receive.autopilot_hooks import hook_lines
 from autopilothq.receive.messages import Arrival, parse_body
 from autopilothq.segment.message import Rejected, parse_json
+from autopilothq.sources.archive import hook_contacts
 from autopilothq.sources.archive.hook_contacts import hook_contact
 from calling import Call
 from contract.duck import held, pipeline, query, tables
@@ -124,7 +127,8 @@ def test_hooks_become_events_of_their_own_and_rows_of_contacts(call: Call) -> No
     assert [row["uuid_ts"] for row in tables()["contacts"]] == [first["uuid_ts"], second["uuid_ts"]]
 
 
-def test_the_newest_change_wins_and_no_row_gets_worse(call: Call) -> None:
+def test_the_newest_change_wins_and_no_row_gets_worse(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hook_contacts, "PART_SIZE", 20)  # bytes: each contact is in a part of its own
     fields = [{"kind": "Plan", "value": 7, "fieldType": "integer", "deleted": False}]
     with FakeAutopilot(contacts=0) as server:
         old, new = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
@@ -197,6 +201,41 @@ def test_a_scan_that_was_running_meanwhile_is_no_step_back(call: Call) -> None:
         receive("3", hook("contact_updated", future, contact=contact(2, FirstName="Bo")))
         load(call)
         assert stored("first_name", "deleted_at IS NULL")[1] == ("Bo", True)
+
+
+def test_in_postgresql_a_hook_changes_what_it_says_and_nothing_else(
+    call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = ("--destination", "postgres", "--credentials", postgres)
+
+    def contacts() -> list[dict[str, Any]]:
+        with closing(psycopg2.connect(postgres)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM autopilothq.contacts ORDER BY contact_id")
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    with FakeAutopilot(contacts=40) as server:
+        for name, value in {"base_url": server.base_url, "api_key": server.key, "requests_per_second": "999"}.items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__{name.upper()}", value)
+        assert call("load", "api", "--only", "contacts", *target).status == 0
+        before = contacts()
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    said = [hook("contact_unsubscribed", later, contact_id=row["contact_id"]) for row in before]
+    receive("1", *said)
+    assert call("load", "archive", "received", *target).status == 0
+    after = contacts()
+    [uuid_ts] = {row["uuid_ts"] for row in after}
+    assert after == [row | {"unsubscribed": True, "received_at": later, "uuid_ts": uuid_ts} for row in before]
+    assert len(before) == 40
+
+
+def test_lines_are_in_parts_by_their_contacts(tmp_path: Path) -> None:
+    lines = [hook("contact_updated", contact=contact(number % 10, Title=str(number))) for number in range(50)]
+    parts = [list(part) for part in hook_contacts.parts_of(lines, 4, tmp_path / "parts")]
+    assert sorted(line for part in parts for line in part) == sorted(lines)
+    of = [{hook_contact(parse_json(line)).record.key[0] for line in part} for part in parts]  # type: ignore[union-attr]
+    assert sum(map(len, of)) == len(set.union(*of)) == 10
+    assert [line for part in parts for line in part if line in parts[0]] == parts[0]  # in their order
 
 
 def test_a_deleted_persons_contact_stays_away(call: Call) -> None:

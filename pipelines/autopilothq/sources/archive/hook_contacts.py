@@ -6,9 +6,13 @@ the row that is stored, and only where they are newer.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,8 +31,11 @@ from .discover import day_and_source
 from .listing import File
 
 SNAPSHOT_MEMORY = 100  # MB for the rows
+PART_SIZE = 4 << 20  # bytes of compressed files; some 15,000 contacts, whose cells take 100 MB
+MOST_PARTS = 200  # open files
 _ENDPOINTS = "autopilot-"  # what the folders of the receiver's endpoints begin with
 _LOOKED_UP = 1000  # contacts at once
+_CONTACT_ID = re.compile(rb'"contact_id":"([^"]*)"')
 _NOT_KEPT = ("received_at", "uuid_ts", "deleted_at")
 _UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
 
@@ -62,23 +69,34 @@ def is_of_hooks(file: File) -> bool:
 
 def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) -> Iterator[TableRows]:
     """Yields the rows of contacts in the files' hooks, and their discards."""
-    pipeline = context.required_pipeline()
     known = context.existing_columns(CONTACTS.name)
     snapshot = dataclasses.replace(context, memory=SNAPSHOT_MEMORY).snapshot(CONTACTS.name, context.loaded_at)
-    column = _column_of(context)
-    merged: dict[str, MergedContact] = {}
-    for some in batched(hook_contacts(files, timeout), _LOOKED_UP):
-        new = [hook.record.key[0] for hook in some if hook.record.key[0] not in merged]
-        stored = stored_contacts(pipeline.dataset, list(dict.fromkeys(new)), known) if known else {}
-        for hook in some:
-            contact = merged.setdefault(hook.record.key[0], MergedContact(stored.get(hook.record.key[0])))
-            contact.add(hook, column)
-    for changed in batched((contact for contact in merged.values() if contact.last is not None), _LOOKED_UP):
-        snapshot.add([contact.record() for contact in changed])
+    number = min(1 + sum(file.size for file in files) // PART_SIZE, MOST_PARTS)
+    for texts in parts_of(hook_texts(files, timeout), number, context.scratch / "hooks"):
+        merged = _merged(hook_contacts(texts), context, known)
+        for changed in batched((contact for contact in merged if contact.last is not None), _LOOKED_UP):
+            snapshot.add([contact.record() for contact in changed])
     yield snapshot.rows(known)
     if (discards := snapshot.discards()) is not None:
         yield discards
     snapshot.close()
+
+
+def _merged(
+    hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, object]
+) -> Iterable["MergedContact"]:
+    """Returns the contacts of some hooks, each over what is stored of it."""
+    dataset, column = context.required_pipeline().dataset, _column_of(context)
+    merged: dict[str, MergedContact] = {}
+    for some in batched(hooks, _LOOKED_UP):
+        new = dict.fromkeys(hook.record.key[0] for hook in some if hook.record.key[0] not in merged)
+        stored = stored_contacts(dataset, list(new), known) if known else {}
+        for hook in some:
+            contact_id = hook.record.key[0]
+            if contact_id not in merged:
+                merged[contact_id] = MergedContact(stored.get(contact_id))
+            merged[contact_id].add(hook, column)
+    return merged.values()
 
 
 def _column_of(context: LoadContext) -> Callable[[str], str]:
@@ -89,18 +107,42 @@ def _column_of(context: LoadContext) -> Callable[[str], str]:
 # ---- hooks out of lines ----------------------------------------------------------------------------------------------
 
 
-def hook_contacts(files: Sequence[File], timeout: float) -> Iterator[HookContact]:
-    """Yields the contacts of the hooks in some files; what is none is passed over: the load has its messages."""
+def hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
+    """Yields the lines of some files that may be hooks' messages."""
     for batch in batches.read_batches(files, timeout=timeout):
         texts = batch.lines["text"]
         mentions = pc.match_substring(texts, f'"{HOOK_LIBRARY}"'.encode())
-        for text in texts.filter(pc.fill_null(mentions, pa.scalar(False))).to_pylist():
-            try:
-                found = hook_contact(parse_json(text))
-            except Rejected:
-                continue
-            if found is not None:
-                yield found
+        yield from texts.filter(pc.fill_null(mentions, pa.scalar(False))).to_pylist()
+
+
+def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iterable[bytes]]:
+    """Yields the lines in so many parts, all of one contact in one part, so that a part has room in memory.
+
+    Several wait in files in `folder` until all lines are read.
+    """
+    if number == 1:
+        yield texts
+        return
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / str(part)).open("wb")) for part in range(number)]
+        for text in texts:
+            found = _CONTACT_ID.search(text)
+            files[crc32(found[1]) % number if found else 0].write(text.rstrip(b"\r\n") + b"\n")
+    for part in range(number):
+        with (folder / str(part)).open("rb") as lines:
+            yield lines
+
+
+def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
+    """Yields the contacts of hooks' messages; what is none is passed over: the load has its messages."""
+    for text in texts:
+        try:
+            found = hook_contact(parse_json(text))
+        except Rejected:
+            continue
+        if found is not None:
+            yield found
 
 
 def hook_contact(message: JsonObject) -> HookContact | None:
