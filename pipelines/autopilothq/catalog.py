@@ -286,7 +286,7 @@ _PERSONAL = (
 )  # fmt: skip
 CONTACTS = Table(
     "contacts",
-    "Every contact of the account, as the last scan saw it; custom fields are columns `custom_...`.",
+    "Every contact of the account, as the last scan or a later hook has it; custom fields are columns `custom_...`.",
     (
         Column("contact_id", "text", "The contact's id in Autopilot."),
         *SCANNED,
