@@ -129,8 +129,9 @@ def test_a_part_that_fails_costs_no_other(call: Call, server: FakeAutopilot) -> 
     assert forbidden.startswith("Warning: lists could not be loaded: GET /lists: 403 Forbidden: Not for you.")
     assert looping.startswith("Warning: smart_segments could not be loaded: GET /smart_segments/contactlist_sseg145")
     assert looping.endswith("bookmark 'person_1' came before; stopped, because the scan would never end")
-    assert error == ["Error: " + PARTS.format("lists, smart_segments")] + [
-        "To leave that out: --only events,contacts,custom_fields,triggers."
+    assert error == [
+        "Error: " + PARTS.format("lists, smart_segments"),
+        "To leave that out: --only events,contacts,custom_fields,triggers.",
     ]
     assert said.out.splitlines()[:5] == ["table     rows", "_audit       4", "contacts   150", "triggers     3", ""]
     said = call("load", "api", "--only", "lists,smart_segments")

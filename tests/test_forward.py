@@ -21,7 +21,7 @@ from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.outgoing import Outgoing, outgoing
 from autopilothq.destination.rebuild import line_of
 from autopilothq.destination.segment import forward_messages
-from calling import Call
+from calling import Call, errors
 from fake_segment import KEY, FakeSegment
 from receiving import receiver
 from sending import write
@@ -284,7 +284,7 @@ def forward(call: Call, fake: FakeSegment) -> Any:
         said = call("forward", *words, "--to", url or fake.url, "--write-key", "env:WRITE_KEY",
                     "--requests-per-second", "1000")  # fmt: skip
         assert KEY not in said.out + said.err
-        return said.status, said.out.splitlines(), said.err.splitlines()
+        return said.status, said.out.splitlines(), errors(said)
 
     return called
 

@@ -37,7 +37,7 @@ def stop() -> Iterator[Stop]:
 
 def chunks_of(data: bytes, stop: Stop, **more: Any) -> list[list[bytes]]:
     reading, writing = os.pipe()
-    thread = threading.Thread(target=lambda: (_write(writing, data), os.close(writing)))
+    thread = threading.Thread(target=_write, args=(writing, data))
     thread.start()
     found = list(read_chunks(reading, stop, **more))
     thread.join()
@@ -48,6 +48,7 @@ def chunks_of(data: bytes, stop: Stop, **more: Any) -> list[list[bytes]]:
 def _write(file: int, data: bytes) -> None:
     while data:
         data = data[os.write(file, data) :]
+    os.close(file)
 
 
 def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: Stop) -> None:
@@ -238,11 +239,12 @@ def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
             "-c", PROGRAM, "send", "messages", "-",
             stdin=forked.PIPE, stdout=forked.PIPE, stderr=forked.PIPE, text=True,
         ) as process:  # fmt: skip
-            assert process.stdin
+            pipe = process.stdin
+            assert pipe
 
             def say(message: Any) -> None:
-                process.stdin.write(f"{message if isinstance(message, str) else json.dumps(message)}\n")
-                process.stdin.flush()
+                pipe.write(f"{message if isinstance(message, str) else json.dumps(message)}\n")
+                pipe.flush()
 
             say(identify(1))
             wait_for(lambda: len(server.seen("POST")) == 1)  # and more may come

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import IO, Any
 
@@ -19,16 +19,12 @@ from ..destination.outgoing import Outgoing, outgoing, refused
 from ..destination.rebuild import line_of
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
-from ..errors import BusyError, InvalidQuery, RunError
-from ..explain import explain
-from ..masking import masked
-from ..warehouses import lock
-from ..warehouses.query import run_query
+from ..errors import RunError
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import _end, archive_lines, print_counts, reporter
-from .streaming import Complaints, opened_when_free, stopped_by_signals
+from .sending import _end, _locked, _where, answer, archive_lines, print_counts, reporter
+from .streaming import Complaints, stopped_by_signals, turns
 
 _NO_KEY = (
     "Expected the write key of the source that takes the messages, but there is none.\nSay --write-key env:NAME, or set"
@@ -61,31 +57,27 @@ def forward_rows(query: str, options: dict[str, Any]) -> None:
 def forward_stream(options: dict[str, Any]) -> None:
     """Forwards the messages of stdin as they come, until it ends or a signal says so."""
     total = Counts()
-    with runner.explained(), stopped_by_signals() as stop:
-        given = _settings(options)
+    with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
+        log = turns(_log(options), stop, options)
         show = out.document if options["dry_run"] else None
-        with _locked(options), SegmentApi(given) as api:
-            log = _log(options)
-            with log:
-                pass  # what is wrong with the warehouse is said before the first line comes
-            freeze_modules()
-            progress, complaints = reporter(), Complaints()
+        freeze_modules()
+        progress, complaints = reporter(), Complaints()
 
-            def send(messages: Sequence[Outgoing]) -> Counts:
-                with opened_when_free(log, stop):
-                    return Forwarder(api, log, show=show).send(messages)
+        def send(messages: Sequence[Outgoing]) -> Counts:
+            with log.take() as opened:
+                return Forwarder(api, opened, show=show).send(messages)
 
-            try:
-                for lines in read_chunks(sys.stdin.fileno(), stop):
-                    messages = [outgoing(line) for line in lines]
-                    for line, one in zip(lines, messages, strict=True):
-                        if one.refusal is not None:
-                            complaints.add(line, one.refusal)
-                    total.merge(until_reached(lambda messages=messages: send(messages), stop, logs.warn))  # type: ignore[misc]
-                    progress(total)
-            except BaseException:
-                print_counts(total)
-                raise
+        try:
+            for lines in read_chunks(sys.stdin.fileno(), stop):
+                messages = [outgoing(line) for line in lines]
+                for line, one in zip(lines, messages, strict=True):
+                    if one.refusal is not None:
+                        complaints.add(line, one.refusal)
+                total.merge(until_reached(partial(send, messages), stop, logs.warn))
+                progress(total)
+        except BaseException:
+            print_counts(total)
+            raise
     _end(total, [], options["dry_run"])
 
 
@@ -106,39 +98,16 @@ def _settings(options: dict[str, Any]) -> SegmentApiSettings:
         raise
 
 
-@contextmanager
-def _locked(options: dict[str, Any]) -> Iterator[None]:
-    """Holds the lock of forwarding, so that no message is sent by two runs at once. A load may run meanwhile."""
-    if options["dry_run"]:
-        yield
-        return
-    wait = options["wait"]
-    with lock.held(runner.pipeline(*_where(options), wait=wait), wait.total_seconds(), "forward"):
-        yield
-
-
 def _log(options: dict[str, Any]) -> ForwardLog:
     dry = options["dry_run"]
     return ForwardLog(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
 
 
-def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    return options["destination"], options["credentials"], options["dataset"]
-
-
 def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
     """Writes the rows of a query as messages; its connection is closed by then, as the log is in the same file."""
-    try:
-        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
-            for row in chain.from_iterable(rows):
-                lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")
-    except InvalidQuery as error:
-        raise RunError(f"{error} Nothing was sent.") from error
-    except Exception as error:  # drivers have their own exceptions for wrong SQL
-        if isinstance(explain(error), BusyError):
-            raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
+    with answer(query, options) as (names, rows):
+        for row in chain.from_iterable(rows):
+            lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")
 
 
 def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from typing import Any
 
 import click
@@ -20,7 +21,8 @@ def send() -> None:
 def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of every command that sends."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
+        click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
+        click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
         click.option(
             "--unknown-traits",
             type=click.Choice(["send", "refuse"]),
@@ -28,7 +30,19 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(allow_http_option(command)))
+    return _checked(destination_options(wait_option(allow_http_option(command))))
+
+
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a command that refuses `--requests` without `--dry-run`."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        if options["requests"] and not options["dry_run"]:
+            raise click.UsageError("--requests prints what --dry-run would send: say both.")
+        command(**options)
+
+    return run
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="A query of the warehouse.")

@@ -13,7 +13,16 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, DestinationSettings, audiences, deliver, log_dataset, resolve_settings
+from ..destination import (
+    Counts,
+    DeliveryLog,
+    DestinationSettings,
+    Preview,
+    audiences,
+    deliver,
+    log_dataset,
+    resolve_settings,
+)
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
@@ -24,6 +33,7 @@ from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
+from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
 from ..warehouses.settings import setting
 from . import log as logs
@@ -129,9 +139,16 @@ def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]
 
 def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     """Returns the columns and rows of a query, whose own connection is closed by then."""
+    with answer(query, options) as (names, rows):
+        return names, list(chain.from_iterable(rows))
+
+
+@contextmanager
+def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
+    """Gives the columns of a query and its rows, some at a time. Raises RunError for what is wrong with the query."""
     try:
-        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
-            return names, list(chain.from_iterable(rows))
+        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as found:
+            yield found
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # drivers have their own exceptions for wrong SQL
@@ -172,7 +189,15 @@ def _deliver(
     items: Iterable[Item | Ignored], log: DeliveryLog, given: DestinationSettings, options: dict[str, Any]
 ) -> Counts:
     freeze_modules()
-    return deliver(items, log, given, reporter(), out.document if options["dry_run"] else None)
+    if not options["dry_run"]:
+        return deliver(items, log, given, reporter())
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, reporter(), preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
 
 
 def reporter() -> Callable[[Counts], None]:
@@ -232,3 +257,5 @@ def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = ()
         out.print_line(f"  {number:,} {status}: {why}")
     for remark, number in counts.remarks.most_common(20):
         out.print_line(f"  {number:,} times {remark}")
+    for name, number in counts.untaken.most_common(20):
+        out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")

@@ -4,9 +4,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from .. import runner
 from ..destination import Counts
@@ -16,14 +17,17 @@ from ..display import shortened
 from ..errors import BusyError
 from ..explain import explain
 from ..masking import masked
+from ..warehouses import lock
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import _end, _locked, _log, _settings, print_counts, reporter
+from .sending import _end, _locked, _log, _settings, _where, print_counts, reporter
 
 OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
 REPEAT = 60.0  # seconds after which a stream that waits says so again
-_L = TypeVar("_L", bound=AbstractContextManager[Any])
+WORK = 10.0  # seconds after which a stream leaves the lock and the log to others
+REST = 0.5  # seconds that it leaves them for; who waits for a lock looks five times a second
+L = TypeVar("L", bound=AbstractContextManager[Any])
 
 
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
@@ -32,24 +36,15 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
     with runner.explained(), stopped_by_signals() as stop:
         given = _settings(options)
         given = replace(given, triggers={**(given.triggers or {}), **triggers})
-        with _locked(options):
-            log = _log(options)
-            with log:
-                pass  # what is wrong with the warehouse is said before the first line comes
-            freeze_modules()
-            ends = StreamEnds(
-                lambda: opened_when_free(log, stop),
-                stop,
-                reporter(),
-                logs.warn,
-                Complaints().add,
-                out.document if options["dry_run"] else None,
-            )
-            try:
-                deliver_stream(read_chunks(sys.stdin.fileno(), stop), given, ends, total)
-            except BaseException:
-                print_counts(total)
-                raise
+        log = turns(_log(options), stop, options)
+        freeze_modules()
+        show = out.document if options["dry_run"] else None
+        ends = StreamEnds(log.take, stop, reporter(), logs.warn, Complaints().add, show)
+        try:
+            deliver_stream(read_chunks(sys.stdin.fileno(), stop), given, ends, total)
+        except BaseException:
+            print_counts(total)
+            raise
     _end(total, [], options["dry_run"])
 
 
@@ -73,24 +68,57 @@ def stopped_by_signals() -> Iterator[Stop]:
         stop.close()
 
 
-@contextmanager
-def opened_when_free(log: _L, stop: Stop) -> Iterator[_L]:
-    """Opens a log. Where another program has its file open, waits until that is done, and reads nothing meanwhile."""
-    with ExitStack() as stack:
-        last = -REPEAT
+class Turns(Generic[L]):
+    """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
+
+    Where another program has either of them, it waits until that is done, and reads nothing meanwhile. After ten
+    seconds of work it leaves both for half a second, so that who waits for them gets a turn. Raises what `log` raises.
+    """
+
+    def __init__(self, log: L, stop: Stop, locked: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._log, self._stop, self._locked = log, stop, locked
+        self._rested = self._left = time.monotonic()
+
+    @contextmanager
+    def take(self) -> Iterator[L]:
+        """Gives the log, open."""
+        self._rest()
+        with self._opened():
+            yield self._log
+        self._left = time.monotonic()
+
+    def _rest(self) -> None:
+        if time.monotonic() - self._left >= REST:
+            self._rested = time.monotonic()
+        elif time.monotonic() - self._rested >= WORK:
+            self._stop.wait(REST)
+            self._rested = time.monotonic()
+
+    def _opened(self) -> ExitStack:
+        warned = -REPEAT
         while True:
             try:
-                stack.enter_context(log)
-                break
+                with ExitStack() as stack:
+                    stack.enter_context(self._locked())
+                    stack.enter_context(self._log)
+                    return stack.pop_all()
             except Exception as error:  # each driver has its own
                 busy = explain(error)
-                if not isinstance(busy, BusyError) or stop.is_set:
+                if not isinstance(busy, BusyError) or self._stop.is_set:
                     raise
-                if time.monotonic() - last >= REPEAT:
-                    last = time.monotonic()
-                    logs.warn(f"{str(busy).partition(chr(10))[0]} The stream waits for it.")
-                stop.wait(OPEN_EVERY)
-        yield log
+            if time.monotonic() - warned >= REPEAT:
+                warned = time.monotonic()
+                logs.warn(f"{str(busy).splitlines()[0]} The stream waits for it.")
+            self._stop.wait(OPEN_EVERY)
+
+
+def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
+    """Returns the turns of a stream; what is wrong with the warehouse is raised before the first line comes."""
+    with _locked(options), log:
+        pass
+    if options["dry_run"]:
+        return Turns(log, stop, nullcontext)
+    return Turns(log, stop, partial(lock.held, runner.pipeline(*_where(options)), 0, "send"))
 
 
 class Complaints:

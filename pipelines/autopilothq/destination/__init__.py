@@ -12,13 +12,14 @@ from ..clients.decode import plain
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
-from .account import DryRunAccount, WritableAccount
+from .account import DryRunAccount
 from .counts import Counts
 from .delivery_log import DeliveryLog
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
 from .messages import Ignored, Item, from_row
 from .plan import UNTAKEN
+from .preview import Preview
 from .sender import Sender
 from .settings import (
     NAME,
@@ -36,6 +37,7 @@ __all__ = [
     "DeliveryImpossible",
     "DeliveryLog",
     "DestinationSettings",
+    "Preview",
     "autopilot",
     "deliver",
     "log_dataset",
@@ -104,7 +106,7 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
             counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    if counts.failed:
+    if counts.failed > counts.bad:  # bad rows would hold up all later ones
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
@@ -141,12 +143,13 @@ def deliver(
     log: DeliveryLog,
     settings: DestinationSettings,
     progress: Callable[[Counts], None] = lambda _: None,
+    preview: Preview | None = None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
     """Sends items to the account of the settings and returns how they ended.
 
-    With `show`, it is called with each request that would write, and none of them is sent. Raises ApiError before
-    anything is sent where the settings do not fit the account.
+    With a `preview`, that takes each request that would write, and none of them is sent; `show` is called with the text
+    of each. Raises ApiError before anything is sent where the settings do not fit the account.
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
@@ -154,5 +157,9 @@ def deliver(
     with Autopilot(settings.api) as account:
         fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
         triggers = Triggers(account, settings.triggers)
-        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
-        return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)
+        if preview is None:
+            return Sender(account, fields, triggers, log, settings.unknown_traits, progress).send(items)
+        to = DryRunAccount(account, preview, show, settings.api.base_url)
+        counts = Sender(to, fields, triggers, log, settings.unknown_traits, progress, at_once=1).send(items)
+        preview.known, preview.journeys = fields.keys, triggers.journeys()
+        return counts

@@ -16,7 +16,7 @@ class BatchItem(NamedTuple):
 
     `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
     goes along because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between.
+    request, as `unknown`, because the program may end in between. `failed_before`: so did it in the last run.
     """
 
     key: Key
@@ -25,6 +25,7 @@ class BatchItem(NamedTuple):
     earlier: Sequence[str] = ()
     resent: bool = False
     write_ahead: bool = False
+    failed_before: bool = False
 
 
 @dataclass
@@ -69,6 +70,10 @@ class ContactBatch:
 
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
         """Adds values to a contact; later ones replace earlier ones, field by field."""
-        before = self.contacts.get(key, {})
-        custom = {**before.get("custom", {}), **values.get("custom", {})}
-        self.contacts[key] = {**before, **values} | ({"custom": custom} if custom else {})
+        self.contacts[key] = merged(self.contacts.get(key, {}), values)
+
+
+def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact with later values over earlier ones, field by field."""
+    custom = {**before.get("custom", {}), **values.get("custom", {})}
+    return {**before, **values} | ({"custom": custom} if custom else {})

@@ -18,6 +18,7 @@ class Counts:
     refused: int = 0
     failed: int = 0
     unknown: int = 0
+    bad: int = 0  # of the failed ones, those that failed while others were taken: waiting for better days does not help
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
     forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log

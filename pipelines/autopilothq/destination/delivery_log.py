@@ -139,10 +139,10 @@ class DeliveryLog(LogTable):
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
-        with self._lock, self._dataset.transaction():
+        with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
                 changes = dict(zip(columns, storable(outcome), strict=True))
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = storable([self.run, *ids, *([] if trigger is None else [trigger])])
-                self._dataset.update(self.table.name, changes, self._dataset.template(self.table.name, where), values)
+                self.dataset.update(self.table.name, changes, self.dataset.template(self.table.name, where), values)

@@ -12,7 +12,7 @@ from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
-from .halving import ContactWriter
+from .halving import ContactWriter, is_bad
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
 AT_ONCE = 8  # requests under way; the pace is the client's
@@ -27,13 +27,19 @@ class Dispatcher:
     """
 
     def __init__(
-        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        progress: Callable[[Counts], None],
+        at_once: int = AT_ONCE,
     ) -> None:
         self._breaker = CircuitBreaker()
         self._sending = BatchSending(account, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once)
         self._running: dict[Future[list[list[BatchItem]]], set[Key]] = {}
 
     def __enter__(self) -> Self:
@@ -48,7 +54,7 @@ class Dispatcher:
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
         people = batch.people()
-        while len(self._running) >= AT_ONCE or any(people & others for others in self._running.values()):
+        while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
         self._running[self._pool.submit(self._sending.send_batch, batch)] = people
 
@@ -118,6 +124,7 @@ class BatchSending:
             if outcome is None:
                 continue
             row = outcome.of(item.row)
+            self._counts.add("bad", not item.resent and is_bad(outcome, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
                 if row.status != "delivered":

@@ -71,6 +71,11 @@ class Fields:
                 " make it in Autopilot, or correct the setting"
             )
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the account's custom fields, as the API takes them."""
+        return frozenset(field.key for field in self._named.values())
+
     def custom(self, name: str) -> Custom | None:
         """Returns the custom field of that name, or of the same name in snake_case; None without one."""
         return self._named.get(name) or self._slugs.get(snake_case(name))

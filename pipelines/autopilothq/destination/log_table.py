@@ -43,10 +43,10 @@ class LogTable:
         try:
             if isinstance(self._client, SqlJobClientBase):
                 check_books(self._client.sql_client)
-            self._dataset: Dataset = dataset_of(self._client, literals=True)
+            self.dataset: Dataset = dataset_of(self._client, literals=True)
             if not self._reads:
                 self._create()
-            self._exists = not self._reads or not self._dataset.lacks(self.table.name)
+            self._exists = not self._reads or not self.dataset.lacks(self.table.name)
             if self._exists and not self._opened:
                 # Later rows have later times, also where this clock is behind the one that wrote them.
                 [(latest,)] = self._select("SELECT max({sent_at}) FROM")
@@ -64,17 +64,17 @@ class LogTable:
 
     def _create(self) -> None:
         """Creates the table. Nothing may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
-        if not self._dataset.try_lock(self.table.name):
+        if not self.dataset.try_lock(self.table.name):
             raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
         if self._opened:
             return
-        self._dataset.create(self.table)
-        self._dataset.compact(self.table.name)
+        self.dataset.create(self.table)
+        self.dataset.compact(self.table.name)
 
     def suppressed_ids(self) -> HashedIds:
         """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
         with self._lock:
-            return deleted_persons(self._dataset)
+            return deleted_persons(self.dataset)
 
     def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
         """Yields columns of the rows whose `key` is one of the values, in the order of time."""
@@ -86,17 +86,17 @@ class LogTable:
 
     def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Returns the rows of a statement around the log's name, of two templates."""
-        texts = (self._dataset.template(self.table.name, text) for text in (before, after))
+        texts = (self.dataset.template(self.table.name, text) for text in (before, after))
         with self._lock:
-            return list(self._dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
+            return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
 
     def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
         """Writes rows, without their time and run; all of them are stored when it returns."""
         if self._reads or not deliveries:
             return
-        with self._lock, self._dataset.transaction():
+        with self._lock, self.dataset.transaction():
             rows = [tuple(storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self._dataset.insert(self.table, rows)
+            self.dataset.insert(self.table, rows)
 
     def _now(self) -> datetime:
         self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))

@@ -22,7 +22,7 @@ _KEYS = {
     "timestamp": "timestamp",
 }
 _CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
-_BODIES = {"track": "properties"} | {kind: body for kind, _, body in KINDS}
+_BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
 _OWN = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
 _STORED = ("timestamp", "received_at", "original_timestamp")
 
@@ -60,8 +60,9 @@ def line_of(row: Mapping[str, Any]) -> bytes:
             body[_key(name, kind)] = value
     if context:
         message["context"] = context
-    if body and (key := _BODIES[kind]):
-        message[key] = body
+    body_key = _BODIES[kind]
+    if body and body_key:
+        message[body_key] = body
     return _json(message).encode()
 
 

@@ -103,8 +103,9 @@ def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
     check_configuration(SEGMENT_SECTION, segment_destination)
     given = {name: value for name, value in explicit.items() if value is not None}
     found = resolve_configuration(segment_destination().spec(), sections=("destination", SEGMENT), explicit_value=given)
-    names = ("base_url", "requests_per_second", "timeout", "tries", "allow_http")
-    return SegmentApiSettings(api_key=found.write_key, **{name: getattr(found, name) for name in names})
+    names = ("write_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
+    write_key, *others = (getattr(found, name) for name in names)
+    return SegmentApiSettings(api_key=write_key, **dict(zip(names[1:], others, strict=True)))
 
 
 def forward_messages(

@@ -10,7 +10,7 @@ from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .dispatch import Dispatcher
+from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
 from .messages import Ignored, Item, text
@@ -24,7 +24,8 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts. `after` is who sent the items of the same run before these, and is done.
+    `progress` is called with the counts. `at_once` requests are under way together. `after` is who sent the items of
+    the same run before these, and is done.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -37,6 +38,7 @@ class Sender:
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        at_once: int = AT_ONCE,
         after: "Sender | None" = None,
     ) -> None:
         self._account = account
@@ -45,12 +47,12 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails = after._emails if after else KnownEmails(account, log, fields)
+        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
         if after:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
 

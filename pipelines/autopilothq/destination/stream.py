@@ -13,9 +13,11 @@ from ..segment.message import MAX_LINE, digest, without_bom
 from .account import DryRunAccount, WritableAccount
 from .counts import Counts
 from .delivery_log import DeliveryLog
+from .dispatch import AT_ONCE
 from .fields import Fields
 from .lines import Stop
 from .messages import Ignored, Item, from_line, refuse_item
+from .preview import Preview
 from .sender import Sender
 from .settings import DestinationSettings
 from .triggers import Triggers
@@ -30,7 +32,8 @@ class StreamEnds:
     """What a stream is connected to.
 
     `opened` gives the delivery log, open for one chunk. `progress` is called with the counts so far, `warn` with a
-    line for a person, `broken` with each line that is no message and why, `show` as `deliver` does.
+    line for a person, `broken` with each line that is no message and why. With `show`, each request is shown instead of
+    being sent.
     """
 
     opened: Callable[[], AbstractContextManager[DeliveryLog]]
@@ -76,9 +79,7 @@ class _Stream:
         self, account: Autopilot, fields: Fields, triggers: Triggers, settings: DestinationSettings, ends: StreamEnds
     ) -> None:
         self._account = account
-        self._to: WritableAccount = account
-        if ends.show is not None:
-            self._to = DryRunAccount(account, ends.show, settings.api.base_url)
+        self._base_url = settings.api.base_url
         self._fields, self._triggers, self._unknown = fields, triggers, settings.unknown_traits
         self._ends = ends
         self._last: Sender | None = None
@@ -98,8 +99,12 @@ class _Stream:
         return counts
 
     def _send(self, items: Sequence[Item | Ignored]) -> Counts:
+        to: WritableAccount = self._account
+        at_once = AT_ONCE
+        if self._ends.show is not None:
+            to, at_once = DryRunAccount(self._account, Preview(), self._ends.show, self._base_url), 1
         with self._ends.opened() as log:
-            sender = Sender(self._to, self._fields, self._triggers, log, self._unknown, after=self._last)
+            sender = Sender(to, self._fields, self._triggers, log, self._unknown, at_once=at_once, after=self._last)
             counts = sender.send(items)
         self._last = sender
         return counts

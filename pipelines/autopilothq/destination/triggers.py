@@ -38,6 +38,10 @@ class Triggers:
         """Returns the ids of an event's triggers."""
         return self._mapping.get(event) or self._titles().get(event, [])
 
+    def journeys(self) -> dict[str, str]:
+        """Returns the titles of journeys by their triggers, as far as they were asked for."""
+        return {one: title for title, ids in (self._by_title or {}).items() for one in ids}
+
     def _titles(self) -> dict[str, list[str]]:
         """The ids of triggers by the title of their journey; the account is asked once."""
         if self._by_title is None:

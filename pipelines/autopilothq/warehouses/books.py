@@ -42,7 +42,7 @@ def is_book(table: str) -> bool:
 
 def is_lock(table: str) -> bool:
     """Returns whether a table has the leases of runs."""
-    return table in (LOCKS, f"{LOCKS}_send", f"{LOCKS}_forward")
+    return table in (LOCKS, f"{LOCKS}_send")
 
 
 def check_books(client: SqlClientBase[Any]) -> None:
