@@ -16,7 +16,7 @@ from calling import Call
 def seen(name: str, *properties: Any) -> SeenEvent:
     """An event of messages with these properties."""
     event = SeenEvent(name)
-    for one in properties or [{}]:
+    for one in properties:
         event.add(DECODER.decode(json.dumps(one)))
     return event
 

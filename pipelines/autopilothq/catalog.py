@@ -102,12 +102,36 @@ EVENTS = (
     EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
+# What the name of an event begins a word with, whoever named it, if it is this event.
+EVENT_WORDS: dict[str, tuple[str, ...]] = {
+    "Email Bounced": ("bounc",),
+    "Email Delivered": ("deliver", "receiv"),
+    "Email Clicked": ("click",),
+    "Email Marked as Spam": ("spam", "abuse", "complain", "junk"),
+    "Email Opened": ("open",),
+    "Email Unsubscribed": ("unsub", "optout"),
+    "Email Replied": ("repl",),
+    "Sent email": ("sent", "send"),
+}
+# Columns that one event alone has, by how they begin.
+EVENTS_OF_COLUMNS = {
+    "bounce": "Email Bounced",
+    "link_": "Email Clicked",
+    "utm_": "Email Clicked",
+    "unsubscribe_": "Email Unsubscribed",
+    "spam_": "Email Marked as Spam",
+    "repl": "Email Replied",
+    "reaction_": "Reacted to email",
+    "forwarded_": "Forwarded email",
+    "email_status": "Invalid email",
+}
+
 TRACKS = Table("tracks", "Every event, with the columns that all events have.", COMMON + EVENT)
 EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
-EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
+EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
 # The other types of messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
@@ -832,30 +856,6 @@ ORTTO_GEO_DIGITS = 6
 """How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
 ORTTO_DECIMAL_DIGITS = 3
 """The same of a decimal."""
-
-# What the name of an event begins a word with, whoever named it, if it is this event.
-EVENT_WORDS: dict[str, tuple[str, ...]] = {
-    "Email Bounced": ("bounc",),
-    "Email Delivered": ("deliver", "receiv"),
-    "Email Clicked": ("click",),
-    "Email Marked as Spam": ("spam", "abuse", "complain", "junk"),
-    "Email Opened": ("open",),
-    "Email Unsubscribed": ("unsub", "optout"),
-    "Email Replied": ("repl",),
-    "Sent email": ("sent", "send"),
-}
-# Columns that one event alone has, by how they begin.
-EVENTS_OF_COLUMNS = {
-    "bounce": "Email Bounced",
-    "link_": "Email Clicked",
-    "utm_": "Email Clicked",
-    "unsubscribe_": "Email Unsubscribed",
-    "spam_": "Email Marked as Spam",
-    "repl": "Email Replied",
-    "reaction_": "Reacted to email",
-    "forwarded_": "Forwarded email",
-    "email_status": "Invalid email",
-}
 
 TABLES = {
     table.name: table

@@ -98,6 +98,7 @@ class App:
             answer = await self._answer(scope, headers, found, receive)
         except Refused as refused:
             answer = refused.answer
+            self._refusals.log_lost(found, answer.status)
         except Exception:  # noqa: BLE001 - whatever it is, it is our own trouble
             _log.exception("A request failed; its sender is asked to try again")
             answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
@@ -215,11 +216,25 @@ class _Refusals:
     def __init__(self) -> None:
         self._last: dict[Endpoint, float] = {}
 
-    def log(self, endpoint: Endpoint) -> None:
+    def log_lost(self, found: tuple[Route, Endpoint] | None, status: int) -> None:
+        """Logs that there is no such endpoint, or another method, where the sender does not try again.
+
+        Whoever sends can make up names, so all endpoints of a kind share the ten seconds.
+        """
+        if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind, str(status))):
+            why = "it has no settings" if status == 404 else "it takes POST alone"
+            _log.error("%d for %s: what was sent is lost, because %s", status, found[1].folder, why)
+
+    def _is_due(self, endpoint: Endpoint) -> bool:
         now = time.monotonic()
         if now - self._last.get(endpoint, -10.0) < 10 or len(self._last) >= MOST_ENDPOINTS:
-            return
+            return False
         self._last[endpoint] = now
+        return True
+
+    def log(self, endpoint: Endpoint) -> None:
+        if not self._is_due(endpoint):
+            return
         _log.error(
             "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
             " the sender and of [%s]",

@@ -1,7 +1,6 @@
 """What events of an archive look like that are none of Autopilot's: counted, with their properties."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 
 from ...catalog import EVENT_TABLES
@@ -32,16 +31,15 @@ class EventSurvey:
 def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> EventSurvey:
     """Looks at the first lines of files, up to so many; those of unknown events are read whole."""
     survey = EventSurvey()
-    with closing(iter(read_batches(files))) as batches:
-        for batch in batches:
-            lines = batch.lines.slice(0, most - survey.lines)
-            survey.lines += lines.num_rows
-            for text, (readable, kind, event) in zip(lines["text"], read_events(lines), strict=True):
-                if readable and (kind != "track" or event is None or _is_known(survey, table_name(event), mappings)):
-                    continue
-                _add(survey, text.as_py(), None if readable else mappings)
-            if survey.lines == most:
-                break
+    for batch in read_batches(files):
+        lines = batch.lines.slice(0, most - survey.lines)
+        survey.lines += lines.num_rows
+        for text, (readable, kind, event) in zip(lines["text"], read_events(lines), strict=True):
+            if readable and (kind != "track" or event is None or _is_known(survey, table_name(event), mappings)):
+                continue
+            _add(survey, text.as_py(), None if readable else mappings)
+        if survey.lines == most:
+            break
     return survey
 
 
