@@ -188,7 +188,7 @@ def test_a_list_that_is_not_one(
 
 def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
     words = ("send", "audience", "Vip", "--query", query("ada"), "--list", "Key accounts", "--create-list")
-    said = call(*words, "--dry-run")
+    said = call(*words, "--dry-run", "--requests")
     base = server.base_url
     assert (said.status, said.out.splitlines()) == (
         0,
@@ -199,7 +199,7 @@ def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
             '{"contacts": [{"Email": "ada@example.com", "custom": {"boolean--vip": true}}]}',
             f"POST {base}/list/%28new%29/contact/ada%40example.com",
             "vip: 1 members, 1 to enter, 0 to leave, 0 unchanged",
-            "list Key accounts: 1 to put on, 0 to take off, 0 unchanged",
+            "list Key accounts (new): 1 to put on, 0 to take off, 0 unchanged",
             "would send 2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown",
         ],
     )
@@ -217,6 +217,31 @@ def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
         1,
         "Error: The list Key accounts could not be made: A list with this name already exists.\nNothing was sent.\n",
     )
+
+
+def test_a_dry_run_shows_who_would_come_and_who_would_leave(call: Call, server: FakeAutopilot) -> None:
+    words = ("send", "audience", "Vip", "--list", TITLE, "--list-only", "--query")
+    server.account.upsert({"Email": "zoe@example.com"})
+    assert call(*words, query("zoe")).status == 0
+    sent(server)
+    said = call(*words, query(*"abcdefg"), "--dry-run")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            "list 1k.csv: 7 to put on, 1 to take off, 0 unchanged",
+            f"  on: {', '.join(f'{name}@example.com' for name in 'abcde')} and 2 more",
+            "  off: zoe@example.com",
+            "would send 8 messages: 8 delivered, 0 refused, 0 failed, 0 unknown",
+        ],
+    )
+    assert sent(server) == []
+    said = call(*words[:3], *words[6:], query("a"), "--list", TITLE, "--dry-run")
+    assert said.out.splitlines()[-4:] == [
+        "list 1k.csv: 1 to put on, 1 to take off, 0 unchanged",
+        "  on: a@example.com",
+        "  off: zoe@example.com",
+        "would send 3 messages: 3 delivered, 0 refused, 0 failed, 0 unknown",
+    ]
 
 
 def test_by_user_id(call: Call, server: FakeAutopilot) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
 from ..clients.decode import plain
-from ..display import json_text, shortened, visible
+from ..display import shortened
 from ..errors import OutcomeUnknown, RequestRejected, RunError
 from .audiences import PersonRow, check_members, identity_digest, slug
 from .contact_requests import ContactRequest, ContactRequests
@@ -47,10 +47,8 @@ class ListSync(NamedTuple):
 # ---- which list ----------------------------------------------------------------------------------------------------
 
 
-def find_list(
-    settings: DestinationSettings, name: str, create: bool, show: Callable[[str], None] | None = None
-) -> AccountList:
-    """Returns the list with that id or title; makes it where it is missing and `create` is set, or shows the request.
+def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool = False) -> AccountList:
+    """Returns the list with that id or title; makes it where it is missing and `create` is set, but in a dry run.
 
     Raises RunError where there is none, or several have the title.
     """
@@ -72,10 +70,7 @@ def find_list(
                 f"Expected a list with the name or the id {shortened(name)}, but the account has"
                 f" {_listed(lists, name)}.\nAdd --create-list to make it. Nothing was sent."
             )
-        if show is not None:
-            show(f"POST {visible(settings.api.base_url.rstrip('/'))}/list\n{json_text({'name': name})}")
-            return AccountList("", name)
-        return AccountList(_created(account, name), name)
+        return AccountList("" if dry_run else _created(account, name), name)
 
 
 def _account_list(value: Any) -> AccountList | None:
@@ -157,9 +152,9 @@ def sync_list(
     settings: DestinationSettings,
     counts: Counts,
     progress: Callable[[Counts], None] = lambda _: None,
-    show: Callable[[str], None] | None = None,
+    show: Callable[[ContactRequest], None] | None = None,
 ) -> ListSync:
-    """Puts the members of an audience on a list, and takes off who left; with `show`, requests are shown instead.
+    """Puts the members of an audience on a list, and takes off who left; with `show`, it gets the requests instead.
 
     The outcomes are added to `counts`.
 
@@ -173,9 +168,8 @@ def sync_list(
         if show is None:
             ContactRequests(account, log, counts, progress).send(requests)
         else:
-            base = visible(settings.api.base_url.rstrip("/"))
             for each in requests:
-                show(f"{each.method} {base}{each.endpoint.partition(' ')[2]}")
+                show(each)
             counts.add("messages", len(requests))
             counts.add("delivered", len(requests))
     return ListSync(came, len(changes) - came, unchanged)
