@@ -115,9 +115,23 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @click.argument("name")
 @_query
 @_key
+@click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
+@click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
+@click.option("--list-only", is_flag=True, help="Keep the list alone, without the trait.")
 @_sending
-def send_audience(name: str, query: str, key: str, **options: Any) -> None:
+def send_audience(
+    name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, **options: Any
+) -> None:
     """Send who entered an audience and who left it; the query returns its present members."""
+    if list_name is not None:
+        if options["to"] != ACCOUNT_NAMES[0]:
+            raise click.UsageError("--list is one of Autopilot's lists; Ortto has the audience's tag instead.")
+        from . import list_sending
+
+        list_sending.send_with_list(name, query, key, (list_name, create_list, list_only), options)
+        return
+    if create_list or list_only:
+        raise click.UsageError("Which list? Name it with --list.")
     from . import sending
 
     sending.send_changes(name, query, key, options)

@@ -13,9 +13,18 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, Preview, audiences, deliver, log_dataset, resolve_settings
+from ..destination import (
+    Counts,
+    DeliveryLog,
+    DestinationSettings,
+    Preview,
+    audiences,
+    deliver,
+    log_dataset,
+    resolve_settings,
+)
 from ..destination.accounts import ACCOUNT_KINDS, AnySettings, OrttoDestinationSettings
-from ..destination.kind import AUTOPILOT
+from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
@@ -106,15 +115,24 @@ def print_deliveries(
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
+def _kind(options: dict[str, Any]) -> AccountKind:
+    return ACCOUNT_KINDS[options.get("to", AUTOPILOT.name)]
+
+
 def _settings(options: dict[str, Any]) -> AnySettings:
+    if _kind(options) is AUTOPILOT:
+        return autopilot_settings(options)
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
-    if options["to"] != AUTOPILOT.name:
-        found = OrttoDestinationSettings.resolve(**given)
-        if found is None:
-            raise RunError(_no_key(ORTTO_SECTION, options))
-        return found
+    found = OrttoDestinationSettings.resolve(**given)
+    if found is None:
+        raise RunError(_no_key(ORTTO_SECTION, options))
+    return found
+
+
+def autopilot_settings(options: dict[str, Any]) -> DestinationSettings:
+    """Returns the settings of Autopilot's account, with those of the command. Raises RunError without a key."""
     try:
-        return resolve_settings(**given)
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(_no_key(SECTION, options)) from error
@@ -123,15 +141,15 @@ def _settings(options: dict[str, Any]) -> AnySettings:
 
 def _no_key(section: str, options: dict[str, Any]) -> str:
     variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=ACCOUNT_KINDS[options["to"]].title, section=section, variable=variable)
+    return _NO_KEY.format(title=_kind(options).title, section=section, variable=variable)
 
 
 def _title(options: dict[str, Any]) -> str:
-    return ACCOUNT_KINDS[options["to"]].title
+    return _kind(options).title
 
 
 def _names(options: dict[str, Any]) -> tuple[str, ...]:
-    return ACCOUNT_KINDS[options["to"]].integrations
+    return _kind(options).integrations
 
 
 def _with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
@@ -158,7 +176,7 @@ def _locked(options: dict[str, Any]) -> Iterator[None]:
 def _log(options: dict[str, Any]) -> DeliveryLog:
     dry = options["dry_run"]
     where = log_dataset(*_where(options), reads=dry, wait=options["wait"])
-    return DeliveryLog(where, reads=dry, table=ACCOUNT_KINDS[options["to"]].log)
+    return DeliveryLog(where, reads=dry, table=_kind(options).log)
 
 
 def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:

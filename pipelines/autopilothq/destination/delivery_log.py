@@ -5,7 +5,7 @@ address), its row is written before it, as `unknown`: whenever the program ends,
 happened.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -136,17 +136,17 @@ class DeliveryLog(LogTable):
         rows = self._select(before, f"{after} ORDER BY {{sent_at}}, {{message_id}}", list(given.values()))
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
-    def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
-        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
+    def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
+        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests; they are stored."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
-            what = (delivery.trigger_id, *(getattr(delivery, name) for name in OUTCOME))
+            what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
         with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
-                changes = dict(zip(OUTCOME, storable(outcome), strict=True))
+                changes = dict(zip(columns, storable(outcome), strict=True))
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
                 values = storable([self.run, *ids, *([] if trigger is None else [trigger])])

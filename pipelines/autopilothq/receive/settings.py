@@ -15,7 +15,7 @@ from ..errors import InvalidSetting
 from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
-ENDPOINT_KINDS = ("v1", "segment", "rudder", "ortto")
+ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
 """The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 MB = 1 << 20
