@@ -20,7 +20,8 @@ from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.outgoing import Outgoing, outgoing
 from autopilothq.destination.rebuild import line_of
-from autopilothq.destination.segment import forward_messages
+from autopilothq.destination.segment import forward_messages, resolve_segment_settings
+from autopilothq.errors import InvalidSetting
 from calling import Call, errors
 from fake_segment import KEY, FakeSegment
 from receiving import receiver
@@ -386,7 +387,16 @@ def test_dry_run_prints_the_requests(fake: FakeSegment, forward: Any) -> None:
 def test_messages_of_forgotten_persons_stay(fake: FakeSegment, forward: Any, call: Call) -> None:
     path = write([track(1), track(2, userId="u2"), track(3, context={"traits": {"email": "EVE@example.com"}})])
     call("load", "archive", path)
+    other = write(
+        [track(4, userId="u2"), track(5, userId=None, traits={}, properties={"email": "Eve@Example.com"})], "o"
+    )
+    assert forward(other)[0] == 0
+    assert log("message_id, user_id, anonymous_id, email") == [
+        ("m4", "u2", None, None), ("m5", None, "Eve@Example.com", None),
+    ]  # fmt: skip
     assert call("forget", "--user-id", "u2", "--email", "eve@example.com").status == 0
+    assert log("message_id") == []
+    fake.messages.clear()
     assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of forgotten persons"]
     assert fake.ids() == ["m1"]
 
@@ -461,3 +471,16 @@ def test_the_dlt_destination(fake: FakeSegment) -> None:
     fake.answers = [(503, {})] * 6  # one more than are tried at once: dlt tries again
     pipeline.run([{"user_id": "u3", "plan": "pro"}], table_name="people")
     assert fake.messages[-1]["userId"] == "u3"
+
+
+def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WRITE_KEY": KEY, "BASE_URL": fake.url}.items():
+        monkeypatch.setenv(f"DESTINATION__SEGMENT__{name}", value)
+    pipeline = dlt.pipeline("by_name", destination="autopilothq.segment_destination", pipelines_dir="pipelines")
+    pipeline.run([{"id": "m1", "event": "a", "event_text": "A", "user_id": "u", "timestamp": "t"}], table_name="a")
+    assert [(message["messageId"], message["event"]) for message in fake.messages] == [("m1", "A")]
+    with pytest.raises(InvalidSetting, match="did you mean base_url"):
+        segment_destination(write_key=KEY, base_ur=fake.url)
+    monkeypatch.setenv("DESTINATION__SEGMENT__TRYS", "1")
+    with pytest.raises(InvalidSetting, match="did you mean tries"):
+        resolve_segment_settings()

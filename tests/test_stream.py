@@ -7,9 +7,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import dlt
 import duckdb
 import pytest
 
@@ -19,6 +21,7 @@ from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
 from autopilothq.destination.lines import Stop, read_chunks
 from autopilothq.errors import RunError, Unavailable
 from autopilothq.segment.message import MAX_LINE
+from autopilothq.warehouses.delta import lake
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
 
@@ -303,3 +306,43 @@ def call_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
             return call(*words)
 
     return called
+
+
+def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    taken: list[str] = []
+
+    @contextmanager
+    def noted(name: str) -> Iterator[None]:
+        taken.append(f"{name} taken")
+        yield
+        taken.append(f"{name} left")
+
+    class Log(AbstractContextManager[Any]):
+        def __enter__(self) -> None:
+            taken.append("log taken")
+
+        def __exit__(self, *_: object) -> None:
+            taken.append("log left")
+
+    now, waits = [100.0], list[float]()
+    monkeypatch.setattr(streaming.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    turns = streaming.Turns(Log(), stop, lambda: noted("lock"))
+    for later in (0.0, 9.0, 2.0, 9.0, 3.0, 0.1):
+        with turns.take():
+            now[0] += later
+    assert taken[:8] == ["lock taken", "log taken", "log left", "lock left"] * 2
+    assert waits == [0.5, 0.5]  # at 11 s and at 23 s
+    now[0] += 60
+    with turns.take():
+        assert waits == [0.5, 0.5]  # nobody needs a turn after an idle minute
+
+
+def test_the_log_may_be_in_a_warehouse_or_a_lake(
+    server: FakeAutopilot, deliver: Deliver, postgres: str, tmp_path: Path
+) -> None:
+    for place in (dlt.destinations.postgres(postgres), lake(str(tmp_path / "lake"))):
+        log = DeliveryLog(log_in(place))
+        assert deliver([identify(1)], [identify(2)], [identify(1)], log=log).known == 1
+        assert deliver([identify(2)], log=DeliveryLog(log_in(place))).known == 1
+        server.requests.clear()

@@ -612,7 +612,7 @@ DELIVERIES = Table(
     key=(),  # the trigger is null where a row is about a contact alone
 )
 
-# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). No id of a person is in it.
+# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). `forget` finds rows by their ids.
 FORWARDS = Table(
     "_forwards",
     "What became of every message that was forwarded: a row for each attempt to deliver it.",
@@ -620,6 +620,9 @@ FORWARDS = Table(
         Column("message_id", "text", "The message's id; a digest where it has none."),
         Column("kind", "text", "The message's type."),
         Column("event", "text", "The event's name, of a track."),
+        Column("user_id", "text", "The message's userId."),
+        Column("anonymous_id", "text", "The message's anonymousId; the email where it has neither."),
+        Column("email", "text", "The first other email of the person in it, in small letters."),
         Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
         Column("status", "text", "delivered, refused or failed."),
         Column("http_status", "bigint", "The status of the last answer."),

@@ -124,7 +124,8 @@ class Forwarder:
 
     def _note(self, outcome: BatchOutcome) -> None:
         rows = [
-            Forwarded(one.message_id, one.kind, one.event, self._api.target, *outcome[1:]) for one in outcome.messages
+            Forwarded(*one[:3], one.user_id, one.anonymous_id, one.email, self._api.target, *outcome[1:])
+            for one in outcome.messages
         ]
         self._log.add(rows)
         for _ in rows:

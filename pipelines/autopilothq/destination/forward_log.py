@@ -15,6 +15,9 @@ class Forwarded(NamedTuple):
     message_id: str
     kind: str
     event: str | None
+    user_id: str | None
+    anonymous_id: str | None
+    email: str | None
     target: str
     status: str
     http_status: int | None

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ..catalog import REJECT_REASONS
 from ..clients.segment_api import MESSAGE_BYTES
-from ..segment.identity import Id, ids_of_cells
+from ..segment.identity import Id, fold_email, ids_of_cells
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import MAX_LINE, Rejected, digest, parse_json, read_message, without_bom
 
@@ -17,15 +17,24 @@ _TIMES = ("timestamp", "originalTimestamp", "receivedAt")
 class Outgoing(NamedTuple):
     """A message to forward: its JSON text, and what the log says of it.
 
-    `persons` are the ids of whom it is about. `refusal` says why it can never be sent.
+    `persons` are all ids of whom it is about. `refusal` says why it can never be sent.
     """
 
     message_id: str
     kind: str = ""
     event: str | None = None
     text: bytes = b""
+    user_id: str | None = None
+    anonymous_id: str | None = None
     persons: Sequence[Id] = ()
     refusal: str | None = None
+
+    @property
+    def email(self) -> str | None:
+        """The first email of the person that is neither of the two ids."""
+        others = {fold_email(id_) for id_ in (self.user_id, self.anonymous_id) if id_}
+        emails = (id_.value for id_ in self.persons if id_.kind == "email")
+        return next((email for email in emails if email not in others), None)
 
 
 def outgoing(line: bytes) -> Outgoing:
@@ -46,7 +55,8 @@ def outgoing(line: bytes) -> Outgoing:
     kind = cells["kind"]
     event = message.value("event") if kind == "track" else None
     text = to_json(_as_sent(message, cells["id"], cells)).encode()
-    found = Outgoing(cells["id"], kind, event and str(event), text, tuple(ids_of_cells(cells)))
+    who = (cells.get("user_id"), cells.get("anonymous_id"))
+    found = Outgoing(cells["id"], kind, event and str(event), text, *who, tuple(ids_of_cells(cells)))
     if len(text) > MESSAGE_BYTES:
         return found._replace(
             refusal=f"It has {len(text):,} bytes, and Segment's API takes {MESSAGE_BYTES:,} of a message"
