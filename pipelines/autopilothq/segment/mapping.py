@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..catalog import EVENTS, ORTTO_ACTIVITIES
 from ..errors import InvalidSetting
 from .json_text import JsonNumber, JsonObject, is_storable, to_json
-from .message import Rejected, digest, flatten, parse_json, without_bom
+from .message import BLANK, Rejected, digest, flatten, parse_json, without_bom
 from .naming import column_name, snake_case, table_name
 
 MAPPING_SETTING = "sources.autopilothq.mapping"
@@ -140,17 +140,23 @@ def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
 
 
 def _identified(message: JsonObject, line: bytes) -> JsonObject:
-    """Returns the message with the id that its line gives it where it has none of its own."""
+    """Returns the message with the id that its line gives it where it has none of its own.
+
+    What stands there and cannot be an id comes behind it, so that the load discards it.
+    """
     if _has_id(message):
         return message
-    pair = ("messageId", digest(without_bom(line)))
-    at = next((number for number, (key, _) in enumerate(message) if key == "messageId"), None)
-    return JsonObject([pair, *message] if at is None else [*message[:at], pair, *message[at + 1 :]])
+    rest = [pair for pair in message if pair[0] != "messageId" or not _is_blank(pair[1])]
+    return JsonObject([("messageId", digest(without_bom(line))), *rest])
 
 
 def _has_id(message: JsonObject) -> bool:
     id_ = message.value("messageId")
-    return isinstance(id_, str) and bool(id_.strip()) and is_storable(id_)
+    return not _is_blank(id_) and not isinstance(id_, list) and is_storable(id_)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip(BLANK))
 
 
 def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:
