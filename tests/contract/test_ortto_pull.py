@@ -158,6 +158,15 @@ def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
     assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
         ("ada@example.com", None), ("bob@example.com", None), (None, "C-3"),
     ]  # fmt: skip
+    # An account that does not take the lookup has everyone compared.
+    server.order("POST", "/person/get", status=400)
+    report = pull(server, people="people.txt")
+    assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
+    assert report.people_found_by == "a list, compared with everyone"
+    assert [text.partition(":")[0] for text in report.warnings] == [
+        "The account does not take a filter by email, so everyone is read. POST /person/get",
+        "1 of 4 people of the list are not in the account.",
+    ]
 
 
 # ---- activities ------------------------------------------------------------------------------------------------------
@@ -177,6 +186,20 @@ def test_pages_are_left_out_only_behind_activities_that_are_seen_to_be_old(serve
     assert asked(server) == [(ada, 0), (ada, 40), (ada, 80)]
     assert (report.lines, report.stored, report.duplicates) == (102, 1, 101)
     assert query("SELECT count(*), count(DISTINCT id) FROM autopilothq.tracks") == [(102, 102)]
+
+
+def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o", "act::c")
+    report = pull(server, "email_clicked")
+    [request] = [of.body for of in server.requests if of.path == FEED]
+    assert (request["person_id"], request["activities"], request["timeframe"]) == (ada, ["act::c"], {"type": "all"})
+    [warning] = report.warnings
+    assert warning == (
+        "Expected _profiles among the selected resources: without it nobody knows who was asked for, and the next load"
+        " asks again.\nSelect it too."
+    )
+    report = pull(server)  # what was not selected is asked for when it is
+    assert (report.stored, report.rows["email_opened"]) == (2, 1)
 
 
 def test_an_activity_that_was_pushed_is_not_stored_again(server: FakeOrtto) -> None:

@@ -79,8 +79,11 @@ class ProgressDisplay:
             self.warn(warning)
         self._warned = len(report.warnings)
         if self._counted != "files":
-            done, total = _done(report, self._counted)
-            counts = f"{_of(report, self._counted)}  {report.lines:,} events"
+            # Before anybody knows whom to ask for, people are read.
+            is_read = self._counted == "people" and report.people_total is None and report.contacts
+            counted: Counted = "contacts" if is_read else self._counted
+            done, total = _done(report, counted)
+            counts = f"{_of(report, counted)}  {report.lines:,} events"
             self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return

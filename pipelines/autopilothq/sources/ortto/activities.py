@@ -66,6 +66,11 @@ class ActivityScan:
         pipeline, now = load.context.required_pipeline(), load.context.loaded_at
         run = begin_run(load.home, load.run_key, now, pipeline.dataset.complete_loads())
         answers = Answers(run.folder / "answers", run.loaded_segment)
+        if PROFILES.name not in load.context.selected:
+            load.warn(
+                f"Expected {PROFILES.name} among the selected resources: without it nobody knows who was asked for, and"
+                " the next load asks again.\nSelect it too."
+            )
         begun, here = run.start.begun, _address(url, run)
         audited = audit_row(pipeline.dataset, here, begun)
         before = audited["lines"] if audited else 0

@@ -15,7 +15,7 @@ from ...segment.ortto import OrttoPerson, OrttoReceipt, ortto_message
 from ..scans import Scan, ScanBatch
 from ..times import read_time
 from .answers import Answers, Ended, Entry
-from .pages import fields_of
+from .pages import person_fields
 from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, Contact, contact_of_fields
 
 ACTIVITY_OVERLAP = timedelta(days=1)  # activities may come late
@@ -234,7 +234,7 @@ def _with_names(account: Ortto, people: list[DuePerson]) -> list[DuePerson]:
         with suppress(RequestRejected):  # then activities have the id alone
             found = account.people_by_ids(nameless, [EMAIL_FIELD, EXTERNAL_ID_FIELD])
     return [
-        asked._replace(contact=contact_of_fields(asked.contact.id, fields_of(found[asked.contact.id])))
+        asked._replace(contact=contact_of_fields(asked.contact.id, person_fields(found[asked.contact.id])))
         if asked.contact.id in found
         else asked
         for asked in people

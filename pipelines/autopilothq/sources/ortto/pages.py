@@ -71,16 +71,16 @@ def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> 
         for at in range(0, len(ids), IDS_AT_ONCE):
             some = account.people_by_ids(ids[at : at + IDS_AT_ONCE], fields[start : start + MOST_FIELDS])
             for name, contact in some.items():
-                found.setdefault(name, []).extend(fields_of(contact))
+                found.setdefault(name, []).extend(person_fields(contact))
     return [_with(contact, found) if isinstance(contact, JsonObject) else contact for contact in contacts]
 
 
 def _with(contact: JsonObject, more: Mapping[str, Sequence[tuple[str, Any]]]) -> JsonObject:
-    fields = JsonObject([*fields_of(contact), *more.get(contact.value("id"), ())])
+    fields = JsonObject([*person_fields(contact), *more.get(contact.value("id"), ())])
     return JsonObject([*(pair for pair in contact if pair[0] != "fields"), ("fields", fields)])
 
 
-def fields_of(contact: Any) -> JsonObject:
+def person_fields(contact: Any) -> JsonObject:
     """Returns a person's fields by their ids, none where the person has none."""
     found = contact.value("fields") if isinstance(contact, JsonObject) else None
     return found if isinstance(found, JsonObject) else JsonObject()

@@ -32,7 +32,7 @@ from ..scans import Scan, ScanBatch
 from ..settings import read_cursor, write_cursor
 from ..spool import ScanStart, Spool, fetch
 from ..times import format_time
-from .pages import OutOfTime, Query, Scanner, fields_of
+from .pages import OutOfTime, Query, Scanner, person_fields
 from .reports import report_pages
 from .who import EMAIL_FIELD, activity_time
 
@@ -269,7 +269,7 @@ def person_record(contact: JsonObject, columns: PersonColumns) -> Record:
 
 def _leaves(contact: JsonObject, columns: PersonColumns, declared: dict[str, Type]) -> Iterator[Leaf]:
     yield ("person", "id"), ORTTO_PEOPLE.key[0], contact.value("id")
-    for field_id, value in fields_of(contact):
+    for field_id, value in person_fields(contact):
         for column, one, of in columns.cells(field_id, value):
             if of is not None and column.startswith("custom_"):
                 declared.setdefault(column, of)

@@ -15,7 +15,7 @@ from ...errors import RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject
 from ..records import id_text
 from ..times import format_time, read_time
-from .pages import Query, Scanner, fields_of
+from .pages import Query, Scanner, person_fields
 from .run import TIMES_LAG, Run
 
 EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
@@ -167,7 +167,7 @@ class _Tally:
     def active(self, contact: JsonObject) -> Any:
         """Returns a person who was active since the start, or may have been; None for others."""
         self.people += 1
-        fields = fields_of(contact)
+        fields = person_fields(contact)
         values = [value for field in self._times if (value := fields.value(field)) is not None]
         self.with_times += bool(values)
         times = [activity_time(value) for value in values]
@@ -182,7 +182,7 @@ def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any]
     id_ = id_text(contact.value("id"))
     if id_ is None:
         return None
-    found = contact_of_fields(id_, fields_of(contact))
+    found = contact_of_fields(id_, person_fields(contact))
     return [*found, active_at and format_time(active_at, exact=True)]
 
 
