@@ -22,7 +22,7 @@ from .messages import ID_COLUMNS, Item
 from .sender import is_suppressed
 from .settings import DestinationSettings
 
-LIST = "list"  # the kind of the log's rows
+LIST_KIND = "list"  # the kind of the log's rows
 SHOWN_LISTS = 20  # in an error
 _NEW_LIST = "(new)"  # its id in a dry run
 _MISSING = "The account has no such contact, or the list is not there any more"
@@ -130,13 +130,13 @@ def list_changes(
     check_members(found)
     members = {mine + identity_digest(row, key): row for row in found}
     changes = [
-        Delivery(id_, LIST, audience=audience, user_id=row.user_id, email=row.email, content="true")
+        Delivery(id_, LIST_KIND, audience=audience, user_id=row.user_id, email=row.email, content="true")
         for id_, row in members.items()
         if id_ not in known or known[id_].known != "true"
     ]
     unchanged = len(members) - len(changes)
     changes += [
-        Delivery(id_, LIST, audience=audience, user_id=each.user_id, email=each.email, content="false")
+        Delivery(id_, LIST_KIND, audience=audience, user_id=each.user_id, email=each.email, content="false")
         for id_, each in known.items()
         if id_.startswith(mine) and id_ not in members and each.known not in (None, "false")
     ]
