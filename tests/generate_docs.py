@@ -41,24 +41,48 @@ def _tables(tables: tuple[catalog.Table, ...]) -> list[str]:
     return ["", "| table | key | rows |", "|---|---|---|", *rows]
 
 
+def _attribute(one: catalog.OrttoAttribute) -> str:
+    remark = "personal" if one.personal else "decimal" if one.decimal else ""
+    return f"| `{one.id}` | {one.name} | `{one.column}` | {one.type} | {remark} |"
+
+
 def tables() -> str:
     """Returns all tables and columns of the catalogue."""
     messages = tuple(table for _, table, _ in catalog.KINDS)
     latest = tuple(latest.table for latest in catalog.LATEST)
-    own = (catalog.PROFILES, catalog.DELIVERIES, catalog.SUPPRESSIONS)
+    own = (catalog.PROFILES, *catalog.DELIVERY_LOGS, catalog.FORWARDS, catalog.SUPPRESSIONS)
     lines = ["## Events", *_tables((catalog.TRACKS, *catalog.EVENT_TABLES))]
     lines += ["", "Columns of `tracks` and of every event table:", *_columns(catalog.TRACKS.columns)]
     lines += ["", "The event tables add these; the last two are in `email_clicked` alone:"]
     lines += _columns(catalog.PROPERTIES + catalog.LINK)
     lines += ["", "## Other messages", *_tables((*messages, *latest))]
     lines += ["", "## The account", "", "These come from Autopilot's API.", *_tables(catalog.ACCOUNT)]
+    lines += ["", "## Ortto's account", "", "These come from Ortto's API.", *_tables(catalog.ORTTO_ACCOUNT)]
     lines += ["", "## Bookkeeping", *_tables((*catalog.BOOKS, *own))]
-    for table in (*messages, *latest, *catalog.ACCOUNT, *catalog.BOOKS, *own):
+    for table in (*messages, *latest, *catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT, *catalog.BOOKS, *own):
         common = set(catalog.COMMON) if table in messages else set()
         columns = tuple(column for column in table.columns if column not in common)
         if columns:
             also = ", besides the common ones" if common else ""
             lines += ["", f"### {table.name}", "", f"Its columns{also}:", *_columns(columns)]
+    lines += ["", "## Ortto", "", "Ortto's activities, and the events that they are here:"]
+    lines += ["", "| activity | name | event |", "|---|---|---|"]
+    lines += [
+        f"| `{one.id}` | {one.name} | {one.event or one.name}{f', if it has `{one.needs}`' if one.needs else ''} |"
+        for one in catalog.ORTTO_ACTIVITIES.values()
+    ]
+    lines += ["", "Their attributes; personal ones are stored only if a setting asks for them:"]
+    lines += [
+        "",
+        "| attribute | name | column | type | |",
+        "|---|---|---|---|---|",
+        *map(_attribute, catalog.ORTTO_ATTRIBUTES.values()),
+    ]
+    lines += [
+        f"| `{one.id}` of `{activity}` | {one.name} | `{one.column}` | {one.type} | |"
+        for activity, of in catalog.ORTTO_ATTRIBUTES_OF.items()
+        for one in of.values()
+    ]
     lines += ["", "## Reasons", "", "Why a line is in `_rejects`:", "", "| reason | |", "|---|---|"]
     lines += [f"| `{reason}` | {text} |" for reason, text in catalog.REJECT_REASONS.items()]
     lines += ["", "Why a value is in `_discards`:", "", "| reason | |", "|---|---|"]

@@ -71,7 +71,7 @@ def _read(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        return line.decode()
+        return line.decode(errors="replace")
 
 
 def hidden(folder: Path) -> list[str]:

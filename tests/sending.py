@@ -13,7 +13,7 @@ import pytest
 from autopilothq import destination
 from autopilothq.catalog import DELIVERIES
 from autopilothq.clients.autopilot import Autopilot
-from autopilothq.clients.settings import ApiSettings
+from autopilothq.clients.settings import MAX_ATTEMPTS, ApiSettings
 from autopilothq.destination import Counts, DeliveryLog, DestinationSettings, deliver
 from autopilothq.destination.messages import from_line
 from autopilothq.warehouses.query import run_query
@@ -21,8 +21,9 @@ from fake_autopilot import FakeAutopilot, Request
 
 
 def IMPATIENT(settings: ApiSettings) -> Autopilot:  # noqa: N802 - stands in for the class
-    """A client that does not wait for a server to get well."""
-    return Autopilot(replace(settings, tries=2), sleep=lambda _: None)
+    """A client that does not wait for a server to get well, nor tries often unless it is told to."""
+    tries = 2 if settings.tries == MAX_ATTEMPTS else settings.tries
+    return Autopilot(replace(settings, tries=tries), sleep=lambda _: None)
 
 
 def identify(number: int | str, **more: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pty
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -110,6 +111,55 @@ def test_a_scan_that_the_network_cut_off_is_loaded_and_told(call: Call, server: 
     said = call("load", "api", "--only", "contacts")
     assert (said.status, errors(said)) == (0, [])
     assert "contacts    50" in said.out
+
+
+PARTS = "Some of it could not be loaded: {}. Everything else is loaded."
+
+
+def loop(page: dict[str, Any]) -> dict[str, Any]:
+    return page | {"bookmark": "person_1"}
+
+
+def test_a_part_that_fails_costs_no_other(call: Call, server: FakeAutopilot) -> None:
+    server.order("GET", "/lists", status=403, message="Not for you.")
+    server.order("GET", "/smart_segments/*25999/contacts*", edit=loop, times=2)
+    said = call("load", "api", "--only", "contacts,lists,smart_segments,triggers")
+    assert said.status == 1
+    forbidden, looping, *error = errors(said)
+    assert forbidden.startswith("Warning: lists could not be loaded: GET /lists: 403 Forbidden: Not for you.")
+    assert looping.startswith("Warning: smart_segments could not be loaded: GET /smart_segments/contactlist_sseg145")
+    assert looping.endswith("bookmark 'person_1' came before; stopped, because the scan would never end")
+    assert error == [
+        "Error: " + PARTS.format("lists, smart_segments"),
+        "To leave that out: --only events,contacts,custom_fields,triggers.",
+    ]
+    assert said.out.splitlines()[:5] == ["table     rows", "_audit       4", "contacts   150", "triggers     3", ""]
+    said = call("load", "api", "--only", "lists,smart_segments")
+    assert (said.status, errors(said)) == (0, [])
+    rows = dict(line.split() for line in said.out.splitlines()[1:6])
+    assert rows == {"_audit": "2", "lists": "4", "lists_contacts": "103", "smart_segments": "2"} | {
+        "smart_segments_contacts": "105"
+    }
+
+
+def test_contacts_that_break_off_are_loaded_as_far_as_they_came(call: Call, server: FakeAutopilot) -> None:
+    server.order("GET", "/contacts*", edit=loop, times=2)
+    said = call("load", "api", "--only", "contacts,triggers")
+    assert (said.status, errors(said)[-2]) == (1, "Error: " + PARTS.format("contacts"))
+    assert errors(said)[-1] == "To leave that out: --only lists,smart_segments,custom_fields,triggers."
+    assert said.out.splitlines()[:4] == ["table     rows", "_audit       2", "contacts   100", "triggers     3"]
+    said = call("load", "api", "--only", "contacts")  # from that bookmark on
+    assert (said.status, errors(said)) == (0, [])
+    with duckdb.connect("autopilot.duckdb") as con:
+        assert con.execute("SELECT count(*) FROM autopilothq.contacts").fetchall() == [(150,)]
+
+
+def test_where_nothing_can_be_loaded_that_is_the_error(call: Call, server: FakeAutopilot) -> None:
+    server.order("GET", "*", status=403, message="Not for you.", times=100)
+    said = call("load", "api", "--only", "lists,triggers")
+    assert said.status == 1
+    assert errors(said)[-1].startswith("Error: GET /triggers: 403 Forbidden: Not for you.")
+    assert "Everything else" not in "".join(errors(said))
 
 
 def test_time_that_is_spent_is_no_failure(call: Call, server: FakeAutopilot) -> None:  # noqa: ARG001

@@ -177,7 +177,7 @@ def test_schema_live(call: Call) -> None:
     head, columns, *lines = said.out.splitlines()
     assert head == (
         "demo: 1 row, received 2019-03-04 05:06:07 to 2019-03-04 05:06:07."
-        " An event that a journey's Send Event action sent; its properties are columns."
+        " An event other than Autopilot's seven; its properties are columns."
     )
     assert columns.split() == ["column", "type", "null", "first", "came", "description"]
     (received_at,) = [re.split(" {2,}", line) for line in lines if line.startswith("  received_at ")]

@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from dlt.common.destination.exceptions import DestinationTerminalException, DestinationTransientException
+from dlt.common.runtime.run_context import active
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from autopilothq import AutopilothqError, DeliveryFailed, DeliveryImpossible, autopilot, destination
@@ -23,6 +24,7 @@ from autopilothq.destination import DeliveryLog
 from autopilothq.destination.delivery_log import SENT_AGAIN, Delivery, Member
 from autopilothq.destination.dispatch import AT_ONCE
 from autopilothq.destination.messages import from_row
+from autopilothq.destination.plan import UNTAKEN
 from autopilothq.errors import InvalidSetting, NotAuthorized, RunError, Unavailable
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, answer, configure, identify, log_in, posts, rows, send, settings_for, track
@@ -289,6 +291,7 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
         ("/contacts", {"contacts": [contact]}),
         ("/trigger/0007/contact/p%2B1%40example.com", None),
     ]
+    untaken = json.dumps({"title": UNTAKEN})
     assert rows("* EXCLUDE (sent_at, run)") == [
         Delivery(
             "t1",
@@ -303,7 +306,7 @@ def test_a_track_writes_the_contact_then_enters_the_journey(server: FakeAutopilo
             "delivered",
             200,
             None,
-            None,
+            untaken,
             1,
         )
     ]
@@ -393,14 +396,14 @@ def test_no_journey_for_a_contact_that_was_not_written(server: FakeAutopilot) ->
     }
     assert [path for path, _ in posts(server)] == [
         "/contacts",
-        "/contact",
-        "/contact",
+        "/contacts",
+        "/contacts",
         "/trigger/0007/contact/p2%40example.com",
     ]
     assert rows("message_id", "trigger_id", "endpoint", "status", "message")[0] == (
         "t1",
         "0007",
-        "POST /contact",
+        "POST /contacts",
         "refused",
         "Invalid contact provided.",
     )
@@ -448,10 +451,10 @@ def test_one_bad_contact_costs_no_good_one(server: FakeAutopilot) -> None:
     messages = list(map(identify, range(99)))
     messages.insert(50, identify("bad", traits={"email": "not an address"}))
     assert counted(send(server, messages)) == {"messages": 100, "delivered": 99, "refused": 1}
-    paths = [path for path, _ in posts(server)]
-    assert Counter(paths) == {"/contacts": 1, "/contact": 100}
+    sizes = [len(body["contacts"]) for _, body in posts(server)]
+    assert sizes == [100, 50, 50, 25, 25, 12, 13, 6, 6, 3, 3, 1, 2]
     [bad] = [row for row in rows("message_id", "endpoint", "status", "http_status", "message") if row[2] != "delivered"]
-    assert bad == ("ibad", "POST /contact", "refused", 400, "Invalid contact provided.")
+    assert bad == ("ibad", "POST /contacts", "refused", 400, "Invalid contact provided.")
 
 
 @pytest.mark.parametrize(
@@ -465,9 +468,9 @@ def test_what_fails_in_passing_is_tried_again(server: FakeAutopilot, fault: dict
 
 def test_what_fails_for_good_is_said_and_comes_again(server: FakeAutopilot) -> None:
     server.order("POST", "/contacts", status=503, message="Down.", times=2)
+    assert counted(send(server, [identify(1)])) == {"messages": 1, "failed": 1}
+    assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)]
     messages = list(map(identify, range(100)))
-    assert counted(send(server, messages)) == {"messages": 100, "failed": 100}
-    assert rows("status", "http_status", "message", "attempts") == [("failed", 503, "Down.", 2)] * 100
     assert counted(send(server, messages)) == {"messages": 100, "delivered": 100}
 
 
@@ -508,7 +511,7 @@ def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot)
     old = identify(1, traits={"email": "a@example.com", "title": "old", "fax": "1"})
     others = [identify(f"x{number}") for number in range(99)]
     new = identify(2, traits={"email": "a@example.com", "title": "new"})
-    server.order("POST", "/contacts", status=503, times=2)
+    server.order("POST", "/contacts", status=429, times=2)
     send(server, [old, *others], triggers={"Go": "0003"})
     send(server, [new])
     posts(server)
@@ -520,7 +523,7 @@ def test_what_is_older_does_not_win_because_it_comes_late(server: FakeAutopilot)
 @pytest.mark.parametrize(
     ("fault", "kept"),
     [
-        ({"status": 503, "message": "Down.", "times": 2}, [("new", "failed", 503, "Down.", 2)]),
+        ({"status": 429, "message": "Wait.", "times": 2}, [("new", "failed", 429, "Wait.", 2)]),
         ({"status": 401, "times": 1}, []),  # the run breaks off: as a kill, it leaves no row
     ],
 )
@@ -837,6 +840,46 @@ def test_wrong_settings(server: FakeAutopilot) -> None:
     with pytest.raises(InvalidSetting, match="unknown_traits must be send or refuse, got 'perhaps'"):
         send(server, [], unknown_traits="perhaps")
     assert "secret" not in repr(settings_for(server, api_key="secret"))
+    for name in ("timeout", "tries"):
+        with pytest.raises(InvalidSetting, match=rf"destination\.autopilothq\.{name} must be a number above 0, got 0"):
+            send(server, [], **{name: 0})
+
+
+def test_settings_that_there_are_not() -> None:
+    more: dict[str, Any] = {"environment": "prod"}  # a setting of every destination
+    assert autopilot(timeout=5, tries=2, **more).config_params["tries"] == 2
+    for name, hint in {"timeuot": "did you mean timeout?", "unknown_trait": "did you mean unknown_traits?"}.items():
+        with pytest.raises(InvalidSetting) as raised:
+            autopilot(**{name: 1})  # type: ignore[arg-type]
+        assert str(raised.value) == f"autopilot() takes no setting {name}: {hint}"
+    with pytest.raises(InvalidSetting, match="takes no setting xyz: there are api_key, base_url, requests_per_second,"):
+        autopilot(xyz=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize("where", ["config.toml", "secrets.toml", "environment"])
+def test_settings_of_the_configuration_that_there_are_not(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if where == "environment":
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEUOT", "5")
+    else:
+        Path(".dlt").mkdir()
+        Path(".dlt", where).write_text("[destination.autopilothq]\ntries = 2\ntimeuot = 5\n")
+        active().reload()
+    message = r"dlt's configuration has no setting destination\.autopilothq\.timeuot: did you mean timeout\?"
+    with pytest.raises(InvalidSetting, match=message):
+        destination.resolve_settings()
+    with pytest.raises(PipelineStepFailed, match=message):
+        run([{"email": "a@example.com"}])
+
+
+def test_time_out_and_tries_are_settings(configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TRIES", "3")
+    monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEOUT", "0.2")
+    settings = destination.resolve_settings().api
+    assert (settings.tries, settings.timeout) == (3, 0.2)
+    configured.order("POST", "/contacts", late=1, times=2)
+    run([{"email": "a@example.com", "title": "CEO"}])
+    assert len(posts(configured)) == 3
 
 
 def test_rows_look_like_messages_or_do_not() -> None:

@@ -64,6 +64,28 @@ def test_standard_fields_are_known_however_spelt(spelling: str) -> None:
             },
         ),
         ({"address": "1 A St, B"}, {"MailingStreet": "1 A St, B"}),
+        (
+            {"Street": "1 A St", "city": "B", "STATE": "C", "postal_code": "0123", "country": "D"},
+            {
+                "MailingStreet": "1 A St",
+                "MailingCity": "B",
+                "MailingState": "C",
+                "MailingPostalCode": "0123",
+                "MailingCountry": "D",
+            },
+        ),
+        ({"zip": 94103}, {"MailingPostalCode": "94103"}),
+        ({"zipCode": "9"}, {"MailingPostalCode": "9"}),
+        ({"postalCode": "9"}, {"MailingPostalCode": "9"}),
+        ({"address": {"zip": "9", "City": "B"}}, {"MailingPostalCode": "9", "MailingCity": "B"}),
+        ({"address": {"zipcode": "9"}}, {"MailingPostalCode": "9"}),
+        ({"jobTitle": "CTO"}, {"Title": "CTO"}),
+        ({"job_title": "CTO"}, {"Title": "CTO"}),
+        ({"phones": ["1", "2"], "websites": ("a.b",)}, {"Phone": "1", "Website": "a.b"}),
+        ({"phones": [], "websites": "a.b"}, {"Website": "a.b"}),
+        ({"_autopilot_list": "contactlist_1"}, {"_autopilot_list": "contactlist_1"}),
+        ({"_autopilot_session_id": "abc"}, {"_autopilot_session_id": "abc"}),
+        ({"notify": "false"}, {"notify": False}),
         ({"unsubscribed": True}, {"unsubscribed": True}),
         ({"unsubscribed": "false"}, {"unsubscribed": False}),
         ({"_NewEmail": "new@example.com"}, {"_NewEmail": "new@example.com"}),
@@ -115,6 +137,23 @@ def test_a_field_of_the_account_by_its_name_or_in_snake_case(name: str) -> None:
         ("smog_level", Decimal("4.5"), 4.5),
         ("customer", "True", True),
         ("customer", 0, False),
+        ("customer", 1.0, True),
+        ("customer", Decimal("0.0"), False),
+        ("customer", "1.0", True),
+        ("review_rating", "5.0", 5),
+        ("review_rating", " 5 ", 5),
+        ("trial_ends", 1454284800, "2016-02-01T00:00:00.000Z"),
+        ("trial_ends", 1454284800.0, "2016-02-01T00:00:00.000Z"),
+        ("trial_ends", Decimal("1454284800.25"), "2016-02-01T00:00:00.250Z"),
+        ("trial_ends", "1454284800", "2016-02-01T00:00:00.000Z"),
+        ("trial_ends", "1454284800000", "2016-02-01T00:00:00.000Z"),
+        ("trial_ends", -473385600, "1955-01-01T00:00:00.000Z"),
+        ("trial_ends", -473385600000, "1955-01-01T00:00:00.000Z"),
+        ("trial_ends", "20160201", "2016-02-01"),
+        ("trial_ends", "2016-W05-1", "2016-02-01"),
+        ("trial_ends", "20160201T100000Z", "2016-02-01T10:00:00.000Z"),
+        ("trial_ends", "2016-02-01 10:00:00", "2016-02-01 10:00:00"),
+        ("trial_ends", "1970-01-01", "1970-01-01"),
         ("order_completed", True, "true"),
         ("order_completed", 5, "5"),
         ("order_completed", [1, {"a": "é"}], '[1, {"a": "é"}]'),
@@ -142,6 +181,19 @@ def test_values_take_the_type_of_the_field(trait: str, value: Any, expected: Any
         ({"unsubscribed": 7}, {"unsubscribed": "left out: expected true or false, got 7"}),
         ({"trial_ends": "soon"}, {"trial_ends": "left out: expected a date, got 'soon'"}),
         ({"trial_ends": [1]}, {"trial_ends": "left out: expected a date, got an array"}),
+        ({"trial_ends": 0}, {"trial_ends": "left out: expected a date, got 0"}),
+        ({"trial_ends": 86400}, {"trial_ends": "left out: expected a date, got 86400"}),
+        ({"trial_ends": 20160201}, {"trial_ends": "left out: expected a date, got 20160201"}),
+        ({"trial_ends": 1.5e15}, {"trial_ends": "left out: expected a date, got 1500000000000000.0"}),
+        ({"trial_ends": float("inf")}, {"trial_ends": "left out: expected a date, got inf"}),
+        ({"trial_ends": "2016-02-30"}, {"trial_ends": "left out: expected a date, got '2016-02-30'"}),
+        ({"customer": 1.5}, {"customer": "left out: expected true or false, got 1.5"}),
+        ({"review_rating": "5.5"}, {"review_rating": "left out: expected an integer, got '5.5'"}),
+        ({"smog_level": "1_0"}, {"smog_level": "left out: expected a number, got '1_0'"}),
+        ({"notify": "perhaps"}, {"notify": "left out: expected true or false, got 'perhaps'"}),
+        ({"_NewEmail": None}, {"_NewEmail": "left out: expected a value for _NewEmail, got None"}),
+        ({"_autopilot_list": " "}, {"_autopilot_list": "left out: expected a value for _autopilot_list, got ' '"}),
+        ({"phones": [{"home": "1"}]}, {"phones": "left out: expected a text, got an object"}),
         ({"smog": "\ud800"}, {"smog": "left out: it holds half a surrogate pair, which is no text"}),
         ({"order_completed": b"x"}, {"order_completed": "left out: bytes are no text"}),
         ({"name": 5}, {"name": "left out: expected a name, got 5"}),
@@ -178,6 +230,59 @@ def test_nested_traits_are_flattened() -> None:
         "custom": {"integer--plan_size_max": 5, "string--plan_name": "pro"}
     }
     assert made({"gone": "x"}).unknown == ["gone"]  # a field that was deleted is none
+
+
+CONTEXT = {"email": "old@example.com", "last_name": "Old", "phone": "2", "address": {"city": "A", "state": "C"}}
+
+
+@pytest.mark.parametrize(
+    ("traits", "context_traits", "expected"),
+    [
+        ({}, {"first_name": "Ann"}, {"FirstName": "Ann"}),
+        ({"firstName": "Ann"}, {"first_name": "Bob", "fax": "1"}, {"FirstName": "Ann", "Fax": "1"}),
+        ({"phone": None}, CONTEXT, {"Phone": None, "LastName": "Old", "MailingCity": "A", "MailingState": "C"}),
+        (
+            {"address": {"city": "B"}, "lastName": "New"},
+            CONTEXT,
+            {"LastName": "New", "Phone": "2", "MailingCity": "B", "MailingState": "C"},
+        ),
+        ({"name": "Ann Lee"}, {"firstName": "Bob"}, {"FirstName": "Ann", "LastName": "Lee"}),
+        ({"lastName": "Lee"}, {"name": "Bob Ito"}, {"LastName": "Lee"}),
+        ({"review_rating": 1}, {"Review Rating": 2}, {"custom": {"integer--Review--Rating": 1}}),
+        ({"review_rating": "bad"}, {"review_rating": 2}, {"custom": {"integer--Review--Rating": 2}}),
+        ({"plan": 5}, {"plan": "old", "size": 1}, {"custom": {"integer--plan": 5, "integer--size": 1}}),
+    ],
+)
+def test_traits_come_before_those_of_the_context_field_by_field(
+    traits: dict[str, Any], context_traits: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert values(traits, context_traits=context_traits) == expected
+
+
+def test_traits_of_the_context_are_known_or_unknown_as_others() -> None:
+    found = made({"plan": 5}, context_traits={"plan": 6, "nowhere": 1, "first_name": "Ann", "FirstName": "Bob"})
+    assert found.unknown == ["plan", "nowhere"]
+    assert found.remarks == {
+        "plan": "sent as integer--plan, for which the account has no field",
+        "nowhere": "sent as integer--nowhere, for which the account has no field",
+        "FirstName": "left out: first_name has the field FirstName",
+    }
+
+
+@pytest.mark.parametrize(
+    "trait", ["autopilot_list", "_Autopilot_List", "autopilotSessionId", "Notify", "notify_me", "zippy", "cities"]
+)
+def test_what_only_looks_like_a_known_trait_is_none(trait: str) -> None:
+    assert made({trait: "x"}).unknown == [trait]
+
+
+def test_a_setting_may_map_to_keys_of_autopilots_own() -> None:
+    mapping = {"list": "_autopilot_list", "phones": "Order Completed", "quiet": "notify"}
+    assert values({"list": "contactlist_1", "phones": ["1", "2"], "quiet": 0}, mapping) == {
+        "_autopilot_list": "contactlist_1",
+        "notify": False,
+        "custom": {"string--Order--Completed": '["1", "2"]'},
+    }
 
 
 def test_of_two_traits_for_one_field_the_first_has_it() -> None:
@@ -249,6 +354,23 @@ def test_the_user_id_is_kept_in_the_field_that_a_setting_names() -> None:
     assert beaten.remarks == {"userId": "left out: user_id has the field string--user--id"}
     left_out = made({}, user_id_field="Review Rating", user_id="u1").remarks
     assert left_out == {"user_id": "left out: expected an integer, got 'u1'"}
+
+
+@pytest.mark.parametrize("field", sorted(set(STANDARD_FIELDS) - {"Email", "_NewEmail"}))
+def test_properties_spelt_like_standard_fields_are_not_taken(field: str) -> None:
+    found = made({}, properties={field: "x"})
+    assert (found.values, found.untaken) == ({"Email": EMAIL}, [field])
+    mapped = made({}, {field: "Order Completed"}, properties={field: "x"})
+    assert mapped.values == {"Email": EMAIL, "custom": {"string--Order--Completed": "x"}}
+    assert mapped.untaken == []
+
+
+def test_of_properties_a_new_address_is_taken_and_the_own_address_is_no_news() -> None:
+    properties = {"email": EMAIL.upper(), "_NewEmail": "new@example.com", "name": "x", "city": "B", "notify": False}
+    found = made({}, properties=properties)
+    assert found.values == {"Email": EMAIL, "_NewEmail": "new@example.com"}
+    assert found.untaken == ["name", "city", "notify"]
+    assert made({}, properties={"email": "other@example.com", "new_email": "x"}).untaken == ["email", "new_email"]
 
 
 def test_properties_go_where_they_are_mapped_or_the_account_has_a_field_and_beat_traits() -> None:

@@ -52,13 +52,15 @@ def test_a_trigger_that_may_have_been_carried_out_is_not_sent_again(
 def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> None:
     breaker, error = CircuitBreaker(), Unavailable("503")
     for _ in range(3):
-        for _ in range(FAILURES_IN_A_ROW - 1):
-            breaker.failed(error)
-        breaker.succeeded()
-    assert (breaker.is_open, breaker.cause) == (False, None)
-    for _ in range(FAILURES_IN_A_ROW - 1):
-        breaker.failed(error)
+        for number in range(FAILURES_IN_A_ROW - 1):
+            breaker.failed(error, f"p{number}@example.com")
+        breaker.answered()
+    for _ in range(9):
+        breaker.failed(error, "always.the.same@example.com")
+    assert (breaker.is_open, breaker.cause, breaker.answers) == (False, None, 3)
+    for number in range(FAILURES_IN_A_ROW - 2):
+        breaker.failed(error, f"p{number}@example.com")
     with pytest.raises(Unavailable):
-        breaker.failed(error)
+        breaker.failed(error, "last@example.com")
     breaker.open(NotAuthorized("401"))
     assert (breaker.is_open, breaker.cause) == (True, error)

@@ -10,7 +10,15 @@ import pytest
 
 from autopilothq.catalog import LISTS, LISTS_CONTACTS, REJECT_REASONS, TRIGGERS
 from autopilothq.clients.autopilot import Page
-from autopilothq.errors import ApiError, NotFound, RequestRejected, Unavailable, UnexpectedResponse
+from autopilothq.errors import (
+    ApiError,
+    InvalidSetting,
+    NotAuthorized,
+    NotFound,
+    RequestRejected,
+    Unavailable,
+    UnexpectedResponse,
+)
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import Reject
 from autopilothq.sources.api import scan as scans
@@ -106,6 +114,12 @@ def test_pages_become_rows_and_events(tmp_path: Path) -> None:
     assert all(b'"event":"Email Opened"' in row["text"] and SCAN.encode() in row["text"] for row in lines)
 
 
+def test_a_person_on_two_pages_counts_once(tmp_path: Path) -> None:
+    run = Run(Spool.begin(tmp_path, START), Account(page("ab", "1", 4), page("bc", "2", 4), page("abcd", None, 4)))
+    assert run.seen == [(2, 4), (3, 4), (4, 4)]
+    assert run.names == ["abbcabcd"]  # what they are is for the table to decide
+
+
 @pytest.mark.parametrize("events", [True, False])
 @pytest.mark.parametrize("rows", [True, False])
 def test_only_what_is_requested_is_made(tmp_path: Path, events: bool, rows: bool) -> None:
@@ -189,17 +203,37 @@ def test_a_scan_that_fails(tmp_path: Path, kind: Callable[[str], ApiError], befo
     error = kind("odd")
     account = Account(*pages[before : before + came], error)
     lost = kind is not Unavailable and (before, came) == (1, 0)
-    goes_on = kind is Unavailable and before + came > 0
+    goes_on = before + came > 0
     if lost or goes_on:
         run = Run(spool, account)
         assert run.why == ("odd", True, lost)
         assert (run.names, run.scan.complete) == (["ab"[: before + came]], False)
         assert run.error is not None
         assert run.error.__cause__ is error
+        assert run.error.alone == (kind is not Unavailable)
     else:
         with pytest.raises(ApiError) as raised:
             Run(spool, account)
         assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "alone"),
+    [
+        (NotAuthorized("", status=401), False),
+        (NotAuthorized("", status=403), True),
+        (RequestRejected("", status=400), True),
+        (NotFound("", status=404), True),
+        (Unavailable("", status=429), False),
+        (Unavailable("", status=408), False),
+        (Unavailable("", status=500), True),
+        (Unavailable(""), False),
+        (UnexpectedResponse("", status=200), True),
+        (InvalidSetting(""), False),
+    ],
+)
+def test_which_errors_concern_one_scan(error: ApiError, alone: bool) -> None:
+    assert scans.concerns_one_scan(error) == alone
 
 
 @pytest.mark.parametrize(("seconds", "over"), [(None, False), (0.0, True), (60.0, False), (-1.0, True)])

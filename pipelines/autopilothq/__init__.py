@@ -10,6 +10,7 @@ from .errors import (
     BooksMisplaced,
     BusyError,
     CannotMerge,
+    ContactLimit,
     DatasetNotFound,
     EngineError,
     FolderNotOwned,
@@ -32,11 +33,13 @@ from .telemetry import off_by_default
 
 if TYPE_CHECKING:
     from .destination import DeliveryFailed, DeliveryImpossible, autopilot
+    from .destination.segment import segment_destination
     from .projection.context import TableRows
     from .segment.message import Batch
     from .sources.api.source import api
     from .sources.archive.source import archive
     from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
+    from .sources.ortto.source import ortto
     from .sources.profiles.source import profiles
     from .sources.records import make_batch, read_record
     from .sources.report import LoadReport
@@ -51,6 +54,7 @@ __all__ = [
     "BooksMisplaced",
     "BusyError",
     "CannotMerge",
+    "ContactLimit",
     "DatasetNotFound",
     "DeliveryFailed",
     "DeliveryImpossible",
@@ -79,19 +83,23 @@ __all__ = [
     "archive",
     "autopilot",
     "make_batch",
+    "ortto",
     "profiles",
     "read_record",
+    "segment_destination",
     "source",
 ]
 
 # The modules of the names that are imported when they are used first: they need dlt, DuckDB and pyarrow.
 _MODULES = {
     ".destination": ("DeliveryFailed", "DeliveryImpossible", "autopilot"),
+    ".destination.segment": ("segment_destination",),
     ".projection.context": ("TableRows",),
     ".segment.message": ("Batch",),
     ".sources.api.source": ("api",),
     ".sources.archive.source": ("archive",),
     ".sources.origin": ("MESSAGE_RESOURCES", "LoadContext", "Origin", "PipelineContext", "Work"),
+    ".sources.ortto.source": ("ortto",),
     ".sources.profiles.source": ("profiles",),
     ".sources.records": ("make_batch", "read_record"),
     ".sources.report": ("LoadReport",),

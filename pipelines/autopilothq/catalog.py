@@ -102,12 +102,36 @@ EVENTS = (
     EmailEvent("Email Replied", "The recipient replied to the email."),
 )
 
+# What the name of an event begins a word with, whoever named it, if it is this event.
+EVENT_WORDS: dict[str, tuple[str, ...]] = {
+    "Email Bounced": ("bounc",),
+    "Email Delivered": ("deliver", "receiv"),
+    "Email Clicked": ("click",),
+    "Email Marked as Spam": ("spam", "abuse", "complain", "junk"),
+    "Email Opened": ("open",),
+    "Email Unsubscribed": ("unsub", "optout"),
+    "Email Replied": ("repl",),
+    "Sent email": ("sent", "send"),
+}
+# Columns that one event alone has, by how they begin.
+EVENTS_OF_COLUMNS = {
+    "bounce": "Email Bounced",
+    "link_": "Email Clicked",
+    "utm_": "Email Clicked",
+    "unsubscribe_": "Email Unsubscribed",
+    "spam_": "Email Marked as Spam",
+    "repl": "Email Replied",
+    "reaction_": "Reacted to email",
+    "forwarded_": "Forwarded email",
+    "email_status": "Invalid email",
+}
+
 TRACKS = Table("tracks", "Every event, with the columns that all events have.", COMMON + EVENT)
 EVENT_TABLES = tuple(
     Table(event.table, f"{event.name}: {event.description}", COMMON + EVENT + PROPERTIES + event.columns)
     for event in EVENTS
 )
-EVENT_DESCRIPTION = "An event that a journey's Send Event action sent; its properties are columns."
+EVENT_DESCRIPTION = "An event other than Autopilot's seven; its properties are columns."
 
 # The other types of messages: type, table, and the object whose fields become columns.
 IDENTIFIES = Table("identifies", "Every identify: the traits of a contact as they were sent.", COMMON)
@@ -259,10 +283,10 @@ LOCK_TABLE = Table(
 LOCKS = LOCK_TABLE.name
 PROFILES = Table(
     "_profiles",
-    "Whose events were asked for from Segment's Profile API, and up to when they are loaded.",
+    "Whose events were asked for from Segment's Profile API or from Ortto, and up to when they are loaded.",
     (
-        Column("space", "text", "The space of Segment Unify."),
-        Column("person", "text", "The person's id there: email:..., user_id:... or anonymous_id:..."),
+        Column("space", "text", "The space of Segment Unify; of Ortto `ortto-` and a digest of the account."),
+        Column("person", "text", "The person's id there: email:..., user_id:..., anonymous_id:... or contact_id:..."),
         Column("scope", "text", "A digest of which events were asked for, and of which source."),
         Column(
             "watermark", "timestamp", "Up to when the person's events are loaded; null where no answer could be read."
@@ -286,7 +310,7 @@ _PERSONAL = (
 )  # fmt: skip
 CONTACTS = Table(
     "contacts",
-    "Every contact of the account, as the last scan saw it; custom fields are columns `custom_...`.",
+    "Every contact of the account, as the last scan or a later hook has it; custom fields are columns `custom_...`.",
     (
         Column("contact_id", "text", "The contact's id in Autopilot."),
         *SCANNED,
@@ -355,9 +379,150 @@ TRIGGERS = Table(
     ),
     key=("trigger_id",),
 )
-# Tables of the account's present state: a complete scan replaces all their rows.
-CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
-ACCOUNT = (CONTACTS, *CURRENT)
+AUTOPILOT_CURRENT = (LISTS, LISTS_CONTACTS, SEGMENTS, SEGMENTS_CONTACTS, CUSTOM_FIELDS, TRIGGERS)
+ACCOUNT = (CONTACTS, *AUTOPILOT_CURRENT)
+
+# The records of an account of Ortto (docs/contract/ortto-pull.md).
+
+
+class OrttoPersonField(NamedTuple):
+    """A field of people that every account of Ortto has, with its column."""
+
+    id: str
+    column: str
+    type: Type
+    description: str
+
+
+ORTTO_PERSON_FIELDS = (
+    OrttoPersonField("str::email", "email", "text", "The person's email address."),
+    OrttoPersonField("str::ei", "external_id", "text", "The person's id in your own systems."),
+    OrttoPersonField("str::first", "first_name", "text", "The person's first name."),
+    OrttoPersonField("str::last", "last_name", "text", "The person's last name."),
+    OrttoPersonField("phn::phone", "phone", "text", "The person's phone number, with the country's code."),
+    OrttoPersonField("geo::city", "city", "text", "The person's city."),
+    OrttoPersonField("geo::region", "region", "text", "The person's region."),
+    OrttoPersonField("geo::country", "country", "text", "The person's country."),
+    OrttoPersonField("str::postal", "postal_code", "text", "The person's postal code."),
+    OrttoPersonField("dtz::b", "birthday", "text", "The person's date of birth, as YYYY-MM-DD."),
+    OrttoPersonField("tags", "tags", "text", "The names of the person's tags, as JSON."),
+    OrttoPersonField("u4s::t", "tag_ids", "text", "The ids of the person's tags, as JSON."),
+    OrttoPersonField("bol::p", "email_permission", "bool", "Whether the person may be sent email."),
+    OrttoPersonField("bol::sp", "sms_permission", "bool", "Whether the person may be sent SMS."),
+    OrttoPersonField("bol::gdpr", "gdpr", "bool", "Whether GDPR holds for the person."),
+    OrttoPersonField("str::s-ctx", "subscribe_context", "text", "How the person came to be subscribed."),
+    OrttoPersonField("str::u-ctx", "unsubscribe_context", "text", "How the person came to be unsubscribed."),
+)
+_ORTTO_ACTIVITIES = (
+    ("s", "sent_email"), ("r", "received_email"), ("o", "opened_email"), ("c", "clicked_email"),
+    ("b", "bounced_email"), ("u-all", "unsubscribed_from_email"), ("s-ab", "reported_abuse"),
+    ("re", "replied_to_email"),
+)  # fmt: skip
+ORTTO_TIMES = tuple(
+    OrttoPersonField(f"tme::{kind}!{which[0]}", f"{which}_{name}_at", "timestamp", f"The {which} activity act::{kind}.")
+    for kind, name in _ORTTO_ACTIVITIES
+    for which in ("first", "last")
+)
+"""When each kind of activity was first and last seen of a person; not every account may give these."""
+ORTTO_PEOPLE = Table(
+    "ortto_people",
+    "Every person that Ortto has, or had when a scan last found them; custom fields are columns.",
+    (
+        Column("contact_id", "text", "The person's id in Ortto."),
+        *SCANNED,
+        Column("deleted_at", "timestamp", "When the first complete scan began that did not find the person any more."),
+        *(Column(field.column, field.type, field.description) for field in (*ORTTO_PERSON_FIELDS, *ORTTO_TIMES)),
+    ),
+    key=("contact_id",),
+)
+ORTTO_AUDIENCES = Table(
+    "ortto_audiences",
+    "Ortto's audiences, as they are now.",
+    (Column("audience_id", "text", "The audience's id."), *SCANNED, Column("name", "text", "The audience's name.")),
+    key=("audience_id",),
+)
+ORTTO_AUDIENCE_MEMBERS = Table(
+    "ortto_audience_members",
+    "Who is in which audience of Ortto now.",
+    (Column("audience_id", "text", "The audience's id."), Column("contact_id", "text", "The person's id."), *SCANNED),
+    key=("audience_id", "contact_id"),
+)
+ORTTO_TAGS = Table(
+    "ortto_tags",
+    "Ortto's tags, as they are now.",
+    (Column("tag_id", "text", "The tag's id."), *SCANNED, Column("name", "text", "The tag's name.")),
+    key=("tag_id",),
+)
+ORTTO_CAMPAIGNS = Table(
+    "ortto_campaigns",
+    "Ortto's campaigns, journeys and playbooks, as they are now, with what Ortto counts.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("name", "text", "The campaign's name."),
+        Column("type", "text", "What it is: email, journey, playbook, sms, push or whatsapp."),
+        Column("state", "text", "Whether it is a draft, on, off, sent, …"),
+        Column("delivered", "bigint", "How many emails were delivered."),
+        Column("opens", "bigint", "How often they were opened."),
+        Column("clicks", "bigint", "How often their links were clicked."),
+    ),
+    key=("campaign_id",),
+)
+ORTTO_CUSTOM_FIELDS = Table(
+    "ortto_custom_fields",
+    "The custom fields of people that the account of Ortto defines now.",
+    (
+        Column("field_id", "text", "The field's id, such as str:cm:job-title."),
+        *SCANNED,
+        Column("name", "text", "The field's name."),
+        Column("display_type", "text", "Its type, such as text, decimal or date."),
+    ),
+    key=("field_id",),
+)
+# What Ortto counts for a campaign: the column, and the words of its reports and lists of campaigns, the best first.
+ORTTO_COUNTS: dict[str, tuple[str, ...]] = {
+    "delivered": ("delivered", "deliveries"),
+    "opened": ("opened", "opens"),
+    "clicked": ("clicked", "clicks"),
+    "bounced": ("bounced", "bounces"),
+    "unsubscribed": ("unsubscribed", "unsubscribes"),
+    "invalid": ("invalid",),
+}
+ORTTO_CAMPAIGN_REPORTS = Table(
+    "ortto_campaign_reports",
+    "What Ortto counts for each campaign that was sent: `status` compares it with the events that are stored.",
+    (
+        Column("campaign_id", "text", "The campaign's id."),
+        *SCANNED,
+        Column("campaign_name", "text", "The campaign's name."),
+        Column("campaign_type", "text", "What it is: email, journey, playbook, …"),
+        Column("timeframe", "text", "The span of time that is counted, by Ortto's name; null for all time."),
+        Column("counted_from", "timestamp", "When that span begins; null where Ortto does not say."),
+        Column("counted_until", "timestamp", "When that span ends."),
+        Column("last_updated", "timestamp", "When Ortto counted."),
+        *(Column(name, "bigint", f"How many are {name}, as Ortto counts.") for name in ORTTO_COUNTS),
+    ),
+    key=("campaign_id",),
+)
+# The tables of events that these counts are compared with.
+ORTTO_COUNTED = {
+    "delivered": "email_delivered",
+    "opened": "email_opened",
+    "clicked": "email_clicked",
+    "bounced": "email_bounced",
+    "unsubscribed": "email_unsubscribed",
+}
+ORTTO_CURRENT = (
+    ORTTO_AUDIENCES,
+    ORTTO_AUDIENCE_MEMBERS,
+    ORTTO_TAGS,
+    ORTTO_CAMPAIGNS,
+    ORTTO_CUSTOM_FIELDS,
+    ORTTO_CAMPAIGN_REPORTS,
+)
+ORTTO_ACCOUNT = (ORTTO_PEOPLE, *ORTTO_CURRENT)
+# Tables of an account's present state: a complete scan replaces all their rows.
+CURRENT = (*AUTOPILOT_CURRENT, *ORTTO_CURRENT)
 
 # A contact's maps of email activity: the map, its event, and the kind of bounce.
 MAILS: tuple[tuple[str, str, str | None], ...] = (
@@ -507,30 +672,52 @@ STANDARD_FIELDS: dict[str, tuple[str, ...]] = {
     "Salutation": ("salutation",),
     "Company": ("company", "company.name"),
     "NumberOfEmployees": ("numberofemployees", "employees", "company.employeecount"),
-    "Title": ("title",),
+    "Title": ("title", "jobtitle"),
     "Industry": ("industry",),
-    "Phone": ("phone",),
+    "Phone": ("phone", "phones"),
     "MobilePhone": ("mobilephone",),
     "Fax": ("fax",),
-    "Website": ("website",),
+    "Website": ("website", "websites"),
     "Twitter": ("twitter",),
     "LinkedIn": ("linkedin",),
     "Status": ("status",),
     "LeadSource": ("leadsource",),
-    "MailingStreet": ("mailingstreet", "address.street", "address"),
-    "MailingCity": ("mailingcity", "address.city"),
-    "MailingState": ("mailingstate", "address.state"),
-    "MailingPostalCode": ("mailingpostalcode", "address.postalcode"),
-    "MailingCountry": ("mailingcountry", "address.country"),
+    "MailingStreet": ("mailingstreet", "address.street", "address", "street"),
+    "MailingCity": ("mailingcity", "address.city", "city"),
+    "MailingState": ("mailingstate", "address.state", "state"),
+    "MailingPostalCode": (
+        "mailingpostalcode",
+        *(f"{before}{name}" for before in ("address.", "") for name in ("postalcode", "zip", "zipcode")),
+    ),
+    "MailingCountry": ("mailingcountry", "address.country", "country"),
     "unsubscribed": ("unsubscribed",),
     "_NewEmail": ("newemail",),
 }
+# Traits that Segment's libraries write as arrays, whose first value counts; one that is no array comes before them.
+FIRST_OF_ARRAY = ("phones", "websites")
+# Autopilot's own keys, which go as they are spelt, with the type that each takes.
+OWN_KEYS: dict[str, str] = {"_autopilot_list": "string", "_autopilot_session_id": "string", "notify": "boolean"}
 # Objects and texts that set several fields: null clears them all.
 WHOLES: dict[str, tuple[str, ...]] = {
     "name": ("FirstName", "LastName"),
     "address": ("MailingStreet", "MailingCity", "MailingState", "MailingPostalCode", "MailingCountry"),
 }
 CUSTOM_TYPES = ("string", "integer", "float", "boolean", "date")
+# The names that `integrations` of a message has for Autopilot; the first one decides before the others.
+INTEGRATIONS = ("AutopilotHQ", "Autopilot")
+ORTTO_INTEGRATIONS = ("Ortto", "Ortto (Actions)")
+
+
+class Epoch(NamedTuple):
+    """Numbers that count the time since 1970: from `least` to `below`, so many of them a second."""
+
+    least: int
+    below: int
+    per_second: int
+
+
+# Seconds reach from 1973 to 2286, milliseconds too. What is smaller would be a day of 1970: that is no date.
+EPOCHS = (Epoch(10**8, 10**10, 1), Epoch(10**11, 10**13, 1000))
 
 # The delivery status of a message.
 STATUSES = {
@@ -544,14 +731,18 @@ DELIVERIES = Table(
     "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
     (
         Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
-        Column("kind", "text", "identify or track."),
+        Column("kind", "text", "identify or track; list, delete, eject or unsubscribe of a request about one contact."),
         Column("event", "text", "The event's name, of a track."),
         Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
         Column("user_id", "text", "The id of the contact in your own systems."),
-        Column("email", "text", "The contact's email."),
-        Column("trigger_id", "text", "The trigger, of a track."),
+        Column("email", "text", "The contact's email; the id in Autopilot of a contact that was named by it."),
+        Column("trigger_id", "text", "The trigger, of a track; the journey that a contact is taken out of."),
         Column("endpoint", "text", "The request: method and path; null where none was made."),
-        Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
+        Column(
+            "content",
+            "text",
+            "A digest of what was sent of a query's row; true or false of an audience; the run that began a job.",
+        ),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),
         Column("message", "text", "Autopilot's message, or why nothing was sent."),
@@ -562,6 +753,59 @@ DELIVERIES = Table(
     ),
     key=(),  # the trigger is null where a row is about a contact alone
 )
+ORTTO_DELIVERIES = DELIVERIES._replace(
+    name="_deliveries_ortto",
+    description="What became of every message to Ortto: as `_deliveries`, where the trigger is a custom activity.",
+)
+DELIVERY_LOGS = (DELIVERIES, ORTTO_DELIVERIES)
+
+# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). `forget` finds rows by their ids.
+FORWARDS = Table(
+    "_forwards",
+    "What became of every message that was forwarded: a row for each attempt to deliver it.",
+    (
+        Column("message_id", "text", "The message's id; a digest where it has none."),
+        Column("kind", "text", "The message's type."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("user_id", "text", "The message's userId."),
+        Column("anonymous_id", "text", "The message's anonymousId; the email where it has neither."),
+        Column("email", "text", "The first other email of the person in it, in small letters."),
+        Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
+        Column("status", "text", "delivered, refused or failed."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "The server's message, or why nothing was sent."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=(),
+)
+
+# Autopilot's REST hooks (docs/contract/autopilot-hooks.md).
+
+
+class HookEvent(NamedTuple):
+    """An event that Autopilot posts to a URL: its name, what happened, and another spelling that accounts may take."""
+
+    name: str
+    description: str
+    other: str | None = None
+
+
+HOOK_EVENTS = (
+    HookEvent("contact_added", "A contact was added; some accounts send it for changes too."),
+    HookEvent("contact_updated", "A contact was changed."),
+    HookEvent("contact_unsubscribed", "A contact wants no more email.", "contact_unsubscribes"),
+    HookEvent("contact_added_to_list", "A contact was put on a list."),
+    HookEvent("contact_removed_from_list", "A contact was taken off a list."),
+    HookEvent("contact_entered_segment", "A contact came into a smart segment."),
+    HookEvent("contact_left_segment", "A contact left a smart segment."),
+)
+HOOK_PREFIX = "autopilot_"
+"""What the names of events from hooks begin with, so that no other event has their tables."""
+HOOK_JOURNEY = "journey_webhook"  # an event of its own: a contact came to a journey's action Webhook
+HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of what hooks bring
+HOOK_CONTACT = "contact"  # the key of a message that has the whole contact, as JSON text
 
 # Deleting a person.
 
@@ -576,6 +820,8 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "context_traits_contact_id": ("contact_id",),
     "contact_id": ("contact_id",),
     "users.id": ("email", "user_id"),
+    "ortto_people.external_id": ("email", "user_id"),
+    "_deliveries.email": ("email", "contact_id"),
     "_profiles.person": ("tagged",),
 }
 # In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
@@ -584,6 +830,7 @@ PERSON_KEYS: dict[str, tuple[str, ...]] = {
     "anonymous": ("anonymous_id",),
     "previous": ("user_id", "anonymous_id"),
     "contact": ("contact_id",),
+    "external": ("user_id",),  # Ortto's word
 }
 SUPPRESSIONS = Table(
     "_suppressions",
@@ -599,7 +846,204 @@ SUPPRESSIONS = Table(
     ),
 )
 
+# Ortto, Autopilot's successor (docs/contract/ortto.md).
+
+
+class OrttoActivity(NamedTuple):
+    """An activity of Ortto: its id and its name there, and which event it is here; of None it is one of its own name.
+
+    It is that event only if it has the attribute `needs`. `properties` are properties that all of its events have.
+    `pulled` is whether it is asked for without being named.
+    """
+
+    id: str
+    name: str
+    event: str | None = None
+    pulled: bool = False
+    needs: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+# An unsubscription without an email was made elsewhere: on a form, by an import, by the API.
+ORTTO_ACTIVITIES = {
+    activity.id: activity
+    for activity in (
+        OrttoActivity("act::s", "Sent email", pulled=True),
+        OrttoActivity("act::r", "Received email", "Email Delivered", True),
+        OrttoActivity("act::o", "Opened email", "Email Opened", True),
+        OrttoActivity("act::c", "Clicked email", "Email Clicked", True),
+        OrttoActivity("act::b", "Bounced email", "Email Bounced", True),
+        OrttoActivity("act::s-ab", "Abuse reported", "Email Marked as Spam", True),
+        OrttoActivity(
+            "act::u-all", "Unsubscribed from email", "Email Unsubscribed", True, "idt::ei", (("scope", "all"),)
+        ),
+        OrttoActivity(
+            "act::u-a", "Unsubscribed from email audience", "Email Unsubscribed", True, "idt::ei",
+            (("scope", "audience"),),
+        ),
+        OrttoActivity("act::re", "Replied to email", "Email Replied", True),
+        OrttoActivity("act::d", "Deferred email"),
+        OrttoActivity("act::i", "Invalid email"),
+        OrttoActivity("act::f", "Forwarded email"),
+        OrttoActivity("act::v", "Viewed email online"),
+        OrttoActivity("act::rt", "Reacted to email"),
+        OrttoActivity("act::s-all", "Subscribed to email"),
+        OrttoActivity("act::es", "Email suppressed"),
+        OrttoActivity("act::eu", "Email unsuppressed"),
+    )
+}  # fmt: skip
+ORTTO_TEST = "act::test_webhook"
+"""The activity that the Test button of a webhook sends."""
+ORTTO_JOURNEY_EVENT = "ortto_journey_action"
+"""The event that a webhook sends which is a step of a journey."""
+
+
+class OrttoAttribute(NamedTuple):
+    """An attribute of Ortto's activities: its id, the column that it is here, its name there, and the column's type.
+
+    `personal` ones are stored only if a setting asks for them. A `decimal` comes as an integer, times 1,000. A place
+    (`geo`) is the column of its name, and `..._id`, `..._lat`, `..._lng`; an object is a column for each of its keys.
+    """
+
+    id: str
+    column: str
+    name: str
+    type: Type = "text"
+    personal: bool = False
+    decimal: bool = False
+
+
+ORTTO_ATTRIBUTES = {
+    attribute.id: attribute
+    for attribute in (
+        OrttoAttribute("idt::c", "campaign_id", "Campaign ID"),
+        OrttoAttribute("str::cn", "campaign_name", "Campaign name"),
+        OrttoAttribute("str::ct", "campaign_type", "Campaign type"),
+        OrttoAttribute("str::cvt", "campaign_variant_type", "Campaign variant type"),
+        OrttoAttribute("idt::ei", "email_id", "Email ID"),
+        OrttoAttribute("str::asn", "email_name", "Email name"),
+        OrttoAttribute("str::s", "email_subject", "Subject"),
+        OrttoAttribute("bol::t", "transactional", "Transactional", "bool"),
+        OrttoAttribute("int::li", "link_id", "Link index"),
+        OrttoAttribute("str::c", "link_url", "URL clicked"),
+        OrttoAttribute("str::rc", "link_raw_url", "Raw url clicked"),
+        OrttoAttribute("str::burl", "link_base_url", "Base URL"),
+        OrttoAttribute("str::us", "utm_source", "UTM campaign source"),
+        OrttoAttribute("str::um", "utm_medium", "UTM campaign medium"),
+        OrttoAttribute("str::un", "utm_campaign", "UTM campaign name"),
+        OrttoAttribute("str::uc", "utm_content", "UTM campaign content"),
+        OrttoAttribute("str::bt", "bounce_type", "Bounce type"),
+        OrttoAttribute("str::bc", "bounce_category", "Category"),
+        OrttoAttribute("str::br", "bounce_reason", "Reason"),
+        OrttoAttribute("str::be", "bounced_email", "Bounced email address", personal=True),
+        OrttoAttribute("bol::m", "machine", "Possible machine open", "bool"),
+        OrttoAttribute("idt::a", "audience_id", "Audience ID"),
+        OrttoAttribute("str::an", "audience_name", "Audience name"),
+        OrttoAttribute("idt::jri", "run_id", "Run ID"),
+        OrttoAttribute("str::jsi", "shape_id", "Shape ID"),
+        OrttoAttribute("idt::mi", "message_id", "Message ID"),
+        OrttoAttribute("idt::oi", "object_id", "Object ID"),
+        OrttoAttribute("idt::ds", "data_source_id", "Data Source ID"),
+        OrttoAttribute("str::is", "source", "Source"),
+        OrttoAttribute("str::rn", "unsubscribe_reason", "Reason"),
+        OrttoAttribute("str::rno", "unsubscribe_reason_other", "Reason (other)"),
+        OrttoAttribute("str::u-ctx", "unsubscribe_context", "Unsubscribe Context"),
+        OrttoAttribute("str::s-ctx", "subscribe_context", "Subscribe Context"),
+        OrttoAttribute("str::su", "subscribed_via_url", "Subscribed via URL"),
+        OrttoAttribute("str::mrn", "message_data_missing_reason", "Message data missing reason"),
+        OrttoAttribute("str::es", "email_status", "Email status"),
+        OrttoAttribute("str::rs", "reason_source", "Reason Source"),
+        OrttoAttribute("int::rt", "reason_type", "Reason Type", "bigint"),
+        OrttoAttribute("str::rt", "reaction_type", "Reaction type"),
+        OrttoAttribute("str::rr", "reaction_reason", "Reaction reason"),
+        OrttoAttribute("str::fn", "from_name", "From name"),
+        OrttoAttribute("str::fre", "from_email", "From email"),
+        OrttoAttribute("str::fe", "forwarded_email", "Forwarded email", personal=True),
+        OrttoAttribute("txt::er", "reply_text", "Reply", personal=True),
+        OrttoAttribute("str::erf", "replied_from", "Replied from", personal=True),
+        OrttoAttribute("str::ert", "replied_to", "Replied to", personal=True),
+        OrttoAttribute("str::b", "browser", "Browser"),
+        OrttoAttribute("str::bv", "browser_version", "Browser version"),
+        OrttoAttribute("str::p", "platform", "Platform"),
+        OrttoAttribute("str::pv", "platform_version", "Platform version"),
+        OrttoAttribute("str::d", "device", "Device"),
+        OrttoAttribute("obj::i", "system_info", "System info object"),
+        OrttoAttribute("obj::r", "screen_info", "Screen info object"),
+        OrttoAttribute("str::sr", "screen_resolution", "Screen resolution"),
+        OrttoAttribute("int::sw", "screen_width", "Screen width", "bigint"),
+        OrttoAttribute("int::sh", "screen_height", "Screen height", "bigint"),
+        OrttoAttribute("int::sr", "screen_pixel_ratio", "Screen pixel ratio", "double", decimal=True),
+        OrttoAttribute("bol::ts", "touch_screen", "Touch screen", "bool"),
+        OrttoAttribute("geo::country", "country", "Country"),
+        OrttoAttribute("geo::region", "region", "Region"),
+        OrttoAttribute("geo::city", "city", "City"),
+        OrttoAttribute("geo::position", "position", "Position"),
+        OrttoAttribute("str::t", "timezone", "Timezone"),
+    )
+}
+# Attributes that are something else in one activity than in the others.
+ORTTO_ATTRIBUTES_OF: dict[str, dict[str, OrttoAttribute]] = {
+    "act::s-ab": {
+        "str::rn": OrttoAttribute("str::rn", "spam_reason", "Reason"),
+        "str::rno": OrttoAttribute("str::rno", "spam_reason_other", "Reason (other)"),
+    },
+    "act::c": {"bol::m": OrttoAttribute("bol::m", "machine", "Possible machine click", "bool")},
+    "act::rt": {"str::rn": OrttoAttribute("str::rn", "reaction_name", "Reaction name")},
+}
+# The types of fields by the first part of their ids. A `geo` is the name of a place, a `dtz` a date.
+ORTTO_TYPES: dict[str, Type] = {
+    "str": "text",
+    "txt": "text",
+    "idt": "text",
+    "int": "bigint",
+    "bol": "bool",
+    "tme": "timestamp",
+    "phn": "text",
+    "geo": "text",
+    "dtz": "text",
+    "u4s": "text",
+}
+ORTTO_GEO_DIGITS = 6
+"""How many digits of a latitude and a longitude, which come as integers, stand behind the point."""
+ORTTO_DECIMAL_DIGITS = 3
+"""The same of a decimal."""
+
+# The fields of people that Ortto has for standard fields; all others are custom fields of the account there.
+ORTTO_STANDARD_FIELDS = {
+    "FirstName": "str::first",
+    "LastName": "str::last",
+    "Phone": "phn::phone",
+    "MailingCity": "geo::city",
+    "MailingState": "geo::region",
+    "MailingPostalCode": "str::postal",
+    "MailingCountry": "geo::country",
+    "unsubscribed": "bol::p",  # the permission, which is the opposite
+}
+# Their names in Ortto, where these are others.
+ORTTO_STANDARD_NAMES = {
+    "FirstName": "First name",
+    "LastName": "Last name",
+    "Phone": "Phone number",
+    "MailingCity": "City",
+    "MailingState": "Region",
+    "MailingPostalCode": "Postal code",
+    "MailingCountry": "Country",
+    "unsubscribed": "Email permission",
+}
+# Fields of people that every account of Ortto has besides, and that may be written, with their names.
+ORTTO_SYSTEM_FIELDS = {
+    "dtz::b": "Birthday",
+    "str::language": "Language",
+    "bol::gdpr": "GDPR",
+    "bol::sp": "SMS permission",
+    "str::u-ctx": "Email unsubscribe context",
+    "str::s-ctx": "Email subscribe context",
+}
+
 TABLES = {
     table.name: table
-    for table in (*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, SUPPRESSIONS, DELIVERIES)
+    for table in (
+        *(*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT),
+        *(SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS),
+    )
 }

@@ -19,6 +19,7 @@
     │   ├── NotAuthorized         401 or 403
     │   ├── RequestRejected       any other 4xx
     │   │   └── NotFound          404
+    │   ├── ContactLimit          507: the account holds as many contacts as its plan allows
     │   ├── Unavailable           every attempt failed: 408, 429, 5xx, or the network
     │   ├── OutcomeUnknown        a request that must not be repeated was sent, and got no answer
     │   └── UnexpectedResponse    a success whose body is not what the API documents
@@ -132,6 +133,10 @@ class RequestRejected(ApiError):
 
 class NotFound(RequestRejected):
     """404."""
+
+
+class ContactLimit(ApiError):
+    """507: the account holds as many contacts as its plan allows. Every further new one would end the same way."""
 
 
 class Unavailable(ApiError):

@@ -68,7 +68,7 @@ def test_a_million_people(tmp_path: Path) -> None:
     people.choose(_asked(now - timedelta(days=1)), {"1"}, DuePeople(now, timedelta(hours=1)))
     assert people.due == 1_000_000
     taken = 0
-    for number, (person, watermark) in enumerate(people.take()):
+    for number, (person, watermark, _) in enumerate(people.take()):
         taken += 1
         if number % 1000 == 0:
             people.note([(person, watermark, now)])

@@ -102,10 +102,17 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
     metavar="FOLDER",
     help="Also show what waits in the folder of `receive`: files that are not published, or not loaded.",
 )
+@click.option(
+    "--ask-ortto",
+    is_flag=True,
+    help="Compare with what Ortto counts now, not with what it counted when the last load asked.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @target_options
-def status(max_age: timedelta | None, received: str | None, as_json: bool, target: TargetOptions) -> None:
+def status(
+    max_age: timedelta | None, received: str | None, ask_ortto: bool, as_json: bool, target: TargetOptions
+) -> None:
     """Show whether loads run and data comes in."""
     from . import inspecting
 
-    inspecting.print_status(max_age, received, as_json, target)
+    inspecting.print_status(max_age, received, ask_ortto, as_json, target)

@@ -8,10 +8,22 @@ from dlt.sources import DltSource
 from rich.console import Console
 
 from .. import runner
+from ..catalog import CONTACTS
 from ..errors import RunError
 from ..sources.report import LoadReport
 from .options import LoadOptions, describe_target, freeze_modules
 from .progress import Counted, ProgressDisplay, check_rejects, print_result
+
+
+def _failed(report: LoadReport, dry_run: bool) -> str:
+    """Says which parts failed, and how to leave them out."""
+    from .load import API_TABLES
+
+    without = {*report.failed, *(["events"] if CONTACTS.name in report.failed else [])}  # which come out of contacts
+    others = [name for name in API_TABLES if name not in without]
+    rest = "" if dry_run else " Everything else is loaded."
+    hint = f"To leave that out: --only {','.join(others)}." if others else "The warnings above say why."
+    return f"Some of it could not be loaded: {', '.join(report.failed)}.{rest}\n{hint}"
 
 
 def run_load_command(
@@ -37,6 +49,8 @@ def run_load_command(
     report = display.last
     report.seconds = time.monotonic() - started
     print_result(report, options.as_json, options.dry_run, location, counted)
+    if report.failed and not report.cut_off:
+        raise RunError(_failed(report, options.dry_run))
     if report.cut_off:
         resumes = "" if options.dry_run else "\nWhat came by then is loaded; the next run goes on from there."
         raise RunError(f"{report.cut_off}{resumes}")

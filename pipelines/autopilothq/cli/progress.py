@@ -79,8 +79,11 @@ class ProgressDisplay:
             self.warn(warning)
         self._warned = len(report.warnings)
         if self._counted != "files":
-            done, total = _done(report, self._counted)
-            counts = f"{_of(report, self._counted)}  {report.lines:,} events"
+            # Before anybody knows whom to ask for, people are read.
+            is_read = self._counted == "people" and report.people_total is None and report.contacts
+            counted: Counted = "contacts" if is_read else self._counted
+            done, total = _done(report, counted)
+            counts = f"{_of(report, counted)}  {report.lines:,} events"
             self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return
@@ -179,7 +182,8 @@ def print_result(
 
 def _work(report: LoadReport, counted: Counted) -> str:
     if counted != "files":
-        return f"{_of(report, counted)}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
+        found = f", found by {report.people_found_by}" if report.people_found_by else ""
+        return f"{_of(report, counted)}{found}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
     return (
         f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"

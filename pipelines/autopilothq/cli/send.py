@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from typing import Any
 
 import click
@@ -9,18 +10,31 @@ import click
 from ..catalog import STATUSES
 from .options import Time, allow_http_option, destination_options, wait_option
 
+ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
 
 
 @click.group()
 def send() -> None:
-    """Send to Autopilot. The key is the setting destination.autopilothq.api_key of dlt's configuration."""
+    """Send to Autopilot, or to Ortto with --to ortto.
+
+    The key is the setting destination.autopilothq.api_key of dlt's configuration, or
+    destination.autopilothq.ortto.api_key.
+    """
 
 
 def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of every command that sends."""
     for option in (
-        click.option("--dry-run", is_flag=True, help="Print the requests, send nothing."),
+        click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
+        click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
+        click.option(
+            "--to",
+            type=click.Choice(ACCOUNT_NAMES),
+            default=ACCOUNT_NAMES[0],
+            show_default=True,
+            help="The account that receives.",
+        ),
         click.option(
             "--unknown-traits",
             type=click.Choice(["send", "refuse"]),
@@ -28,7 +42,19 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return destination_options(wait_option(allow_http_option(command)))
+    return _checked(destination_options(wait_option(allow_http_option(command))))
+
+
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a command that refuses `--requests` without `--dry-run`."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        if options["requests"] and not options["dry_run"]:
+            raise click.UsageError("--requests prints what --dry-run would send: say both.")
+        command(**options)
+
+    return run
 
 
 _query = click.option("--query", required=True, metavar="SQL", help="A query of the warehouse.")
@@ -43,16 +69,32 @@ _key = click.option(
 
 @send.command("messages")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--trigger", "triggers", multiple=True, metavar="EVENT=ID", help="The trigger of an event's journey.")
+@click.option(
+    "--trigger",
+    "triggers",
+    multiple=True,
+    metavar="EVENT=ID",
+    help="The trigger of an event's journey; with --to ortto its custom activity.",
+)
 @_sending
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
-    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://."""
+    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://.
+
+    The path - sends the lines of stdin as they come, for as long as they come.
+    """
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
     mapping: dict[str, list[str]] = {}
     for trigger in triggers:
         event, _, id_ = trigger.rpartition("=")
         if not event or not id_:
             raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
         mapping.setdefault(event, []).append(id_)
+    if paths == ("-",):
+        from . import streaming
+
+        streaming.send_stream(mapping, options)
+        return
     from . import sending
 
     sending.send_files(paths, mapping, options)
@@ -73,15 +115,32 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @click.argument("name")
 @_query
 @_key
+@click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
+@click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
+@click.option("--list-only", is_flag=True, help="Keep the list alone, without the trait.")
 @_sending
-def send_audience(name: str, query: str, key: str, **options: Any) -> None:
+def send_audience(
+    name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, **options: Any
+) -> None:
     """Send who entered an audience and who left it; the query returns its present members."""
+    if list_name is not None:
+        if options["to"] != ACCOUNT_NAMES[0]:
+            raise click.UsageError("--list is one of Autopilot's lists; Ortto has the audience's tag instead.")
+        from . import list_sending
+
+        list_sending.send_with_list(name, query, key, (list_name, create_list, list_only), options)
+        return
+    if create_list or list_only:
+        raise click.UsageError("Which list? Name it with --list.")
     from . import sending
 
     sending.send_changes(name, query, key, options)
 
 
 @click.command("deliveries")
+@click.option(
+    "--to", type=click.Choice(ACCOUNT_NAMES), default=ACCOUNT_NAMES[0], show_default=True, help="The account."
+)
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",
@@ -91,9 +150,14 @@ def send_audience(name: str, query: str, key: str, **options: Any) -> None:
 )
 @destination_options
 def show_deliveries(
-    status: str | None, since: datetime | None, destination: str | None, credentials: str | None, dataset: str | None
+    to: str,
+    status: str | None,
+    since: datetime | None,
+    destination: str | None,
+    credentials: str | None,
+    dataset: str | None,
 ) -> None:
     """Show the last outcome of each message and trigger that was sent."""
     from . import sending
 
-    sending.print_deliveries(status, since, destination, credentials, dataset)
+    sending.print_deliveries(to, status, since, destination, credentials, dataset)

@@ -8,6 +8,7 @@ import httpx
 
 from .. import masking
 from ..errors import ApiError, OutcomeUnknown, Unavailable
+from .pace import Limit
 from .retry import TransientFailure
 from .settings import ApiSettings
 
@@ -20,8 +21,9 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 class Call:
     """One request, which is sent once or more.
 
-    `path` is percent-encoded, `body` is sent as JSON. `idempotent` is false where repeating the request would do its
-    work twice. Without `wants_json` only the status of the answer matters. `attempts` counts how often it was sent.
+    `path` is percent-encoded, `body` is sent as JSON, bytes as they are. `idempotent` is false where repeating the
+    request would do its work twice. Without `wants_json` only the status of the answer matters. `limit` holds for it
+    beside the pace of all requests. `attempts` counts how often it was sent.
     """
 
     settings: ApiSettings
@@ -31,6 +33,7 @@ class Call:
     params: Mapping[str, str] | None = None
     idempotent: bool = True
     wants_json: bool = True
+    limit: Limit | None = None
     attempts: int = 0
 
     def error(self, kind: type[E], text: str, status: int | None, server_message: str = "") -> E:
@@ -56,8 +59,10 @@ class Call:
         tries = "1 try" if settings.tries == 1 else f"{settings.tries} tries"
         text = f"{last.reason.rstrip('.')}; gave up after {tries}"
         if last.status == 429:
-            setting = settings.name_of("requests_per_second")
-            text += f". Lower {setting} (now {settings.requests_per_second:g}) where others use the same key"
+            setting, rate = settings.name_of("requests_per_second"), settings.requests_per_second
+            if self.limit:
+                setting, rate = self.limit.setting, self.limit.most / self.limit.seconds
+            text += f". Lower {setting} (now {rate:g}) where others use the same key" if setting else ""
         return self.error(Unavailable, text, last.status, last.server_message)
 
     def broken(self, error: httpx.HTTPError | None, host: str, response: httpx.Response | None) -> Exception:

@@ -6,7 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from .auth import checked_url, is_loopback
 from .call import Call
 from .decode import JsonValue
 from .inflate import ACCEPTED
-from .pace import Pace, pace_of
+from .pace import Limit, Pace, PaceSlot, pace_of
 from .response import read_answer, read_body, request_id
 from .retry import TransientFailure, retrying
 from .settings import ApiSettings
@@ -112,15 +112,17 @@ class HttpClient(Closing):
         params: Mapping[str, str] | None = None,
         idempotent: bool = True,
         wants_json: bool = True,
+        limit: Limit | None = None,
     ) -> JsonValue:
         """Returns the answer's JSON; None where it is not wanted, because only the status matters.
 
-        `path` is given in parts, which are percent-encoded here; `body` is sent as JSON. A request that fails in
-        passing is sent again: after a 429 with the wait that the server asks for, else with growing waits; after 408,
-        5xx and failures of the network too. It is not where `idempotent` is false: once its bytes may have gone out,
-        only a 429 says that nothing was done.
+        `path` is given in parts, which are percent-encoded here; `body` is sent as JSON, which bytes are already. A
+        request that fails in passing is sent again: after a 429 with the wait that the server asks for, else with
+        growing waits; after 408, 5xx and failures of the network too. It is not where `idempotent` is false: once its
+        bytes may have gone out, only a 429 says that nothing was done. `limit` is one that such requests have beside
+        the pace of all.
         """
-        call = Call(self._settings, method, path_of(path), body, params, idempotent, wants_json)
+        call = Call(self._settings, method, path_of(path), body, params, idempotent, wants_json, limit)
         attempts = retrying(self._settings.tries, self._sleep, lambda state: _log_retry(call, state))
         try:
             return attempts(self._attempt, call)
@@ -136,22 +138,29 @@ class HttpClient(Closing):
         call.attempts += 1
         # Each attempt builds its request, so that the headers go to this URL alone, and does so before it waits for the
         # pace, so that a request that cannot be built takes no slot.
+        body: dict[str, Any] = {"json": call.body}
+        headers = self._auth
+        if isinstance(call.body, bytes):
+            body, headers = {"content": call.body}, {**self._auth, "Content-Type": "application/json"}
         request = self._client.build_request(
-            call.method, self._base + call.path, params=call.params, headers=self._auth, json=call.body
+            call.method, self._base + call.path, params=call.params, headers=headers, **body
         )
-        slot = self._pace.wait(self._settings.requests_per_second)
-        request.extensions["trace"] = slot.trace
+        slots = [call.limit.wait()] if call.limit else []
+        slots.append(self._pace.wait(self._settings.requests_per_second))
+        request.extensions["trace"] = partial(_trace, slots)
         response: httpx.Response | None = None
         content = b""
         failure: httpx.HTTPError | None = None
         try:
             response = self._client.send(request, stream=True)
-            slot.answered()
+            for slot in slots:
+                slot.answered()
             content = read_body(call, response)
         except httpx.HTTPError as error:
             failure = error
         finally:
-            slot.done()
+            for slot in slots:
+                slot.done()
             if response is not None:
                 response.close()
         if response is None or (failure is not None and response.is_success and call.wants_json):
@@ -160,9 +169,15 @@ class HttpClient(Closing):
         try:
             return read_answer(call, response, content)
         except TransientFailure as again:
-            if again.wait is not None:
-                self._pace.hold(again.wait)  # the limit is the account's: its other requests wait as well
+            if again.wait is not None:  # the limit is the account's: its other requests wait as well
+                (call.limit.pace if call.limit else self._pace).hold(again.wait)
             raise
+
+
+def _trace(slots: Sequence[PaceSlot], event: str, info: Mapping[str, Any]) -> None:
+    """Tells the slots of a request how it goes on."""
+    for slot in slots:
+        slot.trace(event, info)
 
 
 def _log_retry(call: Call, state: RetryCallState) -> None:

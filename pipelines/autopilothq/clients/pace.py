@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Pace:
@@ -33,7 +33,10 @@ class Pace:
 
         `per_second` is the caller's own limit: all requests of the account count against it.
         """
-        most, seconds = max(1, int(per_second)), max(1.0, 1 / per_second)
+        return self.wait_for(*allowance(per_second))
+
+    def wait_for(self, most: int, seconds: float) -> "PaceSlot":
+        """Waits until a request may go where `most` may in any so many seconds, and returns its slot."""
         with self._turn:
             while True:
                 now = self.now()
@@ -86,6 +89,30 @@ class PaceSlot:
             return inf
         late = min(Pace.LATE, max(0.0, self._answered - self._sent - self._pace.fastest))
         return self._sent + self._seconds + late + Pace.SLACK
+
+
+def allowance(per_second: float) -> tuple[int, float]:
+    """Returns how many requests may go out in how many seconds.
+
+    Examples: `allowance(2.5) == (2, 1.0)`, `allowance(0.5) == (1, 2.0)`.
+    """
+    return max(1, int(per_second)), max(1.0, 1 / per_second)
+
+
+class Limit(NamedTuple):
+    """A limit of some requests beside the pace of all: `most` of them in any so many seconds.
+
+    `setting` is the full name of the setting that it comes from, empty where it is the API's own.
+    """
+
+    pace: Pace
+    most: int
+    seconds: float
+    setting: str = ""
+
+    def wait(self) -> PaceSlot:
+        """Waits until such a request may go, and returns its slot."""
+        return self.pace.wait_for(self.most, self.seconds)
 
 
 _paces: dict[str, Pace] = {}

@@ -1,5 +1,6 @@
 """What an answer means: its body within limits, its JSON, or the error that its status stands for."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,11 +10,11 @@ import httpx
 
 from .. import masking
 from ..catalog import MAX_ANSWER_DEPTH
-from ..errors import NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
+from ..errors import ContactLimit, NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
 from .auth import where_to_set
 from .call import Call
-from .decode import MAX_VALUES, JsonValue, NotJson, TooDeep, TooManyValues, Truncated, decode_json
+from .decode import MAX_VALUES, JsonValue, NotJson, TooDeep, TooManyValues, Truncated, as_text, decode_json
 from .inflate import ACCEPTED, TooBig, Undecodable, UnknownEncoding, inflated
 from .retry import MAX_RETRY_AFTER, TransientFailure, retry_after
 
@@ -21,6 +22,7 @@ MAX_BODY = 64 * 1024 * 1024  # bytes
 _MAX_TIMEOUTS = 10  # time-outs that one whole answer may take, however steadily it drips
 _ERROR_BODY = 64 * 1024  # bytes that are read of an error's body
 _KEPT = 1024 * 1024  # bytes of an answer that is not understood
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _MOST_TEXT = 300  # characters of the server's own text in a message
 
 
@@ -85,8 +87,11 @@ def read_answer(call: Call, response: httpx.Response, content: bytes) -> JsonVal
     if status in (401, 403):
         text = f"{what.rstrip('.')}. Check {settings.setting} ({where_to_set(settings.setting)})"
         raise call.error(NotAuthorized, text, status, message)
+    if status == 507:
+        text = f"{what.rstrip('.')}. The account holds as many contacts as its plan allows: archive some, or extend it"
+        raise call.error(ContactLimit, text, status, message)
     if status in (408, 429) or status >= 500:
-        raise _transient(call, TransientFailure(what, status, message, retry_after(response)))
+        raise _transient(call, TransientFailure(what, status, message, retry_after(response) or _wait_of(content)))
     raise call.error(NotFound if status == 404 else RequestRejected, what, status, message)
 
 
@@ -98,6 +103,18 @@ def _transient(call: Call, failure: TransientFailure) -> Exception:
         text = f"{failure.reason.rstrip('.')}. The server asks to wait {failure.wait:.0f} s: run it again then"
         return call.error(Unavailable, text, failure.status, failure.server_message)
     return failure
+
+
+def _wait_of(content: bytes) -> float | None:
+    """The seconds in the body of a 429 of Ortto's: `try-in-seconds`, at the top or in an object there."""
+    with suppress(TooManyValues, Truncated, NotJson):
+        answer = decode_json(content)
+        if isinstance(answer, JsonObject):
+            for _, value in [("", answer), *answer]:
+                asked = value.value("try-in-seconds") if isinstance(value, JsonObject) else None
+                if isinstance(asked, str) and _SECONDS.fullmatch(asked):
+                    return float(asked)
+    return None
 
 
 def _json(call: Call, response: httpx.Response, content: bytes) -> JsonValue:
@@ -136,7 +153,7 @@ def request_id(response: httpx.Response) -> str:
 def _server_message(response: httpx.Response, content: bytes) -> str:
     """The server's own text in one line.
 
-    Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`.
+    Autopilot sends `{"error","message"}`, Segment `{"error":{"code","message"}}`, Ortto `{"error","request_id"}`.
     """
     text = ""
     with suppress(TooManyValues, Truncated, NotJson):
@@ -149,6 +166,8 @@ def _server_message(response: httpx.Response, content: bytes) -> str:
             status = _phrase(response.status_code).casefold()
             parts = (to_json(part) if isinstance(part, list) else str(part) for part in (code, message) if part)
             text = ": ".join(part for part in parts if part.casefold() != status)
+            if text and as_text(answer.value("request_id")):
+                text = f"{text} (request {answer.value('request_id')})"
     is_json = "json" in response.headers.get("Content-Type", "")
     text = text or ("" if is_json else content.decode("utf-8", "replace"))
     text = _shortened(masking.masked(text))  # in this order: half a secret would not be found

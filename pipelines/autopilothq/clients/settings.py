@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import ClassVar
 
 from ..errors import InvalidSetting
 
@@ -22,6 +23,8 @@ class ApiSettings:
     Example: `AutopilotSettings(api_key=key, requests_per_second=2)`.
     """
 
+    NUMBERS: ClassVar[tuple[str, ...]] = ("requests_per_second", "timeout", "tries")
+
     api_key: str = field(repr=False)
     setting: str
     base_url: str
@@ -39,7 +42,7 @@ class ApiSettings:
 
     def check_numbers(self) -> None:
         """Raises InvalidSetting where a number is not above 0, or not finite."""
-        for name in ("requests_per_second", "timeout", "tries"):
+        for name in self.NUMBERS:
             value = getattr(self, name)
             if not 0 < value < inf:
                 raise InvalidSetting(f"{self.name_of(name)} must be a number above 0, got {value!r}")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import dlt
@@ -9,24 +10,43 @@ from dlt.common.schema import TTableSchema
 
 from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
+from ..clients.ortto import Ortto
+from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .account import DryRunAccount, WritableAccount
+from .accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
 from .delivery_log import DeliveryLog
+from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
+from .kind import AUTOPILOT
 from .messages import Ignored, Item, from_row
+from .ortto import DryRunOrtto, OrttoAccount
+from .ortto_fields import Activities, OrttoFields
+from .plan import UNTAKEN
+from .preview import Preview
 from .sender import Sender
-from .settings import NAME, DestinationSettings, log_dataset
+from .settings import (
+    NAME,
+    SECTION,
+    DestinationSettings,
+    check_configuration,
+    log_dataset,
+    refuses_unknown_settings,
+)
 from .triggers import Triggers
 
 __all__ = [
+    "ACCOUNT_KINDS",
     "Counts",
     "DeliveryFailed",
     "DeliveryImpossible",
     "DeliveryLog",
     "DestinationSettings",
+    "OrttoDestinationSettings",
+    "Preview",
     "autopilot",
     "deliver",
     "log_dataset",
@@ -37,6 +57,7 @@ _ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
 
 
+@refuses_unknown_settings
 @dlt.destination(
     name=NAME,
     batch_size=0,  # whole files: the delivery log knows better than dlt how far a file was sent
@@ -51,6 +72,8 @@ def autopilot(
     api_key: str = dlt.secrets.value,
     base_url: str = BASE_URL,
     requests_per_second: float = REQUESTS_PER_SECOND,
+    timeout: float = TIMEOUT,
+    tries: int = MAX_ATTEMPTS,
     fields: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045 - dlt injects these spellings
     triggers: Optional[dict] = None,  # type: ignore[type-arg] # noqa: UP045
     unknown_traits: str = "send",
@@ -66,6 +89,8 @@ def autopilot(
         api_key: The account's key.
         base_url: Another address of the API.
         requests_per_second: The most that is sent, by everything in this process that uses the key.
+        timeout: Seconds that an answer may keep silent.
+        tries: How often a request is tried before what it sends has failed.
         fields: Paths of traits, and the account's fields that they are written to.
         triggers: Names of events, and the ids of the triggers of their journeys, one or several.
         unknown_traits: What to do with traits that the account has no field for: `send` or `refuse` the message.
@@ -76,6 +101,7 @@ def autopilot(
     Example: `dlt.pipeline("to_autopilot", destination=autopilot()).run([{"email": "a@example.com", "plan": "pro"}])`.
     """
     api = {"api_key": api_key, "base_url": base_url, "requests_per_second": requests_per_second}
+    api |= {"timeout": timeout, "tries": tries}
     mappings = {"fields": fields, "triggers": triggers}
     more = {"unknown_traits": unknown_traits, "user_id_field": user_id_field, "allow_http": allow_http}
     _deliver_file(str(items), table, DestinationSettings.from_options(**api, **mappings, **more), log)
@@ -84,15 +110,20 @@ def autopilot(
 def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible where dlt must know."""
     try:
+        check_configuration(SECTION, autopilot)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    if counts.failed:
+    if counts.failed > counts.bad:  # bad rows would hold up all later ones
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
         _log.warning("%d rows were %s: %s", number, status, why)
+    if counts.not_meant:
+        _log.info("%d rows were not meant for Autopilot", counts.not_meant)
+    if counts.untaken:
+        _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
 
 
 def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
@@ -110,9 +141,10 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
+    check_configuration(SECTION, autopilot)
     given = {name: value for name, value in explicit.items() if value is not None}
     found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=given)
-    names = ("api_key", "base_url", "requests_per_second", "allow_http")
+    names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
     more = ("fields", "triggers", "unknown_traits", "user_id_field")
     return DestinationSettings.from_options(**{name: getattr(found, name) for name in (*names, *more)})
 
@@ -120,20 +152,51 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 def deliver(
     items: Iterable[Item | Ignored],
     log: DeliveryLog,
-    settings: DestinationSettings,
+    settings: AnySettings,
     progress: Callable[[Counts], None] = lambda _: None,
+    preview: Preview | None = None,
     show: Callable[[str], None] | None = None,
 ) -> Counts:
     """Sends items to the account of the settings and returns how they ended.
 
-    With `show`, it is called with each request that would write, and none of them is sent. Raises ApiError before
-    anything is sent where the settings do not fit the account.
+    With a `preview`, that takes each request that would write, and none of them is sent; `show` is called with the text
+    of each. Raises ApiError before anything is sent where the settings do not fit the account.
 
     Example: `with DeliveryLog(log_dataset()) as log: deliver(map(from_line, lines), log, resolve_settings())`.
     """
+    with open_account(settings, preview, show) as (kind, account, fields, triggers):
+        at_once = AT_ONCE if preview is None else 1
+        sender = Sender(account, fields, triggers, log, settings.unknown_traits, progress, at_once, kind)
+        counts = sender.send(items)
+        if preview is not None:
+            preview.known, preview.labels, preview.journeys = fields.keys, fields.labels, triggers.journeys()
+            preview.is_compared = kind is AUTOPILOT
+        return counts
+
+
+@contextmanager
+def open_account(
+    settings: AnySettings, preview: Preview | None = None, show: Show | None = None
+) -> Iterator[OpenAccount]:
+    """Opens the account of the settings. With a `preview`, that takes requests that would write; none of them is sent.
+
+    Raises ApiError where the settings do not fit the account.
+    """
     settings.check()
-    with Autopilot(settings.api) as account:
-        fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
-        triggers = Triggers(account, settings.triggers)
-        to: WritableAccount = DryRunAccount(account, show, settings.api.base_url) if show else account
-        return Sender(to, fields, triggers, log, settings.unknown_traits, progress).send(items)
+    base_url = settings.api.base_url
+    if isinstance(settings, OrttoDestinationSettings):
+        with Ortto(settings.api) as ortto:
+            people = OrttoFields(plain(ortto.custom_fields()), settings.fields)
+            activities = Activities(plain(ortto.instance_schema()), settings.activities)
+            there = OrttoAccount(ortto)
+            if preview is not None:
+                there = DryRunOrtto(ortto, preview, show, people.types)
+            yield OpenAccount(ORTTO, there, people, activities)
+        return
+    with Autopilot(settings.api) as autopilot:
+        fields = Fields(plain(autopilot.custom_fields()), settings.fields, settings.user_id_field)
+        triggers = Triggers(autopilot, settings.triggers)
+        account: WritableAccount = autopilot
+        if preview is not None:
+            account = DryRunAccount(autopilot, preview, show, base_url)
+        yield OpenAccount(AUTOPILOT, account, fields, triggers)

@@ -1,4 +1,4 @@
-"""The account that is written to: what the destination uses of it, and one that shows requests instead."""
+"""The account that is written to: what the destination uses of it, and one that takes requests for a preview."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,14 +7,19 @@ from ..clients.autopilot import Autopilot, Page, Upserted
 from ..clients.urls import path_of
 from ..display import json_text, visible
 from ..segment.json_text import JsonObject
+from .preview import Preview
 
 
-class WritableAccount(Protocol):
-    """The part of `clients.autopilot.Autopilot` that the destination uses."""
+class SentTo(Protocol):
+    """What any account tells of its requests."""
 
     @property
     def attempts(self) -> int:
         """How often the calling thread's last request was sent."""
+
+
+class WritableAccount(SentTo, Protocol):
+    """The part of `clients.autopilot.Autopilot` that the destination uses."""
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
         """Writes contacts with one request."""
@@ -36,30 +41,38 @@ class WritableAccount(Protocol):
 
 
 class DryRunAccount:
-    """An account that is read, and whose requests to write are shown instead of sent. None of them has the key."""
+    """An account that is read, and whose requests to write go to a preview instead of being sent.
 
-    def __init__(self, account: Autopilot, show: Callable[[str], None], base_url: str) -> None:
+    With `show`, each is shown as it would be sent. None of them has the key.
+    """
+
+    def __init__(self, account: Autopilot, preview: Preview, show: Callable[[str], None] | None, base_url: str) -> None:
         self.attempts = 0
         self.contact = account.contact
         self.contacts = account.contacts
         self.triggers = account.triggers
+        self._preview = preview
         self._show = show
         self._base = base_url.rstrip("/")
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
-        """Shows the request."""
+        """Takes the request."""
+        self._preview.write(contacts)
         self._request(["contacts"], {"contacts": contacts})
-        return Upserted([], {})
+        return Upserted([], {contact["Email"]: "dry run" for contact in contacts})
 
     def upsert(self, contact: Mapping[str, Any]) -> str:
-        """Shows the request."""
+        """Takes the request."""
+        self._preview.write([contact])
         self._request(["contact"], {"contact": contact})
         return ""
 
     def trigger(self, trigger_id: str, who: str) -> None:
-        """Shows the request."""
+        """Takes the request."""
+        self._preview.enter(trigger_id, who)
         self._request(["trigger", trigger_id, "contact", who])
 
     def _request(self, path: Sequence[str], body: Any = None) -> None:
-        text = "" if body is None else f"\n{json_text(body)}"
-        self._show(f"POST {visible(self._base)}{path_of(path)}{text}")
+        if self._show is not None:
+            text = "" if body is None else f"\n{json_text(body)}"
+            self._show(f"POST {visible(self._base)}{path_of(path)}{text}")

@@ -1,13 +1,16 @@
 """Contacts that are written with one request, and the items that they come from."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from ..catalog import OWN_KEYS
 from .delivery_log import Delivery
 
+EXTERNAL_ID = "str::ei"  # the field of Ortto's that holds the user id
 Key: TypeAlias = str
-"""What a contact is known by: its email in lower case."""
+"""What a contact is known by: its email in lower case; in Ortto a digest of the user id where there is no email."""
 
 
 class BatchItem(NamedTuple):
@@ -15,7 +18,8 @@ class BatchItem(NamedTuple):
 
     `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
     goes along because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between.
+    request, as `unknown`, because the program may end in between. `failed_before`: so did it in the last run.
+    `properties` and `timestamp` are an event's.
     """
 
     key: Key
@@ -24,6 +28,9 @@ class BatchItem(NamedTuple):
     earlier: Sequence[str] = ()
     resent: bool = False
     write_ahead: bool = False
+    failed_before: bool = False
+    properties: Mapping[str, Any] = {}
+    timestamp: str | None = None
 
 
 @dataclass
@@ -36,16 +43,19 @@ class ContactBatch:
     renames: bool = False  # it changes an address
 
     def people(self) -> set[Key]:
-        """Returns the keys of all contacts, those with a new address under both."""
-        return {
-            str(email).lower()
-            for values in self.contacts.values()
-            for email in (values["Email"], values.get("_NewEmail"))
-            if email
-        }
+        """Returns the keys of all contacts, those with a new address or an external id under both."""
+        return {key for values in self.contacts.values() for key in contact_keys(values)}
 
     def clashes(self, key: Key, values: Mapping[str, Any]) -> bool:
-        """Returns whether an event of that person, which is not sent yet, would see other values than its own."""
+        """Returns whether a contact cannot be merged with these values of the same person.
+
+        An event that is not sent yet would see other values than its own, or one of Autopilot's own keys would hold for
+        both, or get lost.
+        """
+        if any(other != key and other in self.contacts for other in contact_keys(values)):
+            return True  # the same person, by email and by external id
+        if key in self.contacts and self._own_keys_clash(self.contacts[key], values):
+            return True
         if not any(item.key == key and item.triggers for item in self.items):
             return False
         mine = self.contacts[key]
@@ -54,8 +64,35 @@ class ContactBatch:
             name in custom and custom[name] != value for name, value in values.get("custom", {}).items()
         )
 
+    @staticmethod
+    def _own_keys_clash(mine: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+        if mine.get("notify") != values.get("notify"):
+            return True
+        return any(name in mine and name in values and mine[name] != values[name] for name in OWN_KEYS)
+
     def merge(self, key: Key, values: Mapping[str, Any]) -> None:
         """Adds values to a contact; later ones replace earlier ones, field by field."""
-        before = self.contacts.get(key, {})
-        custom = {**before.get("custom", {}), **values.get("custom", {})}
-        self.contacts[key] = {**before, **values} | ({"custom": custom} if custom else {})
+        self.contacts[key] = merged(self.contacts.get(key, {}), values)
+
+
+def merged(before: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact with later values over earlier ones, field by field."""
+    custom = {**before.get("custom", {}), **values.get("custom", {})}
+    return {**before, **values} | ({"custom": custom} if custom else {})
+
+
+def contact_key(values: Mapping[str, Any]) -> Key:
+    """Returns the key of a contact."""
+    return contact_keys(values)[0]
+
+
+def contact_keys(values: Mapping[str, Any]) -> list[Key]:
+    """Returns all keys that a contact may have, the one that it has first: email, new address, external id."""
+    emails = [str(email).lower() for email in (values.get("Email"), values.get("_NewEmail")) if email]
+    user_id = values.get("custom", {}).get(EXTERNAL_ID)
+    return [*emails, *([user_key(str(user_id))] if user_id else [])]
+
+
+def user_key(user_id: str) -> Key:
+    """Returns the key of a person without an email. It has no capitals, as emails' keys, and tells user ids' apart."""
+    return f"user_id:{hashlib.sha256(user_id.encode('utf-8', 'replace')).hexdigest()}"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+MOST_REASONS = 1000  # that are told apart: a stream has no end
 WORST_FIRST = ("failed", "unknown", "refused", "delivered")
 
 
@@ -17,11 +18,14 @@ class Counts:
     refused: int = 0
     failed: int = 0
     unknown: int = 0
+    bad: int = 0  # of the failed ones, those that failed while others were taken: waiting for better days does not help
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
     forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
+    not_meant: int = 0  # for other destinations alone, by their `integrations`: they leave no trace in the log
     ignored: Counter[str] = field(default_factory=Counter)
     remarks: Counter[str] = field(default_factory=Counter)
+    untaken: Counter[str] = field(default_factory=Counter)  # properties of events that are spelt like standard fields
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
@@ -43,7 +47,31 @@ class Counts:
             with self._lock:
                 self.reasons[worst, reason or ""] += 1
 
+    def add_untaken(self, properties: Sequence[str]) -> list[str]:
+        """Counts properties of an event that are spelt like a contact's fields; returns those that are new."""
+        with self._lock:
+            new = [name for name in properties if name not in self.untaken]
+            self.untaken.update(properties)
+        return new
+
     def add_remarks(self, remarks: Iterable[str]) -> None:
         """Counts remarks on traits that were left out, or sent to no field of the account."""
         with self._lock:
             self.remarks.update(remarks)
+
+    def drop_failed(self) -> None:
+        """Forgets what has failed, because it is sent again."""
+        self.failed = 0
+        self.reasons = Counter({key: number for key, number in self.reasons.items() if key[0] != "failed"})
+
+    def merge(self, other: "Counts") -> None:
+        """Adds the numbers of another part of the run. Of reasons and remarks the first thousand are told apart."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(value, Counter):
+                for key, number in value.items():
+                    known = key in mine or len(mine) < MOST_REASONS
+                    rest = (key[0], "other reasons") if isinstance(key, tuple) else "other remarks"
+                    mine[key if known else rest] += number
+            elif isinstance(value, int):
+                self.add(name, value)

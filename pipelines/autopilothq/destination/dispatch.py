@@ -12,7 +12,10 @@ from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
+from .halving import ContactWriter
+from .kind import AUTOPILOT, AccountKind, EventSending
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+from .triggers import EventTriggers
 
 AT_ONCE = 8  # requests under way; the pace is the client's
 
@@ -26,13 +29,23 @@ class Dispatcher:
     """
 
     def __init__(
-        self, account: WritableAccount, log: DeliveryLog, counts: Counts, progress: Callable[[Counts], None]
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        progress: Callable[[Counts], None],
+        at_once: int = AT_ONCE,
+        kind: AccountKind = AUTOPILOT,
+        triggers: EventTriggers | None = None,
     ) -> None:
         self._breaker = CircuitBreaker()
-        self._sending = BatchSending(account, log, counts, self._breaker)
+        self._sending = BatchSending(account, log, counts, self._breaker, kind)
+        if kind.together is not None:
+            self._sending.together = kind.together(account, triggers, log, counts, self._breaker)
         self._counts = counts
         self._progress = progress
-        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._at_once = at_once
+        self._pool = ThreadPoolExecutor(at_once)
         self._running: dict[Future[list[list[BatchItem]]], set[Key]] = {}
 
     def __enter__(self) -> Self:
@@ -47,7 +60,7 @@ class Dispatcher:
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
         people = batch.people()
-        while len(self._running) >= AT_ONCE or any(people & others for others in self._running.values()):
+        while len(self._running) >= self._at_once or any(people & others for others in self._running.values()):
             self._wait()
         self._running[self._pool.submit(self._sending.send_batch, batch)] = people
 
@@ -66,18 +79,29 @@ class Dispatcher:
         except RunStopped as stopped:
             raise self._breaker.cause or stopped from None
         for items in events:
-            self._running[self._pool.submit(self._sending.send_events, items)] = {items[0].key}
+            people = {item.key for item in items}
+            self._running[self._pool.submit(self._sending.send_events, items)] = people
         self._progress(self._counts)
 
 
 class BatchSending:
     """What the threads do: they write the contacts of a batch, then send the events of each contact."""
 
-    def __init__(self, account: WritableAccount, log: DeliveryLog, counts: Counts, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self,
+        account: WritableAccount,
+        log: DeliveryLog,
+        counts: Counts,
+        breaker: CircuitBreaker,
+        kind: AccountKind = AUTOPILOT,
+    ) -> None:
+        self.together: EventSending | None = None
+        self._kind = kind
         self._account = account
         self._log = log
         self._counts = counts
         self._breaker = breaker
+        self._writer = ContactWriter(account, breaker, kind)
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -87,7 +111,7 @@ class BatchSending:
         try:
             self._write(batch, outcomes)
         except ApiError as error:
-            failed = outcome_of("failed", "POST /contacts", error)
+            failed = outcome_of("failed", self._kind.contacts, error)
             self._log.write_outcomes(failed.of(item.row) for item in ahead if item.key not in outcomes)
             raise
         finally:
@@ -96,24 +120,17 @@ class BatchSending:
         events: dict[Key, list[BatchItem]] = {}
         for item in batch.items:
             if item.triggers and outcomes[item.key].status == "delivered":
-                events.setdefault(item.key, []).append(item)
+                events.setdefault(item.key if self.together is None else "", []).append(item)
         return list(events.values())
 
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
-        """Writes a batch's contacts, one by one where all together are refused.
-
-        `outcomes` receives the outcome of each, also where this raises.
-        """
-        contacts = list(batch.contacts.values())
+        """Writes a batch's contacts; `outcomes` receives the outcome of each, also where this raises."""
         if not batch.renames:
-            request = partial(self._account.upsert_many, contacts)
-            outcome = send_request(self._account, self._breaker, "POST /contacts", request)
-            if outcome.status != "refused" or len(contacts) == 1:
-                outcomes |= dict.fromkeys(batch.contacts, outcome)
-                return
+            self._writer.write(batch.contacts, outcomes)
+            return
         for key, values in batch.contacts.items():
-            request_one = partial(self._account.upsert, values)
-            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request_one)
+            request = partial(self._account.upsert, values)
+            outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
 
     def _log_outcomes(self, batch: ContactBatch, outcomes: Mapping[Key, Outcome]) -> None:
         """Counts the items whose outcome is known now, and writes the rows that are not in the log yet."""
@@ -123,6 +140,7 @@ class BatchSending:
             if outcome is None:
                 continue
             row = outcome.of(item.row)
+            self._counts.add("bad", not item.resent and self._writer.is_bad(outcome, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
                 if row.status != "delivered":
@@ -132,12 +150,16 @@ class BatchSending:
                 rows += [] if item.write_ahead else [row]
                 self._counts.add_message([row.status], row.message)
             elif row.status != "delivered":
-                rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
+                if row.status != "unknown":  # of a new address: the row that was written ahead says so, of no trigger
+                    rows += [row._replace(trigger_id=trigger) for trigger in item.triggers]
                 self._counts.add_message([*item.earlier, row.status], row.message)
         self._log.add(rows)
 
     def send_events(self, items: Sequence[BatchItem]) -> list[list[BatchItem]]:
-        """Sends a person's events, one after the other; nothing is left to send then."""
+        """Sends events, a person's one after the other, or all together; nothing is left to send then."""
+        if self.together is not None:
+            self.together.send(items)
+            return []
         for item in items:
             self._send_event(item)
         return []
@@ -159,7 +181,7 @@ class BatchSending:
             self._log.add([row])
             request = partial(self._account.trigger, trigger, who)
             try:
-                outcome = send_request(self._account, self._breaker, endpoint, request)
+                outcome = send_request(self._account, self._breaker, endpoint, request, item.key)
             except ApiError as error:
                 self._log.write_outcomes([outcome_of("failed", endpoint, error).of(row)])
                 raise

@@ -1,6 +1,9 @@
 """The email of an item, also where it comes with a user id only."""
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
@@ -9,10 +12,30 @@ from .delivery_log import DeliveryLog
 from .fields import Fields
 from .messages import Item
 
+_NOT_IN_ADDRESS = r"\s@<>()\[\],;:|/\\\""
+_ADDRESS = re.compile(rf"[^{_NOT_IN_ADDRESS}]+@[^{_NOT_IN_ADDRESS}.]+(\.[^{_NOT_IN_ADDRESS}.]+)+")
+
 
 def email_of(fields: Fields, item: Item) -> str | None:
-    """Returns the email among an item's traits, else among those of its context."""
-    return fields.email(item.traits) or fields.email(item.context_traits)
+    """Returns the email among an item's traits, else its context's traits, its properties, or a user id that is one."""
+    for values in (item.traits, item.context_traits, item.properties):
+        if email := fields.email(values):
+            return email
+    return item.user_id if item.user_id and is_address(item.user_id) else None
+
+
+def is_address(text: str) -> bool:
+    """Returns whether a user id is an email address: `ann@example.com` is, `auth0|ann@example.com` is not."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+PERSONS_KEPT = 50_000  # persons of a stream
+
+
+def keep_newest(known: dict[Any, Any]) -> None:
+    """Drops what was put first into a dictionary of more than `PERSONS_KEPT`."""
+    for key in list(islice(known, max(0, len(known) - PERSONS_KEPT))):
+        del known[key]
 
 
 class KnownEmails:
@@ -32,6 +55,14 @@ class KnownEmails:
     def put(self, user_id: str, email: str) -> None:
         """Takes the email of a user id, which replaces an earlier one."""
         self._emails[user_id] = email
+
+    def forget_oldest(self) -> None:
+        """Keeps the last 50,000, so that a stream may go on for ever: the delivery log has the others.
+
+        Where the account's contacts were read, all are kept: the log need not have these.
+        """
+        if not self._scanned:
+            keep_newest(self._emails)
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.

@@ -3,23 +3,22 @@
 Nothing is lost in silence: each trait that is left out, and each that the account has no field for, has a remark.
 """
 
-import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
-from ..catalog import CUSTOM_TYPES, STANDARD_FIELDS, WHOLES
+from ..catalog import CUSTOM_TYPES, FIRST_OF_ARRAY, OWN_KEYS, STANDARD_FIELDS, WHOLES
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
 from .settings import SECTION
+from .values import CastError, cast, is_text, own_type, shown
+
+TraitPath = tuple[str, ...]
+"""Where a trait is: the keys that lead to it."""
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
 _SEPARATORS = re.compile(r"[\W_]")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of what is no text and no custom field
 
 
 class Custom(NamedTuple):
@@ -27,27 +26,26 @@ class Custom(NamedTuple):
 
     name: str
     type: str
+    id: str = ""
 
     @property
     def key(self) -> str:
-        """The key in the API's `custom`. Example: `Custom("Smog Level", "integer").key == "integer--Smog--Level"`."""
-        return f"{self.type}--{self.name.replace(' ', '--')}"
+        """The key in the API: its id, or `integer--Smog--Level` of `Custom("Smog Level", "integer")` in Autopilot's."""
+        return self.id or f"{self.type}--{self.name.replace(' ', '--')}"
 
 
 class ContactFields(NamedTuple):
     """A contact as the API takes it.
 
     `values` are by the API's keys. `remarks` say of a trait why it was left out, or that it was sent to no field.
-    `unknown` are the traits that the account has no field for.
+    `unknown` are the traits that the account has no field for. `untaken` are the properties of an event that are spelt
+    like a standard field, and are not the contact's.
     """
 
     values: dict[str, Any]
     remarks: dict[str, str]
     unknown: list[str]
-
-
-class CastError(Exception):
-    """A value cannot become what its field holds; the message says why."""
+    untaken: list[str]
 
 
 class Fields:
@@ -74,12 +72,22 @@ class Fields:
                 " make it in Autopilot, or correct the setting"
             )
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The names of fields for people by their keys, where a key does not have it."""
+        return {}
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of the account's custom fields, as the API takes them."""
+        return frozenset(field.key for field in self._named.values())
+
     def custom(self, name: str) -> Custom | None:
         """Returns the custom field of that name, or of the same name in snake_case; None without one."""
         return self._named.get(name) or self._slugs.get(snake_case(name))
 
     def _target(self, path: str, name: str) -> str | Custom:
-        field = name if name in STANDARD_FIELDS else self.custom(name)
+        field = name if name in STANDARD_FIELDS or name in OWN_KEYS else self.custom(name)
         if field is None:
             raise InvalidSetting(
                 f"{SECTION}.fields maps {path!r} to {name!r}, but the account has no such field: make it in Autopilot,"
@@ -87,25 +95,53 @@ class Fields:
             )
         return field
 
-    def known(self, path: tuple[str, ...], properties: bool = False) -> str | Custom | None:
-        """Returns the field of the trait at a path, None where the account has none for it.
+    def known(self, path: TraitPath) -> str | Custom | None:
+        """Returns the field of the trait at a path, None where the account has none for it."""
+        return self._mapping.get(".".join(path)) or standard_field(path) or self.custom("_".join(path))
 
-        A property of an event goes to a field that the settings map it to or the account defines, never to a standard
-        field by its name.
+    def of_property(self, path: TraitPath) -> str | Custom | None:
+        """Returns the field of an event's property: one that the settings map it to, or that the account defines.
+
+        No property goes to a standard field by its name, but for `_NewEmail`.
         """
         mapped = self._mapping.get(".".join(path))
-        standard = None if properties else _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
-        return mapped or standard or self.custom("_".join(path))
+        if mapped is None and ".".join(path).lower() == "_newemail":
+            return "_NewEmail"
+        return mapped or (None if is_standard(path) else self.custom("_".join(path)))
 
     def email(self, traits: Mapping[str, Any]) -> str | None:
-        """Returns the email among the traits, in any spelling and by any mapping; None without one."""
-        found = [(path, value) for path, value in _leaves(traits) if self.known(path) == "Email"]
+        """Returns the email among traits or properties, in any spelling and by any mapping; None without one."""
+        found = [(path, value) for path, value in trait_leaves(traits) if self.known(path) == "Email"]
         found.sort(key=lambda leaf: (not self.is_mapped(leaf[0]), leaf[0] != ("email",)))
-        return next((value.strip() for _, value in found if isinstance(value, str) and _is_text(value.strip())), None)
+        return next((value.strip() for _, value in found if isinstance(value, str) and is_text(value.strip())), None)
 
-    def is_mapped(self, path: tuple[str, ...]) -> bool:
+    def is_mapped(self, path: TraitPath) -> bool:
         """Returns whether the settings map the trait at that path."""
         return ".".join(path) in self._mapping
+
+    def cast(self, value: Any, target: str | Custom) -> Any:
+        """Returns a value as a field takes it. Raises CastError."""
+        return cast(value, target.type) if isinstance(target, Custom) else _cast_standard(value, target)
+
+    def new_field(self, path: TraitPath, value: Any) -> Custom | None:
+        """Returns the field that a trait is sent as which the account has no field for; None where it cannot be."""
+        return Custom("_".join(path), own_type(value))
+
+
+def standard_field(path: TraitPath) -> str | None:
+    """Returns the standard field of a trait, or the key of Autopilot's own that it is; None for any other."""
+    if len(path) == 1 and path[0] in OWN_KEYS:
+        return path[0]
+    return _STANDARD.get(".".join(_SEPARATORS.sub("", part.lower()) for part in path))
+
+
+def is_standard(path: TraitPath) -> bool:
+    """Returns whether a trait is spelt like a standard field, or like one that sets several."""
+    return standard_field(path) is not None or _is_whole(path)
+
+
+def _is_whole(path: TraitPath) -> bool:
+    return len(path) == 1 and path[0].lower() in WHOLES
 
 
 def _exists(field: Any) -> bool:
@@ -123,8 +159,11 @@ def contact_fields(
     traits: Mapping[str, Any],
     user_id: str | None = None,
     properties: Mapping[str, Any] | None = None,
+    context_traits: Mapping[str, Any] | None = None,
 ) -> ContactFields:
-    """Returns the contact of an identify, or of a track with its `properties`, which take precedence over traits.
+    """Returns the contact of an identify, or of a track with its `properties`.
+
+    Properties take precedence over traits, and traits over those of the context, field by field.
 
     Example: `contact_fields(fields, "a@example.com", {"first_name": "Ann", "air": {"smog": 4}}).values ==
     {"Email": "a@example.com", "FirstName": "Ann", "custom": {"integer--Smog--Level": 4}}`.
@@ -132,11 +171,11 @@ def contact_fields(
     builder = _ContactBuilder(fields)
     if user_id is not None and fields.user_id is not None:
         builder.put(("user_id",), fields.user_id, user_id)
-    if properties:
-        builder.take(properties, properties=True)
-    builder.take(traits)
+    builder.take_properties(properties or {}, email)
+    for some in (traits, context_traits or {}):
+        builder.take(some)
     values = {"Email": email} | builder.standard | ({"custom": builder.custom} if builder.custom else {})
-    return ContactFields(values, builder.remarks, builder.unknown)
+    return ContactFields(values, builder.remarks, builder.unknown, builder.untaken)
 
 
 class _ContactBuilder:
@@ -144,70 +183,98 @@ class _ContactBuilder:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
-        self._taken: dict[str, str] = {}  # the trait that has a key
+        self._taken: dict[str, str] = {}  # the trait that has a field, by the name of the field
         self.standard: dict[str, Any] = {}
         self.custom: dict[str, Any] = {}
         self.remarks: dict[str, str] = {}
         self.unknown: list[str] = []
+        self.untaken: list[str] = []
 
-    def take(self, traits: Mapping[str, Any], properties: bool = False) -> None:
-        leaves = sorted(_leaves(traits), key=lambda leaf: not self._fields.is_mapped(leaf[0]))
-        names: list[Any] = []
-        for path, value in leaves:
-            if not self._fields.is_mapped(path) and not properties and path[0].lower() in WHOLES and len(path) == 1:
+    def take_properties(self, properties: Mapping[str, Any], email: str) -> None:
+        """Adds an event's properties, those that the settings map before others."""
+        for path, value in self._in_order(properties):
+            target = self._fields.of_property(path)
+            if target is None and is_standard(path):
+                if standard_field(path) != "Email" or str(value).strip().lower() != email.lower():
+                    self.untaken.append(".".join(path))
+            elif target is not None and target != "Email":
+                self.put(path, target, value)
+
+    def take(self, traits: Mapping[str, Any]) -> None:
+        """Adds traits, those that the settings map before others, and whole names last."""
+        names: list[tuple[TraitPath, Any]] = []
+        for path, value in self._in_order(traits):
+            if _is_whole(path) and not self._fields.is_mapped(path):
+                whole = path[0].lower()
                 if value is None:
-                    for field in WHOLES[path[0].lower()]:
+                    for field in WHOLES[whole]:
                         self.put(path, field, None)
                     continue
-                if path[0].lower() == "name":
+                if whole == "name":
                     names.append((path, value))
                     continue
-            target = self._fields.known(path, properties)
-            if target == "Email":
-                continue  # it says who the contact is, and is no value
-            if target is not None:
-                self.put(path, target, value)
-            elif not properties:
+            target = self._fields.known(path)
+            if target is None:
                 self._put_unknown(path, value)
+            elif target != "Email":  # it says who the contact is, and is no value
+                self.put(path, target, value)
         for path, value in names:
             self._put_name(path, value)
 
-    def put(self, path: tuple[str, ...], target: str | Custom, value: Any) -> None:
+    def _in_order(self, values: Mapping[str, Any]) -> list[tuple[TraitPath, Any]]:
+        """The leaves of an object: those that the settings map, others, arrays that stand for their first value."""
+        leaves: list[tuple[int, TraitPath, Any]] = []
+        for path, value in trait_leaves(values):
+            if self._fields.is_mapped(path):
+                leaves.append((0, path, value))
+            elif len(path) == 1 and path[0].lower() in FIRST_OF_ARRAY and isinstance(value, list | tuple):
+                leaves += [(2, path, first) for first in value[:1]]
+            else:
+                leaves.append((1, path, value))
+        return [leaf[1:] for leaf in sorted(leaves, key=lambda leaf: leaf[0])]
+
+    def put(self, path: TraitPath, target: str | Custom, value: Any) -> bool:
+        """Gives a field a value, and returns whether it has it: not where a trait before it has the field."""
         trait = ".".join(path)
         key = target.key if isinstance(target, Custom) else target
-        if key in self._taken:
-            if self._taken[key] != trait:
-                self.remarks.setdefault(trait, f"left out: {self._taken[key]} has the field {key}")
-            return
+        name = f"custom {target.name}" if isinstance(target, Custom) else target
+        if name in self._taken:
+            if self._taken[name] != trait:
+                self.remarks.setdefault(trait, f"left out: {self._taken[name]} has the field {key}")
+            return False
         try:
             if isinstance(target, Custom):
-                self.custom[key] = cast(value, target.type)
+                self.custom[key] = self._fields.cast(value, target)
             else:
-                self.standard[key] = cast(value, "boolean" if target == "unsubscribed" else "string")
+                self.standard[key] = self._fields.cast(value, target)
         except CastError as error:
             self.remarks[trait] = f"left out: {error}"
-            return
-        self._taken[key] = trait
+            return False
+        self._taken[name] = trait
+        return True
 
-    def _put_unknown(self, path: tuple[str, ...], value: Any) -> None:
+    def _put_unknown(self, path: TraitPath, value: Any) -> None:
         trait = ".".join(path)
-        if not _is_text(trait):
+        if not is_text(trait):
             self.remarks[trait] = "left out: its name is empty, or holds half a surrogate pair"
             return
-        field = Custom("_".join(path), own_type(value))
-        self.put(path, field, value)
-        if self._taken.get(field.key) == trait:
+        field = self._fields.new_field(path, value)
+        if field is None:
+            self.unknown.append(trait)
+            self.remarks[trait] = "left out: the account has no field for it"
+        elif self.put(path, field, value):
             self.unknown.append(trait)
             self.remarks[trait] = f"sent as {field.key}, for which the account has no field"
 
-    def _put_name(self, path: tuple[str, ...], value: Any) -> None:
+    def _put_name(self, path: TraitPath, value: Any) -> None:
         """Splits a whole name at its first blank, where neither a first nor a last name came."""
         halves = [self._taken[half] for half in WHOLES["name"] if half in self._taken]
         if halves:
-            self.remarks[".".join(path)] = f"left out: {' and '.join(halves)} came as well"
+            if set(halves) != {".".join(path)}:
+                self.remarks[".".join(path)] = f"left out: {' and '.join(halves)} came as well"
             return
         if not isinstance(value, str) or not value.strip():
-            self.remarks[".".join(path)] = f"left out: expected a name, got {_short(value)}"
+            self.remarks[".".join(path)] = f"left out: expected a name, got {shown(value)}"
             return
         first, _, last = value.strip().partition(" ")
         self.put(path, "FirstName", first)
@@ -215,122 +282,18 @@ class _ContactBuilder:
             self.put(path, "LastName", last.strip())
 
 
-def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _cast_standard(value: Any, key: str) -> Any:
+    """Casts a value of a standard field. Null clears a field; Autopilot's own keys and a new address are none."""
+    is_empty = value is None or (isinstance(value, str) and not value.strip())
+    if is_empty and (key in OWN_KEYS or key == "_NewEmail"):
+        raise CastError(f"expected a value for {key}, got {shown(value)}")
+    return cast(value, _TYPES.get(key, "string"))
+
+
+def trait_leaves(value: Mapping[str, Any], path: TraitPath = ()) -> Iterator[tuple[TraitPath, Any]]:
+    """Yields the values of an object that are no objects, with the keys that lead to them."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            yield from _leaves(inner, (*path, str(key)))
+            yield from trait_leaves(inner, (*path, str(key)))
         else:
             yield (*path, str(key)), inner
-
-
-# ---- values --------------------------------------------------------------------------------------------------------
-
-
-def own_type(value: Any) -> str:
-    """Returns the type of field that a value would have of its own; null is text."""
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int):
-        return "integer"
-    if isinstance(value, Decimal):
-        return "integer" if value.is_finite() and value.as_tuple().exponent == 0 else "float"
-    if isinstance(value, float):
-        return "float"
-    return "date" if isinstance(value, date) else "string"
-
-
-def cast(value: Any, kind: str) -> Any:
-    """Returns a value as a field of that type takes it; null stays null, which clears the field.
-
-    Raises CastError instead of losing a digit.
-
-    Example: `cast("5", "integer") == 5`, `cast(date(2019, 3, 1), "date") == "2019-03-01"`.
-    """
-    return None if value is None else _CASTS[kind](value)
-
-
-def _string(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return str(int(value)) if abs(value) < 1e16 else repr(value)
-    if isinstance(value, date):
-        return _date(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        raise CastError("bytes are no text")
-    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple) else str(value)
-    if text and not _is_text(text):
-        raise CastError("it holds half a surrogate pair, which is no text")
-    return text
-
-
-def _is_text(value: str) -> bool:
-    """Whether a text is not empty and can be encoded as UTF-8."""
-    try:
-        return bool(value.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) and len(value) < 40:
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
-        return int(value)
-    raise CastError(f"expected an integer, got {_short(value)}")
-
-
-def _float(value: Any) -> float | int:
-    number: float | int | None = None
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        number = value if isinstance(value, int) else float(value)
-    elif isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-    if number is None or not math.isfinite(number):
-        raise CastError(f"expected a number, got {_short(value)}")
-    return number
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = value.strip().lower() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
-    if text not in _BOOLEANS:
-        raise CastError(f"expected true or false, got {_short(value)}")
-    return _BOOLEANS[text]
-
-
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
-
-
-def _date(value: Any) -> str:
-    """A date as ISO 8601. Reads what the API itself sends: ISO 8601, RFC 1123 and epoch milliseconds."""
-    try:
-        if isinstance(value, datetime):
-            at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-            return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if isinstance(value, date):
-            return value.isoformat()
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _date(datetime.fromtimestamp(value / 1000, UTC))
-        if isinstance(value, str) and value[:1].isdigit():
-            datetime.fromisoformat(value)
-            return value
-        if isinstance(value, str):
-            return _date(parsedate_to_datetime(value))
-    except (ValueError, OverflowError, OSError, TypeError):
-        pass
-    raise CastError(f"expected a date, got {_short(value)}")
-
-
-_CASTS = {"string": _string, "integer": _integer, "float": _float, "boolean": _boolean, "date": _date}
-
-
-def _short(value: Any) -> str:
-    text = "an array" if isinstance(value, list | tuple) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..catalog import MAX_DEPTH, REJECT_REASONS
+from ..catalog import INTEGRATIONS, MAX_DEPTH, REJECT_REASONS
 from ..segment.json_text import is_deeper
 from ..segment.message import digest
 from ..segment.naming import snake_case
@@ -32,16 +32,21 @@ class Item(NamedTuple):
     once: bool = True
     content: str | None = None
     refusal: str | None = None
+    timestamp: str | None = None
 
 
 class Ignored(NamedTuple):
-    """A message of a type that Autopilot does not take."""
+    """A message of a type that Autopilot does not take, or that is `not_meant` for Autopilot by its `integrations`."""
 
     type: str
+    not_meant: bool = False
 
 
-def from_line(line: bytes) -> Item | Ignored:
-    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`."""
+def from_line(line: bytes, integrations: Sequence[str] = INTEGRATIONS) -> Item | Ignored:
+    """Returns the item of a line of NDJSON; a line that is no message gives one with a `refusal`.
+
+    `integrations` are the names that the account has in the message's `integrations`.
+    """
     if is_deeper(line, MAX_DEPTH):
         return refuse_item(digest(line), "not_json")
     try:
@@ -50,10 +55,12 @@ def from_line(line: bytes) -> Item | Ignored:
         return refuse_item(digest(line), "not_json")
     if not isinstance(message, dict):
         return refuse_item(digest(line), "not_an_object")
-    return from_message(message, digest(line))
+    return from_message(message, digest(line), integrations)
 
 
-def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
+def from_message(
+    message: Mapping[str, Any], message_id: str, integrations: Sequence[str] = INTEGRATIONS
+) -> Item | Ignored:
     """Returns the item of a Segment message; `message_id` is its id where it has none of its own."""
     message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
@@ -61,6 +68,8 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
         return Ignored(kind)
     if kind not in ("identify", "track"):
         return refuse_item(message_id, "unknown_type")
+    if not is_meant(message.get("integrations"), integrations):
+        return Ignored(kind, not_meant=True)
     parts: dict[str, Mapping[str, Any]] = {}
     for name in ("traits", "properties", "context"):
         part = message.get(name) or {}
@@ -70,18 +79,43 @@ def from_message(message: Mapping[str, Any], message_id: str) -> Item | Ignored:
     event = message.get("event") if kind == "track" else None
     if kind == "track" and not isinstance(event, str):
         return refuse_item(message_id, "event_not_defined" if event is None else "event_not_string", kind)
-    context_traits = parts["context"].get("traits")
-    user_id = text(message.get("userId"))
-    named, traits = _without_user_id(parts["traits"])
-    return Item(
-        message_id,
-        kind,
-        user_id or named,
-        parts["traits"] if user_id else traits,
-        context_traits if isinstance(context_traits, Mapping) else {},
-        parts["properties"] if kind == "track" else {},
-        event,
-    )
+    user_id, traits, context_traits = _person(message, parts)
+    properties = parts["properties"] if kind == "track" else {}
+    timestamp = next(filter(None, (text(message.get(name)) for name in ("timestamp", "originalTimestamp"))), None)
+    return Item(message_id, kind, user_id, traits, context_traits, properties, event, timestamp=timestamp)
+
+
+def _person(
+    message: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]
+) -> tuple[str | None, Mapping[str, Any], Mapping[str, Any]]:
+    """The user id of a message, its traits, and those of its context. Among traits, an id that is used is no trait."""
+    traits, inner = parts["traits"], parts["context"].get("traits")
+    context_traits = inner if isinstance(inner, Mapping) else {}
+    if user_id := text(message.get("userId")):
+        return user_id, traits, context_traits
+    user_id, traits = _without_user_id(traits)
+    if user_id is None:
+        user_id, context_traits = _without_user_id(context_traits)
+    return user_id, traits, context_traits
+
+
+def is_meant(integrations: Any, names: Sequence[str] = INTEGRATIONS) -> bool:
+    """Returns whether a message with these `integrations` is for an account (docs/contract/destination.md#identify).
+
+    One of its own `names` decides before `All`. What cannot be read as consent is none.
+
+    Example: `is_meant({"All": False, "AutopilotHQ": True})`, but not `is_meant({"All": False})`.
+    """
+    if integrations in (None, "", []):  # PHP writes an empty object as []
+        return True
+    if not isinstance(integrations, Mapping):
+        return False
+    choices: dict[str, bool] = {}
+    for name, choice in integrations.items():
+        if choice is not None:
+            spelt = str(name).lower()
+            choices[spelt] = choices.get(spelt, True) and (choice is True or isinstance(choice, Mapping))
+    return next((choices[name] for name in map(str.lower, (*names, "All")) if name in choices), True)
 
 
 def from_row(row: Mapping[str, Any]) -> Item | Ignored:

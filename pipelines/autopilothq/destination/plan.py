@@ -5,15 +5,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from .batch import BatchItem, Key
+from .batch import BatchItem, Key, user_key
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryStatus, Sent
-from .emails import KnownEmails, email_of
+from .emails import KnownEmails, email_of, keep_newest
 from .fields import ContactFields, Fields, contact_fields
+from .kind import AUTOPILOT, AccountKind
 from .messages import NO_IDENTIFIER, Item
 from .settings import SECTION
-from .triggers import Triggers
+from .triggers import EventTriggers
 
+UNTAKEN = "not taken: a property of an event that is spelt like a contact's field, and that no setting maps to it"
+
+ONLY_A_TAG = "sent as a tag alone: the account has no field for it"
 Statuses: TypeAlias = Mapping[tuple[str, str | None], DeliveryStatus]
 """What the log says, by message id and trigger; the trigger of an identify is None."""
 
@@ -66,14 +70,36 @@ class Planner:
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
     """
 
-    def __init__(self, fields: Fields, triggers: Triggers, emails: KnownEmails, counts: Counts, unknown: str) -> None:
+    def __init__(
+        self,
+        fields: Fields,
+        triggers: EventTriggers,
+        emails: KnownEmails,
+        counts: Counts,
+        unknown: str,
+        kind: AccountKind = AUTOPILOT,
+    ) -> None:
+        self._kind = kind
         self._fields = fields
         self._triggers = triggers
         self._emails = emails
         self._counts = counts
         self._unknown = unknown
         self._touched: set[Key] = set()
+        self._touched_before: dict[Key, None] = {}  # by this run, before these items
+        self._run = ""
         self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+
+    def follow(self, before: "Planner", run: str) -> None:
+        """Goes on where the planner of the items before these ended. Of persons the last 50,000 are known."""
+        self._run = run
+        self._sent = before._sent
+        self._touched_before = before._touched_before
+        for key in before._touched:
+            self._touched_before.pop(key, None)
+            self._touched_before[key] = None
+        keep_newest(self._sent)
+        keep_newest(self._touched_before)
 
     def touch(self, key: Key) -> None:
         """Notes that this run sends something to a person: what follows of theirs must be sent again."""
@@ -94,22 +120,29 @@ class Planner:
             return _refused(row, item.refusal)
         triggers = self._triggers.of(item.event) if item.kind == "track" and item.event is not None else []
         if item.kind == "track" and not triggers:
-            return _refused(row, f"No trigger for the event {item.event!r}, in the settings or by a journey's title")
+            return _refused(row, self._kind.no_event.format(item.event))
         history = history_of(item, triggers, statuses)
         if history.delivered and "unknown" in history.earlier:
             self._counts.add_message(history.earlier, "whether it was carried out is not known since an earlier run")
             return None
         email = row.email or self._emails.get(item.user_id)
-        resend = email is not None and self._must_resend(email.lower(), history)
+        key = self._key(email, item.user_id)
+        resend = key is not None and self._must_resend(key, history)
         if history.delivered:
             self._counts.add("known")
             if not resend:
                 return None
         elif row.email and item.user_id:
             self._emails.put(item.user_id, row.email)
-        if email is None:
+        if key is None:
             return self._without_email(row)
         return self._with_contact(item, row._replace(email=email), history, resend)
+
+    def _key(self, email: str | None, user_id: str | None) -> Key | None:
+        """What a person is known by, None where the account cannot know them."""
+        if email is not None:
+            return email.lower()
+        return user_key(user_id) if user_id and not self._kind.needs_email else None
 
     def _must_resend(self, key: Key, history: History) -> bool:
         """Whether an older item of the person is sent in this run, or was by a run that ended before it sent this one.
@@ -121,7 +154,9 @@ class Planner:
             last = self._sent.get(key, history.sent)
             self._sent[key] = max(last, history.sent)
             behind = history.sent < last and history.sent.run != last.run
-        return behind or key in self._touched
+        # What this run has delivered before these items is what a stream repeats.
+        other_run = history.sent is not None and history.sent.run != self._run
+        return behind or key in self._touched or (other_run and key in self._touched_before)
 
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:
@@ -131,10 +166,8 @@ class Planner:
         return _refused(row, text)
 
     def _with_contact(self, item: Item, row: Delivery, history: History, resend: bool) -> Planned | Delivery | None:
-        contact = self._contact(item, row.email or "")
-        if contact.remarks:
-            row = row._replace(remarks=json.dumps(contact.remarks, ensure_ascii=False))
         before = history.contact
+        row, contact = self._contact(item, row, before)
         if not item.once:
             if item.content is None:
                 row = row._replace(content=_digest(contact.values))
@@ -150,14 +183,40 @@ class Planner:
         self._counts.add_remarks(
             f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
         )
-        planned = BatchItem((row.email or "").lower(), row, history.triggers, history.earlier, history.delivered)
+        key = self._key(row.email, row.user_id) or ""
+        planned = BatchItem(key, row, history.triggers, history.earlier, history.delivered)
+        planned = planned._replace(properties=item.properties, timestamp=item.timestamp)
         return Planned(planned, contact.values, before)
 
-    def _contact(self, item: Item, email: str) -> ContactFields:
-        if item.kind == "identify":
-            return contact_fields(self._fields, email, item.traits, item.user_id)
-        traits = {**item.context_traits, **item.traits}
-        return contact_fields(self._fields, email, traits, item.user_id, item.properties)
+    def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:
+        """The contact of an item, and its row with what there is to remark."""
+        email = row.email or ""
+        found = contact_fields(self._fields, email, item.traits, item.user_id, item.properties, item.context_traits)
+        found = with_tag(found, item) if self._kind.tags else found
+        if item.kind == "track" and before is not None and before.ever and "_NewEmail" in found.values:
+            # An earlier run has changed the address, and its journeys are left.
+            row = row._replace(email=found.values["_NewEmail"])
+            found = found._replace(values=renamed(found.values))
+        remarks = found.remarks | dict.fromkeys(self._counts.add_untaken(found.untaken), UNTAKEN)
+        return row._replace(remarks=json.dumps(remarks, ensure_ascii=False) if remarks else None), found
+
+
+def with_tag(contact: ContactFields, item: Item) -> ContactFields:
+    """Returns the contact of an audience's member with its name as a tag, or without it where the member left.
+
+    The tag says it also where the account has no field for the trait.
+    """
+    if item.audience is None:
+        return contact
+    name = "tags" if item.content == "true" else "unset_tags"
+    unknown = [trait for trait in contact.unknown if trait != item.audience]
+    remarks = contact.remarks | dict.fromkeys(set(contact.unknown) - set(unknown), ONLY_A_TAG)
+    return contact._replace(values=contact.values | {name: [item.audience]}, unknown=unknown, remarks=remarks)
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact under its new address."""
+    return {name: value for name, value in values.items() if name != "_NewEmail"} | {"Email": values["_NewEmail"]}
 
 
 def _refused(row: Delivery, why: str, http_status: int | None = None) -> Delivery:

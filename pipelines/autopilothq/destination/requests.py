@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..errors import ApiError, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
-from .account import WritableAccount
+from ..errors import ApiError, ContactLimit, NotAuthorized, OutcomeUnknown, RequestRejected, Unavailable
+from .account import SentTo, WritableAccount
 from .delivery_log import Delivery
 
-FAILURES_IN_A_ROW = 3  # requests in a row that found no service: the others would fail as well
+FAILURES_IN_A_ROW = 3  # persons in a row whose requests found no service: the others would fail as well
 
 
 class Outcome(NamedTuple):
@@ -39,7 +39,13 @@ class CircuitBreaker:
         self.cause: ApiError | None = None
         self._open = threading.Event()
         self._lock = threading.Lock()
-        self._failures = 0
+        self._failures: set[str] = set()
+        self._answers = 0
+
+    @property
+    def answers(self) -> int:
+        """How many requests the service has carried out or refused so far."""
+        return self._answers
 
     @property
     def is_open(self) -> bool:
@@ -51,42 +57,58 @@ class CircuitBreaker:
         self.cause = self.cause or cause
         self._open.set()
 
-    def succeeded(self) -> None:
+    def answered(self) -> None:
         """Notes that the service answers."""
         with self._lock:
-            self._failures = 0
+            self._failures.clear()
+            self._answers += 1
 
-    def failed(self, error: Unavailable) -> None:
-        """Notes that a request found no service; raises the error where it was one too many."""
+    def failed(self, error: Unavailable, who: str) -> None:
+        """Notes that a request about a person found no service; raises the error where it was one person too many."""
         with self._lock:
-            self._failures += 1
-            stop = self._failures >= FAILURES_IN_A_ROW
+            self._failures.add(who)
+            stop = len(self._failures) >= FAILURES_IN_A_ROW
         if stop:
             self.open(error)
             raise error
 
 
 def send_request(
-    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
+    account: WritableAccount, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any], who: str
 ) -> Outcome:
-    """Sends a request and returns its outcome; raises ApiError where every other request would end the same way."""
+    """Sends a request about a person and returns its outcome.
+
+    Raises ApiError where every other request would end the same way.
+    """
+    outcome, error = attempt_request(account, breaker, endpoint, request)
+    if isinstance(error, Unavailable):
+        breaker.failed(error, who)
+    return outcome
+
+
+def attempt_request(
+    account: SentTo, breaker: CircuitBreaker, endpoint: str, request: Callable[[], Any]
+) -> tuple[Outcome, ApiError | None]:
+    """Sends a request and returns its outcome and its error.
+
+    Raises NotAuthorized and ContactLimit, which end the run, and RunStopped after the run's end.
+
+    The breaker learns of answers alone: the caller says what a failure means.
+    """
     if breaker.is_open:
         raise RunStopped("the run broke off")
     try:
         request()
-    except NotAuthorized as error:
+    except (NotAuthorized, ContactLimit) as error:
         breaker.open(error)
         raise
-    except OutcomeUnknown as error:
-        return outcome_of("unknown", endpoint, error)
     except RequestRejected as error:
-        return outcome_of("refused", endpoint, error)
+        breaker.answered()
+        return outcome_of("refused", endpoint, error), error
     except ApiError as error:
-        if isinstance(error, Unavailable):
-            breaker.failed(error)
-        return outcome_of("failed", endpoint, error)
-    breaker.succeeded()
-    return Outcome("delivered", endpoint, 200, None, account.attempts)
+        return outcome_of("unknown" if isinstance(error, OutcomeUnknown) else "failed", endpoint, error), error
+    breaker.answered()
+    return Outcome("delivered", endpoint, 200, None, account.attempts), None
 
 
 def outcome_of(status: str, endpoint: str, error: ApiError) -> Outcome:

@@ -10,12 +10,13 @@ from .account import WritableAccount
 from .batch import ContactBatch
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog
-from .dispatch import Dispatcher
+from .dispatch import AT_ONCE, Dispatcher
 from .emails import KnownEmails, email_of
 from .fields import Fields
+from .kind import AUTOPILOT, AccountKind
 from .messages import Ignored, Item, text
-from .plan import Planned, Planner
-from .triggers import Triggers
+from .plan import Planned, Planner, renamed
+from .triggers import EventTriggers
 
 CHUNK = 1000  # items whose delivery statuses are queried at once
 
@@ -24,7 +25,8 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts.
+    `progress` is called with the counts. `at_once` requests are under way together. `after` is who sent the items of
+    the same run before these, and is done.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -33,10 +35,13 @@ class Sender:
         self,
         account: WritableAccount,
         fields: Fields,
-        triggers: Triggers,
+        triggers: EventTriggers,
         log: DeliveryLog,
         unknown: str = "send",
         progress: Callable[[Counts], None] = lambda _: None,
+        at_once: int = AT_ONCE,
+        kind: AccountKind = AUTOPILOT,
+        after: "Sender | None" = None,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -44,9 +49,12 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails = KnownEmails(account, log, fields)
-        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown)
-        self._dispatcher = Dispatcher(account, log, self._counts, progress)
+        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
+        self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
+        if after:
+            self._emails.forget_oldest()
+            self._planner.follow(after._planner, log.run)
+        self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
 
@@ -67,7 +75,9 @@ class Sender:
     def _take(self, chunk: Sequence[Item | Ignored]) -> None:
         """Plans a chunk of items, and sends the batches that become full."""
         self._counts.messages += len(chunk)
-        self._counts.ignored.update(item.type for item in chunk if isinstance(item, Ignored))
+        ignored = [item for item in chunk if isinstance(item, Ignored)]
+        self._counts.add("not_meant", sum(item.not_meant for item in ignored))
+        self._counts.ignored.update(item.type for item in ignored if not item.not_meant)
         items = [item for item in chunk if isinstance(item, Item)]
         statuses = self._log.known(item.message_id for item in items)
         self._emails.look_up(items)
@@ -101,13 +111,19 @@ class Sender:
             self._flush()
         if renames and before is not None and before.status == "unknown" and self._was_renamed(values):
             self._batch.decided.append(item.row._replace(status="delivered", message="found to be carried out"))
-            self._counts.add_message(["delivered"])
-            return
+            if item.row.kind != "track":
+                self._counts.add_message(["delivered"])
+                return
+            renames, values = False, renamed(values)  # its journeys are left
+            item = item._replace(key=values["Email"].lower(), row=item.row._replace(email=values["Email"]))
         if renames:  # whoever looks for the user id must find the new address
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, also where the program ends in between and its values go back.
-        self._batch.items.append(item._replace(write_ahead=renames or item.row.content is not None))
+        again = before is not None and before.status == "failed"
+        self._batch.items.append(
+            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+        )
         self._planner.touch(item.key)
         if renames:
             self._batch.renames = True

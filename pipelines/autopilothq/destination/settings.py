@@ -1,18 +1,26 @@
 """The settings of the destination, and the dataset that keeps its delivery log."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, get_args
+from functools import wraps
+from inspect import signature
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 import dlt
 
 from ..clients.autopilot import AutopilotSettings
 from ..errors import InvalidSetting
+from ..warehouses.dlt_internals import Destination, DestinationCapabilitiesContext
 from ..warehouses.resolve import make_destination
 
 NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
+
+P = ParamSpec("P")
+D = TypeVar("D", bound="Destination[Any, Any]")
 
 UnknownTraits = Literal["send", "refuse"]
 TriggerMapping: TypeAlias = Mapping[str, str | Sequence[str]]
@@ -40,8 +48,50 @@ class DestinationSettings:
 
     def check(self) -> None:
         """Raises InvalidSetting where `unknown_traits` is neither `send` nor `refuse`."""
-        if self.unknown_traits not in get_args(UnknownTraits):
-            raise InvalidSetting(f"{SECTION}.unknown_traits must be send or refuse, got {self.unknown_traits!r}")
+        check_unknown_traits(self.unknown_traits, SECTION)
+
+
+def check_unknown_traits(value: str, section: str) -> None:
+    """Raises InvalidSetting where the setting of that section is neither `send` nor `refuse`."""
+    if value not in get_args(UnknownTraits):
+        raise InvalidSetting(f"{section}.unknown_traits must be send or refuse, got {value!r}")
+
+
+def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
+    """Returns a factory of a dlt destination that raises InvalidSetting for arguments that dlt would only warn of."""
+
+    @wraps(factory)
+    def make(*args: P.args, **settings: P.kwargs) -> D:
+        check_names(settings, factory, f"{factory.__name__}() takes no setting ")
+        return factory(*args, **settings)
+
+    return make
+
+
+def check_configuration(section: str, factory: Callable[..., "Destination[Any, Any]"]) -> None:
+    """Raises InvalidSetting where the files or the environment of dlt's configuration name an unknown setting.
+
+    Example: `check_configuration("destination.autopilothq", autopilot)`.
+    """
+    before = f"{section.upper().replace('.', '__')}__"
+    names = [name[len(before) :].split("__")[0].lower() for name in os.environ if name.startswith(before)]
+    for provider in dlt.config.config_providers:
+        parts = section.split(".")
+        found = provider.get_value(parts[-1], dict, "", *parts[:-1])[0] if provider.name.endswith(".toml") else None
+        names += found if isinstance(found, Mapping) else ()
+    check_names(names, factory, f"dlt's configuration has no setting {section}.")
+
+
+def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
+    """Raises InvalidSetting for a name that is no setting of a destination, with the one that it may stand for."""
+    own = list(signature(factory).parameters)[2:]  # behind the rows and their table
+    for name in names:
+        if name in own or name in factory().spec.get_resolvable_fields():
+            continue
+        if name not in DestinationCapabilitiesContext.get_resolvable_fields():
+            near = difflib.get_close_matches(name, own, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(own)}"
+            raise InvalidSetting(f"{before}{name}: {hint}")
 
 
 def log_dataset(

@@ -1,10 +1,23 @@
 """The triggers of events: which journeys a contact enters by an event (docs/contract/destination.md#track)."""
 
+from collections.abc import Mapping
+from typing import Protocol
+
 from ..clients.decode import plain
 from ..display import visible
 from ..errors import InvalidSetting
 from .account import WritableAccount
 from .settings import SECTION, TriggerMapping
+
+
+class EventTriggers(Protocol):
+    """Where the events of an account lead to."""
+
+    def of(self, event: str) -> list[str]:
+        """Returns the ids of an event's triggers, or what stands in their place."""
+
+    def journeys(self) -> Mapping[str, str]:
+        """Returns the names of what these ids stand for, as far as they are known."""
 
 
 class Triggers:
@@ -37,6 +50,10 @@ class Triggers:
     def of(self, event: str) -> list[str]:
         """Returns the ids of an event's triggers."""
         return self._mapping.get(event) or self._titles().get(event, [])
+
+    def journeys(self) -> dict[str, str]:
+        """Returns the titles of journeys by their triggers, as far as they were asked for."""
+        return {one: title for title, ids in (self._by_title or {}).items() for one in ids}
 
     def _titles(self) -> dict[str, list[str]]:
         """The ids of triggers by the title of their journey; the account is asked once."""

@@ -1,5 +1,6 @@
 """Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
+from .completeness import CampaignCounts, Count, ask_campaigns
 from .diff import (
     CATALOGUE,
     LATER,
@@ -32,7 +33,9 @@ __all__ = [
     "LATER",
     "SWITCH",
     "SWITCH_UNLOADED",
+    "CampaignCounts",
     "ColumnInfo",
+    "Count",
     "Difference",
     "DifferenceMessages",
     "Received",
@@ -43,6 +46,7 @@ __all__ = [
     "TableInfo",
     "Waiting",
     "age",
+    "ask_campaigns",
     "catalogue",
     "dataset_name",
     "ddl",

@@ -14,6 +14,7 @@ from ..display import shortened
 from ..warehouses.dataset import Columns, Dataset, last_load, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
+from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
 
@@ -71,6 +72,8 @@ class Status:
     discards: dict[str, int] = field(default_factory=dict)
     beyond_limits: dict[str, dict[str, int]] = field(default_factory=dict)
     """Values that the last load had no room for, counted by reason and table."""
+    campaigns: list[CampaignCounts] | None = None
+    """What is stored of what Ortto counts, where Ortto was asked."""
     received: Received | None = None
     """What waits in a receiver's folder, where one was named."""
 
@@ -97,6 +100,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
         _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
         _beyond_limits(dataset, load),
+        read_campaigns(dataset),
     )
 
 
@@ -199,6 +203,8 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
     age = status.now - status.newest_load if status.newest_load else None
     values["age_seconds"] = age and age.total_seconds()
     values["fresh"] = None if max_age is None else not status.is_older(max_age)
+    if status.campaigns is None:
+        del values["campaigns"]
     if status.received is None:
         del values["received"]
     else:
@@ -223,6 +229,7 @@ def status_text(status: Status) -> str:
                 *([f"  {reason}", _listed(tables)] for reason, tables in status.beyond_limits.items()),
             ]
         ),
+        *([campaign_lines(status.campaigns)] if status.campaigns else []),
     ]
     return "\n\n".join("\n".join(part) for part in parts)
 

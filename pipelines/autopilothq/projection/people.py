@@ -23,11 +23,13 @@ class DuePeople(NamedTuple):
     """Who is due: nobody who was asked for since `begun`, because that is this run, or the one that it continues.
 
     With `look_back` only those who were never answered for, or whose last activity is not longer than that before
-    their watermark; without it all.
+    their watermark; without it all. With `retry` also those for whom no answer could be read the last time, whether
+    they were added or not.
     """
 
     begun: datetime
     look_back: timedelta | None = None
+    retry: bool = False
 
 
 class People:
@@ -47,9 +49,15 @@ class People:
         """Gives back the memory."""
         self._con.close()
 
-    def add(self, people: Sequence[tuple[str, datetime | None]]) -> None:
-        """Takes some people, each with the time of their last activity; the same one may come again."""
-        self._insert("people", [("person", _TEXT), ("active_at", _TIME)], people)
+    def add(
+        self, people: Sequence[tuple[str, datetime | None]] | Sequence[tuple[str, datetime | None, str | None]]
+    ) -> None:
+        """Adds people with the time of their last activity, None where that is not known, and details for `take`.
+
+        They may come again.
+        """
+        details = [("details", _TEXT)] if people and len(people[0]) > 2 else []
+        self._insert("people", [("person", _TEXT), ("active_at", _TIME), *details], people)
 
     def leave_out(self, hashes: HashedIds) -> None:
         """Leaves out who is on the suppression list."""
@@ -61,12 +69,14 @@ class People:
         with engine.registered(self._con, complete=pa.table({"load_id": pa.array(list(complete), _TEXT)})):
             space, scope = self._key
             engine.read_stored(self._con, stored, _SQL["asked"], {"space": space, "scope": scope})
+        if due.retry:
+            self._con.execute(_SQL["retry"])
         microseconds = due.look_back // timedelta(microseconds=1) if due.look_back is not None else None
-        self._con.execute(_SQL["due"], {"begun": due.begun, "lookback": microseconds})
+        self._con.execute(_SQL["due"], {"begun": due.begun, "lookback": microseconds, "retry": due.retry})
         self.due = engine.count(self._con, "due")
 
-    def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None]]:
-        """Yields those who are due with their watermarks, those first who were never asked for.
+    def take(self, most: int | None = None) -> Iterator[tuple[str, datetime | None, str | None]]:
+        """Yields those who are due with their watermarks and their details, those first who were never asked for.
 
         They are shuffled: people whom the API always fails for would otherwise come together, and look like an outage.
         """
@@ -75,9 +85,10 @@ class People:
             for start in range(0, end, _AT_ONCE):
                 bounds = [start, min(start + _AT_ONCE, end)]
                 taken = con.execute(
-                    "SELECT person, watermark FROM due WHERE number > ? AND number <= ? ORDER BY number", bounds
+                    "SELECT person, watermark, details FROM due WHERE number > ? AND number <= ? ORDER BY number",
+                    bounds,
                 ).to_arrow_table()
-                yield from zip(taken["person"].to_pylist(), taken["watermark"].to_pylist(), strict=True)
+                yield from zip(*(taken[name].to_pylist() for name in taken.column_names), strict=True)
 
     def note(self, answered: Sequence[tuple[str, datetime | None, datetime]]) -> None:
         """Notes people who were asked for: their new watermarks, and when it was."""
@@ -96,4 +107,4 @@ class People:
         if rows:
             arrays = [pa.array(cells, of) for cells, (_, of) in zip(zip(*rows, strict=True), columns, strict=True)]
             with engine.registered(self._con, given=pa.Table.from_arrays(arrays, [name for name, _ in columns])):
-                self._con.execute(f"INSERT INTO {table} FROM given")
+                self._con.execute(f"INSERT INTO {table} BY NAME FROM given")

@@ -1,7 +1,7 @@
 -- The people to ask an API for.
 
 -- name: tables
-CREATE TABLE people (person VARCHAR, active_at TIMESTAMPTZ);
+CREATE TABLE people (person VARCHAR, active_at TIMESTAMPTZ, details VARCHAR);
 -- Those who were asked for in earlier runs, and in this one.
 CREATE TABLE asked (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ);
 CREATE TABLE answered (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMPTZ)
@@ -11,11 +11,17 @@ CREATE TABLE answered (person VARCHAR, watermark TIMESTAMPTZ, asked_at TIMESTAMP
 INSERT INTO asked SELECT person, max(watermark), max(asked_at) FROM stored SEMI JOIN complete USING (load_id)
 WHERE space = $space AND scope = $scope GROUP BY person
 
+-- name: retry
+-- Those for whom no answer could be read when they were asked for last.
+INSERT INTO people SELECT person, NULL, NULL FROM asked WHERE watermark IS DISTINCT FROM asked_at
+
 -- name: due
 -- Those who are due, numbered: those first who were never asked for, all others in an order that says nothing. Without
 -- a lookback all are due.
 CREATE TABLE due AS
-SELECT row_number() OVER (ORDER BY asked_at IS NOT NULL, md5(person)) AS number, person, watermark
-FROM (SELECT person, max(active_at) AS active_at FROM people GROUP BY person) LEFT JOIN asked USING (person)
+SELECT row_number() OVER (ORDER BY asked_at IS NOT NULL, md5(person)) AS number, person, watermark, details
+FROM (SELECT person, max(active_at) AS active_at, max(details) AS details FROM people GROUP BY person)
+LEFT JOIN asked USING (person)
 WHERE (asked_at IS NULL OR asked_at < $begun) AND (
-    watermark IS NULL OR $lookback::BIGINT IS NULL OR active_at > watermark - to_microseconds($lookback::BIGINT))
+    watermark IS NULL OR $lookback::BIGINT IS NULL OR active_at > watermark - to_microseconds($lookback::BIGINT)
+    OR ($retry AND watermark IS DISTINCT FROM asked_at))

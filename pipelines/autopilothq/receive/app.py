@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from . import auth, metrics, settings
 from .endpoints import MOST_ENDPOINTS, Endpoints
-from .messages import ArchiveLines, Arrival, Body, InvalidJson, parse_body
+from .messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
 from .room import NoRoom, Room
 from .routes import Endpoint, Route, find_route
 from .settings import Guard, ReceiveSettings
@@ -98,6 +98,7 @@ class App:
             answer = await self._answer(scope, headers, found, receive)
         except Refused as refused:
             answer = refused.answer
+            self._refusals.log_lost(found, answer.status)
         except Exception:  # noqa: BLE001 - whatever it is, it is our own trouble
             _log.exception("A request failed; its sender is asked to try again")
             answer = Refused(503, "unavailable", "The receiver failed.", (b"retry-after", b"5")).answer
@@ -124,6 +125,8 @@ class App:
         if method not in METHODS:
             raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
         route, endpoint = found
+        if route.key_in_query:
+            headers = auth.with_query_key(headers, scope["query_string"])
         guard = _guard(self._endpoints, endpoint, auth.is_direct(headers))
         body, held = await _body(headers, receive, self._config.max_body, self._bodies)
         try:
@@ -151,17 +154,21 @@ class App:
     def _lines(
         self, route: Route, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes
     ) -> ArchiveLines:
-        """Returns the lines of a body. Raises Refused where it may not be sent, or is no JSON."""
-        body = inflate_body(body, headers, self._config.max_body)
+        """Returns the lines of a body. Raises Refused where it may not be sent, or cannot be read."""
         try:
+            body = inflate_body(body, headers, self._config.max_body)
             read = parse_body(body)
-        except InvalidJson as error:
+        except (InvalidJson, Refused) as error:
+            if isinstance(error, Refused) and not (route.keeps_all and error.answer.status in (400, 415)):
+                raise
             self._check(endpoint, guard, headers, body, Body([], {}, b""))
+            if route.keeps_all:
+                return kept_line(body)
             raise Refused(400, "invalid_json", f"Expected JSON. {error}") from None
         self._check(endpoint, guard, headers, body, read)
         if route.adapter is None:
             return ArchiveLines(b"", 0, 0)
-        return route.adapter(read, Arrival(_now(), route.type_of))
+        return route.adapter(read, Arrival(_now(), route.type_of, endpoint.name))
 
     def _check(self, endpoint: Endpoint, guard: Guard, headers: auth.Headers, body: bytes, read: Body) -> None:
         if not guard or auth.is_allowed(guard, headers, body, read.first, read.write_key):
@@ -209,11 +216,25 @@ class _Refusals:
     def __init__(self) -> None:
         self._last: dict[Endpoint, float] = {}
 
-    def log(self, endpoint: Endpoint) -> None:
+    def log_lost(self, found: tuple[Route, Endpoint] | None, status: int) -> None:
+        """Logs that there is no such endpoint, or another method, where the sender does not try again.
+
+        Whoever sends can make up names, so all endpoints of a kind share the ten seconds.
+        """
+        if found and found[0].keeps_all and status in (404, 405) and self._is_due(Endpoint(found[0].kind, str(status))):
+            why = "it has no settings" if status == 404 else "it takes POST alone"
+            _log.error("%d for %s: what was sent is lost, because %s", status, found[1].folder, why)
+
+    def _is_due(self, endpoint: Endpoint) -> bool:
         now = time.monotonic()
         if now - self._last.get(endpoint, -10.0) < 10 or len(self._last) >= MOST_ENDPOINTS:
-            return
+            return False
         self._last[endpoint] = now
+        return True
+
+    def log(self, endpoint: Endpoint) -> None:
+        if not self._is_due(endpoint):
+            return
         _log.error(
             "401 for %s: what was sent is lost, because senders discard what they may not send. Compare the secrets of"
             " the sender and of [%s]",

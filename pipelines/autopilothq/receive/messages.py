@@ -4,6 +4,7 @@ Values stay the bytes that were sent: only the keys of a message and of its enve
 (docs/contract/push.md#what-a-message-lacks).
 """
 
+import base64
 import functools
 import hashlib
 import json
@@ -47,10 +48,11 @@ class Body(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """What the receiver knows of a message apart from it: when it came, and the type that its route names."""
+    """What the receiver knows of a message apart from it: when it came, the type that its route names, its endpoint."""
 
     at: datetime
     kind: str | None = None
+    name: str = ""
 
 
 class ArchiveLines(NamedTuple):
@@ -94,6 +96,15 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
     return ArchiveLines(b"\n".join(lines), len(elements), deletions)
 
 
+def kept_line(body: bytes) -> ArchiveLines:
+    """Returns a body that cannot be read as one line, which the load rejects: its text, or base64 of other bytes."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        body = b"base64:" + base64.b64encode(body)
+    return ArchiveLines((_one_line(body).strip() or b'""') + b"\n", 1, 0)
+
+
 def text_of(value: msgspec.Raw | None) -> str | None:
     """Returns the text of a JSON value, None where it is none."""
     if value is None or not bytes(value).startswith(b'"'):
@@ -128,7 +139,7 @@ def _line(element: bytes, envelope: JsonFields, arrival: Arrival) -> tuple[bytes
 def _stamp(fields: JsonFields, at: datetime) -> None:
     """Adds the times that Segment adds: of receipt, as sent, and corrected by the sender's clock."""
     if _is_missing(fields, "receivedAt"):
-        fields["receivedAt"] = _json(_time_text(at))
+        fields["receivedAt"] = _json(time_text(at))
     as_sent, corrected = _is_missing(fields, "originalTimestamp"), not _is_missing(fields, "timestamp")
     if not as_sent and corrected:
         return
@@ -140,7 +151,7 @@ def _stamp(fields: JsonFields, at: datetime) -> None:
     fields["timestamp"] = original
     if received and sent and happened:
         with suppress(OverflowError):  # a clock that is thousands of years wrong says nothing
-            fields["timestamp"] = _json(_time_text(received - (sent - happened)))
+            fields["timestamp"] = _json(time_text(received - (sent - happened)))
 
 
 def _digest(fields: JsonFields) -> str:
@@ -178,7 +189,8 @@ def _time(text: str | None) -> datetime | None:
 
 
 @functools.lru_cache(maxsize=64)  # all messages of a request come at the same time
-def _time_text(time: datetime) -> str:
+def time_text(time: datetime) -> str:
+    """Returns a time as Segment writes it: UTC, milliseconds, or microseconds where it has some."""
     precision = "microseconds" if time.microsecond % 1000 else "milliseconds"
     return time.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 

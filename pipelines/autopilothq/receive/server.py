@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from .. import private
 from ..errors import InvalidSetting, RunError
-from .settings import ReceiveSettings, guard, guarded_endpoints
+from .settings import ReceiveSettings, guard, guarded_endpoints, ortto_settings
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
 BODY_TIME = 30.0  # seconds for its body
@@ -195,7 +195,10 @@ def check(settings: ReceiveSettings) -> None:
 
         check_upload(settings.upload)
     for section in (endpoints := guarded_endpoints()):
-        guard(*section.split(".", maxsplit=1))
+        kind, _, name = section.partition(".")
+        guard(kind, name)
+        if kind == "ortto":
+            ortto_settings(name)
     if not settings.is_local and not endpoints:
         raise InvalidSetting(
             f"Expected settings of who may send, because other machines reach {settings.host}, but there are none.\n"

@@ -1,19 +1,21 @@
 """The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
 
+import functools
 import ipaddress
 import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 
 from ..errors import InvalidSetting
+from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
-ENDPOINT_KINDS = ("v1", "segment", "rudder")
+ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
 """The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 MB = 1 << 20
@@ -102,6 +104,30 @@ def guard(kind: str, name: str = "") -> Guard:
     )
 
 
+class OrttoEndpointSettings(NamedTuple):
+    """What is to be made of what an endpoint of Ortto's gets; see `OrttoReceipt`."""
+
+    names: OrttoNames
+    personal: bool
+
+
+@functools.lru_cache(maxsize=1000)
+def ortto_settings(name: str) -> OrttoEndpointSettings:
+    """Returns the settings of an endpoint of Ortto's, of dlt's configuration: `[receive.ortto.NAME]`.
+
+    `personal` is true or false, `names` are names by ids, `decimals` are ids. Raises InvalidSetting.
+    """
+    section = f"{RECEIVE_SECTION}.ortto.{name}"
+    personal: Any = dlt.config.get(f"{section}.personal")
+    if str(personal).lower() not in ("true", "false", "none"):
+        raise InvalidSetting(f"Expected true or false as {section}.personal, but got {personal!r}.")
+    names: Any = _json(dlt.config.get(f"{section}.names"))
+    if not isinstance(names, Mapping | None) or not all(isinstance(one, str) for one in (names or {}).values()):
+        raise InvalidSetting(f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought".')
+    found = names_of_ids({str(id_): str(one) for id_, one in (names or {}).items()}, _texts(f"{section}.decimals"))
+    return OrttoEndpointSettings(found, str(personal).lower() == "true")
+
+
 def guarded_endpoints() -> list[str]:
     """Returns the sections of dlt's configuration, below `receive`, that say who may send: `v1`, `segment.shop`."""
     configured: list[Any] = [dlt.config.get(RECEIVE_SECTION), dlt.secrets.get(RECEIVE_SECTION)]
@@ -128,14 +154,20 @@ def _texts(name: str) -> list[str]:
         value = dlt.config.get(name)
     if value is None:
         return []
-    if isinstance(value, str) and value.startswith("["):  # a list in the environment
-        with suppress(ValueError):
-            value = json.loads(value)
+    value = _json(value)
     texts = value if isinstance(value, list) else [value]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {type(text).__name__}.")
     return texts
+
+
+def _json(value: Any) -> Any:
+    """Returns a setting; a list or a table of the environment is JSON."""
+    if isinstance(value, str) and value.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:

@@ -3,10 +3,10 @@
 import re
 from functools import lru_cache
 
-from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, USERS
+from ..catalog import ACCOUNT, ACCOUNTS, MESSAGE_TABLES, ORTTO_ACCOUNT, USERS
 
 # Tables that are no event's: an event of such a name has its table with a `_` in front.
-RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT))
+RESERVED_TABLES = frozenset(table.name for table in (*MESSAGE_TABLES, USERS, ACCOUNTS, *ACCOUNT, *ORTTO_ACCOUNT))
 
 _WORD = re.compile(r"[A-Z0-9]+[a-z0-9]*|[a-z0-9]+")
 
@@ -38,6 +38,14 @@ def table_name(event: str) -> str:
     """
     slug = snake_case(event)
     return f"_{slug}" if slug in RESERVED_TABLES else _prefixed(slug)
+
+
+def event_key(event: str) -> str:
+    """Returns what an event is known by where its name may leave no slug: its table, else the name itself.
+
+    Example: `event_key("Email Opened") == "email_opened"`, `event_key("購入") == "購入"`.
+    """
+    return table_name(event) or event
 
 
 def _prefixed(name: str) -> str:

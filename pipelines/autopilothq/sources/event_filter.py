@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from ..catalog import KINDS
 from ..errors import NotSupported
 from ..segment.json_text import JsonNumber
+from ..segment.mapping import Mappings
 from ..segment.message import Batch, Rejected, parse_json
-from ..segment.naming import table_name
+from ..segment.naming import event_key, table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
@@ -24,10 +25,13 @@ _READ_SQL = """
     FROM (SELECT text, json_valid(text) AS readable FROM lines)"""
 
 
-def requested_messages(events: Names | None, exclude: Names | None) -> MessageSelection:
+def requested_messages(
+    events: Names | None, exclude: Names | None, mappings: Mappings | None = None
+) -> MessageSelection:
     """Returns the messages of some events, or of all events but some; names are as they are sent, or of tables.
 
-    Raises NotSupported where both are given, or a name has no table.
+    Those that are mapped have the table of what they are mapped to. Raises NotSupported where both are given, or a
+    name has no table.
     Example: `requested_messages("Email Opened,email_clicked", None)`.
     """
     if events is not None and exclude is not None:
@@ -35,7 +39,9 @@ def requested_messages(events: Names | None, exclude: Names | None) -> MessageSe
     if events is None and exclude is None:
         return ALL_MESSAGES
     names = events if events is not None else exclude or ()
-    return MessageSelection(frozenset(_tables(names)), but=events is None)
+    mapped = mappings or {}
+    tables = (mapped[table].table if table in mapped else table for table in _tables(names))
+    return MessageSelection(frozenset(tables), but=events is None)
 
 
 def _tables(names: str | Sequence[str]) -> Iterable[str]:
@@ -52,7 +58,7 @@ def only(
     """Returns the batch without the lines whose messages are not requested, and their number by file.
 
     Lines that are no message stay: the load rejects them. `messages` gives the requested messages of a file, `shorten`
-    the name that a table has in the destination.
+    the name that the table of an `event_key` has in the destination, empty where there is none.
     """
     requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(of == ALL_MESSAGES for of in requested.values()):
@@ -63,7 +69,7 @@ def only(
     files = batch.lines["file"].to_pylist()
     verdicts: dict[Any, bool] = {}
     keep = []
-    for file, text, (readable, kind, event) in zip(files, batch.lines["text"], _read(batch.lines), strict=True):
+    for file, text, (readable, kind, event) in zip(files, batch.lines["text"], read_events(batch.lines), strict=True):
         of = (file, kind, event) if readable else (file, *_read_slowly(text.as_py()))
         if of not in verdicts:
             verdicts[of] = _stays(*of[1:], requested[file], shorten)
@@ -72,7 +78,8 @@ def only(
     return batch._replace(lines=batch.lines.filter(pa.array(keep))), skipped
 
 
-def _read(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
+def read_events(lines: pa.Table) -> list[tuple[bool, str | None, str | None]]:
+    """Returns of each line whether the engine can read it, the type of its message, and its event."""
     with duckdb.connect(config={"temp_directory": ""}) as con:  # a batch fits, and `.tmp` is left alone
         con.execute("SET threads = 1")
         con.register("lines", pa.table({"text": lines["text"].cast(pa.large_string(), safe=False)}))
@@ -92,5 +99,5 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
     if kind not in _KINDS or (kind == "track" and event is None):
         return True  # no message
-    table = table_name(event) if kind == "track" and event is not None else ""
-    return requested.has(shorten(table) if table else None)
+    table = shorten(event_key(event)) if kind == "track" and event is not None else ""
+    return requested.has(table or None)

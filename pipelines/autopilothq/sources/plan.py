@@ -1,7 +1,7 @@
 """One load from its beginning to the plan of its origin: all that is known before a line is read."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS, Native
 from ..machine import cores
+from ..segment.mapping import Mappings
+from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
 from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
@@ -35,6 +37,7 @@ class LoadSettings:
     `memory` is what the engine may use before it turns to the disk, `origin_memory` what the origin may use, in MB.
     `table_format` is dlt's. `messages` are those that are requested. The dataset may have `max_event_tables` tables of
     events that the catalogue does not know. `projector` makes the rows of a load in another way than in this process.
+    `mappings` say which events have another table than that of their name.
     """
 
     memory: int = 200
@@ -44,6 +47,7 @@ class LoadSettings:
     max_event_tables: int = MAX_EVENT_TABLES
     messages: MessageSelection = ALL_MESSAGES
     projector: "Projector | None" = None
+    mappings: Mappings = field(default_factory=dict)
 
     @property
     def workers(self) -> int:
@@ -53,17 +57,22 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class EventTables:
-    """What gives the name that an event's table has in the destination, by the event's slug: data that can be pickled.
+    """What gives the name that an event's table has in the destination, by its `event_key`: data that can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the dataset's tables.
+    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the tables of
+    events that count as others.
     """
 
     naming: NamingConvention
     view: str | None
     there: frozenset[str]
+    mapped: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, slug: str) -> str:
-        """Returns the table's name."""
+    def __call__(self, key: str) -> str:
+        """Returns the table's name, which is empty where the event's name leaves none."""
+        slug = self.mapped.get(key, key)
+        if not snake_case(slug):
+            return ""
         return avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
 
 
@@ -98,7 +107,8 @@ class PlannedLoad:
     def event_table(self) -> EventTables:
         """What gives the name that an event's table has in the destination."""
         schema = self.extraction.schema
-        return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables))
+        mapped = {source: mapping.table for source, mapping in self.settings.mappings.items()}
+        return EventTables(schema.naming, self.target.native.view, frozenset(schema.tables), mapped)
 
     def messages_of(self, number: int) -> MessageSelection:
         """Returns the requested messages of a file, with those that are loaded already, so that all are counted."""

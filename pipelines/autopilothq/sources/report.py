@@ -39,9 +39,11 @@ class LoadReport:
         contacts_total: How many the account has, as far as it says so.
         people: People who were asked for.
         people_total: People who are due.
+        people_found_by: How these were found, where an API leaves a choice.
         tasks: How many tasks of an engine the load consists of, as far as it is known; 0 without an engine.
         tasks_done: How many of them are done.
         cut_off: Why the origin stopped before its end; what it had read is loaded.
+        failed: By their name, parts that could not be loaded while the others were, with the reason.
         warnings: What a person should read.
         seconds: How long the load took to read and to make rows.
     """
@@ -67,9 +69,11 @@ class LoadReport:
     contacts_total: int | None = None
     people: int = 0
     people_total: int | None = None
+    people_found_by: str | None = None
     tasks: int = 0
     tasks_done: int = 0
     cut_off: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -77,7 +81,8 @@ class LoadReport:
         """Returns the report of this load and `part`, the next load of the same run."""
         added = ("bytes_done", *COUNTED, "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
-        rows = _sum(self.rows, part.rows) | {AUDIT.name: 1}  # the run has one row there, which each load replaces
+        # The run has one row for each scan there, which each load replaces.
+        rows = _sum(self.rows, part.rows) | {AUDIT.name: max(of.rows.get(AUDIT.name, 0) for of in (self, part))}
         return dataclasses.replace(
             part,
             **counts,
@@ -87,6 +92,7 @@ class LoadReport:
                 reason: _sum(self.beyond_limits.get(reason, {}), part.beyond_limits.get(reason, {}))
                 for reason in self.beyond_limits | part.beyond_limits
             },
+            failed=self.failed | part.failed,
             warnings=[*self.warnings, *part.warnings],
             people_total=part.people_total if self.people_total is None else self.people_total,
         )

@@ -5,7 +5,9 @@ setting cannot come from the configuration, or takes for its first type, so that
 Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
 """
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     """A time: ISO 8601, a date or a datetime."""
     Engine = Executor | Callable[[], Executor] | None
     """An executor, which is left as it is, or a function that makes one, which is shut down with the load."""
+    EventMappings = Mapping[str, Mapping[str, Any]] | None
+    """By the name of an event: `event`, the one that it is, and `properties`, new names by names."""
 else:
-    Names = Time = Engine = Any
+    Names = Time = Engine = EventMappings = Any
 
 
 class RequestSettings(NamedTuple):
@@ -56,6 +60,11 @@ class RequestSettings(NamedTuple):
 def split_names(names: str | Sequence[str]) -> list[str]:
     """Returns names without the blanks around them. Example: `split_names("a, b") == ["a", "b"]`."""
     return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]
+
+
+def short_digest(*parts: Any) -> str:
+    """Returns a short hash of values, from which nobody can read them."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def read_cursor(group: str, name: str, complete_loads: set[str]) -> dict[str, Any]:

@@ -111,6 +111,13 @@ class Spool:
             if int(path.stem) < before:
                 path.unlink()
 
+    def restart(self) -> None:
+        """Deletes all pages, the last one first: the scan begins anew."""
+        for path in sorted(self._folder.glob("*.gz"), reverse=True):
+            path.unlink()
+        self.last, self.bookmark = self.start.page - 1, self.start.bookmark
+        self._bookmarks = {self.bookmark}
+
     def delete(self) -> None:
         """Deletes the spool."""
         shutil.rmtree(self._folder, ignore_errors=True)

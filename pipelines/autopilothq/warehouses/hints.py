@@ -16,6 +16,7 @@ from ..catalog import (
     CURRENT,
     LIMITS,
     MAX_NAME,
+    ORTTO_PEOPLE,
     OTHER_LIMITS,
     PROFILES,
     TABLES,
@@ -31,7 +32,7 @@ from .native import ALL_ROWS, COPY_HINT, copy_description
 
 SOURCE = "autopilothq"
 
-REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, *CURRENT)
+REPLACED = (USERS, ACCOUNTS, AUDIT, PROFILES, CONTACTS, ORTTO_PEOPLE, *CURRENT)
 # Merge strategies by whether rows of a table are replaced, the best first: messages stay as they were stored first. An
 # upsert of rows that a killed load put into staging twice is refused by PostgreSQL.
 STRATEGIES: dict[bool, tuple[TLoaderMergeStrategy, ...]] = {

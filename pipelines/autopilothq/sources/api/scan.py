@@ -4,6 +4,7 @@ A scan that is interrupted ends with the reason why; its pages stay in the spool
 them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +14,17 @@ from typing import Any, NamedTuple
 
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
 from ...clients.autopilot import Autopilot, Page
-from ...errors import NotFound, RequestRejected, Unavailable, UnexpectedResponse
+from ...clients.decode import as_text
+from ...errors import ApiError, NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Rejected
+from ..contact_records import contact_record
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
 PAGES_PER_BATCH = 50
+_OVERLAPPING = 10  # pages whose contacts a later page may repeat
 PARALLEL_SCANS = 4  # of lists or segments at the same time; they share one pace
 
 
@@ -43,11 +47,22 @@ class ScanInterrupted(Exception):
     """A scan that another load continues; the text says why it was interrupted.
 
     `failed` is False where only its time was up. A scan that is `lost` cannot be continued: the next one begins anew.
+    `alone`: the reason concerns this scan and no other.
     """
 
-    def __init__(self, why: str, *, failed: bool = True, lost: bool = False) -> None:
+    def __init__(self, why: str, *, failed: bool = True, lost: bool = False, alone: bool = False) -> None:
         super().__init__(why)
-        self.failed, self.lost = failed, lost
+        self.failed, self.lost, self.alone = failed, lost, alone
+
+
+def concerns_one_scan(error: ApiError) -> bool:
+    """Returns whether an error says nothing of an account's other scans.
+
+    A wrong key, a limit of the account and a broken network concern all of them.
+    """
+    if isinstance(error, NotAuthorized | Unavailable):
+        return error.status is not None and (error.status == 403 or error.status >= 500)
+    return isinstance(error, RequestRejected | UnexpectedResponse)
 
 
 class Deadline:
@@ -87,11 +102,12 @@ def contacts(
     """
     found = ScanBatch(scan)
     pages, last = 0, spool.last
+    counted = _Counted()
     try:
         for values, size in _pages(spool, scan, account, deadline):
             found.size += size
             scan.size += size
-            scan.contacts += len(values)
+            scan.contacts += counted.add(values)
             for value in values:
                 _add_contact(found, value, scope)
             pages += 1
@@ -102,14 +118,29 @@ def contacts(
     except (Unavailable, RequestRejected, UnexpectedResponse) as error:
         # Where no page came behind the bookmark of an earlier load, the API does not take that bookmark any more.
         lost = not isinstance(error, Unavailable) and spool.last == last and spool.bookmark is not None
-        if not (lost or (pages and isinstance(error, Unavailable))):
+        if not (lost or pages):
             raise
         yield found
-        raise ScanInterrupted(str(error), lost=lost) from error
+        raise ScanInterrupted(str(error), lost=lost, alone=concerns_one_scan(error)) from error
     yield found
     scan.complete = spool.complete
     if not spool.complete:
         raise deadline.exceeded()
+
+
+class _Counted:
+    """Counts contacts, those once that pages repeat: pages that overlap are close to each other."""
+
+    def __init__(self) -> None:
+        self._pages: deque[set[str]] = deque(maxlen=_OVERLAPPING)
+
+    def add(self, values: list[object]) -> int:
+        """Returns how many contacts of a page are new."""
+        ids = [as_text(value.value("contact_id")) if isinstance(value, JsonObject) else None for value in values]
+        known = {id_ for id_ in ids if id_ is not None}
+        new = known.difference(*self._pages)
+        self._pages.append(known)
+        return ids.count(None) + len(new)
 
 
 def _pages(spool: Spool, scan: Scan, account: Autopilot, deadline: Deadline) -> Iterator[tuple[list[object], int]]:
@@ -129,7 +160,7 @@ def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:
         if scope.events:
             found.add_lines(contact_rows.messages(value, found.scan.started_at, scope.user_id_field, scope.window))
         if scope.rows:
-            found.records.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
+            found.records.setdefault(CONTACTS.name, []).append(contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 
@@ -198,7 +229,7 @@ def _fetch_members(
     errors.sort(key=lambda error: isinstance(error, Unavailable) + 2 * isinstance(error, ScanInterrupted))
     if errors:
         if isinstance(errors[0], Unavailable):
-            raise ScanInterrupted(str(errors[0])) from errors[0]
+            raise ScanInterrupted(str(errors[0]), alone=concerns_one_scan(errors[0])) from errors[0]
         raise errors[0]
 
 

@@ -16,7 +16,7 @@ from dlt.sources import DltResource
 from ...catalog import ACCOUNT, CONTACTS, TABLES, TRACKS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
-from ...errors import Unavailable
+from ...errors import ApiError, Unavailable
 from ...projection import Snapshot
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
@@ -32,7 +32,7 @@ from ..settings import RequestSettings, Time
 from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
-from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope
+from .scan import CONTACT_GROUPS, Deadline, ScanInterrupted, ScanScope, concerns_one_scan
 from .scan_plan import EVENT_RESOURCES, SIMPLE, ScanPlan, tables_of_scan
 
 SCAN_FOLDER = "autopilothq-scan"  # the folder of pages, below the pipeline's own
@@ -117,6 +117,11 @@ class _Run:
         self.context.report.contacts, self.context.report.contacts_total = scan.contacts, scan.total
         self.context.report_progress()
 
+    def fail(self, scan: Scan, why: str) -> None:
+        """Reports a scan that fails while the others go on."""
+        self.context.report.failed[scan.name] = why
+        self.warn(f"{scan.name} could not be loaded: {why}")
+
     def warn(self, text: str) -> None:
         """Warns, and shows the warning at once."""
         self.context.warn(text)
@@ -165,7 +170,8 @@ class AutopilotApi(Origin[Scan]):
     def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
         """Yields the messages of all scans and keeps their records; a scan that is cut off is loaded as far as it came.
 
-        Raises Unavailable where the first scan gets no answer.
+        What concerns one scan alone fails that one. Raises ApiError where the key is wrong, the first scan gets no
+        answer, or every scan fails.
         """
         run = self._planned()
         report = run.context.report
@@ -173,21 +179,36 @@ class AutopilotApi(Origin[Scan]):
         with self.client:
             _warn_of_missing_field(run, self.client)
             for scan in work:
-                why = report.cut_off
-                if why is None:
-                    try:
-                        for part in self._scan(run, scan):
-                            run.keep_records(part)
-                            yield part.batch()
-                    except ScanInterrupted as error:
-                        why = str(error)
-                        scan.lost = error.lost
-                        report.cut_off = why if error.failed else None
-                    except Unavailable as error:
-                        if scan is work[0]:
-                            raise
-                        why = report.cut_off = str(error)
-                yield ScanBatch(scan).batch(ended=True, unfinished=why)
+                if report.cut_off is None:
+                    yield from self._read_scan(run, scan, work)
+                else:
+                    yield ScanBatch(scan).batch(ended=True, unfinished=report.cut_off)
+
+    def _read_scan(self, run: _Run, scan: Scan, work: Sequence[Scan]) -> Iterator[Batch]:
+        """Yields the messages of a scan, and its end with the reason why it goes on another time, if it does."""
+        report, why = run.context.report, None
+        try:
+            for part in self._scan(run, scan):
+                run.keep_records(part)
+                yield part.batch()
+        except ScanInterrupted as error:
+            why = str(error)
+            scan.lost = error.lost
+            if error.alone:
+                run.fail(scan, why)
+            elif error.failed:
+                report.cut_off = why
+        except ApiError as error:
+            why = str(error)
+            if concerns_one_scan(error):
+                run.fail(scan, why)
+                if len(report.failed) == len(work):
+                    raise
+            elif isinstance(error, Unavailable) and scan is not work[0]:
+                report.cut_off = why
+            else:
+                raise
+        yield ScanBatch(scan).batch(ended=True, unfinished=why)
 
     def _planned(self) -> _Run:
         if self._run is None:
@@ -222,7 +243,8 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
     snapshot = run.snapshot_of(table.name, scan)
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None
-    yield snapshot.rows(run.context.existing_columns(table.name), read)
+    newer = dataset.read if table is CONTACTS else None  # hooks bring contacts while a scan runs
+    yield snapshot.rows(run.context.existing_columns(table.name), read, newer)
     if (discards := snapshot.discards()) is not None:
         yield discards
     if table is CONTACTS and snapshot.left_out:
@@ -245,7 +267,7 @@ def _warn_of_missing_field(run: _Run, client: Autopilot) -> None:
     requested = run.scope.user_id_field
     fields: list[Any] = []
     if run.scope.events and requested:
-        with suppress(Unavailable):
+        with suppress(ApiError):
             fields = client.custom_fields()
     names = [field.value("name") for field in fields if isinstance(field, JsonObject)]
     if fields and requested not in names:

@@ -1,27 +1,30 @@
 """A share of an archive's files that a worker reads: plain data, without file systems, which may hold secrets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...segment.mapping import Mappings
 from ...segment.message import Batch
 from ..file_systems import is_remote, open_bucket
 from . import batches
 from .listing import File, open_filesystem
+from .mapped import map_batches
 
 
 @dataclass(frozen=True)
 class ArchiveShare:
     """Whole files that follow each other in a load, from its file `first` on.
 
-    `files` are url, version, size and path of each, `timeout` is as the archive's `read_timeout`.
+    `files` are url, version, size and path of each, `timeout` is as the archive's `read_timeout`, `mappings` are its.
     """
 
     files: Sequence[tuple[str, str, int, str]]
     first: int
     timeout: float
+    mappings: Mappings = field(default_factory=dict)
 
     def read(self) -> Iterator[Batch]:
         """Yields the lines, with the numbers that the files have in the load. Opens their file systems anew."""
@@ -30,7 +33,7 @@ class ArchiveShare:
             for root in {_root(url) for url, *_ in self.files}
         }
         files = [File(url, version, size, opened[_root(url)], path) for url, version, size, path in self.files]
-        for batch in batches.read_batches(files, timeout=self.timeout):
+        for batch in map_batches(batches.read_batches(files, timeout=self.timeout), self.mappings):
             yield renumbered(batch, self.first)
 
 

@@ -1,7 +1,5 @@
 """A space of Segment Unify as an origin: one run, or a part of one, over its people."""
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -24,7 +22,7 @@ from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
-from ..settings import RequestSettings, read_cursor, write_cursor
+from ..settings import RequestSettings, read_cursor, short_digest, write_cursor
 from ..spool import ScanStart, Spool
 from ..times import format_time
 from .pull import LOOKBACK, RETENTION, Asked, EventScope, Person, Pull, people_of_contacts, people_of_file, person
@@ -156,7 +154,7 @@ class Space(Origin[Scan]):
             run.context.report.people = pull.asked
             run.context.report_progress()
 
-        due = (Asked(*taken) for taken in run.people.take(self.people_per_load))
+        due = (Asked(id_, until) for id_, until, _ in run.people.take(self.people_per_load))
         threads = min(self.requests.requests_per_second, run.people.due)
         pull = run.pull = Pull(work[0], self.client, self.scope, threads, run.people.note, report_people)
         with self.client:
@@ -214,8 +212,3 @@ def _spool(folder: Path, account: str, now: datetime) -> Spool:
         if age <= MAX_SCAN_AGE:
             return spool
     return Spool.begin(folder, ScanStart(account, format_time(now)))
-
-
-def short_digest(*parts: Any) -> str:
-    """Returns a short hash of values, from which nobody can read them."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

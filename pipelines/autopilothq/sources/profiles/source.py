@@ -18,9 +18,9 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, split_names
+from ..settings import RequestSettings, Time, short_digest, split_names
 from ..times import read_setting_time
-from .origin import SETTINGS, Contacts, Space, short_digest
+from .origin import SETTINGS, Contacts, Space
 from .pull import EVENT_NAMES, EventScope
 
 

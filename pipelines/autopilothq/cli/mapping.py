@@ -1,0 +1,20 @@
+"""The command that shows an archive's unknown events, and proposes which of Autopilot's they are."""
+
+import click
+
+
+@click.command("mapping")
+@click.argument("urls", metavar="[URL]...", nargs=-1)
+@click.option(
+    "--lines", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many lines to look at."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
+    """Show an archive's unknown events, and propose a mapping as TOML.
+
+    Ortto's events that came through Segment have the names that somebody typed. The mapping says which of Autopilot's
+    they are. Nothing is loaded, and values are masked.
+    """
+    from .mappings import print_mapping
+
+    print_mapping(urls, lines, as_json)

@@ -1,0 +1,125 @@
+"""Prints what the unknown events of an archive look like: TOML, in which all that needs no change is a comment."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+import dlt
+
+from .. import runner
+from ..display import json_text, shortened, visible
+from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
+from ..segment.naming import column_name
+from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
+from ..sources.archive.source import archive_files_at
+from ..sources.archive.unknown import EventSurvey, survey_events
+from ..sources.settings import split_names
+from ..warehouses.settings import setting
+from . import out
+
+_WIDTH = 80
+
+
+def print_mapping(urls: Sequence[str], lines: int, as_json: bool) -> None:
+    """Prints the proposal for some archives, by default for the configured one."""
+    urls = urls or _configured()
+    with runner.explained():
+        files = archive_files_at(urls, None, None, None, setting("sources.autopilothq.credentials"))
+        survey = survey_events(files, read_mappings(setting(MAPPING_SETTING)), lines)
+    if as_json:
+        out.document(json_text(_as_json(survey), indent=2))
+    else:
+        out.print_lines(_toml(survey))
+
+
+def _configured() -> list[str]:
+    found: Any = dlt.config.get("sources.autopilothq.archive_url")
+    if not found:
+        raise click.UsageError(
+            "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
+        )
+    return split_names(found)
+
+
+def _toml(survey: EventSurvey) -> Iterator[str]:
+    yield f"# {survey.lines:,} lines: {survey.known:,} of Autopilot's events, {survey.mapped:,} of mapped ones,"
+    yield f"# {_unknown(survey):,} of others."
+    if survey.others:
+        yield f"# {survey.others:,} of them are of events that are not shown, because there are too many."
+    for event in sorted(survey.events.values(), key=lambda event: -event.number):
+        yield ""
+        yield from _event(event, propose(event))
+
+
+def _unknown(survey: EventSurvey) -> int:
+    return survey.others + sum(event.number for event in survey.events.values())
+
+
+def _event(event: SeenEvent, proposal: Proposal) -> Iterator[str]:
+    name = shortened(json_text(event.name), 50)
+    if proposal.event is None or not is_mappable(event.name):
+        yield f"# {name}: {_messages(event)}. Nothing is like it; it keeps its table."
+        yield from (_property(path, seen, None, 0) for path, seen in event.properties.items())
+        return
+    section = f"{MAPPING_SETTING}.{json_text(event.name)}"
+    yield f"# {name}: {_messages(event)}. By {visible(proposal.why)}: {proposal.event}."
+    yield f"[{section}]"
+    yield f"event = {json_text(proposal.event)}"
+    if not event.properties:
+        return
+    yield ""
+    yield f"[{section}.properties]"
+    targets = {path: target for path, target in proposal.properties.items() if is_mappable(".".join(path))}
+    width = max((len(_setting(path, target)) for path, target in targets.items()), default=0)
+    for path, seen in event.properties.items():
+        yield _property(path, seen, targets.get(path), width)
+
+
+def _messages(event: SeenEvent) -> str:
+    return f"{event.number:,} message{'s' * (event.number != 1)}"
+
+
+def _setting(path: KeyPath, target: str) -> str:
+    return f"{json_text('.'.join(path))} = {json_text(target)}"
+
+
+def _property(path: KeyPath, seen: SeenProperty, target: str | None, width: int) -> str:
+    kinds = " or ".join(kind for kind, _ in seen.kinds.most_common())
+    text = f"{kinds}, {seen.number:,}"
+    if target:
+        head = f"{_setting(path, target):<{width}}  # {text}: "
+    else:
+        column = column_name(path)
+        own = f" is {column} already" if column in KNOWN_COLUMNS else ""
+        head = f"# {shortened(json_text('.'.join(path)), 50)}{own}: {text}: "
+    samples = ", ".join(map(masked_sample, seen.values))
+    return head + shortened(samples, max(8, _WIDTH - len(head)))
+
+
+def _as_json(survey: EventSurvey) -> dict[str, Any]:
+    return {
+        "lines": survey.lines,
+        "known": survey.known,
+        "mapped": survey.mapped,
+        "unknown": _unknown(survey),
+        "events": [_event_as_json(event, propose(event)) for event in survey.events.values()],
+    }
+
+
+def _event_as_json(event: SeenEvent, proposal: Proposal) -> dict[str, Any]:
+    properties = {
+        ".".join(path): {
+            "number": seen.number,
+            "kinds": list(seen.kinds),
+            "samples": [masked_sample(value) for value in seen.values],
+            "column": proposal.properties.get(path),
+        }
+        for path, seen in event.properties.items()
+    }
+    return {
+        "name": event.name,
+        "number": event.number,
+        "event": proposal.event,
+        "by": proposal.why,
+        "properties": properties,
+    }

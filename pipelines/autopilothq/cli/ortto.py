@@ -1,0 +1,130 @@
+"""The command that loads from Ortto's API."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..catalog import BOOKS, EVENT_TABLES, ORTTO_ACCOUNT, PROFILES, TRACKS
+from . import log
+from .options import LoadOptions, Time, load_options
+
+if TYPE_CHECKING:
+    from dlt.sources import DltSource
+
+    from ..sources.report import LoadReport
+    from .progress import ProgressDisplay
+
+# Where one load of a run ends, so that what came by then is loaded: at the pace that Ortto allows, some 900 people.
+ORTTO_PEOPLE_PER_LOAD = 20_000
+SECONDS_PER_LOAD = 900.0
+DRY_SECONDS = 60.0  # for which people are asked for where nothing is loaded
+_EVENTS = "events"
+_EVENT_RESOURCES = (PROFILES.name, TRACKS.name, *(table.name for table in EVENT_TABLES), "other_events")
+# What the command can load, by its name for `--only`.
+ORTTO_TABLES: dict[str, list[str]] = {_EVENTS: list(_EVENT_RESOURCES)}
+for _table in ORTTO_ACCOUNT:
+    _name = _table.name.removeprefix("ortto_").replace("_", "-")
+    ORTTO_TABLES.setdefault("audiences" if _name == "audience-members" else _name, []).append(_table.name)
+_ALL = [name for name in ORTTO_TABLES if name != "campaign-reports"]  # which come ten minutes the sixty
+
+
+class _TableNames(click.ParamType[list[str]]):
+    """Names of ORTTO_TABLES, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Returns the names."""
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if name not in ORTTO_TABLES:
+                self.fail(f"{name!r} is none of {', '.join(ORTTO_TABLES)}.", param, ctx)
+        return names
+
+
+@click.command("ortto")
+@click.option(
+    "--people",
+    metavar="active|all|FILE|SQL",
+    help="Whose activities: those who were active since the last run, everyone, or a list.  [default: active]",
+)
+@click.option("--since", type=Time(), metavar="TIME", help="The time of the first activity to load.")
+@click.option(
+    "--only",
+    type=_TableNames(),
+    metavar="NAME,...",
+    help=f"Some of {', '.join(ORTTO_TABLES)}.  [default: all but the last]",
+)
+@click.option(
+    "--activities", metavar="NAME,...", help="More kinds of activities: ids, names, custom or all.  [default: email]"
+)
+@click.option("--region", type=click.Choice(("au", "eu")), help="Where the account is, if in Australia or Europe.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    help="Stop fetching after this time; the next run goes on from there.",
+)
+@load_options
+def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | None, **settings: Any) -> None:
+    """Load email activities of the last 90 days, people, audiences, tags and campaigns from Ortto's API.
+
+    The key is the setting sources.autopilothq.ortto.api_key of dlt's configuration. Ortto gives the activities of one
+    person a second, so a first run is long; it may be stopped at any time, and the next one goes on.
+    """
+    from .loading import run_load_command
+
+    settings |= {"since": since, "allow_http": log.allowed_http() or None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    names = only or _ALL
+
+    def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":
+        if options.dry_run:
+            yield _source(names, given | {"progress": display.report, "seconds_per_load": DRY_SECONDS})
+        else:
+            yield from _parts(display, names, given)
+
+    run_load_command(sources, options, "people" if _EVENTS in names else "contacts")
+
+
+def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":
+    """Yields a source for each part of the people, until nobody is left to request; reports their sums.
+
+    What the account has besides activities comes with the first part alone.
+    """
+    from ..sources.report import LoadReport
+
+    part = whole = LoadReport()
+    end = time.monotonic() + settings["max_seconds"] if "max_seconds" in settings else None
+
+    def report_sum(report: "LoadReport") -> None:
+        nonlocal part
+        part = report
+        display.report(whole.then(report))
+
+    while True:
+        limits = {
+            "people_per_load": ORTTO_PEOPLE_PER_LOAD,
+            "seconds_per_load": SECONDS_PER_LOAD,
+            "progress": report_sum,
+        }
+        left = {} if end is None else {"max_seconds": max(0.0, end - time.monotonic())}
+        yield _source(names, settings | limits | left)
+        whole = whole.then(part)
+        is_over = end is not None and time.monotonic() >= end
+        if is_over or part.cut_off or not part.people or part.people >= (part.people_total or 0):
+            return
+        names = [_EVENTS]
+
+
+def _source(names: list[str], settings: dict[str, Any]) -> "DltSource":
+    """Returns the source of these tables; settings that are not given come from dlt's configuration."""
+    from ..explain import explained
+    from ..sources.ortto.source import ortto
+
+    with explained():
+        source: DltSource = ortto(**settings)
+        tables = [table for name in names for table in ORTTO_TABLES[name]]
+        return source.with_resources(*tables, *(table.name for table in BOOKS))

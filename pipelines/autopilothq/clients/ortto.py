@@ -1,0 +1,177 @@
+"""Ortto's REST API, version 1 (docs/contract/ortto-api.md): reads what an account holds, and writes to it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..segment.json_text import JsonObject
+from .decode import as_text
+from .ortto_answers import (
+    ActivityPage,
+    PeoplePage,
+    Written,
+    activity_page,
+    array,
+    campaign_page,
+    people_page,
+    read_written,
+    unexpected,
+)
+from .ortto_requests import OrttoRequests, OrttoSettings
+
+__all__ = ["ActivityPage", "Ortto", "OrttoSettings", "PeoplePage", "Written"]
+
+PEOPLE_PER_PAGE = 500
+ACTIVITIES_PER_PAGE = 40
+CAMPAIGNS_PER_PAGE = 50
+AUDIENCES_PER_PAGE = 40
+MOST_FIELDS = 150  # of one request for people
+MOST_WRITTEN = 100  # people or activities of one request
+KILL_POINT_PEOPLE_WRITTEN = f"{__name__}:Ortto.merge_people"  # for tests/faults
+KILL_POINT_ACTIVITIES_SENT = f"{__name__}:Ortto.create_activities"  # for tests/faults
+
+
+class Ortto(OrttoRequests):
+    """An account. Threads may share it; every instance with one key shares one pace (`pace.Pace`).
+
+    Values come as `decode.decode_json` gives them. Methods raise ApiErrors.
+
+    Example: `with Ortto(OrttoSettings(api_key=key)) as account: pages = list(account.people(["str::email"]))`.
+    """
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def people(
+        self,
+        fields: Sequence[str],
+        where: Mapping[str, Any] | None = None,
+        *,
+        audience: str | None = None,
+        offset: int = 0,
+        cursor_id: str | None = None,
+        limit: int = PEOPLE_PER_PAGE,
+    ) -> Iterator[PeoplePage]:
+        """Yields the people that the filter `where` matches, or the members of an audience, page by page; else all.
+
+        `offset` and `cursor_id` are those of the page to begin with. Raises RequestRejected (400) where the account
+        does not take the fields or the filter, or does not know the cursor any more.
+        """
+        if len(fields) > MOST_FIELDS:
+            raise ValueError(f"At most {MOST_FIELDS} fields go into one request, got {len(fields)}")
+        while True:
+            body: dict[str, Any] = {"limit": limit, "offset": offset, "fields": list(fields)}
+            body |= {"cursor_id": cursor_id} if cursor_id else {}
+            body |= {"filter": where} if where else {}
+            body |= {"audience_id": audience} if audience else {}
+            page = people_page("person/get", self.object("person/get", body), offset)
+            yield page
+            if not page.has_more:
+                return
+            offset, cursor_id = page.next_offset, page.cursor_id
+
+    def people_by_ids(self, ids: Sequence[str], fields: Sequence[str]) -> dict[str, Any]:
+        """Returns people by their ids; those that the account does not have are left out."""
+        answer = self.object("person/get-by-ids", {"contact_ids": list(ids), "fields": list(fields)})
+        contacts = answer.value("contacts")
+        if contacts is not None and not isinstance(contacts, JsonObject):
+            raise unexpected("person/get-by-ids", "an object of contacts", contacts)
+        return dict(contacts or [])
+
+    def activities(
+        self,
+        person_id: str,
+        kinds: Sequence[str],
+        timeframe: str = "all",
+        *,
+        offset: int = 0,
+        limit: int = ACTIVITIES_PER_PAGE,
+    ) -> Iterator[ActivityPage]:
+        """Yields a person's activities of these kinds, such as `act::o`, page by page; of all kinds without any.
+
+        `timeframe` is one of the API's names, such as `last-7-days`. Raises NotFound or RequestRejected for an unknown
+        person.
+        """
+        path, has_more = "person/get/activities", True
+        while has_more:
+            body = {"person_id": person_id, "activities": list(kinds), "limit": limit, "offset": offset}
+            answer = self.object(path, body | {"timeframe": {"type": timeframe}}, limit=self.activities_limit)
+            page = activity_page(path, answer, offset)
+            offset, has_more = page.next_offset, page.has_more
+            yield page
+
+    def instance_schema(self, namespaces: Sequence[str] = ()) -> JsonObject:
+        """Returns `{"namespaces":{NAME:{"fields":{ID:{"name","attributes",…}}}}}`: the names of all ids."""
+        return self.object("instance-schema/get", {"namespaces": list(namespaces)})
+
+    def custom_fields(self) -> list[JsonObject]:
+        """Returns `{"id","name","display_type",…}` of each custom field of people. The cheapest way to check a key."""
+        path = "person/custom-field/get"
+        found = [entry for entry in array(path, self.object(path, {}), "fields") if isinstance(entry, JsonObject)]
+        fields = [entry.value("field") or entry for entry in found]
+        return [field for field in fields if isinstance(field, JsonObject)]
+
+    def campaigns(self) -> Iterator[list[Any]]:
+        """Yields all campaigns, page by page: `{"id","name","type","state","delivered","opens","clicks",…}` each."""
+        path, offset, has_more = "campaign/get-all", 0, True
+        while has_more:
+            answer = self.object(path, {"limit": CAMPAIGNS_PER_PAGE, "offset": offset})
+            page, offset, has_more = campaign_page(path, answer, offset)
+            yield page
+
+    def campaign_report(self, campaign_id: str, **more: str) -> JsonObject:
+        """Returns what Ortto counts for a campaign; `more` are `asset_id`, `shape_id`, `timeframe`, …
+
+        `reports` in it is null for a campaign that was never sent. The API takes 60 of these in ten minutes.
+        """
+        return self.object("campaign/reports/get", {"campaign_id": campaign_id} | more, limit=self.reports_limit)
+
+    def audiences(self) -> Iterator[list[Any]]:
+        """Yields all audiences, page by page, until a page brings none that is new."""
+        seen: set[str | None] = set()
+        offset = 0
+        while True:
+            answer = self.request("audiences/get", {"limit": AUDIENCES_PER_PAGE, "offset": offset})
+            page = array("audiences/get", answer, "audiences")
+            ids = {as_text(one.value("id")) if isinstance(one, JsonObject) else None for one in page}
+            if not page or ids <= seen:
+                return
+            yield page
+            seen |= ids
+            offset += len(page)
+
+    def tags(self) -> list[Any]:
+        """Returns `{"id","name","count",…}` of each tag."""
+        return array("tags/get", self.request("tags/get", {}), "tags")
+
+    def subscriptions(self, people: Sequence[Mapping[str, str]]) -> list[Any]:
+        """Returns the audiences and permissions of people, given by `person_id`, `email` or `external_id` each."""
+        path = "person/subscriptions"
+        return array(path, self.object(path, {"people": list(people)}), "people")
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def merge_people(
+        self, people: Sequence[Mapping[str, Any]], merge_by: Sequence[str] = ("str::email", "str::ei")
+    ) -> list[Written]:
+        """Writes 1 to 100 people, `{"fields","tags","unset_tags"}` each, over what the account has of them.
+
+        Returns what became of each, in order, when all are written. A person is found by any of the fields `merge_by`,
+        else made. Raises RequestRejected (400) where none of them is taken, and ContactLimit.
+        """
+        _check_number(people, "people")
+        body = {"people": list(people), "merge_by": list(merge_by), "merge_strategy": 2, "find_strategy": 0}
+        answer = self.object("person/merge", body | {"async": False})
+        return read_written("person/merge", answer, "people", len(people))
+
+    def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
+        """Creates 1 to 100 activities, `{"activity_id","attributes","fields","merge_by",…}` each.
+
+        The request is never repeated: OutcomeUnknown means that they may have been created.
+        """
+        _check_number(activities, "activities")
+        answer = self.object("activities/create", {"activities": list(activities), "async": False}, idempotent=False)
+        return read_written("activities/create", answer, "activities", len(activities))
+
+
+def _check_number(written: Sequence[Mapping[str, Any]], what: str) -> None:
+    if not 1 <= len(written) <= MOST_WRITTEN:
+        raise ValueError(f"1 to {MOST_WRITTEN} {what} go into one request, got {len(written)}")

@@ -1,0 +1,108 @@
+"""What Ortto answers: its shapes, read one by one. Lists that are null are given as empty ones."""
+
+from typing import Any, NamedTuple
+
+from .. import masking
+from ..errors import UnexpectedResponse
+from ..segment.json_text import JsonNumber, JsonObject, to_json
+from .decode import JsonValue, as_text, describe
+from .urls import path_of
+
+
+class PeoplePage(NamedTuple):
+    """A page of people: `{"id","fields":{…}}` each, as they came.
+
+    `next_offset` and `cursor_id` lead to the next page where `has_more`. `total` is how many people match, None where
+    the account does not say.
+    """
+
+    contacts: list[Any]
+    next_offset: int
+    cursor_id: str | None
+    has_more: bool
+    total: int | None
+
+
+class ActivityPage(NamedTuple):
+    """A page of a person's activities, as they came; `retention_days` is how long they are kept, if it says."""
+
+    activities: list[Any]
+    next_offset: int
+    has_more: bool
+    retention_days: int | None
+
+
+class Written(NamedTuple):
+    """What became of one person or activity that was written: the answer's status, the person's id, the error's text.
+
+    `status` is `created`, `merged`, `ingested`, `queued`, …; `invalid` or `suppressed` where it was refused.
+    """
+
+    status: str | None
+    person_id: str | None
+    error: str | None
+
+
+def array(path: str, answer: JsonValue, key: str) -> list[Any]:
+    """Returns the list under a key, or the answer that is a list itself; an empty one for null."""
+    found = answer.value(key) if isinstance(answer, JsonObject) else answer
+    if found is None:
+        return []
+    if not isinstance(found, list) or isinstance(found, JsonObject):
+        raise unexpected(path, f"a list of {key} or null", found)
+    return found
+
+
+def people_page(path: str, answer: JsonObject, offset: int) -> PeoplePage:
+    """Returns the page that an answer holds; `offset` is its own."""
+    following, has_more = _following(path, answer, offset, answer.value("has_more"))
+    total = _number(answer.value("meta", "total_matches"))
+    return PeoplePage(array(path, answer, "contacts"), following, as_text(answer.value("cursor_id")), has_more, total)
+
+
+def activity_page(path: str, answer: JsonObject, offset: int) -> ActivityPage:
+    """Returns the page that an answer holds; `offset` is its own."""
+    more = answer.value("meta", "has_more")
+    following, has_more = _following(path, answer, offset, answer.value("has_more") if more is None else more)
+    is_time = answer.value("meta", "retention", "type") == "time"
+    days = _number(answer.value("meta", "retention", "max_value")) if is_time else None
+    return ActivityPage(array(path, answer, "activities"), following, has_more, days)
+
+
+def campaign_page(path: str, answer: JsonObject, offset: int) -> tuple[list[Any], int, bool]:
+    """Returns the campaigns of a page, the next page's offset, and whether there is one."""
+    return array(path, answer, "campaigns"), *_following(path, answer, offset, answer.value("has_more"))
+
+
+def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list[Written]:
+    """Returns what became of each that was written, in the order of the request."""
+    found = array(path, answer, key)
+    if len(found) != expected:
+        raise unexpected(path, f"{expected} {key}", found)
+    values = [one if isinstance(one, JsonObject) else JsonObject() for one in found]
+    return [Written(*(as_text(one.value(name)) for name in ("status", "person_id", "error"))) for one in values]
+
+
+def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
+    """Returns the error for an answer of another shape, with what came instead."""
+    shown = path_of(path.split("/"))
+    text = f"POST {shown}: expected {expected}, got {describe(got)}"
+    error = UnexpectedResponse(text, method="POST", path=shown, status=200)
+    error.content = masking.masked(to_json(got))
+    return error
+
+
+def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:
+    """The offset of the next page, and whether there is one. Raises where the pages would never end."""
+    following = _number(answer.value("next_offset"))
+    if not has_more:
+        return following if following is not None else offset, False
+    if following is None or following <= offset:
+        text = f"a next_offset above {offset}, or the pages would never end"
+        raise unexpected(path, text, answer.value("next_offset"))
+    return following, True
+
+
+def _number(value: Any) -> int | None:
+    """A JSON number that is whole and not negative, as an int."""
+    return int(value) if isinstance(value, JsonNumber) and value.isdigit() else None

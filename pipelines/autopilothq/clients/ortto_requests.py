@@ -1,0 +1,114 @@
+"""Ortto's settings and requests: every call is POST with a JSON body, and each kind has a limit of its own."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import httpx
+
+from ..errors import InvalidSetting, NotAuthorized, RequestRejected
+from ..segment.json_text import JsonObject
+from .auth import key_header
+from .decode import JsonValue
+from .http import ApiClient, HttpClient
+from .ortto_answers import unexpected
+from .pace import Limit, allowance, pace_of
+from .settings import ApiSettings
+
+REGION_URLS = {
+    "": "https://api.ap3api.com/v1",
+    "au": "https://api.au.ap3api.com/v1",
+    "eu": "https://api.eu.ap3api.com/v1",
+}
+ORTTO_REQUESTS_PER_SECOND = 10.0
+ACTIVITY_REQUESTS_PER_SECOND = 1.0
+REPORTS = (60, 600.0)  # campaign reports in so many seconds
+MALFORMED = (6, 15.0)  # an address is shut out after 15 malformed requests in 15 seconds; 8 may be under way
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrttoSettings(ApiSettings):
+    """The settings of Ortto's API. `region` is `au`, `eu` or empty; `base_url` is the region's where it is empty.
+
+    `activity_requests_per_second` holds for people's activities, which have a limit of their own.
+
+    Example: `OrttoSettings(api_key="0123abcd", region="eu")`.
+    """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = (*ApiSettings.NUMBERS, "activity_requests_per_second")
+
+    setting: str = "sources.autopilothq.ortto.api_key"
+    base_url: str = ""
+    region: str = ""
+    requests_per_second: float = ORTTO_REQUESTS_PER_SECOND
+    activity_requests_per_second: float = ACTIVITY_REQUESTS_PER_SECOND
+
+    def __post_init__(self) -> None:
+        region = (self.region or "").strip().lower()
+        if region not in REGION_URLS:
+            known = ", ".join(filter(None, REGION_URLS))
+            raise InvalidSetting(f"{self.name_of('region')} must be {known} or empty, got {self.region!r}")
+        if not self.base_url:
+            object.__setattr__(self, "base_url", REGION_URLS[region])
+
+
+class OrttoRequests(ApiClient):
+    """The requests to an account. After the first 401 or 403 nothing more is sent: an address that goes on is shut out.
+
+    Malformed requests (400) are held back for the same reason.
+    """
+
+    def __init__(
+        self,
+        settings: OrttoSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._http = HttpClient(settings, key_header(settings, "X-Api-Key"), transport=transport, sleep=sleep)
+        self._base_url = settings.base_url.rstrip("/")
+        key, rate = settings.api_key.strip(), settings.activity_requests_per_second
+
+        def limit(of: str, most: int, seconds: float, setting: str = "") -> Limit:
+            return Limit(pace_of(f"{settings.base_url} {of}", key), most, seconds, setting)
+
+        setting = settings.name_of("activity_requests_per_second")
+        self.activities_limit = limit("activities", *allowance(rate), setting)
+        self.reports_limit = limit("reports", *REPORTS)
+        self._malformed = limit("malformed", *MALFORMED)
+        self._denied: NotAuthorized | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._http!r})"
+
+    @property
+    def base_url(self) -> str:
+        """The address of the API."""
+        return self._base_url
+
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was sent."""
+        return self._http.attempts
+
+    def request(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonValue:
+        """Returns the answer to a request, whose path is like `person/get`."""
+        if self._denied is not None:
+            raise self._denied
+        try:
+            return self._http.request("POST", path.split("/"), body=body, idempotent=idempotent, limit=limit)
+        except NotAuthorized as error:
+            self._denied = error
+            raise
+        except RequestRejected as error:
+            if error.status == 400:
+                self._malformed.wait().done()
+            raise
+
+    def object(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonObject:
+        """Returns the answer to a request that is an object."""
+        answer = self.request(path, body, idempotent=idempotent, limit=limit)
+        if not isinstance(answer, JsonObject):
+            raise unexpected(path, "an object", answer)
+        return answer

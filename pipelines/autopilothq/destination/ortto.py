@@ -1,0 +1,152 @@
+"""Ortto as an account that is written to: people by `/person/merge`, events by `/activities/create`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..catalog import ORTTO_STANDARD_FIELDS
+from ..clients.autopilot import Page, Upserted
+from ..clients.ortto import Ortto, Written
+from ..display import json_text, visible
+from ..errors import RequestRejected
+from ..segment.json_text import JsonObject
+from .batch import EXTERNAL_ID, contact_key, user_key
+from .ortto_values import readable
+from .preview import Preview
+
+_NOT_READABLE = ("decimal",)
+_EMAIL, _ID = "str::email", "str::person_id"
+
+
+class OrttoAccount:
+    """An account of Ortto, with the requests that the rules of sending make. Threads may share it."""
+
+    def __init__(self, client: Ortto) -> None:
+        self._client = client
+
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was sent."""
+        return self._client.attempts
+
+    def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
+        """Writes 1 to 100 people with one request; the answer has those who were written by their keys."""
+        written = self._client.merge_people([person_of(contact) for contact in contacts])
+        taken: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for contact, one in zip(contacts, written, strict=True):
+            if is_taken(one):
+                taken[contact_key(contact)] = one.person_id or one.status or "written"
+            else:
+                refused[contact_key(contact)] = refusal(one)
+        return Upserted([one.person_id or "" for one in written], taken, refused)
+
+    def upsert(self, contact: Mapping[str, Any]) -> str:
+        """Changes the address of a person, and writes the other values; makes the person where there is none.
+
+        Raises RequestRejected where the person is refused.
+        """
+        found = self.contact(contact["Email"]) or self.contact(contact["_NewEmail"])
+        person = person_of({**contact, "Email": contact["_NewEmail"]})
+        merge_by = [_EMAIL]
+        if found is not None:
+            person["fields"][_ID] = str(found.value("id"))
+            merge_by = [_ID]
+        (written,) = self._client.merge_people([person], merge_by)
+        if not is_taken(written):
+            text = f"POST /person/merge: {refusal(written)}"
+            raise RequestRejected(
+                text, method="POST", path="/person/merge", status=200, server_message=refusal(written)
+            )
+        return written.person_id or ""
+
+    def contact(self, who: str) -> JsonObject | None:
+        """Returns the person with an email, None where there is none."""
+        page = next(self._client.people([_EMAIL], {"$str::is": {"field_id": _EMAIL, "value": who}}, limit=1))
+        return next((one for one in page.contacts if isinstance(one, JsonObject)), None)
+
+    def contacts(self) -> Iterator[Page]:
+        """Yields nothing: nobody has to be looked for by the user id, because Ortto knows people by it."""
+        return iter(())
+
+    def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
+        """Creates 1 to 100 activities with one request, which is never repeated."""
+        return self._client.create_activities(activities)
+
+    def trigger(self, trigger_id: str, who: str) -> None:
+        """Raises NotImplementedError: events are sent together."""
+        raise NotImplementedError
+
+    def triggers(self) -> list[Any]:
+        """Returns none, because Ortto has activities. It asks the account, so that a stream knows that it answers."""
+        self._client.custom_fields()
+        return []
+
+
+class DryRunOrtto(OrttoAccount):
+    """An account that is read, and whose requests to write go to a preview instead of being sent.
+
+    With `show`, each is shown as it would be sent. None of them has the key. `types` are those of fields by their ids.
+    """
+
+    def __init__(self, client: Ortto, preview: Preview, show: Callable[[str], None] | None, types: Mapping[str, str]):
+        super().__init__(client)
+        self._preview = preview
+        self._show = show
+        self._types = {id_: type_ for id_, type_ in types.items() if type_ in _NOT_READABLE}
+
+    @property
+    def attempts(self) -> int:
+        """0: nothing is sent."""
+        return 0
+
+    def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
+        """Takes the request."""
+        self._preview.write([self._readable(contact) for contact in contacts])
+        self._request("person/merge", {"people": [person_of(contact) for contact in contacts]})
+        return Upserted([], {contact_key(contact): "dry run" for contact in contacts})
+
+    def upsert(self, contact: Mapping[str, Any]) -> str:
+        """Takes the request."""
+        self._preview.write([self._readable(contact)])
+        self._request("person/merge", {"people": [person_of({**contact, "Email": contact["_NewEmail"]})]})
+        return ""
+
+    def create_activities(self, activities: Sequence[Mapping[str, Any]]) -> list[Written]:
+        """Takes the request."""
+        for activity in activities:
+            fields = activity["fields"]
+            key = fields.get(_EMAIL) or user_key(str(fields[EXTERNAL_ID]))
+            self._preview.enter(activity["activity_id"], key)
+        self._request("activities/create", {"activities": activities})
+        return [Written("ingested", None, None) for _ in activities]
+
+    def _readable(self, contact: Mapping[str, Any]) -> dict[str, Any]:
+        standard = {name: readable(value, "") for name, value in contact.items() if name in ORTTO_STANDARD_FIELDS}
+        custom = {id_: readable(value, self._types.get(id_, "")) for id_, value in contact.get("custom", {}).items()}
+        return {**contact, **standard, "custom": custom}
+
+    def _request(self, path: str, body: Any) -> None:
+        if self._show is not None:
+            self._show(f"POST {visible(self._client.base_url)}/{path}\n{json_text(body)}")
+
+
+def person_of(contact: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a contact as `/person/merge` takes it.
+
+    Example: `person_of({"Email": "a@b.c", "FirstName": "Ann", "custom": {"str:cm:plan": "pro"}, "tags": ["vip"]})` is
+    `{"fields": {"str::email": "a@b.c", "str::first": "Ann", "str:cm:plan": "pro"}, "tags": ["vip"]}`.
+    """
+    fields = {_EMAIL: contact["Email"]} if contact.get("Email") else {}
+    fields |= {ORTTO_STANDARD_FIELDS[name]: value for name, value in contact.items() if name in ORTTO_STANDARD_FIELDS}
+    fields |= contact.get("custom", {})
+    return {"fields": fields} | {name: contact[name] for name in ("tags", "unset_tags") if contact.get(name)}
+
+
+def is_taken(written: Written) -> bool:
+    """Returns whether a person or an activity was written. A status that nobody saw yet counts, without an error."""
+    return written.error is None and (written.status or "") not in ("invalid", "suppressed", "error", "failed")
+
+
+def refusal(written: Written) -> str:
+    """Returns why a person or an activity was not written."""
+    return written.error or written.status or "refused without a reason"

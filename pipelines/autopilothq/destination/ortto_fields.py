@@ -1,0 +1,168 @@
+"""The fields of people in Ortto, and the attributes of its custom activities (docs/contract/destination.md#ortto)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_STANDARD_NAMES, ORTTO_SYSTEM_FIELDS
+from ..errors import InvalidSetting
+from ..segment.naming import snake_case
+from .fields import Custom, Fields, TraitPath, standard_field, trait_leaves
+from .ortto_values import cast_ortto, ortto_type
+from .values import CastError, cast
+
+ORTTO_SECTION = "destination.autopilothq.ortto"
+USER_ID = Custom("External ID", "str", "str::ei")
+
+ActivityMapping: TypeAlias = Mapping[str, str | Sequence[str]]
+
+
+class OrttoFields(Fields):
+    """The fields of an account of Ortto, and which trait goes to which.
+
+    `custom` is the API's list of custom fields. `mapping` is the setting: names or ids of fields by the paths of
+    traits. The user id is the external id of a person. A trait without a field is never sent: Ortto would refuse the
+    person. Raises InvalidSetting where the mapping names a field that the account does not have.
+    """
+
+    def __init__(self, custom: Sequence[Mapping[str, Any]], mapping: Mapping[str, str] | None = None) -> None:
+        existing = [*ORTTO_SYSTEM_FIELDS.items(), *((str(one.get("id")), one) for one in custom)]
+        self._by_name = _by_name(existing)
+        self._mapping = {path: self._target(path, name) for path, name in (mapping or {}).items()}
+        self.user_id = USER_ID
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The ids of the account's fields."""
+        return frozenset(self.types)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The names of fields by their ids, and those of standard fields in Ortto."""
+        return ORTTO_STANDARD_NAMES | {field.key: field.name for field in (*self._by_name.values(), USER_ID)}
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The types of fields by their ids."""
+        return {field.key: field.type for field in self._by_name.values()}
+
+    def custom(self, name: str) -> Custom | None:
+        """Returns the field of that id or name, or of the same name in snake_case; None without one."""
+        return self._by_name.get(name) or self._by_name.get(snake_case(name))
+
+    def known(self, path: TraitPath) -> str | Custom | None:
+        """Returns the field of the trait at a path, None where the account has none for it."""
+        mapped = self._mapping.get(".".join(path))
+        standard = standard_field(path)
+        if mapped or standard in (*ORTTO_STANDARD_FIELDS, "Email", "_NewEmail"):
+            return mapped or standard
+        return (self.custom(standard) if standard else None) or self.custom("_".join(path))
+
+    def cast(self, value: Any, target: str | Custom) -> Any:
+        """Returns a value as a field takes it. Raises CastError."""
+        if isinstance(target, Custom):
+            return cast_ortto(value, target.type)
+        if target not in ORTTO_STANDARD_FIELDS:  # a new address
+            return cast(value, "string") if value else _no_address(value)
+        if target == "unsubscribed":
+            return None if value is None else not cast(value, "boolean")
+        return cast_ortto(value, ORTTO_STANDARD_FIELDS[target].partition(":")[0])
+
+    def new_field(self, path: TraitPath, value: Any) -> Custom | None:  # noqa: ARG002
+        """Returns None: a field that the account does not have cannot be written."""
+        return None
+
+    def _target(self, path: str, name: str) -> str | Custom:
+        field = name if name in ORTTO_STANDARD_FIELDS or name == "Email" else self.custom(name)
+        if field is None:
+            raise InvalidSetting(
+                f"{ORTTO_SECTION}.fields maps {path!r} to {name!r}, but the account has no such field:"
+                f" make it in Ortto, or correct the mapping"
+            )
+        return field
+
+
+def _no_address(value: Any) -> Any:
+    raise CastError(f"expected a value for _NewEmail, got {value!r}")
+
+
+def _by_name(fields: Sequence[tuple[str, Any]]) -> dict[str, Custom]:
+    """Fields by their ids, by their names, and by these in snake_case; the first one has a name."""
+    found: dict[str, Custom] = {}
+    for id_, field in fields:
+        name = field if isinstance(field, str) else str(field.get("name") or id_)
+        display_type = "" if isinstance(field, str) else str(field.get("display_type"))
+        made = Custom(name, ortto_type(id_, display_type), id_)
+        for known in (id_, name, snake_case(name), snake_case(id_.rpartition(":")[2])):
+            if known:
+                found.setdefault(known, made)
+    return found
+
+
+# ---- activities ----------------------------------------------------------------------------------------------------
+
+
+class Activity(NamedTuple):
+    """A custom activity that the account defines: its id, its name, and its attributes by id and by name."""
+
+    id: str
+    name: str
+    attributes: Mapping[str, Custom]
+
+
+class Activities:
+    """The custom activities of each event: those of the settings, else the one that is named like the event.
+
+    `schema` is the API's schema of the account. Raises InvalidSetting where the settings name an activity that the
+    account does not have.
+
+    Example: `Activities(schema, {"Order Completed": "act:cm:order-completed"}).of("Order Completed")`.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], mapping: ActivityMapping | None = None) -> None:
+        self.defined = {activity.id: activity for activity in _activities(schema)}
+        self._by_name = {snake_case(one.name): [one.id] for one in reversed(self.defined.values())}
+        self._by_name |= {one.name: [one.id] for one in reversed(self.defined.values())}
+        self._mapping: dict[str, list[str]] = {}
+        for event, ids in (mapping or {}).items():
+            self._mapping[event] = [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
+            for one in self._mapping[event]:
+                if one not in self.defined:
+                    raise InvalidSetting(
+                        f"{ORTTO_SECTION}.activities (or --trigger) sends {event!r} to {one!r}, but the account's"
+                        f" custom activities are {', '.join(sorted(self.defined)) or 'none at all'}"
+                    )
+
+    def of(self, event: str) -> list[str]:
+        """Returns the ids of an event's activities."""
+        return self._mapping.get(event) or self._by_name.get(event) or self._by_name.get(snake_case(event), [])
+
+    def journeys(self) -> Mapping[str, str]:
+        """Returns the names of the custom activities by their ids."""
+        return {one.id: one.name for one in self.defined.values()}
+
+    def attributes(self, activity_id: str, properties: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+        """Returns the attributes that properties become, and why others are left out, by their paths."""
+        known = self.defined[activity_id].attributes
+        values: dict[str, Any] = {}
+        remarks: dict[str, str] = {}
+        for path, value in trait_leaves(properties):
+            name = "_".join(path)
+            attribute = known.get(name) or known.get(snake_case(name))
+            if attribute is None:
+                remarks[".".join(path)] = f"left out: {activity_id} has no such attribute"
+                continue
+            try:
+                values.setdefault(attribute.key, cast_ortto(value, attribute.type))
+            except CastError as error:
+                remarks[".".join(path)] = f"left out: {error}"
+        return values, remarks
+
+
+def _activities(schema: Mapping[str, Any]) -> Iterator[Activity]:
+    """The activities of the schema that are in a namespace: Ortto's own are in none, and cannot be created."""
+    for space in (schema.get("namespaces") or {}).values():
+        for id_, field in ((space or {}).get("fields") or {}).items():
+            kind, _, name = id_.partition(":")
+            if kind == "act" and not name.startswith(":") and isinstance(field, dict):
+                listed = [(str(one.get("id")), one) for one in field.get("attributes") or [] if isinstance(one, dict)]
+                yield Activity(id_, str(field.get("name") or id_), _by_name(listed))

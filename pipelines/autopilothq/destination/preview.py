@@ -1,0 +1,176 @@
+"""What a run would change: the first contacts in full, all contacts in counts. Nothing is sent, nothing is asked."""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..catalog import CONTACTS
+from ..segment.naming import snake_case
+from ..warehouses.dataset import Dataset, placeholders
+from .batch import EXTERNAL_ID, Key, contact_key, merged
+
+SHOWN_CONTACTS = 5  # contacts in full
+_LABELS = {
+    "_NewEmail": "Email",
+    "_autopilot_list": "joins the list",
+    "tags": "gets the tag",
+    "unset_tags": "loses the tag",
+}
+_NO_FIELDS = ("Email", "custom")
+
+
+class FieldChange(NamedTuple):
+    """A field of a contact by its key and the value that it would get; `now` is what it has, where that is known."""
+
+    field: str
+    now: Any
+    then: Any
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the field has that value already."""
+        same: bool = _comparable(self.now) == _comparable(self.then)
+        return same
+
+
+class PreviewedContact(NamedTuple):
+    """A contact as it would be written: its values by the API's keys, and the triggers of its journeys."""
+
+    email: str
+    values: Mapping[str, Any]
+    triggers: Sequence[str]
+
+    def changes(self, now: Mapping[str, Any]) -> list[FieldChange]:
+        """Returns the fields that would be written; `now` is the contact's row of the table `contacts`."""
+        return [FieldChange(key, now.get(column_of(key)), value) for key, value in written_fields(self.values)]
+
+
+@dataclass
+class Preview:
+    """Collects what would be sent. `known` are the keys of the account's custom fields, `journeys` titles by trigger.
+
+    `labels` are names of fields by their keys, where a key does not have it. What contacts have now is shown unless
+    `is_compared` is false, because nothing that is loaded tells it.
+    `values` and `cleared` count by field what would be written, `entering` by trigger who would enter a journey.
+    """
+
+    known: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_compared: bool = True
+    journeys: Mapping[str, str] = field(default_factory=dict)
+    values: Counter[str] = field(default_factory=Counter)
+    cleared: Counter[str] = field(default_factory=Counter)
+    entering: Counter[str] = field(default_factory=Counter)
+    _people: set[Key] = field(default_factory=set)
+    _first: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    _triggers: dict[Key, list[str]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    @property
+    def people(self) -> int:
+        """How many contacts would be written."""
+        return len(self._people)
+
+    @property
+    def contacts(self) -> list[PreviewedContact]:
+        """The first contacts, in the order in which they come."""
+        return [
+            PreviewedContact(str(values["Email"] or values["custom"][EXTERNAL_ID]), values, self._triggers.get(key, []))
+            for key, values in self._first.items()
+        ]
+
+    def write(self, contacts: Sequence[Mapping[str, Any]]) -> None:
+        """Takes contacts that would be written."""
+        with self._lock:
+            for values in contacts:
+                key = str(values.get("_NewEmail") or "").lower() or contact_key(values)
+                self._people.add(key)
+                if key in self._first or len(self._first) < SHOWN_CONTACTS:
+                    self._first[key] = merged(self._first.get(key, {}), values)
+                for name, value in written_fields(values):
+                    (self.cleared if value is None else self.values)[name] += 1
+
+    def enter(self, trigger_id: str, email: str) -> None:
+        """Takes a contact that would enter a journey."""
+        with self._lock:
+            self.entering[trigger_id] += 1
+            if (key := email.lower()) in self._first:
+                self._triggers.setdefault(key, []).append(trigger_id)
+
+    def label(self, key: str) -> str:
+        """Returns the name of a field for people."""
+        return self.labels.get(key) or field_label(key)
+
+    def is_unknown(self, key: str) -> bool:
+        """Returns whether the account has no field of that key, so that Autopilot would show its values nowhere."""
+        return "--" in key and key not in self.known
+
+
+def contacts_now(dataset: Dataset, emails: Sequence[str], columns: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    """Returns what the table `contacts` of a dataset has of persons, by email in lower case; None without that table.
+
+    Columns that the table does not have are left out.
+    """
+    existing = dataset.tables([CONTACTS.name]).get(CONTACTS.name)
+    if existing is None or "email" not in existing:
+        return None
+    names = ["email", *(name for name in dict.fromkeys(columns) if name in existing and name != "email")]
+    where = f"WHERE lower({{email}}) IN ({placeholders(emails)}) AND {{deleted_at}} IS NULL"
+    rows = dataset.rows(", ".join(f"{{{name}}}" for name in names), CONTACTS.name, where, *emails) if emails else []
+    return {str(row[0]).lower(): dict(zip(names, row, strict=True)) for row in rows}
+
+
+def written_fields(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the fields of a contact by the API's keys, custom ones last; its email is none."""
+    standard = [(name, value) for name, value in values.items() if name not in _NO_FIELDS]
+    return [*standard, *values.get("custom", {}).items()]
+
+
+def field_label(key: str) -> str:
+    """Returns a field's name for people. Example: `field_label("integer--Review--Rating") == "Review Rating"`."""
+    return key.partition("--")[2].replace("--", " ") if "--" in key else _LABELS.get(key, key)
+
+
+def column_of(key: str) -> str:
+    """Returns the column of `contacts` that holds a field. Example: `column_of("string--Plan") == "custom_plan"`."""
+    if key == "_NewEmail":
+        return "email"
+    return f"custom_{snake_case(field_label(key))}" if "--" in key else snake_case(key)
+
+
+def shown_value(value: Any) -> str:
+    """Returns a value as a preview shows it: times to the minute, in UTC."""
+    if value is None or value == "":
+        return "(empty)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    at = _time(value)
+    if at is None:
+        return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+    return f"{at:%Y-%m-%d}" if (at.hour, at.minute) == (0, 0) else f"{at:%Y-%m-%d %H:%M}"
+
+
+def _time(value: Any) -> datetime | None:
+    """The time of a value that is one, also of text in the notation of the API."""
+    found = value if isinstance(value, datetime) else None
+    if isinstance(value, str) and value[4:5] == "-" == value[7:8]:
+        with suppress(ValueError):
+            found = datetime.fromisoformat(value)
+    return None if found is None else found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _comparable(value: Any) -> Any:
+    """A value so that those that mean the same are equal."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return value
+    if (at := _time(value)) is not None:
+        return at
+    with suppress(ValueError, TypeError):
+        return float(value)
+    return str(value)

@@ -1,0 +1,160 @@
+"""Casts values to the types of an account's fields (docs/contract/destination.md#fields). No digit is lost."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from ..catalog import EPOCHS
+
+_INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+_DAY = re.compile(r"[0-9]{8}")
+_ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST = 40  # characters of a number
+
+
+class CastError(Exception):
+    """A value cannot become what its field holds; the message says why."""
+
+
+def own_type(value: Any) -> str:
+    """Returns the type of field that a value would have of its own; null is text."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, Decimal):
+        return "integer" if value.is_finite() and value.as_tuple().exponent == 0 else "float"
+    if isinstance(value, float):
+        return "float"
+    return "date" if isinstance(value, date) else "string"
+
+
+def cast(value: Any, kind: str) -> Any:
+    """Returns a value as a field of that type takes it; null stays null, which clears the field.
+
+    Raises CastError instead of losing a digit.
+
+    Example: `cast("5.0", "integer") == 5`, `cast(1454284800, "date") == "2016-02-01T00:00:00.000Z"`.
+    """
+    return None if value is None else _CASTS[kind](value)
+
+
+def is_text(value: str) -> bool:
+    """Returns whether a text is not empty and can be encoded as UTF-8."""
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _string(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return str(int(value)) if abs(value) < 1e16 else repr(value)
+    if isinstance(value, date):
+        return _date(value)
+    if isinstance(value, Mapping):
+        raise CastError("expected a text, got an object")
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise CastError("bytes are no text")
+    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | tuple) else str(value)
+    if text and not is_text(text):
+        raise CastError("it holds half a surrogate pair, which is no text")
+    return text
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()) and len(value) < _LONGEST:
+        return int(value.strip().partition(".")[0])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        return int(value)
+    raise CastError(f"expected an integer, got {shown(value)}")
+
+
+def _float(value: Any) -> float | int:
+    number: float | int | None = None
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        number = value if isinstance(value, int) else float(value)
+    elif isinstance(value, str) and "_" not in value:  # Python reads 1_000 as a number
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if number is None or not math.isfinite(number):
+        raise CastError(f"expected a number, got {shown(value)}")
+    return number
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | Decimal) and value in (0, 1):
+        return value == 1
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text not in _BOOLEANS:
+        raise CastError(f"expected true or false, got {shown(value)}")
+    return _BOOLEANS[text]
+
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+def _date(value: Any) -> str:
+    """A date as ISO 8601. Reads what the API itself sends (ISO 8601, RFC 1123, epoch milliseconds), and epoch seconds.
+
+    Text in the notation 2016-02-01T… stays as it is.
+    """
+    try:
+        if isinstance(value, datetime):
+            at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+            return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if isinstance(value, date):
+            return value.isoformat()
+        if isinstance(value, str):
+            return _date_of_text(value.strip())
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            return _date(_epoch_time(value))
+    except (ValueError, OverflowError, TypeError, ArithmeticError):
+        pass
+    raise CastError(f"expected a date, got {shown(value)}")
+
+
+def _date_of_text(text: str) -> str:
+    if _DAY.fullmatch(text):  # 20160201 is a day, and as seconds would be one of 1970
+        return date.fromisoformat(text).isoformat()
+    if _NUMBER.fullmatch(text) and len(text) < _LONGEST:
+        return _date(_epoch_time(Decimal(text)))
+    if not text[:1].isdigit():
+        return _date(parsedate_to_datetime(text))
+    at = datetime.fromisoformat(text)
+    if _ISO_DATE.match(text):
+        return text
+    return at.date().isoformat() if len(text) <= len("2016-W05-1") else _date(at)
+
+
+def _epoch_time(value: float | Decimal) -> datetime:
+    """The time of epoch seconds or milliseconds, which their size tells apart. Raises ValueError for other numbers."""
+    number = Decimal(value)
+    for epoch in EPOCHS:
+        if epoch.least <= abs(number) < epoch.below:
+            return _EPOCH + timedelta(microseconds=int(number * (1_000_000 // epoch.per_second)))
+    raise ValueError
+
+
+_CASTS = {"string": _string, "integer": _integer, "float": _float, "boolean": _boolean, "date": _date}
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a remark shows it."""
+    text = "an array" if isinstance(value, list | tuple) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

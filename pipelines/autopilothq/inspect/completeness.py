@@ -1,0 +1,146 @@
+"""How complete the events of Ortto's campaigns are: what is stored, against what Ortto itself counts."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
+from ..clients.decode import as_text
+from ..clients.ortto import Ortto
+from ..segment.json_text import JsonObject
+from ..sources.ortto.reports import reports
+from ..sources.times import read_time
+from ..warehouses.dataset import Dataset
+from .formats import grid, moment, percent
+
+MOST_CAMPAIGNS = 20  # of the text
+_AT_ONCE = 50  # campaigns of one statement
+
+
+@dataclass
+class Count:
+    """How many events of one kind are stored, and how many Ortto counts; `share` is None where Ortto has none."""
+
+    stored: int
+    ortto: int
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        self.share = self.stored / self.ortto if self.ortto else None
+
+
+@dataclass
+class CampaignCounts:
+    """The counts of a campaign by `delivered`, `opened`, …; those that Ortto does not give are left out.
+
+    `counted_from` and `counted_until` are the span that Ortto counts, both None for all time. A campaign whose span is
+    not known has no counts. `counted_at` is when Ortto was asked.
+    """
+
+    campaign_id: str
+    name: str
+    type: str
+    counted_at: datetime
+    counted_from: datetime | None
+    counted_until: datetime | None
+    counts: dict[str, Count]
+
+    @property
+    def all(self) -> Count:
+        """All its counts together."""
+        return total(self.counts.values())
+
+
+def total(counts: Any) -> Count:
+    """Returns the sum of counts."""
+    listed = list(counts)
+    return Count(sum(count.stored for count in listed), sum(count.ortto for count in listed))
+
+
+def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
+    """Returns the campaigns that Ortto counts, the least complete first; None where Ortto was never asked."""
+    names = ("campaign_id", "campaign_name", "campaign_type", "received_at", "timeframe", "counted_from")
+    columns = ", ".join(f"{{{name}}}" for name in (*names, "counted_until", *ORTTO_COUNTED))
+    rows = dataset.rows(columns, ORTTO_CAMPAIGN_REPORTS.name)
+    return compare(dataset, rows) if rows else None
+
+
+def ask_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
+    """Returns the campaigns as Ortto counts them now. Raises ApiErrors."""
+    campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
+    return compare(dataset, [_row(report, now) for report in reports(account, campaigns)])
+
+
+def _row(report: JsonObject, now: datetime) -> tuple[Any, ...]:
+    """The row that a load would store of a report, in the order of `read_campaigns`."""
+    begin, end = (read_time(report.value(name)) for name in ("counted_from", "counted_until"))
+    texts = [as_text(report.value(name)) for name in ("campaign_id", "campaign_name", "campaign_type")]
+    counts = (report.value(name) for name in ORTTO_COUNTED)
+    numbers = [None if count is None else int(count) for count in counts]
+    return (*texts, now, as_text(report.value("timeframe")), begin, end, *numbers)
+
+
+def compare(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:
+    """Returns the counts of campaigns, given as rows of the reports, with what is stored beside them."""
+    whole = [row for row in rows if row[4] is None]
+    spans = [row for row in rows if row[4] is not None and row[5] is not None and row[6] is not None]
+    stored = {
+        kind: Counter(dict([*_stored(dataset, table, whole, False), *_stored(dataset, table, spans, True)]))
+        for kind, table in ORTTO_COUNTED.items()
+    }
+    known = {row[0] for row in (*whole, *spans)}
+    found = [
+        CampaignCounts(
+            id_,
+            name or id_,
+            type_ or "",
+            at,
+            begin,
+            end,
+            {
+                kind: Count(stored[kind][id_], int(number))
+                for kind, number in zip(ORTTO_COUNTED, numbers, strict=True)
+                if number is not None and id_ in known
+            },
+        )
+        for id_, name, type_, at, _, begin, end, *numbers in rows
+    ]
+    return sorted(found, key=_least_complete_first)
+
+
+def _least_complete_first(one: CampaignCounts) -> tuple[int, float, str, str]:
+    share = one.all.share
+    return (2 if not one.counts else 1 if share is None else 0, share or 0, one.name, one.campaign_id)
+
+
+def _stored(dataset: Dataset, table: str, rows: Sequence[Sequence[Any]], in_span: bool) -> Iterator[tuple[str, int]]:
+    """Yields how many events of campaigns a table has, by campaign; in the span that Ortto counts, where it has one."""
+    one = "{campaign_id} = %s" + (" AND {timestamp} >= %s AND {timestamp} <= %s" if in_span else "")
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        where = " OR ".join([f"({one})"] * len(some))
+        values = [value for row in some for value in ((row[0], row[5], row[6]) if in_span else (row[0],))]
+        yield from dataset.rows("{campaign_id}, count(*)", table, f"WHERE {where} GROUP BY {{campaign_id}}", *values)
+
+
+def campaign_lines(campaigns: Sequence[CampaignCounts]) -> list[str]:
+    """Returns the campaigns as lines of text, the least complete ones, with the sum of all."""
+    counted = [one for one in campaigns if one.counts]
+    asked = max(one.counted_at for one in campaigns)
+    head = ["campaign", *ORTTO_COUNTED, "events"]
+    rows = [_cells(one.name, one.counts) for one in counted[:MOST_CAMPAIGNS]]
+    sums = {kind: total(one.counts[kind] for one in counted if kind in one.counts) for kind in ORTTO_COUNTED}
+    rows.append(_cells(f"all {len(counted):,}", sums))
+    lines = [f"stored of what Ortto counted {moment(asked)}", *grid([head, *rows])]
+    if len(counted) < len(campaigns):
+        number = len(campaigns) - len(counted)
+        lines.append(f"{number:,} campaign{'s' * (number != 1)} without a span of time that Ortto names")
+    return lines
+
+
+def _cells(name: str, counts: dict[str, Count]) -> list[str]:
+    shares = [percent(counts[kind].share) if kind in counts else "-" for kind in ORTTO_COUNTED]
+    every = total(counts.values())
+    return [name, *shares, f"{every.stored:,} of {every.ortto:,}"]

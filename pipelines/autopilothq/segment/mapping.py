@@ -1,0 +1,202 @@
+"""Events that came under names that somebody typed, and which of the catalogue's they are.
+
+A mapping gives an event another table, and its properties other columns. The event's name as it was sent stays
+(docs/contract/ortto.md#through-segment).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ..catalog import EVENTS, ORTTO_ACTIVITIES
+from ..errors import InvalidSetting
+from .json_text import JsonNumber, JsonObject, is_storable, to_json
+from .message import BLANK, Rejected, digest, flatten, parse_json, without_bom
+from .naming import column_name, event_key, snake_case, table_name
+
+MAPPING_SETTING = "sources.autopilothq.mapping"
+TARGETS = {
+    table_name(name): name
+    for name in (*(event.name for event in EVENTS), *(one.event or one.name for one in ORTTO_ACTIVITIES.values()))
+}
+"""The events that others can be mapped to: their names by their tables."""
+
+KeyPath = tuple[str, ...]
+
+
+class EventMapping(NamedTuple):
+    """What an event is: the table of one of the catalogue's, and the new names of its properties.
+
+    Properties are known by their keys as they were sent, with dots between those of objects, or by their columns.
+    """
+
+    table: str
+    properties: Mapping[str, str] = {}
+
+    def target(self, path: KeyPath) -> str | None:
+        """Returns the new name of a property, None where it keeps its own."""
+        return self.properties.get(".".join(path)) or self.properties.get(column_name(path))
+
+
+Mappings = Mapping[str, EventMapping]
+"""Mappings by what their events are known by without them, `event_key`."""
+
+
+def read_mappings(settings: Any) -> dict[str, EventMapping]:
+    """Returns the mappings of the setting `mapping`: by an event's name its `event`, and `properties` by their names.
+
+    Text is JSON. Raises InvalidSetting.
+    Example: `{"Email sent": {"event": "Email Delivered", "properties": {"idt::c": "campaign_id"}}}`.
+    """
+    if isinstance(settings, str):  # of the environment
+        with suppress(ValueError):
+            settings = json.loads(settings)
+    found: dict[str, EventMapping] = {}
+    for name, one in _table(settings, MAPPING_SETTING).items():
+        where = f'{MAPPING_SETTING}."{name}"'
+        content = _table(one, where)
+        source, target = event_key(name), content.get("event")
+        table = table_name(target) if isinstance(target, str) else ""
+        if table not in TARGETS:
+            raise InvalidSetting(
+                f"Expected an event of the catalogue as {where}.event, such as {', '.join(list(TARGETS.values())[:3])},"
+                f" but got {target!r}."
+            )
+        if not source.strip() or source in found or (unknown := content.keys() - {"event", "properties"}):
+            what = "the name of an event" if not source.strip() else "each event once"
+            if source.strip() and source not in found:
+                what = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
+            raise InvalidSetting(f"Expected {what} in {MAPPING_SETTING}, but got {name!r}.")
+        found[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
+    return found
+
+
+def _properties(settings: Any, where: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, target in _table(settings, where).items():
+        if not isinstance(target, str) or not column_name((target,)):
+            raise InvalidSetting(f'Expected the name of a column as {where}."{name}", but got {target!r}.')
+        found |= {name: target} | ({slug: target} if (slug := snake_case(name)) else {})
+    return found
+
+
+def _table(settings: Any, where: str) -> Mapping[str, Any]:
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise InvalidSetting(f"Expected a table as {where}, but got {type(settings).__name__}.")
+    return settings
+
+
+def mapped_line(line: bytes, mappings: Mappings) -> bytes:
+    """Returns a line with the properties of its event under their new names; any other line is returned as it is.
+
+    A property whose new name another one has keeps its own. Example: with `idt::c` as `campaign_id`, the line
+    `{"type":"track","event":"Email sent","properties":{"idt::c":"d1"},…}` has `"properties":{"campaign_id":"d1"}`.
+    """
+    try:
+        message = parse_json(without_bom(line))
+    except Rejected:
+        return line
+    event, properties = message.value("event"), message.value("properties")
+    if not isinstance(event, str) or isinstance(event, JsonNumber) or not isinstance(properties, JsonObject):
+        return line
+    mapping = mappings.get(event_key(event))
+    if mapping is None or message.value("type") != "track":
+        return line
+    moved = _moved(properties, mapping)
+    if not moved.names:
+        return line
+    if _has_id(message) and (found := _in_text(line, moved.names)):
+        return found
+    at = next(number for number, (key, _) in enumerate(message) if key == "properties")
+    message[at] = ("properties", moved.properties)
+    return to_json(_identified(message, line)).encode() + b"\n"
+
+
+class _Moved(NamedTuple):
+    """Properties under their new names, and those names by the paths that they had."""
+
+    properties: JsonObject
+    names: list[tuple[KeyPath, str]]
+
+
+def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
+    """Returns the line with keys renamed where they stand, None where it is not certain which keys these are.
+
+    That takes half as long. A quote that no backslash precedes begins or ends a text, and one with a colon behind ends
+    a key: the one that is meant, if it stands there once and nothing is written with an escape of its code.
+    """
+    if b"\\u" in line:
+        return None
+    for path, name in names:
+        key = to_json(path[0]).encode() + b":"
+        at = line.find(key)
+        if len(path) > 1 or b"\\" in key or line.count(key) != 1 or line[at - 1 : at] == b"\\":
+            return None
+        line = line.replace(key, to_json(name).encode() + b":")
+    return line
+
+
+def _identified(message: JsonObject, line: bytes) -> JsonObject:
+    """Returns the message with the id that its line gives it where it has none of its own.
+
+    What stands there and cannot be an id comes behind it, so that the load discards it.
+    """
+    if _has_id(message):
+        return message
+    rest = [pair for pair in message if pair[0] != "messageId" or not _is_blank(pair[1])]
+    return JsonObject([("messageId", digest(without_bom(line))), *rest])
+
+
+def _has_id(message: JsonObject) -> bool:
+    id_ = message.value("messageId")
+    return not _is_blank(id_) and not isinstance(id_, list) and is_storable(id_)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip(BLANK))
+
+
+def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:
+    found = list(_candidates(properties, (), mapping))
+    if not found:
+        return _Moved(properties, [])
+    rest = _without(properties, (), mapping, iter([True] * len(found)))
+    taken = {column for _, column, _ in flatten(rest, ("properties",), [])}
+    stays = []
+    for path, target, _ in found:
+        column = column_name((target,))
+        stays.append(column in taken)
+        taken.add(column_name(path) if stays[-1] else column)
+    if any(stays):
+        rest = _without(properties, (), mapping, (not one for one in stays))
+    moved = [one for one, stay in zip(found, stays, strict=True) if not stay]
+    names = [(path, target) for path, target, _ in moved]
+    return _Moved(JsonObject([*rest, *((target, value) for _, target, value in moved)]), names)
+
+
+def _candidates(value: JsonObject, path: KeyPath, mapping: EventMapping) -> Iterator[tuple[KeyPath, str, Any]]:
+    """Yields the path of each property that has a new name, that name, and the value."""
+    for key, inner in value:
+        at = (*path, key)
+        if inner is not None and (target := mapping.target(at)):
+            yield at, target, inner
+        elif isinstance(inner, JsonObject):
+            yield from _candidates(inner, at, mapping)
+
+
+def _without(value: JsonObject, path: KeyPath, mapping: EventMapping, moves: Iterator[bool]) -> JsonObject:
+    """Returns the properties without those that move, which `moves` says of each candidate in turn."""
+    rest = JsonObject()
+    for key, inner in value:
+        at = (*path, key)
+        if inner is not None and mapping.target(at):
+            if not next(moves):
+                rest.append((key, inner))
+        elif isinstance(inner, JsonObject):
+            rest.append((key, _without(inner, at, mapping, moves)))
+        else:
+            rest.append((key, inner))
+    return rest

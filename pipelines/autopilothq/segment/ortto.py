@@ -1,0 +1,341 @@
+"""Ortto's activities and fields -> Segment messages and typed values, for what is pushed and for what is pulled.
+
+Everything comes parsed with its numbers as they are spelt (`json_text.DECODER`), so no digit is changed but where a
+point is put into an integer that stands for a decimal (docs/contract/ortto.md).
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..catalog import (
+    EVENT_TABLES,
+    ORTTO_ACTIVITIES,
+    ORTTO_ATTRIBUTES,
+    ORTTO_ATTRIBUTES_OF,
+    ORTTO_DECIMAL_DIGITS,
+    ORTTO_GEO_DIGITS,
+    ORTTO_JOURNEY_EVENT,
+    ORTTO_TYPES,
+    OrttoAttribute,
+    Type,
+)
+from .json_text import JsonNumber, JsonObject, is_storable, to_json
+from .naming import snake_case, table_name
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_DECIMAL = "decimal"  # a display type
+_GEO_KEYS = frozenset({"lat", "lng"})
+_PHONE_KEYS = frozenset({"c", "n"})
+_DATE_KEYS = ("year", "month", "day")
+_ZONE = "timezone"
+# What an account's own activity cannot be called here.
+_TAKEN_TABLES = frozenset({
+    *(table.name for table in EVENT_TABLES),
+    *(table_name(activity.name) for activity in ORTTO_ACTIVITIES.values()),
+    ORTTO_JOURNEY_EVENT,
+})  # fmt: skip
+_PERSON = ("contact_id", "email", "external_id")
+_EACH_DELIVERY = ("time", "webhook_id")  # what says nothing about the step of a journey
+
+TypedValue = tuple[str, Any, Type | None]
+"""The name of a column, its value, and its type; None is that of the value."""
+
+
+class OrttoField(NamedTuple):
+    """What an account's schema says of a field or an attribute: its name, and how it is shown (`display_type`)."""
+
+    name: str
+    display_type: str | None = None
+
+
+class OrttoNames(NamedTuple):
+    """What an account calls what the catalogue does not know.
+
+    `activities` are names by ids, `attributes` by the ids of activity and attribute; those of the activity `""` are
+    person fields, and attributes of any activity.
+    """
+
+    activities: Mapping[str, str] = {}
+    attributes: Mapping[tuple[str, str], OrttoField] = {}
+
+    def attribute(self, activity: str, attribute: str) -> OrttoField | None:
+        """Returns what is known of an attribute, None where nothing is."""
+        return self.attributes.get((activity, attribute)) or self.attributes.get(("", attribute))
+
+
+class OrttoPerson(NamedTuple):
+    """Who an activity is about: Ortto's id, the email, the external id, and other fields by name or id, as JSON."""
+
+    contact_id: Any = None
+    email: Any = None
+    external_id: Any = None
+    fields: Iterable[tuple[str, Any]] = ()
+
+
+class OrttoReceipt(NamedTuple):
+    """How an activity came: by which library (`ortto-webhook`, `ortto-api`), when, and what is to be made of it.
+
+    `received_at` is RFC 3339. `sent_at` is when it was sent, as JSON. `personal` is whether reply texts and addresses
+    are kept.
+    """
+
+    library: str
+    received_at: str
+    sent_at: Any = None
+    names: OrttoNames = OrttoNames()
+    personal: bool = False
+
+
+def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoReceipt) -> bytes:
+    """Returns an activity as a message, one line without its end. The same activity always has the same id.
+
+    `activity` is that of a webhook (`created`) or of the feed (`created_at`).
+    Example: the activity `{"id":"c1","field_id":"act::o","created":"2026-11-01T05:06:07Z","attr":{"idt::c":"d1"}}`
+    gives a message with `"messageId":"ortto-c1"`, `"event":"Email Opened"` and `"properties":{"campaign_id":"d1"}`.
+    """
+    field_id = _text(activity.value("field_id")) or ""
+    attributes = activity.value("attr")
+    found = attributes if isinstance(attributes, JsonObject) else JsonObject()
+    properties = _properties(field_id, found, receipt)
+    if attributes is not None and not isinstance(attributes, JsonObject):
+        properties.append(("attr", attributes))
+    created = next((time for key in ("created", "created_at") if (time := activity.value(key)) is not None), None)
+    message_id = _text(activity.value("id")) or _digest(activity, person.contact_id)
+    return _line(_event(field_id, found, receipt.names), f"ortto-{message_id}", created, properties, person, receipt)
+
+
+def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
+    """Returns what a step of a journey sent as a message of the event `ortto_journey_action`, one line without its end.
+
+    All that the body holds is a property of it; the activity that started the journey is `activity_...`. The id is the
+    same whenever the same contact comes to the same step of the same run; without a run it is that of the content.
+    """
+    content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
+    person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
+    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", "action_id"))]
+    properties = list(_journey_properties(content, receipt))
+    message_id = f"ortto-journey-{_digest(content if body.value('run_id') is None else key)}"
+    return _line(ORTTO_JOURNEY_EVENT, message_id, body.value("time"), properties, person, receipt)
+
+
+def names_of_schema(schema: JsonObject) -> OrttoNames:
+    """Returns the names in an answer of `instance-schema/get`; what is no name in it is left out.
+
+    Example: `{"namespaces":{"cm":{"fields":{"act:cm:x":{"name":"Bought","attributes":[…]}}}}}`.
+    """
+    activities: dict[str, str] = {}
+    attributes: dict[tuple[str, str], OrttoField] = {}
+    for _, namespace in _pairs(schema.value("namespaces")):
+        for field_id, field in _pairs(namespace.value("fields") if isinstance(namespace, JsonObject) else None):
+            if not isinstance(field, JsonObject) or not (name := _text(field.value("name"))):
+                continue
+            if not field_id.startswith("act:"):
+                attributes["", field_id] = OrttoField(name, _text(field.value("display_type")))
+                continue
+            activities[field_id] = name
+            listed = field.value("attributes")
+            for one in listed if isinstance(listed, list) and not isinstance(listed, JsonObject) else ():
+                if isinstance(one, JsonObject) and (id_ := _text(one.value("id"))) and (of := _text(one.value("name"))):
+                    attributes[field_id, id_] = OrttoField(of, _text(one.value("display_type")))
+    return OrttoNames(activities, attributes)
+
+
+def typed_values(name: str, field_id: str, value: Any, display_type: str | None = None) -> Iterator[TypedValue]:
+    """Yields the columns of a value: decimals and coordinates with their point, phones and dates as text.
+
+    `field_id` gives the type; a name without one leaves it to the value's own keys. Null has no column.
+    Example: `typed_values("city", "geo::city", …)` yields `city`, `city_id`, `city_lat`, `city_lng` for a place, and
+    `typed_values("birthday", "dtz::b", …)` yields `birthday` `1990-05-01` and `birthday_timezone`.
+    """
+    if value is None:
+        return
+    kind = field_id.partition(":")[0] if ":" in field_id else ""
+    keys = {key for key, _ in value} if isinstance(value, JsonObject) else set()
+    if display_type == _DECIMAL and isinstance(value, JsonNumber):
+        yield name, _with_point(value, ORTTO_DECIMAL_DIGITS), "double"
+    elif not isinstance(value, JsonObject):
+        yield name, value, ORTTO_TYPES.get(kind)
+    elif kind == "geo" or (not kind and keys >= _GEO_KEYS):
+        yield from _position(name, value)
+    elif kind in ("phn", "") and keys and keys <= _PHONE_KEYS and (phone := _phone(value)):
+        yield name, phone, "text"
+    elif kind in ("dtz", "") and (date := _date(value)):
+        yield name, date, "text"
+        yield from ((f"{name}_{key}", one, "text") for key, one in value if key not in _DATE_KEYS and one is not None)
+    else:
+        yield name, value, None
+
+
+def name_of(field_id: str, known: OrttoField | None = None) -> str:
+    """Returns the name of a field's column: its name in the account, else its id. Both in snake_case.
+
+    Example: `name_of("str:cm:shoe-size") == "str_cm_shoe_size"`.
+    """
+    return (snake_case(known.name) if known else "") or snake_case(field_id) or field_id
+
+
+# ---- parts of a message --------------------------------------------------------------------------------------------
+
+
+def _event(field_id: str, attributes: JsonObject, names: OrttoNames) -> str:
+    """Returns the event of an activity; one that the account made has a table of its own, whatever its name."""
+    known = ORTTO_ACTIVITIES.get(field_id)
+    if known is None:
+        name = names.activities.get(field_id, "")
+        return name if snake_case(name) and table_name(name) not in _TAKEN_TABLES else field_id
+    if known.event and (known.needs is None or _text(attributes.value(known.needs))):
+        return known.event
+    return known.name
+
+
+def _properties(field_id: str, attributes: JsonObject, receipt: OrttoReceipt) -> list[tuple[str, Any]]:
+    """Returns the properties of an activity; what the catalogue knows has its column before anything else."""
+    special = ORTTO_ATTRIBUTES_OF.get(field_id, {})
+    known, others = dict[str, Any](), list[tuple[str, Any]]()
+    for attribute_id, value in attributes:
+        attribute = special.get(attribute_id) or ORTTO_ATTRIBUTES.get(attribute_id)
+        if attribute is None:
+            others.append((attribute_id, value))
+        elif receipt.personal or not attribute.personal:
+            known |= {name: one for name, one, _ in _typed(attribute, value)}
+    of_activity = ORTTO_ACTIVITIES.get(field_id)
+    known |= dict(of_activity.properties) if of_activity else {}
+    for attribute_id, value in others:
+        field = receipt.names.attribute(field_id, attribute_id)
+        name = name_of(attribute_id, field)
+        name = name_of(attribute_id) if name in known else name
+        values = typed_values(name, attribute_id, value, field.display_type if field else None)
+        known |= {column: one for column, one, _ in values if column not in known}
+    return list(known.items())
+
+
+def _typed(attribute: OrttoAttribute, value: Any) -> Iterator[TypedValue]:
+    return typed_values(attribute.column, attribute.id, value, _DECIMAL if attribute.decimal else None)
+
+
+def _journey_properties(content: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
+    for key, value in content:
+        if key == "activity" and isinstance(value, JsonObject):
+            yield from ((f"activity_{name}", one) for name, one in _activity_properties(value, receipt))
+        elif key == "contact" and isinstance(value, JsonObject):
+            yield from ((f"contact_{name}", one) for name, one in _fields(value, receipt.names))
+        else:
+            yield from _fields([(key, value)], receipt.names)
+
+
+def _activity_properties(activity: JsonObject, receipt: OrttoReceipt) -> Iterator[tuple[str, Any]]:
+    for key, value in _present(activity):
+        if key == "attr" and isinstance(value, JsonObject):
+            yield from _properties(_text(activity.value("field_id")) or "", value, receipt)
+        elif key != "render_cmds":
+            yield key, value
+
+
+def _fields(fields: Iterable[tuple[str, Any]], names: OrttoNames) -> Iterator[tuple[str, Any]]:
+    """Yields person fields, which are known by a name, as webhooks send them, or by their ids."""
+    for key, value in fields:
+        known = names.attribute("", key)
+        name = name_of(key, known) if known or ":" in key else key
+        yield from ((column, one) for column, one, _ in typed_values(name, key, value, known and known.display_type))
+
+
+def _line(
+    event: str,
+    message_id: str,
+    created: Any,
+    properties: list[tuple[str, Any]],
+    person: OrttoPerson,
+    receipt: OrttoReceipt,
+) -> bytes:
+    contact_id, email, external_id = (_text(part) for part in person[:3])
+    time = created if created is not None else receipt.sent_at if receipt.sent_at is not None else receipt.received_at
+    traits = [("email", email), ("contact_id", contact_id), *_fields(person.fields, receipt.names)]
+    context = JsonObject([
+        ("library", JsonObject([("name", receipt.library)])),
+        ("integration", JsonObject([("name", "ortto")])),
+        ("traits", JsonObject(_present(traits))),
+    ])  # fmt: skip
+    message = [
+        ("type", "track"),
+        ("event", event),
+        ("messageId", message_id),
+        ("timestamp", time),
+        ("originalTimestamp", time),
+        ("sentAt", receipt.sent_at),
+        ("receivedAt", receipt.received_at),
+        ("userId", external_id),
+        ("anonymousId", email or contact_id),
+        ("context", context),
+        ("properties", JsonObject(properties)),
+    ]
+    return to_json(JsonObject(_present(message))).encode()
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+def _present(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    return ((key, value) for key, value in pairs if value is not None)
+
+
+def _pairs(value: Any) -> Iterable[tuple[str, Any]]:
+    return value if isinstance(value, JsonObject) else ()
+
+
+def _text(value: Any) -> str | None:
+    """Returns a text or a number as text, None for anything else, a blank, and what no warehouse can store."""
+    return str(value) if isinstance(value, str) and value.strip() and is_storable(value) else None
+
+
+def _digest(*parts: Any) -> str:
+    return f"sha256-{hashlib.sha256(to_json(list(parts)).encode()).hexdigest()}"
+
+
+def _with_point(number: JsonNumber, digits: int) -> JsonNumber:
+    """Returns an integer with a point in front of its last `digits`. Example: `-1500` and 3 give `-1.5`."""
+    if not _INTEGER.fullmatch(number):
+        return number
+    sign, whole = ("-", number[1:]) if number.startswith("-") else ("", str(number))
+    whole = whole.zfill(digits + 1)
+    return JsonNumber(f"{sign}{whole[:-digits]}.{whole[-digits:].rstrip('0') or '0'}")
+
+
+def _position(name: str, value: JsonObject) -> Iterator[TypedValue]:
+    for key, one in value:
+        if one is None:
+            continue
+        if key == "name":
+            yield name, one, "text"
+        elif key in _GEO_KEYS and isinstance(one, JsonNumber):
+            yield f"{name}_{key}", _with_point(one, ORTTO_GEO_DIGITS), "double"
+        else:
+            yield f"{name}_{key}", one, None
+
+
+def _phone(value: JsonObject) -> str | None:
+    code, number = _text(value.value("c")), _text(value.value("n"))
+    if number is None or code is None or number.startswith("+"):
+        return number
+    return f"+{code.removeprefix('+')}{number}"
+
+
+def _date(value: JsonObject) -> str | None:
+    parts = [value.value(key) for key in _DATE_KEYS]
+    if not all(isinstance(part, JsonNumber) and part.isdigit() for part in parts):
+        return None
+    year, month, day = map(int, parts)
+    return f"{year:04}-{month:02}-{day:02}" if year <= 9999 and 0 < month < 13 and 0 < day < 32 else None
+
+
+def names_of_ids(names: Mapping[str, str], decimals: Collection[str] = ()) -> OrttoNames:
+    """Returns names by the ids of activities (`act:…`), attributes and fields; `decimals` are ids of decimals.
+
+    Example: `names_of_ids({"act:cm:bought": "Bought", "int:cm:price": "Price"}, ["int:cm:price"])`.
+    """
+    fields = {**{id_: id_ for id_ in decimals}, **{id_: name for id_, name in names.items() if id_[:4] != "act:"}}
+    return OrttoNames(
+        {id_: name for id_, name in names.items() if id_[:4] == "act:"},
+        {("", id_): OrttoField(name, _DECIMAL if id_ in decimals else None) for id_, name in fields.items()},
+    )

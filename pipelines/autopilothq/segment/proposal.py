@@ -1,0 +1,185 @@
+"""Which of Autopilot's events and columns the events of a stranger may be: a proposal, which a person corrects."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+from ..catalog import (
+    EVENT_WORDS,
+    EVENTS_OF_COLUMNS,
+    ORTTO_ACTIVITIES,
+    ORTTO_ATTRIBUTES,
+    ORTTO_ATTRIBUTES_OF,
+    OrttoAttribute,
+)
+from .json_text import JsonNumber, JsonObject, is_encodable, to_json
+from .mapping import TARGETS, KeyPath
+from .message import flatten
+from .naming import column_name, snake_case
+
+MAX_EVENTS = 100  # that are described, and
+MAX_PROPERTIES = 500  # of each
+SAMPLES = 3
+SAMPLE_LENGTH = 24
+ALIKE = 0.86  # how alike two names are, of 1, that are taken for the same
+KNOWN_COLUMNS = frozenset(attribute.column for attribute in ORTTO_ATTRIBUTES.values())
+"""The columns that properties may be."""
+
+
+@dataclass
+class SeenProperty:
+    """A property of an event: how often it was there, the kinds of its values, and the first of them."""
+
+    number: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    values: list[str] = field(default_factory=list)
+
+    def add(self, value: Any) -> None:
+        """Counts a value."""
+        self.number += 1
+        self.kinds[_kind(value)] += 1
+        text = str(value) if isinstance(value, str) else to_json(value)
+        if len(self.values) < SAMPLES and text not in self.values:
+            self.values.append(text)
+
+
+@dataclass
+class SeenEvent:
+    """An event that is none of Autopilot's, as some messages have it."""
+
+    name: str
+    number: int = 0
+    properties: dict[KeyPath, SeenProperty] = field(default_factory=dict)
+
+    def add(self, properties: Any) -> None:
+        """Counts a message with these properties."""
+        self.number += 1
+        for path, _, value in flatten(properties, ("properties",), []) if isinstance(properties, JsonObject) else ():
+            if path[1:] in self.properties or len(self.properties) < MAX_PROPERTIES:
+                self.properties.setdefault(path[1:], SeenProperty()).add(value)
+
+
+class Proposal(NamedTuple):
+    """What an event may be: its event and why, None where nothing is alike, and new names of properties by paths."""
+
+    event: str | None
+    why: str
+    properties: Mapping[KeyPath, str]
+
+
+def propose(event: SeenEvent) -> Proposal:
+    """Returns what an event may be, by the ids and names of Ortto's activities and attributes.
+
+    Example: for an event `Email opens` with a property `idt::c`, `Email Opened` and `campaign_id`.
+    """
+    activity, why = _activity(event)
+    target = (ORTTO_ACTIVITIES[activity].event or ORTTO_ACTIVITIES[activity].name) if activity else None
+    if target is None:
+        target, why = _by_name(event.name), "its name"
+    special = next((of for id_, of in ORTTO_ATTRIBUTES_OF.items() if _event_of(id_) == target), {})
+    attributes = [special.get(one.id, one) for one in ORTTO_ATTRIBUTES.values()]
+    fitting = [one for one in attributes if _fits(one.column, target)]
+    properties = _columns(event, fitting)
+    if target is None:
+        columns = {*properties.values(), *map(column_name, event.properties)}
+        found = {_owner(column) for column in columns} - {None}
+        target, why = (found.pop(), "its properties") if len(found) == 1 else (None, "")
+        properties = {path: column for path, column in properties.items() if _fits(column, target)} if target else {}
+    return Proposal(target, why, properties)
+
+
+def masked_sample(text: str) -> str:
+    """Returns the form of a value, without its content: `aaaaa@aaaaaaa.aaa`, `9999-99-99`."""
+    if text in ORTTO_ACTIVITIES or text in ("true", "false"):
+        return text
+    shown = text[:SAMPLE_LENGTH]
+    form = "".join("9" if c.isdigit() else ("A" if c.isupper() else "a") if c.isalpha() else c for c in shown)
+    return form if len(text) <= SAMPLE_LENGTH else f"{form}…"
+
+
+def is_mappable(name: str) -> bool:
+    """Returns whether a setting can name an event or a property: a configuration file holds no half of a surrogate."""
+    return is_encodable(name)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, JsonNumber):
+        return "integer" if value.lstrip("-").isdigit() else "number"
+    if isinstance(value, bool):
+        return "boolean"
+    return "text" if isinstance(value, str) else "array"
+
+
+def _activity(event: SeenEvent) -> tuple[str | None, str]:
+    """Returns the activity that a property names in all messages, and that property."""
+    for path, seen in event.properties.items():
+        if len(seen.values) == 1 and seen.values[0] in ORTTO_ACTIVITIES and seen.number == event.number:
+            return seen.values[0], ".".join(path)
+    return None, ""
+
+
+def _event_of(activity: str) -> str:
+    known = ORTTO_ACTIVITIES[activity]
+    return known.event or known.name
+
+
+def _by_name(name: str) -> str | None:
+    """Returns the one event whose words a name has, else the one whose name is most alike."""
+    words = snake_case(name).split("_")
+    found = [event for event, stems in EVENT_WORDS.items() if any(word.startswith(stems) for word in words)]
+    if len(found) == 1:
+        return found[0]
+    best = _most_alike(snake_case(name), TARGETS)
+    return TARGETS[best] if best and (not found or TARGETS[best] in found) else None
+
+
+def _most_alike(name: str, names: Iterable[str]) -> str | None:
+    rated = [(SequenceMatcher(None, name, other).ratio(), other) for other in names]
+    ratio, best = max(rated, default=(0.0, ""))
+    return best if ratio >= ALIKE else None
+
+
+def _owner(column: str) -> str | None:
+    return next((event for prefix, event in EVENTS_OF_COLUMNS.items() if column.startswith(prefix)), None)
+
+
+def _fits(column: str, target: str | None) -> bool:
+    owner = _owner(column)
+    return owner is None or target is None or owner == target
+
+
+def _columns(event: SeenEvent, attributes: list[OrttoAttribute]) -> dict[KeyPath, str]:
+    """Returns the columns of properties, each of one property: by ids before names, by frequent ones before others."""
+    taken = set(map(column_name, event.properties))
+    found: dict[KeyPath, str] = {}
+    ordered = sorted(event.properties.items(), key=lambda item: -item[1].number)
+    for match in (_has_id, _has_name, _is_alike):
+        for path, _ in ordered:
+            if path in found or any(one.column == column_name(path) for one in attributes):
+                continue
+            for one in attributes:
+                if one.column not in taken and match(path[-1], one):
+                    found[path] = one.column
+                    taken.add(one.column)
+                    break
+    return {path: found[path] for path in event.properties if path in found}
+
+
+def _has_id(key: str, attribute: OrttoAttribute) -> bool:
+    return key == attribute.id or snake_case(key) == snake_case(attribute.id)
+
+
+def _has_name(key: str, attribute: OrttoAttribute) -> bool:
+    return snake_case(key) in _names(attribute)
+
+
+def _is_alike(key: str, attribute: OrttoAttribute) -> bool:
+    slug = snake_case(key)
+    return len(slug) > 3 and _most_alike(slug, _names(attribute)) is not None
+
+
+def _names(attribute: OrttoAttribute) -> Iterator[str]:
+    yield attribute.column
+    yield snake_case(attribute.name)

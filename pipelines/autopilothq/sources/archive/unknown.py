@@ -1,0 +1,68 @@
+"""What events of an archive look like that are none of Autopilot's: counted, with their properties."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ...catalog import EVENT_TABLES
+from ...segment.json_text import JsonNumber
+from ...segment.mapping import Mappings
+from ...segment.message import Rejected, parse_json
+from ...segment.naming import event_key
+from ...segment.proposal import MAX_EVENTS, SeenEvent
+from ..event_filter import read_events
+from .batches import read_batches
+from .listing import File
+
+_KNOWN = frozenset(table.name for table in EVENT_TABLES)
+
+
+@dataclass
+class EventSurvey:
+    """The lines that were looked at: tracks of Autopilot's events, mapped ones, and other events by their tables."""
+
+    lines: int = 0
+    known: int = 0
+    mapped: int = 0
+    events: dict[str, SeenEvent] = field(default_factory=dict)
+    others: int = 0
+    """Tracks of events beyond the most that are described."""
+
+
+def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> EventSurvey:
+    """Looks at the first lines of files, up to so many; those of unknown events are read whole."""
+    survey = EventSurvey()
+    for batch in read_batches(files):
+        lines = batch.lines.slice(0, most - survey.lines)
+        survey.lines += lines.num_rows
+        for text, (readable, kind, event) in zip(lines["text"], read_events(lines), strict=True):
+            if readable and (kind != "track" or event is None or _is_known(survey, event_key(event), mappings)):
+                continue
+            _add(survey, text.as_py(), None if readable else mappings)
+        if survey.lines == most:
+            break
+    return survey
+
+
+def _is_known(survey: EventSurvey, table: str, mappings: Mappings) -> bool:
+    """Counts a track that needs no mapping."""
+    survey.known += table in _KNOWN
+    survey.mapped += table in mappings
+    return table in _KNOWN or table in mappings
+
+
+def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
+    """Counts a line of an unknown event; `mappings` are given if it may be of a known one."""
+    try:
+        message = parse_json(line)
+    except Rejected:
+        return
+    event = message.value("event")
+    if message.value("type") != "track" or not isinstance(event, str) or isinstance(event, JsonNumber):
+        return
+    table = event_key(event)
+    if mappings is not None and _is_known(survey, table, mappings):
+        return
+    if table not in survey.events and len(survey.events) >= MAX_EVENTS:
+        survey.others += 1
+        return
+    survey.events.setdefault(table, SeenEvent(event)).add(message.value("properties"))

@@ -1,0 +1,1 @@
+"""Ortto's own API."""

@@ -1,0 +1,227 @@
+"""The activities of an account's people: one run, or a part of one (docs/contract/ortto-pull.md)."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import dlt
+
+from ...catalog import PROFILES
+from ...clients.ortto import Ortto
+from ...errors import ApiError, InvalidSetting
+from ...projection import DuePeople, People
+from ...projection.context import TableRows
+from ...segment.message import Batch
+from ...segment.ortto import OrttoNames, OrttoReceipt
+from ...warehouses.dataset import audit_row
+from ...warehouses.hints import SOURCE
+from ...warehouses.query import answers as answers_of_query
+from ..scans import Scan, ScanBatch
+from ..times import format_time
+from .answers import Answers
+from .feed import DuePerson, Feed, FeedScope
+from .kinds import requested_kinds, selected_kinds
+from .listed import Lookup, values_of_file
+from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
+from .pages import OutOfTime, Scanner, TimeBudget
+from .run import TIMES_LAG, Run, begin_run
+from .who import WAYS, Found, Search, contact_of, time_field
+
+ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
+_LIBRARY = "ortto-api"
+SCAN = "activities"  # the name of the scan
+_MIN_PEOPLE = 10  # of so many people, the account should know one at least
+_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
+
+
+class Account(NamedTuple):
+    """An account that is read: its client, what it calls its fields, and whether it tells times of last activities."""
+
+    client: Ortto
+    names: OrttoNames
+    scanner: Scanner
+    has_times: bool | None
+
+
+@dataclass
+class ActivityScan:
+    """The scan of activities of one load. `stopped` is why it ended before everybody was asked for."""
+
+    load: AccountLoad
+    url: str
+    run: Run
+    answers: Answers
+    scan: Scan
+    stopped: str | None = None
+    people: People | None = None
+    feed: Feed | None = field(default=None, init=False)
+
+    @classmethod
+    def plan(cls, load: AccountLoad, url: str) -> "ActivityScan":
+        """Returns the scan of the run that is under way, or of a new one."""
+        pipeline, now = load.context.required_pipeline(), load.context.loaded_at
+        run = begin_run(load.home, load.run_key, now, pipeline.dataset.complete_loads())
+        answers = Answers(run.folder / "answers", run.loaded_segment)
+        if PROFILES.name not in load.context.selected:
+            load.warn(
+                f"Expected {PROFILES.name} among the selected resources: without it nobody knows who was asked for, and"
+                " the next load asks again.\nSelect it too."
+            )
+        begun, here = run.start.begun, _address(url, run)
+        audited = audit_row(pipeline.dataset, here, begun)
+        before = audited["lines"] if audited else 0
+        return cls(load, url, run, answers, Scan(SCAN, here, begun, lines_before=before, audited=audited))
+
+    def read(self, account: Account) -> Iterator[Batch]:
+        """Yields the messages of the people who are due, as many as one load takes.
+
+        Raises InvalidSetting. What the service refuses stops it, and is in `stopped`.
+        """
+        self.close()
+        self.stopped = None
+        try:
+            kinds = requested_kinds(
+                f"{ORTTO_SETTINGS}.activities", self.load.settings.activities, account.names.activities
+            )
+            selected = selected_kinds(kinds, self.load.context.selected)
+            self.people = _due_people(self.load, self.run, account, selected)
+            self.scan.url = _address(self.url, self.run)
+            yield from self._ask(account, selected)
+        except OutOfTime:
+            self.stopped = OUT_OF_TIME
+            yield ScanBatch(self.scan).batch(ended=True)
+        except InvalidSetting:
+            raise
+        except ApiError as error:
+            if self.scan.number == 0:
+                raise
+            self.stopped = self.load.context.report.cut_off = str(error)
+            yield ScanBatch(self.scan).batch(ended=True)
+
+    def skip(self, why: str) -> Batch:
+        """Returns the end of the scan where nothing is asked any more."""
+        self.stopped = why
+        return ScanBatch(self.scan).batch(ended=True)
+
+    def close(self) -> None:
+        """Gives back the memory, and ends the segment of answers."""
+        self.answers.close()
+        if self.people is not None:
+            self.people.close()
+            self.people = None
+
+    def _ask(self, account: Account, kinds: tuple[str, ...]) -> Iterator[Batch]:
+        people, load, settings = self.people, self.load, self.load.settings
+        if people is None:
+            raise RuntimeError("Expected people to ask for.")
+        scope = FeedScope(kinds, settings.since)
+        receipt = OrttoReceipt(_LIBRARY, self.run.start.begun, names=account.names, personal=settings.personal)
+        feed = self.feed = Feed(self.scan, account.client, scope, receipt, self.answers, load.context.suppressed)
+        feed.answered, feed.progress = people.note, self._report_people
+        due = (DuePerson(contact_of(id_, about), until) for id_, until, about in people.take(settings.people_per_load))
+        part = TimeBudget(settings.seconds_per_load)
+        yield from feed.batches(due, lambda: part.is_over() or load.deadline.is_over())
+        self._report(feed)
+
+    def _report_people(self) -> None:
+        report, feed = self.load.context.report, self.feed
+        if feed is not None:
+            report.people = feed.asked
+        self.load.context.report_progress()
+
+    def _report(self, feed: Feed) -> None:
+        """Reports why the scan ended, and who got no answer. Raises what stopped it where nothing came at all."""
+        report = self.load.context.report
+        if feed.stopped is not None:
+            if self.scan.number == 0 and not self.scan.size and feed.asked == feed.failed:
+                raise feed.stopped
+            self.stopped = report.cut_off = str(feed.stopped)
+        elif feed.failed:
+            of = f"{feed.failed:,} of {feed.asked:,} people"
+            self.load.warn(f"No answer could be read for {of}: they are asked for again next time. {feed.failure}")
+        if feed.asked >= _MIN_PEOPLE and not feed.known and not feed.failed:
+            self.load.warn(
+                f"The account knows none of {feed.asked:,} people. Is {ORTTO_SETTINGS}.api_key the right one?"
+            )
+        if self.stopped is None and self.load.deadline.is_over() and feed.asked < (report.people_total or 0):
+            self.stopped = OUT_OF_TIME
+
+    def finish(self) -> Iterator[TableRows]:
+        """Yields who was asked for, and keeps how far the run is once this load is complete."""
+        report, load_id = self.load.context.report, self.load.context.required_pipeline().load_id
+        days = (self.feed.retention_days if self.feed else None) or self.run.retention_days
+        _warn_of_gap(self.load, self.run, days)
+        complete = self.stopped is None and self.people is not None and report.people >= self.people.due
+        retention = self.feed.retention_days if self.feed else None
+        self.run.write_cursor(load_id, self.answers.segment, complete, retention)
+        if self.stopped is not None:
+            report.unfinished[self.scan.url] = self.stopped
+        if self.people is not None:
+            yield self.people.rows(load_id)
+        self.close()
+
+
+def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
+    """Returns the people to ask for, all of them found and chosen. Raises OutOfTime, and ApiErrors."""
+    context = load.context
+    pipeline = context.required_pipeline()
+    scratch = context.scratch / "people"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    people = People((f"ortto-{load.account}", load.scope_id), str(scratch), context.memory)
+    for found in _found_people(load, run, account, kinds):
+        people.add(found)
+    people.leave_out(context.suppressed)
+    there = pipeline.dataset.tables([PROFILES.name])
+    columns = [column.name for column in PROFILES.columns]
+    stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
+    is_active = load.settings.people == ACTIVE
+    due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
+    people.choose(stored, pipeline.dataset.complete_loads(), due)
+    context.report.people_total = people.due
+    context.report.people_found_by = WAYS.get(run.start.way or "")
+    context.report_progress()
+    return people
+
+
+def _found_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> Iterator[list[Found]]:
+    people = load.settings.people
+    if people in (ACTIVE, EVERYBODY):
+        known = {id_ for activity, id_ in account.names.attributes if not activity and id_.startswith("tme:")}
+        times = [of for kind in kinds if (of := time_field(kind)) in known or not known]
+        search = Search(run, account.scanner, times, load.warn)
+        search.has_times = account.has_times
+        yield from search.everyone() if people == EVERYBODY else search.active(load.settings.since)
+    else:
+        yield from Lookup(run, account.scanner, load.warn).found(lambda: _values(people))
+
+
+def _warn_of_gap(load: AccountLoad, run: Run, days: int) -> None:
+    """Warns where activities between the last complete run and this one are kept no longer than so many days."""
+    if run.is_continued or load.settings.people not in (ACTIVE, EVERYBODY):
+        return
+    kept, since = run.begun - timedelta(days=days), run.since or load.settings.since
+    if since and since < kept:
+        what = "No run was complete since" if run.since else "Activities were asked for since"
+        load.warn(
+            f"{what} {format_time(since)}, and Ortto keeps activities for {days} days: those between"
+            f" {format_time(since)} and {format_time(kept)} are missing, but for those that came another way."
+        )
+
+
+def _address(url: str, run: Run) -> str:
+    """Returns the address of activities, with the way by which people are found."""
+    return f"{url}#{run.start.way}" if run.start.way else url
+
+
+def _values(people: str) -> Iterator[str]:
+    """Yields the values of a list: the first column of a query's rows, or the lines of a file."""
+    if not _QUERY.match(people):
+        yield from values_of_file(Path(people))
+        return
+    for rows in answers_of_query(dlt.current.pipeline(), people):
+        yield from (str(row[0]).strip() for row in rows if row[0] is not None and str(row[0]).strip())

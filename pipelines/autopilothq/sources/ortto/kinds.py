@@ -1,0 +1,53 @@
+"""Which kinds of activities are asked for: those of the catalogue, and those that a setting names."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from ...catalog import EVENTS, ORTTO_ACTIVITIES, TRACKS
+from ...errors import InvalidSetting
+from ...segment.naming import snake_case
+from ..extraction import EVENTS_RESOURCE
+
+CUSTOM, EVERY = "custom", "all"
+"""What the setting may say instead of names: all custom activities, all that the account has."""
+_TABLES = {event.name: event.table for event in EVENTS}
+_CUSTOM_ID = "act:cm:"
+
+
+def requested_kinds(setting: str, requested: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Returns the ids of the activities to ask for: the usual ones, and those requested by id, name or table.
+
+    `names` are the names of the account's activities by their ids, `setting` is where `requested` comes from. Raises
+    InvalidSetting for what the account does not have.
+    """
+    known = {id_: activity.name for id_, activity in ORTTO_ACTIVITIES.items()} | dict(names)
+    found = [id_ for id_, activity in ORTTO_ACTIVITIES.items() if activity.pulled]
+    for name in requested:
+        more = [id_ for id_, of in known.items() if _is_named(name, id_, of)]
+        if not more and name not in (CUSTOM, EVERY):
+            others = ", ".join(f"{of} ({id_})" for id_, of in known.items() if id_ not in found)
+            raise InvalidSetting(f"{setting}: the account has no activity {name!r}. It has {others}.")
+        found += more
+    return list(dict.fromkeys(found))
+
+
+def _is_named(name: str, id_: str, of: str) -> bool:
+    if name == EVERY:
+        return id_.startswith("act:")
+    if name == CUSTOM:
+        return id_.startswith(_CUSTOM_ID)
+    return name == id_ or (bool(snake_case(name)) and snake_case(name) == snake_case(of))
+
+
+def selected_kinds(kinds: Iterable[str], selected: Collection[str]) -> tuple[str, ...]:
+    """Returns the kinds whose events have rows in a selected table."""
+    if TRACKS.name in selected:
+        return tuple(kinds)
+    found = []
+    for kind in kinds:
+        activity = ORTTO_ACTIVITIES.get(kind)
+        tables = {_TABLES[activity.event]} if activity is not None and activity.event else set()
+        if not tables or (activity is not None and activity.needs):
+            tables.add(EVENTS_RESOURCE)
+        if tables & set(selected):
+            found.append(kind)
+    return tuple(found)

@@ -1,0 +1,142 @@
+"""People of a list: Ortto's ids, emails, or ids in the systems of whoever has the account, looked up in the account."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...clients.autopilot import Page
+from ...errors import InvalidSetting, RequestRejected
+from ...segment.identity import fold_email
+from ...segment.json_text import JsonObject
+from .pages import OutOfTime, Query, Scanner
+from .run import Run
+from .who import EMAIL_FIELD, EXTERNAL_ID_FIELD, LIST, MATCHED, Contact, Found, found_of, reduced
+
+VALUES_AT_ONCE = 50  # that one request looks for
+_ID = re.compile("[0-9a-f]{24}")
+Values = Callable[[], Iterator[str]]
+"""Gives the values of a list, each time from the first on."""
+
+
+def values_of_file(path: Path) -> Iterator[str]:
+    """Yields the lines of a file but blank ones. Raises InvalidSetting for no text."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from filter(None, map(str.strip, lines))
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{path}: expected ids or emails in UTF-8: {error}") from error
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}") from error
+
+
+class Lookup:
+    """Finds the people of a list. `warn` is called with what a person should know."""
+
+    def __init__(self, run: Run, scanner: Scanner, warn: Callable[[str], None]) -> None:
+        self._run, self._scanner, self._warn = run, scanner, warn
+
+    def found(self, values: Values) -> Iterator[list[Found]]:
+        """Yields the people; those that the account does not have are counted in a warning.
+
+        Where the account takes no filter by email, everyone is read and compared. Raises OutOfTime, and ApiErrors.
+        """
+        if self._run.start.way != MATCHED:
+            self._run.go(LIST)
+            try:
+                yield from self._looked_up(values)
+            except _NoFilter as error:
+                self._warn(f"The account does not take a filter by email, so everyone is read. {error}")
+                self._run.go(MATCHED)
+            else:
+                return
+        yield from self._matched(values)
+
+    def _looked_up(self, values: Values) -> Iterator[list[Found]]:
+        spool = self._run.spool(LIST)
+        if not spool.complete:
+            spool.restart()  # the list may be another one by now
+            requested = unknown = 0
+            for some in _batched(values()):
+                if self._scanner.deadline.is_over():
+                    raise OutOfTime
+                contacts, missing = self._some(some)
+                spool.put(Page(contacts, None, str(spool.last + 1)))
+                requested, unknown = requested + len(some), unknown + missing
+            spool.put(Page([], None, None))
+            self._warn_of(unknown, requested)
+        for number in range(1, spool.last + 1):
+            yield [found_of(contact, self._run.begun) for contact in spool.read(number)[0]]
+
+    def _some(self, values: Sequence[str]) -> tuple[list[Any], int]:
+        """Returns the people of some values, and how many of these the account does not have."""
+        ids = {value for value in values if _ID.fullmatch(value)}
+        contacts: list[Any] = [[id_, None, None, None] for id_ in sorted(ids)]  # the rest is asked for with the others
+        if requested := {_key(value): value for value in values if value not in ids}:
+            query = Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], _filter(requested.values()), reduced=reduced)
+            try:
+                found = [contact for page in query.pages(self._scanner.account, None) for contact in page.contacts]
+            except RequestRejected as error:
+                raise _NoFilter(str(error)) from error
+            contacts += found
+            requested = {key: value for key, value in requested.items() if key not in _keys(found)}
+        return contacts, len(requested)
+
+    def _matched(self, values: Values) -> Iterator[list[Found]]:
+        requested = set(values())
+        ids = sorted(value for value in requested if _ID.fullmatch(value))
+        yield [Found(Contact(id_).person, self._run.begun, None) for id_ in ids]
+        missing = {_key(value) for value in requested.difference(ids)}
+        keys = frozenset(missing)
+
+        def matching(contact: JsonObject) -> Any:
+            kept = reduced(contact)
+            if kept is None or not (hits := keys & _keys([kept])):
+                return None
+            missing.difference_update(hits)
+            return kept
+
+        spool = self._run.spool(MATCHED)
+        is_new = spool.last == 0
+        for contacts, _ in self._scanner.scan(spool, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=matching)):
+            yield [found_of(contact, self._run.begun) for contact in contacts]
+        if is_new:
+            self._warn_of(len(missing), len(requested))
+
+    def _warn_of(self, unknown: int, requested: int) -> None:
+        if unknown:
+            self._warn(f"{unknown:,} of {requested:,} people of the list are not in the account.")
+
+
+class _NoFilter(Exception):
+    """The account does not take a filter by email; the text is what it says."""
+
+
+def _batched(values: Iterator[str]) -> Iterator[list[str]]:
+    some: dict[str, None] = {}
+    for value in values:
+        some[value] = None
+        if len(some) == VALUES_AT_ONCE:
+            yield list(some)
+            some = {}
+    if some:
+        yield list(some)
+
+
+def _filter(values: Any) -> dict[str, Any]:
+    """Returns the filter of people who have one of these emails or external ids."""
+    requested = dict.fromkeys(
+        form for value in values for form in ((value, value.lower()) if "@" in value else (value,))
+    )
+    fields = ((EMAIL_FIELD if "@" in value else EXTERNAL_ID_FIELD, value) for value in requested)
+    return {"$or": [{"$str::is": {"field_id": field, "value": value}} for field, value in fields]}
+
+
+def _key(value: str) -> str:
+    """Returns an email or an external id as it is compared."""
+    return fold_email(value) if "@" in value else value
+
+
+def _keys(contacts: Sequence[Any]) -> set[str]:
+    """Returns the emails and the external ids of people as `reduced` keeps them."""
+    return {_key(value) for _, email, external_id, _ in contacts for value in (email, external_id) if value}

@@ -1,0 +1,116 @@
+"""One load of an account of Ortto: what is asked for, and what is known of it while it goes on."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from ...catalog import EVENT_TABLES, TRACKS
+from ...projection import Snapshot
+from ..extraction import EVENTS_RESOURCE
+from ..origin import LoadContext
+from ..scans import Scan, ScanBatch
+from ..settings import short_digest
+from .pages import TimeBudget
+from .run import RUN_FOLDER, RunKey
+
+ACTIVE, EVERYBODY = "active", "all"
+"""What `people` may be instead of a file or a query."""
+OUT_OF_TIME = "the time of max_seconds was up"
+ORTTO_EVENT_RESOURCES = (*(table.name for table in EVENT_TABLES), TRACKS.name, EVENTS_RESOURCE)
+
+
+class PullSettings(NamedTuple):
+    """What is asked for, and how much at a time.
+
+    `people` is `active`, `all`, a file or a query; `activities` are kinds besides the usual ones. Reply texts and
+    addresses are kept where `personal`. One load asks for `people_per_load` people at most, and no longer than
+    `seconds_per_load`; nothing is fetched after `max_seconds`.
+    """
+
+    people: str = ACTIVE
+    activities: tuple[str, ...] = ()
+    since: datetime | None = None
+    personal: bool = False
+    people_per_load: int | None = None
+    seconds_per_load: float = inf
+    max_seconds: float = inf
+
+
+@dataclass
+class AccountLoad:
+    """One load of the account of that digest: its time, and the scans besides activities with what they find."""
+
+    context: LoadContext
+    account: str
+    settings: PullSettings
+    deadline: TimeBudget
+    scans: Sequence[Scan] = ()
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """The folder of runs and scans."""
+        return self.context.required_pipeline().working_folder / RUN_FOLDER
+
+    @property
+    def scans_folder(self) -> Path:
+        """The folder of the spools of scans."""
+        return self.home / f"scans-{self.account}"
+
+    @property
+    def has_events(self) -> bool:
+        """Whether tables of events are selected."""
+        return bool(self.context.selected & set(ORTTO_EVENT_RESOURCES))
+
+    @property
+    def scope_id(self) -> str:
+        """A digest of what is asked for; what `since` left out is not loaded up to any watermark."""
+        selected = self.context.selected & set(ORTTO_EVENT_RESOURCES)
+        tables = [TRACKS.name] if TRACKS.name in selected else sorted(selected)
+        since = self.settings.since.isoformat() if self.settings.since else None
+        return short_digest(tables, sorted(self.settings.activities), since)
+
+    @property
+    def run_key(self) -> RunKey:
+        """What tells the run from others."""
+        people = self.settings.people
+        names = {of: short_digest(self.account, self.scope_id, of) for of in (people, EVERYBODY)}
+        return RunKey(self.account, names[people], (names[EVERYBODY],) if people == ACTIVE else ())
+
+    def begin_reading(self) -> None:
+        """Drops what an earlier reading found."""
+        for table, snapshot in self.snapshots.items():
+            snapshot.close()
+            shutil.rmtree(self.context.scratch / table, ignore_errors=True)
+        self.snapshots.clear()
+        for scan in self.scans:
+            scan.begin_reading()
+        self.context.report.contacts = 0
+
+    def keep_records(self, found: ScanBatch) -> None:
+        """Adds the records of selected tables to their snapshots."""
+        for name, records in found.records.items():
+            if name in self.context.selected:
+                self.snapshot_of(name, found.scan).add(records)
+
+    def snapshot_of(self, table: str, scan: Scan) -> Snapshot:
+        """Returns the snapshot of a table, which a scan fills."""
+        if table not in self.snapshots:
+            self.snapshots[table] = self.context.snapshot(table, datetime.fromisoformat(scan.started_at))
+        return self.snapshots[table]
+
+    def warn(self, text: str) -> None:
+        """Warns, and shows the warning at once."""
+        if text not in self.context.report.warnings:  # a load may read twice
+            self.context.warn(text)
+            self.context.report_progress()
+
+    def report_contacts(self, count: int, total: int | None) -> None:
+        """Reports that people were read, of so many."""
+        self.context.report.contacts += count
+        self.context.report.contacts_total = total
+        self.context.report_progress()

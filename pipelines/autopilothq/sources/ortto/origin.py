@@ -1,0 +1,132 @@
+"""An account of Ortto as an origin: the activities of its people, and what else the account has."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...catalog import ORTTO_ACCOUNT, ORTTO_PEOPLE, PROFILES, TABLES, TRACKS
+from ...clients.ortto import Ortto
+from ...errors import RequestRejected, Unavailable, UnexpectedResponse
+from ...projection.context import TableRows
+from ...segment.message import Batch
+from ...segment.ortto import OrttoNames, names_of_schema
+from ..origin import LoadContext, Origin
+from ..scans import Scan, ScanBatch
+from ..times import format_time
+from .activities import Account, ActivityScan
+from .load import ORTTO_EVENT_RESOURCES, OUT_OF_TIME, AccountLoad, PullSettings
+from .pages import OutOfTime, Scanner, TimeBudget
+from .records import PARTS, RecordScans, note_loaded, plan_scans
+
+
+@dataclass
+class OrttoPull(Origin[Scan]):
+    """An account of Ortto, whose people's activities are asked for; `account` is a digest that tells it from others.
+
+    A run that is not complete is continued by the next load, wherever it ended. Who was asked for since it began, in
+    loads that are complete or in answers that are on this machine, is not asked for again.
+    """
+
+    client: Ortto
+    base_url: str
+    account: str
+    settings: PullSettings
+    _load: AccountLoad | None = field(init=False, default=None)
+    _activities: ActivityScan | None = field(init=False, default=None)
+
+    tables = (PROFILES.name, *ORTTO_EVENT_RESOURCES, *(table.name for table in ORTTO_ACCOUNT))
+
+    def plan(self, context: LoadContext) -> Sequence[Scan]:
+        """Returns the scans that the selected tables need, that of activities last."""
+        dataset = context.required_pipeline().dataset
+        dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
+        load = self._load = AccountLoad(context, self.account, self.settings, TimeBudget(self.settings.max_seconds))
+        now, complete = format_time(context.loaded_at), dataset.complete_loads()
+        scans = plan_scans(self.account, self.base_url, load.scans_folder, context.selected, now, complete)
+        self._activities = None
+        if load.has_events:
+            self._activities = ActivityScan.plan(load, f"{self.base_url}/person/get/activities")
+            scans.append(self._activities.scan)
+        for number, scan in enumerate(scans):
+            scan.number = number
+        load.scans = scans
+        return scans
+
+    def read(self, work: Sequence[Scan]) -> Iterator[Batch]:
+        """Yields the messages of people's activities, and keeps the records of all other scans.
+
+        Raises Unavailable where the first scan gets no answer, and NotAuthorized where the key is refused.
+        """
+        load = self._planned()
+        load.begin_reading()
+        with self.client:
+            names = self._names(load)
+            scanner = Scanner(self.client, load.deadline, load.warn, load.report_contacts)
+            records = RecordScans(scanner, load.scans_folder, names)
+            for scan in work:
+                if self._activities is None or scan is not self._activities.scan:
+                    yield from _records(load, scan, records)
+                elif (why := load.context.report.cut_off) is not None:
+                    yield self._activities.skip(why)
+                else:
+                    yield from self._activities.read(Account(self.client, names, scanner, records.has_times))
+
+    def _planned(self) -> AccountLoad:
+        if self._load is None:
+            raise RuntimeError("Expected `plan` to be called before.")
+        return self._load
+
+    def _names(self, load: AccountLoad) -> OrttoNames:
+        """Returns what the account calls its activities and fields; nothing where it does not tell."""
+        try:
+            return names_of_schema(self.client.instance_schema())
+        except (RequestRejected, UnexpectedResponse) as error:
+            load.warn(f"The account does not tell what its fields are called, so ids stand for them. {error}")
+            return OrttoNames()
+
+    def finish(self, context: LoadContext) -> Iterator[TableRows]:
+        """Yields the rows of the scans that are complete, and who was asked for; keeps the cursors."""
+        load, load_id = self._planned(), context.required_pipeline().load_id
+        for scan in load.scans:
+            if scan.complete and scan.name in PARTS:
+                for table in PARTS[scan.name].tables:
+                    if table.name in context.selected:
+                        yield from _rows(load, scan, table.name)
+                note_loaded(self.account, scan, load_id)
+        if self._activities is not None:
+            yield from self._activities.finish()
+        for snapshot in load.snapshots.values():
+            snapshot.close()
+
+
+def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Batch]:
+    """Yields what a scan besides activities rejects, and keeps its records."""
+    report = load.context.report
+    why = report.cut_off
+    if why is None:
+        members = TABLES["ortto_audience_members"].name in load.context.selected
+        try:
+            for part in records.read(scan, members):
+                load.keep_records(part)
+                yield part.batch()
+        except OutOfTime:
+            why = OUT_OF_TIME
+        except Unavailable as error:
+            if scan.number == 0:
+                raise
+            why = report.cut_off = str(error)
+        except (RequestRejected, UnexpectedResponse) as error:
+            why = str(error)
+            tables = ", ".join(table.name for table in PARTS[scan.name].tables if table.name in load.context.selected)
+            load.warn(f"{tables} could not be read, and stays as it is. {error}")
+    yield ScanBatch(scan).batch(ended=True, unfinished=why)
+
+
+def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
+    """Yields the rows of a table, and their discards. A scan of people finds those who are deleted, too."""
+    snapshot, context = load.snapshot_of(table, scan), load.context
+    read = context.required_pipeline().dataset.read if table == ORTTO_PEOPLE.name else None
+    yield snapshot.rows(context.existing_columns(table), read)
+    if (discards := snapshot.discards()) is not None:
+        yield discards
+    if table == ORTTO_PEOPLE.name and snapshot.left_out:
+        load.warn(f"{snapshot.left_out:,} people were left out: they were forgotten here, and Ortto has them still.")

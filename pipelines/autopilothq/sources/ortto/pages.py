@@ -1,0 +1,133 @@
+"""Pages of people: fetched into a spool, and begun again where the account does not know its cursor any more."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from ...clients.autopilot import Page
+from ...clients.ortto import MOST_FIELDS, Ortto
+from ...errors import RequestRejected, UnexpectedResponse
+from ...segment.json_text import JsonObject
+from ..spool import Spool, fetch_ahead
+
+MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of them a ban
+IDS_AT_ONCE = 100
+
+
+class TimeBudget:
+    """A budget of seconds from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Returns whether the budget is exhausted."""
+        return monotonic() >= self._end
+
+
+class OutOfTime(Exception):
+    """The budget was spent in the middle of a scan; its pages stay in the spool, and the next load continues it."""
+
+
+class Query:
+    """What is asked of an account's people: fields, and a filter or an audience, all people without any.
+
+    `reduced` is what is kept of each person, the whole of it by default.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[str],
+        narrowed: Mapping[str, Any] | None = None,
+        audience: str | None = None,
+        reduced: Callable[[JsonObject], Any] | None = None,
+    ) -> None:
+        self.fields, self.narrowed, self.audience, self.reduced = fields, narrowed, audience, reduced
+
+    def pages(self, account: Ortto, bookmark: str | None) -> Iterator[Page]:
+        """Yields the pages behind a bookmark, which is that of `Page`; of fields too many for one request all."""
+        offset, _, cursor = (bookmark or "0 ").partition(" ")
+        first, rest = self.fields[:MOST_FIELDS], self.fields[MOST_FIELDS:]
+        pages = account.people(
+            first, self.narrowed, audience=self.audience, offset=int(offset), cursor_id=cursor or None
+        )
+        for found in pages:
+            contacts = _with_fields(account, found.contacts, rest) if rest else found.contacts
+            following = f"{found.next_offset} {found.cursor_id or ''}" if found.has_more else None
+            yield self._page(contacts, found.total, following)
+
+    def _page(self, contacts: list[Any], total: int | None, bookmark: str | None) -> Page:
+        if self.reduced is None:
+            return Page(contacts, total, bookmark)
+        kept = (self.reduced(contact) for contact in contacts if isinstance(contact, JsonObject))
+        return Page([contact for contact in kept if contact is not None], total, bookmark)
+
+
+def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
+    """Returns people with more fields, asked for by their ids."""
+    ids = [contact.value("id") for contact in contacts if isinstance(contact, JsonObject)]
+    found: dict[str, list[tuple[str, Any]]] = {}
+    for start in range(0, len(fields), MOST_FIELDS):
+        for at in range(0, len(ids), IDS_AT_ONCE):
+            some = account.people_by_ids(ids[at : at + IDS_AT_ONCE], fields[start : start + MOST_FIELDS])
+            for name, contact in some.items():
+                found.setdefault(name, []).extend(person_fields(contact))
+    return [_with(contact, found) if isinstance(contact, JsonObject) else contact for contact in contacts]
+
+
+def _with(contact: JsonObject, more: Mapping[str, Sequence[tuple[str, Any]]]) -> JsonObject:
+    fields = JsonObject([*person_fields(contact), *more.get(contact.value("id"), ())])
+    return JsonObject([*(pair for pair in contact if pair[0] != "fields"), ("fields", fields)])
+
+
+def person_fields(contact: Any) -> JsonObject:
+    """Returns a person's fields by their ids, none where the person has none."""
+    found = contact.value("fields") if isinstance(contact, JsonObject) else None
+    return found if isinstance(found, JsonObject) else JsonObject()
+
+
+class Scanner:
+    """Reads pages of an account's people by way of spools, within a budget of time.
+
+    `restarted` is called where a scan begins again, `seen` after each page with its people and the total, but not for
+    members of audiences.
+    """
+
+    def __init__(
+        self,
+        account: Ortto,
+        deadline: TimeBudget,
+        restarted: Callable[[str], None],
+        seen: Callable[[int, int | None], None],
+    ) -> None:
+        self.account, self.deadline = account, deadline
+        self._restarted, self._seen = restarted, seen
+
+    def scan(self, spool: Spool, query: Query) -> Iterator[tuple[list[object], int]]:
+        """Yields the people and the size of each page, those in the spool first.
+
+        Where the account does not know the cursor of a page any more, all pages are fetched again, and come again.
+        Raises OutOfTime, and ApiErrors.
+        """
+        restarts = 0
+        yield from map(spool.read, range(1, spool.last + 1))
+        while not spool.complete:
+            if self.deadline.is_over():
+                raise OutOfTime
+            try:
+                for fetched in fetch_ahead(spool, query.pages(self.account, spool.bookmark), self.deadline.is_over):
+                    contacts, size = spool.contacts_of(fetched)
+                    if query.audience is None:
+                        self._seen(len(contacts), fetched.total)
+                    yield contacts, size
+            except UnexpectedResponse:
+                spool.restart()  # what leads to this page leads nowhere
+                raise
+            except RequestRejected as error:
+                if spool.last == 0:
+                    raise
+                spool.restart()
+                if restarts == MAX_RESTARTS:
+                    raise
+                restarts += 1
+                self._restarted(f"The pages of people are fetched once more from the first on: {error}")

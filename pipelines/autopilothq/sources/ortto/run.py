@@ -1,0 +1,168 @@
+"""A run over the people of an account of Ortto: what is kept of it, so that another load continues it.
+
+A run begins when people are looked for, and ends when everybody who was found was asked for. In between it may be many
+loads, in many processes. On this machine its folder has who was found and which answers are not loaded yet; in the
+destination dlt's state has how far complete loads have come.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ... import private
+from ..settings import read_cursor, write_cursor
+from ..spool import ScanStart, Spool
+from ..times import format_time
+
+RUN_FOLDER = "autopilothq-ortto"  # the folder of runs, below the pipeline's own
+RETENTION_DAYS = 90  # how long an account keeps activities, unless it says something else
+_MAX_RUN_AGE = timedelta(days=RETENTION_DAYS / 2)  # an older run is not continued: activities of its people are gone
+TIMES_LAG = timedelta(hours=1)  # the times of a person's activities may lag behind the activities
+_CURSORS = "ortto"  # in dlt's state of the source
+_START = "run.json"
+
+
+class RunStart(NamedTuple):
+    """When a run began, and `since` when people's activity counts: None where no run was complete before.
+
+    Both are RFC 3339. `account` is a digest of whose people they are, `way` how they are found.
+    """
+
+    account: str
+    begun: str
+    since: str | None = None
+    way: str | None = None
+
+
+class RunKey(NamedTuple):
+    """What tells runs from each other: digests of the account, of what is asked for, and of whom.
+
+    `alike` are those of runs that ask for the same of at least the same people: what they loaded is loaded here too.
+    """
+
+    account: str
+    name: str
+    alike: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """A run, new or continued. `cursor` is how far complete loads have brought the last run, empty without any."""
+
+    key: RunKey
+    folder: Path
+    start: RunStart
+    cursor: dict[str, Any]
+
+    @property
+    def begun(self) -> datetime:
+        """When the run began."""
+        return datetime.fromisoformat(self.start.begun)
+
+    @property
+    def since(self) -> datetime | None:
+        """When the last complete run began, None where there was none."""
+        return datetime.fromisoformat(self.start.since) if self.start.since else None
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether complete loads have brought this run some way."""
+        return bool(self.cursor) and self.cursor["begun"] == self.start.begun
+
+    @property
+    def loaded_segment(self) -> int:
+        """The last segment of answers that complete loads have, 0 for none."""
+        return int(self.cursor["segment"]) if self.is_continued else 0
+
+    @property
+    def retention_days(self) -> int:
+        """How long the account keeps activities, as far as a complete load found it out."""
+        return int(self.cursor.get("retention") or RETENTION_DAYS)
+
+    def go(self, way: str) -> None:
+        """Keeps by which way people are found from now on."""
+        self.start = self.start._replace(way=way)
+        _write_start(self.folder, self.start)
+
+    def spool(self, name: str) -> Spool:
+        """Returns the pages of a way that are here, or none yet."""
+        folder = self.folder / name
+        return Spool.open(folder) or Spool.begin(folder, self.scan_start)
+
+    @property
+    def scan_start(self) -> ScanStart:
+        """Where a spool of this run begins."""
+        return ScanStart(self.start.account, self.start.begun)
+
+    def write_cursor(self, load_id: str, segment: int, complete: bool, retention: int | None) -> None:
+        """Keeps how far the run is once the load `load_id` is complete."""
+        if self.cursor:
+            # Where that load never becomes complete, what was before counts.
+            write_cursor(_CURSORS, _before(self.key.name), self.cursor)
+        cursor = self.start._asdict() | {
+            "complete": complete,
+            "segment": segment,
+            "retention": retention or self.cursor.get("retention"),
+            "load_id": load_id,
+        }
+        write_cursor(_CURSORS, self.key.name, cursor)
+
+
+def begin_run(home: Path, key: RunKey, now: datetime, complete_loads: set[str]) -> Run:
+    """Returns the run that is under way, here or anywhere, or a new one. `home` is the folder of all runs."""
+    folder = home / key.name
+    cursor = _cursor(key.name, complete_loads)
+    found = _read_start(folder)
+    if found and found.account == key.account and _goes_on(found, cursor, now):
+        return Run(key, folder, found, cursor)
+    shutil.rmtree(folder, ignore_errors=True)
+    start = RunStart(key.account, format_time(now), _last_complete(key, cursor, complete_loads))
+    if cursor and not cursor["complete"]:
+        continued = RunStart(*(cursor[name] for name in RunStart._fields))
+        start = continued if _age(continued, now) < _MAX_RUN_AGE else start
+    _write_start(folder, start)
+    return Run(key, folder, start, cursor)
+
+
+def _goes_on(start: RunStart, cursor: dict[str, Any], now: datetime) -> bool:
+    """Returns whether the run in a folder is under way, neither complete nor too old, nor overtaken by another."""
+    overtaken = bool(cursor) and (cursor["begun"], cursor["complete"]) > (start.begun, False)
+    return not overtaken and _age(start, now) < _MAX_RUN_AGE
+
+
+def _age(start: RunStart, now: datetime) -> timedelta:
+    return now.astimezone(UTC) - datetime.fromisoformat(start.begun)
+
+
+def _cursor(name: str, complete_loads: set[str]) -> dict[str, Any]:
+    of = read_cursor(_CURSORS, name, complete_loads)
+    return of or read_cursor(_CURSORS, _before(name), complete_loads)
+
+
+def _before(name: str) -> str:
+    return f"{name} before"
+
+
+def _last_complete(key: RunKey, cursor: dict[str, Any], complete_loads: set[str]) -> str | None:
+    """Returns when the last run began that was complete, of this kind or of one that asks for more people."""
+    others = [_cursor(name, complete_loads) for name in key.alike]
+    begun = [each["begun"] if each["complete"] else each["since"] for each in (cursor, *others) if each]
+    return max(filter(None, begun), default=None)
+
+
+def _read_start(folder: Path) -> RunStart | None:
+    try:
+        return RunStart(**json.loads((folder / _START).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_start(folder: Path, start: RunStart) -> None:
+    private.folder(folder)
+    temporary = folder / f"{_START}.new"
+    with private.opened(temporary) as file:
+        file.write(json.dumps(start._asdict()).encode())
+    temporary.replace(folder / _START)

@@ -1,0 +1,121 @@
+"""Ortto's API as a dlt source: the email activities of its people, and what else an account has."""
+
+from collections.abc import Iterable
+from math import inf
+from typing import Annotated, Any
+
+import dlt
+from dlt import Schema
+from dlt.sources import DltResource
+
+from ...catalog import MAX_EVENT_TABLES
+from ...clients.ortto import Ortto, OrttoSettings
+from ...clients.ortto_requests import ACTIVITY_REQUESTS_PER_SECOND, ORTTO_REQUESTS_PER_SECOND
+from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ...errors import InvalidSetting
+from ...warehouses.dlt_internals import NotResolved
+from ...warehouses.hints import SOURCE
+from ..plan import LoadSettings
+from ..report import ProgressCallback, no_progress
+from ..resources import resources
+from ..settings import Names, Time, short_digest, split_names
+from ..times import read_setting_time
+from .activities import ORTTO_SETTINGS
+from .load import ACTIVE, PullSettings
+from .origin import OrttoPull
+
+
+# Settings of these names in the section above are those of Autopilot's API, whose key must not go to Ortto. dlt takes
+# them all the same where the default is None.
+@dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
+def ortto(
+    api_key: Annotated[str, NotResolved()] = "",
+    region: str = "",
+    base_url: Annotated[str, NotResolved()] = "",
+    requests_per_second: Annotated[float, NotResolved()] = ORTTO_REQUESTS_PER_SECOND,
+    activity_requests_per_second: float = ACTIVITY_REQUESTS_PER_SECOND,
+    people: str = ACTIVE,
+    activities: Names | None = None,
+    personal: bool = False,
+    since: Annotated[Time, NotResolved()] = "",
+    account: str | None = None,
+    timeout: float = TIMEOUT,
+    tries: int = MAX_ATTEMPTS,
+    allow_http: bool = False,
+    max_seconds: Annotated[float, NotResolved()] = inf,
+    people_per_load: int | None = None,
+    seconds_per_load: float = inf,
+    max_event_tables: int = MAX_EVENT_TABLES,
+    table_format: str | None = None,
+    memory: int = 400,
+    progress: ProgressCallback = no_progress,
+) -> Iterable[DltResource]:
+    """Ortto's API as the `autopilothq` schema: email activities, people, audiences, tags, campaigns, custom fields.
+
+    Ortto keeps activities for 90 days, and gives them one person and one request a second. Each run asks for those who
+    were active since the last one.
+
+    Args:
+        api_key: The account's custom API key, from dlt's secrets.
+        region: Where the account is: au, eu, or empty.
+        base_url: Where the API is, if not at the region's address.
+        requests_per_second: The most that is sent, but for people's activities.
+        activity_requests_per_second: The same for people's activities; Ortto allows one.
+        people: Whose activities: `active`, those who were active since the last run; `all`; a file of Ortto's ids,
+            emails or your own ids, one a line; or a query of the warehouse, whose first column has them.
+        activities: Kinds of activities besides the usual ones, by id or name: `custom` are all custom ones, `all` all.
+        personal: Whether the texts of replies and the addresses in them are kept.
+        since: The time of the first activity to load (ISO 8601; UTC where it has no zone).
+        account: A name of your own for the account, so that a new key goes on where the last one was.
+        timeout: Seconds that an answer may keep silent.
+        tries: How often a request is tried.
+        allow_http: Whether the key may go over plain http to another machine.
+        max_seconds: How long anything is fetched. What came by then is loaded, and the next run goes on from there.
+        people_per_load: How many people at most; `LoadReport.people_total` says how many are left for the next load.
+        seconds_per_load: How long people are asked for in one load.
+        max_event_tables: How many tables of other events than Autopilot's the dataset may have.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
+        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        progress: Called with the `LoadReport` after each page and each person.
+
+    Example: `pipeline.run(ortto().with_resources("_profiles", "email_opened", "ortto_people"))`.
+    """
+    settings = OrttoSettings(
+        api_key=str(api_key or _setting("api_key", dlt.secrets) or _no_key()),
+        region=region,
+        base_url=str(base_url or _setting("base_url") or ""),
+        requests_per_second=_number(requests_per_second, "requests_per_second", ORTTO_REQUESTS_PER_SECOND),
+        activity_requests_per_second=activity_requests_per_second,
+        timeout=timeout,
+        tries=tries,
+        allow_http=allow_http,
+    )
+    pull = PullSettings(
+        people,
+        tuple(filter(None, split_names(activities or ()))),
+        read_setting_time(since or _setting("since") or None),
+        personal,
+        people_per_load,
+        seconds_per_load,
+        _number(max_seconds, "max_seconds", inf),
+    )
+    base = settings.base_url.rstrip("/")
+    origin = OrttoPull(Ortto(settings), base, short_digest(base, account or settings.api_key.strip()), pull)
+    return resources(origin, LoadSettings(memory // 2, memory // 4, progress, table_format, max_event_tables))
+
+
+def _setting(name: str, of: Any = dlt.config) -> Any:
+    return of.get(f"{ORTTO_SETTINGS}.{name}")
+
+
+def _number(given: float, name: str, default: float) -> float:
+    """Returns a number that was given, else the one that is configured, else the default."""
+    value = _setting(name) if given == default else given
+    return default if value is None else float(value)
+
+
+def _no_key() -> str:
+    raise InvalidSetting(
+        f"Expected the custom API key of an account of Ortto, but there is none: set {ORTTO_SETTINGS}.api_key in"
+        f" .dlt/secrets.toml, or {ORTTO_SETTINGS.replace('.', '__').upper()}__API_KEY in the environment."
+    )

@@ -1,0 +1,200 @@
+"""Whom to ask for: people who were active since a time, everyone, or those of a list.
+
+Which form of a filter an account takes is not documented, so it is asked once, for one person. What it refuses is not
+tried again: after fifteen malformed requests in fifteen seconds it shuts an address out. There are three ways to those
+who were active, the best first: its filter; the times of everyone's last activities, compared here; everyone.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from ...clients.ortto import MOST_FIELDS
+from ...errors import RequestRejected
+from ...segment.json_text import JsonNumber, JsonObject
+from ..records import id_text
+from ..times import format_time, read_time
+from .pages import Query, Scanner, person_fields
+from .run import TIMES_LAG, Run
+
+EMAIL_FIELD, EXTERNAL_ID_FIELD = "str::email", "str::ei"
+FILTER, FIELDS, EVERYONE, ALL, LIST, MATCHED = "filter", "fields", "everyone", "all", "list", "matched"
+WAYS = {
+    FILTER: "a filter of the account",
+    FIELDS: "the times of everyone's last activities",
+    EVERYONE: "everyone, because the account does not say who was active",
+    ALL: "everyone",
+    LIST: "a list",
+    MATCHED: "a list, compared with everyone",
+}
+"""The ways by which people are found, as a person reads them."""
+_SECONDS = 10**11  # a number below that is no time in milliseconds
+
+
+class Found(NamedTuple):
+    """A person who was found; `details` are the email and the external id as JSON, if known."""
+
+    person: str
+    active_at: datetime | None
+    details: str | None
+
+
+class Contact(NamedTuple):
+    """A person to ask for: Ortto's id, and what its messages say of the person."""
+
+    id: str
+    email: str | None = None
+    external_id: str | None = None
+
+    @property
+    def person(self) -> str:
+        """The person as `_profiles` knows them."""
+        return f"contact_id:{self.id}"
+
+
+def contact_of(person: str, details: str | None) -> Contact:
+    """Returns the person that `Found` describes."""
+    return Contact(person.partition(":")[2], *(json.loads(details) if details else ()))
+
+
+def contact_of_fields(id_: str, fields: JsonObject) -> Contact:
+    """Returns a person by the fields of an answer."""
+    return Contact(id_, id_text(fields.value(EMAIL_FIELD)), id_text(fields.value(EXTERNAL_ID_FIELD)))
+
+
+def time_field(kind: str) -> str:
+    """Returns the field that has the last time of a kind of activity. Example: `time_field("act::o") == "tme::o!l"`."""
+    return f"tme:{kind.partition(':')[2]}!l"
+
+
+class Search:
+    """Finds the people of a run. `times` are the fields that count; `warn` is called with what a person should know.
+
+    Attributes:
+        has_times: Whether the account gives the times of last activities; None as long as nobody knows.
+    """
+
+    def __init__(self, run: Run, scanner: Scanner, times: Sequence[str], warn: Callable[[str], None]) -> None:
+        self._run, self._scanner, self._warn = run, scanner, warn
+        self._times = times[: MOST_FIELDS - 2]
+        self.has_times: bool | None = None
+
+    def everyone(self) -> Iterator[list[Found]]:
+        """Yields all people, page by page."""
+        self._run.go(ALL)
+        yield from self._pages(ALL, Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=reduced))
+
+    def active(self, since: datetime | None) -> Iterator[list[Found]]:
+        """Yields the people who were active since a time, or since the last run; more where nobody tells."""
+        known = self._run.since
+        start = known - TIMES_LAG if known else self._run.begun - timedelta(days=self._run.retention_days)
+        start = max(start, since) if since else start
+        way: str | None = self._run.start.way or self._probe(start)
+        while way is not None:
+            self._run.go(way)
+            query, tally = self._query(way, start)
+            tally.whole = self._run.spool(way).last == 0
+            yield from self._pages(way, query)
+            way = self._better(way, tally) if tally.whole else None
+
+    def _probe(self, start: datetime) -> str:
+        """Returns the best way that the account takes: it costs two requests, which it may refuse both."""
+        refused = self._refused(self._query(FILTER, start)[0])
+        if refused is None:
+            return FILTER
+        self._warn(f"The account does not take a filter of activities, so everyone's times are read. {refused}")
+        if self.has_times is None:
+            refused = self._refused(self._query(FIELDS, start)[0])
+            self.has_times = refused is None
+        if self.has_times:
+            return FIELDS
+        self._warn(f"The account does not say when people were active, so everyone is asked for. {refused}")
+        return EVERYONE
+
+    def _refused(self, query: Query) -> RequestRejected | None:
+        try:
+            next(self._scanner.account.people(query.fields, query.narrowed, limit=1), None)
+        except RequestRejected as error:
+            return error
+        return None
+
+    def _query(self, way: str, start: datetime) -> "tuple[Query, _Tally]":
+        tally = _Tally(self._times, start)
+        if way == FILTER:
+            value = start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            parts = [{"$tme::absolute_after": {"field_id": field, "value": value}} for field in self._times]
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], {"$or": parts}, reduced=tally.every), tally
+        if way == FIELDS:
+            return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD, *self._times], reduced=tally.active), tally
+        return Query([EMAIL_FIELD, EXTERNAL_ID_FIELD], reduced=tally.every), tally
+
+    def _better(self, way: str, tally: "_Tally") -> str | None:
+        """Returns the way to try next where one that the account takes found so little that it may not work."""
+        if way == FILTER and not tally.people:
+            if self.has_times is None:
+                self.has_times = self._refused(self._query(FIELDS, tally.start)[0]) is None
+            return FIELDS if self.has_times else EVERYONE
+        if way == FIELDS and tally.people and not tally.with_times:
+            self._warn(
+                f"None of {tally.people:,} people has a time of an activity, so everyone is asked for. If nobody was"
+                " ever sent an email, that is in vain: name people by --people."
+            )
+            return EVERYONE
+        return None
+
+    def _pages(self, way: str, query: Query) -> Iterator[list[Found]]:
+        for contacts, _ in self._scanner.scan(self._run.spool(way), query):
+            yield [found_of(contact, self._run.begun) for contact in contacts]
+
+
+class _Tally:
+    """Reduces people to what is needed of them, and counts what it saw.
+
+    `whole` is whether it saw all pages: those that an earlier load fetched it did not see.
+    """
+
+    def __init__(self, times: Sequence[str], start: datetime) -> None:
+        self._times, self.start = times, start
+        self.people = self.with_times = 0
+        self.whole = False
+
+    def every(self, contact: JsonObject) -> Any:
+        """Returns a person, whenever active."""
+        self.people += 1
+        return reduced(contact)
+
+    def active(self, contact: JsonObject) -> Any:
+        """Returns a person who was active since the start, or may have been; None for others."""
+        self.people += 1
+        fields = person_fields(contact)
+        values = [value for field in self._times if (value := fields.value(field)) is not None]
+        self.with_times += bool(values)
+        times = [activity_time(value) for value in values]
+        if None in times:
+            return reduced(contact)  # nobody knows when it was
+        last = max((time for time in times if time), default=None)
+        return reduced(contact, last) if last and last >= self.start else None
+
+
+def reduced(contact: JsonObject, active_at: datetime | None = None) -> list[Any] | None:
+    """Returns what is kept of a person: id, email, external id, and when the person was active; None without an id."""
+    id_ = id_text(contact.value("id"))
+    if id_ is None:
+        return None
+    found = contact_of_fields(id_, person_fields(contact))
+    return [*found, active_at and format_time(active_at, exact=True)]
+
+
+def found_of(kept: Any, begun: datetime) -> Found:
+    """Returns a person as `reduced` keeps them; one whose time is not known counts as active when the run began."""
+    id_, email, external_id, active_at = kept
+    at = datetime.fromisoformat(active_at) if active_at else begun
+    return Found(Contact(id_).person, at, json.dumps([email, external_id]))
+
+
+def activity_time(value: Any) -> datetime | None:
+    """Returns a time, in ISO 8601 or as a number of seconds or milliseconds; None where it cannot be read."""
+    if isinstance(value, JsonNumber) and value.isdigit() and int(value) < _SECONDS:
+        value = JsonNumber(f"{value}000")
+    return read_time(value)

@@ -1,0 +1,62 @@
+"""What the tests of pulls from Ortto share: loads of a made-up account, and what they leave."""
+
+from pathlib import Path
+from typing import Any
+
+import autopilothq
+from autopilothq import LoadReport, runner
+from contract.duck import held, pipeline, query
+from fake_ortto import FakeOrtto
+
+EVENTS = (
+    "_profiles", "tracks", "email_bounced", "email_clicked", "email_delivered", "email_marked_as_spam", "email_opened",
+    "email_replied", "email_unsubscribed", "other_events",
+)  # fmt: skip
+BOOKS = ("_rejects", "_discards", "_audit")
+FEED = "/person/get/activities"
+
+
+def settings(server: FakeOrtto, **words: Any) -> dict[str, Any]:
+    """The settings of a source that asks a made-up account, without waiting."""
+    return {
+        "api_key": server.key,
+        "base_url": server.base_url,
+        "requests_per_second": 1000,
+        "activity_requests_per_second": 1000,
+        "tries": 1,
+        **words,
+    }
+
+
+def pull(server: FakeOrtto, *tables: str, **words: Any) -> LoadReport:
+    """A load of tables, those of events unless others are named; its report."""
+    reports: list[LoadReport] = []
+    source = autopilothq.ortto(**settings(server, progress=reports.append, **words))
+    with held():
+        runner.run(pipeline(), source.with_resources(*(tables or EVENTS), *BOOKS))
+    return reports[-1]
+
+
+def asked(server: FakeOrtto) -> list[tuple[str, int]]:
+    """Whose activities were asked for since this was asked last, in order, with the offset of the page."""
+    found = [(of.body["person_id"], of.body.get("offset", 0)) for of in server.requests if of.path == FEED]
+    server.requests.clear()
+    return found
+
+
+def new_person(server: FakeOrtto, email: str, *kinds: str, ago: int = 3600) -> str:
+    """A person with an email and activities of these kinds, a minute apart, the last one the oldest; the id."""
+    id_ = server.account.write(None, {"str::email": email})
+    for number, kind in enumerate(kinds):
+        server.account.happen(id_, kind, ago=ago + 60 * number)
+    return id_
+
+
+def tracks() -> list[tuple[Any, ...]]:
+    return query("SELECT event, context_traits_email FROM autopilothq.tracks ORDER BY ALL")
+
+
+def run_folder() -> Path:
+    """The folder of the run of events, below the pipeline's."""
+    [folder] = [path.parent for path in Path(pipeline().working_dir, "autopilothq-ortto").glob("*/run.json")]
+    return folder

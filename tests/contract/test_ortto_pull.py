@@ -1,0 +1,338 @@
+"""Pulls from a made-up account of Ortto into DuckDB (docs/contract/ortto-pull.md)."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autopilothq
+from autopilothq import runner
+from contract.duck import held, pipeline, query, tables
+from contract.pulling_ortto import EVENTS, FEED, asked, new_person, pull, tracks
+from fake_ortto import FakeOrtto
+from shared_loads import command
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOrtto]:
+    """An account without made-up people."""
+    with FakeOrtto(people=0) as running:
+        yield running
+
+
+def filled(row: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a row that are not null, but for when and by which load it came."""
+    return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
+
+
+def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None:
+    ada = server.account.write(
+        None,
+        {
+            "str::email": "ada@example.com", "str::ei": "12345", "str::first": "Ada",
+            "phn::phone": {"c": "44", "n": "5550100"},
+            "dtz::b": {"year": 1990, "month": 5, "day": 1, "timezone": "UTC"},
+            "geo::city": {"name": "Sydney", "id": 7, "lat": -33868820, "lng": 151209290},
+            "int:cm:score": 1234567, "int:cm:seats": 9007199254740993, "dtz:cm:trial-ends":
+            {"year": 2026, "month": 12, "day": 31, "timezone": "Australia/Sydney"},
+            "tme:cm:last-order": "2026-11-01T05:06:07Z", "phn:cm:work-phone": {"c": "61", "n": "0255501000"},
+        },
+    )  # fmt: skip
+    made = server.account.happen(ada, "act::c", idt__c="d1") | {}
+    server.account._happened[ada][0]["attr"] = {
+        "idt::c": "d1", "str::cn": "Onboarding", "idt::ei": "e1", "str::asn": "First email", "str::s": "Welcome",
+        "str::c": "https://example.com/a", "int::li": 2, "bol::t": False, "bol::m": True,
+    }  # fmt: skip
+    report = pull(server, *EVENTS, "ortto_people")
+    [row] = tables()["email_clicked"]
+    at = datetime.fromisoformat(made["created_at"])
+    begun = tables()["_profiles"][0]["asked_at"]
+    assert filled(row) == {
+        "id": f"ortto-{made['id']}", "anonymous_id": "ada@example.com", "user_id": "12345", "timestamp": at,
+        "original_timestamp": at, "context_traits_email": "ada@example.com", "context_traits_contact_id": ada,
+        "context_library_name": "ortto-api", "context_integration_name": "ortto", "event": "email_clicked",
+        "event_text": "Email Clicked", "campaign_id": "d1", "campaign_name": "Onboarding", "email_id": "e1",
+        "email_name": "First email", "email_subject": "Welcome", "transactional": False, "machine": True,
+        "link_id": "2", "link_url": "https://example.com/a",
+    }  # fmt: skip
+    assert row["received_at"] <= begun
+    [person] = tables()["ortto_people"]
+    assert filled(person) == {
+        "contact_id": ada, "email": "ada@example.com", "external_id": "12345", "first_name": "Ada",
+        "phone": "+445550100", "birthday": "1990-05-01", "birthday_timezone": "UTC", "city": "Sydney", "city_id": 7,
+        "city_lat": -33.86882, "city_lng": 151.20929, "custom_score": 1234.567, "custom_seats": 9007199254740993,
+        "custom_trial_ends": "2026-12-31", "custom_trial_ends_timezone": "Australia/Sydney",
+        "custom_last_order": datetime(2026, 11, 1, 5, 6, 7, tzinfo=UTC), "custom_work_phone": "+610255501000",
+        "first_clicked_email_at": at, "last_clicked_email_at": at,
+    }  # fmt: skip
+    assert (report.people, report.people_total, report.people_found_by) == (1, 1, "a filter of the account")
+
+
+# ---- whom to ask for -------------------------------------------------------------------------------------------------
+
+
+def ways(server: FakeOrtto) -> list[tuple[Any, ...]]:
+    """The requests for people since the last ones: whether they have a filter, and times."""
+    return [
+        (bool(of.body.get("filter")), any(field.startswith("tme::") for field in of.body["fields"]), of.body["limit"])
+        for of in server.requests
+        if of.path == "/person/get"
+    ]
+
+
+REFUSES = {"filter": (True, True), "fields": (False, True), "everyone": (False, False)}
+REFUSALS = [
+    "The account does not take a filter of activities, so everyone's times are read",
+    "The account does not say when people were active, so everyone is asked for",
+]
+FILTERED, TIMED, PLAIN = (True, False), (False, True), (False, False)
+
+
+@pytest.mark.parametrize(
+    ("way", "requests", "people", "words"),
+    [
+        ("filter", [(*FILTERED, 1), (*FILTERED, 500)], 2, "a filter of the account"),
+        ("fields", [(*FILTERED, 1), (*TIMED, 1), (*TIMED, 500)], 2, "the times of everyone's last activities"),
+        (
+            "everyone",
+            [(*FILTERED, 1), (*TIMED, 1), (*PLAIN, 500)],
+            3,
+            "everyone, because the account does not say who was active",
+        ),
+    ],
+)
+def test_the_way_that_the_account_takes(
+    server: FakeOrtto, way: str, requests: list[tuple[Any, ...]], people: int, words: str
+) -> None:
+    server.takes_filters, server.takes_times = REFUSES[way]
+    active = {new_person(server, f"{name}@example.com", "act::o") for name in ("ada", "bob")}
+    silent = new_person(server, "silent@example.com")
+    report = pull(server)
+    assert ways(server) == requests
+    assert {id_ for id_, _ in asked(server)} == (active if people == 2 else active | {silent})
+    assert (report.people, report.people_total, report.people_found_by) == (people, people, words)
+    assert query("SELECT split_part(file, '#', 2), stored FROM autopilothq._audit") == [(way, 2)]
+    assert [text.partition(".")[0] for text in report.warnings] == REFUSALS[
+        : ("filter", "fields", "everyone").index(way)
+    ]
+    assert tracks() == [("email_opened", "ada@example.com"), ("email_opened", "bob@example.com")]
+
+
+def test_what_an_account_takes_is_not_trusted_where_it_finds_nobody(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o")
+    nobody = {"contacts": None, "meta": {"total_matches": 0}, "offset": 0, "next_offset": 0, "has_more": False}
+    server.order("POST", "/person/get", content=nobody, status=200, times=2)  # the probe, and the filter itself
+    report = pull(server)
+    assert (asked(server), report.people_found_by) == ([(ada, 0)], "the times of everyone's last activities")
+    server.takes_filters = False
+    # Whoever takes the fields and gives none: not one of all people has a time.
+    server.order("POST", "/person/get", edit=without_times, times=1, skip=2)
+    report = pull(server)
+    assert report.people_found_by == "everyone, because the account does not say who was active"
+    assert report.warnings[-1] == (
+        "None of 1 people has a time of an activity, so everyone is asked for. If nobody was ever sent an email, that"
+        " is in vain: name people by --people."
+    )
+
+
+def without_times(answer: Any) -> Any:
+    for contact in answer["contacts"] or ():
+        contact["fields"] = {name: of for name, of in contact["fields"].items() if not name.startswith("tme::")}
+    return answer
+
+
+def test_lists_have_ids_emails_and_external_ids(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o")
+    bob = new_person(server, "bob@example.com", "act::o")
+    cat = server.account.write(None, {"str::ei": "C-3"})
+    server.account.happen(cat, "act::o")
+    new_person(server, "other@example.com", "act::o")
+    Path("people.txt").write_text(f"Ada@example.com\n\n{bob}\nC-3\nnobody@example.com\nAda@example.com\n")
+    report = pull(server, people="people.txt")
+    assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
+    assert report.warnings == ["1 of 4 people of the list are not in the account."]
+    assert query("SELECT context_traits_email, user_id FROM autopilothq.tracks ORDER BY ALL") == [
+        ("ada@example.com", None), ("bob@example.com", None), (None, "C-3"),
+    ]  # fmt: skip
+    # An account that does not take the lookup has everyone compared.
+    server.order("POST", "/person/get", status=400)
+    report = pull(server, people="people.txt")
+    assert {id_ for id_, _ in asked(server)} == {ada, bob, cat}
+    assert report.people_found_by == "a list, compared with everyone"
+    assert [text.partition(":")[0] for text in report.warnings] == [
+        "The account does not take a filter by email, so everyone is read. POST /person/get",
+        "1 of 4 people of the list are not in the account.",
+    ]
+
+
+# ---- activities ------------------------------------------------------------------------------------------------------
+
+
+def test_pages_are_left_out_only_behind_activities_that_are_seen_to_be_old(server: FakeOrtto) -> None:
+    day = 86_400
+    ada = new_person(server, "ada@example.com", *["act::o"] * 100, ago=40 * day)
+    pull(server)
+    assert asked(server) == [(ada, 0), (ada, 40), (ada, 80)]
+    server.account.happen(ada, "act::c", ago=60)
+    pull(server)
+    assert asked(server) == [(ada, 0)]  # its page ends with activities that are long loaded
+    server.oldest_first = True
+    server.account.happen(ada, "act::c", ago=30)
+    report = pull(server)
+    assert asked(server) == [(ada, 0), (ada, 40), (ada, 80)]
+    assert (report.lines, report.stored, report.duplicates) == (102, 1, 101)
+    assert query("SELECT count(*), count(DISTINCT id) FROM autopilothq.tracks") == [(102, 102)]
+
+
+def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o", "act::c")
+    report = pull(server, "email_clicked")
+    [request] = [of.body for of in server.requests if of.path == FEED]
+    assert (request["person_id"], request["activities"], request["timeframe"]) == (ada, ["act::c"], {"type": "all"})
+    [warning] = report.warnings
+    assert warning == (
+        "Expected _profiles among the selected resources: without it nobody knows who was asked for, and the next load"
+        " asks again.\nSelect it too."
+    )
+    report = pull(server)  # what was not selected is asked for when it is
+    assert (report.stored, report.rows["email_opened"]) == (2, 1)
+
+
+def test_an_activity_that_was_pushed_is_not_stored_again(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::r")
+    made = server.account.happen(ada, "act::o")
+    message = {
+        "type": "track", "event": "Email Opened", "messageId": f"ortto-{made['id']}", "anonymousId": "ada@example.com",
+        "receivedAt": made["created_at"], "timestamp": made["created_at"],
+        "context": {"library": {"name": "ortto-webhook"}},
+    }  # fmt: skip
+    Path("received").mkdir()
+    Path("received/1.json").write_text(json.dumps(message))
+    with held():
+        runner.run(pipeline(), autopilothq.archive("received"))
+    report = pull(server)
+    assert (report.lines, report.stored, report.duplicates) == (2, 1, 1)
+    assert query("SELECT event, context_library_name FROM autopilothq.tracks ORDER BY ALL") == [
+        ("email_delivered", "ortto-api"), ("email_opened", "ortto-webhook"),
+    ]  # fmt: skip
+
+
+def test_custom_activities_have_tables_of_their_own_where_a_setting_names_them(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::s-all", "act:cm:trial-extended")
+    server.account.happen(ada, "act:cm:order-completed")
+    server.account._happened[ada][-1]["attr"] = {"str:cm:order-id": "A-1", "int:cm:total": 19990, "int:cm:items": 2}
+    pull(server, activities="custom")
+    assert query("SELECT order_id, total, items FROM autopilothq.order_completed") == [("A-1", 19.99, 2)]
+    assert tracks() == [("order_completed", "ada@example.com"), ("trial_extended", "ada@example.com")]
+    pull(server, activities=["Subscribed to email"])
+    assert [row["event_text"] for row in tables()["subscribed_to_email"]] == ["Subscribed to email"]
+    with pytest.raises(autopilothq.RunError) as failed:
+        pull(server, activities="act:cm:nothing")
+    assert "sources.autopilothq.ortto.activities: the account has no activity 'act:cm:nothing'." in str(failed.value)
+
+
+def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto) -> None:
+    day, now = 86_400, datetime.now(UTC)
+    ada = new_person(server, "ada@example.com", "act::o", ago=10 * day)
+    server.account.happen(ada, "act::o", ago=day)
+    report = pull(server, since=now - timedelta(days=5))
+    assert (report.stored, report.warnings) == (1, [])
+    report = pull(server, since=now - timedelta(days=100))
+    [warning] = report.warnings
+    assert warning.startswith(f"Activities were asked for since {now - timedelta(days=100):%Y-%m-%dT%H:%M}")
+    assert ", and Ortto keeps activities for 90 days: those between " in warning
+    assert report.stored == 1
+    pull(server)
+    assert_a_gap_is_reported(server)
+
+
+def assert_a_gap_is_reported(server: FakeOrtto) -> None:
+    """A run that is complete, and one that begins 20 days later where activities are kept for 7."""
+    new_person(server, "bob@example.com", "act::o")
+    later = datetime.now(UTC) + timedelta(days=20)
+
+    def week(answer: Any) -> Any:
+        answer["meta"]["retention"]["max_value"] = 7
+        return answer
+
+    server.order("POST", FEED, edit=week, times=9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autopilothq.sources.plan.datetime", Later(later))
+        report = pull(server)
+    [warning] = report.warnings
+    assert warning.startswith(f"No run was complete since {datetime.now(UTC):%Y-%m-%dT%H}")
+    assert f" and {later - timedelta(days=7):%Y-%m-%dT%H}" in warning
+
+
+class Later:
+    """A clock that is ahead."""
+
+    def __init__(self, at: datetime) -> None:
+        self._at = at
+
+    def now(self, _: Any) -> datetime:
+        return self._at
+
+
+# ---- faults ----------------------------------------------------------------------------------------------------------
+
+
+def test_people_without_an_answer_are_rejected_and_asked_for_again(server: FakeOrtto) -> None:
+    for name in ("ada", "bob"):
+        new_person(server, f"{name}@example.com", "act::o")
+    server.order("POST", FEED, content={"activities": {}}, status=200)
+    report = pull(server)
+    assert (report.stored, report.rejects, report.people) == (1, {"bad_answer": 1}, 2)
+    [warning] = report.warnings
+    assert warning.startswith(
+        "No answer could be read for 1 of 2 people: they are asked for again next time. POST /per"
+    )
+    [row] = tables()["_rejects"]
+    first, _ = (id_ for id_, _ in asked(server))
+    assert json.loads(row["raw"]) == {"person": f"contact_id:{first}", "answer": "{}"}
+    server.account.now = lambda: int(time.time()) + 7200  # nobody was active for two hours
+    pull(server)
+    assert asked(server) == [(first, 0)]
+    assert len(tracks()) == 2
+
+
+def test_a_service_that_fails_ends_the_load_and_the_next_one_goes_on(server: FakeOrtto) -> None:
+    people = {new_person(server, f"{number}@example.com", "act::o") for number in range(9)}
+    outage = server.order("POST", FEED, status=503, skip=2, times=99)
+    report = pull(server)
+    assert report.cut_off == "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    assert (report.stored, len(asked(server))) == (2, 2 + 5)  # five in a row are enough
+    server.faults.remove(outage)
+    report = pull(server)
+    assert (report.people, len(asked(server)), report.cut_off) == (7, 7, None)
+    assert query("SELECT lines, stored FROM autopilothq._audit") == [(9, 9)]
+    assert {row["person"] for row in tables()["_profiles"]} == {f"contact_id:{id_}" for id_ in people}
+
+
+def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto) -> None:
+    for number in range(3):
+        new_person(server, f"{number}@example.com", "act::o")
+    report = pull(server, max_seconds=0)
+    assert (report.stored, report.people, asked(server)) == (0, 0, [])
+    assert list(report.unfinished.values()) == ["the time of max_seconds was up"]
+    report = pull(server, people_per_load=2)
+    assert (report.stored, report.people, report.people_total) == (2, 2, 3)
+    report = pull(server)
+    assert (report.stored, report.people, report.people_total) == (1, 1, 1)
+
+
+def test_forgotten_people_are_not_asked_for(server: FakeOrtto) -> None:
+    ada, bob = (new_person(server, f"{name}@example.com", "act::o") for name in ("ada", "bob"))
+    pull(server, *EVENTS, "ortto_people")
+    with held():
+        assert command("forget", "--email", "ada@example.com").status == 0
+    asked(server)
+    report = pull(server, *EVENTS, "ortto_people", people="all")
+    assert asked(server) == [(bob, 0)]
+    assert [row["contact_id"] for row in tables()["ortto_people"]] == [bob]
+    assert report.warnings == ["1 people were left out: they were forgotten here, and Ortto has them still."]
+    assert not [row for row in tables()["_profiles"] if ada in row["person"]]

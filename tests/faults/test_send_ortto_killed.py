@@ -1,0 +1,90 @@
+"""`kill -9` between an activity's row and its request, and behind it: none is created twice, no person is lost."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forked
+from autopilothq.clients.ortto import KILL_POINT_ACTIVITIES_SENT, KILL_POINT_PEOPLE_WRITTEN
+from autopilothq.destination.delivery_log import KILL_POINT_OUTCOMES_WRITTEN
+from fake_ortto import FakeOrtto
+from faults import killed_sending
+from faults.killed_sending import Plan
+from sending import identify, track, write
+from shared_loads import LEAKS, command
+
+PEOPLE = 120
+POINTS: dict[str, tuple[str, str, int]] = {
+    "people are written, unnoted": (KILL_POINT_PEOPLE_WRITTEN, "after", 1),
+    "activities are noted, unsent": (KILL_POINT_ACTIVITIES_SENT, "before", 1),
+    "activities are sent, unnoted": (KILL_POINT_ACTIVITIES_SENT, "after", 1),
+    "an outcome is noted": (KILL_POINT_OUTCOMES_WRITTEN, "after", 1),
+}
+
+
+def messages() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for number in range(PEOPLE):
+        found += [identify(number, traits={"plan": f"T{number}"}), track(number)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeOrtto]]]:
+    """The account and the folder of each point, after the kill."""
+    root = tmp_path_factory.mktemp("sending")
+    plans: list[Plan] = []
+    places: dict[str, tuple[Path, FakeOrtto]] = {}
+    with ExitStack() as stack:
+        for point, where in POINTS.items():
+            folder = root / point
+            folder.mkdir()
+            server = stack.enter_context(FakeOrtto(people=0))
+            places[point] = folder, server
+            words = ["send", "messages", write(messages(), str(folder / "messages.ndjson")), "--to", "ortto"]
+            plans.append(Plan(str(folder), words, environment(server, folder), where))
+        listed = root / "plans.json"
+        listed.write_text(json.dumps(plans))
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
+        done = forked.run(killed_sending.__file__, str(listed), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
+        assert done.returncode == 0, done.stderr
+        yield places
+
+
+def environment(server: FakeOrtto, folder: Path) -> dict[str, str]:
+    settings = {"API_KEY": server.key, "BASE_URL": server.base_url, "REQUESTS_PER_SECOND": "1000"}
+    found = {f"DESTINATION__AUTOPILOTHQ__ORTTO__{name}": value for name, value in settings.items()}
+    return found | {"DLT_DATA_DIR": str(folder / "dlt")}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_after_a_kill_no_person_is_lost_and_no_activity_comes_twice(
+    point: str, house: dict[str, tuple[Path, FakeOrtto]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    for name, value in environment(server, folder).items():
+        monkeypatch.setenv(name, value)
+    said = command("send", "messages", "messages.ndjson", "--to", "ortto")
+    created = Counter(one["key"] for one in server.account.created)
+    unknown = int(said.out.split(" failed, ")[1].split(" unknown")[0])
+    assert said.status == (4 if unknown else 0)
+    plans = [
+        (server.account.fields(server.account.find("str::email", f"p{n}@example.com") or "") or {}).get("str:cm:plan")
+        for n in range(PEOPLE)
+    ]
+    assert plans == [f"T{n}" for n in range(PEOPLE)]
+    assert set(created.values()) == {1}
+    sent_before = unknown if "unsent" not in point else 0
+    assert len(created) + unknown - sent_before == PEOPLE
+    writes = len(server.seen("POST", "/person/merge")) + len(server.seen("POST", "/activities/create"))
+    assert command("send", "messages", "messages.ndjson", "--to", "ortto").status == said.status
+    assert len(server.seen("POST", "/person/merge")) + len(server.seen("POST", "/activities/create")) == writes

@@ -1,0 +1,187 @@
+"""`autopilothq load ortto`, as a person meets it: words in, exact texts and exit status out."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilothq import runner
+from autopilothq.cli import ortto as command
+from calling import Call, caller, errors
+from contract.duck import pipeline, query, tables
+from contract.pulling_ortto import FEED, asked, new_person
+from fake_ortto import FakeOrtto
+
+NO_KEY = (
+    "Expected the custom API key of an account of Ortto, but there is none: set sources.autopilothq.ortto.api_key in"
+    " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the environment."
+)
+RESUMES = "What came by then is loaded; the next run goes on from there."
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOrtto]:
+    with FakeOrtto(people=12) as running:
+        settings = {"API_KEY": running.key, "BASE_URL": running.base_url, "TRIES": "1"}
+        paces = {"REQUESTS_PER_SECOND": "1000", "ACTIVITY_REQUESTS_PER_SECOND": "1000"}
+        for name, value in (settings | paces).items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__ORTTO__{name}", value)
+        yield running
+
+
+def test_all_that_an_account_has_comes_with_one_command(
+    call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 5)
+    server.account.tags = {"vip": {"1"}}
+    said = call("load", "ortto", "--max-rejects", "0")
+    people = sum(bool(server.account.activities(id_)) for _, id_ in server.account.ids())
+    events = sum(len(server.account.activities(id_)) for _, id_ in server.account.ids())
+    assert (said.status, errors(said)) == (0, [])
+    lines = said.out.splitlines()
+    assert lines[:2] == ["table                   rows", "_audit                     6"]
+    assert [line for line in lines if line.startswith(("ortto", "_profiles", "tracks"))] == [
+        f"_profiles                {people:>3}", "ortto_audience_members    18", "ortto_audiences            4",
+        "ortto_campaigns            7", "ortto_custom_fields       10", "ortto_people              12",
+        "ortto_tags                 1", f"tracks                  {events:>4}",
+    ]  # fmt: skip
+    assert f"{events} lines, {events} stored, 0 duplicates, 0 rejected, 0 values discarded" in lines
+    found = rf"{people} of {people} people, found by a filter of the account, 0\.\d MB, \d+\.\d s"
+    assert re.fullmatch(found, lines[-2])
+    assert query("SELECT count(*) FROM autopilothq._dlt_loads") == [(-(-people // 5),)]
+    rows = tables()
+    assert [row["name"] for row in rows["ortto_tags"]] == ["vip"]
+    assert {row["audience_id"] for row in rows["ortto_audience_members"]} <= {
+        row["audience_id"] for row in rows["ortto_audiences"]
+    }
+    assert_what_changes_is_seen(call, server)
+
+
+def assert_what_changes_is_seen(call: Call, server: FakeOrtto) -> None:
+    """Of another run: somebody has left, and one table cannot be read."""
+    server.account.made = 11
+    server.account.tags = {}
+    server.order("POST", "/campaign/get-all", status=400)
+    server.order("POST", "/audiences/get", content=b"null", status=200)
+    said = call("load", "ortto", "--only", "people,audiences,tags,campaigns,campaign-reports")
+    why = "POST /campaign/get-all: 400 Bad Request: Ordered 400."
+    assert (said.status, errors(said)) == (
+        0,
+        [f"Warning: ortto_campaigns could not be read, and stays as it is. {why}"],
+    )
+    assert f"  {server.base_url}/campaign/get-all goes on next time: {why}" in said.out.splitlines()
+    rows = tables()
+    names = ("campaigns", "people", "audiences", "audience_members", "tags")
+    assert [len(rows[f"ortto_{name}"]) for name in names] == [7, 12, 0, 0, 0]
+    sent = {row["campaign_id"] for row in rows["ortto_campaigns"] if row["state"] != "draft"}
+    assert {row["campaign_id"] for row in rows["ortto_campaign_reports"]} == sent
+    assert [row["contact_id"][-4:] for row in rows["ortto_people"] if row["deleted_at"]] == ["0b00"]
+
+
+def test_an_empty_account_is_no_error(call: Call, server: FakeOrtto) -> None:
+    server.account.made = 0
+    said = call("load", "ortto", "--json")
+    assert (said.status, errors(said)) == (0, [])
+    result = json.loads(said.out)
+    assert (result["people"], result["people_total"], result["people_found_by"], result["lines"]) == (
+        0, 0, "the times of everyone's last activities", 0,
+    )  # fmt: skip
+
+
+def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
+    server.account.made = 9
+    said = call("load", "ortto", "--dry-run", "--only", "events", "--people", "all", "--region", "eu")
+    assert (said.status, errors(said)) == (0, [])
+    assert re.search(r"9 of 9 people, found by everyone, 0\.\d MB", said.out)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> None:
+    server.order("POST", FEED, skip=2, status=503, times=99)
+    said = call("load", "ortto", "--only", "events", "--people", "all")
+    why = "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
+    assert (said.status, errors(said)) == (1, [f"Error: {why}", RESUMES])
+
+
+def test_a_key_that_is_refused_costs_one_request(
+    call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__API_KEY", "another")
+    said = call("load", "ortto")
+    assert said.status == 1
+    [error] = errors(said)
+    assert error.startswith("Error: POST /instance-schema/get: 401 Unauthorized: Invalid API key")
+    assert len(server.requests) == 1
+
+
+def test_another_run_is_refused(call: Call, server: FakeOrtto) -> None:
+    second: list[Any] = []
+    server.before = lambda request: second or second.append(in_the_way(request))  # type: ignore[func-returns-value]
+
+    def in_the_way(_: Any) -> Any:
+        try:
+            runner.run(pipeline(), [])
+        except runner.BusyError as error:
+            return str(error)
+
+    said = call("load", "ortto", "--only", "tags")
+    assert said.status == 0
+    assert "Another run" in second[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "text"),
+    [
+        ([], {"API_KEY": None}, NO_KEY),
+        (["--people", "missing.txt"], {}, "missing.txt: No such file or directory"),
+        (["--people", "select 1; drop table x"], {}, None),
+        ([], {"REGION": "mars"}, "sources.autopilothq.ortto.region must be au, eu or empty, got 'mars'"),
+        (
+            ["--activities", "nothing"],
+            {},
+            "sources.autopilothq.ortto.activities: the account has no activity 'nothing'. It has Deferred email",
+        ),
+    ],
+)
+def test_what_is_missing_is_an_error(
+    call: Call,
+    server: FakeOrtto,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    settings: dict[str, str | None],
+    text: str | None,
+) -> None:
+    # The key of Autopilot's API is never sent to Ortto.
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "of-autopilot")
+    for name, value in settings.items():
+        name = f"SOURCES__AUTOPILOTHQ__ORTTO__{name}"  # noqa: PLW2901
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    said = call("load", "ortto", "--only", "events", *words)
+    assert (said.status, said.out) == (1, "")
+    assert errors(said)[0].startswith(f"Error: {text or ''}")
+    assert asked(server) == []
+
+
+def test_words_that_mean_nothing(call: Call) -> None:
+    said = call("load", "ortto", "--only", "lists")
+    assert said.status == 2
+    names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"
+    assert f"Error: Invalid value for '--only': 'lists' is none of {names}." in said.err
+
+
+def test_people_of_a_query(call: Call, server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o")
+    assert call("load", "ortto", "--only", "people").status == 0
+    server.requests.clear()
+    sql = "select contact_id, email from autopilothq.ortto_people where email = 'ada@example.com'"
+    said = call("load", "ortto", "--only", "events", "--people", sql)
+    assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
+    assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]

@@ -1,0 +1,142 @@
+"""One bad contact costs no good one, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import dlt
+import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from autopilothq import autopilot, destination
+from autopilothq.destination import Counts
+from autopilothq.errors import Unavailable
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, configure, identify, posts, rows, send, track
+
+ALL = range(100)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=0) as server:
+        yield server
+
+
+def ended(counts: Counts) -> tuple[int, int, int, int]:
+    return counts.delivered, counts.refused, counts.failed, counts.known
+
+
+def emails(*numbers: int) -> set[str]:
+    return {f"p{number}@example.com" for number in numbers}
+
+
+@pytest.mark.parametrize(
+    "bad", [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24), (0, 17, 34, 51, 68, 85)]
+)
+def test_contacts_that_make_errors_of_the_server_are_found(server: FakeAutopilot, bad: Any) -> None:
+    server.poison = emails(*bad)
+    assert ended(send(server, map(identify, ALL))) == (100 - len(bad), 0, len(bad), 0)
+    failed = rows("message_id, status, http_status, message, endpoint", file="autopilot.duckdb")
+    assert {row for row in failed if row[1] != "delivered"} == {
+        (f"i{number}", "failed", 500, "Something went wrong.", "POST /contacts") for number in bad
+    }
+    assert server.account.total() == 100 - len(bad)
+
+
+def test_one_bad_contact_is_found_with_few_requests(server: FakeAutopilot) -> None:
+    server.poison = emails(41)
+    send(server, map(identify, ALL))
+    sizes = [len(body["contacts"]) for _, body in posts(server)]
+    assert len(sizes) == 8 * 2 + 7  # eight that fail, with two tries each, and their other halves
+    # Later runs send the bad one alone, or with what is new.
+    assert ended(send(server, map(identify, ALL))) == (0, 0, 1, 99)
+    assert [len(body["contacts"]) for _, body in posts(server)] == [1, 1]
+    assert ended(send(server, map(identify, range(120)))) == (20, 0, 1, 99)
+    server.poison.clear()
+    assert ended(send(server, map(identify, range(120)))) == (1, 0, 0, 119)
+
+
+def test_bad_contacts_in_many_batches(server: FakeAutopilot) -> None:
+    server.poison = emails(*range(7, 1000, 100))
+    assert ended(send(server, map(identify, range(1000)))) == (990, 0, 10, 0)
+
+
+def test_refused_and_failing_ones_in_one_batch(server: FakeAutopilot) -> None:
+    server.poison = emails(70)
+    messages = [identify(number) for number in ALL]
+    messages[20] = identify(20, traits={"email": "no address"})
+    assert ended(send(server, messages)) == (98, 1, 1, 0)
+
+
+def test_an_outage_ends_the_run_soon(server: FakeAutopilot) -> None:
+    outage = server.order("POST", "/contacts", status=503, message="Down.", times=10_000)
+    with pytest.raises(Unavailable, match="503 Service Unavailable: Down"):
+        send(server, map(identify, range(5000)))
+    sizes = [len(body["contacts"]) for _, body in posts(server)]
+    assert len(sizes) < 40
+    assert set(rows("status", "message")) == {("failed", "Down.")}
+    outage.times = 0
+    assert ended(send(server, map(identify, range(300)))) == (300, 0, 0, 0)
+
+
+def test_an_outage_that_begins_while_a_batch_is_halved(server: FakeAutopilot) -> None:
+    server.poison = emails(41)
+    server.order("POST", "/contacts", skip=6, status=503, times=10_000)
+    with pytest.raises(Unavailable):
+        send(server, map(identify, ALL))
+    assert len(posts(server)) < 40
+
+
+def test_no_journey_for_a_contact_that_fails(server: FakeAutopilot) -> None:
+    server.poison = emails(1)
+    messages = [track(number, properties={"review_rating": turn}) | {"messageId": f"t{number}-{turn}"}
+                for number in (1, 2) for turn in range(3)]  # fmt: skip
+    assert ended(send(server, messages)) == (3, 0, 3, 0)
+    assert len(server.seen("POST", "/trigger/*")) == 3
+
+
+def test_a_bad_row_holds_up_no_pipeline(
+    server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(monkeypatch, server)
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+    server.poison = emails(1)
+    pipeline = dlt.pipeline("to_autopilot", destination=autopilot())
+    with caplog.at_level(logging.WARNING, "autopilothq"):
+        pipeline.run([{"email": f"p{number}@example.com", "fax": "1"} for number in range(3)], table_name="rows")
+    assert not pipeline.has_pending_data
+    assert "1 rows were failed: Something went wrong." in caplog.messages
+    # One that the answer does not name is tried again, and then holds up nothing.
+    server.order("POST", "/contacts", edit=lambda answer: answer | {"email_contact_map": {}}, times=2)
+    with pytest.raises(PipelineStepFailed, match="could not be delivered: Autopilot's answer does not name"):
+        pipeline.run([{"email": "p4@example.com", "fax": "1"}], table_name="rows")
+    pipeline.run()
+    pipeline.run([{"email": "p5@example.com", "fax": "1"}], table_name="rows")
+    assert not pipeline.has_pending_data
+    assert [body["contacts"][0]["Email"] for _, body in posts(server)][-3:] == [
+        "p4@example.com",
+        "p4@example.com",
+        "p5@example.com",
+    ]
+
+
+def test_a_contact_that_the_answer_does_not_name_has_failed(server: FakeAutopilot) -> None:
+    def edit(answer: Any) -> Any:
+        named = answer["email_contact_map"]
+        return answer | {"email_contact_map": {email.upper(): named[email] for email in named if "p2" not in email}}
+
+    fault = server.order("POST", "/contacts", edit=edit, times=2)
+    counts = send(server, [identify(1), identify(2), track(2), identify(3)])
+    assert ended(counts) == (2, 0, 2, 0)
+    why = "Autopilot's answer does not name this contact: it was not written"
+    assert counts.reasons == {("failed", why): 2}
+    assert [row for row in rows("message_id", "status", "http_status", "message") if row[1] == "failed"] == [
+        ("i2", "failed", 200, why),
+        ("t2", "failed", 200, why),
+    ]
+    assert server.seen("POST", "/trigger/*") == []
+    assert ended(send(server, [identify(1), identify(2), track(2)])) == (0, 0, 2, 1)
+    fault.times = 0
+    assert ended(send(server, [identify(1), identify(2), track(2)])) == (2, 0, 0, 1)

@@ -1,0 +1,341 @@
+import time
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from autopilothq.clients import ortto_requests
+from autopilothq.clients.decode import plain
+from autopilothq.clients.ortto import Ortto, OrttoSettings, Written
+from autopilothq.errors import (
+    ContactLimit,
+    InvalidSetting,
+    NotAuthorized,
+    NotFound,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    UnexpectedResponse,
+)
+from autopilothq.segment.json_text import JsonNumber
+from fake_ortto import FakeOrtto
+
+NAPS: list[float] = []
+EMAIL = ["str::email"]
+OPENED_SINCE = {"$tme::absolute_after": {"field_id": "tme::o!l", "value": "2020-01-01T00:00:00Z"}}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeOrtto]:
+    with FakeOrtto(people=1100) as server:
+        yield server
+
+
+@pytest.fixture
+def ortto(server: FakeOrtto) -> Iterator[Ortto]:
+    NAPS.clear()
+    with connected(server) as ortto:
+        yield ortto
+
+
+def connected(server: FakeOrtto, **more: Any) -> Ortto:
+    fast = {"requests_per_second": 1000, "activity_requests_per_second": 1000, "tries": 3}
+    settings: dict[str, Any] = {"api_key": server.key, **fast, **more}
+    return Ortto(OrttoSettings(base_url=server.base_url, **settings), sleep=NAPS.append)
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("region", "url"),
+    [
+        ("", "https://api.ap3api.com/v1"),
+        ("au", "https://api.au.ap3api.com/v1"),
+        ("EU", "https://api.eu.ap3api.com/v1"),
+    ],
+)
+def test_a_region_has_its_own_address(region: str, url: str) -> None:
+    assert OrttoSettings(api_key="k", region=region).base_url == url
+
+
+def test_an_address_that_is_given_is_taken_for_any_region() -> None:
+    assert OrttoSettings(api_key="k", region="eu", base_url="https://x.example/v1").base_url == "https://x.example/v1"
+
+
+def test_an_unknown_region_is_refused() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        OrttoSettings(api_key="k", region="us")
+    assert str(caught.value) == "sources.autopilothq.ortto.region must be au, eu or empty, got 'us'"
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        Ortto(OrttoSettings(api_key="k", activity_requests_per_second=0))
+    setting = "sources.autopilothq.ortto.activity_requests_per_second"
+    assert str(caught.value) == f"{setting} must be a number above 0, got 0"
+
+
+# ---- people --------------------------------------------------------------------------------------------------------
+
+
+def test_people_come_page_by_page_with_the_cursor_of_the_page_before(server: FakeOrtto, ortto: Ortto) -> None:
+    pages = list(ortto.people(EMAIL))
+    assert [(len(page.contacts), page.next_offset, page.has_more, page.total) for page in pages] == [
+        (500, 500, True, 1100),
+        (500, 1000, True, 1100),
+        (100, 1100, False, 1100),
+    ]
+    assert [request.body for request in server.requests] == [
+        {"limit": 500, "offset": 0, "fields": EMAIL},
+        {"limit": 500, "offset": 500, "fields": EMAIL, "cursor_id": pages[0].cursor_id},
+        {"limit": 500, "offset": 1000, "fields": EMAIL, "cursor_id": pages[1].cursor_id},
+    ]
+    assert plain(pages[0].contacts[1]) == {
+        "id": "000000000000000000000100",
+        "fields": {"str::email": "person+1@example.com"},
+    }
+
+
+def test_a_scan_goes_on_from_a_page(ortto: Ortto) -> None:
+    first = next(ortto.people(EMAIL))
+    rest = ortto.people(EMAIL, offset=first.next_offset, cursor_id=first.cursor_id)
+    assert [len(page.contacts) for page in rest] == [500, 100]
+
+
+def test_a_filter_chooses_people(server: FakeOrtto, ortto: Ortto) -> None:
+    opened = [one for page in ortto.people(["tme::o!l"], OPENED_SINCE) for one in page.contacts]
+    assert 0 < len(opened) < 1100
+    assert all(one.value("fields", "tme::o!l") for one in opened)
+    assert server.requests[0].body["filter"] == OPENED_SINCE
+
+
+def test_people_that_are_null_are_none(ortto: Ortto) -> None:
+    nobody = {"$str::is": {"field_id": "str::email", "value": "nobody@example.com"}}
+    assert [page.contacts for page in ortto.people(EMAIL, nobody)] == [[]]
+
+
+def test_a_cursor_that_the_account_does_not_know_is_a_rejected_request(ortto: Ortto) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        list(ortto.people(EMAIL, offset=500, cursor_id="0123456789"))
+    assert str(caught.value) == (
+        "POST /person/get: 400 Bad Request: Failed to parse request cannot unmarshal into an ID, the length must be 12"
+        " or 24 + 2 for hex but it is 12: Object not found (request 00000000-0000-0000-0000-000000000190)"
+    )
+
+
+def test_a_filter_that_is_not_understood_is_a_rejected_request(server: FakeOrtto, ortto: Ortto) -> None:
+    server.takes_filters = False
+    with pytest.raises(RequestRejected, match=r"Unknown operation \$tme::absolute_after"):
+        list(ortto.people(EMAIL, OPENED_SINCE))
+
+
+def test_fields_that_the_account_does_not_give_are_a_rejected_request(server: FakeOrtto, ortto: Ortto) -> None:
+    server.takes_times = False
+    with pytest.raises(RequestRejected, match="failed to validate field tme::o!l in schema"):
+        list(ortto.people(["tme::o!l"]))
+
+
+def test_pages_that_would_never_end_are_an_error(server: FakeOrtto, ortto: Ortto) -> None:
+    server.order("POST", "/person/get", skip=1, edit=lambda page: page | {"next_offset": 500})
+    with pytest.raises(UnexpectedResponse) as caught:
+        list(ortto.people(EMAIL))
+    assert str(caught.value) == (
+        "POST /person/get: expected a next_offset above 500, or the pages would never end, got 500"
+    )
+
+
+def test_people_are_found_by_their_ids(ortto: Ortto) -> None:
+    found = ortto.people_by_ids(["000000000000000000000300", "f" * 24], EMAIL)
+    assert {id_: plain(one) for id_, one in found.items()} == {
+        "000000000000000000000300": {
+            "id": "000000000000000000000300",
+            "fields": {"str::email": "person+3@example.com"},
+        }
+    }
+
+
+# ---- activities ----------------------------------------------------------------------------------------------------
+
+
+def test_activities_come_page_by_page(server: FakeOrtto, ortto: Ortto) -> None:
+    before = len(server.account.activities("000000000000000000000100"))
+    for ago in range(45):
+        server.account.happen("person+1@example.com", "act::o", ago=ago)
+    pages = list(ortto.activities("000000000000000000000100", ["act::o", "act::r", "act::b", "act::c"]))
+    assert [len(page.activities) for page in pages] == [40, 5 + before]
+    assert [page.retention_days for page in pages] == [90, 90]
+    assert [request.body for request in server.requests] == [
+        {
+            "person_id": "000000000000000000000100",
+            "activities": ["act::o", "act::r", "act::b", "act::c"],
+            "limit": 40,
+            "offset": offset,
+            "timeframe": {"type": "all"},
+        }
+        for offset in (0, 40)
+    ]
+
+
+def test_activities_that_are_null_are_none(ortto: Ortto) -> None:
+    assert [page.activities for page in ortto.activities("000000000000000000003100", ["act::re"])] == [[]]
+
+
+def test_numbers_keep_their_digits(server: FakeOrtto, ortto: Ortto) -> None:
+    server.order("POST", "/person/get/activities", content=b'{"activities":[{"attr":{"int::sr":1.10}}],"meta":{}}')
+    (page,) = ortto.activities("000000000000000000003100", [])
+    assert page.activities[0].value("attr", "int::sr") == JsonNumber("1.10")
+
+
+def test_an_unknown_person_is_not_found(ortto: Ortto) -> None:
+    with pytest.raises(NotFound):
+        list(ortto.activities("f" * 24, []))
+
+
+def test_activities_have_a_pace_of_their_own(server: FakeOrtto) -> None:
+    with connected(server, activity_requests_per_second=5) as ortto:
+        begin = time.monotonic()
+        for number in range(6):
+            list(ortto.activities(f"0000000000000000000{number:02x}100", []))
+        assert 1 <= time.monotonic() - begin < 1.6
+        begin = time.monotonic()
+        for _ in range(20):
+            ortto.tags()
+        assert time.monotonic() - begin < 0.9
+
+
+# ---- the account ---------------------------------------------------------------------------------------------------
+
+
+def test_what_an_account_has_is_read(server: FakeOrtto, ortto: Ortto) -> None:
+    assert [len(page) for page in ortto.campaigns()] == [7]
+    assert [[one.value("name") for one in page] for page in ortto.audiences()] == [
+        ["Subscribers", "Customers", "Slipping", "Nobody"]
+    ]
+    assert ortto.tags() == []
+    assert [field.value("id") for field in ortto.custom_fields()] == list(server.account.custom_fields)
+    order = ortto.instance_schema().value("namespaces", "cm", "fields", "act:cm:order-completed")
+    assert order.value("name") == "Order Completed"
+    (person,) = ortto.subscriptions([{"email": "person+3@example.com"}])
+    assert [one.value("audience_name") for one in person.value("subscriptions")] == ["Subscribers", "Customers"]
+
+
+def test_a_report_counts_what_the_account_knows_of_a_campaign(server: FakeOrtto, ortto: Ortto) -> None:
+    campaign = server.account.all_campaigns()[0]["id"]
+    counted = server.account.counts(campaign)
+    report = ortto.campaign_report(campaign).value("reports", "performance")
+    assert [int(report.value(name)) for name in ("delivered", "opened", "clicked", "bounced")] == [
+        counted[kind] for kind in ("act::r", "act::o", "act::c", "act::b")
+    ]
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def test_people_are_written_and_found_by_email_or_external_id(server: FakeOrtto, ortto: Ortto) -> None:
+    people: list[dict[str, Any]] = [
+        {"fields": {"str::email": "person+1@example.com", "str:cm:plan": "team"}, "tags": ["Big spenders"]},
+        {"fields": {"str::email": "new@example.com", "str::ei": "new-1"}},
+        {"fields": {"str::email": "nonsense"}},
+    ]
+    assert ortto.merge_people(people) == [
+        Written("merged", "000000000000000000000100", None),
+        Written("created", "000001000000000000000100", None),
+        Written("invalid", None, "str::email: Invalid value"),
+    ]
+    (request,) = server.requests
+    assert request.body == {
+        "people": people,
+        "merge_by": ["str::email", "str::ei"],
+        "merge_strategy": 2,
+        "find_strategy": 0,
+        "async": False,
+    }
+    assert server.account.tags == {"Big spenders": {"000000000000000000000100"}}
+    assert ortto.merge_people([{"fields": {"str::ei": "new-1", "str::first": "Ada"}}])[0].status == "merged"
+
+
+def test_an_account_that_is_full_says_so_at_once(server: FakeOrtto, ortto: Ortto) -> None:
+    server.account.most_contacts = 1100
+    with pytest.raises(ContactLimit) as caught:
+        ortto.merge_people([{"fields": {"str::email": "new@example.com"}}])
+    assert str(caught.value) == (
+        "POST /person/merge: 507 Insufficient Storage: Contact limit reached (request"
+        " 00000000-0000-0000-0000-0000000001fb). The account holds as many contacts as its plan allows: archive some,"
+        " or extend it"
+    )
+    assert len(server.requests) == 1
+
+
+def test_activities_are_created_once_at_most(server: FakeOrtto, ortto: Ortto) -> None:
+    server.order("POST", "/activities/create", drop="after")
+    activity = {"activity_id": "act:cm:order-completed", "fields": {"str::email": "a@example.com"}}
+    with pytest.raises(OutcomeUnknown):
+        ortto.create_activities([activity])
+    assert (len(server.requests), len(server.account.created)) == (1, 1)
+
+
+# ---- limits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "rate-limit", "try-in-seconds": 0.2},
+        {"code": "rate-limit", "error": "slow down", "try-in-seconds": "0.2"},
+        {"error": {"code": "rate-limit", "try-in-seconds": 0.2}},
+    ],
+)
+def test_a_429_says_in_its_body_how_long_to_wait(server: FakeOrtto, ortto: Ortto, body: Any) -> None:
+    server.order("POST", "/tags/get", status=429, content=body)
+    assert ortto.tags() == []
+    assert 0.2 <= NAPS[0] < 0.46
+
+
+def test_a_429_that_stays_names_the_rate_of_its_kind(server: FakeOrtto) -> None:
+    server.order("POST", "/person/get/activities", status=429, times=3, content={"code": "rate-limit"})
+    with connected(server, activity_requests_per_second=50) as ortto, pytest.raises(Unavailable) as caught:
+        list(ortto.activities("000000000000000000000100", []))
+    setting = "sources.autopilothq.ortto.activity_requests_per_second"
+    assert str(caught.value) == (
+        "POST /person/get/activities: 429 Too Many Requests; gave up after 3 tries."
+        f" Lower {setting} (now 50) where others use the same key"
+    )
+
+
+def test_nothing_is_sent_after_the_first_401(server: FakeOrtto) -> None:
+    said = []
+    with connected(server, api_key="another") as ortto:
+        for _ in range(3):
+            with pytest.raises(NotAuthorized) as caught:
+                ortto.tags()
+            said.append(str(caught.value))
+    text = (
+        "POST /tags/get: 401 Unauthorized: Invalid API key (request 00000000-0000-0000-0000-000000000191)."
+        " Check sources.autopilothq.ortto.api_key (in secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the"
+        " environment)"
+    )
+    assert said == [text] * 3
+    assert (len(server.requests), server.bans) == (1, 0)
+
+
+def test_an_address_that_sends_many_malformed_requests_is_not_shut_out(
+    server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ortto_requests, "MALFORMED", (6, 1.0))  # in place of 15 s
+    ortto = connected(server)
+
+    def ask() -> None:
+        while time.monotonic() < end:
+            with pytest.raises(RequestRejected):
+                list(ortto.people(["str::nothing"]))
+
+    end = time.monotonic() + 0.5
+    threads = [Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ortto.close()
+    assert (6 <= len(server.requests) < 15, server.bans) == (True, 0)

@@ -1,0 +1,259 @@
+"""Ortto's activities as messages, and its values as columns (docs/contract/ortto.md)."""
+
+import json
+from typing import Any
+
+import pytest
+
+from autopilothq import catalog
+from autopilothq.segment.json_text import DECODER, JsonObject, to_json
+from autopilothq.segment.ortto import (
+    OrttoNames,
+    OrttoPerson,
+    OrttoReceipt,
+    name_of,
+    names_of_ids,
+    names_of_schema,
+    ortto_journey_message,
+    ortto_message,
+    typed_values,
+)
+
+RECEIPT = OrttoReceipt("ortto-webhook", "2026-11-01T05:06:09.000Z")
+
+
+def parsed(value: Any) -> JsonObject:
+    """An object as it is read; text is JSON already."""
+    found = DECODER.decode(value if isinstance(value, str) else json.dumps(value))
+    assert isinstance(found, JsonObject)
+    return found
+
+
+def message(field_id: str, attr: Any, receipt: OrttoReceipt = RECEIPT) -> dict[str, Any]:
+    """The message of an activity of Ada's."""
+    activity = parsed({"id": "c1", "field_id": field_id, "created": "2026-11-01T05:06:07Z", "attr": attr})
+    return dict(json.loads(ortto_message(activity, OrttoPerson("a1", "ada@example.com", "12345"), receipt)))
+
+
+def test_an_activity_is_a_message() -> None:
+    attr = {
+        "idt::c": "d1",
+        "str::cn": "Onboarding",
+        "idt::ei": "e1",
+        "str::asn": "First",
+        "bol::m": True,
+        "str::b": None,
+    }
+    assert message("act::o", attr) == {
+        "type": "track",
+        "event": "Email Opened",
+        "messageId": "ortto-c1",
+        "timestamp": "2026-11-01T05:06:07Z",
+        "originalTimestamp": "2026-11-01T05:06:07Z",
+        "receivedAt": "2026-11-01T05:06:09.000Z",
+        "userId": "12345",
+        "anonymousId": "ada@example.com",
+        "context": {
+            "library": {"name": "ortto-webhook"},
+            "integration": {"name": "ortto"},
+            "traits": {"email": "ada@example.com", "contact_id": "a1"},
+        },
+        "properties": {
+            "campaign_id": "d1",
+            "campaign_name": "Onboarding",
+            "email_id": "e1",
+            "email_name": "First",
+            "machine": True,
+        },
+    }
+
+
+def test_the_feed_gives_the_same_message_but_for_how_it_came() -> None:
+    attr = '"attr":{"int::li":2,"str::c":"https://example.com/a"},"render_cmds":[{"content":"Clicked email"}]'
+    pushed = f'{{"id":"c1","field_id":"act::c","created":"2026-11-01T05:06:07Z",{attr}}}'
+    pulled = f'{{"id":"c1","field_id":"act::c","created_at":"2026-11-01T05:06:07Z",{attr}}}'
+    person = OrttoPerson("a1", None, None)
+    one = json.loads(ortto_message(parsed(pushed), person, RECEIPT))
+    other = json.loads(ortto_message(parsed(pulled), person, OrttoReceipt("ortto-api", "2026-11-01T06:00:00Z")))
+    assert one["properties"] == {"link_id": 2, "link_url": "https://example.com/a"}
+    assert one["anonymousId"] == "a1"
+    assert "userId" not in one
+    assert {key for key in one if one[key] != other[key]} == {"receivedAt", "context"}
+
+
+@pytest.mark.parametrize(
+    ("field_id", "attr", "event"),
+    [
+        ("act::r", {}, "Email Delivered"),
+        ("act::b", {}, "Email Bounced"),
+        ("act::s-ab", {}, "Email Marked as Spam"),
+        ("act::re", {}, "Email Replied"),
+        ("act::u-all", {"idt::ei": "e1"}, "Email Unsubscribed"),
+        ("act::u-a", {"idt::ei": "e1"}, "Email Unsubscribed"),
+        ("act::u-all", {"idt::ei": ""}, "Unsubscribed from email"),
+        ("act::u-a", {}, "Unsubscribed from email audience"),
+        ("act::s", {}, "Sent email"),
+        ("act::new", {}, "act::new"),
+        ("act:cm:bought", {}, "Bought"),
+        ("act:cm:posing", {}, "act:cm:posing"),
+        ("act:cm:nameless", {}, "act:cm:nameless"),
+        ("act:cm:unknown", {}, "act:cm:unknown"),
+    ],
+)
+def test_which_event_an_activity_is(field_id: str, attr: Any, event: str) -> None:
+    names = OrttoNames({"act:cm:bought": "Bought", "act:cm:posing": "Email opened", "act:cm:nameless": "購入"})
+    assert message(field_id, attr, RECEIPT._replace(names=names))["event"] == event
+
+
+def test_two_kinds_of_unsubscription_are_told_apart() -> None:
+    assert message("act::u-all", {"idt::ei": "e1", "str::rn": "Too many"})["properties"] == {
+        "email_id": "e1",
+        "unsubscribe_reason": "Too many",
+        "scope": "all",
+    }
+    assert message("act::u-a", {"idt::ei": "e1"})["properties"] == {"email_id": "e1", "scope": "audience"}
+    assert message("act::s-ab", {"str::rn": "Junk"})["properties"] == {"spam_reason": "Junk"}
+
+
+def test_reply_texts_and_addresses_are_left_out_unless_they_are_asked_for() -> None:
+    attr = {"str::s": "Hello", "txt::er": "Yes!", "str::erf": "ada@example.com", "str::ert": "we@example.com"}
+    assert message("act::re", attr)["properties"] == {"email_subject": "Hello"}
+    assert message("act::re", attr, RECEIPT._replace(personal=True))["properties"] == {
+        "email_subject": "Hello",
+        "reply_text": "Yes!",
+        "replied_from": "ada@example.com",
+        "replied_to": "we@example.com",
+    }
+
+
+def test_attributes_that_nobody_knows_keep_their_values() -> None:
+    attr = parsed(
+        '{"str::cn":"Sale","str:cm:size":"XL","str:cm:campaign":"x","int:cm:price":1500,"dtz:cm:d":{"year":1}}'
+    )
+    names = OrttoNames(
+        {},
+        names_of_schema(
+            parsed({
+                "namespaces": {
+                    "cm": {
+                        "fields": {
+                            "act:cm:bought": {
+                                "name": "Bought",
+                                "attributes": [
+                                    {"id": "str:cm:campaign", "name": "Campaign name", "display_type": "text"},
+                                    {"id": "int:cm:price", "name": "Price", "display_type": "decimal"},
+                                ],
+                            },
+                            "str:cm:plan": {"name": "Plan"},
+                            "act:cm:broken": None,
+                        }
+                    },
+                    "": None,
+                }
+            })
+        ).attributes,
+    )  # fmt: skip
+    activity = JsonObject([("id", "c1"), ("field_id", "act:cm:bought"), ("attr", attr)])
+    line = ortto_message(activity, OrttoPerson("a1"), RECEIPT._replace(names=names)).decode()
+    assert line.endswith(
+        '"properties":{"campaign_name":"Sale","str_cm_size":"XL","str_cm_campaign":"x","price":1.5,'
+        '"dtz_cm_d":{"year":1}}}'
+    )
+    assert names.attributes["", "str:cm:plan"].name == "Plan"
+
+
+@pytest.mark.parametrize(
+    ("field_id", "value", "display_type", "found"),
+    [
+        ("int:cm:price", "1500", "decimal", [("x", "1.5", "double")]),
+        ("int:cm:price", "-1", "decimal", [("x", "-0.001", "double")]),
+        ("int:cm:price", "0", "decimal", [("x", "0.0", "double")]),
+        ("int:cm:price", "123456789012345678", "decimal", [("x", "123456789012345.678", "double")]),
+        ("int:cm:price", "2.50", "decimal", [("x", "2.50", "double")]),
+        ("int:cm:n", "2", "integer", [("x", "2", "bigint")]),
+        ("str:cm:s", '"1.10"', None, [("x", '"1.10"', "text")]),
+        ("str:cm:s", "null", None, []),
+        ("u4s:cm:tags", "[1,2]", None, [("x", "[1,2]", "text")]),
+        ("phn::phone", '{"c":"44","n":"5550100"}', None, [("x", '"+445550100"', "text")]),
+        ("phn::phone", '{"c":"+44","n":"5550100"}', None, [("x", '"+445550100"', "text")]),
+        ("phn::phone", '{"c":"","n":"5550100"}', None, [("x", '"5550100"', "text")]),
+        ("phn::phone", '{"phone":"5"}', None, [("x", '{"phone":"5"}', None)]),
+        (
+            "geo::city",
+            '{"name":"Sydney","id":7,"lat":-33868800,"lng":151209300}',
+            None,
+            [("x", '"Sydney"', "text"), ("x_id", "7", None), ("x_lat", "-33.8688", "double"),
+             ("x_lng", "151.2093", "double")],
+        ),
+        ("geo::position", '{"lat":0,"lng":null}', None, [("x_lat", "0.0", "double")]),
+        (
+            "dtz::birthday",
+            '{"year":1990,"month":5,"day":1,"timezone":"Australia/Sydney"}',
+            None,
+            [("x", '"1990-05-01"', "text"), ("x_timezone", '"Australia/Sydney"', "text")],
+        ),
+        ("dtz::birthday", '{"year":1990,"month":13,"day":1}', None, [("x", '{"year":1990,"month":13,"day":1}', None)]),
+        ("tme::o!l", '"2026-11-01T05:06:07Z"', None, [("x", '"2026-11-01T05:06:07Z"', "timestamp")]),
+        ("phone", '{"c":"44","n":"1"}', None, [("x", '"+441"', "text")]),  # a webhook's contact has names, no ids
+        ("country", '{"name":"Peru","lat":1,"lng":2}', None,
+         [("x", '"Peru"', "text"), ("x_lat", "0.000001", "double"), ("x_lng", "0.000002", "double")]),
+        ("obj::i", '{"lat":1,"lng":2}', None, [("x", '{"lat":1,"lng":2}', None)]),
+    ],
+)  # fmt: skip
+def test_values(field_id: str, value: str, display_type: str | None, found: list[Any]) -> None:
+    values = typed_values("x", field_id, DECODER.decode(value), display_type)
+    assert [(name, to_json(one), kind) for name, one, kind in values] == found
+
+
+def test_names() -> None:
+    assert (name_of("str::u-ctx"), name_of("tme::o!l"), name_of("str:cm:購入")) == ("str_u_ctx", "tme_o_l", "str_cm")
+    names = names_of_ids({"act:cm:x": "Bought", "int:cm:price": "Unit price"}, ["int:cm:price", "int:cm:tax"])
+    assert names.activities == {"act:cm:x": "Bought"}
+    assert message("act:cm:x", {"int:cm:price": 1999, "int:cm:tax": 5}, RECEIPT._replace(names=names))[
+        "properties"
+    ] == {
+        "unit_price": 1.999,
+        "int_cm_tax": 0.005,
+    }
+
+
+def test_a_contacts_other_fields_are_traits() -> None:
+    fields = parsed('{"first_name":"Ada","phone_number":{"c":"44","n":"5550100"},"str:cm:plan":"pro","x":null}')
+    line = ortto_message(parsed({"id": 7, "field_id": "act::o"}), OrttoPerson("a1", None, None, fields), RECEIPT)
+    found = json.loads(line)
+    assert found["context"]["traits"] == {
+        "contact_id": "a1",
+        "first_name": "Ada",
+        "phone_number": "+445550100",
+        "str_cm_plan": "pro",
+    }
+    assert (found["messageId"], found["timestamp"]) == ("ortto-7", "2026-11-01T05:06:09.000Z")
+
+
+def test_a_step_of_a_journey() -> None:
+    body = parsed({
+        "contact_id": "a1", "email": "ada@example.com", "campaign_id": "d1", "campaign_name": "Onboarding",
+        "action_id": "n1", "action_name": "Tell us", "run_id": "r1", "plan": "pro", "time": "2026-11-01T05:06:08Z",
+        "activity": {"id": "c1", "field_id": "act::o", "created": "2026-11-01T05:06:07Z", "attr": {"idt::ei": "e1"}},
+    })  # fmt: skip
+    found = json.loads(ortto_journey_message(body, RECEIPT))
+    again = json.loads(ortto_journey_message(parsed({**json.loads(to_json(body)), "time": "later"}), RECEIPT))
+    assert found["event"] == "ortto_journey_action"
+    assert found["messageId"].startswith("ortto-journey-sha256-")
+    assert found["messageId"] == again["messageId"]
+    assert found["timestamp"] == "2026-11-01T05:06:08Z"
+    assert found["anonymousId"] == "ada@example.com"
+    assert found["properties"] == {
+        "contact_id": "a1", "email": "ada@example.com", "campaign_id": "d1", "campaign_name": "Onboarding",
+        "action_id": "n1", "action_name": "Tell us", "run_id": "r1", "plan": "pro", "activity_id": "c1",
+        "activity_field_id": "act::o", "activity_created": "2026-11-01T05:06:07Z", "activity_email_id": "e1",
+    }  # fmt: skip
+    assert json.loads(ortto_journey_message(parsed({**json.loads(to_json(body)), "run_id": "r2"}), RECEIPT))[
+        "messageId"
+    ] != found["messageId"]  # fmt: skip
+
+
+def test_columns_are_named_once() -> None:
+    columns = [attribute.column for attribute in catalog.ORTTO_ATTRIBUTES.values()]
+    assert len(set(columns)) == len(columns)
+    assert not {*columns, "scope"} & catalog.COMMON_NAMES

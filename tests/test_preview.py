@@ -1,0 +1,162 @@
+"""What a dry run shows: now and then of the first contacts, counts of all (docs/how-to/send.md)."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from rich.cells import cell_len
+
+from autopilothq import destination
+from autopilothq.destination.preview import SHOWN_CONTACTS, Preview, column_of, field_label, shown_value
+from calling import Call
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, configure, identify, posts, track, write
+
+CONTACTS = (
+    "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.contacts AS SELECT * FROM (VALUES"
+    " ('person_1', 'P1@example.com', 'Ann', 'CEO', 4, TIMESTAMPTZ '2019-03-01 00:00:00Z', NULL),"
+    " ('person_9', 'p2@example.com', 'Gone', NULL, 1, NULL, TIMESTAMPTZ '2019-03-01 00:00:00Z'))"
+    " t(contact_id, email, first_name, title, custom_review_rating, custom_trial_ends, deleted_at)"
+)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=0) as server:
+        configure(monkeypatch, server)
+        yield server
+
+
+def preview(call: Call, messages: list[Any], *words: str) -> list[str]:
+    said = call("send", "messages", write(messages), "--dry-run", *words)
+    lines = said.out.splitlines()
+    assert max(map(cell_len, lines[: lines.index("")])) <= 80
+    return lines
+
+
+def test_now_and_then(server: FakeAutopilot, call: Call) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(CONTACTS)
+    before = Path("autopilot.duckdb").read_bytes()
+    traits = {
+        "firstName": "Anne",
+        "title": "CEO",
+        "reviewRating": "5",
+        "trialEnds": "2019-03-01",
+        "plan": "pro\x1b[31m",
+    }
+    messages = [
+        identify(1, traits=traits),
+        track(1, properties={"title": "Trousers"}),
+        identify(2, traits={"title": None, "_autopilot_list": "contactlist_1"}),
+        identify(3, integrations={"All": False}),
+        {"type": "identify", "messageId": "nobody"},
+    ]
+    assert preview(call, messages) == [
+        "Nothing is sent. What would change:",
+        "",
+        "p1@example.com",
+        "  FirstName             Ann     → Anne",
+        "  Review Rating         4       → 5",
+        "  plan                  (empty) → pro\\x1b[31m",
+        "  stays as it is: Title, Trial Ends",
+        "  enters the journey Order Completed (0007)",
+        "",
+        "p2@example.com  (not in the table contacts)",
+        "  Title                 (empty)",
+        "  joins the list        contactlist_1",
+        "",
+        "field                                        values    cleared",
+        "FirstName                                         1          0",
+        "Title                                             1          1",
+        "Review Rating                                     1          0",
+        "Trial Ends                                        1          0",
+        "plan  (no such field)                             1          0",
+        "joins the list                                    1          0",
+        "",
+        "journey                                    entering",
+        "Order Completed (0007)                            1",
+        "",
+        "would send 5 messages: 3 delivered, 1 refused, 0 failed, 0 unknown, 1 not meant for Autopilot",
+        "  1 refused: Missing unique identifier traits. Either **email** or **user_id** traits must be provided",
+        "  1 times plan was sent as string--plan, for which the account has no field",
+        "  1 times the property title was not taken: it is spelt like a contact's field",
+    ]
+    assert posts(server) == []
+    assert Path("autopilot.duckdb").read_bytes() == before
+
+
+@pytest.mark.usefixtures("server")
+def test_without_the_table_contacts(call: Call) -> None:
+    title = "株式会社" * 30
+    lines = preview(call, [identify(number, traits={"title": title}) for number in range(250)])
+    assert lines[:6] == [
+        "Nothing is sent. What would change:",
+        "What they have now is not loaded. To see it as well, say before:",
+        "autopilothq load api --only contacts",
+        "",
+        "p0@example.com",
+        "  Title                 株式会社株式会社株式会社…",
+    ]
+    assert lines[4 + 3 * SHOWN_CONTACTS] == "… and 245 more contacts"
+    assert [line.split() for line in lines[-4:-2]] == [["field", "values", "cleared"], ["Title", "250", "0"]]
+    assert not Path("autopilot.duckdb").exists()
+
+
+@pytest.mark.usefixtures("server")
+def test_nothing_to_change(call: Call) -> None:
+    said = call("send", "messages", write([]), "--dry-run")
+    assert said.out.splitlines() == [
+        "Nothing is sent, and nothing would change.",
+        "would send 0 messages: 0 delivered, 0 refused, 0 failed, 0 unknown",
+    ]
+    said = call("send", "messages", "messages.ndjson", "--requests")
+    assert said.status == 2
+    assert said.err.splitlines()[-1] == "Error: --requests prints what --dry-run would send: say both."
+
+
+def test_a_contact_that_comes_twice_is_one() -> None:
+    seen = Preview()
+    seen.write([{"Email": "a@b.c", "Title": "old", "custom": {"string--x": "1"}}, {"Email": "d@e.f", "Title": None}])
+    seen.write([{"Email": "A@b.c", "Title": "new", "custom": {"string--y": "2"}}])
+    seen.enter("0007", "A@b.c")
+    [ann, other] = seen.contacts
+    assert ann.values == {"Email": "A@b.c", "Title": "new", "custom": {"string--x": "1", "string--y": "2"}}
+    assert (ann.triggers, other.triggers, seen.people) == (["0007"], [], 2)
+    assert (seen.values["Title"], seen.cleared["Title"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "label", "column"),
+    [
+        ("FirstName", "FirstName", "first_name"),
+        ("NumberOfEmployees", "NumberOfEmployees", "number_of_employees"),
+        ("LinkedIn", "LinkedIn", "linked_in"),
+        ("unsubscribed", "unsubscribed", "unsubscribed"),
+        ("_NewEmail", "Email", "email"),
+        ("integer--Review--Rating", "Review Rating", "custom_review_rating"),
+    ],
+)
+def test_names_for_people_and_columns(key: str, label: str, column: str) -> None:
+    assert (field_label(key), column_of(key)) == (label, column)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "(empty)"),
+        ("", "(empty)"),
+        (False, "false"),
+        (5.0, "5"),
+        (datetime(2019, 3, 1, 5, 6, tzinfo=UTC), "2019-03-01 05:06"),
+        ("2019-03-01T00:00:00.000Z", "2019-03-01"),
+        ("2019-03-01T02:00:00+02:00", "2019-03-01"),
+        ("2019-13-01", "2019-13-01"),
+    ],
+)
+def test_values_for_people(value: Any, shown: str) -> None:
+    assert shown_value(value) == shown

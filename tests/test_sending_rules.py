@@ -1,0 +1,213 @@
+"""Who a message is about, whom it is meant for, and what a track changes, over real HTTP."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from autopilothq import destination
+from autopilothq.destination.emails import is_address
+from autopilothq.destination.messages import is_meant
+from autopilothq.destination.plan import UNTAKEN
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, identify, posts, rows, send, track
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=5) as server:
+        yield server
+
+
+def contacts(server: FakeAutopilot) -> list[dict[str, Any]]:
+    return [contact for path, body in posts(server) if path == "/contacts" for contact in body["contacts"]]
+
+
+# ---- who -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "email"),
+    [
+        ({"traits": {"email": "a@b.c"}, "userId": "u@b.c"}, "a@b.c"),
+        ({"traits": {"email": " "}, "context": {"traits": {"Email": "c@b.c"}}, "userId": "u@b.c"}, "c@b.c"),
+        ({"userId": "u@b.c"}, "u@b.c"),
+        ({"traits": {"userId": "u@b.c"}}, "u@b.c"),
+        ({"context": {"traits": {"user_id": "u@b.c"}}}, "u@b.c"),
+        ({"userId": "auth0|u@b.c"}, None),
+        ({"userId": "u1"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["identify", "track"])
+def test_the_email_of_a_message(server: FakeAutopilot, kind: str, message: dict[str, Any], email: str | None) -> None:
+    send(server, [{"type": kind, "event": "Order Completed", "messageId": "m"} | message])
+    assert [contact["Email"] for contact in contacts(server)] == ([email] if email else [])
+
+
+@pytest.mark.parametrize(
+    ("properties", "fields", "email"),
+    [
+        ({"email": "p@b.c"}, {}, "p@b.c"),
+        ({"Email": " p@b.c "}, {}, "p@b.c"),
+        ({"buyer": {"mail": "p@b.c"}, "email": "x@b.c"}, {"buyer.mail": "Email"}, "p@b.c"),
+        ({"email": None}, {}, "u@b.c"),
+        ({"buyer": {"email": "p@b.c"}}, {}, "u@b.c"),
+    ],
+)
+def test_the_email_among_the_properties_of_a_track(
+    server: FakeAutopilot, properties: dict[str, Any], fields: dict[str, str], email: str
+) -> None:
+    message = {"type": "track", "event": "Order Completed", "messageId": "m", "userId": "u@b.c"}
+    send(server, [message | {"properties": properties}], fields=fields)
+    assert posts(server)[1:] == [(f"/trigger/0007/contact/{email.replace('@', '%40')}", None)]
+
+
+@pytest.mark.parametrize("text", ["a@b.c", "a.b+c@d.example", "zoë@müller.example", "A_B-c@1.co"])
+def test_user_ids_that_are_addresses(text: str) -> None:
+    assert is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "@b.c", "a@", "a@b", "a@b.", "a@.c", "a@b..c", "a b@c.d", "a@b@c.d", "auth0|a@b.c", "x:a@b.c"]
+)
+def test_user_ids_that_are_none(text: str) -> None:
+    assert not is_address(text)
+
+
+def test_traits_of_the_context_may_be_refused_too(server: FakeAutopilot) -> None:
+    message = identify(1, traits={"email": "a@b.c"}, context={"traits": {"nowhere": 1, "firstName": "A"}})
+    counts = send(server, [message], unknown_traits="refuse")
+    why = "The account has no field for 'nowhere': make it there, map it, or let it be sent"
+    assert (counts.refused, counts.reasons) == (1, {("refused", why): 1})
+    assert contacts(server) == []
+
+
+# ---- for whom ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("integrations", "meant"),
+    [
+        (None, True),
+        ({}, True),
+        ([], True),
+        ({"All": True}, True),
+        ({"All": False}, False),
+        ({"all": False}, False),
+        ({"AutopilotHQ": False}, False),
+        ({"Autopilot": False}, False),
+        ({"autopilothq": False}, False),
+        ({"All": True, "AutopilotHQ": False}, False),
+        ({"All": True, "Autopilot": False}, False),
+        ({"All": False, "AutopilotHQ": True}, True),
+        ({"All": False, "AutopilotHQ": {}}, True),
+        ({"All": False, "AutopilotHQ": {"list": "x"}}, True),
+        ({"All": False, "Autopilot": True}, True),
+        ({"AutopilotHQ": True, "Autopilot": False}, True),
+        ({"AutopilotHQ": False, "Autopilot": True}, False),
+        ({"AutopilotHQ": False, "autopilothq": True}, False),
+        ({"AutopilotHQ": None, "All": False}, False),
+        ({"AutopilotHQ": None}, True),
+        ({"All": {}, "Amplitude": False}, True),
+        ({"AutopilotHQ": "false"}, False),
+        ({"All": 0}, False),
+        (False, False),
+        ("no", False),
+    ],
+)
+def test_for_whom_a_message_is(integrations: Any, meant: bool) -> None:
+    assert is_meant(integrations) == meant
+
+
+def test_what_is_not_meant_is_counted_and_leaves_no_trace(server: FakeAutopilot) -> None:
+    nowhere: dict[str, Any] = {"integrations": {"All": False}}
+    messages = [
+        identify(1, **nowhere),
+        track(1, **nowhere),
+        track(2, traits=5, **nowhere),
+        {"type": "identify", **nowhere},
+        {"type": "page", **nowhere},
+        identify(2, integrations={"All": False, "AutopilotHQ": True}),
+    ]
+    counts = send(server, messages)
+    assert (counts.messages, counts.not_meant, counts.delivered, counts.ignored) == (6, 4, 1, {"page": 1})
+    assert counts.all_delivered
+    assert [contact["Email"] for contact in contacts(server)] == ["p2@example.com"]
+    assert rows("message_id") == [("i2",)]
+
+
+# ---- what a track changes ------------------------------------------------------------------------------------------
+
+
+def test_properties_that_are_not_taken_are_said_once_a_run(server: FakeAutopilot) -> None:
+    messages = [track(number, properties={"title": "Trousers", "name": "x"}) for number in range(3)]
+    messages.append(track(3, properties={"title": "Hat", "city": "B"}))
+    for _ in range(2):
+        counts = send(server, messages)
+        assert counts.untaken in ({"title": 4, "name": 3, "city": 1}, {})
+    assert sorted(rows("message_id", "remarks")) == [
+        ("t0", f'{{"title": "{UNTAKEN}", "name": "{UNTAKEN}"}}'),
+        ("t1", None),
+        ("t2", None),
+        ("t3", f'{{"city": "{UNTAKEN}"}}'),
+    ]
+
+
+def test_a_track_changes_an_address_then_enters_the_journey(server: FakeAutopilot) -> None:
+    send(server, [identify(1, userId="u1")])
+    posts(server)
+    change = track(1, properties={"email": "p1@example.com", "_NewEmail": "new@example.com"}, userId="u1")
+    server.order("POST", "/trigger/*", status=429, times=2)
+    assert send(server, [change]).failed == 1
+    trigger = ("/trigger/0007/contact/new%40example.com", None)
+    contact = {"Email": "p1@example.com", "_NewEmail": "new@example.com"}
+    assert posts(server) == [("/contact", {"contact": contact}), trigger, trigger]
+    # The next run finds the address changed.
+    assert send(server, [change]).delivered == 1
+    assert posts(server) == [("/contacts", {"contacts": [{"Email": "new@example.com"}]}), trigger]
+    assert send(server, [change]).known == 1
+    # And the user id leads to the new one.
+    send(server, [{"type": "identify", "messageId": "i2", "userId": "u1", "traits": {"fax": "1"}}])
+    assert contacts(server) == [{"Email": "new@example.com", "Fax": "1"}]
+    assert server.account.total() == 6
+
+
+@pytest.mark.parametrize("drop", ["before", "after"])
+def test_a_track_whose_change_of_address_had_no_answer(server: FakeAutopilot, drop: str) -> None:
+    send(server, [identify(1)])
+    change = track(1, properties={"_NewEmail": "new@example.com"})
+    server.order("POST", "/contact", drop=drop)
+    assert send(server, [change]).unknown == 1
+    assert server.account.triggered == []
+    assert send(server, [change]).delivered == 1
+    assert len(server.account.triggered) == 1
+    assert server.account.find("p1@example.com") is None
+    assert server.account.total() == 6
+    assert send(server, [change]).known == 1
+
+
+def test_own_keys_are_not_merged_away(server: FakeAutopilot) -> None:
+    def message(number: int, **traits: Any) -> dict[str, Any]:
+        return identify(number, traits={"email": "a@b.c"} | traits)
+
+    send(
+        server,
+        [
+            message(1, _autopilot_list="contactlist_nobody", fax="1"),
+            message(2, title="CEO"),
+            message(3, _autopilot_list="contactlist_build-your-journey"),
+            message(4, notify=False, fax="2"),
+            message(5, fax="3"),
+        ],
+    )
+    assert contacts(server) == [
+        {"Email": "a@b.c", "_autopilot_list": "contactlist_nobody", "Fax": "1", "Title": "CEO"},
+        {"Email": "a@b.c", "_autopilot_list": "contactlist_build-your-journey"},
+        {"Email": "a@b.c", "notify": False, "Fax": "2"},
+        {"Email": "a@b.c", "Fax": "3"},
+    ]
+    assert sorted((server.account.find("a@b.c") or {})["lists"]) == [
+        "contactlist_build-your-journey",
+        "contactlist_nobody",
+    ]
