@@ -1,0 +1,91 @@
+"""What happened, day by day: lines of deliveries, opens and clicks, and all numbers as a table."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+from itertools import groupby
+
+from ..charts import Line, plot
+from ..elements import Markup, division, element
+from ..numbers import Absent, Day, Report
+from ..wording import MONTHS, long_day, moment_of, number, short_day
+from . import absent, card
+
+TITLE = "What happened, day by day"
+MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
+COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
+    ("Delivered", lambda day: day.delivered),
+    ("Opens", lambda day: day.opens),
+    ("Clicks", lambda day: day.clicks),
+    ("Replies", lambda day: day.replies),
+    ("Bounces", lambda day: day.bounces),
+    ("Complaints", lambda day: day.complaints),
+    ("Unsubscribes", lambda day: day.unsubscribes),
+)
+
+
+def days(report: Report) -> Markup:
+    """Returns the lines and the table."""
+    if isinstance(report.days, Absent):
+        return absent("days", TITLE, report.days)
+    unit, shown = grouped(report.days)
+    last = report.period.last
+    note = "Events by the UTC day of their own timestamp. Opens and clicks count every time. Point at a day for its numbers."
+    if last and not report.period.until:
+        note += f" The last {unit} goes until the last event, {moment_of(last)}."
+    # A year is written where the days are of several.
+    names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
+    lines = [
+        Line(title, color, [value(day) for day in shown])
+        for (title, value), color in zip(COLUMNS, ("delivered", "opened", "clicked"), strict=False)
+    ]
+    title = TITLE if unit == "day" else f"What happened, {unit} by {unit}"
+    label = f"{lines[0].name}, {lines[1].name} and {lines[2].name} by {unit}, {names[0]} to {names[-1]}"
+    return card("days", title, note, plot(names, lines, label), _table(unit, names, shown))
+
+
+def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
+    head = element("tr", element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in COLUMNS))
+    rows = (
+        element(
+            "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in COLUMNS)
+        )
+        for name, day in zip(names, shown, strict=True)
+    )
+    table = element("table", element("thead", head), element("tbody", *rows), class_="numbers")
+    return element("details", element("summary", f"All numbers by {unit}"), division("scroll", table))
+
+
+def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
+    """Returns the days with the empty ones between them, or weeks or months where there are many, and their unit."""
+    length = (found[-1].day - found[0].day).days + 1
+    if length <= MOST_DAYS:
+        known = {day.day: day for day in found}
+        return "day", [known.get(one, Day(one)) for one in every_day(found[0].day, length)]
+    unit = "week" if length <= MOST_WEEKS else "month"
+    groups = groupby(found, key=lambda day: begin_of(unit, day.day))
+    return unit, [_sum(begin, of) for begin, of in groups]
+
+
+def every_day(first: date, count: int) -> list[date]:
+    """Returns days one after the other."""
+    return [first + timedelta(days=n) for n in range(count)]
+
+
+def begin_of(unit: str, day: date) -> date:
+    """Returns the first day of a day's week (its Monday) or month, or the day itself."""
+    if unit == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if unit == "week" else day
+
+
+def _sum(begin: date, of: Iterable[Day]) -> Day:
+    listed = list(of)
+    sums = [sum(value(day) for day in listed) for _, value in COLUMNS]
+    delivered, opens, clicks, replies, bounces, complaints, unsubscribes = sums
+    return Day(begin, delivered, opens, clicks, replies, bounces, complaints, unsubscribes)
+
+
+def _name(unit: str, day: date, with_year: bool) -> str:
+    if unit == "month":
+        return f"{MONTHS[day.month - 1]} {day.year}"
+    return long_day(day) if with_year else short_day(day)
