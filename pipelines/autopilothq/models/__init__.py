@@ -1,0 +1,12 @@
+"""The models: views over the tables of events, each of which defines numbers that people and programs look at.
+
+Each model is a SQL file of this folder in DuckDB's SQL. It reads other models, `email_events` (the rows of the seven
+events) and `messages` (the rows of all messages); `{counts}` and the like stand for the files of these names. What is
+made of them is one query without anything else:
+
+>>> sql("daily", dialect="postgres", schema="autopilothq")
+"""
+
+from .render import MODELS, Existing, sql
+
+__all__ = ["MODELS", "Existing", "sql"]

@@ -1,0 +1,191 @@
+"""Renders models as SQL of any dialect, over the tables and columns that a dataset has."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+import sqlglot
+from sqlglot import exp
+
+from .. import catalog
+from ..catalog import Column, Type
+
+MODELS = (
+    "email_overview",
+    "journey_overview",
+    "link_overview",
+    "person_email",
+    "person_timeline",
+    "domain_health",
+    "identities",
+    "daily",
+)
+BASE = "duckdb"  # the dialect of the SQL files
+SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
+# What a row of each table is, in person_timeline.
+TYPES = {**dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"), **{table.name: of for of, table, _ in catalog.KINDS}}
+# Columns that only some datasets have: an email among properties or traits, and Ortto's note on opens.
+OPTIONAL = (Column("email", "text", ""), Column("machine", "bool", ""))
+# Columns of single tables that `messages` has.
+NAMES = ("name", "group_id", "previous_id")
+_TYPES: dict[Type, str] = {
+    "text": "TEXT",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+}
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NAME = re.compile(r"AS (\w+),?$", re.MULTILINE)
+
+Existing = Mapping[str, Collection[str]]
+"""The columns of the tables that a dataset has."""
+
+
+class Window(NamedTuple):
+    """Only events from `since` on and before `until` count; None is no bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def sql(
+    model: str,
+    existing: Existing | None = None,
+    *,
+    dialect: str = BASE,
+    schema: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> str:
+    """Returns a model as one query, in a dialect that sqlglot knows; its CTEs are the models that it reads.
+
+    `existing` are the tables and columns that there are, None being those of the catalogue. Others count as empty.
+    `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
+    """
+    found = query(model, catalogue() if existing is None else existing, Window(since, until))
+    if schema:
+        for table in raw_tables(found):
+            table.set("db", exp.to_identifier(schema, quoted=True))
+    return found.sql(dialect=dialect, pretty=True, comments=False)
+
+
+def catalogue() -> Existing:
+    """Returns the tables of the catalogue with their columns."""
+    return {name: [column.name for column in catalog.TABLES[name].columns] for name in TYPES}
+
+
+def raw_tables(found: exp.Expr) -> list[exp.Table]:
+    """Returns where a rendered query reads tables of the dataset: their names are quoted, those of CTEs are not."""
+    return [table for table in found.find_all(exp.Table) if table.this.quoted]
+
+
+def query(model: str, existing: Existing, window: Window = Window()) -> exp.Query:
+    """Returns a model as one query of the base dialect, whose CTEs are not nested: T-SQL takes no others."""
+    parts: dict[str, exp.Query] = {}
+    _collect(model, existing, window, parts)
+    main = parts.pop(model)
+    ctes = [exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, part in parts.items()]
+    if ctes:
+        main.set("with_", exp.With(expressions=ctes))
+    return main
+
+
+def _collect(name: str, existing: Existing, window: Window, parts: dict[str, exp.Query]) -> None:
+    """Adds a relation and all that it reads, those first that are read by others."""
+    parsed = sqlglot.parse_one(_relation(name, existing, window), dialect=BASE)
+    assert isinstance(parsed, exp.Query)
+    for table in parsed.find_all(exp.Table):
+        if not table.this.quoted and table.name in RELATIONS and table.name not in parts:
+            _collect(table.name, existing, window, parts)
+    own = parsed.args.pop("with_", None)
+    for cte in own.expressions if own else ():
+        _rename(parsed, own, cte.alias, f"{name}_{cte.alias}")
+        parts[f"{name}_{cte.alias}"] = cte.this
+    parts[name] = parsed
+
+
+def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
+    """Gives a CTE another name where it is read; its columns are still named after it."""
+    for table in (*main.find_all(exp.Table), *own.find_all(exp.Table)):
+        if not table.this.quoted and table.name == cte:
+            table.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(cte)))
+            table.set("this", exp.to_identifier(name))
+
+
+RELATIONS = (*MODELS, "email_events", "messages")
+
+
+def _relation(name: str, existing: Existing, window: Window) -> str:
+    if name == "email_events":
+        return union(SEVEN, existing, window)
+    if name == "messages":
+        return union(tuple(TYPES), existing, window)
+    return expanded(name)
+
+
+@cache
+def file(name: str) -> str:
+    """Returns the text of a SQL file of this package."""
+    return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def expanded(name: str) -> str:
+    """Returns a SQL file with the files in it that it names."""
+    return _PLACEHOLDER.sub(lambda found: _fragment(found[1]), file(name))
+
+
+def _fragment(name: str) -> str:
+    if name == "measured":
+        return ", ".join(_NAME.findall(file("measures")))
+    return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
+
+
+def union(tables: Sequence[str], existing: Existing, window: Window = Window()) -> str:
+    """Returns the rows of several tables of messages, each with who it is about; what does not exist is null."""
+    selects = [_select(name, tables, existing[name], window) for name in tables if name in existing]
+    return "\nUNION ALL\n".join(selects or [_select(tables[0], tables, None, window)])
+
+
+def _select(table: str, tables: Sequence[str], has: Collection[str] | None, window: Window) -> str:
+    """Returns the rows of one table; none if `has` is None."""
+    cells = ", ".join(f"{_cell(column, table, has or ())} AS {column.name}" for column in _columns(tables))
+    rows = f"SELECT {cells}" + ("" if has is None else f' FROM "{table}"')
+    conditions = [
+        f"coalesce(timestamp, received_at) {sign} CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+        for sign, at in ((">=", window.since), ("<", window.until))
+        if at
+    ]
+    where = " WHERE " + " AND ".join(["1 = 0"] if has is None else conditions) if has is None or conditions else ""
+    return (
+        f"SELECT rows_of.*, '{table}' AS of_table, '{TYPES[table]}' AS type, coalesce(timestamp, received_at) AS"
+        f" occurred_at, coalesce(context_traits_email, email) AS contact_email, {_fragment('person')} AS person"
+        f" FROM ({rows}) AS rows_of{where}"
+    )
+
+
+def _columns(tables: Sequence[str]) -> list[Column]:
+    """Returns the columns of tables that are looked at."""
+    declared = {column.name: column for name in tables for column in catalog.TABLES[name].columns}
+    unused = {"original_timestamp", "sent_at"} | {column.name for column in catalog.CONTEXT[2:]}
+    return [*(column for name, column in declared.items() if name not in unused), *OPTIONAL]
+
+
+def _cell(column: Column, table: str, has: Collection[str]) -> str:
+    """Returns a column of a table, or what stands for it: the types of columns that are not declared may differ."""
+    declared = {known.name for known in catalog.TABLES[table].columns}
+    if column.name == "event" and table in SEVEN:
+        return f"'{table}'"
+    if column.name not in has or not (column.name in declared or column in OPTIONAL):
+        return f"CAST(NULL AS {_TYPES[column.type]})"
+    if column in OPTIONAL:
+        text = f'CAST("{column.name}" AS TEXT)'
+        return text if column.type == "text" else _boolean(f"lower({text})")
+    return f'"{column.name}"'
+
+
+def _boolean(text: str) -> str:
+    return f"CASE WHEN {text} IN ('true', 't', '1') THEN TRUE WHEN {text} IN ('false', 'f', '0') THEN FALSE END"
