@@ -2,5 +2,6 @@
 
 from .numbers import LIMITS, Limit, Report, report_dict
 from .page import report_page
+from .read import read_report
 
-__all__ = ["LIMITS", "Limit", "Report", "report_dict", "report_page"]
+__all__ = ["LIMITS", "Limit", "Report", "read_report", "report_dict", "report_page"]

@@ -118,6 +118,14 @@ class Dataset(ABC):
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
 
     @abstractmethod
+    def query(self, statement: str) -> list[Row]:
+        """Returns the rows of a whole statement that reads, with tables named as `qualified` names them."""
+
+    @abstractmethod
+    def qualified(self, table: str) -> str:
+        """Returns a table's name for a whole statement."""
+
+    @abstractmethod
     def quoted(self, table: str, column: str) -> str:
         """Returns a column's name for a statement."""
 

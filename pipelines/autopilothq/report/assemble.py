@@ -1,0 +1,221 @@
+"""Makes the numbers of the report's parts of the rows that its questions answered. Pure: rows in, numbers out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from .numbers import (
+    ARRIVED_WITHIN,
+    OPENED_WITHIN,
+    Arrival,
+    ClickedLink,
+    Cohort,
+    Cohorts,
+    Day,
+    EmailFunnel,
+    Funnel,
+    JourneyFunnel,
+    MailboxDomain,
+    Opening,
+    SendingHour,
+)
+
+Cells = Mapping[str, Any]
+"""A row, by the names of its columns."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DAY, MINUTE = 86_400, 60  # seconds
+MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
+WEEK = 7
+MOST_COHORTS = 12
+UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
+"""What cohorts are made of: its name, its days, and up to how many days of mail it is for."""
+
+
+def whole(value: Any) -> int:
+    """Returns a count or a sum as a number, nothing being 0: sums of nothing are null, and some are decimals."""
+    return int(value or 0)
+
+
+# ---- people x emails -----------------------------------------------------------------------------------------------
+
+
+def funnel(rows: Iterable[Cells]) -> Funnel:
+    """Returns the funnel of rows with the models' measures, some `rated` and others not."""
+    listed = list(rows)
+    old = [row for row in listed if row["rated"]]
+    return Funnel(
+        sum(whole(row["people"]) for row in listed),
+        *(
+            sum(whole(row[name]) for row in old)
+            for name in ("people", "opened", "clicked", "replied", "complained", "unsubscribed")
+        ),
+    )
+
+
+def total(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
+    """Returns the sums of columns, of all rows or of those that are rated."""
+    counted = [row for row in rows if row["rated"] or not rated]
+    return tuple(sum(whole(row[name]) for row in counted) for name in names)
+
+
+def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, list[Cells]]:
+    """Returns the rows by a key, in the order in which the keys come first."""
+    found: dict[Any, list[Cells]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def journeys(emails: Sequence[Cells], names: Sequence[Cells]) -> list[JourneyFunnel]:
+    """Returns the journeys and emails that delivered something, those with the most people x emails first."""
+    named = {row["email_id"]: row for row in names}
+    found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
+    titles: dict[str | None, str | None] = {}
+    for email_id, rows in grouped_by(emails, lambda row: row["email_id"]).items():
+        name = named.get(email_id, {})
+        email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
+        if email.funnel.delivered:
+            campaign = name.get("campaign_id")
+            found.setdefault(campaign, []).append((email, rows))
+            titles[campaign] = titles.get(campaign) or name.get("campaign_name")
+    listed = [
+        JourneyFunnel(
+            campaign,
+            titles[campaign] or campaign,
+            funnel(row for _, rows in of for row in rows),
+            sorted((email for email, _ in of), key=_largest_first),
+        )
+        for campaign, of in found.items()
+    ]
+    return sorted(listed, key=_largest_first)
+
+
+def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
+    return -one.funnel.rated, -one.funnel.delivered, one.name or ""
+
+
+def links(rows: Sequence[Cells]) -> list[ClickedLink]:
+    """Returns the links that were clicked by people who got the email."""
+    return [
+        ClickedLink(
+            row["link_url"],
+            row["email_name"],
+            row["campaign_name"],
+            whole(row["clicked"]),
+            whole(row["clicks"]),
+            whole(row["people"]),
+        )
+        for row in rows
+        if row["clicked"]
+    ]
+
+
+def domains(rows: Sequence[Cells]) -> list[MailboxDomain]:
+    """Returns the largest domains in their order, and all others as the last one."""
+    found = []
+    for name, of in grouped_by(rows, lambda row: row["name"]).items():
+        sent, bounced = total(of, ("attempted", "bounced"))
+        rated = total(of, ("people", "complained", "unsubscribed"), rated=True)
+        count = max(whole(row["domains"]) for row in of)
+        if sent:
+            found.append(MailboxDomain(name, sent, bounced, *rated, domains=1 if name is not None else count))
+    return sorted(found, key=lambda one: one.name is None)
+
+
+# ---- times ---------------------------------------------------------------------------------------------------------
+
+
+def days(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
+    """Returns the days on which something happened, until the day of `until`, in their order."""
+    rated = {
+        day: funnel(rows)
+        for day, rows in grouped_by(
+            (row for row in hours if row["hour"] is not None), lambda row: day_of(whole(row["hour"]) * 3_600)
+        ).items()
+    }
+    names = ("delivered", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
+    found = {_date(row["day"]): [whole(row[name]) for name in names] for row in daily}
+    last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
+    return [Day(day, *found[day], rated.get(day, Funnel())) for day in sorted(found) if day <= last]
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, datetime):
+        return value.date()
+    return value if isinstance(value, date) else date.fromisoformat(str(value)[:10])
+
+
+def day_of(seconds: float) -> date:
+    """Returns the UTC day of seconds since 1970."""
+    return (EPOCH + timedelta(seconds=seconds)).date()
+
+
+def opening(rows: Sequence[Cells]) -> Opening | None:
+    """Returns how soon mail was opened, None where none was."""
+    counts = [0] * len(OPENED_WITHIN)
+    minutes = sorted((whole(row["minutes"]), whole(row["opens"])) for row in rows if row["minutes"] is not None)
+    before = sum(count for minute, count in minutes if minute < 0)
+    after = [(minute, count) for minute, count in minutes if minute >= 0]
+    for minute, count in after:
+        counts[index_of([end for _, end in OPENED_WITHIN], minute * MINUTE)] += count
+    return Opening(counts, _median(after), before) if after else None
+
+
+def index_of(ends: Sequence[int | None], seconds: float) -> int:
+    """Returns the first span that ends after some seconds. Example: `index_of((60, None), 60) == 1`."""
+    return next(n for n, end in enumerate(ends) if end is None or seconds < end)
+
+
+def _median(minutes: Sequence[tuple[int, int]]) -> float:
+    """Returns the middle of the minute in which the middle one falls, in seconds."""
+    half, seen = sum(count for _, count in minutes) / 2, 0
+    for minute, count in minutes:
+        seen += count
+        if seen >= half:
+            return minute * MINUTE + MINUTE / 2
+    return 0.0
+
+
+def sending(hours: Sequence[Cells]) -> list[SendingHour]:
+    """Returns rated people x emails by weekday and hour."""
+    old = (row for row in hours if row["rated"] and row["hour"] is not None)
+    found = grouped_by(old, lambda row: divmod((whole(row["hour"]) + MONDAY * 24) % (WEEK * 24), 24))
+    sums = {key: total(rows, ("people", "opened")) for key, rows in found.items()}
+    return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
+
+
+def unit_for(length: int) -> tuple[str, int]:
+    """Returns what cohorts are made of where mail was sent for so many days, and its days."""
+    return next((name, size) for name, size, most in UNITS if most is None or length <= most)
+
+
+def shift_of(size: int) -> int:
+    """Returns the seconds from the beginning of a unit of so many days to that of 1970: weeks begin on Mondays."""
+    return MONDAY * DAY if size > 1 else 0
+
+
+def cohorts(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
+    """Returns the last cohorts, each with the people of all units until that of `last`; None where there are none."""
+    people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
+    active = {(whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None}
+    end = int((last.timestamp() + shift_of(size)) // (size * DAY))
+    found = [
+        Cohort(
+            day_of(cohort * size * DAY - shift_of(size)),
+            people[cohort],
+            [active.get((cohort, after), 0) for after in range(min(end - cohort + 1, MOST_COHORTS))],
+        )
+        for cohort in sorted(people)
+        if cohort <= end
+    ]
+    return Cohorts(unit, found[-MOST_COHORTS:]) if found else None
+
+
+def arrival(rows: Sequence[Cells]) -> Arrival | None:
+    """Returns how late events arrived, None where there are none."""
+    found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
+    if not any(found.values()):
+        return None
+    return Arrival([found.get(n, 0) for n in range(len(ARRIVED_WITHIN))], found.get(None, 0))
+
+

@@ -1,0 +1,222 @@
+"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`, and the others are read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from ..display import gist, shortened
+from ..errors import RunError
+from ..inspect import Status, read_status
+from ..warehouses.dataset import Dataset, in_utc, tables_of
+from ..warehouses.dlt_internals import DatabaseException
+from . import assemble
+from .assemble import Cells
+from .books import read_books
+from .numbers import LIMITS, Absent, Cohorts, Day, Limit, Machines, Period, Report, TableAge, Totals
+from .statements import Names, Scope, statement, time_literal
+from .wording import moment_of
+
+Part = TypeVar("Part")
+OPENING_TIME = timedelta(days=2)
+"""How long mail may take to be opened: younger mail is not rated."""
+MOST_DOMAINS = 12
+OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
+MACHINE = "machine"
+
+
+class _Missing(Exception):
+    """A part has no numbers, for the reason that is its message."""
+
+
+class _Asking(NamedTuple):
+    """What all questions of a report share."""
+
+    dataset: Dataset
+    existing: Mapping[str, Sequence[str]]
+    scope: Scope
+    values: Mapping[str, str]
+
+    def rows(self, name: str, **values: Any) -> list[Cells]:
+        """Returns the rows of one of the questions."""
+        dataset = self.dataset
+        names = Names(
+            dataset.dialect or "", dataset.qualified, lambda table, column: dataset.quoted(table, column).replace("%%", "%")
+        )
+        text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
+        return [dict(zip(columns, map(in_utc, row), strict=True)) for row in dataset.query(text)]
+
+    def need(self, table: str, *columns: str) -> None:
+        """Raises _Missing where a table or a column of it is not there."""
+        if table not in self.existing:
+            raise _Missing(f"There is no table {table} in this dataset.")
+        for column in columns:
+            if column not in self.existing[table]:
+                raise _Missing(f"The table {table} has no column {column}.")
+
+    def only(self, **changes: Any) -> "_Asking":
+        """Returns the same for other events."""
+        return self._replace(scope=self.scope._replace(**changes))
+
+
+def read_report(
+    dataset: Dataset,
+    now: datetime,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    journeys: Sequence[str] = (),
+    limits: Mapping[str, Limit] | None = None,
+) -> Report:
+    """Returns the numbers of the mail that was sent from `since` on and before `until`, of all or of some journeys.
+
+    `journeys` are names or ids. Raises RunError where the dataset has no such journey.
+    """
+    existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
+    asking = _Asking(dataset, existing, Scope(since, until), {"most": str(MOST_DOMAINS)})
+    if journeys:
+        asking = asking.only(journeys=_journey_ids(asking, journeys))
+    period = _part(lambda: _period(asking))
+    if isinstance(period, Absent):
+        return _report(asking, now, Period(since, until), journeys, limits or LIMITS, period)
+    rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
+    asking = asking._replace(values={**asking.values, "rated": rated})
+    return _report(asking, now, period, journeys, limits or LIMITS, None)
+
+
+def _report(
+    asking: _Asking,
+    now: datetime,
+    period: Period,
+    chosen: Sequence[str],
+    limits: Mapping[str, Limit],
+    nothing: Absent | None,
+) -> Report:
+    def part(read: Callable[[], Part | None], empty: str = "") -> Part | Absent:
+        return nothing or _part(read, empty)
+
+    dataset = asking.dataset
+    emails = part(lambda: asking.rows("emails"), "No mail was sent in this period.")
+    hours = part(lambda: asking.rows("hours"), "No mail was sent in this period.")
+    days = part(lambda: assemble.days(asking.rows("daily"), _known(hours), period.until), "Nothing happened.")
+    status = _part(lambda: read_status(dataset, now))
+    return Report(
+        target=dataset.target,
+        made_at=now,
+        period=period,
+        chosen=list(chosen),
+        limits=dict(limits),
+        totals=part(lambda: _totals(asking, _known(emails))),
+        days=days,
+        journeys=part(lambda: assemble.journeys(_known(emails), asking.rows("names")), "No mail was delivered."),
+        links=part(lambda: _links(asking, period), "No link of mail of this period was clicked."),
+        domains=part(lambda: assemble.domains(asking.rows("domains")), "No person is known by an email."),
+        opening=part(lambda: _opening(asking), "No mail of this period was opened."),
+        sending=part(lambda: assemble.sending(_known(hours)), "No mail is old enough to have been opened."),
+        cohorts=part(lambda: _cohorts(asking, period, _known(days)), "No mail was delivered."),
+        machines=part(lambda: _machines(asking, _known(emails))),
+        books=_part(lambda: read_books(dataset)),
+        arrival=part(lambda: assemble.arrival(asking.only(ahead=True).rows("arrival")), "There are no events."),
+        ages=status if isinstance(status, Absent) else _ages(status),
+        last_run="" if isinstance(status, Absent) else _last_run(status),
+    )
+
+
+def _part(read: Callable[[], Part | None], empty: str = "") -> Part | Absent:
+    """Returns what `read` returns, Absent where it has nothing or the destination did not answer."""
+    try:
+        found = read()
+    except _Missing as missing:
+        return Absent(str(missing))
+    except DatabaseException as error:
+        return Absent(f"The destination did not answer: {shortened(gist(str(error)), 300)}")
+    return Absent(empty) if empty and not found else found  # type: ignore[return-value]
+
+
+def _known(part: Part | Absent) -> Part:
+    """Returns a part that others are made of. Raises _Missing with its reason where it is absent."""
+    if isinstance(part, Absent):
+        raise _Missing(part.reason)
+    return part
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
+    """Returns the ids of journeys that are named by their id or by a name that they had."""
+    rows = asking.only(since=None, until=None, ahead=True).rows("chosen")
+    found = [[row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen]
+    for one, ids in zip(chosen, found, strict=True):
+        if not ids:
+            names = sorted({shortened(row["campaign_name"] or row["campaign_id"]) for row in rows})
+            listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+            raise RunError(
+                f"Expected a journey's name or id, but {asking.dataset.name} has no journey {shortened(one)}.\n"
+                f"It has {listed or 'none'}."
+            )
+    return sorted({one for ids in found for one in ids})
+
+
+def _period(asking: _Asking) -> Period:
+    if not any(table in asking.existing for table in (DELIVERED, OPENED, CLICKED)):
+        raise _Missing("There are no tables of email events in this dataset.")
+    (row,) = asking.rows("bounds")
+    scope = asking.scope
+    if not row["events"]:
+        raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != Scope())}.")
+    until = row["received"] - OPENING_TIME
+    until = min(until, scope.until) if scope.until else until
+    return Period(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
+
+
+def _totals(asking: _Asking, emails: Sequence[Cells]) -> Totals:
+    deliveries, bounced, sent = assemble.total(emails, ("delivered", "bounced", "attempted"))
+    ((people,),) = (row.values() for row in asking.rows("people"))
+    of = assemble.funnel(emails)
+    return Totals(
+        of.delivered, of.rated, of.opened, of.clicked, of.replied, of.complained, of.unsubscribed,
+        deliveries, int(people), bounced, sent,
+    )  # fmt: skip
+
+
+def _links(asking: _Asking, period: Period) -> Any:
+    asking.need(CLICKED, "link_url")
+    # Only mail that is old enough to be rated.
+    return assemble.links(asking.only(until=period.rated_until).rows("links"))
+
+
+def _opening(asking: _Asking) -> Any:
+    asking.need(OPENED)
+    return assemble.opening(asking.rows("opening"))
+
+
+def _cohorts(asking: _Asking, period: Period, days: Sequence[Day]) -> Cohorts | None:
+    length = (days[-1].day - days[0].day).days + 1
+    unit, size = assemble.unit_for(length)
+    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * assemble.DAY))
+    return assemble.cohorts(rows, unit, size, period.last or datetime.now(UTC))
+
+
+def _machines(asking: _Asking, emails: Sequence[Cells]) -> Machines:
+    asking.need(OPENED)
+    if MACHINE not in asking.existing[OPENED]:
+        raise _Missing(
+            f"Nothing tells them: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
+            "not. Mailbox providers that fetch pictures before anybody reads count as people here."
+        )
+    opens, machine_opens = assemble.total(emails, ("opens", "machine_opens"))
+    rated, opened, by_people = assemble.total(emails, ("people", "opened", "human_opened"), rated=True)
+    return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)
+
+
+def _ages(status: Status) -> list[TableAge]:
+    known = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in status.tables.items()]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    return sorted(known, key=lambda one: one.received_at or oldest, reverse=True)
+
+
+def _last_run(status: Status) -> str:
+    run: Any = status.last_run
+    if run is None:
+        return ""
+    return ": ".join(filter(None, (f"{moment_of(run.at)}, {run.result}", run.error)))
+
