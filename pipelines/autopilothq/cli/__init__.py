@@ -16,6 +16,7 @@ from .inspect import schema, status
 from .load import load, write_sample
 from .profiles import load_profiles
 from .receive import receive
+from .report import report
 from .send import send, show_deliveries
 
 
@@ -84,7 +85,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, receive, write_sample, send, show_deliveries, schema, status, report, forget):
     cli.add_command(command)
 
 
