@@ -14,6 +14,7 @@ from . import log
 from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
+from .models import models
 from .profiles import load_profiles
 from .receive import receive
 from .send import send, show_deliveries
@@ -84,7 +85,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (load, receive, write_sample, send, show_deliveries, schema, status, models, forget):
     cli.add_command(command)
 
 

@@ -70,7 +70,9 @@ def sql(
 
 
 def point(
-    found: exp.Expr, path: Callable[[str], Sequence[str]], spelling: Callable[[str, str], str] = lambda _, column: column
+    found: exp.Expr,
+    path: Callable[[str], Sequence[str]],
+    spelling: Callable[[str, str], str] = lambda _, column: column,
 ) -> None:
     """Points a query at the tables of a dataset: `path` gives the parts of a table's name, `spelling` a column's."""
     for table in raw_tables(found):
@@ -87,7 +89,9 @@ def as_text(found: exp.Expr, dialect: str) -> str:
     """Returns a query in a dialect. Elsewhere than in the two that were tried all names are quoted, as they are made."""
     if dialect in _PLAIN:
         return found.sql(dialect=dialect, pretty=True, comments=False)
-    return normalize_identifiers(found, dialect=dialect).sql(dialect=dialect, pretty=True, identify=True, comments=False)
+    return normalize_identifiers(found, dialect=dialect).sql(
+        dialect=dialect, pretty=True, identify=True, comments=False
+    )
 
 
 def declared_tables() -> Existing:
@@ -178,7 +182,8 @@ def _select(table: str, tables: Sequence[str], has: Collection[str] | None, peri
     where = " WHERE " + " AND ".join(["1 = 0"] if has is None else conditions) if has is None or conditions else ""
     return (
         f"SELECT rows_of.*, '{table}' AS of_table, '{_MESSAGE_TYPES[table]}' AS type,"
-        f" coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email, {_fragment('person')} AS person"
+        " coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email,"
+        f" {_fragment('person')} AS person"
         f" FROM ({rows}) AS rows_of{where}"
     )
 
