@@ -137,7 +137,8 @@ MAY_CALL = {
     "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
     "compaction": COMMANDS | {"receive"},
-    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample"},
+    "views": COMMANDS | {"inspect"},
+    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

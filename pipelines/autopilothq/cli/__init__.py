@@ -14,6 +14,7 @@ from . import log
 from .forget import forget
 from .inspect import schema, status
 from .load import load, write_sample
+from .models import models
 from .profiles import load_profiles
 from .receive import receive
 from .report import report
@@ -85,7 +86,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 load.add_command(load_profiles)
-for command in (load, receive, write_sample, send, show_deliveries, schema, status, report, forget):
+for command in (load, receive, write_sample, send, show_deliveries, schema, status, models, report, forget):
     cli.add_command(command)
 
 

@@ -12,7 +12,7 @@ from .diff import (
     differences,
     schema_of_catalogue,
 )
-from .formats import FORMATS, ddl
+from .formats import FORMATS, ddl, grid
 from .live import (
     dataset_name,
     described,
@@ -25,6 +25,7 @@ from .live import (
 from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
 from .status import Status, age, read_status, status_dict, status_text
+from .views import AppliedModels, ModelView, applied, at_models, view_comments, views_of
 
 __all__ = [
     "CATALOGUE",
@@ -32,9 +33,11 @@ __all__ = [
     "LATER",
     "SWITCH",
     "SWITCH_UNLOADED",
+    "AppliedModels",
     "ColumnInfo",
     "Difference",
     "DifferenceMessages",
+    "ModelView",
     "Received",
     "Schema",
     "SchemaTable",
@@ -43,12 +46,15 @@ __all__ = [
     "TableInfo",
     "Waiting",
     "age",
+    "applied",
+    "at_models",
     "catalogue",
     "dataset_name",
     "ddl",
     "described",
     "differences",
     "elsewhere",
+    "grid",
     "kind_of",
     "read_received",
     "read_status",
@@ -58,4 +64,6 @@ __all__ = [
     "status_dict",
     "status_text",
     "target",
+    "view_comments",
+    "views_of",
 ]

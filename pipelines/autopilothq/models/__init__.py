@@ -7,6 +7,7 @@ made of them is one query without anything else:
 >>> sql("daily", dialect="postgres", schema="autopilothq")
 """
 
-from .render import MODELS, Existing, sql
+from .described import BY_NAME, MODELS, Metric, Model
+from .render import ALL_TIME, Existing, Period, as_text, point, query, sql
 
-__all__ = ["MODELS", "Existing", "sql"]
+__all__ = ["ALL_TIME", "BY_NAME", "MODELS", "Existing", "Metric", "Model", "Period", "as_text", "point", "query", "sql"]

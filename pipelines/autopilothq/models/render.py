@@ -1,36 +1,30 @@
 """Renders models as SQL of any dialect, over the tables and columns that a dataset has."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from .. import catalog
 from ..catalog import Column, Type
+from .described import BY_NAME
 
-MODELS = (
-    "email_overview",
-    "journey_overview",
-    "link_overview",
-    "person_email",
-    "person_timeline",
-    "domain_health",
-    "identities",
-    "daily",
-)
-BASE = "duckdb"  # the dialect of the SQL files
-SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
+_BASE = "duckdb"  # the dialect of the SQL files
+_PLAIN = ("duckdb", "postgres")  # in which no name of the models is a reserved word
+_SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
 # What a row of each table is, in person_timeline.
-TYPES = {**dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"), **{table.name: of for of, table, _ in catalog.KINDS}}
+_MESSAGE_TYPES = {
+    **dict.fromkeys((*_SEVEN, catalog.TRACKS.name), "track"),
+    **{table.name: of for of, table, _ in catalog.KINDS},
+}
 # Columns that only some datasets have: an email among properties or traits, and Ortto's note on opens.
-OPTIONAL = (Column("email", "text", ""), Column("machine", "bool", ""))
-# Columns of single tables that `messages` has.
-NAMES = ("name", "group_id", "previous_id")
+_OPTIONAL = (Column("email", "text", ""), Column("machine", "bool", ""))
 _TYPES: dict[Type, str] = {
     "text": "TEXT",
     "bigint": "BIGINT",
@@ -45,18 +39,21 @@ Existing = Mapping[str, Collection[str]]
 """The columns of the tables that a dataset has."""
 
 
-class Window(NamedTuple):
+class Period(NamedTuple):
     """Only events from `since` on and before `until` count; None is no bound."""
 
     since: datetime | None = None
     until: datetime | None = None
 
 
+ALL_TIME = Period()
+
+
 def sql(
     model: str,
     existing: Existing | None = None,
     *,
-    dialect: str = BASE,
+    dialect: str = _BASE,
     schema: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -66,16 +63,40 @@ def sql(
     `existing` are the tables and columns that there are, None being those of the catalogue. Others count as empty.
     `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
     """
-    found = query(model, catalogue() if existing is None else existing, Window(since, until))
+    found = query(model, declared_tables() if existing is None else existing, Period(since, until))
     if schema:
-        for table in raw_tables(found):
-            table.set("db", exp.to_identifier(schema, quoted=True))
-    return found.sql(dialect=dialect, pretty=True, comments=False)
+        point(found, lambda table: [schema, table])
+    return as_text(found, dialect)
 
 
-def catalogue() -> Existing:
+def point(
+    found: exp.Expr,
+    path: Callable[[str], Sequence[str]],
+    spelling: Callable[[str, str], str] = lambda _, column: column,
+) -> None:
+    """Points a query at the tables of a dataset: `path` gives the parts of a table's name, `spelling` a column's."""
+    for table in raw_tables(found):
+        name, select = table.name, cast(exp.Select, table.find_ancestor(exp.Select))
+        for column in select.find_all(exp.Column):
+            column.set("this", exp.to_identifier(spelling(name, column.name), quoted=True))
+        *above, own = (exp.to_identifier(part, quoted=True) for part in path(name))
+        table.set("this", own)
+        for place, part in zip(("db", "catalog"), reversed(above), strict=False):
+            table.set(place, part)
+
+
+def as_text(found: exp.Expr, dialect: str) -> str:
+    """Returns a query in a dialect. Elsewhere than in the two that were tried all names are quoted, as they are made."""
+    if dialect in _PLAIN:
+        return found.sql(dialect=dialect, pretty=True, comments=False)
+    return normalize_identifiers(found, dialect=dialect).sql(
+        dialect=dialect, pretty=True, identify=True, comments=False
+    )
+
+
+def declared_tables() -> Existing:
     """Returns the tables of the catalogue with their columns."""
-    return {name: [column.name for column in catalog.TABLES[name].columns] for name in TYPES}
+    return {name: [column.name for column in catalog.TABLES[name].columns] for name in _MESSAGE_TYPES}
 
 
 def raw_tables(found: exp.Expr) -> list[exp.Table]:
@@ -83,10 +104,10 @@ def raw_tables(found: exp.Expr) -> list[exp.Table]:
     return [table for table in found.find_all(exp.Table) if table.this.quoted]
 
 
-def query(model: str, existing: Existing, window: Window = Window()) -> exp.Query:
+def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
     """Returns a model as one query of the base dialect, whose CTEs are not nested: T-SQL takes no others."""
     parts: dict[str, exp.Query] = {}
-    _collect(model, existing, window, parts)
+    _collect(model, existing, period, parts)
     main = parts.pop(model)
     ctes = [exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, part in parts.items()]
     if ctes:
@@ -94,13 +115,12 @@ def query(model: str, existing: Existing, window: Window = Window()) -> exp.Quer
     return main
 
 
-def _collect(name: str, existing: Existing, window: Window, parts: dict[str, exp.Query]) -> None:
+def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
     """Adds a relation and all that it reads, those first that are read by others."""
-    parsed = sqlglot.parse_one(_relation(name, existing, window), dialect=BASE)
-    assert isinstance(parsed, exp.Query)
+    parsed = cast(exp.Query, sqlglot.parse_one(_relation(name, existing, period), dialect=_BASE))
     for table in parsed.find_all(exp.Table):
-        if not table.this.quoted and table.name in RELATIONS and table.name not in parts:
-            _collect(table.name, existing, window, parts)
+        if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
+            _collect(table.name, existing, period, parts)
     own = parsed.args.pop("with_", None)
     for cte in own.expressions if own else ():
         _rename(parsed, own, cte.alias, f"{name}_{cte.alias}")
@@ -116,14 +136,14 @@ def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
             table.set("this", exp.to_identifier(name))
 
 
-RELATIONS = (*MODELS, "email_events", "messages")
+_RELATIONS = (*BY_NAME, "email_events", "messages")
 
 
-def _relation(name: str, existing: Existing, window: Window) -> str:
+def _relation(name: str, existing: Existing, period: Period) -> str:
     if name == "email_events":
-        return union(SEVEN, existing, window)
+        return union_of(_SEVEN, existing, period)
     if name == "messages":
-        return union(tuple(TYPES), existing, window)
+        return union_of(tuple(_MESSAGE_TYPES), existing, period)
     return expanded(name)
 
 
@@ -144,25 +164,26 @@ def _fragment(name: str) -> str:
     return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
 
 
-def union(tables: Sequence[str], existing: Existing, window: Window = Window()) -> str:
+def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
     """Returns the rows of several tables of messages, each with who it is about; what does not exist is null."""
-    selects = [_select(name, tables, existing[name], window) for name in tables if name in existing]
-    return "\nUNION ALL\n".join(selects or [_select(tables[0], tables, None, window)])
+    selects = [_select(name, tables, existing[name], period) for name in tables if name in existing]
+    return "\nUNION ALL\n".join(selects or [_select(tables[0], tables, None, period)])
 
 
-def _select(table: str, tables: Sequence[str], has: Collection[str] | None, window: Window) -> str:
+def _select(table: str, tables: Sequence[str], has: Collection[str] | None, period: Period) -> str:
     """Returns the rows of one table; none if `has` is None."""
     cells = ", ".join(f"{_cell(column, table, has or ())} AS {column.name}" for column in _columns(tables))
     rows = f"SELECT {cells}" + ("" if has is None else f' FROM "{table}"')
     conditions = [
         f"coalesce(timestamp, received_at) {sign} CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
-        for sign, at in ((">=", window.since), ("<", window.until))
+        for sign, at in ((">=", period.since), ("<", period.until))
         if at
     ]
     where = " WHERE " + " AND ".join(["1 = 0"] if has is None else conditions) if has is None or conditions else ""
     return (
-        f"SELECT rows_of.*, '{table}' AS of_table, '{TYPES[table]}' AS type, coalesce(timestamp, received_at) AS"
-        f" occurred_at, coalesce(context_traits_email, email) AS contact_email, {_fragment('person')} AS person"
+        f"SELECT rows_of.*, '{table}' AS of_table, '{_MESSAGE_TYPES[table]}' AS type,"
+        " coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email,"
+        f" {_fragment('person')} AS person"
         f" FROM ({rows}) AS rows_of{where}"
     )
 
@@ -171,17 +192,17 @@ def _columns(tables: Sequence[str]) -> list[Column]:
     """Returns the columns of tables that are looked at."""
     declared = {column.name: column for name in tables for column in catalog.TABLES[name].columns}
     unused = {"original_timestamp", "sent_at"} | {column.name for column in catalog.CONTEXT[2:]}
-    return [*(column for name, column in declared.items() if name not in unused), *OPTIONAL]
+    return [*(column for name, column in declared.items() if name not in unused), *_OPTIONAL]
 
 
 def _cell(column: Column, table: str, has: Collection[str]) -> str:
     """Returns a column of a table, or what stands for it: the types of columns that are not declared may differ."""
     declared = {known.name for known in catalog.TABLES[table].columns}
-    if column.name == "event" and table in SEVEN:
+    if column.name == "event" and table in _SEVEN:
         return f"'{table}'"
-    if column.name not in has or not (column.name in declared or column in OPTIONAL):
+    if column.name not in has or not (column.name in declared or column in _OPTIONAL):
         return f"CAST(NULL AS {_TYPES[column.type]})"
-    if column in OPTIONAL:
+    if column in _OPTIONAL:
         text = f'CAST("{column.name}" AS TEXT)'
         return text if column.type == "text" else _boolean(f"lower({text})")
     return f'"{column.name}"'

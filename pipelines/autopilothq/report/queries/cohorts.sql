@@ -1,14 +1,17 @@
 -- People by the number of the day, week or four weeks (since 1970) in which they got their first email, and how many of
 -- them did something in that one and in each after it. `after` is null in the rows of all people.
-WITH firsts AS (
-    SELECT person, CAST(floor((epoch(min(first_delivered_at)) + {shift}) / {length}) AS BIGINT) AS cohort
-    FROM person_email WHERE deliveries > 0 GROUP BY person
+WITH units AS (
+    SELECT DISTINCT person, event, CAST(floor((epoch(occurred_at) + {shift}) / {length}) AS BIGINT) AS unit
+    FROM email_events
+    WHERE event IN ('email_delivered', 'email_opened', 'email_clicked', 'email_replied') AND person IS NOT NULL
+        AND email_id IS NOT NULL
+), firsts AS (
+    SELECT person, min(unit) AS cohort FROM units WHERE event = 'email_delivered' AND unit IS NOT NULL GROUP BY person
 ), acted AS (
-    SELECT DISTINCT person, CAST(floor((epoch(occurred_at) + {shift}) / {length}) AS BIGINT) AS unit
-    FROM email_events WHERE event IN ('email_opened', 'email_clicked', 'email_replied') AND person IS NOT NULL
+    SELECT DISTINCT person, unit FROM units WHERE event <> 'email_delivered'
 )
 SELECT cohort, unit - cohort AS after, count(*) AS people
 FROM firsts JOIN acted ON acted.person = firsts.person
 WHERE unit >= cohort GROUP BY cohort, unit - cohort
 UNION ALL
-SELECT cohort, NULL AS after, count(*) AS people FROM firsts WHERE cohort IS NOT NULL GROUP BY cohort
+SELECT cohort, NULL AS after, count(*) AS people FROM firsts GROUP BY cohort

@@ -1,3 +1,3 @@
--- What happened on each day.
-SELECT day, delivered, opens, clicks, replies, bounces, complaints, unsubscribes FROM daily
-WHERE day IS NOT NULL ORDER BY day
+-- How often each event occurred on each day.
+SELECT day, {counts} FROM (SELECT *, {day} AS day FROM email_events) AS with_day
+WHERE day IS NOT NULL GROUP BY day ORDER BY day

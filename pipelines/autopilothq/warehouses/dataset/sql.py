@@ -135,6 +135,14 @@ class SqlDataset(Dataset):
         """Returns a column's name for a statement."""
         return self.sql.quoted(table, column)
 
+    def path(self, table: str) -> list[str]:
+        """Returns the parts of a table's name as the destination has it, from the database on."""
+        return self.sql.path(table)
+
+    def spelling(self, table: str, column: str) -> str:
+        """Returns a column's name as the destination has it."""
+        return self.sql.spelling(table, column)
+
     def text_type(self) -> str:
         """Returns the destination's type of text."""
         return native_type(self.client, "text", "text")
