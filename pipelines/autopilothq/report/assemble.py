@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from .numbers import (
     ARRIVED_WITHIN,
@@ -36,6 +36,26 @@ def whole(value: Any) -> int:
     return int(value or 0)
 
 
+KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
+
+
+class Pairs(NamedTuple):
+    """People x emails by their `email`, `hour`, `delay`, `domain` and `link`, and how many persons and domains there are."""
+
+    of: Mapping[str, Sequence[Cells]]
+    people: int
+    domains: int
+
+
+def pairs(rows: Sequence[Cells]) -> Pairs | None:
+    """Returns the rows of people x emails by what they are grouped by, None where nothing was sent."""
+    found: dict[str, list[Cells]] = {kind: [] for kind in KINDS}
+    for row in rows:
+        found[row["kind"]].append(row)
+    people, domains = (sum(whole(row["number"]) for row in found[kind]) for kind in ("people", "domains"))
+    return Pairs(found, people, domains) if any(total(found["email"], ("attempted",))) else None
+
+
 # ---- people x emails -----------------------------------------------------------------------------------------------
 
 
@@ -66,13 +86,12 @@ def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, 
     return found
 
 
-def journeys(emails: Sequence[Cells], names: Sequence[Cells]) -> list[JourneyFunnel]:
+def journeys(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
     """Returns the journeys and emails that delivered something, those with the most people x emails first."""
-    named = {row["email_id"]: row for row in names}
     found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
     titles: dict[str | None, str | None] = {}
-    for email_id, rows in grouped_by(emails, lambda row: row["email_id"]).items():
-        name = named.get(email_id, {})
+    for email_id, rows in grouped_by(emails, lambda row: row["name"]).items():
+        name = names.get(email_id, {})
         email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
         if email.funnel.delivered:
             campaign = name.get("campaign_id")
@@ -94,32 +113,34 @@ def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
     return -one.funnel.rated, -one.funnel.delivered, one.name or ""
 
 
-def links(rows: Sequence[Cells]) -> list[ClickedLink]:
+def links(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     """Returns the links that were clicked by people who got the email."""
+    rated = {of: funnel(rows).rated for of, rows in grouped_by(found.of["email"], lambda row: row["name"]).items()}
     return [
         ClickedLink(
-            row["link_url"],
-            row["email_name"],
-            row["campaign_name"],
+            row["url"],
+            names.get(row["name"], {}).get("email_name"),
+            names.get(row["name"], {}).get("campaign_name"),
             whole(row["clicked"]),
             whole(row["clicks"]),
-            whole(row["people"]),
+            rated[row["name"]],
         )
-        for row in rows
+        for row in found.of["link"]
         if row["clicked"]
     ]
 
 
-def domains(rows: Sequence[Cells]) -> list[MailboxDomain]:
-    """Returns the largest domains in their order, and all others as the last one."""
-    found = []
-    for name, of in grouped_by(rows, lambda row: row["name"]).items():
-        sent, bounced = total(of, ("attempted", "bounced"))
-        rated = total(of, ("people", "complained", "unsubscribed"), rated=True)
-        count = max(whole(row["domains"]) for row in of)
+def domains(found: Pairs) -> list[MailboxDomain]:
+    """Returns the largest domains first, and all others as the last one."""
+    listed = []
+    by_name = grouped_by(found.of["domain"], lambda row: row["name"])
+    for name, rows in by_name.items():
+        sent, bounced = total(rows, ("attempted", "bounced"))
+        rated = total(rows, ("people", "complained", "unsubscribed"), rated=True)
+        others = found.domains - sum(1 for one in by_name if one is not None)
         if sent:
-            found.append(MailboxDomain(name, sent, bounced, *rated, domains=1 if name is not None else count))
-    return sorted(found, key=lambda one: one.name is None)
+            listed.append(MailboxDomain(name, sent, bounced, *rated, domains=1 if name is not None else others))
+    return sorted(listed, key=lambda one: (one.name is None, -one.sent, one.name or ""))
 
 
 # ---- times ---------------------------------------------------------------------------------------------------------
@@ -130,19 +151,13 @@ def days(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None)
     rated = {
         day: funnel(rows)
         for day, rows in grouped_by(
-            (row for row in hours if row["hour"] is not None), lambda row: day_of(whole(row["hour"]) * 3_600)
+            (row for row in hours if row["number"] is not None), lambda row: day_of(whole(row["number"]) * 3_600)
         ).items()
     }
-    names = ("delivered", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
-    found = {_date(row["day"]): [whole(row[name]) for name in names] for row in daily}
+    names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
+    found = {day_of(whole(row["day"]) * DAY): [whole(row[name]) for name in names] for row in daily}
     last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
     return [Day(day, *found[day], rated.get(day, Funnel())) for day in sorted(found) if day <= last]
-
-
-def _date(value: Any) -> date:
-    if isinstance(value, datetime):
-        return value.date()
-    return value if isinstance(value, date) else date.fromisoformat(str(value)[:10])
 
 
 def day_of(seconds: float) -> date:
@@ -153,7 +168,7 @@ def day_of(seconds: float) -> date:
 def opening(rows: Sequence[Cells]) -> Opening | None:
     """Returns how soon mail was opened, None where none was."""
     counts = [0] * len(OPENED_WITHIN)
-    minutes = sorted((whole(row["minutes"]), whole(row["opens"])) for row in rows if row["minutes"] is not None)
+    minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
     before = sum(count for minute, count in minutes if minute < 0)
     after = [(minute, count) for minute, count in minutes if minute >= 0]
     for minute, count in after:
@@ -178,8 +193,8 @@ def _median(minutes: Sequence[tuple[int, int]]) -> float:
 
 def sending(hours: Sequence[Cells]) -> list[SendingHour]:
     """Returns rated people x emails by weekday and hour."""
-    old = (row for row in hours if row["rated"] and row["hour"] is not None)
-    found = grouped_by(old, lambda row: divmod((whole(row["hour"]) + MONDAY * 24) % (WEEK * 24), 24))
+    old = (row for row in hours if row["rated"] and row["number"] is not None)
+    found = grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
     sums = {key: total(rows, ("people", "opened")) for key, rows in found.items()}
     return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
 

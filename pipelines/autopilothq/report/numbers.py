@@ -29,7 +29,7 @@ class Absent:
 
 
 @dataclass(frozen=True)
-class Period:
+class ReportPeriod:
     """Which events count: asked for (`since`, `until`), found (`first`, `last`), and until when mail is rated."""
 
     since: datetime | None = None
@@ -255,7 +255,7 @@ class Report:
 
     target: str
     made_at: datetime
-    period: Period
+    period: ReportPeriod
     chosen: Sequence[str]
     limits: dict[str, Limit]
     totals: Totals | Absent

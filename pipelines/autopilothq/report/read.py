@@ -10,16 +10,29 @@ from ..inspect import Status, read_status
 from ..warehouses.dataset import Dataset, in_utc, tables_of
 from ..warehouses.dlt_internals import DatabaseException
 from . import assemble
-from .assemble import Cells
+from .assemble import Cells, Pairs
 from .books import read_books
-from .numbers import LIMITS, Absent, Cohorts, Day, Limit, Machines, Period, Report, TableAge, Totals
+from .numbers import (
+    LIMITS,
+    Absent,
+    ClickedLink,
+    Cohorts,
+    Day,
+    Limit,
+    Machines,
+    Opening,
+    Report,
+    ReportPeriod,
+    TableAge,
+    Totals,
+)
 from .statements import Names, Scope, statement, time_literal
 from .wording import moment_of
 
 Part = TypeVar("Part")
 OPENING_TIME = timedelta(days=2)
 """How long mail may take to be opened: younger mail is not rated."""
-MOST_DOMAINS = 12
+MOST = 12  # links and domains that are named
 OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
 MACHINE = "machine"
 
@@ -39,9 +52,7 @@ class _Asking(NamedTuple):
     def rows(self, name: str, **values: Any) -> list[Cells]:
         """Returns the rows of one of the questions."""
         dataset = self.dataset
-        names = Names(
-            dataset.dialect or "", dataset.qualified, lambda table, column: dataset.quoted(table, column).replace("%%", "%")
-        )
+        names = Names(dataset.dialect or "", dataset.path, dataset.spelling)
         text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
         return [dict(zip(columns, map(in_utc, row), strict=True)) for row in dataset.query(text)]
 
@@ -71,12 +82,12 @@ def read_report(
     `journeys` are names or ids. Raises RunError where the dataset has no such journey.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
-    asking = _Asking(dataset, existing, Scope(since, until), {"most": str(MOST_DOMAINS)})
+    asking = _Asking(dataset, existing, Scope(since, until), {"most": str(MOST)})
     if journeys:
         asking = asking.only(journeys=_journey_ids(asking, journeys))
     period = _part(lambda: _period(asking))
     if isinstance(period, Absent):
-        return _report(asking, now, Period(since, until), journeys, limits or LIMITS, period)
+        return _report(asking, now, ReportPeriod(since, until), journeys, limits or LIMITS, period)
     rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
     asking = asking._replace(values={**asking.values, "rated": rated})
     return _report(asking, now, period, journeys, limits or LIMITS, None)
@@ -85,7 +96,7 @@ def read_report(
 def _report(
     asking: _Asking,
     now: datetime,
-    period: Period,
+    period: ReportPeriod,
     chosen: Sequence[str],
     limits: Mapping[str, Limit],
     nothing: Absent | None,
@@ -94,9 +105,9 @@ def _report(
         return nothing or _part(read, empty)
 
     dataset = asking.dataset
-    emails = part(lambda: asking.rows("emails"), "No mail was sent in this period.")
-    hours = part(lambda: asking.rows("hours"), "No mail was sent in this period.")
-    days = part(lambda: assemble.days(asking.rows("daily"), _known(hours), period.until), "Nothing happened.")
+    pairs = part(lambda: assemble.pairs(asking.rows("pairs")), "No mail was sent in this period.")
+    names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
+    days = part(lambda: assemble.days(asking.rows("daily"), _known(pairs).of["hour"], period.until), "Nothing happened.")
     status = _part(lambda: read_status(dataset, now))
     return Report(
         target=dataset.target,
@@ -104,15 +115,15 @@ def _report(
         period=period,
         chosen=list(chosen),
         limits=dict(limits),
-        totals=part(lambda: _totals(asking, _known(emails))),
+        totals=part(lambda: _totals(_known(pairs))),
         days=days,
-        journeys=part(lambda: assemble.journeys(_known(emails), asking.rows("names")), "No mail was delivered."),
-        links=part(lambda: _links(asking, period), "No link of mail of this period was clicked."),
-        domains=part(lambda: assemble.domains(asking.rows("domains")), "No person is known by an email."),
-        opening=part(lambda: _opening(asking), "No mail of this period was opened."),
-        sending=part(lambda: assemble.sending(_known(hours)), "No mail is old enough to have been opened."),
+        journeys=part(lambda: assemble.journeys(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
+        links=part(lambda: _links(asking, _known(pairs), _known(names)), "No link of mail of this period was clicked."),
+        domains=part(lambda: assemble.domains(_known(pairs)), "No person is known by an email."),
+        opening=part(lambda: _opening(asking, _known(pairs)), "No mail of this period was opened."),
+        sending=part(lambda: assemble.sending(_known(pairs).of["hour"]), "No mail is old enough to have been opened."),
         cohorts=part(lambda: _cohorts(asking, period, _known(days)), "No mail was delivered."),
-        machines=part(lambda: _machines(asking, _known(emails))),
+        machines=part(lambda: _machines(asking, _known(pairs))),
         books=_part(lambda: read_books(dataset)),
         arrival=part(lambda: assemble.arrival(asking.only(ahead=True).rows("arrival")), "There are no events."),
         ages=status if isinstance(status, Absent) else _ages(status),
@@ -156,7 +167,7 @@ def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
     return sorted({one for ids in found for one in ids})
 
 
-def _period(asking: _Asking) -> Period:
+def _period(asking: _Asking) -> ReportPeriod:
     if not any(table in asking.existing for table in (DELIVERED, OPENED, CLICKED)):
         raise _Missing("There are no tables of email events in this dataset.")
     (row,) = asking.rows("bounds")
@@ -165,44 +176,44 @@ def _period(asking: _Asking) -> Period:
         raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != Scope())}.")
     until = row["received"] - OPENING_TIME
     until = min(until, scope.until) if scope.until else until
-    return Period(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
+    return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
 
 
-def _totals(asking: _Asking, emails: Sequence[Cells]) -> Totals:
+def _totals(pairs: Pairs) -> Totals:
+    emails = pairs.of["email"]
     deliveries, bounced, sent = assemble.total(emails, ("delivered", "bounced", "attempted"))
-    ((people,),) = (row.values() for row in asking.rows("people"))
     of = assemble.funnel(emails)
     return Totals(
         of.delivered, of.rated, of.opened, of.clicked, of.replied, of.complained, of.unsubscribed,
-        deliveries, int(people), bounced, sent,
+        deliveries, pairs.people, bounced, sent,
     )  # fmt: skip
 
 
-def _links(asking: _Asking, period: Period) -> Any:
+def _links(asking: _Asking, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     asking.need(CLICKED, "link_url")
-    # Only mail that is old enough to be rated.
-    return assemble.links(asking.only(until=period.rated_until).rows("links"))
+    return assemble.links(pairs, names)
 
 
-def _opening(asking: _Asking) -> Any:
+def _opening(asking: _Asking, pairs: Pairs) -> Opening | None:
     asking.need(OPENED)
-    return assemble.opening(asking.rows("opening"))
+    return assemble.opening(pairs.of["delay"])
 
 
-def _cohorts(asking: _Asking, period: Period, days: Sequence[Day]) -> Cohorts | None:
+def _cohorts(asking: _Asking, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
     length = (days[-1].day - days[0].day).days + 1
     unit, size = assemble.unit_for(length)
     rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * assemble.DAY))
     return assemble.cohorts(rows, unit, size, period.last or datetime.now(UTC))
 
 
-def _machines(asking: _Asking, emails: Sequence[Cells]) -> Machines:
+def _machines(asking: _Asking, pairs: Pairs) -> Machines:
     asking.need(OPENED)
     if MACHINE not in asking.existing[OPENED]:
         raise _Missing(
             f"Nothing tells them: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."
         )
+    emails = pairs.of["email"]
     opens, machine_opens = assemble.total(emails, ("opens", "machine_opens"))
     rated, opened, by_people = assemble.total(emails, ("people", "opened", "human_opened"), rated=True)
     return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)

@@ -15,21 +15,27 @@ from typing import NamedTuple
 import sqlglot
 from sqlglot import exp
 
-from ..models.render import BASE, Existing, file, query, raw_tables
+from ..models import Existing, as_text, point, query
+from ..models.render import file
 
+BASE = "duckdb"  # the models' dialect
 EVENTS = "email_events"
 DAY = 86_400  # seconds
 SENT = ("email_delivered", "email_bounced")
-# The seconds since 1970 of a time, where sqlglot does not know the dialect's word.
-_EPOCH = {
-    "bigquery": "UNIX_SECONDS({0})",
-    "clickhouse": "toUnixTimestamp({0})",
-    "fabric": "DATEDIFF_BIG(SECOND, '1970-01-01', {0})",
-    "mysql": "TIMESTAMPDIFF(SECOND, '1970-01-01', {0})",
-    "sqlite": "CAST(strftime('%s', {0}) AS REAL)",
-    "tsql": "DATEDIFF_BIG(SECOND, '1970-01-01', {0})",
+# The function for the seconds since 1970, where sqlglot does not know the dialect's, with what stands before the time.
+_SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
+_EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
+    "bigquery": ("UNIX_SECONDS", ()),
+    "clickhouse": ("toUnixTimestamp", ()),
+    "fabric": ("DATEDIFF_BIG", _SINCE_1970),
+    "mysql": ("TIMESTAMPDIFF", _SINCE_1970),
+    "tsql": ("DATEDIFF_BIG", _SINCE_1970),
 }
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+PARTS = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
+PARTS_READ = ("email_overview_spellings",)
 
 
 class Scope(NamedTuple):
@@ -47,11 +53,11 @@ class Scope(NamedTuple):
 
 
 class Names(NamedTuple):
-    """How a destination writes names: of tables, qualified and quoted, and of a table's columns, quoted."""
+    """How a destination writes names: the parts of a table's name, and a column's of a table."""
 
     dialect: str
-    table: Callable[[str], str]
-    column: Callable[[str, str], str]
+    path: Callable[[str], Sequence[str]]
+    spelling: Callable[[str, str], str]
 
 
 def statement(
@@ -72,9 +78,17 @@ def statement(
     if EVENTS in parts:
         parts[EVENTS] = _limited(parts[EVENTS], scope)
     parts |= own_ctes
-    ctes = [exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(of))) for of, part in parts.items()]
+    ctes = [_cte(of, part, names.dialect) for of, part in parts.items()]
     found.set("with_", exp.With(expressions=ctes))
     return _written(found, names), list(found.named_selects)
+
+
+def _cte(name: str, part: exp.Expr, dialect: str) -> exp.CTE:
+    cte = exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name)))
+    if name == EVENTS and dialect in ("duckdb", "postgres"):
+        # Both would copy all columns of all events where they are read twice.
+        cte.set("materialized", False)
+    return cte
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:
@@ -82,7 +96,9 @@ def _filled(name: str, values: Mapping[str, str]) -> str:
 
 
 def _definition(name: str) -> str:
-    """Returns a file of the models that other files put into theirs, without its comment."""
+    """Returns a file of the models that other files put into theirs, or the names of all measures."""
+    if name == "measured":
+        return ", ".join(re.findall(r"AS (\w+),?$", file("measures"), re.MULTILINE))
     return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
 
 
@@ -93,12 +109,13 @@ def query_file(name: str) -> str:
 
 
 def _add(relation: str, existing: Existing, parts: dict[str, exp.Expr]) -> None:
-    """Adds a relation of the models, and all that it reads. `email_overview_names` is a part of `email_overview`."""
-    model = "email_overview" if relation == "email_overview_names" else relation
+    """Adds a relation of the models, and all that it reads. `PARTS` are relations inside of models."""
+    model = PARTS.get(relation, relation)
     found = query(model, existing)
     inside = found.args.pop("with_", None)
     for cte in inside.expressions if inside else ():
-        if model == relation or cte.alias != "email_overview_totals":
+        # Not what only other parts of the model read.
+        if model == relation or not cte.alias.startswith(model) or cte.alias in (relation, *PARTS_READ):
             parts.setdefault(cte.alias, cte.this)
     if model == relation:
         parts.setdefault(model, found)
@@ -135,13 +152,8 @@ def time_literal(at: datetime) -> str:
 
 def _written(found: exp.Query, names: Names) -> str:
     """Returns the statement in the destination's dialect, with its names."""
-    for table in raw_tables(found):
-        select = table.parent_select
-        for column in list(select.find_all(exp.Column)) if select else ():
-            if column.this.quoted:
-                column.replace(exp.Var(this=names.column(table.name, column.name)))
-        table.replace(exp.to_table(names.table(table.name), dialect=names.dialect))
-    template = _EPOCH.get(names.dialect)
-    for node in list(found.find_all(exp.TimeToUnix)) if template else ():
-        node.replace(exp.Var(this=str(template).format(node.this.sql(dialect=names.dialect))))
-    return found.sql(dialect=names.dialect, comments=False)
+    point(found, names.path, names.spelling)
+    function, before = _EPOCH.get(names.dialect, ("", ()))
+    for node in list(found.find_all(exp.TimeToUnix)) if function else ():
+        node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
+    return as_text(found, names.dialect)

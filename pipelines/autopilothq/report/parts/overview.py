@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from ..charts import flag, sparkline, verdict
 from ..elements import Content, Markup, division, element, join, name_of, span
-from ..numbers import Absent, Day, Funnel, Limit, MailboxDomain, Period, Report, Totals
+from ..numbers import Absent, Day, Funnel, Limit, MailboxDomain, ReportPeriod, Report, Totals
 from ..wording import compact, length, long_day, moment_of, number, percent, plural, rate, share
 from . import absent, card
 
@@ -38,7 +38,7 @@ def _with_dots(facts: Sequence[str]) -> Iterator[Content]:
         yield span("fact", fact)
 
 
-def _span(period: Period) -> str:
+def _span(period: ReportPeriod) -> str:
     if period.first is None or period.last is None:
         return "no events"
     return f"{long_day(period.first.date())} – {long_day(period.last.date())}"

@@ -142,10 +142,6 @@ class DeltaDataset(Dataset):
         with self.answer(statement) as (_, batches):
             return [tuple(row) for batch in batches for row in batch]
 
-    def qualified(self, table: str) -> str:
-        """Returns a table's name for a whole statement."""
-        return f"{values.name(self.name)}.{values.name(table)}"
-
     def quoted(self, table: str, column: str) -> str:  # noqa: ARG002
         """Returns a column's name for a statement."""
         return quoted(column)

@@ -119,11 +119,15 @@ class Dataset(ABC):
 
     @abstractmethod
     def query(self, statement: str) -> list[Row]:
-        """Returns the rows of a whole statement that reads, with tables named as `qualified` names them."""
+        """Returns the rows of a whole statement that reads, in which tables are named by `path` and `spelling`."""
 
-    @abstractmethod
-    def qualified(self, table: str) -> str:
-        """Returns a table's name for a whole statement."""
+    def path(self, table: str) -> list[str]:
+        """Returns the parts of a table's name as the destination has it, from the database on."""
+        return [self.name, table]
+
+    def spelling(self, table: str, column: str) -> str:  # noqa: ARG002
+        """Returns a column's name as the destination has it."""
+        return column
 
     @abstractmethod
     def quoted(self, table: str, column: str) -> str:

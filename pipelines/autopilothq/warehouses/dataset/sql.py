@@ -127,10 +127,6 @@ class SqlDataset(Dataset):
         """Returns the rows of a whole statement that reads."""
         return list(self.sql.stream(statement.replace("%", "%%"), ()))
 
-    def qualified(self, table: str) -> str:
-        """Returns a table's name for a whole statement."""
-        return self.sql.table(table).replace("%%", "%")
-
     def quoted(self, table: str, column: str) -> str:
         """Returns a column's name for a statement."""
         return self.sql.quoted(table, column)
