@@ -137,6 +137,8 @@ MAY_CALL = {
     "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
     "compaction": COMMANDS | {"receive"},
+    # The page of a dataset: models define its numbers, inspect opens the dataset and knows the last run.
+    "report": COMMANDS | {"inspect"},
     "views": COMMANDS | {"inspect"},
     "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},

@@ -19,7 +19,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
         """Parses the limit."""
         if isinstance(value, tuple):
             return value
-        from ..report import LIMITS
+        from ..report import RATE_LIMITS
 
         name, _, numbers = str(value).partition("=")
         goal, _, most = numbers.partition(":")
@@ -27,9 +27,10 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
             found = (float(goal), float(most or goal))
         except ValueError:
             found = (0.0, 0.0)
-        if name not in LIMITS or not 0 < found[0] <= found[1] <= 100:
+        if name not in RATE_LIMITS or not 0 < found[0] <= found[1] <= 100:
             self.fail(
-                f"Expected {', '.join(LIMITS)} with percents, such as bounces=2 or complaints=0.1:0.3, but got {value!r}.",
+                f"Expected one of {', '.join(RATE_LIMITS)} with percents, such as bounces=2 or complaints=0.1:0.3, but"
+                f" got {value!r}.",
                 param,
                 ctx,
             )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from .numbers import (
     ARRIVED_WITHIN,
     OPENED_WITHIN,
-    Arrival,
+    ArrivalDelays,
     ClickedLink,
     Cohort,
     Cohorts,
@@ -23,7 +23,7 @@ from .numbers import (
 Cells = Mapping[str, Any]
 """A row, by the names of its columns."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-DAY, MINUTE = 86_400, 60  # seconds
+_DAY, _MINUTE = 86_400, 60  # seconds
 MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
 WEEK = 7
 MOST_COHORTS = 12
@@ -36,20 +36,20 @@ def whole(value: Any) -> int:
     return int(value or 0)
 
 
-KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
+_KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
 
 
 class Pairs(NamedTuple):
-    """People x emails by their `email`, `hour`, `delay`, `domain` and `link`, and how many persons and domains there are."""
+    """People x emails by their `email`, `hour`, `delay`, `domain` and `link`; numbers of persons and of domains."""
 
     of: Mapping[str, Sequence[Cells]]
     people: int
     domains: int
 
 
-def pairs(rows: Sequence[Cells]) -> Pairs | None:
+def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
     """Returns the rows of people x emails by what they are grouped by, None where nothing was sent."""
-    found: dict[str, list[Cells]] = {kind: [] for kind in KINDS}
+    found: dict[str, list[Cells]] = {kind: [] for kind in _KINDS}
     for row in rows:
         found[row["kind"]].append(row)
     people, domains = (sum(whole(row["number"]) for row in found[kind]) for kind in ("people", "domains"))
@@ -86,7 +86,7 @@ def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, 
     return found
 
 
-def journeys(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
+def journeys_of(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
     """Returns the journeys and emails that delivered something, those with the most people x emails first."""
     found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
     titles: dict[str | None, str | None] = {}
@@ -113,7 +113,7 @@ def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
     return -one.funnel.rated, -one.funnel.delivered, one.name or ""
 
 
-def links(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
+def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     """Returns the links that were clicked by people who got the email."""
     rated = {of: funnel(rows).rated for of, rows in grouped_by(found.of["email"], lambda row: row["name"]).items()}
     return [
@@ -130,23 +130,23 @@ def links(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     ]
 
 
-def domains(found: Pairs) -> list[MailboxDomain]:
+def domains_of(found: Pairs) -> list[MailboxDomain]:
     """Returns the largest domains first, and all others as the last one."""
     listed = []
     by_name = grouped_by(found.of["domain"], lambda row: row["name"])
     for name, rows in by_name.items():
         sent, bounced = total(rows, ("attempted", "bounced"))
-        rated = total(rows, ("people", "complained", "unsubscribed"), rated=True)
-        others = found.domains - sum(1 for one in by_name if one is not None)
+        people, complained, unsubscribed = total(rows, ("people", "complained", "unsubscribed"), rated=True)
+        count = found.domains - len(by_name.keys() - {None}) if name is None else 1
         if sent:
-            listed.append(MailboxDomain(name, sent, bounced, *rated, domains=1 if name is not None else others))
+            listed.append(MailboxDomain(name, sent, bounced, people, complained, unsubscribed, count))
     return sorted(listed, key=lambda one: (one.name is None, -one.sent, one.name or ""))
 
 
 # ---- times ---------------------------------------------------------------------------------------------------------
 
 
-def days(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
+def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
     """Returns the days on which something happened, until the day of `until`, in their order."""
     rated = {
         day: funnel(rows)
@@ -155,9 +155,13 @@ def days(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None)
         ).items()
     }
     names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
-    found = {day_of(whole(row["day"]) * DAY): [whole(row[name]) for name in names] for row in daily}
+    titles = ("delivered", *names[1:])
+    found = {
+        day_of(whole(row["day"]) * _DAY): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
+        for row in daily
+    }
     last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
-    return [Day(day, *found[day], rated.get(day, Funnel())) for day in sorted(found) if day <= last]
+    return [Day(day, **found[day], rated=rated.get(day, Funnel())) for day in sorted(found) if day <= last]
 
 
 def day_of(seconds: float) -> date:
@@ -165,14 +169,14 @@ def day_of(seconds: float) -> date:
     return (EPOCH + timedelta(seconds=seconds)).date()
 
 
-def opening(rows: Sequence[Cells]) -> Opening | None:
+def opening_of(rows: Sequence[Cells]) -> Opening | None:
     """Returns how soon mail was opened, None where none was."""
     counts = [0] * len(OPENED_WITHIN)
     minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
     before = sum(count for minute, count in minutes if minute < 0)
     after = [(minute, count) for minute, count in minutes if minute >= 0]
     for minute, count in after:
-        counts[index_of([end for _, end in OPENED_WITHIN], minute * MINUTE)] += count
+        counts[index_of([end for _, end in OPENED_WITHIN], minute * _MINUTE)] += count
     return Opening(counts, _median(after), before) if after else None
 
 
@@ -187,11 +191,11 @@ def _median(minutes: Sequence[tuple[int, int]]) -> float:
     for minute, count in minutes:
         seen += count
         if seen >= half:
-            return minute * MINUTE + MINUTE / 2
+            return minute * _MINUTE + _MINUTE / 2
     return 0.0
 
 
-def sending(hours: Sequence[Cells]) -> list[SendingHour]:
+def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
     """Returns rated people x emails by weekday and hour."""
     old = (row for row in hours if row["rated"] and row["number"] is not None)
     found = grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
@@ -206,17 +210,19 @@ def unit_for(length: int) -> tuple[str, int]:
 
 def shift_of(size: int) -> int:
     """Returns the seconds from the beginning of a unit of so many days to that of 1970: weeks begin on Mondays."""
-    return MONDAY * DAY if size > 1 else 0
+    return MONDAY * _DAY if size > 1 else 0
 
 
-def cohorts(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
+def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
     """Returns the last cohorts, each with the people of all units until that of `last`; None where there are none."""
     people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
-    active = {(whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None}
-    end = int((last.timestamp() + shift_of(size)) // (size * DAY))
+    active = {
+        (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
+    }
+    end = int((last.timestamp() + shift_of(size)) // (size * _DAY))
     found = [
         Cohort(
-            day_of(cohort * size * DAY - shift_of(size)),
+            day_of(cohort * size * _DAY - shift_of(size)),
             people[cohort],
             [active.get((cohort, after), 0) for after in range(min(end - cohort + 1, MOST_COHORTS))],
         )
@@ -226,11 +232,9 @@ def cohorts(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Coho
     return Cohorts(unit, found[-MOST_COHORTS:]) if found else None
 
 
-def arrival(rows: Sequence[Cells]) -> Arrival | None:
+def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays | None:
     """Returns how late events arrived, None where there are none."""
     found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
     if not any(found.values()):
         return None
-    return Arrival([found.get(n, 0) for n in range(len(ARRIVED_WITHIN))], found.get(None, 0))
-
-
+    return ArrivalDelays([found.get(n, 0) for n in range(len(ARRIVED_WITHIN))], found.get(None, 0))

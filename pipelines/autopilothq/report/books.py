@@ -7,8 +7,8 @@ from ..warehouses.dataset import Dataset, Row
 from .assemble import whole
 from .numbers import Absent, Books, Reason, Run
 
-MOST_RUNS, MOST_REASONS = 8, 10
-SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected})"
+_MOST_RUNS, _MOST_REASONS = 8, 10
+_SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected})"
 
 
 def read_books(dataset: Dataset) -> Books | Absent:
@@ -18,7 +18,9 @@ def read_books(dataset: Dataset) -> Books | Absent:
         return Absent(f"There is no table {audit}: these tables were not made by this program's loads.")
     runs = [
         _run(row)
-        for row in dataset.rows(f"max({{loaded_at}}), {SUMS}", audit, "GROUP BY {load_id} ORDER BY max({loaded_at}) DESC")
+        for row in dataset.rows(
+            f"max({{loaded_at}}), {_SUMS}", audit, "GROUP BY {load_id} ORDER BY max({loaded_at}) DESC"
+        )
     ]
     if not runs:
         return Absent(f"{audit} is empty: nothing was loaded from files or an account yet.")
@@ -33,10 +35,11 @@ def read_books(dataset: Dataset) -> Books | Absent:
         for reason, table, column, count in dataset.rows(
             "{reason}, {table_name}, {column_name}, count(*)",
             catalog.DISCARDS.name,
-            "GROUP BY {reason}, {table_name}, {column_name} ORDER BY count(*) DESC, {table_name}, {column_name}, {reason}",
+            "GROUP BY {reason}, {table_name}, {column_name}"
+            " ORDER BY count(*) DESC, {table_name}, {column_name}, {reason}",
         )
     ]
-    return Books(_sum(runs), len(runs), runs[:MOST_RUNS], _most(rejects), _most(discards))
+    return Books(_sum(runs), len(runs), runs[:_MOST_RUNS], _most(rejects), _most(discards))
 
 
 def _run(row: Row) -> Run:
@@ -51,6 +54,6 @@ def _sum(runs: list[Run]) -> Run:
 
 def _most(found: list[Reason]) -> list[Reason]:
     """Returns the most frequent reasons, and a last one for all others."""
-    rest = found[MOST_REASONS:]
-    others = [Reason(f"{len(rest)} other reasons", "", sum(one.count for one in rest))] if rest else []
-    return found[:MOST_REASONS] + others
+    rest = found[_MOST_REASONS:]
+    others = [Reason(f"{len(rest)} other reasons", "", sum(one.lines for one in rest))] if rest else []
+    return found[:_MOST_REASONS] + others

@@ -1,4 +1,4 @@
-"""Pictures of SVG and CSS. Lines stretch with the page, texts keep their size, and each picture has its numbers as text."""
+"""Pictures of SVG and CSS. Lines stretch with the page, texts keep their size, and all numbers are there as text."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .elements import Markup, division, element, join, span
 from .numbers import Limit
-from .wording import compact, number, percent
+from .wording import number, percents, rounded
 
 WIDTH, HEIGHT = 1000, 200  # of a picture's own coordinates
 LABEL_HEIGHT = 7.5  # percent of the height of a plot that a line's name takes
@@ -32,7 +32,9 @@ def bullet(value: float | None, limit: Limit) -> Markup:
     scale = max(limit.most * 1.6, (value or 0) * 1.02)
     return span(
         "bullet",
-        span(f"fill {verdict(value, limit) or 'delivered'}", style=f"width:{_percents(value, scale)}") if value else None,
+        span(f"fill {verdict(value, limit) or 'delivered'}", style=f"width:{_percents(value, scale)}")
+        if value
+        else None,
         *(span("mark", style=f"left:{_percents(at, scale)}") for at in dict.fromkeys(limit)),
     )
 
@@ -51,7 +53,7 @@ def flag(found: str) -> Markup | None:
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Returns a small line without axes; days without a value are gaps. `label` is what it says, for who cannot see it."""
+    """Returns a small line without axes; days without a value are gaps. `label` says in words what it shows."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return division("spark")
@@ -75,7 +77,7 @@ def plot(names: Sequence[str], lines: Sequence[Line], label: str) -> Markup:
         )
     )
     grid = join(
-        *(division("tick", span(None, compact(at)), style=f"bottom:{_percents(at, most)}") for at in steps),
+        *(division("tick", span(None, rounded(at)), style=f"bottom:{_percents(at, most)}") for at in steps),
     )
     return join(
         _legend(lines),
@@ -91,7 +93,10 @@ def plot(names: Sequence[str], lines: Sequence[Line], label: str) -> Markup:
 
 
 def ticks(most: float) -> list[int]:
-    """Returns round numbers from zero to the first that is not below `most`. Example: `ticks(17) == [0, 5, 10, 15, 20]`."""
+    """Returns round numbers from zero to the first that is not below `most`.
+
+    Example: `ticks(17) == [0, 5, 10, 15, 20]`.
+    """
     if most <= 0:
         return [0, 1]
     size = 10 ** math.floor(math.log10(most))
@@ -161,7 +166,7 @@ def _days(names: Sequence[str]) -> list[Markup]:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Returns indices of at most `most` of `count` things, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
+    """Returns indices of at most `most` of so many, evenly spread. Example: `spread(9, 5) == [0, 2, 4, 6, 8]`."""
     gap = -(-max(0, count - 1) // (most - 1)) or 1
     return list(range(0, count, gap))
 
@@ -204,6 +209,6 @@ def rated(value: float | None, limit: Limit) -> Markup:
     return division(
         "rated",
         bullet(value, limit),
-        span(found or None, percent(value)),
+        span(found or None, percents(value)),
         span(f"flag {found}", words[found]) if found else None,
     )

@@ -21,7 +21,7 @@ class Markup(str):
 Content = str | Markup | None
 
 
-def text(value: str, most: int = MOST_PROSE) -> Markup:
+def escaped(value: str, most: int = MOST_PROSE) -> Markup:
     """Returns a text as HTML that shows it, on one line and cut to `most` characters."""
     return Markup(escape(shortened(value, most)))
 
@@ -48,7 +48,7 @@ def element(tag: str, *content: Content, **attributes: str | float | None) -> Ma
 
 def join(*content: Content) -> Markup:
     """Returns contents one after the other. None is nothing."""
-    return Markup("".join(part if isinstance(part, Markup) else text(part) for part in content if part is not None))
+    return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in content if part is not None))
 
 
 def division(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:

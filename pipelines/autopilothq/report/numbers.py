@@ -17,7 +17,7 @@ class Limit(NamedTuple):
     most: float
 
 
-LIMITS = {"bounces": Limit(2.0, 2.0), "complaints": Limit(0.1, 0.3), "unsubscribes": Limit(0.5, 0.5)}
+RATE_LIMITS = {"bounces": Limit(2.0, 2.0), "complaints": Limit(0.1, 0.3), "unsubscribes": Limit(0.5, 0.5)}
 """Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are the usual alarms of senders."""
 
 
@@ -208,12 +208,12 @@ class Reason(NamedTuple):
 
     reason: str
     where: str
-    count: int
+    lines: int
 
 
 @dataclass(frozen=True)
 class Books:
-    """What the loads account for: the sums over all files, the last loads (the newest first), and what was kept apart."""
+    """What the loads account for: sums over all files, the last loads, the newest first, and what was kept apart."""
 
     total: Run
     loads: int
@@ -231,7 +231,7 @@ class TableAge(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Arrival:
+class ArrivalDelays:
     """Events by how long after they happened they were received: a number for each of `ARRIVED_WITHIN`."""
 
     counts: Sequence[int]
@@ -268,15 +268,14 @@ class Report:
     cohorts: Cohorts | Absent
     machines: Machines | Absent
     books: Books | Absent
-    arrival: Arrival | Absent
+    arrival: ArrivalDelays | Absent
     ages: Sequence[TableAge] | Absent
     last_run: str = ""
 
 
 def report_dict(report: Report) -> dict[str, Any]:
     """Returns the report for programs: times in ISO 8601; an absent part is `{"absent": "the reason"}`."""
-    values = _plain(report)
-    assert isinstance(values, dict)
+    values: dict[str, Any] = _plain(report)
     return values
 
 

@@ -11,7 +11,7 @@ from .parts.trust import trust
 from .theme import style_sheet
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-PARTS = (
+_PARTS = (
     ("days", "Days"),
     ("journeys", "Journeys"),
     ("links", "Links"),
@@ -58,9 +58,11 @@ def _head() -> Markup:
 
 
 def _contents() -> Markup:
-    return element("nav", *(element("a", name, href=f"#{anchor}") for anchor, name in PARTS), aria_label="Parts")
+    return element("nav", *(element("a", name, href=f"#{anchor}") for anchor, name in _PARTS), aria_label="Parts")
 
 
 def _foot() -> Markup:
-    made = join("Made by ", element("code", "autopilothq report"), ". No scripts, no network: all of it is in this file.")
+    made = join(
+        "Made by ", element("code", "autopilothq report"), ". No scripts, no network: all of it is in this file."
+    )
     return element("footer", made)

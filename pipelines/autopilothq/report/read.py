@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Status, read_status
-from ..warehouses.dataset import Dataset, in_utc, tables_of
+from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
 from ..warehouses.dlt_internals import DatabaseException
 from . import assemble
 from .assemble import Cells, Pairs
 from .books import read_books
 from .numbers import (
-    LIMITS,
+    RATE_LIMITS,
     Absent,
     ClickedLink,
     Cohorts,
@@ -26,13 +27,13 @@ from .numbers import (
     TableAge,
     Totals,
 )
-from .statements import Names, Scope, statement, time_literal
+from .statements import MailScope, Names, statement, time_literal
 from .wording import moment_of
 
-Part = TypeVar("Part")
+_Part = TypeVar("_Part")
 OPENING_TIME = timedelta(days=2)
 """How long mail may take to be opened: younger mail is not rated."""
-MOST = 12  # links and domains that are named
+_MOST = 12  # links and domains that are named
 OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
 MACHINE = "machine"
 
@@ -46,15 +47,15 @@ class _Asking(NamedTuple):
 
     dataset: Dataset
     existing: Mapping[str, Sequence[str]]
-    scope: Scope
+    scope: MailScope
     values: Mapping[str, str]
 
     def rows(self, name: str, **values: Any) -> list[Cells]:
         """Returns the rows of one of the questions."""
         dataset = self.dataset
-        names = Names(dataset.dialect or "", dataset.path, dataset.spelling)
+        names = Names(dataset.dialect or "", partial(table_path, dataset), partial(spelling_of, dataset))
         text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
-        return [dict(zip(columns, map(in_utc, row), strict=True)) for row in dataset.query(text)]
+        return [dict(zip(columns, map(in_utc, row), strict=True)) for row in rows_of_statement(dataset, text)]
 
     def need(self, table: str, *columns: str) -> None:
         """Raises _Missing where a table or a column of it is not there."""
@@ -82,15 +83,15 @@ def read_report(
     `journeys` are names or ids. Raises RunError where the dataset has no such journey.
     """
     existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
-    asking = _Asking(dataset, existing, Scope(since, until), {"most": str(MOST)})
+    asking = _Asking(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
     if journeys:
         asking = asking.only(journeys=_journey_ids(asking, journeys))
     period = _part(lambda: _period(asking))
     if isinstance(period, Absent):
-        return _report(asking, now, ReportPeriod(since, until), journeys, limits or LIMITS, period)
+        return _report(asking, now, ReportPeriod(since, until), journeys, limits or RATE_LIMITS, period)
     rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
     asking = asking._replace(values={**asking.values, "rated": rated})
-    return _report(asking, now, period, journeys, limits or LIMITS, None)
+    return _report(asking, now, period, journeys, limits or RATE_LIMITS, None)
 
 
 def _report(
@@ -101,13 +102,15 @@ def _report(
     limits: Mapping[str, Limit],
     nothing: Absent | None,
 ) -> Report:
-    def part(read: Callable[[], Part | None], empty: str = "") -> Part | Absent:
-        return nothing or _part(read, empty)
+    def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
+        return _part(read, empty) if nothing is None else nothing
 
     dataset = asking.dataset
-    pairs = part(lambda: assemble.pairs(asking.rows("pairs")), "No mail was sent in this period.")
+    pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
-    days = part(lambda: assemble.days(asking.rows("daily"), _known(pairs).of["hour"], period.until), "Nothing happened.")
+    days = part(
+        lambda: assemble.days_of(asking.rows("daily"), _known(pairs).of["hour"], period.until), "Nothing happened."
+    )
     status = _part(lambda: read_status(dataset, now))
     return Report(
         target=dataset.target,
@@ -117,21 +120,23 @@ def _report(
         limits=dict(limits),
         totals=part(lambda: _totals(_known(pairs))),
         days=days,
-        journeys=part(lambda: assemble.journeys(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
+        journeys=part(lambda: assemble.journeys_of(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
         links=part(lambda: _links(asking, _known(pairs), _known(names)), "No link of mail of this period was clicked."),
-        domains=part(lambda: assemble.domains(_known(pairs)), "No person is known by an email."),
+        domains=part(lambda: assemble.domains_of(_known(pairs)), "No person is known by an email."),
         opening=part(lambda: _opening(asking, _known(pairs)), "No mail of this period was opened."),
-        sending=part(lambda: assemble.sending(_known(pairs).of["hour"]), "No mail is old enough to have been opened."),
+        sending=part(
+            lambda: assemble.sending_of(_known(pairs).of["hour"]), "No mail is old enough to have been opened."
+        ),
         cohorts=part(lambda: _cohorts(asking, period, _known(days)), "No mail was delivered."),
         machines=part(lambda: _machines(asking, _known(pairs))),
         books=_part(lambda: read_books(dataset)),
-        arrival=part(lambda: assemble.arrival(asking.only(ahead=True).rows("arrival")), "There are no events."),
+        arrival=part(lambda: assemble.arrival_of(asking.only(ahead=True).rows("arrival")), "There are no events."),
         ages=status if isinstance(status, Absent) else _ages(status),
         last_run="" if isinstance(status, Absent) else _last_run(status),
     )
 
 
-def _part(read: Callable[[], Part | None], empty: str = "") -> Part | Absent:
+def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
     """Returns what `read` returns, Absent where it has nothing or the destination did not answer."""
     try:
         found = read()
@@ -139,10 +144,10 @@ def _part(read: Callable[[], Part | None], empty: str = "") -> Part | Absent:
         return Absent(str(missing))
     except DatabaseException as error:
         return Absent(f"The destination did not answer: {shortened(gist(str(error)), 300)}")
-    return Absent(empty) if empty and not found else found  # type: ignore[return-value]
+    return Absent(empty) if found is None or (empty and not found) else found
 
 
-def _known(part: Part | Absent) -> Part:
+def _known(part: _Part | Absent) -> _Part:
     """Returns a part that others are made of. Raises _Missing with its reason where it is absent."""
     if isinstance(part, Absent):
         raise _Missing(part.reason)
@@ -155,7 +160,9 @@ def _known(part: Part | Absent) -> Part:
 def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
     """Returns the ids of journeys that are named by their id or by a name that they had."""
     rows = asking.only(since=None, until=None, ahead=True).rows("chosen")
-    found = [[row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen]
+    found = [
+        [row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen
+    ]
     for one, ids in zip(chosen, found, strict=True):
         if not ids:
             names = sorted({shortened(row["campaign_name"] or row["campaign_id"]) for row in rows})
@@ -173,7 +180,7 @@ def _period(asking: _Asking) -> ReportPeriod:
     (row,) = asking.rows("bounds")
     scope = asking.scope
     if not row["events"]:
-        raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != Scope())}.")
+        raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
     until = row["received"] - OPENING_TIME
     until = min(until, scope.until) if scope.until else until
     return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
@@ -191,19 +198,19 @@ def _totals(pairs: Pairs) -> Totals:
 
 def _links(asking: _Asking, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
     asking.need(CLICKED, "link_url")
-    return assemble.links(pairs, names)
+    return assemble.links_of(pairs, names)
 
 
 def _opening(asking: _Asking, pairs: Pairs) -> Opening | None:
     asking.need(OPENED)
-    return assemble.opening(pairs.of["delay"])
+    return assemble.opening_of(pairs.of["delay"])
 
 
 def _cohorts(asking: _Asking, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
     length = (days[-1].day - days[0].day).days + 1
     unit, size = assemble.unit_for(length)
-    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * assemble.DAY))
-    return assemble.cohorts(rows, unit, size, period.last or datetime.now(UTC))
+    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * assemble._DAY))
+    return assemble.cohorts_of(rows, unit, size, period.last or datetime.now(UTC))
 
 
 def _machines(asking: _Asking, pairs: Pairs) -> Machines:
@@ -230,4 +237,3 @@ def _last_run(status: Status) -> str:
     if run is None:
         return ""
     return ": ".join(filter(None, (f"{moment_of(run.at)}, {run.result}", run.error)))
-

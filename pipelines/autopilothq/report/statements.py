@@ -2,7 +2,7 @@
 
 The files are in the models' dialect. `email_events`, `person_email` and so on are the models' relations, `{measures}`
 and the like their definitions of numbers, so that a number is defined there alone. What the report adds is which events
-count: those of `Scope`.
+count: those of `MailScope`.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import sqlglot
 from sqlglot import exp
@@ -18,9 +18,9 @@ from sqlglot import exp
 from ..models import Existing, as_text, point, query
 from ..models.render import file
 
-BASE = "duckdb"  # the models' dialect
-EVENTS = "email_events"
-DAY = 86_400  # seconds
+_BASE = "duckdb"  # the models' dialect
+_EVENTS = "email_events"
+_DAY = 86_400  # seconds
 SENT = ("email_delivered", "email_bounced")
 # The function for the seconds since 1970, where sqlglot does not know the dialect's, with what stands before the time.
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
@@ -34,11 +34,11 @@ _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-PARTS = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
-PARTS_READ = ("email_overview_spellings",)
+_PARTS = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
+_PARTS_READ = ("email_overview_spellings",)
 
 
-class Scope(NamedTuple):
+class MailScope(NamedTuple):
     """Which events count.
 
     Mail counts that was sent from `since` on and before `until`; what people did with it counts from `since` on, also
@@ -61,22 +61,24 @@ class Names(NamedTuple):
 
 
 def statement(
-    name: str, existing: Existing, scope: Scope, names: Names, values: Mapping[str, str]
+    name: str, existing: Existing, scope: MailScope, names: Names, values: Mapping[str, str]
 ) -> tuple[str, list[str]]:
     """Returns one of the files of `queries` as one statement, and the names of its columns.
 
     `values` are for the `{placeholders}` in it.
     """
-    found = sqlglot.parse_one(_filled(name, values), dialect=BASE)
-    assert isinstance(found, exp.Query)
+    found = cast(exp.Query, sqlglot.parse_one(_filled(name, values), dialect=_BASE))
     parts: dict[str, exp.Expr] = {}
     own = found.args.pop("with_", None)
     own_ctes = {cte.alias: cte.this for cte in (own.expressions if own else ())}
-    for table in (*found.find_all(exp.Table), *(table for cte in own_ctes.values() for table in cte.find_all(exp.Table))):
+    for table in (
+        *found.find_all(exp.Table),
+        *(table for cte in own_ctes.values() for table in cte.find_all(exp.Table)),
+    ):
         if table.name not in own_ctes:
             _add(table.name, existing, parts)
-    if EVENTS in parts:
-        parts[EVENTS] = _limited(parts[EVENTS], scope)
+    if _EVENTS in parts:
+        parts[_EVENTS] = _limited(parts[_EVENTS], scope)
     parts |= own_ctes
     ctes = [_cte(of, part, names.dialect) for of, part in parts.items()]
     found.set("with_", exp.With(expressions=ctes))
@@ -85,7 +87,7 @@ def statement(
 
 def _cte(name: str, part: exp.Expr, dialect: str) -> exp.CTE:
     cte = exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name)))
-    if name == EVENTS and dialect in ("duckdb", "postgres"):
+    if name == _EVENTS and dialect in ("duckdb", "postgres"):
         # Both would copy all columns of all events where they are read twice.
         cte.set("materialized", False)
     return cte
@@ -109,19 +111,19 @@ def query_file(name: str) -> str:
 
 
 def _add(relation: str, existing: Existing, parts: dict[str, exp.Expr]) -> None:
-    """Adds a relation of the models, and all that it reads. `PARTS` are relations inside of models."""
-    model = PARTS.get(relation, relation)
+    """Adds a relation of the models, and all that it reads. `_PARTS` are relations inside of models."""
+    model = _PARTS.get(relation, relation)
     found = query(model, existing)
     inside = found.args.pop("with_", None)
     for cte in inside.expressions if inside else ():
         # Not what only other parts of the model read.
-        if model == relation or not cte.alias.startswith(model) or cte.alias in (relation, *PARTS_READ):
+        if model == relation or not cte.alias.startswith(model) or cte.alias in (relation, *_PARTS_READ):
             parts.setdefault(cte.alias, cte.this)
     if model == relation:
         parts.setdefault(model, found)
 
 
-def _limited(events: exp.Expr, scope: Scope) -> exp.Query:
+def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
     """Returns the events that count."""
     sent = ", ".join(f"'{event}'" for event in SENT)
     conditions = [
@@ -133,15 +135,13 @@ def _limited(events: exp.Expr, scope: Scope) -> exp.Query:
         if at
     ]
     if not scope.ahead:
-        conditions.append(f"epoch(occurred_at) - epoch(received_at) < {DAY}")
+        conditions.append(f"epoch(occurred_at) - epoch(received_at) < {_DAY}")
     if scope.journeys is not None:
-        listed = ", ".join(exp.Literal.string(one).sql(dialect=BASE) for one in scope.journeys)
+        listed = ", ".join(exp.Literal.string(one).sql(dialect=_BASE) for one in scope.journeys)
         conditions.append(f"campaign_id IN ({listed})" if listed else "1 = 0")
     text = "SELECT * FROM (SELECT 1 AS events) AS events_of" + (f" WHERE {' AND '.join(conditions)}" * bool(conditions))
-    limited = sqlglot.parse_one(text, dialect=BASE)
-    inner = limited.find(exp.Subquery)
-    assert isinstance(limited, exp.Query) and inner is not None
-    inner.set("this", events)
+    limited = cast(exp.Query, sqlglot.parse_one(text, dialect=_BASE))
+    cast(exp.Subquery, limited.find(exp.Subquery)).set("this", events)
     return limited
 
 

@@ -45,7 +45,7 @@ DARK: Colors = {
     "good": "#66c792",
     "link": "#7fb0ff",
 }
-TEXTS = ("text", "muted", "delivered-text", "opened-text", "clicked-text", "over", "near", "good", "link")
+PAGE_TEXTS = ("text", "muted", "delivered-text", "opened-text", "clicked-text", "over", "near", "good", "link")
 SHAPES = ("delivered", "opened", "clicked", "over", "near")
 
 # From little to much. Much is what stands out: dark on white, bright on black.

@@ -12,8 +12,8 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
-def compact(value: float) -> str:
-    """Returns a number in three digits. Example: `compact(115_158) == "115k"`, `compact(1_500) == "1.5k"`."""
+def rounded(value: float) -> str:
+    """Returns a number in three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
     for size, sign in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
         if value >= size * 0.9995:
             return f"{value / size:.3g}{sign}"
@@ -25,10 +25,10 @@ def share(part: float, whole: float) -> float | None:
     return 100 * part / whole if whole else None
 
 
-def percent(value: float | None) -> str:
+def percents(value: float | None) -> str:
     """Returns percents with two decimals below ten, and one from there on.
 
-    Example: `percent(1.994) == "1.99%"`, `percent(46.44) == "46.4%"`, `percent(0.001) == "<0.01%"`.
+    Example: `percents(1.994) == "1.99%"`, `percents(46.44) == "46.4%"`, `percents(0.001) == "<0.01%"`.
     """
     if value is None:
         return NO_SHARE
@@ -41,7 +41,7 @@ def percent(value: float | None) -> str:
 
 def rate(part: float, whole: float) -> str:
     """Returns a share as the page writes it. Example: `rate(1, 3) == "33.3%"`."""
-    return percent(share(part, whole))
+    return percents(share(part, whole))
 
 
 def plural(count: int, word: str, words: str | None = None) -> str:

@@ -10,9 +10,9 @@ from ..numbers import Absent, Day, Report
 from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
-TITLE = "What happened, day by day"
+_TITLE = "What happened, day by day"
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
-COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
+_COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
     ("Delivered", lambda day: day.delivered),
     ("Opens", lambda day: day.opens),
     ("Clicks", lambda day: day.clicks),
@@ -26,28 +26,31 @@ COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
 def days(report: Report) -> Markup:
     """Returns the lines and the table."""
     if isinstance(report.days, Absent):
-        return absent("days", TITLE, report.days)
+        return absent("days", _TITLE, report.days)
     unit, shown = grouped(report.days)
     last = report.period.last
-    note = "Events by the UTC day of their own timestamp. Opens and clicks count every time. Point at a day for its numbers."
+    note = (
+        "Events by the UTC day of their own timestamp. Opens and clicks count every time. "
+        f"Point at a {unit} for its numbers."
+    )
     if last and not report.period.until:
         note += f" The last {unit} goes until the last event, {moment_of(last)}."
     # A year is written where the days are of several.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
         Line(title, color, [value(day) for day in shown])
-        for (title, value), color in zip(COLUMNS, ("delivered", "opened", "clicked"), strict=False)
+        for (title, value), color in zip(_COLUMNS, ("delivered", "opened", "clicked"), strict=False)
     ]
-    title = TITLE if unit == "day" else f"What happened, {unit} by {unit}"
+    title = _TITLE if unit == "day" else f"What happened, {unit} by {unit}"
     label = f"{lines[0].name}, {lines[1].name} and {lines[2].name} by {unit}, {names[0]} to {names[-1]}"
     return card("days", title, note, plot(names, lines, label), _table(unit, names, shown))
 
 
 def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
-    head = element("tr", element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in COLUMNS))
+    head = element("tr", element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in _COLUMNS))
     rows = (
         element(
-            "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in COLUMNS)
+            "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in _COLUMNS)
         )
         for name, day in zip(names, shown, strict=True)
     )
@@ -80,7 +83,7 @@ def begin_of(unit: str, day: date) -> date:
 
 def _sum(begin: date, of: Iterable[Day]) -> Day:
     listed = list(of)
-    sums = [sum(value(day) for day in listed) for _, value in COLUMNS]
+    sums = [sum(value(day) for day in listed) for _, value in _COLUMNS]
     delivered, opens, clicks, replies, bounces, complaints, unsubscribes = sums
     return Day(begin, delivered, opens, clicks, replies, bounces, complaints, unsubscribes)
 

@@ -7,19 +7,19 @@ from ..wording import number, plural
 from . import absent, card
 from .overview import of_domain
 
-TITLE = "Is the mail welcome, by mailbox domain"
+_TITLE = "Is the mail welcome, by mailbox domain"
 RATES = (("Bounced", "bounces"), ("Complaints", "complaints"), ("Unsubscribed", "unsubscribes"))
 
 
 def domains(report: Report) -> Markup:
     """Returns a row for each domain, with a bar up to the limit for each rate."""
     if isinstance(report.domains, Absent):
-        return absent("domains", TITLE, report.domains)
+        return absent("domains", _TITLE, report.domains)
     head = [element("th", "Domain"), element("th", "People × emails", class_="n")]
     head += [element("th", title) for title, _ in RATES]
     rows = (_row(domain, report) for domain in report.domains)
     table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="domains")
-    return card("domains", TITLE, _note(report), table)
+    return card("domains", _TITLE, _note(report), table)
 
 
 def _note(report: Report) -> str:
@@ -38,8 +38,5 @@ def _row(domain: MailboxDomain, report: Report) -> Markup:
         "tr",
         element("th", span("main", name), scope="row"),
         element("td", number(domain.sent), class_="n"),
-        *(
-            element("td", rated(of_domain(domain, of), report.limits[of]), data_label=title)
-            for title, of in RATES
-        ),
+        *(element("td", rated(of_domain(domain, of), report.limits[of]), data_label=title) for title, of in RATES),
     )

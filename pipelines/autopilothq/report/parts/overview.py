@@ -5,13 +5,14 @@ from datetime import timedelta
 
 from ..charts import flag, sparkline, verdict
 from ..elements import Content, Markup, division, element, join, name_of, span
-from ..numbers import Absent, Day, Funnel, Limit, MailboxDomain, ReportPeriod, Report, Totals
-from ..wording import compact, length, long_day, moment_of, number, percent, plural, rate, share
+from ..numbers import Absent, Day, Funnel, Limit, MailboxDomain, Report, ReportPeriod, Totals
+from ..wording import length, long_day, moment_of, number, percents, plural, rate, rounded, share
 from . import absent, card
 
-ENOUGH = 200  # people x emails: fewer give rates that say little
+_ENOUGH = 200  # people x emails: fewer give rates that say little
 PAIRS = "people × emails"
-OLD = timedelta(days=2)
+_NO_JOURNEY = "Mail without a journey"
+_OLD = timedelta(days=2)
 
 Signed = tuple[str, str, str]
 """A sentence that stands out: its class, its sign, and its text."""
@@ -71,7 +72,7 @@ def _limits(report: Report) -> Iterator[Signed]:
         if (found := verdict(value, limit)) or over:
             # A domain of its own can be over a limit that all mail together keeps.
             sign = ("over", "▲") if found == "over" or over else ("near", "●")
-            yield *sign, f"{name.capitalize()} are {percent(value)}: {_stands(found, limit)}{over}."
+            yield *sign, f"{name.capitalize()} are {percents(value)}: {_stands(found, limit)}{over}."
 
 
 def _stands(found: str, limit: Limit) -> str:
@@ -89,7 +90,7 @@ def _domains_over(report: Report, name: str) -> str:
     names = [
         name_of(domain.name)
         for domain in report.domains
-        if domain.name and domain.rated >= ENOUGH and verdict(of_domain(domain, name), limit) == "over"
+        if domain.name and domain.rated >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
     ]
     return f"; over the limit at {', '.join(names[:3])}{' and others' * (len(names) > 3)}" if names else ""
 
@@ -107,22 +108,23 @@ def of_domain(domain: MailboxDomain, name: str) -> float | None:
 def _journeys(report: Report) -> Iterator[Signed]:
     if isinstance(report.journeys, Absent):
         return
-    known = [(share(one.funnel.opened, one.funnel.rated), one) for one in report.journeys if one.funnel.rated >= ENOUGH]
+    known = [
+        (share(one.funnel.opened, one.funnel.rated), one) for one in report.journeys if one.funnel.rated >= _ENOUGH
+    ]
     ranked = sorted(((value, one) for value, one in known if value is not None), key=lambda pair: pair[0])
     if len(ranked) > 1:
         (low, worst), (high, best) = ranked[0], ranked[-1]
-        yield (
-            "opened-text",
-            "→",
-            f"{name_of(best.name or 'Mail without a journey')} is opened most ({percent(high)}), "
-            f"{name_of(worst.name or 'mail without a journey')} least ({percent(low)}), among journeys of {ENOUGH:,} and more "
-            f"{PAIRS}.",
+        most, least = name_of(best.name or _NO_JOURNEY), name_of(worst.name or _NO_JOURNEY.lower())
+        sentence = (
+            f"{most} is opened most ({percents(high)}), {least} least ({percents(low)}), among journeys of "
+            f"{_ENOUGH:,} and more {PAIRS}."
         )
+        yield "opened-text", "→", sentence
 
 
 def _trust(report: Report) -> Iterator[Signed]:
     last = report.period.last
-    if last and report.made_at - last > OLD and report.period.until is None:
+    if last and report.made_at - last > _OLD and report.period.until is None:
         age = length((report.made_at - last).total_seconds())
         yield "near", "●", f"The last event is {age} old. If mail was sent since, look whether loads still run."
     if isinstance(report.books, Absent):
@@ -154,7 +156,7 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
     opened = f"{rate(totals.clicked, totals.opened)} of those who opened"
     yield _tile(
         "Delivered",
-        compact(totals.deliveries),
+        rounded(totals.deliveries),
         f"{plural(totals.deliveries, 'delivery', 'deliveries')} to {plural(totals.people, 'person', 'people')}",
         None,
         _course(days, lambda day: float(day.delivered), "Deliveries a day"),
@@ -165,9 +167,14 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
     ):
         yield _tile(title, rate(part, totals.rated), more, None, _course(days, _of_rated(name), f"{title}, by day"))
     sent = f"{number(totals.bounced)} of {number(totals.sent)} {PAIRS} sent"
-    yield _limited("Bounced", totals.bounced, totals.sent, sent, report.limits["bounces"], _course(
-        days, lambda day: share(day.bounces, day.bounces + day.delivered), "Bounces of all sent, by day"
-    ))
+    yield _limited(
+        "Bounced",
+        totals.bounced,
+        totals.sent,
+        sent,
+        report.limits["bounces"],
+        _course(days, lambda day: share(day.bounces, day.bounces + day.delivered), "Bounces of all sent, by day"),
+    )
     for title, name, attribute in (
         ("Complaints", "complaints", "complained"),
         ("Unsubscribed", "unsubscribes", "unsubscribed"),
@@ -181,7 +188,7 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
 def _limited(title: str, part: int, whole: int, more: str, limit: Limit, course: Markup) -> Markup:
     value = share(part, whole)
     keep = f"keep below {limit.goal:g}%" + (f", never {limit.most:g}%" if limit.most > limit.goal else "")
-    return _tile(title, percent(value), f"{more}; {keep}", flag(verdict(value, limit)), course)
+    return _tile(title, percents(value), f"{more}; {keep}", flag(verdict(value, limit)), course)
 
 
 def _tile(title: str, value: str, more: str, sign: Markup | None, course: Markup) -> Markup:
@@ -203,7 +210,7 @@ def _course(days: Sequence[Day], value: Callable[[Day], float | None], label: st
     known = [one for one in values if one is not None]
     if len(known) < 2:
         return division("spark")
-    write = compact if label.startswith("Deliveries") else percent
+    write = rounded if label.startswith("Deliveries") else percents
     low, high = write(min(known)), write(max(known))
     caption = division("range", f"{low} – {high} a day" if low != high else f"{low} a day")
     return join(sparkline(values, f"{label}: from {low} to {high}"), caption)

@@ -6,10 +6,10 @@ from ..charts import bar, columns
 from ..elements import Markup, division, element, join, span
 from ..numbers import OPENED_WITHIN, Absent, Cohort, Cohorts, Machines, Report, SendingHour
 from ..theme import STEPS, step
-from ..wording import WEEKDAYS, compact, length, long_day, number, percent, plural, rate, share, short_day
+from ..wording import WEEKDAYS, length, long_day, number, percents, plural, rate, rounded, share, short_day
 from . import absent, card
 
-ENOUGH = 30  # people x emails of an hour: fewer say nothing
+_ENOUGH = 30  # people x emails of an hour: fewer say nothing
 SHOWN_ON_PHONES = 7  # columns of cohorts
 
 
@@ -21,11 +21,15 @@ def opening(report: Report) -> Markup:
         return absent("opening", title, found)
     total = sum(found.counts)
     half = "" if found.median is None else f" Half of them came within {length(found.median)} (dark)."
-    before = f" {plural(found.before, 'open')} before the delivery, by the timestamps, left out." if found.before else ""
+    before = (
+        f" {plural(found.before, 'open')} before the delivery, by the timestamps, left out." if found.before else ""
+    )
     note = f"From the first delivery to a person's first open: {plural(total, 'first open')}.{half}{before}"
     ends = [end for _, end in OPENED_WITHIN]
-    at = None if found.median is None else next(
-        (n for n, end in enumerate(ends) if end is None or found.median <= end), None
+    at = (
+        None
+        if found.median is None
+        else next((n for n, end in enumerate(ends) if end is None or found.median <= end), None)
     )
     names = [(size, unit) for size, unit in (_two(name) for name, _ in OPENED_WITHIN)]
     return card("opening", title, note, columns(names, found.counts, at), class_="card")
@@ -43,22 +47,26 @@ def sending(report: Report) -> Markup:
     if isinstance(found, Absent):
         return absent("sending", title, found)
     known = {(one.weekday, one.hour): one for one in found}
-    shares = [100 * one.opened / one.rated for one in found if one.rated >= ENOUGH]
+    shares = [100 * one.opened / one.rated for one in found if one.rated >= _ENOUGH]
     least, most = min(shares, default=0.0), max(shares, default=0.0)
     cells: list[Markup] = [span("corner"), *(span("hour", f"{hour}") for hour in range(24))]
     for day, name in enumerate(WEEKDAYS):
         cells.append(span("weekday", name))
         cells += (_hour(known.get((day, hour)), name, hour, least, most) for hour in range(24))
-    note = "Percent that was opened, by weekday and hour (UTC) of the first delivery, of people × emails delivered then."
+    note = (
+        "Percent that was opened, by weekday and hour (UTC) of the first delivery, of people × emails delivered then."
+    )
     return card("sending", title, note, division("heat", *cells), _scale(least, most))
 
 
 def _hour(found: SendingHour | None, day: str, hour: int, least: float, most: float) -> Markup:
     title = f"{day} {hour}:00 – {hour}:59 UTC: "
-    if found is None or found.rated < ENOUGH:
-        return span("cell few", "·", title=f"{title}{plural(found.rated if found else 0, 'person × email', 'people × emails')}")
+    if found is None or found.rated < _ENOUGH:
+        return span(
+            "cell few", "·", title=f"{title}{plural(found.rated if found else 0, 'person × email', 'people × emails')}"
+        )
     value = 100 * found.opened / found.rated
-    title += f"{percent(value)} of {number(found.rated)} people × emails opened"
+    title += f"{percents(value)} of {number(found.rated)} people × emails opened"
     return span(f"cell r{step(value, least, most)}", f"{value:.0f}", title=title)
 
 
@@ -66,11 +74,11 @@ def _scale(least: float, most: float) -> Markup:
     steps = (span(f"r{n}") for n in range(STEPS))
     return division(
         "scale",
-        span(None, percent(least)),
+        span(None, percents(least)),
         span("steps", *steps),
-        span(None, f"{percent(most)} opened"),
+        span(None, f"{percents(most)} opened"),
         span("few sample", "·"),
-        span(None, f"fewer than {ENOUGH} people × emails"),
+        span(None, f"fewer than {_ENOUGH} people × emails"),
     )
 
 
@@ -113,9 +121,7 @@ def _cohort(row: Cohort, found: Cohorts, width: int, least: float, most: float) 
         title = f"{number(row.active[n])} of {plural(row.people, 'person', 'people')}"
         cells.append(element("td", f"{value:.0f}", class_=f"{_column(n)} r{step(value, least, most)}", title=title))
     name = short_day(row.begin) if found.unit == "day" else long_day(row.begin)
-    return element(
-        "tr", element("th", name, scope="row"), element("td", compact(row.people), class_="n"), *cells
-    )
+    return element("tr", element("th", name, scope="row"), element("td", rounded(row.people), class_="n"), *cells)
 
 
 def machines(report: Report) -> Markup:

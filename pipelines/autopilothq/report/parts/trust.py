@@ -1,14 +1,16 @@
 """Can the numbers be trusted: what the books say of all lines, of late events, and of the last loads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from ..charts import bar, percent_short
 from ..elements import Content, Markup, division, element, join, name_of, span
-from ..numbers import ARRIVED_WITHIN, Absent, Arrival, Books, Reason, Report, Run, TableAge
-from ..wording import moment_of, number, percent, plural, share
+from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, Report, Run, TableAge
+from ..wording import moment_of, number, percents, plural, share
 from . import card
 
-MOST_TABLES = 12
+_MOST_TABLES = 12
+_Part = TypeVar("_Part")
 
 
 def trust(report: Report) -> Markup:
@@ -22,7 +24,7 @@ def trust(report: Report) -> Markup:
     books = report.books
     parts = [
         _block("Every line is accounted for", _or_why(books, _accounts)),
-        _block("Arrival after the event", _or_why(report.arrival, _arrival)),
+        _block("ArrivalDelays after the event", _or_why(report.arrival, _arrival)),
         _block("Rejected lines", _or_why(books, lambda found: _reasons(found.rejects))),
         _block("Values that did not fit", _or_why(books, lambda found: _reasons(found.discards))),
         _block("The last loads", _or_why(books, lambda found: _runs(found.runs, found.loads))),
@@ -41,10 +43,8 @@ def _block(title: str, content: Markup) -> Markup:
     return division("block", element("h3", title), content)
 
 
-def _or_why(part: "Absent | object", show: "object") -> Markup:
-    if isinstance(part, Absent):
-        return division("absent", part.reason)
-    return show(part)  # type: ignore[operator,no-any-return]
+def _or_why(part: _Part | Absent, show: Callable[[_Part], Markup]) -> Markup:
+    return division("absent", part.reason) if isinstance(part, Absent) else show(part)
 
 
 def _accounts(found: Books) -> Markup:
@@ -69,18 +69,20 @@ def _accounts(found: Books) -> Markup:
 
 def _of(part: int, whole: int) -> str:
     value = share(part, whole)
-    return f"{number(part)} ({percent(value)})" if part and value is not None and value < 99.995 else number(part)
+    return f"{number(part)} ({percents(value)})" if part and value is not None and value < 99.995 else number(part)
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> Markup:
     return element(
         "table",
-        element("tbody", *(element("tr", element("th", a, scope="row"), element("td", b, class_="n")) for a, b in rows)),
+        element(
+            "tbody", *(element("tr", element("th", a, scope="row"), element("td", b, class_="n")) for a, b in rows)
+        ),
         class_="pairs",
     )
 
 
-def _arrival(found: Arrival) -> Markup:
+def _arrival(found: ArrivalDelays) -> Markup:
     total = sum(found.counts)
     steps = [
         division(
@@ -92,15 +94,16 @@ def _arrival(found: Arrival) -> Markup:
         for (name, _), count in zip(ARRIVED_WITHIN, found.counts, strict=True)
     ]
     unknown = f" {number(found.unknown)} have no timestamp." if found.unknown else ""
-    before = found.counts[0]
-    clocks = " What is received before it happened has a wrong clock." if before else ""
-    return join(*steps, element("p", f"Of {plural(total, 'event')} of this period.{clocks}{unknown}", class_="young"))
+    wrong = " What is received before it happened has a wrong timestamp." if found.counts[0] else ""
+    return join(*steps, element("p", f"Of {plural(total, 'event')} of this period.{wrong}{unknown}", class_="young"))
 
 
 def _reasons(found: Sequence[Reason]) -> Markup:
     if not found:
         return element("p", "✓ None.", class_="good")
-    return _pairs((" · ".join(name_of(name) for name in (one.where, one.reason) if name), number(one.count)) for one in found)
+    return _pairs(
+        (" · ".join(name_of(name) for name in (one.where, one.reason) if name), number(one.lines)) for one in found
+    )
 
 
 def _runs(found: Sequence[Run], loads: int) -> Markup:
@@ -129,8 +132,8 @@ def _ages(found: Sequence[TableAge]) -> Markup:
             element("td", moment_of(one.received_at).removesuffix(" UTC"), class_="n"),
             element("td", moment_of(one.loaded_at).removesuffix(" UTC"), class_="n wide"),
         )
-        for one in found[:MOST_TABLES]
+        for one in found[:_MOST_TABLES]
     )
-    older = len(found) - MOST_TABLES
+    older = len(found) - _MOST_TABLES
     table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="numbers")
     return join(table, element("p", f"and {plural(older, 'more table')}", class_="young") if older > 0 else None)

@@ -137,11 +137,6 @@ class DeltaDataset(Dataset):
             names = [column[0] for column in cursor.description or ()]
             yield names, iter(lambda: cursor.fetchmany(ROWS_PER_BATCH), [])
 
-    def query(self, statement: str) -> list[Row]:
-        """Returns the rows of a whole statement that reads."""
-        with self.answer(statement) as (_, batches):
-            return [tuple(row) for batch in batches for row in batch]
-
     def quoted(self, table: str, column: str) -> str:  # noqa: ARG002
         """Returns a column's name for a statement."""
         return quoted(column)

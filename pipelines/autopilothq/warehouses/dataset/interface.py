@@ -118,18 +118,6 @@ class Dataset(ABC):
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
 
     @abstractmethod
-    def query(self, statement: str) -> list[Row]:
-        """Returns the rows of a whole statement that reads, in which tables are named by `path` and `spelling`."""
-
-    def path(self, table: str) -> list[str]:
-        """Returns the parts of a table's name as the destination has it, from the database on."""
-        return [self.name, table]
-
-    def spelling(self, table: str, column: str) -> str:  # noqa: ARG002
-        """Returns a column's name as the destination has it."""
-        return column
-
-    @abstractmethod
     def quoted(self, table: str, column: str) -> str:
         """Returns a column's name for a statement."""
 

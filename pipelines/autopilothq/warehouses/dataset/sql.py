@@ -123,10 +123,6 @@ class SqlDataset(Dataset):
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
         return self.sql.stream(f"{before} {self.sql.table(table)} {after}", values)
 
-    def query(self, statement: str) -> list[Row]:
-        """Returns the rows of a whole statement that reads."""
-        return list(self.sql.stream(statement.replace("%", "%%"), ()))
-
     def quoted(self, table: str, column: str) -> str:
         """Returns a column's name for a statement."""
         return self.sql.quoted(table, column)
