@@ -140,7 +140,7 @@ MAY_CALL = {
     # The page of a dataset: models define its numbers, inspect opens the dataset and knows the last run.
     "report": COMMANDS | {"inspect"},
     "views": COMMANDS | {"inspect"},
-    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample", "views"},
+    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

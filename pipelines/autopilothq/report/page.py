@@ -5,7 +5,8 @@ from .numbers import Report
 from .parts.days import days
 from .parts.domains import domains
 from .parts.journeys import all_of
-from .parts.overview import findings, head, tiles
+from .parts.overview import findings, head
+from .parts.tiles import tiles
 from .parts.timing import cohorts, machines, opening, sending
 from .parts.trust import trust
 from .theme import style_sheet

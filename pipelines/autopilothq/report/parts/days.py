@@ -1,16 +1,19 @@
 """What happened, day by day: lines of deliveries, opens and clicks, and all numbers as a table."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from ..charts import Line, plot
 from ..elements import Markup, division, element
-from ..numbers import Absent, Day, Report
-from ..wording import MONTHS, long_day, moment_of, number, short_day
+from ..numbers import Absent, Day, Funnel, Report
+from ..wording import MONTHS, long_day, moment_of, number, plural, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"
+_STRAY = 0.001  # of all events, at most, lie long before the others
+_GAP = timedelta(days=30)
 MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
 _COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
     ("Delivered", lambda day: day.delivered),
@@ -27,7 +30,8 @@ def days(report: Report) -> Markup:
     """Returns the lines and the table."""
     if isinstance(report.days, Absent):
         return absent("days", _TITLE, report.days)
-    unit, shown = grouped(report.days)
+    found, earlier = drawn(report.days)
+    unit, shown = grouped(found)
     last = report.period.last
     note = (
         "Events by the UTC day of their own timestamp. Opens and clicks count every time. "
@@ -35,6 +39,8 @@ def days(report: Report) -> Markup:
     )
     if last and not report.period.until:
         note += f" The last {unit} goes until the last event, {moment_of(last)}."
+    if earlier:
+        note += f" {plural(earlier, 'event')} of before {long_day(found[0].day)} are not drawn, but counted below."
     # A year is written where the days are of several.
     names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
     lines = [
@@ -56,6 +62,25 @@ def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
     )
     table = element("table", element("thead", head), element("tbody", *rows), class_="numbers")
     return element("details", element("summary", f"All numbers by {unit}"), division("scroll", table))
+
+
+def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
+    """Returns the days without the few that lie long before all others, and the number of their events.
+
+    Senders whose time is wrong date events to 1970, and lines over fifty years would show nothing.
+    """
+    total, seen = sum(map(_events, found)), 0
+    for n, (day, following) in enumerate(pairwise(found)):
+        seen += _events(day)
+        if seen > total * _STRAY:
+            break
+        if following.day - day.day > _GAP:
+            return found[n + 1 :], seen
+    return found, 0
+
+
+def _events(day: Day) -> int:
+    return sum(value(day) for _, value in _COLUMNS)
 
 
 def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
@@ -83,9 +108,10 @@ def begin_of(unit: str, day: date) -> date:
 
 def _sum(begin: date, of: Iterable[Day]) -> Day:
     listed = list(of)
-    sums = [sum(value(day) for day in listed) for _, value in _COLUMNS]
-    delivered, opens, clicks, replies, bounces, complaints, unsubscribes = sums
-    return Day(begin, delivered, opens, clicks, replies, bounces, complaints, unsubscribes)
+    names = [item.name for item in fields(Day) if item.name not in ("day", "rated")]
+    sums = {name: sum(getattr(day, name) for day in listed) for name in names}
+    rated = Funnel(*(sum(column) for column in zip(*(vars(day.rated).values() for day in listed), strict=True)))
+    return Day(begin, rated=rated, **sums)
 
 
 def _name(unit: str, day: date, with_year: bool) -> str:

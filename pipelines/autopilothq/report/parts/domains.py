@@ -37,6 +37,6 @@ def _row(domain: MailboxDomain, report: Report) -> Markup:
     return element(
         "tr",
         element("th", span("main", name), scope="row"),
-        element("td", number(domain.sent), class_="n"),
+        element("td", number(domain.sent), class_="n", data_label="People × emails"),
         *(element("td", rated(of_domain(domain, of), report.limits[of]), data_label=title) for title, of in RATES),
     )

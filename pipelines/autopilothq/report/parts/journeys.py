@@ -83,10 +83,16 @@ def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
     return element(
         "tr",
         element("th", span("main", name_of(email.name or email.id or NO_EMAIL)), span("sub", below), scope="row"),
-        element("td", number(funnel.rated), class_="n"),
+        element("td", number(funnel.rated), class_="n", data_label="People"),
         *(
-            element("td", bar(count, funnel.rated, color), span("n", rate(count, funnel.rated)), class_="n bars")
-            for count, color in ((funnel.opened, "opened"), (funnel.clicked, "clicked"))
+            element(
+                "td",
+                bar(count, funnel.rated, title.lower()),
+                span("n", rate(count, funnel.rated)),
+                class_="n bars",
+                data_label=title,
+            )
+            for count, title in ((funnel.opened, "Opened"), (funnel.clicked, "Clicked"))
         ),
         element("td", rate(funnel.clicked, funnel.opened), class_="n wide"),
         element("td", rate(funnel.replied, funnel.rated), class_="n wide"),

@@ -24,7 +24,7 @@ def trust(report: Report) -> Markup:
     books = report.books
     parts = [
         _block("Every line is accounted for", _or_why(books, _accounts)),
-        _block("ArrivalDelays after the event", _or_why(report.arrival, _arrival)),
+        _block("Arrival after the event", _or_why(report.arrival, _arrival)),
         _block("Rejected lines", _or_why(books, lambda found: _reasons(found.rejects))),
         _block("Values that did not fit", _or_why(books, lambda found: _reasons(found.discards))),
         _block("The last loads", _or_why(books, lambda found: _runs(found.runs, found.loads))),
