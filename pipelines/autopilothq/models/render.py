@@ -66,7 +66,7 @@ def sql(
     found = query(model, declared_tables() if existing is None else existing, Period(since, until))
     if schema:
         point(found, lambda table: [schema, table])
-    return as_text(found, dialect)
+    return in_dialect(found, dialect)
 
 
 def point(
@@ -81,17 +81,15 @@ def point(
             column.set("this", exp.to_identifier(spelling(name, column.name), quoted=True))
         *above, own = (exp.to_identifier(part, quoted=True) for part in path(name))
         table.set("this", own)
-        for place, part in zip(("db", "catalog"), reversed(above), strict=False):
-            table.set(place, part)
+        for above_it, part in zip(("db", "catalog"), reversed(above), strict=False):
+            table.set(above_it, part)
 
 
-def as_text(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect. Elsewhere than in the two that were tried all names are quoted, as they are made."""
-    if dialect in _PLAIN:
-        return found.sql(dialect=dialect, pretty=True, comments=False)
-    return normalize_identifiers(found, dialect=dialect).sql(
-        dialect=dialect, pretty=True, identify=True, comments=False
-    )
+def in_dialect(found: exp.Expr, dialect: str) -> str:
+    """Returns a query in a dialect, with names quoted where they could be reserved words."""
+    quoted = dialect not in _PLAIN
+    cased = normalize_identifiers(found, dialect=dialect) if quoted else found
+    return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
 
 
 def declared_tables() -> Existing:
