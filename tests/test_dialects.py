@@ -86,7 +86,7 @@ def said() -> dict[str, Found]:
 
 
 def without_sort_key(sql: str) -> str:
-    """The statement without what Redshift's columns have and sqlglot knows of tables only; a test of its own reads it."""
+    """The statement without what sqlglot knows of tables only, not of columns; a test of its own reads it."""
     return re.sub(r" SORTKEY\b", "", sql)
 
 
