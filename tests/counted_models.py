@@ -1,4 +1,4 @@
-"""An archive with the oddities of real ones, and the models' rows as plain Python counts them, one message at a time."""
+"""An archive with the oddities of real ones, and the rows of the models as plain Python counts them."""
 
 import random
 from collections import defaultdict

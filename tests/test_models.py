@@ -1,9 +1,7 @@
 """The models: each number is what plain Python counts, on DuckDB and on PostgreSQL, and elsewhere the SQL is read."""
 
-import re
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -12,7 +10,6 @@ import pytest
 
 import counted_models as counted
 from autopilothq import models
-from calling import Call
 from contract.loading import write
 from servers import Postgres
 from shared_loads import command, isolation

@@ -4,7 +4,7 @@ Their names cannot meet an event's there, and what loads create, change or drop 
 destination has transactions, all views are replaced at once or none is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from . import runner
 from .errors import DatasetNotFound, RunError
 from .inspect import AppliedModels, ModelView, applied, at_models, view_comments, views_of
 from .warehouses import lock
+from .warehouses.comments import comments_on
 from .warehouses.dataset import SqlDataset, client_to_ask, dataset_of
 from .warehouses.dlt_internals import DatabaseException
 
@@ -56,7 +57,7 @@ def apply(
         return before, creating
 
 
-def drop(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
+def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
     """Drops the views that `apply` made, and their dataset if nothing else is in it. Returns what was there before."""
     with _opened(target, wait) as dataset:
         before = applied(dataset, target.models_dataset)
@@ -102,10 +103,8 @@ def _create(dataset: SqlDataset, view: ModelView) -> Iterator[str]:
     name = dataset.client.sql_client.make_qualified_table_name(view.model.name)
     yield f"{_REPLACE.get(dataset.dialect or '', 'CREATE OR REPLACE VIEW')} {name} AS\n{view.text}"
     if dataset.dialect in _COMMENTED:
-        literal: Callable[[str], str] = dataset.client.capabilities.escape_literal
-        yield f"COMMENT ON VIEW {name} IS {literal(view.comment)}"
-        for column, text in view.model.columns.items():
-            yield f"COMMENT ON COLUMN {name}.{dataset.client.sql_client.escape_column_name(column)} IS {literal(text)}"
+        columns, text = view.model.columns, view.comment
+        yield from comments_on(dataset.client.sql_client, view.model.name, columns, text, "VIEW")
 
 
 def _drop(dataset: SqlDataset, name: str) -> str:

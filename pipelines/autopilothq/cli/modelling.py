@@ -27,7 +27,7 @@ def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOption
 
 def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Drops the views, and prints how many."""
-    before = views.drop(ModelsTarget(*target, models_dataset), wait)
+    before = views.remove(ModelsTarget(*target, models_dataset), wait)
     count = len(before.ours)
     out.print_line(f"{count or 'No'} view{'s' * (count != 1)} dropped in {before.dataset}.")
 

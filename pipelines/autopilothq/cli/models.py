@@ -21,12 +21,12 @@ def models() -> None:
     """
 
 
-@models.command()
+@models.command("apply")
 @click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
 @_models_dataset_option
 @target_options
 @wait_option
-def apply(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+def apply_views(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Create the views, or replace them by those of this version and of the tables that are there now.
 
     Call it again when `status` calls them out of date: columns or tables have come that they do not read yet.
@@ -40,7 +40,7 @@ def apply(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait
 @_models_dataset_option
 @target_options
 @wait_option
-def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Drop the views that `models apply` made, and nothing else."""
     from . import modelling
 

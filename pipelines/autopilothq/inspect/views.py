@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from ..models import BY_NAME, Existing, Model, as_text, point, query
+from ..models import BY_NAME, Existing, Model, in_dialect, point, query
 from ..warehouses.dataset import Dataset, SqlDataset
 from ..warehouses.sql_files import sql_file
 
@@ -55,7 +55,7 @@ def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView
     """Returns the views that the models are over a dataset's tables, all or these."""
     tables = dataset.columns()
     return [
-        ModelView(BY_NAME[name], as_text(_query(dataset, name, tables), dataset.dialect or "duckdb"))
+        ModelView(BY_NAME[name], in_dialect(_query(dataset, name, tables), dataset.dialect or "duckdb"))
         for name in names or BY_NAME
     ]
 
@@ -63,7 +63,7 @@ def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView
 def _query(dataset: SqlDataset, name: str, tables: Existing) -> exp.Query:
     found = query(name, tables)
     # A DuckDB file may be renamed, or attached by another name.
-    point(found, lambda table: dataset.path(table)[-2 if dataset.kind == "duckdb" else 0 :], dataset.spelling)
+    point(found, lambda table: dataset.sql.path(table)[-2 if dataset.kind == "duckdb" else 0 :], dataset.sql.spelling)
     return found
 
 

@@ -8,6 +8,18 @@ made of them is one query without anything else:
 """
 
 from .described import BY_NAME, MODELS, Metric, Model
-from .render import ALL_TIME, Existing, Period, as_text, point, query, sql
+from .render import ALL_TIME, Existing, Period, in_dialect, point, query, sql
 
-__all__ = ["ALL_TIME", "BY_NAME", "MODELS", "Existing", "Metric", "Model", "Period", "as_text", "point", "query", "sql"]
+__all__ = [
+    "ALL_TIME",
+    "BY_NAME",
+    "MODELS",
+    "Existing",
+    "Metric",
+    "Model",
+    "Period",
+    "in_dialect",
+    "point",
+    "query",
+    "sql",
+]

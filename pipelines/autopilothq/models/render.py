@@ -12,20 +12,18 @@ from sqlglot import exp
 from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
 
 from .. import catalog
-from ..catalog import Column, Type
+from ..catalog import Type
 from .described import BY_NAME
 
 _BASE = "duckdb"  # the dialect of the SQL files
 _PLAIN = ("duckdb", "postgres")  # in which no name of the models is a reserved word
-_SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
+SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
 # What a row of each table is, in person_timeline.
-_MESSAGE_TYPES = {
-    **dict.fromkeys((*_SEVEN, catalog.TRACKS.name), "track"),
+MESSAGE_TYPES = {
+    **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
     **{table.name: of for of, table, _ in catalog.KINDS},
 }
-# Columns that only some datasets have: an email among properties or traits, and Ortto's note on opens.
-_OPTIONAL = (Column("email", "text", ""), Column("machine", "bool", ""))
-_TYPES: dict[Type, str] = {
+TYPES: dict[Type, str] = {
     "text": "TEXT",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -66,7 +64,7 @@ def sql(
     found = query(model, declared_tables() if existing is None else existing, Period(since, until))
     if schema:
         point(found, lambda table: [schema, table])
-    return as_text(found, dialect)
+    return in_dialect(found, dialect)
 
 
 def point(
@@ -81,22 +79,20 @@ def point(
             column.set("this", exp.to_identifier(spelling(name, column.name), quoted=True))
         *above, own = (exp.to_identifier(part, quoted=True) for part in path(name))
         table.set("this", own)
-        for place, part in zip(("db", "catalog"), reversed(above), strict=False):
-            table.set(place, part)
+        for above_it, part in zip(("db", "catalog"), reversed(above), strict=False):
+            table.set(above_it, part)
 
 
-def as_text(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect. Elsewhere than in the two that were tried all names are quoted, as they are made."""
-    if dialect in _PLAIN:
-        return found.sql(dialect=dialect, pretty=True, comments=False)
-    return normalize_identifiers(found, dialect=dialect).sql(
-        dialect=dialect, pretty=True, identify=True, comments=False
-    )
+def in_dialect(found: exp.Expr, dialect: str) -> str:
+    """Returns a query in a dialect, with names quoted where they could be reserved words."""
+    quoted = dialect not in _PLAIN
+    cased = normalize_identifiers(found, dialect=dialect) if quoted else found
+    return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
 
 
 def declared_tables() -> Existing:
     """Returns the tables of the catalogue with their columns."""
-    return {name: [column.name for column in catalog.TABLES[name].columns] for name in _MESSAGE_TYPES}
+    return {name: [column.name for column in catalog.TABLES[name].columns] for name in MESSAGE_TYPES}
 
 
 def raw_tables(found: exp.Expr) -> list[exp.Table]:
@@ -141,9 +137,9 @@ _RELATIONS = (*BY_NAME, "email_events", "messages")
 
 def _relation(name: str, existing: Existing, period: Period) -> str:
     if name == "email_events":
-        return union_of(_SEVEN, existing, period)
+        return union_of(SEVEN, existing, period)
     if name == "messages":
-        return union_of(tuple(_MESSAGE_TYPES), existing, period)
+        return union_of(tuple(MESSAGE_TYPES), existing, period)
     return expanded(name)
 
 
@@ -166,47 +162,65 @@ def _fragment(name: str) -> str:
 
 def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
     """Returns the rows of several tables of messages, each with who it is about; what does not exist is null."""
-    selects = [_select(name, tables, existing[name], period) for name in tables if name in existing]
-    return "\nUNION ALL\n".join(selects or [_select(tables[0], tables, None, period)])
+    found = [name for name in tables if name in existing]
+    columns = columns_read(tables)
+    selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
+    return "\nUNION ALL\n".join(selects or [about(tables[0], f"{_cells(tables[0], columns, None)} LIMIT 0")])
 
 
-def _select(table: str, tables: Sequence[str], has: Collection[str] | None, period: Period) -> str:
-    """Returns the rows of one table; none if `has` is None."""
-    cells = ", ".join(f"{_cell(column, table, has or ())} AS {column.name}" for column in _columns(tables))
-    rows = f"SELECT {cells}" + ("" if has is None else f' FROM "{table}"')
+def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
+    """Returns the rows of one table with who and what they are about."""
+    event = f"'{table}'" if table in SEVEN else "sent_event"
     conditions = [
         f"coalesce(timestamp, received_at) {sign} CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
         for sign, at in ((">=", period.since), ("<", period.until))
         if at
     ]
-    where = " WHERE " + " AND ".join(["1 = 0"] if has is None else conditions) if has is None or conditions else ""
     return (
-        f"SELECT rows_of.*, '{table}' AS of_table, '{_MESSAGE_TYPES[table]}' AS type,"
+        f"SELECT rows_of.*, {event} AS event, '{table}' AS of_table, '{MESSAGE_TYPES[table]}' AS type,"
+        " CASE WHEN lower(machine_text) IN ('true', 't', '1') THEN TRUE"
+        " WHEN lower(machine_text) IN ('false', 'f', '0') THEN FALSE END AS machine,"
         " coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email,"
         f" {_fragment('person')} AS person"
-        f" FROM ({rows}) AS rows_of{where}"
+        f" FROM ({rows}) AS rows_of{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"
     )
 
 
-def _columns(tables: Sequence[str]) -> list[Column]:
-    """Returns the columns of tables that are looked at."""
+class ReadColumn(NamedTuple):
+    """A column that models read: its name in a table and in models, and its type; `cast` where tables differ in that."""
+
+    column: str
+    name: str
+    type: Type
+    cast: bool = False
+
+
+# Columns that only some datasets have: an email among properties or traits, and Ortto's note on opens.
+_OPTIONAL = (ReadColumn("email", "email", "text", True), ReadColumn("machine", "machine_text", "text", True))
+
+
+def columns_read(tables: Sequence[str]) -> list[ReadColumn]:
+    """Returns the columns of tables that models read."""
     declared = {column.name: column for name in tables for column in catalog.TABLES[name].columns}
     unused = {"original_timestamp", "sent_at"} | {column.name for column in catalog.CONTEXT[2:]}
-    return [*(column for name, column in declared.items() if name not in unused), *_OPTIONAL]
+    names = {"event": "sent_event"}
+    found = [
+        ReadColumn(name, names.get(name, name), column.type) for name, column in declared.items() if name not in unused
+    ]
+    return [*found, *_OPTIONAL]
 
 
-def _cell(column: Column, table: str, has: Collection[str]) -> str:
-    """Returns a column of a table, or what stands for it: the types of columns that are not declared may differ."""
-    declared = {known.name for known in catalog.TABLES[table].columns}
-    if column.name == "event" and table in _SEVEN:
-        return f"'{table}'"
-    if column.name not in has or not (column.name in declared or column in _OPTIONAL):
-        return f"CAST(NULL AS {_TYPES[column.type]})"
-    if column in _OPTIONAL:
-        text = f'CAST("{column.name}" AS TEXT)'
-        return text if column.type == "text" else _boolean(f"lower({text})")
-    return f'"{column.name}"'
+def declares(table: str, column: ReadColumn) -> bool:
+    """Returns whether a table may have a column: one that it does not declare may be of any type."""
+    return column.cast or any(column.column == known.name for known in catalog.TABLES[table].columns)
 
 
-def _boolean(text: str) -> str:
-    return f"CASE WHEN {text} IN ('true', 't', '1') THEN TRUE WHEN {text} IN ('false', 'f', '0') THEN FALSE END"
+def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | None) -> str:
+    """Returns the query for the columns of a table; None: there is no such table."""
+    cells = []
+    for column in columns:
+        cell = f"CAST(NULL AS {TYPES[column.type]})"
+        if column.column in (has or ()) and declares(table, column):
+            cell = f'CAST("{column.column}" AS TEXT)' if column.cast else f'"{column.column}"'
+        cells.append(f"{cell} AS {column.name}")
+    return f"SELECT {', '.join(cells)}" + ("" if has is None else f' FROM "{table}"')
