@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import sqlglot
 from sqlglot import exp
 
-from ..models import Existing, as_text, point, query
+from ..models import Existing, in_dialect, point, query
 from ..models.render import file
 
 _BASE = "duckdb"  # the models' dialect
@@ -82,7 +82,8 @@ def statement(
     parts |= own_ctes
     ctes = [_cte(of, part, names.dialect) for of, part in parts.items()]
     found.set("with_", exp.With(expressions=ctes))
-    return _written(found, names), list(found.named_selects)
+    columns = list(found.named_selects)
+    return _written(found, names), columns
 
 
 def _cte(name: str, part: exp.Expr, dialect: str) -> exp.CTE:
@@ -135,7 +136,7 @@ def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
         if at
     ]
     if not scope.ahead:
-        conditions.append(f"epoch(occurred_at) - epoch(received_at) < {_DAY}")
+        conditions.append(f"coalesce(epoch(occurred_at) - epoch(received_at), 0) < {_DAY}")
     if scope.journeys is not None:
         listed = ", ".join(exp.Literal.string(one).sql(dialect=_BASE) for one in scope.journeys)
         conditions.append(f"campaign_id IN ({listed})" if listed else "1 = 0")
@@ -156,4 +157,4 @@ def _written(found: exp.Query, names: Names) -> str:
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
         node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
-    return as_text(found, names.dialect)
+    return in_dialect(found, names.dialect)

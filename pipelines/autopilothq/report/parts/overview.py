@@ -24,7 +24,7 @@ def head(report: Report) -> Markup:
     last = period.last
     age = f"last event {length((report.made_at - last).total_seconds())} ago" if last else "no event"
     facts = [_span(report.days), plural(period.events, "email event"), age, f"made {moment_of(report.made_at)}"]
-    chosen = [f"Only {name}" for name in (", ".join(report.chosen),) if name]
+    chosen = [f"Only {name}" for name in (", ".join(map(name_of, report.chosen)),) if name]
     return element(
         "header",
         element("h1", element("b", "autopilothq"), " email report"),

@@ -7,12 +7,12 @@ from .sql import SqlDataset
 
 def table_path(dataset: Dataset, table: str) -> list[str]:
     """Returns the parts of a table's name as the destination has it, unquoted."""
-    return dataset.path(table) if isinstance(dataset, SqlDataset) else [dataset.name, table]
+    return dataset.sql.path(table) if isinstance(dataset, SqlDataset) else [dataset.name, table]
 
 
 def spelling_of(dataset: Dataset, table: str, column: str) -> str:
     """Returns a column's name as the destination has it, unquoted."""
-    return dataset.spelling(table, column) if isinstance(dataset, SqlDataset) else column
+    return dataset.sql.spelling(table, column) if isinstance(dataset, SqlDataset) else column
 
 
 def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
