@@ -287,7 +287,10 @@ def test_python_recipes_can_be_read() -> None:
 
 def test_every_recipe_is_in_its_page() -> None:
     docs = RECIPES.parent / "docs"
-    pages = "".join((docs / page).read_text() for page in ("how-to/schedule.md", "how-to/receive.md", "origin.md"))
+    pages = "".join(
+        (docs / page).read_text()
+        for page in ("how-to/schedule.md", "how-to/receive.md", "how-to/report.md", "origin.md")
+    )
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
     assert [name for name in names if f"../recipes/{name})" not in pages] == []
 

@@ -28,7 +28,8 @@ FAINT = f"""(() => {{
         return [255, 255, 255];
     }};
     return {SHOWN}.map(one => {{
-        const text = luminance(parse(getComputedStyle(one).color).slice(0, 3)), back = luminance(behind(one));
+        const text = luminance(parse(getComputedStyle(one).color).slice(0, 3));
+        const back = luminance(behind(one));
         return [(Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05), one.className, one.textContent.slice(0, 40)];
     }}).filter(([ratio]) => ratio < 4.5);
 }})()"""
