@@ -155,7 +155,7 @@ def test_every_recipe_sets_the_umask() -> None:
         "webhook_dump.py": r"^ +os\.umask\(0o077\)",
     }
     assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {
-        *umask, "autopilothq.timer", "Caddyfile", "nginx.conf",
+        *umask, "autopilothq.timer", "Caddyfile", "nginx.conf", "report_notebook.py",
     }  # fmt: skip
     found = {name: len(re.findall(words, code(name), re.MULTILINE)) for name, words in umask.items()}
     assert found == dict.fromkeys(umask, 1) | {"crontab": len(crontab())}

@@ -30,7 +30,8 @@ FAINT = f"""(() => {{
     return {SHOWN}.map(one => {{
         const text = luminance(parse(getComputedStyle(one).color).slice(0, 3));
         const back = luminance(behind(one));
-        return [(Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05), one.className, one.textContent.slice(0, 40)];
+        const ratio = (Math.max(text, back) + 0.05) / (Math.min(text, back) + 0.05);
+        return [ratio, one.className, one.textContent.slice(0, 40)];
     }}).filter(([ratio]) => ratio < 4.5);
 }})()"""
 # Text that ends beyond the window, or beyond a part of the page that has its own scroll bar.

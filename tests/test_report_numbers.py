@@ -157,10 +157,10 @@ def test_links(report: Report) -> None:
         if one.sent["event"] == "Email Clicked" and (one.person, one.properties.get("email_id")) in old
     ]
     emails = {row["email_id"]: row["email_name"] for row in counted.email_overview(messages())}
-    expected = {}
+    expected: dict[tuple[Any, Any], tuple[set[str], int]] = {}
     for one in clicks:
         key = one.properties.get("link_url"), emails[one.properties["email_id"]]
-        people, count = expected.get(key, (set[str](), 0))
+        people, count = expected.get(key, (set(), 0))
         expected[key] = (people | {one.person}, count + 1)
     assert {(link.url, link.email): (link.people, link.clicks) for link in known(report.links)} == {
         key: (len(people), count) for key, (people, count) in expected.items()
@@ -355,7 +355,7 @@ def test_questions_are_sql_of_each_dialect(dialect: str) -> None:
     tables = {"email_opened": ["timestamp", "received_at", "user_id", "email_id"]}
     for name in QUERIES:
         text, columns = statements.statement(name, tables, scope, names, VALUES)
-        parsed = sqlglot.parse_one(text, dialect=dialect)
+        parsed: Any = sqlglot.parse_one(text, dialect=dialect)
         assert [column.lower() for column in parsed.named_selects] == columns
         assert "TIME_TO_UNIX" not in text
         assert "'j''1'" in text or "'j\\'1'" in text

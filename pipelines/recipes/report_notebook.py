@@ -3,7 +3,7 @@
 The environment needs this project and marimo. Where the data is comes from dlt's configuration, as for the commands
 (`DESTINATION_TYPE=duckdb`, `DESTINATION__DUCKDB__CREDENTIALS=autopilot.duckdb`). Nothing is written.
 """
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, var-annotated"
 # Cells have no types: marimo writes them anew whenever their variables change.
 
 import marimo
