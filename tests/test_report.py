@@ -86,7 +86,7 @@ def test_names_of_strangers_stay_text() -> None:
         "Complaints 0.22% 191 of 86,368 people × emails; keep below 0.1%, never 0.3% ● near the limit",
         "Mail delivered after 5 Mar 2019 18:47 UTC is left out of them, because it may still be opened",
         "28,790 of 115,158.",
-        "Bounces are 1.99%: below 2%; over the limit at corp.example.com.",
+        "Bounces are 1.99%, below 2%, but over the limit of 2% at corp.example.com.",
         "The last day goes until the last event, 7 Mar 2019 18:47 UTC.",
         "Onboarding Delivered 24,739",
         "and 8,247 too young for rates",
@@ -204,8 +204,8 @@ def test_days_on_the_axis_are_spread_evenly() -> None:
 
 def test_a_rate_is_near_its_limit_or_over_it() -> None:
     limit = Limit(0.1, 0.3)
-    assert [verdict(value, limit) for value in (None, 0.09, 0.1, 0.29, 0.3)] == ["", "", "near", "near", "over"]
-    assert [verdict(value, Limit(2, 2)) for value in (1.99, 2.0)] == ["", "over"]
+    assert [verdict(value, limit) for value in (None, 0.09, 0.1, 0.294, 0.2951)] == ["", "", "near", "near", "over"]
+    assert [verdict(value, Limit(2, 2)) for value in (1.994, 2.0)] == ["", "over"]
 
 
 # ---- days ----------------------------------------------------------------------------------------------------------

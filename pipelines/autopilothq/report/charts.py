@@ -40,10 +40,10 @@ def bullet(value: float | None, limit: Limit) -> Markup:
 
 
 def verdict(value: float | None, limit: Limit) -> str:
-    """Returns whether a value in percent is `over` the limit, `near` it, or `""`."""
-    if value is None or value < limit.goal:
+    """Returns whether a value in percent is `over` the limit, `near` it, or `""`: the value that the page shows."""
+    if value is None or (shown := round(value, 2)) < limit.goal:
         return ""
-    return OVER if value >= limit.most else NEAR
+    return OVER if shown >= limit.most else NEAR
 
 
 def flag(found: str) -> Markup | None:

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-PAIRS = "people × emails"
+PAIRS = "people\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}emails"
 NO_SHARE = "–"
 
 

@@ -8,7 +8,8 @@ from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, R
 from ..wording import number, plural, rate
 from . import absent, card
 
-MOST_JOURNEYS, MOST_EMAILS = 12, 15  # that are shown; the others are behind a click
+_MOST_JOURNEYS, _MOST_EMAILS = 12, 15  # that are shown
+_MOST_MORE = 100  # that are behind a click
 NO_JOURNEY = "Without a journey"
 NO_EMAIL = "Without a name"
 
@@ -24,13 +25,17 @@ def journeys(report: Report) -> Markup:
         "people × emails that got the mail early enough to open it. Journeys that delivered nothing are not shown."
     )
     most = max(one.funnel.rated for one in found)
-    shown = division("funnels", *(_funnel(one, most) for one in found[:MOST_JOURNEYS]))
-    rest = division("funnels", *(_funnel(one, most) for one in found[MOST_JOURNEYS:]))
-    return card("journeys", title, note, shown, _more(len(found) - MOST_JOURNEYS, "journey", rest))
+    shown = division("funnels", *(_funnel(one, most) for one in found[:_MOST_JOURNEYS]))
+    rest = division("funnels", *(_funnel(one, most) for one in found[_MOST_JOURNEYS:][:_MOST_MORE]))
+    return card("journeys", title, note, shown, _more(len(found) - _MOST_JOURNEYS, "journey", rest))
 
 
 def _more(count: int, word: str, content: Markup) -> Markup | None:
-    return element("details", element("summary", f"{plural(count, f'more {word}')}"), content) if count > 0 else None
+    if count <= 0:
+        return None
+    title = plural(count, f"more {word}")
+    rest = f"{title}, the largest {_MOST_MORE} of them; all are in --json" if count > _MOST_MORE else title
+    return element("details", element("summary", rest), content)
 
 
 def _funnel(journey: JourneyFunnel, most: int) -> Markup:
@@ -65,8 +70,8 @@ def emails(report: Report) -> Markup | None:
         "The same, for each email. Click-through is the share of those who opened that clicked; the other rates are of "
         "the people who got it early enough to open it."
     )
-    shown, rest = _emails(found[:MOST_EMAILS]), _emails(found[MOST_EMAILS:])
-    return card("emails", "Which emails work", note, shown, _more(len(found) - MOST_EMAILS, "email", rest))
+    shown, rest = _emails(found[:_MOST_EMAILS]), _emails(found[_MOST_EMAILS:][:_MOST_MORE])
+    return card("emails", "Which emails work", note, shown, _more(len(found) - _MOST_EMAILS, "email", rest))
 
 
 def _emails(found: Sequence[tuple[JourneyFunnel, EmailFunnel]]) -> Markup:

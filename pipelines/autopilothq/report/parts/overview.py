@@ -73,14 +73,15 @@ def _limits(report: Report) -> Iterator[Signed]:
         if (found := verdict(value, limit)) or over:
             # A domain of its own can be over a limit that all mail together keeps.
             sign = ("over", "▲") if found == "over" or over else ("near", "●")
-            yield *sign, f"{name.capitalize()} are {percents(value)}: {_stands(found, limit)}{over}."
+            yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
 
 
-def _stands(found: str, limit: Limit) -> str:
+def _stands(found: str, limit: Limit, over: str) -> str:
+    but = f", but over the limit of {limit.most:g}% at {over}" if over else ""
     return {
-        "over": f"over the limit of {limit.most:g}%",
-        "near": f"above {limit.goal:g}%, which providers want, and below {limit.most:g}%, from which on they block",
-        "": f"below {limit.goal:g}%",
+        "over": f"over the limit of {limit.most:g}%{f' ({over})' if over else ''}",
+        "near": f"above the {limit.goal:g}% that providers want{but or f' and below {limit.most:g}%'}",
+        "": f"below {limit.goal:g}%{but}",
     }[found]
 
 
@@ -93,7 +94,7 @@ def _domains_over(report: Report, name: str) -> str:
         for domain in report.domains
         if domain.name and domain.rated >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
     ]
-    return f"; over the limit at {', '.join(names[:3])}{' and others' * (len(names) > 3)}" if names else ""
+    return ", ".join(names[:3]) + (" and others" * (len(names) > 3))
 
 
 def of_domain(domain: MailboxDomain, name: str) -> float | None:
