@@ -1,13 +1,16 @@
 """The report's numbers: each is what plain Python counts, on DuckDB and PostgreSQL; elsewhere the SQL is parsed."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg2
 import pytest
 import sqlglot
 
@@ -334,12 +337,34 @@ def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
     assert read(("duckdb", file)).days == Absent("There are no tables of email events in this dataset.")
 
 
-def test_a_question_that_fails_spoils_its_part_alone(tmp_path: Path) -> None:
+def test_a_question_that_fails_spoils_its_part_alone(target: tuple[str, str], report: Report) -> None:
+    rename = 'ALTER TABLE autopilothq."_audit" RENAME COLUMN {} TO {}'
+    run(target, rename.format("lines", "of_file"))
+    try:
+        found = read(target)
+    finally:
+        run(target, rename.format("of_file", "lines"))
+    assert isinstance(found.books, Absent)
+    assert re.match('The destination did not answer: .*"?lines"?.*', found.books.reason)
+    same = ("totals", "days", "journeys", "links", "domains", "opening", "sending", "cohorts", "machines", "arrival")
+    assert {name: getattr(found, name) for name in same} == {name: getattr(report, name) for name in same}
+
+
+def run(target: tuple[str, str], statement: str) -> None:
+    if target[0] == "duckdb":
+        with duckdb.connect(target[1]) as con:
+            con.execute(statement)
+    else:
+        with closing(psycopg2.connect(target[1])) as server, server, server.cursor() as cursor:
+            cursor.execute(statement)
+
+
+def test_a_dataset_whose_times_are_no_times(tmp_path: Path) -> None:
     file = str(tmp_path / "other.duckdb")
     with duckdb.connect(file) as con:
-        con.execute("CREATE SCHEMA autopilothq; SET TimeZone = 'UTC'")
-        # `timestamp` is text, which has no seconds; only what takes no `timestamp` can be answered.
-        con.execute("CREATE TABLE autopilothq.email_opened (received_at TEXT, timestamp TEXT)")
+        con.execute(
+            "CREATE SCHEMA autopilothq; CREATE TABLE autopilothq.email_opened (received_at TEXT, timestamp TEXT)"
+        )
     found = read(("duckdb", file))
     assert isinstance(found.totals, Absent)
     assert "The destination did not answer: " in found.totals.reason

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import duckdb
+
 from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Status, read_status
@@ -142,7 +144,7 @@ def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
         found = read()
     except _Missing as missing:
         return Absent(str(missing))
-    except DatabaseException as error:
+    except (DatabaseException, duckdb.Error) as error:  # a lake is read by DuckDB itself
         return Absent(f"The destination did not answer: {shortened(gist(str(error)), 300)}")
     return Absent(empty) if found is None or (empty and not found) else found
 
