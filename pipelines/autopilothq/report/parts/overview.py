@@ -22,8 +22,9 @@ def head(report: Report) -> Markup:
     """Returns the title, the period, and how fresh the events are."""
     period = report.period
     last = period.last
-    age = f"last event {length((report.made_at - last).total_seconds())} ago" if last else "no event"
-    facts = [_span(report.days), plural(period.events, "email event"), age, f"made {moment_of(report.made_at)}"]
+    age = f"last event {length((report.made_at - last).total_seconds())} ago" if last else ""
+    found = [_span(report.days), plural(period.events, "email event"), age] if last else ["no email events"]
+    facts = [*found, f"made {moment_of(report.made_at)}"]
     chosen = [f"Only {name}" for name in (", ".join(map(name_of, report.chosen)),) if name]
     return element(
         "header",
@@ -41,7 +42,7 @@ def _with_dots(facts: Sequence[str]) -> Iterator[Content]:
 
 def _span(days: Sequence[Day] | Absent) -> str:
     if isinstance(days, Absent):
-        return "no events"
+        return "no days"
     found, _ = drawn(days)
     return f"{long_day(found[0].day)} – {long_day(found[-1].day)}"
 
