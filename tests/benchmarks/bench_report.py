@@ -35,7 +35,8 @@ def repeat(week: str, file: str, weeks: int) -> int:
     """Writes a dataset with a week's rows so many times, and returns the number of its email events."""
     with duckdb.connect(file) as con:
         con.execute(f"SET TimeZone = 'UTC'; ATTACH '{week}' AS week (READ_ONLY); CREATE SCHEMA autopilothq")
-        tables = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'week'").fetchall()
+        of_week = "database_name = 'week' AND schema_name = 'autopilothq'"
+        tables = con.execute(f"SELECT table_name FROM duckdb_tables() WHERE {of_week}").fetchall()
         events = 0
         for (table,) in tables:
             rows = f'week.autopilothq."{table}"'
