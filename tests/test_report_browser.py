@@ -129,6 +129,16 @@ def test_pointing_at_a_day_shows_its_numbers(tab: browser.Tab, pages: dict[str, 
     assert tip.split() == ["3", "Mar", "Delivered", "17,000", "Opens", "8,002", "Clicks", "3,002"]
 
 
+def test_what_pointing_shows_fits_on_a_phone(tab: browser.Tab, pages: dict[str, Path]) -> None:
+    tab.open(pages["usual"], 360, "light")
+    found = tab.ask(
+        """[...document.querySelectorAll(".tip")].map(one => { one.style.display = "block";
+            const box = one.getBoundingClientRect(); return [box.left, box.right]; })"""
+    )
+    assert len(found) == 7
+    assert all(left >= 0 and right <= 360 for left, right in found)
+
+
 def test_the_table_of_days_opens_without_a_script(tab: browser.Tab, pages: dict[str, Path]) -> None:
     tab.open(pages["usual"], 360, "light")
     rows = "document.querySelectorAll('#days tbody tr').length"

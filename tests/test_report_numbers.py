@@ -332,6 +332,16 @@ def test_what_is_missing_leaves_the_other_parts(tmp_path: Path) -> None:
     assert [(journey.name, journey.funnel.opened) for journey in known(found.journeys)] == [(None, 4)]
 
     with duckdb.connect(file) as con:
+        con.execute("DELETE FROM autopilothq.email_delivered")
+    found = read(("duckdb", file))
+    assert found.totals == found.journeys == Absent("No mail was sent in this period.")
+    assert [day.opens for day in known(found.days)] == [4]
+
+    with duckdb.connect(file) as con:
+        con.execute("UPDATE autopilothq.email_opened SET timestamp = NULL, received_at = NULL")
+    assert read(("duckdb", file)).days == Absent("The email events have no times.")
+
+    with duckdb.connect(file) as con:
         con.execute("DROP TABLE autopilothq.email_delivered; DROP TABLE autopilothq.email_opened")
         con.execute("CREATE TABLE autopilothq.users (id TEXT)")
     assert read(("duckdb", file)).days == Absent("There are no tables of email events in this dataset.")

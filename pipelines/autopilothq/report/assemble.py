@@ -19,11 +19,12 @@ from .numbers import (
     Opening,
     SendingHour,
 )
+from .wording import DAY_SECONDS
 
 Cells = Mapping[str, Any]
 """A row, by the names of its columns."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY, _MINUTE = 86_400, 60  # seconds
+_MINUTE = 60  # seconds
 MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
 WEEK = 7
 MOST_COHORTS = 12
@@ -157,7 +158,7 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
     names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
     titles = ("delivered", *names[1:])
     found = {
-        day_of(whole(row["day"]) * _DAY): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
+        day_of(whole(row["day"]) * DAY_SECONDS): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
         for row in daily
     }
     last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
@@ -210,7 +211,7 @@ def unit_for(length: int) -> tuple[str, int]:
 
 def shift_of(size: int) -> int:
     """Returns the seconds from the beginning of a unit of so many days to that of 1970: weeks begin on Mondays."""
-    return MONDAY * _DAY if size > 1 else 0
+    return MONDAY * DAY_SECONDS if size > 1 else 0
 
 
 def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
@@ -219,10 +220,10 @@ def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> C
     active = {
         (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
     }
-    end = int((last.timestamp() + shift_of(size)) // (size * _DAY))
+    end = int((last.timestamp() + shift_of(size)) // (size * DAY_SECONDS))
     found = [
         Cohort(
-            day_of(cohort * size * _DAY - shift_of(size)),
+            day_of(cohort * size * DAY_SECONDS - shift_of(size)),
             people[cohort],
             [active.get((cohort, after), 0) for after in range(min(end - cohort + 1, MOST_COHORTS))],
         )

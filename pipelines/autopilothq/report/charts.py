@@ -134,11 +134,10 @@ def _hit(at: int, names: Sequence[str], lines: Sequence[Line]) -> Markup:
         for line in lines
     )
     side = "tip left" if x > 50 else "tip"
-    return division(
-        "hit",
-        division("at", style=f"left:{100 * (x - left) / ((right - left) or 1):.2f}%"),
-        division(side, element("b", names[at]), *rows),
-        style=f"left:{left:.2f}%;width:{right - left:.2f}%",
+    return join(
+        division("hit", style=f"left:{left:.2f}%;width:{right - left:.2f}%"),
+        division(side, element("b", names[at]), *rows, style=f"--x:{x:.2f}%"),
+        division("at", style=f"left:{x:.2f}%"),
     )
 
 

@@ -30,7 +30,7 @@ from .numbers import (
     Totals,
 )
 from .statements import MailScope, Names, statement, time_literal
-from .wording import moment_of
+from .wording import DAY_SECONDS, moment_of
 
 _Part = TypeVar("_Part")
 OPENING_TIME = timedelta(days=2)
@@ -111,7 +111,10 @@ def _report(
     pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
     days = part(
-        lambda: assemble.days_of(asking.rows("daily"), _known(pairs).of["hour"], period.until), "Nothing happened."
+        lambda: assemble.days_of(
+            asking.rows("daily"), () if isinstance(pairs, Absent) else pairs.of["hour"], period.until
+        ),
+        "Nothing happened.",
     )
     status = _part(lambda: read_status(dataset, now))
     return Report(
@@ -183,8 +186,10 @@ def _period(asking: _Asking) -> ReportPeriod:
     scope = asking.scope
     if not row["events"]:
         raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
-    until = row["received"] - OPENING_TIME
-    until = min(until, scope.until) if scope.until else until
+    last = row["received"] or row["last"]
+    if last is None:
+        raise _Missing("The email events have no times.")
+    until = min(last - OPENING_TIME, scope.until or last)
     return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
 
 
@@ -211,7 +216,7 @@ def _opening(asking: _Asking, pairs: Pairs) -> Opening | None:
 def _cohorts(asking: _Asking, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
     length = (days[-1].day - days[0].day).days + 1
     unit, size = assemble.unit_for(length)
-    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * assemble._DAY))
+    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * DAY_SECONDS))
     return assemble.cohorts_of(rows, unit, size, period.last or datetime.now(UTC))
 
 

@@ -17,10 +17,10 @@ from sqlglot import exp
 
 from ..models import Existing, in_dialect, point, query
 from ..models.render import file
+from .wording import DAY_SECONDS
 
 _BASE = "duckdb"  # the models' dialect
 _EVENTS = "email_events"
-_DAY = 86_400  # seconds
 SENT = ("email_delivered", "email_bounced")
 # The function for the seconds since 1970, where sqlglot does not know the dialect's, with what stands before the time.
 _SINCE_1970 = (exp.var("SECOND"), exp.Literal.string("1970-01-01"))
@@ -136,7 +136,7 @@ def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
         if at
     ]
     if not scope.ahead:
-        conditions.append(f"coalesce(epoch(occurred_at) - epoch(received_at), 0) < {_DAY}")
+        conditions.append(f"coalesce(epoch(occurred_at) - epoch(received_at), 0) < {DAY_SECONDS}")
     if scope.journeys is not None:
         listed = ", ".join(exp.Literal.string(one).sql(dialect=_BASE) for one in scope.journeys)
         conditions.append(f"campaign_id IN ({listed})" if listed else "1 = 0")

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 PAIRS = "people\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}emails"
+DAY_SECONDS = 86_400
 NO_SHARE = "–"
 
 
@@ -70,7 +71,7 @@ def moment_of(at: datetime | None) -> str:
 
 def length(seconds: float) -> str:
     """Returns a span of time in its largest unit. Example: `length(28_700) == "8 h"`, `length(90) == "2 min"`."""
-    for size, unit, units in ((86_400, "day", "days"), (3_600, "h", "h"), (60, "min", "min")):
+    for size, unit, units in ((DAY_SECONDS, "day", "days"), (3_600, "h", "h"), (60, "min", "min")):
         if seconds >= size * 0.995:
             rounded = round(seconds / size)
             return f"{rounded} {unit if rounded == 1 else units}"
