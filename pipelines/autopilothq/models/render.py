@@ -23,7 +23,7 @@ MESSAGE_TYPES = {
     **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
     **{table.name: of for of, table, _ in catalog.KINDS},
 }
-TYPES: dict[Type, str] = {
+SQL_TYPES: dict[Type, str] = {
     "text": "TEXT",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -187,7 +187,7 @@ def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
 
 
 class ReadColumn(NamedTuple):
-    """A column that models read: its name in a table and in models, and its type; `cast` where tables differ in that."""
+    """A column that models read: its name in tables and in models, its type, and whether tables may have another."""
 
     column: str
     name: str
@@ -219,7 +219,7 @@ def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | Non
     """Returns the query for the columns of a table; None: there is no such table."""
     cells = []
     for column in columns:
-        cell = f"CAST(NULL AS {TYPES[column.type]})"
+        cell = f"CAST(NULL AS {SQL_TYPES[column.type]})"
         if column.column in (has or ()) and declares(table, column):
             cell = f'CAST("{column.column}" AS TEXT)' if column.cast else f'"{column.column}"'
         cells.append(f"{cell} AS {column.name}")
