@@ -83,9 +83,11 @@ def applied(dataset: Dataset, name: str | None = None) -> AppliedModels:
     """Returns which models are views of a destination; none where it has no views, or no such dataset."""
     if not isinstance(dataset, SqlDataset):
         return AppliedModels("", missing=tuple(BY_NAME))
-    planned = {view.model.name: view for view in views_of(dataset)}
     with at_models(dataset, name) as models:
         comments = view_comments(dataset)
+    if not comments.keys() & BY_NAME.keys():
+        return AppliedModels(models, missing=tuple(BY_NAME))
+    planned = {view.model.name: view for view in views_of(dataset)}
     groups: dict[str, list[str]] = {group: [] for group in AppliedModels._fields[1:]}
     for model, view in planned.items():
         groups[_state(model, view, comments, dataset.kind in _LISTED)].append(model)
