@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from autopilothq import catalog, inspect
 from autopilothq.models import BY_NAME, MODELS, Metric, Model
-from autopilothq.models.render import MESSAGE_TYPES, SEVEN, SQL_TYPES, about, columns_read, declares, expanded
+from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
 USUAL = "postgres"  # whose SQL DuckDB runs, too
@@ -109,7 +109,7 @@ def macros() -> str:
 
 
 def _types(dialect: str) -> dict[str, str]:
-    return {of: exp.DataType.build(name, dialect="duckdb").sql(dialect) for of, name in SQL_TYPES.items()}
+    return {of: exp.DataType.build(name, dialect="duckdb").sql(dialect) for of, name in BASE_TYPES.items()}
 
 
 def _jinja(value: dict[str, Any]) -> str:

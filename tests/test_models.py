@@ -220,14 +220,18 @@ def test_a_period_counts_what_occurred_in_it() -> None:
         ]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_other_dialects_are_read_again(dialect: str) -> None:
-    for name in models.BY_NAME:
-        [parsed] = sqlglot.parse(models.sql(name, dialect=dialect, schema="autopilothq"), dialect=dialect)
-        assert isinstance(parsed, sqlglot.exp.Select), name
-        tables = {table.name.lower() for table in parsed.find_all(sqlglot.exp.Table) if table.db}
-        assert "email_opened" in tables
-        assert not any(isinstance(node, sqlglot.exp.Command | sqlglot.exp.Anonymous) for node in parsed.walk())
+def test_other_dialects_are_read_again() -> None:
+    """Those models are taken that read all others."""
+    for name in ("journey_overview", "link_overview", "domain_health", "identities", "daily"):
+        found = models.query(name, models.declared_tables())
+        models.point(found, lambda table: ["autopilothq", table])
+        for dialect in DIALECTS:
+            [parsed] = sqlglot.parse(models.in_dialect(found.copy(), dialect), dialect=dialect)
+            assert isinstance(parsed, sqlglot.exp.Select)
+            assert "email_opened" in {table.name.lower() for table in parsed.find_all(sqlglot.exp.Table) if table.db}
+            assert not list(parsed.find_all(sqlglot.exp.Command))
+            unknown = {function.name.lower() for function in parsed.find_all(sqlglot.exp.Anonymous)}
+            assert unknown <= {"at_timezone"}, dialect  # Trino's
 
 
 def test_each_file_has_the_columns_that_are_described() -> None:

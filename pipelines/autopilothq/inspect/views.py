@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -79,17 +79,20 @@ def at_models(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
         yield dataset.client.sql_client.dataset_name
 
 
-def applied(dataset: Dataset, name: str | None = None) -> AppliedModels:
-    """Returns which models are views of a destination; none where it has no views, or no such dataset."""
+def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
+    """Returns which models are views of a destination; none where it has no views, or no such dataset.
+
+    `planned` saves rendering the models again.
+    """
     if not isinstance(dataset, SqlDataset):
         return AppliedModels("", missing=tuple(BY_NAME))
     with at_models(dataset, name) as models:
         comments = view_comments(dataset)
     if not comments.keys() & BY_NAME.keys():
         return AppliedModels(models, missing=tuple(BY_NAME))
-    planned = {view.model.name: view for view in views_of(dataset)}
+    views = {view.model.name: view for view in planned or views_of(dataset)}
     groups: dict[str, list[str]] = {group: [] for group in AppliedModels._fields[1:]}
-    for model, view in planned.items():
+    for model, view in views.items():
         groups[_state(model, view, comments, dataset.kind in _LISTED)].append(model)
     return AppliedModels(models, *(tuple(group) for group in groups.values()))
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple, cast
 
@@ -23,7 +23,7 @@ MESSAGE_TYPES = {
     **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
     **{table.name: of for of, table, _ in catalog.KINDS},
 }
-SQL_TYPES: dict[Type, str] = {
+BASE_TYPES: dict[Type, str] = {
     "text": "TEXT",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -113,7 +113,7 @@ def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Quer
 
 def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
     """Adds a relation and all that it reads, those first that are read by others."""
-    parsed = cast(exp.Query, sqlglot.parse_one(_relation(name, existing, period), dialect=_BASE))
+    parsed = _parsed(_relation(name, existing, period)).copy()
     for table in parsed.find_all(exp.Table):
         if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
             _collect(table.name, existing, period, parts)
@@ -122,6 +122,11 @@ def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp
         _rename(parsed, own, cte.alias, f"{name}_{cte.alias}")
         parts[f"{name}_{cte.alias}"] = cte.this
     parts[name] = parsed
+
+
+@lru_cache(50)
+def _parsed(text: str) -> exp.Query:
+    return cast(exp.Query, sqlglot.parse_one(text, dialect=_BASE))
 
 
 def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
@@ -219,7 +224,7 @@ def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | Non
     """Returns the query for the columns of a table; None: there is no such table."""
     cells = []
     for column in columns:
-        cell = f"CAST(NULL AS {SQL_TYPES[column.type]})"
+        cell = f"CAST(NULL AS {BASE_TYPES[column.type]})"
         if column.column in (has or ()) and declares(table, column):
             cell = f'CAST("{column.column}" AS TEXT)' if column.cast else f'"{column.column}"'
         cells.append(f"{cell} AS {column.name}")
