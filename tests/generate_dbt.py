@@ -178,7 +178,8 @@ def _metric(metric: Metric) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
-    return f"# {GENERATED}\n" + yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+    return f"# {GENERATED}\n{text}"
 
 
 def files() -> dict[str, str]:

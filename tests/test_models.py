@@ -1,6 +1,6 @@
 """The models: each number is what plain Python counts, on DuckDB and on PostgreSQL, and elsewhere the SQL is read."""
 
-import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, timedelta
@@ -14,6 +14,7 @@ import sqlglot
 
 import counted_models as counted
 import generate_dbt
+import generate_docs
 from autopilothq import models
 from calling import Call
 from contract.loading import write
@@ -141,10 +142,18 @@ def test_comments_reach_the_database(loaded: Loaded) -> None:
     assert loaded.rows(column.format("autopilothq_models", "email_overview", "open_rate")) == [
         {"comment": rates["open_rate"]}
     ]
-    loaded.rows("COMMENT ON COLUMN autopilothq.trial_extended.event_text IS 'Said by hand'")
-    said = command("schema", "email_clicked", "--live", "--format", "json", *loaded.target)
-    [clicked] = [one for name, one in json.loads(said.out)["tables"].items() if name == "email_clicked"]
-    assert clicked["columns"]["link_url"]["description"] == "The URL of the link that was clicked."
+    loaded.rows("COMMENT ON COLUMN autopilothq.trial_extended.user_id IS 'ours'")
+    loaded.rows("COMMENT ON TABLE autopilothq.daily IS 'Theirs, which the catalogue describes'")
+    said = command("schema", "trial_extended", "--live", "--format", "markdown", *loaded.target)
+    assert "An event that a journey's Send Event action sent; its properties are columns." in said.out
+
+
+def test_the_queries_of_the_pages_run(loaded: Loaded) -> None:
+    pages = "".join((generate_docs.DOCS / "how-to" / name).read_text() for name in ("query.md", "models.md"))
+    blocks = [block for block in re.findall(r"```sql\n(.*?)```", pages, re.DOTALL) if "autopilothq_models" in block]
+    queries = [query for block in blocks for query in block.split("\n\n")]
+    assert len(queries) == 7
+    assert all(isinstance(loaded.rows(query), list) for query in queries)
 
 
 def test_what_others_made_is_left_alone(loaded: Loaded) -> None:

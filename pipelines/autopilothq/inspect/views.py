@@ -115,4 +115,5 @@ def view_comments(dataset: SqlDataset) -> dict[str, str | None]:
         views = dataset.views()
         return {table: "" if table in views else None for table, *_ in dataset.sql.columns()}
     text = sql_file(_LISTED[dataset.kind])
-    return dict(sql.execute_sql(text, *[sql.dataset_name] * text.count("%s")) or ())
+    rows = sql.execute_sql(text, *[sql.dataset_name] * text.count("%s"))
+    return {str(name): comment for name, comment in rows or ()}

@@ -87,6 +87,10 @@ def in_dialect(found: exp.Expr, dialect: str) -> str:
     """Returns a query in a dialect, with names quoted where they could be reserved words."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
+    # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
+    for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
+        if cte.alias in _UNIONS:
+            cte.set("materialized", False)
     return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
 
 
@@ -137,7 +141,8 @@ def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
             table.set("this", exp.to_identifier(name))
 
 
-_RELATIONS = (*BY_NAME, "email_events", "messages")
+_UNIONS = ("email_events", "messages")
+_RELATIONS = (*BY_NAME, *_UNIONS)
 
 
 def _relation(name: str, existing: Existing, period: Period) -> str:
