@@ -6,7 +6,7 @@ SELECT
   person,
   occurred_at,
   "type",
-  event,
+  messages.event,
   event_text,
   id,
   received_at,
@@ -24,23 +24,24 @@ SELECT
   name,
   group_id
 FROM {{ ref('messages') }} AS messages
+LEFT JOIN (
+  SELECT
+    event
+  FROM {{ ref('email_events') }} AS email_events
+  GROUP BY
+    event
+) AS detailed
+  ON detailed.event = messages.event
 WHERE
-  NOT person IS NULL
-  AND (
-    of_table <> 'tracks'
-    OR event IS NULL
-    OR NOT event IN (
-      SELECT
-        event
-      FROM {{ ref('email_events') }} AS email_events
-    )
+  NOT person IS NULL AND (
+    of_table <> 'tracks' OR detailed.event IS NULL
   )
 {% else %}
 SELECT
   person,
   occurred_at,
   type,
-  event,
+  messages.event,
   event_text,
   id,
   received_at,
@@ -58,16 +59,17 @@ SELECT
   name,
   group_id
 FROM {{ ref('messages') }} AS messages
+LEFT JOIN (
+  SELECT
+    event
+  FROM {{ ref('email_events') }} AS email_events
+  GROUP BY
+    event
+) AS detailed
+  ON detailed.event = messages.event
 WHERE
-  NOT person IS NULL
-  AND (
-    of_table <> 'tracks'
-    OR event IS NULL
-    OR NOT event IN (
-      SELECT
-        event
-      FROM {{ ref('email_events') }} AS email_events
-    )
+  NOT person IS NULL AND (
+    of_table <> 'tracks' OR detailed.event IS NULL
   )
 {% endif %}
 ) AS all_rows
