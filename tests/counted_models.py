@@ -44,7 +44,11 @@ EMAILS: tuple[Row, ...] = (
     {"email_id": "e4", "email_name": "Receipt", "campaign_id": "j3", "transactional": True},
     {},
 )
-LINKS = ({"link_id": "l1", "link_url": "https://x/1"}, {"link_id": "l2", "link_url": "https://x/2"}, {})
+LINKS: tuple[Row, ...] = (
+    {"link_id": "l1", "link_url": "https://x/1"},
+    {"link_id": "l2", "link_url": "https://x/2"},
+    {},
+)
 
 
 def iso(at: datetime) -> str:

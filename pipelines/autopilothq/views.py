@@ -38,7 +38,8 @@ def apply(
     Raises RunError where the destination has no views, or something else has the name of one; DatasetNotFound.
     """
     with _opened(target, wait) as dataset:
-        before, views = applied(dataset, target.models_dataset), views_of(dataset)
+        views = views_of(dataset)
+        before = applied(dataset, target.models_dataset, views)
         _check_names(dataset, before)
         with at_models(dataset, target.models_dataset):
             creating = [line for view in views for line in _create(dataset, view)]

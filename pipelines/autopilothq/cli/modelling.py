@@ -1,6 +1,7 @@
 """Applies, drops and prints models for the commands `models`."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -40,7 +41,8 @@ def print_models(names: Sequence[str], live: bool, target: TargetOptions) -> Non
             hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(models.BY_NAME)}."
             raise click.BadParameter(f"There is no model {name}. {hint}", param_hint="MODEL")
     if not names:
-        out.document("\n".join(inspect.grid([[name, model.description] for name, model in models.BY_NAME.items()])))
+        rows = [[name, re.split("[.:]", model.description)[0]] for name, model in models.BY_NAME.items()]
+        out.document("\n".join(inspect.grid(rows)))
         return
     texts = _live(names, target) if live else _offline(names, target)
     out.document("\n\n".join(f"-- {models.BY_NAME[name].description}\n{text};" for name, text in texts.items()))

@@ -16,6 +16,7 @@ from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .formats import grid, moment
 from .received import Received, Waiting
+from .views import AppliedModels, applied
 
 DAYS = 14
 BAR = 30
@@ -73,6 +74,8 @@ class Status:
     """Values that the last load had no room for, counted by reason and table."""
     received: Received | None = None
     """What waits in a receiver's folder, where one was named."""
+    models: AppliedModels | None = None
+    """Which models are views of the destination, where any is."""
 
     def is_older(self, age: timedelta) -> bool:
         """Whether the newest load is older than `age`, or none exists."""
@@ -97,7 +100,13 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
         _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
         _beyond_limits(dataset, load),
+        models=_models(dataset),
     )
+
+
+def _models(dataset: Dataset) -> AppliedModels | None:
+    found = applied(dataset)
+    return found if found.ours else None
 
 
 def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:
@@ -199,9 +208,11 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
     age = status.now - status.newest_load if status.newest_load else None
     values["age_seconds"] = age and age.total_seconds()
     values["fresh"] = None if max_age is None else not status.is_older(max_age)
-    if status.received is None:
-        del values["received"]
-    else:
+    values["models"] = status.models and status.models._asdict()
+    for name in ("received", "models"):
+        if values[name] is None:
+            del values[name]
+    if status.received is not None:
         for name in ("unpublished", "not_loaded"):
             oldest = values["received"][name]["oldest"]
             values["received"][name]["age_seconds"] = oldest and (status.now - oldest).total_seconds()
@@ -241,10 +252,18 @@ def _heading(status: Status) -> list[list[str]]:
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
         lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])
+    if status.models:
+        lines.append(["models", _models_text(status.models)])
     if status.received:
         lines.append(["unpublished", _waiting(status.received.unpublished, status.now)])
         lines.append(["not loaded", _waiting(status.received.not_loaded, status.now)])
     return lines
+
+
+def _models_text(models: AppliedModels) -> str:
+    outdated = (*models.stale, *models.missing)
+    text = f"{len(models.ours)} views in {models.dataset}"
+    return f"{text}; out of date: {', '.join(outdated)}: run models apply" if outdated else text
 
 
 def _waiting(waiting: Waiting, now: datetime) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -79,15 +79,20 @@ def at_models(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
         yield dataset.client.sql_client.dataset_name
 
 
-def applied(dataset: Dataset, name: str | None = None) -> AppliedModels:
-    """Returns which models are views of a destination; none where it has no views, or no such dataset."""
+def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
+    """Returns which models are views of a destination; none where it has no views, or no such dataset.
+
+    `planned` saves rendering the models again.
+    """
     if not isinstance(dataset, SqlDataset):
         return AppliedModels("", missing=tuple(BY_NAME))
-    planned = {view.model.name: view for view in views_of(dataset)}
     with at_models(dataset, name) as models:
         comments = view_comments(dataset)
+    if not comments.keys() & BY_NAME.keys():
+        return AppliedModels(models, missing=tuple(BY_NAME))
+    views = {view.model.name: view for view in planned or views_of(dataset)}
     groups: dict[str, list[str]] = {group: [] for group in AppliedModels._fields[1:]}
-    for model, view in planned.items():
+    for model, view in views.items():
         groups[_state(model, view, comments, dataset.kind in _LISTED)].append(model)
     return AppliedModels(models, *(tuple(group) for group in groups.values()))
 
@@ -110,4 +115,5 @@ def view_comments(dataset: SqlDataset) -> dict[str, str | None]:
         views = dataset.views()
         return {table: "" if table in views else None for table, *_ in dataset.sql.columns()}
     text = sql_file(_LISTED[dataset.kind])
-    return dict(sql.execute_sql(text, *[sql.dataset_name] * text.count("%s")) or ())
+    rows = sql.execute_sql(text, *[sql.dataset_name] * text.count("%s"))
+    return {str(name): comment for name, comment in rows or ()}

@@ -8,7 +8,7 @@ made of them is one query without anything else:
 """
 
 from .described import BY_NAME, MODELS, Metric, Model
-from .render import ALL_TIME, Existing, Period, in_dialect, point, query, sql
+from .render import ALL_TIME, Existing, Period, declared_tables, in_dialect, point, query, sql
 
 __all__ = [
     "ALL_TIME",
@@ -18,6 +18,7 @@ __all__ = [
     "Metric",
     "Model",
     "Period",
+    "declared_tables",
     "in_dialect",
     "point",
     "query",

@@ -200,8 +200,9 @@ MODELS = (
     ),
     Model(
         "identities",
-        "One row per person, with the identity that several persons may be: those that messages show with the same user"
-        " id or contact id, or that an alias joins, over four such steps; an id of more than ten persons joins nobody.",
+        "One row per person, with the identity that it belongs to. Persons are one where messages show them with the"
+        " same user id or contact id, or where an alias joins them, over four such steps. An id of more than ten"
+        " persons joins nobody.",
         ("person",),
         {
             "identity": "The person of the identity that was seen first.",

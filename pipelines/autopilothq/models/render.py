@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import NamedTuple, cast
 
@@ -23,7 +23,7 @@ MESSAGE_TYPES = {
     **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
     **{table.name: of for of, table, _ in catalog.KINDS},
 }
-TYPES: dict[Type, str] = {
+BASE_TYPES: dict[Type, str] = {
     "text": "TEXT",
     "bigint": "BIGINT",
     "double": "DOUBLE",
@@ -87,6 +87,10 @@ def in_dialect(found: exp.Expr, dialect: str) -> str:
     """Returns a query in a dialect, with names quoted where they could be reserved words."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
+    # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
+    for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
+        if cte.alias in _UNIONS:
+            cte.set("materialized", False)
     return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
 
 
@@ -113,7 +117,7 @@ def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Quer
 
 def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
     """Adds a relation and all that it reads, those first that are read by others."""
-    parsed = cast(exp.Query, sqlglot.parse_one(_relation(name, existing, period), dialect=_BASE))
+    parsed = _parsed(_relation(name, existing, period)).copy()
     for table in parsed.find_all(exp.Table):
         if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
             _collect(table.name, existing, period, parts)
@@ -124,6 +128,11 @@ def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp
     parts[name] = parsed
 
 
+@lru_cache(50)
+def _parsed(text: str) -> exp.Query:
+    return cast(exp.Query, sqlglot.parse_one(text, dialect=_BASE))
+
+
 def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
     """Gives a CTE another name where it is read; its columns are still named after it."""
     for table in (*main.find_all(exp.Table), *own.find_all(exp.Table)):
@@ -132,7 +141,8 @@ def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
             table.set("this", exp.to_identifier(name))
 
 
-_RELATIONS = (*BY_NAME, "email_events", "messages")
+_UNIONS = ("email_events", "messages")
+_RELATIONS = (*BY_NAME, *_UNIONS)
 
 
 def _relation(name: str, existing: Existing, period: Period) -> str:
@@ -187,7 +197,7 @@ def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
 
 
 class ReadColumn(NamedTuple):
-    """A column that models read: its name in a table and in models, and its type; `cast` where tables differ in that."""
+    """A column that models read: its name in tables and in models, its type, and whether tables may have another."""
 
     column: str
     name: str
@@ -219,7 +229,7 @@ def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | Non
     """Returns the query for the columns of a table; None: there is no such table."""
     cells = []
     for column in columns:
-        cell = f"CAST(NULL AS {TYPES[column.type]})"
+        cell = f"CAST(NULL AS {BASE_TYPES[column.type]})"
         if column.column in (has or ()) and declares(table, column):
             cell = f'CAST("{column.column}" AS TEXT)' if column.cast else f'"{column.column}"'
         cells.append(f"{cell} AS {column.name}")

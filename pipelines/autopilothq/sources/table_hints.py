@@ -36,7 +36,7 @@ class TableHints:
         made = dlt.mark.make_hints(
             columns=self.columns(table, types, typed),
             write_disposition=self.disposition(table.name),
-            **({"additional_table_hints": stored} if stored else {}),
+            additional_table_hints=stored or None,
             **more,
         )
         self.added[table.name] = made
