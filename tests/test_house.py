@@ -108,7 +108,7 @@ CLIENTS = FOUNDATIONS | {"segment"}
 WAREHOUSES = CLIENTS | {"clients", "projection"}
 SOURCES = WAREHOUSES | {"warehouses"}
 ENGINE = "sources.engine"  # a folder of `sources` that is no origin: origins whose work can be shared call it
-RUNNER = SOURCES | {"sources", "destination", "explain", *origins()}
+RUNNER = SOURCES | {"sources", "destination", "explain", "models", *origins()}
 COMMANDS = RUNNER | {"runner"}
 MAY_CALL = {
     "catalog": set[str](),
@@ -121,6 +121,7 @@ MAY_CALL = {
     "on_import": set[str](),
     "sample": {"catalog", "errors", "private"},
     "segment": {"catalog", "errors"},
+    "models": {"catalog", "errors"},  # SQL as text: whoever runs it, reads tables' names and columns first
     "projection": {"catalog", "errors", "segment"},
     "clients": CLIENTS,
     "warehouses": WAREHOUSES,
@@ -136,7 +137,10 @@ MAY_CALL = {
     "privacy": COMMANDS | {"receive"},  # a receiver's files hold persons before any load sees them
     "upgrade": COMMANDS | {"inspect"},
     "compaction": COMMANDS | {"receive"},
-    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "upgrade", "sample"},
+    # The page of a dataset: models define its numbers, inspect opens the dataset and knows the last run.
+    "report": COMMANDS | {"inspect"},
+    "views": COMMANDS | {"inspect"},
+    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

@@ -164,7 +164,7 @@ def test_every_recipe_sets_the_umask() -> None:
         "webhook_dump.py": r"^ +os\.umask\(0o077\)",
     }
     assert {path.name for path in RECIPES.iterdir() if path.is_file()} == {
-        *umask, "autopilothq.timer", "Caddyfile", "nginx.conf",
+        *umask, "autopilothq.timer", "Caddyfile", "nginx.conf", "report_notebook.py",
     }  # fmt: skip
     found = {name: len(re.findall(words, code(name), re.MULTILINE)) for name, words in umask.items()}
     assert found == dict.fromkeys(umask, 1) | {"crontab": len(crontab())}
@@ -296,7 +296,7 @@ def test_python_recipes_can_be_read() -> None:
 
 def test_every_recipe_is_in_its_page() -> None:
     docs = RECIPES.parent / "docs"
-    with_recipes = ("how-to/schedule.md", "how-to/receive.md", "how-to/stream.md", "origin.md")
+    with_recipes = ("how-to/schedule.md", "how-to/receive.md", "how-to/stream.md", "how-to/report.md", "origin.md")
     pages = "".join((docs / page).read_text() for page in with_recipes)
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
     assert [name for name in names if f"../recipes/{name})" not in pages] == []

@@ -625,13 +625,17 @@ LIMITS: dict[str, Limits] = {
 OTHER_LIMITS = Limits(2_000 + COLUMN_RESERVE)
 
 
+Layout = Literal["partition", "cluster", "sort"]
+
+
 class Native(NamedTuple):
     """How Segment's loader makes tables in a destination, where dlt would differ (docs/contract/warehouse.md#types).
 
     `types` maps the contract's types to the destination's. If `keyed`, a table's key is its PRIMARY KEY. Each column of
     `indexed` has an index. `zoned` is whether times have a time zone. `copies` maps extra columns, of tables of
     messages and of those derived from them, to the columns that they repeat. `view` is the name of a view over each
-    table of messages, with `{}` for the table's name.
+    table of messages, with `{}` for the table's name. `layout` are the columns by which `tracks`, the largest table, is
+    stored, with dlt's hint for each.
     """
 
     types: Mapping[Type, str] = MappingProxyType({})
@@ -640,14 +644,23 @@ class Native(NamedTuple):
     zoned: bool = True
     copies: Mapping[str, str] = MappingProxyType({})
     view: str | None = None
+    layout: Mapping[str, Layout] = MappingProxyType({})
 
 
 # By dlt's name of the destination. SQL that was written for Segment's tables runs on these: PostgreSQL's round() takes
 # no double precision, Redshift's DATEDIFF no zones, and Segment's page on BigQuery tells people to query the views.
 NATIVE: dict[str, Native] = {
     "postgres": Native({"double": "numeric"}, keyed=True, indexed=("received_at",)),
-    "redshift": Native({"timestamp": "timestamp without time zone"}, zoned=False),
-    "bigquery": Native(copies={"loaded_at": "uuid_ts"}, view="{}_view"),
+    "redshift": Native(
+        {"timestamp": "timestamp without time zone"}, zoned=False, layout=MappingProxyType({"received_at": "sort"})
+    ),
+    "bigquery": Native(
+        copies={"loaded_at": "uuid_ts"},
+        view="{}_view",
+        layout=MappingProxyType({"received_at": "partition", "event": "cluster"}),
+    ),
+    "snowflake": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
+    "databricks": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
 }
 OTHER_NATIVE = Native()
 

@@ -1,18 +1,28 @@
 """A real dbt accepts what `schema --format dbt` writes, and finds a load's keys unique and its data fresh.
 
+The models that it makes of the package have the rows of the views that `models apply` makes.
+
 dbt and the development tools want different versions of one package (pathspec), so dbt lives in an environment of its
 own, `build/dbt`, which is made at the first call and takes a minute. `make check` runs this, `make test` does not.
 """
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
+import psycopg2
 import pytest
 
-from autopilothq import archive, inspect, runner, sample
+import counted_models as counted
+from autopilothq import archive, inspect, models, runner, sample
 from autopilothq.inspect import FORMATS, TableInfo
+from calling import Call
+from contract.loading import write
 from environments import dbt_program
 
 HOME = Path(__file__).parents[2] / "build" / "dbt"
@@ -72,3 +82,63 @@ def test_dbt_finds_what_is_wrong(dbt: str) -> None:
     assert "FAIL 1 source_unique_autopilothq_tracks_id" in said
     status, said = asked(dbt, "source", "freshness")
     assert (status, "ERROR STALE freshness of autopilothq._audit" in said) == (1, True), said
+
+
+# ---- the package -----------------------------------------------------------------------------------------------------
+
+PACKAGE = Path(__file__).parents[2] / "pipelines" / "dbt"
+
+
+def build(dbt: str, output: str, *words: str) -> str:
+    """Builds the package with dbt; gives what dbt said. The project's folder stays as it is."""
+    Path("profiles.yml").write_text(f"autopilothq: {{target: dev, outputs: {{dev: {output}}}}}")
+    folders = ("--project-dir", PACKAGE, "--profiles-dir", ".", "--target-path", "target", "--log-path", "logs")
+    said = subprocess.run(
+        [dbt, "--no-use-colors", "--warn-error", "build", "--profile", "autopilothq", *folders, *words],
+        env=os.environ | {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+    return said.stdout
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_the_package_has_the_rows_of_the_views(dbt: str, kind: str, call: Call, postgres: str) -> None:
+    """On DuckDB after more was loaded, too, which dbt adds to the rows that it made before."""
+    credentials = "events.duckdb" if kind == "duckdb" else postgres
+    target = ("--destination", kind, "--credentials", credentials)
+    server = urlsplit(postgres)
+    output = (
+        "{type: duckdb, path: events.duckdb, schema: marts, threads: 2}"
+        if kind == "duckdb"
+        else f"{{type: postgres, host: {server.hostname}, port: {server.port}, user: {server.username},"
+        f" password: '{server.password}', dbname: {server.path[1:]}, schema: marts, threads: 2}}"
+    )
+    messages = counted.archive(200)
+    for part in (messages[:100], messages[100:]) if kind == "duckdb" else (messages,):
+        write(f"{len(part)}.ndjson", *part)
+        assert call("load", "archive", "archive", *target).status == 0
+        assert "ERROR=0" in build(dbt, output)
+    assert call("models", "apply", *target).status == 0
+    with views_at(kind, credentials) as rows:
+        for model in models.MODELS:
+            columns = ", ".join(model.columns)
+            assert rows(f"SELECT {columns} FROM marts.{model.name}") == rows(
+                f"SELECT {columns} FROM autopilothq_models.{model.name}"
+            ), model.name
+
+
+@contextmanager
+def views_at(kind: str, credentials: str) -> Iterator[Callable[[str], set[tuple[Any, ...]]]]:
+    """Gives the rows of a query, in any order."""
+    connect: Callable[[str], Any] = duckdb.connect if kind == "duckdb" else psycopg2.connect
+    with closing(connect(credentials)) as connection:
+
+        def rows(query: str) -> set[tuple[Any, ...]]:
+            cursor = connection.cursor()
+            cursor.execute(query)
+            return set(cursor.fetchall())
+
+        yield rows

@@ -1,4 +1,5 @@
 """The recipes of schedulers, run by the schedulers' own engines: Dagster, Airflow; systemd's own reading of its units;
+a notebook's cells, run by marimo;
 a workflow's steps in a new clone, against a real PostgreSQL and S3; and what `dlt deploy` makes of the script.
 
 Each engine has an environment of its own in `build/recipes`, made at the first call: Airflow's takes some minutes.
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,20 @@ def test_airflow(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [run["xcom"]["files_known"] for run in seen["runs"]] == [0, 2]
     assert loaded(DAYS) == ["2019-03-02", "2019-03-03", "2019-03-04"]
     assert loaded(LINES_OF_DAY) == lines[1:4]
+
+
+def test_marimo(archive: Path) -> None:
+    programs = environment("marimo", "--editable", str(ROOT), "marimo==0.25.*")
+    ran(Path(sys.executable).with_name("autopilothq"), "load", "archive", str(archive))
+    shutil.copy(RECIPES / "report_notebook.py", ".")
+    driver = (
+        "import json, report_notebook; _, found = report_notebook.app.run();"
+        "print(json.dumps([found['numbers']['totals']['deliveries'], sum(day['rated'] for day in found['weekdays']),"
+        " found['numbers']['totals']['rated']]))"
+    )
+    deliveries, by_weekday, rated = known(ran(programs / "python", "-c", driver))
+    assert [deliveries] == loaded("SELECT count(*) FROM email_delivered")
+    assert by_weekday == rated
 
 
 def test_systemd(archive: Path, tmp_path: Path) -> None:

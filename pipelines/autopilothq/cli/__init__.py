@@ -18,9 +18,11 @@ from .hooks import hook_commands
 from .inspect import schema, status
 from .load import load, write_sample
 from .mapping import show_mapping
+from .models import models
 from .ortto import load_ortto
 from .profiles import load_profiles
 from .receive import receive
+from .report import report
 from .send import send, show_deliveries
 
 
@@ -92,7 +94,7 @@ load.add_command(load_ortto)
 load.add_command(load_profiles)
 for command in (
     *(load, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
-    *(show_deliveries, schema, status, forget),
+    *(show_deliveries, schema, status, models, report, forget),
 ):
     cli.add_command(command)
 

@@ -13,7 +13,7 @@ from .diff import (
     differences,
     schema_of_catalogue,
 )
-from .formats import FORMATS, ddl
+from .formats import FORMATS, ddl, grid
 from .live import (
     dataset_name,
     described,
@@ -26,6 +26,7 @@ from .live import (
 from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
 from .status import Status, age, read_status, status_dict, status_text
+from .views import AppliedModels, ModelView, applied, at_models, view_comments, views_of
 
 __all__ = [
     "CATALOGUE",
@@ -33,11 +34,13 @@ __all__ = [
     "LATER",
     "SWITCH",
     "SWITCH_UNLOADED",
+    "AppliedModels",
     "CampaignCounts",
     "ColumnInfo",
     "Count",
     "Difference",
     "DifferenceMessages",
+    "ModelView",
     "Received",
     "Schema",
     "SchemaTable",
@@ -46,13 +49,16 @@ __all__ = [
     "TableInfo",
     "Waiting",
     "age",
+    "applied",
     "ask_campaigns",
+    "at_models",
     "catalogue",
     "dataset_name",
     "ddl",
     "described",
     "differences",
     "elsewhere",
+    "grid",
     "kind_of",
     "read_received",
     "read_status",
@@ -62,4 +68,6 @@ __all__ = [
     "status_dict",
     "status_text",
     "target",
+    "view_comments",
+    "views_of",
 ]

@@ -13,7 +13,9 @@ from .. import catalog
 from ..display import MAX_CELL, json_text, shortened, visible, yaml_text
 from ..errors import RunError
 from ..projection import ordered_columns
+from ..warehouses.comments import COMMENTED
 from ..warehouses.dlt_internals import Destination, SqlJobClientBase, create_statements, offline_client
+from ..warehouses.hints import layout_hints
 from ..warehouses.native import SEGMENT_TABLE_HINT, copies_of, copy_description, native_of
 from ..warehouses.requirements import missing_package
 from .schema import ColumnInfo, Statistics, TableInfo, dlt_schema
@@ -154,6 +156,8 @@ def ddl(tables: Sequence[TableInfo], destination: Destination[Any, Any], dataset
     client = offline_client(destination, _as_loads_have_it(tables, destination), dataset)
     create = _CREATE_SCHEMA.get(client.capabilities.sqlglot_dialect or "", "CREATE SCHEMA IF NOT EXISTS {}")
     statements = create_statements(client, [table.name for table in tables])
+    if destination.destination_type.rpartition(".")[2] in COMMENTED:  # the comments are no part of what is compared
+        statements = [statement for statement in statements if not statement.startswith("COMMENT ON ")]
     first = [create.format(client.sql_client.fully_qualified_dataset_name())] if create else []
     # Without credentials BigQuery and Databricks do not know their project or catalogue, which is left to the session.
     unknown = f"{client.capabilities.escape_identifier('None')}."
@@ -171,7 +175,16 @@ def _as_loads_have_it(tables: Sequence[TableInfo], destination: Destination[Any,
             column["nullable"] = column.get("nullable", True) or not declared
             if column.get("data_type") == "timestamp" and table.get(SEGMENT_TABLE_HINT) and not native.zoned:
                 column["timezone"] = False
+        _store_as_loads_do(table, native)
     return schema
+
+
+def _store_as_loads_do(table: Any, native: catalog.Native) -> None:
+    columns, whole = layout_hints(table["name"], native)
+    table.update(whole)
+    for column, hint in columns.items():
+        if column in table["columns"]:
+            table["columns"][column][hint] = True
 
 
 def _with_copies(table: TableInfo, native: catalog.Native) -> TableInfo:

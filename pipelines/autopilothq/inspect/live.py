@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from tempfile import TemporaryDirectory
@@ -120,15 +120,21 @@ def _where(client: JobClientBase, credentials: str | None) -> str:
 
 def described(dataset: Dataset, names: Sequence[str] = ()) -> list[TableInfo]:
     """Returns the tables of a dataset, all or these, with their statistics; reads each of them once, whole."""
-    came = _first_seen(dataset)
+    came, comments = _first_seen(dataset), dataset.comments()
     return [
-        _described(dataset, name, columns, came)
+        _described(dataset, name, columns, came, comments)
         for name, columns in tables_of(dataset).items()
         if not names or name in names
     ]
 
 
-def _described(dataset: Dataset, name: str, columns: Columns, came: dict[tuple[str, str], datetime]) -> TableInfo:
+def _described(
+    dataset: Dataset,
+    name: str,
+    columns: Columns,
+    came: Mapping[tuple[str, str], datetime],
+    comments: Mapping[tuple[str, str | None], str],
+) -> TableInfo:
     quoted = {column: dataset.quoted(name, column) for column in columns}
     received_at = quoted.get("received_at", "NULL")
     counts = "".join(f", count({quoted[column]})" for column in columns)
@@ -138,10 +144,18 @@ def _described(dataset: Dataset, name: str, columns: Columns, came: dict[tuple[s
     return table_info(
         name,
         [
-            ColumnInfo(column, of.type, "", of.name, came.get((name, column)), 1 - filled[i] / rows if rows else None)
+            ColumnInfo(
+                column,
+                of.type,
+                comments.get((name, column), ""),
+                of.name,
+                came.get((name, column)),
+                1 - filled[i] / rows if rows else None,
+            )
             for i, (column, of) in enumerate(columns.items())
         ],
         Statistics(rows, in_utc(first), in_utc(last)),
+        comments.get((name, None), ""),
     )
 
 

@@ -70,8 +70,13 @@ def _in_order(table: catalog.Table) -> Iterable[catalog.Column]:
     return [columns[name] for name in ordered_columns({column.name: column.type for column in table.columns})]
 
 
-def table_info(name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None) -> TableInfo:
-    """Returns a table of a destination, with the catalogue's descriptions of it and of its columns."""
+def table_info(
+    name: str, columns: Iterable[ColumnInfo], statistics: Statistics | None = None, comment: str = ""
+) -> TableInfo:
+    """Returns a table of a destination, with descriptions of it and of its columns.
+
+    They are the catalogue's; of what the catalogue does not know, those that it comes with: the database's comments.
+    """
     columns = tuple(columns)
     known = catalog.TABLES.get(name)
     if known is None and {"event", "event_text"} <= {column.name for column in columns}:
@@ -79,8 +84,8 @@ def table_info(name: str, columns: Iterable[ColumnInfo], statistics: Statistics 
     texts = {column.name: column.description for column in known.columns} if known else {}
     return TableInfo(
         name,
-        known.description if known else "",
-        tuple(column._replace(description=texts.get(column.name, "")) for column in columns),
+        known.description if known else comment,
+        tuple(column._replace(description=texts.get(column.name, column.description)) for column in columns),
         known.key if known else (),
         statistics,
     )

@@ -17,6 +17,7 @@ from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipeli
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
+from .views import AppliedModels, applied
 
 DAYS = 14
 BAR = 30
@@ -76,6 +77,8 @@ class Status:
     """What is stored of what Ortto counts, where Ortto was asked."""
     received: Received | None = None
     """What waits in a receiver's folder, where one was named."""
+    models: AppliedModels | None = None
+    """Which models are views of the destination, where any is."""
 
     def is_older(self, age: timedelta) -> bool:
         """Whether the newest load is older than `age`, or none exists."""
@@ -100,8 +103,14 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
         _reasons(dataset, catalog.DISCARDS.name, "discarded_at", load),
         _beyond_limits(dataset, load),
-        read_campaigns(dataset),
+        campaigns=read_campaigns(dataset),
+        models=_models(dataset),
     )
+
+
+def _models(dataset: Dataset) -> AppliedModels | None:
+    found = applied(dataset)
+    return found if found.ours else None
 
 
 def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:
@@ -203,11 +212,11 @@ def status_dict(status: Status, max_age: timedelta | None) -> dict[str, Any]:
     age = status.now - status.newest_load if status.newest_load else None
     values["age_seconds"] = age and age.total_seconds()
     values["fresh"] = None if max_age is None else not status.is_older(max_age)
-    if status.campaigns is None:
-        del values["campaigns"]
-    if status.received is None:
-        del values["received"]
-    else:
+    values["models"] = status.models and status.models._asdict()
+    for name in ("received", "models", "campaigns"):
+        if values[name] is None:
+            del values[name]
+    if status.received is not None:
         for name in ("unpublished", "not_loaded"):
             oldest = values["received"][name]["oldest"]
             values["received"][name]["age_seconds"] = oldest and (status.now - oldest).total_seconds()
@@ -248,10 +257,18 @@ def _heading(status: Status) -> list[list[str]]:
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
         lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])
+    if status.models:
+        lines.append(["models", _models_text(status.models)])
     if status.received:
         lines.append(["unpublished", _waiting(status.received.unpublished, status.now)])
         lines.append(["not loaded", _waiting(status.received.not_loaded, status.now)])
     return lines
+
+
+def _models_text(models: AppliedModels) -> str:
+    outdated = (*models.stale, *models.missing)
+    text = f"{len(models.ours)} views in {models.dataset}"
+    return f"{text}; out of date: {', '.join(outdated)}: run models apply" if outdated else text
 
 
 def _waiting(waiting: Waiting, now: datetime) -> str:

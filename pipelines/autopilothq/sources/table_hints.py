@@ -2,15 +2,15 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import dlt
 
-from ..catalog import Table, Type
+from ..catalog import Layout, Table, Type
 from ..projection import ExistingTables, ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
-from ..warehouses.hints import capabilities_of, column_hints
+from ..warehouses.hints import capabilities_of, column_hints, layout_hints
 from ..warehouses.native import COPY_HINT, copies_of
 from . import user_hints
 from .extraction import Extraction
@@ -32,8 +32,12 @@ class TableHints:
 
     def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
+        _, stored = self.layout(table.name)
         made = dlt.mark.make_hints(
-            columns=self.columns(table, types, typed), write_disposition=self.disposition(table.name), **more
+            columns=self.columns(table, types, typed),
+            write_disposition=self.disposition(table.name),
+            additional_table_hints=stored or None,
+            **more,
         )
         self.added[table.name] = made
         return made
@@ -47,6 +51,8 @@ class TableHints:
         if not copies.keys() <= types.keys():
             types = ordered_columns({**types, **dict.fromkeys(copies, "timestamp")})
         made = column_hints(table, types, self.target.declares_keys, self.is_zoned(table.name), copies)
+        for name, hint in self.layout(table.name)[0].items():
+            made[name][hint] = True
         resource = self.extraction.resources.get(table.name)
         own = dict(user_hints.own_columns(resource)) if resource is not None else {}
         pipeline = self.extraction.pipeline
@@ -60,6 +66,13 @@ class TableHints:
             for key in own.get(name, {}).keys() - {"name", "data_type"}:
                 column.pop(key, None)  # type: ignore[misc]
         return made
+
+    def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
+        """Returns dlt's hints for how a table is stored, none where a user's hints say that."""
+        own = self.extraction.hints.get(table) or {}
+        hints = {*own, *(key for column in (own.get("columns") or {}).values() for key in column)}
+        decided = any(hint in get_args(Layout) or hint.startswith(("x-bigquery-", "x-databricks-")) for hint in hints)
+        return ({}, {}) if decided else layout_hints(table, self.target.native)
 
     def disposition(self, table: str) -> TWriteDispositionDict:
         """Returns how rows are merged into a table, or that they replace what is there."""

@@ -25,6 +25,7 @@ from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wai
 from .. import private
 from ..projection import engine
 from .books import BooksClient, BooksSqlClient, stage_books_together
+from .comments import comment_statements
 from .configured_once import ConfiguredOnce
 from .dlt_internals import (
     DestinationCapabilitiesContext,
@@ -35,6 +36,7 @@ from .dlt_internals import (
     DuckDbSqlClient,
     FollowupJobRequest,
     LoadJob,
+    TPartialTableSchema,
     client_of,
     file_of,
     get_columns_names_with_prop,
@@ -150,6 +152,10 @@ class DirectClient(BooksClient, DuckDbClient):
             return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
         job = super().create_load_job(table, file_path, load_id, restore)
         return DirectCopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
+
+    def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
+        """Returns the statements that follow those that make new columns."""
+        return [*usual(partial_table), *comment_statements(self.sql_client, partial_table)]
 
     def merge_jobs(
         self, usual: Callable[..., list[FollowupJobRequest]], table_chain: Sequence[PreparedTableSchema]

@@ -20,14 +20,23 @@ from ..catalog import (
     OTHER_LIMITS,
     PROFILES,
     TABLES,
+    TRACKS,
     USERS,
+    Layout,
     Limits,
+    Native,
     Table,
     Type,
 )
 from ..errors import CannotMerge
 from ..projection.types import ARROW
-from .dlt_internals import NamingConvention, TLoaderMergeStrategy, TTableSchemaColumns, TWriteDispositionDict
+from .dlt_internals import (
+    CLUSTER_COLUMNS_HINT,
+    NamingConvention,
+    TLoaderMergeStrategy,
+    TTableSchemaColumns,
+    TWriteDispositionDict,
+)
 from .native import ALL_ROWS, COPY_HINT, copy_description
 
 SOURCE = "autopilothq"
@@ -152,6 +161,16 @@ def column_hints(
         if name in copies:
             hints[name][COPY_HINT] = copies[name]
     return cast(TTableSchemaColumns, hints)
+
+
+def layout_hints(table: str, native: Native) -> tuple[dict[str, Layout], dict[str, Any]]:
+    """Returns dlt's hints for how a table is stored in a destination: those of columns, and those of the table."""
+    layout = dict(native.layout) if table == TRACKS.name else {}
+    clustered = [column for column, hint in layout.items() if hint == "cluster"]
+    # BigQuery's come as one list: that of single columns is deprecated.
+    if "partition" not in layout.values():
+        return layout, {}
+    return {column: hint for column, hint in layout.items() if hint != "cluster"}, {CLUSTER_COLUMNS_HINT: clustered}
 
 
 def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:

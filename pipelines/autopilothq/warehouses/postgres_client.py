@@ -14,6 +14,7 @@ from dlt.common.schema import TColumnSchema
 
 from ..errors import BusyError
 from .books import BooksClient, BooksSqlClient, stage_books_together
+from .comments import comment_statements
 from .dlt_internals import (
     DatabaseTransientException,
     DBApiCursor,
@@ -110,8 +111,10 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         """Returns the statements that follow those that make new columns."""
         table = self.sql_client.make_qualified_table_name(str(partial_table["name"]))
         indexes = self._shape(partial_table).indexes if self.config.index_received_at else ()
-        return usual(partial_table) + [
-            f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes
+        return [
+            *usual(partial_table),
+            *(f"CREATE INDEX ON {table} ({self.sql_client.escape_column_name(column)})" for column in indexes),
+            *comment_statements(self.sql_client, partial_table),
         ]
 
     def type_of(

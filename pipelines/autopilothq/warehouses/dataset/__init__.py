@@ -7,6 +7,7 @@ import dlt
 from ...catalog import LOCKS, TABLES
 from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
+from .asking import rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
@@ -33,7 +34,10 @@ __all__ = [
     "loaded_files",
     "open_dataset",
     "placeholders",
+    "rows_of_statement",
+    "spelling_of",
     "stored_schema",
+    "table_path",
     "tables_of",
     "writes_text",
 ]

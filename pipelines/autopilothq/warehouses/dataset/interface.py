@@ -95,6 +95,10 @@ class Dataset(ABC):
         """Returns the primary keys of the tables, in the order of their columns."""
         return {}
 
+    def comments(self) -> dict[tuple[str, str | None], str]:
+        """Returns the comments of tables and views, whose column is None, and of their columns, where it has any."""
+        return {}
+
     def views(self) -> set[str]:
         """Returns the names of the views."""
         return set()

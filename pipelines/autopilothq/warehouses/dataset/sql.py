@@ -13,6 +13,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from ...catalog import Table, Type
 from ...projection import ExistingTables
 from ...projection.types import ARROW
+from ..comments import COMMENTED, catalogue_comments
 from ..dlt_internals import (
     LOADS_TABLE_NAME,
     VERSION_TABLE_NAME,
@@ -24,7 +25,7 @@ from ..dlt_internals import (
 )
 from .interface import Columns, Dataset, Row
 from .sql_arrow import contract_types, is_zoned, read_arrow
-from .sql_schema import primary_keys, text_lengths, unreadable_tables, view_names
+from .sql_schema import comments, primary_keys, text_lengths, unreadable_tables, view_names
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
@@ -92,6 +93,10 @@ class SqlDataset(Dataset):
         """Returns the primary keys of the tables, in the order of their columns."""
         return primary_keys(self.sql, self.kind)
 
+    def comments(self) -> dict[tuple[str, str | None], str]:
+        """Returns the comments of tables and views, whose column is None, and of their columns."""
+        return comments(self.sql, self.kind)
+
     def views(self) -> set[str]:
         """Returns the names of the views."""
         return view_names(self.sql)
@@ -135,11 +140,7 @@ class SqlDataset(Dataset):
 
     def create(self, table: Table) -> None:
         """Creates a table of the catalogue, and the dataset, where they are missing."""
-        with self.sql.opened() as client:
-            sql = client.sql_client
-            if not sql.has_dataset():
-                sql.create_dataset()
-            sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
+        _create(self, table)
         self._columns = None
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -180,6 +181,16 @@ class SqlDataset(Dataset):
         into staging once more, and what merges from there inserts every copy.
         """
         _drop_copies(self)
+
+
+def _create(dataset: SqlDataset, table: Table) -> None:
+    with dataset.sql.opened() as client:
+        sql = client.sql_client
+        if not sql.has_dataset():
+            sql.create_dataset()
+        sql.execute_sql(create_statement(client, table, "CREATE TABLE IF NOT EXISTS"))
+        for statement in catalogue_comments(sql, table) if dataset.kind in COMMENTED else ():
+            sql.execute_sql(statement)
 
 
 def _drop_copies(dataset: SqlDataset) -> None:

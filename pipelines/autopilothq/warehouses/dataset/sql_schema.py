@@ -9,6 +9,8 @@ _LENGTHS = """
     WHERE table_schema = %s AND character_maximum_length IS NOT NULL"""
 _VIEWS = "SELECT table_name FROM {tables} WHERE table_schema = %s AND table_type LIKE '%%VIEW'"
 
+_COMMENTS = {"duckdb": "comments_duckdb.sql", "postgres": "comments_postgres.sql"}
+
 
 def text_lengths(sql: Statements) -> dict[tuple[str, str], int]:
     """Returns the greatest length of text columns, by table and column, where the destination limits it."""
@@ -23,6 +25,12 @@ def primary_keys(sql: Statements, kind: str) -> dict[str, tuple[str, ...]]:
     for table, column in sql.by_schema(query):
         keys[table.lower()] = (*keys.get(table.lower(), ()), column.lower())
     return keys
+
+
+def comments(sql: Statements, kind: str) -> dict[tuple[str, str | None], str]:
+    """Returns the comments of tables and views, whose column is None, and of their columns, where it can be asked."""
+    rows = sql.by_schema(sql_file(_COMMENTS[kind])) if kind in _COMMENTS else ()
+    return {(table.lower(), column and column.lower()): text for table, column, text in rows}
 
 
 def view_names(sql: Statements) -> set[str]:

@@ -65,6 +65,18 @@ class Statements:
         name = sql.escape_column_name(spelt[1], casefold=False) if spelt else sql.escape_column_name(column)
         return name.replace("%", "%%")
 
+    def path(self, name: str) -> list[str]:
+        """Returns the parts of a table's name as the destination has it, unquoted."""
+        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        with self._at(self.client):
+            named = self.client.sql_client.make_qualified_table_name_path
+            return list(named(spelt, quote=False, casefold=False) if spelt else named(name, quote=False))
+
+    def spelling(self, table: str, column: str) -> str:
+        """Returns a column's name as the destination has it, unquoted."""
+        spelt = self.spelt.get((table, column))
+        return spelt[1] if spelt else str(self.client.capabilities.casefold_identifier(column))
+
     def bound(self, text: str, values: Sequence[Any] = ()) -> tuple[str, Sequence[Any]]:
         """Returns a statement and the parameters that it still has; `%%` in the text stands for a percent sign."""
         if values and not self.literals:

@@ -91,6 +91,7 @@ from dlt.pipeline.trace import PipelineStepTrace, load_trace
 
 from .caching import remember_hints, reread_changed_schemas_alone, write_traces_quickly
 from .clients import (
+    CLUSTER_COLUMNS_HINT,
     StepCollector,
     asking_pipeline,
     client_of,
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
     from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 
 __all__ = [
+    "CLUSTER_COLUMNS_HINT",
     "DLT_NAME_PREFIX",
     "FILENAME_SEPARATOR",
     "LOADS_TABLE_NAME",

@@ -77,6 +77,8 @@ _HOOKS = {
     "replace_jobs": "_create_replace_followup_jobs",
 }
 
+CLUSTER_COLUMNS_HINT = "x-bigquery-cluster-columns"  # what `bigquery_adapter` sets, which needs the driver
+
 _Class = TypeVar("_Class", bound=type)
 
 

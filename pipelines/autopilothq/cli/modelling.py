@@ -1,0 +1,61 @@
+"""Applies, drops and prints models for the commands `models`."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+
+import click
+
+from .. import inspect, models, views
+from ..errors import RunError
+from ..views import ModelsTarget
+from ..warehouses.dataset import SqlDataset
+from . import out
+from .options import TargetOptions
+
+
+def apply_models(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+    """Creates or replaces the views, or prints the statements, and prints what changed."""
+    before, statements = views.apply(ModelsTarget(*target, models_dataset), wait, dry_run)
+    if dry_run:
+        out.print_lines([f"{statement};" for statement in statements])
+        return
+    counts = {"created": before.missing, "replaced": before.stale, "unchanged": before.current}
+    found = ", ".join(f"{len(names)} {what}" for what, names in counts.items() if names)
+    out.print_line(f"{len(models.MODELS)} views in {before.dataset}: {found}.")
+
+
+def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+    """Drops the views, and prints how many."""
+    before = views.remove(ModelsTarget(*target, models_dataset), wait)
+    count = len(before.ours)
+    out.print_line(f"{count or 'No'} view{'s' * (count != 1)} dropped in {before.dataset}.")
+
+
+def print_models(names: Sequence[str], live: bool, target: TargetOptions) -> None:
+    """Prints the models, or the SQL of those that are named."""
+    for name in names:
+        if name not in models.BY_NAME:
+            near = difflib.get_close_matches(name, models.BY_NAME, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(models.BY_NAME)}."
+            raise click.BadParameter(f"There is no model {name}. {hint}", param_hint="MODEL")
+    if not names:
+        rows = [[name, re.split("[.:]", model.description)[0]] for name, model in models.BY_NAME.items()]
+        out.document("\n".join(inspect.grid(rows)))
+        return
+    texts = _live(names, target) if live else _offline(names, target)
+    out.document("\n\n".join(f"-- {models.BY_NAME[name].description}\n{text};" for name, text in texts.items()))
+
+
+def _offline(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
+    _, dialect = inspect.kind_of(*target)
+    schema = inspect.dataset_name(target.dataset)
+    return {name: models.sql(name, dialect=dialect or "duckdb", schema=schema) for name in names}
+
+
+def _live(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
+    with inspect.reading(*target) as dataset:
+        if not isinstance(dataset, SqlDataset):
+            raise RunError(f"Expected a destination that answers SQL, but {dataset.kind} does not: leave out --live.")
+        return {view.model.name: view.text for view in inspect.views_of(dataset, tuple(names))}

@@ -1,0 +1,61 @@
+"""The commands that keep the models as views of the destination: `models apply`, `drop` and `show`."""
+
+from datetime import timedelta
+
+import click
+
+from .options import TargetOptions, target_options, wait_option
+
+_models_dataset_option = click.option(
+    "--models-dataset",
+    metavar="NAME",
+    help="The schema of the views.  [default: the name of the events' schema with _models]",
+)
+
+
+@click.group()
+def models() -> None:
+    """Numbers that are defined once: opens, rates, people, by email, journey, link, domain and day.
+
+    They are views in a schema of their own, here autopilothq_models.
+    """
+
+
+@models.command("apply")
+@click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
+@_models_dataset_option
+@target_options
+@wait_option
+def apply_views(dry_run: bool, models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+    """Create the views, or replace them by those of this version and of the tables that are there now.
+
+    Call it again when `status` calls them out of date: columns or tables have come that they do not read yet.
+    """
+    from . import modelling
+
+    modelling.apply_models(dry_run, models_dataset, target, wait)
+
+
+@models.command("drop")
+@_models_dataset_option
+@target_options
+@wait_option
+def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelta) -> None:
+    """Drop the views that `models apply` made, and nothing else."""
+    from . import modelling
+
+    modelling.drop_models(models_dataset, target, wait)
+
+
+@models.command("show")
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@click.option("--live", is_flag=True, help="Read the destination: the SQL reads the tables and columns that it has.")
+@target_options
+def show_models(names: tuple[str, ...], live: bool, target: TargetOptions) -> None:
+    """Print what models there are; of those that are named, the SQL for the destination.
+
+    Without --live nothing is connected to, and the SQL reads the catalogue's tables.
+    """
+    from . import modelling
+
+    modelling.print_models(names, live, target)

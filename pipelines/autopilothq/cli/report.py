@@ -1,0 +1,79 @@
+"""The command `report`."""
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from .options import TargetOptions, Time, json_option, target_options
+
+OUTPUT = "report.html"
+
+
+class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
+    """A limit of a rate: `bounces=2`, or `complaints=0.1:0.3` with what is wanted before what is never allowed."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parses the limit."""
+        if isinstance(value, tuple):
+            return value
+        from ..report import RATE_LIMITS
+
+        name, _, numbers = str(value).partition("=")
+        goal, _, most = numbers.partition(":")
+        try:
+            found = (float(goal), float(most or goal))
+        except ValueError:
+            found = (0.0, 0.0)
+        if name not in RATE_LIMITS or not 0 < found[0] <= found[1] <= 100:
+            self.fail(
+                f"Expected one of {', '.join(RATE_LIMITS)} with percents, such as bounces=2 or complaints=0.1:0.3, but"
+                f" got {value!r}.",
+                param,
+                ctx,
+            )
+        return name, found
+
+
+@click.command()
+@click.option("--output", metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
+@click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
+@click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")
+@click.option("--journey", "journeys", metavar="NAME", multiple=True, help="Only this journey, by its name or id.")
+@click.option(
+    "--limit",
+    "limits",
+    type=PercentLimit(),
+    metavar="NAME=PERCENT",
+    multiple=True,
+    help="Another limit than bounces=2, complaints=0.1:0.3 or unsubscribes=0.5.",
+)
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@json_option
+@target_options
+def report(
+    output: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    journeys: tuple[str, ...],
+    limits: tuple[tuple[str, tuple[float, float]], ...],
+    show: bool,
+    as_json: bool,
+    target: TargetOptions,
+) -> None:
+    """Write a page that shows what became of emails, and whether the numbers can be trusted.
+
+    It is one HTML file without scripts, to look at and to mail. With --json the numbers are printed, and the page is
+    written only if --output or --open is given.
+    """
+    from . import reporting
+
+    if since and until and since >= until:
+        raise click.BadParameter(f"Expected a time after {since:%Y-%m-%dT%H:%M:%SZ}.", param_hint="--until")
+    found = reporting.read(since, until, journeys, dict(limits), target)
+    if as_json:
+        reporting.print_numbers(found)
+    if not as_json or output or show:
+        reporting.write_page(found, output or OUTPUT, show, quiet=as_json)

@@ -1,0 +1,61 @@
+"""Reads a report and writes it, for the command `report`."""
+
+import os
+import webbrowser
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from .. import inspect, private
+from ..display import json_text, shortened
+from ..report import RATE_LIMITS, Absent, Limit, Report, read_report, report_dict, report_page
+from . import log, out
+from .options import TargetOptions
+
+MOST_REASON = 200  # characters of why a part is empty
+
+
+def read(
+    since: datetime | None,
+    until: datetime | None,
+    journeys: Sequence[str],
+    limits: Mapping[str, tuple[float, float]],
+    target: TargetOptions,
+) -> Report:
+    """Returns the numbers of the target's dataset."""
+    all_limits = RATE_LIMITS | {name: Limit(*limit) for name, limit in limits.items()}
+    with inspect.reading(*target) as dataset:
+        return read_report(dataset, datetime.now(UTC), since, until, journeys, all_limits)
+
+
+def print_numbers(found: Report) -> None:
+    """Prints the numbers as JSON."""
+    out.document(json_text(report_dict(found), indent=2))
+
+
+def write_page(found: Report, output: str, show: bool, quiet: bool) -> None:
+    """Writes the page, at once or not at all; opens it in the browser if that is asked for."""
+    path = Path(output)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with private.opened(unfinished) as file:
+            file.write(report_page(found).encode())
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise click.BadParameter(f"{output} cannot be written: {error.strerror}.", param_hint="--output") from None
+    if not quiet:
+        out.print_lines(_summary(found, path))
+    if show and not webbrowser.open(path.absolute().as_uri()):
+        log.warn(f"There is no browser here. Open {path.absolute()} yourself.")
+
+
+def _summary(found: Report, path: Path) -> Iterator[str]:
+    period = found.period
+    days = f"{period.first:%Y-%m-%d} to {period.last:%Y-%m-%d}, " if period.first and period.last else ""
+    yield f"{path}: {days}{period.events:,} email events, {path.stat().st_size / 1000:,.0f} kB"
+    for name, part in vars(found).items():
+        if isinstance(part, Absent):
+            yield f"  no {name}: {shortened(part.reason, MOST_REASON)}"

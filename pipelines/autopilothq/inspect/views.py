@@ -1,0 +1,119 @@
+"""Compares the models with the views of a destination: what each should be, and what is there."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sqlglot import exp
+
+from ..models import BY_NAME, Existing, Model, in_dialect, point, query
+from ..warehouses.dataset import Dataset, SqlDataset
+from ..warehouses.sql_files import sql_file
+
+SUFFIX = "_models"
+# How views with their comments are listed, where that was tried; elsewhere a view with a model's name is taken for it.
+_LISTED = {"duckdb": "view_comments_duckdb.sql", "postgres": "view_comments_postgres.sql"}
+_MARK = re.compile(r"\(autopilothq models, ([0-9a-f]{12})\)$")
+
+
+class ModelView(NamedTuple):
+    """A model as a view over the tables that a dataset has."""
+
+    model: Model
+    text: str
+    """The query in the destination's dialect."""
+
+    @property
+    def mark(self) -> str:
+        """The end of the view's comment: that the view is ours, and a digest of its query."""
+        return f"(autopilothq models, {hashlib.sha256(self.text.encode()).hexdigest()[:12]})"
+
+    @property
+    def comment(self) -> str:
+        """The view's comment."""
+        return f"{self.model.description} {self.mark}"
+
+
+class AppliedModels(NamedTuple):
+    """The views of a dataset's models: which of them are there, out of date or missing, and names that others have."""
+
+    dataset: str
+    current: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
+
+    @property
+    def ours(self) -> tuple[str, ...]:
+        """The views that are there and were made by this program."""
+        return (*self.current, *self.stale)
+
+
+def views_of(dataset: SqlDataset, names: tuple[str, ...] = ()) -> list[ModelView]:
+    """Returns the views that the models are over a dataset's tables, all or these."""
+    tables = dataset.columns()
+    return [
+        ModelView(BY_NAME[name], in_dialect(_query(dataset, name, tables), dataset.dialect or "duckdb"))
+        for name in names or BY_NAME
+    ]
+
+
+def _query(dataset: SqlDataset, name: str, tables: Existing) -> exp.Query:
+    found = query(name, tables)
+    # A DuckDB file may be renamed, or attached by another name.
+    point(found, lambda table: dataset.sql.path(table)[-2 if dataset.kind == "duckdb" else 0 :], dataset.sql.spelling)
+    return found
+
+
+def models_dataset(dataset: Dataset, name: str | None = None) -> str:
+    """Returns the name of the dataset of a dataset's models."""
+    return name or f"{dataset.name}{SUFFIX}"
+
+
+@contextmanager
+def at_models(dataset: SqlDataset, name: str | None = None) -> Iterator[str]:
+    """Has statements go to the dataset of the models, whose name it gives."""
+    with dataset.client.sql_client.with_alternative_dataset_name(models_dataset(dataset, name)):
+        yield dataset.client.sql_client.dataset_name
+
+
+def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelView] = ()) -> AppliedModels:
+    """Returns which models are views of a destination; none where it has no views, or no such dataset.
+
+    `planned` saves rendering the models again.
+    """
+    if not isinstance(dataset, SqlDataset):
+        return AppliedModels("", missing=tuple(BY_NAME))
+    with at_models(dataset, name) as models:
+        comments = view_comments(dataset)
+    if not comments.keys() & BY_NAME.keys():
+        return AppliedModels(models, missing=tuple(BY_NAME))
+    views = {view.model.name: view for view in planned or views_of(dataset)}
+    groups: dict[str, list[str]] = {group: [] for group in AppliedModels._fields[1:]}
+    for model, view in views.items():
+        groups[_state(model, view, comments, dataset.kind in _LISTED)].append(model)
+    return AppliedModels(models, *(tuple(group) for group in groups.values()))
+
+
+def _state(model: str, view: ModelView, comments: Mapping[str, str | None], marked: bool) -> str:
+    if model not in comments:
+        return "missing"
+    comment = comments[model]
+    if comment is None or (marked and not _MARK.search(comment)):
+        return "taken"
+    return "current" if not marked or comment.endswith(view.mark) else "stale"
+
+
+def view_comments(dataset: SqlDataset) -> dict[str, str | None]:
+    """Returns the comments of the views in the current dataset; a table's is None."""
+    sql = dataset.client.sql_client
+    if not sql.has_dataset():
+        return {}
+    if dataset.kind not in _LISTED:
+        views = dataset.views()
+        return {table: "" if table in views else None for table, *_ in dataset.sql.columns()}
+    text = sql_file(_LISTED[dataset.kind])
+    rows = sql.execute_sql(text, *[sql.dataset_name] * text.count("%s"))
+    return {str(name): comment for name, comment in rows or ()}

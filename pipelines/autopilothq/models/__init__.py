@@ -1,0 +1,26 @@
+"""The models: views over the tables of events, each of which defines numbers that people and programs look at.
+
+Each model is a SQL file of this folder in DuckDB's SQL. It reads other models, `email_events` (the rows of the seven
+events) and `messages` (the rows of all messages); `{counts}` and the like stand for the files of these names. What is
+made of them is one query without anything else:
+
+>>> sql("daily", dialect="postgres", schema="autopilothq")
+"""
+
+from .described import BY_NAME, MODELS, Metric, Model
+from .render import ALL_TIME, Existing, Period, declared_tables, in_dialect, point, query, sql
+
+__all__ = [
+    "ALL_TIME",
+    "BY_NAME",
+    "MODELS",
+    "Existing",
+    "Metric",
+    "Model",
+    "Period",
+    "declared_tables",
+    "in_dialect",
+    "point",
+    "query",
+    "sql",
+]

@@ -1,0 +1,12 @@
+-- One row per mailbox domain, of the persons that are known by an email. Providers judge mails, not people: their limits
+-- are to be compared with the rates per mail.
+WITH by_person AS (
+    SELECT substr(person, strpos(person, '@') + 1) AS domain, person, {counts}
+    FROM email_events WHERE person LIKE '%@%' GROUP BY person
+), totals AS (
+    SELECT domain, {measures} FROM by_person GROUP BY domain
+)
+SELECT domain, {measured}, {rates},
+    CAST(bounces AS DOUBLE) / nullif(delivered + bounces, 0) AS bounces_per_mail,
+    CAST(complaints AS DOUBLE) / nullif(delivered, 0) AS complaints_per_mail
+FROM totals

@@ -1,0 +1,22 @@
+-- One row per email. Its names are those of its last event that has a name and a journey.
+WITH spellings AS (
+    SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional, max(occurred_at) AS last_at
+    FROM email_events WHERE email_id IS NOT NULL
+    GROUP BY email_id, email_name, email_subject, campaign_id, campaign_name, transactional
+), names AS (
+    SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional,
+        row_number() OVER (
+            PARTITION BY email_id
+            ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END,
+                CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC,
+                email_name, email_subject, campaign_id, campaign_name
+        ) AS place
+    FROM spellings
+), by_person AS (
+    SELECT email_id, person, {counts} FROM email_events WHERE email_id IS NOT NULL GROUP BY email_id, person
+), totals AS (
+    SELECT email_id AS id, {measures} FROM by_person GROUP BY email_id
+)
+SELECT email_id, email_name, email_subject, campaign_id, campaign_name, transactional, {measured}, {rates}
+FROM names JOIN totals ON totals.id = names.email_id
+WHERE place = 1

@@ -1,0 +1,10 @@
+-- Shares, from 0 to 1, of the people delivered; null where nobody got anything.
+CAST(opened AS DOUBLE) / nullif(people, 0) AS open_rate,
+CAST(human_opened AS DOUBLE) / nullif(people, 0) AS human_open_rate,
+CAST(clicked AS DOUBLE) / nullif(people, 0) AS click_rate,
+CAST(clicked AS DOUBLE) / nullif(opened, 0) AS click_to_open_rate,
+CAST(replied AS DOUBLE) / nullif(people, 0) AS reply_rate,
+CAST(bounced AS DOUBLE) / nullif(people, 0) AS bounce_rate,
+CAST(bounced AS DOUBLE) / nullif(attempted, 0) AS bounce_rate_of_attempted,
+CAST(complained AS DOUBLE) / nullif(people, 0) AS complaint_rate,
+CAST(unsubscribed AS DOUBLE) / nullif(people, 0) AS unsubscribe_rate

@@ -1,0 +1,236 @@
+"""Renders models as SQL of any dialect, over the tables and columns that a dataset has."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from importlib import resources
+from typing import NamedTuple, cast
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.optimizer.normalize_identifiers import normalize_identifiers
+
+from .. import catalog
+from ..catalog import Type
+from .described import BY_NAME
+
+_BASE = "duckdb"  # the dialect of the SQL files
+_PLAIN = ("duckdb", "postgres")  # in which no name of the models is a reserved word
+SEVEN = tuple(table.name for table in catalog.EVENT_TABLES)
+# What a row of each table is, in person_timeline.
+MESSAGE_TYPES = {
+    **dict.fromkeys((*SEVEN, catalog.TRACKS.name), "track"),
+    **{table.name: of for of, table, _ in catalog.KINDS},
+}
+BASE_TYPES: dict[Type, str] = {
+    "text": "TEXT",
+    "bigint": "BIGINT",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+}
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_NAME = re.compile(r"AS (\w+),?$", re.MULTILINE)
+
+Existing = Mapping[str, Collection[str]]
+"""The columns of the tables that a dataset has."""
+
+
+class Period(NamedTuple):
+    """Only events from `since` on and before `until` count; None is no bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALL_TIME = Period()
+
+
+def sql(
+    model: str,
+    existing: Existing | None = None,
+    *,
+    dialect: str = _BASE,
+    schema: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> str:
+    """Returns a model as one query, in a dialect that sqlglot knows; its CTEs are the models that it reads.
+
+    `existing` are the tables and columns that there are, None being those of the catalogue. Others count as empty.
+    `schema` qualifies the tables' names. Only events that occurred from `since` on and before `until` are counted.
+    """
+    found = query(model, declared_tables() if existing is None else existing, Period(since, until))
+    if schema:
+        point(found, lambda table: [schema, table])
+    return in_dialect(found, dialect)
+
+
+def point(
+    found: exp.Expr,
+    path: Callable[[str], Sequence[str]],
+    spelling: Callable[[str, str], str] = lambda _, column: column,
+) -> None:
+    """Points a query at the tables of a dataset: `path` gives the parts of a table's name, `spelling` a column's."""
+    for table in raw_tables(found):
+        name, select = table.name, cast(exp.Select, table.find_ancestor(exp.Select))
+        for column in select.find_all(exp.Column):
+            column.set("this", exp.to_identifier(spelling(name, column.name), quoted=True))
+        *above, own = (exp.to_identifier(part, quoted=True) for part in path(name))
+        table.set("this", own)
+        for above_it, part in zip(("db", "catalog"), reversed(above), strict=False):
+            table.set(above_it, part)
+
+
+def in_dialect(found: exp.Expr, dialect: str) -> str:
+    """Returns a query in a dialect, with names quoted where they could be reserved words."""
+    quoted = dialect not in _PLAIN
+    cased = normalize_identifiers(found, dialect=dialect) if quoted else found
+    # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
+    for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
+        if cte.alias in _UNIONS:
+            cte.set("materialized", False)
+    return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
+
+
+def declared_tables() -> Existing:
+    """Returns the tables of the catalogue with their columns."""
+    return {name: [column.name for column in catalog.TABLES[name].columns] for name in MESSAGE_TYPES}
+
+
+def raw_tables(found: exp.Expr) -> list[exp.Table]:
+    """Returns where a rendered query reads tables of the dataset: their names are quoted, those of CTEs are not."""
+    return [table for table in found.find_all(exp.Table) if table.this.quoted]
+
+
+def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
+    """Returns a model as one query of the base dialect, whose CTEs are not nested: T-SQL takes no others."""
+    parts: dict[str, exp.Query] = {}
+    _collect(model, existing, period, parts)
+    main = parts.pop(model)
+    ctes = [exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, part in parts.items()]
+    if ctes:
+        main.set("with_", exp.With(expressions=ctes))
+    return main
+
+
+def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
+    """Adds a relation and all that it reads, those first that are read by others."""
+    parsed = _parsed(_relation(name, existing, period)).copy()
+    for table in parsed.find_all(exp.Table):
+        if not table.this.quoted and table.name in _RELATIONS and table.name not in parts:
+            _collect(table.name, existing, period, parts)
+    own = parsed.args.pop("with_", None)
+    for cte in own.expressions if own else ():
+        _rename(parsed, own, cte.alias, f"{name}_{cte.alias}")
+        parts[f"{name}_{cte.alias}"] = cte.this
+    parts[name] = parsed
+
+
+@lru_cache(50)
+def _parsed(text: str) -> exp.Query:
+    return cast(exp.Query, sqlglot.parse_one(text, dialect=_BASE))
+
+
+def _rename(main: exp.Query, own: exp.With, cte: str, name: str) -> None:
+    """Gives a CTE another name where it is read; its columns are still named after it."""
+    for table in (*main.find_all(exp.Table), *own.find_all(exp.Table)):
+        if not table.this.quoted and table.name == cte:
+            table.set("alias", table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(cte)))
+            table.set("this", exp.to_identifier(name))
+
+
+_UNIONS = ("email_events", "messages")
+_RELATIONS = (*BY_NAME, *_UNIONS)
+
+
+def _relation(name: str, existing: Existing, period: Period) -> str:
+    if name == "email_events":
+        return union_of(SEVEN, existing, period)
+    if name == "messages":
+        return union_of(tuple(MESSAGE_TYPES), existing, period)
+    return expanded(name)
+
+
+@cache
+def file(name: str) -> str:
+    """Returns the text of a SQL file of this package."""
+    return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def expanded(name: str) -> str:
+    """Returns a SQL file with the files in it that it names."""
+    return _PLACEHOLDER.sub(lambda found: _fragment(found[1]), file(name))
+
+
+def _fragment(name: str) -> str:
+    if name == "measured":
+        return ", ".join(_NAME.findall(file("measures")))
+    return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
+
+
+def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIME) -> str:
+    """Returns the rows of several tables of messages, each with who it is about; what does not exist is null."""
+    found = [name for name in tables if name in existing]
+    columns = columns_read(tables)
+    selects = [about(name, _cells(name, columns, existing[name]), period) for name in found]
+    return "\nUNION ALL\n".join(selects or [about(tables[0], f"{_cells(tables[0], columns, None)} LIMIT 0")])
+
+
+def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
+    """Returns the rows of one table with who and what they are about."""
+    event = f"'{table}'" if table in SEVEN else "sent_event"
+    conditions = [
+        f"coalesce(timestamp, received_at) {sign} CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+        for sign, at in ((">=", period.since), ("<", period.until))
+        if at
+    ]
+    return (
+        f"SELECT rows_of.*, {event} AS event, '{table}' AS of_table, '{MESSAGE_TYPES[table]}' AS type,"
+        " CASE WHEN lower(machine_text) IN ('true', 't', '1') THEN TRUE"
+        " WHEN lower(machine_text) IN ('false', 'f', '0') THEN FALSE END AS machine,"
+        " coalesce(timestamp, received_at) AS occurred_at, coalesce(context_traits_email, email) AS contact_email,"
+        f" {_fragment('person')} AS person"
+        f" FROM ({rows}) AS rows_of{' WHERE ' if conditions else ''}{' AND '.join(conditions)}"
+    )
+
+
+class ReadColumn(NamedTuple):
+    """A column that models read: its name in tables and in models, its type, and whether tables may have another."""
+
+    column: str
+    name: str
+    type: Type
+    cast: bool = False
+
+
+# Columns that only some datasets have: an email among properties or traits, and Ortto's note on opens.
+_OPTIONAL = (ReadColumn("email", "email", "text", True), ReadColumn("machine", "machine_text", "text", True))
+
+
+def columns_read(tables: Sequence[str]) -> list[ReadColumn]:
+    """Returns the columns of tables that models read."""
+    declared = {column.name: column for name in tables for column in catalog.TABLES[name].columns}
+    unused = {"original_timestamp", "sent_at"} | {column.name for column in catalog.CONTEXT[2:]}
+    names = {"event": "sent_event"}
+    found = [
+        ReadColumn(name, names.get(name, name), column.type) for name, column in declared.items() if name not in unused
+    ]
+    return [*found, *_OPTIONAL]
+
+
+def declares(table: str, column: ReadColumn) -> bool:
+    """Returns whether a table may have a column: one that it does not declare may be of any type."""
+    return column.cast or any(column.column == known.name for known in catalog.TABLES[table].columns)
+
+
+def _cells(table: str, columns: Sequence[ReadColumn], has: Collection[str] | None) -> str:
+    """Returns the query for the columns of a table; None: there is no such table."""
+    cells = []
+    for column in columns:
+        cell = f"CAST(NULL AS {BASE_TYPES[column.type]})"
+        if column.column in (has or ()) and declares(table, column):
+            cell = f'CAST("{column.column}" AS TEXT)' if column.cast else f'"{column.column}"'
+        cells.append(f"{cell} AS {column.name}")
+    return f"SELECT {', '.join(cells)}" + ("" if has is None else f' FROM "{table}"')

@@ -1,0 +1,241 @@
+"""Makes the numbers of the report's parts of the rows that its questions answered. Pure: rows in, numbers out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from .numbers import (
+    ARRIVED_WITHIN,
+    OPENED_WITHIN,
+    ArrivalDelays,
+    ClickedLink,
+    Cohort,
+    Cohorts,
+    Day,
+    EmailFunnel,
+    Funnel,
+    JourneyFunnel,
+    MailboxDomain,
+    Opening,
+    SendingHour,
+)
+from .wording import DAY_SECONDS
+
+Cells = Mapping[str, Any]
+"""A row, by the names of its columns."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = 60  # seconds
+MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
+WEEK = 7
+MOST_COHORTS = 12
+UNITS = (("day", 1, 14), ("week", WEEK, 26 * WEEK), ("four weeks", 4 * WEEK, None))
+"""What cohorts are made of: its name, its days, and up to how many days of mail it is for."""
+
+
+def whole(value: Any) -> int:
+    """Returns a count or a sum as a number, nothing being 0: sums of nothing are null, and some are decimals."""
+    return int(value or 0)
+
+
+_KINDS = ("email", "hour", "delay", "domain", "link", "domains", "people")
+
+
+class Pairs(NamedTuple):
+    """People x emails by their `email`, `hour`, `delay`, `domain` and `link`; numbers of persons and of domains."""
+
+    of: Mapping[str, Sequence[Cells]]
+    people: int
+    domains: int
+
+
+def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
+    """Returns the rows of people x emails by what they are grouped by, None where nothing was sent."""
+    found: dict[str, list[Cells]] = {kind: [] for kind in _KINDS}
+    for row in rows:
+        found[row["kind"]].append(row)
+    people, domains = (sum(whole(row["number"]) for row in found[kind]) for kind in ("people", "domains"))
+    return Pairs(found, people, domains) if any(total(found["email"], ("attempted",))) else None
+
+
+# ---- people x emails -----------------------------------------------------------------------------------------------
+
+
+def funnel(rows: Iterable[Cells]) -> Funnel:
+    """Returns the funnel of rows with the models' measures, some `rated` and others not."""
+    listed = list(rows)
+    old = [row for row in listed if row["rated"]]
+    return Funnel(
+        sum(whole(row["people"]) for row in listed),
+        *(
+            sum(whole(row[name]) for row in old)
+            for name in ("people", "opened", "clicked", "replied", "complained", "unsubscribed")
+        ),
+    )
+
+
+def total(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
+    """Returns the sums of columns, of all rows or of those that are rated."""
+    counted = [row for row in rows if row["rated"] or not rated]
+    return tuple(sum(whole(row[name]) for row in counted) for name in names)
+
+
+def grouped_by(rows: Iterable[Cells], key: Callable[[Cells], Any]) -> dict[Any, list[Cells]]:
+    """Returns the rows by a key, in the order in which the keys come first."""
+    found: dict[Any, list[Cells]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def journeys_of(emails: Sequence[Cells], names: Mapping[str, Cells]) -> list[JourneyFunnel]:
+    """Returns the journeys and emails that delivered something, those with the most people x emails first."""
+    found: dict[str | None, list[tuple[EmailFunnel, list[Cells]]]] = {}
+    titles: dict[str | None, str | None] = {}
+    for email_id, rows in grouped_by(emails, lambda row: row["name"]).items():
+        name = names.get(email_id, {})
+        email = EmailFunnel(email_id, name.get("email_name"), name.get("email_subject"), funnel(rows))
+        if email.funnel.delivered:
+            campaign = name.get("campaign_id")
+            found.setdefault(campaign, []).append((email, rows))
+            titles[campaign] = titles.get(campaign) or name.get("campaign_name")
+    listed = [
+        JourneyFunnel(
+            campaign,
+            titles[campaign] or campaign,
+            funnel(row for _, rows in of for row in rows),
+            sorted((email for email, _ in of), key=_largest_first),
+        )
+        for campaign, of in found.items()
+    ]
+    return sorted(listed, key=_largest_first)
+
+
+def _largest_first(one: EmailFunnel | JourneyFunnel) -> tuple[int, int, str]:
+    return -one.funnel.rated, -one.funnel.delivered, one.name or ""
+
+
+def links_of(found: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
+    """Returns the links that were clicked by people who got the email."""
+    rated = {of: funnel(rows).rated for of, rows in grouped_by(found.of["email"], lambda row: row["name"]).items()}
+    return [
+        ClickedLink(
+            row["url"],
+            names.get(row["name"], {}).get("email_name"),
+            names.get(row["name"], {}).get("campaign_name"),
+            whole(row["clicked"]),
+            whole(row["clicks"]),
+            rated[row["name"]],
+        )
+        for row in found.of["link"]
+        if row["clicked"]
+    ]
+
+
+def domains_of(found: Pairs) -> list[MailboxDomain]:
+    """Returns the largest domains first, and all others as the last one."""
+    listed = []
+    by_name = grouped_by(found.of["domain"], lambda row: row["name"])
+    for name, rows in by_name.items():
+        sent, bounced = total(rows, ("attempted", "bounced"))
+        people, complained, unsubscribed = total(rows, ("people", "complained", "unsubscribed"), rated=True)
+        count = found.domains - len(by_name.keys() - {None}) if name is None else 1
+        if sent:
+            listed.append(MailboxDomain(name, sent, bounced, people, complained, unsubscribed, count))
+    return sorted(listed, key=lambda one: (one.name is None, -one.sent, one.name or ""))
+
+
+# ---- times ---------------------------------------------------------------------------------------------------------
+
+
+def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | None) -> list[Day]:
+    """Returns the days on which something happened, until the day of `until`, in their order."""
+    rated = {
+        day: funnel(rows)
+        for day, rows in grouped_by(
+            (row for row in hours if row["number"] is not None), lambda row: day_of(whole(row["number"]) * 3_600)
+        ).items()
+    }
+    names = ("deliveries", "opens", "clicks", "replies", "bounces", "complaints", "unsubscribes")
+    titles = ("delivered", *names[1:])
+    found = {
+        day_of(whole(row["day"]) * DAY_SECONDS): dict(zip(titles, (whole(row[name]) for name in names), strict=True))
+        for row in daily
+    }
+    last = (until - timedelta(microseconds=1)).astimezone(UTC).date() if until else date.max
+    return [Day(day, **found[day], rated=rated.get(day, Funnel())) for day in sorted(found) if day <= last]
+
+
+def day_of(seconds: float) -> date:
+    """Returns the UTC day of seconds since 1970."""
+    return (EPOCH + timedelta(seconds=seconds)).date()
+
+
+def opening_of(rows: Sequence[Cells]) -> Opening | None:
+    """Returns how soon mail was opened, None where none was."""
+    counts = [0] * len(OPENED_WITHIN)
+    minutes = sorted((whole(row["number"]), whole(row["opened"])) for row in rows if row["number"] is not None)
+    before = sum(count for minute, count in minutes if minute < 0)
+    after = [(minute, count) for minute, count in minutes if minute >= 0]
+    for minute, count in after:
+        counts[index_of([end for _, end in OPENED_WITHIN], minute * _MINUTE)] += count
+    return Opening(counts, _median(after), before) if after else None
+
+
+def index_of(ends: Sequence[int | None], seconds: float) -> int:
+    """Returns the first span that ends after some seconds. Example: `index_of((60, None), 60) == 1`."""
+    return next(n for n, end in enumerate(ends) if end is None or seconds < end)
+
+
+def _median(minutes: Sequence[tuple[int, int]]) -> float:
+    """Returns the middle of the minute in which the middle one falls, in seconds."""
+    half, seen = sum(count for _, count in minutes) / 2, 0
+    for minute, count in minutes:
+        seen += count
+        if seen >= half:
+            return minute * _MINUTE + _MINUTE / 2
+    return 0.0
+
+
+def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
+    """Returns rated people x emails by weekday and hour."""
+    old = (row for row in hours if row["rated"] and row["number"] is not None)
+    found = grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
+    sums = {key: total(rows, ("people", "opened")) for key, rows in found.items()}
+    return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
+
+
+def unit_for(length: int) -> tuple[str, int]:
+    """Returns what cohorts are made of where mail was sent for so many days, and its days."""
+    return next((name, size) for name, size, most in UNITS if most is None or length <= most)
+
+
+def shift_of(size: int) -> int:
+    """Returns the seconds from the beginning of a unit of so many days to that of 1970: weeks begin on Mondays."""
+    return MONDAY * DAY_SECONDS if size > 1 else 0
+
+
+def cohorts_of(rows: Sequence[Cells], unit: str, size: int, last: datetime) -> Cohorts | None:
+    """Returns the last cohorts, each with the people of all units until that of `last`; None where there are none."""
+    people = {whole(row["cohort"]): whole(row["people"]) for row in rows if row["after"] is None}
+    active = {
+        (whole(row["cohort"]), whole(row["after"])): whole(row["people"]) for row in rows if row["after"] is not None
+    }
+    end = int((last.timestamp() + shift_of(size)) // (size * DAY_SECONDS))
+    found = [
+        Cohort(
+            day_of(cohort * size * DAY_SECONDS - shift_of(size)),
+            people[cohort],
+            [active.get((cohort, after), 0) for after in range(min(end - cohort + 1, MOST_COHORTS))],
+        )
+        for cohort in sorted(people)
+        if cohort <= end
+    ]
+    return Cohorts(unit, found[-MOST_COHORTS:]) if found else None
+
+
+def arrival_of(rows: Sequence[Cells]) -> ArrivalDelays | None:
+    """Returns how late events arrived, None where there are none."""
+    found = {row["span"] if row["span"] is None else whole(row["span"]): whole(row["events"]) for row in rows}
+    if not any(found.values()):
+        return None
+    return ArrivalDelays([found.get(n, 0) for n in range(len(ARRIVED_WITHIN))], found.get(None, 0))

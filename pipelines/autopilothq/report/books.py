@@ -1,0 +1,59 @@
+"""What the books say: the lines of all loads, the last loads, and what was kept apart."""
+
+from typing import Any
+
+from .. import catalog
+from ..warehouses.dataset import Dataset, Row
+from .assemble import whole
+from .numbers import Absent, Books, Reason, Run
+
+_MOST_RUNS, _MOST_REASONS = 8, 10
+_SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected})"
+
+
+def read_books(dataset: Dataset) -> Books | Absent:
+    """Returns the books of all loads. Absent where there is no `_audit`, or nothing in it."""
+    audit = catalog.AUDIT.name
+    if audit not in dataset.columns():
+        return Absent(f"There is no table {audit}: these tables were not made by this program's loads.")
+    runs = [
+        _run(row)
+        for row in dataset.rows(
+            f"max({{loaded_at}}), {_SUMS}", audit, "GROUP BY {load_id} ORDER BY max({loaded_at}) DESC"
+        )
+    ]
+    if not runs:
+        return Absent(f"{audit} is empty: nothing was loaded from files or an account yet.")
+    rejects = [
+        Reason(str(reason), "", whole(count))
+        for reason, count in dataset.rows(
+            "{reason}, count(*)", catalog.REJECTS.name, "GROUP BY {reason} ORDER BY count(*) DESC, {reason}"
+        )
+    ]
+    discards = [
+        Reason(str(reason), f"{table}.{column}", whole(count))
+        for reason, table, column, count in dataset.rows(
+            "{reason}, {table_name}, {column_name}, count(*)",
+            catalog.DISCARDS.name,
+            "GROUP BY {reason}, {table_name}, {column_name}"
+            " ORDER BY count(*) DESC, {table_name}, {column_name}, {reason}",
+        )
+    ]
+    return Books(_sum(runs), len(runs), runs[:_MOST_RUNS], _most(rejects), _most(discards))
+
+
+def _run(row: Row) -> Run:
+    at, *sums = row
+    return Run(at, *map(whole, sums))
+
+
+def _sum(runs: list[Run]) -> Run:
+    columns: list[Any] = list(zip(*(run[1:] for run in runs), strict=True))
+    return Run(max(run.at for run in runs), *(sum(column) for column in columns))
+
+
+def _most(found: list[Reason]) -> list[Reason]:
+    """Returns the most frequent reasons, and a last one for all others."""
+    rest = found[_MOST_REASONS:]
+    others = [Reason(f"{len(rest)} other reasons", "", sum(one.lines for one in rest))] if rest else []
+    return found[:_MOST_REASONS] + others

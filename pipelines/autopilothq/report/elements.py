@@ -1,0 +1,67 @@
+"""HTML elements as text. What is no `Markup` is text, and is escaped: nothing that a stranger chose becomes an element.
+
+Characters without a shape of their own (control characters, direction marks) are shown as escapes, as everywhere.
+"""
+
+from html import escape
+
+from ..display import shortened
+
+MOST_CHARACTERS = 120  # of a name that a stranger chose
+MOST_PROSE = 2_000  # of a sentence of the page
+_VOID = {"meta", "br"}
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Content = str | Markup | None
+
+
+def escaped(value: str, most: int = MOST_PROSE) -> Markup:
+    """Returns a text as HTML that shows it, on one line and cut to `most` characters."""
+    return Markup(escape(shortened(value, most)))
+
+
+def name_of(value: str) -> str:
+    """Returns a name that a stranger chose, cut to what the page has room for."""
+    return shortened(value, MOST_CHARACTERS)
+
+
+def element(tag: str, *content: Content, **attributes: str | float | None) -> Markup:
+    """Returns an element. Attributes that are None are left out; `class_` is `class`, and `_` in a name is `-`.
+
+    Example: `element("p", "a < b", class_="note") == '<p class="note">a &lt; b</p>'`.
+    """
+    given = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    if tag in _VOID:
+        return Markup(f"<{tag}{given}>")
+    return Markup(f"<{tag}{given}>{join(*content)}</{tag}>")
+
+
+def join(*content: Content) -> Markup:
+    """Returns contents one after the other. None is nothing."""
+    return Markup("".join(part if isinstance(part, Markup) else escaped(part) for part in content if part is not None))
+
+
+def division(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:
+    """Returns a `div` of a class."""
+    return element("div", *content, class_=class_, **attributes)
+
+
+def span(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:
+    """Returns a `span` of a class."""
+    return element("span", *content, class_=class_, **attributes)
+
+
+def _attribute(value: str | float) -> str:
+    if isinstance(value, str):
+        return escape(shortened(value, MOST_PROSE))
+    return f"{value:g}"

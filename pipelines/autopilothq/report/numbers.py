@@ -1,0 +1,293 @@
+"""The numbers of a report, without how they are read or shown. A part that has none is an `Absent` with the reason.
+
+The unit of all rates is people x emails: a person who got an email counts once for it, however often it was delivered,
+opened or clicked. `rated` people x emails are those whose mail was delivered early enough to have been opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+
+class Limit(NamedTuple):
+    """What the mailbox providers allow, in percent: below `goal` all is well, from `most` on it is over the limit."""
+
+    goal: float
+    most: float
+
+
+RATE_LIMITS = {"bounces": Limit(2.0, 2.0), "complaints": Limit(0.1, 0.3), "unsubscribes": Limit(0.5, 0.5)}
+"""Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are the usual alarms of senders."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for a part of the report that has no numbers, and says why in a sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportPeriod:
+    """Which events count: asked for (`since`, `until`), found (`first`, `last`), and until when mail is rated."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    first: datetime | None = None
+    last: datetime | None = None
+    rated_until: datetime | None = None
+    events: int = 0
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """People x emails: `delivered` are all, `rated` those old enough for rates, and the others are of the rated."""
+
+    delivered: int = 0
+    rated: int = 0
+    opened: int = 0
+    clicked: int = 0
+    replied: int = 0
+    complained: int = 0
+    unsubscribed: int = 0
+
+
+@dataclass(frozen=True)
+class Totals(Funnel):
+    """The funnel of all mail, with deliveries, distinct people, and people x emails that bounced or were sent."""
+
+    deliveries: int = 0
+    people: int = 0
+    bounced: int = 0
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Day:
+    """The events of a day, and of people x emails whose mail was first delivered that day: rated, opened and so on."""
+
+    day: date
+    delivered: int = 0
+    opens: int = 0
+    clicks: int = 0
+    replies: int = 0
+    bounces: int = 0
+    complaints: int = 0
+    unsubscribes: int = 0
+    rated: Funnel = field(default_factory=Funnel)
+
+
+@dataclass(frozen=True)
+class EmailFunnel:
+    """An email with its funnel."""
+
+    id: str | None
+    name: str | None
+    subject: str | None
+    funnel: Funnel
+
+
+@dataclass(frozen=True)
+class JourneyFunnel:
+    """A journey with its funnel and its emails, those with the most people first."""
+
+    id: str | None
+    name: str | None
+    funnel: Funnel
+    emails: Sequence[EmailFunnel]
+
+
+@dataclass(frozen=True)
+class ClickedLink:
+    """A link of an email: people who clicked it, clicks, and the people x emails that are rated."""
+
+    url: str | None
+    email: str | None
+    journey: str | None
+    people: int
+    clicks: int
+    rated: int
+
+
+@dataclass(frozen=True)
+class MailboxDomain:
+    """A domain of addresses with its people x emails; `name` is None for all domains that are not named."""
+
+    name: str | None
+    sent: int
+    bounced: int
+    rated: int
+    complained: int
+    unsubscribed: int
+    domains: int = 1
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How long after the first delivery people opened an email first: a number for each of `OPENED_WITHIN`.
+
+    `median` is in seconds. `before` are opens that came before the delivery, by their timestamps.
+    """
+
+    counts: Sequence[int]
+    median: float | None
+    before: int = 0
+
+
+OPENED_WITHIN: Sequence[tuple[str, int | None]] = (
+    ("1 min", 60),
+    ("5 min", 300),
+    ("15 min", 900),
+    ("30 min", 1_800),
+    ("1 h", 3_600),
+    ("2 h", 7_200),
+    ("4 h", 14_400),
+    ("8 h", 28_800),
+    ("12 h", 43_200),
+    ("1 d", 86_400),
+    ("2 d", 172_800),
+    ("7 d", 604_800),
+    ("> 7 d", None),
+)
+"""Spans in which people open mail, with their ends in seconds."""
+
+
+@dataclass(frozen=True)
+class SendingHour:
+    """People x emails by the weekday (0 is Monday) and the hour of their first delivery, UTC."""
+
+    weekday: int
+    hour: int
+    rated: int
+    opened: int
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """People by the day, week or month of their first email; `active` are those who acted in it and each one after."""
+
+    begin: date
+    people: int
+    active: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Cohorts:
+    """The cohorts; `unit` is `day`, `week` or `month`."""
+
+    unit: str
+    rows: Sequence[Cohort]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Opens that a column tells to be a machine's, of all opens, and rated people x emails without them."""
+
+    column: str
+    opens: int
+    machine_opens: int
+    rated: int
+    opened: int
+    opened_by_people: int
+
+
+class Run(NamedTuple):
+    """A load, with the sums over its files."""
+
+    at: datetime
+    files: int
+    lines: int
+    stored: int
+    duplicates: int
+    rejected: int
+
+
+class Reason(NamedTuple):
+    """Rejected lines by reason, or values that did not fit by column and reason."""
+
+    reason: str
+    where: str
+    lines: int
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the loads account for: sums over all files, the last loads, the newest first, and what was kept apart."""
+
+    total: Run
+    loads: int
+    runs: Sequence[Run]
+    rejects: Sequence[Reason]
+    discards: Sequence[Reason]
+
+
+class TableAge(NamedTuple):
+    """A table's newest row: when it was received, and when a load stored it."""
+
+    table: str
+    received_at: datetime | None
+    loaded_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ArrivalDelays:
+    """Events by how long after they happened they were received: a number for each of `ARRIVED_WITHIN`."""
+
+    counts: Sequence[int]
+    unknown: int = 0
+
+
+ARRIVED_WITHIN: Sequence[tuple[str, int | None]] = (
+    ("before it happened", 0),
+    ("within a minute", 60),
+    ("within an hour", 3_600),
+    ("within a day", 86_400),
+    ("within a week", 604_800),
+    ("later", None),
+)
+"""Spans in which events arrive, with their ends in seconds."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All numbers of a report. `last_run` tells how the last known run ended, `limits` are in percent."""
+
+    target: str
+    made_at: datetime
+    period: ReportPeriod
+    chosen: Sequence[str]
+    limits: dict[str, Limit]
+    totals: Totals | Absent
+    days: Sequence[Day] | Absent
+    journeys: Sequence[JourneyFunnel] | Absent
+    links: Sequence[ClickedLink] | Absent
+    domains: Sequence[MailboxDomain] | Absent
+    opening: Opening | Absent
+    sending: Sequence[SendingHour] | Absent
+    cohorts: Cohorts | Absent
+    machines: Machines | Absent
+    books: Books | Absent
+    arrival: ArrivalDelays | Absent
+    ages: Sequence[TableAge] | Absent
+    last_run: str = ""
+
+
+def report_dict(report: Report) -> dict[str, Any]:
+    """Returns the report for programs: times in ISO 8601; an absent part is `{"absent": "the reason"}`."""
+    values: dict[str, Any] = _plain(report)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Absent):
+        return {"absent": value.reason}
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,120 @@
+"""What happened, day by day: lines of deliveries, opens and clicks, and all numbers as a table."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from datetime import date, timedelta
+from itertools import groupby, pairwise
+
+from ..charts import Line, plot
+from ..elements import Markup, division, element
+from ..numbers import Absent, Day, Funnel, Report
+from ..wording import MONTHS, long_day, moment_of, number, plural, short_day
+from . import absent, card
+
+_TITLE = "What happened, day by day"
+_STRAY = 0.001  # of all events, at most, lie long before the others
+_GAP = timedelta(days=30)
+MOST_DAYS, MOST_WEEKS = 200, 1_400  # days of a period that are shown by day, and by week
+_COLUMNS: tuple[tuple[str, Callable[[Day], int]], ...] = (
+    ("Delivered", lambda day: day.delivered),
+    ("Opens", lambda day: day.opens),
+    ("Clicks", lambda day: day.clicks),
+    ("Replies", lambda day: day.replies),
+    ("Bounces", lambda day: day.bounces),
+    ("Complaints", lambda day: day.complaints),
+    ("Unsubscribes", lambda day: day.unsubscribes),
+)
+
+
+def days(report: Report) -> Markup:
+    """Returns the lines and the table."""
+    if isinstance(report.days, Absent):
+        return absent("days", _TITLE, report.days)
+    found, earlier = drawn(report.days)
+    unit, shown = grouped(found)
+    last = report.period.last
+    note = (
+        "Events by the UTC day of their own timestamp. Opens and clicks count every time. "
+        f"Point at a {unit} for its numbers."
+    )
+    if last and not report.period.until:
+        note += f" The last {unit} goes until the last event, {moment_of(last)}."
+    if earlier:
+        note += f" {plural(earlier, 'event')} of before {long_day(found[0].day)} are not drawn, but counted below."
+    # A year is written where the days are of several.
+    names = [_name(unit, day.day, shown[0].day.year != shown[-1].day.year) for day in shown]
+    lines = [
+        Line(title, color, [value(day) for day in shown])
+        for (title, value), color in zip(_COLUMNS, ("delivered", "opened", "clicked"), strict=False)
+    ]
+    title = _TITLE if unit == "day" else f"What happened, {unit} by {unit}"
+    label = f"{lines[0].name}, {lines[1].name} and {lines[2].name} by {unit}, {names[0]} to {names[-1]}"
+    return card("days", title, note, plot(names, lines, label), _table(unit, names, shown))
+
+
+def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
+    head = element("tr", element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in _COLUMNS))
+    rows = (
+        element(
+            "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in _COLUMNS)
+        )
+        for name, day in zip(names, shown, strict=True)
+    )
+    table = element("table", element("thead", head), element("tbody", *rows), class_="numbers")
+    return element("details", element("summary", f"All numbers by {unit}"), division("scroll", table))
+
+
+def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:
+    """Returns the days without the few that lie long before all others, and the number of their events.
+
+    Senders whose time is wrong date events to 1970, and lines over fifty years would show nothing.
+    """
+    total, seen = sum(map(_events, found)), 0
+    for n, (day, following) in enumerate(pairwise(found)):
+        seen += _events(day)
+        if seen > total * _STRAY:
+            break
+        if following.day - day.day > _GAP:
+            return found[n + 1 :], seen
+    return found, 0
+
+
+def _events(day: Day) -> int:
+    return sum(value(day) for _, value in _COLUMNS)
+
+
+def grouped(found: Sequence[Day]) -> tuple[str, list[Day]]:
+    """Returns the days with the empty ones between them, or weeks or months where there are many, and their unit."""
+    length = (found[-1].day - found[0].day).days + 1
+    if length <= MOST_DAYS:
+        known = {day.day: day for day in found}
+        return "day", [known.get(one, Day(one)) for one in every_day(found[0].day, length)]
+    unit = "week" if length <= MOST_WEEKS else "month"
+    groups = groupby(found, key=lambda day: begin_of(unit, day.day))
+    return unit, [_sum(begin, of) for begin, of in groups]
+
+
+def every_day(first: date, count: int) -> list[date]:
+    """Returns days one after the other."""
+    return [first + timedelta(days=n) for n in range(count)]
+
+
+def begin_of(unit: str, day: date) -> date:
+    """Returns the first day of a day's week (its Monday) or month, or the day itself."""
+    if unit == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if unit == "week" else day
+
+
+def _sum(begin: date, of: Iterable[Day]) -> Day:
+    listed = list(of)
+    names = [item.name for item in fields(Day) if item.name not in ("day", "rated")]
+    sums = {name: sum(getattr(day, name) for day in listed) for name in names}
+    rated = Funnel(*(sum(column) for column in zip(*(vars(day.rated).values() for day in listed), strict=True)))
+    return Day(begin, rated=rated, **sums)
+
+
+def _name(unit: str, day: date, with_year: bool) -> str:
+    if unit == "month":
+        return f"{MONTHS[day.month - 1]} {day.year}"
+    return long_day(day) if with_year else short_day(day)

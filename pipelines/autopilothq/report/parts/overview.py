@@ -1,0 +1,142 @@
+"""The head of the page: what it is about, what stands out, and a tile for each rate."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from ..charts import verdict
+from ..elements import Content, Markup, element, name_of, span
+from ..numbers import Absent, Day, Limit, MailboxDomain, Report
+from ..wording import PAIRS, length, long_day, moment_of, number, percents, plural, share
+from . import card
+from .days import drawn
+
+_ENOUGH = 200  # people x emails: fewer give rates that say little
+_NO_JOURNEY = "Mail without a journey"
+_OLD = timedelta(days=2)
+
+Signed = tuple[str, str, str]
+"""A sentence that stands out: its class, its sign, and its text."""
+
+
+def head(report: Report) -> Markup:
+    """Returns the title, the period, and how fresh the events are."""
+    period = report.period
+    last = period.last
+    age = f"last event {length((report.made_at - last).total_seconds())} ago" if last else ""
+    found = [_span(report.days), plural(period.events, "email event"), age] if last else ["no email events"]
+    facts = [*found, f"made {moment_of(report.made_at)}"]
+    chosen = [f"Only {name}" for name in (", ".join(map(name_of, report.chosen)),) if name]
+    return element(
+        "header",
+        element("h1", element("b", "autopilothq"), " email report"),
+        element("p", *_with_dots(facts), class_="facts"),
+        element("p", *_with_dots([report.target, *chosen]), class_="facts"),
+    )
+
+
+def _with_dots(facts: Sequence[str]) -> Iterator[Content]:
+    for n, fact in enumerate(facts):
+        yield from ([" · "] if n else [])
+        yield span("fact", fact)
+
+
+def _span(days: Sequence[Day] | Absent) -> str:
+    if isinstance(days, Absent):
+        return "no days"
+    found, _ = drawn(days)
+    return f"{long_day(found[0].day)} – {long_day(found[-1].day)}"
+
+
+# ---- what stands out -----------------------------------------------------------------------------------------------
+
+
+def findings(report: Report) -> Markup | None:
+    """Returns what a reader should look at first, in sentences; None where there is nothing to say."""
+    found = [*_limits(report), *_journeys(report), *_trust(report)]
+    rows = (
+        element("li", span(f"sign {color}", sign), span(None, sentence), class_="finding")
+        for color, sign, sentence in found
+    )
+    return card("findings", "What stands out", None, element("ul", *rows, class_="findings")) if found else None
+
+
+def _limits(report: Report) -> Iterator[Signed]:
+    totals = report.totals
+    if isinstance(totals, Absent):
+        return
+    for name, part, whole in (
+        ("bounces", totals.bounced, totals.sent),
+        ("complaints", totals.complained, totals.rated),
+        ("unsubscribes", totals.unsubscribed, totals.rated),
+    ):
+        value, limit = share(part, whole), report.limits[name]
+        over = _domains_over(report, name)
+        if (found := verdict(value, limit)) or over:
+            # A domain of its own can be over a limit that all mail together keeps.
+            sign = ("over", "▲") if found == "over" or over else ("near", "●")
+            yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
+
+
+def _stands(found: str, limit: Limit, over: str) -> str:
+    but = f", but over the limit of {limit.most:g}% at {over}" if over else ""
+    return {
+        "over": f"over the limit of {limit.most:g}%{f' ({over})' if over else ''}",
+        "near": f"above the {limit.goal:g}% that providers want{but or f' and below {limit.most:g}%'}",
+        "": f"below {limit.goal:g}%{but}",
+    }[found]
+
+
+def _domains_over(report: Report, name: str) -> str:
+    if isinstance(report.domains, Absent):
+        return ""
+    limit = report.limits[name]
+    names = [
+        name_of(domain.name)
+        for domain in report.domains
+        if domain.name and domain.rated >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
+    ]
+    return ", ".join(names[:3]) + (" and others" * (len(names) > 3))
+
+
+def of_domain(domain: MailboxDomain, name: str) -> float | None:
+    """Returns a domain's rate in percent: `bounces` of what was sent, the others of what is rated."""
+    part, whole = {
+        "bounces": (domain.bounced, domain.sent),
+        "complaints": (domain.complained, domain.rated),
+        "unsubscribes": (domain.unsubscribed, domain.rated),
+    }[name]
+    return share(part, whole)
+
+
+def _journeys(report: Report) -> Iterator[Signed]:
+    if isinstance(report.journeys, Absent):
+        return
+    known = [
+        (share(one.funnel.opened, one.funnel.rated), one) for one in report.journeys if one.funnel.rated >= _ENOUGH
+    ]
+    ranked = sorted(((value, one) for value, one in known if value is not None), key=lambda pair: pair[0])
+    if len(ranked) > 1:
+        (low, worst), (high, best) = ranked[0], ranked[-1]
+        most, least = name_of(best.name or _NO_JOURNEY), name_of(worst.name or _NO_JOURNEY.lower())
+        sentence = (
+            f"{most} is opened most ({percents(high)}), {least} least ({percents(low)}), among journeys of "
+            f"{_ENOUGH:,} and more {PAIRS}."
+        )
+        yield "opened-text", "→", sentence
+
+
+def _trust(report: Report) -> Iterator[Signed]:
+    last = report.period.last
+    if last and report.made_at - last > _OLD and report.period.until is None:
+        age = length((report.made_at - last).total_seconds())
+        yield "near", "●", f"The last event is {age} old. If mail was sent since, look whether loads still run."
+    if isinstance(report.books, Absent):
+        return
+    total = report.books.total
+    missing = total.lines - total.stored - total.duplicates - total.rejected
+    if missing:
+        yield "over", "▲", f"{plural(abs(missing), 'line')} of the files are not accounted for."
+    elif total.rejected:
+        yield "near", "●", f"{plural(total.rejected, 'line')} of {number(total.lines)} could not be read; see Rejected."
+    elif total.lines:
+        yield "good", "✓", f"All {number(total.lines)} lines of {plural(total.files, 'file')} are accounted for."

@@ -1,0 +1,154 @@
+"""How soon mail is opened, when sending works, whether people stay, and what opens are worth."""
+
+from collections.abc import Sequence
+
+from ..charts import bar, columns
+from ..elements import Markup, division, element, join, span
+from ..numbers import OPENED_WITHIN, Absent, Cohort, Cohorts, Machines, Report, SendingHour
+from ..theme import STEPS, step
+from ..wording import WEEKDAYS, length, long_day, number, percents, plural, rate, rounded, share, short_day
+from . import absent, card
+
+_ENOUGH = 30  # people x emails of an hour: fewer say nothing
+SHOWN_ON_PHONES = 7  # columns of cohorts
+
+
+def opening(report: Report) -> Markup:
+    """Returns how long people take to open an email first."""
+    title = "How soon mail is opened"
+    found = report.opening
+    if isinstance(found, Absent):
+        return absent("opening", title, found)
+    total = sum(found.counts)
+    half = "" if found.median is None else f" Half of them came within {length(found.median)} (dark)."
+    before = (
+        f" {plural(found.before, 'open')} before the delivery, by the timestamps, left out." if found.before else ""
+    )
+    note = f"From the first delivery to a person's first open: {plural(total, 'first open')}.{half}{before}"
+    ends = [end for _, end in OPENED_WITHIN]
+    at = (
+        None
+        if found.median is None
+        else next((n for n, end in enumerate(ends) if end is None or found.median <= end), None)
+    )
+    names = [(size, unit) for size, unit in (_two(name) for name, _ in OPENED_WITHIN)]
+    return card("opening", title, note, columns(names, found.counts, at), class_="card")
+
+
+def _two(name: str) -> tuple[str, str]:
+    size, _, unit = name.rpartition(" ")
+    return size.replace("> ", ">"), unit
+
+
+def sending(report: Report) -> Markup:
+    """Returns the share of mail that was opened, by weekday and hour of delivery."""
+    title = "When sending works"
+    found = report.sending
+    if isinstance(found, Absent):
+        return absent("sending", title, found)
+    known = {(one.weekday, one.hour): one for one in found}
+    shares = [100 * one.opened / one.rated for one in found if one.rated >= _ENOUGH]
+    least, most = min(shares, default=0.0), max(shares, default=0.0)
+    cells: list[Markup] = [span("corner"), *(span("hour", f"{hour}") for hour in range(24))]
+    for day, name in enumerate(WEEKDAYS):
+        cells.append(span("weekday", name))
+        cells += (_hour(known.get((day, hour)), name, hour, least, most) for hour in range(24))
+    note = (
+        "Percent that was opened, by weekday and hour (UTC) of the first delivery, of people × emails delivered then."
+    )
+    return card("sending", title, note, division("heat", *cells), _scale(least, most))
+
+
+def _hour(found: SendingHour | None, day: str, hour: int, least: float, most: float) -> Markup:
+    title = f"{day} {hour}:00 – {hour}:59 UTC: "
+    if found is None or found.rated < _ENOUGH:
+        return span(
+            "cell few", "·", title=f"{title}{plural(found.rated if found else 0, 'person × email', 'people × emails')}"
+        )
+    value = 100 * found.opened / found.rated
+    title += f"{percents(value)} of {number(found.rated)} people × emails opened"
+    return span(f"cell r{step(value, least, most)}", f"{value:.0f}", title=title)
+
+
+def _scale(least: float, most: float) -> Markup:
+    steps = (span(f"r{n}") for n in range(STEPS))
+    return division(
+        "scale",
+        span(None, percents(least)),
+        span("steps", *steps),
+        span(None, f"{percents(most)} opened"),
+        span("few sample", "·"),
+        span(None, f"fewer than {_ENOUGH} people × emails"),
+    )
+
+
+def cohorts(report: Report) -> Markup:
+    """Returns who came back, by when people got their first email."""
+    title = "Do people stay interested"
+    found = report.cohorts
+    if isinstance(found, Absent):
+        return absent("cohorts", title, found)
+    width = max(len(row.active) for row in found.rows)
+    least, most = _extremes(found.rows)
+    heads = [element("th", "First email"), element("th", "People", class_="n")]
+    heads += [element("th", "0" if n == 0 else f"+{n}", class_=_column(n)) for n in range(width)]
+    rows = (_cohort(row, found, width, least, most) for row in found.rows)
+    table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="cohorts")
+    note = (
+        f"People by the {found.unit} of their first email in this period, and the percent of them that opened, clicked "
+        f"or replied in that {found.unit} (0), in the next one (+1), and so on. The last {found.unit} of a row may not "
+        "be over."
+    )
+    return card("cohorts", title, note, table)
+
+
+def _column(n: int) -> str:
+    return "c" if n < SHOWN_ON_PHONES else "c wide"
+
+
+def _extremes(rows: Sequence[Cohort]) -> tuple[float, float]:
+    shares = [100 * active / row.people for row in rows for active in row.active if row.people]
+    return min(shares, default=0.0), max(shares, default=0.0)
+
+
+def _cohort(row: Cohort, found: Cohorts, width: int, least: float, most: float) -> Markup:
+    cells = []
+    for n in range(width):
+        value = share(row.active[n], row.people) if n < len(row.active) else None
+        if value is None:
+            cells.append(element("td", class_=f"{_column(n)} none"))
+            continue
+        title = f"{number(row.active[n])} of {plural(row.people, 'person', 'people')}"
+        cells.append(element("td", f"{value:.0f}", class_=f"{_column(n)} r{step(value, least, most)}", title=title))
+    name = short_day(row.begin) if found.unit == "day" else long_day(row.begin)
+    return element("tr", element("th", name, scope="row"), element("td", rounded(row.people), class_="n"), *cells)
+
+
+def machines(report: Report) -> Markup:
+    """Returns how many opens are no person's, where a column tells."""
+    title = "Opens by machines"
+    found = report.machines
+    if isinstance(found, Absent):
+        return absent("machines", title, found)
+    return card("machines", title, _machines_note(found), *_machine_bars(found))
+
+
+def _machines_note(found: Machines) -> Markup:
+    return join(
+        "Mailbox providers fetch pictures before anybody reads, which counts as an open. The column ",
+        element("code", found.column),
+        f" tells {number(found.machine_opens)} of {plural(found.opens, 'open')} to be such.",
+    )
+
+
+def _machine_bars(found: Machines) -> list[Markup]:
+    return [
+        division(
+            "step",
+            span("name", name),
+            bar(count, found.rated, "opened"),
+            span("n", number(count)),
+            span("n share", rate(count, found.rated)),
+        )
+        for name, count in (("Opened by anyone", found.opened), ("Opened by people", found.opened_by_people))
+    ]

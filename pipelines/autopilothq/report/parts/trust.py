@@ -1,0 +1,139 @@
+"""Can the numbers be trusted: what the books say of all lines, of late events, and of the last loads."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from ..charts import bar, percent_short
+from ..elements import Content, Markup, division, element, join, name_of, span
+from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, Report, Run, TableAge
+from ..wording import moment_of, number, percents, plural, share
+from . import card
+
+_MOST_TABLES = 12
+_Part = TypeVar("_Part")
+
+
+def trust(report: Report) -> Markup:
+    """Returns what the loads account for."""
+    note = join(
+        "From the books of all loads, whatever period is shown: ",
+        *_codes("_audit", "_rejects", "_discards"),
+        ". ",
+        f"The last known run: {report.last_run}." if report.last_run else None,
+    )
+    books = report.books
+    parts = [
+        _block("Every line is accounted for", _or_why(books, _accounts)),
+        _block("Arrival after the event", _or_why(report.arrival, _arrival)),
+        _block("Rejected lines", _or_why(books, lambda found: _reasons(found.rejects))),
+        _block("Values that did not fit", _or_why(books, lambda found: _reasons(found.discards))),
+        _block("The last loads", _or_why(books, lambda found: _runs(found.runs, found.loads))),
+        _block("Newest rows", _or_why(report.ages, _ages)),
+    ]
+    return card("trust", "Can the numbers be trusted", note, division("blocks", *parts))
+
+
+def _codes(*names: str) -> Iterable[Content]:
+    for n, name in enumerate(names):
+        yield ", " if n else None
+        yield element("code", name)
+
+
+def _block(title: str, content: Markup) -> Markup:
+    return division("block", element("h3", title), content)
+
+
+def _or_why(part: _Part | Absent, show: Callable[[_Part], Markup]) -> Markup:
+    return division("absent", part.reason) if isinstance(part, Absent) else show(part)
+
+
+def _accounts(found: Books) -> Markup:
+    total = found.total
+    missing = total.lines - total.stored - total.duplicates - total.rejected
+    rows = [
+        ("Loads", number(found.loads)),
+        ("Files", number(total.files)),
+        ("Lines", number(total.lines)),
+        ("Stored", _of(total.stored, total.lines)),
+        ("Duplicates, left out", _of(total.duplicates, total.lines)),
+        ("Rejected", _of(total.rejected, total.lines)),
+        ("Last load", moment_of(total.at)),
+    ]
+    sums = (
+        span("flag good", "✓ lines = stored + duplicates + rejected")
+        if not missing
+        else span("flag over", f"▲ {plural(abs(missing), 'line')} not accounted for")
+    )
+    return join(_pairs(rows), sums)
+
+
+def _of(part: int, whole: int) -> str:
+    value = share(part, whole)
+    return f"{number(part)} ({percents(value)})" if part and value is not None and value < 99.995 else number(part)
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Markup:
+    return element(
+        "table",
+        element(
+            "tbody", *(element("tr", element("th", a, scope="row"), element("td", b, class_="n")) for a, b in rows)
+        ),
+        class_="pairs",
+    )
+
+
+def _arrival(found: ArrivalDelays) -> Markup:
+    total = sum(found.counts)
+    steps = [
+        division(
+            "step late",
+            span("name", name),
+            bar(count, total, "delivered"),
+            span("n share", percent_short(100 * count / total) if total else "–"),
+        )
+        for (name, _), count in zip(ARRIVED_WITHIN, found.counts, strict=True)
+    ]
+    unknown = f" {number(found.unknown)} have no timestamp." if found.unknown else ""
+    wrong = " What is received before it happened has a wrong timestamp." if found.counts[0] else ""
+    return join(*steps, element("p", f"Of {plural(total, 'event')} of this period.{wrong}{unknown}", class_="young"))
+
+
+def _reasons(found: Sequence[Reason]) -> Markup:
+    if not found:
+        return element("p", "✓ None.", class_="good")
+    return _pairs(
+        (" · ".join(name_of(name) for name in (one.where, one.reason) if name), number(one.lines)) for one in found
+    )
+
+
+def _runs(found: Sequence[Run], loads: int) -> Markup:
+    names = ("Loaded", "Files", "Lines", "Stored", "Duplicates", "Rejected")
+    classes = ("", "n wide", "n", "n", "n wide", "n")
+    head = [element("th", name, class_=of or None) for name, of in zip(names, classes, strict=True)]
+    rows = (
+        element(
+            "tr",
+            element("th", moment_of(run.at).removesuffix(" UTC"), scope="row"),
+            *(element("td", number(n), class_=of) for n, of in zip(run[1:], classes[1:], strict=True)),
+        )
+        for run in found
+    )
+    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="numbers")
+    older = loads - len(found)
+    return join(table, element("p", f"and {plural(older, 'earlier load')}", class_="young") if older > 0 else None)
+
+
+def _ages(found: Sequence[TableAge]) -> Markup:
+    head = [element("th", "Table"), element("th", "Received", class_="n"), element("th", "Loaded", class_="n wide")]
+    rows = (
+        element(
+            "tr",
+            element("th", element("code", name_of(one.table)), scope="row"),
+            element("td", moment_of(one.received_at).removesuffix(" UTC"), class_="n"),
+            element("td", moment_of(one.loaded_at).removesuffix(" UTC"), class_="n wide"),
+        )
+        for one in found[:_MOST_TABLES]
+    )
+    older = len(found) - _MOST_TABLES
+    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="numbers")
+    return join(table, element("p", f"and {plural(older, 'more table')}", class_="young") if older > 0 else None)

@@ -1,0 +1,246 @@
+"""Reads the numbers of a report from a dataset. A part that cannot be read is `Absent`, and the others are read."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import duckdb
+
+from ..display import gist, shortened
+from ..errors import RunError
+from ..inspect import Status, read_status
+from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
+from ..warehouses.dlt_internals import DatabaseException
+from . import assemble
+from .assemble import Cells, Pairs
+from .books import read_books
+from .numbers import (
+    RATE_LIMITS,
+    Absent,
+    ClickedLink,
+    Cohorts,
+    Day,
+    Limit,
+    Machines,
+    Opening,
+    Report,
+    ReportPeriod,
+    TableAge,
+    Totals,
+)
+from .statements import MailScope, Names, statement, time_literal
+from .wording import DAY_SECONDS, moment_of
+
+_Part = TypeVar("_Part")
+OPENING_TIME = timedelta(days=2)
+"""How long mail may take to be opened: younger mail is not rated."""
+_MOST = 12  # links and domains that are named
+OPENED, CLICKED, DELIVERED = "email_opened", "email_clicked", "email_delivered"
+MACHINE = "machine"
+
+
+class _Missing(Exception):
+    """A part has no numbers, for the reason that is its message."""
+
+
+class _Asking(NamedTuple):
+    """What all questions of a report share."""
+
+    dataset: Dataset
+    existing: Mapping[str, Sequence[str]]
+    scope: MailScope
+    values: Mapping[str, str]
+
+    def rows(self, name: str, **values: Any) -> list[Cells]:
+        """Returns the rows of one of the questions."""
+        dataset = self.dataset
+        names = Names(dataset.dialect or "", partial(table_path, dataset), partial(spelling_of, dataset))
+        text, columns = statement(name, self.existing, self.scope, names, {**self.values, **values})
+        return [dict(zip(columns, map(in_utc, row), strict=True)) for row in rows_of_statement(dataset, text)]
+
+    def need(self, table: str, *columns: str) -> None:
+        """Raises _Missing where a table or a column of it is not there."""
+        if table not in self.existing:
+            raise _Missing(f"There is no table {table} in this dataset.")
+        for column in columns:
+            if column not in self.existing[table]:
+                raise _Missing(f"The table {table} has no column {column}.")
+
+    def only(self, **changes: Any) -> "_Asking":
+        """Returns the same for other events."""
+        return self._replace(scope=self.scope._replace(**changes))
+
+
+def read_report(
+    dataset: Dataset,
+    now: datetime,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    journeys: Sequence[str] = (),
+    limits: Mapping[str, Limit] | None = None,
+) -> Report:
+    """Returns the numbers of the mail that was sent from `since` on and before `until`, of all or of some journeys.
+
+    `journeys` are names or ids. Raises RunError where the dataset has no such journey.
+    """
+    existing = {name: list(columns) for name, columns in tables_of(dataset).items()}
+    asking = _Asking(dataset, existing, MailScope(since, until), {"most": str(_MOST)})
+    if journeys:
+        asking = asking.only(journeys=_journey_ids(asking, journeys))
+    period = _part(lambda: _period(asking))
+    if isinstance(period, Absent):
+        return _report(asking, now, ReportPeriod(since, until), journeys, limits or RATE_LIMITS, period)
+    rated = f"CASE WHEN first_delivered_at < {time_literal(period.rated_until or now)} THEN 1 ELSE 0 END"
+    asking = asking._replace(values={**asking.values, "rated": rated})
+    return _report(asking, now, period, journeys, limits or RATE_LIMITS, None)
+
+
+def _report(
+    asking: _Asking,
+    now: datetime,
+    period: ReportPeriod,
+    chosen: Sequence[str],
+    limits: Mapping[str, Limit],
+    nothing: Absent | None,
+) -> Report:
+    def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
+        return _part(read, empty) if nothing is None else nothing
+
+    dataset = asking.dataset
+    pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
+    names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
+    days = part(
+        lambda: assemble.days_of(
+            asking.rows("daily"), () if isinstance(pairs, Absent) else pairs.of["hour"], period.until
+        ),
+        "Nothing happened.",
+    )
+    status = _part(lambda: read_status(dataset, now))
+    return Report(
+        target=dataset.target,
+        made_at=now,
+        period=period,
+        chosen=list(chosen),
+        limits=dict(limits),
+        totals=part(lambda: _totals(_known(pairs))),
+        days=days,
+        journeys=part(lambda: assemble.journeys_of(_known(pairs).of["email"], _known(names)), "No mail was delivered."),
+        links=part(lambda: _links(asking, _known(pairs), _known(names)), "No link of mail of this period was clicked."),
+        domains=part(lambda: assemble.domains_of(_known(pairs)), "No person is known by an email."),
+        opening=part(lambda: _opening(asking, _known(pairs)), "No mail of this period was opened."),
+        sending=part(
+            lambda: assemble.sending_of(_known(pairs).of["hour"]), "No mail is old enough to have been opened."
+        ),
+        cohorts=part(lambda: _cohorts(asking, period, _known(days)), "No mail was delivered."),
+        machines=part(lambda: _machines(asking, _known(pairs))),
+        books=_part(lambda: read_books(dataset)),
+        arrival=part(lambda: assemble.arrival_of(asking.only(ahead=True).rows("arrival")), "There are no events."),
+        ages=status if isinstance(status, Absent) else _ages(status),
+        last_run="" if isinstance(status, Absent) else _last_run(status),
+    )
+
+
+def _part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
+    """Returns what `read` returns, Absent where it has nothing or the destination did not answer."""
+    try:
+        found = read()
+    except _Missing as missing:
+        return Absent(str(missing))
+    except (DatabaseException, duckdb.Error) as error:  # a lake is read by DuckDB itself
+        return Absent(f"The destination did not answer: {shortened(gist(str(error)), 300)}")
+    return Absent(empty) if found is None or (empty and not found) else found
+
+
+def _known(part: _Part | Absent) -> _Part:
+    """Returns a part that others are made of. Raises _Missing with its reason where it is absent."""
+    if isinstance(part, Absent):
+        raise _Missing(part.reason)
+    return part
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _journey_ids(asking: _Asking, chosen: Sequence[str]) -> list[str]:
+    """Returns the ids of journeys that are named by their id or by a name that they had."""
+    rows = asking.only(since=None, until=None, ahead=True).rows("chosen")
+    found = [
+        [row["campaign_id"] for row in rows if one in (row["campaign_id"], row["campaign_name"])] for one in chosen
+    ]
+    for one, ids in zip(chosen, found, strict=True):
+        if not ids:
+            names = sorted({shortened(row["campaign_name"] or row["campaign_id"]) for row in rows})
+            listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+            raise RunError(
+                f"Expected a journey's name or id, but {asking.dataset.name} has no journey {shortened(one)}.\n"
+                f"It has {listed or 'none'}."
+            )
+    return sorted({one for ids in found for one in ids})
+
+
+def _period(asking: _Asking) -> ReportPeriod:
+    if not any(table in asking.existing for table in (DELIVERED, OPENED, CLICKED)):
+        raise _Missing("There are no tables of email events in this dataset.")
+    (row,) = asking.rows("bounds")
+    scope = asking.scope
+    if not row["events"]:
+        raise _Missing(f"There are no email events{' of this period and these journeys' * (scope != MailScope())}.")
+    last = row["received"] or row["last"]
+    if last is None:
+        raise _Missing("The email events have no times.")
+    until = min(last - OPENING_TIME, scope.until or last)
+    return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
+
+
+def _totals(pairs: Pairs) -> Totals:
+    emails = pairs.of["email"]
+    deliveries, bounced, sent = assemble.total(emails, ("delivered", "bounced", "attempted"))
+    of = assemble.funnel(emails)
+    return Totals(
+        of.delivered, of.rated, of.opened, of.clicked, of.replied, of.complained, of.unsubscribed,
+        deliveries, pairs.people, bounced, sent,
+    )  # fmt: skip
+
+
+def _links(asking: _Asking, pairs: Pairs, names: Mapping[str, Cells]) -> list[ClickedLink]:
+    asking.need(CLICKED, "link_url")
+    return assemble.links_of(pairs, names)
+
+
+def _opening(asking: _Asking, pairs: Pairs) -> Opening | None:
+    asking.need(OPENED)
+    return assemble.opening_of(pairs.of["delay"])
+
+
+def _cohorts(asking: _Asking, period: ReportPeriod, days: Sequence[Day]) -> Cohorts | None:
+    length = (days[-1].day - days[0].day).days + 1
+    unit, size = assemble.unit_for(length)
+    rows = asking.rows("cohorts", shift=str(assemble.shift_of(size)), length=str(size * DAY_SECONDS))
+    return assemble.cohorts_of(rows, unit, size, period.last or datetime.now(UTC))
+
+
+def _machines(asking: _Asking, pairs: Pairs) -> Machines:
+    asking.need(OPENED)
+    if MACHINE not in asking.existing[OPENED]:
+        raise _Missing(
+            f"Nothing tells them: {OPENED} has no column {MACHINE}. Messages of Ortto have one, those of Autopilot do "
+            "not. Mailbox providers that fetch pictures before anybody reads count as people here."
+        )
+    emails = pairs.of["email"]
+    opens, machine_opens = assemble.total(emails, ("opens", "machine_opens"))
+    rated, opened, by_people = assemble.total(emails, ("people", "opened", "human_opened"), rated=True)
+    return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)
+
+
+def _ages(status: Status) -> list[TableAge]:
+    known = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in status.tables.items()]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    return sorted(known, key=lambda one: one.received_at or oldest, reverse=True)
+
+
+def _last_run(status: Status) -> str:
+    run: Any = status.last_run
+    if run is None:
+        return ""
+    return ": ".join(filter(None, (f"{moment_of(run.at)}, {run.result}", run.error)))

@@ -1,0 +1,78 @@
+"""How the page writes numbers, shares, days and spans of time, in English and in UTC."""
+
+from datetime import UTC, date, datetime
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+PAIRS = "people\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}emails"
+DAY_SECONDS = 86_400
+NO_SHARE = "–"
+
+
+def number(value: int) -> str:
+    """Example: `number(115158) == "115,158"`."""
+    return f"{value:,}"
+
+
+def rounded(value: float) -> str:
+    """Returns a number in three digits. Example: `rounded(115_158) == "115k"`, `rounded(1_500) == "1.5k"`."""
+    for size, sign in ((1e9, "bn"), (1e6, "m"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g}{sign}"
+    return f"{value:g}"
+
+
+def share(part: float, whole: float) -> float | None:
+    """Returns a share in percent, None of nothing."""
+    return 100 * part / whole if whole else None
+
+
+def percents(value: float | None) -> str:
+    """Returns percents with two decimals below ten, and one from there on.
+
+    Example: `percents(1.994) == "1.99%"`, `percents(46.44) == "46.4%"`, `percents(0.001) == "<0.01%"`.
+    """
+    if value is None:
+        return NO_SHARE
+    if 0 < value < 0.005:
+        return "<0.01%"
+    digits = 2 if 0 < value < 9.995 else 1
+    shown = f"{value:.{digits}f}"
+    return f"{shown.removesuffix('.0')}%" if value in (0, 100) else f"{shown}%"
+
+
+def rate(part: float, whole: float) -> str:
+    """Returns a share as the page writes it. Example: `rate(1, 3) == "33.3%"`."""
+    return percents(share(part, whole))
+
+
+def plural(count: int, word: str, words: str | None = None) -> str:
+    """Example: `plural(1, "load") == "1 load"`, `plural(1200, "load") == "1,200 loads"`."""
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
+def short_day(day: date) -> str:
+    """Example: `short_day(date(2019, 3, 1)) == "1 Mar"`."""
+    return f"{day.day} {MONTHS[day.month - 1]}"
+
+
+def long_day(day: date) -> str:
+    """Example: `long_day(date(2019, 3, 1)) == "1 Mar 2019"`."""
+    return f"{short_day(day)} {day.year}"
+
+
+def moment_of(at: datetime | None) -> str:
+    """Example: `moment_of(datetime(2019, 3, 1, 9, 5, tzinfo=UTC)) == "1 Mar 2019 09:05 UTC"`."""
+    if at is None:
+        return NO_SHARE
+    at = at.astimezone(UTC)
+    return f"{long_day(at.date())} {at:%H:%M} UTC"
+
+
+def length(seconds: float) -> str:
+    """Returns a span of time in its largest unit. Example: `length(28_700) == "8 h"`, `length(90) == "2 min"`."""
+    for size, unit, units in ((DAY_SECONDS, "day", "days"), (3_600, "h", "h"), (60, "min", "min")):
+        if seconds >= size * 0.995:
+            rounded = round(seconds / size)
+            return f"{rounded} {unit if rounded == 1 else units}"
+    return f"{max(0, round(seconds))} s"

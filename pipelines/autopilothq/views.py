@@ -1,0 +1,118 @@
+"""Keeps the models as views of a destination, in a dataset of their own next to that of the events.
+
+Their names cannot meet an event's there, and what loads create, change or drop is in another dataset. Where the
+destination has transactions, all views are replaced at once or none is.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+from . import runner
+from .errors import DatasetNotFound, RunError
+from .inspect import AppliedModels, ModelView, applied, at_models, view_comments, views_of
+from .warehouses import lock
+from .warehouses.comments import comments_on
+from .warehouses.dataset import SqlDataset, client_to_ask, dataset_of
+from .warehouses.dlt_internals import DatabaseException
+
+_COMMENTED = ("duckdb", "postgres", "redshift", "snowflake")  # dialects with COMMENT ON
+_REPLACE = {"tsql": "CREATE OR ALTER VIEW"}
+
+
+class ModelsTarget(NamedTuple):
+    """Where models are: the target of a load, and the name of the models' dataset where that is not the usual one."""
+
+    destination: str | None = None
+    credentials: str | None = None
+    dataset: str | None = None
+    models_dataset: str | None = None
+
+
+def apply(
+    target: ModelsTarget, wait: timedelta = timedelta(), dry_run: bool = False
+) -> tuple[AppliedModels, list[str]]:
+    """Creates or replaces the views. Returns what was there before, and the statements.
+
+    Raises RunError where the destination has no views, or something else has the name of one; DatasetNotFound.
+    """
+    with _opened(target, wait) as dataset:
+        views = views_of(dataset)
+        before = applied(dataset, target.models_dataset, views)
+        _check_names(dataset, before)
+        with at_models(dataset, target.models_dataset):
+            creating = [line for view in views for line in _create(dataset, view)]
+            if dry_run:
+                return before, creating
+            if not dataset.client.sql_client.has_dataset():
+                dataset.client.sql_client.create_dataset()
+            try:
+                _run(dataset, creating)
+            except DatabaseException:
+                if not before.ours:
+                    raise
+                # PostgreSQL replaces a view only by one that begins with the same columns.
+                creating = [*(_drop(dataset, name) for name in before.ours), *creating]
+                _run(dataset, creating)
+        return before, creating
+
+
+def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
+    """Drops the views that `apply` made, and their dataset if nothing else is in it. Returns what was there before."""
+    with _opened(target, wait) as dataset:
+        before = applied(dataset, target.models_dataset)
+        with at_models(dataset, target.models_dataset):
+            _run(dataset, [_drop(dataset, name) for name in before.ours])
+            if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):
+                _run(dataset, [f"DROP SCHEMA {dataset.client.sql_client.fully_qualified_dataset_name()}"])
+        return before
+
+
+@contextmanager
+def _opened(target: ModelsTarget, wait: timedelta) -> Iterator[SqlDataset]:
+    with runner.explained():
+        into = runner.pipeline(*target[:3], create=False, wait=wait)
+        with lock.held(into, wait.total_seconds()), client_to_ask(into) as client:
+            dataset = dataset_of(client)
+            if not isinstance(dataset, SqlDataset):
+                raise RunError(
+                    f"Expected a destination that keeps views, but {dataset.kind} has none.\n"
+                    "Show a model instead, and run it where the tables are read: autopilothq models show NAME"
+                )
+            if not dataset.exists():
+                raise DatasetNotFound(f"There is no dataset {dataset.name}. Load something first.")
+            yield dataset
+
+
+def _check_names(dataset: SqlDataset, before: AppliedModels) -> None:
+    """Raises RunError where the views would replace something else, or stand among the events' tables."""
+    if before.dataset in (part.name for part in dataset.parts()):
+        raise RunError(
+            f"Expected a dataset for the models alone, but {before.dataset} has the tables of loads, whose names could"
+            " be those of models. Name another one: --models-dataset NAME"
+        )
+    if before.taken:
+        raise RunError(
+            f"Expected no table or view in {before.dataset} that has the name of a model and was not made by this"
+            f" command, but found {', '.join(before.taken)}.\n"
+            "Rename or drop what is not needed, or name another dataset: --models-dataset NAME"
+        )
+
+
+def _create(dataset: SqlDataset, view: ModelView) -> Iterator[str]:
+    name = dataset.client.sql_client.make_qualified_table_name(view.model.name)
+    yield f"{_REPLACE.get(dataset.dialect or '', 'CREATE OR REPLACE VIEW')} {name} AS\n{view.text}"
+    if dataset.dialect in _COMMENTED:
+        columns, text = view.model.columns, view.comment
+        yield from comments_on(dataset.client.sql_client, view.model.name, columns, text, "VIEW")
+
+
+def _drop(dataset: SqlDataset, name: str) -> str:
+    return f"DROP VIEW {dataset.client.sql_client.make_qualified_table_name(name)}"
+
+
+def _run(dataset: SqlDataset, statements: Sequence[str]) -> None:
+    with dataset.transaction():
+        for statement in statements:
+            dataset.client.sql_client.execute_sql(statement)

@@ -1,0 +1,24 @@
+"""Whole statements: what reads several tables at once is put together with the names that the destination has."""
+
+from .delta import DeltaDataset
+from .interface import Dataset, Row
+from .sql import SqlDataset
+
+
+def table_path(dataset: Dataset, table: str) -> list[str]:
+    """Returns the parts of a table's name as the destination has it, unquoted."""
+    return dataset.sql.path(table) if isinstance(dataset, SqlDataset) else [dataset.name, table]
+
+
+def spelling_of(dataset: Dataset, table: str, column: str) -> str:
+    """Returns a column's name as the destination has it, unquoted."""
+    return dataset.sql.spelling(table, column) if isinstance(dataset, SqlDataset) else column
+
+
+def rows_of_statement(dataset: Dataset, statement: str) -> list[Row]:
+    """Returns the rows of a whole statement that reads, in which names are those of `table_path` and `spelling_of`."""
+    if isinstance(dataset, DeltaDataset):
+        with dataset.answer(statement) as (_, answers):
+            return [tuple(row) for rows in answers for row in rows]
+    parts = statement.replace("%", "%%")
+    return list(dataset.sql.stream(parts, ())) if isinstance(dataset, SqlDataset) else []

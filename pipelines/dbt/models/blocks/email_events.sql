@@ -1,0 +1,72 @@
+{{ config(materialized='ephemeral') }}
+-- Made from pipelines/autopilothq/models by `make docs`: change it there.
+{% set block = 'email_events' %}
+{% set seven = ['email_bounced', 'email_delivered', 'email_clicked', 'email_marked_as_spam', 'email_opened', 'email_unsubscribed', 'email_replied'] %}
+{% set types = {'email_bounced': 'track', 'email_delivered': 'track', 'email_clicked': 'track', 'email_marked_as_spam': 'track', 'email_opened': 'track', 'email_unsubscribed': 'track', 'email_replied': 'track'} %}
+{% for table, type in types.items() %}
+{% set event = "'" ~ table ~ "'" if table in seven else 'sent_event' %}
+{% if target.type in ['redshift'] %}
+SELECT
+  rows_of.*,
+  {{ event }} AS event,
+  '{{ table }}' AS of_table,
+  '{{ type }}' AS "type",
+  CASE
+    WHEN LOWER(machine_text) IN ('true', 't', '1')
+    THEN TRUE
+    WHEN LOWER(machine_text) IN ('false', 'f', '0')
+    THEN FALSE
+  END AS machine,
+  COALESCE("timestamp", received_at) AS occurred_at,
+  COALESCE(context_traits_email, email) AS contact_email,
+  CASE
+    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
+    THEN LOWER(TRIM(context_traits_email))
+    WHEN TRIM(COALESCE(email, '')) <> ''
+    THEN LOWER(TRIM(email))
+    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(user_id))
+    WHEN TRIM(COALESCE(user_id, '')) <> ''
+    THEN TRIM(user_id)
+    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(anonymous_id))
+    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
+    THEN TRIM(anonymous_id)
+  END AS person
+FROM (
+  {{ autopilothq_rows(table, block) }}
+) AS rows_of
+{% else %}
+SELECT
+  rows_of.*,
+  {{ event }} AS event,
+  '{{ table }}' AS of_table,
+  '{{ type }}' AS type,
+  CASE
+    WHEN LOWER(machine_text) IN ('true', 't', '1')
+    THEN TRUE
+    WHEN LOWER(machine_text) IN ('false', 'f', '0')
+    THEN FALSE
+  END AS machine,
+  COALESCE(timestamp, received_at) AS occurred_at,
+  COALESCE(context_traits_email, email) AS contact_email,
+  CASE
+    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
+    THEN LOWER(TRIM(context_traits_email))
+    WHEN TRIM(COALESCE(email, '')) <> ''
+    THEN LOWER(TRIM(email))
+    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(user_id))
+    WHEN TRIM(COALESCE(user_id, '')) <> ''
+    THEN TRIM(user_id)
+    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(anonymous_id))
+    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
+    THEN TRIM(anonymous_id)
+  END AS person
+FROM (
+  {{ autopilothq_rows(table, block) }}
+) AS rows_of
+{% endif %}
+{{ 'UNION ALL' if not loop.last }}
+{% endfor %}

@@ -1,0 +1,6 @@
+-- A rate is of people who got the email: none is negative or more than one.
+{% set rates = ['open_rate', 'human_open_rate', 'click_rate', 'reply_rate', 'complaint_rate', 'unsubscribe_rate'] %}
+{% for rate in rates %}
+SELECT email_id, {{ rate }} AS rate FROM {{ ref('email_overview') }} WHERE {{ rate }} < 0 OR {{ rate }} > 1
+{{ 'UNION ALL' if not loop.last }}
+{% endfor %}

@@ -1,0 +1,79 @@
+"""Measures `autopilothq report` on a large dataset in DuckDB: seconds, processor seconds and peak memory.
+
+`python tests/benchmarks/bench_report.py --events 10000000`: an archive of `autopilothq sample` is loaded, and its week
+is repeated in SQL until there are so many events, each week with other persons in part.
+"""
+
+import argparse
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from autopilothq import sample
+
+WEEK = 200_000
+PROGRAM = (sys.executable, "-c", "from autopilothq.cli import main; main()")
+PEOPLE = 10  # weeks after which the same persons come again
+
+
+def run(*words: str) -> tuple[float, float]:
+    """Runs the program, and returns its seconds and processor seconds."""
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter() - begun, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def repeat(week: str, file: str, weeks: int) -> int:
+    """Writes a dataset with a week's rows so many times, and returns the number of its email events."""
+    with duckdb.connect(file) as con:
+        con.execute(f"SET TimeZone = 'UTC'; ATTACH '{week}' AS week (READ_ONLY); CREATE SCHEMA autopilothq")
+        of_week = "database_name = 'week' AND schema_name = 'autopilothq'"
+        tables = con.execute(f"SELECT table_name FROM duckdb_tables() WHERE {of_week}").fetchall()
+        events = 0
+        for (table,) in tables:
+            rows = f'week.autopilothq."{table}"'
+            names = {name for name, *_ in con.execute(f"DESCRIBE {rows}").fetchall()}
+            changes = (
+                "n || id AS id, timestamp + to_days(7 * n) AS timestamp, received_at + to_days(7 * n) AS received_at"
+            )
+            if "context_traits_email" in names:
+                changes += f", n % {PEOPLE} || context_traits_email AS context_traits_email"
+            repeated = f"SELECT t.* REPLACE ({changes}) FROM range({weeks}) r(n), {rows} t"
+            query = repeated if {"timestamp", "received_at"} <= names else f"FROM {rows}"
+            con.execute(f'CREATE TABLE autopilothq."{table}" AS {query}')
+            if table.startswith("email_"):
+                found = con.execute(f'SELECT count(*) FROM autopilothq."{table}"').fetchone()
+                events += found[0] if found else 0
+    return events
+
+
+def main() -> None:
+    """Makes the dataset and the report, and prints what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    events = parser.parse_args().events
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"DLT_DATA_DIR": f"{folder}/dlt", "RUNTIME__DLTHUB_TELEMETRY": "false"}
+        sample.write(f"{folder}/archive", events=min(events, WEEK))
+        run("load", "archive", f"{folder}/archive", "--credentials", f"{folder}/week.duckdb")
+        count = repeat(f"{folder}/week.duckdb", f"{folder}/all.duckdb", math.ceil(events / WEEK))
+        large = Path(f"{folder}/all.duckdb").stat().st_size / 1e6
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        seconds, busy = run("report", "--credentials", f"{folder}/all.duckdb", "--output", f"{folder}/report.html")
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        page = Path(f"{folder}/report.html").stat().st_size / 1000
+        most = f"{peak / 1024:,.0f} MB" if peak > before else f"less than the load's {before / 1024:,.0f} MB"
+        print(f"{count:,} email events, a file of {large:,.0f} MB, load average {os.getloadavg()[0]:.1f}")
+        print(f"report: {seconds:.1f} s, {busy:.1f} processor seconds, peak {most}, a page of {page:,.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A real Chromium without a window, spoken to by its own protocol over two pipes."""
+
+import base64
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+    "--no-first-run",
+)
+
+
+class Tab:
+    """A tab of the browser: `tab.open(url, 360, "dark")`, then `tab.ask("document.title")`."""
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        self._reader, self._writer, self._number, self._session = reader, writer, 0, ""
+        self.events: list[dict[str, Any]] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Calls a method of the protocol, and keeps the events that come before its answer."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        self._writer.write(json.dumps(message).encode() + b"\0")
+        self._writer.flush()
+        while (answer := self._receive()).get("id") != self._number:
+            pass
+        assert "error" not in answer, answer
+        found: dict[str, Any] = answer["result"]
+        return found
+
+    def _receive(self) -> dict[str, Any]:
+        text = b""
+        while not text.endswith(b"\0"):
+            read = self._reader.read(1)
+            assert read, "Chromium ended"
+            text += read
+        found: dict[str, Any] = json.loads(text[:-1])
+        if "method" in found:
+            self.events.append(found)
+        return found
+
+    def open(self, page: Path, width: int, theme: str) -> None:
+        """Shows a page in a window of that width, in the theme `light` or `dark`."""
+        self.events.clear()
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
+        self.call("Page.navigate", url=page.absolute().as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self._receive()
+
+    def ask(self, expression: str) -> Any:
+        """Returns the value of an expression in the page, which itself runs nothing."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def said(self) -> list[str]:
+        """What the browser wrote to the page's console."""
+        told = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+        return [json.dumps(event["params"]) for event in self.events if event["method"] in told]
+
+    def requests(self) -> list[str]:
+        """The URLs that were asked for, that of the page first."""
+        sent = (event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent")
+        return [one["request"]["url"] for one in sent]
+
+    def picture(self, file: Path) -> None:
+        """Writes a picture of the whole page, as PNG."""
+        found = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(found["data"]))
+
+
+class _Pipe(NamedTuple):
+    to_read: int
+    to_write: int
+
+
+def _pipe() -> _Pipe:
+    """A pipe whose numbers are not those that the browser gets, 3 and 4."""
+    ends = os.pipe()
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return _Pipe(*moved)
+
+
+@contextmanager
+def tab() -> Iterator[Tab]:
+    """Gives a tab of a browser of its own, which ends with the context."""
+    assert CHROMIUM, "Chromium is needed: apt-get install chromium"
+    commands, answers = _pipe(), _pipe()
+    # Chromium reads from its file 3 and writes to its file 4.
+    words = [
+        "bash", "-c", f'exec "$@" 3<&{commands.to_read} 4>&{answers.to_write}', "bash", CHROMIUM, *FLAGS,
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [*words, f"--user-data-dir={folder}", "about:blank"],
+            pass_fds=(commands.to_read, answers.to_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"HOME": folder},
+        )
+        os.close(commands.to_read)
+        os.close(answers.to_write)
+        try:
+            with os.fdopen(answers.to_read, "rb") as reader, os.fdopen(commands.to_write, "wb") as writer:
+                yield Tab(reader, writer)
+                with suppress(OSError):
+                    writer.write(b'{"id":0,"method":"Browser.close"}\0')
+        finally:
+            process.terminate()
+            process.wait()

@@ -1,0 +1,374 @@
+"""An archive with the oddities of real ones, and the rows of the models as plain Python counts them."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+NAMES = {
+    "Email Delivered": "deliveries",
+    "Email Opened": "opens",
+    "Email Clicked": "clicks",
+    "Email Replied": "replies",
+    "Email Bounced": "bounces",
+    "Email Marked as Spam": "complaints",
+    "Email Unsubscribed": "unsubscribes",
+}
+FIRST = datetime(2024, 3, 1, tzinfo=UTC)
+# Who messages are about: the same persons by several ids, and some that are known by an id alone.
+PEOPLE: tuple[Row, ...] = (
+    {"userId": "u1", "context": {"traits": {"email": "Ada@Example.com", "contact_id": "person_1"}}},
+    {"userId": "u1", "context": {"traits": {"email": " ada@example.com "}}},
+    {"userId": "u1", "context": {"traits": {"email": "ada@other.example"}}},  # another address of the same user
+    {"userId": "u2"},
+    {"userId": " u2 "},
+    {"anonymousId": "Bob@Example.com"},
+    {"anonymousId": "bob@example.com", "userId": "u3"},
+    {"anonymousId": "a-device"},
+    {"context": {"traits": {"email": "CLEO@EXAMPLE.COM", "contact_id": "person_2"}}},
+    {"anonymousId": "cleo-device", "context": {"traits": {"email": "", "contact_id": "person_2"}}},
+    {"userId": "Dan@Example.com", "context": {"traits": {"email": "  "}}},
+    {"userId": "u4", "context": {"traits": {"email": "eve@other.example"}}},
+    {"userId": "u5", "context": {"traits": {"email": "eve@other.example"}}},
+    {"userId": "u6", "properties": {"email": "Fay@Example.com"}},
+)
+EMAILS: tuple[Row, ...] = (
+    {"email_id": "e1", "email_name": "Welcome", "email_subject": "Hi", "campaign_id": "j1", "campaign_name": "Start"},
+    {"email_id": "e2", "email_name": "Tips", "campaign_id": "j1", "campaign_name": "Start", "transactional": False},
+    {"email_id": "e3", "email_name": "News", "campaign_id": "j2", "campaign_name": "News"},
+    {"email_id": "e3"},  # as an API tells it: no names, no journey
+    {"campaign_id": "j2", "campaign_name": "News, renamed"},
+    {"email_id": "e4", "email_name": "Receipt", "campaign_id": "j3", "transactional": True},
+    {},
+)
+LINKS: tuple[Row, ...] = (
+    {"link_id": "l1", "link_url": "https://x/1"},
+    {"link_id": "l2", "link_url": "https://x/2"},
+    {},
+)
+
+
+def iso(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def archive(size: int = 400) -> list[Row]:
+    """The messages: the same at every call."""
+    rng = random.Random(18)
+    found = [_event(rng, number) for number in range(size)]
+    found += [{**found[number], "receivedAt": iso(FIRST + timedelta(days=30))} for number in (1, 5, 8)]  # replayed
+    return found + list(_others())
+
+
+def _event(rng: random.Random, number: int) -> Row:
+    name = rng.choices(tuple(NAMES), (10, 8, 5, 1, 3, 1, 1))[0]
+    person = rng.choice(PEOPLE)
+    properties = {**rng.choice(EMAILS), **person.get("properties", {})}
+    if name == "Email Opened" and rng.random() < 0.5:
+        properties["machine"] = rng.random() < 0.5
+    if name == "Email Clicked":
+        properties |= rng.choice(LINKS)
+    at = FIRST + timedelta(minutes=rng.randrange(6 * 24 * 60))
+    received = at + timedelta(hours=rng.choice((0, 0, 0, 30)))
+    times: Row = {"receivedAt": iso(received), "timestamp": iso(at)}
+    oddity = rng.random()
+    if oddity < 0.05:
+        times["timestamp"] = "soon"
+    elif oddity < 0.1:  # a device whose clock is an hour fast
+        fast = timedelta(hours=1)
+        times |= {"timestamp": ..., "originalTimestamp": iso(at + fast), "sentAt": iso(received + fast)}
+    elif oddity < 0.12:
+        times = {}
+    message = {"type": "track", "event": name, "messageId": f"m{number}", **person, **times, "properties": properties}
+    return {key: value for key, value in message.items() if value is not ...}
+
+
+def _others() -> Iterable[Row]:
+    """Messages that are none of the seven events."""
+    at = iso(FIRST + timedelta(days=7))
+    of = {"receivedAt": at, "timestamp": at}
+    yield {"type": "track", "event": "Trial Extended", "messageId": "o1", "userId": "u1", **of}
+    yield {"type": "track", "event": "Daily", "messageId": "o2", "userId": "u7", **of}
+    yield {"type": "track", "event": "日本", "messageId": "o3", "userId": "u7", **of}
+    yield {"type": "identify", "messageId": "o4", "userId": "u2", "traits": {"email": "Ben@Example.com"}, **of}
+    yield {"type": "alias", "messageId": "o5", "userId": "u8", "previousId": "a-device", **of}
+    yield {"type": "alias", "messageId": "o6", "userId": "u9", "previousId": "u4", **of}
+    yield {"type": "page", "messageId": "o7", "anonymousId": "a-device", "name": "Prices", **of}
+    yield {"type": "group", "messageId": "o8", "userId": "u1", "groupId": "g1", **of}
+    for number in range(11):  # an id that many have, such as a default that somebody forgot to change
+        who = {"userId": "none", "context": {"traits": {"email": f"many{number}@example.com"}}}
+        yield {"type": "identify", "messageId": f"o9-{number}", **who, **of}
+
+
+# ---- one message -----------------------------------------------------------------------------------------------------
+
+
+def time_of(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+class Message(NamedTuple):
+    sent: Row
+    person: str
+    at: datetime | None
+
+    @property
+    def properties(self) -> Row:
+        return dict(self.sent.get("properties", {}))
+
+
+def stored(messages: Iterable[Row]) -> list[Message]:
+    """The messages that a warehouse has: of those with one id the one that was received first."""
+    by_id: dict[str, Row] = {}
+    for sent in messages:
+        by_id.setdefault(sent["messageId"], sent)
+    return [Message(sent, person_of(sent), occurred(sent)) for sent in by_id.values()]
+
+
+def person_of(sent: Row) -> str:
+    traits = sent.get("context", {}).get("traits", {})
+    body = {**sent.get("traits", {}), **sent.get("properties", {})}
+    for email in (traits.get("email"), body.get("email")):
+        if email and email.strip():
+            return str(email.strip().lower())
+    for id_ in (sent.get("userId"), sent.get("anonymousId")):
+        if id_ and id_.strip():
+            return str(id_.strip().lower() if "@" in id_ else id_.strip())
+    raise AssertionError(sent)
+
+
+def occurred(sent: Row) -> datetime | None:
+    received = time_of(sent.get("receivedAt"))
+    if "timestamp" in sent:
+        return time_of(sent["timestamp"]) or received
+    if "sentAt" in sent and received:
+        return received - (datetime.fromisoformat(sent["sentAt"]) - datetime.fromisoformat(sent["originalTimestamp"]))
+    return received
+
+
+# ---- the models ------------------------------------------------------------------------------------------------------
+
+
+def seven(messages: Iterable[Message]) -> list[Message]:
+    return [one for one in messages if one.sent.get("event") in NAMES]
+
+
+def grouped(messages: Iterable[Message], key: Callable[[Message], Any]) -> dict[Any, list[Message]]:
+    groups: dict[Any, list[Message]] = defaultdict(list)
+    for one in messages:
+        if key(one) is not None:
+            groups[key(one)].append(one)
+    return groups
+
+
+def count(messages: Iterable[Message], event: str) -> int:
+    return sum(one.sent["event"] == event for one in messages)
+
+
+def persons(messages: Iterable[Message], event: str) -> set[str]:
+    return {one.person for one in messages if one.sent["event"] == event}
+
+
+def machine_opens(messages: Iterable[Message]) -> int | None:
+    told = [one.properties["machine"] for one in messages if "machine" in one.properties]
+    return sum(told) if told else None
+
+
+def times(messages: Iterable[Message], event: str) -> list[datetime]:
+    return [one.at for one in messages if one.sent["event"] == event and one.at]
+
+
+def ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def measures(messages: list[Message]) -> Row:
+    people = persons(messages, "Email Delivered")
+    of_people = {event: persons(messages, event) & people for event in NAMES}
+    bounced = persons(messages, "Email Bounced")
+    acting = set().union(
+        *(persons(messages, event) for event in NAMES if event not in ("Email Delivered", "Email Bounced"))
+    )
+    human = {
+        one.person for one in messages if one.sent["event"] == "Email Opened" and not one.properties.get("machine")
+    } & people
+    totals = {count_: count(messages, event) for event, count_ in NAMES.items() if count_ != "deliveries"}
+    opened, clicked = len(of_people["Email Opened"]), len(of_people["Email Clicked"])
+    replied, complained = len(of_people["Email Replied"]), len(of_people["Email Marked as Spam"])
+    unsubscribed = len(of_people["Email Unsubscribed"])
+    return {
+        "first_delivered_at": min(times(messages, "Email Delivered"), default=None),
+        "last_delivered_at": max(times(messages, "Email Delivered"), default=None),
+        "delivered": count(messages, "Email Delivered"),
+        "people": len(people),
+        "attempted": len(people | bounced),
+        "opened": opened,
+        "human_opened": len(human),
+        "clicked": clicked,
+        "replied": replied,
+        "bounced": len(bounced),
+        "complained": complained,
+        "unsubscribed": unsubscribed,
+        "undelivered": len(acting - people),
+        **totals,
+        "machine_opens": machine_opens(messages),
+        "open_rate": ratio(opened, len(people)),
+        "human_open_rate": ratio(len(human), len(people)),
+        "click_rate": ratio(clicked, len(people)),
+        "click_to_open_rate": ratio(clicked, opened),
+        "reply_rate": ratio(replied, len(people)),
+        "bounce_rate": ratio(len(bounced), len(people)),
+        "bounce_rate_of_attempted": ratio(len(bounced), len(people | bounced)),
+        "complaint_rate": ratio(complained, len(people)),
+        "unsubscribe_rate": ratio(unsubscribed, len(people)),
+    }
+
+
+def names(messages: Iterable[Message], *columns: str) -> Row:
+    """What the last message says that has the first of the columns, and a journey if there is such a one."""
+
+    def rank(one: Message) -> tuple[Any, ...]:
+        has = one.properties
+        return has.get(columns[0]) is not None, has.get("campaign_id") is not None, one.at is not None, one.at or FIRST
+
+    last = max(messages, key=rank)
+    return {column: last.properties.get(column) for column in columns}
+
+
+def email_overview(messages: list[Message]) -> list[Row]:
+    columns = ("email_name", "email_subject", "campaign_id", "campaign_name", "transactional")
+    return [
+        {"email_id": email, **names(found, *columns), **measures(found)}
+        for email, found in grouped(seven(messages), lambda one: one.properties.get("email_id")).items()
+    ]
+
+
+def journey_overview(messages: list[Message]) -> list[Row]:
+    return [
+        {
+            "campaign_id": journey,
+            **names(found, "campaign_name"),
+            "emails": len({one.properties["email_id"] for one in found if "email_id" in one.properties}),
+            **measures(found),
+        }
+        for journey, found in grouped(seven(messages), lambda one: one.properties.get("campaign_id")).items()
+    ]
+
+
+def link_overview(messages: list[Message]) -> list[Row]:
+    emails = {row["email_id"]: row for row in email_overview(messages)}
+    rows = []
+    clicks = [one for one in seven(messages) if one.sent["event"] == "Email Clicked" and "email_id" in one.properties]
+    links = grouped(clicks, lambda one: tuple(map(one.properties.get, ("email_id", "link_id", "link_url"))))
+    for (email, link, url), found in links.items():
+        got = persons((m for m in seven(messages) if m.properties.get("email_id") == email), "Email Delivered")
+        clickers = {one.person for one in found}
+        rows.append(
+            {
+                "email_id": email,
+                **{name: emails[email][name] for name in ("email_name", "campaign_id", "campaign_name")},
+                "link_id": link,
+                "link_url": url,
+                "clicks": len(found),
+                "clickers": len(clickers),
+                "clicked": len(clickers & got),
+                "people": len(got),
+                "click_rate": ratio(len(clickers & got), len(got)),
+                "first_clicked_at": min(times(found, "Email Clicked"), default=None),
+                "last_clicked_at": max(times(found, "Email Clicked"), default=None),
+            }
+        )
+    return rows
+
+
+def person_email(messages: list[Message]) -> list[Row]:
+    with_email = [one for one in seven(messages) if "email_id" in one.properties]
+    rows = []
+    for (person, email), found in grouped(with_email, lambda one: (one.person, one.properties["email_id"])).items():
+        firsts = {
+            f"first_{verb}_at": min(times(found, event), default=None)
+            for event, verb in zip(
+                NAMES,
+                ("delivered", "opened", "clicked", "replied", "bounced", "complained", "unsubscribed"),
+                strict=True,
+            )
+        }
+        counts = {count_: count(found, event) for event, count_ in NAMES.items()}
+        last = max(times(found, "Email Delivered"), default=None)
+        more = {"last_delivered_at": last, "machine_opens": machine_opens(found)}
+        rows.append({"person": person, "email_id": email, **firsts, **counts, **more})
+    return rows
+
+
+def domain_health(messages: list[Message]) -> list[Row]:
+    rows = []
+    for domain, found in grouped(seven(messages), lambda one: one.person.partition("@")[2] or None).items():
+        row = measures(found)
+        row["bounces_per_mail"] = ratio(row["bounces"], row["delivered"] + row["bounces"])
+        row["complaints_per_mail"] = ratio(row["complaints"], row["delivered"])
+        rows.append({"domain": domain, **row})
+    return rows
+
+
+def daily(messages: list[Message]) -> list[Row]:
+    people = dict(
+        zip(
+            NAMES, ("people", "openers", "clickers", "repliers", "bounced", "complainers", "unsubscribers"), strict=True
+        )
+    )
+    days = grouped(seven(messages), lambda one: (one.at.date() if one.at else None,))
+    return [
+        {
+            "day": day,
+            "delivered": count(found, "Email Delivered"),
+            **{count_: count(found, event) for event, count_ in NAMES.items() if count_ != "deliveries"},
+            "machine_opens": machine_opens(found),
+            **{column: len(persons(found, event)) for event, column in people.items()},
+        }
+        for (day,), found in days.items()
+    ]
+
+
+def person_timeline(messages: list[Message]) -> list[Row]:
+    """The columns that are not copies of a message's own."""
+    return [
+        {
+            "person": one.person,
+            "occurred_at": one.at,
+            "type": one.sent["type"],
+            "id": one.sent["messageId"],
+            "event_text": one.sent.get("event"),
+            **{name: one.properties.get(name) for name in ("campaign_id", "email_id", "link_url")},
+        }
+        for one in messages
+    ]
+
+
+# ---- identities ------------------------------------------------------------------------------------------------------
+
+
+def identities(messages: list[Message]) -> list[Row]:
+    """The persons of each identity: what messages join, however far; ids that many persons have join nobody."""
+    ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for one in messages:
+        traits = one.sent.get("context", {}).get("traits", {})
+        previous = one.sent.get("previousId")
+        for kind, id_ in (("user id", one.sent.get("userId")), ("contact id", traits.get("contact_id"))):
+            if id_:
+                ids[kind, id_.strip()].add(one.person)
+        if previous:
+            ids["user id", previous.strip()].add(one.person)
+            ids["alias", previous.strip()].add(one.person)
+        ids["alias", one.person].add(one.person)
+    joining = [who for who in ids.values() if 2 <= len(who) <= 10]
+    group = {one.person: {one.person} for one in messages}
+    for who in joining:
+        merged = set().union(*(group[person] for person in who))
+        group |= dict.fromkeys(merged, merged)
+    return [{"person": person, "persons": len(of), "of": min(of)} for person, of in group.items()]

@@ -1,0 +1,134 @@
+"""The command `report`, as a person calls it."""
+
+import json
+import stat
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autopilothq import sample
+from calling import Call
+from shared_loads import command, isolation
+
+FILE = "events.duckdb"
+LIMIT = (
+    "Invalid value for '--limit': Expected one of bounces, complaints, unsubscribes with percents, such as bounces=2 or"
+    " complaints=0.1:0.3, but got "
+)
+NO_MACHINE = (
+    "  no machines: Nothing tells them: email_opened has no column machine. Messages of Ortto have one, those of"
+    " Autopilot do not. Mailbox providers that fetch pictures before anybody reads count as people here.\n"
+)
+
+
+@pytest.fixture(scope="module")
+def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a week of events, loaded."""
+    home = tmp_path_factory.mktemp("week")
+    with isolation(home):
+        sample.write("archive", events=3000)
+        assert command("load", "archive", "archive", "--credentials", FILE).status == 0
+        yield home / "work"
+
+
+@pytest.fixture(autouse=True)
+def at_home(week: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(week)
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", str(week / FILE))
+
+
+def test_a_page_is_written_for_its_owner(call: Call, week: Path) -> None:
+    said = call("report")
+    page = week / "report.html"
+    size = f"{page.stat().st_size / 1000:,.0f}"
+    assert said == (0, f"report.html: 2019-03-01 to 2019-03-07, 2,916 email events, {size} kB\n{NO_MACHINE}", "")
+    assert page.read_text().startswith('<!doctype html>\n<html lang="en">')
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert [path.name for path in week.iterdir() if path.name.startswith(".report")] == []
+
+
+def test_a_page_that_is_there_is_replaced_and_a_link_is_not_written_through(call: Call, week: Path) -> None:
+    other = week / "other.txt"
+    other.write_text("mine")
+    (week / "linked.html").symlink_to(other)
+    assert call("report", "--output", "linked.html").status == 0
+    assert other.read_text() == "mine"
+    assert "email report" in (week / "linked.html").read_text()
+
+
+def test_numbers_are_printed_without_a_page(call: Call, week: Path) -> None:
+    said = call("report", "--json", "--limit", "bounces=3", "--limit", "complaints=0.05:0.2", "--since", "2019-03-02")
+    numbers = json.loads(said.out)
+    assert numbers["limits"] == {
+        "bounces": {"goal": 3.0, "most": 3.0},
+        "complaints": {"goal": 0.05, "most": 0.2},
+        "unsubscribes": {"goal": 0.5, "most": 0.5},
+    }
+    assert numbers["period"]["since"] == "2019-03-02T00:00:00+00:00"
+    assert numbers["machines"]["absent"].startswith("Nothing tells them")
+    assert not (week / "numbers.html").exists()
+    again = call("report", "--json", "--output", "numbers.html")
+    assert json.loads(again.out)["totals"]["deliveries"] > numbers["totals"]["deliveries"]
+    assert (week / "numbers.html").exists()
+
+
+def test_the_page_is_opened(call: Call, week: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def show(url: str) -> bool:
+        opened.append(url)
+        return len(opened) == 1
+
+    monkeypatch.setattr(webbrowser, "open", show)
+    assert call("report", "--open", "--output", "shown.html").err == ""
+    assert opened == [(week / "shown.html").as_uri()]
+    assert (
+        f"There is no browser here. Open {week / 'shown.html'} yourself."
+        in call("report", "--open", "--output", "shown.html").err
+    )
+
+
+def test_a_journey_that_is_not_there(call: Call) -> None:
+    said = call("report", "--journey", "Newslettr\x1b[31m")
+    assert (said.status, said.err) == (
+        1,
+        (
+            "Error: Expected a journey's name or id, but autopilothq has no journey Newslettr\\x1b[31m.\n"
+            "It has Newsletter, Onboarding Journey, Receipts, Trial Ending, Win-back, Événement Québec.\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--limit", "x=3"),
+            f"{LIMIT}'x=3'.",
+        ),
+        (
+            ("--limit", "bounces=3:2"),
+            f"{LIMIT}'bounces=3:2'.",
+        ),
+        (
+            ("--since", "2019-03-02", "--until", "2019-03-02"),
+            "Invalid value for --until: Expected a time after 2019-03-02T00:00:00Z.",
+        ),
+        (
+            ("--output", "none/report.html"),
+            "Invalid value for --output: none/report.html cannot be written: No such file or directory.",
+        ),
+    ],
+)
+def test_wrong_arguments(call: Call, words: tuple[str, ...], message: str) -> None:
+    said = call("report", *words)
+    assert said.status == 2
+    assert said.err.endswith(f"Error: {message}\n")
+
+
+def test_a_dataset_that_is_not_there(call: Call) -> None:
+    said = call("report", "--dataset", "other")
+    assert said.status == 1
+    assert "There is no dataset other" in said.err

@@ -1,0 +1,275 @@
+"""The models: each number is what plain Python counts, on DuckDB and on PostgreSQL, and elsewhere the SQL is read."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg2
+import pytest
+import sqlglot
+
+import counted_models as counted
+import generate_dbt
+import generate_docs
+from autopilothq import models
+from calling import Call
+from contract.loading import write
+from servers import Postgres
+from shared_loads import command, isolation
+
+Row = dict[str, Any]
+WHERE = ("duckdb", "postgres")
+DIALECTS = ("redshift", "bigquery", "snowflake", "databricks", "clickhouse", "tsql", "mysql", "athena", "trino")
+
+
+class Loaded:
+    """The archive, loaded and with its models applied."""
+
+    def __init__(self, kind: str, credentials: str) -> None:
+        self.kind, self.credentials = kind, credentials
+        self.target = ("--destination", kind, "--credentials", credentials)
+
+    def rows(self, sql: str) -> list[Row]:
+        if self.kind == "duckdb":
+            with duckdb.connect(self.credentials) as con:
+                con.execute("SET TimeZone = 'Pacific/Auckland'")  # days are UTC's all the same
+                found = con.execute(sql)
+                return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
+        with closing(psycopg2.connect(self.credentials)) as server, server, server.cursor() as cursor:
+            cursor.execute("SET TimeZone = 'Pacific/Auckland'")
+            cursor.execute(sql)
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()] if names else []
+
+
+@pytest.fixture(scope="module", params=WHERE)
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgresql: Postgres
+) -> Iterator[Loaded]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with isolation(folder), postgresql.database() as url:
+        found = Loaded(request.param, url if request.param == "postgres" else str(folder / "events.duckdb"))
+        write("1.ndjson", *counted.archive())
+        assert command("load", "archive", "archive", *found.target).status == 0
+        said = command("models", "apply", *found.target)
+        assert (said.status, said.out) == (0, "8 views in autopilothq_models: 8 created.\n"), said.err
+        yield found
+
+
+def comparable(rows: list[Row], key: tuple[str, ...]) -> list[Row]:
+    return sorted(
+        ({name: round(v, 9) if isinstance(v, float) else v for name, v in row.items()} for row in rows),
+        key=lambda row: [(row[name] is None, str(row[name])) for name in key],
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in models.BY_NAME if name not in ("person_timeline", "identities")])
+def test_each_number_is_what_plain_python_counts(loaded: Loaded, name: str) -> None:
+    model = models.BY_NAME[name]
+    found = loaded.rows(f"SELECT * FROM autopilothq_models.{name}")
+    expected = getattr(counted, name)(counted.stored(counted.archive()))
+    assert comparable(found, model.key) == comparable(expected, model.key)
+
+
+def test_the_timeline_has_every_message_once(loaded: Loaded) -> None:
+    columns = "person, occurred_at, type, id, event_text, campaign_id, email_id, link_url"
+    found = loaded.rows(f"SELECT {columns} FROM autopilothq_models.person_timeline")
+    assert comparable(found, ("id",)) == comparable(counted.person_timeline(counted.stored(counted.archive())), ("id",))
+
+
+def test_identities_are_joined_by_ids_that_messages_share(loaded: Loaded) -> None:
+    found = loaded.rows("SELECT * FROM autopilothq_models.identities")
+    expected = {row["person"]: row for row in counted.identities(counted.stored(counted.archive()))}
+    assert {row["person"]: row["persons"] for row in found} == {
+        person: row["persons"] for person, row in expected.items()
+    }
+    groups: dict[str, set[str]] = {}
+    for row in found:
+        groups.setdefault(row["identity"], set()).add(row["person"])
+    # Whoever is in one group here is in one group there, and each is named after one of its persons.
+    assert all(len({expected[person]["of"] for person in group}) == 1 for group in groups.values())
+    assert all(name in group for name, group in groups.items())
+    rows = {row["person"]: row for row in found}
+    ada = rows["ada@example.com"]
+    assert (ada["identity"], ada["persons"], ada["joined_by"]) == (rows["u1"]["identity"], 3, "user id")
+    assert rows["many3@example.com"]["joined_by"] == "nothing"
+    assert rows["cleo@example.com"]["identity"] == rows["cleo-device"]["identity"]
+
+
+def test_a_load_goes_on_beside_the_views_and_status_tells_when_they_are_out_of_date(loaded: Loaded) -> None:
+    status = command("status", *loaded.target)
+    assert "models     8 views in autopilothq_models\n" in status.out
+    late = {"event": "Email Delivered", "messageId": "late", "timestamp": "2024-04-01", "properties": {"price": 1.5}}
+    new = {"type": "screen", "messageId": "new", "userId": "u2", "name": "Home"}
+    write("2.ndjson", {"type": "track", "userId": "u2", **late}, new)
+    assert command("load", "archive", "archive", *loaded.target).status == 0
+    [day] = loaded.rows("SELECT * FROM autopilothq_models.daily WHERE day = DATE '2024-04-01'")
+    assert (day["delivered"], day["people"]) == (1, 1)
+    if loaded.kind == "postgres":  # where a view keeps the types of the columns that it reads, and of no others
+        loaded.rows("ALTER TABLE autopilothq.email_delivered ALTER COLUMN price TYPE double precision")
+        said = command("schema", "upgrade", *loaded.target)
+        assert (said.status, "1 statement run" in said.out) == (0, True), said.err
+    said = command("status", *loaded.target)
+    assert "8 views in autopilothq_models; out of date: person_timeline, identities: run models apply\n" in said.out
+    said = command("models", "apply", *loaded.target)
+    assert (said.status, said.out) == (0, "8 views in autopilothq_models: 2 replaced, 6 unchanged.\n"), said.err
+    screens = "SELECT name FROM autopilothq_models.person_timeline WHERE type = 'screen'"
+    assert loaded.rows(screens) == [{"name": "Home"}]
+
+
+def test_comments_reach_the_database(loaded: Loaded) -> None:
+    if loaded.kind == "duckdb":
+        column = (
+            "SELECT comment FROM duckdb_columns() WHERE (schema_name, table_name, column_name) = ('{}', '{}', '{}')"
+        )
+        table = "SELECT comment FROM duckdb_tables() WHERE (schema_name, table_name) = ('{}', '{}')"
+    else:
+        column = (
+            "SELECT col_description(attrelid, attnum) AS comment FROM pg_attribute"
+            " WHERE attrelid = '{}.{}'::regclass AND attname = '{}'"
+        )
+        table = "SELECT obj_description('{}.{}'::regclass) AS comment"
+    rates = models.BY_NAME["email_overview"].columns
+    assert loaded.rows(table.format("autopilothq", "email_clicked")) == [
+        {"comment": "Email Clicked: The recipient clicked a link in the email."}
+    ]
+    assert loaded.rows(column.format("autopilothq", "email_clicked", "link_url")) == [
+        {"comment": "The URL of the link that was clicked."}
+    ]
+    assert loaded.rows(column.format("autopilothq", "_audit", "lines")) == [
+        {"comment": "Its lines, blank ones not counted."}
+    ]
+    assert loaded.rows(column.format("autopilothq_models", "email_overview", "open_rate")) == [
+        {"comment": rates["open_rate"]}
+    ]
+    loaded.rows("COMMENT ON COLUMN autopilothq.trial_extended.user_id IS 'ours'")
+    loaded.rows("COMMENT ON TABLE autopilothq.daily IS 'Theirs, which the catalogue describes'")
+    said = command("schema", "trial_extended", "--live", "--format", "markdown", *loaded.target)
+    assert "An event that a journey's Send Event action sent; its properties are columns." in said.out
+
+
+def test_the_queries_of_the_pages_run(loaded: Loaded) -> None:
+    pages = "".join((generate_docs.DOCS / "how-to" / name).read_text() for name in ("query.md", "models.md"))
+    blocks = [block for block in re.findall(r"```sql\n(.*?)```", pages, re.DOTALL) if "autopilothq_models" in block]
+    queries = [query for block in blocks for query in block.split("\n\n")]
+    assert len(queries) == 7
+    assert all(isinstance(loaded.rows(query), list) for query in queries)
+
+
+def test_what_others_made_is_left_alone(loaded: Loaded) -> None:
+    loaded.rows("CREATE VIEW autopilothq_models.theirs AS SELECT 1 AS one")
+    said = command("models", "drop", *loaded.target)
+    assert (said.status, said.out) == (0, "8 views dropped in autopilothq_models.\n"), said.err
+    assert loaded.rows("SELECT * FROM autopilothq_models.theirs") == [{"one": 1}]
+    loaded.rows("CREATE TABLE autopilothq_models.daily AS SELECT 1 AS one")
+    loaded.rows("CREATE VIEW autopilothq_models.identities AS SELECT 1 AS one")
+    said = command("models", "apply", *loaded.target)
+    assert said.status == 1
+    assert said.err == (
+        "Error: Expected no table or view in autopilothq_models that has the name of a model and was not made by this"
+        " command, but found identities, daily.\n"
+        "Rename or drop what is not needed, or name another dataset: --models-dataset NAME\n"
+    )
+    said = command("models", "apply", "--models-dataset", "autopilothq", *loaded.target)
+    assert (said.status, said.err.partition(":")[0]) == (1, "Error")
+    assert "Expected a dataset for the models alone, but autopilothq has the tables of loads" in said.err
+    said = command("models", "apply", "--models-dataset", "marts", *loaded.target)
+    assert (said.status, said.out) == (0, "8 views in marts: 8 created.\n"), said.err
+    assert command("models", "drop", "--models-dataset", "marts", *loaded.target).status == 0
+    assert loaded.rows("SELECT schema_name FROM information_schema.schemata WHERE schema_name = 'marts'") == []
+
+
+# ---- without a destination -------------------------------------------------------------------------------------------
+
+SOME = {"email_opened": ["id", "email_id", "context_traits_email", "timestamp"]}
+
+
+@pytest.mark.parametrize("name", models.BY_NAME)
+@pytest.mark.parametrize("existing", [{}, SOME, {"tracks": ["id", "event"]}], ids=["nothing", "some", "tracks"])
+def test_what_a_dataset_lacks_counts_as_empty(name: str, existing: dict[str, list[str]]) -> None:
+    with duckdb.connect() as con:
+        for table, columns in existing.items():
+            types = (f'"{column}" {"TIMESTAMPTZ" if column == "timestamp" else "TEXT"}' for column in columns)
+            con.execute(f"CREATE TABLE {table} ({', '.join(types)})")
+        if "email_opened" in existing:
+            con.execute("INSERT INTO email_opened VALUES ('m1', 'e1', ' Ada@Example.com', '2024-03-01 12:00:00+00')")
+        found = con.execute(models.sql(name, existing))
+        assert [column[0] for column in found.description] == [*models.BY_NAME[name].columns] or name == "person_email"
+        assert {column[0] for column in found.description} == models.BY_NAME[name].columns.keys()
+        opens = name in ("link_overview", "journey_overview")
+        assert len(found.fetchall()) == (1 if existing is SOME and not opens else 0)
+
+
+def test_columns_of_other_types_do_no_harm() -> None:
+    """A property has the type that its first values had."""
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE email_opened (id TEXT, email_id TEXT, email BIGINT, machine BIGINT, user_id TEXT)")
+        con.execute(
+            "INSERT INTO email_opened VALUES ('1', 'e', 7, 1, 'u'), ('2', 'e', NULL, 0, 'u'), ('3', 'e', 7, 2, 'u')"
+        )
+        existing = {"email_opened": ["id", "email_id", "email", "machine", "user_id"]}
+        found = con.execute(
+            f"SELECT person, opens, machine_opens FROM ({models.sql('person_email', existing)}) ORDER BY 1"
+        )
+        assert found.fetchall() == [("7", 2, 1), ("u", 1, 0)]
+
+
+def test_a_period_counts_what_occurred_in_it() -> None:
+    with duckdb.connect() as con:
+        con.execute("CREATE TABLE email_opened (id TEXT, user_id TEXT, timestamp TIMESTAMPTZ)")
+        days = "SELECT i, 'u', TIMESTAMPTZ '2024-03-01 00:00:00+00' + INTERVAL 1 DAY * i FROM range(5) t(i)"
+        con.execute(f"INSERT INTO email_opened {days}")
+        existing = {"email_opened": ["id", "user_id", "timestamp"]}
+        text = models.sql(
+            "daily", existing, since=counted.FIRST + timedelta(days=1), until=counted.FIRST + timedelta(days=3)
+        )
+        assert con.execute(f"SELECT day, opens FROM ({text}) ORDER BY day").fetchall() == [
+            (date(2024, 3, 2), 1),
+            (date(2024, 3, 3), 1),
+        ]
+
+
+def test_other_dialects_are_read_again() -> None:
+    """Those models are taken that read all others."""
+    for name in ("journey_overview", "link_overview", "domain_health", "identities", "daily"):
+        found = models.query(name, models.declared_tables())
+        models.point(found, lambda table: ["autopilothq", table])
+        for dialect in DIALECTS:
+            [parsed] = sqlglot.parse(models.in_dialect(found.copy(), dialect), dialect=dialect)
+            assert isinstance(parsed, sqlglot.exp.Select)
+            assert "email_opened" in {table.name.lower() for table in parsed.find_all(sqlglot.exp.Table) if table.db}
+            assert not list(parsed.find_all(sqlglot.exp.Command))
+            unknown = {function.name.lower() for function in parsed.find_all(sqlglot.exp.Anonymous)}
+            assert unknown <= {"at_timezone"}, dialect  # Trino's
+
+
+def test_each_file_has_the_columns_that_are_described() -> None:
+    files = {path.stem for path in Path(models.__file__).parent.glob("*.sql")}
+    assert files == {*models.BY_NAME, "counts", "day", "measures", "person", "rates"}
+
+
+def test_the_dbt_package_is_made_of_the_models() -> None:
+    for path, text in generate_dbt.files().items():
+        assert (generate_dbt.HOME / path).read_text() == text, f"{path}: make docs"
+
+
+# ---- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_models_are_listed_and_shown_without_a_destination(call: Call) -> None:
+    listed = call("models", "show")
+    assert [line.split()[0] for line in listed.out.splitlines()] == [*models.BY_NAME]
+    said = call("models", "show", "daily", "--destination", "postgres", "--dataset", "mail")
+    assert 'FROM "mail"."email_opened"' in said.out
+    said = call("models", "show", "dialy")
+    assert (said.status, "There is no model dialy. Did you mean daily?" in said.err) == (2, True)
+
+
+def test_models_need_a_dataset(call: Call) -> None:
+    said = call("models", "apply", "--credentials", "none.duckdb")
+    assert said.status == 1
+    assert "There is no dataset autopilothq" in said.err
