@@ -1,8 +1,12 @@
 """What a table should be in each destination: data that loads, printed statements and upgrades share."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from autopilothq.catalog import LIMITS, TABLES, Type
+from autopilothq.sources.table_hints import TableHints
 from autopilothq.warehouses.native import TableShape, avoid_view_name, native_of, shape_of
 
 COLUMNS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "timestamp", "n": "double"}
@@ -62,3 +66,19 @@ def test_no_property_has_the_name_of_a_copy() -> None:
         for table in TABLES.values()
         if "uuid_ts" in {column.name for column in table.columns}
     )
+
+
+def test_a_users_hints_for_how_tracks_is_stored_take_the_place_of_the_catalogues() -> None:
+    def layout(kind: str, **own: object) -> object:
+        extraction: Any = SimpleNamespace(hints={"tracks": own})
+        target: Any = SimpleNamespace(native=native_of(kind))
+        hints = TableHints(extraction, target, {})
+        assert hints.layout("email_opened") == ({}, {})
+        return hints.layout("tracks")
+
+    assert layout("snowflake") == ({"received_at": "cluster", "event": "cluster"}, {})
+    assert layout("bigquery") == ({"received_at": "partition"}, {"x-bigquery-cluster-columns": ["event"]})
+    assert layout("duckdb") == layout("filesystem") == ({}, {})
+    assert layout("snowflake", columns={"event": {"name": "event", "description": "mine"}}) != ({}, {})
+    assert layout("snowflake", columns={"event": {"name": "event", "cluster": False}}) == ({}, {})
+    assert layout("bigquery", **{"x-bigquery-partition": {"timestamp": "day"}}) == ({}, {})

@@ -17,7 +17,7 @@ from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipeli
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
 from .formats import grid, moment
 from .received import Received, Waiting
-from .views import AppliedModels, applied
+from .views import MARKED, AppliedModels, applied
 
 DAYS = 14
 BAR = 30
@@ -109,8 +109,9 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
 
 
 def _models(dataset: Dataset) -> AppliedModels | None:
-    found = applied(dataset)
-    return found if found.ours else None
+    """Returns which models are applied, where views tell of which tables they were made."""
+    found = applied(dataset) if dataset.kind in MARKED else None
+    return found if found and found.ours else None
 
 
 def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:

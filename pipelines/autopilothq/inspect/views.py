@@ -14,7 +14,7 @@ from ..warehouses.sql_files import sql_file
 
 SUFFIX = "_models"
 # How views with their comments are listed, where that was tried; elsewhere a view with a model's name is taken for it.
-_LISTED = {"duckdb": "view_comments_duckdb.sql", "postgres": "view_comments_postgres.sql"}
+MARKED = {"duckdb": "view_comments_duckdb.sql", "postgres": "view_comments_postgres.sql"}
 _MARK = re.compile(r"\(autopilothq models, ([0-9a-f]{12})\)$")
 
 
@@ -93,7 +93,7 @@ def applied(dataset: Dataset, name: str | None = None, planned: Sequence[ModelVi
     views = {view.model.name: view for view in planned or views_of(dataset)}
     groups: dict[str, list[str]] = {group: [] for group in AppliedModels._fields[1:]}
     for model, view in views.items():
-        groups[_state(model, view, comments, dataset.kind in _LISTED)].append(model)
+        groups[_state(model, view, comments, dataset.kind in MARKED)].append(model)
     return AppliedModels(models, *(tuple(group) for group in groups.values()))
 
 
@@ -111,9 +111,9 @@ def view_comments(dataset: SqlDataset) -> dict[str, str | None]:
     sql = dataset.client.sql_client
     if not sql.has_dataset():
         return {}
-    if dataset.kind not in _LISTED:
+    if dataset.kind not in MARKED:
         views = dataset.views()
         return {table: "" if table in views else None for table, *_ in dataset.sql.columns()}
-    text = sql_file(_LISTED[dataset.kind])
+    text = sql_file(MARKED[dataset.kind])
     rows = sql.execute_sql(text, *[sql.dataset_name] * text.count("%s"))
     return {str(name): comment for name, comment in rows or ()}
