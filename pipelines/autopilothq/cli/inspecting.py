@@ -10,15 +10,11 @@ from typing import NamedTuple
 import click
 
 from .. import inspect, upgrade
-from ..clients.auth import where_to_set
-from ..clients.ortto import Ortto, OrttoSettings
-from ..clients.settings import ALLOW_HTTP
 from ..display import json_text, shortened
-from ..errors import DatasetNotFound, RunError
+from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
 from ..warehouses.dataset import tables_of
-from ..warehouses.settings import setting
 from . import out
 from .options import TargetOptions, credentials_of, describe_target
 
@@ -150,25 +146,14 @@ def print_status(
         found = inspect.read_status(reader, datetime.now(UTC))
         found.received = inspect.read_received(reader, received) if received is not None else None
         if ask_ortto:
-            with explained(), Ortto(_ortto_settings()) as account:
-                found.campaigns = inspect.ask_campaigns(reader, account, found.now)
+            from .asking import ask_ortto_campaigns
+
+            found.campaigns = ask_ortto_campaigns(reader, found.now)
     out.document(json_text(inspect.status_dict(found, max_age)) if as_json else inspect.status_text(found))
     if max_age is not None and found.is_older(max_age):
         if not as_json:
             out.print_lines(["", _stale(found, max_age)])
         sys.exit(out.NEEDS_ATTENTION)
-
-
-def _ortto_settings() -> OrttoSettings:
-    """The settings of the account that `load ortto` reads."""
-    section = "sources.autopilothq.ortto"
-    names = ("api_key", "region", "base_url", "requests_per_second")
-    found = {name: value for name in names if (value := setting(f"{section}.{name}")) is not None}
-    if not found.get("api_key"):
-        name = f"{section}.api_key"
-        raise RunError(f"Expected the key of the Ortto account, but there is none.\nSet {name} ({where_to_set(name)}).")
-    allowed = bool(setting(ALLOW_HTTP))
-    return OrttoSettings(**found, allow_http=allowed)
 
 
 def _stale(found: Status, max_age: timedelta) -> str:

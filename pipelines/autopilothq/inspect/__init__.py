@@ -1,6 +1,6 @@
 """Inspects schemas and destinations: tables and columns, how two schemas differ, and whether the data is fresh."""
 
-from .completeness import CampaignCounts, Count, ask_campaigns
+from .completeness import CampaignCounts, Count
 from .diff import (
     CATALOGUE,
     LATER,
@@ -50,7 +50,6 @@ __all__ = [
     "Waiting",
     "age",
     "applied",
-    "ask_campaigns",
     "at_models",
     "catalogue",
     "dataset_name",

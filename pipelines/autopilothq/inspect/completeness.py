@@ -7,11 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from ..catalog import ORTTO_CAMPAIGN_REPORTS, ORTTO_COUNTED
-from ..clients.decode import as_text
-from ..clients.ortto import Ortto
-from ..segment.json_text import JsonObject
-from ..sources.ortto.reports import reports
-from ..sources.times import read_time
 from ..warehouses.dataset import Dataset
 from .formats import grid, moment, percent
 
@@ -65,21 +60,6 @@ def read_campaigns(dataset: Dataset) -> list[CampaignCounts] | None:
     columns = ", ".join(f"{{{name}}}" for name in (*names, "counted_until", *ORTTO_COUNTED))
     rows = dataset.rows(columns, ORTTO_CAMPAIGN_REPORTS.name)
     return compare(dataset, rows) if rows else None
-
-
-def ask_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
-    """Returns the campaigns as Ortto counts them now. Raises ApiErrors."""
-    campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
-    return compare(dataset, [_row(report, now) for report in reports(account, campaigns)])
-
-
-def _row(report: JsonObject, now: datetime) -> tuple[Any, ...]:
-    """The row that a load would store of a report, in the order of `read_campaigns`."""
-    begin, end = (read_time(report.value(name)) for name in ("counted_from", "counted_until"))
-    texts = [as_text(report.value(name)) for name in ("campaign_id", "campaign_name", "campaign_type")]
-    counts = (report.value(name) for name in ORTTO_COUNTED)
-    numbers = [None if count is None else int(count) for count in counts]
-    return (*texts, now, as_text(report.value("timeframe")), begin, end, *numbers)
 
 
 def compare(dataset: Dataset, rows: Sequence[Sequence[Any]]) -> list[CampaignCounts]:

@@ -3,10 +3,11 @@
 dlt writes descriptions of columns to Snowflake, BigQuery and Databricks itself; DuckDB and PostgreSQL get them here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..catalog import TABLES, Table, event_table
+from ..projection import engine
 from .dlt_internals import SqlClientBase, TPartialTableSchema
 from .native import SEGMENT_TABLE_HINT
 
@@ -38,7 +39,7 @@ def comments_on(
     client: SqlClientBase[Any], name: str, columns: Mapping[str, str], table: str | None = None, kind: str = "TABLE"
 ) -> Iterator[str]:
     """Yields statements that comment a table or a view, and its columns."""
-    literal: Callable[[str], str] = client.capabilities.escape_literal
+    literal = engine.literal  # a plain text, where dlt writes one with escapes
     qualified = client.make_qualified_table_name(name)
     if table:
         yield f"COMMENT ON {kind} {qualified} IS {literal(table)}"

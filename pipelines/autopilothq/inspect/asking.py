@@ -1,0 +1,28 @@
+"""Asks Ortto what it counts, for the status; apart, because the status itself needs no client of an API."""
+
+from datetime import datetime
+from typing import Any
+
+from ..catalog import ORTTO_COUNTED
+from ..clients.decode import as_text
+from ..clients.ortto import Ortto
+from ..segment.json_text import JsonObject
+from ..sources.ortto.reports import reports
+from ..sources.times import read_time
+from ..warehouses.dataset import Dataset
+from .completeness import CampaignCounts, compare
+
+
+def ask_campaigns(dataset: Dataset, account: Ortto, now: datetime) -> list[CampaignCounts]:
+    """Returns the campaigns as Ortto counts them now. Raises ApiErrors."""
+    campaigns = [one for page in account.campaigns() for one in page if isinstance(one, JsonObject)]
+    return compare(dataset, [_row(report, now) for report in reports(account, campaigns)])
+
+
+def _row(report: JsonObject, now: datetime) -> tuple[Any, ...]:
+    """The row that a load would store of a report, in the order of `read_campaigns`."""
+    begin, end = (read_time(report.value(name)) for name in ("counted_from", "counted_until"))
+    texts = [as_text(report.value(name)) for name in ("campaign_id", "campaign_name", "campaign_type")]
+    counts = (report.value(name) for name in ORTTO_COUNTED)
+    numbers = [None if count is None else int(count) for count in counts]
+    return (*texts, now, as_text(report.value("timeframe")), begin, end, *numbers)
