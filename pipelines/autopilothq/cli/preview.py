@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..destination import DeliveryLog, Preview
-from ..destination.preview import PreviewedContact, column_of, contacts_now, written_fields, shown_value
+from ..destination.preview import PreviewedContact, column_of, contacts_now, shown_value, written_fields
 from ..display import shortened
 from . import out
 
