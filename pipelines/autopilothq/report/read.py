@@ -110,12 +110,7 @@ def _report(
     dataset = asking.dataset
     pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
-    days = part(
-        lambda: assemble.days_of(
-            asking.rows("daily"), () if isinstance(pairs, Absent) else pairs.of["hour"], period.until
-        ),
-        "Nothing happened.",
-    )
+    days = part(lambda: _days(asking, pairs, period), "Nothing happened.")
     status = _part(lambda: read_status(dataset, now))
     return Report(
         target=dataset.target,
@@ -191,6 +186,11 @@ def _period(asking: _Asking) -> ReportPeriod:
         raise _Missing("The email events have no times.")
     until = min(last - OPENING_TIME, scope.until or last)
     return ReportPeriod(scope.since, scope.until, row["first"], row["last"], until, int(row["events"]))
+
+
+def _days(asking: _Asking, pairs: Pairs | Absent, period: ReportPeriod) -> list[Day]:
+    hours = () if isinstance(pairs, Absent) else pairs.of["hour"]
+    return assemble.days_of(asking.rows("daily"), hours, period.until)
 
 
 def _totals(pairs: Pairs) -> Totals:
