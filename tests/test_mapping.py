@@ -108,7 +108,7 @@ def test_a_mapped_message_has_the_id_that_it_would_have(own: str) -> None:
         ({"a": {}}, 'an event of the catalogue as {}."a".event, such as {events}, but got None.'),
         ({"a": {"event": "Opened"}},
          'an event of the catalogue as {}."a".event, such as {events}, but got \'Opened\'.'),
-        ({"é": {"event": "Email Opened"}}, "a name with letters or digits in {}, but got 'é'."),
+        ({" ": {"event": "Email Opened"}}, "the name of an event in {}, but got ' '."),
         ({"a b": OPENED, "A-B": OPENED}, "each event once in {}, but got 'A-B'."),
         ({"a": {**OPENED, "property": {}}}, "nothing but event and properties, not property in {}, but got 'a'."),
         ({"a": {**OPENED, "properties": {"x": "é"}}},
@@ -134,6 +134,12 @@ event = "Email Delivered"
 
 [sources.autopilothq.mapping."Opens"]
 event = "Email Opened"
+
+[sources.autopilothq.mapping."開封"]
+event = "Email Opened"
+
+[sources.autopilothq.mapping."開封".properties]
+"キャンペーン" = "campaign_id"
 """
 
 
@@ -151,6 +157,8 @@ LINES = [
     track("m3", "Opens", {"idt::c": "d1"}),
     track("m4", "Email Opened", {"campaign_id": "c1"}),
     track("m5", "Something else", {"x": 1}),
+    track("m6", "開封", {"キャンペーン": "d1"}),  # names that leave no slug
+    track("m7", "購入" * 50, {"x": 1}),
 ]
 
 
@@ -177,13 +185,13 @@ def test_a_mapped_event_is_in_its_table_and_keeps_its_name(loaded: dict[str, Any
     assert "idt_c" not in rows["m1"]
     assert "_event" not in rows["m1"]
     opened = {row["id"]: (row["event_text"], row["campaign_id"], row["idt_c"]) for row in loaded["email_opened"]}
-    assert opened == {"m3": ("Opens", None, "d1"), "m4": ("Email Opened", "c1", None)}
+    assert opened == {"m3": ("Opens", None, "d1"), "m4": ("Email Opened", "c1", None), "m6": ("開封", "d1", None)}
     assert "email_sent" not in loaded
     assert sorted((row["id"], row["event"]) for row in loaded["tracks"]) == [
         ("m1", "email_delivered"), ("m2", "email_delivered"), ("m3", "email_opened"), ("m4", "email_opened"),
-        ("m5", "something_else"),
+        ("m5", "something_else"), ("m6", "email_opened"), ("m7", None),
     ]  # fmt: skip
-    assert loaded["_discards"] == []
+    assert [(row["row_id"], row["reason"]) for row in loaded["_discards"]] == [("m7", "no_column")]
 
 
 def test_mapped_events_can_be_asked_for(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..catalog import KINDS, MESSAGE_TABLES, OTHER_LIMITS, TRACKS, Limits, Table, Type
 from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
-from ..segment.naming import snake_case, table_name
+from ..segment.naming import event_key, snake_case
 from .cells import ParsedCells
 from .engine import PARQUET, is_one_of, literal
 
@@ -105,14 +105,16 @@ class TableNumbers:
 
 
 def name_events(events: Iterable[str], event_table: Callable[[str], str]) -> list[EventName]:
-    """Returns what is made of events' names (JSON text); `event_table` names the table of a slug in the destination."""
+    """Returns what is made of events' names (JSON text).
+
+    `event_table` names the table of an event in the destination, by its `event_key`; it is empty where there is none.
+    """
     found = []
     for event in events:
         text: str = json.loads(event)
-        slug = table_name(text)
         repeats = tuple(to_json(spelt) for spelt in (text, snake_case(text), f"_{snake_case(text)}"))
         found.append(
-            EventName(event, text if is_storable(text) else None, event_table(slug) if slug else None, repeats)
+            EventName(event, text if is_storable(text) else None, event_table(event_key(text)) or None, repeats)
         )
     return found
 

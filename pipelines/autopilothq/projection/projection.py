@@ -14,6 +14,7 @@ from types import MappingProxyType
 from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, Limits
 from ..segment.identity import NOBODY, HashedIds
 from ..segment.message import Batch
+from ..segment.naming import snake_case
 from . import audit, engine, unreadable
 from . import deduplicate as steps
 from .columns import discard_bodies, row_values
@@ -64,7 +65,7 @@ class Projection:
             self._parser.no_messages(con),
             loaded_at.isoformat(),
             shorten,
-            event_table or shorten,
+            event_table or (lambda key: shorten(key) if snake_case(key) else ""),
         )
         self._lock = threading.Lock()
 

@@ -4,6 +4,7 @@ Ortto does not try again after most errors, so whatever it sends becomes a line:
 the load, which counts and shows it.
 """
 
+import logging
 from typing import Any
 
 from ..catalog import KINDS, ORTTO_TEST
@@ -11,6 +12,8 @@ from ..segment.json_text import DECODER, JsonObject
 from ..segment.ortto import OrttoPerson, OrttoReceipt, ortto_journey_message, ortto_message
 from .messages import ArchiveLines, Arrival, Body, kept_line, lines_of, time_text
 from .settings import ortto_settings
+
+_log = logging.getLogger(__name__)
 
 _LIBRARY = "ortto-webhook"
 _OWN = frozenset({"contact_id", "email", "external_id"})
@@ -42,12 +45,13 @@ def _understood(element: bytes, receipt: OrttoReceipt) -> bytes | None:
     try:
         value = DECODER.decode(element.decode(errors="surrogateescape"))
         return _message(value, receipt) if isinstance(value, JsonObject) else None
-    except (RecursionError, ValueError):
+    except Exception as error:  # noqa: BLE001 - whatever it is, the body is kept, and the load says what is wrong
+        _log.error("A body of Ortto's is kept as it came, because it cannot be read: %s", type(error).__name__)
         return kept_line(element).data.rstrip(b"\n")
 
 
 def _message(value: JsonObject, receipt: OrttoReceipt) -> bytes | None:
-    if value.value("type") in _TYPES:
+    if isinstance(kind := value.value("type"), str) and kind in _TYPES:
         return None  # a message of Segment's, which a template made
     receipt = receipt._replace(sent_at=value.value("time"))
     activity, contact = value.value("activity"), value.value("contact")

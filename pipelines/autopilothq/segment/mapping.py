@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from ..catalog import EVENTS, ORTTO_ACTIVITIES
 from ..errors import InvalidSetting
 from .json_text import JsonNumber, JsonObject, is_storable, to_json
-from .message import Rejected, digest, flatten, parse_json, without_bom
-from .naming import column_name, snake_case, table_name
+from .message import BLANK, Rejected, digest, flatten, parse_json, without_bom
+from .naming import column_name, event_key, snake_case, table_name
 
 MAPPING_SETTING = "sources.autopilothq.mapping"
 TARGETS = {
@@ -40,7 +40,7 @@ class EventMapping(NamedTuple):
 
 
 Mappings = Mapping[str, EventMapping]
-"""Mappings by the tables that the events have without them."""
+"""Mappings by what their events are known by without them, `event_key`."""
 
 
 def read_mappings(settings: Any) -> dict[str, EventMapping]:
@@ -56,16 +56,16 @@ def read_mappings(settings: Any) -> dict[str, EventMapping]:
     for name, one in _table(settings, MAPPING_SETTING).items():
         where = f'{MAPPING_SETTING}."{name}"'
         content = _table(one, where)
-        source, target = table_name(name), content.get("event")
+        source, target = event_key(name), content.get("event")
         table = table_name(target) if isinstance(target, str) else ""
         if table not in TARGETS:
             raise InvalidSetting(
                 f"Expected an event of the catalogue as {where}.event, such as {', '.join(list(TARGETS.values())[:3])},"
                 f" but got {target!r}."
             )
-        if not source or source in found or (unknown := content.keys() - {"event", "properties"}):
-            what = "a name with letters or digits" if not source else "each event once"
-            if source and source not in found:
+        if not source.strip() or source in found or (unknown := content.keys() - {"event", "properties"}):
+            what = "the name of an event" if not source.strip() else "each event once"
+            if source.strip() and source not in found:
                 what = f"nothing but event and properties, not {', '.join(sorted(unknown))}"
             raise InvalidSetting(f"Expected {what} in {MAPPING_SETTING}, but got {name!r}.")
         found[source] = EventMapping(table, _properties(content.get("properties"), f"{where}.properties"))
@@ -102,7 +102,7 @@ def mapped_line(line: bytes, mappings: Mappings) -> bytes:
     event, properties = message.value("event"), message.value("properties")
     if not isinstance(event, str) or isinstance(event, JsonNumber) or not isinstance(properties, JsonObject):
         return line
-    mapping = mappings.get(table_name(event))
+    mapping = mappings.get(event_key(event))
     if mapping is None or message.value("type") != "track":
         return line
     moved = _moved(properties, mapping)
@@ -140,17 +140,23 @@ def _in_text(line: bytes, names: Sequence[tuple[KeyPath, str]]) -> bytes | None:
 
 
 def _identified(message: JsonObject, line: bytes) -> JsonObject:
-    """Returns the message with the id that its line gives it where it has none of its own."""
+    """Returns the message with the id that its line gives it where it has none of its own.
+
+    What stands there and cannot be an id comes behind it, so that the load discards it.
+    """
     if _has_id(message):
         return message
-    pair = ("messageId", digest(without_bom(line)))
-    at = next((number for number, (key, _) in enumerate(message) if key == "messageId"), None)
-    return JsonObject([pair, *message] if at is None else [*message[:at], pair, *message[at + 1 :]])
+    rest = [pair for pair in message if pair[0] != "messageId" or not _is_blank(pair[1])]
+    return JsonObject([("messageId", digest(without_bom(line))), *rest])
 
 
 def _has_id(message: JsonObject) -> bool:
     id_ = message.value("messageId")
-    return isinstance(id_, str) and bool(id_.strip()) and is_storable(id_)
+    return not _is_blank(id_) and not isinstance(id_, list) and is_storable(id_)
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip(BLANK))
 
 
 def _moved(properties: JsonObject, mapping: EventMapping) -> _Moved:

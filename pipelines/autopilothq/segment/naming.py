@@ -40,5 +40,13 @@ def table_name(event: str) -> str:
     return f"_{slug}" if slug in RESERVED_TABLES else _prefixed(slug)
 
 
+def event_key(event: str) -> str:
+    """Returns what an event is known by where its name may leave no slug: its table, else the name itself.
+
+    Example: `event_key("Email Opened") == "email_opened"`, `event_key("購入") == "購入"`.
+    """
+    return table_name(event) or event
+
+
 def _prefixed(name: str) -> str:
     return f"_{name}" if name[:1].isdigit() else name

@@ -13,7 +13,7 @@ from ..errors import NotSupported
 from ..segment.json_text import JsonNumber
 from ..segment.mapping import Mappings
 from ..segment.message import Batch, Rejected, parse_json
-from ..segment.naming import table_name
+from ..segment.naming import event_key, table_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection
 from .settings import Names, split_names
 
@@ -58,7 +58,7 @@ def only(
     """Returns the batch without the lines whose messages are not requested, and their number by file.
 
     Lines that are no message stay: the load rejects them. `messages` gives the requested messages of a file, `shorten`
-    the name that a table has in the destination.
+    the name that the table of an `event_key` has in the destination, empty where there is none.
     """
     requested = {file: messages(file) for file in pc.unique(batch.lines["file"]).to_pylist()}
     if all(of == ALL_MESSAGES for of in requested.values()):
@@ -99,5 +99,5 @@ def _read_slowly(line: bytes) -> tuple[str | None, str | None]:
 def _stays(kind: str | None, event: str | None, requested: MessageSelection, shorten: Callable[[str], str]) -> bool:
     if kind not in _KINDS or (kind == "track" and event is None):
         return True  # no message
-    table = table_name(event) if kind == "track" and event is not None else ""
-    return requested.has(shorten(table) if table else None)
+    table = shorten(event_key(event)) if kind == "track" and event is not None else ""
+    return requested.has(table or None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..catalog import DISCARDS, MAX_EVENT_TABLES, REJECTS, Native
 from ..machine import cores
 from ..segment.mapping import Mappings
+from ..segment.naming import snake_case
 from ..warehouses.dlt_internals import NamingConvention
 from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
@@ -56,10 +57,10 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class EventTables:
-    """What gives the name that an event's table has in the destination, by the event's slug: data that can be pickled.
+    """What gives the name that an event's table has in the destination, by its `event_key`: data that can be pickled.
 
-    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the slugs of events that
-    count as others.
+    `view` is the destination's, as in `Native`; `there` are the dataset's tables; `mapped` are the tables of
+    events that count as others.
     """
 
     naming: NamingConvention
@@ -67,9 +68,11 @@ class EventTables:
     there: frozenset[str]
     mapped: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, slug: str) -> str:
-        """Returns the table's name."""
-        slug = self.mapped.get(slug, slug)
+    def __call__(self, key: str) -> str:
+        """Returns the table's name, which is empty where the event's name leaves none."""
+        slug = self.mapped.get(key, key)
+        if not snake_case(slug):
+            return ""
         return avoid_view_name(shorten_identifier(slug, self.naming), Native(view=self.view), self.there)
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from ...segment.mapping import Mappings, mapped_line
 from ...segment.message import Batch
-from ...segment.naming import table_name
+from ...segment.naming import event_key
 from ..event_filter import read_events
 
 
@@ -25,7 +25,7 @@ def _mapped(lines: pa.Table, renaming: Mappings) -> pa.Table:
     numbers = []
     for number, (readable, _, event) in enumerate(read_events(lines)):
         if event not in verdicts:
-            verdicts[event] = table_name(event or "") in renaming
+            verdicts[event] = event_key(event or "") in renaming
         if verdicts[event] or not readable:
             numbers.append(number)
     if not numbers:

@@ -7,7 +7,7 @@ from ...catalog import EVENT_TABLES
 from ...segment.json_text import JsonNumber
 from ...segment.mapping import Mappings
 from ...segment.message import Rejected, parse_json
-from ...segment.naming import table_name
+from ...segment.naming import event_key
 from ...segment.proposal import MAX_EVENTS, SeenEvent
 from ..event_filter import read_events
 from .batches import read_batches
@@ -35,7 +35,7 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
         lines = batch.lines.slice(0, most - survey.lines)
         survey.lines += lines.num_rows
         for text, (readable, kind, event) in zip(lines["text"], read_events(lines), strict=True):
-            if readable and (kind != "track" or event is None or _is_known(survey, table_name(event), mappings)):
+            if readable and (kind != "track" or event is None or _is_known(survey, event_key(event), mappings)):
                 continue
             _add(survey, text.as_py(), None if readable else mappings)
         if survey.lines == most:
@@ -59,10 +59,10 @@ def _add(survey: EventSurvey, line: bytes, mappings: Mappings | None) -> None:
     event = message.value("event")
     if message.value("type") != "track" or not isinstance(event, str) or isinstance(event, JsonNumber):
         return
-    table = table_name(event)
+    table = event_key(event)
     if mappings is not None and _is_known(survey, table, mappings):
         return
     if table not in survey.events and len(survey.events) >= MAX_EVENTS:
         survey.others += 1
         return
-    survey.events.setdefault(table or event, SeenEvent(event)).add(message.value("properties"))
+    survey.events.setdefault(table, SeenEvent(event)).add(message.value("properties"))
