@@ -50,7 +50,7 @@ def tables() -> str:
     """Returns all tables and columns of the catalogue."""
     messages = tuple(table for _, table, _ in catalog.KINDS)
     latest = tuple(latest.table for latest in catalog.LATEST)
-    own = (catalog.PROFILES, *catalog.DELIVERY_LOGS, catalog.SUPPRESSIONS)
+    own = (catalog.PROFILES, *catalog.DELIVERY_LOGS, catalog.FORWARDS, catalog.SUPPRESSIONS)
     lines = ["## Events", *_tables((catalog.TRACKS, *catalog.EVENT_TABLES))]
     lines += ["", "Columns of `tracks` and of every event table:", *_columns(catalog.TRACKS.columns)]
     lines += ["", "The event tables add these; the last two are in `email_clicked` alone:"]

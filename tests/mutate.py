@@ -58,7 +58,7 @@ ROOMS = {
         ["bomb", "bounded_by", "cut_anywhere", "few_bytes", "many_small", "over_http", "64_megabytes"],
     ),
     "api": Room(
-        ["sources/api/contacts.py", "sources/api/scan.py", "sources/api/scan_plan.py"],
+        ["sources/api/contacts.py", "sources/contact_records.py", "sources/api/scan.py", "sources/api/scan_plan.py"],
         ["tests/test_api.py", "tests/test_scans.py", "tests/test_scan_plan.py"],
         ["batch_has_fifty", "rate_allows"],
     ),

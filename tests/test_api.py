@@ -21,6 +21,7 @@ from autopilothq.sources.api import contacts as api
 from autopilothq.sources.api import scan as scans
 from autopilothq.sources.api.contacts import Window
 from autopilothq.sources.api.scan import Deadline, ScanScope
+from autopilothq.sources.contact_records import contact_record
 from autopilothq.sources.records import record_of
 from autopilothq.sources.scans import Scan, ScanBatch
 from autopilothq.sources.spool import ScanStart, Spool, fetch_ahead
@@ -176,7 +177,7 @@ def test_ids_of_an_event(fields: dict[str, Any], user_id_field: str | None, ids:
 
 @pytest.mark.parametrize("fields", [{"contact_id": None}, {"contact_id": ""}, {"contact_id": ["p"]}])
 def test_a_contact_without_its_id_is_rejected(fields: dict[str, Any]) -> None:
-    for made in (lambda value: list(api.messages(value, SCAN, None, ALL)), api.contact_record):
+    for made in (lambda value: list(api.messages(value, SCAN, None, ALL)), contact_record):
         with pytest.raises(Rejected) as rejected:
             made(contact(**fields))
         assert rejected.value.args[0] == "no_id"
@@ -209,7 +210,7 @@ def test_a_contact_is_cells() -> None:
             {"value": 1},
         ],
     }
-    assert api.contact_record(contact(**fields)) == Record(
+    assert contact_record(contact(**fields)) == Record(
         ("person_1",),
         {
             "contact_id": '"person_1"',
@@ -240,7 +241,7 @@ def test_a_contact_is_cells() -> None:
 
 @pytest.mark.parametrize("value", [True, "x", 3, [1]])
 def test_what_is_no_map_of_emails_is_discarded(value: Any) -> None:
-    thing = api.contact_record(contact(mail_opened=value))
+    thing = contact_record(contact(mail_opened=value))
     assert thing.discards == [Discard("mail_opened", json.dumps(value), "does_not_fit")]
     assert "mail_opened" not in thing.cells
     assert events(contact(mail_opened=value)) == []

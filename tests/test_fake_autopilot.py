@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from fake_autopilot import FakeAutopilot
+from fake_autopilot.account import FIRST_DAY
 
 ROOT = Path(__file__).parent.parent
 MANY: Any = {"contacts": [{}] * 101}
@@ -134,8 +135,9 @@ def test_lists_contacts_and_hooks(server: FakeAutopilot, client: httpx.Client) -
     assert client.delete(f"journey/0009/contact/{server.account.contact_id(2)}").status_code == 200
     assert server.account.ejected == [("0009", server.account.contact_id(2))]
     hook = {"event": "contact_added", "target_url": "https://example.com/hook"}
-    hook_id = client.post("hook", json=hook).json()["hook_id"]
-    assert client.get("hooks").json() == {"hooks": [{"hook_id": hook_id} | hook]}
+    hook_id = client.post("hook", json=hook).json()["id"]
+    assert client.post("hook", json=hook).status_code == 409
+    assert client.get("hooks").json() == {"hooks": [{"hook_id": hook_id} | hook | {"created_at": FIRST_DAY}]}
     assert [client.delete(f"hook/{hook_id}").status_code for _ in range(2)] == [200, 404]
 
 

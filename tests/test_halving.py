@@ -1,15 +1,18 @@
 """One bad contact costs no good one, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+import dlt
 import pytest
+from dlt.pipeline.exceptions import PipelineStepFailed
 
-from autopilothq import destination
+from autopilothq import autopilot, destination
 from autopilothq.destination import Counts
 from autopilothq.errors import Unavailable
 from fake_autopilot import FakeAutopilot
-from sending import IMPATIENT, identify, posts, rows, send, track
+from sending import IMPATIENT, configure, identify, posts, rows, send, track
 
 ALL = range(100)
 
@@ -30,7 +33,7 @@ def emails(*numbers: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "bad", [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24), range(0, 100, 5)]
+    "bad", [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24), (0, 17, 34, 51, 68, 85)]
 )
 def test_contacts_that_make_errors_of_the_server_are_found(server: FakeAutopilot, bad: Any) -> None:
     server.poison = emails(*bad)
@@ -92,6 +95,31 @@ def test_no_journey_for_a_contact_that_fails(server: FakeAutopilot) -> None:
                 for number in (1, 2) for turn in range(3)]  # fmt: skip
     assert ended(send(server, messages)) == (3, 0, 3, 0)
     assert len(server.seen("POST", "/trigger/*")) == 3
+
+
+def test_a_bad_row_holds_up_no_pipeline(
+    server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(monkeypatch, server)
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+    server.poison = emails(1)
+    pipeline = dlt.pipeline("to_autopilot", destination=autopilot())
+    with caplog.at_level(logging.WARNING, "autopilothq"):
+        pipeline.run([{"email": f"p{number}@example.com", "fax": "1"} for number in range(3)], table_name="rows")
+    assert not pipeline.has_pending_data
+    assert "1 rows were failed: Something went wrong." in caplog.messages
+    # One that the answer does not name is tried again, and then holds up nothing.
+    server.order("POST", "/contacts", edit=lambda answer: answer | {"email_contact_map": {}}, times=2)
+    with pytest.raises(PipelineStepFailed, match="could not be delivered: Autopilot's answer does not name"):
+        pipeline.run([{"email": "p4@example.com", "fax": "1"}], table_name="rows")
+    pipeline.run()
+    pipeline.run([{"email": "p5@example.com", "fax": "1"}], table_name="rows")
+    assert not pipeline.has_pending_data
+    assert [body["contacts"][0]["Email"] for _, body in posts(server)][-3:] == [
+        "p4@example.com",
+        "p4@example.com",
+        "p5@example.com",
+    ]
 
 
 def test_a_contact_that_the_answer_does_not_name_has_failed(server: FakeAutopilot) -> None:

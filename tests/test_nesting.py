@@ -15,7 +15,7 @@ from autopilothq.destination.messages import Item, from_line
 from autopilothq.errors import UnexpectedResponse
 from autopilothq.segment.json_text import to_json
 from autopilothq.segment.message import Discard, Rejected, parse_json, read_message
-from autopilothq.sources.api import contacts
+from autopilothq.sources.contact_records import contact_record
 from autopilothq.sources.profiles.pull import message as profile_message
 from autopilothq.sources.records import read_record
 from autopilothq.sources.scans import Scan, ScanBatch
@@ -123,7 +123,7 @@ def test_whatever_an_answer_may_hold_is_spooled_and_becomes_a_record(kind: str, 
     called_deep(lambda: spool.put(Page(found.value("contacts"), None, None)))  # type: ignore[union-attr]
     [stored] = called_deep(lambda: spool.read(1))[0]
     assert to_json(stored) == to_json(contact)
-    record = called_deep(lambda: contacts.contact_record(contact))
+    record = called_deep(lambda: contact_record(contact))
     assert record.key == ("c1",)
     if kind == "arrays":
         assert record.cells["deep"] == inner

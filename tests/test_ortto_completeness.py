@@ -140,6 +140,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
             monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__API_KEY", server.key)
             monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__BASE_URL", server.base_url)
             said["asked"] = command("status", "--ask-ortto", "--json")
+            server.names_spans = False
+            said["asked, without spans"] = command("status", "--ask-ortto", "--json")
             server.key = "another"
             said["denied"] = command("status", "--ask-ortto")
     return said
@@ -204,7 +206,13 @@ def test_ortto_is_asked_where_that_is_wanted(told: dict[str, Said]) -> None:
         name: {"stored": 0, "ortto": counted[kind], "share": 0.0 if counted[kind] else None}
         for name, kind in KINDS.items()
     }
-    assert campaigns["Newsletter"]["counts"] == {}  # a journey, whose span of time the account does not name
+    journey = campaigns["Newsletter"]
+    begin, end = (datetime.fromisoformat(journey[name]) for name in ("counted_from", "counted_until"))
+    assert (end - begin).days == 30
+    since = account.counts(journey["campaign_id"], begin.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    assert journey["counts"]["delivered"]["ortto"] == since["act::r"]
+    named = {one["name"]: one for one in json.loads(told["asked, without spans"].out)["campaigns"]}
+    assert named["Newsletter"]["counts"] == {}
 
 
 def test_ortto_cannot_be_asked(told: dict[str, Said]) -> None:

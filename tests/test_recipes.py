@@ -63,11 +63,18 @@ def workflow() -> dict[Any, Any]:
     return loaded
 
 
+CALLING = (
+    *("crontab", "autopilothq.service", "autopilothq-receive.service", "autopilothq-stream.service"),
+    "github-actions.yml",
+)
+COMMAND = re.compile(r"\bautopilothq (?:--log-format json )?((?:load|status|receive|send)\b[^|>;&\n']*)")
+
+
 def calls() -> Iterator[tuple[str, list[str]]]:
     """Every call of the program that a recipe makes, and in which."""
-    for name in ("crontab", "autopilothq.service", "autopilothq-receive.service", "github-actions.yml"):
+    for name in CALLING:
         text = re.sub(r"\$\{\w+:\+(.+?) \S+\}", r"\1 2019-03-01", code(name))  # ${SINCE:+--since "$SINCE"}
-        for words in re.findall(r"\bautopilothq (?:--log-format json )?((?:load|status|receive)\b[^|>;&\n]*)", text):
+        for words in COMMAND.findall(text):
             yield name, shlex.split(words)
 
 
@@ -85,6 +92,7 @@ def test_calls_are_found() -> None:
         "crontab": ["load", "archive"],
         "autopilothq.service": ["load", "archive"],
         "autopilothq-receive.service": ["receive", "received"],
+        "autopilothq-stream.service": ["send", "messages"],
         "github-actions.yml": ["load", "archive"],
     }
 
@@ -149,6 +157,7 @@ def test_every_recipe_sets_the_umask() -> None:
         "crontab": r"^(?:\S+ +){5}umask 077 && ",
         "autopilothq.service": r"^UMask=0077$",
         "autopilothq-receive.service": r"^UMask=0077$",
+        "autopilothq-stream.service": r"^UMask=0077$",
         "github-actions.yml": r"^ +umask 077$",
         "airflow_dag.py": r"^ +os\.umask\(0o077\)",
         "dagster_assets.py": r"^ +os\.umask\(0o077\)",
@@ -287,7 +296,8 @@ def test_python_recipes_can_be_read() -> None:
 
 def test_every_recipe_is_in_its_page() -> None:
     docs = RECIPES.parent / "docs"
-    pages = "".join((docs / page).read_text() for page in ("how-to/schedule.md", "how-to/receive.md", "origin.md"))
+    with_recipes = ("how-to/schedule.md", "how-to/receive.md", "how-to/stream.md", "origin.md")
+    pages = "".join((docs / page).read_text() for page in with_recipes)
     names = [path.name for path in RECIPES.iterdir() if path.is_file()]
     assert [name for name in names if f"../recipes/{name})" not in pages] == []
 

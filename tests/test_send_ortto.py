@@ -15,8 +15,10 @@ from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.destination import Counts, DeliveryLog, OrttoDestinationSettings, audiences, deliver
 from autopilothq.destination.accounts import ORTTO
 from autopilothq.destination.delivery_log import Delivery
+from autopilothq.destination.lines import Stop
 from autopilothq.destination.messages import Item, from_line
 from autopilothq.destination.ortto_values import cast_ortto
+from autopilothq.destination.stream import StreamEnds, deliver_stream
 from autopilothq.destination.values import CastError
 from autopilothq.errors import ContactLimit, InvalidSetting, NotAuthorized
 from calling import Call
@@ -562,3 +564,16 @@ def test_a_dry_run_is_for_people(server: FakeOrtto, call: Call, monkeypatch: pyt
         "",
         "would send 3 messages: 3 delivered, 0 refused, 0 failed, 0 unknown",
     ]
+
+
+def test_a_stream_is_sent_chunk_by_chunk(server: FakeOrtto) -> None:
+    log = DeliveryLog(log_in(), table=ORTTO.log)
+    counts, stop, told = Counts(), Stop(), list[str]()
+    ends = StreamEnds(lambda: log, stop, lambda _: None, told.append, lambda _, why: told.append(why))
+    messages = [identify(1, userId="u1", traits={"plan": "team"}), {"type": "page"}]
+    chunks = [[json.dumps(one).encode() for one in some] for some in (messages, [order(2, userId="u1", context={})])]
+    server.order("POST", "/person/merge", drop="before", times=2, skip=1)
+    deliver_stream([*chunks, *chunks], settings_for(server), ends, counts)
+    stop.close()
+    assert (counted(counts), told) == ({"messages": 6, "delivered": 2, "known": 2}, [])
+    assert [one["fields"] for one in server.account.created] == [{"str::email": "p1@example.com"}]

@@ -33,6 +33,7 @@ from .telemetry import off_by_default
 
 if TYPE_CHECKING:
     from .destination import DeliveryFailed, DeliveryImpossible, autopilot
+    from .destination.segment import segment_destination
     from .projection.context import TableRows
     from .segment.message import Batch
     from .sources.api.source import api
@@ -85,12 +86,14 @@ __all__ = [
     "ortto",
     "profiles",
     "read_record",
+    "segment_destination",
     "source",
 ]
 
 # The modules of the names that are imported when they are used first: they need dlt, DuckDB and pyarrow.
 _MODULES = {
     ".destination": ("DeliveryFailed", "DeliveryImpossible", "autopilot"),
+    ".destination.segment": ("segment_destination",),
     ".projection.context": ("TableRows",),
     ".segment.message": ("Batch",),
     ".sources.api.source": ("api",),

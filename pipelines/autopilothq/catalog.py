@@ -310,7 +310,7 @@ _PERSONAL = (
 )  # fmt: skip
 CONTACTS = Table(
     "contacts",
-    "Every contact of the account, as the last scan saw it; custom fields are columns `custom_...`.",
+    "Every contact of the account, as the last scan or a later hook has it; custom fields are columns `custom_...`.",
     (
         Column("contact_id", "text", "The contact's id in Autopilot."),
         *SCANNED,
@@ -731,14 +731,18 @@ DELIVERIES = Table(
     "What became of every message to Autopilot: a row for each run, and for each trigger of an event.",
     (
         Column("message_id", "text", "The message's id; of a query's row a digest of the person and the traits."),
-        Column("kind", "text", "identify or track."),
+        Column("kind", "text", "identify or track; list, delete, eject or unsubscribe of a request about one contact."),
         Column("event", "text", "The event's name, of a track."),
         Column("audience", "text", "The audience's name in snake_case, where it is a member that came or left."),
         Column("user_id", "text", "The id of the contact in your own systems."),
-        Column("email", "text", "The contact's email."),
-        Column("trigger_id", "text", "The trigger, of a track."),
+        Column("email", "text", "The contact's email; the id in Autopilot of a contact that was named by it."),
+        Column("trigger_id", "text", "The trigger, of a track; the journey that a contact is taken out of."),
         Column("endpoint", "text", "The request: method and path; null where none was made."),
-        Column("content", "text", "A digest of what was sent of a query's row; true or false of an audience."),
+        Column(
+            "content",
+            "text",
+            "A digest of what was sent of a query's row; true or false of an audience; the run that began a job.",
+        ),
         Column("status", "text", f"{', '.join(STATUSES)}."),
         Column("http_status", "bigint", "The status of the last answer."),
         Column("message", "text", "Autopilot's message, or why nothing was sent."),
@@ -755,6 +759,54 @@ ORTTO_DELIVERIES = DELIVERIES._replace(
 )
 DELIVERY_LOGS = (DELIVERIES, ORTTO_DELIVERIES)
 
+# What was forwarded to APIs that take Segment's messages (docs/contract/forward.md). `forget` finds rows by their ids.
+FORWARDS = Table(
+    "_forwards",
+    "What became of every message that was forwarded: a row for each attempt to deliver it.",
+    (
+        Column("message_id", "text", "The message's id; a digest where it has none."),
+        Column("kind", "text", "The message's type."),
+        Column("event", "text", "The event's name, of a track."),
+        Column("user_id", "text", "The message's userId."),
+        Column("anonymous_id", "text", "The message's anonymousId; the email where it has neither."),
+        Column("email", "text", "The first other email of the person in it, in small letters."),
+        Column("target", "text", "Where it was sent to: the URL, and eight digits that stand for the write key."),
+        Column("status", "text", "delivered, refused or failed."),
+        Column("http_status", "bigint", "The status of the last answer."),
+        Column("message", "text", "The server's message, or why nothing was sent."),
+        Column("attempts", "bigint", "How often the request was tried."),
+        Column("sent_at", "timestamp", "When it was sent, or decided not to be."),
+        Column("run", "text", "The run that did it."),
+    ),
+    key=(),
+)
+
+# Autopilot's REST hooks (docs/contract/autopilot-hooks.md).
+
+
+class HookEvent(NamedTuple):
+    """An event that Autopilot posts to a URL: its name, what happened, and another spelling that accounts may take."""
+
+    name: str
+    description: str
+    other: str | None = None
+
+
+HOOK_EVENTS = (
+    HookEvent("contact_added", "A contact was added; some accounts send it for changes too."),
+    HookEvent("contact_updated", "A contact was changed."),
+    HookEvent("contact_unsubscribed", "A contact wants no more email.", "contact_unsubscribes"),
+    HookEvent("contact_added_to_list", "A contact was put on a list."),
+    HookEvent("contact_removed_from_list", "A contact was taken off a list."),
+    HookEvent("contact_entered_segment", "A contact came into a smart segment."),
+    HookEvent("contact_left_segment", "A contact left a smart segment."),
+)
+HOOK_PREFIX = "autopilot_"
+"""What the names of events from hooks begin with, so that no other event has their tables."""
+HOOK_JOURNEY = "journey_webhook"  # an event of its own: a contact came to a journey's action Webhook
+HOOK_LIBRARY = "autopilot-hook"  # `context.library.name` of what hooks bring
+HOOK_CONTACT = "contact"  # the key of a message that has the whole contact, as JSON text
+
 # Deleting a person.
 
 # The kinds of ids that a column holds, in any table, or in one (`table.column`). An id with an @ is an email in any
@@ -769,6 +821,7 @@ PERSON_COLUMNS: dict[str, tuple[str, ...]] = {
     "contact_id": ("contact_id",),
     "users.id": ("email", "user_id"),
     "ortto_people.external_id": ("email", "user_id"),
+    "_deliveries.email": ("email", "contact_id"),
     "_profiles.person": ("tagged",),
 }
 # In text that need not be JSON: the part of a key before `id`, and the kinds of ids that it holds.
@@ -990,16 +1043,7 @@ ORTTO_SYSTEM_FIELDS = {
 TABLES = {
     table.name: table
     for table in (
-        *MESSAGE_TABLES,
-        *EVENT_TABLES,
-        USERS,
-        ACCOUNTS,
-        *BOOKS,
-        PROFILES,
-        *ACCOUNT,
-        *ORTTO_ACCOUNT,
-        SUPPRESSIONS,
-        DELIVERIES,
-        ORTTO_DELIVERIES,
+        *(*MESSAGE_TABLES, *EVENT_TABLES, USERS, ACCOUNTS, *BOOKS, PROFILES, *ACCOUNT, *ORTTO_ACCOUNT),
+        *(SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS),
     )
 }

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from .account import SEGMENTS, TRIGGERS, Account
+from .account import FIRST_DAY, SEGMENTS, TRIGGERS, Account
 from .http import Answer, Fake, Request
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -33,6 +33,7 @@ class FakeAutopilot(Fake):
         super().__init__(host=host, port=port, rate=rate, latency=latency)
         self.account = Account(contacts, seed)
         self.key = key
+        self.hook_events: tuple[str, ...] = HOOKS
         self.overlap = 0  # contacts of the page before that a page repeats
         self.poison: set[str] = set()  # emails that make an error of the server wherever they come
 
@@ -162,11 +163,14 @@ def _hooks(server: FakeAutopilot, _: Any) -> Answer:
 
 
 def _add_hook(server: FakeAutopilot, body: Any) -> Answer:
-    if not isinstance(body, dict) or body.get("event") not in HOOKS or not body.get("target_url"):
+    if not isinstance(body, dict) or body.get("event") not in server.hook_events or not body.get("target_url"):
         return _error(400, "Invalid hook provided.")
-    hook_id = f"hook_{len(server.account.hooks) + 1:04d}"
-    server.account.hooks[hook_id] = {"hook_id": hook_id} | body
-    return Answer(200, {"hook_id": hook_id})
+    hook = {key: body[key] for key in ("event", "target_url")}
+    if any(known.items() >= hook.items() for known in server.account.hooks.values()):
+        return _error(409, "A hook with this URL already exists.")
+    hook_id = f"hook_{body['event']}_{len(server.account.hooks) + 1:04d}"
+    server.account.hooks[hook_id] = {"hook_id": hook_id} | hook | {"created_at": FIRST_DAY}
+    return Answer(201, {"id": hook_id})
 
 
 def _delete_hook(server: FakeAutopilot, _: Any, hook_id: str) -> Answer:

@@ -191,11 +191,11 @@ class Account:
         draft = {"id": "f" * 24, "asset_id": "0" * 24, "name": "Never sent", "type": "email", "state": "draft"}
         return [*made, draft, *self.campaigns.values()]
 
-    def counts(self, campaign: str) -> Counter[str]:
-        """How many activities of each kind the account has of a campaign. Asks everyone."""
+    def counts(self, campaign: str, since: str = "") -> Counter[str]:
+        """How many activities of each kind the account has of a campaign, from a time on. Asks everyone."""
         return Counter(
             one["field_id"]
             for _, id_ in self.ids()
             for one in self.activities(id_)
-            if one["attr"].get("idt::c") == campaign
+            if one["attr"].get("idt::c") == campaign and one["created_at"] >= since
         )

@@ -18,6 +18,7 @@ KEY = "ortto-0123456789abcdef0123456789abcdef"
 NULL = b"null"  # in place of a list
 MOST_BAD = 15  # malformed or wrongly authenticated requests in so many seconds
 SECONDS = 15.0
+JOURNEY_DAYS = 30  # that its report counts
 TIMEFRAMES = {
     "last-24-hours": 1,
     "last-7-days": 7,
@@ -53,8 +54,9 @@ class FakeOrtto(Fake):
         self.takes_filters = True  # on times and activities
         self.takes_times = True  # the fields tme::…
         self.oldest_first = False
-        self.before: Callable[[Request], None] = lambda _: None  # is called before each answer: to change the account
+        self.before: Callable[[Request], object] = lambda _: None  # is called before each answer: to change the account
         self.drift = 0  # by how many a next_offset is too low, as where people leave while pages are read
+        self.names_spans = True  # the span of time that a journey's report counts
         self.bans = 0  # how often an address was shut out
         self.cursors: dict[str, tuple[str, int, int]] = {}  # filter, position and offset of the next page
         self._bad: deque[float] = deque()
@@ -323,7 +325,9 @@ def _report(server: FakeOrtto, body: Record) -> Answer:
     answer: Record = {"last_updated": iso(server.account.now()), "reports": None}
     if campaign["state"] == "draft":
         return Answer(200, answer | {"last_updated": "0001-01-01T00:00:00Z"})
-    counted = server.account.counts(campaign["id"])
+    is_journey = campaign["type"] == "journey"
+    since = iso(server.account.now() - JOURNEY_DAYS * 86_400) if is_journey else ""
+    counted = server.account.counts(campaign["id"], since)
     sums = {
         "delivered": counted["act::r"],
         "opened": counted["act::o"],
@@ -332,8 +336,12 @@ def _report(server: FakeOrtto, body: Record) -> Answer:
         "invalid": 0,
         "unsubscribed": counted["act::u-all"],
     }
-    frame = {"timeframe": {"type": "last-month"}} if campaign["type"] == "journey" else {}
-    return Answer(200, answer | frame | {"reports": {"performance": {"name": "Email performance"} | sums}})
+    if not is_journey:
+        return Answer(200, answer | {"reports": {"performance": {"name": "Email performance"} | sums}})
+    span = {"graph": {"from": since, "to": iso(server.account.now())}} if server.names_spans else {}
+    performance = {"name": "Journey performance", "entered": 0, **span}
+    reports = {"performance": performance, "revenue": {"name": "Attributed orders and revenue"} | sums}
+    return Answer(200, answer | {"timeframe": {"type": "last-month"}, "reports": reports})
 
 
 ROUTES: dict[str, Callable[[FakeOrtto, Record], Answer]] = {

@@ -20,7 +20,7 @@ from faults.killed import die, kill_at
 class Plan(NamedTuple):
     """The words of a call in `folder`, its environment, and where it is killed: a place, or after so many seconds.
 
-    The word `pipeline` and a file of rows run a dlt pipeline.
+    The word `pipeline` and a file of rows run a dlt pipeline. `-` is the file of messages.
     """
 
     folder: str
@@ -32,6 +32,8 @@ class Plan(NamedTuple):
 def call(plan: Plan) -> None:
     os.chdir(plan.folder)
     os.environ.update(plan.environment)
+    if "-" in plan.words:
+        os.dup2(os.open("messages.ndjson", os.O_RDONLY), 0)
     if isinstance(plan.point, float):
         timer = threading.Timer(plan.point, die)
         timer.daemon = True

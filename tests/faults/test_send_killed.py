@@ -42,6 +42,8 @@ POINTS: dict[str, tuple[str, str, int] | float] = {
     "another track is sent, unnoted": (KILL_POINT_TRACK_SENT, "after", 7),
     "a track's outcome is noted": (KILL_POINT_OUTCOMES_WRITTEN, "after", 3),
     "all is done": (KILL_POINT_LOG_CLOSED, "before", 1),
+    "a stream's contacts are written, unnoted": (KILL_POINT_CONTACTS_WRITTEN, "after", 2),
+    "a stream's track is sent, unnoted": (KILL_POINT_TRACK_SENT, "after", 5),
     **{f"{seconds:.2f} s": seconds for seed in (1, 2, 3) if (seconds := random.Random(seed).uniform(0.5, 2.5))},
 }
 MEMBERS: dict[str, tuple[str, str, int] | float] = {
@@ -85,7 +87,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             server = stack.enter_context(FakeAutopilot(contacts=0))
             places[point] = folder, server
             path = write(messages(), str(folder / "messages.ndjson"))
-            words = ["send", "messages", path]
+            words = ["send", "messages", "-" if "stream" in point else path]
             if point in MEMBERS:
                 words = ["send", "audience", "Big Spenders", "--query", SQL.format(0, 250)]
             if point in ROWS:

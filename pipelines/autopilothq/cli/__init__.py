@@ -11,7 +11,10 @@ from .. import private
 from ..display import visible
 from ..errors import BusyError
 from . import log
+from .contacts import contact_commands
 from .forget import forget
+from .forward import forward
+from .hooks import hook_commands
 from .inspect import schema, status
 from .load import load, write_sample
 from .mapping import show_mapping
@@ -87,7 +90,10 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 
 load.add_command(load_ortto)
 load.add_command(load_profiles)
-for command in (load, show_mapping, receive, write_sample, send, show_deliveries, schema, status, forget):
+for command in (
+    *(load, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
+    *(show_deliveries, schema, status, forget),
+):
     cli.add_command(command)
 
 

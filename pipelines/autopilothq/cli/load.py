@@ -71,7 +71,7 @@ def load_archive(
         raise click.UsageError(
             "Which archive? Name a URL, or set sources.autopilothq.archive_url in dlt's configuration."
         )
-    settings |= {"since": since and since.date(), "until": until and until.date()}
+    settings |= {"since": since and since.date(), "until": until and until.date(), "hook_contacts": True}
     if urls:
         settings["archive_url"] = list(urls)
     if engine:

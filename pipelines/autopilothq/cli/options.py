@@ -173,6 +173,17 @@ def destination_options(command: _Command) -> _Command:
     return _destination_options(call)
 
 
+def with_dlt(command: _Command) -> _Command:
+    """Has dlt configured before a command runs that has no target."""
+
+    @functools.wraps(command)
+    def call(**more: Any) -> Any:
+        _configure_dlt(None)
+        return command(**more)
+
+    return call
+
+
 def _configure_dlt(books_dataset: str | None) -> None:
     import dlt
 

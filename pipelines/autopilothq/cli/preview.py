@@ -6,7 +6,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..destination import DeliveryLog, Preview
-from ..destination.preview import PreviewedContact, column_of, contacts_now, fields_of, shown_value
+from ..destination.preview import PreviewedContact, column_of, contacts_now, written_fields, shown_value
 from ..display import shortened
 from . import out
 
@@ -20,7 +20,7 @@ _NOT_LOADED = (
 
 def print_preview(preview: Preview, log: DeliveryLog) -> None:
     """Prints the first contacts with what would change, then the counts by field and journey."""
-    columns = [column_of(key) for contact in preview.contacts for key, _ in fields_of(contact.values)]
+    columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
     now = contacts_now(log.dataset, emails, columns) if preview.is_compared else None
     out.print_line(

@@ -78,13 +78,23 @@ _key = click.option(
 )
 @_sending
 def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: Any) -> None:
-    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://."""
+    """Send Segment's identify and track messages: NDJSON, gzip or not; files, folders, globs, s3://.
+
+    The path - sends the lines of stdin as they come, for as long as they come.
+    """
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
     mapping: dict[str, list[str]] = {}
     for trigger in triggers:
         event, _, id_ = trigger.rpartition("=")
         if not event or not id_:
             raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
         mapping.setdefault(event, []).append(id_)
+    if paths == ("-",):
+        from . import streaming
+
+        streaming.send_stream(mapping, options)
+        return
     from . import sending
 
     sending.send_files(paths, mapping, options)
@@ -105,9 +115,23 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @click.argument("name")
 @_query
 @_key
+@click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
+@click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
+@click.option("--list-only", is_flag=True, help="Keep the list alone, without the trait.")
 @_sending
-def send_audience(name: str, query: str, key: str, **options: Any) -> None:
+def send_audience(
+    name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, **options: Any
+) -> None:
     """Send who entered an audience and who left it; the query returns its present members."""
+    if list_name is not None:
+        if options["to"] != ACCOUNT_NAMES[0]:
+            raise click.UsageError("--list is one of Autopilot's lists; Ortto has the audience's tag instead.")
+        from . import list_sending
+
+        list_sending.send_with_list(name, query, key, (list_name, create_list, list_only), options)
+        return
+    if create_list or list_only:
+        raise click.UsageError("Which list? Name it with --list.")
     from . import sending
 
     sending.send_changes(name, query, key, options)

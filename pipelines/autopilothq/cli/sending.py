@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,9 +13,18 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
 from .. import runner
 from ..catalog import STATUSES
-from ..destination import Counts, DeliveryLog, Preview, audiences, deliver, log_dataset, resolve_settings
+from ..destination import (
+    Counts,
+    DeliveryLog,
+    DestinationSettings,
+    Preview,
+    audiences,
+    deliver,
+    log_dataset,
+    resolve_settings,
+)
 from ..destination.accounts import ACCOUNT_KINDS, AnySettings, OrttoDestinationSettings
-from ..destination.kind import AUTOPILOT
+from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
@@ -23,11 +32,12 @@ from ..display import shortened
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain
 from ..masking import masked
-from ..segment.message import digest
+from ..segment.message import Reject, digest
 from ..sources.archive.batches import read_batches
 from ..sources.archive.listing import File
 from ..sources.archive.source import archive_files_at
 from ..warehouses import lock
+from ..warehouses.dataset.delta import QueryRows
 from ..warehouses.query import run_query
 from ..warehouses.settings import setting
 from . import log as logs
@@ -47,10 +57,9 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
     with runner.explained():
         given = _with_triggers(_settings(options), triggers)
         with _locked(options), _log(options) as log:
-            files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
             broken: list[str] = []
-            counts = _deliver(_messages(files, broken, ACCOUNT_KINDS[options["to"]].integrations), log, given, options)
-    _end(counts, broken, options)
+            counts = _deliver(_messages(paths, broken, _names(options)), log, given, options)
+    _end(counts, broken, options["dry_run"], title=_title(options))
 
 
 def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
@@ -61,7 +70,7 @@ def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
             found, skipped = audiences.rows(*_run_query(options, query), key)
             with _log(options) as log:
                 counts = _deliver(list(audiences.traits(found)), log, given, options)
-    _end(counts, [], options, _skipped(skipped, key))
+    _end(counts, [], options["dry_run"], _skipped(skipped, key), _title(options))
 
 
 def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
@@ -78,7 +87,7 @@ def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> No
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
         f" {unchanged:,} unchanged"
     )
-    _end(counts, [], options, _skipped(skipped, key))
+    _end(counts, [], options["dry_run"], _skipped(skipped, key), _title(options))
 
 
 def print_deliveries(
@@ -106,15 +115,24 @@ def print_deliveries(
 # ---- inside --------------------------------------------------------------------------------------------------------
 
 
+def _kind(options: dict[str, Any]) -> AccountKind:
+    return ACCOUNT_KINDS[options.get("to", AUTOPILOT.name)]
+
+
 def _settings(options: dict[str, Any]) -> AnySettings:
+    if _kind(options) is AUTOPILOT:
+        return autopilot_settings(options)
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
-    if options["to"] != AUTOPILOT.name:
-        found = OrttoDestinationSettings.resolve(**given)
-        if found is None:
-            raise RunError(_no_key(ORTTO_SECTION, options))
-        return found
+    found = OrttoDestinationSettings.resolve(**given)
+    if found is None:
+        raise RunError(_no_key(ORTTO_SECTION, options))
+    return found
+
+
+def autopilot_settings(options: dict[str, Any]) -> DestinationSettings:
+    """Returns the settings of Autopilot's account, with those of the command. Raises RunError without a key."""
     try:
-        return resolve_settings(**given)
+        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
             raise RunError(_no_key(SECTION, options)) from error
@@ -123,7 +141,15 @@ def _settings(options: dict[str, Any]) -> AnySettings:
 
 def _no_key(section: str, options: dict[str, Any]) -> str:
     variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=ACCOUNT_KINDS[options["to"]].title, section=section, variable=variable)
+    return _NO_KEY.format(title=_kind(options).title, section=section, variable=variable)
+
+
+def _title(options: dict[str, Any]) -> str:
+    return _kind(options).title
+
+
+def _names(options: dict[str, Any]) -> tuple[str, ...]:
+    return _kind(options).integrations
 
 
 def _with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
@@ -150,7 +176,7 @@ def _locked(options: dict[str, Any]) -> Iterator[None]:
 def _log(options: dict[str, Any]) -> DeliveryLog:
     dry = options["dry_run"]
     where = log_dataset(*_where(options), reads=dry, wait=options["wait"])
-    return DeliveryLog(where, reads=dry, table=ACCOUNT_KINDS[options["to"]].log)
+    return DeliveryLog(where, reads=dry, table=_kind(options).log)
 
 
 def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
@@ -159,9 +185,16 @@ def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]
 
 def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     """Returns the columns and rows of a query, whose own connection is closed by then."""
+    with answer(query, options) as (names, rows):
+        return names, list(chain.from_iterable(rows))
+
+
+@contextmanager
+def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
+    """Gives the columns of a query and its rows, some at a time. Raises RunError for what is wrong with the query."""
     try:
-        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as (names, rows):
-            return names, list(chain.from_iterable(rows))
+        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as found:
+            yield found
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
     except Exception as error:  # drivers have their own exceptions for wrong SQL
@@ -171,25 +204,51 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
         raise RunError(f"The warehouse cannot answer the query: {masked(reason)}\nNothing was sent.") from error
 
 
-def _messages(files: list[File], broken: list[str], integrations: Sequence[str]) -> Iterator[Item | Ignored]:
-    """The files' messages in order, for the account of these names.
+def _messages(paths: Sequence[str], broken: list[str], names: Sequence[str]) -> Iterator[Item | Ignored]:
+    """The messages of files in order, for the account of these names in `integrations`."""
+    return (
+        from_line(line, names) if isinstance(line, bytes) else refuse_item(digest(line.raw), line.reason)
+        for line in archive_lines(paths, broken)
+    )
 
-    `broken` gets why a file could not be read to its end.
+
+def archive_lines(paths: Sequence[str], broken: list[str]) -> Iterator[bytes | Reject]:
+    """Lists files, and returns their lines and what is no line, in order.
+
+    `broken` gets why a file was not read to its end. Raises ArchiveError where there is none.
     """
+    files = archive_files_at(paths, None, None, None, setting("sources.autopilothq.credentials"))
+    return _lines(files, broken)
+
+
+def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
     for batch in read_batches(files):
-        rejects = {(reject.file, reject.line): reject for reject in batch.rejects}
+        rejects = {(reject.file, reject.line) for reject in batch.rejects}
         columns = (batch.lines.column(name) for name in ("file", "line", "text"))
         for file, line, text in zip(*(column.to_pylist() for column in columns), strict=True):
             if (file, line) not in rejects and text.strip():
-                yield from_line(text, integrations)
-        for reject in batch.rejects:
-            yield refuse_item(digest(reject.raw), reject.reason)
+                yield text
+        yield from batch.rejects
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
 def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any]) -> Counts:
     freeze_modules()
-    last, title = time.monotonic(), ACCOUNT_KINDS[options["to"]].title
+    report = reporter(_title(options))
+    if not options["dry_run"]:
+        return deliver(items, log, given, report)
+    from .preview import print_preview
+
+    preview = Preview()
+    counts = deliver(items, log, given, report, preview, out.document if options["requests"] else None)
+    if not options["requests"]:
+        print_preview(preview, log)
+    return counts
+
+
+def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:
+    """Returns what prints the counts of a run that goes on, now and then; `title` is the account's."""
+    last = time.monotonic()
 
     def progress(counts: Counts) -> None:
         nonlocal last
@@ -200,15 +259,7 @@ def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettin
             else:
                 out.print_line(f"{time.strftime('%H:%M:%S')} {_line(counts, title)}", err=True)
 
-    if not options["dry_run"]:
-        return deliver(items, log, given, progress)
-    from .preview import print_preview
-
-    preview = Preview()
-    counts = deliver(items, log, given, progress, preview, out.document if options["requests"] else None)
-    if not options["requests"]:
-        print_preview(preview, log)
-    return counts
+    return progress
 
 
 def _numbers(counts: Counts) -> dict[str, int]:
@@ -231,9 +282,20 @@ def _skipped(number: int, key: str) -> list[str]:
     return [f"{number:,} rows without {key} skipped"] if number else []
 
 
-def _end(counts: Counts, broken: list[str], options: dict[str, Any], more: Iterable[str] = ()) -> None:
+def _end(
+    counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = (), title: str = AUTOPILOT.title
+) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""
-    dry_run, line = options["dry_run"], _line(counts, ACCOUNT_KINDS[options["to"]].title)
+    print_counts(counts, dry_run, more, title)
+    for why in broken:
+        out.print_line(masked(f"  not read to its end: {why}"))
+    if not counts.all_delivered or broken:
+        sys.exit(NOT_ALL)
+
+
+def print_counts(counts: Counts, dry_run: bool = False, more: Iterable[str] = (), title: str = AUTOPILOT.title) -> None:
+    """Prints how the messages of a run ended, and why."""
+    line = _line(counts, title)
     logs.summarise(line)
     if logs.log_settings().json:
         logs.line("info", "done", **_numbers(counts), dry_run=dry_run)
@@ -246,7 +308,3 @@ def _end(counts: Counts, broken: list[str], options: dict[str, Any], more: Itera
         out.print_line(f"  {number:,} times {remark}")
     for name, number in counts.untaken.most_common(20):
         out.print_line(f"  {number:,} times the property {name} was not taken: it is spelt like a contact's field")
-    for why in broken:
-        out.print_line(masked(f"  not read to its end: {why}"))
-    if not counts.all_delivered or broken:
-        sys.exit(NOT_ALL)

@@ -20,6 +20,8 @@ REQUESTS_PER_SECOND = 5.0
 MOST_CONTACTS = 100  # that one request may write
 KILL_POINT_CONTACTS_WRITTEN = f"{__name__}:Autopilot.upsert_many"  # for tests/faults
 KILL_POINT_TRACK_SENT = f"{__name__}:Autopilot.trigger"  # for tests/faults
+KILL_POINT_CONTACT_DELETED = f"{__name__}:Autopilot.delete_contact"  # for tests/faults
+KILL_POINT_PUT_ON_LIST = f"{__name__}:Autopilot.put_on_list"  # for tests/faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,22 @@ class Autopilot(ApiClient):
     def unsubscribe(self, who: str) -> None:
         """Takes a contact off all email. Raises NotFound without such a contact."""
         self._http.request("POST", ["contact", who, "unsubscribe"], wants_json=False)
+
+    def delete_contact(self, who: str) -> None:
+        """Deletes a contact. Raises NotFound without such a contact."""
+        self._http.request("DELETE", ["contact", who], wants_json=False)
+
+    def eject(self, journey_id: str, who: str) -> None:
+        """Takes a contact out of a journey. Raises NotFound where it is not in it."""
+        self._http.request("DELETE", ["journey", journey_id, "contact", who], wants_json=False)
+
+    def put_on_list(self, list_id: str, who: str) -> None:
+        """Puts a contact on a list. Raises NotFound without such a contact or list."""
+        self._http.request("POST", ["list", list_id, "contact", who], wants_json=False)
+
+    def take_off_list(self, list_id: str, who: str) -> None:
+        """Takes a contact off a list. Raises NotFound where it is not on it."""
+        self._http.request("DELETE", ["list", list_id, "contact", who], wants_json=False)
 
     def create_list(self, name: str) -> str:
         """Makes a list and returns its id. Raises RequestRejected (409) where the name is taken."""

@@ -21,9 +21,9 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 class Call:
     """One request, which is sent once or more.
 
-    `path` is percent-encoded, `body` is sent as JSON. `idempotent` is false where repeating the request would do its
-    work twice. Without `wants_json` only the status of the answer matters. `limit` holds for it beside the pace of all
-    requests. `attempts` counts how often it was sent.
+    `path` is percent-encoded, `body` is sent as JSON, bytes as they are. `idempotent` is false where repeating the
+    request would do its work twice. Without `wants_json` only the status of the answer matters. `limit` holds for it
+    beside the pace of all requests. `attempts` counts how often it was sent.
     """
 
     settings: ApiSettings

@@ -116,10 +116,11 @@ class HttpClient(Closing):
     ) -> JsonValue:
         """Returns the answer's JSON; None where it is not wanted, because only the status matters.
 
-        `path` is given in parts, which are percent-encoded here; `body` is sent as JSON. A request that fails in
-        passing is sent again: after a 429 with the wait that the server asks for, else with growing waits; after 408,
-        5xx and failures of the network too. It is not where `idempotent` is false: once its bytes may have gone out,
-        only a 429 says that nothing was done. `limit` is one that such requests have beside the pace of all.
+        `path` is given in parts, which are percent-encoded here; `body` is sent as JSON, which bytes are already. A
+        request that fails in passing is sent again: after a 429 with the wait that the server asks for, else with
+        growing waits; after 408, 5xx and failures of the network too. It is not where `idempotent` is false: once its
+        bytes may have gone out, only a 429 says that nothing was done. `limit` is one that such requests have beside
+        the pace of all.
         """
         call = Call(self._settings, method, path_of(path), body, params, idempotent, wants_json, limit)
         attempts = retrying(self._settings.tries, self._sleep, lambda state: _log_retry(call, state))
@@ -137,8 +138,12 @@ class HttpClient(Closing):
         call.attempts += 1
         # Each attempt builds its request, so that the headers go to this URL alone, and does so before it waits for the
         # pace, so that a request that cannot be built takes no slot.
+        body: dict[str, Any] = {"json": call.body}
+        headers = self._auth
+        if isinstance(call.body, bytes):
+            body, headers = {"content": call.body}, {**self._auth, "Content-Type": "application/json"}
         request = self._client.build_request(
-            call.method, self._base + call.path, params=call.params, headers=self._auth, json=call.body
+            call.method, self._base + call.path, params=call.params, headers=headers, **body
         )
         slots = [call.limit.wait()] if call.limit else []
         slots.append(self._pace.wait(self._settings.requests_per_second))

@@ -115,11 +115,13 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
             counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    if counts.failed:
+    if counts.failed > counts.bad:  # bad rows would hold up all later ones
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
         _log.warning("%d rows were %s: %s", number, status, why)
+    if counts.not_meant:
+        _log.info("%d rows were not meant for Autopilot", counts.not_meant)
     if counts.untaken:
         _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
 

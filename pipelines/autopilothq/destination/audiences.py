@@ -42,7 +42,7 @@ def rows(names: Sequence[str], values: Sequence[Sequence[Any]], key: str) -> tup
         if person := texts[key]:
             traits = {name: value for name, value in zip(names, row, strict=True) if name.lower() not in ID_COLUMNS}
             found.append(PersonRow(person, texts["email"], texts["user_id"], traits))
-    repeated = [(who, number) for who, number in Counter(_identity(row, key) for row in found).items() if number > 1]
+    repeated = [(who, number) for who, number in Counter(identity(row, key) for row in found).items() if number > 1]
     if repeated:
         who, number = repeated[0]
         raise RunError(
@@ -57,9 +57,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(shortened, names))
 
 
-def _identity(row: PersonRow, key: str) -> str:
-    """What a person is compared by: the user id as it is, the email in lower case."""
+def identity(row: PersonRow, key: str) -> str:
+    """Returns what a person is compared by: the user id as it is, the email in lower case."""
     return row.key.lower() if key == "email" else row.key
+
+
+def identity_digest(row: PersonRow, key: str) -> str:
+    """Returns the end of the ids of a person's messages, from which nobody reads who it is."""
+    return hashlib.sha256(identity(row, key).encode("utf-8", "replace")).hexdigest()
 
 
 def traits(found: Sequence[PersonRow]) -> Iterator[Item]:
@@ -101,15 +106,11 @@ def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str,
             f"The audience {trait} was sent by {other} before, and nobody can tell who is who by {key}.\n"
             f"Say --key {other}, or give the audience another name."
         )
+    check_members(found)
     items: list[Item] = []
     members: set[str] = set()
     for row in found:
-        if row.traits:
-            raise RunError(
-                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
-                "Leave them out of the query, or send them as traits: autopilothq send traits."
-            )
-        id_ = mine + hashlib.sha256(_identity(row, key).encode("utf-8", "replace")).hexdigest()
+        id_ = mine + identity_digest(row, key)
         members.add(id_)
         if id_ not in known or known[id_].known != "true":
             items.append(_membership(id_, trait, row.email, row.user_id, True))
@@ -118,6 +119,16 @@ def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str,
         if id_.startswith(mine) and id_ not in members and member.known not in (None, "false"):
             items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
     return items, unchanged
+
+
+def check_members(found: Iterable[PersonRow]) -> None:
+    """Raises RunError where a member of an audience comes with traits."""
+    for row in found:
+        if row.traits:
+            raise RunError(
+                f"Expected only email and user_id of an audience, got {_listed(row.traits)} as well.\n"
+                "Leave them out of the query, or send them as traits: autopilothq send traits."
+            )
 
 
 def _membership(id_: str, trait: str, email: str | None, user_id: str | None, is_in: bool) -> Item:

@@ -18,7 +18,8 @@ class BatchItem(NamedTuple):
 
     `earlier` are the delivery statuses of the triggers that earlier runs sent. `resent`: it was delivered before, and
     goes along because an older message of its person comes only now. `write_ahead`: its row is written before the
-    request, as `unknown`, because the program may end in between. `properties` and `timestamp` are an event's.
+    request, as `unknown`, because the program may end in between. `failed_before`: so did it in the last run.
+    `properties` and `timestamp` are an event's.
     """
 
     key: Key
@@ -27,6 +28,7 @@ class BatchItem(NamedTuple):
     earlier: Sequence[str] = ()
     resent: bool = False
     write_ahead: bool = False
+    failed_before: bool = False
     properties: Mapping[str, Any] = {}
     timestamp: str | None = None
 

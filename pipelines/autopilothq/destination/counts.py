@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+MOST_REASONS = 1000  # that are told apart: a stream has no end
 WORST_FIRST = ("failed", "unknown", "refused", "delivered")
 
 
@@ -17,6 +18,7 @@ class Counts:
     refused: int = 0
     failed: int = 0
     unknown: int = 0
+    bad: int = 0  # of the failed ones, those that failed while others were taken: waiting for better days does not help
     known: int = 0  # delivered by an earlier run
     repeated: int = 0  # the same message again
     forgotten: int = 0  # of persons on the suppression list: they leave no trace in the log
@@ -56,3 +58,20 @@ class Counts:
         """Counts remarks on traits that were left out, or sent to no field of the account."""
         with self._lock:
             self.remarks.update(remarks)
+
+    def drop_failed(self) -> None:
+        """Forgets what has failed, because it is sent again."""
+        self.failed = 0
+        self.reasons = Counter({key: number for key, number in self.reasons.items() if key[0] != "failed"})
+
+    def merge(self, other: "Counts") -> None:
+        """Adds the numbers of another part of the run. Of reasons and remarks the first thousand are told apart."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(value, Counter):
+                for key, number in value.items():
+                    known = key in mine or len(mine) < MOST_REASONS
+                    rest = (key[0], "other reasons") if isinstance(key, tuple) else "other remarks"
+                    mine[key if known else rest] += number
+            elif isinstance(value, int):
+                self.add(name, value)

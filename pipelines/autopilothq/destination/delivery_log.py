@@ -5,22 +5,15 @@ address), its row is written before it, as `unknown`: whenever the program ends,
 happened.
 """
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from secrets import token_hex
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import dlt
 
 from ..catalog import DELIVERIES, Table
-from ..errors import BusyError, RunError
-from ..segment.identity import HashedIds
-from ..warehouses.books import check_books
-from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, placeholders, writes_text
-from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
-from .messages import storable_value
+from ..warehouses.dataset import placeholders
+from .log_table import LogTable, storable
 
 OUTCOME = ("endpoint", "status", "http_status", "message", "attempts")
 COLUMNS = tuple(column.name for column in DELIVERIES.columns)
@@ -30,7 +23,6 @@ KILL_POINT_DELIVERIES_ADDED = f"{__name__}:DeliveryLog.add"  # for tests/faults
 KILL_POINT_OUTCOMES_WRITTEN = f"{__name__}:DeliveryLog.write_outcomes"  # for tests/faults
 KILL_POINT_LOG_CLOSED = f"{__name__}:DeliveryLog.__exit__"  # for tests/faults
 _OF_CONTACTS = {("identify", None), ("track", None)}  # kinds and triggers of rows that are about a contact
-_IDS = 1000  # that one statement asks for
 
 
 class Delivery(NamedTuple):
@@ -78,57 +70,16 @@ class Member(NamedTuple):
     known: str | None
 
 
-class DeliveryLog:
-    """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
+class DeliveryLog(LogTable):
+    """The log in a dataset.
 
-    `table` is that of a kind of account. Threads may share it.
+    `table` is that of a kind of account.
     Example: `with DeliveryLog(dlt.dataset("duckdb", "crm")) as log: log.known(["m1"])`.
     """
 
     def __init__(self, dataset: dlt.Dataset, *, reads: bool = False, table: Table = DELIVERIES) -> None:
-        self._client: JobClientBase = dataset.destination_client
-        _check_client(self._client)
-        self._table, self._reads = table, reads
-        self._lock = threading.Lock()
-        self._last = datetime.now(UTC)
-        self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"
-
-    def __enter__(self) -> Self:
-        self._client.__enter__()
-        try:
-            if isinstance(self._client, SqlJobClientBase):
-                check_books(self._client.sql_client)
-            self.dataset: Dataset = dataset_of(self._client, literals=True)
-            if not self._reads:
-                self._create()
-            self._exists = not self._reads or not self.dataset.lacks(self._table.name)
-            if self._exists:
-                # Later rows have later times, also where this clock is behind the one that wrote them.
-                [(latest,)] = self._select("SELECT max({sent_at}) FROM")
-                self._last = max(self._last, in_utc(latest)) if latest else self._last
-        except BaseException:
-            self._client.__exit__(None, None, None)  # type: ignore[arg-type]
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
-
-    def _create(self) -> None:
-        """Creates the table. No track may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
-        if not self.dataset.try_lock(self._table.name):
-            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
-        self.dataset.create(self._table)
-        self.dataset.compact(self._table.name)
-
-    # ---- asking --------------------------------------------------------------------------------------------------
-
-    def suppressed_ids(self) -> HashedIds:
-        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
-        with self._lock:
-            return deleted_persons(self.dataset)
+        super().__init__(dataset, reads=reads)
+        self.table = table
 
     def known(self, message_ids: Iterable[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
         """Returns the delivery statuses of messages, by id and trigger."""
@@ -185,61 +136,18 @@ class DeliveryLog:
         rows = self._select(before, f"{after} ORDER BY {{sent_at}}, {{message_id}}", list(given.values()))
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
-    def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
-        """Yields columns of the rows whose `key` is one of the values, in the order of time."""
-        distinct = list(dict.fromkeys(values)) if self._exists else []
-        before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
-        for start in range(0, len(distinct), _IDS):
-            some = distinct[start : start + _IDS]
-            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
-
-    def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Returns the rows of a statement around the log's name, of two templates."""
-        texts = (self.dataset.template(self._table.name, text) for text in (before, after))
-        with self._lock:
-            return list(self.dataset.stream(next(texts), self._table.name, next(texts), _storable(values)))
-
-    # ---- writing -------------------------------------------------------------------------------------------------
-
-    def add(self, deliveries: Sequence[Delivery]) -> None:
-        """Writes rows; all of them are stored when it returns."""
-        if self._reads or not deliveries:
-            return
-        with self._lock, self.dataset.transaction():
-            rows = [tuple(_storable((*delivery, self._now(), self.run))) for delivery in deliveries]
-            self.dataset.insert(self._table, rows)
-
-    def write_outcomes(self, deliveries: Iterable[Delivery]) -> None:
-        """Writes outcomes over the rows that this run wrote before the requests; all are stored when it returns."""
+    def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
+        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests; they are stored."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
-            what = (delivery.trigger_id, *(getattr(delivery, name) for name in OUTCOME))
+            what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))
             groups.setdefault(what, []).append(delivery.message_id)
         if self._reads or not groups:
             return
         with self._lock, self.dataset.transaction():
             for (trigger, *outcome), ids in groups.items():
-                changes = dict(zip(OUTCOME, _storable(outcome), strict=True))
+                changes = dict(zip(columns, storable(outcome), strict=True))
                 where = f"{{run}} = %s AND {{message_id}} IN ({placeholders(ids)})"
                 where += "" if trigger is None else " AND {trigger_id} = %s"
-                values = _storable([self.run, *ids, *([] if trigger is None else [trigger])])
-                self.dataset.update(self._table.name, changes, self.dataset.template(self._table.name, where), values)
-
-    def _now(self) -> datetime:
-        self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
-        return self._last
-
-
-def _check_client(client: JobClientBase) -> None:
-    """Raises RunError where the log cannot be kept in a destination."""
-    dataset_of(client)
-    if isinstance(client, SqlJobClientBase) and not writes_text(client):
-        raise RunError(
-            "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
-            f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
-        )
-
-
-def _storable(values: Iterable[Any]) -> list[Any]:
-    """Returns values of which a warehouse can store the text."""
-    return [storable_value(value) if isinstance(value, str) else value for value in values]
+                values = storable([self.run, *ids, *([] if trigger is None else [trigger])])
+                self.dataset.update(self.table.name, changes, self.dataset.template(self.table.name, where), values)

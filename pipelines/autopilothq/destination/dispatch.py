@@ -140,6 +140,7 @@ class BatchSending:
             if outcome is None:
                 continue
             row = outcome.of(item.row)
+            self._counts.add("bad", not item.resent and self._writer.is_bad(outcome, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
                 if row.status != "delivered":

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from ..clients.decode import as_text
 from ..segment.json_text import JsonObject
@@ -27,6 +29,15 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
+PERSONS_KEPT = 50_000  # persons of a stream
+
+
+def keep_newest(known: dict[Any, Any]) -> None:
+    """Drops what was put first into a dictionary of more than `PERSONS_KEPT`."""
+    for key in list(islice(known, max(0, len(known) - PERSONS_KEPT))):
+        del known[key]
+
+
 class KnownEmails:
     """Emails by user id: of this run's own items, of the delivery log, or of the custom field that holds user ids."""
 
@@ -44,6 +55,14 @@ class KnownEmails:
     def put(self, user_id: str, email: str) -> None:
         """Takes the email of a user id, which replaces an earlier one."""
         self._emails[user_id] = email
+
+    def forget_oldest(self) -> None:
+        """Keeps the last 50,000, so that a stream may go on for ever: the delivery log has the others.
+
+        Where the account's contacts were read, all are kept: the log need not have these.
+        """
+        if not self._scanned:
+            keep_newest(self._emails)
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Looks up the user ids that come without an email.

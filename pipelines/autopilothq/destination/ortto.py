@@ -77,7 +77,8 @@ class OrttoAccount:
         raise NotImplementedError
 
     def triggers(self) -> list[Any]:
-        """Returns none: Ortto has activities."""
+        """Returns none, because Ortto has activities. It asks the account, so that a stream knows that it answers."""
+        self._client.custom_fields()
         return []
 
 

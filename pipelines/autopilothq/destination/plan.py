@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .batch import BatchItem, Key, user_key
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryStatus, Sent
-from .emails import KnownEmails, email_of
+from .emails import KnownEmails, email_of, keep_newest
 from .fields import ContactFields, Fields, contact_fields
 from .kind import AUTOPILOT, AccountKind
 from .messages import NO_IDENTIFIER, Item
@@ -86,7 +86,20 @@ class Planner:
         self._counts = counts
         self._unknown = unknown
         self._touched: set[Key] = set()
+        self._touched_before: dict[Key, None] = {}  # by this run, before these items
+        self._run = ""
         self._sent: dict[Key, Sent] = {}  # the latest of a person's items so far that earlier runs sent
+
+    def follow(self, before: "Planner", run: str) -> None:
+        """Goes on where the planner of the items before these ended. Of persons the last 50,000 are known."""
+        self._run = run
+        self._sent = before._sent
+        self._touched_before = before._touched_before
+        for key in before._touched:
+            self._touched_before.pop(key, None)
+            self._touched_before[key] = None
+        keep_newest(self._sent)
+        keep_newest(self._touched_before)
 
     def touch(self, key: Key) -> None:
         """Notes that this run sends something to a person: what follows of theirs must be sent again."""
@@ -141,7 +154,9 @@ class Planner:
             last = self._sent.get(key, history.sent)
             self._sent[key] = max(last, history.sent)
             behind = history.sent < last and history.sent.run != last.run
-        return behind or key in self._touched
+        # What this run has delivered before these items is what a stream repeats.
+        other_run = history.sent is not None and history.sent.run != self._run
+        return behind or key in self._touched or (other_run and key in self._touched_before)
 
     def _without_email(self, row: Delivery) -> Delivery:
         if not row.user_id:

@@ -46,7 +46,7 @@ class PreviewedContact(NamedTuple):
 
     def changes(self, now: Mapping[str, Any]) -> list[FieldChange]:
         """Returns the fields that would be written; `now` is the contact's row of the table `contacts`."""
-        return [FieldChange(key, now.get(column_of(key)), value) for key, value in fields_of(self.values)]
+        return [FieldChange(key, now.get(column_of(key)), value) for key, value in written_fields(self.values)]
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Preview:
                 self._people.add(key)
                 if key in self._first or len(self._first) < SHOWN_CONTACTS:
                     self._first[key] = merged(self._first.get(key, {}), values)
-                for name, value in fields_of(values):
+                for name, value in written_fields(values):
                     (self.cleared if value is None else self.values)[name] += 1
 
     def enter(self, trigger_id: str, email: str) -> None:
@@ -124,7 +124,7 @@ def contacts_now(dataset: Dataset, emails: Sequence[str], columns: Sequence[str]
     return {str(row[0]).lower(): dict(zip(names, row, strict=True)) for row in rows}
 
 
-def fields_of(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def written_fields(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Returns the fields of a contact by the API's keys, custom ones last; its email is none."""
     standard = [(name, value) for name, value in values.items() if name not in _NO_FIELDS]
     return [*standard, *values.get("custom", {}).items()]

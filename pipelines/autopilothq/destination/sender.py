@@ -25,7 +25,8 @@ class Sender:
     """Sends items, and writes what becomes of each into the log.
 
     `unknown` says what becomes of an item with traits that the account has no field for: `send`, or `refuse` whole.
-    `progress` is called with the counts. `at_once` requests are under way together.
+    `progress` is called with the counts. `at_once` requests are under way together. `after` is who sent the items of
+    the same run before these, and is done.
 
     Example: `counts = Sender(account, Fields(custom_fields), Triggers(account), log).send(items)`.
     """
@@ -40,6 +41,7 @@ class Sender:
         progress: Callable[[Counts], None] = lambda _: None,
         at_once: int = AT_ONCE,
         kind: AccountKind = AUTOPILOT,
+        after: "Sender | None" = None,
     ) -> None:
         self._account = account
         self._fields = fields
@@ -47,8 +49,11 @@ class Sender:
         self._progress = progress
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
-        self._emails = KnownEmails(account, log, fields)
+        self._emails: KnownEmails = after._emails if after else KnownEmails(account, log, fields)
         self._planner = Planner(fields, triggers, self._emails, self._counts, unknown, kind)
+        if after:
+            self._emails.forget_oldest()
+            self._planner.follow(after._planner, log.run)
         self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
@@ -115,7 +120,10 @@ class Sender:
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, also where the program ends in between and its values go back.
-        self._batch.items.append(item._replace(write_ahead=renames or item.row.content is not None))
+        again = before is not None and before.status == "failed"
+        self._batch.items.append(
+            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+        )
         self._planner.touch(item.key)
         if renames:
             self._batch.renames = True

@@ -94,7 +94,7 @@ def dlt_schema(tables: Iterable[TableInfo]) -> Schema:
         hints = new_table(table.name, write_disposition="merge", columns=columns)
         if table.description:
             hints["description"] = table.description
-        if table.name not in (catalog.SUPPRESSIONS.name, *(log.name for log in catalog.DELIVERY_LOGS)):
+        if table.name not in {own.name for own in (catalog.SUPPRESSIONS, *catalog.DELIVERY_LOGS, catalog.FORWARDS)}:
             hints.update(cast(TTableSchema, {SEGMENT_TABLE_HINT: True}))
         if table.statistics:
             live = {name.replace("_", "-"): value for name, value in table.statistics._asdict().items()}

@@ -76,10 +76,10 @@ class SnapshotColumns:
 class Snapshot:
     """One table's records: add them all, then take the rows and what was discarded. Of one key the last is kept.
 
-    `received_at` is when the scan began, `scratch` an empty folder, which the caller deletes. `shorten` gives a column
-    the name that it has in the destination. Records of `suppressed` persons (deleted ones, on the suppression list) are
-    left out, and counted in `left_out`. The destination's table has the columns `there` already, and room for `room`
-    more.
+    `received_at` is when the scan began, unless a record has a cell of that name. `scratch` is an empty folder, which
+    the caller deletes. `shorten` gives a column the name that it has in the destination. Records of `suppressed`
+    persons (deleted ones, on the suppression list) are left out, and counted in `left_out`. The destination's table has
+    the columns `there` already, and room for `room` more.
     """
 
     def __init__(
@@ -116,13 +116,18 @@ class Snapshot:
             write_records(self._context, self._columns, self._seen, kept)
             self._seen += len(kept)
 
-    def rows(self, known: Mapping[str, Type], stored: ReadTable | None = None) -> TableRows:
+    def rows(
+        self, known: Mapping[str, Type], stored: ReadTable | None = None, newer: ReadTable | None = None
+    ) -> TableRows:
         """Returns the rows; columns that are `known` keep their types.
 
         With `stored`, which reads the destination's table, the scan was complete: rows that are stored and were not
-        found again are of records that were deleted; they are returned with the time in `deleted_at`.
+        found again are of records that were deleted; they are returned with the time in `deleted_at`. With `newer`,
+        which reads it too, a record is left out where a later change of it is stored, which came while the scan ran.
         """
         count = open_records(self._context, self._seen)
+        if newer is not None and "updated_at" in known:
+            count -= leave_out_older(self._context, newer)
         types = type_records(self._context, self._columns.extras, known)
         deleted = find_deleted(self._context, known, stored) if stored is not None and known else 0
         columns = ordered_columns({**known, **types} if deleted else types, self.table.key)
@@ -189,6 +194,21 @@ def open_records(context: SnapshotContext, seen: int) -> int:
     return count
 
 
+def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
+    """Takes the records out of `current` whose stored rows were received later and changed later; returns how many."""
+    con, key = context.con, context.table.key
+    if "x:updated_at" not in con.table("records").columns:
+        return 0
+    same = " AND ".join(f"c.{own} = s.{engine.name(name)}" for own, name in zip(context.keys, key, strict=True))
+    con.execute("CREATE TABLE older (seq BIGINT)")
+    sql = _SQL["older"].format(same=same, received_at=context.received_at, updated_at=f"c.{_cell('updated_at')}")
+    engine.read_stored(con, stored(context.table.name, [*key, "received_at", "updated_at"]), sql)
+    count = engine.count(con, "older")
+    if count:
+        con.execute(_SQL["newest"])
+    return count
+
+
 def type_records(
     context: SnapshotContext, extras: Mapping[str, Collection[Type]], known: Mapping[str, Type]
 ) -> dict[str, Type]:
@@ -197,9 +217,10 @@ def type_records(
     Returns the types of the columns, by their names in the destination.
     """
     catalogue = declared_types(context.table)
-    cells = {"received_at": context.received_at, "uuid_ts": context.loaded_at}
-    select = [f"{literal} AS {name}" for name, literal in cells.items()]
     there = set(context.con.table("records").columns)
+    seen = f"as_moment({_cell('received_at')})" if "x:received_at" in there else "NULL"
+    cells = {"received_at": f"coalesce({seen}, {context.received_at})", "uuid_ts": context.loaded_at}
+    select = [f"{literal} AS {name}" for name, literal in cells.items()]
     types = catalogue | _extra_types(context, extras, known)
     casts: dict[str, tuple[str, str]] = {}
     for name, of in types.items():

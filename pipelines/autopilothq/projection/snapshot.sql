@@ -14,6 +14,14 @@ CREATE TABLE last AS SELECT max(seq) AS seq FROM records GROUP BY {keys}
 -- Of each key the last record.
 CREATE VIEW current AS FROM records{last}
 
+-- name: older
+-- The records whose stored rows were received after the scan began, and tell of a later change.
+INSERT INTO older SELECT c.seq FROM stored s JOIN current c ON {same}
+WHERE s.received_at > {received_at} AND s.updated_at > as_moment({updated_at})
+
+-- name: newest
+CREATE OR REPLACE VIEW current AS FROM records SEMI JOIN last USING (seq) ANTI JOIN older USING (seq)
+
 -- name: discard
 INSERT INTO discards SELECT seq, $column_name, {cell}, $reason FROM current WHERE {misfit}
 

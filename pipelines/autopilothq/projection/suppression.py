@@ -133,14 +133,16 @@ def ids_of(texts: str, kinds: Iterable[str]) -> str:
 
     It has all columns of `texts`, and `raw` (the id as it stands there), `kind` and `value`.
     """
-    return " UNION ALL ".join(_ids_of_kind(texts, kind) for kind in kinds)
+    of = tuple(kinds)
+    return " UNION ALL ".join(_ids_of_kind(texts, kind, "email" in of) for kind in of)
 
 
-def _ids_of_kind(texts: str, kind: str) -> str:
+def _ids_of_kind(texts: str, kind: str, has_emails: bool) -> str:
     if kind == "tagged":
         return _SQL["tagged_ids"].format(texts=texts)
-    # An id with an @ is an email in any column but a contact's id.
-    test = {"email": "contains(id, '@')", "contact_id": "id <> ''"}.get(kind, "NOT contains(id, '@')")
+    # An id with an @ is an email in any column but one of contacts' ids alone.
+    tests = {"email": "contains(id, '@')"} | ({} if has_emails else {"contact_id": "id <> ''"})
+    test = tests.get(kind, "NOT contains(id, '@')")
     value = "fold_email(id)" if kind == "email" else "id"
     return f"SELECT *, id AS raw, '{kind}' AS kind, {value} AS value FROM {texts} WHERE {test}"
 

@@ -125,6 +125,8 @@ class App:
         if method not in METHODS:
             raise Refused(405, "method_not_allowed", "Expected POST.", (b"allow", b", ".join(map(str.encode, METHODS))))
         route, endpoint = found
+        if route.key_in_query:
+            headers = auth.with_query_key(headers, scope["query_string"])
         guard = _guard(self._endpoints, endpoint, auth.is_direct(headers))
         body, held = await _body(headers, receive, self._config.max_body, self._bodies)
         try:

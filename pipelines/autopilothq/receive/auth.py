@@ -5,9 +5,11 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import parse_qs
 
 from .settings import Guard
 
+WRITE_KEY_HEADER = b"x-write-key"
 Headers = Mapping[bytes, bytes]
 """The headers of a request by their names in lower case; of a name that comes twice, the last."""
 
@@ -35,6 +37,12 @@ def is_direct(headers: Headers) -> bool:
     return not headers.keys() & FORWARDED
 
 
+def with_query_key(headers: Headers, query: bytes) -> Headers:
+    """Returns the headers with the write key that a query has as `key`, unless a header has one."""
+    keys = parse_qs(query.decode("latin-1"), encoding="latin-1").get("key")
+    return {WRITE_KEY_HEADER: keys[0].encode("latin-1"), **headers} if keys else headers
+
+
 def basic(headers: Headers) -> bytes:
     """Returns `user:password` of a request, empty where it has none."""
     kind, _, value = headers.get(b"authorization", b"").partition(b" ")
@@ -56,7 +64,7 @@ def signature(secret: bytes, data: bytes) -> bytes:
 
 def _write_keys(headers: Headers, user: bytes, write_key: str | None) -> list[bytes]:
     """Returns where senders put their write key: Basic's user, the body, `X-Write-Key: id:secret`."""
-    header = headers.get(b"x-write-key", b"")
+    header = headers.get(WRITE_KEY_HEADER, b"")
     return [user.removesuffix(b":"), (write_key or "").encode(errors="replace"), header, header.partition(b":")[0]]
 
 

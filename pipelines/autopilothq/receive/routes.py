@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .autopilot_hooks import hook_lines
 from .messages import ArchiveLines, Arrival, Body, lines_of
 from .ortto import ortto_lines
 
@@ -18,7 +19,8 @@ class Route(NamedTuple):
 
     `path` is a pattern; its group `name` is the endpoint's name. `type_of` is the type of its messages, None where
     each has its own. A route without an adapter answers 200 and keeps nothing. One that `keeps_all` keeps what cannot
-    be read too, because its sender would not send it again.
+    be read too, because its sender would not send it again. With `key_in_query` the query may have the write key, as
+    `key`: its sender cannot be given headers.
     """
 
     kind: str
@@ -26,6 +28,7 @@ class Route(NamedTuple):
     adapter: Adapter | None
     type_of: str | None = None
     keeps_all: bool = False
+    key_in_query: bool = False
 
 
 class Endpoint(NamedTuple):
@@ -63,6 +66,7 @@ ROUTES = (
     *(Route("v1", _path(f"/api/s/(?:s2s/)?{name}"), single, name) for name in _TYPES),
     Route("segment", _path("/hook/segment/{name}"), single),
     Route("rudder", _path("/hook/rudder/{name}"), single),
+    Route("autopilot", _path("/hook/autopilot/{name}"), hook_lines, keeps_all=True, key_in_query=True),
     Route("ortto", _path("/hook/ortto/{name}"), ortto_lines, keeps_all=True),
 )
 

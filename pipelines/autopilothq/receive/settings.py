@@ -15,7 +15,7 @@ from ..errors import InvalidSetting
 from ..segment.ortto import OrttoNames, names_of_ids
 
 RECEIVE_SECTION = "receive"
-ENDPOINT_KINDS = ("v1", "segment", "rudder", "ortto")
+ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
 """The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
 SECRETS = ("write_keys", "signature", "basic", "header")
 MB = 1 << 20
@@ -104,7 +104,7 @@ def guard(kind: str, name: str = "") -> Guard:
     )
 
 
-class OrttoSettings(NamedTuple):
+class OrttoEndpointSettings(NamedTuple):
     """What is to be made of what an endpoint of Ortto's gets; see `OrttoReceipt`."""
 
     names: OrttoNames
@@ -112,7 +112,7 @@ class OrttoSettings(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1000)
-def ortto_settings(name: str) -> OrttoSettings:
+def ortto_settings(name: str) -> OrttoEndpointSettings:
     """Returns the settings of an endpoint of Ortto's, of dlt's configuration: `[receive.ortto.NAME]`.
 
     `personal` is true or false, `names` are names by ids, `decimals` are ids. Raises InvalidSetting.
@@ -125,7 +125,7 @@ def ortto_settings(name: str) -> OrttoSettings:
     if not isinstance(names, Mapping | None) or not all(isinstance(one, str) for one in (names or {}).values()):
         raise InvalidSetting(f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought".')
     found = names_of_ids({str(id_): str(one) for id_, one in (names or {}).items()}, _texts(f"{section}.decimals"))
-    return OrttoSettings(found, str(personal).lower() == "true")
+    return OrttoEndpointSettings(found, str(personal).lower() == "true")
 
 
 def guarded_endpoints() -> list[str]:

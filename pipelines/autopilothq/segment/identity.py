@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from unicodedata import normalize
@@ -73,13 +73,14 @@ def kinds_of(table: str, column: str) -> tuple[str, ...]:
     return PERSON_COLUMNS.get(f"{table}.{column}", PERSON_COLUMNS.get(column, ()))
 
 
-def ids_in(kinds: Iterable[str], value: str) -> Iterator[Id]:
+def ids_in(kinds: Collection[str], value: str) -> Iterator[Id]:
     """Yields the ids in a value of a column of these kinds, each in all its `forms`."""
+    contacts_alone = "email" not in kinds
     for kind in kinds:
         if kind == "tagged":
             tag, _, tagged = value.partition(":")
             yield from forms(tag, tagged)
-        elif value.strip() and (kind == "contact_id" or (kind == "email") == ("@" in value)):
+        elif value.strip() and ((kind == "contact_id" and contacts_alone) or (kind == "email") == ("@" in value)):
             yield from forms(kind, value)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..catalog import AUDIT, BOOKS, DELIVERY_LOGS, LOCKS, PROFILES, SUPPRESSIONS, TRACKS
+from ..catalog import AUDIT, BOOKS, DELIVERY_LOGS, FORWARDS, LOCKS, PROFILES, SUPPRESSIONS, TRACKS
 from ..errors import BooksMisplaced
 from .dlt_internals import (
     DLT_NAME_PREFIX,
@@ -22,7 +22,7 @@ from .dlt_internals import (
     schema_components,
 )
 
-BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, *DELIVERY_LOGS))
+BOOK_NAMES = frozenset(table.name for table in (*BOOKS, PROFILES, SUPPRESSIONS, *DELIVERY_LOGS, FORWARDS))
 
 
 class HasBooksDataset(Protocol):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ..catalog import (
     DELIVERY_LOGS,
     EVENT_TABLES,
+    FORWARDS,
     LATEST,
     MESSAGE_TABLES,
     NATIVE,
@@ -24,7 +25,7 @@ COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.
 ALL_ROWS = "1 = 1"
 # Created from the catalogue by this package, in dlt's types and without a key, in all destinations.
-_PLAIN = (SUPPRESSIONS.name, *(table.name for table in DELIVERY_LOGS))
+_PLAIN = (SUPPRESSIONS.name, *(table.name for table in DELIVERY_LOGS), FORWARDS.name)
 _MADE_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES))
 
 

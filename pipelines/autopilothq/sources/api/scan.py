@@ -18,6 +18,7 @@ from ...clients.decode import as_text
 from ...errors import ApiError, NotAuthorized, NotFound, RequestRejected, Unavailable, UnexpectedResponse
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Rejected
+from ..contact_records import contact_record
 from ..scans import Scan, ScanBatch
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
@@ -159,7 +160,7 @@ def _add_contact(found: ScanBatch, value: Any, scope: ScanScope) -> None:
         if scope.events:
             found.add_lines(contact_rows.messages(value, found.scan.started_at, scope.user_id_field, scope.window))
         if scope.rows:
-            found.records.setdefault(CONTACTS.name, []).append(contact_rows.contact_record(value))
+            found.records.setdefault(CONTACTS.name, []).append(contact_record(value))
     except Rejected as error:
         found.reject(value, *error.args)
 

@@ -243,7 +243,8 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
     snapshot = run.snapshot_of(table.name, scan)
     dataset = run.context.required_pipeline().dataset
     read = dataset.read if scan.complete and table is CONTACTS else None
-    yield snapshot.rows(run.context.existing_columns(table.name), read)
+    newer = dataset.read if table is CONTACTS else None  # hooks bring contacts while a scan runs
+    yield snapshot.rows(run.context.existing_columns(table.name), read, newer)
     if (discards := snapshot.discards()) is not None:
         yield discards
     if table is CONTACTS and snapshot.left_out:

@@ -10,21 +10,23 @@ from typing import Any
 import dlt
 from dlt.sources import DltResource
 
-from ...catalog import MAX_EVENT_TABLES
+from ...catalog import CONTACTS, MAX_EVENT_TABLES
 from ...errors import NotSupported
+from ...projection import TableRows
 from ...segment.mapping import Mappings, read_mappings
 from ...segment.message import Batch
 from ...warehouses.hints import SOURCE
 from ..engine.project import EngineProjector
 from ..event_filter import requested_messages
 from ..file_systems import is_remote, open_bucket
-from ..origin import LoadContext, Origin
+from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
 from ..settings import Engine, EventMappings, Names
 from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
+from .hook_contacts import contact_rows, is_of_hooks
 from .listing import READ_TIMEOUT, File
 from .mapped import map_batches
 from .share import ArchiveShare
@@ -51,6 +53,7 @@ def archive(
     read_timeout: float = READ_TIMEOUT,
     executor: Engine = None,
     work_url: str | None = None,
+    hook_contacts: bool = False,
     mapping: EventMappings = None,
 ) -> Iterable[DltResource]:
     """Segment's raw archive as the `autopilothq` schema.
@@ -70,6 +73,7 @@ def archive(
         read_timeout: Seconds for one request to an object store, retries included; a file that is late is read again.
         executor: A `concurrent.futures.Executor` whose workers share the load, or a function that makes one.
         work_url: A folder or a bucket that all workers may read and write; without it, one that processes here reach.
+        hook_contacts: Whether contacts that Autopilot's hooks brought become rows of `contacts`.
         mapping: Which of Autopilot's events other events are, by name: `event`, and `properties` with new names.
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
@@ -77,7 +81,8 @@ def archive(
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
     batch_bytes = LINES_AT_ONCE // workers(memory)
-    origin = Archive(urls, since, until, source_id, credentials, read_timeout, batch_bytes, mappings)
+    common = since, until, source_id, credentials, read_timeout, batch_bytes
+    origin = Archive(urls, *common, mappings, hook_contacts)
     messages = requested_messages(events, exclude, mappings)
     projector = None if executor is None else projector_of(executor, work_url, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, messages, projector, mappings)
@@ -114,8 +119,15 @@ class Archive(Origin[File]):
     read_timeout: float = READ_TIMEOUT
     batch_bytes: int = batches.BATCH_BYTES
     mappings: Mappings = field(default_factory=dict)
+    hook_contacts: bool = False
+    _hook_files: list[File] = field(default_factory=list, init=False, repr=False, compare=False)
 
     reads_again = True
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """The resources of messages, and `contacts` where hooks fill it."""
+        return (*MESSAGE_RESOURCES, CONTACTS.name) if self.hook_contacts else MESSAGE_RESOURCES
 
     def plan(self, context: LoadContext) -> Sequence[File]:
         """Returns the files that are not loaded; warns of what looks like data and is left out."""
@@ -126,7 +138,14 @@ class Archive(Origin[File]):
         _report(context.report, left_out)
         if not found:
             context.report.warnings.append(_nothing_found(self.urls, *days, self.source_id, left_out))
-        return context.new(found)
+        new = context.new(found)
+        self._hook_files[:] = [file for file in new if self.hook_contacts and is_of_hooks(file)]
+        return new
+
+    def finish(self, context: LoadContext) -> Iterator[TableRows]:
+        """Yields the rows of contacts that hooks brought, whose files are read once more for them."""
+        if self._hook_files and CONTACTS.name in context.selected:
+            yield from contact_rows(self._hook_files, context, self.read_timeout)
 
     def read(self, work: Sequence[File]) -> Iterator[Batch]:
         """Yields the lines of the files."""

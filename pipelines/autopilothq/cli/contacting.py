@@ -1,0 +1,141 @@
+"""Runs the commands that change many contacts of the account, and prints what became of them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TextIO
+
+from .. import runner
+from ..catalog import CONTACTS
+from ..clients.autopilot import Autopilot
+from ..destination import Counts, DeliveryLog, DestinationSettings, contacts, log_dataset
+from ..destination.contact_requests import ContactRequests, plan_requests
+from ..destination.contacts import ContactAction, ContactJob
+from ..errors import RunError
+from ..warehouses.dataset import dataset_of
+from . import log as logs
+from . import out
+from .options import freeze_modules
+from .sending import NOT_ALL, _locked, _log, _run_query, _where, autopilot_settings, reporter
+
+SHOWN_PEOPLE = 20  # of a dry run
+_ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
+
+
+def change_contacts(
+    name: str, file: str | None, query: str | None, journeys: tuple[str, ...], options: dict[str, Any]
+) -> None:
+    """Does something to the contacts of a file or of a query."""
+    action = _ACTIONS[name]
+    most, confirm = options.pop("most"), options.pop("confirm")
+    options["unknown_traits"] = None
+    with runner.explained():
+        given = autopilot_settings(options)
+        with _locked(options):
+            people, skipped = _people(file, query, options)
+            with Autopilot(given.api) as account:
+                total = contacts.account_total(account)
+            total = _loaded_total(options) if total is None else total
+            with _log(options) as log:
+                job = contacts.plan_contacts(action, people, journeys, log)
+                limits = (_total_before(action, total, job), most, confirm)
+                if options["dry_run"]:
+                    _show(action, people, total, skipped, job, limits)
+                    return
+                contacts.check_number(action, len(people), *limits)
+                _send(action, people, total, skipped, job, given, log)
+
+
+def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
+    """Returns the contacts, and how many rows of the query name none."""
+    if query is not None:
+        return contacts.contacts_of_rows(*_run_query(options, query))
+    name = "standard input" if file == "-" else str(file)
+    try:
+        with _opened(str(file)) as lines:
+            return contacts.contacts_of_lines(lines, name), 0
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise RunError(f"Expected a file with an email or an id a line, but {name} cannot be read: {why}.") from error
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[TextIO]:
+    if file == "-":
+        yield sys.stdin
+        return
+    with open(file, encoding="utf-8") as opened:
+        yield opened
+
+
+def _loaded_total(options: dict[str, Any]) -> int | None:
+    """Returns how many contacts the warehouse has of the account, None where it has none."""
+    with log_dataset(*_where(options), reads=True, wait=options["wait"]).destination_client as client:
+        found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
+    return int(found[0][0]) if found and found[0][0] else None
+
+
+def _total_before(action: ContactAction, total: int | None, job: ContactJob) -> int | None:
+    """Returns how many contacts the account had before the job: a run that broke off has deleted some."""
+    return total + job.done_before if total is not None and action is contacts.DELETE else total
+
+
+def _show(
+    action: ContactAction,
+    people: list[str],
+    total: int | None,
+    skipped: int,
+    job: ContactJob,
+    limits: tuple[int | None, int | None, int | None],
+) -> None:
+    """Prints what a job would do, without whole emails."""
+    out.print_lines(_summary(action, people, total, skipped, job, "would be "))
+    out.print_lines(f"  {contacts.id_of_contact(who).masked()}" for who in islice(people, SHOWN_PEOPLE))
+    if len(people) > SHOWN_PEOPLE:
+        out.print_line(f"  and {len(people) - SHOWN_PEOPLE:,} more")
+    try:
+        contacts.check_number(action, len(people), *limits)
+    except contacts.TooManyContacts:
+        out.print_line(f"It would be refused without --confirm {len(people)}.")
+
+
+def _summary(
+    action: ContactAction, people: list[str], total: int | None, skipped: int, job: ContactJob, would: str = "to be "
+) -> list[str]:
+    of = "" if total is None else f" of the account's {total:,}"
+    before = f", {job.done_before:,} done by a run that broke off" if job.done_before else ""
+    lines = [f"{len(people):,} contacts{of} {would}{action.done}{before}"]
+    return lines + ([f"  {skipped:,} rows without contact_id and email skipped"] if skipped else [])
+
+
+def _send(
+    action: ContactAction,
+    people: list[str],
+    total: int | None,
+    skipped: int,
+    job: ContactJob,
+    given: DestinationSettings,
+    log: DeliveryLog,
+) -> None:
+    out.print_lines(_summary(action, people, total, skipped, job))
+    counts = Counts()
+    freeze_modules()
+    plan_requests(job.requests, log)
+    with Autopilot(given.api) as account:
+        absent = ContactRequests(account, log, counts, reporter(), planned=True).send(job.requests)
+    line = (
+        f"{counts.messages:,} requests: {counts.delivered - absent:,} {action.done}, {absent:,} not there,"
+        f" {counts.refused:,} refused, {counts.failed + counts.unknown:,} failed"
+    )
+    logs.summarise(line)
+    if logs.log_settings().json:
+        numbers = {"requests": counts.messages, action.name: counts.delivered - absent, "not_there": absent}
+        logs.line("info", "done", **numbers, refused=counts.refused, failed=counts.failed + counts.unknown)
+    out.print_line(line)
+    for (status, why), number in counts.reasons.most_common(SHOWN_PEOPLE):
+        out.print_line(f"  {number:,} {status}: {why}")
+    if action.of_journey and absent and absent == counts.messages:
+        out.print_line("  Nobody was there. Is it the journey's id, as campaign_id has it?")
+    if not counts.all_delivered:
+        sys.exit(NOT_ALL)

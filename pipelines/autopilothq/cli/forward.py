@@ -1,0 +1,46 @@
+"""The command that forwards messages to an API that takes Segment's."""
+
+from typing import Any
+
+import click
+
+from .options import allow_http_option, credentials_of, destination_options, wait_option
+
+
+def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not value.startswith(("env:", "@")):
+        raise click.BadParameter(
+            "Expected env:NAME or @FILE: everybody on this machine can see what a command line holds.", param=param
+        )
+    return credentials_of(value, param)
+
+
+@click.command("forward")
+@click.argument("paths", metavar="[PATH...|-]", nargs=-1)
+@click.option("--to", "url", metavar="URL", help="Where to.  [default: https://api.segment.io/v1/batch]")
+@click.option("--write-key", metavar="env:NAME|@FILE", callback=_write_key, help="The write key of the source there.")
+@click.option("--query", metavar="SQL", help="Rows of the warehouse, made messages again, in place of paths.")
+@click.option("--requests-per-second", type=float, metavar="NUMBER", help="Of 100 messages each.  [default: 10]")
+@click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
+@wait_option
+@allow_http_option
+@destination_options
+def forward(paths: tuple[str, ...], query: str | None, **options: Any) -> None:
+    """Send messages on to Segment, RudderStack, or another API like theirs.
+
+    PATH is NDJSON, gzip or not: files, folders, globs, s3://. The path - is stdin, whose lines are sent as they come.
+    """
+    if bool(paths) == bool(query):
+        raise click.UsageError("Name what to forward: paths, or - for stdin, or --query.")
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
+    from . import forwarding
+
+    if query:
+        forwarding.forward_rows(query, options)
+    elif paths == ("-",):
+        forwarding.forward_stream(options)
+    else:
+        forwarding.forward_files(paths, options)

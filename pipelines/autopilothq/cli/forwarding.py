@@ -1,0 +1,124 @@
+"""Runs `forward`: messages of files, of a stream or of a query."""
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import IO, Any
+
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
+
+from .. import runner
+from ..clients.segment_api import SegmentApi, SegmentApiSettings
+from ..destination import Counts, log_dataset
+from ..destination.forward import Forwarder
+from ..destination.forward_log import ForwardLog
+from ..destination.lines import read_chunks
+from ..destination.outgoing import Outgoing, outgoing, refused
+from ..destination.rebuild import line_of
+from ..destination.segment import forward_messages, resolve_segment_settings
+from ..destination.stream import until_reached
+from ..errors import RunError
+from . import log as logs
+from . import out
+from .options import freeze_modules
+from .sending import _end, _locked, _where, answer, archive_lines, print_counts, reporter
+from .streaming import Complaints, stopped_by_signals, turns
+
+_NO_KEY = (
+    "Expected the write key of the source that takes the messages, but there is none.\nSay --write-key env:NAME, or set"
+    " write_key under [destination.segment] in .dlt/secrets.toml."
+)
+
+
+def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
+    """Forwards the messages of files."""
+    broken: list[str] = []
+    with runner.explained():
+        given = _settings(options)
+        with _locked(options), _log(options) as log:
+            counts = _forward(_messages(paths, broken), log, given, options)
+    _end(counts, broken, options["dry_run"])
+
+
+def forward_rows(query: str, options: dict[str, Any]) -> None:
+    """Forwards the rows of a query as messages."""
+    with runner.explained():
+        given = _settings(options)
+        with _locked(options), tempfile.TemporaryFile() as lines:
+            _write_rows(query, options, lines)
+            lines.seek(0)
+            with _log(options) as log:
+                counts = _forward(map(outgoing, lines), log, given, options)
+    _end(counts, [], options["dry_run"])
+
+
+def forward_stream(options: dict[str, Any]) -> None:
+    """Forwards the messages of stdin as they come, until it ends or a signal says so."""
+    total = Counts()
+    with runner.explained(), stopped_by_signals() as stop, SegmentApi(_settings(options)) as api:
+        log = turns(_log(options), stop, options)
+        show = out.document if options["dry_run"] else None
+        freeze_modules()
+        progress, complaints = reporter(), Complaints()
+
+        def send(messages: Sequence[Outgoing]) -> Counts:
+            with log.take() as opened:
+                return Forwarder(api, opened, show=show).send(messages)
+
+        try:
+            for lines in read_chunks(sys.stdin.fileno(), stop):
+                messages = [outgoing(line) for line in lines]
+                for line, one in zip(lines, messages, strict=True):
+                    if one.refusal is not None:
+                        complaints.add(line, one.refusal)
+                total.merge(until_reached(partial(send, messages), stop, logs.warn))
+                progress(total)
+        except BaseException:
+            print_counts(total)
+            raise
+    _end(total, [], options["dry_run"])
+
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def _settings(options: dict[str, Any]) -> SegmentApiSettings:
+    try:
+        return resolve_segment_settings(
+            write_key=options["write_key"],
+            base_url=options["url"],
+            requests_per_second=options["requests_per_second"],
+            allow_http=logs.allowed_http(),
+        )
+    except ConfigFieldMissingException as error:
+        if "write_key" in error.fields:
+            raise RunError(_NO_KEY) from error
+        raise
+
+
+def _log(options: dict[str, Any]) -> ForwardLog:
+    dry = options["dry_run"]
+    return ForwardLog(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+
+
+def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:
+    """Writes the rows of a query as messages; its connection is closed by then, as the log is in the same file."""
+    with answer(query, options) as (names, rows):
+        for row in chain.from_iterable(rows):
+            lines.write(line_of(dict(zip(names, row, strict=True))) + b"\n")
+
+
+def _messages(paths: Sequence[str], broken: list[str]) -> Iterator[Outgoing]:
+    return (
+        outgoing(line) if isinstance(line, bytes) else refused(line.raw, line.reason)
+        for line in archive_lines(paths, broken)
+    )
+
+
+def _forward(
+    messages: Iterable[Outgoing], log: ForwardLog, given: SegmentApiSettings, options: dict[str, Any]
+) -> Counts:
+    freeze_modules()
+    return forward_messages(messages, log, given, reporter(), out.document if options["dry_run"] else None)

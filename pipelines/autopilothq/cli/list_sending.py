@@ -1,0 +1,61 @@
+"""Runs `send audience --list`: an audience's trait, and the account's list that follows it."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from .. import runner
+from ..destination import Counts, audiences, lists
+from ..destination.contact_requests import ContactRequest
+from ..destination.lists import AccountList, ListSync
+from ..display import json_text, shortened, visible
+from . import out
+from .sending import _deliver, _end, _locked, _log, _run_query, _skipped, autopilot_settings, reporter
+
+SHOWN_MEMBERS = 5  # of a dry run, who would come and who would leave
+
+
+def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bool], options: dict[str, Any]) -> None:
+    """Sends who entered an audience and who left it, then puts them on a list and takes them off.
+
+    `follows` are the list's name or id, whether it is made where it is missing, and whether the trait is left out.
+    """
+    list_name, create, list_only = follows
+    dry_run, shown = options["dry_run"], list[ContactRequest]()
+    counts, lines = Counts(), []
+    with runner.explained():
+        given = autopilot_settings(options)
+        base = visible(given.api.base_url.rstrip("/"))
+        with _locked(options):
+            found, skipped = audiences.rows(*_run_query(options, query), key)
+            to = lists.find_list(given, list_name, create, dry_run)
+            if options["requests"] and not to.list_id:
+                out.print_lines([f"POST {base}/list", json_text({"name": to.title})])
+            with _log(options) as log:
+                if not list_only:
+                    changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
+                    counts = _deliver(changes, log, given, options)
+                    came = sum(item.content == "true" for item in changes)
+                    lines.append(
+                        f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter,"
+                        f" {len(changes) - came:,} to leave, {unchanged:,} unchanged"
+                    )
+                show = shown.append if dry_run else None
+                sync = lists.sync_list(name, key, found, to, log, given, counts, reporter(), show)
+    if options["requests"]:
+        out.print_lines(f"{each.method} {base}{each.endpoint.partition(' ')[2]}" for each in shown)
+    out.print_lines([*lines, *_list_lines(to, sync, [] if options["requests"] else shown)])
+    _end(counts, [], dry_run, _skipped(skipped, key))
+
+
+def _list_lines(to: AccountList, sync: ListSync, shown: Sequence[ContactRequest]) -> list[str]:
+    """Returns what became of a list, or what would, and of whom."""
+    new = "" if to.list_id else " (new)"
+    title = f"{shortened(to.title or to.list_id)}{new}"
+    lines = [f"list {title}: {sync.put_on:,} to put on, {sync.taken_off:,} to take off, {sync.unchanged:,} unchanged"]
+    for what, content in (("on", "true"), ("off", "false")):
+        people = [each.row.email or "" for each in shown if each.row.content == content]
+        if people:
+            more = f" and {len(people) - SHOWN_MEMBERS:,} more" if len(people) > SHOWN_MEMBERS else ""
+            lines.append(f"  {what}: {', '.join(map(shortened, islice(people, SHOWN_MEMBERS)))}{more}")
+    return lines

@@ -1,0 +1,77 @@
+"""Runs the commands that register REST hooks."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from .. import runner
+from ..clients.autopilot_hooks import AutopilotHooks
+from ..clients.urls import path_of
+from ..destination import hooks
+from ..destination.hooks import Hook
+from ..display import json_text, shortened
+from . import out
+from .sending import autopilot_settings
+
+
+@contextmanager
+def _account() -> Iterator[tuple[AutopilotHooks, str]]:
+    """Gives the account of the settings, and its address."""
+    with runner.explained():
+        api = autopilot_settings({"unknown_traits": None}).api
+        with AutopilotHooks(api) as account:
+            yield account, api.base_url.rstrip("/")
+
+
+def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
+    """Registers hooks for events; ends with 1 where one is not there afterwards."""
+    with _account() as (account, base):
+        hooks.check_target(url)
+        if dry_run:
+            for event in events:
+                body = json_text({"event": event, "target_url": hooks.masked_url(url)})
+                out.print_line(f"POST {base}/hook {body}")
+            return
+        is_there = True
+        for outcome in hooks.add_hooks(account, url, events):
+            out.print_line(f"{outcome.event}: {outcome.text}")
+            is_there = is_there and outcome.is_there
+    if not is_there:
+        sys.exit(out.NEEDS_ATTENTION)
+
+
+def print_hooks(as_json: bool) -> None:
+    """Prints the account's hooks."""
+    with _account() as (account, _):
+        found = hooks.hooks_of(account)
+    if as_json:
+        listed = [hook._asdict() | {"url": hooks.masked_url(hook.url), "created_at": _time(hook)} for hook in found]
+        out.print_line(json_text({"hooks": listed}))
+        return
+    for hook in found:
+        text = (hook.hook_id, hook.event, _time(hook) or "-", hooks.masked_url(hook.url))
+        out.print_line("  ".join(shortened(part, 200) for part in text))
+    out.print_line(f"{len(found):,} hooks")
+
+
+def _time(hook: Hook) -> str | None:
+    if hook.created_at is None:
+        return None
+    try:
+        return f"{datetime.fromtimestamp(hook.created_at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return str(hook.created_at)
+
+
+def end_hooks(hook_ids: Sequence[str], url: str | None, dry_run: bool) -> None:
+    """Removes hooks; one that is not there is none any more."""
+    with _account() as (account, base):
+        ids = list(hook_ids) or [hook.hook_id for hook in hooks.hooks_of(account) if hook.url == url]
+        if dry_run:
+            out.print_lines(f"DELETE {base}{path_of(['hook', hook_id])}" for hook_id in ids)
+            return
+        for hook_id, was_there in hooks.remove_hooks(account, ids):
+            out.print_line(f"{hook_id}: {'removed' if was_there else 'not there'}")
+        if not ids:
+            out.print_line("No hook posts to that URL.")

@@ -1,0 +1,141 @@
+"""Runs the commands on a stream: lines come on stdin, signals end it, and the log is open only while it is used."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from .. import runner
+from ..destination import Counts
+from ..destination.lines import Stop, read_chunks
+from ..destination.stream import StreamEnds, deliver_stream
+from ..display import shortened
+from ..errors import BusyError
+from ..explain import explain
+from ..masking import masked
+from ..warehouses import lock
+from . import log as logs
+from . import out
+from .options import freeze_modules
+from .sending import _end, _locked, _log, _settings, _title, _where, _with_triggers, print_counts, reporter
+
+OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
+REPEAT = 60.0  # seconds after which a stream that waits says so again
+WORK = 10.0  # seconds after which a stream leaves the lock and the log to others
+REST = 0.5  # seconds that it leaves them for; who waits for a lock looks five times a second
+L = TypeVar("L", bound=AbstractContextManager[Any])
+
+
+def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
+    """Sends the messages of stdin as they come, until it ends or a signal says so."""
+    total, title = Counts(), _title(options)
+    with runner.explained(), stopped_by_signals() as stop:
+        given = _with_triggers(_settings(options), triggers)
+        log = turns(_log(options), stop, options)
+        freeze_modules()
+        show = out.document if options["dry_run"] else None
+        ends = StreamEnds(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
+        try:
+            deliver_stream(read_chunks(sys.stdin.fileno(), stop), given, ends, total)
+        except BaseException:
+            print_counts(total, title=title)
+            raise
+    _end(total, [], options["dry_run"], title=title)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[Stop]:
+    """Gives what the first SIGTERM or Ctrl-C sets; a second one ends the program as usual."""
+    stop = Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        stop.set()
+
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.close()
+
+
+class Turns(Generic[L]):
+    """Takes the lock of sending, and opens a log, for one chunk of a stream at a time.
+
+    Where another program has either of them, it waits until that is done, and reads nothing meanwhile. After ten
+    seconds of work it leaves both for half a second, so that who waits for them gets a turn. Raises what `log` raises.
+    """
+
+    def __init__(self, log: L, stop: Stop, locked: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._log, self._stop, self._locked = log, stop, locked
+        self._rested = self._left = time.monotonic()
+
+    @contextmanager
+    def take(self) -> Iterator[L]:
+        """Gives the log, open."""
+        self._rest()
+        with self._opened():
+            yield self._log
+        self._left = time.monotonic()
+
+    def _rest(self) -> None:
+        if time.monotonic() - self._left >= REST:
+            self._rested = time.monotonic()
+        elif time.monotonic() - self._rested >= WORK:
+            self._stop.wait(REST)
+            self._rested = time.monotonic()
+
+    def _opened(self) -> ExitStack:
+        warned = -REPEAT
+        while True:
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(self._locked())
+                    stack.enter_context(self._log)
+                    return stack.pop_all()
+            except Exception as error:  # each driver has its own
+                busy = explain(error)
+                if not isinstance(busy, BusyError) or self._stop.is_set:
+                    raise
+            if time.monotonic() - warned >= REPEAT:
+                warned = time.monotonic()
+                logs.warn(f"{str(busy).splitlines()[0]} The stream waits for it.")
+            self._stop.wait(OPEN_EVERY)
+
+
+def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
+    """Returns the turns of a stream; what is wrong with the warehouse is raised before the first line comes."""
+    with _locked(options), log:
+        pass
+    if options["dry_run"]:
+        return Turns(log, stop, nullcontext)
+    return Turns(log, stop, partial(lock.held, runner.pipeline(*_where(options)), 0, "send"))
+
+
+class Complaints:
+    """Tells of lines that are no messages: one line a second at most, and how many there were in between."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last = -1.0
+        self._more = 0
+
+    def add(self, line: bytes, why: str) -> None:
+        """Tells of a line."""
+        now = self._now()
+        if self._last >= 0 and now - self._last < 1:
+            self._more += 1
+            return
+        more = f" ({self._more:,} more since the last one)" if self._more else ""
+        self._last, self._more = now, 0
+        text = ""
+        with suppress(UnicodeDecodeError):
+            text = line[:200].decode("utf-8", "replace")
+        logs.warn(f"refused: {why}{more}: {shortened(masked(text))}")

@@ -1,0 +1,52 @@
+"""The REST hooks of an Autopilot account: which there are, more of them, fewer (docs/contract/autopilot-hooks.md)."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from ..errors import UnexpectedResponse
+from ..segment.json_text import JsonObject
+from .auth import key_header
+from .decode import as_text, describe
+from .http import ApiClient, HttpClient
+from .settings import ApiSettings
+
+
+class AutopilotHooks(ApiClient):
+    """The hooks of an account. Methods raise ApiErrors.
+
+    Example: `with AutopilotHooks(AutopilotSettings(api_key=key)) as account: account.hooks()`.
+    """
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._http = HttpClient(settings, key_header(settings, "autopilotapikey"), transport=transport, sleep=sleep)
+
+    def hooks(self) -> list[Any]:
+        """Returns `{"hook_id","event","target_url","created_at"}` of each hook."""
+        answer = self._http.request("GET", ["hooks"])
+        found = answer.value("hooks") if isinstance(answer, JsonObject) else None
+        if not isinstance(found, list) or isinstance(found, JsonObject):
+            text = f"GET /hooks: expected an object with a list of hooks, got {describe(answer)}"
+            raise UnexpectedResponse(text, method="GET", path="/hooks", status=200)
+        return found
+
+    def add_hook(self, event: str, url: str) -> str:
+        """Has an event posted to a URL, and returns the hook's id, empty where the account does not say it.
+
+        Raises RequestRejected: 409 where that is so already, 400 for an event that the account does not know.
+        """
+        answer = self._http.request("POST", ["hook"], body={"event": event, "target_url": url})
+        ids = [answer.value(key) for key in ("id", "hook_id")] if isinstance(answer, JsonObject) else []
+        return next(filter(None, map(as_text, ids)), "")
+
+    def remove_hook(self, hook_id: str) -> None:
+        """Ends a hook. Raises NotFound where there is none of that id."""
+        self._http.request("DELETE", ["hook", hook_id], wants_json=False)

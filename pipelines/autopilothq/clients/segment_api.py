@@ -1,0 +1,90 @@
+"""Segment's tracking API, and others with the same requests (docs/contract/forward.md): messages in batches."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import httpx
+
+from .auth import basic_auth
+from .http import ApiClient, HttpClient
+from .settings import ApiSettings
+from .urls import path_of
+
+BATCH_URL = "https://api.segment.io/v1/batch"
+BATCH_REQUESTS_PER_SECOND = 10.0  # of 100 messages each: what Segment takes of a workspace
+BATCH_MESSAGES = 100  # of a batch, as in Segment's own libraries; the API takes 2,500
+REQUEST_BYTES = 475_000  # of a batch; the API takes 500 KB
+MESSAGE_BYTES = 32_768
+KILL_POINT_BATCH_SENT = f"{__name__}:SegmentApi.send"  # for tests/faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentApiSettings(ApiSettings):
+    """The settings of an API that takes Segment's messages; `base_url` is the whole URL that batches are posted to.
+
+    Without a path it is `/v1/batch`. Example: `SegmentApiSettings(api_key=write_key)`.
+    """
+
+    setting: str = "destination.segment.write_key"
+    base_url: str = BATCH_URL
+    requests_per_second: float = BATCH_REQUESTS_PER_SECOND
+
+
+class SegmentApi(ApiClient):
+    """A source of Segment, or of another product, that messages are sent to. The write key is HTTP Basic's user.
+
+    Example: `with SegmentApi(SegmentApiSettings(api_key=key)) as source: source.send([b'{"type":"track",…}'])`.
+    """
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        root, self._path = _split(settings.base_url)
+        self.url = f"{root}{path_of(self._path)}"
+        self.target = f"{self.url} {fingerprint(settings.api_key)}"
+        auth = basic_auth(settings)
+        self._http = HttpClient(replace(settings, base_url=root), auth, transport=transport, sleep=sleep)
+
+    def __repr__(self) -> str:
+        return f"SegmentApi({self._http!r})"
+
+    @property
+    def attempts(self) -> int:
+        """How often the last request was sent."""
+        return self._http.attempts
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Sends messages, each a JSON object, in one request.
+
+        It may be repeated: whoever takes messages knows them by their `messageId`. There is no `sentAt` in it, because
+        with one the receiver would correct each message's `timestamp` by it. Raises ApiErrors.
+        """
+        self._http.request("POST", self._path, body=batch_body(messages), wants_json=False)
+
+
+def batch_body(messages: Sequence[bytes]) -> bytes:
+    """Returns the body of the request for messages."""
+    return b'{"batch":[' + b",".join(messages) + b"]}"
+
+
+def fingerprint(write_key: str) -> str:
+    """Returns eight hexadecimal digits that tell one write key from others, and from which none can be found."""
+    return hashlib.sha256(b"autopilothq write key\n" + write_key.strip().encode()).hexdigest()[:8]
+
+
+def _split(url: str) -> tuple[str, list[str]]:
+    """The root of a URL and the parts of its path; a URL that is none stays whole, and is refused later."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return url, []
+    if parsed.query or parsed.fragment or not parsed.host:
+        return url, []
+    parts = [part for part in parsed.path.split("/") if part]
+    return str(parsed.copy_with(path="")).rstrip("/"), parts or ["v1", "batch"]

@@ -1,0 +1,127 @@
+"""Requests about one contact each (off a list, out of a journey, deleted), side by side, with the delivery log.
+
+Each of them can be repeated. A row is in the log as `unknown` before its request, so that the log never says less than
+what happened, and a request whose outcome is unknown is sent again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
+
+from ..clients.autopilot import Autopilot
+from ..clients.urls import path_of
+from ..errors import ApiError
+from ..projection.engine import batched
+from .counts import Counts
+from .delivery_log import OUTCOME, Delivery, DeliveryLog
+from .dispatch import AT_ONCE
+from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
+
+REQUESTS_AT_ONCE = 100  # whose rows are written together
+NOT_SENT_YET = "not sent yet"
+NOT_FOUND = 404
+KILL_POINT_REQUESTS_PLANNED = f"{__name__}:plan_requests"  # for tests/faults
+_BROKEN_OFF = "not sent, because the run broke off"
+_DIFFERS = tuple(column for column in OUTCOME if column != "endpoint")
+
+
+class ContactRequest(NamedTuple):
+    """A request about one contact: its row of the log without the outcome, and how it is sent.
+
+    `absent` says what a 404 means where that is as good as done, `missing` what it means where it is a refusal. Without
+    `logged` it leaves no row, because its person was deleted here.
+    """
+
+    row: Delivery
+    method: str
+    path: Sequence[str]
+    send: Callable[[Autopilot], None]
+    absent: str | None = None
+    missing: str | None = None
+    logged: bool = True
+
+    @property
+    def endpoint(self) -> str:
+        """The method and the path."""
+        return f"{self.method} {path_of(self.path)}"
+
+
+def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
+    """Writes the rows of requests before the first of them is sent: whatever happens, the log has what is to be done.
+
+    Their status is `failed`, because nothing was sent.
+    """
+    for some in batched(requests, 10 * REQUESTS_AT_ONCE):
+        planned = Outcome("failed", "", None, NOT_SENT_YET)
+        log.add([planned._replace(endpoint=each.endpoint).of(each.row) for each in some if each.logged])
+
+
+class ContactRequests:
+    """Sends requests, and writes what becomes of each into the log and the counts.
+
+    With `planned`, their rows are in the log already. `progress` is called with the counts.
+
+    Example: `ContactRequests(account, log, counts).send(requests)`.
+    """
+
+    def __init__(
+        self,
+        account: Autopilot,
+        log: DeliveryLog,
+        counts: Counts,
+        progress: Callable[[Counts], None] = lambda _: None,
+        planned: bool = False,
+    ) -> None:
+        self._account = account
+        self._log = log
+        self._counts = counts
+        self._progress = progress
+        self._planned = planned
+        self._breaker = CircuitBreaker()
+
+    def send(self, requests: Iterable[ContactRequest]) -> int:
+        """Sends all requests and returns how many met what was not there.
+
+        Raises the ApiError that ended the run; the log says what was not sent.
+        """
+        absent = 0
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for some in batched(requests, REQUESTS_AT_ONCE):
+                absent += self._send_some(pool, some)
+                self._progress(self._counts)
+                if self._breaker.cause is not None:
+                    raise self._breaker.cause
+        return absent
+
+    def _send_some(self, pool: ThreadPoolExecutor, requests: Sequence[ContactRequest]) -> int:
+        self._counts.messages += len(requests)
+        before = [Outcome("unknown", each.endpoint).of(each.row) for each in requests if each.logged]
+        if self._planned:
+            self._log.write_outcomes(before, _DIFFERS)
+        else:
+            self._log.add(before)
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = list(pool.map(self._send_one, requests))
+        finally:
+            pairs = list(zip(requests, outcomes, strict=False))
+            self._log.write_outcomes((outcome.of(each.row) for each, outcome in pairs if each.logged), _DIFFERS)
+        for outcome in outcomes:
+            self._counts.add_message([outcome.status], outcome.message)
+        return sum(outcome.http_status == NOT_FOUND and outcome.status == "delivered" for outcome in outcomes)
+
+    def _send_one(self, request: ContactRequest) -> Outcome:
+        try:
+            send = partial(request.send, self._account)
+            who = request.row.message_id
+            outcome = send_request(self._account, self._breaker, request.endpoint, send, who)
+        except RunStopped:
+            return Outcome("failed", request.endpoint, None, _BROKEN_OFF)
+        except ApiError as error:
+            return outcome_of("failed", request.endpoint, error)
+        if outcome.http_status != NOT_FOUND:
+            return outcome
+        if request.absent is not None:
+            return outcome._replace(status="delivered", message=request.absent)
+        return outcome._replace(message=request.missing or outcome.message)

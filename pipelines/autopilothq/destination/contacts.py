@@ -1,0 +1,208 @@
+"""Deletes contacts of the account, takes them out of journeys, or unsubscribes them: many at once, and continued.
+
+(docs/contract/destination.md#contacts) A job is what one command was asked for. The log has all of it before its first
+request. The same command goes on with a job that broke off, and leaves out whom it has done; one that came to its end
+begins anew, because contacts may have been made again.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..clients.autopilot import Autopilot
+from ..errors import RunError
+from ..segment.identity import HashedIds, Id, forms
+from ..warehouses.dataset import in_utc
+from .contact_requests import ContactRequest
+from .delivery_log import Delivery, DeliveryLog, DeliveryStatus
+from .messages import text
+
+CONTACT_ID = "person_"  # what ids of contacts begin with
+CONTINUED_WITHIN = timedelta(days=1)
+COLUMNS_OF_CONTACTS = ("contact_id", "email")  # of a query; the first that has a value names the contact
+
+
+class ContactAction(NamedTuple):
+    """What can be done to contacts: its name, which is the kind of the log's rows, the words for it, the request.
+
+    `done` is what became of a contact, `absent` what a 404 means. `send` gets the account, the contact's id or email,
+    and the journey where `of_journey`.
+    """
+
+    name: str
+    done: str
+    absent: str
+    method: str
+    path: Callable[[str, str], tuple[str, ...]]
+    send: Callable[[Autopilot, str, str], None]
+    of_journey: bool = False
+
+
+DELETE = ContactAction(
+    "delete",
+    "deleted",
+    "no such contact",
+    "DELETE",
+    lambda who, _: ("contact", who),
+    lambda account, who, _: account.delete_contact(who),
+)
+EJECT = ContactAction(
+    "eject",
+    "taken out",
+    "no such contact, or not in the journey",
+    "DELETE",
+    lambda who, journey: ("journey", journey, "contact", who),
+    lambda account, who, journey: account.eject(journey, who),
+    of_journey=True,
+)
+UNSUBSCRIBE = ContactAction(
+    "unsubscribe",
+    "unsubscribed",
+    "no such contact",
+    "POST",
+    lambda who, _: ("contact", who, "unsubscribe"),
+    lambda account, who, _: account.unsubscribe(who),
+)
+
+
+# ---- whom ----------------------------------------------------------------------------------------------------------
+
+
+def id_of_contact(who: str) -> Id:
+    """Returns an email or a contact's id as it is compared and masked."""
+    return forms("email" if "@" in who else "contact_id", who)[0]
+
+
+def contacts_of_lines(lines: Iterable[str], name: str) -> list[str]:
+    """Returns the emails and ids of a file, one a line, each once.
+
+    Raises RunError, before anything is sent, for a line that is neither.
+    """
+    found: list[str] = []
+    for number, line in enumerate(lines, 1):
+        who = line.strip().removeprefix("\ufeff")
+        if not who:
+            continue
+        if len(who.split()) > 1 or any(sign in who for sign in ',;"') or not ("@" in who or who.startswith(CONTACT_ID)):
+            raise RunError(
+                f"Expected an email or a contact's id ({CONTACT_ID}…) in line {number} of {name}, got {who!r}.\n"
+                "Nothing was sent."
+            )
+        found.append(who)
+    return _once(found)
+
+
+def contacts_of_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> tuple[list[str], int]:
+    """Returns the contacts of a query's rows, each once, and how many rows name none.
+
+    A contact is named by the column `contact_id`, else `email`. Raises RunError where the answer has neither.
+    """
+    columns = {name.lower(): number for number, name in enumerate(names)}
+    numbers = [columns[name] for name in COLUMNS_OF_CONTACTS if name in columns]
+    if not numbers:
+        raise RunError(
+            f"Expected a column {' or '.join(COLUMNS_OF_CONTACTS)} in the query's answer, got {', '.join(names)}.\n"
+            "Name it so (… AS email). Nothing was sent."
+        )
+    found, skipped = [], 0
+    for row in rows:
+        who = next(filter(None, (text(row[number]) for number in numbers)), None)
+        if who is None:
+            skipped += 1
+        else:
+            found.append(who)
+    return _once(found), skipped
+
+
+def _once(found: Iterable[str]) -> list[str]:
+    return list({id_of_contact(who): who for who in reversed(list(found))}.values())[::-1]
+
+
+# ---- what is left to do ----------------------------------------------------------------------------------------------
+
+
+class ContactJob(NamedTuple):
+    """The requests of a job, how many of the contacts are to be asked for, and how many requests were done before."""
+
+    requests: list[ContactRequest]
+    contacts: int
+    done_before: int
+
+
+def plan_contacts(
+    action: ContactAction, contacts: Sequence[str], journeys: Sequence[str], log: DeliveryLog
+) -> ContactJob:
+    """Returns what is left to do of a job: all of it, unless an earlier run of the same broke off within a day."""
+    suppressed = log.suppressed_ids()
+    rows = [
+        (who, _row(action, who, journey)) for journey in (journeys if action.of_journey else [""]) for who in contacts
+    ]
+    known = log.known(row.message_id for _, row in rows)
+    begun = {status.content for status in known.values() if status.status in ("failed", "unknown") and status.content}
+    job = max(begun, default=log.run)
+    since = datetime.now(UTC) - CONTINUED_WITHIN
+    left = [(who, row) for who, row in rows if not _is_done(known.get((row.message_id, row.trigger_id)), begun, since)]
+    requests = [_request(action, who, row._replace(content=job), suppressed) for who, row in left]
+    return ContactJob(requests, len({id_of_contact(who) for who, _ in left}), len(rows) - len(left))
+
+
+def _row(action: ContactAction, who: str, journey: str) -> Delivery:
+    id_ = id_of_contact(who)
+    digest = hashlib.sha256("\n".join((journey, *id_)).encode("utf-8", "replace")).hexdigest()
+    return Delivery(f"{action.name}-{digest}", action.name, email=who, trigger_id=journey or None)
+
+
+def _is_done(status: DeliveryStatus | None, begun: Collection[str | None], since: datetime) -> bool:
+    """Returns whether a job that broke off has done it."""
+    if status is None or status.status != "delivered" or status.content not in begun or status.sent is None:
+        return False
+    return bool(in_utc(status.sent.at) >= since)
+
+
+def _request(action: ContactAction, who: str, row: Delivery, suppressed: HashedIds) -> ContactRequest:
+    journey = row.trigger_id or ""
+    logged = not any(id_ in suppressed for id_ in forms(id_of_contact(who).kind, who))
+    send = partial(_send, action=action, who=who, journey=journey)
+    return ContactRequest(row, action.method, action.path(who, journey), send, absent=action.absent, logged=logged)
+
+
+def _send(account: Autopilot, action: ContactAction, who: str, journey: str) -> None:
+    action.send(account, who, journey)
+
+
+# ---- how many may be -------------------------------------------------------------------------------------------------
+
+
+class TooManyContacts(RunError):
+    """More contacts would be changed than were agreed to; nothing was sent."""
+
+
+def account_total(account: Autopilot) -> int | None:
+    """Returns how many contacts the account says that it has, None where it does not say."""
+    return next(iter(account.contacts())).total
+
+
+def check_number(action: ContactAction, number: int, total: int | None, most: int | None, confirm: int | None) -> None:
+    """Raises TooManyContacts where so many contacts may not be changed.
+
+    They may be at most `most`, by default half of the account's `total`; or `confirm` is exactly their number.
+    """
+    if confirm is not None:
+        if confirm != number:
+            raise _too_many(action, number, "", f"--confirm {confirm}")
+        return
+    if most is None and total is None:
+        raise _too_many(action, number, " and the account does not say how many it has", "none")
+    limit = most if most is not None else (total or 0) // 2
+    if number > limit:
+        why = f" and --max is {most}" if most is not None else f" and the account has {total:,}"
+        raise _too_many(action, number, why, "none")
+
+
+def _too_many(action: ContactAction, number: int, why: str, got: str) -> TooManyContacts:
+    return TooManyContacts(
+        f"Expected --confirm {number}, because {number:,} contacts would be {action.done}{why}, but got {got}."
+        f" Nothing was sent.\nLook at them with --dry-run. If all are meant, add --confirm {number}."
+    )

@@ -1,0 +1,151 @@
+"""Forwards messages to an API that takes Segment's: in batches, in their order, each until it is delivered."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
+from ..display import visible
+from ..errors import ApiError, NotFound, RequestRejected, Unavailable
+from .counts import Counts
+from .forward_log import Forwarded, ForwardLog
+from .outgoing import Outgoing
+
+QUERIED = 1000  # messages whose delivery is queried at once
+OUTAGE = 12  # in a row, while a batch is halved: more than one bad message can cause
+_ROOM = len(batch_body([]))
+
+
+class BatchOutcome(NamedTuple):
+    """What became of a batch: its messages, with the same outcome."""
+
+    messages: Sequence[Outgoing]
+    status: str
+    http_status: int | None
+    message: str | None
+    attempts: int
+
+
+class Forwarder:
+    """Sends messages to one API, and writes what becomes of each into the log.
+
+    With `show`, it is called with each request, and none is sent. `progress` is called with the counts.
+
+    Example: `counts = Forwarder(api, log).send(map(outgoing, lines))`.
+    """
+
+    def __init__(
+        self,
+        api: SegmentApi,
+        log: ForwardLog,
+        progress: Callable[[Counts], None] = lambda _: None,
+        show: Callable[[str], None] | None = None,
+    ) -> None:
+        self._api = api
+        self._log = log
+        self._progress = progress
+        self._show = show
+        self._counts = Counts()
+        self._suppressed = log.suppressed_ids()
+        self._failures = 0
+
+    def send(self, messages: Iterable[Outgoing]) -> Counts:
+        """Sends all messages and returns how they ended.
+
+        Raises ApiError where the run must stop: what is not in the log by then comes with the next run.
+        """
+        stream = iter(messages)
+        while chunk := list(islice(stream, QUERIED)):
+            self._counts.messages += len(chunk)
+            for batch in batches(self._left(chunk)):
+                self._send(batch)
+                self._progress(self._counts)
+        self._progress(self._counts)
+        return self._counts
+
+    def _left(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
+        """The messages of a chunk that are to be sent; those that cannot be are written into the log."""
+        delivered = self._log.delivered(self._api.target, (one.message_id for one in chunk))
+        left: dict[str, Outgoing] = {}
+        refused: list[Outgoing] = []
+        for one in chunk:
+            if one.message_id in left:
+                self._counts.add("repeated")
+            elif any(id_ in self._suppressed for id_ in one.persons):
+                self._counts.add("forgotten")
+            elif one.message_id in delivered:
+                self._counts.add("known")
+            elif one.refusal is not None:
+                refused.append(one)
+            else:
+                left[one.message_id] = one
+        for one in refused:
+            self._note(BatchOutcome([one], "refused", None, one.refusal, 0))
+        return list(left.values())
+
+    def _send(self, batch: Sequence[Outgoing]) -> None:
+        """Sends a batch. One that is refused, or that the server fails at, is halved until the bad ones are found.
+
+        Raises the ApiError that every other request would end with.
+        """
+        try:
+            self._request(batch)
+        except RequestRejected as error:
+            self._failures = 0
+            # 404 and 405 are about the URL: no message can help it.
+            if isinstance(error, NotFound) or error.status == 405:
+                raise
+            self._halve(batch, "refused", error)
+        except Unavailable as error:
+            self._failures += 1
+            # Without an answer, or with 429, no other message would fare better.
+            if error.status is None or error.status == 429 or self._failures >= OUTAGE:
+                self._note(_outcome(batch, "failed", error))
+                raise
+            self._halve(batch, "failed", error)
+        else:
+            self._failures = 0
+            self._note(BatchOutcome(batch, "delivered", 200, None, self._api.attempts))
+
+    def _halve(self, batch: Sequence[Outgoing], status: str, error: ApiError) -> None:
+        if len(batch) == 1:
+            self._note(_outcome(batch, status, error))
+            return
+        half = len(batch) // 2
+        self._send(batch[:half])
+        self._send(batch[half:])
+
+    def _request(self, batch: Sequence[Outgoing]) -> None:
+        texts = [one.text for one in batch]
+        if self._show is None:
+            self._api.send(texts)
+        else:
+            self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
+
+    def _note(self, outcome: BatchOutcome) -> None:
+        rows = [
+            Forwarded(*one[:3], one.user_id, one.anonymous_id, one.email, self._api.target, *outcome[1:])
+            for one in outcome.messages
+        ]
+        self._log.add(rows)
+        for _ in rows:
+            self._counts.add_message([outcome.status], outcome.message)
+
+
+def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Yields messages in batches of 100 and 475,000 bytes at most, as Segment's own libraries do."""
+    batch: list[Outgoing] = []
+    size = _ROOM
+    for one in messages:
+        more = len(one.text) + 1
+        if batch and (len(batch) == BATCH_MESSAGES or size + more > REQUEST_BYTES):
+            yield batch
+            batch, size = [], _ROOM
+        batch.append(one)
+        size += more
+    if batch:
+        yield batch
+
+
+def _outcome(batch: Sequence[Outgoing], status: str, error: ApiError) -> BatchOutcome:
+    return BatchOutcome(batch, status, error.status, error.server_message or str(error), error.attempts)

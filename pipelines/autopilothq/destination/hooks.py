@@ -1,0 +1,115 @@
+"""Registers Autopilot's REST hooks: which events the account posts to which URL (docs/contract/autopilot-hooks.md)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from ..catalog import HOOK_EVENTS
+from ..clients.auth import is_loopback
+from ..clients.autopilot_hooks import AutopilotHooks
+from ..clients.decode import plain
+from ..errors import NotFound, RequestRejected, RunError
+from ..masking import MASK
+
+_BAD_REQUEST, _CONFLICT = 400, 409
+_OTHER = {event.name: event.other for event in HOOK_EVENTS if event.other}
+
+
+class Hook(NamedTuple):
+    """A hook of an account; `created_at` is as the account says it, epoch milliseconds."""
+
+    hook_id: str
+    event: str
+    url: str
+    created_at: int | None = None
+
+
+class HookOutcome(NamedTuple):
+    """What became of a hook that was asked for: its event, a sentence about it, and whether it is there now."""
+
+    event: str
+    text: str
+    is_there: bool = True
+
+
+def check_target(url: str) -> None:
+    """Raises RunError where an account cannot post to a URL, or everybody on the way could read what it posts."""
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    except ValueError:
+        scheme = host = ""
+    if not host or not (scheme == "https" or (scheme == "http" and is_loopback(host))):
+        raise RunError(
+            f"Expected a URL like https://events.example.com/hook/autopilot/shop?key=…, got {masked_url(url)}.\n"
+            "Hooks carry whole contacts, so that the URL must be https. Nothing was registered."
+        )
+
+
+def masked_url(url: str) -> str:
+    """Returns a URL without its user, its password and the values of its query, which may be secret.
+
+    Example: `masked_url("https://example.com/hook?key=s3cret") == "https://example.com/hook?key=***"`.
+    """
+    head, sign, query = url.partition("?")
+    scheme, colon, rest = head.partition("://")
+    user, at, host = rest.rpartition("@")
+    shown = f"{scheme}{colon}{MASK}{at}{host}" if user else head
+    pairs = (pair.partition("=")[:2] for pair in query.split("&"))
+    return shown + sign + "&".join(f"{name}={MASK}" if equals else MASK for name, equals in pairs) if sign else shown
+
+
+def hooks_of(account: AutopilotHooks) -> list[Hook]:
+    """Returns the hooks of an account."""
+    return [hook for hook in map(_hook, plain(account.hooks())) if hook is not None]
+
+
+def _hook(value: Any) -> Hook | None:
+    if not isinstance(value, dict):
+        return None
+    id_, event, url = (value.get(key) for key in ("hook_id", "event", "target_url"))
+    created = value.get("created_at")
+    return Hook(str(id_ or ""), str(event or ""), str(url or ""), created if isinstance(created, int) else None)
+
+
+def add_hooks(account: AutopilotHooks, url: str, events: Sequence[str]) -> Iterator[HookOutcome]:
+    """Has events posted to a URL, and yields what became of each; what is registered already stays as it is."""
+    known = {hook.event: hook for hook in hooks_of(account) if hook.url == url}
+    for event in events:
+        spellings = [spelt for spelt in (event, _OTHER.get(event)) if spelt]
+        there = next((known[spelt] for spelt in spellings if spelt in known), None)
+        yield HookOutcome(event, "was registered already") if there else _added(account, url, event, spellings)
+
+
+def _added(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+    """Registers an event by the first spelling that the account takes."""
+    for spelt in spellings:
+        try:
+            hook_id = account.add_hook(spelt, url)
+        except RequestRejected as error:
+            if error.status == _CONFLICT:
+                return _conflict(account, url, event, spellings)
+            if error.status != _BAD_REQUEST or spelt == spellings[-1]:
+                return HookOutcome(event, f"refused: {error.server_message or error}", is_there=False)
+        else:
+            named = f" as {spelt}" if spelt != event else ""
+            return HookOutcome(event, f"registered{named}{f' ({hook_id})' if hook_id else ''}")
+    raise AssertionError("an event without a spelling")
+
+
+def _conflict(account: AutopilotHooks, url: str, event: str, spellings: Sequence[str]) -> HookOutcome:
+    """Returns what a 409 means: the account may mean that event, or that it takes a URL for one event alone."""
+    if any(hook.url == url and hook.event in spellings for hook in hooks_of(account)):
+        return HookOutcome(event, "was registered already")
+    text = "refused: the account has the URL already, but not for this event. Give each event a URL, by &for=EVENT"
+    return HookOutcome(event, text, is_there=False)
+
+
+def remove_hooks(account: AutopilotHooks, hook_ids: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Ends hooks, and yields the id of each and whether it was there."""
+    for hook_id in hook_ids:
+        try:
+            account.remove_hook(hook_id)
+        except NotFound:
+            yield hook_id, False
+        else:
+            yield hook_id, True

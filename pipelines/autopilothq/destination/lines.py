@@ -1,0 +1,111 @@
+"""Reads lines as they come, from a pipe or a file: some at a time, and none while nobody takes them."""
+
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from ..errors import RunError
+from ..segment.message import MAX_LINE
+
+CHUNK_LINES: Final = 1000  # of a chunk: what one query of the delivery log asks for
+CHUNK_BYTES: Final = 8 << 20
+CHUNK_SECONDS: Final = 1.0  # that the first line of a chunk waits for others
+_PIECE = 1 << 16  # bytes; a pipe has no more
+_GZIP = b"\x1f\x8b"
+
+
+class Stop:
+    """Asks a stream to end; a signal's handler may set it. Each has a pipe, which wakes whoever waits for lines."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        self.is_set = False
+
+    def set(self) -> None:
+        """Lets the stream end with the lines that were read."""
+        if not self.is_set:
+            self.is_set = True
+            os.write(self._writing, b".")
+
+    def wait(self, seconds: float) -> bool:
+        """Waits that long, and returns at once where the stream is asked to end; returns whether it is."""
+        select.select([self._reading], [], [], seconds)
+        return self.is_set
+
+    def readable(self, file: int, seconds: float | None) -> bool:
+        """Returns whether the file has something to read within that time, and the stream is not asked to end."""
+        ready, _, _ = select.select([file, self._reading], [], [], seconds)
+        return file in ready and not self.is_set
+
+    def close(self) -> None:
+        """Closes the pipe."""
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+def read_chunks(
+    file: int, stop: Stop, most: int = CHUNK_LINES, seconds: float = CHUNK_SECONDS
+) -> Iterator[list[bytes]]:
+    """Yields the lines of a file descriptor, without their ends and without blank ones, until it or the stream ends.
+
+    A chunk has `most` lines or 8 MiB, or its first line was read `seconds` ago. While a chunk is used nothing is read,
+    so that whoever writes waits. Of a line of more than 1 MiB its first 1 MiB and a byte are kept. Raises RunError for
+    what is compressed.
+
+    Example: `for lines in read_chunks(0, Stop()): print(len(lines))`.
+    """
+    reader = _Reader(file, stop)
+    while not reader.ended or reader.lines:
+        chunk: list[bytes] = []
+        size = 0
+        until: float | None = None
+        while len(chunk) < most and size < CHUNK_BYTES:
+            if not reader.lines and not reader.read(None if until is None else until - time.monotonic()):
+                break
+            until = until or time.monotonic() + seconds
+            if reader.lines:
+                chunk.append(reader.lines.popleft())
+                size += len(chunk[-1])
+        if chunk:
+            yield chunk
+
+
+class _Reader:
+    """The lines of a file descriptor that were read and not yet taken."""
+
+    def __init__(self, file: int, stop: Stop) -> None:
+        self.lines: deque[bytes] = deque()
+        self.ended = False
+        self._file = file
+        self._stop = stop
+        self._begun = b""
+        self._first = True
+
+    def read(self, seconds: float | None) -> bool:
+        """Waits for a piece and reads it. Returns False where none came in that time, or will come any more."""
+        if self.ended or (seconds is not None and seconds <= 0):
+            return False
+        if not self._stop.readable(self._file, seconds):
+            self.ended = self._stop.is_set  # a line whose end has not come was not read
+            return False
+        piece = os.read(self._file, _PIECE)
+        if self._first and piece.startswith(_GZIP):
+            raise RunError("Expected lines of JSON from -, got gzip.\nUnpack it on the way: zcat FILE | autopilothq …")
+        self._first = False
+        if not piece:
+            self.ended = True
+            self._take([self._begun])
+            return bool(self.lines)
+        *whole, rest = piece.split(b"\n")
+        if whole:
+            whole[0] = self._begun + whole[0]
+            self._begun = b""
+            self._take(whole)
+        self._begun = (self._begun + rest)[: MAX_LINE + 1]
+        return True
+
+    def _take(self, lines: list[bytes]) -> None:
+        self.lines.extend(line[: MAX_LINE + 1] for line in lines if line.strip())

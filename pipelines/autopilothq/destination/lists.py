@@ -1,0 +1,215 @@
+"""An account's list that follows an audience: who enters is put on it, who leaves is taken off.
+
+(docs/contract/destination.md#lists) What the log says of the list is apart from what it says of the trait, so that a
+person whose trait was delivered and whose list was not is tried again for the list alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+from ..clients.autopilot import Autopilot
+from ..clients.decode import plain
+from ..display import shortened
+from ..errors import OutcomeUnknown, RequestRejected, RunError
+from .audiences import PersonRow, check_members, identity_digest, slug
+from .contact_requests import ContactRequest, ContactRequests
+from .counts import Counts
+from .delivery_log import Delivery, DeliveryLog, Member
+from .emails import KnownEmails
+from .fields import Fields
+from .messages import ID_COLUMNS, Item
+from .sender import is_suppressed
+from .settings import DestinationSettings
+
+LIST_KIND = "list"  # the kind of the log's rows
+SHOWN_LISTS = 20  # in an error
+_NEW_LIST = "(new)"  # its id in a dry run
+_MISSING = "The account has no such contact, or the list is not there any more"
+_NOT_ON_IT = "was not on the list"
+
+
+class AccountList(NamedTuple):
+    """A list of the account. `list_id` is empty where a dry run would make it."""
+
+    list_id: str
+    title: str
+
+
+class ListSync(NamedTuple):
+    """How many persons a list was to get, how many it was to lose, and how many stay as they are."""
+
+    put_on: int
+    taken_off: int
+    unchanged: int
+
+
+# ---- which list ----------------------------------------------------------------------------------------------------
+
+
+def find_list(settings: DestinationSettings, name: str, create: bool, dry_run: bool = False) -> AccountList:
+    """Returns the list with that id or title; makes it where it is missing and `create` is set, but in a dry run.
+
+    Raises RunError where there is none, or several have the title.
+    """
+    with Autopilot(settings.api) as account:
+        lists = [found for found in map(_account_list, plain(account.lists())) if found is not None]
+        if found := next((each for each in lists if each.list_id == name), None):
+            return found
+        titled = [each for each in lists if each.title == name]
+        if len(titled) > 1:
+            ids = ", ".join(shortened(each.list_id) for each in titled)
+            raise RunError(
+                f"Expected one list with the name {shortened(name)}, but {len(titled)} have it.\n"
+                f"Name it by its id: {ids}. Nothing was sent."
+            )
+        if titled:
+            return titled[0]
+        if not create:
+            raise RunError(
+                f"Expected a list with the name or the id {shortened(name)}, but the account has"
+                f" {_listed(lists, name)}.\nAdd --create-list to make it. Nothing was sent."
+            )
+        return AccountList("" if dry_run else _created(account, name), name)
+
+
+def _account_list(value: Any) -> AccountList | None:
+    if not isinstance(value, dict) or not value.get("list_id"):
+        return None
+    return AccountList(str(value["list_id"]), str(value.get("title") or ""))
+
+
+def _listed(lists: Sequence[AccountList], name: str) -> str:
+    """Returns the titles of lists, those that are most like a name first."""
+    if not lists:
+        return "none at all"
+    like = sorted(lists, key=lambda each: (-_likeness(each.title, name), each.title))
+    titles = ", ".join(shortened(each.title) for each in like[:SHOWN_LISTS])
+    return titles + (f" and {len(lists) - SHOWN_LISTS:,} more" if len(lists) > SHOWN_LISTS else "")
+
+
+def _likeness(title: str, name: str) -> float:
+    return SequenceMatcher(None, title.casefold(), name.casefold()).ratio()
+
+
+def _created(account: Autopilot, name: str) -> str:
+    try:
+        return account.create_list(name)
+    except OutcomeUnknown as error:
+        raise RunError(f"{error}\nRun it again: a list that was made is found then. Nothing else was sent.") from error
+    except RequestRejected as error:
+        raise RunError(
+            f"The list {shortened(name)} could not be made: {error.server_message or error}\nNothing was sent."
+        ) from error
+
+
+# ---- who comes and who leaves --------------------------------------------------------------------------------------
+
+
+def list_prefix(list_id: str, audience: str, key: str) -> str:
+    """Returns the beginning of the ids of the log's rows of a list that follows an audience."""
+    return f"list-{list_id}-{audience}-{key}-"
+
+
+def list_changes(
+    name: str, list_id: str, key: str, found: Sequence[PersonRow], known: Mapping[str, Member]
+) -> tuple[list[Delivery], int]:
+    """Returns the rows, without outcomes, of who is to be put on a list (content `true`) and taken off (`false`).
+
+    And how many members are unchanged. `known` is what the log says of all rows of the audience. Raises RunError where
+    the list follows the audience by another key.
+    """
+    audience = slug(name)
+    mine = list_prefix(list_id, audience, key)
+    other = next(iter(set(ID_COLUMNS) - {key}))
+    if any(id_.startswith(list_prefix(list_id, audience, other)) and each.known for id_, each in known.items()):
+        raise RunError(
+            f"The list follows the audience {audience} by {other}, and nobody can tell who is who by {key}.\n"
+            f"Say --key {other}, or give the audience another name."
+        )
+    check_members(found)
+    members = {mine + identity_digest(row, key): row for row in found}
+    changes = [
+        Delivery(id_, LIST_KIND, audience=audience, user_id=row.user_id, email=row.email, content="true")
+        for id_, row in members.items()
+        if id_ not in known or known[id_].known != "true"
+    ]
+    unchanged = len(members) - len(changes)
+    changes += [
+        Delivery(id_, LIST_KIND, audience=audience, user_id=each.user_id, email=each.email, content="false")
+        for id_, each in known.items()
+        if id_.startswith(mine) and id_ not in members and each.known not in (None, "false")
+    ]
+    return changes, unchanged
+
+
+def sync_list(
+    name: str,
+    key: str,
+    found: Sequence[PersonRow],
+    to: AccountList,
+    log: DeliveryLog,
+    settings: DestinationSettings,
+    counts: Counts,
+    progress: Callable[[Counts], None] = lambda _: None,
+    show: Callable[[ContactRequest], None] | None = None,
+) -> ListSync:
+    """Puts the members of an audience on a list, and takes off who left; with `show`, it gets the requests instead.
+
+    The outcomes are added to `counts`.
+
+    Raises ApiError where the run must stop: the log says what was not sent.
+    """
+    changes, unchanged = list_changes(name, to.list_id, key, found, log.members(slug(name)))
+    came = sum(row.content == "true" for row in changes)
+    with Autopilot(settings.api) as account:
+        rows = _with_emails(changes, account, log, settings)
+        requests = _requests(rows, to.list_id, log, counts)
+        if show is None:
+            ContactRequests(account, log, counts, progress).send(requests)
+        else:
+            for each in requests:
+                show(each)
+            counts.add("messages", len(requests))
+            counts.add("delivered", len(requests))
+    return ListSync(came, len(changes) - came, unchanged)
+
+
+def _with_emails(
+    rows: Sequence[Delivery], account: Autopilot, log: DeliveryLog, settings: DestinationSettings
+) -> list[Delivery]:
+    """Returns the rows with the emails of those who come with a user id alone, as far as they are known."""
+    missing = [row for row in rows if row.email is None]
+    if not missing:
+        return list(rows)
+    fields = Fields(plain(account.custom_fields()), settings.fields, settings.user_id_field)
+    emails = KnownEmails(account, log, fields)
+    emails.look_up([Item(row.message_id, row.kind, row.user_id) for row in missing])
+    return [row._replace(email=row.email or emails.get(row.user_id)) for row in rows]
+
+
+def _requests(rows: Sequence[Delivery], list_id: str, log: DeliveryLog, counts: Counts) -> list[ContactRequest]:
+    """Returns the requests of rows; those without an email are refused, those of deleted persons left out."""
+    suppressed = log.suppressed_ids()
+    requests: list[ContactRequest] = []
+    refused: list[Delivery] = []
+    for row in rows:
+        if is_suppressed(Item(row.message_id, row.kind, row.user_id), row.email, suppressed):
+            counts.add("messages")
+            counts.add("forgotten")
+        elif row.email is None:
+            why = f"No contact is known by the user id {row.user_id!r}"
+            refused.append(row._replace(status="refused", message=why))
+            counts.add("messages")
+            counts.add_message(["refused"], why)
+        else:
+            requests.append(_request(row, list_id or _NEW_LIST, row.email))
+    log.add(refused)
+    return requests
+
+
+def _request(row: Delivery, list_id: str, who: str) -> ContactRequest:
+    path = ("list", list_id, "contact", who)
+    if row.content == "true":
+        return ContactRequest(row, "POST", path, lambda account: account.put_on_list(list_id, who), missing=_MISSING)
+    return ContactRequest(row, "DELETE", path, lambda account: account.take_off_list(list_id, who), absent=_NOT_ON_IT)

@@ -1,0 +1,118 @@
+"""A table of the dataset that a run writes its outcomes into, and that the next run reads."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from secrets import token_hex
+from types import TracebackType
+from typing import Any, Self
+
+import dlt
+
+from ..catalog import Table
+from ..errors import BusyError, RunError
+from ..segment.identity import HashedIds
+from ..warehouses.books import check_books
+from ..warehouses.dataset import Dataset, dataset_of, deleted_persons, in_utc, placeholders, writes_text
+from ..warehouses.dlt_internals import JobClientBase, SqlJobClientBase
+from .messages import storable_value
+
+_IDS = 1000  # that one statement asks for
+
+
+class LogTable:
+    """The log in a dataset. It creates the dataset and the table where they are missing, unless it only `reads`.
+
+    `table` is in the catalogue; its last columns are the time and the run. Threads may share the log. It may be opened
+    again after it was closed, and goes on with the same run.
+    """
+
+    table: Table
+
+    def __init__(self, dataset: dlt.Dataset, *, reads: bool = False) -> None:
+        self._client: JobClientBase = dataset.destination_client
+        _check_client(self._client)
+        self._reads = reads
+        self._opened = False
+        self._lock = threading.Lock()
+        self._last = datetime.now(UTC)
+        self.run = f"{self._last:%Y%m%dT%H%M%SZ}-{token_hex(4)}"
+
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        try:
+            if isinstance(self._client, SqlJobClientBase):
+                check_books(self._client.sql_client)
+            self.dataset: Dataset = dataset_of(self._client, literals=True)
+            if not self._reads:
+                self._create()
+            self._exists = not self._reads or not self.dataset.lacks(self.table.name)
+            if self._exists and not self._opened:
+                # Later rows have later times, also where this clock is behind the one that wrote them.
+                [(latest,)] = self._select("SELECT max({sent_at}) FROM")
+                self._last = max(self._last, in_utc(latest)) if latest else self._last
+            self._opened = True
+        except BaseException:
+            self._client.__exit__(None, None, None)  # type: ignore[arg-type]
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.__exit__(kind, error, traceback)  # type: ignore[arg-type]
+
+    def _create(self) -> None:
+        """Creates the table. Nothing may be sent by two runs at once, so it takes PostgreSQL's lock of it first."""
+        if not self.dataset.try_lock(self.table.name):
+            raise BusyError("Another run is sending, with the same log.\nRun it again when that one has ended.")
+        if self._opened:
+            return
+        self.dataset.create(self.table)
+        self.dataset.compact(self.table.name)
+
+    def suppressed_ids(self) -> HashedIds:
+        """Returns the hashed ids of deleted persons. Raises SuppressionKeyError without the key that some need."""
+        with self._lock:
+            return deleted_persons(self.dataset)
+
+    def _rows(self, columns: Sequence[str], key: str, values: Iterable[str]) -> Iterator[Sequence[Any]]:
+        """Yields columns of the rows whose `key` is one of the values, in the order of time."""
+        distinct = list(dict.fromkeys(values)) if self._exists else []
+        before = f"SELECT {', '.join(f'{{{column}}}' for column in columns)} FROM"
+        for start in range(0, len(distinct), _IDS):
+            some = distinct[start : start + _IDS]
+            yield from self._select(before, f"WHERE {{{key}}} IN ({placeholders(some)}) ORDER BY {{sent_at}}", some)
+
+    def _select(self, before: str, after: str = "", values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Returns the rows of a statement around the log's name, of two templates."""
+        texts = (self.dataset.template(self.table.name, text) for text in (before, after))
+        with self._lock:
+            return list(self.dataset.stream(next(texts), self.table.name, next(texts), storable(values)))
+
+    def add(self, deliveries: Sequence[tuple[Any, ...]]) -> None:
+        """Writes rows, without their time and run; all of them are stored when it returns."""
+        if self._reads or not deliveries:
+            return
+        with self._lock, self.dataset.transaction():
+            rows = [tuple(storable((*delivery, self._now(), self.run))) for delivery in deliveries]
+            self.dataset.insert(self.table, rows)
+
+    def _now(self) -> datetime:
+        self._last = max(datetime.now(UTC), self._last + timedelta(microseconds=1))
+        return self._last
+
+
+def _check_client(client: JobClientBase) -> None:
+    """Raises RunError where the log cannot be kept in a destination."""
+    dataset_of(client)
+    if isinstance(client, SqlJobClientBase) and not writes_text(client):
+        raise RunError(
+            "Expected a warehouse for which dlt can write text into SQL, to keep the delivery log, got"
+            f" {client.config.destination_type.rpartition('.')[2]}.\nName another by --destination."
+        )
+
+
+def storable(values: Iterable[Any]) -> list[Any]:
+    """Returns values of which a warehouse can store the text."""
+    return [storable_value(value) if isinstance(value, str) else value for value in values]

@@ -1,0 +1,136 @@
+"""Makes messages of rows again: the projection's way back (docs/contract/forward.md#rows)."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+from ..catalog import COMMON_NAMES, CONTEXT, KINDS
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, to_json
+from ..segment.message import digest, prefixed_if_taken
+
+# The columns of a row that say what the message itself says, and the keys there.
+_KEYS = {
+    "id": "messageId",
+    "user_id": "userId",
+    "anonymous_id": "anonymousId",
+    "previous_id": "previousId",
+    "group_id": "groupId",
+    "original_timestamp": "originalTimestamp",
+    "timestamp": "timestamp",
+}
+_CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
+_BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
+_OWN = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
+_STORED = ("timestamp", "received_at", "original_timestamp")
+
+
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """Returns the message of a row as a line of JSON.
+
+    A row of a table of messages has `id` and a time. Its type is the column `type`, else track where it has an `event`,
+    alias with `previous_id`, group with `group_id`, and identify otherwise. Any other row is an identify whose traits
+    are the columns; its id is a digest of its values.
+
+    Example: `line_of({"user_id": "7", "plan": "pro"})`.
+    """
+    given = ((name.lower(), value) for name, value in row.items() if value is not None)
+    cells = {name: value for name, value in given if not name.startswith("_dlt_")}
+    kind = _kind(cells)
+    message: dict[str, Any] = {"type": kind}
+    stored = "id" in cells and any(name in cells for name in _STORED)
+    if not stored:
+        return _traits(cells)
+    for column, key in _KEYS.items():
+        if column in cells and (column in COMMON_NAMES or column in _OWN.get(kind, ())):
+            message[key] = cells[column]
+    if kind == "track":
+        message["event"] = cells.get("event_text", cells.get("event"))
+    own = _OWN.get(kind, frozenset())
+    body: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    for name, value in cells.items():
+        if name in own and name not in _KEYS:
+            message[name] = value
+        elif name.startswith("context_"):
+            _put(context, _CONTEXT_PATHS.get(name, (name.removeprefix("context_"),)), value)
+        elif name not in COMMON_NAMES and name not in own:
+            body[_key(name, kind)] = value
+    if context:
+        message["context"] = context
+    body_key = _BODIES[kind]
+    if body and body_key:
+        message[body_key] = body
+    return _json(message).encode()
+
+
+def line_of_message(message: Mapping[str, Any]) -> bytes:
+    """Returns a message as a line of JSON; columns that are null are left out."""
+    return _json({key: value for key, value in message.items() if value is not None}).encode()
+
+
+def _kind(cells: dict[str, Any]) -> str:
+    if cells.get("type") in _BODIES:
+        return str(cells.pop("type"))
+    found = (("event", "track"), ("event_text", "track"), ("previous_id", "alias"), ("group_id", "group"))
+    return next((kind for column, kind in found if column in cells), "identify")
+
+
+def _traits(cells: Mapping[str, Any]) -> bytes:
+    traits = {name: value for name, value in cells.items() if name not in ("user_id", "anonymous_id")}
+    message = {"type": "identify", "messageId": f"row-{digest(_json(cells).encode())}", "traits": traits}
+    for column in ("user_id", "anonymous_id"):
+        if column in cells:
+            message[_KEYS[column]] = cells[column]
+    return _json(message).encode()
+
+
+def _key(column: str, kind: str) -> str:
+    """The key of a property or trait: `_` before the name of a common column was put there by the projection."""
+    bare = column.removeprefix("_")
+    taken = COMMON_NAMES | _OWN.get(kind, frozenset())
+    return bare if bare != column and prefixed_if_taken(bare, taken) == column else column
+
+
+def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        into = into.setdefault(part, {})
+    into[path[-1]] = value
+
+
+def _json(value: Any) -> str:
+    """JSON text of a cell, or of objects of cells; what no JSON has, such as NaN, is null."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{to_json(str(key))}:{_json(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, datetime):
+        return to_json(_time(value))
+    if isinstance(value, date):
+        return to_json(value.isoformat())
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else "null"
+    if isinstance(value, float):
+        return json.dumps(value) if isfinite(value) else "null"
+    if isinstance(value, str):
+        return _array(value) or to_json(value)
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return to_json(value) if value is None or isinstance(value, bool | int) else to_json(str(value))
+
+
+def _array(text: str) -> str | None:
+    """An array that the projection stored as its JSON text; None where the text is none."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        value = DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    plain = isinstance(value, list) and not isinstance(value, JsonObject | JsonNumber)
+    return text if plain and to_json(value) == text else None
+
+
+def _time(time: datetime) -> str:
+    utc = (time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)).replace(tzinfo=None)
+    return utc.isoformat(timespec="microseconds" if utc.microsecond % 1000 else "milliseconds") + "Z"

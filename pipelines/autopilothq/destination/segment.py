@@ -1,0 +1,125 @@
+"""The dlt destination `segment`: rows and messages go to an API that takes Segment's, as `forward` sends them."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import dlt
+from dlt.common.schema import TTableSchema
+
+from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentApi, SegmentApiSettings
+from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ..errors import InvalidSetting, NotAuthorized
+from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
+from .counts import Counts
+from .errors import DeliveryFailed, terminal_error
+from .forward import Forwarder
+from .forward_log import ForwardLog
+from .outgoing import Outgoing, outgoing
+from .rebuild import line_of, line_of_message
+from .settings import check_configuration, log_dataset, refuses_unknown_settings
+
+SEGMENT = "segment"
+SEGMENT_SECTION = f"destination.{SEGMENT}"
+MESSAGE_TYPES = frozenset({"identify", "track", "page", "screen", "group", "alias"})
+_MESSAGE_KEYS = frozenset({"messageId", "userId", "anonymousId", "properties", "traits"})
+_ROWS = 1000  # of a file, read at once
+_log = logging.getLogger(__name__)
+
+
+@refuses_unknown_settings
+@dlt.destination(
+    name=SEGMENT,
+    batch_size=0,  # whole files: the log knows better than dlt how far a file was sent
+    loader_file_format="typed-jsonl",
+    naming_convention="direct",
+    max_table_nesting=0,
+    loader_parallelism_strategy="sequential",
+)
+def segment_destination(
+    items: Any,
+    table: TTableSchema,
+    write_key: str = dlt.secrets.value,
+    base_url: str = BATCH_URL,
+    requests_per_second: float = BATCH_REQUESTS_PER_SECOND,
+    timeout: float = TIMEOUT,
+    tries: int = MAX_ATTEMPTS,
+    allow_http: bool = False,
+    log: Any = None,
+) -> None:
+    """Segment, or an API like it, as a dlt destination: rows become messages, and messages stay what they are.
+
+    Args:
+        items: The file that dlt hands over.
+        table: The schema of its table.
+        write_key: The write key of the source that takes the messages.
+        base_url: Where batches are posted to; without a path it is `/v1/batch`.
+        requests_per_second: The most that is sent, by everything in this process that uses the key.
+        timeout: Seconds for connecting, and between any two bytes of an answer.
+        tries: How often a request is sent at most.
+        allow_http: Whether the key may go over plain http to another machine.
+        log: The dlt dataset that keeps the log; else the one that dlt's configuration names.
+
+    Example: `dlt.pipeline("to_segment", destination=segment_destination()).run([{"user_id": "7", "plan": "pro"}])`.
+    """
+    limits: dict[str, Any] = {"requests_per_second": requests_per_second, "timeout": timeout, "tries": tries}
+    settings = SegmentApiSettings(api_key=write_key, base_url=base_url, allow_http=allow_http, **limits)
+    _forward_file(str(items), table, settings, log)
+
+
+def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, log: dlt.Dataset | None) -> None:
+    """Forwards the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible for dlt."""
+    try:
+        check_configuration(SEGMENT_SECTION, segment_destination)
+        with ForwardLog(log if log is not None else log_dataset()) as forwards:
+            counts = forward_messages(map(outgoing, _lines(path, table)), forwards, settings)
+    except (InvalidSetting, NotAuthorized) as error:
+        raise terminal_error(error) from error
+    if counts.failed:
+        why = next(reason for (status, reason) in counts.reasons if status == "failed")
+        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be forwarded: {why}")
+    for (status, why), number in counts.reasons.items():
+        _log.warning("%d rows were %s: %s", number, status, why)
+
+
+def _lines(path: str, table: TTableSchema) -> Iterator[bytes]:
+    columns = list(table["columns"])
+    files = ParquetFileBatchIterator if path.endswith(".parquet") else JsonlFileBatchIterator
+    for rows in files(path, _ROWS, 0, columns):
+        for row in rows if isinstance(rows, list) else rows.to_pylist():
+            yield line_of_message(row) if is_message(row) else line_of(row)
+
+
+def is_message(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row is a message as Segment's libraries send it, and no row of a table."""
+    return row.get("type") in MESSAGE_TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
+
+
+def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
+    """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
+
+    Example: `resolve_segment_settings(base_url="https://hosted.example.com/v1/batch")`.
+    """
+    check_configuration(SEGMENT_SECTION, segment_destination)
+    given = {name: value for name, value in explicit.items() if value is not None}
+    found = resolve_configuration(segment_destination().spec(), sections=("destination", SEGMENT), explicit_value=given)
+    names = ("write_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
+    write_key, *others = (getattr(found, name) for name in names)
+    return SegmentApiSettings(api_key=write_key, **dict(zip(names[1:], others, strict=True)))
+
+
+def forward_messages(
+    messages: Iterable[Outgoing],
+    log: ForwardLog,
+    settings: SegmentApiSettings,
+    progress: Callable[[Counts], None] = lambda _: None,
+    show: Callable[[str], None] | None = None,
+) -> Counts:
+    """Forwards messages to the API of the settings and returns how they ended.
+
+    With `show`, it is called with each request, and none is sent. Raises ApiError where the run must stop.
+
+    Example: `with ForwardLog(log_dataset()) as log: forward_messages(messages, log, settings)`.
+    """
+    with SegmentApi(settings) as api:
+        return Forwarder(api, log, progress, show).send(messages)

@@ -1,0 +1,123 @@
+"""From what Autopilot's REST hooks and journeys' webhooks post to lines of the archive.
+
+(docs/contract/autopilot-hooks.md) A hook has neither an id nor a time, so that the id is a digest. What is not
+understood becomes a line all the same, and the load says what is wrong with it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
+from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
+from .messages import NUL, WRITE_KEY, ArchiveLines, Arrival, Body, kept_line, lines_of, time_text
+
+_SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
+_OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
+_OF_JOURNEYS = frozenset({"records", "journey", WRITE_KEY})
+
+
+def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
+    """Returns the lines of a hook's event, or of each contact that came to a journey's webhook.
+
+    Example: the body `{"event":"contact_added","contact_id":"person_1"}` gives a track `autopilot_contact_added`.
+    """
+    lines, number, deletions = [], 0, 0
+    for element in body.elements:
+        found = _understood(bytes(element), arrival)
+        if found is None:
+            one = lines_of(body._replace(elements=[element], envelope={}), arrival)
+        else:
+            one = ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0)
+        lines.append(one.data)
+        number += one.number
+        deletions += one.deletions
+    return ArchiveLines(b"".join(lines), number, deletions)
+
+
+def _understood(element: bytes, arrival: Arrival) -> list[bytes] | None:
+    """Returns the lines of one element, None where it has neither form."""
+    if not element.startswith(b"{"):
+        return None
+    try:
+        value = DECODER.decode(element.decode(errors="surrogateescape"))
+        if not isinstance(value, JsonObject) or value.value("type") is not None:
+            return None  # a message of Segment's has a type
+        if isinstance(value.value("records"), list) and isinstance(value.value("journey"), JsonObject):
+            return list(_journey_lines(value, arrival))
+        return [_hook_line(value, arrival)] if _text(value.value("event")) else None
+    except (RecursionError, ValueError):
+        return [kept_line(element).data.rstrip(b"\n")]
+
+
+def _hook_line(hook: JsonObject, arrival: Arrival) -> bytes:
+    event = _text(hook.value("event")) or ""
+    contact = hook.value("contact")
+    contact = contact if isinstance(contact, JsonObject) else JsonObject()
+    properties = _others(hook, _OF_HOOKS)
+    id_ = _digest(to_json(hook), contact, arrival)
+    email = _text(hook.value("email")) or _text(contact.value("Email"))
+    contact_id = _text(hook.value("contact_id")) or _text(contact.value("contact_id"))
+    return _track(_SPELLINGS.get(event, event), id_, (email, contact_id), properties, contact, arrival)
+
+
+def _journey_lines(body: JsonObject, arrival: Arrival) -> Iterator[bytes]:
+    journey, others = body.value("journey"), _others(body, _OF_JOURNEYS)
+    about = [("campaign_id", journey.value("id")), ("campaign_name", journey.value("name"))]
+    properties = JsonObject([(key, value) for key, value in about if value is not None] + others)
+    for contact in body.value("records"):
+        if not isinstance(contact, JsonObject):
+            yield to_json(contact).encode()
+            continue
+        id_ = _digest(to_json([journey, others, contact]), contact, arrival)
+        who = (_text(contact.value("Email")), _text(contact.value("contact_id")))
+        yield _track(HOOK_JOURNEY, id_, who, properties, contact, arrival)
+
+
+def _others(value: JsonObject, own: frozenset[str]) -> JsonObject:
+    return JsonObject([(key, found) for key, found in value if key not in own])
+
+
+def _digest(text: str, contact: JsonObject, arrival: Arrival) -> str:
+    """Returns the id: a retry has the same body, and so has another event unless its contact was changed since.
+
+    Where the contact does not say when that was, a retry is known within the minute of its receipt.
+    """
+    updated = contact.value("updated_at")
+    when = f"{arrival.at:%Y-%m-%dT%H:%M}" if updated is None else to_json(updated)
+    data = NUL.join(part.encode(errors="surrogatepass") for part in (text, when))
+    return f"hook-{hashlib.sha256(data).hexdigest()}"
+
+
+def _track(
+    event: str,
+    id_: str,
+    who: tuple[str | None, str | None],
+    properties: JsonObject,
+    contact: JsonObject,
+    arrival: Arrival,
+) -> bytes:
+    email, contact_id = who
+    at = time_text(arrival.at)
+    known = {"email": email, "contact_id": contact_id}
+    traits = JsonObject([(key, value) for key, value in known.items() if value])
+    updated = contact.value("updated_at")
+    more = [] if updated is None else [("contact_updated_at", updated)]
+    message = [
+        ("type", "track"),
+        ("event", HOOK_PREFIX + event),
+        ("messageId", id_),
+        ("timestamp", at),
+        ("originalTimestamp", at),
+        ("receivedAt", at),
+        ("anonymousId", email or contact_id),
+        ("context", JsonObject([("library", JsonObject([("name", HOOK_LIBRARY)])), ("traits", traits)])),
+        ("properties", JsonObject([*properties, *more])),
+    ]
+    # As text: its keys, one for each email that the contact got, would make a shape of every line.
+    message += [(HOOK_CONTACT, to_json(contact))] if contact else []
+    return to_json(JsonObject(message)).encode(errors="surrogatepass")
+
+
+def _text(value: object) -> str | None:
+    is_text = isinstance(value, str) and not isinstance(value, JsonNumber)
+    return str(value) if is_text and str(value).strip() and is_storable(value) else None

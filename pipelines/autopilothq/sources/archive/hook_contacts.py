@@ -1,0 +1,228 @@
+"""Contacts that Autopilot's hooks brought -> rows of `contacts` (docs/contract/autopilot-hooks.md#contacts).
+
+A hook may bring a part of a contact, or come late, so that it never makes a row worse: its values are put over those of
+the row that is stored, and only where they are newer.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...catalog import CONTACTS, HOOK_CONTACT, HOOK_LIBRARY, HOOK_PREFIX, Type
+from ...projection import TableRows, unreserved
+from ...projection.engine import batched
+from ...segment.json_text import JsonObject, to_json
+from ...segment.message import Discard, Record, Rejected, parse_json
+from ...warehouses.dataset import Dataset, in_utc, placeholders
+from ..contact_records import contact_record
+from ..origin import LoadContext
+from ..times import format_time, read_time
+from . import batches
+from .discover import day_and_source
+from .listing import File
+
+SNAPSHOT_MEMORY = 100  # MB for the rows
+PART_SIZE = 4 << 20  # bytes of compressed files; some 15,000 contacts, whose cells take 100 MB
+MOST_PARTS = 200  # open files
+_ENDPOINTS = "autopilot-"  # what the folders of the receiver's endpoints begin with
+_LOOKED_UP = 1000  # contacts at once
+_CONTACT_ID = re.compile(rb'"contact_id":"([^"]*)"')
+_NOT_KEPT = ("received_at", "uuid_ts", "deleted_at")
+_UNSUBSCRIBED = f"{HOOK_PREFIX}contact_unsubscribed"
+
+
+class HookContact(NamedTuple):
+    """What a hook says of a contact, when it was received, and when the contact was changed, as far as it says."""
+
+    received_at: datetime
+    updated_at: datetime | None
+    record: Record
+
+    @property
+    def order(self) -> datetime:
+        """When it was so."""
+        return self.updated_at or self.received_at
+
+
+class StoredContact(NamedTuple):
+    """A row of `contacts`: its times and its cells."""
+
+    received_at: datetime | None
+    updated_at: datetime | None
+    deleted_at: datetime | None
+    cells: Mapping[str, str]
+
+
+def is_of_hooks(file: File) -> bool:
+    """Returns whether a file is in the folder of an endpoint that takes hooks."""
+    return (day_and_source(file.url)[1] or "").startswith(_ENDPOINTS)
+
+
+def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) -> Iterator[TableRows]:
+    """Yields the rows of contacts in the files' hooks, and their discards."""
+    known = context.existing_columns(CONTACTS.name)
+    snapshot = dataclasses.replace(context, memory=SNAPSHOT_MEMORY).snapshot(CONTACTS.name, context.loaded_at)
+    number = min(1 + sum(file.size for file in files) // PART_SIZE, MOST_PARTS)
+    for texts in parts_of(hook_texts(files, timeout), number, context.scratch / "hooks"):
+        merged = _merged(hook_contacts(texts), context, known)
+        for changed in batched((contact for contact in merged if contact.last is not None), _LOOKED_UP):
+            snapshot.add([contact.record() for contact in changed])
+    yield snapshot.rows(known)
+    if (discards := snapshot.discards()) is not None:
+        yield discards
+    snapshot.close()
+
+
+def _merged(
+    hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, object]
+) -> Iterable["MergedContact"]:
+    """Returns the contacts of some hooks, each over what is stored of it."""
+    dataset, column = context.required_pipeline().dataset, _column_of(context)
+    merged: dict[str, MergedContact] = {}
+    for some in batched(hooks, _LOOKED_UP):
+        new = dict.fromkeys(hook.record.key[0] for hook in some if hook.record.key[0] not in merged)
+        stored = stored_contacts(dataset, list(new), known) if known else {}
+        for hook in some:
+            contact_id = hook.record.key[0]
+            if contact_id not in merged:
+                merged[contact_id] = MergedContact(stored.get(contact_id))
+            merged[contact_id].add(hook, column)
+    return merged.values()
+
+
+def _column_of(context: LoadContext) -> Callable[[str], str]:
+    """Returns what gives the name that a column has in the destination."""
+    return lambda name: context.shorten(unreserved(name, context.limits))
+
+
+# ---- hooks out of lines ----------------------------------------------------------------------------------------------
+
+
+def hook_texts(files: Sequence[File], timeout: float) -> Iterator[bytes]:
+    """Yields the lines of some files that may be hooks' messages."""
+    for batch in batches.read_batches(files, timeout=timeout):
+        texts = batch.lines["text"]
+        mentions = pc.match_substring(texts, f'"{HOOK_LIBRARY}"'.encode())
+        yield from texts.filter(pc.fill_null(mentions, pa.scalar(False))).to_pylist()
+
+
+def parts_of(texts: Iterable[bytes], number: int, folder: Path) -> Iterator[Iterable[bytes]]:
+    """Yields the lines in so many parts, all of one contact in one part, so that a part has room in memory.
+
+    Several wait in files in `folder` until all lines are read.
+    """
+    if number == 1:
+        yield texts
+        return
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / str(part)).open("wb")) for part in range(number)]
+        for text in texts:
+            found = _CONTACT_ID.search(text)
+            files[crc32(found[1]) % number if found else 0].write(text.rstrip(b"\r\n") + b"\n")
+    for part in range(number):
+        with (folder / str(part)).open("rb") as lines:
+            yield lines
+
+
+def hook_contacts(texts: Iterable[bytes]) -> Iterator[HookContact]:
+    """Yields the contacts of hooks' messages; what is none is passed over: the load has its messages."""
+    for text in texts:
+        try:
+            found = hook_contact(parse_json(text))
+        except Rejected:
+            continue
+        if found is not None:
+            yield found
+
+
+def hook_contact(message: JsonObject) -> HookContact | None:
+    """Returns the contact of a hook's message, None where it is another message. Raises Rejected without an id."""
+    received = read_time(message.value("receivedAt"))
+    if message.value("context", "library", "name") != HOOK_LIBRARY or received is None:
+        return None
+    text = message.value(HOOK_CONTACT)
+    contact = parse_json(text.encode(errors="surrogatepass")) if isinstance(text, str) else JsonObject()
+    names = {name for name, value in contact if value is not None}
+    traits = {"contact_id": "contact_id", "Email": "email"}
+    more = [(name, message.value("context", "traits", trait)) for name, trait in traits.items() if name not in names]
+    if message.value("event") == _UNSUBSCRIBED and "unsubscribed" not in names:
+        more.append(("unsubscribed", True))
+    whole = JsonObject([*contact, *((name, value) for name, value in more if value is not None)])
+    return HookContact(received, read_time(contact.value("updated_at")), contact_record(whole))
+
+
+# ---- over what is stored ---------------------------------------------------------------------------------------------
+
+
+def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, object]) -> dict[str, StoredContact]:
+    """Returns the stored rows of contacts by their ids."""
+    names = list(columns)
+    select = ", ".join(f"{{{name}}}" for name in names)
+    rows = dataset.rows(select, CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})", *ids) if ids else []
+    return {str(row[names.index("contact_id")]): _stored(dict(zip(names, row, strict=True))) for row in rows}
+
+
+def _stored(row: Mapping[str, Any]) -> StoredContact:
+    cells = {name: _cell(value) for name, value in row.items() if value is not None and name not in _NOT_KEPT}
+    return StoredContact(row.get("received_at"), row.get("updated_at"), row.get("deleted_at"), cells)
+
+
+def _cell(value: Any) -> str:
+    """Returns a stored value as JSON text, with all its digits."""
+    if isinstance(value, datetime):
+        return json.dumps(format_time(in_utc(value), exact=True))
+    return to_json(value) if isinstance(value, str | bool) else str(value)
+
+
+class MergedContact:
+    """A contact with what hooks say of it over what is stored, each value from whoever knew it last."""
+
+    def __init__(self, stored: StoredContact | None) -> None:
+        self.last: HookContact | None = None
+        self._stored = stored
+        self._received_at: datetime | None = stored.received_at if stored else None
+        self._cells: dict[str, tuple[datetime, str]] = {}
+        self._discards: list[Discard] = []
+        self._declared: dict[str, Type] = {}
+
+    def add(self, hook: HookContact, column: Callable[[str], str]) -> None:
+        """Takes what a hook says, unless what is stored is as new; `column` gives columns' names in the destination."""
+        if not self._is_newer(hook):
+            return
+        self.last = hook if self.last is None or hook.order >= self.last.order else self.last
+        self._received_at = max(filter(None, (self._received_at, hook.received_at)))
+        for name, cell in hook.record.cells.items():
+            own = column(name)
+            if own not in self._cells or self._cells[own][0] <= hook.order:
+                self._cells[own] = hook.order, cell
+        self._declared |= {column(name): of for name, of in hook.record.declared.items()}
+        self._discards += hook.record.discards
+
+    def _is_newer(self, hook: HookContact) -> bool:
+        stored = self._stored
+        if stored is None:
+            return True
+        if stored.deleted_at is not None and hook.received_at <= stored.deleted_at:
+            return False  # it was gone when a later scan looked
+        if hook.updated_at is not None and stored.updated_at is not None:
+            return hook.updated_at > stored.updated_at
+        return stored.received_at is None or hook.received_at > stored.received_at
+
+    def record(self) -> Record:
+        """Returns the record of the row."""
+        if self.last is None or self._received_at is None:
+            raise RuntimeError("Expected a hook to be added before.")
+        cells = dict(self._stored.cells) if self._stored else {}
+        cells |= {name: cell for name, (_, cell) in self._cells.items()}
+        cells["received_at"] = json.dumps(format_time(self._received_at, exact=True))
+        return Record(self.last.record.key, cells, self._discards, self._declared)

@@ -1,0 +1,128 @@
+"""`kill -9` while contacts and lists are changed: the log never says less than what happened, and the rest is done."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import forked
+from autopilothq.clients.autopilot import KILL_POINT_CONTACT_DELETED, KILL_POINT_PUT_ON_LIST
+from autopilothq.destination import DeliveryLog, contact_requests, contacts, lists
+from autopilothq.destination.audiences import PersonRow
+from autopilothq.destination.contact_requests import KILL_POINT_REQUESTS_PLANNED, ContactRequests, plan_requests
+from autopilothq.destination.counts import Counts
+from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED, KILL_POINT_OUTCOMES_WRITTEN
+from fake_autopilot import FakeAutopilot
+from faults import killed_sending
+from faults.killed_sending import Plan
+from sending import IMPATIENT, log_in, rows, settings_for
+from shared_loads import LEAKS
+
+PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are asked for together
+LIST = lists.AccountList("contactlist_nobody", "Nobody")
+DELETED: dict[str, tuple[tuple[str, str, int], int, int]] = {
+    # Where it is killed, and how many the log says are done then, at least and at most
+    "nothing is planned": ((KILL_POINT_REQUESTS_PLANNED, "before", 1), 0, 0),
+    "all is planned, nothing sent": ((KILL_POINT_REQUESTS_PLANNED, "after", 1), 0, 0),
+    "some are announced, unsent": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 1), 0, 0),
+    "one is deleted, unnoted": ((KILL_POINT_CONTACT_DELETED, "after", 1), 0, 0),
+    "some are deleted, unnoted": ((KILL_POINT_OUTCOMES_WRITTEN, "before", 2), 0, 0),
+    "some are noted": ((KILL_POINT_OUTCOMES_WRITTEN, "after", 2), 100, 100),
+    "one of the rest is deleted, unnoted": ((KILL_POINT_CONTACT_DELETED, "after", 101), 100, 100),
+}
+LISTED: dict[str, tuple[str, str, int]] = {
+    "a list's rows are announced": (KILL_POINT_DELIVERIES_ADDED, "after", 4),
+    "one is on the list, unnoted": (KILL_POINT_PUT_ON_LIST, "after", 1),
+    "many are on the list, noted": (KILL_POINT_PUT_ON_LIST, "after", 105),
+}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, FakeAutopilot]]]:
+    """The account and the folder of each point, after the kill."""
+    root = tmp_path_factory.mktemp("contacts")
+    plans: list[Plan] = []
+    places: dict[str, tuple[Path, FakeAutopilot]] = {}
+    (root / "people.txt").write_text("\n".join(PEOPLE))
+    query = "SELECT 'p' || i || '@example.com' AS email FROM range(130) t(i)"
+    with ExitStack() as stack:
+        for point, where in ({name: plan[0] for name, plan in DELETED.items()} | LISTED).items():
+            folder = root / point
+            folder.mkdir()
+            server = stack.enter_context(FakeAutopilot(contacts=0))
+            for email in PEOPLE:
+                server.account.upsert({"Email": email})
+            places[point] = folder, server
+            words = ["contacts", "delete", str(root / "people.txt"), "--confirm", str(len(PEOPLE))]
+            if point in LISTED:
+                words = ["send", "audience", "Vip", "--query", query, "--list", LIST.title]
+            environment = {
+                "DESTINATION__AUTOPILOTHQ__API_KEY": server.key,
+                "DESTINATION__AUTOPILOTHQ__BASE_URL": server.base_url,
+                "DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND": "1000",
+                "DLT_DATA_DIR": str(folder / "dlt"),
+            }
+            plans.append(Plan(str(folder), words, environment, where))
+        planned = root / "plans.json"
+        planned.write_text(json.dumps(plans))
+        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
+        done = forked.run(killed_sending.__file__, str(planned), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
+        assert done.returncode == 0, done.stderr
+        yield places
+
+
+@pytest.mark.parametrize("point", DELETED)
+def test_a_killed_deletion_is_continued(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    there = {email for email in PEOPLE if server.account.find(email)}
+    sent = {each.path for each in server.seen("DELETE")}
+    with DeliveryLog(log_in()) as log:
+        # What was sent is announced or noted, and what is noted was carried out.
+        states = {row["endpoint"].partition(" ")[2]: row["status"] for row in log.latest()}
+        assert {path for path in sent if states[path] not in ("unknown", "delivered")} == set()
+        assert {email for email in there if states.get(f"/contact/{email.replace('@', '%40')}") == "delivered"} == set()
+        job = contacts.plan_contacts(contacts.DELETE, PEOPLE, (), log)
+        least, most = DELETED[point][1:]
+        assert least <= job.done_before <= most
+        server.requests.clear()
+        plan_requests(job.requests, log)
+        with IMPATIENT(settings_for(server).api) as account:
+            ContactRequests(account, log, Counts(), planned=True).send(job.requests)
+        assert contacts.plan_contacts(contacts.DELETE, PEOPLE, (), log).done_before == 0  # the job has ended
+    assert server.account.total() == 0
+    assert len(server.seen("DELETE")) == len(PEOPLE) - job.done_before
+    assert {row[0] for row in rows("status")[-len(job.requests) :]} == {"delivered"}
+
+
+@pytest.mark.parametrize("point", LISTED)
+def test_after_a_kill_a_list_comes_out_right(
+    point: str, house: dict[str, tuple[Path, FakeAutopilot]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, server = house[point]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(lists, "Autopilot", IMPATIENT)
+    assert Path("status").read_text() == str(-signal.SIGKILL)
+    # Meanwhile some left who may have been put on it, and others came.
+    server.account.upsert({"Email": "p999@example.com"})
+    found = [PersonRow(email, email, None, {}) for email in [*PEOPLE[60:], "p999@example.com"]]
+    counts = Counts()
+    with DeliveryLog(log_in()) as log:
+        lists.sync_list("Vip", "email", found, LIST, log, settings_for(server), counts)
+    assert counts.all_delivered
+    members: set[str] = set()
+    after = None
+    while True:
+        page = server.account.page(after, LIST.list_id)
+        members |= {contact["Email"] for contact in page["contacts"]}
+        if not (after := page.get("bookmark")):
+            break
+    assert members == {row.key for row in found}
+    assert len(PEOPLE) > contact_requests.REQUESTS_AT_ONCE

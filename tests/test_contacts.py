@@ -1,0 +1,308 @@
+"""`contacts delete`, `eject` and `unsubscribe`, as a person meets them, against an account over real HTTP."""
+
+import io
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from autopilothq import destination
+from autopilothq.cli import contacting
+from autopilothq.destination import DeliveryLog, contact_requests, contacts
+from autopilothq.errors import RunError
+from calling import Call
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, configure, log_in, rows
+
+COLUMNS = ("kind", "email", "trigger_id", "endpoint", "status", "http_status", "message", "attempts")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    for module in (destination, contacting):
+        monkeypatch.setattr(module, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=0) as server:
+        for number in range(10):
+            server.account.upsert({"Email": f"p{number}@example.com"})
+        configure(monkeypatch, server)
+        yield server
+
+
+def listed(*people: Any, name: str = "people.txt") -> str:
+    Path(name).write_text("".join(f"{one if isinstance(one, str) else f'p{one}@example.com'}\n" for one in people))
+    return name
+
+
+def sent(server: FakeAutopilot) -> list[str]:
+    """The requests that write, which are forgotten then."""
+    found = sorted(f"{each.method} {each.path}" for each in server.requests if each.method != "GET")
+    server.requests.clear()
+    return found
+
+
+def test_contacts_are_deleted_by_a_file(call: Call, server: FakeAutopilot) -> None:
+    id_ = server.account.find("p1@example.com")["contact_id"]  # type: ignore[index]
+    file = listed("\ufeffP0@example.com", "", f"  {id_}\r", "p0@Example.com", "nobody@example.com")
+    said = call("contacts", "delete", file)
+    assert (said.status, said.out.splitlines(), said.err) == (
+        0,
+        [
+            "3 contacts of the account's 10 to be deleted",
+            "3 requests: 2 deleted, 1 not there, 0 refused, 0 failed",
+        ],
+        "",
+    )
+    paths = ["/contact/P0%40example.com", "/contact/nobody%40example.com", f"/contact/{id_}"]
+    assert sent(server) == [f"DELETE {path}" for path in paths]
+    assert server.account.total() == 8
+    assert sorted(rows(*COLUMNS)) == [
+        ("delete", "P0@example.com", None, f"DELETE {paths[0]}", "delivered", 200, None, 1),
+        ("delete", "nobody@example.com", None, f"DELETE {paths[1]}", "delivered", 404, "no such contact", 1),
+        ("delete", id_, None, f"DELETE {paths[2]}", "delivered", 200, None, 1),
+    ]
+    # A job that came to its end begins anew: the contact may have been made again.
+    server.account.upsert({"Email": "p0@example.com"})
+    assert call("contacts", "delete", file).out.splitlines() == [
+        "3 contacts of the account's 9 to be deleted",
+        "3 requests: 1 deleted, 2 not there, 0 refused, 0 failed",
+    ]
+
+
+def test_contacts_are_unsubscribed_by_a_query(call: Call, server: FakeAutopilot) -> None:
+    id_ = server.account.find("p2@example.com")["contact_id"]  # type: ignore[index]
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute(
+            "CREATE TABLE t AS SELECT 'p1@example.com' AS Email, NULL::TEXT AS contact_id UNION ALL SELECT NULL, NULL"
+        )
+        con.execute(f"INSERT INTO t VALUES ('p9@example.com', '{id_}')")
+    said = call("contacts", "unsubscribe", "--query", "SELECT * FROM main.t")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            "2 contacts of the account's 10 to be unsubscribed",
+            "  1 rows without contact_id and email skipped",
+            "2 requests: 2 unsubscribed, 0 not there, 0 refused, 0 failed",
+        ],
+    )
+    assert sent(server) == ["POST /contact/p1%40example.com/unsubscribe", f"POST /contact/{id_}/unsubscribe"]
+    assert [server.account.find(f"p{number}@example.com").get("unsubscribed") for number in (1, 2, 9)] == [  # type: ignore[union-attr]
+        True,
+        True,
+        None,
+    ]
+
+
+def test_contacts_are_taken_out_of_journeys(call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p1@example.com\np2@example.com\n"))
+    said = call("contacts", "eject", "-", "--journey", "campaign_1", "--journey", "campaign/2")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            "2 contacts of the account's 10 to be taken out",
+            "4 requests: 4 taken out, 0 not there, 0 refused, 0 failed",
+        ],
+    )
+    paths = [
+        f"/journey/{journey}/contact/p{n}%40example.com" for journey in ("campaign%2F2", "campaign_1") for n in (1, 2)
+    ]
+    assert sent(server) == [f"DELETE {path}" for path in paths]
+    assert min(rows("email", "trigger_id", "endpoint")) == ("p1@example.com", "campaign/2", f"DELETE {paths[0]}")
+    server.order("DELETE", "/journey/*", status=404, times=2)
+    said = call("contacts", "eject", listed(1, 2), "--journey", "campaign_x")
+    assert said.out.splitlines()[1:] == [
+        "2 requests: 0 taken out, 2 not there, 0 refused, 0 failed",
+        "  Nobody was there. Is it the journey's id, as campaign_id has it?",
+    ]
+
+
+def test_a_dry_run_shows_how_many_and_whom(call: Call, server: FakeAutopilot) -> None:
+    said = call("contacts", "delete", listed(*range(6), "person_0000"), "--dry-run")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            "7 contacts of the account's 10 would be deleted",
+            *("  email p...@example.com" for _ in range(6)),
+            "  contact_id person_0000",
+            "It would be refused without --confirm 7.",
+        ],
+    )
+    many = [f"{number}@example.com" for number in range(100, 130)]
+    assert call("contacts", "delete", listed(*many), "--dry-run", "--max", "40").out.splitlines()[20:] == [
+        "  email 1...@example.com",
+        "  and 10 more",
+    ]
+    assert sent(server) == []
+    assert not Path("autopilot.duckdb").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ((), " and the account has 10, but got none"),
+        (("--max", "5"), " and --max is 5, but got none"),
+        (("--confirm", "5"), ", but got --confirm 5"),
+        (("--max", "9", "--confirm", "7"), ", but got --confirm 7"),
+    ],
+)
+def test_more_than_half_of_the_account_needs_a_confirmation(
+    call: Call, server: FakeAutopilot, words: tuple[str, ...], error: str
+) -> None:
+    said = call("contacts", "delete", listed(*range(6)), *words)
+    assert (said.status, said.out, said.err) == (
+        1,
+        "",
+        (
+            f"Error: Expected --confirm 6, because 6 contacts would be deleted{error}. Nothing was sent.\n"
+            "Look at them with --dry-run. If all are meant, add --confirm 6.\n"
+        ),
+    )
+    assert (sent(server), rows("email")) == ([], [])
+
+
+@pytest.mark.parametrize("words", [("--confirm", "6"), ("--max", "6")])
+def test_what_is_confirmed_is_done(call: Call, server: FakeAutopilot, words: tuple[str, ...]) -> None:
+    assert call("contacts", "delete", listed(*range(6)), *words).status == 0
+    assert server.account.total() == 4
+
+
+@pytest.mark.usefixtures("server")
+def test_half_of_the_account_needs_none(call: Call) -> None:
+    assert call("contacts", "delete", listed(*range(5))).status == 0
+
+
+def test_an_account_that_does_not_say_how_many_it_has(call: Call, server: FakeAutopilot) -> None:
+    def without(page: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in page.items() if key != "total_contacts"}
+
+    server.order("GET", "/contacts", edit=without, times=2)
+    said = call("contacts", "delete", listed(1))
+    assert said.err.splitlines()[0] == (
+        "Error: Expected --confirm 1, because 1 contacts would be deleted and the account does not say how many it"
+        " has, but got none. Nothing was sent."
+    )
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE TABLE autopilothq.contacts (contact_id TEXT, deleted_at TIMESTAMPTZ)")
+        con.execute("INSERT INTO autopilothq.contacts VALUES ('1', NULL), ('2', NULL), ('3', now())")
+    assert call("contacts", "delete", listed(1)).out.splitlines()[0] == "1 contacts of the account's 2 to be deleted"
+
+
+def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) -> None:
+    server.order("DELETE", "/contact/*", status=401, message="Provided autopilotapikey not valid.", skip=3, times=99)
+    said = call("contacts", "delete", listed(*range(8)), "--confirm", "8")
+    assert said.status == 1
+    assert "Provided autopilotapikey not valid." in said.err
+    states = rows("status", "http_status", "message")
+    assert states.count(("delivered", 200, None)) == 3
+    assert len(states) == 8
+    server.faults.clear()
+    left = next(email for email, status in rows("email", "status") if status == "failed")
+    server.order("DELETE", f"/contact/{left.replace('@', '%40')}", status=500, message="Broken.", times=2)
+    sent(server)
+    said = call("contacts", "delete", listed(*range(8)), "--confirm", "8")
+    assert (said.status, said.out.splitlines()) == (
+        4,
+        [
+            "8 contacts of the account's 7 to be deleted, 3 done by a run that broke off",
+            "5 requests: 4 deleted, 0 not there, 0 refused, 1 failed",
+            "  1 failed: Broken.",
+        ],
+    )
+    assert len(sent(server)) == 6
+    # No confirmation is needed for what half of the account was before.
+    said = call("contacts", "delete", listed(*range(8)), "--max", "8")
+    assert said.out.splitlines() == [
+        "8 contacts of the account's 3 to be deleted, 7 done by a run that broke off",
+        "1 requests: 1 deleted, 0 not there, 0 refused, 0 failed",
+    ]
+    assert call("contacts", "delete", listed(*range(8)), "--max", "8").out.splitlines()[1] == (
+        "8 requests: 0 deleted, 8 not there, 0 refused, 0 failed"
+    )
+
+
+def test_a_job_that_broke_off_long_ago_begins_anew(
+    call: Call, server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.order("DELETE", "/contact/*", status=401, skip=2, times=99)
+    call("contacts", "delete", listed(*range(4)))
+    server.faults.clear()
+    monkeypatch.setattr(contacts, "CONTINUED_WITHIN", timedelta())
+    assert call("contacts", "delete", listed(*range(4))).out.splitlines() == [
+        "4 contacts of the account's 8 to be deleted",
+        "4 requests: 2 deleted, 2 not there, 0 refused, 0 failed",
+    ]
+
+
+def test_all_of_a_job_is_in_the_log_before_its_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_requests, "REQUESTS_AT_ONCE", 2)
+    people = [f"p{number}@example.com" for number in range(5)]
+    with DeliveryLog(log_in()) as log:
+        job = contacts.plan_contacts(contacts.UNSUBSCRIBE, people, (), log)
+        contact_requests.plan_requests(job.requests, log)
+        known = log.known(each.row.message_id for each in job.requests)
+        assert {(state.status, state.content) for state in known.values()} == {("failed", log.run)}
+        assert {row["message"] for row in log.latest()} == {"not sent yet"}
+
+
+@pytest.mark.usefixtures("server")
+def test_a_deleted_person_leaves_no_row(call: Call) -> None:
+    call("contacts", "unsubscribe", listed(1))
+    assert call("forget", "--email", "p1@example.com").status == 0
+    said = call("contacts", "delete", listed(1, 2))
+    assert said.out.splitlines()[1] == "2 requests: 2 deleted, 0 not there, 0 refused, 0 failed"
+    assert rows("kind", "email") == [("delete", "p2@example.com")]
+
+
+def test_a_contact_that_was_named_by_its_id_can_be_forgotten(call: Call, server: FakeAutopilot) -> None:
+    id_ = server.account.find("p1@example.com")["contact_id"]  # type: ignore[index]
+    call("contacts", "unsubscribe", listed(id_, 2))
+    said = call("forget", "--contact-id", id_)
+    assert (said.status, [line.split() for line in said.out.splitlines() if "_deliveries" in line]) == (
+        0,
+        [["_deliveries", "1"]],
+    )
+    assert rows("email") == [("p2@example.com",)]
+
+
+@pytest.mark.parametrize("line", ["p1", "a@b.c,d@e.f", "a@b.c; x", "email", '"a@b.c"', "a@b.c d"])
+def test_a_line_that_names_no_contact(line: str) -> None:
+    with pytest.raises(RunError) as raised:
+        contacts.contacts_of_lines(["a@b.c\n", f"{line}\n"], "people.txt")
+    assert str(raised.value) == (
+        f"Expected an email or a contact's id (person_…) in line 2 of people.txt, got {line!r}.\nNothing was sent."
+    )
+
+
+def test_a_query_without_the_columns() -> None:
+    with pytest.raises(RunError) as raised:
+        contacts.contacts_of_rows(["id", "mail"], [])
+    assert str(raised.value) == (
+        "Expected a column contact_id or email in the query's answer, got id, mail.\n"
+        "Name it so (… AS email). Nothing was sent."
+    )
+
+
+def test_arguments(call: Call, server: FakeAutopilot) -> None:
+    for words in ((), ("people.txt", "--query", "SELECT 1")):
+        said = call("contacts", "delete", *words)
+        assert (said.status, said.err.splitlines()[-1]) == (
+            2,
+            "Error: Which contacts? Name a FILE (- is standard input), or a --query.",
+        )
+    assert call("contacts", "eject", "people.txt").err.splitlines()[-1] == "Error: Missing option '--journey'."
+    said = call("contacts", "delete", "nowhere.txt")
+    assert (said.status, said.err) == (
+        1,
+        (
+            "Error: Expected a file with an email or an id a line, but nowhere.txt cannot be read: No such file or"
+            " directory.\n"
+        ),
+    )
+    Path("latin.txt").write_bytes(b"\xe9@example.com\n")
+    assert call("contacts", "delete", "latin.txt").err == (
+        "Error: Expected a file with an email or an id a line, but latin.txt cannot be read: it is no text in UTF-8.\n"
+    )
+    assert sent(server) == []

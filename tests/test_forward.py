@@ -1,0 +1,486 @@
+"""`autopilothq forward`: every message once, unchanged, and the same tables at the other end."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+import forked
+from autopilothq import catalog, segment_destination
+from autopilothq.clients.segment_api import SegmentApiSettings
+from autopilothq.destination.forward import batches
+from autopilothq.destination.forward_log import ForwardLog
+from autopilothq.destination.outgoing import Outgoing, outgoing
+from autopilothq.destination.rebuild import line_of
+from autopilothq.destination.segment import forward_messages, resolve_segment_settings
+from autopilothq.errors import InvalidSetting
+from calling import Call, errors
+from fake_segment import KEY, FakeSegment
+from receiving import receiver
+from sending import write
+from shared_loads import command, isolation
+
+AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # what it stamps itself
+
+
+def track(number: int, **more: Any) -> dict[str, Any]:
+    properties = {"campaign_id": f"c{number}", "n": number}
+    return {"type": "track", "event": "Email Opened", "userId": "u1", "messageId": f"m{number}",
+            "timestamp": "2026-11-01T05:06:07.123Z", "properties": properties} | more  # fmt: skip
+
+
+# ---- the same tables -------------------------------------------------------------------------------------------------
+
+
+LINES = [
+    (
+        '{"type":"identify","userId":"u1","messageId":"i1","traits":{"email":"ada@example.com","plan":"pro","score":1.10,'
+        '"big":12345678901234567890,"tags":["a",1],"address":{"city":"B","zip":"01"},"name":"Ada","timestamp":"x","ok":1},'
+        '"context":{"ip":"1.2.3.4","userAgent":"UA","library":{"name":"l","version":"1"},"custom":{"deep":[1]},"n":2},'
+        '"originalTimestamp":"2026-11-01T05:06:07.000Z","sentAt":"2026-11-01T05:06:08.500Z",'
+        '"receivedAt":"2026-11-01T05:06:09.000Z","timestamp":"2026-11-01T05:06:07.500Z","version":2,"channel":"server"}'
+    ),
+    (
+        '{"type":"identify","userId":"u2","messageId":"i2","traits":{"plan":null,"score":2,"born":"2001-02-03"},'
+        '"timestamp":"2026-11-01T05:06:07.123456Z","receivedAt":"2026-11-01T05:06:09Z"}'
+    ),
+    '{"type":"identify","messageId":"i3","traits":{"email":"mail@example.com"},"timestamp":"2026-11-01T06:00:00+01:00"}',
+    (
+        '{"type":"group","userId":"u1","groupId":"g1","messageId":"g1","traits":{"name":"Co","employees":5},'
+        '"timestamp":"2026-11-01T05:00:00Z"}'
+    ),
+    '{"type":"alias","userId":"u1","previousId":"a1","messageId":"a1","timestamp":"2026-11-01T05:00:00Z"}',
+    (
+        '{"type":"page","anonymousId":"a1","name":"Home","category":"x","messageId":"p1","properties":{"url":"/","title":"T"},'
+        '"timestamp":"2026-11-01T05:00:00Z"}'
+    ),
+    (
+        '{"type":"screen","anonymousId":"a1","name":"Main","messageId":"s1","properties":{"n":1},'
+        '"timestamp":"2026-11-01T05:00:00Z"}'
+    ),
+    (
+        '{"type":"track","event":"Order Completed","userId":"u1","messageId":"t1","properties":{"total":9.90,'
+        '"items":[{"sku":"x"}],"event":"other","id":"o1","context_x":1,"paid":true,"at":"2026-11-01T05:00:00Z"},'
+        '"originalTimestamp":"2026-11-01T05:00:00Z","timestamp":"2026-11-01T05:00:01Z"}'
+    ),
+    (
+        '{"type":"track","event":"Email Opened","anonymousId":"ada@example.com","messageId":"t2",'
+        '"context":{"traits":{"email":"ada@example.com","contact_id":"person_1"},"integration":{"name":"autopilothq"}},'
+        '"properties":{"campaign_id":5,"email_subject":"[1] Zo\\u00eb","transactional":false},"integrations":{},'
+        '"receivedAt":"2026-11-01T05:06:07.412Z","sentAt":null,"timestamp":"2026-11-01T05:06:07.000Z",'
+        '"originalTimestamp":"2026-11-01T05:06:07.000Z","_metadata":{"bundled":[]}}'
+    ),
+    '{"type":"track","event":"Email Opened","userId":"u9","properties":{},"timestamp":"2026-11-01T05:06:07.000Z"}',
+]
+
+
+EVENTS = [json.dumps(track(number, event=event.name)) for number, event in enumerate(catalog.EVENTS)]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
+    """The tables of an archive, of what was forwarded of it, and of what was forwarded of its tables."""
+    root = tmp_path_factory.mktemp("forwarded")
+    with isolation(root), receiver("lines") as one, receiver("rows") as two:
+        Path("archive").mkdir()
+        write([*LINES, *EVENTS], "archive/1.ndjson")
+        place = ["--destination", "duckdb", "--credentials"]
+        assert command("load", "archive", "archive", *place, "here.duckdb").status == 0
+        with ForwardLog(dlt.dataset("duckdb", "log", dlt.Schema("autopilothq"))) as log:
+            lines = Path("archive/1.ndjson").read_bytes().splitlines()
+            assert forward_messages(map(outgoing, lines), log, settings(one.url)).all_delivered
+            assert forward_messages(map(outgoing, _rows("here.duckdb")), log, settings(two.url)).all_delivered
+        for running in (one, two):
+            assert running.stop() == ""
+            assert command("load", "archive", str(running.folder), *place, f"{running.folder.name}.duckdb").status == 0
+        yield {name: _tables(f"{name}.duckdb") for name in ("here", "lines", "rows")}
+
+
+def settings(url: str) -> SegmentApiSettings:
+    return SegmentApiSettings(api_key=KEY, base_url=url, requests_per_second=1000.0)
+
+
+def _rows(file: str) -> Iterator[bytes]:
+    """The rows of all tables of messages, as `forward --query` makes messages of them."""
+    with duckdb.connect(file, read_only=True) as con:
+        con.execute("USE autopilothq")
+        events = [row[0] for row in con.execute("SELECT DISTINCT event FROM tracks").fetchall()]
+        queries = [
+            f"SELECT * FROM {table} ORDER BY received_at" for table in ("identifies", "groups", "aliases", *events)
+        ]
+        queries += [f"SELECT '{kind}' AS type, * FROM {kind}s" for kind in ("page", "screen")]
+        for query in queries:
+            answer = con.execute(query)
+            names = [column[0] for column in answer.description or ()]
+            for row in answer.fetchall():
+                yield line_of(dict(zip(names, row, strict=True)))
+
+
+def _tables(file: str) -> dict[str, Any]:
+    found = {}
+    with duckdb.connect(file, read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        for (table,) in con.execute("SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall():
+            if not table.startswith("_"):
+                rows = con.execute(f"SELECT * EXCLUDE (received_at, uuid_ts) FROM autopilothq.{table} ORDER BY id")
+                names = {column[0]: str(column[1]) for column in rows.description or ()}
+                kept = [name for name in names if name not in AT_THE_OTHER_END]
+                cells = [[row[number] for number, name in enumerate(names) if name in kept] for row in rows.fetchall()]
+                found[table] = ({name: names[name] for name in kept}, cells)
+    return found
+
+
+def differences(tables: dict[str, dict[str, Any]], other: str) -> set[Any]:
+    """The tables, columns and cells in which the other dataset differs."""
+    here, there = tables["here"], tables[other]
+    found: set[Any] = set(here) ^ set(there)
+    for table in set(here) & set(there):
+        (names, rows), (other_names, other_rows) = here[table], there[table]
+        found |= {(table, *one) for one in set(names.items()) ^ set(other_names.items())}
+        found |= {(table, f"{len(rows)} rows, {len(other_rows)}")} if len(rows) != len(other_rows) else set()
+        for row, other_row in zip(rows, other_rows, strict=False):
+            one, two = (dict(zip(of, cells, strict=True)) for of, cells in ((names, row), (other_names, other_row)))
+            if "original_timestamp" in one and one["original_timestamp"] is None:
+                one["original_timestamp"] = one["timestamp"]  # Segment and the receiver add it
+            found |= {(table, name, str(one[name]), str(two.get(name))) for name in one if one[name] != two.get(name)}
+    return found
+
+
+def test_an_archive_that_was_forwarded_gives_the_same_tables(tables: dict[str, dict[str, Any]]) -> None:
+    assert differences(tables, "lines") == set()
+    assert len(tables["here"]) > 12
+
+
+def test_tables_that_were_forwarded_give_the_same_tables(tables: dict[str, dict[str, Any]]) -> None:
+    # A value that did not fit its column is in `_discards`, so that its column has nothing to send.
+    assert differences(tables, "rows") == {("identifies", "big", "BIGINT"), ("users", "big", "BIGINT")}
+
+
+# ---- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_is_sent_as_it_came() -> None:
+    line = (
+        b'\xef\xbb\xbf{"type": "track", "event": "E", "messageId": "m", "userId": 7, "userId": 8,'
+        b' "properties": {"n": 1.10}, "integrations": {"All": false}, "channel": "server",'
+        b' "timestamp": "2026-11-01T05:06:07Z", "sentAt": "x",'
+        b' "originalTimestamp": "2026-11-01T05:06:06Z", "receivedAt": "y", "version": 2, "projectId": "p",'
+        b' "writeKey": "w", "_metadata": {}}\r\n'
+    )
+    found = outgoing(line)
+    assert (found.message_id, found.kind, found.event, found.refusal) == ("m", "track", "E", None)
+    assert found.text == (
+        b'{"type":"track","event":"E","messageId":"m","userId":7,"properties":{"n":1.10},"integrations":{"All":false},'
+        b'"channel":"server","timestamp":"2026-11-01T05:06:07Z","originalTimestamp":"2026-11-01T05:06:06Z"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "added"),
+    [
+        ({"userId": "1"}, {"messageId": "?"}),
+        ({"userId": "1", "messageId": ""}, {"messageId": "?"}),
+        ({"messageId": "m", "traits": {"email": "a@b.c"}}, {"anonymousId": "a@b.c"}),
+        (
+            {"messageId": "m", "userId": None, "anonymousId": " ", "traits": {"email": "a@b.c"}},
+            {"anonymousId": "a@b.c"},
+        ),
+        ({"messageId": "m", "userId": "1", "originalTimestamp": "o", "receivedAt": "r"}, {"timestamp": "o"}),
+        ({"messageId": "m", "userId": "1", "timestamp": None, "receivedAt": "r"}, {"timestamp": "r"}),
+        ({"messageId": "m", "userId": "1", "timestamp": "t", "receivedAt": "r"}, {}),
+    ],
+)
+def test_what_a_message_must_have_is_added(line: dict[str, Any], added: dict[str, Any]) -> None:
+    line = {"type": "identify", **line}
+    found = outgoing(json.dumps(line).encode())
+    if "messageId" in added:
+        added = {"messageId": found.message_id}
+        assert len(found.message_id) == 64
+    kept = {key: value for key, value in line.items() if key not in ("receivedAt", *added)}
+    assert json.loads(found.text) == kept | added
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"oops", "not_json: not JSON"),
+        (b"[]", "not_an_object: JSON, but not an object"),
+        (b'{"type":"delete"}', "unknown_type: `type` is none of track, identify, alias, page, screen, group"),
+        (b'{"type":"page"}', "no_user_anon_id: no `userId`, no `anonymousId` and no email"),
+        (b'{"type":"track","userId":"1"}', "event_not_defined: a track without `event`"),
+        (b"x" * (1 << 20) + b"y", "line_too_long: longer than 1 MiB"),
+        (
+            json.dumps(track(1, properties={"x": "y" * 40_000})).encode(),
+            "It has 40,131 bytes, and Segment's API takes 32,768 of a message",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_load_would_store_and_what_is_too_large_is_refused(line: bytes, why: str) -> None:
+    assert outgoing(line).refusal == why
+
+
+def test_rows_become_messages() -> None:
+    def made(**row: Any) -> Any:
+        return json.loads(line_of(row))
+
+    assert made(
+        id="m", event="email_opened", event_text="Email Opened", USER_ID="u",
+        timestamp=datetime(2026, 11, 1, 5, 6, 7, 1, UTC),
+        received_at="r", uuid_ts="u", sent_at="s", context_traits_email="a@b.c", context_user_agent="UA",
+        context_other_thing=1, _timestamp="t", _x=None, tags='["a",1.0]', not_json="[a]", amount=Decimal("1.10"),
+        rate=float("nan"), ok=True, _dlt_id="d", day=date(2026, 11, 1),
+    ) == {
+        "type": "track", "messageId": "m", "userId": "u", "timestamp": "2026-11-01T05:06:07.000001Z",
+        "event": "Email Opened", "context": {"traits": {"email": "a@b.c"}, "userAgent": "UA", "other_thing": 1},
+        "properties": {"timestamp": "t", "tags": ["a", 1.0], "not_json": "[a]", "amount": 1.1, "rate": None, "ok": True,
+                       "day": "2026-11-01"},
+    }  # fmt: skip
+    page = made(type="page", id="p", anonymous_id="a", timestamp="t", name="Home", title="T")
+    assert page == {"type": "page", "messageId": "p", "anonymousId": "a", "timestamp": "t", "name": "Home",
+                    "properties": {"title": "T"}}  # fmt: skip
+    assert made(id="g", user_id="u", group_id="g1", timestamp="t", name="Co")["traits"] == {"name": "Co"}
+    assert made(id="a", user_id="u", previous_id="b", timestamp="t") == {
+        "type": "alias", "messageId": "a", "userId": "u", "previousId": "b", "timestamp": "t",
+    }  # fmt: skip
+    person = made(user_id="u", plan="pro", type="customer")
+    assert person.pop("messageId").startswith("row-")
+    assert person == {"type": "identify", "userId": "u", "traits": {"plan": "pro", "type": "customer"}}
+    assert line_of({"user_id": "u", "plan": "pro"}) != line_of({"user_id": "u", "plan": "free"})
+
+
+def test_batches_have_a_hundred_messages_and_less_than_500_kb() -> None:
+    def sizes(*lengths: int) -> list[int]:
+        return [len(batch) for batch in batches(Outgoing("m", text=b"x" * length) for length in lengths)]
+
+    assert sizes() == []
+    assert sizes(*[10] * 100) == [100]
+    assert sizes(*[10] * 205) == [100, 100, 5]
+    assert sizes(*[30_000] * 20) == [15, 5]
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSegment]:
+    monkeypatch.setenv("WRITE_KEY", KEY)
+    monkeypatch.setattr("autopilothq.clients.retry._GROWING", lambda _: 0.0)
+    with FakeSegment() as fake:
+        yield fake
+
+
+@pytest.fixture
+def forward(call: Call, fake: FakeSegment) -> Any:
+    """Forwards to the fake; the write key is never printed."""
+
+    def called(*words: str, url: "str | None" = None) -> tuple[int, list[str], list[str]]:
+        said = call("forward", *words, "--to", url or fake.url, "--write-key", "env:WRITE_KEY",
+                    "--requests-per-second", "1000")  # fmt: skip
+        assert KEY not in said.out + said.err
+        return said.status, said.out.splitlines(), errors(said)
+
+    return called
+
+
+def log(columns: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
+        return con.execute(f"SELECT {columns} FROM autopilothq._forwards ORDER BY sent_at").fetchall()
+
+
+def test_what_was_delivered_to_a_target_is_not_sent_there_again(fake: FakeSegment, forward: Any) -> None:
+    path = write([track(number) for number in range(250)] + [track(3)])
+    done = "251 messages: 250 delivered, 0 refused, 0 failed, 0 unknown, 1 twice in the input"
+    assert forward(path) == (0, [done], [])
+    assert (fake.sizes, fake.ids()) == ([100, 100, 50], [f"m{number}" for number in range(250)])
+    assert all(body.startswith(b'{"batch":[{') and b"sentAt" not in body for body in fake.bodies)
+    assert forward(path)[1] == ["251 messages: 0 delivered, 0 refused, 0 failed, 0 unknown, 251 delivered before"]
+    assert len(fake.sizes) == 3
+    with FakeSegment() as other:
+        assert forward(path, url=other.url)[1] == [done]
+        assert other.ids() == fake.ids()
+        # Without a path it is /v1/batch.
+        assert forward(path, url=other.url.removesuffix("/v1/batch"))[1][0].endswith("251 delivered before")
+    [(target, other_target)] = {(min(of), max(of)) for of in [{row[0] for row in log("target")}]}
+    assert {target.split()[0], other_target.split()[0]} == {fake.url, other.url}
+    assert (log("message_id, kind, event, status, http_status, message, attempts")[0]) == (
+        "m0", "track", "Email Opened", "delivered", 200, None, 1,
+    )  # fmt: skip
+
+
+def test_a_refused_batch_is_halved_until_the_bad_message_is_found(fake: FakeSegment, forward: Any) -> None:
+    fake.bad = {"m42", "m142"}
+    path = write([track(number) for number in range(200)])
+    assert forward(path) == (
+        4, ["200 messages: 198 delivered, 2 refused, 0 failed, 0 unknown", "  2 refused: malformed batch"], []
+    )  # fmt: skip
+    assert fake.ids() == [f"m{number}" for number in range(200) if number not in (42, 142)]
+    assert len(fake.sizes) < 40
+    assert [row for row in log("message_id, status, http_status") if row[1] != "delivered"] == [
+        ("m42", "refused", 400), ("m142", "refused", 400),
+    ]  # fmt: skip
+    fake.bad = set()
+    assert forward(path)[1] == ["200 messages: 2 delivered, 0 refused, 0 failed, 0 unknown, 198 delivered before"]
+
+
+def test_a_message_that_the_server_fails_at_costs_no_other(fake: FakeSegment, forward: Any) -> None:
+    fake.poison = {"m7"}
+    path = write([track(number) for number in range(100)])
+    status, out, _ = forward(path)
+    assert (status, out[0]) == (4, "100 messages: 99 delivered, 0 refused, 1 failed, 0 unknown")
+    assert len(fake.messages) == 99
+
+
+def test_an_outage_ends_the_run_and_the_next_one_goes_on(fake: FakeSegment, forward: Any) -> None:
+    path = write([track(number) for number in range(300)])
+    fake.answers = [(200, {}), *[(503, {})] * 500]
+    status, out, err = forward(path)
+    assert (status, out) == (1, [])
+    assert err == ["Error: POST /v1/batch: 503 Service Unavailable: malformed batch; gave up after 6 tries"]
+    assert len(fake.sizes) < 80
+    fake.answers = []
+    assert forward(path)[1] == ["300 messages: 200 delivered, 0 refused, 0 failed, 0 unknown, 100 delivered before"]
+    assert sorted(fake.ids()) == sorted({f"m{number}" for number in range(300)})
+
+
+def test_the_server_may_ask_to_wait(fake: FakeSegment, forward: Any) -> None:
+    fake.answers = [(429, {"Retry-After": "1"}), (503, {})]
+    start = time.monotonic()
+    assert forward(write([track(1)]))[0] == 0
+    assert time.monotonic() - start >= 1
+    assert [row[0] for row in log("attempts")] == [3]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, ("POST /v1/batch: 401 Unauthorized: malformed batch. Check destination.segment.write_key (in"
+         " secrets.toml, or DESTINATION__SEGMENT__WRITE_KEY in the environment)")),
+        (404, "POST /v1/batch: 404 Not Found: malformed batch"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_url_ends_the_run_at_once(status: int, said: str, fake: FakeSegment, forward: Any) -> None:
+    fake.answers = [(status, {})] * 9
+    assert forward(write([track(number) for number in range(300)])) == (1, [], [f"Error: {said}"])
+    assert fake.sizes == [100]
+    assert log("status") == []
+
+
+def test_dry_run_prints_the_requests(fake: FakeSegment, forward: Any) -> None:
+    status, out, _ = forward(write([track(1, properties={"x": "\x1b[2J"}), "oops"]), "--dry-run")
+    assert (status, out[0]) == (4, f"POST {fake.url}")
+    assert out[1].startswith('{"batch":[{"type":"track"')
+    assert out[2:] == [
+        "would send 2 messages: 1 delivered, 1 refused, 0 failed, 0 unknown",
+        "  1 refused: not_json: not JSON",
+    ]
+    assert (fake.sizes, Path("autopilot.duckdb").exists()) == ([], False)
+
+
+def test_messages_of_forgotten_persons_stay(fake: FakeSegment, forward: Any, call: Call) -> None:
+    path = write([track(1), track(2, userId="u2"), track(3, context={"traits": {"email": "EVE@example.com"}})])
+    call("load", "archive", path)
+    other = write(
+        [track(4, userId="u2"), track(5, userId=None, traits={}, properties={"email": "Eve@Example.com"})], "o"
+    )
+    assert forward(other)[0] == 0
+    assert log("message_id, user_id, anonymous_id, email") == [
+        ("m4", "u2", None, None), ("m5", None, "Eve@Example.com", None),
+    ]  # fmt: skip
+    assert call("forget", "--user-id", "u2", "--email", "eve@example.com").status == 0
+    assert log("message_id") == []
+    fake.messages.clear()
+    assert forward(path)[1] == ["3 messages: 1 delivered, 0 refused, 0 failed, 0 unknown, 2 of forgotten persons"]
+    assert fake.ids() == ["m1"]
+
+
+def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("CREATE TABLE crm AS SELECT 'u' || i AS user_id, i AS score FROM range(3) t(i)")
+    assert forward("--query", "SELECT * FROM main.crm")[1] == [
+        "3 messages: 3 delivered, 0 refused, 0 failed, 0 unknown"
+    ]
+    assert [(message["userId"], message["traits"]) for message in fake.messages] == [
+        (f"u{number}", {"score": number}) for number in range(3)
+    ]
+    assert forward("--query", "SELECT * FROM main.crm")[1][0].endswith("3 delivered before")
+    status, _, err = forward("--query", "SELECT nothing FROM main.crm")
+    assert (status, err[0].startswith("Error: The warehouse cannot answer the query:")) == (1, True)
+
+
+def test_wrong_arguments(call: Call) -> None:
+    for words, said in (
+        ([], "Error: Name what to forward: paths, or - for stdin, or --query."),
+        (["a", "--query", "SELECT 1"], "Error: Name what to forward: paths, or - for stdin, or --query."),
+        (["-", "a"], "Error: - stands alone: it is a stream, and files are read to their end."),
+        (["a", "--write-key", "no"], ("Error: Invalid value for '--write-key': Expected env:NAME or @FILE: everybody"
+                                      " on this machine can see what a command line holds.")),
+    ):  # fmt: skip
+        answer = call("forward", *words)
+        assert (answer.status, answer.err.splitlines()[-1]) == (2, said)
+    answer = call("forward", "a")
+    assert (answer.status, answer.err.splitlines()[0]) == (
+        1, "Error: Expected the write key of the source that takes the messages, but there is none.",
+    )  # fmt: skip
+
+
+def test_a_pipe(fake: FakeSegment) -> None:
+    words = ["forward", "-", "--to", fake.url, "--write-key", "env:WRITE_KEY"]
+    with forked.start(
+        "-c", "from autopilothq.cli import main; main()", *words,
+        stdin=forked.PIPE, stdout=forked.PIPE, stderr=forked.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        for number in (1, 2):
+            process.stdin.write(f"{json.dumps(track(number))}\noops\n")
+            process.stdin.flush()
+            until = time.monotonic() + 30
+            while f"m{number}" not in fake.ids():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+        assert process.wait() == 4
+    assert out.splitlines()[0] == "4 messages: 2 delivered, 2 refused, 0 failed, 0 unknown"
+    assert "refused: not_json: not JSON: oops" in err
+
+
+# ---- the dlt destination ---------------------------------------------------------------------------------------------
+
+
+def test_the_dlt_destination(fake: FakeSegment) -> None:
+    to = segment_destination(write_key=KEY, base_url=fake.url, requests_per_second=1000.0)
+    pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
+    rows = [
+        {"user_id": "u1", "plan": "pro", "address": {"city": "B"}},
+        {"type": "track", "event": "Order Completed", "userId": "u2", "messageId": "m1", "properties": {"n": 1.5}},
+    ]
+    pipeline.run(rows, table_name="people")
+    assert [(message["type"], message["userId"]) for message in fake.messages] == [("identify", "u1"), ("track", "u2")]
+    assert fake.messages[0]["traits"] == {"plan": "pro", "address": {"city": "B"}}
+    assert fake.messages[1]["properties"] == {"n": 1.5}
+    pipeline.run(rows, table_name="people")
+    assert len(fake.messages) == 2
+    fake.answers = [(503, {})] * 6  # one more than are tried at once: dlt tries again
+    pipeline.run([{"user_id": "u3", "plan": "pro"}], table_name="people")
+    assert fake.messages[-1]["userId"] == "u3"
+
+
+def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WRITE_KEY": KEY, "BASE_URL": fake.url}.items():
+        monkeypatch.setenv(f"DESTINATION__SEGMENT__{name}", value)
+    pipeline = dlt.pipeline("by_name", destination="autopilothq.segment_destination", pipelines_dir="pipelines")
+    pipeline.run([{"id": "m1", "event": "a", "event_text": "A", "user_id": "u", "timestamp": "t"}], table_name="a")
+    assert [(message["messageId"], message["event"]) for message in fake.messages] == [("m1", "A")]
+    with pytest.raises(InvalidSetting, match="did you mean base_url"):
+        segment_destination(write_key=KEY, base_ur=fake.url)
+    monkeypatch.setenv("DESTINATION__SEGMENT__TRYS", "1")
+    with pytest.raises(InvalidSetting, match="did you mean tries"):
+        resolve_segment_settings()

@@ -1,0 +1,137 @@
+"""`autopilothq hooks`, as a person meets it, against an account over real HTTP."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from autopilothq.clients.autopilot_hooks import AutopilotHooks
+from autopilothq.destination import hooks
+from autopilothq.errors import RunError
+from calling import Call
+from fake_autopilot import FakeAutopilot
+from fake_autopilot.server import HOOKS
+from sending import configure, settings_for
+
+URL = "https://events.example.com/hook/autopilot/shop?key=s3cretkey"
+SHOWN = "https://events.example.com/hook/autopilot/shop?key=***"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    with FakeAutopilot(contacts=0) as server:
+        configure(monkeypatch, server)
+        monkeypatch.setenv("HOOK_TARGET", URL)
+        yield server
+
+
+def sent(server: FakeAutopilot) -> list[tuple[str, str, object]]:
+    found = [(each.method, each.path, each.body) for each in server.requests if each.method != "GET"]
+    server.requests.clear()
+    return found
+
+
+def test_hooks_are_registered_listed_and_removed(call: Call, server: FakeAutopilot) -> None:
+    said = call("hooks", "add", "env:HOOK_TARGET")
+    assert (said.status, said.out.splitlines(), said.err) == (
+        0,
+        [f"{event}: registered (hook_{event}_{number:04d})" for number, event in enumerate(HOOKS, 1)],
+        "",
+    )
+    assert sent(server) == [("POST", "/hook", {"event": event, "target_url": URL}) for event in HOOKS]
+    said = call("hooks", "list")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            *(
+                f"hook_{event}_{number:04d}  {event}  2018-11-01 00:00:00  {SHOWN}"
+                for number, event in enumerate(HOOKS, 1)
+            ),
+            "7 hooks",
+        ],
+    )
+    said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")
+    assert (said.status, said.out) == (0, "contact_added: was registered already\n")
+    said = call("hooks", "remove", "hook_contact_added_0001", "hook_9")
+    assert (said.status, said.out) == (0, "hook_contact_added_0001: removed\nhook_9: not there\n")
+    assert [each[:2] for each in sent(server)] == [
+        ("DELETE", "/hook/hook_contact_added_0001"),
+        ("DELETE", "/hook/hook_9"),
+    ]
+    assert len(call("hooks", "remove", "--url", "env:HOOK_TARGET").out.splitlines()) == 6
+    assert server.account.hooks == {}
+    assert call("hooks", "remove", "--url", "env:HOOK_TARGET").out == "No hook posts to that URL.\n"
+    assert call("hooks", "list", "--json").out == '{"hooks": []}\n'
+
+
+def test_an_older_spelling_is_taken_where_the_account_knows_no_other(call: Call, server: FakeAutopilot) -> None:
+    server.hook_events = tuple("contact_unsubscribes" if event == "contact_unsubscribed" else event for event in HOOKS)
+    words = ("hooks", "add", "env:HOOK_TARGET", "--event", "contact_unsubscribed")
+    assert call(*words).out == (
+        "contact_unsubscribed: registered as contact_unsubscribes (hook_contact_unsubscribes_0001)\n"
+    )
+    assert [each[2] for each in sent(server)] == [
+        {"event": event, "target_url": URL} for event in ("contact_unsubscribed", "contact_unsubscribes")
+    ]
+    assert call(*words).out == "contact_unsubscribed: was registered already\n"
+    assert sent(server) == []
+
+
+def test_what_the_account_refuses(call: Call, server: FakeAutopilot) -> None:
+    words = ("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added")
+    server.order("POST", "/hook", status=400, message="Invalid hook provided.")
+    assert call(*words)[:2] == (1, "contact_added: refused: Invalid hook provided.\n")
+    # A 409 without such a hook: the account takes a URL once, for whatever event.
+    server.order("POST", "/hook", status=409)
+    assert call(*words)[:2] == (
+        1,
+        (
+            "contact_added: refused: the account has the URL already, but not for this event. Give each event a URL, by"
+            " &for=EVENT\n"
+        ),
+    )
+    # Another run has registered it meanwhile.
+    server.order("GET", "/hooks", content={"hooks": []})
+    with AutopilotHooks(settings_for(server).api) as account:
+        account.add_hook("contact_added", URL)
+    assert call(*words)[:2] == (0, "contact_added: was registered already\n")
+    server.order("GET", "/hooks", content={"hooks": None})
+    said = call("hooks", "list")
+    assert (said.status, said.err) == (
+        1,
+        "Error: GET /hooks: expected an object with a list of hooks, got an object with hooks\n",
+    )
+
+
+def test_a_dry_run_sends_nothing_and_shows_no_secret(call: Call, server: FakeAutopilot) -> None:
+    said = call("hooks", "add", "env:HOOK_TARGET", "--event", "contact_added", "--dry-run")
+    shown = f'{{"event": "contact_added", "target_url": "{SHOWN}"}}'
+    assert (said.status, said.out) == (0, f"POST {server.base_url}/hook {shown}\n")
+    assert call("hooks", "remove", "a/b", "--dry-run").out == f"DELETE {server.base_url}/hook/a%2Fb\n"
+    assert sent(server) == []
+
+
+def test_help_says_that_nobody_has_tried_it(call: Call) -> None:
+    assert "Not seen by us" in call("hooks", "add", "--help").out
+    said = call("hooks", "remove")
+    assert (said.status, said.err.splitlines()[-1]) == (2, "Error: Which hooks? Name their ids, or their --url.")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://events.example.com/hook?key=s", "ftp://x/", "events.example.com", "https://", "https://[::1", ""]
+)
+def test_a_url_that_hooks_must_not_have(url: str) -> None:
+    with pytest.raises(RunError) as raised:
+        hooks.check_target(url)
+    assert str(raised.value) == (
+        "Expected a URL like https://events.example.com/hook/autopilot/shop?key=…, got"
+        f" {url.replace('key=s', 'key=***')}.\n"
+        "Hooks carry whole contacts, so that the URL must be https. Nothing was registered."
+    )
+
+
+def test_urls_without_their_secrets() -> None:
+    assert hooks.masked_url("https://ada:pw@example.com/a?key=x&flag&for=y") == (
+        "https://***@example.com/a?key=***&***&for=***"
+    )
+    assert hooks.masked_url("https://example.com/a") == "https://example.com/a"
+    hooks.check_target("http://localhost:8080/hook/autopilot/shop")

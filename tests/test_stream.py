@@ -1,0 +1,349 @@
+"""`send messages -`: lines of a pipe are delivered as they come, each once, and the pipe waits for the account."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dlt
+import duckdb
+import pytest
+
+import forked
+from autopilothq import destination
+from autopilothq.cli import streaming
+from autopilothq.destination import Counts, DeliveryLog, emails, lines, stream
+from autopilothq.destination.lines import Stop, read_chunks
+from autopilothq.errors import RunError, Unavailable
+from autopilothq.segment.message import MAX_LINE
+from autopilothq.warehouses.delta import lake
+from fake_autopilot import FakeAutopilot
+from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
+
+PROGRAM = "from autopilothq.cli import main; main()"
+
+
+# ---- lines -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    stop = Stop()
+    yield stop
+    stop.close()
+
+
+def chunks_of(data: bytes, stop: Stop, **more: Any) -> list[list[bytes]]:
+    reading, writing = os.pipe()
+    thread = threading.Thread(target=_write, args=(writing, data))
+    thread.start()
+    found = list(read_chunks(reading, stop, **more))
+    thread.join()
+    os.close(reading)
+    return found
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+    os.close(file)
+
+
+def test_lines_are_cut_at_their_ends_and_blank_ones_left_out(stop: Stop) -> None:
+    assert chunks_of(b"", stop) == []
+    assert chunks_of(b"one\n\n  \r\ntwo\r\nthree", stop) == [[b"one", b"two\r", b"three"]]
+    assert chunks_of(b"1\n2\n3\n4\n5\n", stop, most=2) == [[b"1", b"2"], [b"3", b"4"], [b"5"]]
+    long = b"x" * (lines._PIECE + 7)
+    assert chunks_of(b"a\n" + long + b"\nb\n", stop) == [[b"a", long, b"b"]]
+    assert chunks_of(b"y" * (3 * MAX_LINE) + b"\nz", stop) == [[b"y" * (MAX_LINE + 1), b"z"]]
+
+
+def _fill(file: int) -> int:
+    """Writes lines until there is no room, and returns how many bytes had room."""
+    room = 0
+    with suppress(BlockingIOError):
+        while True:
+            room += os.write(file, b"x" * 1023 + b"\n")
+    return room
+
+
+def test_what_is_compressed_is_refused(stop: Stop) -> None:
+    with pytest.raises(RunError, match="Expected lines of JSON from -, got gzip"):
+        chunks_of(b"\x1f\x8b\x08\x00", stop)
+
+
+def test_a_chunk_waits_for_others_no_longer_than_told_and_is_left_unread_while_another_is_used(stop: Stop) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    found = read_chunks(reading, stop, seconds=0.2)
+    os.write(writing, b"one\n")
+    start = time.monotonic()
+    assert next(found) == [b"one"]
+    assert 0.15 < time.monotonic() - start < 5
+    room = _fill(writing)  # nobody reads, so the pipe is full at some time
+    assert len(next(found)) <= room // 1024
+    os.write(writing, b"half")
+    stop.set()
+    assert [line for some in found for line in some][-1:] != [b"half"]  # its end may still come, so it was not read
+    os.close(reading)
+    os.close(writing)
+
+
+# ---- delivery --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    monkeypatch.setattr(destination, "Autopilot", IMPATIENT)
+    with FakeAutopilot(contacts=0) as server:
+        yield server
+
+
+Deliver = Callable[..., Counts]
+
+
+@pytest.fixture
+def deliver(server: FakeAutopilot, stop: Stop) -> Deliver:
+    """Delivers chunks of messages, and returns the counts; what a person is told is in `told`."""
+
+    def delivered(*chunks: list[Any], told: "list[str] | None" = None, log: "DeliveryLog | None" = None) -> Counts:
+        total, said = Counts(), [] if told is None else told
+        log = log or DeliveryLog(log_in())
+        ends = stream.StreamEnds(
+            lambda: log, stop, lambda _: None, said.append, lambda line, why: said.append(f"{why}: {line.decode()}")
+        )
+        as_lines = ([one if isinstance(one, bytes) else json.dumps(one).encode() for one in some] for some in chunks)
+        stream.deliver_stream(as_lines, settings_for(server), ends, total)
+        return total
+
+    return delivered
+
+
+def test_chunks_are_delivered_once_each(server: FakeAutopilot, deliver: Deliver) -> None:
+    told: list[str] = []
+    counts = deliver([identify(1), track(1)], [identify(2), b"oops"], [identify(1), identify(2), track(1)], told=told)
+    assert counts == Counts(
+        6 + 1, delivered=3, refused=1, known=3, reasons=counts.reasons, remarks=counts.remarks, ignored=counts.ignored
+    )
+    assert told == ["not_json: not JSON: oops"]
+    assert [path for path, _ in posts(server)] == ["/contacts", "/trigger/0007/contact/p1%40example.com", "/contacts"]
+    assert {len(set(run)) for run in [rows("run")]} == {1}
+    assert deliver([identify(1), identify(2), track(1)]).known == 3
+    assert posts(server) == []
+
+
+def test_an_older_message_of_a_person_does_not_win_in_a_later_chunk(server: FakeAutopilot, deliver: Deliver) -> None:
+    newer = identify("new", traits={"email": "p1@example.com", "title": "New"})
+    older = identify("old", traits={"email": "p1@example.com", "title": "Old"})
+    deliver([newer])
+    counts = deliver([older], [newer], [newer], [older])
+    assert (counts.delivered, counts.known) == (1, 3)
+    titles = [contact["Title"] for _, body in posts(server) for contact in body["contacts"]]
+    assert titles == ["New", "Old", "New"]
+
+
+def test_a_user_id_is_known_from_an_earlier_chunk(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 1)
+    people = [identify(number, userId=f"u{number}") for number in range(4)]
+    late = [{"type": "identify", "messageId": f"l{number}", "userId": f"u{number}", "traits": {"title": "L"}}
+            for number in range(4)]  # fmt: skip
+    assert deliver(people, late[:2], late[2:]).delivered == 8
+    titles = [(server.account.find(f"p{number}@example.com") or {})["Title"] for number in range(4)]
+    assert titles == ["L"] * 4
+
+
+def test_while_the_account_is_out_of_order_a_chunk_waits_and_is_delivered_whole(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def wait(_: Stop, seconds: float) -> None:
+        waits.append(seconds)
+        server.faults.clear()
+
+    monkeypatch.setattr(Stop, "wait", wait)
+    server.order("POST", "/contacts", status=503, times=10_000)
+    told: list[str] = []
+    counts = deliver([identify(number) for number in range(300)], [identify("after")], told=told)
+    assert (counts.messages, counts.delivered, counts.failed) == (301, 301, 0)
+    assert waits[0] == 1.0
+    assert "Nothing else is read; it is tried again in 1 s." in told[0]
+
+
+def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    server.order("POST", "/contacts", status=500, times=3)
+    assert deliver([identify(1), {"type": "page"}]) == Counts(2, delivered=1, ignored=Counter(page=1))
+    server.order("POST", "/contacts", status=500, times=2 * 3)
+    counts = deliver([identify(2)], [identify(1)])
+    assert (counts.messages, counts.failed, counts.known, waits) == (2, 1, 1, [2.0, 2.0, 5.0])
+    assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
+
+
+def test_a_stream_that_is_to_end_does_not_wait_for_the_account(
+    server: FakeAutopilot, deliver: Deliver, stop: Stop
+) -> None:
+    server.order("POST", "/contacts", status=503, times=50)
+    stop.set()
+    with pytest.raises(Unavailable):
+        deliver([identify(number) for number in range(300)])
+
+
+def test_reasons_of_an_endless_stream_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    total, part = Counts(), Counts()
+    monkeypatch.setattr("autopilothq.destination.counts.MOST_REASONS", 2)
+    for number in range(5):
+        part.add_message(["refused"], f"nobody knows u{number}")
+    part.add_remarks(["a", "b", "c"])
+    total.merge(part)
+    total.merge(part)
+    assert dict(total.reasons) == {
+        ("refused", "nobody knows u0"): 2, ("refused", "nobody knows u1"): 2, ("refused", "other reasons"): 6,
+    }  # fmt: skip
+    assert dict(total.remarks) == {"a": 2, "b": 2, "other remarks": 2}
+    assert (total.messages, total.refused) == (0, 10)
+
+
+def test_lines_that_are_no_messages_are_told_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 0.5, 0.9, 1.1])
+    complaints = streaming.Complaints(lambda: next(times))
+    for text in ("one\x1b[2J", "two", "three", "https://user:secret@host/x"):
+        complaints.add(text.encode(), "not_json: not JSON")
+    assert capsys.readouterr().err.splitlines() == [
+        "Warning: refused: not_json: not JSON: one\\x1b[2J",
+        "Warning: refused: not_json: not JSON (2 more since the last one): https://***@host/x",
+    ]
+
+
+# ---- the program -----------------------------------------------------------------------------------------------------
+
+
+def wait_for(what: Callable[[], Any]) -> None:
+    until = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeAutopilot(contacts=0) as server:
+        configure(monkeypatch, server)
+        with forked.start(
+            "-c", PROGRAM, "send", "messages", "-",
+            stdin=forked.PIPE, stdout=forked.PIPE, stderr=forked.PIPE, text=True,
+        ) as process:  # fmt: skip
+            pipe = process.stdin
+            assert pipe
+
+            def say(message: Any) -> None:
+                pipe.write(f"{message if isinstance(message, str) else json.dumps(message)}\n")
+                pipe.flush()
+
+            say(identify(1))
+            wait_for(lambda: len(server.seen("POST")) == 1)  # and more may come
+            say(identify(2))
+            say("oops")
+            wait_for(lambda: len(server.seen("POST")) == 2)
+            # While it waits, the log is anybody's; while it cannot have it, it reads nothing.
+            wait_for(lambda: _rows() == [("i1", "delivered"), ("i2", "delivered")] or len(_rows()) == 3)
+            with duckdb.connect("autopilot.duckdb"):
+                say(identify(3))
+                time.sleep(1.5)
+                assert len(server.seen("POST")) == 2
+            wait_for(lambda: len(server.seen("POST")) == 3)
+            say(identify(1))
+            say(identify(4))
+            wait_for(lambda: len(server.seen("POST")) == 4)
+            process.send_signal(signal.SIGTERM)
+            said, err = process.communicate()
+            assert process.wait() == 4
+    assert said.splitlines() == [
+        "6 messages: 4 delivered, 1 refused, 0 failed, 0 unknown, 1 delivered before",
+        "  1 refused: not_json: not JSON",
+    ]
+    assert "refused: not_json: not JSON: oops" in err
+    assert "The stream waits for it." in err
+
+
+def _rows() -> list[Any]:
+    try:
+        return rows("message_id", "status")
+    except duckdb.Error:  # the stream has it
+        return []
+
+
+def test_stdin_that_ends(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch, call_with: Any) -> None:
+    configure(monkeypatch, server)
+    status, out, _ = call_with(json.dumps(identify(1)) + "\n" + json.dumps(track(1)), "send", "messages", "-")
+    assert (status, out) == (0, "2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown\n")
+    status, out, _ = call_with(json.dumps(identify(3)) + "\n", "send", "messages", "-", "--dry-run")
+    assert (status, out.splitlines()[-1]) == (0, "would send 1 messages: 1 delivered, 0 refused, 0 failed, 0 unknown")
+    assert call_with("", "send", "messages", "-", "other.json")[0] == 2
+
+
+@pytest.fixture
+def call_with(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> Any:
+    """Calls the program in this process with a text as its stdin."""
+    from calling import caller
+
+    call = caller(monkeypatch, capsys)
+
+    def called(text: str, *words: str) -> Any:
+        file = tmp_path / "stdin"
+        file.write_text(text)
+        with file.open() as opened:
+            monkeypatch.setattr("sys.stdin", opened)
+            return call(*words)
+
+    return called
+
+
+def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
+    taken: list[str] = []
+
+    @contextmanager
+    def noted(name: str) -> Iterator[None]:
+        taken.append(f"{name} taken")
+        yield
+        taken.append(f"{name} left")
+
+    class Log(AbstractContextManager[Any]):
+        def __enter__(self) -> None:
+            taken.append("log taken")
+
+        def __exit__(self, *_: object) -> None:
+            taken.append("log left")
+
+    now, waits = [100.0], list[float]()
+    monkeypatch.setattr(streaming.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
+    turns = streaming.Turns(Log(), stop, lambda: noted("lock"))
+    for later in (0.0, 9.0, 2.0, 9.0, 3.0, 0.1):
+        with turns.take():
+            now[0] += later
+    assert taken[:8] == ["lock taken", "log taken", "log left", "lock left"] * 2
+    assert waits == [0.5, 0.5]  # at 11 s and at 23 s
+    now[0] += 60
+    with turns.take():
+        assert waits == [0.5, 0.5]  # nobody needs a turn after an idle minute
+
+
+def test_the_log_may_be_in_a_warehouse_or_a_lake(
+    server: FakeAutopilot, deliver: Deliver, postgres: str, tmp_path: Path
+) -> None:
+    for place in (dlt.destinations.postgres(postgres), lake(str(tmp_path / "lake"))):
+        log = DeliveryLog(log_in(place))
+        assert deliver([identify(1)], [identify(2)], [identify(1)], log=log).known == 1
+        assert deliver([identify(2)], log=DeliveryLog(log_in(place))).known == 1
+        server.requests.clear()
