@@ -102,7 +102,8 @@ def filled(table: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_property_and_an_event_are_lines_of_the_catalogue(copy: Copy) -> None:
     budget = 'Column("campaign_budget", "double", "The budget of the journey.", ("campaign_budget",)),\n    '
-    copy.edit("catalog.py", 'Column("campaign_name", "text"', f'{budget}Column("campaign_name", "text"')
+    name = 'Column("campaign_name", "text", "The name of the journey."'
+    copy.edit("catalog.py", name, f"{budget}{name}")
     forwarded = 'EmailEvent("Email Forwarded", "The recipient forwarded the email."),\n    '
     copy.edit("catalog.py", 'EmailEvent("Email Opened"', f'{forwarded}EmailEvent("Email Opened"')
     write("1.ndjson", message("Email Forwarded", properties={"campaign_budget": 12.5, "colour": "red"}))
@@ -198,7 +199,7 @@ COUPONS = """COUPONS = Table(
     (Column("coupon_id", "text", "The coupon's id."), *SCANNED, Column("percent", "bigint", "What it takes off.")),
     key=("coupon_id",),
 )
-CURRENT = (LISTS,"""
+AUTOPILOT_CURRENT = (LISTS,"""
 
 
 def test_an_origin_is_a_folder_and_a_line_and_its_table_is_in_the_catalogue(copy: Copy) -> None:
@@ -211,7 +212,7 @@ def test_an_origin_is_a_folder_and_a_line_and_its_table_is_in_the_catalogue(copy
         '    ".sources.api.source": ("api",),\n',
         '    ".sources.api.source": ("api",),\n    ".sources.greetings.source": ("greetings",),\n',
     )
-    copy.edit("catalog.py", "CURRENT = (LISTS,", COUPONS)
+    copy.edit("catalog.py", "AUTOPILOT_CURRENT = (LISTS,", COUPONS)
     copy.edit("catalog.py", "CUSTOM_FIELDS, TRIGGERS)\n", "CUSTOM_FIELDS, TRIGGERS, COUPONS)\n")
 
     copy.load("autopilothq.greetings()")

@@ -1,5 +1,6 @@
 """The hints for dlt about the tables of one load: their columns, and how rows are merged into them."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -70,7 +71,8 @@ class TableHints:
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
         """Returns dlt's hints for how a table is stored, none where a user's hints say that."""
         own = self.extraction.hints.get(table) or {}
-        hints = {*own, *(key for column in (own.get("columns") or {}).values() for key in column)}
+        columns = own.get("columns")  # a function of rows says nothing before there are any
+        hints = {*own, *(itertools.chain.from_iterable(columns.values()) if isinstance(columns, Mapping) else ())}
         decided = any(hint in get_args(Layout) or hint.startswith(("x-bigquery-", "x-databricks-")) for hint in hints)
         return ({}, {}) if decided else layout_hints(table, self.target.native)
 
