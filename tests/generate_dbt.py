@@ -152,10 +152,10 @@ def _properties(model: Model) -> dict[str, Any]:
 
 def _column(model: Model, name: str, description: str) -> dict[str, Any]:
     found: dict[str, Any] = {"name": name, "description": description}
-    sums = {
-        metric_name: metric for metric_name, metric in model.metrics.items() if metric.of == name and not metric.per
-    }
-    meta: dict[str, Any] = {"metrics": {one: _metric(metric) for one, metric in sums.items()}} if sums else {}
+    sums = {one: _metric(metric) for one, metric in model.metrics.items() if metric.of == name and not metric.per}
+    if name in {column for metric in model.metrics.values() if metric.per for column in (metric.of, metric.per)}:
+        sums[f"sum_{name}"] = {"type": "sum", "hidden": True}  # what shares are made of
+    meta: dict[str, Any] = {"metrics": sums} if sums else {}
     if model.key == (name,):
         meta["metabase.semantic_type"] = "type/PK"
     if meta:
@@ -173,7 +173,7 @@ def _never_null(model: Model) -> set[str]:
 def _metric(metric: Metric) -> dict[str, Any]:
     if metric.per is None:
         return {"type": "sum", "description": metric.description}
-    share = f"1.0 * sum(${{TABLE}}.{metric.of}) / nullif(sum(${{TABLE}}.{metric.per}), 0)"
+    share = f"1.0 * ${{sum_{metric.of}}} / nullif(${{sum_{metric.per}}}, 0)"
     return {"type": "number", "description": metric.description, "sql": share, "format": "percent"}
 
 
