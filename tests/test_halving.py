@@ -33,7 +33,7 @@ def emails(*numbers: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "bad", [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24), range(0, 100, 5)]
+    "bad", [(0,), (99,), (41,), (10, 90), (50, 51), (3, 30, 60, 97), (20, 21, 22, 23, 24), (0, 17, 34, 51, 68, 85)]
 )
 def test_contacts_that_make_errors_of_the_server_are_found(server: FakeAutopilot, bad: Any) -> None:
     server.poison = emails(*bad)

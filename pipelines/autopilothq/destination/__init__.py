@@ -111,6 +111,8 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
     for (status, why), number in counts.reasons.items():
         _log.warning("%d rows were %s: %s", number, status, why)
+    if counts.not_meant:
+        _log.info("%d rows were not meant for Autopilot", counts.not_meant)
     if counts.untaken:
         _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
 

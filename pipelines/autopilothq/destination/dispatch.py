@@ -12,7 +12,7 @@ from .account import WritableAccount
 from .batch import BatchItem, ContactBatch, Key
 from .counts import Counts
 from .delivery_log import SENT_AGAIN, DeliveryLog
-from .halving import ContactWriter, is_bad
+from .halving import ContactWriter
 from .requests import CircuitBreaker, Outcome, RunStopped, outcome_of, send_request
 
 AT_ONCE = 8  # requests under way; the pace is the client's
@@ -124,7 +124,7 @@ class BatchSending:
             if outcome is None:
                 continue
             row = outcome.of(item.row)
-            self._counts.add("bad", not item.resent and is_bad(outcome, outcomes, item.failed_before))
+            self._counts.add("bad", not item.resent and self._writer.is_bad(outcome, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
                 if row.status != "delivered":

@@ -94,18 +94,18 @@ class ContactWriter:
         outcomes |= {key: unnamed if error is None and key not in named else outcome for key in contacts}
         return error
 
+    @staticmethod
+    def is_bad(outcome: Outcome, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
+        """Returns whether a contact failed, and will again, while the service was well.
 
-def is_bad(outcome: Outcome, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
-    """Returns whether a contact failed, and will again, while the service was well.
-
-    It made an error of the server, alone, and others of its batch did not; or two answers in a row did not name it.
-    """
-    if outcome.status != "failed":
-        return False
-    if outcome.message == NOT_NAMED:
-        return failed_before
-    others = any(other.status in ("delivered", "refused") for other in outcomes.values())
-    return others and (outcome.http_status or 0) >= 500
+        It made an error of the server, alone, and others of its batch did not; or two answers in a row did not name it.
+        """
+        if outcome.status != "failed":
+            return False
+        if outcome.http_status == 200:
+            return failed_before
+        others = any(other.status in ("delivered", "refused") for other in outcomes.values())
+        return others and (outcome.http_status or 0) >= 500
 
 
 def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:

@@ -166,7 +166,6 @@ class Planner:
             f"{trait} was {remark.partition(', got ')[0]}" for trait, remark in contact.remarks.items()
         )
         planned = BatchItem((row.email or "").lower(), row, history.triggers, history.earlier, history.delivered)
-        planned = planned._replace(failed_before=before is not None and before.status == "failed")
         return Planned(planned, contact.values, before)
 
     def _contact(self, item: Item, row: Delivery, before: DeliveryStatus | None) -> tuple[Delivery, ContactFields]:

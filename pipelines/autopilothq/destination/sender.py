@@ -118,7 +118,10 @@ class Sender:
             item = item._replace(row=item.row._replace(email=values["_NewEmail"]))
         self._batch.merge(item.key, values)
         # A row that may have been sent is sent again, also where the program ends in between and its values go back.
-        self._batch.items.append(item._replace(write_ahead=renames or item.row.content is not None))
+        again = before is not None and before.status == "failed"
+        self._batch.items.append(
+            item._replace(write_ahead=renames or item.row.content is not None, failed_before=again)
+        )
         self._planner.touch(item.key)
         if renames:
             self._batch.renames = True
