@@ -36,7 +36,7 @@ WORDS = {
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
     "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
-    "texts": "(SELECT 'email:a' AS id)", "values": "1", "where": "true",
+    "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {
     "begun": NOW, "inside": None, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
@@ -44,7 +44,7 @@ PARAMETERS = {
 }  # fmt: skip
 STORED = (
     "SELECT 'a' AS id, 'b' AS event, '1' AS load_id, now() AS loaded_at, now() AS uuid_ts, now() AS received_at,"
-    " now() AS deleted_at, 'p' AS person, 's' AS space, 'c' AS scope, now() AS watermark, now() AS asked_at,"
+    " now() AS deleted_at, now() AS updated_at, 'p' AS person, 's' AS space, 'c' AS scope, now() AS watermark, now() AS asked_at,"
     " 'k' AS \"k:0\""
 )
 # What Python registers or makes before a statement is run.
@@ -81,9 +81,10 @@ RELATIONS = {
     "last": "SELECT 1::BIGINT AS seq",
     "records": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq, '1' AS category",
     "current": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq, '1' AS category",
+    "older": "SELECT 1::BIGINT AS seq",
     "missing": "SELECT 'k' AS \"k:0\"",
     "complete": "SELECT '1' AS load_id",
-    "people": "SELECT 'p' AS person, now() AS active_at",
+    "people": "SELECT 'p' AS person, now() AS active_at, 'd' AS details",
     "asked": "SELECT 'p' AS person, now() AS watermark, now() AS asked_at",
     "texts": "SELECT 1::BIGINT AS key, 'a@b.c' AS text",
     "mentions": "SELECT 1::BIGINT AS key, 'email' AS kind, 'a@b.c' AS raw",

@@ -75,8 +75,8 @@ def test_the_printed_statements_are_those_that_make_the_tables(call: Call, postg
     query(postgres, printed)
     made, said = described(postgres), described(postgres, "printed")
     # What an account has, and whom a profile was asked for, is not of an archive.
-    account = {table.name for table in catalog.ACCOUNT}
-    assert said.keys() - made.keys() == {"_profiles", "_deliveries", "_forwards", *account}
+    account = {table.name for table in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
+    assert said.keys() - made.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
     assert {table: said[table] for table in made} == made
     assert ("p", "PRIMARY KEY (id)", None, None) in made["tracks"]
     assert ("p", "PRIMARY KEY (file, version)", None, None) in made["_audit"]
