@@ -480,7 +480,7 @@ def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.
     pipeline.run([{"id": "m1", "event": "a", "event_text": "A", "user_id": "u", "timestamp": "t"}], table_name="a")
     assert [(message["messageId"], message["event"]) for message in fake.messages] == [("m1", "A")]
     with pytest.raises(InvalidSetting, match="did you mean base_url"):
-        segment_destination(write_key=KEY, base_ur=fake.url)
+        segment_destination(write_key=KEY, base_ur=fake.url)  # type: ignore[call-arg]
     monkeypatch.setenv("DESTINATION__SEGMENT__TRYS", "1")
     with pytest.raises(InvalidSetting, match="did you mean tries"):
         resolve_segment_settings()

@@ -325,7 +325,7 @@ def test_a_stream_leaves_the_lock_and_the_log_to_others(monkeypatch: pytest.Monk
             taken.append("log left")
 
     now, waits = [100.0], list[float]()
-    monkeypatch.setattr(streaming.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("autopilothq.cli.streaming.time.monotonic", lambda: now[0])
     monkeypatch.setattr(Stop, "wait", lambda _, seconds: waits.append(seconds))
     turns = streaming.Turns(Log(), stop, lambda: noted("lock"))
     for later in (0.0, 9.0, 2.0, 9.0, 3.0, 0.1):

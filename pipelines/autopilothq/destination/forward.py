@@ -124,7 +124,10 @@ class Forwarder:
 
     def _note(self, outcome: BatchOutcome) -> None:
         rows = [
-            Forwarded(*one[:3], one.user_id, one.anonymous_id, one.email, self._api.target, *outcome[1:])
+            Forwarded(
+                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, self._api.target),
+                *(outcome.status, outcome.http_status, outcome.message, outcome.attempts),
+            )
             for one in outcome.messages
         ]
         self._log.add(rows)
