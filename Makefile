@@ -105,11 +105,11 @@ test: $(VENV)/.dev
 # from end to end. The modules of all other tests are imported only.
 PORTABLE = contract/test_clocks contract/test_collisions contract/test_identity contract/test_names \
 	contract/test_routing contract/test_values test_api test_audiences test_client test_decode test_fake_autopilot \
-	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting test_plan \
-	test_progress test_projection_sql test_segment test_sql_files test_warehouse
+	test_hints test_http test_identify test_inflate test_messages test_naming test_native test_nesting \
+	test_ortto_messages test_plan test_progress test_projection_sql test_segment test_sql_files test_warehouse
 # What has neither a server nor a killed process, and takes no time for its number of lines.
 FAST = $(PORTABLE) contract/test_fast_path contract/test_once test_archive_blocks test_archive_listing \
-	test_archive_source test_cost test_house test_machine test_persons test_pull test_receive_messages \
+	test_archive_source test_cost test_house test_machine test_ortto_random test_persons test_pull test_receive_messages \
 	test_refused_rows test_scan_plan test_scans test_sources
 
 test-fast: $(VENV)/.dev

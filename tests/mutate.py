@@ -37,7 +37,11 @@ class Room(NamedTuple):
 ROOMS = {
     "segment": Room(
         ["segment/*.py"],
-        ["tests/test_messages.py", "tests/test_naming.py", "tests/test_persons.py"],
+        [
+            *(f"tests/test_{name}.py" for name in ("messages", "naming", "persons")),
+            *(f"tests/test_{name}.py" for name in ("ortto_messages", "ortto_random", "mapping", "proposal")),
+        ],
+        ["a_mapped_event_is_in_its_table", "mapped_events_can_be_asked_for"],
     ),
     "projection": Room(
         ["projection/*.py"],

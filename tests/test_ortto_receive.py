@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from calling import Said
+from autopilothq.receive.messages import Arrival, parse_body
+from autopilothq.receive.ortto import ortto_lines
+from calling import Call, Said
 from contract.duck import tables
 from receiving import Receiver, published, receiver
 from shared_loads import command, isolation
@@ -293,3 +295,18 @@ def test_personal_values_are_not_even_in_the_archive(received: Received) -> None
         line["properties"] for line in received.lines if isinstance(line, dict) and "Replied" in str(line.get("event"))
     ]
     assert [one.get("reply_text") for one in sorted(replies, key=len)] == [None, "Yes, please"]
+
+
+def test_who_is_forgotten_is_also_in_bodies_that_were_not_understood(call: Call) -> None:
+    folder = Path("received/segment-logs/ortto-shop/1793491200000")
+    folder.mkdir(parents=True)
+    bodies: list[Any] = [{"hello": 1, "external_id": "12345"}, {"hello": 1, "external_id": "999"}, SHOP[1], JOURNEY]
+    arrival = Arrival(datetime.now(UTC), None, "forgotten")
+    lines = b"".join(ortto_lines(parse_body(json.dumps(body).encode()), arrival).data for body in bodies)
+    (folder / "1-a.gz").write_bytes(gzip.compress(lines))
+    assert call("load", "archive", "received").status == 0
+    assert call("forget", "--user-id", "12345", "--archive", "received").status == 0
+    left = gzip.decompress((folder / "1-a.gz").read_bytes()).splitlines()
+    assert [json.loads(line)["external_id"] for line in left] == ["999"]
+    found = tables()
+    assert (found["tracks"], [json.loads(row["raw"])["external_id"] for row in found["_rejects"]]) == ([], ["999"])
