@@ -1,6 +1,5 @@
 """What the tests of pulls from Ortto share: loads of a made-up account, and what they leave."""
 
-from pathlib import Path
 from typing import Any
 
 import autopilothq
@@ -54,9 +53,3 @@ def new_person(server: FakeOrtto, email: str, *kinds: str, ago: int = 3600) -> s
 
 def tracks() -> list[tuple[Any, ...]]:
     return query("SELECT event, context_traits_email FROM autopilothq.tracks ORDER BY ALL")
-
-
-def run_folder() -> Path:
-    """The folder of the run of events, below the pipeline's."""
-    [folder] = [path.parent for path in Path(pipeline().working_dir, "autopilothq-ortto").glob("*/run.json")]
-    return folder

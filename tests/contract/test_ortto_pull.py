@@ -12,7 +12,7 @@ import pytest
 import autopilothq
 from autopilothq import runner
 from contract.duck import held, pipeline, query, tables
-from contract.pulling_ortto import EVENTS, FEED, asked, new_person, pull, tracks
+from contract.pulling_ortto import BOOKS, EVENTS, FEED, asked, new_person, pull, settings, tracks
 from fake_ortto import FakeOrtto
 from shared_loads import command
 
@@ -276,6 +276,21 @@ class Later:
 
     def now(self, _: Any) -> datetime:
         return self._at
+
+
+def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(server: FakeOrtto) -> None:
+    ada = new_person(server, "ada@example.com", "act::o", ago=86_400)
+    pull(server)
+    asked(server)
+    with held():
+        pipeline().run(autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), refresh="drop_data")
+    assert asked(server) == [(ada, 0)]
+    assert tracks() == [("email_opened", "ada@example.com")]
+    with held(), pytest.raises(Exception, match="Expected email_bounced not to be replaced, because Ortto has no act"):
+        pipeline().run(
+            autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), write_disposition="replace"
+        )
+    assert len(tracks()) == 1
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------

@@ -83,16 +83,15 @@ def test_the_next_run_asks_for_nobody_again(
     into = pipeline()
     with held():
         runner.run(into, [])  # what was ready is loaded first
-        report = pull(into, server.base_url, server.key)
+        pull(into, server.base_url, server.key)
     after = asked(server)
     # Only the person whose pages were not all there is asked for again.
     again = {"a page is kept": 1}.get(point, 0)
     assert len(after) == len(set(after)) == PEOPLE - len(before) + again
-    assert report.people_found_by == "a filter of the account"
     assert_all_is_there()
 
 
 def assert_all_is_there() -> None:
     assert query("SELECT count(*), count(DISTINCT id) FROM autopilothq.tracks") == [(PEOPLE * OPENED, PEOPLE * OPENED)]
     assert query("SELECT count(*), count(DISTINCT person) FROM autopilothq._profiles") == [(PEOPLE, PEOPLE)]
-    assert query("SELECT count(*) FROM autopilothq._audit WHERE lines = stored + duplicates + rejected") == [(1,)]
+    assert query("SELECT count(*) FROM autopilothq._audit WHERE lines <> stored + duplicates + rejected") == [(0,)]

@@ -64,7 +64,10 @@ class ActivityScan:
     def plan(cls, load: AccountLoad, url: str) -> "ActivityScan":
         """Returns the scan of the run that is under way, or of a new one."""
         pipeline, now = load.context.required_pipeline(), load.context.loaded_at
-        run = begin_run(load.home, load.run_key, now, pipeline.dataset.complete_loads())
+        complete = set[str]() if load.is_anew else pipeline.dataset.complete_loads()
+        if load.is_anew:
+            shutil.rmtree(load.home / load.run_key.name, ignore_errors=True)
+        run = begin_run(load.home, load.run_key, now, complete)
         answers = Answers(run.folder / "answers", run.loaded_segment)
         if PROFILES.name not in load.context.selected:
             load.warn(
@@ -178,7 +181,7 @@ def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str,
     people.leave_out(context.suppressed)
     there = pipeline.dataset.tables([PROFILES.name])
     columns = [column.name for column in PROFILES.columns]
-    stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
+    stored = pipeline.dataset.read(PROFILES.name, columns) if there and not load.is_anew else ()
     is_active = load.settings.people == ACTIVE
     due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
     people.choose(stored, pipeline.dataset.complete_loads(), due)

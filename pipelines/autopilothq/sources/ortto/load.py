@@ -42,12 +42,16 @@ class PullSettings(NamedTuple):
 
 @dataclass
 class AccountLoad:
-    """One load of the account of that digest: its time, and the scans besides activities with what they find."""
+    """One load of the account of that digest: its time, and the scans besides activities with what they find.
+
+    `is_anew` says that nothing counts as loaded, because dlt drops or empties tables of events first.
+    """
 
     context: LoadContext
     account: str
     settings: PullSettings
     deadline: TimeBudget
+    is_anew: bool = False
     scans: Sequence[Scan] = ()
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
 

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import dlt
+
 from ...catalog import ORTTO_ACCOUNT, ORTTO_PEOPLE, PROFILES, TABLES, TRACKS
 from ...clients.ortto import Ortto
-from ...errors import RequestRejected, Unavailable, UnexpectedResponse
+from ...errors import NotSupported, RequestRejected, Unavailable, UnexpectedResponse
 from ...projection.context import TableRows
 from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, names_of_schema
+from ...warehouses import dlt_internals
+from .. import user_hints
 from ..origin import LoadContext, Origin
 from ..scans import Scan, ScanBatch
 from ..times import format_time
@@ -39,7 +43,9 @@ class OrttoPull(Origin[Scan]):
         """Returns the scans that the selected tables need, that of activities last."""
         dataset = context.required_pipeline().dataset
         dataset.tables([table.name for table in (TRACKS, *ORTTO_ACCOUNT)])
-        load = self._load = AccountLoad(context, self.account, self.settings, TimeBudget(self.settings.max_seconds))
+        load = self._load = AccountLoad(
+            context, self.account, self.settings, TimeBudget(self.settings.max_seconds), _is_anew()
+        )
         now, complete = format_time(context.loaded_at), dataset.complete_loads()
         scans = plan_scans(self.account, self.base_url, load.scans_folder, context.selected, now, complete)
         self._activities = None
@@ -96,6 +102,19 @@ class OrttoPull(Origin[Scan]):
             yield from self._activities.finish()
         for snapshot in load.snapshots.values():
             snapshot.close()
+
+
+def _is_anew() -> bool:
+    """Returns whether dlt drops or empties tables of events. Raises NotSupported where it replaces them."""
+    resources = dlt.current.source().resources.extracted
+    for resource in resources:
+        if resource.name in ORTTO_EVENT_RESOURCES and user_hints.is_replaced(resource):
+            raise NotSupported(
+                f"Expected {resource.name} not to be replaced, because Ortto has no activities but those of the last"
+                ' months.\nLeave write_disposition out, or read all that it has again: refresh="drop_sources".'
+            )
+    dropped, emptied = dlt_internals.dropped_tables()
+    return bool((dropped | emptied) & {PROFILES.name, *ORTTO_EVENT_RESOURCES})
 
 
 def _records(load: AccountLoad, scan: Scan, records: RecordScans) -> Iterator[Batch]:
