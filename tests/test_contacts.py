@@ -1,6 +1,7 @@
 """`contacts delete`, `eject` and `unsubscribe`, as a person meets them, against an account over real HTTP."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -265,6 +266,22 @@ def test_a_contact_that_was_named_by_its_id_can_be_forgotten(call: Call, server:
         [["_deliveries", "1"]],
     )
     assert rows("email") == [("p2@example.com",)]
+
+
+@pytest.mark.usefixtures("server")
+def test_the_log_as_json_has_the_counts(call: Call) -> None:
+    said = call("--log-format", "json", "contacts", "delete", listed(1, "nobody@example.com"))
+    [line] = map(json.loads, said.err.splitlines())
+    del line["at"]
+    assert line == {
+        "level": "info",
+        "message": "done",
+        "requests": 2,
+        "delivered": 1,
+        "not_there": 1,
+        "refused": 0,
+        "failed": 0,
+    }
 
 
 @pytest.mark.parametrize("line", ["p1", "a@b.c,d@e.f", "a@b.c; x", "email", '"a@b.c"', "a@b.c d"])

@@ -130,7 +130,7 @@ def _send(
     )
     logs.summarise(line)
     if logs.log_settings().json:
-        numbers = {"requests": counts.messages, action.name: counts.delivered - absent, "not_there": absent}
+        numbers = {"requests": counts.messages, "delivered": counts.delivered - absent, "not_there": absent}
         logs.line("info", "done", **numbers, refused=counts.refused, failed=counts.failed + counts.unknown)
     out.print_line(line)
     for (status, why), number in counts.reasons.most_common(SHOWN_PEOPLE):
