@@ -18,8 +18,8 @@ from autopilothq.report.numbers import (
     MailboxDomain,
     Opening,
     Reason,
+    RecentRun,
     ReportPeriod,
-    Run,
     SendingHour,
     TableAge,
     Totals,
@@ -102,9 +102,9 @@ def _cohorts() -> Cohorts:
 
 
 def _books(name: str | None) -> Books:
-    runs = [Run(NOW - timedelta(hours=n), 5, 66_000, 65_790, 200, 10) for n in range(3)]
+    runs = [RecentRun(NOW - timedelta(hours=n), 5, 66_000, 65_790, 200, 10) for n in range(3)]
     discards = [Reason("wrong_type", name or "email_opened.score", 3)]
-    return Books(Run(NOW, 15, 198_000, 197_370, 600, 30), 3, runs, [Reason("not_json", "", 30)], discards)
+    return Books(RecentRun(NOW, 15, 198_000, 197_370, 600, 30), 3, runs, [Reason("not_json", "", 30)], discards)
 
 
 def nothing() -> Report:

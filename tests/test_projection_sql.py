@@ -39,12 +39,13 @@ WORDS = {
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {
-    "begun": NOW, "inside": None, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
+    "begun": NOW, "inside": None, "retry": False, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
     "start": 1, "table_number": 1, "table_numbers": [1],
 }  # fmt: skip
 STORED = (
     "SELECT 'a' AS id, 'b' AS event, '1' AS load_id, now() AS loaded_at, now() AS uuid_ts, now() AS received_at,"
-    " now() AS deleted_at, now() AS updated_at, 'p' AS person, 's' AS space, 'c' AS scope, now() AS watermark, now() AS asked_at,"
+    " now() AS deleted_at, now() AS updated_at,"
+    " 'p' AS person, 's' AS space, 'c' AS scope, now() AS watermark, now() AS asked_at,"
     " 'k' AS \"k:0\""
 )
 # What Python registers or makes before a statement is run.

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from autopilothq.report import Limit, report_dict, report_page, theme, wording
+from autopilothq.report import RateLimit, report_dict, report_page, theme, wording
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
 from autopilothq.report.numbers import Day, Funnel
@@ -203,9 +203,9 @@ def test_days_on_the_axis_are_spread_evenly() -> None:
 
 
 def test_a_rate_is_near_its_limit_or_over_it() -> None:
-    limit = Limit(0.1, 0.3)
+    limit = RateLimit(0.1, 0.3)
     assert [verdict(value, limit) for value in (None, 0.09, 0.1, 0.294, 0.2951)] == ["", "", "near", "near", "over"]
-    assert [verdict(value, Limit(2, 2)) for value in (1.994, 2.0)] == ["", "over"]
+    assert [verdict(value, RateLimit(2, 2)) for value in (1.994, 2.0)] == ["", "over"]
 
 
 # ---- days ----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,6 @@ import pytest
 import forked
 from autopilothq import runner
 from autopilothq.sources.ortto.answers import KILL_POINT_PAGE_KEPT, KILL_POINT_PERSON_KEPT
-from autopilothq.sources.ortto.feed import KILL_POINT_PERSON_ASKED
-from autopilothq.sources.ortto.records import KILL_POINT_RECORDS_READ
 from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from contract.duck import held, query
 from contract.pulling_ortto import FEED, new_person
@@ -27,9 +25,7 @@ CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
 POINTS: dict[str, tuple[str, str, int]] = {
     "people are found": (KILL_POINT_PAGE_STORED, "after", 1),
     "a page is kept": (KILL_POINT_PAGE_KEPT, "after", 11),
-    "a person was asked for": (KILL_POINT_PERSON_ASKED, "before", 5),
     "a person is kept": (KILL_POINT_PERSON_KEPT, "after", 6),
-    "all is read": (KILL_POINT_RECORDS_READ, "after", 2),
     "the load is to be noted": (f"{CLIENT}.complete_load", "before", 2),
 }
 PEOPLE, OPENED = 7, 42

@@ -17,7 +17,7 @@ from ..warehouses.dataset import dataset_of
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import NOT_ALL, _locked, _log, _run_query, _where, autopilot_settings, reporter
+from .sending import NOT_ALL, autopilot_settings, dataset_options, delivery_log, query_rows, reporter, sending_lock
 
 SHOWN_PEOPLE = 20  # of a dry run
 _ACTIONS = {action.name: action for action in (contacts.DELETE, contacts.EJECT, contacts.UNSUBSCRIBE)}
@@ -32,12 +32,12 @@ def change_contacts(
     options["unknown_traits"] = None
     with runner.explained():
         given = autopilot_settings(options)
-        with _locked(options):
+        with sending_lock(options):
             people, skipped = _people(file, query, options)
             with Autopilot(given.api) as account:
                 total = contacts.account_total(account)
             total = _loaded_total(options) if total is None else total
-            with _log(options) as log:
+            with delivery_log(options) as log:
                 job = contacts.plan_contacts(action, people, journeys, log)
                 limits = (_total_before(action, total, job), most, confirm)
                 if options["dry_run"]:
@@ -50,7 +50,7 @@ def change_contacts(
 def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
     """Returns the contacts, and how many rows of the query name none."""
     if query is not None:
-        return contacts.contacts_of_rows(*_run_query(options, query))
+        return contacts.contacts_of_rows(*query_rows(options, query))
     name = "standard input" if file == "-" else str(file)
     try:
         with _opened(str(file)) as lines:
@@ -71,7 +71,7 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 def _loaded_total(options: dict[str, Any]) -> int | None:
     """Returns how many contacts the warehouse has of the account, None where it has none."""
-    with log_dataset(*_where(options), reads=True, wait=options["wait"]).destination_client as client:
+    with log_dataset(*dataset_options(options), reads=True, wait=options["wait"]).destination_client as client:
         found = dataset_of(client).rows("count(*)", CONTACTS.name, "WHERE {deleted_at} IS NULL")
     return int(found[0][0]) if found and found[0][0] else None
 

@@ -23,7 +23,7 @@ from ..errors import RunError
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import _end, _locked, _where, answer, archive_lines, print_counts, reporter
+from .sending import answer, archive_lines, dataset_options, end_run, print_counts, reporter, sending_lock
 from .streaming import Complaints, stopped_by_signals, turns
 
 _NO_KEY = (
@@ -37,21 +37,21 @@ def forward_files(paths: Sequence[str], options: dict[str, Any]) -> None:
     broken: list[str] = []
     with runner.explained():
         given = _settings(options)
-        with _locked(options), _log(options) as log:
+        with sending_lock(options), _log(options) as log:
             counts = _forward(_messages(paths, broken), log, given, options)
-    _end(counts, broken, options["dry_run"])
+    end_run(counts, broken, options["dry_run"])
 
 
 def forward_rows(query: str, options: dict[str, Any]) -> None:
     """Forwards the rows of a query as messages."""
     with runner.explained():
         given = _settings(options)
-        with _locked(options), tempfile.TemporaryFile() as lines:
+        with sending_lock(options), tempfile.TemporaryFile() as lines:
             _write_rows(query, options, lines)
             lines.seek(0)
             with _log(options) as log:
                 counts = _forward(map(outgoing, lines), log, given, options)
-    _end(counts, [], options["dry_run"])
+    end_run(counts, [], options["dry_run"])
 
 
 def forward_stream(options: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def forward_stream(options: dict[str, Any]) -> None:
         except BaseException:
             print_counts(total)
             raise
-    _end(total, [], options["dry_run"])
+    end_run(total, [], options["dry_run"])
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def _settings(options: dict[str, Any]) -> SegmentApiSettings:
 
 def _log(options: dict[str, Any]) -> ForwardLog:
     dry = options["dry_run"]
-    return ForwardLog(log_dataset(*_where(options), reads=dry, wait=options["wait"]), reads=dry)
+    return ForwardLog(log_dataset(*dataset_options(options), reads=dry, wait=options["wait"]), reads=dry)
 
 
 def _write_rows(query: str, options: dict[str, Any], lines: IO[bytes]) -> None:

@@ -10,7 +10,16 @@ from ..destination.contact_requests import ContactRequest
 from ..destination.lists import AccountList, ListSync
 from ..display import json_text, shortened, visible
 from . import out
-from .sending import _deliver, _end, _locked, _log, _run_query, _skipped, autopilot_settings, reporter
+from .sending import (
+    autopilot_settings,
+    deliver_items,
+    delivery_log,
+    end_run,
+    query_rows,
+    reporter,
+    sending_lock,
+    skipped_line,
+)
 
 SHOWN_MEMBERS = 5  # of a dry run, who would come and who would leave
 
@@ -26,15 +35,15 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
     with runner.explained():
         given = autopilot_settings(options)
         base = visible(given.api.base_url.rstrip("/"))
-        with _locked(options):
-            found, skipped = audiences.rows(*_run_query(options, query), key)
+        with sending_lock(options):
+            found, skipped = audiences.rows(*query_rows(options, query), key)
             to = lists.find_list(given, list_name, create, dry_run)
             if options["requests"] and not to.list_id:
                 out.print_lines([f"POST {base}/list", json_text({"name": to.title})])
-            with _log(options) as log:
+            with delivery_log(options) as log:
                 if not list_only:
                     changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-                    counts = _deliver(changes, log, given, options)
+                    counts = deliver_items(changes, log, given, options)
                     came = sum(item.content == "true" for item in changes)
                     lines.append(
                         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter,"
@@ -45,7 +54,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
     if options["requests"]:
         out.print_lines(f"{each.method} {base}{each.endpoint.partition(' ')[2]}" for each in shown)
     out.print_lines([*lines, *_list_lines(to, sync, [] if options["requests"] else shown)])
-    _end(counts, [], dry_run, _skipped(skipped, key))
+    end_run(counts, [], dry_run, skipped_line(skipped, key))
 
 
 def _list_lines(to: AccountList, sync: ListSync, shown: Sequence[ContactRequest]) -> list[str]:

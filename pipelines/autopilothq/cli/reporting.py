@@ -10,7 +10,7 @@ import click
 
 from .. import inspect, private
 from ..display import json_text, shortened
-from ..report import RATE_LIMITS, Absent, Limit, Report, read_report, report_dict, report_page
+from ..report import RATE_LIMITS, Absent, RateLimit, Report, read_report, report_dict, report_page
 from . import log, out
 from .options import TargetOptions
 
@@ -25,7 +25,7 @@ def read(
     target: TargetOptions,
 ) -> Report:
     """Returns the numbers of the target's dataset."""
-    all_limits = RATE_LIMITS | {name: Limit(*limit) for name, limit in limits.items()}
+    all_limits = RATE_LIMITS | {name: RateLimit(*limit) for name, limit in limits.items()}
     with inspect.reading(*target) as dataset:
         return read_report(dataset, datetime.now(UTC), since, until, journeys, all_limits)
 

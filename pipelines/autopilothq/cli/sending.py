@@ -55,39 +55,39 @@ _NO_KEY = (
 def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of files."""
     with runner.explained():
-        given = _with_triggers(_settings(options), triggers)
-        with _locked(options), _log(options) as log:
+        given = with_triggers(account_settings(options), triggers)
+        with sending_lock(options), delivery_log(options) as log:
             broken: list[str] = []
-            counts = _deliver(_messages(paths, broken, _names(options)), log, given, options)
-    _end(counts, broken, options["dry_run"], title=_title(options))
+            counts = deliver_items(_messages(paths, broken, _names(options)), log, given, options)
+    end_run(counts, broken, options["dry_run"], title=account_title(options))
 
 
 def send_rows(query: str, key: str, options: dict[str, Any]) -> None:
     """Sends an identify for each row of a query."""
     with runner.explained():
-        given = _settings(options)
-        with _locked(options):
-            found, skipped = audiences.rows(*_run_query(options, query), key)
-            with _log(options) as log:
-                counts = _deliver(list(audiences.traits(found)), log, given, options)
-    _end(counts, [], options["dry_run"], _skipped(skipped, key), _title(options))
+        given = account_settings(options)
+        with sending_lock(options):
+            found, skipped = audiences.rows(*query_rows(options, query), key)
+            with delivery_log(options) as log:
+                counts = deliver_items(list(audiences.traits(found)), log, given, options)
+    end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
 
 
 def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> None:
     """Sends who entered an audience and who left it."""
     with runner.explained():
-        given = _settings(options)
-        with _locked(options):
-            found, skipped = audiences.rows(*_run_query(options, query), key)
-            with _log(options) as log:
+        given = account_settings(options)
+        with sending_lock(options):
+            found, skipped = audiences.rows(*query_rows(options, query), key)
+            with delivery_log(options) as log:
                 changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-                counts = _deliver(changes, log, given, options)
+                counts = deliver_items(changes, log, given, options)
     came = sum(item.content == "true" for item in changes)
     out.print_line(
         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
         f" {unchanged:,} unchanged"
     )
-    _end(counts, [], options["dry_run"], _skipped(skipped, key), _title(options))
+    end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
 
 
 def print_deliveries(
@@ -119,7 +119,7 @@ def _kind(options: dict[str, Any]) -> AccountKind:
     return ACCOUNT_KINDS[options.get("to", AUTOPILOT.name)]
 
 
-def _settings(options: dict[str, Any]) -> AnySettings:
+def account_settings(options: dict[str, Any]) -> AnySettings:
     if _kind(options) is AUTOPILOT:
         return autopilot_settings(options)
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
@@ -144,7 +144,7 @@ def _no_key(section: str, options: dict[str, Any]) -> str:
     return _NO_KEY.format(title=_kind(options).title, section=section, variable=variable)
 
 
-def _title(options: dict[str, Any]) -> str:
+def account_title(options: dict[str, Any]) -> str:
     return _kind(options).title
 
 
@@ -152,7 +152,7 @@ def _names(options: dict[str, Any]) -> tuple[str, ...]:
     return _kind(options).integrations
 
 
-def _with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
+def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
     """The settings with the triggers of the command before those of the configuration."""
     if isinstance(given, OrttoDestinationSettings):
         return replace(given, activities={**(given.activities or {}), **triggers})
@@ -160,7 +160,7 @@ def _with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySet
 
 
 @contextmanager
-def _locked(options: dict[str, Any]) -> Iterator[None]:
+def sending_lock(options: dict[str, Any]) -> Iterator[None]:
     """Holds the lock of sending, because no track may be sent by two runs at once.
 
     A load may run meanwhile, but not into a DuckDB file.
@@ -169,21 +169,21 @@ def _locked(options: dict[str, Any]) -> Iterator[None]:
         yield
         return
     wait = options["wait"]
-    with lock.held(runner.pipeline(*_where(options), wait=wait), wait.total_seconds(), "send"):
+    with lock.held(runner.pipeline(*dataset_options(options), wait=wait), wait.total_seconds(), "send"):
         yield
 
 
-def _log(options: dict[str, Any]) -> DeliveryLog:
+def delivery_log(options: dict[str, Any]) -> DeliveryLog:
     dry = options["dry_run"]
-    where = log_dataset(*_where(options), reads=dry, wait=options["wait"])
+    where = log_dataset(*dataset_options(options), reads=dry, wait=options["wait"])
     return DeliveryLog(where, reads=dry, table=_kind(options).log)
 
 
-def _where(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+def dataset_options(options: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
     return options["destination"], options["credentials"], options["dataset"]
 
 
-def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
+def query_rows(options: dict[str, Any], query: str) -> tuple[list[str], list[Any]]:
     """Returns the columns and rows of a query, whose own connection is closed by then."""
     with answer(query, options) as (names, rows):
         return names, list(chain.from_iterable(rows))
@@ -193,7 +193,7 @@ def _run_query(options: dict[str, Any], query: str) -> tuple[list[str], list[Any
 def answer(query: str, options: dict[str, Any]) -> Iterator[tuple[list[str], Iterator[QueryRows]]]:
     """Gives the columns of a query and its rows, some at a time. Raises RunError for what is wrong with the query."""
     try:
-        with run_query(log_dataset(*_where(options), reads=True, wait=options["wait"]), query) as found:
+        with run_query(log_dataset(*dataset_options(options), reads=True, wait=options["wait"]), query) as found:
             yield found
     except InvalidQuery as error:
         raise RunError(f"{error} Nothing was sent.") from error
@@ -232,9 +232,11 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
         broken += [f"{files[number].url}: {why}" for number, why in batch.ended if why is not None]
 
 
-def _deliver(items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any]) -> Counts:
+def deliver_items(
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any]
+) -> Counts:
     freeze_modules()
-    report = reporter(_title(options))
+    report = reporter(account_title(options))
     if not options["dry_run"]:
         return deliver(items, log, given, report)
     from .preview import print_preview
@@ -278,11 +280,11 @@ def _line(counts: Counts, title: str) -> str:
     return text + "".join(f", {number:,} {what}" for number, what in others if number)
 
 
-def _skipped(number: int, key: str) -> list[str]:
+def skipped_line(number: int, key: str) -> list[str]:
     return [f"{number:,} rows without {key} skipped"] if number else []
 
 
-def _end(
+def end_run(
     counts: Counts, broken: list[str], dry_run: bool, more: Iterable[str] = (), title: str = AUTOPILOT.title
 ) -> None:
     """Prints the outcome, and ends the program with status 4 where not everything was delivered."""

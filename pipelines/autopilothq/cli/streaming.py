@@ -20,7 +20,17 @@ from ..warehouses import lock
 from . import log as logs
 from . import out
 from .options import freeze_modules
-from .sending import _end, _locked, _log, _settings, _title, _where, _with_triggers, print_counts, reporter
+from .sending import (
+    account_settings,
+    account_title,
+    dataset_options,
+    delivery_log,
+    end_run,
+    print_counts,
+    reporter,
+    sending_lock,
+    with_triggers,
+)
 
 OPEN_EVERY = 1.0  # seconds between two attempts to open a file that another program has open
 REPEAT = 60.0  # seconds after which a stream that waits says so again
@@ -31,10 +41,10 @@ L = TypeVar("L", bound=AbstractContextManager[Any])
 
 def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None:
     """Sends the messages of stdin as they come, until it ends or a signal says so."""
-    total, title = Counts(), _title(options)
+    total, title = Counts(), account_title(options)
     with runner.explained(), stopped_by_signals() as stop:
-        given = _with_triggers(_settings(options), triggers)
-        log = turns(_log(options), stop, options)
+        given = with_triggers(account_settings(options), triggers)
+        log = turns(delivery_log(options), stop, options)
         freeze_modules()
         show = out.document if options["dry_run"] else None
         ends = StreamEnds(log.take, stop, reporter(title), logs.warn, Complaints().add, show)
@@ -43,7 +53,7 @@ def send_stream(triggers: dict[str, list[str]], options: dict[str, Any]) -> None
         except BaseException:
             print_counts(total, title=title)
             raise
-    _end(total, [], options["dry_run"], title=title)
+    end_run(total, [], options["dry_run"], title=title)
 
 
 @contextmanager
@@ -112,11 +122,11 @@ class Turns(Generic[L]):
 
 def turns(log: L, stop: Stop, options: dict[str, Any]) -> Turns[L]:
     """Returns the turns of a stream; what is wrong with the warehouse is raised before the first line comes."""
-    with _locked(options), log:
+    with sending_lock(options), log:
         pass
     if options["dry_run"]:
         return Turns(log, stop, nullcontext)
-    return Turns(log, stop, partial(lock.held, runner.pipeline(*_where(options)), 0, "send"))
+    return Turns(log, stop, partial(lock.held, runner.pipeline(*dataset_options(options)), 0, "send"))
 
 
 class Complaints:

@@ -21,7 +21,7 @@ from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
 SEGMENT_SECTION = f"destination.{SEGMENT}"
-MESSAGE_TYPES = frozenset({"identify", "track", "page", "screen", "group", "alias"})
+_TAKEN = frozenset({"identify", "track", "page", "screen", "group", "alias"})
 _MESSAGE_KEYS = frozenset({"messageId", "userId", "anonymousId", "properties", "traits"})
 _ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _lines(path: str, table: TTableSchema) -> Iterator[bytes]:
 
 def is_message(row: Mapping[str, Any]) -> bool:
     """Returns whether a row is a message as Segment's libraries send it, and no row of a table."""
-    return row.get("type") in MESSAGE_TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
+    return row.get("type") in _TAKEN and any(row.get(key) is not None for key in _MESSAGE_KEYS)
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:

@@ -1,7 +1,7 @@
 """The report: a page that shows what became of emails, and whether its numbers can be trusted."""
 
-from .numbers import RATE_LIMITS, Absent, Limit, Report, report_dict
+from .numbers import RATE_LIMITS, Absent, RateLimit, Report, report_dict
 from .page import report_page
 from .read import read_report
 
-__all__ = ["RATE_LIMITS", "Absent", "Limit", "Report", "read_report", "report_dict", "report_page"]
+__all__ = ["RATE_LIMITS", "Absent", "RateLimit", "Report", "read_report", "report_dict", "report_page"]

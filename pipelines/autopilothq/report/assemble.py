@@ -54,7 +54,7 @@ def pairs_of(rows: Sequence[Cells]) -> Pairs | None:
     for row in rows:
         found[row["kind"]].append(row)
     people, domains = (sum(whole(row["number"]) for row in found[kind]) for kind in ("people", "domains"))
-    return Pairs(found, people, domains) if any(total(found["email"], ("attempted",))) else None
+    return Pairs(found, people, domains) if any(sums_of(found["email"], ("attempted",))) else None
 
 
 # ---- people x emails -----------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def funnel(rows: Iterable[Cells]) -> Funnel:
     )
 
 
-def total(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
+def sums_of(rows: Sequence[Cells], names: Sequence[str], rated: bool = False) -> tuple[int, ...]:
     """Returns the sums of columns, of all rows or of those that are rated."""
     counted = [row for row in rows if row["rated"] or not rated]
     return tuple(sum(whole(row[name]) for row in counted) for name in names)
@@ -136,8 +136,8 @@ def domains_of(found: Pairs) -> list[MailboxDomain]:
     listed = []
     by_name = grouped_by(found.of["domain"], lambda row: row["name"])
     for name, rows in by_name.items():
-        sent, bounced = total(rows, ("attempted", "bounced"))
-        people, complained, unsubscribed = total(rows, ("people", "complained", "unsubscribed"), rated=True)
+        sent, bounced = sums_of(rows, ("attempted", "bounced"))
+        people, complained, unsubscribed = sums_of(rows, ("people", "complained", "unsubscribed"), rated=True)
         count = found.domains - len(by_name.keys() - {None}) if name is None else 1
         if sent:
             listed.append(MailboxDomain(name, sent, bounced, people, complained, unsubscribed, count))
@@ -200,7 +200,7 @@ def sending_of(hours: Sequence[Cells]) -> list[SendingHour]:
     """Returns rated people x emails by weekday and hour."""
     old = (row for row in hours if row["rated"] and row["number"] is not None)
     found = grouped_by(old, lambda row: divmod((whole(row["number"]) + MONDAY * 24) % (WEEK * 24), 24))
-    sums = {key: total(rows, ("people", "opened")) for key, rows in found.items()}
+    sums = {key: sums_of(rows, ("people", "opened")) for key, rows in found.items()}
     return [SendingHour(*key, *sums[key]) for key in sorted(sums) if sums[key][0]]
 
 

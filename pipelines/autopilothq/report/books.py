@@ -5,7 +5,7 @@ from typing import Any
 from .. import catalog
 from ..warehouses.dataset import Dataset, Row
 from .assemble import whole
-from .numbers import Absent, Books, Reason, Run
+from .numbers import Absent, Books, Reason, RecentRun
 
 _MOST_RUNS, _MOST_REASONS = 8, 10
 _SUMS = "count(*), sum({lines}), sum({stored}), sum({duplicates}), sum({rejected})"
@@ -42,14 +42,14 @@ def read_books(dataset: Dataset) -> Books | Absent:
     return Books(_sum(runs), len(runs), runs[:_MOST_RUNS], _most(rejects), _most(discards))
 
 
-def _run(row: Row) -> Run:
+def _run(row: Row) -> RecentRun:
     at, *sums = row
-    return Run(at, *map(whole, sums))
+    return RecentRun(at, *map(whole, sums))
 
 
-def _sum(runs: list[Run]) -> Run:
+def _sum(runs: list[RecentRun]) -> RecentRun:
     columns: list[Any] = list(zip(*(run[1:] for run in runs), strict=True))
-    return Run(max(run.at for run in runs), *(sum(column) for column in columns))
+    return RecentRun(max(run.at for run in runs), *(sum(column) for column in columns))
 
 
 def _most(found: list[Reason]) -> list[Reason]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .elements import Markup, division, element, join, span
-from .numbers import Limit
+from .numbers import RateLimit
 from .wording import number, percents, rounded
 
 WIDTH, HEIGHT = 1000, 200  # of a picture's own coordinates
@@ -27,7 +27,7 @@ def bar(value: float, most: float, color: str) -> Markup:
     return span("track", span(f"fill {color}", style=f"width:{_percents(value, most)}") if value else None)
 
 
-def bullet(value: float | None, limit: Limit) -> Markup:
+def bullet(value: float | None, limit: RateLimit) -> Markup:
     """Returns a bar for a value in percent with a mark at what must not be reached."""
     scale = max(limit.most * 1.6, (value or 0) * 1.02)
     return span(
@@ -39,7 +39,7 @@ def bullet(value: float | None, limit: Limit) -> Markup:
     )
 
 
-def verdict(value: float | None, limit: Limit) -> str:
+def verdict(value: float | None, limit: RateLimit) -> str:
     """Returns whether a value in percent is `over` the limit, `near` it, or `""`: the value that the page shows."""
     if value is None or (shown := round(value, 2)) < limit.goal:
         return ""
@@ -201,7 +201,7 @@ def _percents(value: float, whole: float) -> str:
     return f"{min(100.0, 100 * value / whole) if whole else 0:.2f}%"
 
 
-def rated(value: float | None, limit: Limit) -> Markup:
+def rated(value: float | None, limit: RateLimit) -> Markup:
     """Returns a percentage with its bullet, and in words how it stands to the limit."""
     found = verdict(value, limit)
     words = {OVER: "▲ over", NEAR: "● near"}

@@ -26,7 +26,7 @@ def escaped(value: str, most: int = MOST_PROSE) -> Markup:
     return Markup(escape(shortened(value, most)))
 
 
-def name_of(value: str) -> str:
+def display_name(value: str) -> str:
     """Returns a name that a stranger chose, cut to what the page has room for."""
     return shortened(value, MOST_CHARACTERS)
 

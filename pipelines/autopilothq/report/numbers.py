@@ -10,14 +10,14 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 
-class Limit(NamedTuple):
+class RateLimit(NamedTuple):
     """What the mailbox providers allow, in percent: below `goal` all is well, from `most` on it is over the limit."""
 
     goal: float
     most: float
 
 
-RATE_LIMITS = {"bounces": Limit(2.0, 2.0), "complaints": Limit(0.1, 0.3), "unsubscribes": Limit(0.5, 0.5)}
+RATE_LIMITS = {"bounces": RateLimit(2.0, 2.0), "complaints": RateLimit(0.1, 0.3), "unsubscribes": RateLimit(0.5, 0.5)}
 """Gmail and Yahoo want complaints below 0.1 %, and never 0.3 %. The other two are the usual alarms of senders."""
 
 
@@ -192,7 +192,7 @@ class Machines:
     opened_by_people: int
 
 
-class Run(NamedTuple):
+class RecentRun(NamedTuple):
     """A load, with the sums over its files."""
 
     at: datetime
@@ -215,9 +215,9 @@ class Reason(NamedTuple):
 class Books:
     """What the loads account for: sums over all files, the last loads, the newest first, and what was kept apart."""
 
-    total: Run
+    total: RecentRun
     loads: int
-    runs: Sequence[Run]
+    runs: Sequence[RecentRun]
     rejects: Sequence[Reason]
     discards: Sequence[Reason]
 
@@ -257,7 +257,7 @@ class Report:
     made_at: datetime
     period: ReportPeriod
     chosen: Sequence[str]
-    limits: dict[str, Limit]
+    limits: dict[str, RateLimit]
     totals: Totals | Absent
     days: Sequence[Day] | Absent
     journeys: Sequence[JourneyFunnel] | Absent

@@ -21,9 +21,9 @@ from .numbers import (
     ClickedLink,
     Cohorts,
     Day,
-    Limit,
     Machines,
     Opening,
+    RateLimit,
     Report,
     ReportPeriod,
     TableAge,
@@ -78,7 +78,7 @@ def read_report(
     since: datetime | None = None,
     until: datetime | None = None,
     journeys: Sequence[str] = (),
-    limits: Mapping[str, Limit] | None = None,
+    limits: Mapping[str, RateLimit] | None = None,
 ) -> Report:
     """Returns the numbers of the mail that was sent from `since` on and before `until`, of all or of some journeys.
 
@@ -101,7 +101,7 @@ def _report(
     now: datetime,
     period: ReportPeriod,
     chosen: Sequence[str],
-    limits: Mapping[str, Limit],
+    limits: Mapping[str, RateLimit],
     nothing: Absent | None,
 ) -> Report:
     def part(read: Callable[[], _Part | None], empty: str = "") -> _Part | Absent:
@@ -195,7 +195,7 @@ def _days(asking: _Asking, pairs: Pairs | Absent, period: ReportPeriod) -> list[
 
 def _totals(pairs: Pairs) -> Totals:
     emails = pairs.of["email"]
-    deliveries, bounced, sent = assemble.total(emails, ("delivered", "bounced", "attempted"))
+    deliveries, bounced, sent = assemble.sums_of(emails, ("delivered", "bounced", "attempted"))
     of = assemble.funnel(emails)
     return Totals(
         of.delivered, of.rated, of.opened, of.clicked, of.replied, of.complained, of.unsubscribed,
@@ -228,8 +228,8 @@ def _machines(asking: _Asking, pairs: Pairs) -> Machines:
             "not. Mailbox providers that fetch pictures before anybody reads count as people here."
         )
     emails = pairs.of["email"]
-    opens, machine_opens = assemble.total(emails, ("opens", "machine_opens"))
-    rated, opened, by_people = assemble.total(emails, ("people", "opened", "human_opened"), rated=True)
+    opens, machine_opens = assemble.sums_of(emails, ("opens", "machine_opens"))
+    rated, opened, by_people = assemble.sums_of(emails, ("people", "opened", "human_opened"), rated=True)
     return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)
 
 

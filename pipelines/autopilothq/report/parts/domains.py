@@ -1,7 +1,7 @@
 """Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, beside the providers' limits."""
 
 from ..charts import rated
-from ..elements import Markup, element, name_of, span
+from ..elements import Markup, display_name, element, span
 from ..numbers import Absent, MailboxDomain, Report
 from ..wording import number, plural
 from . import absent, card
@@ -33,7 +33,7 @@ def _note(report: Report) -> str:
 
 
 def _row(domain: MailboxDomain, report: Report) -> Markup:
-    name = name_of(domain.name) if domain.name is not None else plural(domain.domains, "other domain")
+    name = display_name(domain.name) if domain.name is not None else plural(domain.domains, "other domain")
     return element(
         "tr",
         element("th", span("main", name), scope="row"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..charts import bar
-from ..elements import Markup, division, element, join, name_of, span
+from ..elements import Markup, display_name, division, element, join, span
 from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, Report
 from ..wording import number, plural, rate
 from . import absent, card
@@ -45,7 +45,7 @@ def _funnel(journey: JourneyFunnel, most: int) -> Markup:
     young = funnel.delivered - funnel.rated
     return division(
         "funnel",
-        element("h3", name_of(journey.name or NO_JOURNEY)),
+        element("h3", display_name(journey.name or NO_JOURNEY)),
         *(
             division(
                 "step",
@@ -84,10 +84,10 @@ def _emails(found: Sequence[tuple[JourneyFunnel, EmailFunnel]]) -> Markup:
 
 def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
     funnel: Funnel = email.funnel
-    below = " · ".join(name_of(name) for name in (email.subject, journey.name) if name)
+    below = " · ".join(display_name(name) for name in (email.subject, journey.name) if name)
     return element(
         "tr",
-        element("th", span("main", name_of(email.name or email.id or NO_EMAIL)), span("sub", below), scope="row"),
+        element("th", span("main", display_name(email.name or email.id or NO_EMAIL)), span("sub", below), scope="row"),
         element("td", number(funnel.rated), class_="n", data_label="People"),
         *(
             element(
@@ -120,10 +120,10 @@ def links(report: Report) -> Markup:
 
 
 def _link(link: ClickedLink, most: int) -> Markup:
-    below = " · ".join(name_of(name) for name in (link.email, link.journey) if name)
+    below = " · ".join(display_name(name) for name in (link.email, link.journey) if name)
     return element(
         "tr",
-        element("th", span("main", name_of(link.url or "Without an address")), span("sub", below), scope="row"),
+        element("th", span("main", display_name(link.url or "Without an address")), span("sub", below), scope="row"),
         element("td", bar(link.people, most, "clicked"), class_="bars"),
         element("td", number(link.people), class_="n"),
         element("td", number(link.clicks), class_="n narrow"),

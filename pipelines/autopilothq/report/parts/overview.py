@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from ..charts import verdict
-from ..elements import Content, Markup, element, name_of, span
-from ..numbers import Absent, Day, Limit, MailboxDomain, Report
+from ..elements import Content, Markup, display_name, element, span
+from ..numbers import Absent, Day, MailboxDomain, RateLimit, Report
 from ..wording import PAIRS, length, long_day, moment_of, number, percents, plural, share
 from . import card
 from .days import drawn
@@ -25,7 +25,7 @@ def head(report: Report) -> Markup:
     age = f"last event {length((report.made_at - last).total_seconds())} ago" if last else ""
     found = [_span(report.days), plural(period.events, "email event"), age] if last else ["no email events"]
     facts = [*found, f"made {moment_of(report.made_at)}"]
-    chosen = [f"Only {name}" for name in (", ".join(map(name_of, report.chosen)),) if name]
+    chosen = [f"Only {name}" for name in (", ".join(map(display_name, report.chosen)),) if name]
     return element(
         "header",
         element("h1", element("b", "autopilothq"), " email report"),
@@ -77,7 +77,7 @@ def _limits(report: Report) -> Iterator[Signed]:
             yield *sign, f"{name.capitalize()} are {percents(value)}, {_stands(found, limit, over)}."
 
 
-def _stands(found: str, limit: Limit, over: str) -> str:
+def _stands(found: str, limit: RateLimit, over: str) -> str:
     but = f", but over the limit of {limit.most:g}% at {over}" if over else ""
     return {
         "over": f"over the limit of {limit.most:g}%{f' ({over})' if over else ''}",
@@ -91,7 +91,7 @@ def _domains_over(report: Report, name: str) -> str:
         return ""
     limit = report.limits[name]
     names = [
-        name_of(domain.name)
+        display_name(domain.name)
         for domain in report.domains
         if domain.name and domain.rated >= _ENOUGH and verdict(of_domain(domain, name), limit) == "over"
     ]
@@ -117,7 +117,7 @@ def _journeys(report: Report) -> Iterator[Signed]:
     ranked = sorted(((value, one) for value, one in known if value is not None), key=lambda pair: pair[0])
     if len(ranked) > 1:
         (low, worst), (high, best) = ranked[0], ranked[-1]
-        most, least = name_of(best.name or _NO_JOURNEY), name_of(worst.name or _NO_JOURNEY.lower())
+        most, least = display_name(best.name or _NO_JOURNEY), display_name(worst.name or _NO_JOURNEY.lower())
         sentence = (
             f"{most} is opened most ({percents(high)}), {least} least ({percents(low)}), among journeys of "
             f"{_ENOUGH:,} and more {PAIRS}."

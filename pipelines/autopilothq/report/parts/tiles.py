@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ..charts import flag, sparkline, verdict
 from ..elements import Markup, division, element, join
-from ..numbers import Absent, Day, Limit, Report, Totals
+from ..numbers import Absent, Day, RateLimit, Report, Totals
 from ..wording import PAIRS, moment_of, number, percents, plural, rate, rounded, share
 from . import absent
 from .days import drawn, grouped
@@ -61,7 +61,7 @@ def _tiles(report: Report, totals: Totals) -> Iterator[Markup]:
         yield _limited(title, share(part, totals.rated), more, report.limits[name], course)
 
 
-def _limited(title: str, value: float | None, more: str, limit: Limit, course: Markup) -> Markup:
+def _limited(title: str, value: float | None, more: str, limit: RateLimit, course: Markup) -> Markup:
     keep = f"keep below {limit.goal:g}%" + (f", never {limit.most:g}%" if limit.most > limit.goal else "")
     return _tile(title, percents(value), f"{more}; {keep}", flag(verdict(value, limit)), course)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ..charts import bar, percent_short
-from ..elements import Content, Markup, division, element, join, name_of, span
-from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, Report, Run, TableAge
+from ..elements import Content, Markup, display_name, division, element, join, span
+from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, RecentRun, Report, TableAge
 from ..wording import moment_of, number, percents, plural, share
 from . import card
 
@@ -102,11 +102,11 @@ def _reasons(found: Sequence[Reason]) -> Markup:
     if not found:
         return element("p", "✓ None.", class_="good")
     return _pairs(
-        (" · ".join(name_of(name) for name in (one.where, one.reason) if name), number(one.lines)) for one in found
+        (" · ".join(display_name(name) for name in (one.where, one.reason) if name), number(one.lines)) for one in found
     )
 
 
-def _runs(found: Sequence[Run], loads: int) -> Markup:
+def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
     names = ("Loaded", "Files", "Lines", "Stored", "Duplicates", "Rejected")
     classes = ("", "n wide", "n", "n", "n wide", "n")
     head = [element("th", name, class_=of or None) for name, of in zip(names, classes, strict=True)]
@@ -128,7 +128,7 @@ def _ages(found: Sequence[TableAge]) -> Markup:
     rows = (
         element(
             "tr",
-            element("th", element("code", name_of(one.table)), scope="row"),
+            element("th", element("code", display_name(one.table)), scope="row"),
             element("td", moment_of(one.received_at).removesuffix(" UTC"), class_="n"),
             element("td", moment_of(one.loaded_at).removesuffix(" UTC"), class_="n wide"),
         )

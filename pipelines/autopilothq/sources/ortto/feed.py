@@ -23,7 +23,6 @@ MAX_FAILED_IN_A_ROW = 5  # people in a row; it is the service then, not the pers
 LOOKED_UP_AT_ONCE = 50  # people whose email and external id are asked for together
 _LINES_PER_BATCH = 5_000
 _PEOPLE_PER_BATCH = 10_000
-KILL_POINT_PERSON_ASKED = f"{__name__}:Feed._end"  # for tests/faults
 
 
 class DuePerson(NamedTuple):

@@ -40,7 +40,6 @@ _PAGES_PER_BATCH = 20
 _MAX_REFUSED = 2  # requests for people, of the fifteen that an account allows in fifteen seconds
 _MAX_SCAN_AGE = timedelta(days=1)
 _TAGS = ("tags", "u4s::t")  # documented, but no account's schema was seen that has them
-KILL_POINT_RECORDS_READ = f"{__name__}:RecordScans.read"  # for tests/faults
 _CURSORS = "ortto scans"  # in dlt's state of the source
 
 
