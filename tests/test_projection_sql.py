@@ -39,7 +39,8 @@ WORDS = {
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {
-    "begun": NOW, "inside": None, "retry": False, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
+    "begun": NOW, "retry": False,
+    "inside": None, "loaded_at": NOW.isoformat(), "lookback": 1, "first_event_table": 6, "rows": [1],
     "start": 1, "table_number": 1, "table_numbers": [1],
 }  # fmt: skip
 STORED = (
