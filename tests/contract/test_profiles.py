@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import autopilothq
+from autopilothq.clients.profile_api import BASE_URLS
 from autopilothq.errors import RunError
 from autopilothq.sources.profiles import pull as origin
 from contract.duck import held, load, pipeline, query, tables
@@ -121,6 +122,14 @@ def test_a_token_is_not_sent_where_autopilots_settings_point(
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__SPACE", server.space)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__BASE_URL", server.base_url)
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__REQUESTS_PER_SECOND", "100")
+    Path("people.txt").write_text("a@example.com\nb@example.com")
+    with held():
+        pipeline().run(autopilothq.profiles(people="people.txt"))
+    assert server.asked() == [A, B]
+    # Without settings of its own it goes to the region's address.
+    for name in ("BASE_URL", "REQUESTS_PER_SECOND"):
+        monkeypatch.delenv(f"SOURCES__AUTOPILOTHQ__PROFILES__{name}")
+    monkeypatch.setitem(BASE_URLS, "us", server.base_url)
     Path("people.txt").write_text("a@example.com\nb@example.com")
     with held():
         pipeline().run(autopilothq.profiles(people="people.txt"))

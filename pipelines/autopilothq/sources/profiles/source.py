@@ -29,12 +29,12 @@ def profiles(
     token: dlt.TSecretStrValue = dlt.secrets.value,
     space: str = dlt.config.value,
     region: str = "us",
-    # `NotResolved`: dlt would take those of Autopilot's API from the section above.
-    base_url: Annotated[str | None, NotResolved()] = None,
-    requests_per_second: Annotated[float | None, NotResolved()] = None,
+    # `NotResolved`: dlt would take those of Autopilot's API from the section above, as it does where the default is None.
+    base_url: Annotated[str, NotResolved()] = "",
+    requests_per_second: Annotated[float, NotResolved()] = PROFILE_REQUESTS_PER_SECOND,
     people: str | None = None,
     source_id: str | None = None,
-    events: Annotated[str | Sequence[str] | None, NotResolved()] = None,
+    events: Annotated[str | Sequence[str], NotResolved()] = "",
     since: Time | None = None,
     timeout: float = TIMEOUT,
     tries: int = MAX_ATTEMPTS,
@@ -54,7 +54,7 @@ def profiles(
         space: The id of the space of Segment Unify.
         region: Where the space is: us or eu.
         base_url: Where the API is, if not at the region's address.
-        requests_per_second: The most that is sent, 50 by default; requests go side by side.
+        requests_per_second: The most that is sent; requests go side by side.
         people: Whose events: `api`, Autopilot's contacts with new email activity, the default where a key of
             Autopilot is set; a file of emails or user ids, one a line; or a query of the warehouse with one column.
         source_id: The one Segment source to take events of.
@@ -81,21 +81,22 @@ def profiles(
     return resources(origin, LoadSettings(memory // 2, memory // 4, progress, table_format, max_event_tables))
 
 
-def _requests(region: str, base_url: str | None, per_second: float | None) -> RequestSettings:
+def _requests(region: str, base_url: str, per_second: float) -> RequestSettings:
     """Returns how the space is asked. Raises InvalidSetting for another region."""
     if region not in BASE_URLS:
         raise InvalidSetting(f"{SETTINGS}.region must be {' or '.join(BASE_URLS)}, got {region!r}")
     url = str(base_url or _setting("base_url") or BASE_URLS[region])
-    per_second = _setting("requests_per_second") if per_second is None else per_second
-    return RequestSettings(url, PROFILE_REQUESTS_PER_SECOND if per_second is None else float(per_second))
+    if per_second == PROFILE_REQUESTS_PER_SECOND and (own := _setting("requests_per_second")) is not None:
+        per_second = own
+    return RequestSettings(url, float(per_second))
 
 
 def _setting(name: str) -> Any:
     return dlt.config.get(f"{SETTINGS}.{name}")
 
 
-def _names(events: str | Sequence[str] | None) -> tuple[str, ...]:
-    given = events if events is not None else _setting("events") or ()
+def _names(events: str | Sequence[str]) -> tuple[str, ...]:
+    given = events or _setting("events") or ()
     names = tuple(dict.fromkeys(filter(None, split_names(given))))
     for name in names:
         if "," in name:
