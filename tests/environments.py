@@ -16,7 +16,15 @@ def environment(home: Path, *packages: str, constraint: Path | None = None) -> P
     if not done.exists() or done.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         if packages:
-            pip = (home / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check")
+            pip = (
+                home / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-compile",
+                "--disable-pip-version-check",
+            )
             constrained = ("--constraint", constraint) if constraint else ()
             subprocess.run([*pip, *constrained, *packages], check=True)
         done.write_text(wanted)
