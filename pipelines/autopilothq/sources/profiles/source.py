@@ -29,7 +29,8 @@ def profiles(
     token: dlt.TSecretStrValue = dlt.secrets.value,
     space: str = dlt.config.value,
     region: str = "us",
-    # `NotResolved`: dlt would take those of Autopilot's API from the section above, as it does where the default is None.
+    # `NotResolved`: dlt would take those of Autopilot's API from the section above, as it does where the default is
+    # None.
     base_url: Annotated[str, NotResolved()] = "",
     requests_per_second: Annotated[float, NotResolved()] = PROFILE_REQUESTS_PER_SECOND,
     people: str | None = None,
