@@ -562,6 +562,7 @@ REJECT_REASONS = {
     "context_not_object": "`context` is not an object",
     "bad_answer": "an API's answer about a person that cannot be read; that person is asked for again next time",
     "no_id": "an API's object without the id that its row is known by",
+    "no_event_row": "a row of an adopted `tracks` that the table of its event, which was adopted too, does not have",
     "suppressed": "of a person who was forgotten",
     "unreadable": "it cannot be read or stored",
 }
@@ -663,6 +664,21 @@ NATIVE: dict[str, Native] = {
     "databricks": Native(layout=MappingProxyType({"received_at": "cluster", "event": "cluster"})),
 }
 OTHER_NATIVE = Native()
+
+# Tables that Segment's or RudderStack's loader left in a warehouse (docs/contract/adopt.md).
+
+# Columns of loaders for themselves, and of dlt: this load has its own, or nobody needs them.
+LOADER_OWN_COLUMNS = frozenset({"uuid_ts", "loaded_at", "uuid", "_dlt_load_id", "_dlt_id"})
+# Columns that RudderStack's loader makes and Segment's does not, by which its tables are known.
+RUDDERSTACK_MARKS = frozenset({"context_request_ip", "context_passed_ip", "context_destination_id"})
+# What RudderStack's columns are called here, where a table has no column of that name; None: not at all.
+RUDDERSTACK_COLUMNS: dict[str, str | None] = {
+    "channel": None,
+    "record_id": None,
+    "context_request_ip": "context_ip",
+}
+# Tables that stand beside messages in a schema and are not adopted, by how they begin.
+NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
 
 def event_table(name: str) -> Table:

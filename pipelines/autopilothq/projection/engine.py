@@ -30,7 +30,12 @@ def queries(file: str) -> Mapping[str, str]:
 
     `{words}` in braces are for `str.format`: the names of columns and tables, for which SQL has no parameters.
     """
-    _, *parts = re.split(r"(?m)^-- name: (\w+)\n", script(file))
+    return statements(script(file))
+
+
+def statements(text: str) -> Mapping[str, str]:
+    """Returns the named statements of a `.sql` file, whose text this is."""
+    _, *parts = re.split(r"(?m)^-- name: (\w+)\n", text)
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 

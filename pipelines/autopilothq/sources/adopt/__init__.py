@@ -1,0 +1,1 @@
+"""The origin of tables that Segment's loader left in a warehouse."""

@@ -1,0 +1,74 @@
+-- What becomes of the rows of adopted tables. `keys` are the rows of one table or of several (`seq`, `id`,
+-- `received_at`), `duplicates` those that are not kept.
+
+-- name: books
+CREATE TABLE track_duplicates (seq BIGINT);
+CREATE TABLE counts (file BIGINT, rows BIGINT, duplicates BIGINT, first TIMESTAMPTZ, last TIMESTAMPTZ);
+CREATE TABLE adopted_discards (
+    table_name VARCHAR, row_id VARCHAR, column_name VARCHAR, value VARCHAR, reason VARCHAR, received_at TIMESTAMPTZ);
+
+-- name: keys
+CREATE OR REPLACE VIEW {name} AS SELECT * FROM ({rows}) ANTI JOIN rejects USING (seq)
+
+-- name: within
+-- Of the rows with one id the earliest is kept.
+INSERT INTO {duplicates} SELECT seq FROM (
+    SELECT seq, row_number() OVER (PARTITION BY id ORDER BY received_at NULLS LAST, seq) AS rank
+    FROM {keys} k SEMI JOIN (SELECT hash(id) AS h FROM {keys} GROUP BY h HAVING count(*) > 1) again ON again.h = hash(k.id))
+WHERE rank > 1
+
+-- name: stored
+INSERT INTO {duplicates} SELECT k.seq FROM stored s JOIN {keys} k ON k.id = s.id
+
+-- name: counted
+INSERT INTO counts
+SELECT file_of(seq), count(*), count(d.seq), min(received_at), max(received_at)
+FROM {keys} LEFT JOIN (SELECT DISTINCT seq FROM {duplicates}) d USING (seq) GROUP BY 1
+
+-- name: refused
+INSERT INTO rejects SELECT seq, sha256(r.id), 'unreadable', error, r.id FROM {keys} JOIN refused_messages r USING (id)
+
+-- name: suppressed
+INSERT INTO rejects SELECT seq, sha256(concat('suppressed', id)), 'suppressed', $message, '' FROM suppressed
+
+-- name: orphans
+CREATE OR REPLACE VIEW orphans AS SELECT seq, id FROM ({rows}) ANTI JOIN rejects USING (seq) WHERE {of_events}
+
+-- name: with_event_row
+-- Rows of `tracks` (`orphans`) that the table of their event has.
+INSERT INTO duplicates SELECT o.seq FROM orphans o SEMI JOIN {keys} k USING (id)
+
+-- name: stored_event_row
+INSERT INTO duplicates SELECT o.seq FROM stored s JOIN orphans o ON o.id = s.id
+
+-- name: no_event_row
+INSERT INTO rejects
+SELECT seq, sha256(raw), 'no_event_row', $message, raw
+FROM ({raw}) SEMI JOIN (SELECT seq FROM orphans ANTI JOIN duplicates USING (seq)) o USING (seq)
+
+-- name: misfits
+INSERT INTO adopted_discards
+SELECT $table_name, k.id, $column_name, v.value, v.reason, k.received_at
+FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq)
+
+-- name: discarded
+SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *, {loaded_at} AS discarded_at
+FROM (SELECT DISTINCT * FROM (FROM adopted_discards UNION ALL FROM discards_of_latest))
+QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1
+
+-- name: file_counts
+SELECT file, coalesce(c.rows, 0) + coalesce(r.rejected, 0), coalesce(c.rows - c.duplicates, 0),
+    coalesce(c.duplicates, 0), coalesce(r.rejected, 0), first, last
+FROM counts c FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP BY 1) r USING (file)
+
+-- name: stored_layer
+-- What `users` or `accounts` has stored of the ids of `layers`, below what this load makes of messages.
+INSERT INTO layers BY NAME
+SELECT *, CASE WHEN id IN (SELECT id FROM layers WHERE layer = 0) THEN 2 ELSE -1 END AS layer
+FROM stored SEMI JOIN (SELECT id FROM layers WHERE layer = 1) l USING (id)
+
+-- name: first_of_layers
+CREATE OR REPLACE TABLE {table} AS
+WITH first AS (SELECT {select} FROM layers GROUP BY id)
+FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
+    OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))

@@ -1,0 +1,36 @@
+-- How values of adopted tables are typed, beside the macros of the projection. `t` is plain text, `v` JSON text.
+
+CREATE MACRO storable(t) AS CASE WHEN NOT contains(t, chr(0)) THEN t END;
+CREATE MACRO moment(t) AS CASE
+    WHEN t BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00' THEN t END;
+CREATE MACRO finite(d) AS CASE WHEN isfinite(d) THEN d END;
+CREATE MACRO moment_json(t) AS '"' || strftime(t AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') || '"';
+
+-- A time as warehouses write it: a date, `T` or a blank, and perhaps a zone (`Z`, `+00`, `+00:00`, `UTC`); UTC without.
+CREATE MACRO stamp(t) AS CASE
+    WHEN regexp_full_match(t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.,]\d{1,9})?'
+        || '( ?([Zz]|UTC|[+-]([01]\d|2[0-3])(:?[0-5]\d)?))?')
+    THEN within_years(iso_8601(replace(t, ' UTC', 'Z')))::TIMESTAMPTZ END;
+CREATE MACRO zoned_stamp(t) AS CASE
+    WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') AND regexp_matches(t, ':') THEN stamp(t) END;
+CREATE MACRO text_moment(t) AS coalesce(stamp(t), within_years(unusual_clock(to_json(t)::VARCHAR))::TIMESTAMPTZ);
+
+-- Values of files that have nothing but text.
+CREATE MACRO loose_bool(t) AS CASE
+    WHEN lower(t) IN ('t', 'true', '1') THEN true WHEN lower(t) IN ('f', 'false', '0') THEN false END;
+CREATE MACRO loose_bigint(t) AS CASE WHEN is_number(t) THEN number_as_bigint(t) END;
+CREATE MACRO loose_double(t) AS CASE WHEN is_number(t) THEN number_as_double(t) END;
+
+-- What a value is, as one of the bits of `projection/types.py`. A number is one only where its digits stay.
+CREATE MACRO text_bit(t) AS CASE WHEN t IS NULL THEN NULL WHEN zoned_stamp(t) IS NULL THEN 1 ELSE 2 END;
+CREATE MACRO loose_bit(t) AS CASE
+    WHEN t IS NULL THEN NULL
+    WHEN lower(t) IN ('t', 'true', 'f', 'false') THEN 16
+    WHEN is_integer(t) THEN CASE WHEN t <> '-0' AND try_cast(t AS BIGINT) IS NOT NULL THEN 4 ELSE 1 END
+    WHEN is_number(t) AND try_cast(t AS DOUBLE)::VARCHAR = t THEN 8
+    WHEN stamp(t) IS NULL THEN 1 ELSE 2 END;
+CREATE MACRO json_bit(v) AS CASE
+    WHEN v IS NULL THEN NULL
+    WHEN is_integer(v) AND try_cast(v AS BIGINT) IS NULL THEN 1
+    WHEN is_text(v) THEN CASE WHEN zoned_stamp(as_text(v)) IS NULL THEN 1 ELSE 2 END
+    ELSE type_bit(v) END;

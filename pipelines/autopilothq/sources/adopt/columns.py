@@ -1,0 +1,180 @@
+"""The columns of adopted tables: the forms that values wait in, their types by the contract, and typed cells.
+
+Values wait as one of the contract's types, as JSON text (`json`), or as text of a file that has nothing but text
+(`loose`, of CSV).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Literal, NamedTuple
+
+import duckdb
+
+from ...catalog import Type
+from ...projection import SQL_TYPES, engine
+from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
+
+Form = Type | Literal["json", "loose"]
+COLUMNS_AT_ONCE = 50
+CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
+PREFIX = "c:"  # before the columns of rows that wait, beside `seq`
+_FORMS: dict[str, tuple[Form, str]] = {
+    "VARCHAR": ("text", "{}"),
+    "BOOLEAN": ("bool", "{}"),
+    "DOUBLE": ("double", "{}"),
+    "FLOAT": ("double", "{}::DOUBLE"),
+    "TIMESTAMP WITH TIME ZONE": ("timestamp", "{}"),
+    "JSON": ("json", "nullif({}::VARCHAR, 'null')"),
+    **dict.fromkeys(("BIGINT", "INTEGER", "SMALLINT", "TINYINT"), ("bigint", "{}::BIGINT")),
+    **dict.fromkeys(("UINTEGER", "USMALLINT", "UTINYINT"), ("bigint", "{}::BIGINT")),
+    **dict.fromkeys(("HUGEINT", "UHUGEINT", "UBIGINT", "DECIMAL"), ("json", "{}::VARCHAR")),
+    **dict.fromkeys(("DATE", "TIME", "UUID", "ENUM", "INTERVAL"), ("text", "{}::VARCHAR")),
+    **dict.fromkeys(
+        ("TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"),
+        ("timestamp", "({}::TIMESTAMP AT TIME ZONE 'UTC')"),
+    ),
+}
+_NESTED: tuple[Form, str] = ("json", "to_json({})::VARCHAR")
+_BITS: dict[Form, int] = {"timestamp": TIME_TEXT, "bigint": INTEGER, "double": FLOAT, "bool": BOOLEAN}
+# The type bit of a value in each form that has no type, and a value in each form as JSON text.
+_BIT_SQL: dict[Form, str] = {"text": "text_bit({})", "loose": "loose_bit({})", "json": "json_bit({})"}
+_JSON_SQL: dict[Form, str] = {
+    "text": "to_json({})::VARCHAR",
+    "loose": "to_json({})::VARCHAR",
+    "json": "{}",
+    "bigint": "{}::VARCHAR",
+    "double": "{}::VARCHAR",
+    "bool": "{}::VARCHAR",
+    "timestamp": "moment_json({})",
+}
+MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
+
+
+def form_of(sql_type: str) -> tuple[Form, str]:
+    """Returns the form of a column that the engine reads as a type, and a template of SQL that gives it.
+
+    Example: `form_of("DECIMAL(38,6)") == ("json", "{}::VARCHAR")`.
+    """
+    if sql_type.endswith("]"):
+        return _NESTED
+    return _FORMS.get(re.sub(r"\(.*", "", sql_type, flags=re.DOTALL).strip(), _NESTED)
+
+
+def cell(form: Form, of: Type, name: str) -> str:
+    """Returns SQL of a value in a form as a type, null where it cannot become that without loss."""
+    if of == "text" and form in ("text", "loose"):
+        return f"storable({name})"
+    if form == of:
+        return {"timestamp": f"moment({name})", "double": f"finite({name})"}.get(of, name)
+    if of == "timestamp" and form in ("text", "loose"):
+        return f"text_moment({name})"
+    if of == "timestamp" and form == "json":
+        return f"text_moment(as_text({name}))"
+    if form == "loose":
+        return f"loose_{of}({name})"
+    return f"as_{of}({_JSON_SQL[form].format(name)})"
+
+
+def json_value(form: Form, name: str) -> str:
+    """Returns SQL of a value in a form as JSON text."""
+    return _JSON_SQL[form].format(name)
+
+
+def as_plain_text(form: Form, name: str) -> str:
+    """Returns SQL of a value in a form as text."""
+    return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
+
+
+class Group(NamedTuple):
+    """Files of a table that have the same columns in the same forms."""
+
+    forms: Mapping[str, Form]
+    paths: Sequence[str]
+
+    @property
+    def source(self) -> str:
+        """What SQL reads the rows from."""
+        return engine.parquet_files(self.paths)
+
+
+class WaitingTable(NamedTuple):
+    """The rows of a table that wait in files, with `seq`, the number of the row in the load."""
+
+    name: str
+    groups: Sequence[Group]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns."""
+        return list(dict.fromkeys(column for group in self.groups for column in group.forms))
+
+    def select(self, types: Mapping[str, Type], names: Mapping[str, str], more: Mapping[str, str]) -> str:
+        """Returns a query of typed cells, with `seq`.
+
+        `types` are those of the columns, `names` what they are called in the result, `more` further cells.
+        """
+        parts = []
+        for group in self.groups:
+            cells = [
+                f"{_cell_of(group, column, of)} AS {engine.name(names.get(column, column))}"
+                for column, of in types.items()
+            ]
+            cells += [f"{sql} AS {engine.name(name)}" for name, sql in more.items()]
+            parts.append(f"SELECT {', '.join(['seq', *cells])} FROM {group.source}")
+        return " UNION ALL ".join(parts)
+
+
+def _cell_of(group: Group, column: str, of: Type) -> str:
+    form = group.forms.get(column)
+    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(PREFIX + column))
+
+
+def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
+    """Returns the type bits and the number of values of some columns, also of those without any value."""
+    found: dict[str, ColumnValues] = {}
+    listed = list(columns)
+    for group in table.groups:
+        for part in engine.batched([column for column in listed if column in group.forms], COLUMNS_AT_ONCE):
+            cells = []
+            for column in part:
+                name, form = engine.name(PREFIX + column), group.forms[column]
+                bits = str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})"
+                cells += [f"{bits} AS a", f"count({name})"]
+            row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
+            for column, bits, number in zip(part, row[::2], row[1::2], strict=True):
+                before = found.get(column, ColumnValues(0, 0))
+                found[column] = ColumnValues(before.bits | (bits or 0), before.number + number)
+    return found
+
+
+def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, int]:
+    """Returns how many texts of each column have exactly as many characters as Segment keeps."""
+    found: dict[str, int] = {}
+    for group in table.groups:
+        texts = [column for column, form in group.forms.items() if form in ("text", "loose", "json")]
+        for part in engine.batched(texts, COLUMNS_AT_ONCE):
+            cells = [
+                f"count(*) FILTER (length({as_plain_text(group.forms[column], engine.name(PREFIX + column))}) = {CUT})"
+                for column in part
+            ]
+            row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
+            for column, number in zip(part, row, strict=True):
+                found[column] = found.get(column, 0) + number
+    return {column: number for column, number in found.items() if number}
+
+
+def misfits(table: WaitingTable, column: str, of: Type) -> list[str]:
+    """Returns queries (`seq`, `value`, `reason`) of the values of a column that cannot become its type."""
+    found = []
+    for group in table.groups:
+        form = group.forms.get(column)
+        name = engine.name(PREFIX + column)
+        if form is None or (form == of and of in ("bigint", "bool")):
+            continue
+        reason = "not_text" if of == "text" else "not_a_time" if of == "timestamp" else "does_not_fit"
+        found.append(
+            f"SELECT seq, replace({json_value(form, name)}, chr(0), '\\u0000') AS value, '{reason}' AS reason"
+            f" FROM {group.source} WHERE {name} IS NOT NULL AND {cell(form, of, name)} IS NULL"
+        )
+    return found

@@ -1,0 +1,214 @@
+"""Files that a warehouse has exported its tables into: which there are, and which table each is of.
+
+A file is of the table that it, or the folder around it, is named after; exporters number their files behind that name
+(`email_opened_0000_part_00.parquet`, `email_opened-000000000000.csv.gz`).
+"""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ...catalog import TABLES
+from ...errors import ArchiveError
+from ...segment.naming import snake_case
+from ..file_systems import is_remote, open_bucket
+
+FileFormat = Literal["parquet", "csv", "json", "avro"]
+SUFFIXES: dict[str, FileFormat] = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".avro": "avro",
+}
+COMPRESSIONS = (".gz", ".zst")
+_CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".deflate")  # within a Parquet file's name
+# What exporters put behind a table's name: Redshift's slices and parts, BigQuery's shards, Snowflake's threads.
+_NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HIVE = re.compile(r"[^/=]+=[^/]*")
+NOT_A_TABLE = "no_table"
+UNKNOWN_FORMAT = "unknown_suffix"
+
+
+class TableFile(NamedTuple):
+    """A file of a table: its permanent name, version and size as of any work, and how it is read.
+
+    `fs` is None of a file on this machine.
+    """
+
+    url: str
+    version: str
+    size: int
+    table: str
+    format: FileFormat
+    path: str
+    fs: Any = None
+
+
+class FoundFile(NamedTuple):
+    """A file at a URL, with its path below that URL."""
+
+    url: str
+    version: str
+    size: int
+    path: str
+    below: str
+    fs: Any = None
+
+
+def fold(name: str) -> str:
+    """Returns the name of a table or column as Segment spells it, in small letters.
+
+    Example: `fold("EMAIL_OPENED") == "email_opened"`, and `fold("_Timestamp") == "_timestamp"`.
+    """
+    lower = name.lower()
+    return lower if re.fullmatch(r"[a-z0-9_]+", lower) else snake_case(name)
+
+
+def table_files(
+    urls: Sequence[str], named: Mapping[str, Sequence[str]], credentials: Any = None
+) -> tuple[list[TableFile], dict[str, str]]:
+    """Returns the files of tables at some URLs, and why others are left out, by their URL.
+
+    `named` are patterns below the URLs by the table that their files are of; without any, files and folders that are
+    named like tables are taken. Raises ArchiveError where nothing exists at a URL or a pattern matches nothing.
+    """
+    found: dict[str, TableFile] = {}
+    left_out: dict[str, str] = {}
+    for url in urls:
+        there = _files_at(url, credentials)
+        tables = _named(there, named) if named else _tables_of(there)
+        for file in there:
+            form = _format(file.path)
+            if file.below not in tables:
+                if not named:
+                    left_out[file.url] = NOT_A_TABLE
+            elif form is None:
+                left_out[file.url] = UNKNOWN_FORMAT
+            else:
+                found[file.url] = TableFile(
+                    file.url, file.version, file.size, tables[file.below], form, file.path, file.fs
+                )
+    _check_patterns(urls, named, found.values())
+    return [found[url] for url in sorted(found)], {url: why for url, why in left_out.items() if url not in found}
+
+
+def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], found: Iterable[TableFile]) -> None:
+    missing = sorted(named.keys() - {file.table for file in found})
+    if missing:
+        raise ArchiveError(
+            f"Expected files of {missing[0]} at {', '.join(named[missing[0]])} below {', '.join(urls)}, but no file"
+            " matches.\nCheck the pattern: it is compared with the path below the folder."
+        )
+
+
+def _files_at(url: str, credentials: Any) -> list[FoundFile]:
+    found = _bucket_files(url, credentials) if is_remote(url) else _local_files(url.removeprefix("file://"))
+    return [file for file in found if file.size and not file.path.rpartition("/")[2].startswith((".", "_SUCCESS"))]
+
+
+def _local_files(url: str) -> list[FoundFile]:
+    root = Path(url).absolute()
+    if not root.exists():
+        raise ArchiveError(f"Expected a file or a folder at {url}, but nothing is there.\nCheck how it is spelt.")
+    paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    base = root.parent if root.is_file() else root
+    found = []
+    for path in paths:
+        state = os.stat(path)
+        version = f"{state.st_size}-{state.st_mtime_ns}"
+        found.append(FoundFile(str(path), version, state.st_size, str(path), path.relative_to(base).as_posix()))
+    return found
+
+
+def _bucket_files(url: str, credentials: Any) -> list[FoundFile]:
+    fs = open_bucket(url, credentials)
+    root = str(fs._strip_protocol(url)).rstrip("/")
+    scheme = url.partition("://")[0]
+    listed: Mapping[str, Mapping[str, Any]] = fs.find(root, detail=True)
+    if not listed:
+        raise ArchiveError(f"Expected files at {url}, but nothing is there.\nCheck how it is spelt.")
+    found = []
+    for path, info in sorted(listed.items()):
+        below = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
+        version = _object_version(info)
+        found.append(FoundFile(f"{scheme}://{path}", version, int(info.get("size") or 0), path, below, fs))
+    return found
+
+
+def _object_version(info: Mapping[str, Any]) -> str:
+    """Returns an object's etag, or its size and the time of its last change."""
+    etag = next((str(info[key]).strip('"') for key in ("ETag", "etag", "md5Hash") if info.get(key)), None)
+    changed = next((info[key] for key in ("LastModified", "last_modified", "updated", "mtime") if info.get(key)), "")
+    time = changed.isoformat() if isinstance(changed, datetime) else str(changed)
+    return etag or f"{info.get('size')}-{time}"
+
+
+def _named(there: Sequence[FoundFile], named: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    return {
+        file.below: table
+        for table, patterns in named.items()
+        for file in there
+        if any(fnmatch.fnmatchcase(file.below, pattern) for pattern in patterns)
+    }
+
+
+def _tables_of(there: Sequence[FoundFile]) -> dict[str, str]:
+    """Returns the table of each file that is named like one, or lies in a folder that is, by the path."""
+    folders = {file.below.rpartition("/")[0] for file in there}
+    # A folder where any file is named after a table of the catalogue has files of tables; others are of one table each.
+    of_tables = {folder for folder in folders if folder == ""} | {
+        folder
+        for file in there
+        for folder, stem in [(file.below.rpartition("/")[0], _stem(file.below))]
+        if stem in TABLES
+    }
+    found = {}
+    for file in there:
+        if table := _table_of(file.below, of_tables):
+            found[file.below] = table
+    return found
+
+
+def _table_of(below: str, of_tables: set[str]) -> str | None:
+    folder = below.rpartition("/")[0]
+    stem = _stem(below)
+    if stem in TABLES:
+        return stem
+    parts = [part for part in folder.split("/") if part and not _HIVE.fullmatch(part)]
+    known = [fold(part) for part in parts if fold(part) in TABLES]
+    if known:
+        return known[-1]
+    if folder in of_tables:
+        return stem or None
+    return next((fold(part) for part in reversed(parts) if _NAME.fullmatch(part)), None)
+
+
+def _stem(below: str) -> str:
+    """Returns the name of a file without its suffixes and numbers, in small letters. Empty where it is none."""
+    name = below.rpartition("/")[2]
+    while (dot := name.rfind(".")) > 0 and name[dot:].lower() in (*SUFFIXES, *COMPRESSIONS, *_CODECS):
+        name = name[:dot]
+    if fold(name) in TABLES:
+        return fold(name)
+    name = _NUMBERS.sub("", name)
+    return fold(name) if _NAME.fullmatch(name) else ""
+
+
+def _format(path: str) -> FileFormat | None:
+    """Returns how a file is read, by its suffixes. Redshift's files of CSV have none."""
+    name = path.rpartition("/")[2].lower()
+    while name.endswith(COMPRESSIONS):
+        name = name.rpartition(".")[0]
+    suffix = "." + name.rpartition(".")[2] if "." in name else ""
+    if not suffix or suffix[1:].isdigit():
+        return "csv"
+    return SUFFIXES.get(suffix)

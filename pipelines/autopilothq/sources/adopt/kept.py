@@ -1,0 +1,159 @@
+"""Which rows of adopted tables are kept: one of each id, and none that is stored already."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from importlib.resources import files
+
+from ...catalog import LATEST, MESSAGE_TABLES, PERSON_COLUMNS, REJECT_REASONS, TRACKS, Type
+from ...projection import FileCount, ReadTable, engine
+from ...projection.context import ProjectionContext
+from ...projection.suppression import register_suppressed, suppress
+from ...segment.identity import HashedIds
+from .columns import PREFIX, WaitingTable, as_plain_text, json_value
+
+SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
+LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
+_KIND_NAMES = frozenset(table.name for table in MESSAGE_TABLES)
+_KEYS: dict[str, Type] = {"id": "text", "received_at": "timestamp"}
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """Tables whose rows wait, and what is known of the destination; `stored` reads what is stored there.
+
+    `refused` are rows of `users` and `accounts` that the destination refuses, by table and id. `found` are all tables
+    that there are to adopt, also those whose rows are adopted already.
+    """
+
+    context: ProjectionContext
+    waiting: Mapping[str, WaitingTable]
+    stored: ReadTable | None
+    refused: Mapping[str, Mapping[str, str]]
+    found: Collection[str]
+
+    @property
+    def events(self) -> list[str]:
+        """The tables of events."""
+        return [name for name in self.waiting if name not in _KIND_NAMES | LATEST_NAMES]
+
+    @property
+    def messages(self) -> list[str]:
+        """The tables of messages but `tracks`."""
+        return [name for name in self.waiting if name not in LATEST_NAMES | {TRACKS.name}]
+
+    def table_name(self, name: str) -> str:
+        """Returns what a table is called in the destination."""
+        return self.context.event_table(name) if name in self.events else name
+
+
+def keys(name: str) -> str:
+    """Returns the name of the view of a table's rows (`seq`, `id`, `received_at`) that are not rejected."""
+    return engine.name(f"keys of {name}")
+
+
+def reject_refused(adoption: Adoption, refused: Mapping[str, str]) -> None:
+    """Rejects messages that the destination refused, by their ids, with the errors given for them."""
+    if not refused:
+        return
+    con = adoption.context.con
+    rows = [{"id": id_, "error": error} for id_, error in refused.items()]
+    with engine.registered(con, refused_messages=engine.text_table(rows, ("id", "error"))):
+        for name in (*adoption.messages, *[TRACKS.name] * (TRACKS.name in adoption.waiting)):
+            con.execute(SQL["refused"].format(keys=f"({adoption.waiting[name].select(_KEYS, {}, {})})"))
+
+
+def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
+    """Rejects the rows of persons who were deleted."""
+    if not hashes:
+        return
+    con = adoption.context.con
+    register_suppressed(con, hashes.pairs(), hashes.key)
+    parts = []
+    for name, table in adoption.waiting.items():
+        for group in table.groups:
+            cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
+            cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
+            select = ", ".join(
+                f"{as_plain_text(group.forms[column], engine.name(PREFIX + column))} AS {engine.name(called)}"
+                for called, column in cells.items()
+            )
+            parts.append(f"SELECT seq, {select} FROM {group.source}")
+    con.execute(f"CREATE OR REPLACE VIEW messages AS {' UNION ALL BY NAME '.join(parts)}")
+    con.execute("CREATE OR REPLACE VIEW extras AS FROM no_extras")
+    if suppress(con):
+        con.execute(SQL["suppressed"], {"message": REJECT_REASONS["suppressed"]})
+
+
+def find_kept(adoption: Adoption) -> None:
+    """Finds the rows that are not kept."""
+    con, known, stored = adoption.context.con, adoption.context.known, adoption.stored
+    for name, table in adoption.waiting.items():
+        con.execute(SQL["keys"].format(name=keys(name), rows=table.select(_KEYS, {}, {})))
+    for name in adoption.messages:
+        con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
+        there = adoption.table_name(name)
+        if stored is not None and there in known:
+            engine.read_stored(
+                con, stored(there, ["id"]), SQL["stored"].format(keys=keys(name), duplicates="duplicates")
+            )
+    _find_kept_tracks(adoption)
+
+
+def _find_kept_tracks(adoption: Adoption) -> None:
+    """Finds the rows of `tracks` that are not kept, of events' tables as well as its own."""
+    con = adoption.context.con
+    if TRACKS.name in adoption.waiting:
+        _leave_to_events(adoption)
+    parts = [f"FROM {keys(name)}" for name in adoption.events]
+    if TRACKS.name in adoption.waiting:
+        parts.append(f"FROM {keys(TRACKS.name)} ANTI JOIN orphans USING (seq)")
+    if not parts:
+        return
+    con.execute(f'CREATE OR REPLACE VIEW "track keys" AS {" UNION ALL ".join(parts)}')
+    names = {"keys": '"track keys"', "duplicates": "track_duplicates"}
+    con.execute(SQL["within"].format(**names))
+    if adoption.stored is not None and TRACKS.name in adoption.context.known:
+        engine.read_stored(con, adoption.stored(TRACKS.name, ["id"]), SQL["stored"].format(**names))
+
+
+def _leave_to_events(adoption: Adoption) -> None:
+    """Leaves the rows of `tracks` whose event's table is adopted to that table, and rejects those that it has not."""
+    con, tracks = adoption.context.con, adoption.waiting[TRACKS.name]
+    rows = tracks.select({"id": "text", "event": "text"}, {}, {})
+    events = [name for name in adoption.found if name not in _KIND_NAMES | LATEST_NAMES]
+    con.execute(SQL["orphans"].format(rows=rows, of_events=engine.is_one_of("lower(event)", events)))
+    if not events:
+        return
+    if adoption.events:
+        every = " UNION ALL ".join(f"SELECT id FROM {keys(name)}" for name in adoption.events)
+        con.execute(SQL["with_event_row"].format(keys=f"({every})"))
+    if adoption.stored is not None and engine.count(con, "(FROM orphans ANTI JOIN duplicates USING (seq))"):
+        for there in map(adoption.context.event_table, events):
+            if there in adoption.context.known:
+                engine.read_stored(con, adoption.stored(there, ["id"]), SQL["stored_event_row"])
+    raw = " UNION ALL ".join(
+        f"SELECT seq, json_object({cells})::VARCHAR AS raw FROM {group.source}"
+        for group in tracks.groups
+        for cells in [
+            ", ".join(
+                f"{engine.literal(column)}, {json_value(form, engine.name(PREFIX + column))}::JSON"
+                for column, form in group.forms.items()
+            )
+        ]
+    )
+    con.execute(SQL["no_event_row"].format(raw=raw), {"message": REJECT_REASONS["no_event_row"]})
+
+
+def count_table(adoption: Adoption, name: str) -> None:
+    """Counts what became of the rows of a table, by file."""
+    duplicates = "(FROM duplicates UNION ALL FROM track_duplicates)" if name == TRACKS.name else "duplicates"
+    adoption.context.con.execute(SQL["counted"].format(keys=keys(name), duplicates=duplicates))
+
+
+def file_counts(adoption: Adoption) -> list[FileCount]:
+    """Returns what became of the rows of each file; complete once all tables were counted."""
+    return [
+        FileCount(*row[:5], *(time and time.astimezone(UTC) for time in row[5:]))
+        for row in adoption.context.con.execute(SQL["file_counts"]).fetchall()
+    ]

@@ -1,0 +1,84 @@
+"""`users` and `accounts` of adopted tables: of all messages about them, and of their own rows, which count as older."""
+
+from collections.abc import Iterator, Mapping
+
+from ...catalog import LATEST, Latest, Type
+from ...projection import TableRows, engine, ordered_columns
+from ...projection.context import declared_types
+from ...projection.types import SQL_TYPES
+from ...projection.users import make_latest
+from .kept import SQL, Adoption, keys
+from .rows import discard_misfits, table_columns
+
+
+def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterator[TableRows]:
+    """Yields the rows of `users` and `accounts`; `fresh` are the rows of this load by table."""
+    for latest in LATEST:
+        made = _of_messages(adoption, latest, fresh.get(latest.messages.name))
+        if latest.table.name in adoption.waiting:
+            made = _with_own(adoption, latest, made)
+        if made is not None:
+            yield _not_refused(adoption, made)
+
+
+def _of_messages(adoption: Adoption, latest: Latest, fresh: TableRows | None) -> TableRows | None:
+    """Returns the rows of those that adopted messages are about, also where these are stored already."""
+    waiting = adoption.waiting.get(latest.messages.name)
+    if fresh is None or waiting is None:
+        return None
+    con = adoption.context.con
+    rows = waiting.select({latest.key: "text"}, {latest.key: "id"}, {})
+    con.execute(
+        f"CREATE OR REPLACE TABLE latest_ids AS SELECT DISTINCT id FROM ({rows}) ANTI JOIN rejects USING (seq)"
+        " WHERE blank_as_null(id) IS NOT NULL"
+    )
+    if not engine.count(con, "latest_ids"):
+        return None
+    return make_latest(adoption.context, latest, fresh, adoption.stored)
+
+
+def _with_own(adoption: Adoption, latest: Latest, made: TableRows | None) -> TableRows:
+    """Returns the rows with what adopted rows of the table itself have, where no message says otherwise.
+
+    A row that is stored stays, but for cells that are null.
+    """
+    context, name = adoption.context, latest.table.name
+    con, waiting = context.con, adoption.waiting[name]
+    columns = table_columns(adoption, name, declared_types(latest.table), [waiting])
+    types = {column: of for column, of in columns.types.items() if column != "uuid_ts"}
+    con.execute(SQL["within"].format(keys=keys(name), duplicates="duplicates"))
+    discard_misfits(adoption, waiting, name, columns.types, "duplicates")
+    every: dict[str, Type] = {**columns.ordered, **(made.columns if made else {}), **context.known.get(name, {})}
+    cells = ", ".join(f"{engine.name(column)} {SQL_TYPES[of]}" for column, of in every.items())
+    con.execute(f"CREATE OR REPLACE TABLE layers (layer INTEGER, {cells})")
+    con.execute(
+        f"INSERT INTO layers BY NAME SELECT * EXCLUDE (seq), 1 AS layer FROM"
+        f" ({waiting.select(types, columns.names, {})}) ANTI JOIN duplicates USING (seq) ANTI JOIN rejects USING (seq)"
+    )
+    if made is not None:
+        con.execute(f"INSERT INTO layers BY NAME SELECT *, 0 AS layer FROM ({made.relation.sql_query()})")
+    if adoption.stored is not None and name in context.known:
+        stored = adoption.stored(name, list(context.known[name]))
+        engine.read_stored(con, stored, SQL["stored_layer"])
+    return _first_of_layers(adoption, name, ordered_columns(every))
+
+
+def _first_of_layers(adoption: Adoption, name: str, columns: Mapping[str, Type]) -> TableRows:
+    """Returns a row for each id with the first value of each column, but rows that are stored so already."""
+    context, table = adoption.context, f"{name}_with_own"
+    cells = {"id": "id", "uuid_ts": context.loaded_at_sql}
+    values = [column for column in columns if column not in cells]
+    cells |= {column: f"arg_min({engine.name(column)}, layer)" for column in values}
+    select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
+    compared = ", ".join(map(engine.name, ("id", *values)))
+    context.con.execute(SQL["first_of_layers"].format(table=table, select=select, compared=compared))
+    return TableRows(name, columns, context.con.sql(f"FROM {table}"), engine.count(context.con, table))
+
+
+def _not_refused(adoption: Adoption, rows: TableRows) -> TableRows:
+    """Returns the rows without those that the destination refuses."""
+    refused = adoption.refused.get(rows.table, {})
+    if not refused:
+        return rows
+    relation = rows.relation.filter(f"NOT {engine.is_one_of('id', refused)}")
+    return rows._replace(relation=relation, number=len(relation))

@@ -1,0 +1,68 @@
+"""Tables that a loader left in a warehouse, as an origin: its work are files, or tables of a database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...catalog import EVENT_TABLES, LATEST, MESSAGE_TABLES, NOT_ADOPTED, TABLES
+from ...segment.message import Batch
+from ..origin import LoadContext, Origin
+from .databases import DatabaseTable, database_tables
+from .files import NOT_A_TABLE, TableFile, table_files
+
+AdoptedWork = TableFile | DatabaseTable
+_OF_MESSAGES = frozenset(table.name for table in (*MESSAGE_TABLES, *EVENT_TABLES, *(latest.table for latest in LATEST)))
+
+
+@dataclass(frozen=True)
+class AdoptedTables(Origin[AdoptedWork]):
+    """The files of exported tables at some URLs, or the tables of a schema of a database.
+
+    `named` are patterns of files by the table that they are of, below the URLs.
+    """
+
+    urls: tuple[str, ...] = ()
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    database: str | None = None
+    schema: str = "autopilothq"
+    credentials: Any = None
+
+    found: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    """After `plan`: all tables that are there, also those whose rows are adopted already."""
+
+    reads_again = True
+
+    def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
+        """Returns what is not adopted yet, in this version of it; says what is left out."""
+        left_out: Mapping[str, str]
+        found: list[AdoptedWork]
+        if self.database is not None:
+            found = list(database_tables(self.database, self.schema))
+            left_out = {}
+        else:
+            files, left_out = table_files(self.urls, self.named, self.credentials)
+            found = list(files)
+        others = {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, {w.table for w in found})}
+        for why in sorted({*left_out.values(), *others.values()}):
+            names = sorted(url for url, reason in (*left_out.items(), *others.items()) if reason == why)
+            context.report.skipped[why] = len(names)
+            context.report.skipped_examples[why] = names[:3]
+        kept = [work for work in found if work.url not in others]
+        if not kept:
+            context.warn(f"Nothing to adopt was found at {', '.join(self.urls) or self.schema}: no table of messages.")
+        self.found.clear()
+        self.found.update(work.table for work in kept)
+        return context.new(kept)
+
+    def read(self, work: Sequence[AdoptedWork]) -> Iterator[Batch]:  # noqa: ARG002 - rows are no lines
+        """Yields nothing: rows of tables are no lines of messages, and have a way of their own."""
+        return iter(())
+
+
+def is_adopted(table: str, there: set[str]) -> bool:
+    """Returns whether a table's rows are adopted: a table of messages, `users` or `accounts`, no view over one."""
+    if table in _OF_MESSAGES:
+        return True
+    if table in TABLES or table.startswith(NOT_ADOPTED):
+        return False
+    return table.removesuffix("_view") not in there - {table}

@@ -1,0 +1,131 @@
+"""From adopted tables to the rows of a load: the projection's place is taken by rows that are facts already."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
+from ...errors import NotSupported
+from ...projection import TableRows, engine
+from ...projection.audit import rejects, rejects_by_reason
+from ...projection.cells import ParsedCells
+from ...projection.context import ProjectionContext
+from ..audit import LinesRead, audit_rows
+from ..load_folder import scratch_of_projection
+from ..plan import PlannedLoad
+from ..project import ProjectedLoad, existing_tables, fill_report, project, stored_rows, write_rows
+from ..row_files import RowFiles
+from ..table_hints import TableHints
+from .columns import MACROS, cut_texts
+from .databases import DatabaseTable, wait_for_table
+from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused
+from .latest import latest_rows_of
+from .origin import AdoptedTables
+from .rows import discarded_rows, message_rows, tracks_rows
+from .waiting import WaitingRows, tables_of, wait_for_file
+
+
+class AdoptProjector:
+    """Makes the rows of loads of adopted tables. `cut` has, after a load, the cut texts by table and column."""
+
+    def __init__(self) -> None:
+        self.cut: dict[str, dict[str, int]] = {}
+
+    def __call__(self, load: PlannedLoad) -> ProjectedLoad:
+        """Brings all rows together and writes the rows of all tables."""
+        return project(load, self._attempt)
+
+    def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad:
+        scratch = scratch_of_projection(load.target.folder)
+        with engine.connect(str(scratch), load.settings.memory, load.settings.workers) as con:
+            con.execute(MACROS)
+            con.execute(engine.script("state.sql"))
+            con.execute(SQL["books"])
+            waiting = tables_of(list(_wait(con, load, scratch)))
+            self.cut = {name: found for name, table in waiting.items() if (found := cut_texts(con, table))}
+            _warn_of_cut(load, self.cut)
+            existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
+            dataset = load.target.dataset
+            context = ProjectionContext(
+                con,
+                str(scratch),
+                load.settings.memory,
+                ParsedCells(),
+                load.context.loaded_at.isoformat(),
+                load.context.shorten,
+                load.event_table,
+                existing,
+                load.target.limits,
+                dataset.widths if dataset is not None else {},
+            )
+            refused = load.target.refused
+            adoption = Adoption(
+                context,
+                waiting,
+                stored_rows(load, existing),
+                {USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+                load.origin.found if isinstance(load.origin, AdoptedTables) else set(waiting),
+            )
+            _check_room(load, adoption)
+            return _rows(load, adoption, numbers)
+
+
+def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[WaitingRows]:
+    for number, work in enumerate(load.work):
+        if isinstance(work, DatabaseTable):
+            yield wait_for_table(con, work, number, scratch)
+        else:
+            yield wait_for_file(con, work, number, scratch)
+        load.report.files_done += 1
+        load.report.bytes_done += work.size
+        load.context.report_progress()
+
+
+def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
+    """Raises NotSupported where there are more tables of other events than the dataset may have."""
+    there = load.extraction.event_tables()
+    new = {load.event_table(name) for name in adoption.events} - {table.name for table in EVENT_TABLES}
+    if new - there and len(new | there) > load.settings.max_event_tables:
+        raise NotSupported(
+            f"Expected at most {load.settings.max_event_tables:,} tables of other events in the dataset, but with these"
+            f" it has {len(new | there):,}.\nRaise max_event_tables, or leave some out: name the others with --table."
+        )
+
+
+def _rows(load: PlannedLoad, adoption: Adoption, numbers: "itertools.count[int]") -> ProjectedLoad:
+    """Writes the rows of each table, and counts them in the report."""
+    hints = TableHints(load.extraction, load.target, adoption.context.known)
+    files = RowFiles(load.extraction, hints, load.target.folder, numbers)
+    reject_refused(adoption, load.target.refused.messages)
+    reject_people(adoption, load.target.suppressed)
+    find_kept(adoption)
+    fresh: dict[str, TableRows] = {}
+    for rows in (*message_rows(adoption), *tracks_rows(adoption)):
+        fresh[rows.table] = rows
+        write_rows(load, files, rows)
+    for rows in latest_rows_of(adoption, fresh):
+        write_rows(load, files, rows)
+    for name in adoption.waiting:
+        count_table(adoption, name)
+    names = [work.url for work in load.work]
+    for made in (rejects(adoption.context, names), discarded_rows(adoption)):
+        if made is not None:
+            write_rows(load, files, made)
+    counts = file_counts(adoption)
+    lines = LinesRead()
+    load.report.lines = sum(count.lines for count in counts)
+    audit = audit_rows(load, counts, lines)
+    fill_report(load, counts, lines, rejects_by_reason(adoption.context), {})
+    return ProjectedLoad(files, hints, audit)
+
+
+def _warn_of_cut(load: PlannedLoad, cut: "dict[str, dict[str, int]]") -> None:
+    cells = sum(number for columns in cut.values() for number in columns.values())
+    if cells:
+        columns = sum(map(len, cut.values()))
+        load.context.warn(
+            f"{cells:,} texts in {columns:,} columns have exactly 512 characters: Segment may have cut them;"
+            " --report-cut lists the columns."
+        )

@@ -1,0 +1,173 @@
+"""The rows of the tables of messages, made of adopted rows."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, MESSAGE_TABLES, PROPERTIES, TABLES, TRACKS, Type, event_table
+from ...projection import TableRows, engine, ordered_columns
+from ...projection.columns import ColumnPlan, plan_columns
+from ...projection.context import declared_types
+from ...projection.types import ColumnValues, merge_values
+from .columns import COLUMNS_AT_ONCE, PREFIX, WaitingTable, cell, json_value, misfits, values_of
+from .kept import SQL, Adoption, keys
+
+_KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
+
+
+class AdoptedColumns(NamedTuple):
+    """The columns of one table: types by the names that they have in the files, and what they are called."""
+
+    types: Mapping[str, Type]
+    names: Mapping[str, str]
+
+    @property
+    def ordered(self) -> dict[str, Type]:
+        """The types of the columns as they are called, in the order of a new table."""
+        return ordered_columns({self.names.get(column, column): of for column, of in self.types.items()})
+
+
+def message_rows(adoption: Adoption) -> Iterator[TableRows]:
+    """Yields the rows of each table of messages but `tracks`."""
+    for name in adoption.messages:
+        table, called = adoption.waiting[name], adoption.table_name(name)
+        columns = table_columns(adoption, called, _declared(adoption, name, called), [table])
+        more = {"uuid_ts": adoption.context.loaded_at_sql}
+        if name in adoption.events:
+            more["event"] = engine.literal(called)
+        discard_misfits(adoption, table, called, columns.types, "duplicates")
+        yield _kept_rows(adoption, called, columns, [_select(table, columns, more)], "duplicates", keys(name))
+
+
+def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
+    """Yields the rows of `tracks`: those of the events' tables, and its own where an event's table is missing."""
+    tables = [adoption.waiting[name] for name in adoption.events]
+    own = adoption.waiting.get(TRACKS.name)
+    if not tables and own is None:
+        return
+    columns = table_columns(
+        adoption, TRACKS.name, declared_types(TRACKS), [*tables, *[own] * (own is not None)], "context_"
+    )
+    loaded_at = adoption.context.loaded_at_sql
+    selects = []
+    for table in tables:
+        event = engine.literal(adoption.table_name(table.name))
+        selects.append(_select(table, columns, {"uuid_ts": loaded_at, "event": event}))
+    if own is not None:
+        select = _select(own, columns, {"uuid_ts": loaded_at})
+        selects.append(f"FROM ({select}) ANTI JOIN orphans USING (seq)")
+        discard_misfits(
+            adoption, own, TRACKS.name, columns.types, "(FROM track_duplicates UNION ALL SELECT seq FROM orphans)"
+        )
+    yield _kept_rows(adoption, TRACKS.name, columns, selects, "track_duplicates", '"track keys"')
+
+
+def _select(table: WaitingTable, columns: AdoptedColumns, more: Mapping[str, str]) -> str:
+    """Returns a query of a table's cells in the columns' order, with `seq`."""
+    types = {column: of for column, of in columns.types.items() if column not in more}
+    cells = ", ".join(map(engine.name, columns.ordered))
+    return f"SELECT seq, {cells} FROM ({table.select(types, columns.names, more)})"
+
+
+def _kept_rows(
+    adoption: Adoption, table: str, columns: AdoptedColumns, selects: Iterable[str], duplicates: str, rows: str
+) -> TableRows:
+    con = adoption.context.con
+    cells = ", ".join(map(engine.name, columns.ordered))
+    every = " UNION ALL ".join(f"({select})" for select in selects)
+    kept = _KEPT.format(duplicates=duplicates)
+    number = engine.count(con, f"(FROM {rows} ANTI JOIN {duplicates} USING (seq))")
+    return TableRows(table, columns.ordered, con.sql(f"SELECT {cells} FROM ({every}) {kept}"), number)
+
+
+def _declared(adoption: Adoption, name: str, called: str) -> dict[str, Type]:
+    """Returns the columns of a table that the catalogue declares, and their types."""
+    if name not in adoption.events:
+        return declared_types(TABLES[name])
+    there = {*adoption.waiting[name].columns, *adoption.context.known.get(called, {})}
+    declared = declared_types(event_table(called))
+    return declared | {column.name: column.type for column in (*PROPERTIES, *LINK) if column.name in there}
+
+
+def table_columns(
+    adoption: Adoption,
+    table: str,
+    declared: Mapping[str, Type],
+    waiting: Iterable[WaitingTable],
+    prefix: str = "",
+) -> AdoptedColumns:
+    """Decides the columns of a table: the declared ones, and others by all their values where the name has a prefix.
+
+    What it has no room for is discarded.
+    """
+    context = adoption.context
+    tables = list(waiting)
+    found: dict[str, ColumnValues] = {}
+    for each in tables:
+        others = [column for column in each.columns if column not in declared and column.startswith(prefix)]
+        found = merge_values(found, values_of(context.con, each, others))
+    known = context.known.get(table, {})
+    width = max(context.widths.get(table, 0), len(known)) + len(declared.keys() - known.keys())
+    plan = plan_columns(context, table, found, {}, context.limits.columns - COLUMN_RESERVE - width)
+    for each in tables:
+        _discard_columns(adoption, each, table, plan)
+    types = {**declared, **{column: extra.type for column, extra in plan.taken.items()}}
+    return AdoptedColumns(types, {column: extra.name for column, extra in plan.taken.items()})
+
+
+def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan: ColumnPlan) -> None:
+    if table == TRACKS.name and waiting.name != TRACKS.name:
+        return  # said of the event's table
+    for reason, columns in plan.left_out.items():
+        for column in columns:
+            queries = [
+                f"SELECT seq, {json_value(group.forms[column], engine.name(PREFIX + column))} AS value,"
+                f" {engine.literal(reason)} AS reason FROM {group.source}"
+                f" WHERE {engine.name(PREFIX + column)} IS NOT NULL"
+                for group in waiting.groups
+                if column in group.forms
+            ]
+            discard_values(adoption, waiting, table, column, queries, "duplicates")
+
+
+def discard_misfits(
+    adoption: Adoption, waiting: WaitingTable, table: str, types: Mapping[str, Type], duplicates: str
+) -> None:
+    """Discards the values of a table's rows that cannot become their column's type."""
+    con = adoption.context.con
+    for group in waiting.groups:
+        doubtful = {
+            column: cell(form, of, engine.name(PREFIX + column))
+            for column, form in group.forms.items()
+            if (of := types.get(column)) is not None and (form != of or of not in ("bigint", "bool"))
+        }
+        for part in engine.batched(doubtful.items(), COLUMNS_AT_ONCE):
+            counts = ", ".join(
+                f"count(*) FILTER ({engine.name(PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
+                for column, typed in part
+            )
+            numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()
+            for (column, _), number in zip(part, numbers, strict=True):
+                if number:
+                    one = WaitingTable(waiting.name, [group])
+                    discard_values(adoption, waiting, table, column, misfits(one, column, types[column]), duplicates)
+
+
+def discard_values(
+    adoption: Adoption, waiting: WaitingTable, table: str, column: str, queries: list[str], duplicates: str
+) -> None:
+    """Discards the values of queries (`seq`, `value`, `reason`), as far as their rows are kept."""
+    if queries:
+        sql = SQL["misfits"].format(misfits=" UNION ALL ".join(queries), keys=keys(waiting.name), duplicates=duplicates)
+        adoption.context.con.execute(sql, {"table_name": table, "column_name": column})
+
+
+def discarded_rows(adoption: Adoption) -> TableRows | None:
+    """Returns the rows of `_discards`, None where there are none; complete once the rows of all tables were made."""
+    con, columns = adoption.context.con, declared_types(DISCARDS)
+    con.execute(
+        f"CREATE OR REPLACE TABLE discarded AS {SQL['discarded'].format(loaded_at=adoption.context.loaded_at_sql)}"
+    )
+    number = engine.count(con, "discarded")
+    if not number:
+        return None
+    return TableRows(DISCARDS.name, columns, con.sql(f"SELECT {', '.join(columns)} FROM discarded"), number)

@@ -1,0 +1,48 @@
+"""Adopted tables as a dlt source."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import dlt
+from dlt.sources import DltResource
+
+from ...catalog import MAX_EVENT_TABLES
+from ...warehouses.hints import SOURCE
+from ..plan import LoadSettings
+from ..report import ProgressCallback, no_progress
+from ..resources import resources
+from ..settings import Names
+from .origin import AdoptedTables
+from .project import AdoptProjector
+
+
+@dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
+def adopt(
+    tables_url: Names | None = None,
+    tables: Mapping[str, Sequence[str]] | None = None,
+    database: dlt.TSecretValue = None,
+    database_schema: str = "autopilothq",
+    credentials: dlt.TSecretValue = None,  # else dlt keeps them in its traces
+    table_format: str | None = None,
+    memory: int = 400,
+    max_event_tables: int = MAX_EVENT_TABLES,
+    progress: ProgressCallback = no_progress,
+) -> Iterable[DltResource]:
+    """Tables that Segment's or RudderStack's loader left in a warehouse, as the `autopilothq` schema.
+
+    Args:
+        tables_url: A folder of exported files, or several; local or `s3://`, `gs://`, `az://`.
+        tables: Patterns of files below that folder, by table; without them files and folders named like tables.
+        database: A database to read the tables from instead: `postgresql://...` or `duckdb:///file`.
+        database_schema: The schema of these tables there.
+        credentials: For files in a cloud, as dlt knows them; else the cloud's own ways.
+        table_format: dlt's, of the tables in a lake: `delta`. None is the destination's own.
+        memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
+        max_event_tables: How many tables of other events the dataset may have.
+        progress: Called with the `LoadReport` after each step.
+
+    Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
+    """
+    urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
+    origin = AdoptedTables(urls, tables or {}, database, database_schema, credentials)
+    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector())
+    return resources(origin, settings)

@@ -1,0 +1,207 @@
+"""Brings the rows of files and tables into files of one form, where they wait until all of them are there."""
+
+import gzip
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
+from ...errors import ArchiveError, NotSupported
+from ...projection import LINES_PER_FILE, engine
+from .columns import PREFIX, Form, Group, WaitingTable, form_of
+from .files import TableFile, fold
+
+_LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
+_NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
+_CHUNK = 8 << 20
+
+
+class WaitingRows(NamedTuple):
+    """The rows of one file that wait: the file's number in the load, the path, and the forms of the columns."""
+
+    number: int
+    table: str
+    path: str
+    forms: Mapping[str, Form]
+
+
+class Source(NamedTuple):
+    """What rows are read from: SQL, the number of a row in it as SQL, and columns with their forms as the engine says.
+
+    `columns` are, by their names there, the form and a template of SQL that gives it.
+    """
+
+    sql: str
+    row: str
+    columns: Mapping[str, tuple[Form, str]]
+
+
+def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> WaitingRows:
+    """Writes the rows of a source into a file, whose columns are named as Segment names them.
+
+    Raises NotSupported where a table has no column `id`, by which rows are known.
+    """
+    names = column_names(source.columns, table)
+    if "id" not in names.values():
+        raise NotSupported(
+            f"Expected a column id in {table}, because rows are known by it, but there are"
+            f" {', '.join(list(names.values())[:8]) or 'none'}.\nLeave that table out: name the others with --table."
+        )
+    cells = {}
+    forms: dict[str, Form] = {}
+    for name, folded in names.items():
+        forms[folded], template = source.columns[name]
+        cells[folded] = template.format(engine.name(name))
+    if table not in _LATEST_TABLES:
+        cells["id"] = _id_cell(cells, forms, table)
+        forms["id"] = "text"
+    path = str(scratch / f"waiting-{number}.parquet")
+    select = ", ".join(f"{cell} AS {engine.name(PREFIX + name)}" for name, cell in cells.items())
+    first = number * LINES_PER_FILE
+    con.execute(
+        f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
+        f" TO {engine.literal(path)} ({engine.PARQUET})"
+    )
+    return WaitingRows(number, table, path, forms)
+
+
+def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
+    """Returns SQL of a row's id: a digest of the row where it has none, so that it is stored once."""
+    own = cells["id"] if forms["id"] in ("text", "loose") else f"({cells['id']})::VARCHAR"
+    row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
+    return f"coalesce(nullif({own}, ''), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
+
+
+def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
+    """Returns what the columns of a table are called as Segment names them, without those of loaders.
+
+    Of two columns with one name the first stays. RudderStack's columns get Segment's names.
+    """
+    folded = {name: fold(name) for name in columns}
+    is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
+    names: dict[str, str] = {}
+    for name, own in folded.items():
+        called: str | None = own
+        if is_rudderstack and own in RUDDERSTACK_COLUMNS:
+            called = RUDDERSTACK_COLUMNS[own]
+            if called in folded.values():
+                called = own
+        if table in _LATEST_TABLES and own == "anonymous_id":
+            continue
+        if called and called not in LOADER_OWN_COLUMNS and called not in names.values():
+            names[name] = called
+    return names
+
+
+def tables_of(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
+    """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together."""
+    groups: dict[str, dict[tuple[tuple[str, Form], ...], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for rows in waiting:
+        groups[rows.table][tuple(sorted(rows.forms.items()))].append(rows.path)
+    return {
+        table: WaitingTable(table, [Group(dict(forms), paths) for forms, paths in found.items()])
+        for table, found in groups.items()
+    }
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path) -> WaitingRows:
+    """Has the rows of a file wait. Raises ArchiveError where it cannot be read."""
+    local = Path(file.path)
+    if file.fs is not None:
+        local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
+        file.fs.get_file(file.path, str(local))
+    try:
+        if file.format == "avro":
+            return _wait_for_avro(con, local, file, number, scratch)
+        return wait_for(con, file_source(con, local, file), number, file.table, scratch)
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise
+        why = str(error).partition("\n")[0]
+        raise ArchiveError(
+            f"Expected {file.format} in {file.url}, but it cannot be read: {why}\nExport it again, or leave it out."
+        ) from error
+    finally:
+        if file.fs is not None:
+            local.unlink(missing_ok=True)
+
+
+def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
+    """Returns what the rows of a file of this machine are read from."""
+    path = engine.glob_literal(str(local))
+    row = "row_number() OVER ()"
+    if file.format == "parquet":
+        sql = f"read_parquet({path}, binary_as_string = true, file_row_number = true, hive_partitioning = false)"
+        row = "file_row_number + 1"
+    elif file.format == "csv":
+        null = "\\N" if _has_null_marks(local) else ""
+        sql = (
+            f"read_csv({path}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
+            f" allow_quoted_nulls = false, hive_partitioning = false)"
+        )
+    else:
+        sql = (
+            f"read_json({path}, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
+            " maximum_object_size = 67108864, hive_partitioning = false)"
+        )
+    columns: dict[str, tuple[Form, str]] = {}
+    for name, of in ((row[0], str(row[1])) for row in con.execute(f"DESCRIBE FROM {sql}").fetchall()):
+        if (file.format, name) != ("parquet", "file_row_number"):
+            columns[name] = ("loose", "{}") if file.format == "csv" else form_of(of)
+    return Source(sql, row, columns)
+
+
+def _has_null_marks(path: Path) -> bool:
+    r"""Returns whether a file of CSV writes nulls as `\N`; else what is empty and not in quotes is null."""
+    kept = b""
+    opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    with opened as lines:
+        while chunk := lines.read(_CHUNK):
+            if _NULL.search(kept + chunk):
+                return True
+            kept = chunk[-4:]
+    return False
+
+
+def _wait_for_avro(
+    con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
+) -> WaitingRows:
+    """Has the rows of a file of Avro wait. Raises NotSupported where no library reads it."""
+    if find_spec("fastavro") is None:
+        raise NotSupported(
+            f"Expected a library that reads Avro for {file.url}, but fastavro is not installed.\n"
+            "Install it (pip install fastavro), or export the table as Parquet."
+        )
+    import fastavro
+
+    with local.open("rb") as opened:
+        batches = _avro_batches(fastavro.reader(opened))
+        first = next(batches, None)
+        if first is None:
+            raise ArchiveError(f"Expected rows in {file.url}, but it has none.\nLeave it out.")
+        reader = pa.RecordBatchReader.from_batches(first.schema, _all(first, batches))
+        with engine.registered(con, avro_rows=reader):  # type: ignore[arg-type]
+            columns = {row[0]: form_of(str(row[1])) for row in con.execute("DESCRIBE FROM avro_rows").fetchall()}
+            return wait_for(con, Source("avro_rows", "row_number() OVER ()", columns), number, file.table, scratch)
+
+
+def _avro_batches(records: Any) -> Iterator[pa.RecordBatch]:
+    schema: pa.Schema | None = None
+    for rows in engine.batched(records, 10_000):
+        table = pa.Table.from_pylist(list(rows), schema)
+        schema = table.schema
+        yield from table.to_batches()
+
+
+def _all(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
