@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .destination.segment import segment_destination
     from .projection.context import TableRows
     from .segment.message import Batch
+    from .sources.adopt.source import adopt
     from .sources.api.source import api
     from .sources.archive.source import archive
     from .sources.origin import MESSAGE_RESOURCES, LoadContext, Origin, PipelineContext, Work
@@ -79,6 +80,7 @@ __all__ = [
     "Unavailable",
     "UnexpectedResponse",
     "Work",
+    "adopt",
     "api",
     "archive",
     "autopilot",
@@ -96,6 +98,7 @@ _MODULES = {
     ".destination.segment": ("segment_destination",),
     ".projection.context": ("TableRows",),
     ".segment.message": ("Batch",),
+    ".sources.adopt.source": ("adopt",),
     ".sources.api.source": ("api",),
     ".sources.archive.source": ("archive",),
     ".sources.origin": ("MESSAGE_RESOURCES", "LoadContext", "Origin", "PipelineContext", "Work"),

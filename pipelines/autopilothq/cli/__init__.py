@@ -11,6 +11,7 @@ from .. import private
 from ..display import visible
 from ..errors import BusyError
 from . import log
+from .adopt import adopt_tables
 from .contacts import contact_commands
 from .forget import forget
 from .forward import forward
@@ -93,7 +94,7 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
 load.add_command(load_ortto)
 load.add_command(load_profiles)
 for command in (
-    *(load, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
+    *(load, adopt_tables, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
     *(show_deliveries, schema, status, models, report, forget),
 ):
     cli.add_command(command)

@@ -107,13 +107,19 @@ def upgrade_tables(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
 
 
 def _difference_lines(found: Sequence[Difference], compared: _Comparison) -> list[str]:
-    breaking = [difference for difference in found if difference.breaks]
-    harmless = [difference for difference in found if not difference.breaks]
-    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}"]
-    for title, group in (("breaks queries", breaking), ("breaks nothing", harmless)):
-        if group:
-            lines += ["", f"{title}:", *_by_meaning(group)]
-    return [*lines, "", f"{len(breaking):,} differences break queries, {len(harmless):,} do not."]
+    breaking = sum(difference.breaks for difference in found)
+    lines = [f"queries for  {compared.queried_name}", f"run on       {compared.schema_name}", ""]
+    lines += difference_groups(found)
+    return [*lines, f"{breaking:,} differences break queries, {len(found) - breaking:,} do not."]
+
+
+def difference_groups(found: Sequence[Difference]) -> list[str]:
+    """Returns lines about the differences that break queries, then about the others, each followed by an empty one."""
+    lines = []
+    for title, breaks in (("breaks queries", True), ("breaks nothing", False)):
+        if group := [difference for difference in found if difference.breaks is breaks]:
+            lines += [f"{title}:", *_by_meaning(group), ""]
+    return lines
 
 
 def _by_meaning(found: Sequence[Difference]) -> list[str]:

@@ -17,7 +17,7 @@ from ..masking import Masked, masked, remember_credentials
 from ..warehouses.settings import setting
 from . import out
 
-NOTED_COMMANDS = ("load", "send", "forward", "contacts", "forget")  # the webhook gets a note of their end
+NOTED_COMMANDS = ("load", "adopt", "send", "forward", "contacts", "forget")  # the webhook gets a note of their end
 WEBHOOK = "runtime.slack_incoming_hook"
 NOTIFY = "sources.autopilothq.notify"
 NOTIFY_DEFAULT, NOTIFY_ALWAYS = "failure", "always"

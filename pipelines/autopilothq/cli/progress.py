@@ -21,6 +21,7 @@ from ..catalog import REJECT_REASONS
 from ..display import json_text
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
+from ..sources.adopt.files import NOT_ADOPTED_BECAUSE
 from ..sources.archive.discover import LEFT_OUT
 from ..sources.report import LoadReport, limit_warning
 from . import log, out
@@ -175,7 +176,8 @@ def print_result(
         out.print_line(masked(f"  {file} {'is read again' if counted == 'files' else 'goes on'} next time: {why}"))
     for why, count in report.skipped.items():
         names = report.skipped_examples[why]
-        out.print_line(f"  {count:,} left out ({LEFT_OUT[why]}): {', '.join(names)}{', …' * (count > len(names))}")
+        because = (LEFT_OUT | NOT_ADOPTED_BECAUSE)[why]
+        out.print_line(f"  {count:,} left out ({because}): {', '.join(names)}{', …' * (count > len(names))}")
     out.print_line(_work(report, counted))
     out.print_line(f"into {location['location']}, dataset {location['dataset']}, pipeline {location['pipeline']}")
 

@@ -72,3 +72,26 @@ CREATE OR REPLACE TABLE {table} AS
 WITH first AS (SELECT {select} FROM layers GROUP BY id)
 FROM first WHERE id IN (SELECT id FROM layers WHERE layer = 0)
     OR id IN (SELECT id FROM (SELECT {compared} FROM first EXCEPT SELECT {compared} FROM layers WHERE layer = -1))
+
+-- name: adopted_ids
+-- For a comparison: the ids of a table, each once, with the first time of receipt.
+CREATE OR REPLACE TABLE adopted_ids AS SELECT id, min(received_at) AS received_at FROM ({rows}) GROUP BY id
+
+-- name: stored_ids
+CREATE OR REPLACE TABLE stored_ids (id VARCHAR, received_at TIMESTAMPTZ)
+
+-- name: add_stored_ids
+INSERT INTO stored_ids SELECT id, received_at FROM stored SEMI JOIN adopted_ids USING (id)
+
+-- name: days
+SELECT coalesce(strftime(day, '%Y-%m-%d'), 'no time'), coalesce(a.rows, 0), coalesce(s.rows, 0)
+FROM (SELECT (received_at AT TIME ZONE 'UTC')::DATE AS day, count(*) AS rows FROM adopted_ids GROUP BY 1) a
+FULL JOIN (SELECT (received_at AT TIME ZONE 'UTC')::DATE AS day, count(*) AS rows FROM stored_ids GROUP BY 1) s
+    USING (day)
+ORDER BY day NULLS FIRST
+
+-- name: sums
+-- The rows of both sides, and the sums of 48 bits of their ids' digests.
+SELECT (SELECT count(*) FROM adopted_ids), (SELECT count(*) FROM stored_ids),
+    (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM adopted_ids),
+    (SELECT coalesce(sum((md5_number(id) >> 80)::HUGEINT), 0) FROM stored_ids)

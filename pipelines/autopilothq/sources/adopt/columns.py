@@ -16,9 +16,9 @@ from ...projection import SQL_TYPES, engine
 from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 
 Form = Type | Literal["json", "loose"]
-COLUMNS_AT_ONCE = 50
+CELLS_PER_QUERY = 50
 CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
-PREFIX = "c:"  # before the columns of rows that wait, beside `seq`
+WAITING_PREFIX = "c:"  # before the columns of rows that wait, beside `seq`
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),
     "BOOLEAN": ("bool", "{}"),
@@ -48,7 +48,7 @@ _JSON_SQL: dict[Form, str] = {
     "bool": "{}::VARCHAR",
     "timestamp": "moment_json({})",
 }
-MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
+ADOPT_MACROS = files(__package__).joinpath("adopt_macros.sql").read_text(encoding="utf-8")
 
 
 def form_of(sql_type: str) -> tuple[Form, str]:
@@ -86,7 +86,7 @@ def as_plain_text(form: Form, name: str) -> str:
     return name if form in ("text", "loose") else f"as_text({_JSON_SQL[form].format(name)})"
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """Files of a table that have the same columns in the same forms."""
 
     forms: Mapping[str, Form]
@@ -102,7 +102,7 @@ class WaitingTable(NamedTuple):
     """The rows of a table that wait in files, with `seq`, the number of the row in the load."""
 
     name: str
-    groups: Sequence[Group]
+    groups: Sequence[RowGroup]
 
     @property
     def columns(self) -> list[str]:
@@ -125,9 +125,9 @@ class WaitingTable(NamedTuple):
         return " UNION ALL ".join(parts)
 
 
-def _cell_of(group: Group, column: str, of: Type) -> str:
+def _cell_of(group: RowGroup, column: str, of: Type) -> str:
     form = group.forms.get(column)
-    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(PREFIX + column))
+    return f"NULL::{SQL_TYPES[of]}" if form is None else cell(form, of, engine.name(WAITING_PREFIX + column))
 
 
 def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iterable[str]) -> dict[str, ColumnValues]:
@@ -135,10 +135,10 @@ def values_of(con: duckdb.DuckDBPyConnection, table: WaitingTable, columns: Iter
     found: dict[str, ColumnValues] = {}
     listed = list(columns)
     for group in table.groups:
-        for part in engine.batched([column for column in listed if column in group.forms], COLUMNS_AT_ONCE):
+        for part in engine.batched([column for column in listed if column in group.forms], CELLS_PER_QUERY):
             cells = []
             for column in part:
-                name, form = engine.name(PREFIX + column), group.forms[column]
+                name, form = engine.name(WAITING_PREFIX + column), group.forms[column]
                 bits = str(_BITS[form]) if form in _BITS else f"bit_or({_BIT_SQL[form].format(name)})"
                 cells += [f"{bits} AS a", f"count({name})"]
             row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
@@ -153,10 +153,11 @@ def cut_texts(con: duckdb.DuckDBPyConnection, table: WaitingTable) -> dict[str, 
     found: dict[str, int] = {}
     for group in table.groups:
         texts = [column for column, form in group.forms.items() if form in ("text", "loose", "json")]
-        for part in engine.batched(texts, COLUMNS_AT_ONCE):
+        for part in engine.batched(texts, CELLS_PER_QUERY):
+            names = {column: engine.name(WAITING_PREFIX + column) for column in part}
             cells = [
-                f"count(*) FILTER (length({as_plain_text(group.forms[column], engine.name(PREFIX + column))}) = {CUT})"
-                for column in part
+                f"count(*) FILTER (length({as_plain_text(group.forms[column], name)}) = {CUT})"
+                for column, name in names.items()
             ]
             row = con.execute(f"SELECT {', '.join(cells)} FROM {group.source}").fetchone() or ()
             for column, number in zip(part, row, strict=True):
@@ -169,7 +170,7 @@ def misfits(table: WaitingTable, column: str, of: Type) -> list[str]:
     found = []
     for group in table.groups:
         form = group.forms.get(column)
-        name = engine.name(PREFIX + column)
+        name = engine.name(WAITING_PREFIX + column)
         if form is None or (form == of and of in ("bigint", "bool")):
             continue
         reason = "not_text" if of == "text" else "not_a_time" if of == "timestamp" else "does_not_fit"

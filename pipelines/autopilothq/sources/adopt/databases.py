@@ -1,26 +1,243 @@
-"""Tables of a database that are adopted straight from it: read only, streamed, in one transaction."""
+"""Tables of a database that are adopted straight from it: read only, streamed, in one transaction.
 
-from typing import NamedTuple
+PostgreSQL answers through ADBC, which streams a table as Arrow by PostgreSQL's own COPY. A DuckDB file is attached.
+"""
 
-from ...errors import NotSupported
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import duckdb
+
+from ...errors import NotSupported, RunError
+from ...extras import install
+from ...projection import engine
+from ...warehouses.sql_files import sql_file
+from .columns import Form, form_of
+from .files import folded_name
+from .waiting import Source, WaitingRows, wait_for
+
+# How PostgreSQL's types come: the form, and SQL of what is asked for.
+_POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
+    **dict.fromkeys(("smallint", "integer", "bigint"), ("bigint", "{}::bigint")),
+    **dict.fromkeys(("real", "double precision"), ("double", "{}::float8")),
+    "boolean": ("bool", "{}"),
+    "timestamp with time zone": ("timestamp", "{}"),
+    "timestamp without time zone": ("timestamp", "{} AT TIME ZONE 'UTC'"),
+    "numeric": ("json", "{}::text"),
+    **dict.fromkeys(("json", "jsonb"), ("json", "{}::text")),
+    "ARRAY": ("json", "to_json({})::text"),
+}
+_AS_TEXT: tuple[Form, str] = ("text", "{}::text")
+_NEWEST = ("received_at", "uuid_ts")  # the largest of each tells versions of a table apart, with its rows
 
 
 class DatabaseTable(NamedTuple):
-    """A table of a database: its permanent name without secrets, version and size as of any work."""
+    """A table of a database: its permanent name without secrets, version and size as of any work.
+
+    `table` is what it is called here, `name` in the database, `columns` the types of its columns there.
+    """
 
     url: str
     version: str
     size: int
     table: str
-    database: str
-    schema: str
     name: str
+    columns: Mapping[str, str]
+    database: "Database"
 
 
-def database_tables(database: str, schema: str) -> list[DatabaseTable]:
-    """Returns the tables of a schema."""
-    raise NotSupported(f"{database} {schema}")
+class Database(ABC):
+    """A database that is only read, as it was when it was opened."""
+
+    url: str
+    """Where it is, without secrets."""
+
+    @abstractmethod
+    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
+        """Returns the types of the columns of each table and view of a schema."""
+
+    @abstractmethod
+    def ask(self, sql: str) -> tuple[Any, ...]:
+        """Returns the one row of a statement."""
+
+    @abstractmethod
+    @contextmanager
+    def opened(
+        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
+    ) -> Iterator[Source]:
+        """Lets an engine read the rows of a table, while the block runs."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the connection."""
 
 
-def wait_for_table(*args):
-    raise NotSupported("")
+class PostgresSource(Database):
+    """A PostgreSQL database."""
+
+    def __init__(self, url: str) -> None:
+        """Connects. Raises NotSupported without ADBC, RunError where the database cannot be reached."""
+        try:
+            from adbc_driver_manager import Error
+            from adbc_driver_postgresql import dbapi
+        except ImportError as error:
+            raise NotSupported(
+                f"Reading PostgreSQL needs a package that is not installed: {error}\nInstall it: {install('postgres')}"
+            ) from error
+        parts = urlsplit(url)
+        self.url = f"postgresql://{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
+        try:
+            self._connection: Any = dbapi.connect(url)
+            with self._connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute("SET LOCAL TIME ZONE 'UTC'")
+        except Error as error:
+            raise RunError(f"Expected a database at {self.url}, but it cannot be opened: {error}") from error
+
+    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
+        """Returns the types of the columns of each table and view."""
+        found: dict[str, dict[str, str]] = {}
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql_file("columns_postgres.sql"), (schema,))
+            for table, column, of in cursor.fetchall():
+                found.setdefault(table, {})[column] = of
+        return found
+
+    def ask(self, sql: str) -> tuple[Any, ...]:
+        """Returns the one row of a statement."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            return tuple(cursor.fetchone())
+
+    @contextmanager
+    def opened(
+        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
+    ) -> Iterator[Source]:
+        """Lets an engine read the rows of a table as they stream."""
+        forms = {column: _POSTGRES_FORMS.get(of, _AS_TEXT) for column, of in columns.items()}
+        cells = ", ".join(
+            f"{template.format(engine.name(column))} AS {engine.name(column)}"
+            for column, (_, template) in forms.items()
+        )
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"SELECT {cells} FROM {engine.name(schema)}.{engine.name(name)}")
+            with engine.registered(con, database_rows=cursor.fetch_record_batch()):
+                yield Source(
+                    "database_rows",
+                    "row_number() OVER ()",
+                    {column: (form, "{}") for column, (form, _) in forms.items()},
+                )
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with suppress(Exception):  # it was only read
+            self._connection.close()
+
+
+class DuckdbSource(Database):
+    """A DuckDB file."""
+
+    def __init__(self, url: str) -> None:
+        """Opens the file. Raises RunError where it does not exist or is no DuckDB file."""
+        self._path = os.path.abspath(url.removeprefix("duckdb:///").removeprefix("duckdb:"))
+        self.url = f"duckdb:///{self._path}"
+        if not Path(self._path).is_file():
+            raise RunError(f"Expected a DuckDB file at {self._path}, but there is none.\nCheck how it is spelt.")
+        self._connection = duckdb.connect(":memory:")
+        self._attach(self._connection)
+
+    def _attach(self, con: duckdb.DuckDBPyConnection) -> None:
+        try:
+            con.execute(f"ATTACH IF NOT EXISTS {engine.literal(self._path)} AS adopted (READ_ONLY)")
+        except duckdb.Error as error:
+            raise RunError(
+                f"Expected a DuckDB file at {self._path} that nobody writes to, but it cannot be opened: {error}"
+            ) from error
+
+    def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
+        """Returns the types of the columns of each table and view."""
+        found: dict[str, dict[str, str]] = {}
+        rows = self._connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns()"
+            " WHERE database_name = 'adopted' AND schema_name = ? ORDER BY table_name, column_index",
+            [schema],
+        ).fetchall()
+        for table, column, of in rows:
+            found.setdefault(table, {})[column] = of
+        return found
+
+    def ask(self, sql: str) -> tuple[Any, ...]:
+        """Returns the one row of a statement."""
+        return self._connection.execute(sql).fetchone() or ()
+
+    @contextmanager
+    def opened(
+        self, con: duckdb.DuckDBPyConnection, schema: str, name: str, columns: Mapping[str, str]
+    ) -> Iterator[Source]:
+        """Lets an engine read the rows of a table of the attached file."""
+        self._attach(con)
+        try:
+            yield Source(
+                f"adopted.{engine.name(schema)}.{engine.name(name)}",
+                "row_number() OVER ()",
+                {column: form_of(of) for column, of in columns.items()},
+            )
+        finally:
+            con.execute("DETACH adopted")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+
+def open_database(url: str) -> Database:
+    """Returns the database of a URL. Raises NotSupported for one of another kind, RunError where it cannot be read."""
+    if url.startswith(("postgresql://", "postgres://")):
+        return PostgresSource(url)
+    if url.startswith("duckdb:"):
+        return DuckdbSource(url)
+    raise NotSupported(
+        f"Expected postgresql://... or duckdb:///file to adopt from, but got {url.partition(':')[0]}.\n"
+        "Export the tables of other warehouses as Parquet, and adopt the folder."
+    )
+
+
+def database_tables(database: Database, schema: str) -> Iterator[DatabaseTable]:
+    """Yields the tables of a schema. Raises RunError where the schema has none."""
+    there = database.columns(schema)
+    if not there:
+        raise RunError(
+            f"Expected tables in the schema {schema} of {database.url}, but it has none.\nName another with --schema."
+        )
+    for name, columns in there.items():
+        if "id" not in map(folded_name, columns):
+            continue
+        newest = [column for column in columns if folded_name(column) in _NEWEST]
+        asked = ", ".join(["count(*)", *(f"max({engine.name(column)})::text" for column in newest)])
+        found = database.ask(f"SELECT {asked} FROM {_path(database, schema, name)}")
+        url = f"{database.url}/{schema}/{name}"
+        version = "-".join(map(str, found))
+        yield DatabaseTable(url, version, 0, folded_name(name), name, columns, database)
+
+
+def _path(database: Database, schema: str, name: str) -> str:
+    catalog = "adopted." if isinstance(database, DuckdbSource) else ""
+    return f"{catalog}{engine.name(schema)}.{engine.name(name)}"
+
+
+def wait_for_table(con: duckdb.DuckDBPyConnection, work: DatabaseTable, number: int, scratch: Path) -> WaitingRows:
+    """Has the rows of a table wait."""
+    schema = work.url.split("/")[-2]
+    with work.database.opened(con, schema, work.name, work.columns) as source:
+        return wait_for(con, source, number, work.table, scratch)
+
+
+def close_databases(work: Sequence[object]) -> None:
+    """Closes the databases that work is read from."""
+    for database in {id(each.database): each.database for each in work if isinstance(each, DatabaseTable)}.values():
+        database.close()

@@ -34,8 +34,12 @@ _CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".defl
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HIVE = re.compile(r"[^/=]+=[^/]*")
-NOT_A_TABLE = "no_table"
-UNKNOWN_FORMAT = "unknown_suffix"
+NOT_A_TABLE, UNKNOWN_FORMAT = "no_table", "no_format"
+NOT_ADOPTED_BECAUSE = {
+    NOT_A_TABLE: "not named like a table of messages",
+    UNKNOWN_FORMAT: f"without a suffix of {', '.join(SUFFIXES)}",
+}
+"""Why something that was found is not adopted."""
 
 
 class TableFile(NamedTuple):
@@ -64,10 +68,10 @@ class FoundFile(NamedTuple):
     fs: Any = None
 
 
-def fold(name: str) -> str:
+def folded_name(name: str) -> str:
     """Returns the name of a table or column as Segment spells it, in small letters.
 
-    Example: `fold("EMAIL_OPENED") == "email_opened"`, and `fold("_Timestamp") == "_timestamp"`.
+    Example: `folded_name("EMAIL_OPENED") == "email_opened"`, and `folded_name("_Timestamp") == "_timestamp"`.
     """
     lower = name.lower()
     return lower if re.fullmatch(r"[a-z0-9_]+", lower) else snake_case(name)
@@ -184,12 +188,12 @@ def _table_of(below: str, of_tables: set[str]) -> str | None:
     if stem in TABLES:
         return stem
     parts = [part for part in folder.split("/") if part and not _HIVE.fullmatch(part)]
-    known = [fold(part) for part in parts if fold(part) in TABLES]
+    known = [folded_name(part) for part in parts if folded_name(part) in TABLES]
     if known:
         return known[-1]
     if folder in of_tables:
         return stem or None
-    return next((fold(part) for part in reversed(parts) if _NAME.fullmatch(part)), None)
+    return next((folded_name(part) for part in reversed(parts) if _NAME.fullmatch(part)), None)
 
 
 def _stem(below: str) -> str:
@@ -197,10 +201,10 @@ def _stem(below: str) -> str:
     name = below.rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in (*SUFFIXES, *COMPRESSIONS, *_CODECS):
         name = name[:dot]
-    if fold(name) in TABLES:
-        return fold(name)
+    if folded_name(name) in TABLES:
+        return folded_name(name)
     name = _NUMBERS.sub("", name)
-    return fold(name) if _NAME.fullmatch(name) else ""
+    return folded_name(name) if _NAME.fullmatch(name) else ""
 
 
 def _format(path: str) -> FileFormat | None:

@@ -10,7 +10,7 @@ from ...projection import FileCount, ReadTable, engine
 from ...projection.context import ProjectionContext
 from ...projection.suppression import register_suppressed, suppress
 from ...segment.identity import HashedIds
-from .columns import PREFIX, WaitingTable, as_plain_text, json_value
+from .columns import WAITING_PREFIX, WaitingTable, as_plain_text, json_value
 
 SQL = engine.statements(files(__package__).joinpath("adopt.sql").read_text(encoding="utf-8"))
 LATEST_NAMES = frozenset(latest.table.name for latest in LATEST)
@@ -52,7 +52,7 @@ def keys(name: str) -> str:
     return engine.name(f"keys of {name}")
 
 
-def reject_refused(adoption: Adoption, refused: Mapping[str, str]) -> None:
+def reject_refused_rows(adoption: Adoption, refused: Mapping[str, str]) -> None:
     """Rejects messages that the destination refused, by their ids, with the errors given for them."""
     if not refused:
         return
@@ -75,7 +75,7 @@ def reject_people(adoption: Adoption, hashes: HashedIds) -> None:
             cells = {"id": "id"} | {column: column for column in PERSON_COLUMNS if column in group.forms}
             cells |= {"user_id": "id"} if name in LATEST_NAMES else {}
             select = ", ".join(
-                f"{as_plain_text(group.forms[column], engine.name(PREFIX + column))} AS {engine.name(called)}"
+                f"{as_plain_text(group.forms[column], engine.name(WAITING_PREFIX + column))} AS {engine.name(called)}"
                 for called, column in cells.items()
             )
             parts.append(f"SELECT seq, {select} FROM {group.source}")
@@ -137,7 +137,7 @@ def _leave_to_events(adoption: Adoption) -> None:
         for group in tracks.groups
         for cells in [
             ", ".join(
-                f"{engine.literal(column)}, {json_value(form, engine.name(PREFIX + column))}::JSON"
+                f"{engine.literal(column)}, {json_value(form, engine.name(WAITING_PREFIX + column))}::JSON"
                 for column, form in group.forms.items()
             )
         ]

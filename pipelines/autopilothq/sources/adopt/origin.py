@@ -7,7 +7,7 @@ from typing import Any
 from ...catalog import EVENT_TABLES, LATEST, MESSAGE_TABLES, NOT_ADOPTED, TABLES
 from ...segment.message import Batch
 from ..origin import LoadContext, Origin
-from .databases import DatabaseTable, database_tables
+from .databases import DatabaseTable, close_databases, database_tables, open_database
 from .files import NOT_A_TABLE, TableFile, table_files
 
 AdoptedWork = TableFile | DatabaseTable
@@ -32,27 +32,34 @@ class AdoptedTables(Origin[AdoptedWork]):
 
     reads_again = True
 
-    def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
-        """Returns what is not adopted yet, in this version of it; says what is left out."""
-        left_out: Mapping[str, str]
+    def works(self) -> tuple[list[AdoptedWork], dict[str, str]]:
+        """Returns all tables and files of tables that there are, and why others are left out, by their URL."""
+        left_out: dict[str, str] = {}
         found: list[AdoptedWork]
         if self.database is not None:
-            found = list(database_tables(self.database, self.schema))
-            left_out = {}
+            found = list(database_tables(open_database(self.database), self.schema))
         else:
             files, left_out = table_files(self.urls, self.named, self.credentials)
             found = list(files)
-        others = {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, {w.table for w in found})}
-        for why in sorted({*left_out.values(), *others.values()}):
-            names = sorted(url for url, reason in (*left_out.items(), *others.items()) if reason == why)
+        tables = {work.table for work in found}
+        left_out |= {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, tables)}
+        return [work for work in found if work.url not in left_out], left_out
+
+    def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
+        """Returns what is not adopted yet, in this version of it; says what is left out."""
+        works, left_out = self.works()
+        for why in sorted(set(left_out.values())):
+            names = sorted(url for url, reason in left_out.items() if reason == why)
             context.report.skipped[why] = len(names)
             context.report.skipped_examples[why] = names[:3]
-        kept = [work for work in found if work.url not in others]
-        if not kept:
+        if not works:
             context.warn(f"Nothing to adopt was found at {', '.join(self.urls) or self.schema}: no table of messages.")
         self.found.clear()
-        self.found.update(work.table for work in kept)
-        return context.new(kept)
+        self.found.update(work.table for work in works)
+        new = context.new(works)
+        if not new:
+            close_databases(works)
+        return new
 
     def read(self, work: Sequence[AdoptedWork]) -> Iterator[Batch]:  # noqa: ARG002 - rows are no lines
         """Yields nothing: rows of tables are no lines of messages, and have a way of their own."""

@@ -18,33 +18,36 @@ from ..plan import PlannedLoad
 from ..project import ProjectedLoad, existing_tables, fill_report, project, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
-from .columns import MACROS, cut_texts
-from .databases import DatabaseTable, wait_for_table
-from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused
+from .columns import ADOPT_MACROS, cut_texts
+from .databases import DatabaseTable, close_databases, wait_for_table
+from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused_rows
 from .latest import latest_rows_of
 from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
-from .waiting import WaitingRows, tables_of, wait_for_file
+from .waiting import WaitingRows, wait_for_file, waiting_tables
 
 
 class AdoptProjector:
-    """Makes the rows of loads of adopted tables. `cut` has, after a load, the cut texts by table and column."""
+    """Makes the rows of loads of adopted tables; `cut` gets how many texts may be cut, by table and column."""
 
-    def __init__(self) -> None:
-        self.cut: dict[str, dict[str, int]] = {}
+    def __init__(self, cut: dict[str, dict[str, int]] | None = None) -> None:
+        self.cut: dict[str, dict[str, int]] = {} if cut is None else cut
 
     def __call__(self, load: PlannedLoad) -> ProjectedLoad:
         """Brings all rows together and writes the rows of all tables."""
-        return project(load, self._attempt)
+        try:
+            return project(load, self._attempt)
+        finally:
+            close_databases(load.work)
 
     def _attempt(self, load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoad:
         scratch = scratch_of_projection(load.target.folder)
         with engine.connect(str(scratch), load.settings.memory, load.settings.workers) as con:
-            con.execute(MACROS)
+            con.execute(ADOPT_MACROS)
             con.execute(engine.script("state.sql"))
             con.execute(SQL["books"])
-            waiting = tables_of(list(_wait(con, load, scratch)))
-            self.cut = {name: found for name, table in waiting.items() if (found := cut_texts(con, table))}
+            waiting = waiting_tables(list(_wait(con, load, scratch)))
+            self.cut.update((name, found) for name, table in waiting.items() if (found := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
             existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
             dataset = load.target.dataset
@@ -98,7 +101,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, numbers: "itertools.count[int]"
     """Writes the rows of each table, and counts them in the report."""
     hints = TableHints(load.extraction, load.target, adoption.context.known)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
-    reject_refused(adoption, load.target.refused.messages)
+    reject_refused_rows(adoption, load.target.refused.messages)
     reject_people(adoption, load.target.suppressed)
     find_kept(adoption)
     fresh: dict[str, TableRows] = {}

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, MESSAGE_TABLES, PROPERTIES, TABLES, TRACKS, Type, event_table
+from ...catalog import COLUMN_RESERVE, DISCARDS, LINK, PROPERTIES, TABLES, TRACKS, Type, event_table
 from ...projection import TableRows, engine, ordered_columns
 from ...projection.columns import ColumnPlan, plan_columns
 from ...projection.context import declared_types
 from ...projection.types import ColumnValues, merge_values
-from .columns import COLUMNS_AT_ONCE, PREFIX, WaitingTable, cell, json_value, misfits, values_of
+from .columns import CELLS_PER_QUERY, WAITING_PREFIX, WaitingTable, cell, json_value, misfits, values_of
 from .kept import SQL, Adoption, keys
 
 _KEPT = "ANTI JOIN {duplicates} USING (seq) ANTI JOIN rejects USING (seq)"
@@ -120,9 +120,9 @@ def _discard_columns(adoption: Adoption, waiting: WaitingTable, table: str, plan
     for reason, columns in plan.left_out.items():
         for column in columns:
             queries = [
-                f"SELECT seq, {json_value(group.forms[column], engine.name(PREFIX + column))} AS value,"
+                f"SELECT seq, {json_value(group.forms[column], engine.name(WAITING_PREFIX + column))} AS value,"
                 f" {engine.literal(reason)} AS reason FROM {group.source}"
-                f" WHERE {engine.name(PREFIX + column)} IS NOT NULL"
+                f" WHERE {engine.name(WAITING_PREFIX + column)} IS NOT NULL"
                 for group in waiting.groups
                 if column in group.forms
             ]
@@ -136,13 +136,13 @@ def discard_misfits(
     con = adoption.context.con
     for group in waiting.groups:
         doubtful = {
-            column: cell(form, of, engine.name(PREFIX + column))
+            column: cell(form, of, engine.name(WAITING_PREFIX + column))
             for column, form in group.forms.items()
             if (of := types.get(column)) is not None and (form != of or of not in ("bigint", "bool"))
         }
-        for part in engine.batched(doubtful.items(), COLUMNS_AT_ONCE):
+        for part in engine.batched(doubtful.items(), CELLS_PER_QUERY):
             counts = ", ".join(
-                f"count(*) FILTER ({engine.name(PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
+                f"count(*) FILTER ({engine.name(WAITING_PREFIX + column)} IS NOT NULL AND {typed} IS NULL)"
                 for column, typed in part
             )
             numbers = con.execute(f"SELECT {counts} FROM {group.source}").fetchone() or ()

@@ -1,6 +1,7 @@
 """Adopted tables as a dlt source."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dlt
 from dlt.sources import DltResource
@@ -26,6 +27,7 @@ def adopt(
     memory: int = 400,
     max_event_tables: int = MAX_EVENT_TABLES,
     progress: ProgressCallback = no_progress,
+    cut_texts: dict[str, dict[str, int]] | None = None,
 ) -> Iterable[DltResource]:
     """Tables that Segment's or RudderStack's loader left in a warehouse, as the `autopilothq` schema.
 
@@ -39,10 +41,22 @@ def adopt(
         memory: What the engine, DuckDB in process, may use before it turns to the disk, in MB.
         max_event_tables: How many tables of other events the dataset may have.
         progress: Called with the `LoadReport` after each step.
+        cut_texts: Gets the number of texts of exactly 512 characters, by table and column.
 
     Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
     """
     urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
-    origin = AdoptedTables(urls, tables or {}, database, database_schema, credentials)
-    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector())
+    origin = adopted_tables(urls, tables or {}, database, database_schema, credentials)
+    settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector(cut_texts))
     return resources(origin, settings)
+
+
+def adopted_tables(
+    urls: Sequence[str],
+    named: Mapping[str, Sequence[str]],
+    database: str | None = None,
+    schema: str = "autopilothq",
+    credentials: Any = None,
+) -> AdoptedTables:
+    """Returns the origin of exported tables, or of a database's; see `adopt`."""
+    return AdoptedTables(tuple(urls), named, database, schema, credentials)

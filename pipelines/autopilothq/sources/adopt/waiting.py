@@ -14,8 +14,8 @@ import pyarrow as pa
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
 from ...errors import ArchiveError, NotSupported
 from ...projection import LINES_PER_FILE, engine
-from .columns import PREFIX, Form, Group, WaitingTable, form_of
-from .files import TableFile, fold
+from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, form_of
+from .files import TableFile, folded_name
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
@@ -62,7 +62,7 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
         cells["id"] = _id_cell(cells, forms, table)
         forms["id"] = "text"
     path = str(scratch / f"waiting-{number}.parquet")
-    select = ", ".join(f"{cell} AS {engine.name(PREFIX + name)}" for name, cell in cells.items())
+    select = ", ".join(f"{cell} AS {engine.name(WAITING_PREFIX + name)}" for name, cell in cells.items())
     first = number * LINES_PER_FILE
     con.execute(
         f"COPY (SELECT {first} + {source.row} AS seq, {select} FROM {source.sql})"
@@ -83,7 +83,7 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
 
     Of two columns with one name the first stays. RudderStack's columns get Segment's names.
     """
-    folded = {name: fold(name) for name in columns}
+    folded = {name: folded_name(name) for name in columns}
     is_rudderstack = bool(RUDDERSTACK_MARKS & set(folded.values()))
     names: dict[str, str] = {}
     for name, own in folded.items():
@@ -99,13 +99,13 @@ def column_names(columns: Mapping[str, object], table: str) -> dict[str, str]:
     return names
 
 
-def tables_of(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
+def waiting_tables(waiting: Sequence[WaitingRows]) -> dict[str, WaitingTable]:
     """Returns the tables whose rows wait, by name; files with the same columns in the same forms are read together."""
     groups: dict[str, dict[tuple[tuple[str, Form], ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for rows in waiting:
         groups[rows.table][tuple(sorted(rows.forms.items()))].append(rows.path)
     return {
-        table: WaitingTable(table, [Group(dict(forms), paths) for forms, paths in found.items()])
+        table: WaitingTable(table, [RowGroup(dict(forms), paths) for forms, paths in found.items()])
         for table, found in groups.items()
     }
 
@@ -163,8 +163,7 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
 def _has_null_marks(path: Path) -> bool:
     r"""Returns whether a file of CSV writes nulls as `\N`; else what is empty and not in quotes is null."""
     kept = b""
-    opened: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    with opened as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         while chunk := lines.read(_CHUNK):
             if _NULL.search(kept + chunk):
                 return True

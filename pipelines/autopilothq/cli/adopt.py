@@ -1,0 +1,65 @@
+"""The command that adopts tables which a loader left in a warehouse."""
+
+from typing import Any
+
+import click
+
+from .options import LoadOptions, credentials_of, load_options
+
+
+class _TablePatterns(click.ParamType[tuple[str, str]]):
+    """A table and a pattern of its files: `email_opened=opened/*.parquet`."""
+
+    name = "table=pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Returns the table and the pattern."""
+        if isinstance(value, tuple):
+            return value
+        table, equals, pattern = value.partition("=")
+        if not (table and equals and pattern):
+            self.fail(f"{value!r} is not TABLE=PATTERN, such as email_opened=opened/*.parquet.", param, ctx)
+        return table, pattern
+
+
+@click.command("adopt")
+@click.argument("urls", metavar="[FOLDER]...", nargs=-1)
+@click.option(
+    "--table",
+    "tables",
+    type=_TablePatterns(),
+    multiple=True,
+    metavar="NAME=PATTERN",
+    help="The files of a table, below the folder.  [default: files and folders named like tables]",
+)
+@click.option("--from", "database", metavar="URL", help="Read a database instead: postgresql://... or duckdb:///FILE.")
+@click.option("--schema", default="autopilothq", show_default=True, help="The schema of the tables there.")
+@click.option("--verify", is_flag=True, help="Load nothing: compare the tables with what is stored; exit with 1.")
+@click.option("--report-cut", is_flag=True, help="List the columns with texts that Segment may have cut.")
+@load_options
+def adopt_tables(
+    urls: tuple[str, ...],
+    tables: tuple[tuple[str, str], ...],
+    database: str | None,
+    schema: str,
+    verify: bool,
+    report_cut: bool,
+    options: LoadOptions,
+) -> None:
+    """Adopt tables that Segment's loader left in a warehouse: exported files, s3://, gs://, az://, or a database.
+
+    Rows are taken as they are; what is stored already stays. Load the archive first where there is one, because its
+    texts are whole. A URL of a database may be env:NAME or @FILE.
+    """
+    from . import adopting
+
+    if bool(urls) == bool(database):
+        raise click.UsageError("What is adopted? Name a FOLDER, or a database with --from, not both.")
+    named: dict[str, list[str]] = {}
+    for table, pattern in tables:
+        named.setdefault(table, []).append(pattern)
+    adoption = adopting.AdoptionSettings(urls, named, credentials_of(database) if database else None, schema)
+    if verify:
+        adopting.print_verification(adoption, options)
+    else:
+        adopting.run_adoption(adoption, options, report_cut)

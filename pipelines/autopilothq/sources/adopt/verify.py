@@ -1,0 +1,85 @@
+"""Compares adopted tables with what is stored: rows by table and day, and sums of the digests of their ids."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from ...catalog import LATEST, MESSAGE_TABLES, TRACKS
+from ...projection import engine
+from ...warehouses.dataset import Dataset
+from .columns import ADOPT_MACROS
+from .databases import DatabaseTable, close_databases, wait_for_table
+from .kept import SQL
+from .origin import AdoptedTables
+from .waiting import wait_for_file, waiting_tables
+
+VERIFY_MEMORY = 400  # MB
+
+
+@dataclass(frozen=True)
+class TableComparison:
+    """The rows of a table on both sides, each id once.
+
+    `stored` are those of the adopted ids that the dataset has, `missing` the others. `days` are the numbers of both
+    sides by the UTC day of receipt. The digests are sums of digests of the ids: equal where the ids are.
+    """
+
+    table: str
+    rows: int
+    stored: int
+    missing: int
+    digest: str
+    stored_digest: str
+    days: Mapping[str, tuple[int, int]]
+
+    @property
+    def different(self) -> list[tuple[str, tuple[int, int]]]:
+        """The days whose numbers differ."""
+        return [(day, numbers) for day, numbers in self.days.items() if numbers[0] != numbers[1]]
+
+
+def compare_tables(origin: AdoptedTables, dataset: Dataset, memory: int = VERIFY_MEMORY) -> list[TableComparison]:
+    """Returns how each table compares; all rows of the tables are read."""
+    works, _ = origin.works()
+    try:
+        with TemporaryDirectory() as scratch, engine.connect(scratch, memory, 2) as con:
+            con.execute(ADOPT_MACROS)
+            waiting = []
+            for number, work in enumerate(works):
+                wait = wait_for_table if isinstance(work, DatabaseTable) else wait_for_file
+                waiting.append(wait(con, work, number, Path(scratch)))  # type: ignore[operator]
+            tables = waiting_tables(waiting)
+            ids = {
+                name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()
+            }
+            apart = {TRACKS.name, *(t.name for t in MESSAGE_TABLES), *(latest.table.name for latest in LATEST)}
+            events = [sql for name, sql in ids.items() if name not in apart]
+            if events:
+                own = [ids[TRACKS.name]] if TRACKS.name in ids else []
+                ids[TRACKS.name] = " UNION ALL ".join([*events, *own])
+            return [_compared(con, name, sql, dataset) for name, sql in sorted(ids.items())]
+    finally:
+        close_databases(works)
+
+
+def _compared(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:
+    con.execute(SQL["adopted_ids"].format(rows=rows))
+    con.execute(SQL["stored_ids"])
+    there = dataset.tables([table])
+    if table in there:
+        engine.read_stored(con, dataset.read(table, ["id", "received_at"]), SQL["add_stored_ids"])
+    days = con.execute(SQL["days"]).fetchall()
+    sums = con.execute(SQL["sums"]).fetchone() or (0, 0, 0, 0)
+    number, stored, digest, stored_digest = sums
+    return TableComparison(
+        table,
+        number,
+        stored,
+        number - stored,
+        f"{digest:x}",
+        f"{stored_digest:x}",
+        {str(day): (adopted, there) for day, adopted, there in days},
+    )

@@ -1,0 +1,184 @@
+"""Adopting tables that a loader left in a warehouse (docs/contract/adopt.md): whole rows, on real files."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from adopted import exported
+from calling import Said
+from shared_loads import command, isolation
+
+Row = dict[str, Any]
+
+
+def rows(file: Path, table: str) -> list[Row]:
+    """The rows of a table without nulls, and without the time of the load, in the order of their ids."""
+    with duckdb.connect(str(file), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        found = con.execute(f"FROM autopilothq.{table} ORDER BY ALL")
+        names = [column[0] for column in found.description]
+        made = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    assert all(row.pop("uuid_ts", True) for row in made)
+    return [{name: value for name, value in row.items() if value is not None} for row in made]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class Adopted:
+    """One adoption of all exporters' files, and what it said."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder, self.file = exported(home / "unload"), home / "work" / "autopilothq.duckdb"
+        self.first = command("adopt", str(self.folder), "--report-cut", "--json")
+        self.tables = {name: rows(self.file, name) for name in TABLES}
+        self.verified = command("adopt", str(self.folder), "--verify")
+        self.second = command("adopt", str(self.folder), "--json")
+        os.utime(self.folder / "identifies.csv", (1, 1))
+        self.third = command("adopt", str(self.folder), "--json")
+        self.after = {name: rows(self.file, name) for name in TABLES}
+
+
+TABLES = ("email_opened", "email_clicked", "email_bounced", "identifies", "users", "tracks", "_rejects", "_discards")
+
+
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
+    home = tmp_path_factory.mktemp("adopted")
+    with isolation(home):
+        yield Adopted(home)
+
+
+def report(said: Said) -> Row:
+    assert said.status == 0, said.err
+    return dict(json.loads(said.out))
+
+
+def test_parquet_of_redshift_becomes_the_rows_that_it_has(adopted: Adopted) -> None:
+    common = {"event": "email_opened", "event_text": "Email Opened"}
+    assert adopted.tables["email_opened"] == [
+        {"id": "o1", "received_at": at("2019-03-01 10:00:00.123"), "user_id": "u1", "campaign_name": "Welcome",
+         "context_traits_email": "ann@example.com", "score": 3, "ratio": 0.5, "transactional": True, **common},
+        {"id": "o2", "received_at": at("2019-03-01 23:59:59"), "user_id": "u2", "campaign_name": "Welcome",
+         "context_traits_email": "bob@example.com", "ratio": 12.25, "transactional": False, "note": "x" * 512, **common},
+        {"id": "o3", "received_at": at("2019-03-02 00:00:00"), "campaign_name": "",
+         "context_traits_email": "cyd@example.com", "score": -1, "note": 'a "quoted", text', **common},
+    ]  # fmt: skip
+
+
+def test_names_of_snowflake_are_folded_and_its_times_as_text_are_times(adopted: Adopted) -> None:
+    assert adopted.tables["email_clicked"] == [
+        {"id": "c1", "received_at": at("2019-03-03 10:00:00"), "original_timestamp": at("2019-03-03 17:59:58.500"),
+         "user_id": "u1", "link_url": "https://example.com", "clicks": 12345678901, "price": 1.5,
+         "seen_at": at("2019-03-03 10:00:00"), "event": "email_clicked", "event_text": "Email Clicked"}
+    ]  # fmt: skip
+
+
+def test_json_of_bigquery_keeps_texts_and_arrays(adopted: Adopted) -> None:
+    common = {"event": "email_bounced", "event_text": "Email Bounced"}
+    assert adopted.tables["email_bounced"] == [
+        {"id": "b1", "received_at": at("2019-03-04 10:00:00.000123"), "user_id": "u1", "code": "550",
+         "parts": '["a",1]', **common},
+        {"id": "b2", "received_at": at("2019-03-04 10:00:01"), "user_id": "u3", "soft": True, **common},
+    ]  # fmt: skip
+
+
+def test_csv_of_postgresql_gets_types_by_all_its_values(adopted: Adopted) -> None:
+    assert adopted.tables["identifies"] == [
+        {"id": "i1", "received_at": at("2019-03-01 10:00:00.5"), "user_id": "u1", "plan": "free", "seats": 3,
+         "context_traits_email": "ann@example.com", "active": True, "since": at("2019-01-01 00:00:00"), "zip": "00123"},
+        {"id": "i2", "received_at": at("2019-03-02 10:00:00"), "user_id": "u1", "plan": "pro", "active": False,
+         "context_traits_email": "ann@example.com", "zip": "00124"},
+        {"id": "i3", "received_at": at("2019-03-02 11:00:00"), "user_id": "u2", "anonymous_id": "a9", "plan": "free",
+         "context_traits_email": "", "seats": 5, "active": True, "since": at("2019-01-02 00:00:00")},
+    ]  # fmt: skip
+
+
+def test_users_are_made_of_identifies_and_own_rows_are_older_than_anything(adopted: Adopted) -> None:
+    assert adopted.tables["users"] == [
+        {"id": "u1", "received_at": at("2019-03-02 10:00:00"), "plan": "pro", "seats": 3, "active": False,
+         "context_traits_email": "ann@example.com", "since": at("2019-01-01 00:00:00"), "zip": "00124",
+         "company": "Acme"},
+        {"id": "u2", "received_at": at("2019-03-02 11:00:00"), "plan": "free", "seats": 5, "active": True,
+         "context_traits_email": "", "since": at("2019-01-02 00:00:00")},
+        {"id": "u9", "received_at": at("2018-01-01 00:00:00"), "plan": "trial"},
+    ]  # fmt: skip
+
+
+def test_tracks_are_made_of_the_events_tables_and_of_itself_where_one_is_missing(adopted: Adopted) -> None:
+    made = [(row["id"], row["event"], row["event_text"], row["received_at"]) for row in adopted.tables["tracks"]]
+    assert made == [
+        ("b1", "email_bounced", "Email Bounced", at("2019-03-04 10:00:00.000123")),
+        ("b2", "email_bounced", "Email Bounced", at("2019-03-04 10:00:01")),
+        ("c1", "email_clicked", "Email Clicked", at("2019-03-03 10:00:00")),
+        ("g1", "plan_changed", "Plan Changed", at("2018-01-01 10:00:00")),
+        ("o1", "email_opened", "Email Opened", at("2019-03-01 10:00:00.123")),
+        ("o2", "email_opened", "Email Opened", at("2019-03-01 23:59:59")),
+        ("o3", "email_opened", "Email Opened", at("2019-03-02 00:00:00")),
+    ]
+
+
+def test_a_row_of_tracks_that_its_events_table_has_not_is_rejected_whole(adopted: Adopted) -> None:
+    [rejected] = adopted.tables["_rejects"]
+    assert (rejected["file"], rejected["line"], rejected["reason"]) == (
+        str(adopted.folder / "tracks.csv"), 4, "no_event_row",
+    )  # fmt: skip
+    assert json.loads(rejected["raw"]) == {
+        "id": "lost", "received_at": "2018-01-02 10:00:00+00", "user_id": "u1", "event": "email_opened",
+        "event_text": "Email Opened",
+    }  # fmt: skip
+    assert adopted.tables["_discards"] == []
+
+
+def test_the_audit_has_a_row_for_each_file(adopted: Adopted) -> None:
+    counted = {
+        Path(row["file"]).name: (row["lines"], row["stored"], row["duplicates"], row["rejected"])
+        for row in rows(adopted.file, "_audit")
+        if row["version"] != (adopted.folder / "identifies.csv").stat().st_mtime_ns
+    }
+    assert counted == {
+        "0000_part_00.parquet": (1, 1, 0, 0), "0002_part_00.parquet": (2, 2, 0, 0),
+        "data_0_0_0.snappy.parquet": (1, 1, 0, 0), "email_bounced-000000000000.json": (2, 2, 0, 0),
+        "identifies.csv": (3, 0, 3, 0), "tracks.csv": (4, 1, 2, 1), "users.csv": (2, 2, 0, 0),
+    }  # fmt: skip
+
+
+def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted: Adopted) -> None:
+    assert "it is a number of Segment's own loader; read `id` instead" in adopted.first.err
+    assert "email_opened.note: 1 texts of exactly 512 characters" in adopted.first.err
+    assert "Warning: 1 texts in 1 columns have exactly 512 characters" in adopted.first.err
+    assert report(adopted.first)["skipped_examples"] == {
+        "no_format": [], "no_table": [str(adopted.folder / "manifest.txt.bak")]
+    } or report(adopted.first)["skipped"] == {"no_table": 1}  # fmt: skip
+
+
+def test_a_second_run_reads_nothing_and_a_changed_file_changes_nothing(adopted: Adopted) -> None:
+    second, third = report(adopted.second), report(adopted.third)
+    assert (second["files"], second["files_known"], second["rows"]) == (0, 7, {})
+    assert (third["files"], third["lines"], third["stored"], third["duplicates"]) == (1, 3, 0, 3)
+    assert adopted.after == adopted.tables
+
+
+def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
+    assert adopted.verified.status == 1
+    assert adopted.verified.out.splitlines() == [
+        "table               adopted        stored    missing    days  digests",
+        "email_bounced             2             2          0       1  equal",
+        "email_clicked             1             1          0       1  equal",
+        "email_opened              3             3          0       2  equal",
+        "identifies                3             3          0       2  equal",
+        "tracks                    8             7          1       6  differ",
+        "  2018-01-02: 1 adopted, 0 stored",
+        "users                     2             2          0       2  equal",
+        "  2018-01-01: 2 adopted, 1 stored",
+        "  2019-03-02: 0 adopted, 1 stored",
+        "",
+        "1 rows are not stored.",
+    ]
