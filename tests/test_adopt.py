@@ -36,9 +36,10 @@ class Adopted:
     """One adoption of all exporters' files, and what it said."""
 
     def __init__(self, home: Path) -> None:
-        self.folder, self.file = exported(home / "unload"), home / "work" / "autopilothq.duckdb"
+        self.folder, self.file = exported(home / "unload"), home / "work" / "autopilot.duckdb"
         self.first = command("adopt", str(self.folder), "--report-cut", "--json")
         self.tables = {name: rows(self.file, name) for name in TABLES}
+        self.audit = rows(self.file, "_audit")
         self.verified = command("adopt", str(self.folder), "--verify")
         self.second = command("adopt", str(self.folder), "--json")
         os.utime(self.folder / "identifies.csv", (1, 1))
@@ -67,7 +68,8 @@ def test_parquet_of_redshift_becomes_the_rows_that_it_has(adopted: Adopted) -> N
         {"id": "o1", "received_at": at("2019-03-01 10:00:00.123"), "user_id": "u1", "campaign_name": "Welcome",
          "context_traits_email": "ann@example.com", "score": 3, "ratio": 0.5, "transactional": True, **common},
         {"id": "o2", "received_at": at("2019-03-01 23:59:59"), "user_id": "u2", "campaign_name": "Welcome",
-         "context_traits_email": "bob@example.com", "ratio": 12.25, "transactional": False, "note": "x" * 512, **common},
+         "context_traits_email": "bob@example.com", "ratio": 12.25, "transactional": False, "note": "x" * 512,
+         **common},
         {"id": "o3", "received_at": at("2019-03-02 00:00:00"), "campaign_name": "",
          "context_traits_email": "cyd@example.com", "score": -1, "note": 'a "quoted", text', **common},
     ]  # fmt: skip
@@ -140,13 +142,12 @@ def test_a_row_of_tracks_that_its_events_table_has_not_is_rejected_whole(adopted
 def test_the_audit_has_a_row_for_each_file(adopted: Adopted) -> None:
     counted = {
         Path(row["file"]).name: (row["lines"], row["stored"], row["duplicates"], row["rejected"])
-        for row in rows(adopted.file, "_audit")
-        if row["version"] != (adopted.folder / "identifies.csv").stat().st_mtime_ns
+        for row in adopted.audit
     }
     assert counted == {
         "0000_part_00.parquet": (1, 1, 0, 0), "0002_part_00.parquet": (2, 2, 0, 0),
         "data_0_0_0.snappy.parquet": (1, 1, 0, 0), "email_bounced-000000000000.json": (2, 2, 0, 0),
-        "identifies.csv": (3, 0, 3, 0), "tracks.csv": (4, 1, 2, 1), "users.csv": (2, 2, 0, 0),
+        "identifies.csv": (3, 3, 0, 0), "tracks.csv": (4, 1, 2, 1), "users.csv": (2, 2, 0, 0),
     }  # fmt: skip
 
 
@@ -154,9 +155,7 @@ def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted:
     assert "it is a number of Segment's own loader; read `id` instead" in adopted.first.err
     assert "email_opened.note: 1 texts of exactly 512 characters" in adopted.first.err
     assert "Warning: 1 texts in 1 columns have exactly 512 characters" in adopted.first.err
-    assert report(adopted.first)["skipped_examples"] == {
-        "no_format": [], "no_table": [str(adopted.folder / "manifest.txt.bak")]
-    } or report(adopted.first)["skipped"] == {"no_table": 1}  # fmt: skip
+    assert report(adopted.first)["skipped_examples"] == {"no_table": [str(adopted.folder / "manifest.txt.bak")]}
 
 
 def test_a_second_run_reads_nothing_and_a_changed_file_changes_nothing(adopted: Adopted) -> None:
@@ -176,9 +175,7 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
         "identifies                3             3          0       2  equal",
         "tracks                    8             7          1       6  differ",
         "  2018-01-02: 1 adopted, 0 stored",
-        "users                     2             2          0       2  equal",
-        "  2018-01-01: 2 adopted, 1 stored",
-        "  2019-03-02: 0 adopted, 1 stored",
+        "users                     2             2          0       0  equal",
         "",
         "1 rows are not stored.",
     ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
 from ...errors import ArchiveError, NotSupported
 from ...projection import LINES_PER_FILE, engine
-from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, form_of
+from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, as_plain_text, form_of
 from .files import TableFile, folded_name
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
@@ -73,7 +73,7 @@ def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table:
 
 def _id_cell(cells: Mapping[str, str], forms: Mapping[str, Form], table: str) -> str:
     """Returns SQL of a row's id: a digest of the row where it has none, so that it is stored once."""
-    own = cells["id"] if forms["id"] in ("text", "loose") else f"({cells['id']})::VARCHAR"
+    own = as_plain_text(forms["id"], f"({cells['id']})")
     row = ", ".join(f"({cell})::VARCHAR" for cell in cells.values())
     return f"coalesce(nullif({own}, ''), sha256(to_json([{engine.literal(table)}, {row}])::VARCHAR))"
 
