@@ -11,7 +11,9 @@ import duckdb
 import pytest
 
 from adopted import exported
-from calling import Said
+from autopilothq.sources.adopt.files import folded_name, table_files
+from autopilothq.sources.adopt.waiting import column_names
+from calling import Call, Said
 from shared_loads import command, isolation
 
 Row = dict[str, Any]
@@ -179,3 +181,69 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
         "",
         "1 rows are not stored.",
     ]
+
+
+def test_a_later_load_of_messages_leaves_what_only_an_adopted_user_has(adopted: Adopted) -> None:
+    message = {
+        "type": "identify", "messageId": "i4", "userId": "u1", "receivedAt": "2020-01-01T00:00:00Z",
+        "traits": {"plan": "gone"},
+    }  # fmt: skip
+    Path("new.json").write_text(json.dumps(message) + "\n")
+    assert command("load", "archive", "new.json", "--credentials", str(adopted.file)).status == 0
+    expected = [dict(row) for row in adopted.tables["users"]]
+    expected[0] |= {"plan": "gone", "received_at": at("2020-01-01")}
+    assert rows(adopted.file, "users") == expected
+
+
+# ---- databases -------------------------------------------------------------------------------------------------------
+
+
+def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopted, postgres: str, call: Call) -> None:
+    source = f"duckdb:///{adopted.file}"
+    there = call("adopt", "--from", source, "--destination", "postgres", "--credentials", postgres)
+    assert there.status == 0, there.err
+    back = call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json")
+    assert report(back)["stored"] == report(adopted.first)["stored"] + 2  # i4, and u2, who has a row of their own now
+    for table in TABLES[:-2]:
+        assert rows(Path("back.duckdb"), table) == rows(adopted.file, table), table
+    assert call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--verify").status == 0
+    again = report(call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json"))
+    assert (again["files"], again["lines"]) == (0, 0)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "table"),
+    [
+        ("email_opened.parquet", "email_opened"),
+        ("email_opened_0000_part_00.parquet", "email_opened"),
+        ("email_opened/0001_part_00.csv.gz", "email_opened"),
+        ("EMAIL_OPENED/data_0_1_0.snappy.parquet", "email_opened"),
+        ("autopilothq/email_opened-000000000012.json", "email_opened"),
+        ("autopilothq/email_opened/day=2019-03-01/x.parquet", "email_opened"),
+        ("plan_changed.csv", "plan_changed"),
+        ("plan_changed/part-00000-3f.parquet", "plan_changed"),
+    ],
+)  # fmt: skip
+def test_files_and_folders_are_named_like_tables(path: str, table: str) -> None:
+    file = Path("unload", path)
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    [found], left_out = table_files(["unload"], {})
+    assert (found.table, left_out) == (table, {})
+
+
+def test_names_are_folded() -> None:
+    assert [folded_name(name) for name in ("EMAIL_ID", "_Timestamp", "linkURL", "context_ip")] == [
+        "email_id", "_timestamp", "linkurl", "context_ip",
+    ]  # fmt: skip
+
+
+def test_columns_of_rudderstack_get_segments_names_and_those_of_loaders_go() -> None:
+    names = ("id", "channel", "context_request_ip", "context_passed_ip", "uuid_ts", "loaded_at", "record_id", "score")
+    assert column_names(dict.fromkeys(names), "tracks") == {
+        "id": "id", "context_request_ip": "context_ip", "context_passed_ip": "context_passed_ip", "score": "score",
+    }  # fmt: skip
+    assert "channel" in column_names({"id": None, "channel": None}, "app_opened")

@@ -28,6 +28,7 @@ from ..warehouses.duckdb import kept_open, open_again
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
+from .older_rows import with_older_rows
 from .plan import PlannedLoad
 from .report import COUNTED, MAX_NAMED
 from .row_files import RowFiles, resource_of
@@ -169,7 +170,8 @@ def _rows(
     for rows in deduplicated.tables():
         write_rows(load, files, rows)
     names = [file.url for file in load.work]
-    for made in (*list(deduplicated.latest(stored)), deduplicated.rejects(names), deduplicated.discards()):
+    latest = [with_older_rows(load, made, stored, scratch) for made in deduplicated.latest(stored)]
+    for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
         if made is not None:
             write_rows(load, files, made)
     counts = deduplicated.counts()

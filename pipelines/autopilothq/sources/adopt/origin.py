@@ -6,6 +6,7 @@ from typing import Any
 
 from ...catalog import EVENT_TABLES, LATEST, MESSAGE_TABLES, NOT_ADOPTED, TABLES
 from ...segment.message import Batch
+from ..older_rows import adopted_version
 from ..origin import LoadContext, Origin
 from .databases import DatabaseTable, close_databases, database_tables, open_database
 from .files import NOT_A_TABLE, TableFile, table_files
@@ -43,7 +44,11 @@ class AdoptedTables(Origin[AdoptedWork]):
             found = list(files)
         tables = {work.table for work in found}
         left_out |= {work.url: NOT_A_TABLE for work in found if not is_adopted(work.table, tables)}
-        return [work for work in found if work.url not in left_out], left_out
+        return [
+            work._replace(version=adopted_version(work.table, work.version))
+            for work in found
+            if work.url not in left_out
+        ], left_out
 
     def plan(self, context: LoadContext) -> Sequence[AdoptedWork]:
         """Returns what is not adopted yet, in this version of it; says what is left out."""

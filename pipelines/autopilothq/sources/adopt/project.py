@@ -14,6 +14,7 @@ from ...projection.cells import ParsedCells
 from ...projection.context import ProjectionContext
 from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
+from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad, existing_tables, fill_report, project, stored_rows, write_rows
 from ..row_files import RowFiles
@@ -72,7 +73,7 @@ class AdoptProjector:
                 load.origin.found if isinstance(load.origin, AdoptedTables) else set(waiting),
             )
             _check_room(load, adoption)
-            return _rows(load, adoption, numbers)
+            return _rows(load, adoption, scratch, numbers)
 
 
 def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[WaitingRows]:
@@ -97,7 +98,7 @@ def _check_room(load: PlannedLoad, adoption: Adoption) -> None:
         )
 
 
-def _rows(load: PlannedLoad, adoption: Adoption, numbers: "itertools.count[int]") -> ProjectedLoad:
+def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "itertools.count[int]") -> ProjectedLoad:
     """Writes the rows of each table, and counts them in the report."""
     hints = TableHints(load.extraction, load.target, adoption.context.known)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
@@ -109,7 +110,7 @@ def _rows(load: PlannedLoad, adoption: Adoption, numbers: "itertools.count[int]"
         fresh[rows.table] = rows
         write_rows(load, files, rows)
     for rows in latest_rows_of(adoption, fresh):
-        write_rows(load, files, rows)
+        write_rows(load, files, with_older_rows(load, rows, adoption.stored, scratch))
     for name in adoption.waiting:
         count_table(adoption, name)
     names = [work.url for work in load.work]

@@ -1,0 +1,65 @@
+"""Rows of `users` and `accounts` that were adopted: they are older than any message, and no message has their values.
+
+(docs/contract/adopt.md#users-and-accounts) A row that is made of messages again takes from what is stored the values
+that no message has.
+"""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..catalog import AUDIT, LATEST
+from ..projection import ReadTable, TableRows, engine, ordered_columns
+from .plan import PlannedLoad
+
+ADOPTED = "adopted "  # how versions in `_audit` begin of adopted files of such a table, before its name
+_OWN = frozenset({"id", "received_at", "uuid_ts"})
+
+
+def adopted_version(table: str, version: str) -> str:
+    """Returns the version of a file or table for `_audit`; of `users` and `accounts` it says that they were adopted."""
+    return f"{ADOPTED}{table} {version}" if any(latest.table.name == table for latest in LATEST) else version
+
+
+def with_older_rows(load: PlannedLoad, rows: TableRows, stored: ReadTable | None, scratch: Path) -> TableRows:
+    """Returns rows of `users` or `accounts` with the values that only adopted rows of that table have."""
+    dataset = load.target.dataset
+    if stored is None or dataset is None or not any(latest.table.name == rows.table for latest in LATEST):
+        return rows
+    types = dataset.tables([rows.table]).get(rows.table)
+    if not types:
+        return rows
+    [(adopted,)] = dataset.rows("count(*)", AUDIT.name, "WHERE {version} LIKE %s", f"{ADOPTED}{rows.table} %") or [(0,)]
+    if not adopted:
+        return rows
+    path = str(scratch / f"older-{rows.table}.parquet")
+    if not _write(path, stored(rows.table, list(types))):
+        return rows
+    columns = ordered_columns({**types, **rows.columns})
+    cells = {
+        name: f"made.{engine.name(name)}" if name in rows.columns else f"older.{engine.name(name)}" for name in columns
+    }
+    cells |= {
+        name: f"coalesce(made.{engine.name(name)}, older.{engine.name(name)})"
+        for name in rows.columns.keys() & types.keys() - _OWN
+    }
+    select = ", ".join(f"{cell} AS {engine.name(name)}" for name, cell in cells.items())
+    relation = rows.relation.query(
+        "made", f"SELECT {select} FROM made LEFT JOIN {engine.parquet_files([path])} older ON older.id = made.id"
+    )
+    return rows._replace(columns=columns, relation=relation)
+
+
+def _write(path: str, batches: Iterable[pa.RecordBatch]) -> bool:
+    """Writes batches as they come; returns whether there were any."""
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None:
+        return False
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for batch in itertools.chain([first], stream):
+            writer.write_batch(batch)
+    return True
