@@ -52,6 +52,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
     con.execute(f"SET memory_limit = '{memory}MB'")
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
+    con.execute("SET enable_progress_bar = false")  # which is the program's to show
     con.execute("SET TimeZone = 'UTC'")
     if scratch:
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")

@@ -16,7 +16,7 @@ from .origin import AdoptedTables
 from .project import AdoptProjector
 
 
-@dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)
+@dlt.source(name=SOURCE, section=f"{SOURCE}.adopt", max_table_nesting=0)
 def adopt(
     tables_url: Names | None = None,
     tables: Mapping[str, Sequence[str]] | None = None,
