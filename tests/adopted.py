@@ -1,9 +1,13 @@
 """Tables as exporters of warehouses write them, for the tests of `adopt`: their case, types, times and nulls."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+
+Row = dict[str, Any]
 
 # The rows that all exporters have, whatever they make of them.
 OPENED = [
@@ -86,3 +90,14 @@ def exported(folder: Path) -> Path:
     (folder / "manifest.txt.bak").write_text("not a table")
     (folder / "_SUCCESS").write_text("")
     return folder
+
+
+def rows(file: Path, table: str, without: Sequence[str] = ()) -> list[Row]:
+    """The rows of a table without nulls, and without the time of the load, in the order of their ids."""
+    with duckdb.connect(str(file), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        found = con.execute(f"FROM autopilothq.{table} ORDER BY ALL")
+        names = [column[0] for column in found.description]
+        made = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    assert all(row.pop("uuid_ts", True) for row in made)
+    return [{name: value for name, value in row.items() if value is not None and name not in without} for row in made]

@@ -5,29 +5,14 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pytest
 
-from adopted import exported
+from adopted import Row, exported, rows
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.sources.adopt.waiting import column_names
 from calling import Call, Said
 from shared_loads import command, isolation
-
-Row = dict[str, Any]
-
-
-def rows(file: Path, table: str) -> list[Row]:
-    """The rows of a table without nulls, and without the time of the load, in the order of their ids."""
-    with duckdb.connect(str(file), read_only=True) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        found = con.execute(f"FROM autopilothq.{table} ORDER BY ALL")
-        names = [column[0] for column in found.description]
-        made = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    assert all(row.pop("uuid_ts", True) for row in made)
-    return [{name: value for name, value in row.items() if value is not None} for row in made]
 
 
 def at(text: str) -> datetime:

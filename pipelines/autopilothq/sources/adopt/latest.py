@@ -10,6 +10,8 @@ from ...projection.users import make_latest
 from .kept import SQL, Adoption, keys
 from .rows import discard_misfits, table_columns
 
+KILL_POINT_OWN_ROWS_MADE = f"{__name__}:_with_own"  # for tests/faults
+
 
 def latest_rows_of(adoption: Adoption, fresh: Mapping[str, TableRows]) -> Iterator[TableRows]:
     """Yields the rows of `users` and `accounts`; `fresh` are the rows of this load by table."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dlt
+from dlt import Schema
 from dlt.sources import DltResource
 
 from ...catalog import MAX_EVENT_TABLES
@@ -16,7 +17,7 @@ from .origin import AdoptedTables
 from .project import AdoptProjector
 
 
-@dlt.source(name=SOURCE, section=f"{SOURCE}.adopt", max_table_nesting=0)
+@dlt.source(schema=Schema(SOURCE), section=SOURCE, max_table_nesting=0)
 def adopt(
     tables_url: Names | None = None,
     tables: Mapping[str, Sequence[str]] | None = None,

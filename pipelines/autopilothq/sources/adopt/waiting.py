@@ -20,6 +20,7 @@ from .files import TableFile, folded_name
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
+KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
 
 
 class WaitingRows(NamedTuple):
