@@ -18,8 +18,8 @@ from ...extras import install
 from ...projection import engine
 from ...warehouses.sql_files import sql_file
 from .columns import Form, form_of
-from .files import folded_name
-from .waiting import Source, WaitingRows, wait_for
+from .files import TableFile, folded_name
+from .waiting import Source, WaitingRows, wait_for, wait_for_file
 
 # How PostgreSQL's types come: the form, and SQL of what is asked for.
 _POSTGRES_FORMS: dict[str, tuple[Form, str]] = {
@@ -230,8 +230,12 @@ def _path(database: Database, schema: str, name: str) -> str:
     return f"{catalog}{engine.name(schema)}.{engine.name(name)}"
 
 
-def wait_for_table(con: duckdb.DuckDBPyConnection, work: DatabaseTable, number: int, scratch: Path) -> WaitingRows:
-    """Has the rows of a table wait."""
+def wait_for_work(con: duckdb.DuckDBPyConnection, work: object, number: int, scratch: Path) -> WaitingRows:
+    """Has the rows of a file or of a table of a database wait."""
+    if isinstance(work, TableFile):
+        return wait_for_file(con, work, number, scratch)
+    if not isinstance(work, DatabaseTable):
+        raise TypeError(f"Expected a file or a table of a database, but got {type(work).__name__}.")
     schema = work.url.split("/")[-2]
     with work.database.opened(con, schema, work.name, work.columns) as source:
         return wait_for(con, source, number, work.table, scratch)

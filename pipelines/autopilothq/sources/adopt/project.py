@@ -20,12 +20,12 @@ from ..project import ProjectedLoad, existing_tables, fill_report, project, stor
 from ..row_files import RowFiles
 from ..table_hints import TableHints
 from .columns import ADOPT_MACROS, cut_texts
-from .databases import DatabaseTable, close_databases, wait_for_table
+from .databases import close_databases, wait_for_work
 from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused_rows
 from .latest import latest_rows_of
 from .origin import AdoptedTables
 from .rows import discarded_rows, message_rows, tracks_rows
-from .waiting import WaitingRows, wait_for_file, waiting_tables
+from .waiting import WaitingRows, waiting_tables
 
 
 class AdoptProjector:
@@ -78,10 +78,7 @@ class AdoptProjector:
 
 def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[WaitingRows]:
     for number, work in enumerate(load.work):
-        if isinstance(work, DatabaseTable):
-            yield wait_for_table(con, work, number, scratch)
-        else:
-            yield wait_for_file(con, work, number, scratch)
+        yield wait_for_work(con, work, number, scratch)
         load.report.files_done += 1
         load.report.bytes_done += work.size
         load.context.report_progress()

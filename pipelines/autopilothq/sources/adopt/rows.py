@@ -42,11 +42,10 @@ def tracks_rows(adoption: Adoption) -> Iterator[TableRows]:
     """Yields the rows of `tracks`: those of the events' tables, and its own where an event's table is missing."""
     tables = [adoption.waiting[name] for name in adoption.events]
     own = adoption.waiting.get(TRACKS.name)
-    if not tables and own is None:
+    every = tables if own is None else [*tables, own]
+    if not every:
         return
-    columns = table_columns(
-        adoption, TRACKS.name, declared_types(TRACKS), [*tables, *[own] * (own is not None)], "context_"
-    )
+    columns = table_columns(adoption, TRACKS.name, declared_types(TRACKS), every, "context_")
     loaded_at = adoption.context.loaded_at_sql
     selects = []
     for table in tables:

@@ -5,6 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import duckdb
+
 from ...projection import engine
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
@@ -37,7 +39,7 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
     return AdoptedSchema(tables, dialect)
 
 
-def _columns_of(con: "engine.duckdb.DuckDBPyConnection", file: TableFile) -> dict[str, str | None]:
+def _columns_of(con: duckdb.DuckDBPyConnection, file: TableFile) -> dict[str, str | None]:
     sql = file_source(con, Path(file.path), file).sql
     described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
     typed = file.format == "parquet"

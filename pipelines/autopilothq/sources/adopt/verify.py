@@ -11,10 +11,10 @@ from ...catalog import MESSAGE_TABLES, TRACKS
 from ...projection import engine
 from ...warehouses.dataset import Dataset
 from .columns import ADOPT_MACROS
-from .databases import DatabaseTable, close_databases, wait_for_table
+from .databases import close_databases, wait_for_work
 from .kept import LATEST_NAMES, SQL
 from .origin import AdoptedTables
-from .waiting import wait_for_file, waiting_tables
+from .waiting import waiting_tables
 
 VERIFY_MEMORY = 400  # MB
 
@@ -49,8 +49,7 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset, memory: int = VERIFY
             con.execute(ADOPT_MACROS)
             waiting = []
             for number, work in enumerate(works):
-                wait = wait_for_table if isinstance(work, DatabaseTable) else wait_for_file
-                waiting.append(wait(con, work, number, Path(scratch)))  # type: ignore[operator]
+                waiting.append(wait_for_work(con, work, number, Path(scratch)))
             tables = waiting_tables(waiting)
             ids = {
                 name: table.select({"id": "text", "received_at": "timestamp"}, {}, {}) for name, table in tables.items()

@@ -189,7 +189,7 @@ def _wait_for_avro(
         if first is None:
             raise ArchiveError(f"Expected rows in {file.url}, but it has none.\nLeave it out.")
         reader = pa.RecordBatchReader.from_batches(first.schema, _all(first, batches))
-        with engine.registered(con, avro_rows=reader):  # type: ignore[arg-type]
+        with engine.registered(con, avro_rows=reader):
             columns = {row[0]: form_of(str(row[1])) for row in con.execute("DESCRIBE FROM avro_rows").fetchall()}
             return wait_for(con, Source("avro_rows", "row_number() OVER ()", columns), number, file.table, scratch)
 
