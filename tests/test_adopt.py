@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from adopted import Row, exported, rows
 from autopilothq.sources.adopt.files import folded_name, table_files
 from autopilothq.sources.adopt.waiting import column_names
 from calling import Call, Said
+from servers import S3
 from shared_loads import command, isolation
 
 
@@ -194,6 +196,23 @@ def test_postgresql_becomes_duckdb_and_duckdb_becomes_postgresql(adopted: Adopte
     assert call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--verify").status == 0
     again = report(call("adopt", "--from", postgres, "--credentials", "back.duckdb", "--json"))
     assert (again["files"], again["lines"]) == (0, 0)
+
+
+# ---- a bucket --------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_bucket_are_adopted_once(
+    s3: S3, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in s3.credentials.items():
+        monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
+    bucket, folder = s3.bucket(), exported(tmp_path / "unload")
+    fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
+    fs.put(str(folder / "email_opened"), f"{bucket}/unload/opened", recursive=True)
+    words = ("adopt", f"{bucket}/unload", "--table", "email_opened=opened/*.parquet", "--json")
+    first, second = (report(call(*words)) for _ in range(2))
+    assert (first["files"], first["stored"], second["files"], second["files_known"]) == (2, 3, 0, 2)
+    assert [row["id"] for row in rows(Path("autopilot.duckdb"), "tracks")] == ["o1", "o2", "o3"]
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
