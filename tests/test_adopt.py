@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import fsspec
 import pytest
 
@@ -251,3 +252,46 @@ def test_columns_of_rudderstack_get_segments_names_and_those_of_loaders_go() -> 
         "id": "id", "context_request_ip": "context_ip", "context_passed_ip": "context_passed_ip", "score": "score",
     }  # fmt: skip
     assert "channel" in column_names({"id": None, "channel": None}, "app_opened")
+
+
+# ---- odd rows --------------------------------------------------------------------------------------------------------
+
+ODD = """
+CREATE SCHEMA autopilothq;
+CREATE TABLE autopilothq.email_opened AS FROM (VALUES
+    ('twice', TIMESTAMPTZ '2019-01-02 00:00:00+00', 'later', 1.5::DOUBLE, 1::HUGEINT, [1, 2], 'b@example.com'),
+    ('twice', TIMESTAMPTZ '2019-01-01 00:00:00+00', 'earlier', 2, 2, [3], 'b@example.com'),
+    ('odd', 'infinity'::TIMESTAMPTZ, 'a' || chr(0) || 'b', 'nan'::DOUBLE, 99999999999999999999::HUGEINT, NULL, NULL),
+    ('gone', TIMESTAMPTZ '2019-01-01 00:00:00+00', NULL, NULL, NULL, NULL, 'Gone@example.com'))
+    t(id, received_at, note, ratio, big, parts, context_traits_email);
+CREATE VIEW autopilothq.email_opened_view AS FROM autopilothq.email_opened;
+CREATE TABLE autopilothq.plan_changed (id VARCHAR, received_at TIMESTAMPTZ, plan VARCHAR);
+"""
+
+
+def test_odd_values_are_discarded_copies_are_counted_and_deleted_persons_stay_away(call: Call) -> None:
+    with duckdb.connect("odd.duckdb") as con:
+        con.execute(ODD)
+    Path("m.json").write_text('{"type": "track", "event": "Email Opened", "messageId": "s", "userId": "u"}\n')
+    assert call("load", "archive", "m.json").status == 0
+    assert call("forget", "--email", "gone@example.com").status == 0
+    said = report(call("adopt", "--from", "duckdb:///odd.duckdb", "--json"))
+    counts = {name: said[name] for name in ("lines", "stored", "duplicates", "rejected", "rejects", "skipped")}
+    assert counts == {
+        "lines": 4, "stored": 2, "duplicates": 1, "rejected": 1, "rejects": {"suppressed": 1},
+        "skipped": {"no_table": 1},
+    }  # fmt: skip
+    file = Path("autopilot.duckdb")
+    common = {"event": "email_opened"}
+    assert [row for row in rows(file, "email_opened") if row["id"] != "s"] == [
+        {"id": "odd", "big": "99999999999999999999", **common},
+        {"id": "twice", "received_at": at("2019-01-01"), "note": "earlier", "ratio": 2.0, "big": "2", "parts": "[3]",
+         "context_traits_email": "b@example.com", **common},
+    ]  # fmt: skip
+    discarded = [(row["column_name"], row["value"], row["reason"]) for row in rows(file, "_discards")]
+    assert sorted(discarded) == [
+        ("note", '"a\\u0000b"', "not_text"),
+        ("ratio", '"nan"', "not_a_number"),
+        ("received_at", '"infinity"', "not_a_time"),
+    ]
+    assert rows(file, "plan_changed") == []

@@ -4,6 +4,7 @@ CREATE MACRO storable(t) AS CASE WHEN NOT contains(t, chr(0)) THEN t END;
 CREATE MACRO moment(t) AS CASE
     WHEN t BETWEEN TIMESTAMPTZ '0001-01-01 00:00:00+00' AND TIMESTAMPTZ '9999-12-31 23:59:59.999999+00' THEN t END;
 CREATE MACRO finite(d) AS CASE WHEN isfinite(d) THEN d END;
+CREATE MACRO number_json(d) AS CASE WHEN isfinite(d) THEN d::VARCHAR ELSE '"' || d::VARCHAR || '"' END;
 CREATE MACRO moment_json(t) AS '"' || strftime(t AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') || '"';
 
 -- A time as warehouses write it: a date, `T` or a blank, and perhaps a zone (`Z`, `+00`, `+00:00`, `UTC`); UTC without.

@@ -44,7 +44,7 @@ _JSON_SQL: dict[Form, str] = {
     "loose": "to_json({})::VARCHAR",
     "json": "{}",
     "bigint": "{}::VARCHAR",
-    "double": "{}::VARCHAR",
+    "double": "number_json({})",
     "bool": "{}::VARCHAR",
     "timestamp": "moment_json({})",
 }
@@ -173,7 +173,8 @@ def misfits(table: WaitingTable, column: str, of: Type) -> list[str]:
         name = engine.name(WAITING_PREFIX + column)
         if form is None or (form == of and of in ("bigint", "bool")):
             continue
-        reason = "not_text" if of == "text" else "not_a_time" if of == "timestamp" else "does_not_fit"
+        reasons = {"text": "not_text", "timestamp": "not_a_time", "double": "not_a_number"}
+        reason = "does_not_fit" if of == "double" != form else reasons.get(of, "does_not_fit")
         found.append(
             f"SELECT seq, replace({json_value(form, name)}, chr(0), '\\u0000') AS value, '{reason}' AS reason"
             f" FROM {group.source} WHERE {name} IS NOT NULL AND {cell(form, of, name)} IS NULL"
