@@ -57,11 +57,14 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
                 cut_texts=cut,
             )
 
-    run_load_command(sources, options)
+    report = run_load_command(sources, options)
     if report_cut:
         rows = [(f"{table}.{column}", number) for table in sorted(cut) for column, number in sorted(cut[table].items())]
         lines = [f"{shortened(name)}: {number:,} texts of exactly {CUT} characters" for name, number in rows]
-        out.print_lines(["", *(lines or [f"No text has exactly {CUT} characters."])], err=options.as_json)
+        out.print_lines(
+            ["", *(lines or [f"No text of the {report.files:,} new files has exactly {CUT} characters."])],
+            err=options.as_json,
+        )
 
 
 def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions) -> None:

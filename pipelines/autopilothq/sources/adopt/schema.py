@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import duckdb
+import pyarrow.parquet as pq
 
 from ...projection import engine
 from .databases import DatabaseTable, PostgresSource, close_databases
@@ -22,7 +23,10 @@ class AdoptedSchema(NamedTuple):
 
 
 def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
-    """Returns the columns of the tables; of files the first of each table is looked at, but none in a bucket."""
+    """Returns the columns of the tables; of files the first of each table is looked at.
+
+    Left out are tables in JSON lines and Avro, and those in a bucket that are not in Parquet: they would be read whole.
+    """
     works, _ = origin.works()
     tables: dict[str, dict[str, str | None]] = {}
     dialect = "duckdb"
@@ -35,6 +39,8 @@ def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
                 tables[work.table] = {folded_name(name): of for name, of in work.columns.items()}
             elif work.fs is None and work.format in ("parquet", "csv"):
                 tables[work.table] = _columns_of(con, work)
+            elif work.format == "parquet":
+                tables[work.table] = _columns_in_bucket(con, work)
     close_databases(works)
     return AdoptedSchema(tables, dialect)
 
@@ -46,3 +52,9 @@ def _columns_of(con: duckdb.DuckDBPyConnection, file: TableFile) -> dict[str, st
     return {
         folded_name(str(name)): str(of) if typed else None for name, of, *_ in described if name != "file_row_number"
     }
+
+
+def _columns_in_bucket(con: duckdb.DuckDBPyConnection, file: TableFile) -> dict[str, str | None]:
+    with file.fs.open(file.path) as opened, engine.registered(con, there=pq.read_schema(opened).empty_table()):
+        described = con.execute("DESCRIBE FROM there").fetchall()
+    return {folded_name(str(name)): str(of) for name, of, *_ in described}
