@@ -297,3 +297,30 @@ def test_odd_values_are_discarded_copies_are_counted_and_deleted_persons_stay_aw
         ("received_at", '"infinity"', "not_a_time"),
     ]
     assert rows(file, "plan_changed") == []
+
+
+# ---- what cannot be adopted ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "Expected a file or a folder at nowhere, but nothing is there."),
+        (["bad", "--table", "email_opened=*.csv"], "Expected files of email_opened at *.csv below bad, but no file"),
+        (["bad"], "email_opened.parquet, but it cannot be read: InvalidInputException: Invalid Input Error: "),
+        (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
+        (["avro"], "Expected a library that reads Avro for "),
+        (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
+        (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
+        (["--from", "postgresql://u:not-told@127.0.0.1:1/x"], "Expected a database at postgresql://127.0.0.1:1/x, but"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_adopted_is_said(call: Call, words: list[str], message: str) -> None:
+    files = {"bad/email_opened.parquet": "no", "no_id/email_opened.csv": "name\nx\n", "avro/email_opened.avro": "Obj"}
+    for name, text in files.items():
+        Path(name).parent.mkdir()
+        Path(name).write_text(text)
+    said = call("adopt", *words)
+    assert said.status == 1
+    assert message in said.err
+    assert "not-told" not in said.err

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..catalog import AUDIT, LATEST
+from ..errors import NotSupported
 from ..projection import ReadTable, TableRows, engine, ordered_columns
+from ..warehouses.dataset import Dataset
 from .plan import PlannedLoad
 
 ADOPTED = "adopted "  # how versions in `_audit` begin of adopted files of such a table, before its name
@@ -30,10 +32,7 @@ def with_older_rows(load: PlannedLoad, rows: TableRows, stored: ReadTable | None
     if stored is None or dataset is None or not any(latest.table.name == rows.table for latest in LATEST):
         return rows
     types = dataset.tables([rows.table]).get(rows.table)
-    if not types:
-        return rows
-    [(adopted,)] = dataset.rows("count(*)", AUDIT.name, "WHERE {version} LIKE %s", f"{ADOPTED}{rows.table} %") or [(0,)]
-    if not adopted:
+    if not types or not _has_adopted_rows(dataset, rows.table):
         return rows
     path = str(scratch / f"older-{rows.table}.parquet")
     if not _write(path, stored(rows.table, list(types))):
@@ -51,6 +50,21 @@ def with_older_rows(load: PlannedLoad, rows: TableRows, stored: ReadTable | None
         "made", f"SELECT {select} FROM made LEFT JOIN {engine.parquet_files([path])} older ON older.id = made.id"
     )
     return rows._replace(columns=columns, relation=relation)
+
+
+def check_not_adopted(load: PlannedLoad, table: str) -> None:
+    """Raises NotSupported where rows of a table were adopted: workers do not know the values that only these have."""
+    dataset = load.target.dataset
+    if dataset is not None and dataset.tables([table]) and _has_adopted_rows(dataset, table):
+        raise NotSupported(
+            f"Expected a load in this process, because rows of {table} were adopted, and workers do not keep them.\n"
+            "Load without an engine."
+        )
+
+
+def _has_adopted_rows(dataset: Dataset, table: str) -> bool:
+    found = dataset.rows("count(*)", AUDIT.name, "WHERE {version} LIKE %s", f"{ADOPTED}{table} %")
+    return bool(found and found[0][0])
 
 
 def _write(path: str, batches: Iterable[pa.RecordBatch]) -> bool:

@@ -97,7 +97,9 @@ class PostgresSource(Database):
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute("SET LOCAL TIME ZONE 'UTC'")
         except Error as error:
-            raise RunError(f"Expected a database at {self.url}, but it cannot be opened: {error}") from error
+            raise RunError(
+                f"Expected a database at {self.url}, but it cannot be opened: {engine.error_line(error)}"
+            ) from error
 
     def columns(self, schema: str) -> Mapping[str, Mapping[str, str]]:
         """Returns the types of the columns of each table and view."""

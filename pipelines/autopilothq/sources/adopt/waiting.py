@@ -4,6 +4,7 @@ import gzip
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,19 +122,27 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
         local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
         file.fs.get_file(file.path, str(local))
     try:
-        if file.format == "avro":
-            return _wait_for_avro(con, local, file, number, scratch)
-        return wait_for(con, file_source(con, local, file), number, file.table, scratch)
-    except duckdb.Error as error:
-        if isinstance(error, duckdb.OutOfMemoryException):
-            raise
-        why = str(error).partition("\n")[0]
-        raise ArchiveError(
-            f"Expected {file.format} in {file.url}, but it cannot be read: {why}\nExport it again, or leave it out."
-        ) from error
+        with _readable(file):
+            if file.format == "avro":
+                return _wait_for_avro(con, local, file, number, scratch)
+            return wait_for(con, file_source(con, local, file), number, file.table, scratch)
     finally:
         if file.fs is not None:
             local.unlink(missing_ok=True)
+
+
+@contextmanager
+def _readable(file: TableFile) -> Iterator[None]:
+    """Raises ArchiveError in place of the engine's errors about a file."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise ArchiveError(
+            f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
+            "Export it again, or leave it out."
+        ) from error
 
 
 def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
@@ -155,7 +164,9 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
             " maximum_object_size = 67108864, hive_partitioning = false)"
         )
     columns: dict[str, tuple[Form, str]] = {}
-    for name, of in ((row[0], str(row[1])) for row in con.execute(f"DESCRIBE FROM {sql}").fetchall()):
+    with _readable(file):
+        described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
+    for name, of in ((row[0], str(row[1])) for row in described):
         if (file.format, name) != ("parquet", "file_row_number"):
             columns[name] = ("loose", "{}") if file.format == "csv" else form_of(of)
     return Source(sql, row, columns)

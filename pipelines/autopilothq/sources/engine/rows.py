@@ -13,6 +13,7 @@ from ...projection import SQL_TYPES, TableRows, engine
 from ...projection.context import declared_types
 from ...projection.partition import PartitionValues, StoredColumns
 from ...projection.users import latest_columns
+from ..older_rows import check_not_adopted
 from ..plan import PlannedLoad
 from ..row_files import RowFiles, resource_of
 from .partition_tasks import DeduplicatedPartition, PartitionInput
@@ -94,6 +95,7 @@ class RowMaker:
             files = merged_files([part.latest[latest.table.name] for part in parts])
             if not files.ids:
                 continue
+            check_not_adopted(self._load, latest.table.name)
             types = plans.tables[plans.latest[latest.table.name]].types
             known = tables.context.facts.known
             columns = list(known.get(latest.messages.name, ()))
