@@ -19,9 +19,9 @@ from autopilothq.clients.segment_api import SegmentApiSettings
 from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.outgoing import Outgoing, outgoing
-from autopilothq.destination.rebuild import line_of
 from autopilothq.destination.segment import forward_messages, resolve_segment_settings
 from autopilothq.errors import InvalidSetting
+from autopilothq.segment.rebuild import line_of
 from calling import Call, errors
 from fake_segment import KEY, FakeSegment
 from receiving import receiver

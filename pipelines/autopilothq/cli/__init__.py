@@ -12,6 +12,7 @@ from ..display import visible
 from ..errors import BusyError
 from . import log
 from .contacts import contact_commands
+from .export import export
 from .forget import forget
 from .forward import forward
 from .hooks import hook_commands
@@ -94,7 +95,7 @@ load.add_command(load_ortto)
 load.add_command(load_profiles)
 for command in (
     *(load, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
-    *(show_deliveries, schema, status, models, report, forget),
+    *(show_deliveries, schema, status, models, report, export, forget),
 ):
     cli.add_command(command)
 

@@ -16,7 +16,7 @@ from .errors import DeliveryFailed, terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
 from .outgoing import Outgoing, outgoing
-from .rebuild import line_of, line_of_message
+from ..segment.rebuild import line_of, line_of_message
 from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
