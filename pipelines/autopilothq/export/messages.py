@@ -17,8 +17,6 @@ from ..segment.naming import column_name, snake_case
 from ..segment.rebuild import BODIES, CONTEXT_PATHS, MESSAGE_KEYS, OWN_COLUMNS, array_text, property_key
 
 Encoder = Callable[[Any], str]
-_NEEDED = "event"  # is made of `event_text`
-_TIMES = frozenset(TIMESTAMP_FIELDS)
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
@@ -92,8 +90,10 @@ class MessageRows:
     ) -> None:
         column, value, _ = discard
         if column in self._top:
+            if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
+                top["receivedAt"] = value
             # The other key of the two is lost: a message has each of its own keys once.
-            if column != "id":
+            elif column != "id":
                 top.setdefault(_TOP.get(column, column), value)
             return
         parts = tuple(column.split("."))
@@ -110,6 +110,11 @@ class MessageRows:
 
 def _has_column(parts: tuple[str, ...]) -> bool:
     return bool(column_name(parts if parts[0] == "context" else parts[1:]))
+
+
+def _received_otherwise(top: Mapping[str, str]) -> str | None:
+    """Returns what a load takes for the time of receipt where that cannot be read."""
+    return next((top[key] for key in ("sentAt", "timestamp", "originalTimestamp") if key in top), None)
 
 
 def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
