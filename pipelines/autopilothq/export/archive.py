@@ -129,7 +129,9 @@ class _Export:
 
     def _read_discards(self) -> bool:
         """Reads `_discards` into the engine; returns whether there are any."""
-        self._con.execute("CREATE TABLE discarded (table_name VARCHAR, row_id VARCHAR, c VARCHAR, v VARCHAR, r VARCHAR)")
+        self._con.execute(
+            "CREATE TABLE discarded (table_name VARCHAR, row_id VARCHAR, c VARCHAR, v VARCHAR, r VARCHAR)"
+        )
         if DISCARDS.name not in self._existing:
             return False
         self._dataset.tables([DISCARDS.name])
