@@ -24,6 +24,8 @@ PLACES = {"id", "file", "line", "rejected_at"}
 class StoredTables:
     """A store as the dataset that an export reads."""
 
+    dialect = "duckdb"
+
     def __init__(self, store: Store) -> None:
         self.store = store
 
@@ -61,7 +63,7 @@ def exported(store: Store, folder: Path) -> list[bytes]:
 
 def shown(store: Store) -> dict[str, list[str]]:
     """The rows of all tables, without what a load writes of itself, and the types of their columns."""
-    found = {name: sorted(map(_shown, rows)) for name, rows in store.tables().items() if name not in ("_rejects",)}
+    found = {name: sorted(map(_shown, rows)) for name, rows in store.tables().items() if name != "_rejects"}
     found["_rejects"] = sorted(
         _shown({key: cell for key, cell in row.items() if key not in PLACES})
         for row in store.tables().get("_rejects", [])

@@ -3,25 +3,26 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TABLES, TRACKS, Type
+from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
 from ..projection import engine
 from ..warehouses.dataset import Dataset
 from .days import DAY_US, DayFiles
 from .folder import ExportFolder
 from .messages import DiscardedValue, MessageRows
 
-MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
+LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
 KEPT_REJECTS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
 """Reasons of rejects that are not exported: not their whole line is there, or it was no line of an archive."""
+_DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
+_DISCARDED = """
+    SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
+    WHERE table_name = ? ORDER BY ALL"""
 _EVENT_COLUMNS = {"id", "received_at", "event", "event_text"}
 
 
@@ -37,7 +38,7 @@ class ExportedArchive(NamedTuple):
 def export_archive(dataset: Dataset, folder: ExportFolder) -> ExportedArchive:
     """Writes the messages of a dataset, and lines that no table could hold, to an empty folder."""
     with TemporaryDirectory() as scratch:
-        con = engine.connect(scratch, MEMORY, threads=1)
+        con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
         try:
             return _Export(dataset, folder, con).run()
         finally:
@@ -101,8 +102,7 @@ class _Export:
 
     def _table(self, kind: str, name: str, only: str | None = None) -> int:
         """Exports the rows of a table that meet a condition in the engine's SQL; returns how many there are."""
-        types: Mapping[str, Type] = self._dataset.tables([name])[name]
-        self._note_left_out(name, types)
+        types = self._types(name)
         rows = MessageRows(kind, name, types)
         count = 0
         for batch in self._chosen(self._dataset.read(name, rows.columns), only):
@@ -120,22 +120,24 @@ class _Export:
             with engine.registered(self._con, chosen=pa.Table.from_batches([batch])):
                 yield from self._con.sql(f"FROM chosen WHERE {only}").to_arrow_table().to_batches()
 
-    def _note_left_out(self, name: str, types: Mapping[str, Type]) -> None:
-        others = [column for column in self._existing[name] if column not in types and column != "loaded_at"]
-        if others:
-            self._left_out.append(f"{name}: {', '.join(sorted(others))}")
+    def _types(self, name: str) -> dict[str, Type]:
+        """Returns the types of a table's columns, without those that no message has, and notes what is left out."""
+        found: Mapping[str, Type] = self._dataset.tables([name])[name]
+        stamped = {"uuid_ts"} | ({"loaded_at"} if self._dataset.dialect == "bigquery" else set())
+        types = {column: of for column, of in found.items() if column not in stamped}
+        if others := sorted(self._existing[name].keys() - found.keys()):
+            self._left_out.append(f"{name}: {', '.join(others)}")
+        return types
 
     # ---- the books ---------------------------------------------------------------------------------------------------
 
     def _read_discards(self) -> bool:
         """Reads `_discards` into the engine; returns whether there are any."""
-        self._con.execute(
-            "CREATE TABLE discarded (table_name VARCHAR, row_id VARCHAR, c VARCHAR, v VARCHAR, r VARCHAR)"
-        )
+        self._con.execute(f"CREATE TABLE discarded ({', '.join(f'{column} VARCHAR' for column in _DISCARD_COLUMNS)})")
         if DISCARDS.name not in self._existing:
             return False
         self._dataset.tables([DISCARDS.name])
-        batches = self._dataset.read(DISCARDS.name, ["table_name", "row_id", "column_name", "value", "reason"])
+        batches = self._dataset.read(DISCARDS.name, _DISCARD_COLUMNS)
         engine.read_stored(self._con, batches, "INSERT INTO discarded FROM stored")
         return bool(engine.count(self._con, "discarded"))
 
@@ -145,8 +147,7 @@ class _Export:
             return {}
         ids = pa.table({"id": batch.column(batch.schema.names.index("id"))})
         with engine.registered(self._con, ids=ids):
-            sql = "SELECT row_id, c, v, r FROM discarded SEMI JOIN ids ON id = row_id WHERE table_name = ? ORDER BY ALL"
-            found = self._con.execute(sql, [table]).fetchall()
+            found = self._con.execute(_DISCARDED, [table]).fetchall()
         return {
             row_id: [DiscardedValue(*one[1:]) for one in group]
             for row_id, group in itertools.groupby(found, lambda one: one[0])

@@ -4,11 +4,11 @@ import zlib
 
 from .folder import ExportFolder
 
-SOURCE = "autopilothq"
+SOURCE_FOLDER = "autopilothq"
 """What stands in place of the id of Segment's source: rows do not say which source they came from."""
 DAY_US = 86_400_000_000
 BUFFERED = 48_000_000  # bytes of lines, of all days
-MOST_BYTES = 100_000_000  # of a file, compressed, as Segment's are
+MOST_FILE_BYTES = 100_000_000  # of a file, compressed, as Segment's are
 LEVEL = 4
 
 
@@ -35,8 +35,8 @@ class DayFiles:
         """Writes what is buffered."""
         for day, lines in self._buffers.items():
             number = self._numbers.get(day, 1)
-            name = f"segment-logs/{SOURCE}/{day * DAY_US // 1000}/export-{number:04}.gz"
-            if self._folder.append(name, _compressed(b"".join(lines))) >= MOST_BYTES:
+            name = f"segment-logs/{SOURCE_FOLDER}/{day * DAY_US // 1000}/export-{number:04}.gz"
+            if self._folder.append(name, _compressed(b"".join(lines))) >= MOST_FILE_BYTES:
                 self._numbers[day] = number + 1
         self._buffers.clear()
         self._buffered = 0

@@ -11,7 +11,7 @@ from typing import IO, Any
 from .. import private
 from ..errors import BusyError, RunError
 
-MARK = ".autopilothq-export"
+EXPORT_MARK = ".autopilothq-export"
 """The file that says that a folder is an export's which has not ended."""
 
 
@@ -29,7 +29,7 @@ class ExportFolder:
     def __enter__(self) -> "ExportFolder":
         try:
             private.folder(self.path)
-            if not (self.path / MARK).exists() and any(self.path.iterdir()):
+            if not (self.path / EXPORT_MARK).exists() and any(self.path.iterdir()):
                 raise RunError(
                     f"Expected {self.path} to be an empty folder, or a new one, but there is something in it.\n"
                     "Name another folder, or move what is in it."
@@ -67,7 +67,7 @@ class ExportFolder:
         """Gives all files their names, and returns how many there are."""
         for file in self._files:
             os.replace(hidden(file), file)
-        (self.path / MARK).unlink()
+        (self.path / EXPORT_MARK).unlink()
         return len(self._files)
 
     def _opened(self, file: Path) -> IO[Any]:
@@ -75,7 +75,9 @@ class ExportFolder:
 
     def _locked(self) -> IO[Any]:
         """Marks the folder as an export's; the mark is locked for as long as it is open."""
-        mark = open(self.path / MARK, "ab", opener=lambda name, flags: os.open(name, flags, private.FILE_MODE))
+        mark = open(  # noqa: SIM115 - open for as long as the export runs
+            self.path / EXPORT_MARK, "ab", opener=lambda name, flags: os.open(name, flags, private.FILE_MODE)
+        )
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -94,5 +96,5 @@ def hidden(file: Path) -> Path:
 def _own_files(folder: Path) -> Iterator[Path]:
     """Yields what an export that was cut off has left, published or not."""
     for pattern in ("segment-logs/autopilothq/*/export-*.gz", "*.parquet"):
-        for file in (*folder.glob(pattern), *folder.glob(str(hidden(Path(pattern))))):
-            yield file
+        yield from folder.glob(pattern)
+        yield from folder.glob(str(hidden(Path(pattern))))

@@ -1,7 +1,7 @@
 """Makes messages of rows again, with all that the dataset knows of them (docs/contract/warehouse.md#values).
 
-What `forward` sends (`segment.rebuild`) leaves out what the other end stamps. Here the times of receipt and sending stay
-as they are, and the values that fitted no column come back from `_discards` to where they stood.
+What `forward` sends (`segment.rebuild`) leaves out what the other end stamps. Here the times of receipt and sending
+stay as they are, and the values that fitted no column come back from `_discards` to where they stood.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from ..catalog import COMMON_NAMES, Type
-from ..segment.json_text import to_json
+from ..segment.json_text import DECODER, to_json
 from ..segment.message import TIMESTAMP_FIELDS
 from ..segment.naming import column_name, snake_case
 from ..segment.rebuild import BODIES, CONTEXT_PATHS, MESSAGE_KEYS, OWN_COLUMNS, array_text, property_key
@@ -37,7 +37,7 @@ class MessageRows:
 
     def __init__(self, kind: str, table: str, types: Mapping[str, Type]) -> None:
         self.kind, self.table = kind, table
-        self.columns = [name for name in types if name != "uuid_ts"]
+        self.columns = list(types)
         self.body = BODIES[kind]
         self._types = types
         own = OWN_COLUMNS.get(kind, frozenset())
@@ -96,16 +96,32 @@ class MessageRows:
             elif column != "id":
                 top.setdefault(_TOP.get(column, column), value)
             return
-        parts = tuple(column.split("."))
-        if discard.reason == "no_column" and parts[0] in ("context", self.body) and not _has_column(parts):
-            _put(context if parts[0] == "context" else body, parts[1:], value)
+        alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
+        if discard.reason == "no_column" and (path := self._path_without_column(column)):
+            _put(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
-        elif self.body:
-            _put(body, (property_key(column, self.kind) if slug or self.kind != "track" else column,), value)
+        elif self.body and (alone or discard.reason != "no_column"):
+            _put(body, (column if alone else property_key(column, self.kind),), value)
+
+    def _path_without_column(self, key: str) -> tuple[str, ...] | None:
+        """Returns the path of a value that has no column, by its key in `_discards`; None where that is not sure."""
+        for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
+            path = tuple(part)
+            if len(path) > 1 and path[0] in ("context", self.body) and not _has_column(path):
+                return path
+        return None
 
 
 # ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def _unescaped(part: str) -> str:
+    """Returns a key of which `_discards` has characters that no warehouse stores as escapes."""
+    try:
+        return str(DECODER.decode(f'"{part}"'))
+    except ValueError:
+        return part
 
 
 def _has_column(parts: tuple[str, ...]) -> bool:
@@ -128,9 +144,10 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
     """Puts JSON text at a path; where its key is taken, blanks behind the key give it the same column."""
     for part in path[:-1]:
-        while isinstance(into.get(part), str):
-            part += " "
-        into = into.setdefault(part, {})
+        key = part
+        while isinstance(into.get(key), str):
+            key += " "
+        into = into.setdefault(key, {})
     key = path[-1]
     while key in into:
         key += " "
@@ -170,5 +187,5 @@ def _float(value: float) -> str:
 
 def _time(text: str) -> str:
     """Example: `_time("2019-03-04 05:06:07.412000") == '"2019-03-04T05:06:07.412Z"'`."""
-    clock = text[11:-3] if text.endswith("000") else text[11:]
-    return f'"{text[:10]}T{clock}Z"'
+    of_day = text[11:-3] if text.endswith("000") else text[11:]
+    return f'"{text[:10]}T{of_day}Z"'

@@ -88,7 +88,7 @@ def _traits(cells: Mapping[str, Any]) -> bytes:
 
 
 def property_key(column: str, kind: str) -> str:
-    """Returns the key of a property or trait: `_` before the name of a common column was put there by the projection."""
+    """Returns the key of a property or trait: the projection puts `_` before the name of a common column."""
     bare = column.removeprefix("_")
     taken = COMMON_NAMES | OWN_COLUMNS.get(kind, frozenset())
     return bare if bare != column and prefixed_if_taken(bare, taken) == column else column
