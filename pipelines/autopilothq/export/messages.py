@@ -98,7 +98,7 @@ class MessageRows:
             return
         alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
         if discard.reason == "no_column" and (path := self._path_without_column(column)):
-            _put(context if path[0] == "context" else body, path[1:], value)
+            _put(context if path[0] == "context" else body, path[1:], value, has_column=False)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
         elif self.body and (alone or discard.reason != "no_column"):
@@ -141,17 +141,20 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
     return (plain,) if clash else path
 
 
-def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path; where its key is taken, blanks behind the key give it the same column."""
+def _put(into: dict[str, Any], path: Sequence[str], text: str, has_column: bool = True) -> None:
+    """Puts JSON text at a path.
+
+    Where its key is taken, blanks behind the key give it the same column. A key without a column comes again itself.
+    """
     for part in path[:-1]:
         key = part
         while isinstance(into.get(key), str):
             key += " "
         into = into.setdefault(key, {})
     key = path[-1]
-    while key in into:
+    while key in into and (has_column or isinstance(into[key], dict)):
         key += " "
-    into[key] = text
+    into[key] = f"{into[key]},{to_json(key)}:{text}" if key in into else text
 
 
 def _object(values: Mapping[str, Any]) -> str:

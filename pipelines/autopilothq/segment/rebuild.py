@@ -63,7 +63,7 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     body_key = BODIES[kind]
     if body and body_key:
         message[body_key] = body
-    return _json(message).encode()
+    return _message_json(message).encode()
 
 
 def line_of_message(message: Mapping[str, Any]) -> bytes:
@@ -84,7 +84,7 @@ def _traits(cells: Mapping[str, Any]) -> bytes:
     for column in ("user_id", "anonymous_id"):
         if column in cells:
             message[MESSAGE_KEYS[column]] = cells[column]
-    return _json(message).encode()
+    return _message_json(message).encode()
 
 
 def property_key(column: str, kind: str) -> str:
@@ -95,9 +95,24 @@ def property_key(column: str, kind: str) -> str:
 
 
 def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Puts a value at a path; a plain key, which has the same column, where a value stands in place of its object."""
+    inner = into
     for part in path[:-1]:
-        into = into.setdefault(part, {})
-    into[path[-1]] = value
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
+            into["_".join(path)] = value
+            return
+    if isinstance(inner.get(path[-1]), dict):  # its keys came first
+        into |= {f"{path[-1]}_{key}": one for key, one in inner.pop(path[-1]).items()}
+    inner[path[-1]] = value
+
+
+def _message_json(message: Mapping[str, Any]) -> str:
+    """Returns a message as JSON; its own texts are texts, also where they look like arrays."""
+    parts = (
+        f"{to_json(key)}:{to_json(value) if isinstance(value, str) else _json(value)}" for key, value in message.items()
+    )
+    return "{" + ",".join(parts) + "}"
 
 
 def _json(value: Any) -> str:
