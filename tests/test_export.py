@@ -1,6 +1,7 @@
 """`export`: what comes out of a dataset makes the same tables again."""
 
 import gzip
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import sample
+from autopilothq.errors import BusyError, RunError
 from autopilothq.export import ExportFolder, export_archive
-from autopilothq.export.archive import KEPT_REJECTS
+from autopilothq.export.archive import LEFT_OUT_REASONS
+from autopilothq.export.days import DayFiles
 from autopilothq.warehouses.dataset import NativeType
+from calling import Call
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
 from shared_loads import command, isolation
@@ -71,7 +75,7 @@ def shown(store: Store) -> dict[str, list[str]]:
     found["_rejects"] = sorted(
         _shown({key: cell for key, cell in row.items() if key not in PLACES})
         for row in store.tables().get("_rejects", [])
-        if row["reason"] not in KEPT_REJECTS
+        if row["reason"] not in LEFT_OUT_REASONS
     )
     types = [f"{name}.{column} {of}" for name, types in store.types.items() for column, of in types.items()]
     return {name: rows for name, rows in found.items() if rows} | {"types": sorted(types)}
@@ -165,3 +169,67 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         for name, found in before.items():
             assert after[name] == found, name
         assert len(before) > 20
+
+
+# ---- the folder ------------------------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_have_their_names_once_all_are_whole_and_are_their_owners(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with ExportFolder(out) as files:
+        days = DayFiles(files)
+        days.add(1, b"a\n")
+        days.flush()
+        days.add(1, b"b\n")
+        days.add(-1, b"c\n")
+        days.flush()
+        assert [name.rpartition("/")[2][0] for name in names(out)] == ["."] * 3
+        assert files.publish() == 2
+    made = [f"segment-logs/autopilothq/{day}/export-0001.gz" for day in (-86400000, 86400000)]
+    assert names(out) == made
+    assert [gzip.decompress((out / name).read_bytes()) for name in made] == [b"c\n", b"a\nb\n"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*.gz")} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (out, out / "segment-logs")} == {0o700}
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunError) as error, ExportFolder(tmp_path):
+        pass
+    assert str(error.value) == (
+        f"Expected {tmp_path} to be an empty folder, or a new one, but there is something in it.\n"
+        "Name another folder, or move what is in it."
+    )
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
+    with ExportFolder(tmp_path) as files:
+        files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
+        files.create("tracks.parquet").close()
+    (tmp_path / "mine.parquet.txt").write_text("x")
+    assert len(names(tmp_path)) == 4
+    with ExportFolder(tmp_path) as files:
+        files.append("segment-logs/autopilothq/0/export-0001.gz", b"whole")
+        files.publish()
+    assert names(tmp_path) == ["mine.parquet.txt", "segment-logs/autopilothq/0/export-0001.gz"]
+    assert (tmp_path / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
+
+
+def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with ExportFolder(tmp_path) as first:
+        first.append("a.gz", b"1")
+        with pytest.raises(BusyError) as error, ExportFolder(tmp_path):
+            pass
+        assert str(error.value) == f"Another export writes to {tmp_path}. Name another folder, or wait for it."
+        assert first.publish() == 1
+
+
+def test_a_bucket_is_no_folder(call: Call) -> None:
+    said = call("export", "s3://bucket/x")
+    assert said.status == 2
+    assert "Expected a folder, but got s3://bucket/x. Export to a folder, then copy it to the bucket." in said.err

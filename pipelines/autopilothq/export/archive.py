@@ -17,7 +17,7 @@ from .folder import ExportFolder
 from .messages import DiscardedValue, MessageRows
 
 LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
-KEPT_REJECTS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
+LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
 """Reasons of rejects that are not exported: not their whole line is there, or it was no line of an archive."""
 _DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
 _DISCARDED = """
@@ -162,7 +162,7 @@ class _Export:
         for batch in self._dataset.read(REJECTS.name, ["rejected_at", "reason", "raw"]):
             _, reasons, lines = (batch.column(number).to_pylist() for number in range(3))
             for day, reason, raw in zip(_days_of(batch.column(0)), reasons, lines, strict=True):
-                if raw is None or reason in KEPT_REJECTS:
+                if raw is None or reason in LEFT_OUT_REASONS:
                     left_out += 1
                     continue
                 self._days.add(day, f"{raw}\n".encode())

@@ -2,10 +2,8 @@
 
 import zlib
 
-from .folder import ExportFolder
+from .folder import SOURCE_FOLDER, ExportFolder
 
-SOURCE_FOLDER = "autopilothq"
-"""What stands in place of the id of Segment's source: rows do not say which source they came from."""
 DAY_US = 86_400_000_000
 BUFFERED = 48_000_000  # bytes of lines, of all days
 MOST_FILE_BYTES = 100_000_000  # of a file, compressed, as Segment's are

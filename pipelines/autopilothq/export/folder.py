@@ -13,6 +13,8 @@ from ..errors import BusyError, RunError
 
 EXPORT_MARK = ".autopilothq-export"
 """The file that says that a folder is an export's which has not ended."""
+SOURCE_FOLDER = "autopilothq"
+"""What stands in place of the id of Segment's source: rows do not say which source they came from."""
 
 
 class ExportFolder:
@@ -95,6 +97,6 @@ def hidden(file: Path) -> Path:
 
 def _own_files(folder: Path) -> Iterator[Path]:
     """Yields what an export that was cut off has left, published or not."""
-    for pattern in ("segment-logs/autopilothq/*/export-*.gz", "*.parquet"):
+    for pattern in (f"segment-logs/{SOURCE_FOLDER}/*/export-*.gz", "*.parquet"):
         yield from folder.glob(pattern)
         yield from folder.glob(str(hidden(Path(pattern))))
