@@ -19,9 +19,9 @@ from autopilothq.clients.segment_api import SegmentApiSettings
 from autopilothq.destination.forward import batches
 from autopilothq.destination.forward_log import ForwardLog
 from autopilothq.destination.outgoing import Outgoing, outgoing
-from autopilothq.destination.rebuild import line_of
 from autopilothq.destination.segment import forward_messages, resolve_segment_settings
 from autopilothq.errors import InvalidSetting
+from autopilothq.segment.rebuild import line_of
 from calling import Call, errors
 from fake_segment import KEY, FakeSegment
 from receiving import receiver
@@ -250,6 +250,12 @@ def test_rows_become_messages() -> None:
     assert made(id="a", user_id="u", previous_id="b", timestamp="t") == {
         "type": "alias", "messageId": "a", "userId": "u", "previousId": "b", "timestamp": "t",
     }  # fmt: skip
+    texts = made(id="[1]", user_id="[2]", event="_1", event_text="[3]", timestamp="t", context_traits="x",
+                 context_traits_email="a@b.c")  # fmt: skip
+    assert texts == {"type": "track", "messageId": "[1]", "userId": "[2]", "timestamp": "t", "event": "[3]",
+                     "context": {"traits": "x", "traits_email": "a@b.c"}}  # fmt: skip
+    other_way = made(id="m", event="e", timestamp="t", context_traits_email="a@b.c", context_traits="x")
+    assert other_way["context"] == {"traits": "x", "traits_email": "a@b.c"}
     person = made(user_id="u", plan="pro", type="customer")
     assert person.pop("messageId").startswith("row-")
     assert person == {"type": "identify", "userId": "u", "traits": {"plan": "pro", "type": "customer"}}

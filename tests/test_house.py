@@ -140,7 +140,9 @@ MAY_CALL = {
     # The page of a dataset: models define its numbers, inspect opens the dataset and knows the last run.
     "report": COMMANDS | {"inspect"},
     "views": COMMANDS | {"inspect"},
-    "cli": COMMANDS | {"compaction", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
+    # A dataset as files: the other way of a load, so it knows the rules of messages and what is stored, but no source.
+    "export": WAREHOUSES | {"warehouses"},
+    "cli": COMMANDS | {"compaction", "export", "inspect", "privacy", "receive", "report", "upgrade", "sample", "views"},
     "": COMMANDS | {"on_import", "telemetry"},
 }
 """What each room may import of the package: only rooms below it. Origins never import each other."""

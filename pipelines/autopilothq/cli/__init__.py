@@ -13,6 +13,7 @@ from ..errors import BusyError
 from . import log
 from .adopt import adopt_tables
 from .contacts import contact_commands
+from .export import export
 from .forget import forget
 from .forward import forward
 from .hooks import hook_commands
@@ -95,7 +96,7 @@ load.add_command(load_ortto)
 load.add_command(load_profiles)
 for command in (
     *(load, adopt_tables, show_mapping, receive, write_sample, send, contact_commands, hook_commands, forward),
-    *(show_deliveries, schema, status, models, report, forget),
+    *(show_deliveries, schema, status, models, report, export, forget),
 ):
     cli.add_command(command)
 

@@ -16,10 +16,10 @@ from ..destination.forward import Forwarder
 from ..destination.forward_log import ForwardLog
 from ..destination.lines import read_chunks
 from ..destination.outgoing import Outgoing, outgoing, refused
-from ..destination.rebuild import line_of
 from ..destination.segment import forward_messages, resolve_segment_settings
 from ..destination.stream import until_reached
 from ..errors import RunError
+from ..segment.rebuild import line_of
 from . import log as logs
 from . import out
 from .options import freeze_modules

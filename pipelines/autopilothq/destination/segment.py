@@ -10,13 +10,13 @@ from dlt.common.schema import TTableSchema
 from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentApi, SegmentApiSettings
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
+from ..segment.rebuild import line_of, line_of_message
 from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .counts import Counts
 from .errors import DeliveryFailed, terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
 from .outgoing import Outgoing, outgoing
-from .rebuild import line_of, line_of_message
 from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"

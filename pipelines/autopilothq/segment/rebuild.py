@@ -8,11 +8,11 @@ from math import isfinite
 from typing import Any
 
 from ..catalog import COMMON_NAMES, CONTEXT, KINDS
-from ..segment.json_text import DECODER, JsonNumber, JsonObject, to_json
-from ..segment.message import digest, prefixed_if_taken
+from .json_text import DECODER, JsonNumber, JsonObject, to_json
+from .message import digest, prefixed_if_taken
 
 # The columns of a row that say what the message itself says, and the keys there.
-_KEYS = {
+MESSAGE_KEYS = {
     "id": "messageId",
     "user_id": "userId",
     "anonymous_id": "anonymousId",
@@ -21,9 +21,9 @@ _KEYS = {
     "original_timestamp": "originalTimestamp",
     "timestamp": "timestamp",
 }
-_CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
-_BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
-_OWN = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
+CONTEXT_PATHS = {column.name: column.path for column in CONTEXT}
+BODIES: dict[str, str | None] = {"track": "properties", **{kind: body for kind, _, body in KINDS}}
+OWN_COLUMNS = {kind: frozenset(column.name for column in table.columns) - COMMON_NAMES for kind, table, _ in KINDS}
 _STORED = ("timestamp", "received_at", "original_timestamp")
 
 
@@ -43,27 +43,27 @@ def line_of(row: Mapping[str, Any]) -> bytes:
     stored = "id" in cells and any(name in cells for name in _STORED)
     if not stored:
         return _traits(cells)
-    for column, key in _KEYS.items():
-        if column in cells and (column in COMMON_NAMES or column in _OWN.get(kind, ())):
+    for column, key in MESSAGE_KEYS.items():
+        if column in cells and (column in COMMON_NAMES or column in OWN_COLUMNS.get(kind, ())):
             message[key] = cells[column]
     if kind == "track":
         message["event"] = cells.get("event_text", cells.get("event"))
-    own = _OWN.get(kind, frozenset())
+    own = OWN_COLUMNS.get(kind, frozenset())
     body: dict[str, Any] = {}
     context: dict[str, Any] = {}
     for name, value in cells.items():
-        if name in own and name not in _KEYS:
+        if name in own and name not in MESSAGE_KEYS:
             message[name] = value
         elif name.startswith("context_"):
-            _put(context, _CONTEXT_PATHS.get(name, (name.removeprefix("context_"),)), value)
+            _put(context, CONTEXT_PATHS.get(name, (name.removeprefix("context_"),)), value)
         elif name not in COMMON_NAMES and name not in own:
-            body[_key(name, kind)] = value
+            body[property_key(name, kind)] = value
     if context:
         message["context"] = context
-    body_key = _BODIES[kind]
+    body_key = BODIES[kind]
     if body and body_key:
         message[body_key] = body
-    return _json(message).encode()
+    return _message_json(message).encode()
 
 
 def line_of_message(message: Mapping[str, Any]) -> bytes:
@@ -72,7 +72,7 @@ def line_of_message(message: Mapping[str, Any]) -> bytes:
 
 
 def _kind(cells: dict[str, Any]) -> str:
-    if cells.get("type") in _BODIES:
+    if cells.get("type") in BODIES:
         return str(cells.pop("type"))
     found = (("event", "track"), ("event_text", "track"), ("previous_id", "alias"), ("group_id", "group"))
     return next((kind for column, kind in found if column in cells), "identify")
@@ -83,21 +83,36 @@ def _traits(cells: Mapping[str, Any]) -> bytes:
     message = {"type": "identify", "messageId": f"row-{digest(_json(cells).encode())}", "traits": traits}
     for column in ("user_id", "anonymous_id"):
         if column in cells:
-            message[_KEYS[column]] = cells[column]
-    return _json(message).encode()
+            message[MESSAGE_KEYS[column]] = cells[column]
+    return _message_json(message).encode()
 
 
-def _key(column: str, kind: str) -> str:
-    """The key of a property or trait: `_` before the name of a common column was put there by the projection."""
+def property_key(column: str, kind: str) -> str:
+    """Returns the key of a property or trait: the projection puts `_` before the name of a common column."""
     bare = column.removeprefix("_")
-    taken = COMMON_NAMES | _OWN.get(kind, frozenset())
+    taken = COMMON_NAMES | OWN_COLUMNS.get(kind, frozenset())
     return bare if bare != column and prefixed_if_taken(bare, taken) == column else column
 
 
 def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Puts a value at a path; a plain key, which has the same column, where a value stands in place of its object."""
+    inner = into
     for part in path[:-1]:
-        into = into.setdefault(part, {})
-    into[path[-1]] = value
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
+            into["_".join(path)] = value
+            return
+    if isinstance(inner.get(path[-1]), dict):  # its keys came first
+        into |= {f"{path[-1]}_{key}": one for key, one in inner.pop(path[-1]).items()}
+    inner[path[-1]] = value
+
+
+def _message_json(message: Mapping[str, Any]) -> str:
+    """Returns a message as JSON; its own texts are texts, also where they look like arrays."""
+    parts = (
+        f"{to_json(key)}:{to_json(value) if isinstance(value, str) else _json(value)}" for key, value in message.items()
+    )
+    return "{" + ",".join(parts) + "}"
 
 
 def _json(value: Any) -> str:
@@ -113,14 +128,14 @@ def _json(value: Any) -> str:
     if isinstance(value, float):
         return json.dumps(value) if isfinite(value) else "null"
     if isinstance(value, str):
-        return _array(value) or to_json(value)
+        return array_text(value) or to_json(value)
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_json, value)) + "]"
     return to_json(value) if value is None or isinstance(value, bool | int) else to_json(str(value))
 
 
-def _array(text: str) -> str | None:
-    """An array that the projection stored as its JSON text; None where the text is none."""
+def array_text(text: str) -> str | None:
+    """Returns an array that the projection stored as its JSON text; None where the text is none."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:

@@ -1,0 +1,27 @@
+"""The command that writes a dataset as files."""
+
+import click
+
+from .options import TargetOptions, json_option, target_options
+
+
+@click.command("export")
+@click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["archive", "parquet"]),
+    default="archive",
+    show_default=True,
+    help="Messages as Segment's archive has them, or a Parquet file for each table.",
+)
+@json_option
+@target_options
+def export(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
+    """Write the dataset as files that need no warehouse: an archive that loads again, or Parquet.
+
+    FOLDER is new or empty. An export that was cut off starts anew in its folder.
+    """
+    from . import exporting
+
+    exporting.export_dataset(folder, form, as_json, target)

@@ -1,0 +1,61 @@
+"""Runs `export`, and prints what was written."""
+
+from pathlib import Path
+
+import click
+
+from .. import inspect, runner
+from ..display import json_text, shortened
+from ..export import ExportFolder, export_archive, export_parquet
+from ..warehouses.dataset import Dataset
+from . import log, out
+from .options import TargetOptions
+
+MOST_COLUMNS = 200  # characters of the columns that are named
+
+
+def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
+    """Writes the target's dataset to a folder and prints the counts."""
+    if "://" in folder:
+        raise click.BadParameter(
+            f"Expected a folder, but got {folder}. Export to a folder, then copy it to the bucket.", param_hint="FOLDER"
+        )
+    with runner.explained(), inspect.reading(*target) as dataset:
+        before = dataset.complete_loads()
+        with ExportFolder(Path(folder)) as files:
+            _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
+        if dataset.complete_loads() - before:
+            log.warn("A load ended while this read. Export again: some of its rows may be missing.")
+
+
+def _archive(dataset: Dataset, files: ExportFolder) -> dict[str, object]:
+    found = export_archive(dataset, files)
+    return {
+        "messages": sum(found.messages.values()),
+        "rejected_lines": found.rejects,
+        "files": found.files,
+        "tables": found.messages,
+        "left_out": found.left_out,
+    }
+
+
+def _tables(dataset: Dataset, files: ExportFolder) -> dict[str, object]:
+    found = export_parquet(dataset, files)
+    return {
+        "rows": sum(found.rows.values()),
+        "files": len(found.rows),
+        "tables": found.rows,
+        "left_out": found.left_out,
+    }
+
+
+def _print(folder: str, found: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        out.document(json_text({"folder": folder, **found}, indent=2))
+        return
+    counts = ("messages", "rows", "rejected_lines", "files")
+    named = [f"{found[name]:,} {name.replace('_', ' ')}" for name in counts if found.get(name)]
+    out.print_line(f"{folder}: {', '.join(named) or 'nothing, as the dataset has no messages'}")
+    left_out = found["left_out"]
+    for text in left_out if isinstance(left_out, list) else ():
+        log.warn(f"Not exported: {shortened(text, MOST_COLUMNS)}")

@@ -1,0 +1,178 @@
+"""Writes a dataset as an archive in Segment's layout (docs/contract/archive.md)."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
+from ..projection import engine
+from ..warehouses.dataset import Dataset
+from .days import DAY_US, DayFiles
+from .folder import ExportFolder
+from .messages import DiscardedValue, MessageRows
+
+LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
+LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
+"""Reasons of rejects that are not exported: not their whole line is there, or it was no line of an archive."""
+_DISCARD_COLUMNS = ("table_name", "row_id", "column_name", "value", "reason")
+_DISCARDED = """
+    SELECT row_id, column_name, value, reason FROM discarded SEMI JOIN ids ON id = row_id
+    WHERE table_name = ? ORDER BY ALL"""
+_EVENT_COLUMNS = {"id", "received_at", "event", "event_text"}
+
+
+class ExportedArchive(NamedTuple):
+    """What was exported: messages by table, rejected lines, files, and what was left out."""
+
+    messages: dict[str, int]
+    rejects: int
+    files: int
+    left_out: list[str]
+
+
+def export_archive(dataset: Dataset, folder: ExportFolder) -> ExportedArchive:
+    """Writes the messages of a dataset, and lines that no table could hold, to an empty folder."""
+    with TemporaryDirectory() as scratch:
+        con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
+        try:
+            return _Export(dataset, folder, con).run()
+        finally:
+            con.close()
+
+
+class _Export:
+    """One export; the engine holds what rows are looked up in."""
+
+    def __init__(self, dataset: Dataset, folder: ExportFolder, con: duckdb.DuckDBPyConnection) -> None:
+        self._dataset, self._folder, self._con = dataset, folder, con
+        self._days = DayFiles(folder)
+        self._left_out: list[str] = []
+        views = dataset.views()
+        self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
+        self._discards = self._read_discards()
+
+    def run(self) -> ExportedArchive:
+        """Exports all tables, `tracks` first: a load that runs meanwhile writes an event's own row no later."""
+        messages: Counter[str] = Counter()
+        events = self._event_tables()
+        alone = self._without_row(events)
+        for name in (TRACKS.name, *events):
+            if name in self._existing:
+                messages[name] = self._table("track", name, alone if name == TRACKS.name else None)
+        for kind, table, _ in KINDS:
+            if table.name in self._existing:
+                messages[table.name] = self._table(kind, table.name)
+        rejects = self._rejects()
+        self._days.flush()
+        return ExportedArchive(+messages, rejects, self._folder.publish(), self._left_out)
+
+    # ---- messages ----------------------------------------------------------------------------------------------------
+
+    def _event_tables(self) -> list[str]:
+        known = {table.name for table in (TRACKS, *BOOKS, *(table for _, table, _ in KINDS))}
+        return [n for n, columns in self._existing.items() if n not in known and columns.keys() >= _EVENT_COLUMNS]
+
+    def _without_row(self, events: Sequence[str]) -> str:
+        """Returns the condition of the rows of `tracks` that no event's table has; their ids are known by then.
+
+        Where a table has as many rows as `tracks` has of its event, it has all of them.
+        """
+        if TRACKS.name not in self._existing:
+            return "false"
+        of = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
+        self._con.execute("CREATE TABLE in_event_table (id VARCHAR)")
+        equal = []
+        for name in events:
+            [(rows,)] = self._dataset.rows("count(*)", name)
+            if rows == of.get(name):
+                equal.append(name)
+            elif name in of:
+                self._dataset.tables([name])
+                ids = self._dataset.read(name, ["id"])
+                engine.read_stored(self._con, ids, "INSERT INTO in_event_table SELECT id FROM stored")
+        return (
+            f"NOT coalesce({engine.is_one_of('event', equal)}, false)"
+            " AND id NOT IN (SELECT id FROM in_event_table WHERE id IS NOT NULL)"
+        )
+
+    def _table(self, kind: str, name: str, only: str | None = None) -> int:
+        """Exports the rows of a table that meet a condition in the engine's SQL; returns how many there are."""
+        types = self._types(name)
+        rows = MessageRows(kind, name, types)
+        count = 0
+        for batch in self._chosen(self._dataset.read(name, rows.columns), only):
+            days = _days_of(batch.column(rows.columns.index("received_at")))
+            for day, line in zip(days, rows.lines(batch, self._discarded(name, batch)), strict=True):
+                self._days.add(day, line)
+            count += len(batch)
+        return count
+
+    def _chosen(self, batches: Iterator[pa.RecordBatch], only: str | None) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if only is None:
+                yield batch
+                continue
+            with engine.registered(self._con, chosen=pa.Table.from_batches([batch])):
+                yield from self._con.sql(f"FROM chosen WHERE {only}").to_arrow_table().to_batches()
+
+    def _types(self, name: str) -> dict[str, Type]:
+        """Returns the types of a table's columns, without those that no message has, and notes what is left out."""
+        found: Mapping[str, Type] = self._dataset.tables([name])[name]
+        stamped = {"uuid_ts"} | ({"loaded_at"} if self._dataset.dialect == "bigquery" else set())
+        types = {column: of for column, of in found.items() if column not in stamped}
+        if others := sorted(self._existing[name].keys() - found.keys()):
+            self._left_out.append(f"{name}: {', '.join(others)}")
+        return types
+
+    # ---- the books ---------------------------------------------------------------------------------------------------
+
+    def _read_discards(self) -> bool:
+        """Reads `_discards` into the engine; returns whether there are any."""
+        self._con.execute(f"CREATE TABLE discarded ({', '.join(f'{column} VARCHAR' for column in _DISCARD_COLUMNS)})")
+        if DISCARDS.name not in self._existing:
+            return False
+        self._dataset.tables([DISCARDS.name])
+        batches = self._dataset.read(DISCARDS.name, _DISCARD_COLUMNS)
+        engine.read_stored(self._con, batches, "INSERT INTO discarded FROM stored")
+        return bool(engine.count(self._con, "discarded"))
+
+    def _discarded(self, table: str, batch: pa.RecordBatch) -> dict[str, list[DiscardedValue]]:
+        """Returns the discarded values of the rows of a batch, by the rows' ids."""
+        if not self._discards:
+            return {}
+        ids = pa.table({"id": batch.column(batch.schema.names.index("id"))})
+        with engine.registered(self._con, ids=ids):
+            found = self._con.execute(_DISCARDED, [table]).fetchall()
+        return {
+            row_id: [DiscardedValue(*one[1:]) for one in group]
+            for row_id, group in itertools.groupby(found, lambda one: one[0])
+        }
+
+    def _rejects(self) -> int:
+        """Exports the lines that no table could hold, as far as they are whole, on the days of their rejection."""
+        if REJECTS.name not in self._existing:
+            return 0
+        count, left_out = 0, 0
+        self._dataset.tables([REJECTS.name])
+        for batch in self._dataset.read(REJECTS.name, ["rejected_at", "reason", "raw"]):
+            _, reasons, lines = (batch.column(number).to_pylist() for number in range(3))
+            for day, reason, raw in zip(_days_of(batch.column(0)), reasons, lines, strict=True):
+                if raw is None or reason in LEFT_OUT_REASONS:
+                    left_out += 1
+                    continue
+                self._days.add(day, f"{raw}\n".encode())
+                count += 1
+        if left_out:
+            self._left_out.append(f"{REJECTS.name}: {left_out:,} lines that are not there whole, or were none")
+        return count
+
+
+def _days_of(times: pa.Array) -> list[int]:
+    """Returns the days of times, since 1970; 0 where there is none."""
+    micros = times.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    return [0 if value is None else value // DAY_US for value in micros.to_pylist()]

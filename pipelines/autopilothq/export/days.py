@@ -1,0 +1,45 @@
+"""The files of an archive: lines of any order, in a folder for each day."""
+
+import zlib
+
+from .folder import SOURCE_FOLDER, ExportFolder
+
+DAY_US = 86_400_000_000
+BUFFERED = 48_000_000  # bytes of lines, of all days
+MOST_FILE_BYTES = 100_000_000  # of a file, compressed, as Segment's are
+LEVEL = 4
+
+
+class DayFiles:
+    """Writes lines to the files of their days, in parts: each time that the buffers are full, of every day.
+
+    A part is a member of gzip, so that no file stays open and memory does not grow with the days.
+    """
+
+    def __init__(self, folder: ExportFolder) -> None:
+        self._folder = folder
+        self._buffers: dict[int, list[bytes]] = {}
+        self._numbers: dict[int, int] = {}
+        self._buffered = 0
+
+    def add(self, day: int, line: bytes) -> None:
+        """Adds a line, with its ending, to a day, a number of days since 1970."""
+        self._buffers.setdefault(day, []).append(line)
+        self._buffered += len(line)
+        if self._buffered >= BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        for day, lines in self._buffers.items():
+            number = self._numbers.get(day, 1)
+            name = f"segment-logs/{SOURCE_FOLDER}/{day * DAY_US // 1000}/export-{number:04}.gz"
+            if self._folder.append(name, _compressed(b"".join(lines))) >= MOST_FILE_BYTES:
+                self._numbers[day] = number + 1
+        self._buffers.clear()
+        self._buffered = 0
+
+
+def _compressed(data: bytes) -> bytes:
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, 31)  # 31: a member of gzip, without a time
+    return packer.compress(data) + packer.flush()

@@ -1,0 +1,194 @@
+"""Makes messages of rows again, with all that the dataset knows of them (docs/contract/warehouse.md#values).
+
+What `forward` sends (`segment.rebuild`) leaves out what the other end stamps. Here the times of receipt and sending
+stay as they are, and the values that fitted no column come back from `_discards` to where they stood.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from json.encoder import encode_basestring
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ..catalog import COMMON_NAMES, Type
+from ..segment.json_text import DECODER, to_json
+from ..segment.message import TIMESTAMP_FIELDS
+from ..segment.naming import column_name, snake_case
+from ..segment.rebuild import BODIES, CONTEXT_PATHS, MESSAGE_KEYS, OWN_COLUMNS, array_text, property_key
+
+Encoder = Callable[[Any], str]
+_TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
+
+
+class DiscardedValue(NamedTuple):
+    """A value of `_discards`: its column, or its key where it has none, its JSON text and the reason."""
+
+    column: str
+    value: str
+    reason: str
+
+
+class MessageRows:
+    """Makes lines of the rows of one table of messages, whose columns have these types.
+
+    `kind` is the messages' type, `table` the table's name. Example:
+    `MessageRows("track", "email_opened", {"id": "text", …}).lines(batch, {})`.
+    """
+
+    def __init__(self, kind: str, table: str, types: Mapping[str, Type]) -> None:
+        self.kind, self.table = kind, table
+        self.columns = list(types)
+        self.body = BODIES[kind]
+        self._types = types
+        own = OWN_COLUMNS.get(kind, frozenset())
+        self._top = {name for name in self.columns if name in _TOP and (name in COMMON_NAMES or name in own)} | own
+        self._encoders = [_encoder(types[name], name in self._top) for name in self.columns]
+
+    def lines(self, batch: pa.RecordBatch, discards: Mapping[str, Sequence[DiscardedValue]]) -> Iterable[bytes]:
+        """Yields the line of each row. `discards` are the rows' discarded values, by the rows' ids."""
+        cells = [_cells(batch.column(number), self._types[name]) for number, name in enumerate(self.columns)]
+        at = self.columns.index("id")
+        for row in zip(*cells, strict=True):
+            found = {
+                name: encode(cell)
+                for name, encode, cell in zip(self.columns, self._encoders, row, strict=True)
+                if cell is not None
+            }
+            yield self._line(found, discards.get(row[at], ()) if discards else ())
+
+    def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> bytes:
+        """Returns the line of cells that are JSON text."""
+        slug = cells.pop("event", None)
+        top = {"type": f'"{self.kind}"'}
+        context: dict[str, Any] = {}
+        body: dict[str, str] = {}
+        for name, text in cells.items():
+            if name in self._top:
+                top[_TOP.get(name, name)] = text
+            elif name.startswith("context_"):
+                _put(context, _context_path(name, cells), text)
+            else:
+                body[property_key(name, self.kind)] = text
+        # A value that lost its column to another key comes behind that one.
+        for discard in sorted(discards, key=lambda one: one.reason == "same_column"):
+            self._put_back(discard, slug, top, context, body)
+        if self.kind == "track":
+            top.setdefault("event", slug or '""')
+        if context:
+            top["context"] = _object(context)
+        if body and self.body:
+            top[self.body] = _object(body)
+        return f"{_object(top)}\n".encode()
+
+    def _put_back(
+        self,
+        discard: DiscardedValue,
+        slug: str | None,
+        top: dict[str, str],
+        context: dict[str, Any],
+        body: dict[str, Any],
+    ) -> None:
+        column, value, _ = discard
+        if column in self._top:
+            if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
+                top["receivedAt"] = value
+            # The other key of the two is lost: a message has each of its own keys once.
+            elif column != "id":
+                top.setdefault(_TOP.get(column, column), value)
+            return
+        alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
+        if discard.reason == "no_column" and (path := self._path_without_column(column)):
+            _put(context if path[0] == "context" else body, path[1:], value, has_column=False)
+        elif column.startswith("context_"):
+            _put(context, _context_path(column, context), value)
+        elif self.body and (alone or discard.reason != "no_column"):
+            _put(body, (column if alone else property_key(column, self.kind),), value)
+
+    def _path_without_column(self, key: str) -> tuple[str, ...] | None:
+        """Returns the path of a value that has no column, by its key in `_discards`; None where that is not sure."""
+        for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
+            path = tuple(part)
+            if len(path) > 1 and path[0] in ("context", self.body) and not _has_column(path):
+                return path
+        return None
+
+
+# ---- inside --------------------------------------------------------------------------------------------------------
+
+
+def _unescaped(part: str) -> str:
+    """Returns a key of which `_discards` has characters that no warehouse stores as escapes."""
+    try:
+        return str(DECODER.decode(f'"{part}"'))
+    except ValueError:
+        return part
+
+
+def _has_column(parts: tuple[str, ...]) -> bool:
+    return bool(column_name(parts if parts[0] == "context" else parts[1:]))
+
+
+def _received_otherwise(top: Mapping[str, str]) -> str | None:
+    """Returns what a load takes for the time of receipt where that cannot be read."""
+    return next((top[key] for key in ("sentAt", "timestamp", "originalTimestamp") if key in top), None)
+
+
+def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the path of a column below `context`; a plain key where its object's own column has a value too."""
+    plain = column.removeprefix("context_")
+    path = CONTEXT_PATHS.get(column, (plain,))
+    clash = len(path) > 1 and (f"context_{snake_case(path[0])}" in cells or isinstance(cells.get(path[0]), str))
+    return (plain,) if clash else path
+
+
+def _put(into: dict[str, Any], path: Sequence[str], text: str, has_column: bool = True) -> None:
+    """Puts JSON text at a path.
+
+    Where its key is taken, blanks behind the key give it the same column. A key without a column comes again itself.
+    """
+    for part in path[:-1]:
+        key = part
+        while isinstance(into.get(key), str):
+            key += " "
+        into = into.setdefault(key, {})
+    key = path[-1]
+    while key in into and (has_column or isinstance(into[key], dict)):
+        key += " "
+    into[key] = f"{into[key]},{to_json(key)}:{text}" if key in into else text
+
+
+def _object(values: Mapping[str, Any]) -> str:
+    parts = (f"{to_json(key)}:{_object(value) if isinstance(value, dict) else value}" for key, value in values.items())
+    return "{" + ",".join(parts) + "}"
+
+
+def _encoder(of: Type, top: bool) -> Encoder:
+    """Returns the function that makes JSON text of a column's cells, as `_cells` gives them."""
+    if of == "text":
+        return encode_basestring if top else _text
+    return {"bool": _boolean, "bigint": str, "double": _float, "timestamp": _time}[of]
+
+
+def _cells(column: pa.Array, of: Type) -> list[Any]:
+    """Returns cells as Python's values; times as text, which is much quicker than as times."""
+    if of == "timestamp":
+        column = column.cast(pa.timestamp("us")).cast(pa.string())
+    return list(column.to_pylist())
+
+
+def _text(text: str) -> str:
+    return (array_text(text) if text.startswith("[") else None) or encode_basestring(text)
+
+
+def _boolean(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _float(value: float) -> str:
+    return repr(value)
+
+
+def _time(text: str) -> str:
+    """Example: `_time("2019-03-04 05:06:07.412000") == '"2019-03-04T05:06:07.412Z"'`."""
+    of_day = text[11:-3] if text.endswith("000") else text[11:]
+    return f'"{text[:10]}T{of_day}Z"'

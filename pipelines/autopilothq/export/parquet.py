@@ -1,0 +1,66 @@
+"""Writes each table of a dataset to a Parquet file."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..warehouses.dataset import Dataset, tables_of
+from .folder import ExportFolder
+
+ROWS_PER_GROUP = 100_000
+
+
+class ExportedTables(NamedTuple):
+    """What was exported: rows by table, and what was left out."""
+
+    rows: dict[str, int]
+    left_out: list[str]
+
+
+def export_parquet(dataset: Dataset, folder: ExportFolder) -> ExportedTables:
+    """Writes each table, without views, dlt's own and locks, to a file `<table>.parquet` in an empty folder."""
+    rows, left_out = {}, []
+    views = dataset.views()
+    for name, columns in tables_of(dataset).items():
+        if name in views:
+            continue
+        types = dataset.tables([name]).get(name, {})
+        others = sorted(columns.keys() - types.keys())
+        if others:
+            left_out.append(f"{name}: {', '.join(others)}")
+        if types:
+            rows[name] = _write(dataset, folder, name, list(types))
+    folder.publish()
+    return ExportedTables(rows, left_out)
+
+
+def _write(dataset: Dataset, folder: ExportFolder, name: str, columns: list[str]) -> int:
+    count = 0
+    with folder.create(f"{quote(name, safe='')}.parquet") as out:
+        writer: pq.ParquetWriter | None = None
+        for table in _grouped(dataset.read(name, columns)):
+            writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")
+            writer.write_table(table)
+            count += len(table)
+        if writer is None:
+            from ..projection.types import ARROW
+
+            types = dataset.tables([name])[name]
+            writer = pq.ParquetWriter(out, pa.schema([(column, ARROW[types[column]]) for column in columns]))
+        writer.close()
+    return count
+
+
+def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yields rows in groups of a size that is good to read."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= ROWS_PER_GROUP:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)

@@ -1,0 +1,235 @@
+"""`export`: what comes out of a dataset makes the same tables again."""
+
+import gzip
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autopilothq import sample
+from autopilothq.errors import BusyError, RunError
+from autopilothq.export import ExportFolder, export_archive
+from autopilothq.export.archive import LEFT_OUT_REASONS
+from autopilothq.export.days import DayFiles
+from autopilothq.warehouses.dataset import NativeType
+from calling import Call
+from contract import generated
+from contract.loading import Line, Row, Store, message, raw, to_line, write
+from shared_loads import command, isolation
+from test_forward import EVENTS, LINES
+
+# What a load writes of itself: when it came, and where each line stood.
+OF_THE_LOAD = {"uuid_ts", "discarded_at"}
+PLACES = {"id", "file", "line", "rejected_at"}
+
+
+class StoredTables:
+    """A store as the dataset that an export reads."""
+
+    dialect = "duckdb"
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def columns(self) -> dict[str, dict[str, NativeType]]:
+        return {
+            name: {column: NativeType(of, of) for column, of in types.items()}
+            for name, types in self.store.types.items()
+        }
+
+    def tables(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self.store.types[name] for name in names if name in self.store.types}
+
+    def views(self) -> set[str]:
+        return set()
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return self.store._read(table, columns)
+
+    def rows(self, select: str, table: str, _: str = "") -> list[tuple[Any, ...]]:
+        rows = self.store.rows[table].values()
+        if select == "count(*)":
+            return [(len(rows),)]
+        events = [row["event"] for row in rows]
+        return [(event, events.count(event)) for event in set(events)]
+
+
+def exported(store: Store, folder: Path) -> list[bytes]:
+    """The lines that an export of a store writes."""
+    with ExportFolder(folder) as files:
+        export_archive(StoredTables(store), files)  # type: ignore[arg-type]
+    return [
+        line for file in sorted(folder.rglob("*.gz")) for line in gzip.decompress(file.read_bytes()).splitlines(True)
+    ]
+
+
+def shown(store: Store) -> dict[str, list[str]]:
+    """The rows of all tables, without what a load writes of itself, and the types of their columns."""
+    found = {name: sorted(map(_shown, rows)) for name, rows in store.tables().items() if name != "_rejects"}
+    found["_rejects"] = sorted(
+        _shown({key: cell for key, cell in row.items() if key not in PLACES})
+        for row in store.tables().get("_rejects", [])
+        if row["reason"] not in LEFT_OUT_REASONS
+    )
+    types = [f"{name}.{column} {of}" for name, types in store.types.items() for column, of in types.items()]
+    return {name: rows for name, rows in found.items() if rows} | {"types": sorted(types)}
+
+
+def _shown(row: Row) -> str:
+    return ", ".join(
+        f"{key}: {cell!r}" for key, cell in sorted(row.items()) if cell is not None and key not in OF_THE_LOAD
+    )
+
+
+def differences(lines: Sequence[Line], folder: Path) -> list[str]:
+    """The rows and types in which the tables of an export differ from those that it was made of."""
+    store, again = Store(), Store()
+    store.run([line for line in lines if to_line(line).strip()])
+    texts = exported(store, folder)
+    again.run([text.rstrip(b"\n") for text in texts])
+    before, after = shown(store), shown(again)
+    return [
+        f"{sign} {name}: {row}"
+        for name in sorted(before.keys() | after.keys())
+        for sign, mine, other in (("-", before, after), ("+", after, before))
+        for row in sorted(set(mine.get(name, [])) - set(other.get(name, [])))
+    ]
+
+
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(generated.messages(st.integers(1, 99).map('"{}"'.format)), min_size=20, max_size=40))
+def test_messages_make_the_same_tables_again(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    found = differences(lines, tmp_path_factory.mktemp("out"))
+    assert found == []
+
+
+# ---- whole loads -----------------------------------------------------------------------------------------------------
+
+ODD = [
+    *LINES,
+    *EVENTS,
+    message("名前", messageId="no-table", properties={"a": 1, "b": ["x"]}),
+    message(messageId="unfit", properties={"transactional": "maybe", "n": 1, "名": 2, "in": {"é": [1.5], "b": "2"}}),
+    raw(message(messageId="twice", properties="$p"), p='{"linkURL":"first","link_url":"second","Link Url":"third"}'),
+    message(messageId="late", receivedAt="yesterday", sentAt="2019-03-04T05:06:07Z", timestamp="tomorrow"),
+    message("Seats Changed", messageId="s1", properties={"seats": 3, "share": 2.0, "at": "2019-03-04T05:06:07+01:00"}),
+    message("Seats Changed", messageId="s2", properties={"seats": "many", "share": 1, "at": "2019-03-04T05:06:07.25Z"}),
+    raw(message(messageId="texts", userId="[1]", event="[2]", context="$c"), c='{"traits":"x","traits_email":"a@b.c"}'),
+    raw(message(messageId="nul", properties="$p", context="$c"), p='{"a":"\\u0000"}', c='{"ip":"\\ud800"}'),
+    {"type": "delete", "userId": "u1"},
+    '{"type":"track",',
+]  # fmt: skip
+SAMPLE, REJECTED = 300, 2
+MESSAGES = SAMPLE - 1 + len(ODD) - REJECTED  # one of the sample's comes twice
+CHANGED = {  # by each load
+    "_discards": {"discarded_at"},
+    "_rejects": {"id", "file", "line", "rejected_at"},
+    "_audit": {"file", "version", "size", "lines", "stored", "duplicates", "rejected", "first_received_at",
+               "last_received_at", "load_id", "loaded_at"},
+}  # fmt: skip
+
+
+def tables_of(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
+    """The columns with their types and the rows of all tables, of an export to Parquet."""
+    found = {}
+    for file in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(file)
+        kept = [name for name in table.column_names if name not in CHANGED.get(file.stem, set()) | {"uuid_ts"}]
+        rows = sorted(table.select(kept).to_pylist(), key=repr) if file.stem != "_audit" else []
+        found[file.stem] = ({name: str(table.schema.field(name).type) for name in table.column_names}, rows)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with isolation(tmp_path):
+        url = request.getfixturevalue("postgres") if kind == "postgres" else "events.duckdb"
+        target = ["--destination", kind, "--credentials", url]
+        sample.write("archive", events=SAMPLE)
+        write("odd.jsonl", *ODD)
+        assert command("load", "archive", "archive", *target).status == 0
+
+        said = command("export", "out", *target)
+        assert (said.status, said.err) == (0, "")
+        assert said.out == f"out: {MESSAGES} messages, {REJECTED} rejected lines, 9 files\n"
+        assert command("load", "archive", "out", *target, "--dataset", "again").status == 0
+
+        for name in ("autopilothq", "again"):
+            assert command("export", name, "--format", "parquet", *target, "--dataset", name).status == 0
+        before, after = tables_of(Path("autopilothq")), tables_of(Path("again"))
+        assert before.keys() == after.keys()
+        for name, found in before.items():
+            assert after[name] == found, name
+        assert len(before) > 20
+
+
+# ---- the folder ------------------------------------------------------------------------------------------------------
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_have_their_names_once_all_are_whole_and_are_their_owners(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with ExportFolder(out) as files:
+        days = DayFiles(files)
+        days.add(1, b"a\n")
+        days.flush()
+        days.add(1, b"b\n")
+        days.add(-1, b"c\n")
+        days.flush()
+        assert [name.rpartition("/")[2][0] for name in names(out)] == ["."] * 3
+        assert files.publish() == 2
+    made = [f"segment-logs/autopilothq/{day}/export-0001.gz" for day in (-86400000, 86400000)]
+    assert names(out) == made
+    assert [gzip.decompress((out / name).read_bytes()) for name in made] == [b"c\n", b"a\nb\n"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.rglob("*.gz")} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (out, out / "segment-logs")} == {0o700}
+
+
+def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(RunError) as error, ExportFolder(tmp_path):
+        pass
+    assert str(error.value) == (
+        f"Expected {tmp_path} to be an empty folder, or a new one, but there is something in it.\n"
+        "Name another folder, or move what is in it."
+    )
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
+    with ExportFolder(tmp_path) as files:
+        files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
+        files.create("tracks.parquet").close()
+    (tmp_path / "mine.parquet.txt").write_text("x")
+    assert len(names(tmp_path)) == 4
+    with ExportFolder(tmp_path) as files:
+        files.append("segment-logs/autopilothq/0/export-0001.gz", b"whole")
+        files.publish()
+    assert names(tmp_path) == ["mine.parquet.txt", "segment-logs/autopilothq/0/export-0001.gz"]
+    assert (tmp_path / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
+
+
+def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    with ExportFolder(tmp_path) as first:
+        first.append("a.gz", b"1")
+        with pytest.raises(BusyError) as error, ExportFolder(tmp_path):
+            pass
+        assert str(error.value) == f"Another export writes to {tmp_path}. Name another folder, or wait for it."
+        assert first.publish() == 1
+
+
+def test_a_bucket_is_no_folder(call: Call) -> None:
+    said = call("export", "s3://bucket/x")
+    assert said.status == 2
+    assert "Expected a folder, but got s3://bucket/x. Export to a folder, then copy it to the bucket." in said.err
