@@ -109,6 +109,15 @@ def test_messages_make_the_same_tables_again(tmp_path_factory: pytest.TempPathFa
     assert found == []
 
 
+def test_what_a_limit_had_no_room_for_finds_room_where_there_is_some(tmp_path: Path) -> None:
+    store, again = Store(max_event_tables=0), Store()
+    store.run([message("Seats Changed", messageId="s1", properties={"seats": 3, "by": {"name": "Ada"}})])
+    assert "seats_changed" not in store.rows
+    again.run([line.rstrip(b"\n") for line in exported(store, tmp_path / "out")])
+    [row] = again.tables()["seats_changed"]
+    assert (row["id"], row["event_text"], row["seats"], row["by_name"]) == ("s1", "Seats Changed", 3, "Ada")
+
+
 # ---- whole loads -----------------------------------------------------------------------------------------------------
 
 ODD = [
