@@ -103,10 +103,19 @@ def differences(lines: Sequence[Line], folder: Path) -> list[str]:
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(generated.messages(st.integers(1, 99).map('"{}"'.format)), min_size=20, max_size=40))
+@given(st.lists(generated.messages(st.integers(1, 99).map('"{}"'.format)), min_size=10, max_size=30))
 def test_messages_make_the_same_tables_again(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     found = differences(lines, tmp_path_factory.mktemp("out"))
     assert found == []
+
+
+def test_what_a_limit_had_no_room_for_finds_room_where_there_is_some(tmp_path: Path) -> None:
+    store, again = Store(max_event_tables=0), Store()
+    store.run([message("Seats Changed", messageId="s1", properties={"seats": 3, "by": {"name": "Ada"}})])
+    assert "seats_changed" not in store.rows
+    again.run([line.rstrip(b"\n") for line in exported(store, tmp_path / "out")])
+    [row] = again.tables()["seats_changed"]
+    assert (row["id"], row["event_text"], row["seats"], row["by_name"]) == ("s1", "Seats Changed", 3, "Ada")
 
 
 # ---- whole loads -----------------------------------------------------------------------------------------------------
@@ -197,35 +206,39 @@ def test_files_have_their_names_once_all_are_whole_and_are_their_owners(tmp_path
 
 
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(RunError) as error, ExportFolder(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("x")
+    with pytest.raises(RunError) as error, ExportFolder(out):
         pass
     assert str(error.value) == (
-        f"Expected {tmp_path} to be an empty folder, or a new one, but there is something in it.\n"
+        f"Expected {out} to be an empty folder, or a new one, but there is something in it.\n"
         "Name another folder, or move what is in it."
     )
-    assert names(tmp_path) == ["mine.txt"]
+    assert names(out) == ["mine.txt"]
 
 
 def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
-    with ExportFolder(tmp_path) as files:
+    out = tmp_path / "out"
+    with ExportFolder(out) as files:
         files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
         files.create("tracks.parquet").close()
-    (tmp_path / "mine.parquet.txt").write_text("x")
-    assert len(names(tmp_path)) == 4
-    with ExportFolder(tmp_path) as files:
+    (out / "mine.parquet.txt").write_text("x")
+    assert len(names(out)) == 4
+    with ExportFolder(out) as files:
         files.append("segment-logs/autopilothq/0/export-0001.gz", b"whole")
         files.publish()
-    assert names(tmp_path) == ["mine.parquet.txt", "segment-logs/autopilothq/0/export-0001.gz"]
-    assert (tmp_path / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
+    assert names(out) == ["mine.parquet.txt", "segment-logs/autopilothq/0/export-0001.gz"]
+    assert (out / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
 
 
 def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    with ExportFolder(tmp_path) as first:
+    out = tmp_path / "out"
+    with ExportFolder(out) as first:
         first.append("a.gz", b"1")
-        with pytest.raises(BusyError) as error, ExportFolder(tmp_path):
+        with pytest.raises(BusyError) as error, ExportFolder(out):
             pass
-        assert str(error.value) == f"Another export writes to {tmp_path}. Name another folder, or wait for it."
+        assert str(error.value) == f"Another export writes to {out}. Name another folder, or wait for it."
         assert first.publish() == 1
 
 

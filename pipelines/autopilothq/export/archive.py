@@ -84,7 +84,7 @@ class _Export:
         """
         if TRACKS.name not in self._existing:
             return "false"
-        of = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
+        of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
         self._con.execute("CREATE TABLE in_event_table (id VARCHAR)")
         equal = []
         for name in events:

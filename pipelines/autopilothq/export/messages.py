@@ -20,6 +20,10 @@ Encoder = Callable[[Any], str]
 _TOP = {**MESSAGE_KEYS, **TIMESTAMP_FIELDS, "event_text": "event"}
 
 
+# A value that lost its column to another key comes behind that one. Keys that come again are the last.
+_LATER = {"same_column": 1, "no_column": 2}
+
+
 class DiscardedValue(NamedTuple):
     """A value of `_discards`: its column, or its key where it has none, its JSON text and the reason."""
 
@@ -69,8 +73,7 @@ class MessageRows:
                 _put(context, _context_path(name, cells), text)
             else:
                 body[property_key(name, self.kind)] = text
-        # A value that lost its column to another key comes behind that one.
-        for discard in sorted(discards, key=lambda one: one.reason == "same_column"):
+        for discard in sorted(discards, key=lambda one: _LATER.get(one.reason, 0)):
             self._put_back(discard, slug, top, context, body)
         if self.kind == "track":
             top.setdefault("event", slug or '""')
@@ -98,7 +101,7 @@ class MessageRows:
             return
         alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
         if discard.reason == "no_column" and (path := self._path_without_column(column)):
-            _put(context if path[0] == "context" else body, path[1:], value, has_column=False)
+            _put_again(context if path[0] == "context" else body, path[1:], value)
         elif column.startswith("context_"):
             _put(context, _context_path(column, context), value)
         elif self.body and (alone or discard.reason != "no_column"):
@@ -141,32 +144,46 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
     return (plain,) if clash else path
 
 
-def _put(into: dict[str, Any], path: Sequence[str], text: str, has_column: bool = True) -> None:
-    """Puts JSON text at a path.
-
-    Where its key is taken, blanks behind the key give it the same column. A key without a column comes again itself.
-    """
+def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
+    """Puts JSON text at a path. Where a key of it is taken, blanks behind the key give it the same column."""
     for part in path[:-1]:
         key = part
         while isinstance(into.get(key), str):
             key += " "
         into = into.setdefault(key, {})
     key = path[-1]
-    while key in into and (has_column or isinstance(into[key], dict)):
+    while key in into:
         key += " "
-    into[key] = f"{into[key]},{to_json(key)}:{text}" if key in into else text
+    into[key] = text
+
+
+def _put_again(into: dict[str, Any], path: Sequence[str], text: str) -> None:
+    """Puts the JSON text of a value without a column at a path. Where a key of it is taken, that key comes again."""
+    for number, key in enumerate(path):
+        before = into.get(key)
+        if isinstance(before, str) or number == len(path) - 1:
+            for part in reversed(path[number + 1 :]):
+                text = _object({part: text})
+            into[key] = text if before is None else f"{_json(before)},{to_json(key)}:{text}"
+            return
+        into = into.setdefault(key, {})
 
 
 def _object(values: Mapping[str, Any]) -> str:
-    parts = (f"{to_json(key)}:{_object(value) if isinstance(value, dict) else value}" for key, value in values.items())
-    return "{" + ",".join(parts) + "}"
+    return "{" + ",".join(f"{to_json(key)}:{_json(value)}" for key, value in values.items()) + "}"
+
+
+def _json(value: Any) -> str:
+    """Returns an object of JSON text, or JSON text, as JSON text."""
+    return _object(value) if isinstance(value, dict) else str(value)
 
 
 def _encoder(of: Type, top: bool) -> Encoder:
     """Returns the function that makes JSON text of a column's cells, as `_cells` gives them."""
     if of == "text":
         return encode_basestring if top else _text
-    return {"bool": _boolean, "bigint": str, "double": _float, "timestamp": _time}[of]
+    encoders: dict[str, Encoder] = {"bool": _boolean, "bigint": str, "double": repr, "timestamp": _time}
+    return encoders[of]
 
 
 def _cells(column: pa.Array, of: Type) -> list[Any]:
@@ -182,10 +199,6 @@ def _text(text: str) -> str:
 
 def _boolean(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _float(value: float) -> str:
-    return repr(value)
 
 
 def _time(text: str) -> str:
