@@ -163,7 +163,7 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         url = request.getfixturevalue("postgres") if kind == "postgres" else "events.duckdb"
         target = ["--destination", kind, "--credentials", url]
         sample.write("archive", events=SAMPLE)
-        write("odd.jsonl", *ODD)
+        write("odd.jsonl", *ODD)  # type: ignore[arg-type]
         assert command("load", "archive", "archive", *target).status == 0
 
         said = command("export", "out", *target)

@@ -13,11 +13,42 @@ SELECT
   '{{ type }}' AS "type",
   CASE
     WHEN LOWER(machine_text) IN ('true', 't', '1')
-    THEN TRUE
+    THEN CAST(1 AS BOOLEAN)
     WHEN LOWER(machine_text) IN ('false', 'f', '0')
-    THEN FALSE
+    THEN CAST(0 AS BOOLEAN)
   END AS machine,
   COALESCE("timestamp", received_at) AS occurred_at,
+  COALESCE(context_traits_email, email) AS contact_email,
+  CASE
+    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
+    THEN LOWER(TRIM(context_traits_email))
+    WHEN TRIM(COALESCE(email, '')) <> ''
+    THEN LOWER(TRIM(email))
+    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(user_id))
+    WHEN TRIM(COALESCE(user_id, '')) <> ''
+    THEN TRIM(user_id)
+    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
+    THEN LOWER(TRIM(anonymous_id))
+    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
+    THEN TRIM(anonymous_id)
+  END AS person
+FROM (
+  {{ autopilothq_rows(table, block) }}
+) AS rows_of
+{% elif target.type in ['bigquery'] %}
+SELECT
+  rows_of.*,
+  {{ event }} AS event,
+  '{{ table }}' AS of_table,
+  '{{ type }}' AS type,
+  CASE
+    WHEN LOWER(machine_text) IN ('true', 't', '1')
+    THEN CAST(1 AS BOOL)
+    WHEN LOWER(machine_text) IN ('false', 'f', '0')
+    THEN CAST(0 AS BOOL)
+  END AS machine,
+  COALESCE(timestamp, received_at) AS occurred_at,
   COALESCE(context_traits_email, email) AS contact_email,
   CASE
     WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
@@ -44,9 +75,9 @@ SELECT
   '{{ type }}' AS type,
   CASE
     WHEN LOWER(machine_text) IN ('true', 't', '1')
-    THEN TRUE
+    THEN CAST(1 AS BOOLEAN)
     WHEN LOWER(machine_text) IN ('false', 'f', '0')
-    THEN FALSE
+    THEN CAST(0 AS BOOLEAN)
   END AS machine,
   COALESCE(timestamp, received_at) AS occurred_at,
   COALESCE(context_traits_email, email) AS contact_email,
