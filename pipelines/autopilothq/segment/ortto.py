@@ -37,6 +37,7 @@ _TAKEN_TABLES = frozenset({
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
+_STEP = ("action_id", "shape_id")  # the step of a journey: documented, and as it comes
 _EACH_DELIVERY = ("time", "webhook_id")  # what says nothing about the step of a journey
 
 TypedValue = tuple[str, Any, Type | None]
@@ -115,7 +116,7 @@ def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
     """
     content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
     person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
-    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", "action_id"))]
+    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", *_STEP))]
     properties = list(_journey_properties(content, receipt))
     is_known = body.value("run_id") is not None and person.contact_id is not None
     message_id = f"ortto-journey-{_digest(key if is_known else content)}"
