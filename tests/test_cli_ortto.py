@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,18 @@ def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> Non
     said = call("load", "ortto", "--only", "events", "--people", "all")
     why = "POST /person/get/activities: 503 Service Unavailable: Ordered 503; gave up after 1 try"
     assert (said.status, errors(said)) == (1, [f"Error: {why}", RESUMES])
+
+
+def test_the_time_of_the_configuration_holds_for_all_parts_together(
+    call: Call, server: FakeOrtto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "ORTTO_PEOPLE_PER_LOAD", 2)
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__MAX_SECONDS", "1.2")
+    server.before = lambda request: time.sleep(0.3 * (request.path == FEED))
+    said = call("load", "ortto", "--only", "events", "--people", "all", "--json")
+    result = json.loads(said.out)
+    assert (said.status, errors(said), result["people_total"]) == (0, [], 12)
+    assert 0 < result["people"] < 12
 
 
 def test_a_key_that_is_refused_costs_one_request(

@@ -146,6 +146,16 @@ def test_pages_that_would_never_end_are_an_error(server: FakeOrtto, ortto: Ortto
     )
 
 
+def test_a_key_in_an_answer_of_another_shape_is_masked(server: FakeOrtto, ortto: Ortto) -> None:
+    shown = {f"{'x' * 40} {server.key}": f'"{"x" * 40} ***"', (server.key,): "an object with ***"}
+    for answer, text in shown.items():
+        contacts = answer if isinstance(answer, str) else dict.fromkeys(answer, 1)
+        server.order("POST", "/person/get", edit=lambda page, contacts=contacts: page | {"contacts": contacts})
+        with pytest.raises(UnexpectedResponse) as caught:
+            list(ortto.people(EMAIL))
+        assert str(caught.value) == f"POST /person/get: expected a list of contacts or null, got {text}"
+
+
 def test_people_are_found_by_their_ids(ortto: Ortto) -> None:
     found = ortto.people_by_ids(["000000000000000000000300", "f" * 24], EMAIL)
     assert {id_: plain(one) for id_, one in found.items()} == {

@@ -139,6 +139,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__API_KEY", server.key)
             monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__BASE_URL", server.base_url)
+            monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__REQUESTS_PER_SECOND", "100")
+            monkeypatch.setenv("SOURCES__AUTOPILOTHQ__ORTTO__TRIES", "2")
             said["asked"] = command("status", "--ask-ortto", "--json")
             server.names_spans = False
             said["asked, without spans"] = command("status", "--ask-ortto", "--json")

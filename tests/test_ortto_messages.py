@@ -253,6 +253,31 @@ def test_a_step_of_a_journey() -> None:
     ] != found["messageId"]  # fmt: skip
 
 
+def test_steps_of_one_run_are_told_apart_by_their_shapes() -> None:
+    body = {
+        "campaign_id": "d1", "campaign_name": "Onboarding", "contact_id": "a1", "email": "ada@example.com", "id": "b1",
+        "run_id": "r1", "shape_id": "1", "shape_title": "Tell us", "time": "2026-11-01T05:06:08Z", "webhook_id": "f1",
+        "webhook_name": "Us",
+    }  # fmt: skip
+
+    def message_id(**more: str) -> str:
+        return str(json.loads(ortto_journey_message(parsed(body | more), RECEIPT))["messageId"])
+
+    assert message_id(shape_id="2", id="b2") != message_id()
+    assert message_id(time="later", id="b3") == message_id()
+
+
+def test_steps_of_people_without_an_id_are_told_apart() -> None:
+    step = {"campaign_id": "d1", "run_id": "r1", "action_id": "n1"}
+
+    def message_id(**more: str) -> str:
+        return str(json.loads(ortto_journey_message(parsed(step | more), RECEIPT))["messageId"])
+
+    ada, bob = (message_id(email=email, time="now") for email in ("ada@example.com", "bob@example.com"))
+    assert ada != bob
+    assert message_id(email="ada@example.com", time="later") == ada
+
+
 def test_columns_are_named_once() -> None:
     columns = [attribute.column for attribute in catalog.ORTTO_ATTRIBUTES.values()]
     assert len(set(columns)) == len(columns)

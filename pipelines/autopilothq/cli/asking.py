@@ -4,13 +4,15 @@ from datetime import datetime
 
 from ..clients.auth import where_to_set
 from ..clients.ortto import Ortto, OrttoSettings
-from ..clients.settings import ALLOW_HTTP
+from ..clients.settings import API_TYPES
 from ..errors import RunError
 from ..explain import explained
 from ..inspect import CampaignCounts
 from ..inspect.asking import ask_campaigns
 from ..warehouses.dataset import Dataset
-from ..warehouses.settings import setting
+from ..warehouses.settings import typed_settings
+
+_TYPES = {**API_TYPES, "region": str}
 
 
 def ask_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
@@ -22,10 +24,8 @@ def ask_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
 def _ortto_settings() -> OrttoSettings:
     """The settings of the account that `load ortto` reads."""
     section = "sources.autopilothq.ortto"
-    names = ("api_key", "region", "base_url", "requests_per_second")
-    found = {name: value for name in names if (value := setting(f"{section}.{name}")) is not None}
+    found = typed_settings("sources.autopilothq", {"allow_http": bool}) | typed_settings(section, _TYPES)
     if not found.get("api_key"):
         name = f"{section}.api_key"
         raise RunError(f"Expected the key of the Ortto account, but there is none.\nSet {name} ({where_to_set(name)}).")
-    allowed = bool(setting(ALLOW_HTTP))
-    return OrttoSettings(**found, allow_http=allowed)
+    return OrttoSettings(**found)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog import BOOKS, EVENT_TABLES, ORTTO_ACCOUNT, PROFILES, TRACKS
+from ..warehouses.settings import typed_settings
 from . import log
 from .options import LoadOptions, Time, load_options
 
@@ -77,7 +78,8 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
     from .loading import run_load_command
 
     settings |= {"since": since, "allow_http": log.allowed_http() or None}
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = typed_settings("sources.autopilothq.ortto", {"max_seconds": float})  # of all parts together
+    given |= {name: value for name, value in settings.items() if value is not None}
     names = only or _ALL
 
     def sources(display: "ProgressDisplay") -> "Iterator[DltSource]":

@@ -105,7 +105,7 @@ def print_deliveries(
             rows = log.latest(status, since)
     for row in rows:
         what = [f"{row['sent_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", f"{row['status']:<9}", row["kind"] or "-"]
-        what += [shortened(row[name] or "-") for name in ("email", "message_id")]
+        what += [shortened(value or "-") for value in (row["email"] or row["user_id"], row["message_id"])]
         what += [shortened(row["audience"] or row["event"] or "-"), row["trigger_id"] or "-"]
         out.print_line("  ".join([*what, str(row["http_status"] or "-"), row["message"] or ""]).rstrip())
     counts = {name: sum(row["status"] == name for row in rows) for name in STATUSES}

@@ -8,6 +8,7 @@ import re
 from typing import Any, TypeAlias
 
 from ..catalog import MAX_ANSWER_DEPTH
+from ..masking import masked
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_json
 
 MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
@@ -107,9 +108,13 @@ def plain(value: JsonValue) -> Any:
 
 
 def describe(value: JsonValue) -> str:
-    """Returns what a value is, for errors. Keys and short texts at most, because contacts are personal data."""
+    """Returns what a value is, for errors. Keys and short texts at most, because contacts are personal data.
+
+    Secrets are masked, because such an error goes into the warehouse, and before the text is cut, which would hide one.
+    """
     if isinstance(value, JsonObject):
-        return f"an object with {', '.join(sorted(key for key, _ in value)[:5])}" if value else "an empty object"
+        keys = masked(", ".join(sorted(key for key, _ in value)[:5]))
+        return f"an object with {keys}" if value else "an empty object"
     if isinstance(value, list):
         return f"an array of {len(value)}"
-    return "nothing" if value is None else to_json(value)[:60]
+    return "nothing" if value is None else masked(to_json(value))[:60]

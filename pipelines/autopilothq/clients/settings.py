@@ -1,5 +1,6 @@
 """The settings that every API client takes, in one record: nobody passes them one by one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import ClassVar
@@ -9,6 +10,15 @@ from ..errors import InvalidSetting
 ALLOW_HTTP = "sources.autopilothq.allow_http"
 TIMEOUT = 30.0  # seconds
 MAX_ATTEMPTS = 6  # their waits come to about 15 seconds
+API_TYPES: Mapping[str, type] = {
+    "api_key": str,
+    "base_url": str,
+    "requests_per_second": float,
+    "timeout": float,
+    "tries": int,
+    "allow_http": bool,
+}
+"""The types of the settings that every API has in dlt's configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ..catalog import ORTTO_DELIVERIES, ORTTO_INTEGRATIONS
 from ..clients.ortto import OrttoSettings
-from ..warehouses.settings import setting
+from ..clients.settings import API_TYPES
+from ..warehouses.settings import typed_settings
 from .account import WritableAccount
 from .event_batches import EventBatches
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
 from .ortto_fields import ORTTO_SECTION, ActivityMapping
-from .settings import DestinationSettings, check_unknown_traits
+from .settings import DestinationSettings, check_unknown_traits, configured_names, unknown_setting
 from .triggers import EventTriggers
 
 ORTTO = AccountKind(
@@ -60,18 +61,20 @@ class OrttoDestinationSettings:
     def resolve(cls, **explicit: Any) -> "OrttoDestinationSettings | None":
         """Returns the settings of dlt's configuration, with those that are given here, and are not None, before them.
 
-        None without a key.
+        None without a key. Raises InvalidSetting for a name that is no setting.
         """
+        types = {**_API, **_RULES}
+        for name in configured_names(ORTTO_SECTION):
+            if name not in types:
+                raise unknown_setting(f"dlt's configuration has no setting {ORTTO_SECTION}.{name}", name, list(types))
         given = {name: value for name, value in explicit.items() if value is not None}
-        names = (*_API, "fields", "activities", "unknown_traits")
-        found = {name: setting(f"{ORTTO_SECTION}.{name}") for name in names} | given
-        values = {name: value for name, value in found.items() if value is not None}
+        values = typed_settings(ORTTO_SECTION, types) | given
         if not values.get("api_key"):
             return None
         api = {name: values.pop(name) for name in _API if name in values}
-        api |= {name: float(api[name]) for name in ("requests_per_second", "timeout") if name in api}
         return cls(OrttoSettings(setting=f"{ORTTO_SECTION}.api_key", **api), **values)
 
 
-_API = ("api_key", "region", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
+_API = {**API_TYPES, "region": str}
+_RULES = {"fields": dict, "activities": dict, "unknown_traits": str}
 AnySettings: TypeAlias = DestinationSettings | OrttoDestinationSettings

@@ -18,6 +18,7 @@ from ..warehouses.resolve import make_destination
 
 NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
+_OTHER_ACCOUNTS = ("ortto",)  # sections below this one
 
 P = ParamSpec("P")
 D = TypeVar("D", bound="Destination[Any, Any]")
@@ -73,13 +74,19 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
 
     Example: `check_configuration("destination.autopilothq", autopilot)`.
     """
+    names = [name for name in configured_names(section) if name not in _OTHER_ACCOUNTS]
+    check_names(names, factory, f"dlt's configuration has no setting {section}.")
+
+
+def configured_names(section: str) -> list[str]:
+    """Returns the names of settings that the files or the environment of dlt's configuration have in a section."""
     before = f"{section.upper().replace('.', '__')}__"
     names = [name[len(before) :].split("__")[0].lower() for name in os.environ if name.startswith(before)]
     for provider in dlt.config.config_providers:
         parts = section.split(".")
         found = provider.get_value(parts[-1], dict, "", *parts[:-1])[0] if provider.name.endswith(".toml") else None
         names += found if isinstance(found, Mapping) else ()
-    check_names(names, factory, f"dlt's configuration has no setting {section}.")
+    return names
 
 
 def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
@@ -89,9 +96,14 @@ def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, A
         if name in own or name in factory().spec.get_resolvable_fields():
             continue
         if name not in DestinationCapabilitiesContext.get_resolvable_fields():
-            near = difflib.get_close_matches(name, own, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(own)}"
-            raise InvalidSetting(f"{before}{name}: {hint}")
+            raise unknown_setting(f"{before}{name}", name, own)
+
+
+def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:
+    """Returns the error for a name that is no setting, with the one that it may stand for."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return InvalidSetting(f"{text}: {hint}")
 
 
 def log_dataset(

@@ -37,6 +37,7 @@ _TAKEN_TABLES = frozenset({
     ORTTO_JOURNEY_EVENT,
 })  # fmt: skip
 _PERSON = ("contact_id", "email", "external_id")
+_STEP = ("action_id", "shape_id")  # the step of a journey: documented, and as it comes
 _EACH_DELIVERY = ("time", "webhook_id")  # what says nothing about the step of a journey
 
 TypedValue = tuple[str, Any, Type | None]
@@ -101,7 +102,7 @@ def ortto_message(activity: JsonObject, person: OrttoPerson, receipt: OrttoRecei
     properties = _properties(field_id, found, receipt)
     if attributes is not None and not isinstance(attributes, JsonObject):
         properties.append(("attr", attributes))
-    created = next((time for key in ("created", "created_at") if (time := activity.value(key)) is not None), None)
+    created = next((time for key in ("created", "created_at") if (time := activity.value(key)) not in (None, "")), None)
     message_id = _text(activity.value("id")) or _digest(activity, person.contact_id)
     return _line(_event(field_id, found, receipt.names), f"ortto-{message_id}", created, properties, person, receipt)
 
@@ -110,13 +111,15 @@ def ortto_journey_message(body: JsonObject, receipt: OrttoReceipt) -> bytes:
     """Returns what a step of a journey sent as a message of the event `ortto_journey_action`, one line without its end.
 
     All that the body holds is a property of it; the activity that started the journey is `activity_...`. The id is the
-    same whenever the same contact comes to the same step of the same run; without a run it is that of the content.
+    same whenever the same contact comes to the same step of the same run; without a run or a contact's id it is that of
+    the content.
     """
     content = JsonObject((key, value) for key, value in body if key not in _EACH_DELIVERY)
     person = OrttoPerson(*(body.value(part) or body.value("contact", part) for part in _PERSON))
-    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", "action_id"))]
+    key = [person.contact_id, *(body.value(part) for part in ("campaign_id", "run_id", *_STEP))]
     properties = list(_journey_properties(content, receipt))
-    message_id = f"ortto-journey-{_digest(content if body.value('run_id') is None else key)}"
+    is_known = body.value("run_id") is not None and person.contact_id is not None
+    message_id = f"ortto-journey-{_digest(key if is_known else content)}"
     return _line(ORTTO_JOURNEY_EVENT, message_id, body.value("time"), properties, person, receipt)
 
 
