@@ -1,6 +1,7 @@
 """One bad contact costs no good one, and an outage ends the run (docs/contract/destination.md#delivery-log)."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +62,59 @@ def test_one_bad_contact_is_found_with_few_requests(server: FakeAutopilot) -> No
 def test_bad_contacts_in_many_batches(server: FakeAutopilot) -> None:
     server.poison = emails(*range(7, 1000, 100))
     assert ended(send(server, map(identify, range(1000)))) == (990, 0, 10, 0)
+
+
+def test_many_bad_contacts_of_earlier_runs_hold_up_nobody(server: FakeAutopilot) -> None:
+    server.poison = emails(*(number for number in range(300) if number % 100 < 40))
+    assert ended(send(server, map(identify, range(300)))) == (180, 0, 120, 0)
+    posts(server)
+    counts = send(server, map(identify, range(330)))
+    assert (ended(counts), counts.bad) == ((30, 0, 120, 180), 120)
+    assert len(posts(server)) < 60  # they are not looked through once more
+    assert server.account.total() == 210
+    server.poison.clear()
+    assert ended(send(server, map(identify, range(330)))) == (120, 0, 0, 210)
+
+
+def test_what_follows_about_a_contact_that_failed_comes_behind_it(server: FakeAutopilot) -> None:
+    server.poison = emails(1)
+    send(server, [identify(1), identify(2)])
+    server.poison.clear()
+    posts(server)
+    later = identify("later", traits={"email": "P1@example.com", "title": "new"})
+    assert ended(send(server, [identify(1), identify(3), later])) == (3, 0, 0, 0)
+    assert [contact for _, body in posts(server) for contact in body["contacts"]] == [
+        {"Email": "p3@example.com", "Title": "T3"},
+        {"Email": "P1@example.com", "Title": "new"},
+    ]
+
+
+def test_an_outage_among_contacts_that_failed_before_is_none_of_theirs(server: FakeAutopilot) -> None:
+    server.poison = emails(*range(10))
+    assert ended(send(server, map(identify, range(20)))) == (10, 0, 10, 0)
+    server.order("POST", "/contacts", skip=1, status=503, times=10_000)
+    with pytest.raises(Unavailable, match="503"):
+        send(server, map(identify, range(21)))
+
+
+def test_pieces_of_a_batch_are_tried_twice_and_one_alone_as_often_as_is_set(server: FakeAutopilot) -> None:
+    server.poison = emails(41)
+    assert ended(send(server, map(identify, ALL), tries=5)) == (99, 0, 1, 0)
+    sizes = Counter(len(body["contacts"]) for _, body in posts(server) if emails(41) <= _emails_of(body))
+    assert sizes.pop(100) == 5
+    assert sizes.pop(1) == 5
+    assert set(sizes.values()) == {2}
+    assert rows("attempts, status").count((5, "failed")) == 1
+
+
+def _emails_of(body: Any) -> set[str]:
+    return {contact["Email"] for contact in body["contacts"]}
+
+
+def test_a_piece_that_meets_the_limit_is_tried_as_often_as_is_set(server: FakeAutopilot) -> None:
+    server.poison = emails(41)
+    server.order("POST", "/contacts", skip=4, status=429, times=3)
+    assert ended(send(server, map(identify, ALL), tries=4)) == (99, 0, 1, 0)
 
 
 def test_refused_and_failing_ones_in_one_batch(server: FakeAutopilot) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from autopilothq import destination
 from autopilothq.destination.emails import is_address
-from autopilothq.destination.messages import is_meant
+from autopilothq.destination.messages import Ignored, Item, from_row, is_meant
 from autopilothq.destination.plan import UNTAKEN
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, identify, posts, rows, send, track
@@ -211,3 +211,35 @@ def test_own_keys_are_not_merged_away(server: FakeAutopilot) -> None:
         "contactlist_build-your-journey",
         "contactlist_nobody",
     ]
+
+
+# ---- rows of a pipeline that are messages ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "ignored"),
+    [
+        ({"type": "identify", "userId": "u@b.c", "integrations": {"All": False}}, Ignored("identify", not_meant=True)),
+        (
+            {"type": "identify", "context": {"traits": {"email": "u@b.c"}}, "integrations": {"AutopilotHQ": False}},
+            Ignored("identify", not_meant=True),
+        ),
+        ({"type": "page", "messageId": "m", "userId": "u@b.c", "properties": {"url": "/"}}, Ignored("page")),
+        ({"type": "group", "messageId": "m", "userId": "u@b.c", "traits": {"name": "Acme"}}, Ignored("group")),
+    ],
+)
+def test_a_message_among_the_rows_is_no_row(row: dict[str, Any], ignored: Ignored) -> None:
+    assert from_row(row) == ignored
+
+
+def test_a_message_among_the_rows_may_have_its_traits_in_the_context_alone() -> None:
+    item = from_row({"type": "identify", "context": {"traits": {"email": "u@b.c", "plan": "pro"}}, "messageId": None})
+    assert isinstance(item, Item)
+    assert (item.kind, item.once, item.traits) == ("identify", True, {})
+    assert item.context_traits == {"email": "u@b.c", "plan": "pro"}
+
+
+def test_a_row_with_a_column_type_is_a_row() -> None:
+    item = from_row({"type": "group", "email": "u@b.c", "event": None})
+    assert isinstance(item, Item)
+    assert (item.traits, item.once) == ({"type": "group", "email": "u@b.c", "event": None}, False)

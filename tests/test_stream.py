@@ -191,6 +191,27 @@ def test_what_fails_alone_is_tried_again_and_does_not_hold_the_stream_up(
     assert rows("message_id", "status")[-3:] == [("i2", "failed")] * 3
 
 
+def test_bad_contacts_of_one_chunk_are_no_outage_where_others_were_written(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    server.poison = {"p2@example.com", "p3@example.com"}
+    told: list[str] = []
+    counts = deliver([identify(1)], [identify(2), identify(3)], [identify(4)], told=told)
+    assert (counts.messages, counts.delivered, counts.failed, told) == (4, 2, 2, [])
+    assert server.account.total() == 2
+
+
+def test_a_contact_whose_address_was_changed_is_not_asked_for(
+    server: FakeAutopilot, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Stop, "wait", lambda *_: False)
+    server.poison = {"p3@example.com"}
+    renamed = identify("new", traits={"email": "p1@example.com", "_NewEmail": "q1@example.com"})
+    counts = deliver([identify(1)], [renamed], [identify(3)])
+    assert (counts.delivered, counts.failed, server.account.total()) == (2, 1, 1)
+
+
 def test_a_stream_that_is_to_end_does_not_wait_for_the_account(
     server: FakeAutopilot, deliver: Deliver, stop: Stop
 ) -> None:

@@ -5,7 +5,9 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self
@@ -98,6 +100,21 @@ class HttpClient(Closing):
         """How often the calling thread's last request was sent; 0 before the first."""
         return int(getattr(self._last, "attempts", 0))
 
+    @contextmanager
+    def at_most(self, tries: int) -> Iterator[None]:
+        """Lets the calling thread's requests in this context be sent so often at most, and no oftener than is set."""
+        before = self._settings_here
+        self._last.settings = replace(before, tries=min(tries, before.tries))
+        try:
+            yield
+        finally:
+            self._last.settings = before
+
+    @property
+    def _settings_here(self) -> ApiSettings:
+        found: ApiSettings = getattr(self._last, "settings", self._settings)
+        return found
+
     @property
     def request_id(self) -> str:
         """` (Request-Id …)` of the answer to the calling thread's last request, for errors; else empty."""
@@ -122,8 +139,8 @@ class HttpClient(Closing):
         bytes may have gone out, only a 429 says that nothing was done. `limit` is one that such requests have beside
         the pace of all.
         """
-        call = Call(self._settings, method, path_of(path), body, params, idempotent, wants_json, limit)
-        attempts = retrying(self._settings.tries, self._sleep, lambda state: _log_retry(call, state))
+        call = Call(self._settings_here, method, path_of(path), body, params, idempotent, wants_json, limit)
+        attempts = retrying(call.settings.tries, self._sleep, lambda state: _log_retry(call, state))
         try:
             return attempts(self._attempt, call)
         except TransientFailure as failure:
@@ -198,6 +215,10 @@ class ApiClient(Closing):
     """The client of an API, which owns the client of its HTTP."""
 
     _http: HttpClient
+
+    def at_most(self, tries: int) -> AbstractContextManager[None]:
+        """Lets the calling thread's requests in this context be sent so often at most."""
+        return self._http.at_most(tries)
 
     def close(self) -> None:
         """Closes the connections. A request after that opens new ones."""

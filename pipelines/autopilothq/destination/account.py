@@ -1,6 +1,7 @@
 """The account that is written to: what the destination uses of it, and one that takes requests for a preview."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from ..clients.autopilot import Autopilot, Page, Upserted
@@ -20,6 +21,9 @@ class SentTo(Protocol):
 
 class WritableAccount(SentTo, Protocol):
     """The part of `clients.autopilot.Autopilot` that the destination uses."""
+
+    def at_most(self, tries: int, /) -> AbstractContextManager[None]:
+        """Lets the calling thread's requests in this context be sent so often at most."""
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]], /) -> Upserted:
         """Writes contacts with one request."""
@@ -54,6 +58,10 @@ class DryRunAccount:
         self._preview = preview
         self._show = show
         self._base = base_url.rstrip("/")
+
+    def at_most(self, _: int) -> AbstractContextManager[None]:
+        """Changes nothing: no request is sent."""
+        return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Takes the request."""

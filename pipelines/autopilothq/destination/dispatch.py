@@ -57,6 +57,10 @@ class Dispatcher:
         self._breaker.open()
         self._pool.shutdown(wait=True)
 
+    def follow(self, before: "Dispatcher") -> None:
+        """Goes on where the dispatcher of the batches before these ended."""
+        self._sending.writer.follow(before._sending.writer)
+
     def submit(self, batch: ContactBatch) -> None:
         """Sends a batch, after those under way that share a person with it. Raises ApiError, as `drain`."""
         people = batch.people()
@@ -101,7 +105,7 @@ class BatchSending:
         self._log = log
         self._counts = counts
         self._breaker = breaker
-        self._writer = ContactWriter(account, breaker, kind)
+        self.writer = ContactWriter(account, breaker, kind)
 
     def send_batch(self, batch: ContactBatch) -> list[list[BatchItem]]:
         """Writes a batch's contacts; returns the events of each person that are to be sent now."""
@@ -126,9 +130,11 @@ class BatchSending:
     def _write(self, batch: ContactBatch, outcomes: dict[Key, Outcome]) -> None:
         """Writes a batch's contacts; `outcomes` receives the outcome of each, also where this raises."""
         if not batch.renames:
-            self._writer.write(batch.contacts, outcomes)
+            failed_before = {item.key for item in batch.items if item.failed_before}
+            self.writer.write(batch.contacts, outcomes, failed_before)
             return
         for key, values in batch.contacts.items():
+            self.writer.forget(values["Email"])
             request = partial(self._account.upsert, values)
             outcomes[key] = send_request(self._account, self._breaker, "POST /contact", request, key)
 
@@ -140,7 +146,7 @@ class BatchSending:
             if outcome is None:
                 continue
             row = outcome.of(item.row)
-            self._counts.add("bad", not item.resent and self._writer.is_bad(outcome, outcomes, item.failed_before))
+            self._counts.add("bad", not item.resent and self.writer.is_bad(item.key, outcomes, item.failed_before))
             if item.resent:
                 rows.append(row._replace(message=row.message or SENT_AGAIN))
                 if row.status != "delivered":

@@ -4,7 +4,7 @@ A batch that is refused, or that makes a 5xx at each try, is halved until the ba
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from secrets import SystemRandom
@@ -18,6 +18,7 @@ from .kind import AUTOPILOT, AccountKind
 from .requests import CircuitBreaker, Outcome, attempt_request
 
 PROBES = 3  # contacts that are tried alone before a batch whose halves both failed counts as an outage
+TRIES_OF_PIECES = 2  # of several contacts; each one alone is tried as often as is set before it has failed
 NOT_NAMED = "{}'s answer does not name this contact: it was not written"
 
 ContactsByKey: TypeAlias = Mapping[Key, Mapping[str, Any]]
@@ -26,10 +27,11 @@ OutcomesByKey: TypeAlias = dict[Key, Outcome]
 
 @dataclass
 class _Batch:
-    """ContactsByKey that are looked at, their outcomes so far, and those that failed `alone`."""
+    """ContactsByKey that are looked at, their outcomes so far, those that failed `before`, and that failed `alone`."""
 
     contacts: ContactsByKey
     outcomes: OutcomesByKey
+    before: Collection[Key] = ()
     alone: set[Key] = field(default_factory=set)
 
 
@@ -41,17 +43,35 @@ class ContactWriter:
         self._kind = kind
         self._breaker = breaker
         self._looking = threading.RLock()  # in an outage all batches fail: one of them finds that out for the others
+        self._good: str | None = None  # the email of a contact that was written last
+        self._bad: set[Key] = set()  # failed before, and again while the service was well
 
-    def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> None:
+    def follow(self, before: "ContactWriter") -> None:
+        """Knows the contact that another writer wrote last."""
+        self._good = before._good
+
+    def forget(self, email: str) -> None:
+        """Forgets a contact whose address changes: written once more, the old one would be a new contact."""
+        with self._looking:
+            if self._good is not None and self._good.lower() == email.lower():
+                self._good = None
+
+    def write(self, contacts: ContactsByKey, outcomes: OutcomesByKey, failed_before: Collection[Key] = ()) -> None:
         """Writes contacts; `outcomes` receives the outcome of each, also where this raises.
+
+        `failed_before` are those that failed in the last run as well.
 
         Raises ApiError where every other batch would end the same way: the key is wrong, or there is an outage.
         """
         answers = self._breaker.answers
         error = self._attempt(contacts, outcomes)
         if len(contacts) > 1 and _may_be_one(error):
-            self._halve(_Batch(contacts, outcomes), contacts, error, answers)
+            self._halve(_Batch(contacts, outcomes, failed_before), contacts, error, answers)
         elif isinstance(error, Unavailable):
+            with self._looking:
+                if _is_servers(error) and self._is_well():
+                    self._bad |= set(failed_before)
+                    return
             self._breaker.failed(error, min(contacts))
 
     def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
@@ -60,28 +80,62 @@ class ContactWriter:
             found = []
             for half in _halves(contacts):
                 before = self._breaker.answers
-                found.append((half, self._attempt(half, batch.outcomes), before))
-            if self._breaker.answers == answers and all(_is_servers(error) for _, error, _ in found):
+                found.append((half, self._attempt_piece(half, batch.outcomes), before))
+            is_silent = self._breaker.answers == answers or contacts.keys() <= set(batch.before)
+            if is_silent and all(_is_servers(error) for _, error, _ in found):
                 batch.alone |= {key for half, _, _ in found if len(half) == 1 for key in half}
-                self._probe(batch, error)
+                if not self._probe(batch, error):
+                    return
             for half, error_of_half, before in found:
                 if len(half) > 1 and _may_be_one(error_of_half):
                     self._halve(batch, half, error_of_half, before)
 
-    def _probe(self, batch: "_Batch", error: ApiError | None) -> None:
-        """Tells an outage, whose error it raises, from several bad contacts.
+    def _probe(self, batch: "_Batch", error: ApiError | None) -> bool:
+        """Tells an outage, whose error it raises, from several bad contacts. Returns whether to look for good ones.
 
-        A contact that was delivered is sent once more, which changes nothing; else some are tried alone.
+        A contact that was delivered is sent once more, which changes nothing; else some are tried alone. Contacts that
+        have all failed before, and do again while the service is well, are left at that.
         """
         contacts, outcomes = batch.contacts, batch.outcomes
         good = [key for key in contacts if outcomes[key].status == "delivered"][:1]
         others = sorted(contacts.keys() - batch.alone)
         for key in good or SystemRandom().sample(others, min(PROBES, len(others))):
             if not _is_servers(self._attempt({key: contacts[key]}, outcomes)):
-                return
+                return True
+        if self._is_well():
+            is_known = contacts.keys() <= set(batch.before)
+            self._bad |= contacts.keys() if is_known else set()
+            return not is_known
         if error is not None:
             self._breaker.open(error)
             raise error
+        return True
+
+    def _is_well(self) -> bool:
+        """Returns whether the service still writes a contact that it has written before, without any values."""
+        email = self._good
+        try:
+            if email is None or self._account.contact(email) is None:
+                return False
+        except ApiError:
+            return False
+        _, error = attempt_request(
+            *(self._account, self._breaker, self._kind.contacts),
+            lambda: self._account.upsert_many([{"Email": email}]),
+        )
+        return error is None or isinstance(error, RequestRejected)
+
+    def _attempt_piece(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
+        """Writes a piece of a batch that was tried often already, and several contacts so only twice.
+
+        What is no error of the server's is no contact's fault: then it is tried as often as anything else.
+        """
+        if len(contacts) > 1:
+            with self._account.at_most(TRIES_OF_PIECES):
+                error = self._attempt(contacts, outcomes)
+            if not isinstance(error, Unavailable) or _is_servers(error):
+                return error
+        return self._attempt(contacts, outcomes)
 
     def _attempt(self, contacts: ContactsByKey, outcomes: OutcomesByKey) -> ApiError | None:
         """Writes contacts with one request, and returns its error, None where it was carried out."""
@@ -97,20 +151,26 @@ class ContactWriter:
         outcomes |= {
             key: outcome._replace(status="refused", message=refused[key]) for key in contacts if key in refused
         }
+        written = [contact["Email"] for key, contact in contacts.items() if _is_written(contact, outcomes[key])]
+        self._good = written[-1] if written else self._good
         return error
 
-    @staticmethod
-    def is_bad(outcome: Outcome, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
+    def is_bad(self, key: Key, outcomes: Mapping[Key, Outcome], failed_before: bool) -> bool:
         """Returns whether a contact failed, and will again, while the service was well.
 
-        It made an error of the server, alone, and others of its batch did not; or two answers in a row did not name it.
+        It made an error of the server, alone, and others did not; or two answers in a row did not name it.
         """
+        outcome = outcomes[key]
         if outcome.status != "failed":
             return False
         if outcome.http_status == 200:
             return failed_before
-        others = any(other.status in ("delivered", "refused") for other in outcomes.values())
+        others = key in self._bad or any(other.status in ("delivered", "refused") for other in outcomes.values())
         return others and (outcome.http_status or 0) >= 500
+
+
+def _is_written(contact: Mapping[str, Any], outcome: Outcome) -> bool:
+    return outcome.status == "delivered" and bool(contact.get("Email"))
 
 
 def _halves(contacts: ContactsByKey) -> list[ContactsByKey]:

@@ -11,6 +11,10 @@ from ..segment.message import digest
 from ..segment.naming import snake_case
 
 ID_COLUMNS = ("email", "user_id")
+_IGNORED = ("page", "screen", "group", "alias")  # types of messages that no contact is written for
+_TYPES = frozenset({"identify", "track", *_IGNORED})
+# What tells a message from a row that has a column `type`; without its `integrations` a message would go to everybody.
+_MESSAGE_KEYS = ("traits", "properties", "event", "messageId", "context", "integrations", "anonymousId")
 NO_IDENTIFIER = "Missing unique identifier traits. Either **email** or **user_id** traits must be provided"
 
 
@@ -64,7 +68,7 @@ def from_message(
     """Returns the item of a Segment message; `message_id` is its id where it has none of its own."""
     message_id = text(message.get("messageId")) or message_id
     kind = message.get("type")
-    if kind in ("page", "screen", "group", "alias"):
+    if kind in _IGNORED:
         return Ignored(kind)
     if kind not in ("identify", "track"):
         return refuse_item(message_id, "unknown_type")
@@ -125,7 +129,7 @@ def from_row(row: Mapping[str, Any]) -> Item | Ignored:
 
     Example: `from_row({"email": "a@b.c", "plan": "pro"})`.
     """
-    if row.get("type") in ("identify", "track") and {"traits", "properties", "event", "messageId"} & set(row):
+    if row.get("type") in _TYPES and any(row.get(key) is not None for key in _MESSAGE_KEYS):
         known = {key: value for key, value in row.items() if value is not None}
         return from_message(known, digest(json.dumps(known, sort_keys=True, default=str).encode()))
     user_id, traits = _without_user_id(row)

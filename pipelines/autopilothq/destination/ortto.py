@@ -1,6 +1,7 @@
 """Ortto as an account that is written to: people by `/person/merge`, events by `/activities/create`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..catalog import ORTTO_STANDARD_FIELDS
@@ -27,6 +28,10 @@ class OrttoAccount:
     def attempts(self) -> int:
         """How often the calling thread's last request was sent."""
         return self._client.attempts
+
+    def at_most(self, tries: int) -> AbstractContextManager[None]:
+        """Lets the calling thread's requests in this context be sent so often at most."""
+        return self._client.at_most(tries)
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Writes 1 to 100 people with one request; the answer has those who were written by their keys."""
@@ -98,6 +103,10 @@ class DryRunOrtto(OrttoAccount):
     def attempts(self) -> int:
         """0: nothing is sent."""
         return 0
+
+    def at_most(self, _: int) -> AbstractContextManager[None]:
+        """Changes nothing: no request is sent."""
+        return nullcontext()
 
     def upsert_many(self, contacts: Sequence[Mapping[str, Any]]) -> Upserted:
         """Takes the request."""

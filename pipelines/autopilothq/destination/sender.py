@@ -16,6 +16,7 @@ from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
 from .messages import Ignored, Item, text
 from .plan import Planned, Planner, renamed
+from .put_off import PutOff
 from .triggers import EventTriggers
 
 CHUNK = 1000  # items whose delivery statuses are queried at once
@@ -55,8 +56,11 @@ class Sender:
             self._emails.forget_oldest()
             self._planner.follow(after._planner, log.run)
         self._dispatcher = Dispatcher(account, log, self._counts, progress, at_once, kind, triggers)
+        if after:
+            self._dispatcher.follow(after._dispatcher)
         self._batch = ContactBatch()
         self._seen: set[str] = set()
+        self._put_off = PutOff()
 
     def send(self, items: Iterable[Item | Ignored]) -> Counts:
         """Sends all items and returns how they ended.
@@ -67,6 +71,9 @@ class Sender:
         with self._dispatcher:
             while chunk := list(islice(stream, CHUNK)):
                 self._take(chunk)
+            self._flush()
+            self._dispatcher.drain()
+            self._release()
             self._flush()
             self._dispatcher.drain()
         self._progress(self._counts)
@@ -93,7 +100,12 @@ class Sender:
             if isinstance(planned, Delivery):
                 self._refuse(planned)
             elif planned is not None:
-                self._put(planned)
+                if self._put_off.precedes(planned):
+                    self._release()
+                if self._put_off.takes(planned):
+                    self._planner.touch(planned.item.key)
+                else:
+                    self._put(planned)
         self._progress(self._counts)
 
     def _refuse(self, row: Delivery) -> None:
@@ -101,6 +113,11 @@ class Sender:
         self._counts.add_message([row.status], row.message)
         if len(self._batch.decided) >= CHUNK:
             self._flush()
+
+    def _release(self) -> None:
+        """Adds the contacts that were put off to the batch."""
+        for planned in self._put_off.release():
+            self._put(planned)
 
     def _put(self, planned: Planned) -> None:
         """Adds a contact to the batch. A change of address is a batch of its own."""
