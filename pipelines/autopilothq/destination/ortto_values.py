@@ -10,13 +10,12 @@ from ..catalog import ORTTO_DECIMAL_DIGITS
 from .values import CastError, cast, shown
 
 _NOT_DIGITS = re.compile(r"[^0-9]")
-_FRACTIONS = frozenset({"decimal", "currency"})  # display types of integers that stand for a thousandth
 
 
 def ortto_type(field_id: str, display_type: str) -> str:
     """Returns the type of a field or an attribute. Example: `ortto_type("int:cm:score", "decimal") == "decimal"`."""
     prefix = field_id.partition(":")[0]
-    return "decimal" if prefix == "int" and display_type in _FRACTIONS else prefix
+    return "decimal" if prefix == "int" and display_type == "decimal" else prefix
 
 
 def cast_ortto(value: Any, kind: str) -> Any:
