@@ -344,6 +344,18 @@ def test_a_message_that_the_server_fails_at_costs_no_other(fake: FakeSegment, fo
     assert len(fake.messages) == 99
 
 
+def test_messages_that_failed_before_hold_up_no_new_ones(fake: FakeSegment, forward: Any) -> None:
+    fake.poison = {f"m{number}" for number in range(0, 200, 10)}
+    messages = [track(number) for number in range(200)]
+    assert forward(write(messages))[1][0] == "200 messages: 180 delivered, 0 refused, 20 failed, 0 unknown"
+    status, _, _ = forward(write([*messages, track("new"), track("new"), track(0)]))
+    assert (status, fake.ids()[-1], len(fake.messages)) == (1, "mnew", 181)
+    fake.poison = set()
+    assert forward(write([*messages, track("new")]))[1] == [
+        "201 messages: 20 delivered, 0 refused, 0 failed, 0 unknown, 181 delivered before"
+    ]
+
+
 def test_an_outage_ends_the_run_and_the_next_one_goes_on(fake: FakeSegment, forward: Any) -> None:
     path = write([track(number) for number in range(300)])
     fake.answers = [(200, {}), *[(503, {})] * 500]

@@ -48,6 +48,7 @@ class Forwarder:
         self._counts = Counts()
         self._suppressed = log.suppressed_ids()
         self._failures = 0
+        self._put_off: dict[str, Outgoing] = {}  # what failed before goes behind all others, and holds up none
 
     def send(self, messages: Iterable[Outgoing]) -> Counts:
         """Sends all messages and returns how they ended.
@@ -60,16 +61,20 @@ class Forwarder:
             for batch in batches(self._left(chunk)):
                 self._send(batch)
                 self._progress(self._counts)
+        put_off, self._put_off = self._put_off, {}
+        for batch in batches(put_off.values()):
+            self._send(batch)
         self._progress(self._counts)
         return self._counts
 
     def _left(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
         """The messages of a chunk that are to be sent; those that cannot be are written into the log."""
         delivered = self._log.delivered(self._api.target, (one.message_id for one in chunk))
+        failed = self._log.with_status("failed", self._api.target, (one.message_id for one in chunk))
         left: dict[str, Outgoing] = {}
         refused: list[Outgoing] = []
         for one in chunk:
-            if one.message_id in left:
+            if one.message_id in left or one.message_id in self._put_off:
                 self._counts.add("repeated")
             elif any(id_ in self._suppressed for id_ in one.persons):
                 self._counts.add("forgotten")
@@ -78,7 +83,7 @@ class Forwarder:
             elif one.refusal is not None:
                 refused.append(one)
             else:
-                left[one.message_id] = one
+                (self._put_off if one.message_id in failed else left)[one.message_id] = one
         for one in refused:
             self._note(BatchOutcome([one], "refused", None, one.refusal, 0))
         return list(left.values())

@@ -37,5 +37,9 @@ class ForwardLog(LogTable):
 
     def delivered(self, target: str, message_ids: Iterable[str]) -> set[str]:
         """Returns which of the messages were delivered to a target."""
+        return self.with_status("delivered", target, message_ids)
+
+    def with_status(self, status: str, target: str, message_ids: Iterable[str]) -> set[str]:
+        """Returns which of the messages ever had a status at a target."""
         rows = self._rows(("message_id", "target", "status"), "message_id", message_ids)
-        return {message_id for message_id, *where in rows if where == [target, "delivered"]}
+        return {message_id for message_id, *where in rows if where == [target, status]}
