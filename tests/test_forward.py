@@ -491,6 +491,20 @@ def test_the_dlt_destination(fake: FakeSegment) -> None:
     assert fake.messages[-1]["userId"] == "u3"
 
 
+def test_a_bad_row_holds_up_no_pipeline(fake: FakeSegment, caplog: pytest.LogCaptureFixture) -> None:
+    fake.poison = {"m1"}
+    to = segment_destination(write_key=KEY, base_url=fake.url, tries=1, requests_per_second=1000.0)
+    pipeline = dlt.pipeline("to_segment", destination=to, pipelines_dir="pipelines")
+    rows = [{"type": "track", "event": "A", "userId": "u", "messageId": f"m{number}"} for number in range(4)]
+    pipeline.run(rows, table_name="events")
+    assert sorted(message["messageId"] for message in fake.messages) == ["m0", "m2", "m3"]
+    assert not pipeline.has_pending_data
+    assert "1 rows were failed: " in caplog.text
+    fake.poison.clear()
+    pipeline.run(rows, table_name="events")
+    assert sorted(message["messageId"] for message in fake.messages) == ["m0", "m1", "m2", "m3"]
+
+
 def test_the_dlt_destination_by_its_name(fake: FakeSegment, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WRITE_KEY": KEY, "BASE_URL": fake.url}.items():
         monkeypatch.setenv(f"DESTINATION__SEGMENT__{name}", value)

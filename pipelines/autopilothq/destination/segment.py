@@ -75,7 +75,8 @@ def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, 
             counts = forward_messages(map(outgoing, _lines(path, table)), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    if counts.failed:
+    # Where others were taken, bad rows would hold up all later ones: they stay in the log as failed.
+    if counts.failed and not (counts.delivered or counts.known):
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
         raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be forwarded: {why}")
     for (status, why), number in counts.reasons.items():
