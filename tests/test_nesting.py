@@ -13,6 +13,7 @@ from autopilothq.clients.decode import NotJson, TooDeep, decode_json, plain
 from autopilothq.clients.profile_api import ProfileApi, ProfileApiSettings
 from autopilothq.destination.messages import Item, from_line
 from autopilothq.errors import UnexpectedResponse
+from autopilothq.projection import parse
 from autopilothq.segment.json_text import to_json
 from autopilothq.segment.message import Discard, Rejected, parse_json, read_message
 from autopilothq.sources.contact_records import contact_record
@@ -194,6 +195,20 @@ def test_an_archive_has_that_limit_on_both_paths() -> None:
     assert [row["id"] for row in found["tracks"]] == [*kept, "plain"]
     too_deep = [(number, "not_json", UNREAD.format(MAX_DEPTH)) for number in range(len(kept) + 1, len(cases) + 1)]
     assert sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"]) == too_deep
+
+
+def test_a_line_that_nests_too_deeply_may_stand_among_lines_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are not UTF-8 once ended the engine while it counted the brackets of lines of known shapes."""
+    monkeypatch.setattr(parse, "FIRST_LINES", 1)
+    deep = raw(message(messageId="deep", properties={"p": "$x"}), x=nested(MAX_DEPTH, "arrays"))
+    found = rows_of(message(messageId="a"), b'{"type":"\xff\xf5"}', b"\xed\xa0\x80", deep, message(messageId="b"))
+    assert [row["id"] for row in found["tracks"]] == ["a", "b"]
+    rejects = sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"])
+    assert rejects == [
+        (2, "not_json", "not UTF-8 at byte 9: invalid start byte"),
+        (3, "not_json", "not UTF-8 at byte 0: invalid continuation byte"),
+        (4, "not_json", UNREAD.format(MAX_DEPTH)),
+    ]
 
 
 def test_a_recipe_hands_on_what_nests_too_deeply_to_be_a_request() -> None:

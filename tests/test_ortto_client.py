@@ -8,6 +8,7 @@ import pytest
 from autopilothq.clients import ortto_requests
 from autopilothq.clients.decode import plain
 from autopilothq.clients.ortto import Ortto, OrttoSettings, Written
+from autopilothq.clients.ortto_answers import activity_page, people_page
 from autopilothq.errors import (
     ContactLimit,
     InvalidSetting,
@@ -18,7 +19,7 @@ from autopilothq.errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from autopilothq.segment.json_text import JsonNumber
+from autopilothq.segment.json_text import DECODER, JsonNumber
 from fake_ortto import FakeOrtto
 
 NAPS: list[float] = []
@@ -186,6 +187,28 @@ def test_activities_come_page_by_page(server: FakeOrtto, ortto: Ortto) -> None:
         }
         for offset in (0, 40)
     ]
+
+
+@pytest.mark.parametrize(("value", "days"), [(90, 90), (36_500, 36_500), (36_501, None), (10**30, None), (-1, None)])
+def test_activities_are_kept_no_longer_than_a_calendar_goes_back(value: int, days: int | None) -> None:
+    meta = f'{{"meta":{{"retention":{{"type":"time","max_value":{value}}}}}}}'
+    assert activity_page("person/get/activities", DECODER.decode(meta), 0).retention_days == days
+
+
+@pytest.mark.parametrize("where", ["has_more", "meta"])
+def test_numbers_of_thousands_of_digits_are_none(where: str) -> None:
+    huge = "9" * 5000
+    answer = {
+        "has_more": f'{{"has_more":true,"next_offset":{huge}}}',
+        "meta": f'{{"meta":{{"total_matches":{huge},"retention":{{"type":"time","max_value":{huge}}}}}}}',
+    }[where]
+    value = DECODER.decode(answer)
+    if where == "has_more":
+        with pytest.raises(UnexpectedResponse, match="expected a next_offset above 0"):
+            people_page("person/get", value, 0)
+    else:
+        assert people_page("person/get", value, 0).total is None
+        assert activity_page("person/get/activities", value, 0).retention_days is None
 
 
 def test_activities_that_are_null_are_none(ortto: Ortto) -> None:

@@ -89,6 +89,12 @@ def test_campaigns_that_were_never_sent_are_not_asked_for() -> None:
     }
 
 
+def test_a_campaign_whose_state_is_no_text_is_asked_for() -> None:
+    with FakeOrtto(people=1) as server, Ortto(OrttoSettings(api_key=server.key, base_url=server.base_url)) as account:
+        rows = [plain(row) for row in reports(account, [read({"id": "c1", "state": [], "name": {"a": 1}})])]
+    assert rows == [{"campaign_id": "c1", "campaign_name": {"a": 1}}]
+
+
 # ---- status --------------------------------------------------------------------------------------------------------
 
 

@@ -192,6 +192,12 @@ def test_attributes_that_nobody_knows_keep_their_values() -> None:
             None,
             [("x", '"1990-05-01"', "text"), ("x_timezone", '"Australia/Sydney"', "text")],
         ),
+        (
+            "dtz::birthday",
+            f'{{"year":{"9" * 5000},"month":1,"day":1}}',
+            None,
+            [("x", f'{{"year":{"9" * 5000},"month":1,"day":1}}', None)],
+        ),
         ("dtz::birthday", '{"year":1990,"month":13,"day":1}', None, [("x", '{"year":1990,"month":13,"day":1}', None)]),
         ("tme::o!l", '"2026-11-01T05:06:07Z"', None, [("x", '"2026-11-01T05:06:07Z"', "timestamp")]),
         ("phone", '{"c":"44","n":"1"}', None, [("x", '"+441"', "text")]),  # a webhook's contact has names, no ids

@@ -10,7 +10,7 @@ import pytest
 
 from autopilothq.clients.ortto import Ortto, OrttoSettings
 from autopilothq.errors import InvalidSetting, RequestRejected
-from autopilothq.segment.json_text import DECODER, JsonObject
+from autopilothq.segment.json_text import DECODER, JsonObject, to_json
 from autopilothq.segment.ortto import OrttoField, OrttoNames
 from autopilothq.sources.ortto.answers import Answers, Ended
 from autopilothq.sources.ortto.feed import DuePerson, FeedScope, Order
@@ -91,6 +91,18 @@ def test_people_who_leave_while_pages_are_read_shift_the_others(server: FakeOrtt
     assert len(set(ids)) == 1100
 
 
+def test_of_many_fields_a_person_without_an_id_that_is_one_has_the_first(server: FakeOrtto) -> None:
+    server.account.custom_fields |= dict.fromkeys((f"str:cm:f{number:03}" for number in range(200)), ("F", "text"))
+    server.order(
+        "POST", "/person/get", content={"contacts": [{"id": [1], "fields": {"a": 1}}, 5, {"id": {}}]}, status=200
+    )
+    with account(server) as client:
+        [page] = Query([f"str:cm:f{number:03}" for number in range(200)]).pages(client, None)
+    assert [to_json(contact) for contact in page.contacts] == [
+        '{"id":[1],"fields":{"a":1}}', "5", '{"id":{},"fields":{}}',
+    ]  # fmt: skip
+
+
 def test_of_many_fields_the_rest_is_asked_for_by_ids(server: FakeOrtto) -> None:
     server.account.made = 3
     fields = [f"str:cm:f{number:03}" for number in range(200)]
@@ -134,6 +146,7 @@ def test_a_person_is_kept_in_short() -> None:
         ("1795694400000", NOW),
         ('"yesterday"', None),
         ('{"year":2026}', None),
+        ("9" * 5000, None),
     ],
 )
 def test_times_are_read_in_any_form(text: str, time: datetime | None) -> None:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import httpx
 
 from ..errors import NotFound, UnexpectedResponse
-from ..segment.json_text import JsonNumber, JsonObject
+from ..segment.json_text import JsonObject
 from .auth import key_header
-from .decode import JsonValue, as_text, describe
+from .decode import JsonValue, as_count, as_text, describe
 from .http import ApiClient, HttpClient
 from .settings import ApiSettings
 from .urls import path_of
@@ -225,7 +225,7 @@ def _page(path: Sequence[str], number: int, answer: JsonValue) -> Page:
     if bookmark is not None and as_text(bookmark) in (None, "", ".", ".."):
         raise _unexpected("GET", path, "a bookmark that is text or null", bookmark, where)
     total = answer.value("total_contacts")
-    return Page(contacts, int(total) if isinstance(total, JsonNumber) and total.isdigit() else None, as_text(bookmark))
+    return Page(contacts, as_count(total), as_text(bookmark))
 
 
 def _is_idempotent(contact: Mapping[str, Any]) -> bool:

@@ -13,6 +13,8 @@ from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_deeper, to_j
 
 MAX_VALUES = 1_000_000  # of one answer; each takes some hundred bytes of memory
 
+MAX_DIGITS = 18  # of a count; Python raises for a number of some thousand
+
 JsonValue: TypeAlias = list[Any] | str | bool | None
 """A value as `decode_json` gives it; `JsonObject` is a list, `JsonNumber` a str."""
 
@@ -97,6 +99,12 @@ def _is_cut_off(error: Exception) -> bool:
 def as_text(value: Any) -> str | None:
     """Returns a JSON string, None for every other value; a number is none, although `JsonNumber` is a str."""
     return str(value) if isinstance(value, str) and not isinstance(value, JsonNumber) else None
+
+
+def as_count(value: Any) -> int | None:
+    """Returns a JSON number that is whole, not negative and of sensible size, None for every other value."""
+    is_whole = isinstance(value, JsonNumber) and value.isdigit() and len(value) <= MAX_DIGITS
+    return int(value) if is_whole else None
 
 
 def plain(value: JsonValue) -> Any:

@@ -4,9 +4,11 @@ from typing import Any, NamedTuple
 
 from .. import masking
 from ..errors import UnexpectedResponse
-from ..segment.json_text import JsonNumber, JsonObject, to_json
-from .decode import JsonValue, as_text, describe
+from ..segment.json_text import JsonObject, to_json
+from .decode import JsonValue, as_count, as_text, describe
 from .urls import path_of
+
+_MOST_DAYS = 36_500  # that activities may be kept: beyond that there is no calendar to count back in
 
 
 class PeoplePage(NamedTuple):
@@ -56,7 +58,7 @@ def array(path: str, answer: JsonValue, key: str) -> list[Any]:
 def people_page(path: str, answer: JsonObject, offset: int) -> PeoplePage:
     """Returns the page that an answer holds; `offset` is its own."""
     following, has_more = _following(path, answer, offset, answer.value("has_more"))
-    total = _number(answer.value("meta", "total_matches"))
+    total = as_count(answer.value("meta", "total_matches"))
     return PeoplePage(array(path, answer, "contacts"), following, as_text(answer.value("cursor_id")), has_more, total)
 
 
@@ -65,7 +67,8 @@ def activity_page(path: str, answer: JsonObject, offset: int) -> ActivityPage:
     more = answer.value("meta", "has_more")
     following, has_more = _following(path, answer, offset, answer.value("has_more") if more is None else more)
     is_time = answer.value("meta", "retention", "type") == "time"
-    days = _number(answer.value("meta", "retention", "max_value")) if is_time else None
+    days = as_count(answer.value("meta", "retention", "max_value")) if is_time else None
+    days = days if days is not None and days <= _MOST_DAYS else None
     return ActivityPage(array(path, answer, "activities"), following, has_more, days)
 
 
@@ -94,15 +97,10 @@ def unexpected(path: str, expected: str, got: JsonValue) -> UnexpectedResponse:
 
 def _following(path: str, answer: JsonObject, offset: int, has_more: Any) -> tuple[int, bool]:
     """The offset of the next page, and whether there is one. Raises where the pages would never end."""
-    following = _number(answer.value("next_offset"))
+    following = as_count(answer.value("next_offset"))
     if not has_more:
         return following if following is not None else offset, False
     if following is None or following <= offset:
         text = f"a next_offset above {offset}, or the pages would never end"
         raise unexpected(path, text, answer.value("next_offset"))
     return following, True
-
-
-def _number(value: Any) -> int | None:
-    """A JSON number that is whole and not negative, as an int."""
-    return int(value) if isinstance(value, JsonNumber) and value.isdigit() else None

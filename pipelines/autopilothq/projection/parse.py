@@ -155,7 +155,7 @@ def _parse_known(
         made = ParsedCells()
         try:
             found = _parse_regular(con, lines, plain, known, shapes, files, made)
-        except duckdb.InvalidInputException:
+        except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter where its text quotes no UTF-8
             made.delete()
             if not shapes.all_json:
                 raise
@@ -240,8 +240,8 @@ def number_lines(lines: pa.Table) -> pa.Table:
 
 # What the engine's reader takes for JSON and is not.
 _TRAILING_COMMA = r"regexp_matches(text, ',\s*[\]}]')"
-# Objects and arrays that may nest too deeply.
-_MANY_BRACKETS = f"length(text) - length(translate(text, '}}]', '')) > {MAX_DEPTH}"
+# Objects and arrays that may nest too deeply. In bytes: `translate` ends the engine where a text is not UTF-8.
+_MANY_BRACKETS = f"2 * strlen(text) - strlen(replace(text, '}}', '')) - strlen(replace(text, ']', '')) > {MAX_DEPTH}"
 
 
 def doubt_conditions(text: pa.ChunkedArray) -> tuple[str, str]:

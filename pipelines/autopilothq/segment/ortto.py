@@ -326,7 +326,7 @@ def _phone(value: JsonObject) -> str | None:
 
 def _date(value: JsonObject) -> str | None:
     parts = [value.value(key) for key in _DATE_KEYS]
-    if not all(isinstance(part, JsonNumber) and part.isdigit() for part in parts):
+    if not all(isinstance(part, JsonNumber) and part.isdigit() and len(part) <= 4 for part in parts):
         return None
     year, month, day = map(int, parts)
     return f"{year:04}-{month:02}-{day:02}" if year <= 9999 and 0 < month < 13 and 0 < day < 32 else None

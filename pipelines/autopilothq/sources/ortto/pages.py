@@ -8,6 +8,7 @@ from ...clients.autopilot import Page
 from ...clients.ortto import MOST_FIELDS, Ortto
 from ...errors import RequestRejected, UnexpectedResponse
 from ...segment.json_text import JsonObject
+from ..records import id_text
 from ..spool import Spool, fetch_ahead
 
 MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of them a ban
@@ -65,7 +66,8 @@ class Query:
 
 def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> list[Any]:
     """Returns people with more fields, asked for by their ids."""
-    ids = [contact.value("id") for contact in contacts if isinstance(contact, JsonObject)]
+    objects = [contact for contact in contacts if isinstance(contact, JsonObject)]
+    ids = [id_ for contact in objects if (id_ := id_text(contact.value("id")))]
     found: dict[str, list[tuple[str, Any]]] = {}
     for start in range(0, len(fields), MOST_FIELDS):
         for at in range(0, len(ids), IDS_AT_ONCE):
@@ -76,7 +78,7 @@ def _with_fields(account: Ortto, contacts: list[Any], fields: Sequence[str]) -> 
 
 
 def _with(contact: JsonObject, more: Mapping[str, Sequence[tuple[str, Any]]]) -> JsonObject:
-    fields = JsonObject([*person_fields(contact), *more.get(contact.value("id"), ())])
+    fields = JsonObject([*person_fields(contact), *more.get(id_text(contact.value("id")) or "", ())])
     return JsonObject([*(pair for pair in contact if pair[0] != "fields"), ("fields", fields)])
 
 

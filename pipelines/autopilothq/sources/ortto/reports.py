@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ...catalog import ORTTO_COUNTS
 from ...clients.autopilot import Page
+from ...clients.decode import as_text
 from ...clients.ortto import Ortto
 from ...errors import NotFound, RequestRejected
 from ...segment.json_text import JsonNumber, JsonObject
@@ -18,7 +19,7 @@ def reports(account: Ortto, campaigns: list[JsonObject]) -> Iterator[JsonObject]
     Ortto gives 60 reports in ten minutes, so the campaigns that come first are counted first.
     """
     for campaign in campaigns:
-        if campaign.value("state") in NEVER_SENT or not campaign.value("id"):
+        if as_text(campaign.value("state")) in NEVER_SENT or not campaign.value("id"):
             continue
         try:
             report = account.campaign_report(str(campaign.value("id")))

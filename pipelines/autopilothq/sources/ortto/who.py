@@ -29,7 +29,7 @@ WAYS = {
     MATCHED: "a list, compared with everyone",
 }
 """The ways by which people are found, as a person reads them."""
-_SECONDS = 10**11  # a number below that is no time in milliseconds
+_SECOND_DIGITS = 11  # a number of no more is no time in milliseconds
 
 
 class Found(NamedTuple):
@@ -195,6 +195,6 @@ def found_of(kept: Any, begun: datetime) -> Found:
 
 def activity_time(value: Any) -> datetime | None:
     """Returns a time, in ISO 8601 or as a number of seconds or milliseconds; None where it cannot be read."""
-    if isinstance(value, JsonNumber) and value.isdigit() and int(value) < _SECONDS:
+    if isinstance(value, JsonNumber) and value.isdigit() and len(value) <= _SECOND_DIGITS:
         value = JsonNumber(f"{value}000")
     return read_time(value)
