@@ -110,7 +110,7 @@ def autopilot(
 def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings, log: dlt.Dataset | None) -> None:
     """Sends the rows of a file of a load package. Raises DeliveryFailed or DeliveryImpossible where dlt must know."""
     try:
-        check_configuration(SECTION, autopilot)
+        check_configuration(SECTION, autopilot, (ORTTO.name,))
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
             counts = deliver(_items(path, table), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
@@ -141,7 +141,7 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
-    check_configuration(SECTION, autopilot)
+    check_configuration(SECTION, autopilot, (ORTTO.name,))
     given = {name: value for name, value in explicit.items() if value is not None}
     found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=given)
     names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
@@ -68,10 +68,14 @@ def refuses_unknown_settings(factory: Callable[P, D]) -> Callable[P, D]:
     return make
 
 
-def check_configuration(section: str, factory: Callable[..., "Destination[Any, Any]"]) -> None:
+def check_configuration(
+    section: str, factory: Callable[..., "Destination[Any, Any]"], below: Collection[str] = ()
+) -> None:
     """Raises InvalidSetting where the files or the environment of dlt's configuration name an unknown setting.
 
-    Example: `check_configuration("destination.autopilothq", autopilot)`.
+    `below` are sections in this one, whose settings are those of something else.
+
+    Example: `check_configuration("destination.autopilothq", autopilot, ("ortto",))`.
     """
     before = f"{section.upper().replace('.', '__')}__"
     names = [name[len(before) :].split("__")[0].lower() for name in os.environ if name.startswith(before)]
@@ -79,7 +83,8 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
         parts = section.split(".")
         found = provider.get_value(parts[-1], dict, "", *parts[:-1])[0] if provider.name.endswith(".toml") else None
         names += found if isinstance(found, Mapping) else ()
-    check_names(names, factory, f"dlt's configuration has no setting {section}.")
+    own = [name for name in names if name not in below]
+    check_names(own, factory, f"dlt's configuration has no setting {section}.")
 
 
 def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
