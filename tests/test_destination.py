@@ -872,6 +872,21 @@ def test_settings_of_the_configuration_that_there_are_not(where: str, monkeypatc
         run([{"email": "a@example.com"}])
 
 
+@pytest.mark.parametrize("where", ["secrets.toml", "environment"])
+def test_settings_of_ortto_beside_those_of_autopilot(
+    where: str, configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "environment":
+        monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__ORTTO__API_KEY", "of-ortto")
+    else:
+        Path(".dlt").mkdir()
+        Path(".dlt", where).write_text("[destination.autopilothq.ortto]\napi_key = 'of-ortto'\n")
+        active().reload()
+    assert destination.resolve_settings().api.base_url == configured.base_url
+    run([{"email": "a@example.com"}])
+    assert posts(configured) == [("/contacts", {"contacts": [{"Email": "a@example.com"}]})]
+
+
 def test_time_out_and_tries_are_settings(configured: FakeAutopilot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TRIES", "3")
     monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__TIMEOUT", "0.2")

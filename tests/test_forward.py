@@ -31,7 +31,7 @@ from shared_loads import command, isolation
 AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # what it stamps itself
 
 
-def track(number: int, **more: Any) -> dict[str, Any]:
+def track(number: int | str, **more: Any) -> dict[str, Any]:
     properties = {"campaign_id": f"c{number}", "n": number}
     return {"type": "track", "event": "Email Opened", "userId": "u1", "messageId": f"m{number}",
             "timestamp": "2026-11-01T05:06:07.123Z", "properties": properties} | more  # fmt: skip

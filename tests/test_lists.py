@@ -235,12 +235,23 @@ def test_a_dry_run_shows_who_would_come_and_who_would_leave(call: Call, server: 
         ],
     )
     assert sent(server) == []
+    # The trait is as it was: only the list would change.
+    assert call(*words[:3], *words[6:], query("a")).status == 0
     said = call(*words[:3], *words[6:], query("a"), "--list", TITLE, "--dry-run")
-    assert said.out.splitlines()[-4:] == [
+    assert said.out.splitlines() == [
+        "Nothing is sent.",
+        "vip: 1 members, 0 to enter, 0 to leave, 1 unchanged",
         "list 1k.csv: 1 to put on, 1 to take off, 0 unchanged",
         "  on: a@example.com",
         "  off: zoe@example.com",
-        "would send 3 messages: 3 delivered, 0 refused, 0 failed, 0 unknown",
+        "would send 2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown",
+    ]
+    said = call(*words[:3], *words[6:], query("b"), "--list", TITLE, "--dry-run")
+    assert said.out.splitlines()[-4:] == [
+        "list 1k.csv: 1 to put on, 1 to take off, 0 unchanged",
+        "  on: b@example.com",
+        "  off: zoe@example.com",
+        "would send 4 messages: 4 delivered, 0 refused, 0 failed, 0 unknown",
     ]
 
 

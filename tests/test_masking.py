@@ -126,15 +126,15 @@ def test_what_stands_in_the_environment_and_in_secrets_toml(monkeypatch: pytest.
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://me:from@Env2@host/db")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fromEnv/3+4")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA0000")
-    monkeypatch.setenv("PWD", "/work")
+    monkeypatch.setenv("PWD", "/data")
     monkeypatch.setenv("WAREHOUSE_PASSWORD_FILE", "/run/secrets/warehouse")
     monkeypatch.setenv("FEATURE_SECRETS", "true")
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__API_KEY", "abc")  # too short to be told from a word
     dlt.secrets["destination.snowflake.credentials.password"] = "fromToml5"
     dlt.secrets["destination.snowflake.credentials.private_key"] = "-----BEGIN-----\nMIIEvQ+x\n-----END-----"
     dlt.secrets["destination.snowflake.credentials.port"] = 5432
-    text = "fromEnv1 Env2@host fromEnv%2f3%2B4 fromToml5 MIIEvQ+x 5432 AKIA0000 /work abc true"
-    assert masked(text) == "*** ***@host *** *** *** 5432 AKIA0000 /work abc true"
+    text = "fromEnv1 Env2@host fromEnv%2f3%2B4 fromToml5 MIIEvQ+x 5432 AKIA0000 /data abc true"
+    assert masked(text) == "*** ***@host *** *** *** 5432 AKIA0000 /data abc true"
     assert masked("/run/secrets/warehouse") == "/run/secrets/warehouse"
 
 

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, Limits
-from autopilothq.projection import Snapshot, shapes, users
+from autopilothq.projection import Projection, Snapshot, shapes, users
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Record
-from contract.loading import NOW, Store, discards, filled, identify, message, raw, rows_of
+from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of
 
 ROOM = 3  # columns beyond those that are declared
 
@@ -301,6 +302,28 @@ def test_a_few_odd_lines_take_no_room_from_the_others(monkeypatch: pytest.Monkey
     assert keys in learnt.regular({**rare, keys: 60})
     found = rows_of(*lines)
     assert [row["seats"] for row in found["email_opened"] if row["id"].startswith("u")] == list(range(60))
+
+
+def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_path: Path) -> None:
+    """DuckDB counts a block for each column, however little it holds, while rows are pivoted and written."""
+    names, values = random.Random(1), (1, "a", True, 1.5, "1" * 300)
+    lines = [
+        message(
+            messageId=f"m{number}",
+            properties={f"k{names.randrange(1_900)}": names.choice(values) for _ in range(25)},
+        )
+        for number in range(600)
+    ]
+    projection = Projection(NOW, str(tmp_path), memory=400)
+    for batch in batches([lines]):
+        projection.add(batch)
+    written = {}
+    for rows in projection.deduplicate(limits=Limits(1_600)).tables():
+        rows.write(str(tmp_path / rows.table))
+        found = pq.ParquetFile(tmp_path / rows.table).metadata
+        written[rows.table] = (found.num_rows, found.num_columns > 1_000)
+    projection.close()
+    assert written == {"email_opened": (600, True), "tracks": (600, False)}
 
 
 # ---- what an account has -------------------------------------------------------------------------------------------

@@ -19,10 +19,14 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
 
 @click.command("forward")
 @click.argument("paths", metavar="[PATH...|-]", nargs=-1)
-@click.option("--to", "url", metavar="URL", help="Where to.  [default: https://api.segment.io/v1/batch]")
+@click.option(
+    "--to", "url", metavar="URL", help="Where batches are posted to.  [default: https://api.segment.io/v1/batch]"
+)
 @click.option("--write-key", metavar="env:NAME|@FILE", callback=_write_key, help="The write key of the source there.")
 @click.option("--query", metavar="SQL", help="Rows of the warehouse, made messages again, in place of paths.")
-@click.option("--requests-per-second", type=float, metavar="NUMBER", help="Of 100 messages each.  [default: 10]")
+@click.option(
+    "--requests-per-second", type=float, metavar="NUMBER", help="The pace; a request has 100 messages.  [default: 10]"
+)
 @click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
 @wait_option
 @allow_http_option

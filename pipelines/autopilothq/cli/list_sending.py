@@ -43,7 +43,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
             with delivery_log(options) as log:
                 if not list_only:
                     changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-                    counts = deliver_items(changes, log, given, options)
+                    counts = deliver_items(changes, log, given, options, is_all=False)
                     came = sum(item.content == "true" for item in changes)
                     lines.append(
                         f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter,"

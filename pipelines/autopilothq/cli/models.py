@@ -52,7 +52,7 @@ def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelt
 @click.option("--live", is_flag=True, help="Read the destination: the SQL reads the tables and columns that it has.")
 @target_options
 def show_models(names: tuple[str, ...], live: bool, target: TargetOptions) -> None:
-    """Print what models there are; of those that are named, the SQL for the destination.
+    """List the models, or print the SQL of those that are named, for the destination.
 
     Without --live nothing is connected to, and the SQL reads the catalogue's tables.
     """

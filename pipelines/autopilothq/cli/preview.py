@@ -18,14 +18,16 @@ _NOT_LOADED = (
 )
 
 
-def print_preview(preview: Preview, log: DeliveryLog) -> None:
-    """Prints the first contacts with what would change, then the counts by field and journey."""
+def print_preview(preview: Preview, log: DeliveryLog, is_all: bool = True) -> None:
+    """Prints the first contacts with what would change, then the counts by field and journey.
+
+    `is_all` tells whether nothing else would change.
+    """
     columns = [column_of(key) for contact in preview.contacts for key, _ in written_fields(contact.values)]
     emails = [contact.email.lower() for contact in preview.contacts]
     now = contacts_now(log.dataset, emails, columns) if preview.is_compared else None
-    out.print_line(
-        "Nothing is sent. What would change:" if preview.people else "Nothing is sent, and nothing would change."
-    )
+    nothing = "Nothing is sent, and nothing would change." if is_all else "Nothing is sent."
+    out.print_line("Nothing is sent. What would change:" if preview.people else nothing)
     if preview.people and now is None and preview.is_compared:
         out.print_lines(_NOT_LOADED)
     for contact in preview.contacts:

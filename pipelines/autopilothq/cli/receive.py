@@ -71,10 +71,11 @@ def receive(
     target: TargetOptions,
     **options: Any,
 ) -> None:
-    """Receive Segment's, RudderStack's and Ortto's events over HTTP, and keep them as an archive in FOLDER.
+    """Receive events of Segment, RudderStack, Autopilot and Ortto over HTTP, and keep them as an archive in FOLDER.
 
     A request is answered once its messages are on the disk. Who may send is set in dlt's configuration, in
-    [receive.v1], [receive.segment.NAME], [receive.rudder.NAME] and [receive.ortto.NAME].
+    [receive.v1], and in [receive.segment.NAME], [receive.rudder.NAME], [receive.autopilot.NAME] and
+    [receive.ortto.NAME].
     """
     if compact:
         if load_every is not None or options["upload"]:

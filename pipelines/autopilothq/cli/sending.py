@@ -233,8 +233,9 @@ def _lines(files: list[File], broken: list[str]) -> Iterator[bytes | Reject]:
 
 
 def deliver_items(
-    items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any]
+    items: Iterable[Item | Ignored], log: DeliveryLog, given: AnySettings, options: dict[str, Any], is_all: bool = True
 ) -> Counts:
+    """Delivers, or prints what would change; `is_all` tells whether the run does nothing else."""
     freeze_modules()
     report = reporter(account_title(options))
     if not options["dry_run"]:
@@ -244,7 +245,7 @@ def deliver_items(
     preview = Preview()
     counts = deliver(items, log, given, report, preview, out.document if options["requests"] else None)
     if not options["requests"]:
-        print_preview(preview, log)
+        print_preview(preview, log, is_all)
     return counts
 
 

@@ -147,7 +147,11 @@ class ProjectionContext:
         return f"TIMESTAMPTZ '{self.loaded_at}'"
 
     def reserve(self, columns: int, megabytes: float) -> None:
-        """Raises the engine's limit of memory by so much for each column."""
+        """Raises the engine's limit of memory by so much for each column, and leaves it one thread.
+
+        Each thread has buffers of its own for each column.
+        """
+        self.con.execute("SET threads = 1")
         self.con.execute(f"SET memory_limit = '{self.memory + int(megabytes * columns)}MB'")
 
     def column_extras(self) -> dict[int, list[str]]:

@@ -14,7 +14,7 @@ from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types
 from .types import TYPES, ColumnValues, merge_values
 
 FEW = 50_000  # rows that may be gathered in memory
-COLUMN_MEMORY = 0.25  # MB that a column more may take
+COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
 PIVOTED = "t:"  # before the name of a column that was made of rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
