@@ -87,8 +87,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 # By files, whose servers and archives are made once, in their order: the slow ones, contract and faults, come first.
-# One process more than there are cores: some tests wait for a lock, a deadline or a server.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Two processes more than there are cores: some tests wait for a lock, a deadline or a server.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Lint and types beside the tests. What they say comes last, and fails the run too.

@@ -83,8 +83,8 @@ def test_after_a_kill_no_person_is_lost_and_no_activity_comes_twice(
     ]
     assert plans == [f"T{n}" for n in range(PEOPLE)]
     assert set(created.values()) == {1}
-    sent_before = unknown if "unsent" not in point else 0
-    assert len(created) + unknown - sent_before == PEOPLE
+    # Two requests are under way together, so that a kill leaves rows as unknown that were sent, and that were not.
+    assert len(created) <= PEOPLE <= len(created) + unknown
     writes = len(server.seen("POST", "/person/merge")) + len(server.seen("POST", "/activities/create"))
     assert command("send", "messages", "messages.ndjson", "--to", "ortto").status == said.status
     assert len(server.seen("POST", "/person/merge")) + len(server.seen("POST", "/activities/create")) == writes
