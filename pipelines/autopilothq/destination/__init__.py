@@ -11,9 +11,8 @@ from dlt.common.schema import TTableSchema
 from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
 from ..clients.ortto import Ortto
-from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
-from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
 from .account import DryRunAccount, WritableAccount
 from .accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OpenAccount, OrttoDestinationSettings, Show
 from .counts import Counts
@@ -22,6 +21,7 @@ from .dispatch import AT_ONCE
 from .errors import DeliveryFailed, DeliveryImpossible, terminal_error
 from .fields import Fields
 from .kind import AUTOPILOT
+from .load_package import end_file, resolve_options, rows_of
 from .messages import Ignored, Item, from_row
 from .ortto import DryRunOrtto, OrttoAccount
 from .ortto_fields import Activities, OrttoFields
@@ -53,7 +53,6 @@ __all__ = [
     "resolve_settings",
 ]
 
-_ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
 
 
@@ -112,28 +111,14 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
     try:
         check_configuration(SECTION, autopilot)
         with DeliveryLog(log if log is not None else log_dataset()) as deliveries:
-            counts = deliver(_items(path, table), deliveries, settings)
+            counts = deliver(map(from_row, rows_of(path, table)), deliveries, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
-    if counts.failed > counts.bad:  # bad rows would hold up all later ones
-        why = next(reason for (status, reason) in counts.reasons if status == "failed")
-        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be delivered: {why}")
-    for (status, why), number in counts.reasons.items():
-        _log.warning("%d rows were %s: %s", number, status, why)
+    end_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows would hold up all later ones
     if counts.not_meant:
         _log.info("%d rows were not meant for Autopilot", counts.not_meant)
     if counts.untaken:
         _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
-
-
-def _items(path: str, table: TTableSchema) -> Iterator[Item | Ignored]:
-    columns = list(table["columns"])
-    if path.endswith(".parquet"):
-        for batch in ParquetFileBatchIterator(path, _ROWS, 0, columns):
-            yield from map(from_row, batch.to_pylist())
-    else:
-        for rows in JsonlFileBatchIterator(path, _ROWS, 0, columns):
-            yield from map(from_row, rows)
 
 
 def resolve_settings(**explicit: Any) -> DestinationSettings:
@@ -141,12 +126,9 @@ def resolve_settings(**explicit: Any) -> DestinationSettings:
 
     Example: `resolve_settings(unknown_traits="refuse")`.
     """
-    check_configuration(SECTION, autopilot)
-    given = {name: value for name, value in explicit.items() if value is not None}
-    found = resolve_configuration(autopilot().spec(), sections=("destination", NAME), explicit_value=given)
-    names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
+    found = resolve_options(SECTION, autopilot, explicit)
     more = ("fields", "triggers", "unknown_traits", "user_id_field")
-    return DestinationSettings.from_options(**{name: getattr(found, name) for name in (*names, *more)})
+    return DestinationSettings.from_options(**{name: getattr(found, name) for name in (*API_TYPES, *more)})
 
 
 def deliver(

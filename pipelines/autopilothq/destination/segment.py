@@ -1,29 +1,27 @@
 """The dlt destination `segment`: rows and messages go to an API that takes Segment's, as `forward` sends them."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dlt
 from dlt.common.schema import TTableSchema
 
 from ..clients.segment_api import BATCH_REQUESTS_PER_SECOND, BATCH_URL, SegmentApi, SegmentApiSettings
-from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
 from ..errors import InvalidSetting, NotAuthorized
-from ..segment.rebuild import line_of, line_of_message
-from ..warehouses.dlt_internals import JsonlFileBatchIterator, ParquetFileBatchIterator, resolve_configuration
+from ..segment.rebuild import BODIES, line_of, line_of_message
 from .counts import Counts
-from .errors import DeliveryFailed, terminal_error
+from .errors import terminal_error
 from .forward import Forwarder
 from .forward_log import ForwardLog
+from .load_package import end_file, resolve_options, rows_of
 from .outgoing import Outgoing, outgoing
 from .settings import check_configuration, log_dataset, refuses_unknown_settings
 
 SEGMENT = "segment"
 SEGMENT_SECTION = f"destination.{SEGMENT}"
-_TAKEN = frozenset({"identify", "track", "page", "screen", "group", "alias"})
 _MESSAGE_KEYS = frozenset({"messageId", "userId", "anonymousId", "properties", "traits"})
-_ROWS = 1000  # of a file, read at once
 _log = logging.getLogger(__name__)
 
 
@@ -72,28 +70,21 @@ def _forward_file(path: str, table: TTableSchema, settings: SegmentApiSettings, 
     try:
         check_configuration(SEGMENT_SECTION, segment_destination)
         with ForwardLog(log if log is not None else log_dataset()) as forwards:
-            counts = forward_messages(map(outgoing, _lines(path, table)), forwards, settings)
+            counts = forward_messages(map(outgoing, map(_line, rows_of(path, table))), forwards, settings)
     except (InvalidSetting, NotAuthorized) as error:
         raise terminal_error(error) from error
     # Where others were taken, bad rows would hold up all later ones: they stay in the log as failed.
-    if counts.failed and not (counts.delivered or counts.known):
-        why = next(reason for (status, reason) in counts.reasons if status == "failed")
-        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be forwarded: {why}")
-    for (status, why), number in counts.reasons.items():
-        _log.warning("%d rows were %s: %s", number, status, why)
+    comes_again = counts.failed > 0 and not (counts.delivered or counts.known)
+    end_file(counts, comes_again, "forwarded", _log)
 
 
-def _lines(path: str, table: TTableSchema) -> Iterator[bytes]:
-    columns = list(table["columns"])
-    files = ParquetFileBatchIterator if path.endswith(".parquet") else JsonlFileBatchIterator
-    for rows in files(path, _ROWS, 0, columns):
-        for row in rows if isinstance(rows, list) else rows.to_pylist():
-            yield line_of_message(row) if is_message(row) else line_of(row)
+def _line(row: Mapping[str, Any]) -> bytes:
+    return line_of_message(row) if is_message(row) else line_of(row)
 
 
 def is_message(row: Mapping[str, Any]) -> bool:
     """Returns whether a row is a message as Segment's libraries send it, and no row of a table."""
-    return row.get("type") in _TAKEN and any(row.get(key) is not None for key in _MESSAGE_KEYS)
+    return row.get("type") in BODIES and any(row.get(key) is not None for key in _MESSAGE_KEYS)
 
 
 def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
@@ -101,12 +92,9 @@ def resolve_segment_settings(**explicit: Any) -> SegmentApiSettings:
 
     Example: `resolve_segment_settings(base_url="https://hosted.example.com/v1/batch")`.
     """
-    check_configuration(SEGMENT_SECTION, segment_destination)
-    given = {name: value for name, value in explicit.items() if value is not None}
-    found = resolve_configuration(segment_destination().spec(), sections=("destination", SEGMENT), explicit_value=given)
-    names = ("write_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
-    write_key, *others = (getattr(found, name) for name in names)
-    return SegmentApiSettings(api_key=write_key, **dict(zip(names[1:], others, strict=True)))
+    found = resolve_options(SEGMENT_SECTION, segment_destination, explicit)
+    others = {name: getattr(found, name) for name in API_TYPES if name != "api_key"}
+    return SegmentApiSettings(api_key=found.write_key, **others)
 
 
 def forward_messages(

@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 import dlt
 
 from ..clients.autopilot import AutopilotSettings
+from ..clients.settings import API_TYPES
 from ..errors import InvalidSetting
 from ..warehouses.dlt_internals import Destination, DestinationCapabilitiesContext
 from ..warehouses.resolve import make_destination
@@ -43,8 +44,7 @@ class DestinationSettings:
 
         Example: `DestinationSettings.from_options(api_key="0123abcd", unknown_traits="refuse")`.
         """
-        names = ("api_key", "base_url", "requests_per_second", "timeout", "tries", "allow_http")
-        api = {name: options.pop(name) for name in names if name in options}
+        api = {name: options.pop(name) for name in API_TYPES if name in options}
         return cls(AutopilotSettings(setting=f"{SECTION}.api_key", **api), **options)
 
     def check(self) -> None:

@@ -1,0 +1,52 @@
+"""What the dlt destinations share: the rows of a file of a load package, how it ends, and their settings."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dlt.common.schema import TTableSchema
+
+from ..warehouses.dlt_internals import (
+    Destination,
+    JsonlFileBatchIterator,
+    ParquetFileBatchIterator,
+    resolve_configuration,
+)
+from .counts import Counts
+from .errors import DeliveryFailed
+from .settings import check_configuration
+
+_ROWS = 1000  # of a file, read at once
+
+
+def rows_of(path: str, table: TTableSchema) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a file of a load package."""
+    columns = list(table["columns"])
+    if path.endswith(".parquet"):
+        for batch in ParquetFileBatchIterator(path, _ROWS, 0, columns):
+            yield from batch.to_pylist()
+    else:
+        for rows in JsonlFileBatchIterator(path, _ROWS, 0, columns):
+            yield from rows
+
+
+def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) -> None:
+    """Raises DeliveryFailed where the file `comes_again`; else warns of rows that did not end well.
+
+    `done` says what was to become of the rows.
+    """
+    if comes_again:
+        why = next(reason for (status, reason) in counts.reasons if status == "failed")
+        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be {done}: {why}")
+    for (status, why), number in counts.reasons.items():
+        log.warning("%d rows were %s: %s", number, status, why)
+
+
+def resolve_options(section: str, factory: Callable[..., "Destination[Any, Any]"], explicit: dict[str, Any]) -> Any:
+    """Returns a destination's options in dlt's configuration, with those of `explicit` that are not None before them.
+
+    Example: `resolve_options("destination.autopilothq", autopilot, {"tries": 2}).tries == 2`.
+    """
+    check_configuration(section, factory)
+    given = {name: value for name, value in explicit.items() if value is not None}
+    return resolve_configuration(factory().spec(), sections=tuple(section.split(".")), explicit_value=given)
