@@ -12,7 +12,7 @@ from ..display import json_text, shortened, visible
 from . import out
 from .sending import (
     autopilot_settings,
-    deliver_items,
+    deliver_changes,
     delivery_log,
     end_run,
     query_rows,
@@ -42,13 +42,8 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
                 out.print_lines([f"POST {base}/list", json_text({"name": to.title})])
             with delivery_log(options) as log:
                 if not list_only:
-                    changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-                    counts = deliver_items(changes, log, given, options, is_all=False)
-                    came = sum(item.content == "true" for item in changes)
-                    lines.append(
-                        f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter,"
-                        f" {len(changes) - came:,} to leave, {unchanged:,} unchanged"
-                    )
+                    counts, line = deliver_changes(name, key, found, log, given, options, is_all=False)
+                    lines.append(line)
                 show = shown.append if dry_run else None
                 sync = lists.sync_list(name, key, found, to, log, given, counts, reporter(), show)
     if options["requests"]:

@@ -24,6 +24,7 @@ from ..destination import (
     resolve_settings,
 )
 from ..destination.accounts import ACCOUNT_KINDS, AnySettings, OrttoDestinationSettings
+from ..destination.audiences import PersonRow
 from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
@@ -80,13 +81,8 @@ def send_changes(name: str, query: str, key: str, options: dict[str, Any]) -> No
         with sending_lock(options):
             found, skipped = audiences.rows(*query_rows(options, query), key)
             with delivery_log(options) as log:
-                changes, unchanged = audiences.changes(name, key, found, log.members(audiences.slug(name)))
-                counts = deliver_items(changes, log, given, options)
-    came = sum(item.content == "true" for item in changes)
-    out.print_line(
-        f"{audiences.slug(name)}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
-        f" {unchanged:,} unchanged"
-    )
+                counts, line = deliver_changes(name, key, found, log, given, options)
+    out.print_line(line)
     end_run(counts, [], options["dry_run"], skipped_line(skipped, key), account_title(options))
 
 
@@ -247,6 +243,24 @@ def deliver_items(
     if not options["requests"]:
         print_preview(preview, log, is_all)
     return counts
+
+
+def deliver_changes(
+    name: str,
+    key: str,
+    found: Sequence[PersonRow],
+    log: DeliveryLog,
+    given: AnySettings,
+    options: dict[str, Any],
+    is_all: bool = True,
+) -> tuple[Counts, str]:
+    """Delivers who entered an audience and who left it, as `deliver_items` does; returns also a line that says so."""
+    trait = audiences.slug(name)
+    changes, unchanged = audiences.changes(name, key, found, log.members(trait))
+    counts = deliver_items(changes, log, given, options, is_all)
+    came = sum(item.content == "true" for item in changes)
+    line = f"{trait}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
+    return counts, f"{line} {unchanged:,} unchanged"
 
 
 def reporter(title: str = AUTOPILOT.title) -> Callable[[Counts], None]:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..display import shortened
@@ -62,7 +63,7 @@ def identity(row: PersonRow, key: str) -> str:
     return row.key.lower() if key == "email" else row.key
 
 
-def identity_digest(row: PersonRow, key: str) -> str:
+def _identity_digest(row: PersonRow, key: str) -> str:
     """Returns the end of the ids of a person's messages, from which nobody reads who it is."""
     return hashlib.sha256(identity(row, key).encode("utf-8", "replace")).hexdigest()
 
@@ -99,29 +100,51 @@ def changes(name: str, key: str, found: Sequence[PersonRow], known: Mapping[str,
     `known` is what the log says of everybody who was ever sent. A person whose delivery failed is sent again; one who
     was never delivered and is no member any more is not. Raises RunError where the audience was sent by another key.
     """
-    trait, mine = slug(name), prefix(name, key)
+    trait = slug(name)
+    compared = compare_members(
+        partial(prefix, name), key, found, known, f"The audience {trait} was sent by {{}} before"
+    )
+    items = [_membership(id_, trait, row.email, row.user_id, True) for id_, row in compared.came]
+    for id_, member in compared.left:
+        items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
+    return items, compared.unchanged
+
+
+class Compared(NamedTuple):
+    """Who `came` into an audience and who `left` it, by their ids in the log, and how many members are unchanged."""
+
+    came: list[tuple[str, PersonRow]]
+    left: list[tuple[str, Member]]
+    unchanged: int
+
+
+def compare_members(
+    prefix_of: Callable[[str], str], key: str, found: Sequence[PersonRow], known: Mapping[str, Member], what: str
+) -> Compared:
+    """Compares the members of an audience with what the log says of them.
+
+    `prefix_of` gives the beginning of their ids in the log by the key column. Raises RunError where the log knows them
+    by another key, for which `{}` stands in `what`, or a member comes with traits.
+    """
     other = next(iter(set(ID_COLUMNS) - {key}))
-    if any(id_.startswith(prefix(name, other)) and member.known for id_, member in known.items()):
+    mine, others = prefix_of(key), prefix_of(other)
+    if any(id_.startswith(others) and member.known for id_, member in known.items()):
         raise RunError(
-            f"The audience {trait} was sent by {other} before, and nobody can tell who is who by {key}.\n"
+            f"{what.format(other)}, and nobody can tell who is who by {key}.\n"
             f"Say --key {other}, or give the audience another name."
         )
-    check_members(found)
-    items: list[Item] = []
-    members: set[str] = set()
-    for row in found:
-        id_ = mine + identity_digest(row, key)
-        members.add(id_)
-        if id_ not in known or known[id_].known != "true":
-            items.append(_membership(id_, trait, row.email, row.user_id, True))
-    unchanged = len(members) - len(items)
-    for id_, member in known.items():
-        if id_.startswith(mine) and id_ not in members and member.known not in (None, "false"):
-            items.append(_membership(id_, trait, member.email if key == "email" else None, member.user_id, False))
-    return items, unchanged
+    _check_members(found)
+    members = {mine + _identity_digest(row, key): row for row in found}
+    came = [(id_, row) for id_, row in members.items() if id_ not in known or known[id_].known != "true"]
+    left = [
+        (id_, member)
+        for id_, member in known.items()
+        if id_.startswith(mine) and id_ not in members and member.known not in (None, "false")
+    ]
+    return Compared(came, left, len(members) - len(came))
 
 
-def check_members(found: Iterable[PersonRow]) -> None:
+def _check_members(found: Iterable[PersonRow]) -> None:
     """Raises RunError where a member of an audience comes with traits."""
     for row in found:
         if row.traits:

@@ -6,19 +6,20 @@ person whose trait was delivered and whose list was not is tried again for the l
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
 from ..clients.decode import plain
 from ..display import shortened
 from ..errors import OutcomeUnknown, RequestRejected, RunError
-from .audiences import PersonRow, check_members, identity_digest, slug
+from .audiences import PersonRow, compare_members, slug
 from .contact_requests import ContactRequest, ContactRequests
 from .counts import Counts
 from .delivery_log import Delivery, DeliveryLog, Member
 from .emails import KnownEmails
 from .fields import Fields
-from .messages import ID_COLUMNS, Item
+from .messages import Item
 from .sender import is_suppressed
 from .settings import DestinationSettings
 
@@ -120,27 +121,15 @@ def list_changes(
     the list follows the audience by another key.
     """
     audience = slug(name)
-    mine = list_prefix(list_id, audience, key)
-    other = next(iter(set(ID_COLUMNS) - {key}))
-    if any(id_.startswith(list_prefix(list_id, audience, other)) and each.known for id_, each in known.items()):
-        raise RunError(
-            f"The list follows the audience {audience} by {other}, and nobody can tell who is who by {key}.\n"
-            f"Say --key {other}, or give the audience another name."
-        )
-    check_members(found)
-    members = {mine + identity_digest(row, key): row for row in found}
-    changes = [
-        Delivery(id_, LIST_KIND, audience=audience, user_id=row.user_id, email=row.email, content="true")
-        for id_, row in members.items()
-        if id_ not in known or known[id_].known != "true"
+    ids = partial(list_prefix, list_id, audience)
+    compared = compare_members(ids, key, found, known, f"The list follows the audience {audience} by {{}}")
+    who = [(id_, row.user_id, row.email, "true") for id_, row in compared.came]
+    who += [(id_, member.user_id, member.email, "false") for id_, member in compared.left]
+    rows = [
+        Delivery(id_, LIST_KIND, audience=audience, user_id=user_id, email=email, content=content)
+        for id_, user_id, email, content in who
     ]
-    unchanged = len(members) - len(changes)
-    changes += [
-        Delivery(id_, LIST_KIND, audience=audience, user_id=each.user_id, email=each.email, content="false")
-        for id_, each in known.items()
-        if id_.startswith(mine) and id_ not in members and each.known not in (None, "false")
-    ]
-    return changes, unchanged
+    return rows, compared.unchanged
 
 
 def sync_list(
