@@ -69,21 +69,21 @@ class Forwarder:
 
     def _left(self, chunk: Sequence[Outgoing]) -> list[Outgoing]:
         """The messages of a chunk that are to be sent; those that cannot be are written into the log."""
-        delivered = self._log.delivered(self._api.target, (one.message_id for one in chunk))
-        failed = self._log.with_status("failed", self._api.target, (one.message_id for one in chunk))
+        statuses = self._log.statuses(self._api.target, (one.message_id for one in chunk))
         left: dict[str, Outgoing] = {}
         refused: list[Outgoing] = []
         for one in chunk:
+            before = statuses.get(one.message_id, ())
             if one.message_id in left or one.message_id in self._put_off:
                 self._counts.add("repeated")
             elif any(id_ in self._suppressed for id_ in one.persons):
                 self._counts.add("forgotten")
-            elif one.message_id in delivered:
+            elif "delivered" in before:
                 self._counts.add("known")
             elif one.refusal is not None:
                 refused.append(one)
             else:
-                (self._put_off if one.message_id in failed else left)[one.message_id] = one
+                (self._put_off if "failed" in before else left)[one.message_id] = one
         for one in refused:
             self._note(BatchOutcome([one], "refused", None, one.refusal, 0))
         return list(left.values())

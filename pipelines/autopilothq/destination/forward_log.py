@@ -30,16 +30,15 @@ class ForwardLog(LogTable):
 
     A program that ends in between sends the batch again: whoever takes it knows its messages by their ids.
 
-    Example: `with ForwardLog(dlt.dataset("duckdb", "crm")) as log: log.delivered(target, ["m1"])`.
+    Example: `with ForwardLog(dlt.dataset("duckdb", "crm")) as log: log.statuses(target, ["m1"])`.
     """
 
     table = FORWARDS
 
-    def delivered(self, target: str, message_ids: Iterable[str]) -> set[str]:
-        """Returns which of the messages were delivered to a target."""
-        return self.with_status("delivered", target, message_ids)
-
-    def with_status(self, status: str, target: str, message_ids: Iterable[str]) -> set[str]:
-        """Returns which of the messages ever had a status at a target."""
-        rows = self._rows(("message_id", "target", "status"), "message_id", message_ids)
-        return {message_id for message_id, *where in rows if where == [target, status]}
+    def statuses(self, target: str, message_ids: Iterable[str]) -> dict[str, set[str]]:
+        """Returns all statuses that messages ever had at a target, by the messages' ids."""
+        found: dict[str, set[str]] = {}
+        for message_id, where, status in self._rows(("message_id", "target", "status"), "message_id", message_ids):
+            if where == target:
+                found.setdefault(message_id, set()).add(status)
+        return found
