@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from ..clients.segment_api import BATCH_MESSAGES, REQUEST_BYTES, SegmentApi, batch_body
 from ..display import visible
@@ -10,20 +9,11 @@ from ..errors import ApiError, NotFound, RequestRejected, Unavailable
 from .counts import Counts
 from .forward_log import Forwarded, ForwardLog
 from .outgoing import Outgoing
+from .requests import Outcome, outcome_of
 
 QUERIED = 1000  # messages whose delivery is queried at once
 OUTAGE = 12  # in a row, while a batch is halved: more than one bad message can cause
 _ROOM = len(batch_body([]))
-
-
-class BatchOutcome(NamedTuple):
-    """What became of a batch: its messages, with the same outcome."""
-
-    messages: Sequence[Outgoing]
-    status: str
-    http_status: int | None
-    message: str | None
-    attempts: int
 
 
 class Forwarder:
@@ -85,7 +75,7 @@ class Forwarder:
             else:
                 (self._put_off if "failed" in before else left)[one.message_id] = one
         for one in refused:
-            self._note(BatchOutcome([one], "refused", None, one.refusal, 0))
+            self._note([one], Outcome("refused", self._api.target, None, one.refusal))
         return list(left.values())
 
     def _send(self, batch: Sequence[Outgoing]) -> None:
@@ -105,16 +95,16 @@ class Forwarder:
             self._failures += 1
             # Without an answer, or with 429, no other message would fare better.
             if error.status is None or error.status == 429 or self._failures >= OUTAGE:
-                self._note(_outcome(batch, "failed", error))
+                self._note(batch, outcome_of("failed", self._api.target, error))
                 raise
             self._halve(batch, "failed", error)
         else:
             self._failures = 0
-            self._note(BatchOutcome(batch, "delivered", 200, None, self._api.attempts))
+            self._note(batch, Outcome("delivered", self._api.target, 200, None, self._api.attempts))
 
     def _halve(self, batch: Sequence[Outgoing], status: str, error: ApiError) -> None:
         if len(batch) == 1:
-            self._note(_outcome(batch, status, error))
+            self._note(batch, outcome_of(status, self._api.target, error))
             return
         half = len(batch) // 2
         self._send(batch[:half])
@@ -127,13 +117,14 @@ class Forwarder:
         else:
             self._show(f"POST {visible(self._api.url)}\n{visible(batch_body(texts).decode())}")
 
-    def _note(self, outcome: BatchOutcome) -> None:
+    def _note(self, messages: Sequence[Outgoing], outcome: Outcome) -> None:
+        """Writes the outcome that messages have in common; its endpoint is the target."""
         rows = [
             Forwarded(
-                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, self._api.target),
+                *(one.message_id, one.kind, one.event, one.user_id, one.anonymous_id, one.email, outcome.endpoint),
                 *(outcome.status, outcome.http_status, outcome.message, outcome.attempts),
             )
-            for one in outcome.messages
+            for one in messages
         ]
         self._log.add(rows)
         for _ in rows:
@@ -153,7 +144,3 @@ def batches(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
         size += more
     if batch:
         yield batch
-
-
-def _outcome(batch: Sequence[Outgoing], status: str, error: ApiError) -> BatchOutcome:
-    return BatchOutcome(batch, status, error.status, error.server_message or str(error), error.attempts)
