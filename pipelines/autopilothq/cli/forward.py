@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .options import allow_http_option, credentials_of, destination_options, wait_option
+from .options import allow_http_option, credentials_of, destination_options, is_stream, wait_option
 
 
 def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -38,13 +38,12 @@ def forward(paths: tuple[str, ...], query: str | None, **options: Any) -> None:
     """
     if bool(paths) == bool(query):
         raise click.UsageError("Name what to forward: paths, or - for stdin, or --query.")
-    if "-" in paths and len(paths) > 1:
-        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
+    streams = is_stream(paths)
     from . import forwarding
 
     if query:
         forwarding.forward_rows(query, options)
-    elif paths == ("-",):
+    elif streams:
         forwarding.forward_stream(options)
     else:
         forwarding.forward_files(paths, options)

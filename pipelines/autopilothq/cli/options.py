@@ -5,7 +5,7 @@ import gc
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,6 +49,13 @@ class Time(click.ParamType[datetime]):
         except ValueError:
             self.fail(f"{value!r} is no time like 2019-03-01 or 2019-03-01T12:00:00Z.", param, ctx)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def is_stream(paths: Sequence[str]) -> bool:
+    """Returns whether the paths are -, the lines of stdin as they come. Raises UsageError where it has others."""
+    if "-" in paths and len(paths) > 1:
+        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
+    return "-" in paths
 
 
 def credentials_of(value: str, param: click.Parameter | None = None) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from ..catalog import STATUSES
-from .options import Time, allow_http_option, destination_options, wait_option
+from .options import Time, add_options, allow_http_option, destination_options, is_stream, wait_option
 
 ACCOUNT_NAMES = ("autopilot", "ortto")  # the names of `destination.ACCOUNT_KINDS`
 KEY_COLUMNS = ("email", "user_id")  # what `destination` takes a person by
+_Command = Callable[..., Any]
 
 
 @click.group()
@@ -23,29 +24,33 @@ def send() -> None:
     """
 
 
-def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
+def _to(what: str) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--to", type=click.Choice(ACCOUNT_NAMES), default=ACCOUNT_NAMES[0], show_default=True, help=what
+    )
+
+
+_options = add_options(
+    destination_options,
+    wait_option,
+    allow_http_option,
+    click.option(
+        "--unknown-traits",
+        type=click.Choice(["send", "refuse"]),
+        help="Messages with traits that the account has no field for.  [default: send]",
+    ),
+    _to("The account that receives."),
+    click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
+    click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
+)
+
+
+def _sending(command: _Command) -> _Command:
     """Adds the options of every command that sends."""
-    for option in (
-        click.option("--requests", is_flag=True, help="With --dry-run: print the requests instead."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, send nothing."),
-        click.option(
-            "--to",
-            type=click.Choice(ACCOUNT_NAMES),
-            default=ACCOUNT_NAMES[0],
-            show_default=True,
-            help="The account that receives.",
-        ),
-        click.option(
-            "--unknown-traits",
-            type=click.Choice(["send", "refuse"]),
-            help="Messages with traits that the account has no field for.  [default: send]",
-        ),
-    ):
-        command = option(command)
-    return _checked(destination_options(wait_option(allow_http_option(command))))
+    return _checked(_options(command))
 
 
-def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+def _checked(command: _Command) -> _Command:
     """Returns a command that refuses `--requests` without `--dry-run`."""
 
     @wraps(command)
@@ -82,15 +87,14 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
 
     The path - sends the lines of stdin as they come, for as long as they come.
     """
-    if "-" in paths and len(paths) > 1:
-        raise click.UsageError("- stands alone: it is a stream, and files are read to their end.")
+    streams = is_stream(paths)
     mapping: dict[str, list[str]] = {}
     for trigger in triggers:
         event, _, id_ = trigger.rpartition("=")
         if not event or not id_:
             raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
         mapping.setdefault(event, []).append(id_)
-    if paths == ("-",):
+    if streams:
         from . import streaming
 
         streaming.send_stream(mapping, options)
@@ -138,9 +142,7 @@ def send_audience(
 
 
 @click.command("deliveries")
-@click.option(
-    "--to", type=click.Choice(ACCOUNT_NAMES), default=ACCOUNT_NAMES[0], show_default=True, help="The account."
-)
+@_to("The account.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
     "--since",
