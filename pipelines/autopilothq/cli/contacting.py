@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from .. import runner
 from ..catalog import CONTACTS
@@ -29,9 +29,8 @@ def change_contacts(
     """Does something to the contacts of a file or of a query."""
     action = _ACTIONS[name]
     most, confirm = options.pop("most"), options.pop("confirm")
-    options["unknown_traits"] = None
     with runner.explained():
-        given = autopilot_settings(options)
+        given = autopilot_settings()
         with sending_lock(options):
             people, skipped = _people(file, query, options)
             with Autopilot(given.api) as account:
@@ -39,12 +38,12 @@ def change_contacts(
             total = _loaded_total(options) if total is None else total
             with delivery_log(options) as log:
                 job = contacts.plan_contacts(action, people, journeys, log)
-                limits = (_total_before(action, total, job), most, confirm)
+                asked = _Asked(action, people, total, skipped, job)
                 if options["dry_run"]:
-                    _show(action, people, total, skipped, job, limits)
+                    _show(asked, most, confirm)
                     return
-                contacts.check_number(action, len(people), *limits)
-                _send(action, people, total, skipped, job, given, log)
+                asked.check(most, confirm)
+                _send(asked, given, log)
 
 
 def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tuple[list[str], int]:
@@ -76,49 +75,45 @@ def _loaded_total(options: dict[str, Any]) -> int | None:
     return int(found[0][0]) if found and found[0][0] else None
 
 
-def _total_before(action: ContactAction, total: int | None, job: ContactJob) -> int | None:
-    """Returns how many contacts the account had before the job: a run that broke off has deleted some."""
-    return total + job.done_before if total is not None and action is contacts.DELETE else total
+class _Asked(NamedTuple):
+    """What a command is asked for: the contacts, how many the account has, the rows that name none, what is left."""
+
+    action: ContactAction
+    people: list[str]
+    total: int | None
+    skipped: int
+    job: ContactJob
+
+    def check(self, most: int | None, confirm: int | None) -> None:
+        """Raises TooManyContacts where so many may not be changed."""
+        total = self.total
+        if total is not None and self.action is contacts.DELETE:
+            total += self.job.done_before  # what the account had before the job: a run that broke off has deleted some
+        contacts.check_number(self.action, len(self.people), total, most, confirm)
+
+    def summary(self, would: str) -> list[str]:
+        of = "" if self.total is None else f" of the account's {self.total:,}"
+        before = f", {self.job.done_before:,} done by a run that broke off" if self.job.done_before else ""
+        lines = [f"{len(self.people):,} contacts{of} {would}{self.action.done}{before}"]
+        return lines + ([f"  {self.skipped:,} rows without contact_id and email skipped"] if self.skipped else [])
 
 
-def _show(
-    action: ContactAction,
-    people: list[str],
-    total: int | None,
-    skipped: int,
-    job: ContactJob,
-    limits: tuple[int | None, int | None, int | None],
-) -> None:
+def _show(asked: _Asked, most: int | None, confirm: int | None) -> None:
     """Prints what a job would do, without whole emails."""
-    out.print_lines(_summary(action, people, total, skipped, job, "would be "))
+    out.print_lines(asked.summary("would be "))
+    people = asked.people
     out.print_lines(f"  {contacts.id_of_contact(who).masked()}" for who in islice(people, SHOWN_PEOPLE))
     if len(people) > SHOWN_PEOPLE:
         out.print_line(f"  and {len(people) - SHOWN_PEOPLE:,} more")
     try:
-        contacts.check_number(action, len(people), *limits)
+        asked.check(most, confirm)
     except contacts.TooManyContacts:
         out.print_line(f"It would be refused without --confirm {len(people)}.")
 
 
-def _summary(
-    action: ContactAction, people: list[str], total: int | None, skipped: int, job: ContactJob, would: str = "to be "
-) -> list[str]:
-    of = "" if total is None else f" of the account's {total:,}"
-    before = f", {job.done_before:,} done by a run that broke off" if job.done_before else ""
-    lines = [f"{len(people):,} contacts{of} {would}{action.done}{before}"]
-    return lines + ([f"  {skipped:,} rows without contact_id and email skipped"] if skipped else [])
-
-
-def _send(
-    action: ContactAction,
-    people: list[str],
-    total: int | None,
-    skipped: int,
-    job: ContactJob,
-    given: DestinationSettings,
-    log: DeliveryLog,
-) -> None:
-    out.print_lines(_summary(action, people, total, skipped, job))
+def _send(asked: _Asked, given: DestinationSettings, log: DeliveryLog) -> None:
+    action, job = asked.action, asked.job
+    out.print_lines(asked.summary("to be "))
     counts = Counts()
     freeze_modules()
     plan_requests(job.requests, log)

@@ -33,7 +33,7 @@ def send_with_list(name: str, query: str, key: str, follows: tuple[str, bool, bo
     dry_run, shown = options["dry_run"], list[ContactRequest]()
     counts, lines = Counts(), []
     with runner.explained():
-        given = autopilot_settings(options)
+        given = autopilot_settings(options["unknown_traits"])
         base = visible(given.api.base_url.rstrip("/"))
         with sending_lock(options):
             found, skipped = audiences.rows(*query_rows(options, query), key)

@@ -19,7 +19,7 @@ from .sending import autopilot_settings
 def _account() -> Iterator[tuple[AutopilotHooks, str]]:
     """Gives the account of the settings, and its address."""
     with runner.explained():
-        api = autopilot_settings({"unknown_traits": None}).api
+        api = autopilot_settings().api
         with AutopilotHooks(api) as account:
             yield account, api.base_url.rstrip("/")
 

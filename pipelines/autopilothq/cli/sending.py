@@ -23,7 +23,7 @@ from ..destination import (
     log_dataset,
     resolve_settings,
 )
-from ..destination.accounts import ACCOUNT_KINDS, AnySettings, OrttoDestinationSettings
+from ..destination.accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OrttoDestinationSettings
 from ..destination.audiences import PersonRow
 from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
@@ -59,7 +59,7 @@ def send_files(paths: Sequence[str], triggers: dict[str, list[str]], options: di
         given = with_triggers(account_settings(options), triggers)
         with sending_lock(options), delivery_log(options) as log:
             broken: list[str] = []
-            counts = deliver_items(_messages(paths, broken, _names(options)), log, given, options)
+            counts = deliver_items(_messages(paths, broken, _kind(options).integrations), log, given, options)
     end_run(counts, broken, options["dry_run"], title=account_title(options))
 
 
@@ -117,35 +117,31 @@ def _kind(options: dict[str, Any]) -> AccountKind:
 
 def account_settings(options: dict[str, Any]) -> AnySettings:
     if _kind(options) is AUTOPILOT:
-        return autopilot_settings(options)
+        return autopilot_settings(options["unknown_traits"])
     given = {"unknown_traits": options["unknown_traits"], "allow_http": logs.allowed_http()}
     found = OrttoDestinationSettings.resolve(**given)
     if found is None:
-        raise RunError(_no_key(ORTTO_SECTION, options))
+        raise RunError(_no_key(ORTTO_SECTION, ORTTO))
     return found
 
 
-def autopilot_settings(options: dict[str, Any]) -> DestinationSettings:
+def autopilot_settings(unknown_traits: str | None = None) -> DestinationSettings:
     """Returns the settings of Autopilot's account, with those of the command. Raises RunError without a key."""
     try:
-        return resolve_settings(unknown_traits=options["unknown_traits"], allow_http=logs.allowed_http())
+        return resolve_settings(unknown_traits=unknown_traits, allow_http=logs.allowed_http())
     except ConfigFieldMissingException as error:
         if "api_key" in error.fields:
-            raise RunError(_no_key(SECTION, options)) from error
+            raise RunError(_no_key(SECTION, AUTOPILOT)) from error
         raise
 
 
-def _no_key(section: str, options: dict[str, Any]) -> str:
+def _no_key(section: str, kind: AccountKind) -> str:
     variable = f"{section}.api_key".replace(".", "__").upper()
-    return _NO_KEY.format(title=_kind(options).title, section=section, variable=variable)
+    return _NO_KEY.format(title=kind.title, section=section, variable=variable)
 
 
 def account_title(options: dict[str, Any]) -> str:
     return _kind(options).title
-
-
-def _names(options: dict[str, Any]) -> tuple[str, ...]:
-    return _kind(options).integrations
 
 
 def with_triggers(given: AnySettings, triggers: dict[str, list[str]]) -> AnySettings:
