@@ -12,8 +12,8 @@ from .account import WritableAccount
 from .event_batches import EventBatches
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
-from .ortto_fields import ORTTO_SECTION, ActivityMapping
-from .settings import DestinationSettings, check_unknown_traits, configured_names, unknown_setting
+from .ortto_fields import ORTTO_SECTION
+from .settings import DestinationSettings, TriggerMapping, check_unknown_traits, configured_names, unknown_setting
 from .triggers import EventTriggers
 
 ORTTO = AccountKind(
@@ -50,7 +50,7 @@ class OrttoDestinationSettings:
 
     api: OrttoSettings
     fields: Mapping[str, str] | None = None
-    activities: ActivityMapping | None = None
+    activities: TriggerMapping | None = None
     unknown_traits: str = "send"
 
     def check(self) -> None:

@@ -1,19 +1,20 @@
 """The fields of people in Ortto, and the attributes of its custom activities (docs/contract/destination.md#ortto)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from ..catalog import ORTTO_STANDARD_FIELDS, ORTTO_STANDARD_NAMES, ORTTO_SYSTEM_FIELDS
 from ..errors import InvalidSetting
 from ..segment.naming import snake_case
+from .batch import EXTERNAL_ID
 from .fields import Custom, Fields, TraitPath, standard_field, trait_leaves
 from .ortto_values import cast_ortto, ortto_type
+from .settings import TriggerMapping
+from .triggers import ids_by_event
 from .values import CastError, cast
 
 ORTTO_SECTION = "destination.autopilothq.ortto"
-USER_ID = Custom("External ID", "str", "str::ei")
-
-ActivityMapping: TypeAlias = Mapping[str, str | Sequence[str]]
+USER_ID = Custom("External ID", "str", EXTERNAL_ID)
 
 
 class OrttoFields(Fields):
@@ -118,14 +119,13 @@ class Activities:
     Example: `Activities(schema, {"Order Completed": "act:cm:order-completed"}).of("Order Completed")`.
     """
 
-    def __init__(self, schema: Mapping[str, Any], mapping: ActivityMapping | None = None) -> None:
+    def __init__(self, schema: Mapping[str, Any], mapping: TriggerMapping | None = None) -> None:
         self.defined = {activity.id: activity for activity in _activities(schema)}
         self._by_name = {snake_case(one.name): [one.id] for one in reversed(self.defined.values())}
         self._by_name |= {one.name: [one.id] for one in reversed(self.defined.values())}
-        self._mapping: dict[str, list[str]] = {}
-        for event, ids in (mapping or {}).items():
-            self._mapping[event] = [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
-            for one in self._mapping[event]:
+        self._mapping = ids_by_event(mapping)
+        for event, ids in self._mapping.items():
+            for one in ids:
                 if one not in self.defined:
                     raise InvalidSetting(
                         f"{ORTTO_SECTION}.activities (or --trigger) sends {event!r} to {one!r}, but the account's"

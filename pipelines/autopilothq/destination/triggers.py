@@ -20,6 +20,14 @@ class EventTriggers(Protocol):
         """Returns the names of what these ids stand for, as far as they are known."""
 
 
+def ids_by_event(mapping: TriggerMapping | None) -> dict[str, list[str]]:
+    """Returns a setting that sends events to one id or to several, with a list of ids for each event."""
+    return {
+        event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
+        for event, ids in (mapping or {}).items()
+    }
+
+
 class Triggers:
     """The triggers of each event: those of the settings, else those of the journeys that are titled like the event.
 
@@ -30,10 +38,7 @@ class Triggers:
 
     def __init__(self, account: WritableAccount, mapping: TriggerMapping | None = None) -> None:
         self._account = account
-        self._mapping = {
-            event: [str(one) for one in (ids if isinstance(ids, list | tuple) else [ids])]
-            for event, ids in (mapping or {}).items()
-        }
+        self._mapping = ids_by_event(mapping)
         self._by_title: dict[str, list[str]] | None = None
         if self._mapping:
             self._check({one for ids in self._titles().values() for one in ids})
