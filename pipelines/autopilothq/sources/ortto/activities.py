@@ -20,14 +20,14 @@ from ...segment.ortto import OrttoNames, OrttoReceipt
 from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers as answers_of_query
-from ..scans import Scan, ScanBatch
+from ..scans import Scan, ScanBatch, TimeBudget
 from ..times import format_time
 from .answers import Answers
 from .feed import DuePerson, Feed, FeedScope
 from .kinds import requested_kinds, selected_kinds
 from .listed import Lookup, values_of_file
 from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
-from .pages import OutOfTime, Scanner, TimeBudget
+from .pages import OutOfTime, Scanner
 from .run import TIMES_LAG, Run, begin_run
 from .who import WAYS, Found, Search, contact_of, time_field
 
