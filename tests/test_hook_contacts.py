@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -269,3 +270,24 @@ def test_hooks_without_a_contact(more: bytes) -> None:
     line = b'{"context":{"library":{"name":"autopilot-hook"}},"receivedAt":"2026-11-01T05:06:07Z"%b}' % more
     with pytest.raises(Rejected):
         hook_contact(parse_json(line))
+
+
+@pytest.mark.filterwarnings("ignore:implicitly coercing SELECT")
+def test_a_later_hook_is_put_over_what_sqlite_has(call: Call) -> None:
+    database = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
+    first = contact(1, FirstName="Ada", unsubscribed=True, updated_at=1_588_000_000_000)
+    later = contact(1, LastName="Lovelace", updated_at=1_588_000_001_000)
+    for name, at, of in (
+        ("1", AT, first),
+        ("2", AT + timedelta(hours=1), later),
+        ("3", AT, first | {"FirstName": "A"}),
+    ):
+        receive(name, hook("contact_updated", at, contact=of))
+        said = call("load", "archive", "received", *database)
+        assert said.status == 0, said.err
+    columns = "contact_id, first_name, last_name, unsubscribed, updated_at, received_at"
+    with closing(sqlite3.connect("here__autopilothq.db")) as con:
+        assert con.execute(f"SELECT {columns} FROM contacts").fetchall() == [
+            ("person_1", "Ada", "Lovelace", 1, "2020-04-27 15:06:41.000000", "2026-11-01 06:06:07.000000")
+        ]
+        assert con.execute("SELECT count(*) FROM _discards").fetchall() == [(0,)]

@@ -15,10 +15,11 @@ from autopilothq.segment.ortto import OrttoField, OrttoNames
 from autopilothq.sources.ortto.answers import Answers, Ended
 from autopilothq.sources.ortto.feed import DuePerson, FeedScope, Order
 from autopilothq.sources.ortto.kinds import requested_kinds, selected_kinds
-from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner, TimeBudget
+from autopilothq.sources.ortto.pages import OutOfTime, Query, Scanner
 from autopilothq.sources.ortto.records import PersonColumns, person_record
 from autopilothq.sources.ortto.run import RunKey, begin_run
 from autopilothq.sources.ortto.who import Contact, activity_time, contact_of, found_of, reduced
+from autopilothq.sources.scans import TimeBudget
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_ortto import FakeOrtto
 

@@ -1,15 +1,11 @@
 """Autopilot's REST API, version 1 (docs/contract/autopilot-api.md): reads what an account holds, and writes to it."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import httpx
-
 from ..errors import NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject
-from .auth import key_header
 from .decode import JsonValue, as_count, as_text, describe
 from .http import ApiClient, HttpClient
 from .settings import ApiSettings
@@ -64,22 +60,7 @@ class Autopilot(ApiClient):
     Example: `with Autopilot(AutopilotSettings(api_key=key)) as account: pages = list(account.contacts())`.
     """
 
-    def __init__(
-        self,
-        settings: ApiSettings,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._http = HttpClient(settings, key_header(settings, "autopilotapikey"), transport=transport, sleep=sleep)
-
-    def __repr__(self) -> str:
-        return f"Autopilot({self._http!r})"
-
-    @property
-    def attempts(self) -> int:
-        """How often the calling thread's last request was sent."""
-        return self._http.attempts
+    KEY_HEADER = "autopilotapikey"
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,12 @@
 """The REST hooks of an Autopilot account: which there are, more of them, fewer (docs/contract/autopilot-hooks.md)."""
 
-import time
-from collections.abc import Callable
 from typing import Any
-
-import httpx
 
 from ..errors import UnexpectedResponse
 from ..segment.json_text import JsonObject
-from .auth import key_header
+from .autopilot import Autopilot
 from .decode import as_text, describe
-from .http import ApiClient, HttpClient
-from .settings import ApiSettings
+from .http import ApiClient
 
 
 class AutopilotHooks(ApiClient):
@@ -20,14 +15,7 @@ class AutopilotHooks(ApiClient):
     Example: `with AutopilotHooks(AutopilotSettings(api_key=key)) as account: account.hooks()`.
     """
 
-    def __init__(
-        self,
-        settings: ApiSettings,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._http = HttpClient(settings, key_header(settings, "autopilotapikey"), transport=transport, sleep=sleep)
+    KEY_HEADER = Autopilot.KEY_HEADER
 
     def hooks(self) -> list[Any]:
         """Returns `{"hook_id","event","target_url","created_at"}` of each hook."""

@@ -1,4 +1,4 @@
-"""JSON over HTTP, over httpx: what both clients share, with pace, retries, errors for people and masked secrets."""
+"""JSON over HTTP, over httpx: what all clients share, with pace, retries, errors for people and masked secrets."""
 
 import logging
 import ssl
@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 from tenacity import RetryCallState
 
 from .. import masking
-from .auth import checked_url, is_loopback
+from .auth import basic_auth, checked_url, is_loopback, key_header
 from .call import Call
 from .decode import JsonValue
 from .inflate import ACCEPTED
@@ -212,9 +212,30 @@ def _tls() -> ssl.SSLContext:
 
 
 class ApiClient(Closing):
-    """The client of an API, which owns the client of its HTTP."""
+    """The client of an API, which owns the client of its HTTP.
 
-    _http: HttpClient
+    `KEY_HEADER` is the header that carries the key; where there is none, the key is the user of HTTP Basic.
+    """
+
+    KEY_HEADER: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        auth = key_header(settings, self.KEY_HEADER) if self.KEY_HEADER else basic_auth(settings)
+        self._http = HttpClient(settings, auth, transport=transport, sleep=sleep)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._http!r})"
+
+    @property
+    def attempts(self) -> int:
+        """How often the calling thread's last request was sent."""
+        return self._http.attempts
 
     def at_most(self, tries: int) -> AbstractContextManager[None]:
         """Lets the calling thread's requests in this context be sent so often at most."""

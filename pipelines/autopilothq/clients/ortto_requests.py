@@ -9,9 +9,8 @@ import httpx
 
 from ..errors import InvalidSetting, NotAuthorized, RequestRejected
 from ..segment.json_text import JsonObject
-from .auth import key_header
 from .decode import JsonValue
-from .http import ApiClient, HttpClient
+from .http import ApiClient
 from .ortto_answers import unexpected
 from .pace import Limit, allowance, pace_of
 from .settings import ApiSettings
@@ -59,6 +58,8 @@ class OrttoRequests(ApiClient):
     Malformed requests (400) are held back for the same reason.
     """
 
+    KEY_HEADER = "X-Api-Key"
+
     def __init__(
         self,
         settings: OrttoSettings,
@@ -66,7 +67,7 @@ class OrttoRequests(ApiClient):
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._http = HttpClient(settings, key_header(settings, "X-Api-Key"), transport=transport, sleep=sleep)
+        super().__init__(settings, transport=transport, sleep=sleep)
         self._base_url = settings.base_url.rstrip("/")
         key, rate = settings.api_key.strip(), settings.activity_requests_per_second
 
@@ -79,18 +80,10 @@ class OrttoRequests(ApiClient):
         self._malformed = limit("malformed", *MALFORMED)
         self._denied: NotAuthorized | None = None
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._http!r})"
-
     @property
     def base_url(self) -> str:
         """The address of the API."""
         return self._base_url
-
-    @property
-    def attempts(self) -> int:
-        """How often the calling thread's last request was sent."""
-        return self._http.attempts
 
     def request(self, path: str, body: Any, *, idempotent: bool = True, limit: Limit | None = None) -> JsonValue:
         """Returns the answer to a request, whose path is like `person/get`."""

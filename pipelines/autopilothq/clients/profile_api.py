@@ -11,9 +11,8 @@ import httpx
 from .. import masking
 from ..errors import InvalidSetting, NotFound, UnexpectedResponse
 from ..segment.json_text import JsonObject, to_json
-from .auth import basic_auth
 from .decode import JsonValue, TooDeep, as_text, describe
-from .http import ApiClient, HttpClient
+from .http import ApiClient
 from .settings import ApiSettings
 from .urls import escape, path_of
 
@@ -51,12 +50,11 @@ class ProfileApi(ApiClient):
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        auth = basic_auth(settings)
+        super().__init__(settings, transport=transport, sleep=sleep)
         self._space = settings.space.strip()
         if self._space in ("", ".", ".."):
             name = settings.name_of("space")
             raise InvalidSetting(f"{name} must be the id of a space of Segment Unify, got {settings.space!r}")
-        self._http = HttpClient(settings, auth, transport=transport, sleep=sleep)
 
     def __repr__(self) -> str:
         return f"ProfileApi({self._http!r}, {self._space!r})"

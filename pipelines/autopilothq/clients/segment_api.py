@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from .auth import basic_auth
-from .http import ApiClient, HttpClient
+from .http import ApiClient
 from .settings import ApiSettings
 from .urls import path_of
 
@@ -48,16 +47,7 @@ class SegmentApi(ApiClient):
         root, self._path = _split(settings.base_url)
         self.url = f"{root}{path_of(self._path)}"
         self.target = f"{self.url} {fingerprint(settings.api_key)}"
-        auth = basic_auth(settings)
-        self._http = HttpClient(replace(settings, base_url=root), auth, transport=transport, sleep=sleep)
-
-    def __repr__(self) -> str:
-        return f"SegmentApi({self._http!r})"
-
-    @property
-    def attempts(self) -> int:
-        """How often the last request was sent."""
-        return self._http.attempts
+        super().__init__(replace(settings, base_url=root), transport=transport, sleep=sleep)
 
     def send(self, messages: Sequence[bytes]) -> None:
         """Sends messages, each a JSON object, in one request.

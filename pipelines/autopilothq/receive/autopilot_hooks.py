@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..catalog import HOOK_CONTACT, HOOK_EVENTS, HOOK_JOURNEY, HOOK_LIBRARY, HOOK_PREFIX
 from ..segment.json_text import DECODER, JsonNumber, JsonObject, is_storable, to_json
-from .messages import NUL, WRITE_KEY, ArchiveLines, Arrival, Body, kept_line, lines_of, time_text
+from .messages import NUL, WRITE_KEY, ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
 
 _SPELLINGS = {event.other: event.name for event in HOOK_EVENTS if event.other}
 _OF_HOOKS = frozenset({"event", "contact_id", "email", "contact", WRITE_KEY})
@@ -21,17 +21,7 @@ def hook_lines(body: Body, arrival: Arrival) -> ArchiveLines:
 
     Example: the body `{"event":"contact_added","contact_id":"person_1"}` gives a track `autopilot_contact_added`.
     """
-    lines, number, deletions = [], 0, 0
-    for element in body.elements:
-        found = _understood(bytes(element), arrival)
-        if found is None:
-            one = lines_of(body._replace(elements=[element], envelope={}), arrival)
-        else:
-            one = ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0)
-        lines.append(one.data)
-        number += one.number
-        deletions += one.deletions
-    return ArchiveLines(b"".join(lines), number, deletions)
+    return adapted_lines(body, arrival, lambda element: _understood(element, arrival))
 
 
 def _understood(element: bytes, arrival: Arrival) -> list[bytes] | None:

@@ -8,7 +8,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -94,6 +94,19 @@ def lines_of(body: Body, arrival: Arrival, batch: bool = False) -> ArchiveLines:
         deletions += deletes
     lines.append(b"")
     return ArchiveLines(b"\n".join(lines), len(elements), deletions)
+
+
+def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequence[bytes] | None]) -> ArchiveLines:
+    """Returns the lines that `adapt` makes of a body's elements; those that it gives None for as messages."""
+    made = []
+    for element in body.elements:
+        found = adapt(bytes(element))
+        if found is None:
+            made.append(lines_of(body._replace(elements=[element], envelope={}), arrival))
+        else:
+            made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0))
+    data = b"".join(one.data for one in made)
+    return ArchiveLines(data, sum(one.number for one in made), sum(one.deletions for one in made))
 
 
 def kept_line(body: bytes) -> ArchiveLines:

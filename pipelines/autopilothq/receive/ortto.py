@@ -10,7 +10,7 @@ from typing import Any
 from ..catalog import KINDS, ORTTO_TEST
 from ..segment.json_text import DECODER, JsonObject
 from ..segment.ortto import OrttoPerson, OrttoReceipt, ortto_journey_message, ortto_message
-from .messages import ArchiveLines, Arrival, Body, kept_line, lines_of, time_text
+from .messages import ArchiveLines, Arrival, Body, adapted_lines, kept_line, time_text
 from .settings import ortto_settings
 
 _log = logging.getLogger(__name__)
@@ -23,23 +23,13 @@ _TYPES = frozenset({"track", *(kind for kind, _, _ in KINDS)})
 
 def ortto_lines(body: Body, arrival: Arrival) -> ArchiveLines:
     """Returns the lines of an activity, of a journey's step, or of an array of such; the Test button's has none."""
-    lines, number, deletions = [], 0, 0
     settings = ortto_settings(arrival.name)
     receipt = OrttoReceipt(_LIBRARY, time_text(arrival.at), names=settings.names, personal=settings.personal)
-    for element in body.elements:
-        found = _understood(bytes(element), receipt)
-        if found is None:
-            one = lines_of(body._replace(elements=[element], envelope={}), arrival)
-        else:
-            one = ArchiveLines(found + b"\n" if found else b"", int(bool(found)), 0)
-        lines.append(one.data)
-        number += one.number
-        deletions += one.deletions
-    return ArchiveLines(b"".join(lines), number, deletions)
+    return adapted_lines(body, arrival, lambda element: _understood(element, receipt))
 
 
-def _understood(element: bytes, receipt: OrttoReceipt) -> bytes | None:
-    """Returns the line of one element, empty for the Test button's, None for what is neither form."""
+def _understood(element: bytes, receipt: OrttoReceipt) -> list[bytes] | None:
+    """Returns the line of one element, none for the Test button's; None for what is neither form."""
     if not element.startswith(b"{"):
         return None
     try:
@@ -47,21 +37,21 @@ def _understood(element: bytes, receipt: OrttoReceipt) -> bytes | None:
         return _message(value, receipt) if isinstance(value, JsonObject) else None
     except Exception as error:  # noqa: BLE001 - whatever it is, the body is kept, and the load says what is wrong
         _log.error("A body of Ortto's is kept as it came, because it cannot be read: %s", type(error).__name__)
-        return kept_line(element).data.rstrip(b"\n")
+        return [kept_line(element).data.rstrip(b"\n")]
 
 
-def _message(value: JsonObject, receipt: OrttoReceipt) -> bytes | None:
+def _message(value: JsonObject, receipt: OrttoReceipt) -> list[bytes] | None:
     if isinstance(kind := value.value("type"), str) and kind in _TYPES:
         return None  # a message of Segment's, which a template made
     receipt = receipt._replace(sent_at=value.value("time"))
     activity, contact = value.value("activity"), value.value("contact")
     is_activity = isinstance(activity, JsonObject) and isinstance(activity.value("field_id"), str)
     if ORTTO_TEST in (value.value("activity", "field_id"), value.value("field_id")):
-        return b""
+        return []
     is_journey = any(value.value(key) is not None for key in _OF_JOURNEYS)
     if isinstance(activity, JsonObject) and is_activity and (isinstance(contact, JsonObject) or not is_journey):
-        return ortto_message(activity, _person(contact if isinstance(contact, JsonObject) else value), receipt)
-    return ortto_journey_message(value, receipt) if is_journey else None
+        return [ortto_message(activity, _person(contact if isinstance(contact, JsonObject) else value), receipt)]
+    return [ortto_journey_message(value, receipt)] if is_journey else None
 
 
 def _person(contact: JsonObject) -> OrttoPerson:

@@ -29,7 +29,6 @@ _DECIMAL = "decimal"  # a display type
 _GEO_KEYS = frozenset({"lat", "lng"})
 _PHONE_KEYS = frozenset({"c", "n"})
 _DATE_KEYS = ("year", "month", "day")
-_ZONE = "timezone"
 # What an account's own activity cannot be called here.
 _TAKEN_TABLES = frozenset({
     *(table.name for table in EVENT_TABLES),

@@ -75,7 +75,7 @@ def propose(event: SeenEvent) -> Proposal:
     Example: for an event `Email opens` with a property `idt::c`, `Email Opened` and `campaign_id`.
     """
     activity, why = _activity(event)
-    target = (ORTTO_ACTIVITIES[activity].event or ORTTO_ACTIVITIES[activity].name) if activity else None
+    target = _event_of(activity) if activity else None
     if target is None:
         target, why = _by_name(event.name), "its name"
     special = next((of for id_, of in ORTTO_ATTRIBUTES_OF.items() if _event_of(id_) == target), {})

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..catalog import AUDIT, LATEST
 from ..errors import NotSupported
-from ..projection import ReadTable, TableRows, engine, ordered_columns
+from ..projection import ExistingTables, ReadTable, TableRows, engine, ordered_columns
 from ..warehouses.dataset import Dataset
 from .plan import PlannedLoad
 
@@ -26,13 +26,12 @@ def adopted_version(table: str, version: str) -> str:
     return f"{ADOPTED}{table} {version}" if any(latest.table.name == table for latest in LATEST) else version
 
 
-def with_older_rows(load: PlannedLoad, rows: TableRows, stored: ReadTable | None, scratch: Path) -> TableRows:
+def with_older_rows(
+    load: PlannedLoad, rows: TableRows, existing: ExistingTables, stored: ReadTable | None, scratch: Path
+) -> TableRows:
     """Returns rows of `users` or `accounts` with the values that only adopted rows of that table have."""
-    dataset = load.target.dataset
-    if stored is None or dataset is None or not any(latest.table.name == rows.table for latest in LATEST):
-        return rows
-    types = dataset.tables([rows.table]).get(rows.table)
-    if not types or not _has_adopted_rows(dataset, rows.table):
+    dataset, types = load.target.dataset, existing.get(rows.table)
+    if stored is None or dataset is None or not types or not _has_adopted_rows(dataset, existing, rows.table):
         return rows
     path = str(scratch / f"older-{rows.table}.parquet")
     if not _write(path, stored(rows.table, list(types))):
@@ -55,15 +54,16 @@ def with_older_rows(load: PlannedLoad, rows: TableRows, stored: ReadTable | None
 def check_not_adopted(load: PlannedLoad, table: str) -> None:
     """Raises NotSupported where rows of a table were adopted: workers do not know the values that only these have."""
     dataset = load.target.dataset
-    if dataset is not None and dataset.tables([table]) and _has_adopted_rows(dataset, table):
+    existing: ExistingTables = {} if dataset is None else dataset.tables([table, AUDIT.name])
+    if dataset is not None and table in existing and _has_adopted_rows(dataset, existing, table):
         raise NotSupported(
             f"Expected a load in this process, because rows of {table} were adopted, and workers do not keep them.\n"
             "Load without an engine."
         )
 
 
-def _has_adopted_rows(dataset: Dataset, table: str) -> bool:
-    if not dataset.tables([AUDIT.name]):
+def _has_adopted_rows(dataset: Dataset, existing: ExistingTables, table: str) -> bool:
+    if AUDIT.name not in existing:
         return False
     # Not by `rows`, which asks for the columns of all tables; a load does not, and SQLite cannot say.
     where = dataset.template(AUDIT.name, "WHERE {version} LIKE %s")

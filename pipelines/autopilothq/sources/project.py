@@ -170,7 +170,7 @@ def _rows(
     for rows in deduplicated.tables():
         write_rows(load, files, rows)
     names = [file.url for file in load.work]
-    latest = [with_older_rows(load, made, stored, scratch) for made in deduplicated.latest(stored)]
+    latest = [with_older_rows(load, made, existing, stored, scratch) for made in deduplicated.latest(stored)]
     for made in (*latest, deduplicated.rejects(names), deduplicated.discards()):
         if made is not None:
             write_rows(load, files, made)

@@ -1,14 +1,30 @@
 """A scan of an API, and what its pages give: what the origins share whose work is not files."""
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from ..catalog import REJECT_REASONS, Table
+from ..projection import Snapshot
 from ..segment.json_text import JsonObject, to_json
 from ..segment.message import MAX_LINE, Batch, Record, Reject, Rejected
+from .origin import LoadContext
 from .records import make_batch, record_of
 from .spool import Spool
+
+
+class TimeBudget:
+    """A budget of seconds from now on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = monotonic() + seconds
+
+    def is_over(self) -> bool:
+        """Returns whether the budget is exhausted."""
+        return monotonic() >= self._end
 
 
 @dataclass
@@ -87,3 +103,38 @@ class ScanBatch:
         return make_batch(
             self.scan.number, self._lines, rejects=self.rejects, ended=ended, unfinished=unfinished, size=self.size
         )
+
+
+@dataclass
+class ScannedRecords:
+    """The scans of one load, and the records that they find: `snapshots` by the names of their tables."""
+
+    context: LoadContext
+    scans: Sequence[Scan] = field(init=False, default=())
+    snapshots: dict[str, Snapshot] = field(init=False, default_factory=dict)
+
+    def begin_reading(self) -> None:
+        """Drops what an earlier reading of the same scans found."""
+        self.close()
+        for table in self.snapshots:
+            shutil.rmtree(self.context.scratch / table, ignore_errors=True)
+        self.snapshots.clear()
+        for scan in self.scans:
+            scan.begin_reading()
+
+    def keep_records(self, found: ScanBatch) -> None:
+        """Adds the records of selected tables to their snapshots."""
+        for name, records in found.records.items():
+            if name in self.context.selected:
+                self.snapshot_of(name, found.scan).add(records)
+
+    def snapshot_of(self, table: str, scan: Scan) -> Snapshot:
+        """Returns the snapshot of a table, which a scan fills."""
+        if table not in self.snapshots:
+            self.snapshots[table] = self.context.snapshot(table, datetime.fromisoformat(scan.started_at))
+        return self.snapshots[table]
+
+    def close(self) -> None:
+        """Gives back the memory of the snapshots."""
+        for snapshot in self.snapshots.values():
+            snapshot.close()

@@ -107,7 +107,8 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
         fresh[rows.table] = rows
         write_rows(load, files, rows)
     for rows in latest_rows_of(adoption, fresh):
-        write_rows(load, files, with_older_rows(load, rows, adoption.stored, scratch))
+        combined = with_older_rows(load, rows, adoption.context.known, adoption.stored, scratch)
+        write_rows(load, files, combined)
     for name in adoption.waiting:
         count_table(adoption, name)
     names = [work.url for work in load.work]

@@ -7,9 +7,9 @@ them.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from threading import Event
-from time import monotonic
 from typing import Any, NamedTuple
 
 from ...catalog import CONTACTS, LISTS, LISTS_CONTACTS, REJECT_REASONS, SEGMENTS, SEGMENTS_CONTACTS, Table
@@ -19,7 +19,7 @@ from ...errors import ApiError, NotAuthorized, NotFound, RequestRejected, Unavai
 from ...segment.json_text import JsonObject, to_json
 from ...segment.message import Rejected
 from ..contact_records import contact_record
-from ..scans import Scan, ScanBatch
+from ..scans import Scan, ScanBatch, TimeBudget
 from ..spool import ScanStart, Spool, fetch, fetch_ahead
 from . import contacts as contact_rows
 
@@ -65,16 +65,12 @@ def concerns_one_scan(error: ApiError) -> bool:
     return isinstance(error, RequestRejected | UnexpectedResponse)
 
 
-class Deadline:
+class Deadline(TimeBudget):
     """A budget of seconds for fetching pages, from now on; None is no limit."""
 
     def __init__(self, seconds: float | None) -> None:
+        super().__init__(inf if seconds is None else seconds)
         self.seconds = seconds
-        self._end = None if seconds is None else monotonic() + seconds
-
-    def is_over(self) -> bool:
-        """Returns whether the budget is exhausted."""
-        return self._end is not None and monotonic() >= self._end
 
     def exceeded(self) -> ScanInterrupted:
         """Returns the exception for an exhausted budget."""

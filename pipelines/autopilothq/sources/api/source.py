@@ -1,11 +1,9 @@
 """Autopilot's own API as an origin and as a dlt source: email events out of contacts, and what else an account has."""
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from ...catalog import ACCOUNT, CONTACTS, TABLES, TRACKS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
 from ...errors import ApiError, Unavailable
-from ...projection import Snapshot
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
 from ...segment.message import Batch
@@ -27,7 +24,7 @@ from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..scans import Scan, ScanBatch
+from ..scans import Scan, ScanBatch, ScannedRecords
 from ..settings import RequestSettings, Time
 from ..times import format_time, read_setting_time
 from . import scan as scans
@@ -81,36 +78,12 @@ def api(
 
 
 @dataclass
-class _Run:
-    """The scans of one load, with what they find: `snapshots` by the names of their tables."""
+class _Run(ScannedRecords):
+    """The scans of one load, with what they find."""
 
-    context: LoadContext
     plan: ScanPlan
     scope: ScanScope
     deadline: Deadline
-    scans: Sequence[Scan]
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
-
-    def begin_reading(self) -> None:
-        """Drops what an earlier reading of the same scans found."""
-        for table, snapshot in self.snapshots.items():
-            snapshot.close()
-            shutil.rmtree(self.context.scratch / table, ignore_errors=True)
-        self.snapshots.clear()
-        for scan in self.scans:
-            scan.begin_reading()
-
-    def keep_records(self, found: ScanBatch) -> None:
-        """Adds the records of selected tables to their snapshots."""
-        for name, records in found.records.items():
-            if name in self.context.selected:
-                self.snapshot_of(name, found.scan).add(records)
-
-    def snapshot_of(self, table: str, scan: Scan) -> Snapshot:
-        """Returns the snapshot of a table, which a scan fills."""
-        if table not in self.snapshots:
-            self.snapshots[table] = self.context.snapshot(table, datetime.fromisoformat(scan.started_at))
-        return self.snapshots[table]
 
     def report_contacts(self, scan: Scan) -> None:
         """Reports how many contacts a scan has read."""
@@ -161,7 +134,7 @@ class AutopilotApi(Origin[Scan]):
             dataset.complete_loads(),
         )
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
-        run = self._run = _Run(context, plan, scope, deadline, ())
+        run = self._run = _Run(context, plan, scope, deadline)
         if scope.events and self.window.until is None:
             _warn_of_archive(run)
         run.scans = plan.scans()
@@ -234,8 +207,7 @@ class AutopilotApi(Origin[Scan]):
                     yield from _rows(run, scan, table)
             if scan.complete or scan.name == CONTACTS.name:
                 run.plan.write_cursor(scan, load_id)
-        for snapshot in run.snapshots.values():
-            snapshot.close()
+        run.close()
 
 
 def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:

@@ -82,9 +82,7 @@ def contact_rows(files: Sequence[File], context: LoadContext, timeout: float) ->
     snapshot.close()
 
 
-def _merged(
-    hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, object]
-) -> Iterable["MergedContact"]:
+def _merged(hooks: Iterable[HookContact], context: LoadContext, known: Mapping[str, Type]) -> Iterable["MergedContact"]:
     """Returns the contacts of some hooks, each over what is stored of it."""
     dataset, column = context.required_pipeline().dataset, _column_of(context)
     merged: dict[str, MergedContact] = {}
@@ -164,12 +162,25 @@ def hook_contact(message: JsonObject) -> HookContact | None:
 # ---- over what is stored ---------------------------------------------------------------------------------------------
 
 
-def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, object]) -> dict[str, StoredContact]:
+def stored_contacts(dataset: Dataset, ids: Sequence[str], columns: Mapping[str, Type]) -> dict[str, StoredContact]:
     """Returns the stored rows of contacts by their ids."""
-    names = list(columns)
-    select = ", ".join(f"{{{name}}}" for name in names)
-    rows = dataset.rows(select, CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})", *ids) if ids else []
-    return {str(row[names.index("contact_id")]): _stored(dict(zip(names, row, strict=True))) for row in rows}
+    if not ids:
+        return {}
+    # Not by `rows`, which asks for the columns of all tables; a load does not, and SQLite cannot say.
+    select = dataset.template(CONTACTS.name, f"SELECT {', '.join(f'{{{name}}}' for name in columns)} FROM")
+    where = dataset.template(CONTACTS.name, f"WHERE {{contact_id}} IN ({placeholders(ids)})")
+    rows = [
+        {name: _typed(value, columns[name]) for name, value in zip(columns, row, strict=True)}
+        for row in dataset.stream(select, CONTACTS.name, where, ids)
+    ]
+    return {str(row["contact_id"]): _stored(row) for row in rows}
+
+
+def _typed(value: Any, of: Type) -> Any:
+    """Returns a stored value in its column's type; SQLite has times as text, and truth as a number."""
+    if of == "timestamp" and isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return bool(value) if of == "bool" and value is not None else in_utc(value)
 
 
 def _stored(row: Mapping[str, Any]) -> StoredContact:
@@ -180,7 +191,7 @@ def _stored(row: Mapping[str, Any]) -> StoredContact:
 def _cell(value: Any) -> str:
     """Returns a stored value as JSON text, with all its digits."""
     if isinstance(value, datetime):
-        return json.dumps(format_time(in_utc(value), exact=True))
+        return json.dumps(format_time(value, exact=True))
     return to_json(value) if isinstance(value, str | bool) else str(value)
 
 

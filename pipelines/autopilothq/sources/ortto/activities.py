@@ -1,6 +1,5 @@
 """The activities of an account's people: one run, or a part of one (docs/contract/ortto-pull.md)."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,14 +19,15 @@ from ...segment.ortto import OrttoNames, OrttoReceipt
 from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers as answers_of_query
-from ..scans import Scan, ScanBatch
+from ..due_people import due_people, is_query, lines_of_file
+from ..scans import Scan, ScanBatch, TimeBudget
 from ..times import format_time
 from .answers import Answers
 from .feed import DuePerson, Feed, FeedScope
 from .kinds import requested_kinds, selected_kinds
-from .listed import Lookup, values_of_file
+from .listed import Lookup
 from .load import ACTIVE, EVERYBODY, OUT_OF_TIME, AccountLoad
-from .pages import OutOfTime, Scanner, TimeBudget
+from .pages import OutOfTime, Scanner
 from .run import TIMES_LAG, Run, begin_run
 from .who import WAYS, Found, Search, contact_of, time_field
 
@@ -35,7 +35,6 @@ ORTTO_SETTINGS = f"sources.{SOURCE}.ortto"
 _LIBRARY = "ortto-api"
 SCAN = "activities"  # the name of the scan
 _MIN_PEOPLE = 10  # of so many people, the account should know one at least
-_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
 
 
 class Account(NamedTuple):
@@ -170,21 +169,10 @@ class ActivityScan:
 
 def _due_people(load: AccountLoad, run: Run, account: Account, kinds: tuple[str, ...]) -> People:
     """Returns the people to ask for, all of them found and chosen. Raises OutOfTime, and ApiErrors."""
-    context = load.context
-    pipeline = context.required_pipeline()
-    scratch = context.scratch / "people"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    people = People((f"ortto-{load.account}", load.scope_id), str(scratch), context.memory)
-    for found in _found_people(load, run, account, kinds):
-        people.add(found)
-    people.leave_out(context.suppressed)
-    there = pipeline.dataset.tables([PROFILES.name])
-    columns = [column.name for column in PROFILES.columns]
-    stored = pipeline.dataset.read(PROFILES.name, columns) if there and not load.is_anew else ()
-    is_active = load.settings.people == ACTIVE
+    context, is_active = load.context, load.settings.people == ACTIVE
     due = DuePeople(run.begun, TIMES_LAG if is_active else None, retry=is_active)
-    people.choose(stored, pipeline.dataset.complete_loads(), due)
+    key = f"ortto-{load.account}", load.scope_id
+    people = due_people(context, key, _found_people(load, run, account, kinds), due, load.is_anew)
     context.report.people_total = people.due
     context.report.people_found_by = WAYS.get(run.start.way or "")
     context.report_progress()
@@ -223,8 +211,8 @@ def _address(url: str, run: Run) -> str:
 
 def _values(people: str) -> Iterator[str]:
     """Yields the values of a list: the first column of a query's rows, or the lines of a file."""
-    if not _QUERY.match(people):
-        yield from values_of_file(Path(people))
+    if not is_query(people):
+        yield from lines_of_file(Path(people), "ids or emails")
         return
     for rows in answers_of_query(dlt.current.pipeline(), people):
         yield from (str(row[0]).strip() for row in rows if row[0] is not None and str(row[0]).strip())

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ...clients.autopilot import Page
-from ...errors import InvalidSetting, RequestRejected
+from ...errors import RequestRejected
 from ...segment.identity import fold_email
 from ...segment.json_text import JsonObject
 from .pages import OutOfTime, Query, Scanner
@@ -17,17 +16,6 @@ VALUES_AT_ONCE = 50  # that one request looks for
 _ID = re.compile("[0-9a-f]{24}")
 Values = Callable[[], Iterator[str]]
 """Gives the values of a list, each time from the first on."""
-
-
-def values_of_file(path: Path) -> Iterator[str]:
-    """Yields the lines of a file but blank ones. Raises InvalidSetting for no text."""
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            yield from filter(None, map(str.strip, lines))
-    except UnicodeDecodeError as error:
-        raise InvalidSetting(f"{path}: expected ids or emails in UTF-8: {error}") from error
-    except OSError as error:
-        raise InvalidSetting(f"{path}: {error.strerror}") from error
 
 
 class Lookup:

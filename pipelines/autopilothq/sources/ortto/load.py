@@ -1,20 +1,15 @@
 """One load of an account of Ortto: what is asked for, and what is known of it while it goes on."""
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from ...catalog import EVENT_TABLES, TRACKS
-from ...projection import Snapshot
 from ..extraction import EVENTS_RESOURCE
-from ..origin import LoadContext
-from ..scans import Scan, ScanBatch
+from ..scans import ScannedRecords, TimeBudget
 from ..settings import short_digest
-from .pages import TimeBudget
 from .run import RUN_FOLDER, RunKey
 
 ACTIVE, EVERYBODY = "active", "all"
@@ -41,19 +36,16 @@ class PullSettings(NamedTuple):
 
 
 @dataclass
-class AccountLoad:
-    """One load of the account of that digest: its time, and the scans besides activities with what they find.
+class AccountLoad(ScannedRecords):
+    """One load of the account of that digest: its time, its scans, and what those besides activities find.
 
     `is_anew` says that nothing counts as loaded, because dlt drops or empties tables of events first.
     """
 
-    context: LoadContext
     account: str
     settings: PullSettings
     deadline: TimeBudget
     is_anew: bool = False
-    scans: Sequence[Scan] = ()
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:
@@ -87,25 +79,8 @@ class AccountLoad:
 
     def begin_reading(self) -> None:
         """Drops what an earlier reading found."""
-        for table, snapshot in self.snapshots.items():
-            snapshot.close()
-            shutil.rmtree(self.context.scratch / table, ignore_errors=True)
-        self.snapshots.clear()
-        for scan in self.scans:
-            scan.begin_reading()
+        super().begin_reading()
         self.context.report.contacts = 0
-
-    def keep_records(self, found: ScanBatch) -> None:
-        """Adds the records of selected tables to their snapshots."""
-        for name, records in found.records.items():
-            if name in self.context.selected:
-                self.snapshot_of(name, found.scan).add(records)
-
-    def snapshot_of(self, table: str, scan: Scan) -> Snapshot:
-        """Returns the snapshot of a table, which a scan fills."""
-        if table not in self.snapshots:
-            self.snapshots[table] = self.context.snapshot(table, datetime.fromisoformat(scan.started_at))
-        return self.snapshots[table]
 
     def warn(self, text: str) -> None:
         """Warns, and shows the warning at once."""

@@ -14,11 +14,11 @@ from ...segment.ortto import OrttoNames, names_of_schema
 from ...warehouses import dlt_internals
 from .. import user_hints
 from ..origin import LoadContext, Origin
-from ..scans import Scan, ScanBatch
+from ..scans import Scan, ScanBatch, TimeBudget
 from ..times import format_time
 from .activities import Account, ActivityScan
 from .load import ORTTO_EVENT_RESOURCES, OUT_OF_TIME, AccountLoad, PullSettings
-from .pages import OutOfTime, Scanner, TimeBudget
+from .pages import OutOfTime, Scanner
 from .records import PARTS, RecordScans, note_loaded, plan_scans
 
 
@@ -100,8 +100,7 @@ class OrttoPull(Origin[Scan]):
                 note_loaded(self.account, scan, load_id)
         if self._activities is not None:
             yield from self._activities.finish()
-        for snapshot in load.snapshots.values():
-            snapshot.close()
+        load.close()
 
 
 def _is_anew() -> bool:

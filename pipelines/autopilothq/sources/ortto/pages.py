@@ -1,7 +1,6 @@
 """Pages of people: fetched into a spool, and begun again where the account does not know its cursor any more."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from time import monotonic
 from typing import Any
 
 from ...clients.autopilot import Page
@@ -9,21 +8,11 @@ from ...clients.ortto import MOST_FIELDS, Ortto
 from ...errors import RequestRejected, UnexpectedResponse
 from ...segment.json_text import JsonObject
 from ..records import id_text
+from ..scans import TimeBudget
 from ..spool import Spool, fetch_ahead
 
 MAX_RESTARTS = 2  # of one scan: each costs a refused request, and fifteen of them a ban
 IDS_AT_ONCE = 100
-
-
-class TimeBudget:
-    """A budget of seconds from now on."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = monotonic() + seconds
-
-    def is_over(self) -> bool:
-        """Returns whether the budget is exhausted."""
-        return monotonic() >= self._end
 
 
 class OutOfTime(Exception):

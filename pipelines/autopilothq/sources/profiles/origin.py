@@ -1,6 +1,5 @@
 """A space of Segment Unify as an origin: one run, or a part of one, over its people."""
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ...segment.message import Batch
 from ...warehouses.dataset import audit_row
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
+from ..due_people import due_people, is_query
 from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..scans import Scan
 from ..settings import RequestSettings, read_cursor, short_digest, write_cursor
@@ -33,7 +33,6 @@ MAX_RUN_AGE = RETENTION / 2  # an older run is not continued: its first people m
 MAX_SCAN_AGE = timedelta(days=1)  # contacts are not read again within it; the next run finds changes since
 MIN_PEOPLE_TO_WARN = 10  # of so many people, the space should know one at least
 _CURSORS = "pulls"  # in dlt's state of the source
-_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
 
 
 class Contacts(NamedTuple):
@@ -109,20 +108,8 @@ class Space(Origin[Scan]):
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]
 
     def _due_people(self, context: LoadContext, begun: datetime) -> People:
-        pipeline = context.required_pipeline()
-        scratch = context.scratch / "people"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        people = People((self.name, self.scope_id), str(scratch), context.memory)
-        for found in self._found_people(context):
-            people.add(found)
-        people.leave_out(context.suppressed)
-        there = pipeline.dataset.tables([PROFILES.name])
-        columns = [column.name for column in PROFILES.columns]
-        stored = pipeline.dataset.read(PROFILES.name, columns) if there else ()
         due = DuePeople(begun, LOOKBACK if self.people == "api" else None)
-        people.choose(stored, pipeline.dataset.complete_loads(), due)
-        return people
+        return due_people(context, (self.name, self.scope_id), self._found_people(context), due)
 
     def _found_people(self, context: LoadContext) -> Iterator[Sequence[Person]]:
         """Yields all people, some at a time. Raises InvalidSetting for a query of several columns."""
@@ -133,7 +120,7 @@ class Space(Origin[Scan]):
             )
             with self.contacts.client as client:
                 yield from people_of_contacts(spool, client, context.report_progress)
-        elif _QUERY.match(self.people):
+        elif is_query(self.people):
             for rows in answers(dlt.current.pipeline(), self.people):
                 if len(rows[0]) != 1:
                     raise InvalidSetting(f"{SETTINGS}.people: expected a query with one column, got {len(rows[0])}")

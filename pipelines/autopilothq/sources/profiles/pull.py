@@ -14,8 +14,10 @@ from ...catalog import EVENTS
 from ...clients.autopilot import Autopilot, Page
 from ...clients.profile_api import ID_TYPES, ProfileApi
 from ...errors import ApiError, InvalidSetting, NotAuthorized, RequestRejected, UnexpectedResponse
+from ...projection import engine
 from ...segment.json_text import JsonNumber, JsonObject, is_storable, to_json
 from ...segment.message import Batch
+from ..due_people import lines_of_file
 from ..scans import Scan, ScanBatch
 from ..spool import STOP_SECONDS, Spool, fetch_ahead
 from ..times import read_time
@@ -60,20 +62,9 @@ def person(value: str) -> str | None:
 
 def people_of_file(path: Path) -> Iterator[list[Person]]:
     """Yields the people of a file, an email or a user id a line, in chunks. Raises InvalidSetting for no text."""
-    found: list[Person] = []
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for line in lines:
-                if known := person(line):
-                    found.append(Person(known))
-                if len(found) >= PEOPLE_AT_ONCE:
-                    yield found
-                    found = []
-    except UnicodeDecodeError as error:
-        raise InvalidSetting(f"{path}: expected emails or user ids in UTF-8: {error}") from error
-    except OSError as error:
-        raise InvalidSetting(f"{path}: {error.strerror}") from error
-    yield found
+    ids = filter(None, map(person, lines_of_file(path, "emails or user ids")))
+    for some in engine.batched(ids, PEOPLE_AT_ONCE):
+        yield list(map(Person, some))
 
 
 def people_of_contacts(spool: Spool, account: Autopilot, progress: Callable[[], None]) -> Iterator[list[Person]]:

@@ -1,0 +1,56 @@
+"""The people whom an origin asks an API for, one by one: all who were found in, those who are due out."""
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from ..catalog import PROFILES
+from ..errors import InvalidSetting
+from ..projection import DuePeople, People
+from .origin import LoadContext
+
+_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
+FoundPeople = (
+    Iterable[Sequence[tuple[str, datetime | None]]] | Iterable[Sequence[tuple[str, datetime | None, str | None]]]
+)
+"""People as `People.add` takes them, some at a time."""
+
+
+def due_people(
+    context: LoadContext, key: tuple[str, str], found: FoundPeople, due: DuePeople, is_anew: bool = False
+) -> People:
+    """Returns the people who are due, of all who are found and not deleted; `key` is as in `People`.
+
+    With `is_anew` nobody counts as asked for.
+    """
+    dataset = context.required_pipeline().dataset
+    scratch = context.scratch / "people"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    people = People(key, str(scratch), context.memory)
+    for some in found:
+        people.add(some)
+    people.leave_out(context.suppressed)
+    there = dataset.tables([PROFILES.name])
+    columns = [column.name for column in PROFILES.columns]
+    stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()
+    people.choose(stored, dataset.complete_loads(), due)
+    return people
+
+
+def is_query(people: str) -> bool:
+    """Returns whether a setting names people by a query, not by a file."""
+    return _QUERY.match(people) is not None
+
+
+def lines_of_file(path: Path, what: str) -> Iterator[str]:
+    """Yields the lines of a file but blank ones. Raises InvalidSetting for no text; `what` is expected there."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from filter(None, map(str.strip, lines))
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{path}: expected {what} in UTF-8: {error}") from error
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}") from error
