@@ -5,6 +5,7 @@ reads other relations. What a dataset lacks is null there, too: a macro looks wh
 """
 
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,23 @@ _ROWS = re.compile(r'SELECT\s+\*\s+FROM ["`]rows:(\w+)["`]')
 
 
 def for_adapters(sql: str) -> str:
-    """Returns a query of the base dialect in those of dbt's adapters, each where it differs from the usual one."""
-    usual = _in(sql, USUAL)
-    others: dict[str, list[str]] = {}
-    for dialect in OTHERS:
-        others.setdefault(_in(sql, dialect), []).append(dialect)
-    others.pop(usual, None)
+    """Returns a query of the base dialect for dbt's adapters, with branches for the lines in which they differ."""
+    texts = (_in(sql, dialect).splitlines() for dialect in (USUAL, *OTHERS))
+    runs = groupby(zip(*texts, strict=True), key=lambda line: len(set(line)) == 1)
+    return "\n".join(_branches(*map("\n".join, zip(*lines, strict=True))) for _, lines in runs)
+
+
+def _branches(usual: str, *others: str) -> str:
+    """Returns lines as the usual dialect has them, and before them those of others that have them otherwise."""
+    dialects: dict[str, list[str]] = {}
+    for dialect, text in zip(OTHERS, others, strict=True):
+        dialects.setdefault(text, []).append(dialect)
+    dialects.pop(usual, None)
     branches = [
-        f"{{% {'elif' if number else 'if'} target.type in {dialects} %}}\n{text}\n"
-        for number, (text, dialects) in enumerate(others.items())
+        f"{{%- {'elif' if number else 'if'} target.type in {found} %}}\n{text}\n"
+        for number, (text, found) in enumerate(dialects.items())
     ]
-    return "".join([*branches, f"{{% else %}}\n{usual}\n{{% endif %}}"]) if branches else usual
+    return "".join([*branches, f"{{%- else %}}\n{usual}\n{{%- endif %}}"]) if branches else usual
 
 
 def _in(sql: str, dialect: str) -> str:
