@@ -15,7 +15,7 @@ from sqlglot import exp
 
 from autopilothq import catalog, inspect
 from autopilothq.models import BY_NAME, MODELS, Metric, Model
-from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded
+from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded, file
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
 USUAL = "postgres"  # whose SQL DuckDB runs, too
@@ -87,7 +87,7 @@ def block_sql(name: str) -> str:
 
 def model_sql(model: Model) -> str:
     """Returns a model; a large one adds only what is new."""
-    text = for_adapters(expanded(model.name))
+    text = for_adapters(expanded(file(model.name)))
     if model.name not in INCREMENTAL:
         return f"-- {GENERATED}\n{text}\n"
     config = f"{{{{ config(materialized='incremental', unique_key={list(model.key)}) }}}}"

@@ -10,6 +10,7 @@ import duckdb
 from ..display import gist, shortened
 from ..errors import RunError
 from ..inspect import Status, read_status
+from ..models.render import time_literal
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
 from ..warehouses.dlt_internals import DatabaseException
 from . import assemble
@@ -29,7 +30,7 @@ from .numbers import (
     TableAge,
     Totals,
 )
-from .statements import MailScope, Names, statement, time_literal
+from .statements import MailScope, Names, statement
 from .wording import DAY_SECONDS, moment_of
 
 _Part = TypeVar("_Part")
