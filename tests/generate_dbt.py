@@ -99,7 +99,7 @@ def model_sql(model: Model) -> str:
 
 
 def macros() -> str:
-    """Returns the macro that reads a table of messages, whatever of it there is."""
+    """Returns the macros that know what the models read: columns, those that a table does not declare, and types."""
     columns = {
         name: [[*column[:2], column.type, column.cast] for column in columns_read(tables)]
         for name, tables in BLOCKS.items()
@@ -109,10 +109,12 @@ def macros() -> str:
         for table in MESSAGE_TYPES
     }
     types = {dialect: _types(dialect) for dialect in (USUAL, *OTHERS)}
-    text = (Path(__file__).parent / "dbt_macros.sql").read_text()
-    for mark, value in (("COLUMNS", columns), ("UNDECLARED", undeclared), ("TYPES", types)):
-        text = text.replace(f"@{mark}@", _jinja(value))
-    return text.replace("@GENERATED@", GENERATED)
+    values: dict[str, dict[str, Any]] = {"columns": columns, "undeclared": undeclared, "types": types}
+    return f"{{#- {GENERATED} -#}}\n" + "".join(_macro(f"autopilothq_{name}", value) for name, value in values.items())
+
+
+def _macro(name: str, value: dict[str, Any]) -> str:
+    return f"\n{{%- macro {name}() -%}}\n  {{{{ return({_jinja(value)}) }}}}\n{{%- endmacro -%}}\n"
 
 
 def _types(dialect: str) -> dict[str, str]:
@@ -194,7 +196,7 @@ def files() -> dict[str, str]:
     found = {f"models/{model.name}.sql": model_sql(model) for model in MODELS}
     found |= {f"models/blocks/{name}.sql": block_sql(name) for name in BLOCKS}
     return found | {
-        "macros/autopilothq_rows.sql": macros(),
+        "macros/autopilothq_catalogue.sql": macros(),
         "models/sources.yml": sources(),
         "models/models.yml": properties(),
     }
