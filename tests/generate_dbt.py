@@ -5,6 +5,7 @@ reads other relations. What a dataset lacks is null there, too: a macro looks wh
 """
 
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlglot import exp
 
 from autopilothq import catalog, inspect
 from autopilothq.models import BY_NAME, MODELS, Metric, Model
-from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded
+from autopilothq.models.render import BASE_TYPES, MESSAGE_TYPES, SEVEN, about, columns_read, declares, expanded, file
 
 HOME = Path(__file__).parents[1] / "pipelines" / "dbt"
 USUAL = "postgres"  # whose SQL DuckDB runs, too
@@ -29,17 +30,23 @@ _ROWS = re.compile(r'SELECT\s+\*\s+FROM ["`]rows:(\w+)["`]')
 
 
 def for_adapters(sql: str) -> str:
-    """Returns a query of the base dialect in those of dbt's adapters, each where it differs from the usual one."""
-    usual = _in(sql, USUAL)
-    others: dict[str, list[str]] = {}
-    for dialect in OTHERS:
-        others.setdefault(_in(sql, dialect), []).append(dialect)
-    others.pop(usual, None)
+    """Returns a query of the base dialect for dbt's adapters, with branches for the lines in which they differ."""
+    texts = (_in(sql, dialect).splitlines() for dialect in (USUAL, *OTHERS))
+    runs = groupby(zip(*texts, strict=True), key=lambda line: len(set(line)) == 1)
+    return "\n".join(_branches(*map("\n".join, zip(*lines, strict=True))) for _, lines in runs)
+
+
+def _branches(usual: str, *others: str) -> str:
+    """Returns lines as the usual dialect has them, and before them those of others that have them otherwise."""
+    dialects: dict[str, list[str]] = {}
+    for dialect, text in zip(OTHERS, others, strict=True):
+        dialects.setdefault(text, []).append(dialect)
+    dialects.pop(usual, None)
     branches = [
-        f"{{% {'elif' if number else 'if'} target.type in {dialects} %}}\n{text}\n"
-        for number, (text, dialects) in enumerate(others.items())
+        f"{{%- {'elif' if number else 'if'} target.type in {found} %}}\n{text}\n"
+        for number, (text, found) in enumerate(dialects.items())
     ]
-    return "".join([*branches, f"{{% else %}}\n{usual}\n{{% endif %}}"]) if branches else usual
+    return "".join([*branches, f"{{%- else %}}\n{usual}\n{{%- endif %}}"]) if branches else usual
 
 
 def _in(sql: str, dialect: str) -> str:
@@ -80,7 +87,7 @@ def block_sql(name: str) -> str:
 
 def model_sql(model: Model) -> str:
     """Returns a model; a large one adds only what is new."""
-    text = for_adapters(expanded(model.name))
+    text = for_adapters(expanded(file(model.name)))
     if model.name not in INCREMENTAL:
         return f"-- {GENERATED}\n{text}\n"
     config = f"{{{{ config(materialized='incremental', unique_key={list(model.key)}) }}}}"
@@ -92,7 +99,7 @@ def model_sql(model: Model) -> str:
 
 
 def macros() -> str:
-    """Returns the macro that reads a table of messages, whatever of it there is."""
+    """Returns the macros that know what the models read: columns, those that a table does not declare, and types."""
     columns = {
         name: [[*column[:2], column.type, column.cast] for column in columns_read(tables)]
         for name, tables in BLOCKS.items()
@@ -102,10 +109,12 @@ def macros() -> str:
         for table in MESSAGE_TYPES
     }
     types = {dialect: _types(dialect) for dialect in (USUAL, *OTHERS)}
-    text = (Path(__file__).parent / "dbt_macros.sql").read_text()
-    for mark, value in (("COLUMNS", columns), ("UNDECLARED", undeclared), ("TYPES", types)):
-        text = text.replace(f"@{mark}@", _jinja(value))
-    return text.replace("@GENERATED@", GENERATED)
+    values: dict[str, dict[str, Any]] = {"columns": columns, "undeclared": undeclared, "types": types}
+    return f"{{#- {GENERATED} -#}}\n" + "".join(_macro(f"autopilothq_{name}", value) for name, value in values.items())
+
+
+def _macro(name: str, value: dict[str, Any]) -> str:
+    return f"\n{{%- macro {name}() -%}}\n  {{{{ return({_jinja(value)}) }}}}\n{{%- endmacro -%}}\n"
 
 
 def _types(dialect: str) -> dict[str, str]:
@@ -187,7 +196,7 @@ def files() -> dict[str, str]:
     found = {f"models/{model.name}.sql": model_sql(model) for model in MODELS}
     found |= {f"models/blocks/{name}.sql": block_sql(name) for name in BLOCKS}
     return found | {
-        "macros/autopilothq_rows.sql": macros(),
+        "macros/autopilothq_catalogue.sql": macros(),
         "models/sources.yml": sources(),
         "models/models.yml": properties(),
     }

@@ -1,13 +1,15 @@
 """Writes each table of a dataset to a Parquet file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..catalog import Type
 from ..warehouses.dataset import Dataset, tables_of
+from ..warehouses.hints import arrow_schema
 from .folder import ExportFolder
 
 ROWS_PER_GROUP = 100_000
@@ -32,24 +34,21 @@ def export_parquet(dataset: Dataset, folder: ExportFolder) -> ExportedTables:
         if others:
             left_out.append(f"{name}: {', '.join(others)}")
         if types:
-            rows[name] = _write(dataset, folder, name, list(types))
+            rows[name] = _write(dataset, folder, name, types)
     folder.publish()
     return ExportedTables(rows, left_out)
 
 
-def _write(dataset: Dataset, folder: ExportFolder, name: str, columns: list[str]) -> int:
+def _write(dataset: Dataset, folder: ExportFolder, name: str, types: Mapping[str, Type]) -> int:
     count = 0
     with folder.create(f"{quote(name, safe='')}.parquet") as out:
         writer: pq.ParquetWriter | None = None
-        for table in _grouped(dataset.read(name, columns)):
+        for table in _grouped(dataset.read(name, list(types))):
             writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")
             writer.write_table(table)
             count += len(table)
         if writer is None:
-            from ..projection.types import ARROW
-
-            types = dataset.tables([name])[name]
-            writer = pq.ParquetWriter(out, pa.schema([(column, ARROW[types[column]]) for column in columns]))
+            writer = pq.ParquetWriter(out, arrow_schema(types))
         writer.close()
     return count
 

@@ -25,7 +25,17 @@ from .live import (
 )
 from .received import Received, Waiting, read_received
 from .schema import ColumnInfo, Statistics, TableInfo, catalogue
-from .status import Status, age, read_status, status_dict, status_text
+from .status import (
+    Freshness,
+    LastRun,
+    Status,
+    age,
+    read_freshness,
+    read_last_run,
+    read_status,
+    status_dict,
+    status_text,
+)
 from .views import AppliedModels, ModelView, applied, at_models, view_comments, views_of
 
 __all__ = [
@@ -40,6 +50,8 @@ __all__ = [
     "Count",
     "Difference",
     "DifferenceMessages",
+    "Freshness",
+    "LastRun",
     "ModelView",
     "Received",
     "Schema",
@@ -59,6 +71,8 @@ __all__ = [
     "elsewhere",
     "grid",
     "kind_of",
+    "read_freshness",
+    "read_last_run",
     "read_received",
     "read_status",
     "reading",

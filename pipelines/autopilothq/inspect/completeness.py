@@ -1,7 +1,7 @@
 """How complete the events of Ortto's campaigns are: what is stored, against what Ortto itself counts."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,7 +48,7 @@ class CampaignCounts:
         return total(self.counts.values())
 
 
-def total(counts: Any) -> Count:
+def total(counts: Iterable[Count]) -> Count:
     """Returns the sum of counts."""
     listed = list(counts)
     return Count(sum(count.stored for count in listed), sum(count.ortto for count in listed))

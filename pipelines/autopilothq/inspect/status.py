@@ -87,14 +87,13 @@ class Status:
 
 def read_status(dataset: Dataset, now: datetime) -> Status:
     """Returns the status of a dataset, from its destination and from what runs on this machine left behind."""
-    found = tables_of(dataset)
-    tables = {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
+    tables = read_freshness(dataset)
     load = _last_load(dataset)
     trace, waiting = _local_state(dataset.target)
     return Status(
         dataset.target,
         now,
-        _last_run(load, trace),
+        _last_run(load.loaded_at if load else None, trace),
         load,
         waiting,
         max((fresh.loaded_at for fresh in tables.values() if fresh.loaded_at), default=None),
@@ -106,6 +105,19 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         campaigns=read_campaigns(dataset),
         models=_models(dataset),
     )
+
+
+def read_freshness(dataset: Dataset) -> dict[str, Freshness]:
+    """Returns how new the rows of each table of messages are."""
+    found = tables_of(dataset)
+    return {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
+
+
+def read_last_run(dataset: Dataset) -> LastRun | None:
+    """Returns how the last known run into a dataset ended, None where none is known."""
+    _, loaded_at = last_load(dataset) or (None, None)
+    trace, _ = _local_state(dataset.target)
+    return _last_run(loaded_at, trace)
 
 
 def _models(dataset: Dataset) -> AppliedModels | None:
@@ -186,8 +198,8 @@ def _local_state(target: str) -> tuple[PipelineTrace | None, int]:
     return load_trace(str(folder)), len(waiting)
 
 
-def _last_run(load: LoadSummary | None, trace: PipelineTrace | None) -> LastRun | None:
-    loaded = LastRun(load.loaded_at, "loaded") if load else None
+def _last_run(loaded_at: datetime | None, trace: PipelineTrace | None) -> LastRun | None:
+    loaded = LastRun(loaded_at, "loaded") if loaded_at else None
     ended = trace and trace.finished_at
     if trace is None or ended is None or (loaded and ended < loaded.at):
         return loaded

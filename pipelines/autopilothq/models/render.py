@@ -106,13 +106,32 @@ def raw_tables(found: exp.Expr) -> list[exp.Table]:
 
 def query(model: str, existing: Existing, period: Period = ALL_TIME) -> exp.Query:
     """Returns a model as one query of the base dialect, whose CTEs are not nested: T-SQL takes no others."""
+    parts = relations(model, existing, period)
+    return with_relations(parts.pop(model), parts)
+
+
+def relations(name: str, existing: Existing, period: Period = ALL_TIME) -> dict[str, exp.Query]:
+    """Returns a relation and all that it reads, by their names, those first that are read by others."""
     parts: dict[str, exp.Query] = {}
-    _collect(model, existing, period, parts)
-    main = parts.pop(model)
-    ctes = [exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, part in parts.items()]
+    _collect(name, existing, period, parts)
+    return parts
+
+
+def with_relations(main: exp.Query, parts: dict[str, exp.Query]) -> exp.Query:
+    """Gives a query those relations as its CTEs that it reads, and those that these read; returns it."""
+    ctes: list[exp.CTE] = []
+    read = _read_by(main)
+    for name, part in reversed(parts.items()):
+        if name in read:
+            ctes.insert(0, exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name))))
+            read |= _read_by(part)
     if ctes:
         main.set("with_", exp.With(expressions=ctes))
     return main
+
+
+def _read_by(found: exp.Query) -> set[str]:
+    return {table.name for table in found.find_all(exp.Table)}
 
 
 def _collect(name: str, existing: Existing, period: Period, parts: dict[str, exp.Query]) -> None:
@@ -150,7 +169,7 @@ def _relation(name: str, existing: Existing, period: Period) -> str:
         return union_of(SEVEN, existing, period)
     if name == "messages":
         return union_of(tuple(MESSAGE_TYPES), existing, period)
-    return expanded(name)
+    return expanded(file(name))
 
 
 @cache
@@ -159,9 +178,10 @@ def file(name: str) -> str:
     return resources.files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def expanded(name: str) -> str:
-    """Returns a SQL file with the files in it that it names."""
-    return _PLACEHOLDER.sub(lambda found: _fragment(found[1]), file(name))
+def expanded(text: str, values: Mapping[str, str] | None = None) -> str:
+    """Returns the text of a SQL file with what its placeholders name: values, or files of this package."""
+    given = values or {}
+    return _PLACEHOLDER.sub(lambda found: given[found[1]] if found[1] in given else _fragment(found[1]), text)
 
 
 def _fragment(name: str) -> str:
@@ -178,11 +198,16 @@ def union_of(tables: Sequence[str], existing: Existing, period: Period = ALL_TIM
     return "\nUNION ALL\n".join(selects or [about(tables[0], f"{_cells(tables[0], columns, None)} LIMIT 0")])
 
 
+def time_literal(at: datetime) -> str:
+    """Returns a time as the base dialect writes it."""
+    return f"CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+
+
 def about(table: str, rows: str, period: Period = ALL_TIME) -> str:
     """Returns the rows of one table with who and what they are about."""
     event = f"'{table}'" if table in SEVEN else "sent_event"
     conditions = [
-        f"coalesce(timestamp, received_at) {sign} CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
+        f"coalesce(timestamp, received_at) {sign} {time_literal(at)}"
         for sign, at in ((">=", period.since), ("<", period.until))
         if at
     ]

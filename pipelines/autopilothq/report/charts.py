@@ -27,6 +27,13 @@ def bar(value: float, most: float, color: str) -> Markup:
     return span("track", span(f"fill {color}", style=f"width:{_percents(value, most)}") if value else None)
 
 
+def named_bar(name: str, count: int, most: int, color: str, share: str) -> Markup:
+    """Returns a bar between its name and its number, with what share that is."""
+    return division(
+        "step", span("name", name), bar(count, most, color), span("n", number(count)), span("n share", share)
+    )
+
+
 def bullet(value: float | None, limit: RateLimit) -> Markup:
     """Returns a bar for a value in percent with a mark at what must not be reached."""
     scale = max(limit.most * 1.6, (value or 0) * 1.02)
@@ -105,7 +112,7 @@ def ticks(most: float) -> list[int]:
     return list(range(0, math.ceil(most / gap) * gap + 1, gap))
 
 
-def columns(names: Sequence[tuple[str, str]], counts: Sequence[int], median: int | None) -> Markup:
+def columns(names: Sequence[tuple[str, str]], counts: Sequence[int], median: int) -> Markup:
     """Returns upright bars with their shares above and names of two lines below; that of the median stands out."""
     total, most = sum(counts) or 1, max(counts, default=0) or 1
     found = [

@@ -3,6 +3,7 @@
 Characters without a shape of their own (control characters, direction marks) are shown as escapes, as everywhere.
 """
 
+from collections.abc import Iterable
 from html import escape
 
 from ..display import shortened
@@ -59,6 +60,11 @@ def division(class_: str | None, *content: Content, **attributes: str | float | 
 def span(class_: str | None, *content: Content, **attributes: str | float | None) -> Markup:
     """Returns a `span` of a class."""
     return element("span", *content, class_=class_, **attributes)
+
+
+def table(class_: str, heads: Iterable[Markup], rows: Iterable[Markup]) -> Markup:
+    """Returns a `table` of a class, with cells as its head and rows below."""
+    return element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_=class_)
 
 
 def _attribute(value: str | float) -> str:

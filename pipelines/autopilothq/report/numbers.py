@@ -131,7 +131,7 @@ class Opening:
     """
 
     counts: Sequence[int]
-    median: float | None
+    median: float
     before: int = 0
 
 
@@ -165,7 +165,7 @@ class SendingHour:
 
 @dataclass(frozen=True)
 class Cohort:
-    """People by the day, week or month of their first email; `active` are those who acted in it and each one after."""
+    """People by the unit of time of their first email; `active` are those who acted in it and in each one after."""
 
     begin: date
     people: int
@@ -174,7 +174,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Cohorts:
-    """The cohorts; `unit` is `day`, `week` or `month`."""
+    """The cohorts; `unit` is `day`, `week` or `four weeks`."""
 
     unit: str
     rows: Sequence[Cohort]
@@ -201,6 +201,11 @@ class RecentRun(NamedTuple):
     stored: int
     duplicates: int
     rejected: int
+
+    @property
+    def missing(self) -> int:
+        """The lines that are not accounted for."""
+        return self.lines - self.stored - self.duplicates - self.rejected
 
 
 class Reason(NamedTuple):

@@ -9,7 +9,8 @@ import duckdb
 
 from ..display import gist, shortened
 from ..errors import RunError
-from ..inspect import Status, read_status
+from ..inspect import Freshness, LastRun, read_freshness, read_last_run
+from ..models.render import time_literal
 from ..warehouses.dataset import Dataset, in_utc, rows_of_statement, spelling_of, table_path, tables_of
 from ..warehouses.dlt_internals import DatabaseException
 from . import assemble
@@ -29,7 +30,7 @@ from .numbers import (
     TableAge,
     Totals,
 )
-from .statements import MailScope, Names, statement, time_literal
+from .statements import MailScope, Names, statement
 from .wording import DAY_SECONDS, moment_of
 
 _Part = TypeVar("_Part")
@@ -111,7 +112,7 @@ def _report(
     pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
     days = part(lambda: _days(asking, pairs, period), "Nothing happened.")
-    status = _part(lambda: read_status(dataset, now))
+    last_run = _part(lambda: _last_run(read_last_run(dataset)))
     return Report(
         target=dataset.target,
         made_at=now,
@@ -131,8 +132,8 @@ def _report(
         machines=part(lambda: _machines(asking, _known(pairs))),
         books=_part(lambda: read_books(dataset)),
         arrival=part(lambda: assemble.arrival_of(asking.only(ahead=True).rows("arrival")), "There are no events."),
-        ages=status if isinstance(status, Absent) else _ages(status),
-        last_run="" if isinstance(status, Absent) else _last_run(status),
+        ages=_part(lambda: _ages(read_freshness(dataset))),
+        last_run="" if isinstance(last_run, Absent) else last_run,
     )
 
 
@@ -233,14 +234,13 @@ def _machines(asking: _Asking, pairs: Pairs) -> Machines:
     return Machines(f"{OPENED}.{MACHINE}", opens, machine_opens, rated, opened, by_people)
 
 
-def _ages(status: Status) -> list[TableAge]:
-    known = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in status.tables.items()]
+def _ages(tables: Mapping[str, Freshness]) -> list[TableAge]:
+    known = [TableAge(name, fresh.received_at, fresh.loaded_at) for name, fresh in tables.items()]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(known, key=lambda one: one.received_at or oldest, reverse=True)
 
 
-def _last_run(status: Status) -> str:
-    run: Any = status.last_run
+def _last_run(run: LastRun | None) -> str:
     if run is None:
         return ""
     return ": ".join(filter(None, (f"{moment_of(run.at)}, {run.result}", run.error)))

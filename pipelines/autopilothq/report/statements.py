@@ -5,9 +5,8 @@ and the like their definitions of numbers, so that a number is defined there alo
 count: those of `MailScope`.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from typing import NamedTuple, cast
@@ -15,8 +14,8 @@ from typing import NamedTuple, cast
 import sqlglot
 from sqlglot import exp
 
-from ..models import Existing, in_dialect, point, query
-from ..models.render import file
+from ..models import Existing, in_dialect, point
+from ..models.render import expanded, relations, time_literal, with_relations
 from .wording import DAY_SECONDS
 
 _BASE = "duckdb"  # the models' dialect
@@ -31,11 +30,8 @@ _EPOCH: dict[str, tuple[str, tuple[exp.Expr, ...]]] = {
     "mysql": ("TIMESTAMPDIFF", _SINCE_1970),
     "tsql": ("DATEDIFF_BIG", _SINCE_1970),
 }
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-
-_PARTS = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
-_PARTS_READ = ("email_overview_spellings",)
+# Relations inside of models.
+_MODEL_OF = {"email_overview_names": "email_overview", "link_overview_clicked": "link_overview"}
 
 
 class MailScope(NamedTuple):
@@ -67,61 +63,22 @@ def statement(
 
     `values` are for the `{placeholders}` in it.
     """
-    found = cast(exp.Query, sqlglot.parse_one(_filled(name, values), dialect=_BASE))
-    parts: dict[str, exp.Expr] = {}
+    found = cast(exp.Query, sqlglot.parse_one(expanded(query_file(name), values), dialect=_BASE))
     own = found.args.pop("with_", None)
-    own_ctes = {cte.alias: cte.this for cte in (own.expressions if own else ())}
-    for table in (
-        *found.find_all(exp.Table),
-        *(table for cte in own_ctes.values() for table in cte.find_all(exp.Table)),
-    ):
-        if table.name not in own_ctes:
-            _add(table.name, existing, parts)
-    if _EVENTS in parts:
-        parts[_EVENTS] = _limited(parts[_EVENTS], scope)
-    parts |= own_ctes
-    ctes = [_cte(of, part, names.dialect) for of, part in parts.items()]
-    found.set("with_", exp.With(expressions=ctes))
+    inside: dict[str, exp.Query] = {cte.alias: cte.this for cte in own.expressions} if own else {}
+    parts: dict[str, exp.Query] = {}
+    for table in (table for part in (found, *inside.values()) for table in part.find_all(exp.Table)):
+        if table.name not in inside:
+            parts |= relations(_MODEL_OF.get(table.name, table.name), existing)
+    parts[_EVENTS] = _limited(parts[_EVENTS], scope)
     columns = list(found.named_selects)
-    return _written(found, names), columns
-
-
-def _cte(name: str, part: exp.Expr, dialect: str) -> exp.CTE:
-    cte = exp.CTE(this=part, alias=exp.TableAlias(this=exp.to_identifier(name)))
-    if name == _EVENTS and dialect in ("duckdb", "postgres"):
-        # Both would copy all columns of all events where they are read twice.
-        cte.set("materialized", False)
-    return cte
-
-
-def _filled(name: str, values: Mapping[str, str]) -> str:
-    return _PLACEHOLDER.sub(lambda of: values[of[1]] if of[1] in values else _definition(of[1]), query_file(name))
-
-
-def _definition(name: str) -> str:
-    """Returns a file of the models that other files put into theirs, or the names of all measures."""
-    if name == "measured":
-        return ", ".join(re.findall(r"AS (\w+),?$", file("measures"), re.MULTILINE))
-    return re.sub("^--.*\n", "", file(name), flags=re.MULTILINE).strip()
+    return _written(with_relations(found, parts | inside), names), columns
 
 
 @cache
 def query_file(name: str) -> str:
     """Returns the text of a file of `queries`."""
     return resources.files(__package__).joinpath(f"queries/{name}.sql").read_text(encoding="utf-8")
-
-
-def _add(relation: str, existing: Existing, parts: dict[str, exp.Expr]) -> None:
-    """Adds a relation of the models, and all that it reads. `_PARTS` are relations inside of models."""
-    model = _PARTS.get(relation, relation)
-    found = query(model, existing)
-    inside = found.args.pop("with_", None)
-    for cte in inside.expressions if inside else ():
-        # Not what only other parts of the model read.
-        if model == relation or not cte.alias.startswith(model) or cte.alias in (relation, *_PARTS_READ):
-            parts.setdefault(cte.alias, cte.this)
-    if model == relation:
-        parts.setdefault(model, found)
 
 
 def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
@@ -146,15 +103,14 @@ def _limited(events: exp.Expr, scope: MailScope) -> exp.Query:
     return limited
 
 
-def time_literal(at: datetime) -> str:
-    """Returns a time as the models' dialect writes it."""
-    return f"CAST('{at.astimezone(UTC).isoformat(sep=' ')}' AS TIMESTAMPTZ)"
-
-
 def _written(found: exp.Query, names: Names) -> str:
     """Returns the statement in the destination's dialect, with its names."""
     point(found, names.path, names.spelling)
     function, before = _EPOCH.get(names.dialect, ("", ()))
     for node in list(found.find_all(exp.TimeToUnix)) if function else ():
         node.replace(exp.Anonymous(this=function, expressions=[*(one.copy() for one in before), node.this]))
+    # DuckDB, too, would copy all columns of all events where they are read twice.
+    for cte in found.find_all(exp.CTE) if names.dialect == "duckdb" else ():
+        if cte.alias == _EVENTS:
+            cte.set("materialized", False)
     return in_dialect(found, names.dialect)

@@ -1,34 +1,8 @@
-{#- Made from pipelines/autopilothq/models by `make docs`: change it there.
-
-The columns of a table of messages that the models read. A table or a column that the dataset lacks is null. -#}
+{#- The columns of a table of messages that the models read. A table or a column that the dataset lacks is null. -#}
 
 {%- macro autopilothq_rows(table, block) -%}
-  {%- set columns = {
-    'email_events': [['id', 'id', 'text', false], ['received_at', 'received_at', 'timestamp', false], ['uuid_ts', 'uuid_ts', 'timestamp', false], ['anonymous_id', 'anonymous_id', 'text', false], ['user_id', 'user_id', 'text', false], ['timestamp', 'timestamp', 'timestamp', false], ['context_traits_email', 'context_traits_email', 'text', false], ['context_traits_contact_id', 'context_traits_contact_id', 'text', false], ['event', 'sent_event', 'text', false], ['event_text', 'event_text', 'text', false], ['campaign_id', 'campaign_id', 'text', false], ['campaign_name', 'campaign_name', 'text', false], ['email_id', 'email_id', 'text', false], ['email_name', 'email_name', 'text', false], ['email_subject', 'email_subject', 'text', false], ['transactional', 'transactional', 'bool', false], ['link_id', 'link_id', 'text', false], ['link_url', 'link_url', 'text', false], ['email', 'email', 'text', true], ['machine', 'machine_text', 'text', true]],
-    'messages': [['id', 'id', 'text', false], ['received_at', 'received_at', 'timestamp', false], ['uuid_ts', 'uuid_ts', 'timestamp', false], ['anonymous_id', 'anonymous_id', 'text', false], ['user_id', 'user_id', 'text', false], ['timestamp', 'timestamp', 'timestamp', false], ['context_traits_email', 'context_traits_email', 'text', false], ['context_traits_contact_id', 'context_traits_contact_id', 'text', false], ['event', 'sent_event', 'text', false], ['event_text', 'event_text', 'text', false], ['campaign_id', 'campaign_id', 'text', false], ['campaign_name', 'campaign_name', 'text', false], ['email_id', 'email_id', 'text', false], ['email_name', 'email_name', 'text', false], ['email_subject', 'email_subject', 'text', false], ['transactional', 'transactional', 'bool', false], ['link_id', 'link_id', 'text', false], ['link_url', 'link_url', 'text', false], ['previous_id', 'previous_id', 'text', false], ['name', 'name', 'text', false], ['category', 'category', 'text', false], ['group_id', 'group_id', 'text', false], ['email', 'email', 'text', true], ['machine', 'machine_text', 'text', true]]
-  } -%}
-  {%- set undeclared = {
-    'email_bounced': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'email_delivered': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'email_clicked': ['previous_id', 'name', 'category', 'group_id'],
-    'email_marked_as_spam': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'email_opened': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'email_unsubscribed': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'email_replied': ['link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'tracks': ['campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'identifies': ['event', 'event_text', 'campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'previous_id', 'name', 'category', 'group_id'],
-    'aliases': ['event', 'event_text', 'campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'name', 'category', 'group_id'],
-    'pages': ['event', 'event_text', 'campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'previous_id', 'group_id'],
-    'screens': ['event', 'event_text', 'campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'previous_id', 'group_id'],
-    'groups': ['event', 'event_text', 'campaign_id', 'campaign_name', 'email_id', 'email_name', 'email_subject', 'transactional', 'link_id', 'link_url', 'previous_id', 'name', 'category']
-  } -%}
-  {%- set types = {
-    'postgres': {'text': 'TEXT', 'bigint': 'BIGINT', 'double': 'DOUBLE PRECISION', 'bool': 'BOOLEAN', 'timestamp': 'TIMESTAMPTZ'},
-    'redshift': {'text': 'VARCHAR(MAX)', 'bigint': 'BIGINT', 'double': 'DOUBLE PRECISION', 'bool': 'BOOLEAN', 'timestamp': 'TIMESTAMP WITH TIME ZONE'},
-    'snowflake': {'text': 'VARCHAR', 'bigint': 'BIGINT', 'double': 'DOUBLE', 'bool': 'BOOLEAN', 'timestamp': 'TIMESTAMPTZ'},
-    'bigquery': {'text': 'STRING', 'bigint': 'INT64', 'double': 'FLOAT64', 'bool': 'BOOL', 'timestamp': 'TIMESTAMP'},
-    'databricks': {'text': 'STRING', 'bigint': 'BIGINT', 'double': 'DOUBLE', 'bool': 'BOOLEAN', 'timestamp': 'TIMESTAMP'}
-  } -%}
+  {%- set undeclared = autopilothq_undeclared()[table] -%}
+  {%- set types = autopilothq_types() -%}
   {%- set type_of = types.get(target.type, types['postgres']) -%}
   {%- set named = source('autopilothq', table) -%}
   {%- set relation = none -%}
@@ -40,8 +14,8 @@ The columns of a table of messages that the models read. A table or a column tha
     {%- endfor -%}
   {%- endif -%}
   SELECT
-  {%- for column, name, type, cast in columns[block] %}
-    {%- set cell = found.get(column) if column not in undeclared[table] else none %}
+  {%- for column, name, type, cast in autopilothq_columns()[block] %}
+    {%- set cell = found.get(column) if column not in undeclared else none %}
     {%- set alias = name if target.type == 'snowflake' else adapter.quote(name) %}
     {% if not cell %}CAST(NULL AS {{ type_of[type] }}){% elif cast %}CAST({{ cell }} AS {{ type_of['text'] }}){% else %}{{ cell }}{% endif %} AS {{ alias }}{{ ',' if not loop.last }}
   {%- endfor %}

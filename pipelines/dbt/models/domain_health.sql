@@ -1,8 +1,15 @@
 -- Made from pipelines/autopilothq/models by `make docs`: change it there.
-{% if target.type in ['snowflake'] %}
 WITH by_person AS (
   SELECT
+{%- if target.type in ['snowflake'] %}
     SUBSTRING(person, CHARINDEX('@', person) + 1) AS domain,
+{%- elif target.type in ['bigquery'] %}
+    SUBSTRING(person, INSTR(person, '@') + 1) AS domain,
+{%- elif target.type in ['databricks'] %}
+    SUBSTRING(person, LOCATE('@', person) + 1) AS domain,
+{%- else %}
+    SUBSTRING(person FROM POSITION('@' IN person) + 1) AS domain,
+{%- endif %}
     person,
     MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
     MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
@@ -29,7 +36,11 @@ WITH by_person AS (
     domain,
     MIN(first_delivered_at) AS first_delivered_at,
     MAX(last_delivered_at) AS last_delivered_at,
+{%- if target.type in ['bigquery'] %}
+    CAST(SUM(deliveries) AS INT64) AS delivered,
+{%- else %}
     CAST(SUM(deliveries) AS BIGINT) AS delivered,
+{%- endif %}
     COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
     COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
     COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
@@ -45,6 +56,15 @@ WITH by_person AS (
         THEN person
       END
     ) AS undelivered,
+{%- if target.type in ['bigquery'] %}
+    CAST(SUM(opens) AS INT64) AS opens,
+    CAST(SUM(machine_opens) AS INT64) AS machine_opens,
+    CAST(SUM(clicks) AS INT64) AS clicks,
+    CAST(SUM(replies) AS INT64) AS replies,
+    CAST(SUM(bounces) AS INT64) AS bounces,
+    CAST(SUM(complaints) AS INT64) AS complaints,
+    CAST(SUM(unsubscribes) AS INT64) AS unsubscribes
+{%- else %}
     CAST(SUM(opens) AS BIGINT) AS opens,
     CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
     CAST(SUM(clicks) AS BIGINT) AS clicks,
@@ -52,6 +72,7 @@ WITH by_person AS (
     CAST(SUM(bounces) AS BIGINT) AS bounces,
     CAST(SUM(complaints) AS BIGINT) AS complaints,
     CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
+{%- endif %}
   FROM by_person
   GROUP BY
     domain
@@ -78,6 +99,7 @@ SELECT
   bounces,
   complaints,
   unsubscribes,
+{%- if target.type in ['snowflake', 'databricks'] %}
   CAST(opened AS DOUBLE) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS DOUBLE) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS DOUBLE) / NULLIF(people, 0) AS click_rate,
@@ -89,86 +111,7 @@ SELECT
   CAST(unsubscribed AS DOUBLE) / NULLIF(people, 0) AS unsubscribe_rate,
   CAST(bounces AS DOUBLE) / NULLIF(delivered + bounces, 0) AS bounces_per_mail,
   CAST(complaints AS DOUBLE) / NULLIF(delivered, 0) AS complaints_per_mail
-FROM totals
-{% elif target.type in ['bigquery'] %}
-WITH by_person AS (
-  SELECT
-    SUBSTRING(person, INSTR(person, '@') + 1) AS domain,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    person LIKE '%@%'
-  GROUP BY
-    person
-), totals AS (
-  SELECT
-    domain,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS INT64) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS INT64) AS opens,
-    CAST(SUM(machine_opens) AS INT64) AS machine_opens,
-    CAST(SUM(clicks) AS INT64) AS clicks,
-    CAST(SUM(replies) AS INT64) AS replies,
-    CAST(SUM(bounces) AS INT64) AS bounces,
-    CAST(SUM(complaints) AS INT64) AS complaints,
-    CAST(SUM(unsubscribes) AS INT64) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    domain
-)
-SELECT
-  domain,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
+{%- elif target.type in ['bigquery'] %}
   CAST(opened AS FLOAT64) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS FLOAT64) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS FLOAT64) / NULLIF(people, 0) AS click_rate,
@@ -180,177 +123,7 @@ SELECT
   CAST(unsubscribed AS FLOAT64) / NULLIF(people, 0) AS unsubscribe_rate,
   CAST(bounces AS FLOAT64) / NULLIF(delivered + bounces, 0) AS bounces_per_mail,
   CAST(complaints AS FLOAT64) / NULLIF(delivered, 0) AS complaints_per_mail
-FROM totals
-{% elif target.type in ['databricks'] %}
-WITH by_person AS (
-  SELECT
-    SUBSTRING(person, LOCATE('@', person) + 1) AS domain,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    person LIKE '%@%'
-  GROUP BY
-    person
-), totals AS (
-  SELECT
-    domain,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS BIGINT) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS BIGINT) AS opens,
-    CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
-    CAST(SUM(clicks) AS BIGINT) AS clicks,
-    CAST(SUM(replies) AS BIGINT) AS replies,
-    CAST(SUM(bounces) AS BIGINT) AS bounces,
-    CAST(SUM(complaints) AS BIGINT) AS complaints,
-    CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    domain
-)
-SELECT
-  domain,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
-  CAST(opened AS DOUBLE) / NULLIF(people, 0) AS open_rate,
-  CAST(human_opened AS DOUBLE) / NULLIF(people, 0) AS human_open_rate,
-  CAST(clicked AS DOUBLE) / NULLIF(people, 0) AS click_rate,
-  CAST(clicked AS DOUBLE) / NULLIF(opened, 0) AS click_to_open_rate,
-  CAST(replied AS DOUBLE) / NULLIF(people, 0) AS reply_rate,
-  CAST(bounced AS DOUBLE) / NULLIF(people, 0) AS bounce_rate,
-  CAST(bounced AS DOUBLE) / NULLIF(attempted, 0) AS bounce_rate_of_attempted,
-  CAST(complained AS DOUBLE) / NULLIF(people, 0) AS complaint_rate,
-  CAST(unsubscribed AS DOUBLE) / NULLIF(people, 0) AS unsubscribe_rate,
-  CAST(bounces AS DOUBLE) / NULLIF(delivered + bounces, 0) AS bounces_per_mail,
-  CAST(complaints AS DOUBLE) / NULLIF(delivered, 0) AS complaints_per_mail
-FROM totals
-{% else %}
-WITH by_person AS (
-  SELECT
-    SUBSTRING(person FROM POSITION('@' IN person) + 1) AS domain,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    person LIKE '%@%'
-  GROUP BY
-    person
-), totals AS (
-  SELECT
-    domain,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS BIGINT) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS BIGINT) AS opens,
-    CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
-    CAST(SUM(clicks) AS BIGINT) AS clicks,
-    CAST(SUM(replies) AS BIGINT) AS replies,
-    CAST(SUM(bounces) AS BIGINT) AS bounces,
-    CAST(SUM(complaints) AS BIGINT) AS complaints,
-    CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    domain
-)
-SELECT
-  domain,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
+{%- else %}
   CAST(opened AS DOUBLE PRECISION) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS DOUBLE PRECISION) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS DOUBLE PRECISION) / NULLIF(people, 0) AS click_rate,
@@ -362,5 +135,5 @@ SELECT
   CAST(unsubscribed AS DOUBLE PRECISION) / NULLIF(people, 0) AS unsubscribe_rate,
   CAST(bounces AS DOUBLE PRECISION) / NULLIF(delivered + bounces, 0) AS bounces_per_mail,
   CAST(complaints AS DOUBLE PRECISION) / NULLIF(delivered, 0) AS complaints_per_mail
+{%- endif %}
 FROM totals
-{% endif %}

@@ -1,5 +1,4 @@
 -- Made from pipelines/autopilothq/models by `make docs`: change it there.
-{% if target.type in ['snowflake'] %}
 WITH spellings AS (
   SELECT
     email_id,
@@ -29,7 +28,11 @@ WITH spellings AS (
     transactional,
     ROW_NUMBER() OVER (
       PARTITION BY email_id
+{%- if target.type in ['bigquery', 'databricks'] %}
+      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, email_name NULLS LAST, email_subject NULLS LAST, campaign_id NULLS LAST, campaign_name NULLS LAST
+{%- else %}
       ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, email_name, email_subject, campaign_id, campaign_name
+{%- endif %}
     ) AS place
   FROM spellings
 ), by_person AS (
@@ -62,7 +65,11 @@ WITH spellings AS (
     email_id AS id,
     MIN(first_delivered_at) AS first_delivered_at,
     MAX(last_delivered_at) AS last_delivered_at,
+{%- if target.type in ['bigquery'] %}
+    CAST(SUM(deliveries) AS INT64) AS delivered,
+{%- else %}
     CAST(SUM(deliveries) AS BIGINT) AS delivered,
+{%- endif %}
     COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
     COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
     COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
@@ -78,6 +85,15 @@ WITH spellings AS (
         THEN person
       END
     ) AS undelivered,
+{%- if target.type in ['bigquery'] %}
+    CAST(SUM(opens) AS INT64) AS opens,
+    CAST(SUM(machine_opens) AS INT64) AS machine_opens,
+    CAST(SUM(clicks) AS INT64) AS clicks,
+    CAST(SUM(replies) AS INT64) AS replies,
+    CAST(SUM(bounces) AS INT64) AS bounces,
+    CAST(SUM(complaints) AS INT64) AS complaints,
+    CAST(SUM(unsubscribes) AS INT64) AS unsubscribes
+{%- else %}
     CAST(SUM(opens) AS BIGINT) AS opens,
     CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
     CAST(SUM(clicks) AS BIGINT) AS clicks,
@@ -85,6 +101,7 @@ WITH spellings AS (
     CAST(SUM(bounces) AS BIGINT) AS bounces,
     CAST(SUM(complaints) AS BIGINT) AS complaints,
     CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
+{%- endif %}
   FROM by_person
   GROUP BY
     email_id
@@ -116,6 +133,7 @@ SELECT
   bounces,
   complaints,
   unsubscribes,
+{%- if target.type in ['snowflake', 'databricks'] %}
   CAST(opened AS DOUBLE) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS DOUBLE) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS DOUBLE) / NULLIF(people, 0) AS click_rate,
@@ -125,128 +143,7 @@ SELECT
   CAST(bounced AS DOUBLE) / NULLIF(attempted, 0) AS bounce_rate_of_attempted,
   CAST(complained AS DOUBLE) / NULLIF(people, 0) AS complaint_rate,
   CAST(unsubscribed AS DOUBLE) / NULLIF(people, 0) AS unsubscribe_rate
-FROM names
-JOIN totals
-  ON totals.id = names.email_id
-WHERE
-  place = 1
-{% elif target.type in ['bigquery'] %}
-WITH spellings AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    MAX(occurred_at) AS last_at
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional
-), names AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    ROW_NUMBER() OVER (
-      PARTITION BY email_id
-      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, email_name NULLS LAST, email_subject NULLS LAST, campaign_id NULLS LAST, campaign_name NULLS LAST
-    ) AS place
-  FROM spellings
-), by_person AS (
-  SELECT
-    email_id,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    person
-), totals AS (
-  SELECT
-    email_id AS id,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS INT64) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS INT64) AS opens,
-    CAST(SUM(machine_opens) AS INT64) AS machine_opens,
-    CAST(SUM(clicks) AS INT64) AS clicks,
-    CAST(SUM(replies) AS INT64) AS replies,
-    CAST(SUM(bounces) AS INT64) AS bounces,
-    CAST(SUM(complaints) AS INT64) AS complaints,
-    CAST(SUM(unsubscribes) AS INT64) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    email_id
-)
-SELECT
-  email_id,
-  email_name,
-  email_subject,
-  campaign_id,
-  campaign_name,
-  transactional,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
+{%- elif target.type in ['bigquery'] %}
   CAST(opened AS FLOAT64) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS FLOAT64) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS FLOAT64) / NULLIF(people, 0) AS click_rate,
@@ -256,259 +153,7 @@ SELECT
   CAST(bounced AS FLOAT64) / NULLIF(attempted, 0) AS bounce_rate_of_attempted,
   CAST(complained AS FLOAT64) / NULLIF(people, 0) AS complaint_rate,
   CAST(unsubscribed AS FLOAT64) / NULLIF(people, 0) AS unsubscribe_rate
-FROM names
-JOIN totals
-  ON totals.id = names.email_id
-WHERE
-  place = 1
-{% elif target.type in ['databricks'] %}
-WITH spellings AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    MAX(occurred_at) AS last_at
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional
-), names AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    ROW_NUMBER() OVER (
-      PARTITION BY email_id
-      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END NULLS LAST, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END NULLS LAST, last_at DESC, email_name NULLS LAST, email_subject NULLS LAST, campaign_id NULLS LAST, campaign_name NULLS LAST
-    ) AS place
-  FROM spellings
-), by_person AS (
-  SELECT
-    email_id,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    person
-), totals AS (
-  SELECT
-    email_id AS id,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS BIGINT) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS BIGINT) AS opens,
-    CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
-    CAST(SUM(clicks) AS BIGINT) AS clicks,
-    CAST(SUM(replies) AS BIGINT) AS replies,
-    CAST(SUM(bounces) AS BIGINT) AS bounces,
-    CAST(SUM(complaints) AS BIGINT) AS complaints,
-    CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    email_id
-)
-SELECT
-  email_id,
-  email_name,
-  email_subject,
-  campaign_id,
-  campaign_name,
-  transactional,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
-  CAST(opened AS DOUBLE) / NULLIF(people, 0) AS open_rate,
-  CAST(human_opened AS DOUBLE) / NULLIF(people, 0) AS human_open_rate,
-  CAST(clicked AS DOUBLE) / NULLIF(people, 0) AS click_rate,
-  CAST(clicked AS DOUBLE) / NULLIF(opened, 0) AS click_to_open_rate,
-  CAST(replied AS DOUBLE) / NULLIF(people, 0) AS reply_rate,
-  CAST(bounced AS DOUBLE) / NULLIF(people, 0) AS bounce_rate,
-  CAST(bounced AS DOUBLE) / NULLIF(attempted, 0) AS bounce_rate_of_attempted,
-  CAST(complained AS DOUBLE) / NULLIF(people, 0) AS complaint_rate,
-  CAST(unsubscribed AS DOUBLE) / NULLIF(people, 0) AS unsubscribe_rate
-FROM names
-JOIN totals
-  ON totals.id = names.email_id
-WHERE
-  place = 1
-{% else %}
-WITH spellings AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    MAX(occurred_at) AS last_at
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional
-), names AS (
-  SELECT
-    email_id,
-    email_name,
-    email_subject,
-    campaign_id,
-    campaign_name,
-    transactional,
-    ROW_NUMBER() OVER (
-      PARTITION BY email_id
-      ORDER BY CASE WHEN email_name IS NULL THEN 1 ELSE 0 END, CASE WHEN campaign_id IS NULL THEN 1 ELSE 0 END, CASE WHEN last_at IS NULL THEN 1 ELSE 0 END, last_at DESC NULLS LAST, email_name, email_subject, campaign_id, campaign_name
-    ) AS place
-  FROM spellings
-), by_person AS (
-  SELECT
-    email_id,
-    person,
-    MIN(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS first_delivered_at,
-    MAX(CASE WHEN event = 'email_delivered' THEN occurred_at END) AS last_delivered_at,
-    COUNT(CASE WHEN event = 'email_delivered' THEN 1 END) AS deliveries,
-    COUNT(CASE WHEN event = 'email_opened' THEN 1 END) AS opens,
-    SUM(
-      CASE
-        WHEN event = 'email_opened'
-        THEN CASE WHEN machine THEN 1 WHEN NOT machine THEN 0 END
-      END
-    ) AS machine_opens,
-    COUNT(CASE WHEN event = 'email_clicked' THEN 1 END) AS clicks,
-    COUNT(CASE WHEN event = 'email_replied' THEN 1 END) AS replies,
-    COUNT(CASE WHEN event = 'email_bounced' THEN 1 END) AS bounces,
-    COUNT(CASE WHEN event = 'email_marked_as_spam' THEN 1 END) AS complaints,
-    COUNT(CASE WHEN event = 'email_unsubscribed' THEN 1 END) AS unsubscribes
-  FROM {{ ref('email_events') }} AS email_events
-  WHERE
-    NOT email_id IS NULL
-  GROUP BY
-    email_id,
-    person
-), totals AS (
-  SELECT
-    email_id AS id,
-    MIN(first_delivered_at) AS first_delivered_at,
-    MAX(last_delivered_at) AS last_delivered_at,
-    CAST(SUM(deliveries) AS BIGINT) AS delivered,
-    COUNT(CASE WHEN deliveries > 0 THEN person END) AS people,
-    COUNT(CASE WHEN deliveries + bounces > 0 THEN person END) AS attempted,
-    COUNT(CASE WHEN deliveries > 0 AND opens > 0 THEN person END) AS opened,
-    COUNT(CASE WHEN deliveries > 0 AND opens > COALESCE(machine_opens, 0) THEN person END) AS human_opened,
-    COUNT(CASE WHEN deliveries > 0 AND clicks > 0 THEN person END) AS clicked,
-    COUNT(CASE WHEN deliveries > 0 AND replies > 0 THEN person END) AS replied,
-    COUNT(CASE WHEN bounces > 0 THEN person END) AS bounced,
-    COUNT(CASE WHEN deliveries > 0 AND complaints > 0 THEN person END) AS complained,
-    COUNT(CASE WHEN deliveries > 0 AND unsubscribes > 0 THEN person END) AS unsubscribed,
-    COUNT(
-      CASE
-        WHEN deliveries = 0 AND opens + clicks + replies + complaints + unsubscribes > 0
-        THEN person
-      END
-    ) AS undelivered,
-    CAST(SUM(opens) AS BIGINT) AS opens,
-    CAST(SUM(machine_opens) AS BIGINT) AS machine_opens,
-    CAST(SUM(clicks) AS BIGINT) AS clicks,
-    CAST(SUM(replies) AS BIGINT) AS replies,
-    CAST(SUM(bounces) AS BIGINT) AS bounces,
-    CAST(SUM(complaints) AS BIGINT) AS complaints,
-    CAST(SUM(unsubscribes) AS BIGINT) AS unsubscribes
-  FROM by_person
-  GROUP BY
-    email_id
-)
-SELECT
-  email_id,
-  email_name,
-  email_subject,
-  campaign_id,
-  campaign_name,
-  transactional,
-  first_delivered_at,
-  last_delivered_at,
-  delivered,
-  people,
-  attempted,
-  opened,
-  human_opened,
-  clicked,
-  replied,
-  bounced,
-  complained,
-  unsubscribed,
-  undelivered,
-  opens,
-  machine_opens,
-  clicks,
-  replies,
-  bounces,
-  complaints,
-  unsubscribes,
+{%- else %}
   CAST(opened AS DOUBLE PRECISION) / NULLIF(people, 0) AS open_rate,
   CAST(human_opened AS DOUBLE PRECISION) / NULLIF(people, 0) AS human_open_rate,
   CAST(clicked AS DOUBLE PRECISION) / NULLIF(people, 0) AS click_rate,
@@ -518,9 +163,9 @@ SELECT
   CAST(bounced AS DOUBLE PRECISION) / NULLIF(attempted, 0) AS bounce_rate_of_attempted,
   CAST(complained AS DOUBLE PRECISION) / NULLIF(people, 0) AS complaint_rate,
   CAST(unsubscribed AS DOUBLE PRECISION) / NULLIF(people, 0) AS unsubscribe_rate
+{%- endif %}
 FROM names
 JOIN totals
   ON totals.id = names.email_id
 WHERE
   place = 1
-{% endif %}

@@ -1,5 +1,4 @@
 -- Made from pipelines/autopilothq/models by `make docs`: change it there.
-{% if target.type in ['redshift'] %}
 WITH seen AS (
   SELECT
     person,
@@ -16,7 +15,11 @@ WITH seen AS (
   SELECT
     person,
     ROW_NUMBER() OVER (
+{%- if target.type in ['bigquery', 'databricks'] %}
+      ORDER BY CASE WHEN first_seen_at IS NULL THEN 1 ELSE 0 END NULLS LAST, first_seen_at NULLS LAST, person NULLS LAST
+{%- else %}
       ORDER BY CASE WHEN first_seen_at IS NULL THEN 1 ELSE 0 END, first_seen_at, person
+{%- endif %}
     ) AS place
   FROM seen
 ), ids AS (
@@ -27,7 +30,11 @@ WITH seen AS (
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT user_id IS NULL
+{%- if target.type in ['bigquery'] %}
+  UNION DISTINCT
+{%- else %}
   UNION
+{%- endif %}
   SELECT
     person,
     'contact id',
@@ -35,7 +42,11 @@ WITH seen AS (
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT context_traits_contact_id IS NULL
+{%- if target.type in ['bigquery'] %}
+  UNION DISTINCT
+{%- else %}
   UNION
+{%- endif %}
   SELECT
     person,
     'user id',
@@ -43,7 +54,11 @@ WITH seen AS (
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT previous_id IS NULL
+{%- if target.type in ['bigquery'] %}
+  UNION DISTINCT
+{%- else %}
   UNION
+{%- endif %}
   SELECT
     person,
     'alias',
@@ -55,7 +70,11 @@ WITH seen AS (
   FROM {{ ref('messages') }} AS messages
   WHERE
     NOT previous_id IS NULL
+{%- if target.type in ['bigquery'] %}
+  UNION DISTINCT
+{%- else %}
   UNION
+{%- endif %}
   SELECT
     person,
     'alias',
@@ -150,176 +169,11 @@ WITH seen AS (
     person
 )
 SELECT
+{%- if target.type in ['redshift'] %}
   first_of.person AS "identity",
-  seen.person,
-  CASE WHEN seen.person LIKE '%@%' THEN seen.person END AS email,
-  seen.user_id,
-  seen.user_ids,
-  seen.contact_id,
-  COALESCE(joined.joined_by, 'nothing') AS joined_by,
-  COUNT(*) OVER (PARTITION BY first_of.person) AS persons,
-  seen.messages,
-  seen.first_seen_at,
-  seen.last_seen_at
-FROM seen
-JOIN ranked
-  ON ranked.person = seen.person
-LEFT JOIN joined
-  ON joined.person = seen.person
-JOIN ranked AS first_of
-  ON first_of.place = COALESCE(joined.place, ranked.place)
-{% elif target.type in ['bigquery'] %}
-WITH seen AS (
-  SELECT
-    person,
-    MIN(occurred_at) AS first_seen_at,
-    MAX(occurred_at) AS last_seen_at,
-    COUNT(*) AS messages,
-    MAX(user_id) AS user_id,
-    COUNT(DISTINCT user_id) AS user_ids,
-    MAX(contact_id) AS contact_id
-  FROM {{ ref('person_timeline') }} AS person_timeline
-  GROUP BY
-    person
-), ranked AS (
-  SELECT
-    person,
-    ROW_NUMBER() OVER (
-      ORDER BY CASE WHEN first_seen_at IS NULL THEN 1 ELSE 0 END NULLS LAST, first_seen_at NULLS LAST, person NULLS LAST
-    ) AS place
-  FROM seen
-), ids AS (
-  SELECT
-    person,
-    'user id' AS kind,
-    TRIM(user_id) AS id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT user_id IS NULL
-  UNION DISTINCT
-  SELECT
-    person,
-    'contact id',
-    context_traits_contact_id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT context_traits_contact_id IS NULL
-  UNION DISTINCT
-  SELECT
-    person,
-    'user id',
-    TRIM(previous_id)
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION DISTINCT
-  SELECT
-    person,
-    'alias',
-    CASE
-      WHEN previous_id LIKE '%@%'
-      THEN LOWER(TRIM(previous_id))
-      ELSE TRIM(previous_id)
-    END
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION DISTINCT
-  SELECT
-    person,
-    'alias',
-    person
-  FROM seen
-), shared AS (
-  SELECT
-    kind,
-    id
-  FROM ids
-  WHERE
-    NOT person IS NULL AND id <> ''
-  GROUP BY
-    kind,
-    id
-  HAVING
-    COUNT(*) BETWEEN 2 AND 10
-), step_0 AS (
-  SELECT
-    ids.person,
-    ids.kind,
-    ids.id,
-    ranked.place
-  FROM ids
-  JOIN shared
-    ON shared.kind = ids.kind AND shared.id = ids.id
-  JOIN ranked
-    ON ranked.person = ids.person
-), step_1 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_0
-  ) AS by_id
-), step_2 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_1
-  ) AS by_id
-), step_3 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_2
-  ) AS by_id
-), step_4 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_3
-  ) AS by_id
-), joined AS (
-  SELECT
-    person,
-    MIN(place) AS place,
-    MIN(kind) AS joined_by
-  FROM step_4
-  GROUP BY
-    person
-)
-SELECT
+{%- else %}
   first_of.person AS identity,
+{%- endif %}
   seen.person,
   CASE WHEN seen.person LIKE '%@%' THEN seen.person END AS email,
   seen.user_id,
@@ -337,342 +191,3 @@ LEFT JOIN joined
   ON joined.person = seen.person
 JOIN ranked AS first_of
   ON first_of.place = COALESCE(joined.place, ranked.place)
-{% elif target.type in ['databricks'] %}
-WITH seen AS (
-  SELECT
-    person,
-    MIN(occurred_at) AS first_seen_at,
-    MAX(occurred_at) AS last_seen_at,
-    COUNT(*) AS messages,
-    MAX(user_id) AS user_id,
-    COUNT(DISTINCT user_id) AS user_ids,
-    MAX(contact_id) AS contact_id
-  FROM {{ ref('person_timeline') }} AS person_timeline
-  GROUP BY
-    person
-), ranked AS (
-  SELECT
-    person,
-    ROW_NUMBER() OVER (
-      ORDER BY CASE WHEN first_seen_at IS NULL THEN 1 ELSE 0 END NULLS LAST, first_seen_at NULLS LAST, person NULLS LAST
-    ) AS place
-  FROM seen
-), ids AS (
-  SELECT
-    person,
-    'user id' AS kind,
-    TRIM(user_id) AS id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT user_id IS NULL
-  UNION
-  SELECT
-    person,
-    'contact id',
-    context_traits_contact_id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT context_traits_contact_id IS NULL
-  UNION
-  SELECT
-    person,
-    'user id',
-    TRIM(previous_id)
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION
-  SELECT
-    person,
-    'alias',
-    CASE
-      WHEN previous_id LIKE '%@%'
-      THEN LOWER(TRIM(previous_id))
-      ELSE TRIM(previous_id)
-    END
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION
-  SELECT
-    person,
-    'alias',
-    person
-  FROM seen
-), shared AS (
-  SELECT
-    kind,
-    id
-  FROM ids
-  WHERE
-    NOT person IS NULL AND id <> ''
-  GROUP BY
-    kind,
-    id
-  HAVING
-    COUNT(*) BETWEEN 2 AND 10
-), step_0 AS (
-  SELECT
-    ids.person,
-    ids.kind,
-    ids.id,
-    ranked.place
-  FROM ids
-  JOIN shared
-    ON shared.kind = ids.kind AND shared.id = ids.id
-  JOIN ranked
-    ON ranked.person = ids.person
-), step_1 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_0
-  ) AS by_id
-), step_2 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_1
-  ) AS by_id
-), step_3 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_2
-  ) AS by_id
-), step_4 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_3
-  ) AS by_id
-), joined AS (
-  SELECT
-    person,
-    MIN(place) AS place,
-    MIN(kind) AS joined_by
-  FROM step_4
-  GROUP BY
-    person
-)
-SELECT
-  first_of.person AS identity,
-  seen.person,
-  CASE WHEN seen.person LIKE '%@%' THEN seen.person END AS email,
-  seen.user_id,
-  seen.user_ids,
-  seen.contact_id,
-  COALESCE(joined.joined_by, 'nothing') AS joined_by,
-  COUNT(*) OVER (PARTITION BY first_of.person) AS persons,
-  seen.messages,
-  seen.first_seen_at,
-  seen.last_seen_at
-FROM seen
-JOIN ranked
-  ON ranked.person = seen.person
-LEFT JOIN joined
-  ON joined.person = seen.person
-JOIN ranked AS first_of
-  ON first_of.place = COALESCE(joined.place, ranked.place)
-{% else %}
-WITH seen AS (
-  SELECT
-    person,
-    MIN(occurred_at) AS first_seen_at,
-    MAX(occurred_at) AS last_seen_at,
-    COUNT(*) AS messages,
-    MAX(user_id) AS user_id,
-    COUNT(DISTINCT user_id) AS user_ids,
-    MAX(contact_id) AS contact_id
-  FROM {{ ref('person_timeline') }} AS person_timeline
-  GROUP BY
-    person
-), ranked AS (
-  SELECT
-    person,
-    ROW_NUMBER() OVER (
-      ORDER BY CASE WHEN first_seen_at IS NULL THEN 1 ELSE 0 END, first_seen_at, person
-    ) AS place
-  FROM seen
-), ids AS (
-  SELECT
-    person,
-    'user id' AS kind,
-    TRIM(user_id) AS id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT user_id IS NULL
-  UNION
-  SELECT
-    person,
-    'contact id',
-    context_traits_contact_id
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT context_traits_contact_id IS NULL
-  UNION
-  SELECT
-    person,
-    'user id',
-    TRIM(previous_id)
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION
-  SELECT
-    person,
-    'alias',
-    CASE
-      WHEN previous_id LIKE '%@%'
-      THEN LOWER(TRIM(previous_id))
-      ELSE TRIM(previous_id)
-    END
-  FROM {{ ref('messages') }} AS messages
-  WHERE
-    NOT previous_id IS NULL
-  UNION
-  SELECT
-    person,
-    'alias',
-    person
-  FROM seen
-), shared AS (
-  SELECT
-    kind,
-    id
-  FROM ids
-  WHERE
-    NOT person IS NULL AND id <> ''
-  GROUP BY
-    kind,
-    id
-  HAVING
-    COUNT(*) BETWEEN 2 AND 10
-), step_0 AS (
-  SELECT
-    ids.person,
-    ids.kind,
-    ids.id,
-    ranked.place
-  FROM ids
-  JOIN shared
-    ON shared.kind = ids.kind AND shared.id = ids.id
-  JOIN ranked
-    ON ranked.person = ids.person
-), step_1 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_0
-  ) AS by_id
-), step_2 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_1
-  ) AS by_id
-), step_3 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_2
-  ) AS by_id
-), step_4 AS (
-  SELECT
-    person,
-    kind,
-    id,
-    MIN(place) OVER (PARTITION BY person) AS place
-  FROM (
-    SELECT
-      person,
-      kind,
-      id,
-      MIN(place) OVER (PARTITION BY kind, id) AS place
-    FROM step_3
-  ) AS by_id
-), joined AS (
-  SELECT
-    person,
-    MIN(place) AS place,
-    MIN(kind) AS joined_by
-  FROM step_4
-  GROUP BY
-    person
-)
-SELECT
-  first_of.person AS identity,
-  seen.person,
-  CASE WHEN seen.person LIKE '%@%' THEN seen.person END AS email,
-  seen.user_id,
-  seen.user_ids,
-  seen.contact_id,
-  COALESCE(joined.joined_by, 'nothing') AS joined_by,
-  COUNT(*) OVER (PARTITION BY first_of.person) AS persons,
-  seen.messages,
-  seen.first_seen_at,
-  seen.last_seen_at
-FROM seen
-JOIN ranked
-  ON ranked.person = seen.person
-LEFT JOIN joined
-  ON joined.person = seen.person
-JOIN ranked AS first_of
-  ON first_of.place = COALESCE(joined.place, ranked.place)
-{% endif %}

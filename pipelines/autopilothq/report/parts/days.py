@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from itertools import groupby, pairwise
 
 from ..charts import Line, plot
-from ..elements import Markup, division, element
+from ..elements import Markup, division, element, table
 from ..numbers import Absent, Day, Funnel, Report
 from ..wording import MONTHS, long_day, moment_of, number, plural, short_day
 from . import absent, card
@@ -53,15 +53,15 @@ def days(report: Report) -> Markup:
 
 
 def _table(unit: str, names: Sequence[str], shown: Sequence[Day]) -> Markup:
-    head = element("tr", element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in _COLUMNS))
+    head = [element("th", unit.capitalize()), *(element("th", title, class_="n") for title, _ in _COLUMNS)]
     rows = (
         element(
             "tr", element("th", name, scope="row"), *(element("td", number(of(day)), class_="n") for _, of in _COLUMNS)
         )
         for name, day in zip(names, shown, strict=True)
     )
-    table = element("table", element("thead", head), element("tbody", *rows), class_="numbers")
-    return element("details", element("summary", f"All numbers by {unit}"), division("scroll", table))
+    scroll = division("scroll", table("numbers", head, rows))
+    return element("details", element("summary", f"All numbers by {unit}"), scroll)
 
 
 def drawn(found: Sequence[Day]) -> tuple[Sequence[Day], int]:

@@ -1,7 +1,7 @@
 """Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, beside the providers' limits."""
 
 from ..charts import rated
-from ..elements import Markup, display_name, element, span
+from ..elements import Markup, display_name, element, span, table
 from ..numbers import Absent, MailboxDomain, Report
 from ..wording import number, plural
 from . import absent, card
@@ -18,8 +18,7 @@ def domains(report: Report) -> Markup:
     head = [element("th", "Domain"), element("th", "People × emails", class_="n")]
     head += [element("th", title) for title, _ in RATES]
     rows = (_row(domain, report) for domain in report.domains)
-    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="domains")
-    return card("domains", _TITLE, _note(report), table)
+    return card("domains", _TITLE, _note(report), table("domains", head, rows))
 
 
 def _note(report: Report) -> str:

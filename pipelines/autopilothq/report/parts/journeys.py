@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ..charts import bar
-from ..elements import Markup, display_name, division, element, join, span
+from ..charts import bar, named_bar
+from ..elements import Markup, display_name, division, element, join, span, table
 from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, Report
 from ..wording import number, plural, rate
 from . import absent, card
@@ -47,13 +47,7 @@ def _funnel(journey: JourneyFunnel, most: int) -> Markup:
         "funnel",
         element("h3", display_name(journey.name or NO_JOURNEY)),
         *(
-            division(
-                "step",
-                span("name", name),
-                bar(count, most, color),
-                span("n", number(count)),
-                span("n share", "" if color == "delivered" else rate(count, funnel.rated)),
-            )
+            named_bar(name, count, most, color, "" if color == "delivered" else rate(count, funnel.rated))
             for name, color, count in steps
         ),
         element("p", f"and {number(young)} too young for rates", class_="young") if young else None,
@@ -79,7 +73,7 @@ def _emails(found: Sequence[tuple[JourneyFunnel, EmailFunnel]]) -> Markup:
     classes = ("n", "n bars", "n bars", "n wide", "n wide", "n wide")
     head = [element("th", "Email"), *(element("th", a, class_=b) for a, b in zip(heads, classes, strict=True))]
     rows = (_email(journey, email) for journey, email in found)
-    return element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="emails")
+    return table("emails", head, rows)
 
 
 def _email(journey: JourneyFunnel, email: EmailFunnel) -> Markup:
@@ -115,8 +109,7 @@ def links(report: Report) -> Markup:
     head += [element("th", name, class_=f"n{' narrow' * (name == 'Clicks')}") for name in ("People", "Clicks", "Rate")]
     most = max(link.people for link in report.links)
     rows = (_link(link, most) for link in report.links)
-    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="links")
-    return card("links", title, note, table)
+    return card("links", title, note, table("links", head, rows))
 
 
 def _link(link: ClickedLink, most: int) -> Markup:

@@ -133,9 +133,8 @@ def _trust(report: Report) -> Iterator[Signed]:
     if isinstance(report.books, Absent):
         return
     total = report.books.total
-    missing = total.lines - total.stored - total.duplicates - total.rejected
-    if missing:
-        yield "over", "▲", f"{plural(abs(missing), 'line')} of the files are not accounted for."
+    if total.missing:
+        yield "over", "▲", f"{plural(abs(total.missing), 'line')} of the files are not accounted for."
     elif total.rejected:
         yield "near", "●", f"{plural(total.rejected, 'line')} of {number(total.lines)} could not be read; see Rejected."
     elif total.lines:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ..charts import bar, columns
-from ..elements import Markup, division, element, join, span
+from ..assemble import index_of
+from ..charts import columns, named_bar
+from ..elements import Markup, division, element, join, span, table
 from ..numbers import OPENED_WITHIN, Absent, Cohort, Cohorts, Machines, Report, SendingHour
 from ..theme import STEPS, step
 from ..wording import WEEKDAYS, length, long_day, number, percents, plural, rate, rounded, share, short_day
@@ -20,19 +21,14 @@ def opening(report: Report) -> Markup:
     if isinstance(found, Absent):
         return absent("opening", title, found)
     total = sum(found.counts)
-    half = "" if found.median is None else f" Half of them came within {length(found.median)} (dark)."
+    half = f" Half of them came within {length(found.median)} (dark)."
     before = (
         f" {plural(found.before, 'open')} before the delivery, by the timestamps, left out." if found.before else ""
     )
     note = f"From the first delivery to a person's first open: {plural(total, 'first open')}.{half}{before}"
-    ends = [end for _, end in OPENED_WITHIN]
-    at = (
-        None
-        if found.median is None
-        else next((n for n, end in enumerate(ends) if end is None or found.median <= end), None)
-    )
-    names = [(size, unit) for size, unit in (_two(name) for name, _ in OPENED_WITHIN)]
-    return card("opening", title, note, columns(names, found.counts, at), class_="card")
+    at = index_of([end for _, end in OPENED_WITHIN], found.median)
+    names = [_two(name) for name, _ in OPENED_WITHIN]
+    return card("opening", title, note, columns(names, found.counts, at))
 
 
 def _two(name: str) -> tuple[str, str]:
@@ -93,13 +89,12 @@ def cohorts(report: Report) -> Markup:
     heads = [element("th", "First email"), element("th", "People", class_="n")]
     heads += [element("th", "0" if n == 0 else f"+{n}", class_=_column(n)) for n in range(width)]
     rows = (_cohort(row, found, width, least, most) for row in found.rows)
-    table = element("table", element("thead", element("tr", *heads)), element("tbody", *rows), class_="cohorts")
     note = (
         f"People by the {found.unit} of their first email in this period, and the percent of them that opened, clicked "
         f"or replied in that {found.unit} (0), in the next one (+1), and so on. The last {found.unit} of a row may not "
         "be over."
     )
-    return card("cohorts", title, note, table)
+    return card("cohorts", title, note, table("cohorts", heads, rows))
 
 
 def _column(n: int) -> str:
@@ -143,12 +138,6 @@ def _machines_note(found: Machines) -> Markup:
 
 def _machine_bars(found: Machines) -> list[Markup]:
     return [
-        division(
-            "step",
-            span("name", name),
-            bar(count, found.rated, "opened"),
-            span("n", number(count)),
-            span("n share", rate(count, found.rated)),
-        )
+        named_bar(name, count, found.rated, "opened", rate(count, found.rated))
         for name, count in (("Opened by anyone", found.opened), ("Opened by people", found.opened_by_people))
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ..charts import bar, percent_short
-from ..elements import Content, Markup, display_name, division, element, join, span
+from ..elements import Content, Markup, display_name, division, element, join, span, table
 from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, RecentRun, Report, TableAge
 from ..wording import moment_of, number, percents, plural, share
 from . import card
@@ -49,7 +49,6 @@ def _or_why(part: _Part | Absent, show: Callable[[_Part], Markup]) -> Markup:
 
 def _accounts(found: Books) -> Markup:
     total = found.total
-    missing = total.lines - total.stored - total.duplicates - total.rejected
     rows = [
         ("Loads", number(found.loads)),
         ("Files", number(total.files)),
@@ -61,8 +60,8 @@ def _accounts(found: Books) -> Markup:
     ]
     sums = (
         span("flag good", "✓ lines = stored + duplicates + rejected")
-        if not missing
-        else span("flag over", f"▲ {plural(abs(missing), 'line')} not accounted for")
+        if not total.missing
+        else span("flag over", f"▲ {plural(abs(total.missing), 'line')} not accounted for")
     )
     return join(_pairs(rows), sums)
 
@@ -118,9 +117,11 @@ def _runs(found: Sequence[RecentRun], loads: int) -> Markup:
         )
         for run in found
     )
-    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="numbers")
-    older = loads - len(found)
-    return join(table, element("p", f"and {plural(older, 'earlier load')}", class_="young") if older > 0 else None)
+    return join(table("numbers", head, rows), _and_more(loads - len(found), "earlier load"))
+
+
+def _and_more(count: int, word: str) -> Markup | None:
+    return element("p", f"and {plural(count, word)}", class_="young") if count > 0 else None
 
 
 def _ages(found: Sequence[TableAge]) -> Markup:
@@ -134,6 +135,4 @@ def _ages(found: Sequence[TableAge]) -> Markup:
         )
         for one in found[:_MOST_TABLES]
     )
-    older = len(found) - _MOST_TABLES
-    table = element("table", element("thead", element("tr", *head)), element("tbody", *rows), class_="numbers")
-    return join(table, element("p", f"and {plural(older, 'more table')}", class_="young") if older > 0 else None)
+    return join(table("numbers", head, rows), _and_more(len(found) - _MOST_TABLES, "more table"))

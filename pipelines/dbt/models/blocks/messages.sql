@@ -5,81 +5,34 @@
 {% set types = {'email_bounced': 'track', 'email_delivered': 'track', 'email_clicked': 'track', 'email_marked_as_spam': 'track', 'email_opened': 'track', 'email_unsubscribed': 'track', 'email_replied': 'track', 'tracks': 'track', 'identifies': 'identify', 'aliases': 'alias', 'pages': 'page', 'screens': 'screen', 'groups': 'group'} %}
 {% for table, type in types.items() %}
 {% set event = "'" ~ table ~ "'" if table in seven else 'sent_event' %}
-{% if target.type in ['redshift'] %}
 SELECT
   rows_of.*,
   {{ event }} AS event,
   '{{ table }}' AS of_table,
+{%- if target.type in ['redshift'] %}
   '{{ type }}' AS "type",
-  CASE
-    WHEN LOWER(machine_text) IN ('true', 't', '1')
-    THEN CAST(1 AS BOOLEAN)
-    WHEN LOWER(machine_text) IN ('false', 'f', '0')
-    THEN CAST(0 AS BOOLEAN)
-  END AS machine,
-  COALESCE("timestamp", received_at) AS occurred_at,
-  COALESCE(context_traits_email, email) AS contact_email,
-  CASE
-    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
-    THEN LOWER(TRIM(context_traits_email))
-    WHEN TRIM(COALESCE(email, '')) <> ''
-    THEN LOWER(TRIM(email))
-    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
-    THEN LOWER(TRIM(user_id))
-    WHEN TRIM(COALESCE(user_id, '')) <> ''
-    THEN TRIM(user_id)
-    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
-    THEN LOWER(TRIM(anonymous_id))
-    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
-    THEN TRIM(anonymous_id)
-  END AS person
-FROM (
-  {{ autopilothq_rows(table, block) }}
-) AS rows_of
-{% elif target.type in ['bigquery'] %}
-SELECT
-  rows_of.*,
-  {{ event }} AS event,
-  '{{ table }}' AS of_table,
+{%- else %}
   '{{ type }}' AS type,
+{%- endif %}
   CASE
     WHEN LOWER(machine_text) IN ('true', 't', '1')
+{%- if target.type in ['bigquery'] %}
     THEN CAST(1 AS BOOL)
-    WHEN LOWER(machine_text) IN ('false', 'f', '0')
-    THEN CAST(0 AS BOOL)
-  END AS machine,
-  COALESCE(timestamp, received_at) AS occurred_at,
-  COALESCE(context_traits_email, email) AS contact_email,
-  CASE
-    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
-    THEN LOWER(TRIM(context_traits_email))
-    WHEN TRIM(COALESCE(email, '')) <> ''
-    THEN LOWER(TRIM(email))
-    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
-    THEN LOWER(TRIM(user_id))
-    WHEN TRIM(COALESCE(user_id, '')) <> ''
-    THEN TRIM(user_id)
-    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
-    THEN LOWER(TRIM(anonymous_id))
-    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
-    THEN TRIM(anonymous_id)
-  END AS person
-FROM (
-  {{ autopilothq_rows(table, block) }}
-) AS rows_of
-{% else %}
-SELECT
-  rows_of.*,
-  {{ event }} AS event,
-  '{{ table }}' AS of_table,
-  '{{ type }}' AS type,
-  CASE
-    WHEN LOWER(machine_text) IN ('true', 't', '1')
+{%- else %}
     THEN CAST(1 AS BOOLEAN)
+{%- endif %}
     WHEN LOWER(machine_text) IN ('false', 'f', '0')
+{%- if target.type in ['bigquery'] %}
+    THEN CAST(0 AS BOOL)
+{%- else %}
     THEN CAST(0 AS BOOLEAN)
+{%- endif %}
   END AS machine,
+{%- if target.type in ['redshift'] %}
+  COALESCE("timestamp", received_at) AS occurred_at,
+{%- else %}
   COALESCE(timestamp, received_at) AS occurred_at,
+{%- endif %}
   COALESCE(context_traits_email, email) AS contact_email,
   CASE
     WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
@@ -98,6 +51,5 @@ SELECT
 FROM (
   {{ autopilothq_rows(table, block) }}
 ) AS rows_of
-{% endif %}
 {{ 'UNION ALL' if not loop.last }}
 {% endfor %}
