@@ -24,6 +24,7 @@ from ..segment.naming import table_name
 from . import engine
 
 LINES_PER_FILE = 1 << 40  # a line's number in the load is its file's number times this, plus its number in the file
+CELL_FILES = ("messages", "extras", "rejects", "discards")  # the fields of `ParsedCells` that are names of files
 
 
 @dataclass

@@ -79,12 +79,21 @@ def read_stored(
     parameters: Mapping[str, object] | None = None,
 ) -> None:
     """Runs `sql` over `stored`, which streams the batches; runs nothing where there are none."""
+    with streamed(con, batches) as has_any:
+        if has_any:
+            con.execute(sql, parameters)
+
+
+@contextmanager
+def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) -> Iterator[bool]:
+    """Lets SQL read the batches as `stored`, once, while the block runs; yields whether there are any."""
     stream = iter(batches)
     first = next(stream, None)
-    if first is not None:
-        reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
-        with registered(con, stored=reader):
-            con.execute(sql, parameters)
+    if first is None:
+        yield False
+        return
+    with registered(con, stored=pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))):
+        yield True
 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:

@@ -22,7 +22,7 @@ from ..catalog import AUDIT, OTHER_LIMITS, Latest, Limits, Type
 from ..segment.identity import HashedIds
 from . import audit, engine, users
 from . import deduplicate as steps
-from .cells import NO_MESSAGES_SQL, ParsedCells
+from .cells import CELL_FILES, NO_MESSAGES_SQL, ParsedCells
 from .columns import row_values
 from .context import (
     EventName,
@@ -47,7 +47,6 @@ _STATE = {
     "duplicates": "seq BIGINT",
     "discarded_again": "seq BIGINT",
 }
-_CELLS = ("messages", "extras", "rejects", "discards")
 
 
 class RefusedIds(NamedTuple):
@@ -169,7 +168,7 @@ def cut_cells(
 ) -> dict[int, ParsedCells]:
     """Cuts the files of cells into partitions, in an empty folder."""
     found: dict[int, ParsedCells] = {}
-    for what in _CELLS:
+    for what in CELL_FILES:
         if files := getattr(cells, what):
             for part, paths in _cut_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
                 of_part = found.setdefault(part, ParsedCells(columns=cells.columns))

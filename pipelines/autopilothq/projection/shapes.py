@@ -46,7 +46,6 @@ _OWN: dict[str, tuple[str, tuple[str, ...]]] = {
 _OWN_OF_VIEWS = ("name", "category")
 _GROUP = "group_id"
 _KIND_NAMES = ("track", *(kind for kind, _, _ in KINDS))
-_WITH = {body: tuple(kind for kind, _, of in KINDS if of == body) for body in ("properties", "traits")}
 _TEXT_FIELDS = {"type": "type", "id": "messageId", "user_id": "userId", "anonymous_id": "anonymousId"}
 _TEXT_FIELDS |= {name: field for name, (field, _) in _OWN.items()}
 # A number whose digits the engine's reader would change: an exponent, a last zero, a very small or a long one, -0.

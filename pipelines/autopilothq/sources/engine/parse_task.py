@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from ...projection.cells import ParsedCells
+from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.parse import Parser, number_lines
 from ...projection.partition import cut_cells, cut_lines
 from ...segment.message import Batch
 from ...warehouses.selection import MessageSelection
 from ..event_filter import only
 from ..origin import WorkShare
-from .tasks import CELL_FILES, WorkerContext, made
+from .tasks import WorkerContext, made
 
 
 @dataclass

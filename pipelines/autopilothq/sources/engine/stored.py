@@ -82,13 +82,9 @@ class StoredCuts:
 
     def _cut(self, table: str, batches: Iterable[pa.RecordBatch], sql: str, key: str) -> dict[int, list[str]]:
         number = next(self._numbers)
-        stream = iter(batches)
-        first = next(stream, None)
-        if first is None:
-            return {}
-        reader = pa.RecordBatchReader.from_batches(first.schema, itertools.chain([first], stream))
-        with engine.registered(self._con, stored=reader):
-            found = cut(self._con, sql, key, self._partitions, str(self._scratch / f"stored-{number}"))
+        with engine.streamed(self._con, batches) as has_any:
+            folder = str(self._scratch / f"stored-{number}")
+            found = cut(self._con, sql, key, self._partitions, folder) if has_any else {}
         return {part: list(self._put(paths, f"stored/{number}-{part}-{table}")) for part, paths in found.items()}
 
     def _put(self, paths: Collection[str], prefix: str) -> Iterable[str]:

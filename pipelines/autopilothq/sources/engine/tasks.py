@@ -15,7 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from ...projection import engine, unreadable
-from ...projection.cells import ParsedCells
+from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.context import ProjectionContext
 from ...projection.parse import Parser
 from ...projection.partition import LoadFacts, RefusedIds
@@ -24,7 +24,6 @@ from ...segment.identity import NOBODY, HashedIds
 from ...warehouses import suppression_key
 from .work_folder import WorkFolder
 
-CELL_FILES = ("messages", "extras", "rejects", "discards")
 TaskRunner = Callable[[Sequence[Any]], list[Any]]
 """Runs tasks on the workers, and returns their results in their order."""
 
