@@ -62,11 +62,16 @@ def settings_for(server: FakeAutopilot, **more: Any) -> DestinationSettings:
     return DestinationSettings.from_options(**given | more)
 
 
-def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot, **more: str) -> None:
-    """The same as dlt's configuration, from the environment."""
-    given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"} | more
-    for name, value in given.items():
-        monkeypatch.setenv(f"DESTINATION__AUTOPILOTHQ__{name.upper()}", value)
+def environment(server: FakeAutopilot) -> dict[str, str]:
+    """The same as dlt's configuration, for the environment."""
+    given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"}
+    return {f"DESTINATION__AUTOPILOTHQ__{name.upper()}": value for name, value in given.items()}
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot) -> None:
+    """Sets that environment."""
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
 
 
 def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **settings: Any) -> Counts:
