@@ -75,6 +75,30 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+class Recent:
+    """Counts what came in the last so many seconds."""
+
+    def __init__(self, seconds: float = 1) -> None:
+        self.seconds = seconds
+        self._times: deque[float] = deque()
+        self._lock = Lock()
+
+    def takes(self, at: float, most: int | None) -> bool:
+        """Whether fewer than `most` came, so that another one may; it is counted then."""
+        with self._lock:
+            while self._times and self._times[0] <= at - self.seconds:
+                self._times.popleft()
+            if most is not None and len(self._times) >= most:
+                return False
+            self._times.append(at)
+            return True
+
+    def clear(self) -> None:
+        """Forgets what came."""
+        with self._lock:
+            self._times.clear()
+
+
 class Fake(ABC):
     """A server on a loopback port; a subclass says what it answers.
 
@@ -88,7 +112,7 @@ class Fake(ABC):
         self.requests: list[Request] = []
         self.stopping = Event()
         self._lock = Lock()
-        self._passed: deque[float] = deque()
+        self._passed = Recent()
         self._http = _Server((host, port), self)
         self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, name="fake")
 
@@ -136,13 +160,7 @@ class Fake(ABC):
 
     def passes(self, at: float) -> bool:
         """Whether the limit lets a request pass."""
-        with self._lock:
-            while self._passed and self._passed[0] <= at - 1:
-                self._passed.popleft()
-            if self.rate is not None and len(self._passed) >= self.rate:
-                return False
-            self._passed.append(at)
-            return True
+        return self._passed.takes(at, self.rate)
 
     @abstractmethod
     def answer(self, request: Request) -> Answer:
