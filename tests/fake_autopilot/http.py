@@ -22,14 +22,16 @@ _GZIP_FROM = 1024  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came. `path` is what stood in the request line behind `/v1`, percent-encoded; names of headers
-    are in lower case; `body` is its JSON, None without one; `at` is the monotonic clock when its head was read.
+    """A request as it came. `path` is what stood in the request line behind the server's `root`, percent-encoded; names
+    of headers are in lower case; `body` is the JSON of its `content`, None without one; `at` is the monotonic clock
+    when its head was read.
     """
 
     method: str
     path: str
     headers: dict[str, str]
     body: Any
+    content: bytes
     at: float
 
 
@@ -105,6 +107,8 @@ class Fake(ABC):
     `rate` is how many requests in any second `passes` lets through, `latency` how many seconds every answer takes.
     """
 
+    root = "/v1"
+
     def __init__(self, *, host: str, port: int, rate: int | None, latency: float) -> None:
         self.rate = rate
         self.latency = latency
@@ -136,7 +140,7 @@ class Fake(ABC):
 
     @property
     def base_url(self) -> str:
-        return f"{self.origin}/v1"
+        return f"{self.origin}{self.root}"
 
     def order(self, method: str, path: str, **what: Any) -> Fault:
         """Adds a Fault; `path` may hold `*`. The first one that matches a request is used.
@@ -209,11 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         at = time.monotonic()
         fake = self.server.fake
-        path = self.path.removeprefix("/v1")
+        path = self.path.removeprefix(fake.root)
         fault = fake.fault(self.command, path.partition("?")[0])
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, path, headers, _parsed(content), at)
+        request = Request(self.command, path, headers, _parsed(content), content, at)
         fake.requests.append(request)
         if fault is None:
             fake.stopping.wait(fake.latency)
