@@ -92,12 +92,10 @@ def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
         return names, [row for some in rows for row in some]
 
 
-def rows(*columns: str, file: str = "autopilot.duckdb") -> list[tuple[Any, ...]]:
+def rows(*columns: str, file: str = "autopilot.duckdb", table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
     """Columns of the log's rows in the order of time."""
     with duckdb.connect(file, read_only=True) as con:
-        return con.execute(
-            f"SELECT {', '.join(columns)} FROM autopilothq.{DELIVERIES.name} ORDER BY sent_at"
-        ).fetchall()
+        return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{table} ORDER BY sent_at").fetchall()
 
 
 def posts(server: FakeAutopilot) -> list[tuple[str, Any]]:
