@@ -91,7 +91,7 @@ def copy(room: Room) -> None:
         shutil.rmtree(HOME / name, ignore_errors=True)
         shutil.copytree(source, HOME / name, ignore=shutil.ignore_patterns("__pycache__"))
     with (HOME / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write('\nfrom mutated import pytest_runtest_call\n\n__all__ += ["pytest_runtest_call"]\n')
+        conftest.write("\nfrom mutated import pytest_runtest_call\n")
     modules = [f"autopilothq/{pattern}" for pattern in room.modules]
     choice = " and ".join(f"not {word}" for word in room.slow)
     (HOME / "pyproject.toml").write_text(CONFIG.format(modules=modules, tests=room.tests, choice=choice))

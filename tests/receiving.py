@@ -14,7 +14,11 @@ import httpx
 
 from autopilothq.receive import files
 
-PROGRAM = "\nfrom autopilothq.cli import main; main()"
+# Tests that a shell started in the background ignore Ctrl-C, and what they start would inherit it.
+PROGRAM = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
+from autopilothq.cli import main; main()
+"""
 
 
 class Receiver(NamedTuple):

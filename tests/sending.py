@@ -62,11 +62,16 @@ def settings_for(server: FakeAutopilot, **more: Any) -> DestinationSettings:
     return DestinationSettings.from_options(**given | more)
 
 
-def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot, **more: str) -> None:
-    """The same as dlt's configuration, from the environment."""
-    given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"} | more
-    for name, value in given.items():
-        monkeypatch.setenv(f"DESTINATION__AUTOPILOTHQ__{name.upper()}", value)
+def environment(server: FakeAutopilot) -> dict[str, str]:
+    """The same as dlt's configuration, for the environment."""
+    given = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": "1000"}
+    return {f"DESTINATION__AUTOPILOTHQ__{name.upper()}": value for name, value in given.items()}
+
+
+def configure(monkeypatch: pytest.MonkeyPatch, server: FakeAutopilot) -> None:
+    """Sets that environment."""
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
 
 
 def send(server: FakeAutopilot, messages: Iterable[Any], place: Any = None, **settings: Any) -> Counts:
@@ -87,12 +92,10 @@ def answer(sql: str, place: Any = None) -> tuple[list[str], list[Any]]:
         return names, [row for some in rows for row in some]
 
 
-def rows(*columns: str, file: str = "autopilot.duckdb") -> list[tuple[Any, ...]]:
+def rows(*columns: str, file: str = "autopilot.duckdb", table: str = DELIVERIES.name) -> list[tuple[Any, ...]]:
     """Columns of the log's rows in the order of time."""
     with duckdb.connect(file, read_only=True) as con:
-        return con.execute(
-            f"SELECT {', '.join(columns)} FROM autopilothq.{DELIVERIES.name} ORDER BY sent_at"
-        ).fetchall()
+        return con.execute(f"SELECT {', '.join(columns)} FROM autopilothq.{table} ORDER BY sent_at").fetchall()
 
 
 def posts(server: FakeAutopilot) -> list[tuple[str, Any]]:

@@ -21,6 +21,12 @@ LEAKS = (
 )  # fmt: skip
 
 
+def bare_environment() -> dict[str, str]:
+    """The environment without those, and without telemetry: for programs."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
+    return kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"}
+
+
 @contextmanager
 def isolation(home: Path) -> Iterator[None]:
     """The working folder `work` in `home`, new unless it is there, with settings, state and secrets of its own only."""

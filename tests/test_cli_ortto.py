@@ -10,7 +10,7 @@ import pytest
 
 from autopilothq import runner
 from autopilothq.cli import ortto as command
-from calling import Call, caller, errors
+from calling import Call, errors
 from contract.duck import pipeline, query, tables
 from contract.pulling_ortto import FEED, asked, new_person
 from fake_autopilot.http import Request
@@ -21,11 +21,6 @@ NO_KEY = (
     " .dlt/secrets.toml, or SOURCES__AUTOPILOTHQ__ORTTO__API_KEY in the environment."
 )
 RESUMES = "What came by then is loaded; the next run goes on from there."
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

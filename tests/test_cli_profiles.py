@@ -9,7 +9,7 @@ import pytest
 
 from autopilothq import runner
 from autopilothq.cli import profiles as command
-from calling import Call, caller, errors
+from calling import Call, errors
 from contract.duck import query
 from fake_autopilot import FakeProfiles
 
@@ -23,11 +23,6 @@ WHOSE = (
     "Whose events? Set sources.autopilothq.api_key to look for Autopilot's contacts, or"
     " sources.autopilothq.profiles.people (--people) to a file of emails or user ids, or to a query of the warehouse."
 )
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

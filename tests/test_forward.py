@@ -27,6 +27,7 @@ from fake_segment import KEY, FakeSegment
 from receiving import receiver
 from sending import write
 from shared_loads import command, isolation
+from waiting import wait_for
 
 AT_THE_OTHER_END = {"received_at", "uuid_ts", "sent_at"}  # what it stamps itself
 
@@ -459,10 +460,7 @@ def test_a_pipe(fake: FakeSegment) -> None:
         for number in (1, 2):
             process.stdin.write(f"{json.dumps(track(number))}\noops\n")
             process.stdin.flush()
-            until = time.monotonic() + 30
-            while f"m{number}" not in fake.ids():
-                assert time.monotonic() < until
-                time.sleep(0.01)
+            wait_for(lambda name=f"m{number}": name in fake.ids())
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         assert process.wait() == 4

@@ -24,6 +24,7 @@ from calling import Call
 from contract.duck import query
 from receiving import Receiver, hidden, published, receiver
 from shared_loads import isolation
+from waiting import wait_for
 
 SETTINGS = {
     "RECEIVE__V1__WRITE_KEYS": '["key one", "key-2"]',
@@ -314,10 +315,10 @@ def test_refused_senders_are_told_loudly_and_without_a_secret() -> None:
 def test_files_are_published_by_size_and_by_time() -> None:
     with receiver("archive", "--rotate", "1s", "--rotate", "1MB") as running:
         running.post("/v1/track", {**TRACK, "messageId": "small"})
-        _wait(lambda: len(list(files.published_files(running.folder))) == 1)
+        wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 20)
     with receiver("other", "--rotate", "1h", "--rotate", "1KB") as running:
         running.post("/v1/track", {**TRACK, "messageId": "large", "properties": {"text": "x" * 2000}})
-        _wait(lambda: len(list(files.published_files(running.folder))) == 1)
+        wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 20)
         running.post("/v1/track", {**TRACK, "messageId": "small"})
         time.sleep(1)
         assert [one["messageId"] for one in published(running.folder)] == ["large"]
@@ -364,15 +365,15 @@ def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     with receiver("archive", "--rotate", "1s", "--upload", bucket.as_uri()) as running:
         running.post("/v1/track", TRACK)
-        _wait(lambda: len(published(bucket)) == 1)
-        _wait(lambda: not list(files.published_files(running.folder)))
+        wait_for(lambda: len(published(bucket)) == 1, 20)
+        wait_for(lambda: not list(files.published_files(running.folder)), 20)
         running.post("/v1/track", {**TRACK, "messageId": "m2"})
         running.stop()
     # What was published as it stopped is sent by the next one.
     left = published(running.folder)
     with receiver("archive", "--upload", bucket.as_uri()) as running:
-        _wait(lambda: len(published(bucket)) == 2)
-        _wait(lambda: not list(files.published_files(running.folder)))
+        wait_for(lambda: len(published(bucket)) == 2, 20)
+        wait_for(lambda: not list(files.published_files(running.folder)), 20)
     assert len(left) <= 1
     assert [one["messageId"] for one in published(bucket)] == ["m1", "m2"]
 
@@ -380,7 +381,7 @@ def test_uploads_are_confirmed_before_files_are_deleted(tmp_path: Path) -> None:
 def test_loads_what_it_receives() -> None:
     with receiver("archive", "--rotate", "1s", "--load-every", "1s", "--credentials", "received.duckdb") as running:
         running.post("/v1/track", TRACK)
-        _wait(lambda: Path("received.duckdb").exists() and bool(_stored()), seconds=60)
+        wait_for(lambda: Path("received.duckdb").exists() and bool(_stored()), seconds=60)
         running.stop()
     assert running.process.returncode == 0
     assert _stored() == [("m1",)]
@@ -463,10 +464,3 @@ def test_wrong_sizes(call: Call, monkeypatch: pytest.MonkeyPatch, value: str) ->
     said = call("receive", "archive")
     assert said.status == 1
     assert "Expected a number more than 0 and at most 64 as receive.max_body_mb, in MB" in said.err
-
-
-def _wait(holds: Any, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)

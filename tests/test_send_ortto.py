@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
-import duckdb
 import pytest
 
+import sending
 from autopilothq import destination
 from autopilothq.catalog import ORTTO_DELIVERIES
 from autopilothq.clients.ortto import Ortto, OrttoSettings
@@ -25,7 +26,6 @@ from calling import Call
 from fake_autopilot import FakeAutopilot
 from fake_ortto import FakeOrtto
 from sending import identify, log_in, track, write
-from sending import send as send_to_autopilot
 
 WRITES = ("/person/merge", "/activities/create")
 P1 = "000000000000000000000100"  # of person+1@example.com, external id 10001
@@ -68,10 +68,7 @@ def written(server: FakeOrtto) -> list[tuple[str, Any]]:
     return found
 
 
-def rows(*columns: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect("autopilot.duckdb", read_only=True) as con:
-        names = ", ".join(columns)
-        return con.execute(f"SELECT {names} FROM autopilothq.{ORTTO_DELIVERIES.name} ORDER BY sent_at").fetchall()
+rows = partial(sending.rows, table=ORTTO_DELIVERIES.name)
 
 
 def counted(counts: Counts) -> dict[str, int]:
@@ -264,7 +261,7 @@ def test_consent_is_asked_of_ortto_by_its_own_name(server: FakeOrtto) -> None:
 
 def test_what_autopilot_has_is_sent_to_ortto_all_the_same(server: FakeOrtto) -> None:
     with FakeAutopilot(contacts=0) as autopilot:
-        assert send_to_autopilot(autopilot, [identify(1, traits={})]).delivered == 1
+        assert sending.send(autopilot, [identify(1, traits={})]).delivered == 1
     assert counted(send(server, [identify(1, traits={})])) == {"messages": 1, "delivered": 1}
     assert len(people(server)) == 1
 

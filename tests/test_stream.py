@@ -25,6 +25,7 @@ from autopilothq.segment.message import MAX_LINE
 from autopilothq.warehouses.delta import lake
 from fake_autopilot import FakeAutopilot
 from sending import IMPATIENT, configure, identify, log_in, posts, rows, settings_for, track
+from waiting import wait_for
 
 PROGRAM = "from autopilothq.cli import main; main()"
 
@@ -248,13 +249,6 @@ def test_lines_that_are_no_messages_are_told_once_a_second(capsys: pytest.Captur
 
 
 # ---- the program -----------------------------------------------------------------------------------------------------
-
-
-def wait_for(what: Callable[[], Any]) -> None:
-    until = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

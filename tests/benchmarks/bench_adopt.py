@@ -1,18 +1,18 @@
-"""Adopts exported Parquet files into DuckDB, and prints seconds and the peak memory of the process.
+"""Adopts exported Parquet files into DuckDB, and prints seconds, processor seconds and the peak memory.
 
 .venv/bin/python tests/benchmarks/bench_adopt.py --rows 10000000
 """
 
 import argparse
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import duckdb
+
+from benchmarks.processes import measured
 
 FILES = 20
 TABLES = ("email_delivered", "email_opened", "email_clicked", "email_bounced")
@@ -48,17 +48,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         size = write(Path(home, "unload"), rows)
         code = "from autopilothq.cli import main; main()"
-        environment = {**os.environ, "DLT_DATA_DIR": f"{home}/dlt"}
+        words = [sys.executable, "-c", code, "adopt", "unload", "--credentials", "adopted.duckdb"]
         for run in ("adopted", "again"):
-            begun = time.monotonic()
-            words = ("adopt", "unload", "--credentials", "adopted.duckdb")
-            subprocess.run([sys.executable, "-c", code, *words], cwd=home, env=environment, check=True)
-            taken = time.monotonic() - begun
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cost = measured(words, Path(home), {"DLT_DATA_DIR": f"{home}/dlt"})
             print(
-                f"{run}: {rows:,} rows, {size / 1e6:,.0f} MB of Parquet: {taken:.1f} s,"
-                f" {used.ru_utime + used.ru_stime:.1f} s of processors so far, peak {peak:,.0f} MB"
+                f"{run}: {rows:,} rows, {size / 1e6:,.0f} MB of Parquet: {cost.wall:.1f} s,"
+                f" {cost.cpu:.1f} s of processors, peak {cost.memory:,.0f} MB"
             )
 
 

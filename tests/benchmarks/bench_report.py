@@ -7,28 +7,26 @@ is repeated in SQL until there are so many events, each week with other persons 
 import argparse
 import math
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
 
 import duckdb
 
 from autopilothq import sample
+from benchmarks.processes import Cost, measured
 
 WEEK = 200_000
 PROGRAM = (sys.executable, "-c", "from autopilothq.cli import main; main()")
 PEOPLE = 10  # weeks after which the same persons come again
 
 
-def run(*words: str) -> tuple[float, float]:
-    """Runs the program, and returns its seconds and processor seconds."""
-    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - begun, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def run(folder: str, *words: str) -> Cost:
+    """Runs the program in a folder, and returns what it took."""
+    settings = {"DLT_DATA_DIR": f"{folder}/dlt", "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    return measured([*PROGRAM, *words], Path(folder), settings)
 
 
 def repeat(week: str, file: str, weeks: int) -> int:
@@ -61,18 +59,17 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000)
     events = parser.parse_args().events
     with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"DLT_DATA_DIR": f"{folder}/dlt", "RUNTIME__DLTHUB_TELEMETRY": "false"}
         sample.write(f"{folder}/archive", events=min(events, WEEK))
-        run("load", "archive", f"{folder}/archive", "--credentials", f"{folder}/week.duckdb")
+        run(folder, "load", "archive", "archive", "--credentials", "week.duckdb")
         count = repeat(f"{folder}/week.duckdb", f"{folder}/all.duckdb", math.ceil(events / WEEK))
         large = Path(f"{folder}/all.duckdb").stat().st_size / 1e6
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        seconds, busy = run("report", "--credentials", f"{folder}/all.duckdb", "--output", f"{folder}/report.html")
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        cost = run(folder, "report", "--credentials", "all.duckdb", "--output", "report.html")
         page = Path(f"{folder}/report.html").stat().st_size / 1000
-        most = f"{peak / 1024:,.0f} MB" if peak > before else f"less than the load's {before / 1024:,.0f} MB"
         print(f"{count:,} email events, a file of {large:,.0f} MB, load average {os.getloadavg()[0]:.1f}")
-        print(f"report: {seconds:.1f} s, {busy:.1f} processor seconds, peak {most}, a page of {page:,.0f} kB")
+        print(
+            f"report: {cost.wall:.1f} s, {cost.cpu:.1f} processor seconds, peak {cost.memory:,.0f} MB,"
+            f" a page of {page:,.0f} kB"
+        )
 
 
 if __name__ == "__main__":

@@ -22,14 +22,16 @@ _GZIP_FROM = 1024  # bytes
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came. `path` is what stood in the request line behind `/v1`, percent-encoded; names of headers
-    are in lower case; `body` is its JSON, None without one; `at` is the monotonic clock when its head was read.
+    """A request as it came. `path` is what stood in the request line behind the server's `root`, percent-encoded; names
+    of headers are in lower case; `body` is the JSON of its `content`, None without one; `at` is the monotonic clock
+    when its head was read.
     """
 
     method: str
     path: str
     headers: dict[str, str]
     body: Any
+    content: bytes
     at: float
 
 
@@ -75,11 +77,37 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+class Recent:
+    """Counts what came in the last so many seconds."""
+
+    def __init__(self, seconds: float = 1) -> None:
+        self.seconds = seconds
+        self._times: deque[float] = deque()
+        self._lock = Lock()
+
+    def takes(self, at: float, most: int | None) -> bool:
+        """Whether fewer than `most` came, so that another one may; it is counted then."""
+        with self._lock:
+            while self._times and self._times[0] <= at - self.seconds:
+                self._times.popleft()
+            if most is not None and len(self._times) >= most:
+                return False
+            self._times.append(at)
+            return True
+
+    def clear(self) -> None:
+        """Forgets what came."""
+        with self._lock:
+            self._times.clear()
+
+
 class Fake(ABC):
     """A server on a loopback port; a subclass says what it answers.
 
     `rate` is how many requests in any second `passes` lets through, `latency` how many seconds every answer takes.
     """
+
+    root = "/v1"
 
     def __init__(self, *, host: str, port: int, rate: int | None, latency: float) -> None:
         self.rate = rate
@@ -88,7 +116,7 @@ class Fake(ABC):
         self.requests: list[Request] = []
         self.stopping = Event()
         self._lock = Lock()
-        self._passed: deque[float] = deque()
+        self._passed = Recent()
         self._http = _Server((host, port), self)
         self._thread = Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, name="fake")
 
@@ -112,7 +140,7 @@ class Fake(ABC):
 
     @property
     def base_url(self) -> str:
-        return f"{self.origin}/v1"
+        return f"{self.origin}{self.root}"
 
     def order(self, method: str, path: str, **what: Any) -> Fault:
         """Adds a Fault; `path` may hold `*`. The first one that matches a request is used.
@@ -136,13 +164,7 @@ class Fake(ABC):
 
     def passes(self, at: float) -> bool:
         """Whether the limit lets a request pass."""
-        with self._lock:
-            while self._passed and self._passed[0] <= at - 1:
-                self._passed.popleft()
-            if self.rate is not None and len(self._passed) >= self.rate:
-                return False
-            self._passed.append(at)
-            return True
+        return self._passed.takes(at, self.rate)
 
     @abstractmethod
     def answer(self, request: Request) -> Answer:
@@ -191,11 +213,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         at = time.monotonic()
         fake = self.server.fake
-        path = self.path.removeprefix("/v1")
+        path = self.path.removeprefix(fake.root)
         fault = fake.fault(self.command, path.partition("?")[0])
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, path, headers, _parsed(content), at)
+        request = Request(self.command, path, headers, _parsed(content), content, at)
         fake.requests.append(request)
         if fault is None:
             fake.stopping.wait(fake.latency)

@@ -2,11 +2,10 @@
 
 import json
 import uuid
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from fake_autopilot.http import Answer, Fake, Request
+from fake_autopilot.http import Answer, Fake, Recent, Request
 
 from . import writing
 from .account import SYSTEM_FIELDS, Account
@@ -59,9 +58,9 @@ class FakeOrtto(Fake):
         self.names_spans = True  # the span of time that a journey's report counts
         self.bans = 0  # how often an address was shut out
         self.cursors: dict[str, tuple[str, int, int]] = {}  # filter, position and offset of the next page
-        self._bad: deque[float] = deque()
+        self._bad = Recent(SECONDS)
         self._banned_until = 0.0
-        self._activities: deque[float] = deque()
+        self._activities = Recent()
 
     def answer(self, request: Request) -> Answer:
         """What the API says."""
@@ -76,7 +75,7 @@ class FakeOrtto(Fake):
         if request.headers.get("x-api-key") != self.key:
             return error(401, "Invalid API key")
         is_feed = request.path == "/person/get/activities"
-        if not self.passes(request.at) or (is_feed and not self._feed_passes(request.at)):
+        if not self.passes(request.at) or (is_feed and not self._activities.takes(request.at, self.activity_rate)):
             return Answer(429, {"code": "rate-limit", "error": "Rate limit exceeded", "try-in-seconds": 1})
         make = ROUTES.get(request.path)
         if make is None or request.method != "POST":
@@ -87,19 +86,8 @@ class FakeOrtto(Fake):
         with self.account.lock:
             return make(self, request.body)
 
-    def _feed_passes(self, at: float) -> bool:
-        while self._activities and self._activities[0] <= at - 1:
-            self._activities.popleft()
-        if self.activity_rate is not None and len(self._activities) >= self.activity_rate:
-            return False
-        self._activities.append(at)
-        return True
-
     def _note_bad(self, at: float) -> None:
-        while self._bad and self._bad[0] <= at - SECONDS:
-            self._bad.popleft()
-        self._bad.append(at)
-        if len(self._bad) >= MOST_BAD:
+        if not self._bad.takes(at, MOST_BAD - 1):
             self._banned_until = at + SECONDS
             self.bans += 1
             self._bad.clear()

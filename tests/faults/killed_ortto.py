@@ -12,14 +12,14 @@ import dlt
 
 import autopilothq
 from autopilothq import LoadReport, runner
-from autopilothq.warehouses.duckdb import direct
 from faults.killed import kill_at, run_plans
+from faults.loads import pipeline
 
 PEOPLE_PER_LOAD = 4
 
 
-def pull(into: dlt.Pipeline, url: str, key: str) -> LoadReport:
-    """Loads until nobody is due, as the command does; returns the last report."""
+def pull(into: dlt.Pipeline, url: str, key: str) -> None:
+    """Loads until nobody is due, as the command does."""
     reports: list[LoadReport] = []
     pace: dict[str, Any] = {"requests_per_second": 1000, "activity_requests_per_second": 1000, "tries": 1}
     while not reports or reports[-1].people < (reports[-1].people_total or 0):
@@ -27,23 +27,12 @@ def pull(into: dlt.Pipeline, url: str, key: str) -> LoadReport:
         runner.run(
             into, source.with_resources("_profiles", "tracks", "email_opened", "_rejects", "_discards", "_audit")
         )
-    return reports[-1]
-
-
-def pipeline() -> dlt.Pipeline:
-    """All of it in the working folder."""
-    return dlt.pipeline(
-        "autopilot_events",
-        pipelines_dir=str(Path("state").absolute()),
-        destination=direct(str(Path("autopilot.duckdb").absolute())),
-        dataset_name="autopilothq",
-    )
 
 
 def load(folder: str, url: str, key: str, point: tuple[str, str, int]) -> None:
     kill_at(*point)
     os.chdir(folder)
-    pull(pipeline(), url, key)
+    pull(pipeline(Path(folder)), url, key)
 
 
 def main() -> None:

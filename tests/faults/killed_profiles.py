@@ -12,8 +12,8 @@ import dlt
 
 import autopilothq
 from autopilothq import LoadReport, runner
-from autopilothq.warehouses.duckdb import direct
 from faults.killed import kill_at, run_plans
+from faults.loads import pipeline
 
 PEOPLE_PER_LOAD = 4
 
@@ -27,20 +27,10 @@ def pull(into: dlt.Pipeline, url: str, token: str, space: str) -> None:
         runner.run(into, source)
 
 
-def pipeline() -> dlt.Pipeline:
-    """All of it in the working folder."""
-    return dlt.pipeline(
-        "autopilot_events",
-        pipelines_dir=str(Path("state").absolute()),
-        destination=direct(str(Path("autopilot.duckdb").absolute())),
-        dataset_name="autopilothq",
-    )
-
-
 def load(folder: str, url: str, token: str, space: str, point: tuple[str, str, int]) -> None:
     kill_at(*point)
     os.chdir(folder)
-    pull(pipeline(), url, token, space)
+    pull(pipeline(Path(folder)), url, token, space)
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """`kill -9` while contacts and lists are changed: the log never says less than what happened, and the rest is done."""
 
-import json
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import forked
 from autopilothq.clients.autopilot import KILL_POINT_CONTACT_DELETED, KILL_POINT_PUT_ON_LIST
 from autopilothq.destination import DeliveryLog, contact_requests, contacts, lists
 from autopilothq.destination.audiences import PersonRow
@@ -17,10 +14,9 @@ from autopilothq.destination.contact_requests import KILL_POINT_REQUESTS_PLANNED
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import KILL_POINT_DELIVERIES_ADDED, KILL_POINT_OUTCOMES_WRITTEN
 from fake_autopilot import FakeAutopilot
-from faults import killed_sending
 from faults.killed_sending import Plan
-from sending import IMPATIENT, log_in, rows, settings_for
-from shared_loads import LEAKS
+from faults.sendings import run_sendings
+from sending import IMPATIENT, environment, log_in, rows, settings_for
 
 PEOPLE = [f"p{number}@example.com" for number in range(130)]  # more than are asked for together
 LIST = lists.AccountList("contactlist_nobody", "Nobody")
@@ -60,18 +56,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             words = ["contacts", "delete", str(root / "people.txt"), "--confirm", str(len(PEOPLE))]
             if point in LISTED:
                 words = ["send", "audience", "Vip", "--query", query, "--list", LIST.title]
-            environment = {
-                "DESTINATION__AUTOPILOTHQ__API_KEY": server.key,
-                "DESTINATION__AUTOPILOTHQ__BASE_URL": server.base_url,
-                "DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND": "1000",
-                "DLT_DATA_DIR": str(folder / "dlt"),
-            }
-            plans.append(Plan(str(folder), words, environment, where))
-        planned = root / "plans.json"
-        planned.write_text(json.dumps(plans))
-        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-        done = forked.run(killed_sending.__file__, str(planned), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
-        assert done.returncode == 0, done.stderr
+            own = environment(server) | {"DLT_DATA_DIR": str(folder / "dlt")}
+            plans.append(Plan(str(folder), words, own, where))
+        run_sendings(plans, root)
         yield places
 
 

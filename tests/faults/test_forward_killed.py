@@ -1,22 +1,18 @@
 """`kill -9` while messages are forwarded: the next run sends the rest, and at most one batch again."""
 
-import json
-import os
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-import forked
 from autopilothq.clients.segment_api import KILL_POINT_BATCH_SENT
 from autopilothq.destination.forward_log import KILL_POINT_FORWARDS_ADDED
 from calling import Call
 from fake_segment import KEY, FakeSegment
-from faults import killed_sending
 from faults.killed_sending import Plan
+from faults.sendings import run_sendings
 from sending import write
-from shared_loads import LEAKS
 
 MESSAGES = 350
 POINTS: dict[str, tuple[str, str, int]] = {
@@ -32,7 +28,6 @@ def test_after_a_kill_the_rest_is_sent_and_at_most_one_batch_again(
 ) -> None:
     monkeypatch.setenv("DESTINATION__SEGMENT__WRITE_KEY", KEY)
     plans = []
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
     with FakeSegment() as fake:
         for point, where in POINTS.items():
             folder = tmp_path / point
@@ -42,9 +37,7 @@ def test_after_a_kill_the_rest_is_sent_and_at_most_one_batch_again(
             words = ["forward", "-" if "stream" in point else "messages.ndjson", "--to", fake.url]
             environment = {"DESTINATION__SEGMENT__WRITE_KEY": KEY, "DLT_DATA_DIR": str(folder / "dlt")}
             plans.append(Plan(str(folder), words, environment, where))
-        Path("plans.json").write_text(json.dumps(plans))
-        done = forked.run(killed_sending.__file__, "plans.json", env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
-        assert done.returncode == 0, done.stderr
+        run_sendings(plans, tmp_path)
         for point, plan in zip(POINTS, plans, strict=True):
             monkeypatch.chdir(plan.folder)
             assert Path("status").read_text() == str(-signal.SIGKILL)

@@ -1,7 +1,6 @@
 """`kill -9` at every point of a load: what follows is as if it had never happened (spec: Once, and only once)."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -31,7 +30,7 @@ from faults.loads import (
     odd_archive,
     pipeline,
 )
-from shared_loads import LEAKS
+from shared_loads import bare_environment
 
 SETTINGS = {"LOAD__TRUNCATE_STAGING_DATASET": "true", "LOAD__AUTO_ABORT_ON_TERMINAL_ERROR": "true"}
 
@@ -129,8 +128,7 @@ class Killer:
 
 def clean_environment() -> dict[str, str]:
     """Nothing of the shell's that dlt would read, and the project's own settings for unattended runs."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-    return kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"} | SETTINGS
+    return bare_environment() | SETTINGS
 
 
 @pytest.fixture(scope="module")

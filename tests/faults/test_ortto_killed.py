@@ -17,7 +17,8 @@ from contract.duck import held, query
 from contract.pulling_ortto import FEED, new_person
 from fake_ortto import FakeOrtto
 from faults import killed_ortto
-from faults.killed_ortto import pipeline, pull
+from faults.killed_ortto import pull
+from faults.loads import pipeline
 from faults.test_killed import clean_environment
 
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
@@ -65,7 +66,7 @@ def test_another_machine_goes_on(house: Path, server: FakeOrtto) -> None:
     sql = "SELECT person FROM autopilothq._profiles WHERE load_id IN (SELECT load_id FROM autopilothq._dlt_loads)"
     loaded = {person.partition(":")[2] for (person,) in query(sql)}
     with held():
-        pull(pipeline(), server.base_url, server.key)
+        pull(pipeline(Path.cwd()), server.base_url, server.key)
     assert len(loaded) == 4
     assert not loaded & set(asked(server))
     assert_all_is_there()
@@ -80,7 +81,7 @@ def test_the_next_run_asks_for_nobody_again(
     files = [path for path in Path("state").rglob("autopilothq-ortto/**/*") if path.is_file()]
     assert files
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    into = pipeline()
+    into = pipeline(Path.cwd())
     with held():
         runner.run(into, [])  # what was ready is loaded first
         pull(into, server.base_url, server.key)

@@ -15,7 +15,8 @@ from autopilothq.sources.profiles.pull import KILL_POINT_PERSON_PULLED
 from contract.duck import held, query
 from fake_autopilot import FakeProfiles
 from faults import killed_profiles
-from faults.killed_profiles import pipeline, pull
+from faults.killed_profiles import pull
+from faults.loads import pipeline
 from faults.test_killed import clean_environment
 
 CLIENT = "dlt.destinations.job_client_impl:SqlJobClientBase"
@@ -79,7 +80,7 @@ def test_the_next_run_goes_on(
 
 def assert_goes_on(server: FakeProfiles, loaded: int) -> None:
     """One run more asks for those alone whose load was lost."""
-    into = pipeline()
+    into = pipeline(Path.cwd())
     with held():
         runner.run(into, [])  # what was ready is loaded first
     sql = "SELECT person FROM autopilothq._profiles WHERE load_id IN (SELECT load_id FROM autopilothq._dlt_loads)"

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from faults.test_receive_hostile import answers, connect
 from faults.test_receive_killed import send, track
 from receiving import Receiver, published, receiver
 from shared_loads import isolation
+from waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,6 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 HEAD = b" HTTP/1.1\r\nhost: x\r\n"
 REST = b"connection: close\r\ncontent-length: 2\r\n\r\n{}"
-
-
-def wait(holds: Callable[[], object], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def posted(running: Receiver, number: int) -> bool:
@@ -74,7 +68,7 @@ def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
             with suppress(httpx.HTTPError):
                 acknowledged += [f"m{number}"] if posted(running, number) else []
         # The process in its place publishes what it left; the other goes on with its file.
-        wait(lambda: len(list(files.published_files(running.folder))) == 1, 60)
+        wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 60)
         assert len(workers(running)) == 2
         assert "A file that a process left is published: " in running.stop()
     assert len(acknowledged) > 20
@@ -86,7 +80,7 @@ def test_processes_end_with_the_one_that_watches_over_them() -> None:
         acknowledged = [f"m{number}" for number in range(9) if posted(running, number)]
         both = workers(running)
         running.process.kill()
-        wait(lambda: all(map(ends, both)), 10)
+        wait_for(lambda: all(map(ends, both)), 10)
         assert lost(running.folder, acknowledged) == set()
 
 
@@ -142,7 +136,7 @@ def test_a_stop_takes_ten_seconds_at_most_whatever_hangs() -> None:
     """A load, a sender amid a body, and the disk."""
     with receiver("archive", "--load-every", "1s", before=HANGING) as running:
         acknowledged = send(running, 3)
-        wait(lambda: Path("hangs").exists())
+        wait_for(lambda: Path("hangs").exists())
         with connect(running) as slow, connect(running) as waiting:
             slow.sendall(b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
             Path("slow").touch()
@@ -180,12 +174,12 @@ def test_a_file_that_cannot_be_published() -> None:
         running.post("/v1/track", track(1))
         time.sleep(3)
         running.post("/hook/segment/shop", track(2))
-        wait(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # it holds up no other
+        wait_for(lambda: [one["messageId"] for one in published(running.folder)] == ["m2"])  # it holds up no other
         asked = httpx.get(f"{running.url}/readyz")
         assert (asked.status_code, asked.json()["code"]) == (503, "not_ready")
         assert asked.json()["message"].startswith("A file has not been published for ")
         Path("stuck").unlink()
-        wait(lambda: len(published(running.folder)) == 2)
+        wait_for(lambda: len(published(running.folder)) == 2)
         assert httpx.get(f"{running.url}/readyz").status_code == 200
         said = running.stop()
     assert said == ("Warning: A file cannot be published, which is tried again: [Errno 28] No space left on device\n")
@@ -285,7 +279,7 @@ def test_more_connections_than_descriptors() -> None:
         assert running.post("/hook/segment/other", track(1)).status_code == 200
         for one in many:
             one.close()
-        wait(lambda: httpx.post(f"{running.url}/v1/track", json=track(2)).status_code == 200)
+        wait_for(lambda: httpx.post(f"{running.url}/v1/track", json=track(2)).status_code == 200)
         running.stop()
     assert sorted(one["messageId"] for one in published(running.folder)) == ["m0", "m1", "m2"]
 

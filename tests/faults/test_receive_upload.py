@@ -11,9 +11,9 @@ import fsspec
 
 from calling import Call
 from faults.test_receive_killed import track
-from faults.test_receive_pressed import wait
 from receiving import published, receiver
 from servers import S3
+from waiting import wait_for
 
 NAME = "segment-logs/v1/1772582400000/1772600767000-0f.gz"
 QUICK = "from autopilothq.receive import upload\nupload.RETRY_SECONDS = 0.5"
@@ -39,7 +39,7 @@ def test_half_of_a_file_in_the_bucket(s3: S3) -> None:
     whole, bucket = path.read_bytes(), fsspec.filesystem("s3", **s3.storage_options)
     bucket.pipe_file(f"{url}/below/{NAME}", whole[:10])
     with receiver("archive", "--upload", f"{url}/below/", env=environment(s3)) as running:
-        wait(lambda: not path.exists())
+        wait_for(lambda: not path.exists())
         assert running.stop() == ""
     bucket.invalidate_cache()
     assert bucket.cat_file(f"{url}/below/{NAME}") == whole
@@ -51,13 +51,13 @@ def test_a_bucket_that_refuses(s3: S3) -> None:
     words = ("--upload", "s3://later-there", "--rotate", "1s", "--workers", "2")
     with receiver("archive", *words, env=environment(s3), before=QUICK) as running:
         assert running.post("/v1/track", track(1)).status_code == 200
-        wait(lambda: len(published(running.folder)) == 7)
+        wait_for(lambda: len(published(running.folder)) == 7)
         assert running.process.stderr
         refused = running.process.stderr.readline()
         assert all(path.exists() for path in paths)
         with closing(boto3.client("s3", **s3.credentials)) as client:
             client.create_bucket(Bucket="later-there")
-        wait(lambda: not published(running.folder))
+        wait_for(lambda: not published(running.folder))
         running.stop()
     assert refused.startswith("Warning: A file cannot be uploaded, which is tried again: ")
     assert "There is no such bucket" in refused

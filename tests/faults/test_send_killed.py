@@ -1,7 +1,6 @@
 """`kill -9` at every point of sending: no identify is lost, no track is sent twice, audiences come out right."""
 
 import json
-import os
 import random
 import signal
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-import forked
 from autopilothq.clients.autopilot import KILL_POINT_CONTACTS_WRITTEN, KILL_POINT_TRACK_SENT
 from autopilothq.destination import DeliveryLog, audiences, deliver
 from autopilothq.destination.delivery_log import (
@@ -25,8 +23,8 @@ from autopilothq.destination.dispatch import AT_ONCE
 from fake_autopilot import FakeAutopilot
 from faults import killed_sending
 from faults.killed_sending import Plan
-from sending import answer, configure, identify, log_in, rows, send, settings_for, track, write
-from shared_loads import LEAKS
+from faults.sendings import run_sendings
+from sending import answer, configure, environment, identify, log_in, rows, send, settings_for, track, write
 
 IDENTIFIES, TRACKS = 250, 12
 
@@ -96,21 +94,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
                 rows_file = folder / "rows.json"
                 rows_file.write_text(json.dumps(messages()))
                 words = ["pipeline", str(rows_file)]
-            environment = {
-                "DESTINATION__AUTOPILOTHQ__API_KEY": server.key,
-                "DESTINATION__AUTOPILOTHQ__BASE_URL": server.base_url,
-                "DESTINATION__AUTOPILOTHQ__REQUESTS_PER_SECOND": "1000",
-                "DLT_DATA_DIR": str(folder / "dlt"),
-            }
+            own = environment(server) | {"DLT_DATA_DIR": str(folder / "dlt")}
             if point in ROWS:
                 first = ["send", "traits", "--query", TITLES.format("old")]
-                plans.append(Plan(str(folder), first, environment, NEVER))
-            plans.append(Plan(str(folder), words, environment, where))
-        listed = root / "plans.json"
-        listed.write_text(json.dumps(plans))
-        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-        done = forked.run(killed_sending.__file__, str(listed), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
-        assert done.returncode == 0, done.stderr
+                plans.append(Plan(str(folder), first, own, NEVER))
+            plans.append(Plan(str(folder), words, own, where))
+        run_sendings(plans, root)
         yield places
 
 

@@ -1,7 +1,5 @@
 """`kill -9` between an activity's row and its request, and behind it: none is created twice, no person is lost."""
 
-import json
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +9,13 @@ from typing import Any
 
 import pytest
 
-import forked
 from autopilothq.clients.ortto import KILL_POINT_ACTIVITIES_SENT, KILL_POINT_PEOPLE_WRITTEN
 from autopilothq.destination.delivery_log import KILL_POINT_OUTCOMES_WRITTEN
 from fake_ortto import FakeOrtto
-from faults import killed_sending
 from faults.killed_sending import Plan
+from faults.sendings import run_sendings
 from sending import identify, track, write
-from shared_loads import LEAKS, command
+from shared_loads import command
 
 PEOPLE = 120
 POINTS: dict[str, tuple[str, str, int]] = {
@@ -50,11 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             places[point] = folder, server
             words = ["send", "messages", write(messages(), str(folder / "messages.ndjson")), "--to", "ortto"]
             plans.append(Plan(str(folder), words, environment(server, folder), where))
-        listed = root / "plans.json"
-        listed.write_text(json.dumps(plans))
-        kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(LEAKS)}
-        done = forked.run(killed_sending.__file__, str(listed), env=kept | {"RUNTIME__DLTHUB_TELEMETRY": "false"})
-        assert done.returncode == 0, done.stderr
+        run_sendings(plans, root)
         yield places
 
 
