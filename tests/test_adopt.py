@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -314,7 +314,11 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
 def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
     begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
     end = b"".join(b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(2000))
-    packs = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress, "csv": bytes}
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+        "csv": bytes,
+    }
     for suffix, pack in packs.items():
         name = f"{suffix}/email_opened.csv" + f".{suffix}" * (suffix != "csv")
         Path(suffix).mkdir()
