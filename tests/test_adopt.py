@@ -1,14 +1,17 @@
 """Adopting tables that a loader left in a warehouse (docs/contract/adopt.md): whole rows, on real files."""
 
+import gzip
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 import fsspec
 import pytest
+import zstandard
 
 from adopted import Row, exported, rows
 from autopilothq.sources.adopt.files import folded_name, table_files
@@ -308,6 +311,23 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
     assert rows(file, "plan_changed") == []
 
 
+def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
+    begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
+    end = b"".join(b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(2000))
+    packs: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.compress,
+        "zst": zstandard.ZstdCompressor().compress,
+        "csv": bytes,
+    }
+    for suffix, pack in packs.items():
+        name = f"{suffix}/email_opened.csv" + f".{suffix}" * (suffix != "csv")
+        Path(suffix).mkdir()
+        Path(name).write_bytes(pack(begin) + pack(end))
+        assert call("adopt", suffix, "--credentials", f"{suffix}.duckdb").status == 0
+        found = [(row.get("user_id"), row.get("note")) for row in rows(Path(f"{suffix}.duckdb"), "email_opened")]
+        assert (suffix, found) == (suffix, [("", "x"), *[("u", None)] * 2000])
+
+
 # ---- what cannot be adopted ------------------------------------------------------------------------------------------
 
 
@@ -317,6 +337,11 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
         (["nowhere"], "Expected a file or a folder at nowhere, but nothing is there."),
         (["bad", "--table", "email_opened=*.csv"], "Expected files of email_opened at *.csv below bad, but no file"),
         (["bad"], "email_opened.parquet, but it cannot be read: InvalidInputException: Invalid Input Error: "),
+        (["empty"], "email_opened.parquet, but it cannot be read: InvalidInputException: Invalid Input Error: "),
+        (["cut"], "cut/email_opened.csv.gz, but it cannot be read: EOFError: Compressed file ended before"),
+        (["behind"], "behind/email_opened.csv.gz, but it cannot be read: BadGzipFile: Not a gzipped file (b'ru')"),
+        (["flushed"], "flushed/email_opened.json.gz, but it cannot be read: EOFError: Compressed file ended before"),
+        (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
         (["avro"], "Expected a library that reads Avro for "),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
@@ -326,9 +351,18 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
 )  # fmt: skip
 def test_what_cannot_be_adopted_is_said(call: Call, words: list[str], message: str) -> None:
     files = {"bad/email_opened.parquet": "no", "no_id/email_opened.csv": "name\nx\n", "avro/email_opened.avro": "Obj"}
-    for name, text in files.items():
-        Path(name).parent.mkdir()
-        Path(name).write_text(text)
+    files |= {"empty/email_opened.parquet": "", "empty/email_clicked.csv": ""}
+    packed = gzip.compress(b"id\n" + b"\n".join(b"%d" % (number * 7919) for number in range(1000)))
+    broken = {"cut/email_opened.csv.gz": packed[:-500], "behind/email_opened.csv.gz": packed + b"rubbish"}
+    # Cut behind a whole line, where the engine would take the lines before for all of them.
+    packer, frame = zlib.compressobj(wbits=31), zstandard.ZstdCompressor().compressobj()
+    broken["flushed/email_opened.json.gz"] = packer.compress(b'{"id":"a"}\n') + packer.flush(zlib.Z_SYNC_FLUSH)
+    whole = zstandard.ZstdCompressor().compress(b"id,note\na,\\N\n")
+    part = frame.compress(b"b,c\n") + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    broken["frames/email_opened.csv.zst"] = whole + part
+    for name, content in ({name: text.encode() for name, text in files.items()} | broken).items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(content)
     said = call("adopt", *words)
     assert said.status == 1
     assert message in said.err

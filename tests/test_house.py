@@ -178,7 +178,7 @@ ONLY_IN = {
     "urllib3": set[str](),
     "fsspec": {"receive", "sources.archive"},
     "isal": {"receive", "sources.archive"},
-    "zstandard": {"clients", "sources.archive"},  # bodies of responses; files
+    "zstandard": {"clients", "sources.adopt", "sources.archive"},  # bodies of responses; files
 }
 """Which rooms may import a library: only clients speak HTTP, only the archive's origin opens archive files."""
 

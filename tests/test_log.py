@@ -1,6 +1,8 @@
 """Log lines for programs, and notes to a webhook: whole lines, whole requests."""
 
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -350,3 +352,25 @@ main()"""
             lines = [line for line in done.stderr.splitlines() if line[2:3] != ":"]
             assert [line[:7] for line in lines] == ["Error: ", "Make ro"]
         assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    program = "import sys; from autopilothq.cli import main; sys.argv[0] = 'autopilothq'; main()"
+    preview = ["mapping", "a.ndjson"]
+    for words in (["schema", "show"], ["--log-format", "json", "models", "show"], ["load", "--help"], preview):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "wb") as out, forked.start("-c", program, *words, stdout=out, stderr=forked.PIPE) as it:
+            _, told = it.communicate()
+        assert (words, it.returncode, told) == (words, 1, b"")
+
+
+def test_another_broken_pipe_than_the_output_is_an_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("autopilothq.cli.inspecting.print_tables", fail)
+    with Path("output").open("w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        said = call("schema", "show")
+    assert (said.status, said.err) == (1, "Error: [Errno 32] Broken pipe\n")

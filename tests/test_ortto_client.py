@@ -1,5 +1,6 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from threading import Thread
 from typing import Any
 
@@ -144,6 +145,32 @@ def test_pages_that_would_never_end_are_an_error(server: FakeOrtto, ortto: Ortto
         list(ortto.people(EMAIL))
     assert str(caught.value) == (
         "POST /person/get: expected a next_offset above 500, or the pages would never end, got 500"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/person/get", lambda ortto: ortto.people(EMAIL)),
+        ("/person/get/activities", lambda ortto: ortto.activities("000000000000000000000100", [])),
+        ("/campaign/get-all", lambda ortto: ortto.campaigns()),
+    ],
+)
+def test_empty_pages_without_an_end_are_an_error(
+    server: FakeOrtto, ortto: Ortto, path: str, ask: Callable[[Ortto], Iterator[Any]]
+) -> None:
+    more = iter(range(1, 1000))
+
+    def empty(_: dict[str, Any]) -> dict[str, Any]:
+        return {"next_offset": next(more), "has_more": True, "cursor_id": None, "meta": {"has_more": True}}
+
+    server.order("POST", path, times=1000, edit=empty)
+    pages = ask(ortto)
+    assert not any(getattr(page, "contacts", getattr(page, "activities", page)) for page in islice(pages, 100))
+    with pytest.raises(UnexpectedResponse) as caught:
+        next(pages)
+    assert str(caught.value) == (
+        f'POST {path}: expected an entry, or the end of the pages, got "101 empty pages in a row"'
     )
 
 

@@ -10,7 +10,7 @@ import click
 from .. import private
 from ..display import visible
 from ..errors import BusyError
-from . import log
+from . import log, out
 from .adopt import adopt_tables
 from .contacts import contact_commands
 from .export import export
@@ -50,9 +50,13 @@ class _Program(click.Group):
             from ..explain import explain
 
             explanation = explain(error)
-            log.fail(str(explanation), explanation.status)
+            unread = isinstance(error, BrokenPipeError) and out.is_unread()
+            if not unread:
+                log.fail(str(explanation), explanation.status)
             if not isinstance(explanation, BusyError):
                 log.notify(_commands(self, sys.argv[1:]), str(explanation))
+            if unread:
+                raise  # click ends the program without a word, as others end that `head` has read enough of
             context.exit(explanation.status)
         except SystemExit as end:
             log.notify(_commands(self, sys.argv[1:]), log.summary() if end.code else None)

@@ -1,5 +1,6 @@
 """Prints to the terminal. The program prints through here alone, so that no text that it quotes acts there."""
 
+import select
 import sys
 import traceback
 from collections.abc import Iterable
@@ -50,6 +51,13 @@ def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, 
     for name, number in rows:
         table.add_row(Text(shortened(name)), f"{number:,}")
     Console().print(table)
+
+
+def is_unread() -> bool:
+    """Returns whether the reader of the output has gone, as `head` does once it has its lines."""
+    output = select.poll()
+    output.register(sys.stdout, select.POLLERR)
+    return bool(output.poll(0))
 
 
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -12,6 +12,7 @@ from .ortto_answers import (
     activity_page,
     array,
     campaign_page,
+    never_endless,
     people_page,
     read_written,
     unexpected,
@@ -40,6 +41,7 @@ class Ortto(OrttoRequests):
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
+    @never_endless("person/get", lambda page: page.contacts)
     def people(
         self,
         fields: Sequence[str],
@@ -76,6 +78,7 @@ class Ortto(OrttoRequests):
             raise unexpected("person/get-by-ids", "an object of contacts", contacts)
         return dict(contacts or [])
 
+    @never_endless("person/get/activities", lambda page: page.activities)
     def activities(
         self,
         person_id: str,
@@ -109,6 +112,7 @@ class Ortto(OrttoRequests):
         fields = [entry.value("field") or entry for entry in found]
         return [field for field in fields if isinstance(field, JsonObject)]
 
+    @never_endless("campaign/get-all", lambda page: page)
     def campaigns(self) -> Iterator[list[Any]]:
         """Yields all campaigns, page by page: `{"id","name","type","state","delivered","opens","clicks",…}` each."""
         path, offset, has_more = "campaign/get-all", 0, True

@@ -1,6 +1,8 @@
 """What Ortto answers: its shapes, read one by one. Lists that are null are given as empty ones."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sized
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from .. import masking
 from ..errors import UnexpectedResponse
@@ -8,7 +10,12 @@ from ..segment.json_text import JsonObject, to_json
 from .decode import JsonValue, as_count, as_text, describe
 from .urls import path_of
 
+MOST_EMPTY_PAGES = 100  # in a row, though each says that there are more
 _MOST_DAYS = 36_500  # that activities may be kept: beyond that there is no calendar to count back in
+
+_Page = TypeVar("_Page")
+_Asked = ParamSpec("_Asked")
+_Pages = Callable[_Asked, Iterator[_Page]]
 
 
 class PeoplePage(NamedTuple):
@@ -75,6 +82,26 @@ def activity_page(path: str, answer: JsonObject, offset: int) -> ActivityPage:
 def campaign_page(path: str, answer: JsonObject, offset: int) -> tuple[list[Any], int, bool]:
     """Returns the campaigns of a page, the next page's offset, and whether there is one."""
     return array(path, answer, "campaigns"), *_following(path, answer, offset, answer.value("has_more"))
+
+
+def never_endless(
+    path: str, entries: Callable[[Any], Sized]
+) -> Callable[[_Pages[_Asked, _Page]], _Pages[_Asked, _Page]]:
+    """Has a method's pages end with an error where too many in a row have no entries: they would never end."""
+
+    def wrap(pages: _Pages[_Asked, _Page]) -> _Pages[_Asked, _Page]:
+        @wraps(pages)
+        def bounded(*args: _Asked.args, **kwargs: _Asked.kwargs) -> Iterator[_Page]:
+            empty = 0
+            for page in pages(*args, **kwargs):
+                empty = 0 if len(entries(page)) else empty + 1
+                if empty > MOST_EMPTY_PAGES:
+                    raise unexpected(path, "an entry, or the end of the pages", f"{empty} empty pages in a row")
+                yield page
+
+        return bounded
+
+    return wrap
 
 
 def read_written(path: str, answer: JsonObject, key: str, expected: int) -> list[Written]:

@@ -116,7 +116,13 @@ def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], fou
 
 def _files_at(url: str, credentials: Any) -> list[FoundFile]:
     found = _bucket_files(url, credentials) if is_remote(url) else _local_files(url.removeprefix("file://"))
-    return [file for file in found if file.size and not file.path.rpartition("/")[2].startswith((".", "_SUCCESS"))]
+    return [file for file in found if _may_hold_rows(file)]
+
+
+def _may_hold_rows(file: FoundFile) -> bool:
+    """Whether it is no marker. Exporters leave empty files of text, but one of Parquet or Avro has lost what it had."""
+    marker = file.path.rpartition("/")[2].startswith((".", "_SUCCESS"))
+    return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))
 
 
 def _local_files(url: str) -> list[FoundFile]:

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,16 +12,18 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import zstandard
 
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
 from ...errors import ArchiveError, NotSupported
 from ...projection import LINES_PER_FILE, engine
 from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, as_plain_text, form_of
-from .files import TableFile, folded_name
+from .files import COMPRESSIONS, TableFile, folded_name
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
 _CHUNK = 8 << 20
+_ZSTD_CHUNK = 1 << 10  # four bytes can hold 128 KiB, and all of it comes at once
 KILL_POINT_ROWS_WAIT = f"{__name__}:wait_for"  # for tests/faults
 
 
@@ -133,12 +136,12 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
 
 @contextmanager
 def _readable(file: TableFile) -> Iterator[None]:
-    """Raises ArchiveError in place of the engine's errors about a file."""
+    """Raises ArchiveError in place of errors about what is in a file."""
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except duckdb.Error as error:
+    except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
         raise ArchiveError(
             f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
             "Export it again, or leave it out."
@@ -153,12 +156,15 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
         sql = f"read_parquet({path}, binary_as_string = true, file_row_number = true, hive_partitioning = false)"
         row = "file_row_number + 1"
     elif file.format == "csv":
-        null = "\\N" if _has_null_marks(local) else ""
+        with _readable(file):
+            null = "\\N" if _has_null_marks(local) else ""
         sql = (
             f"read_csv({path}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
             f" allow_quoted_nulls = false, hive_partitioning = false)"
         )
     else:
+        with _readable(file):
+            _check_whole(local)
         sql = (
             f"read_json({path}, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
             " maximum_object_size = 67108864, hive_partitioning = false)"
@@ -173,14 +179,46 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
 
 
 def _has_null_marks(path: Path) -> bool:
-    r"""Returns whether a file of CSV writes nulls as `\N`; else what is empty and not in quotes is null."""
-    kept = b""
+    r"""Returns whether a file of CSV writes nulls as `\N`; else what is empty and not in quotes is null.
+
+    A compressed file is read to its end, as by `_check_whole`.
+    """
+    kept, found = b"", False
+    for chunk in _contents(path):
+        found = found or bool(_NULL.search(kept + chunk))
+        if found and path.suffix not in COMPRESSIONS:
+            break
+        kept = chunk[-4:]
+    return found
+
+
+def _check_whole(path: Path) -> None:
+    """Raises where a compressed file was cut off or damaged: the engine takes the rows before that for all of them."""
+    if path.suffix in COMPRESSIONS:
+        for _ in _contents(path):
+            pass
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    """Yields what a file holds, decompressed. Raises EOFError and others where it is not whole."""
+    if path.suffix == ".zst":
+        yield from _unzstd(path)
+        return
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        while chunk := lines.read(_CHUNK):
-            if _NULL.search(kept + chunk):
-                return True
-            kept = chunk[-4:]
-    return False
+        yield from iter(lambda: lines.read(_CHUNK), b"")
+
+
+def _unzstd(path: Path) -> Iterator[bytes]:
+    inflater, whole = zstandard.ZstdDecompressor().decompressobj(), True
+    with path.open("rb") as compressed:
+        while data := compressed.read(_ZSTD_CHUNK):
+            while data:
+                yield inflater.decompress(data)
+                data, whole = inflater.unused_data, inflater.eof
+                if whole:
+                    inflater = zstandard.ZstdDecompressor().decompressobj()
+    if not whole:
+        raise EOFError("it ends in the middle of its zstd data")
 
 
 def _wait_for_avro(
