@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -451,6 +452,9 @@ def test_wrong_arguments(call: Call) -> None:
 
 
 def test_a_pipe(fake: FakeSegment) -> None:
+    def has(name: str) -> bool:
+        return name in fake.ids()
+
     words = ["forward", "-", "--to", fake.url, "--write-key", "env:WRITE_KEY"]
     with forked.start(
         "-c", "from autopilothq.cli import main; main()", *words,
@@ -460,7 +464,7 @@ def test_a_pipe(fake: FakeSegment) -> None:
         for number in (1, 2):
             process.stdin.write(f"{json.dumps(track(number))}\noops\n")
             process.stdin.flush()
-            wait_for(lambda name=f"m{number}": name in fake.ids())
+            wait_for(partial(has, f"m{number}"))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
         assert process.wait() == 4

@@ -1,19 +1,22 @@
 """PostgreSQL's tables are what Segment makes there, so that SQL that was written for Segment's runs (spec: Columns)."""
 
 import json
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from typing import Any
 
 import dlt
 import psycopg2
 import pytest
+from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from dlt.destinations import postgres as dlt_postgres
 
 import autopilothq
 from autopilothq import catalog
 from autopilothq.catalog import LOCKS
-from autopilothq.warehouses import postgres_client
+from autopilothq.warehouses import postgres_adbc, postgres_client
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
 from contract.loading import Line, identify, message, raw, write
@@ -208,3 +211,35 @@ def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.M
     assert not [definition for definition in definitions if "received_at" in definition]
     printed = call("schema", "tracks", "--format", "sql", "--destination", "postgres").out
     assert "INDEX" not in printed
+
+
+def test_connections_that_copy_are_opened_and_closed_one_at_a_time(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver counts them without a lock: a close beside another fails."""
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    class Slow(AdbcConnection):
+        def __init__(self, database: AdbcDatabase) -> None:
+            with self.counted():
+                super().__init__(database)
+
+        def close(self) -> None:
+            with self.counted():
+                super().close()
+
+        @staticmethod
+        @contextmanager
+        def counted() -> Iterator[None]:
+            under_way.append(1)
+            time.sleep(0.01)
+            seen.append(len(under_way))
+            yield
+            under_way.pop()
+
+    monkeypatch.setattr(postgres_adbc, "AdbcConnection", Slow)
+    write("1.ndjson", *EVERY_KIND)
+    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    assert len(seen) > 20
+    assert set(seen) == {1}

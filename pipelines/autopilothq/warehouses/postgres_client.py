@@ -4,7 +4,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, AnyStr, cast
 
 import psycopg2
@@ -29,7 +28,6 @@ from .dlt_internals import (
     TColumnType,
     TPartialTableSchema,
     client_of,
-    get_adbc_driver_location,
     hooked,
 )
 from .native import SEGMENT_TABLE_HINT, TableShape, shape_of
@@ -38,7 +36,6 @@ from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_
 from .sql_files import sql_file
 
 if TYPE_CHECKING:
-    from adbc_driver_manager import AdbcDatabase
     from adbc_driver_manager.dbapi import Connection
 
 LOOK = 10.0  # seconds between two looks at what a connection waits for
@@ -226,11 +223,10 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
     def connect(self, usual: Callable[[], "Connection"]) -> "Connection":  # noqa: ARG002 - dlt's does not wait so
         """Opens a connection that is looked at while it is open."""
-        from adbc_driver_manager import AdbcConnection, dbapi
+        from .postgres_adbc import SharedConnection
 
         config = cast(PostgresConfiguration, client_of(self).config)
-        database = _database(url_of(patient(config)))
-        connection = dbapi.Connection(cast("AdbcDatabase", _StaysOpen()), AdbcConnection(database))
+        connection = SharedConnection(url_of(patient(config)))
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_backend_pid()")
@@ -239,24 +235,6 @@ class PostgresCopyJob(PostgresParquetCopyJob):
             connection.close()
             raise
         return connection
-
-
-@lru_cache(maxsize=4)
-def _database(url: str) -> "AdbcDatabase":
-    """Returns the driver's knowledge of a server: its types, which take ten times as long to ask for as a connection.
-
-    It holds no connection itself, so that a server may restart meanwhile.
-    """
-    from adbc_driver_manager import AdbcDatabase
-
-    return AdbcDatabase(driver=get_adbc_driver_location(), uri=url)
-
-
-class _StaysOpen:
-    """Stands for a database that its connections share, and that does not end with one of them."""
-
-    def close(self) -> None:
-        """Closes nothing."""
 
 
 def url_of(credentials: PostgresCredentials) -> str:
