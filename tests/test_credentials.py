@@ -116,8 +116,7 @@ def test_a_key_goes_over_http_where_that_is_allowed(
         reached.append(api.allow_http)
         raise RuntimeError("stopped before the network")
 
-    monkeypatch.setattr("autopilothq.clients.autopilot.HttpClient", client)
-    monkeypatch.setattr("autopilothq.clients.profile_api.HttpClient", client)
+    monkeypatch.setattr("autopilothq.clients.http.HttpClient", client)
     call(*command, "--allow-http")
     call(*command)
     monkeypatch.setenv(f"{prefix}__ALLOW_HTTP", "true")

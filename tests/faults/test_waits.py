@@ -12,7 +12,7 @@ import pytest
 from adbc_driver_manager import dbapi
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 
-from autopilothq.warehouses import postgres_client
+from autopilothq.warehouses import postgres_adbc, postgres_client
 from autopilothq.warehouses.postgres import postgres as patient_postgres
 from calling import Call, errors
 from faults.loads import content, line, track
@@ -133,7 +133,7 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
 ) -> None:
     monkeypatch.setenv("LOAD__WORKERS", "1")  # so that the newest connection is this one
     opened: list[Any] = []
-    connect = dbapi.Connection
+    connect = postgres_adbc.SharedConnection
 
     def breaking(*words: Any, **named: Any) -> Any:
         connection = connect(*words, **named)
@@ -147,7 +147,7 @@ def test_a_connection_that_breaks_as_it_opens_is_closed_and_opened_again(
                 )
         return connection
 
-    monkeypatch.setattr(dbapi, "Connection", breaking)
+    monkeypatch.setattr(postgres_adbc, "SharedConnection", breaking)
     archive(1)
     said = call("load", "archive", "a.ndjson", "--destination", "postgres", "--credentials", postgres)
     assert (said.status, errors(said)) == (0, [])
