@@ -59,7 +59,7 @@ STAGED: dict[str, tuple[str, str, int]] = {
     "another copied file, unnoticed": (f"{COPY}.run", "after", 9),
     "a copied file, its merge planned": (f"{PACKAGE}.complete_job", "after", 3),
     "a merge, unnoticed": (f"{MERGE}.run", "after", 1),
-    "between two merges": (f"{MERGE}.run", "before", 8),
+    "between two merges": (f"{MERGE}.run", "before", 4),  # of some 14, a few of which an earlier kill may leave done
     "all merges but some": (f"{MERGE}.run", "before", 14),
 }
 # Several kills in a row, each of which lost the machine too where it says so.
