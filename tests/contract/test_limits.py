@@ -326,6 +326,27 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
     assert written == {"email_opened": (600, True), "tracks": (600, False)}
 
 
+def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path) -> None:
+    """One thread is left to tables of many columns whose values wait as rows, which need much memory in each."""
+    wide = [
+        message("Wide", messageId=f"w{number}", properties={f"k{number}_{key}": 1 for key in range(25)})
+        for number in range(20)
+    ]
+    odd = [message("Odd", messageId=f"o{number}", properties={"a": "[1, 1.10]", "b": [1.10]}) for number in range(30)]
+    projection = Projection(NOW, str(tmp_path), memory=400, threads=2)
+    for batch in batches([[*wide, *odd, *(message(messageId=f"m{number}") for number in range(40))]]):
+        projection.add(batch)
+    settings = "SELECT current_setting('threads'), current_setting('memory_limit')"
+    found = {rows.table: rows.relation.query("rows", settings).fetchall() for rows in projection.deduplicate().tables()}
+    projection.close()
+    assert found == {
+        "wide": [(1, "998.4 MiB")],
+        "odd": [(2, "381.4 MiB")],
+        "email_opened": [(2, "381.4 MiB")],
+        "tracks": [(2, "381.4 MiB")],
+    }
+
+
 # ---- what an account has -------------------------------------------------------------------------------------------
 
 

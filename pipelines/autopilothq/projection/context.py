@@ -18,6 +18,7 @@ from .cells import ParsedCells
 from .engine import PARQUET, UNCOMPRESSED, is_one_of, literal
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
+COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
 WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 """The number of the table of each type of message; `tracks` is 0."""
@@ -126,7 +127,7 @@ class ProjectionContext:
 
     `con` is an engine of its own, whose tables docs/projection.md draws; `scratch` is a folder. All else is plain data:
     the files of `cells`, what the destination has (`known`, and `widths`, how many columns its tables have), its
-    `limits`, and the names that columns have there. `loaded_at` is a time in ISO 8601.
+    `limits`, and the names that columns have there. `loaded_at` is a time in ISO 8601, `memory` is in MB.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -140,19 +141,23 @@ class ProjectionContext:
     limits: Limits = OTHER_LIMITS
     widths: Mapping[str, int] = field(default_factory=dict)
     tables: TableNumbers = field(default_factory=lambda: TableNumbers.of(()))
+    threads: int = 1
 
     @property
     def loaded_at_sql(self) -> str:
         """`loaded_at` as an SQL literal."""
         return f"TIMESTAMPTZ '{self.loaded_at}'"
 
-    def reserve(self, columns: int, megabytes: float) -> None:
-        """Raises the engine's limit of memory by so much for each column, and leaves it one thread.
+    def reserve(self, columns: int = 0) -> None:
+        """Gives the engine the threads and the memory that it may take for rows of so many columns, until asked again.
 
-        Each thread has buffers of its own for each column.
+        Each thread has buffers of its own for each column. Where all threads' would fill much of the memory, one thread
+        has to do, and gets more.
         """
-        self.con.execute("SET threads = 1")
-        self.con.execute(f"SET memory_limit = '{self.memory + int(megabytes * columns)}MB'")
+        more = int(COLUMN_MEMORY * columns)
+        is_wide = more * self.threads > self.memory / 4
+        self.con.execute(f"SET threads = {1 if is_wide else self.threads}")
+        self.con.execute(f"SET memory_limit = '{self.memory + more * is_wide}MB'")
 
     def column_extras(self) -> dict[int, list[str]]:
         """Returns the extras that are columns of the files, by the table's number; of `tracks` those of the context."""

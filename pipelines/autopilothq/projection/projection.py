@@ -116,8 +116,8 @@ class Projection:
                 these messages are rejected.
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
-        self._context.con.execute(f"SET threads = {self._threads}")
-        self._context = dataclasses.replace(self._context, known=known or {})
+        self._context = dataclasses.replace(self._context, known=known or {}, threads=self._threads)
+        self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         if refused or any(refused_made.values()):
             steps.reject_refused(context, refused, refused_made, lines or (lambda _: ()))

@@ -14,7 +14,6 @@ from .context import CELLS_AT_ONCE, ProjectionContext, TableRows, declared_types
 from .types import TYPES, ColumnValues, merge_values
 
 FEW = 50_000  # rows that may be gathered in memory
-COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
 PIVOTED = "t:"  # before the name of a column that was made of rows
 _TIMESTAMPS = ("received_at", "sent_at", "original_timestamp", "timestamp")
 
@@ -170,6 +169,7 @@ def table_rows(context: ProjectionContext, messages: TableMessages, plan: TableP
     cells |= {column: _declared_cell(column, of, context.loaded_at_sql) for column, of in plan.declared.items()}
     select = ", ".join(f"{cells[column]} AS {engine.name(column)}" for column in ordered)
     in_rows = {column: extra.type for column, extra in extras.items() if extra.in_rows}
+    context.reserve(len(ordered) if in_rows else 0)
     if in_rows:
         too_wide = find_too_wide(context, messages.number, messages.where, plan.declared, extras)
         pivoted = _pivoted_cells(context, messages.number, in_rows, too_wide)
@@ -224,11 +224,7 @@ def _join_pivoted(
     pivoted: str,
     in_rows: Mapping[str, Type],
 ) -> str:
-    """Returns a query of a table's rows with the values that wait as rows; where there are many, the rows are written.
-
-    Each column takes buffers of its own, in every thread.
-    """
-    context.reserve(columns, COLUMN_MEMORY)
+    """Returns a query of a table's rows with the values that wait as rows; where these are many, rows are written."""
     rows = max(1, CELLS_AT_ONCE // columns)
     names = ", ".join(engine.literal(PIVOTED + column) for column in in_rows)
     queries = [

@@ -48,7 +48,7 @@ def _error(context: ProjectionContext, cells: ParsedCells, only: str, make_rows:
         TemporaryDirectory(dir=context.scratch) as folder,
         engine.connect(folder, context.memory, 1) as con,
     ):
-        attempt = dataclasses.replace(context, con=con, scratch=folder, cells=cells)
+        attempt = dataclasses.replace(context, con=con, scratch=folder, cells=cells, threads=1)
         try:
             make_rows(attempt, only, f"{folder}/rows")
         except ENVIRONMENT_ERRORS:

@@ -9,7 +9,7 @@ from ..catalog import MESSAGE_TABLES, Latest, Type
 from . import engine
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
-from .tables import COLUMN_MEMORY, PIVOTED, TableBuilder, pivoted_cell
+from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
 MANY_TRAITS = 200  # more are gathered by way of a row each
@@ -92,6 +92,7 @@ def _make_rows(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
     """Makes a table of the rows, an aggregate for each column."""
+    context.reserve()
     cells = {"id": latest.key, "received_at": "max(received_at)", "uuid_ts": context.loaded_at_sql}
     cells |= {column: f"arg_max({engine.name(column)}, {_LATER})" for column in traits}
     select = ", ".join(f"({cells[column]})::{SQL_TYPES[of]} AS {engine.name(column)}" for column, of in columns.items())
@@ -102,7 +103,7 @@ def _make_rows_of_values(
     context: ProjectionContext, latest: Latest, table: str, columns: Mapping[str, Type], traits: Mapping[str, Type]
 ) -> None:
     """Makes a table of the rows by way of a row for each value: hundreds of columns at once take much memory."""
-    context.reserve(len(columns), COLUMN_MEMORY)
+    context.reserve(len(columns))
     context.con.execute(f"CREATE OR REPLACE TABLE latest_values {_VALUES}")
     for part in engine.batched(traits.items(), MANY_TRAITS):
         structs = ", ".join(

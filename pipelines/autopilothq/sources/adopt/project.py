@@ -63,6 +63,7 @@ class AdoptProjector:
                 existing,
                 load.target.limits,
                 dataset.widths if dataset is not None else {},
+                threads=load.settings.workers,
             )
             refused = load.target.refused
             adoption = Adoption(
