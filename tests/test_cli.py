@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import dlt
 import duckdb
 import pytest
@@ -15,6 +16,7 @@ from dlt.common.runtime.run_context import active
 
 import forked
 from autopilothq import archive, runner, sample
+from autopilothq.cli import cli
 from autopilothq.sources.archive import batches
 from calling import Call, Said, errors
 from prepared import as_prepared, preparing
@@ -424,3 +426,15 @@ def test_a_file_that_vanishes_before_it_is_read_is_told(call: Call, monkeypatch:
     ) in said.out.splitlines()
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id FROM autopilothq.tracks").fetchall() == [("m1",)]
+
+
+def test_lists_of_commands_are_whole_on_a_terminal_of_80_columns(call: Call) -> None:
+    def lists(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[str]:
+        yield from call(*words, "--help").out.partition("Commands:\n")[2].splitlines()
+        for name, below in group.commands.items():
+            if isinstance(below, click.Group):
+                yield from lists(below, (*words, name))
+
+    found = list(lists(cli))
+    assert len(found) > 30
+    assert [line for line in found if line.endswith("...") or len(line) > 80] == []

@@ -22,7 +22,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
         return table, pattern
 
 
-@click.command("adopt")
+@click.command("adopt", short_help="Adopt what Segment's loader left in a warehouse.")
 @click.argument("urls", metavar="[FOLDER]...", nargs=-1)
 @click.option(
     "--table",

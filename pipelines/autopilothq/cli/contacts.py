@@ -10,7 +10,7 @@ from .options import add_options, allow_http_option, destination_options, wait_o
 _Command = Callable[..., Any]
 
 
-@click.group("contacts")
+@click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")
 def contact_commands() -> None:
     """Delete, eject or unsubscribe contacts of the Autopilot account, not of the warehouse: that is forget."""
 

@@ -5,7 +5,7 @@ import click
 from .options import TargetOptions, json_option, target_options
 
 
-@click.command("export")
+@click.command("export", short_help="Write the dataset as an archive or as Parquet.")
 @click.argument("folder", metavar="FOLDER", type=click.Path(file_okay=False))
 @click.option(
     "--format",

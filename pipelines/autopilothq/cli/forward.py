@@ -17,7 +17,7 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
     return credentials_of(value, param)
 
 
-@click.command("forward")
+@click.command("forward", short_help="Send messages on to Segment, RudderStack or the like.")
 @click.argument("paths", metavar="[PATH...|-]", nargs=-1)
 @click.option(
     "--to", "url", metavar="URL", help="Where batches are posted to.  [default: https://api.segment.io/v1/batch]"

@@ -8,7 +8,7 @@ from ..catalog import HOOK_EVENTS
 from .options import allow_http_option, credentials_of, json_option, with_dlt
 
 
-@click.group("hooks")
+@click.group("hooks", short_help="Add, list or remove Autopilot's REST hooks.")
 def hook_commands() -> None:
     """Register Autopilot's REST hooks, which post what happens to contacts to `receive`."""
 
@@ -16,7 +16,7 @@ def hook_commands() -> None:
 _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
 
 
-@hook_commands.command("add")
+@hook_commands.command("add", short_help="Have events of contacts posted to a URL.")
 @click.argument("url", metavar="URL|env:NAME|@FILE", callback=lambda _, param, value: credentials_of(value, param))
 @click.option(
     "--event",

@@ -30,7 +30,7 @@ class _WithDefault(click.Group):
         formatter.write_usage(ctx.command_path, "upgrade [OPTIONS]")
 
 
-@click.group(cls=_WithDefault)
+@click.group(cls=_WithDefault, short_help="Show the tables of the catalogue or the destination.")
 def schema() -> None:
     """Show the tables of the catalogue or the destination, compare them, or upgrade them.
 
@@ -61,7 +61,7 @@ def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) 
     inspecting.print_tables(tables, form, live, target)
 
 
-@schema.command()
+@schema.command(short_help="Report what breaks queries for another's tables.")
 @click.option(
     "--against",
     metavar="DATASET[/CREDENTIALS]",
@@ -80,7 +80,7 @@ def diff(against: str | None, target: TargetOptions) -> None:
     inspecting.print_differences(against, target)
 
 
-@schema.command("upgrade")
+@schema.command("upgrade", short_help="Bring the tables of an earlier version up to this one.")
 @click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
 @target_options
 @wait_option

@@ -33,7 +33,7 @@ def load() -> None:
     """Load email events into the warehouse."""
 
 
-@load.command("archive")
+@load.command("archive", short_help="Load Segment's raw archive: files, folders, buckets.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option("--since", type=_DAY, help="The first day to read (UTC).")
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
@@ -111,7 +111,7 @@ class _TableNames(click.ParamType[list[str]]):
         return [table for name in names for table in API_TABLES[name]]
 
 
-@load.command("api")
+@load.command("api", short_help="Load events, contacts, lists and segments from Autopilot.")
 @click.option("--since", type=Time(), metavar="TIME", help="The time of the first event to load.")
 @click.option(
     "--until", type=Time(), metavar="TIME", help="Load events before this time, such as the first of an archive."

@@ -3,7 +3,7 @@
 import click
 
 
-@click.command("mapping")
+@click.command("mapping", short_help="Propose a mapping for an archive's unknown events.")
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option(
     "--lines", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many lines to look at."

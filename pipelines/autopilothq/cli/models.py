@@ -13,7 +13,7 @@ _models_dataset_option = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Views with opens, rates and people, defined once.")
 def models() -> None:
     """Numbers that are defined once: opens, rates, people, by email, journey, link, domain and day.
 
@@ -21,7 +21,7 @@ def models() -> None:
     """
 
 
-@models.command("apply")
+@models.command("apply", short_help="Create the views, or replace them.")
 @click.option("--dry-run", is_flag=True, help="Show the statements, and change nothing.")
 @_models_dataset_option
 @target_options
@@ -36,7 +36,7 @@ def apply_views(dry_run: bool, models_dataset: str | None, target: TargetOptions
     modelling.apply_models(dry_run, models_dataset, target, wait)
 
 
-@models.command("drop")
+@models.command("drop", short_help="Drop the views that apply made.")
 @_models_dataset_option
 @target_options
 @wait_option
@@ -47,7 +47,7 @@ def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelt
     modelling.drop_models(models_dataset, target, wait)
 
 
-@models.command("show")
+@models.command("show", short_help="List the models, or print their SQL.")
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--live", is_flag=True, help="Read the destination: the SQL reads the tables and columns that it has.")
 @target_options

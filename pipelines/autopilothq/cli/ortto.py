@@ -46,7 +46,7 @@ class _TableNames(click.ParamType[list[str]]):
         return names
 
 
-@click.command("ortto")
+@click.command("ortto", short_help="Load activities, people, audiences and tags from Ortto.")
 @click.option(
     "--people",
     metavar="active|all|FILE|SQL",

@@ -36,7 +36,7 @@ class _EventNames(click.ParamType[list[str]]):
         return names
 
 
-@click.command("profiles")
+@click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
 @click.option(
     "--people", metavar="api|FILE|SQL", help="Whose events: contacts with news, a file of ids, or a query for them."
 )

@@ -43,7 +43,7 @@ class _Rotation(click.ParamType[timedelta | int]):
         return Duration().convert(value, param, ctx)
 
 
-@click.command("receive")
+@click.command("receive", short_help="Receive events by HTTP into an archive.")
 @click.argument("folder", type=click.Path(file_okay=False))
 @click.option(
     "--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True,

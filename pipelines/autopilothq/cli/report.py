@@ -37,7 +37,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
         return name, found
 
 
-@click.command()
+@click.command(short_help="Write a page that shows what became of emails.")
 @click.option("--output", metavar="FILE", help=f"Where the page is written.  [default: {OUTPUT}]")
 @click.option("--since", type=Time(), metavar="TIME", help="Only mail that was sent from then on.")
 @click.option("--until", type=Time(), metavar="TIME", help="Only mail that was sent before that.")

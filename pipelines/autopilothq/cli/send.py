@@ -72,7 +72,7 @@ _key = click.option(
 )
 
 
-@send.command("messages")
+@send.command("messages", short_help="Send identify and track messages of files or stdin.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "--trigger",
@@ -104,7 +104,7 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
     sending.send_files(paths, mapping, options)
 
 
-@send.command("traits")
+@send.command("traits", short_help="Send one identify for each row of a query.")
 @_query
 @_key
 @_sending
@@ -115,7 +115,7 @@ def send_traits(query: str, key: str, **options: Any) -> None:
     sending.send_rows(query, key, options)
 
 
-@send.command("audience")
+@send.command("audience", short_help="Send who entered an audience and who left it.")
 @click.argument("name")
 @_query
 @_key
@@ -141,7 +141,7 @@ def send_audience(
     sending.send_changes(name, query, key, options)
 
 
-@click.command("deliveries")
+@click.command("deliveries", short_help="Show the last outcome of each message and trigger.")
 @_to("The account.")
 @click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
 @click.option(
