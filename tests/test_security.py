@@ -120,7 +120,8 @@ def assert_kept_apart(warehouse: str) -> None:
 
 def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
     """Without any one of the rights, something that the page promises ends with an error."""
-    Path("c.json").write_bytes(line(track(3, event="Other")))
+    # A number with digits comes by way of staging.
+    Path("c.json").write_bytes(line(track(3, event="Other", properties={"price": 1.5})))
     load, send, status = ["load", "archive", "c.json"], ["send", "messages", "a.json"], ["status"]
     for right, role, words, refused in (
         ("CREATE ON SCHEMA autopilothq", "sender", send, "Error: permission denied for schema autopilothq"),

@@ -9,14 +9,18 @@ from typing import Any
 
 import dlt
 import psycopg2
+import pyarrow as pa
 import pytest
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from dlt.destinations import postgres as dlt_postgres
+from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 from autopilothq import catalog
 from autopilothq.catalog import LOCKS
+from autopilothq.sources import resources
 from autopilothq.warehouses import postgres_adbc, postgres_client
+from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
 from contract.loading import Line, identify, message, raw, write
@@ -243,3 +247,48 @@ def test_connections_that_copy_are_opened_and_closed_one_at_a_time(
     pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
     assert len(seen) > 20
     assert set(seen) == {1}
+
+
+def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
+    write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
+    into = pipeline(segment_postgres(postgres))
+    doubled = autopilothq.archive("archive")
+    doubled.resources["tracks"].add_map(lambda rows: pa.concat_tables([rows, rows]))
+    into.run(doubled)
+    rows = query(postgres, "SELECT id, event FROM autopilothq.tracks ORDER BY id")
+    assert rows == [(f"m{number}", "email_opened") for number in range(3)]
+    assert query(postgres, "SELECT count(*) FROM autopilothq.email_opened") == [(3,)]
+
+
+def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had copied its rows into staging, and was killed before it merged them."""
+    write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "1")
+    into = pipeline(segment_postgres(postgres))
+
+    def killed(*_: Any) -> None:
+        raise ConnectionError("killed")
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(resources, "TABLE_HINTS", {SEGMENT_TABLE_HINT: True})
+        earlier.setattr("dlt.destinations.job_client_impl.SqlLoadJob.run", killed)
+        with pytest.raises(PipelineStepFailed):
+            into.run(autopilothq.archive("archive"))
+    count = "SELECT (SELECT count(*) FROM autopilothq{}.tracks), (SELECT count(*) FROM autopilothq{}.email_opened)"
+    assert query(postgres, count.format("", "")) == [(0, 0)]
+    assert query(postgres, count.format("_staging", "_staging")) == [(3, 3)]
+    into.run()
+    assert query(postgres, count.format("", "")) == [(3, 3)]
+    write("2.ndjson", message(messageId="m4"))
+    into.run(autopilothq.archive("archive"))
+    assert query(postgres, count.format("", "")) == [(4, 4)]
+
+
+def test_messages_go_past_staging(postgres: str) -> None:
+    write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
+    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    staged = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq_staging'"
+    # The books, what is replaced, and what has a number with digits.
+    assert {name for (name,) in query(postgres, staged)} == {
+        "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
+    }  # fmt: skip

@@ -35,8 +35,12 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
     assert call(*load).status == 0
     archive(1, 2)
     monkeypatch.setenv("DESTINATION__POSTGRES__LOCK_TIMEOUT", "1.5")
-    # A lock that a reader meets, and one that the emptying of staging meets.
-    for table, mode in (("autopilothq.tracks", "ACCESS EXCLUSIVE"), ("autopilothq_staging.tracks", "SHARE")):
+    # A lock that a reader meets, one that copied rows meet, and one that the emptying of staging meets.
+    for table, mode, stored in (
+        ("autopilothq.tracks", "ACCESS EXCLUSIVE", ["m-1"]),
+        ("autopilothq.tracks", "SHARE", ["m-1"]),
+        ("autopilothq_staging._audit", "SHARE", ["m-1", "m-2"]),
+    ):
         with other_connection(postgres) as other:
             other.execute(f"LOCK TABLE {table} IN {mode} MODE")
             said = call(*load)
@@ -50,9 +54,10 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
             f"Error: Waited for {what}, and gave up after 1.5 s.",
             f"{todo}lock_timeout (seconds) under [destination.postgres] of dlt's configuration",
         ]
-        assert [row["id"] for row in content(postgres)["tracks"].dicts()] == ["m-1"]
+        assert [row["id"] for row in content(postgres)["tracks"].dicts()] == stored
     assert call(*load).status == 0
     assert [row["id"] for row in content(postgres)["tracks"].dicts()] == ["m-1", "m-2"]
+    assert content(postgres)["_audit"].total("lines") == 3
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ..catalog import AUDIT, LATEST, TABLES
 from ..errors import NotSupported
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
-from ..warehouses.native import SEGMENT_TABLE_HINT
+from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
@@ -97,7 +97,7 @@ def take_import_schema(extraction: Extraction) -> None:
         if name in TABLES:
             user_hints.check_schema(extraction.schema, TABLES[name])
         if name in extraction.schema.tables and (text := extraction.schema.tables[name].get("description")):
-            resource.apply_hints(additional_table_hints={"description": text, SEGMENT_TABLE_HINT: True})
+            resource.apply_hints(additional_table_hints={"description": text, **TABLE_HINTS})
 
 
 def check_latest(resources: Collection[str]) -> None:

@@ -70,6 +70,8 @@ _DUCKDB: dict[type[Exception], bool] = {
 }
 # The errors of DuckDB and PostgreSQL for a column that must not be null.
 _NOT_NULL = re.compile(r'(?:NOT NULL constraint failed: (?:[^.]*\.)*|null value in column ")(\w+)')
+# What PostgreSQL's driver for Arrow puts before the server's own words.
+_DRIVER = re.compile(r"^[A-Z_ ]+: \[libpq\] .*? ERROR:\s+")
 _TYPES: dict[pa.DataType, Type] = {of: name for name, of in ARROW.items()} | {pa.timestamp("us"): "timestamp"}
 
 
@@ -278,7 +280,8 @@ def _cause(error: PipelineStepFailed) -> Cause | None:
         return None
     chain = list(_causes(job.client_exception))
     text = next(iter(str(chain[0]).strip().splitlines()), type(chain[0]).__name__) if chain else job.failed_message
-    return Cause(job.load_id, job.job_id.partition(".")[0], text[:MAX_MESSAGE], is_data(chain))
+    message = _DRIVER.sub("", text)[:MAX_MESSAGE]
+    return Cause(job.load_id, job.job_id.partition(".")[0], message, is_data(chain))
 
 
 def is_data(chain: Collection[BaseException]) -> bool | None:

@@ -16,7 +16,7 @@ from ..projection import ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
 from ..warehouses.hints import REPLACED, STRATEGIES, merge_disposition
-from ..warehouses.native import SEGMENT_TABLE_HINT
+from ..warehouses.native import TABLE_HINTS
 from .extraction import EVENTS_RESOURCE
 from .load import Load, run_load
 from .origin import Origin
@@ -115,7 +115,7 @@ def _resource(loads: SourceLoads, table: Table) -> DltResource:
         file_format="parquet",
         table_name=table.name,
     )()
-    return made.apply_hints(additional_table_hints={"description": table.description, SEGMENT_TABLE_HINT: True})
+    return made.apply_hints(additional_table_hints={"description": table.description, **TABLE_HINTS})
 
 
 def _others(loads: SourceLoads) -> DltResource:
@@ -144,4 +144,4 @@ def _others(loads: SourceLoads) -> DltResource:
         file_format="parquet",
         table_name=event_table_of,
     )()
-    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, SEGMENT_TABLE_HINT: True})
+    return made.apply_hints(additional_table_hints={"description": EVENT_DESCRIPTION, **TABLE_HINTS})

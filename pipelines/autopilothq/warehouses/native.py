@@ -20,6 +20,10 @@ from ..catalog import (
 
 # A hint of dlt's tables that have the shape of `shape_of`. dlt makes other tables in the same destination as usual.
 SEGMENT_TABLE_HINT = "x-segment-table"
+# A hint of dlt's tables whose files go into them without staging, where the destination can. Packages of versions that
+# knew none such have rows in staging when they are taken up again.
+DIRECT_HINT = "x-direct"
+TABLE_HINTS = {SEGMENT_TABLE_HINT: True, DIRECT_HINT: True}
 # A hint of dlt's columns: the column that they repeat.
 COPY_HINT = "x-copy-of"
 # The rows that a complete scan replaces, in SQL.

@@ -52,7 +52,7 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        shared = {"waits": Waits(), "unique": set(), **more}
+        shared = {"waits": Waits(), "unique": {}, **more}
         super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property

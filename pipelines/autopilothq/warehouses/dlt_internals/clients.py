@@ -111,6 +111,11 @@ def file_of(job: LoadJob) -> str:
     return job._file_path
 
 
+def set_file(job: LoadJob, path: str) -> None:
+    """Lets a load job load another file in the place of its own."""
+    job._file_path = path
+
+
 def table_of(job: LoadJob) -> PreparedTableSchema:
     """Returns the table that a load job fills, as it runs."""
     return cast(PreparedTableSchema, cast(Any, job)._load_table)
