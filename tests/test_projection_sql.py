@@ -25,7 +25,7 @@ NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 # What stands for the words in braces, and for parameters.
 WORDS = {
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
-    "event": "NULL", "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
+    "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',
     "kinds": "('user', 'user_id')", "known": "''", "last": "", "lenient": "false", "loaded_at": "now()",
     "messages": "(SELECT *, false AS irregular FROM parsed)", "partitions": "2", "folder": "'cut'",
@@ -35,7 +35,7 @@ WORDS = {
     "received_at": "now()", "replaced": "", "room": "1", "row_id": "WHEN 'identify' THEN user_id",
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
-    "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
+    "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id", "track": "NULL, NULL, NULL",
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {

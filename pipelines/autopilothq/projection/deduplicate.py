@@ -168,12 +168,13 @@ def match_stored(context: ProjectionContext, stored: ReadTable) -> None:
         if table.name in known:
             # What another loader made may lack the event's name.
             event = ["event"] if table is TRACKS and "event" in known[table.name] else []
-            sql = _SQL["match_stored"].format(table_number=number, event="s.event" if event else "NULL")
+            track = "s.event, m.id, m.table_number" if event else "NULL, NULL, NULL"
+            sql = _SQL["match_stored"].format(table_number=number, track=track)
             engine.read_stored(con, stored(table.name, ["id", *event]), sql)
     for (table_name,) in con.execute(_SQL["events_to_check"], {"first_event_table": len(MESSAGE_TABLES)}).fetchall():
         con.execute("DELETE FROM in_event_table")
         if table_name in known:
-            engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"])
+            engine.read_stored(con, stored(table_name, ["id"]), _SQL["match_event_table"], {"event": table_name})
         number = context.tables.names.index(table_name)
         con.execute(_SQL["forget_half_stored"], {"event": table_name, "table_number": number})
 

@@ -17,7 +17,7 @@ CREATE VIEW kept AS FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: candidates
 -- Until then, the messages that may still be found in the destination.
-CREATE VIEW candidates AS SELECT seq, id FROM messages ANTI JOIN duplicates USING (seq)
+CREATE VIEW candidates AS SELECT seq, id, table_number FROM messages ANTI JOIN duplicates USING (seq)
 
 -- name: duplicates_within
 -- Of the messages with one id the earliest is kept; `tie` makes the choice the same in any order of the lines.
@@ -29,7 +29,7 @@ WHERE rank > 1
 
 -- name: match_stored
 -- `stored` are the ids of one table of the destination.
-INSERT INTO stored_in SELECT m.seq, {table_number}, {event} FROM stored s JOIN candidates m ON m.id = s.id
+INSERT INTO stored_in SELECT m.seq, {table_number}, {track} FROM stored s JOIN candidates m ON m.id = s.id
 
 -- name: events_to_check
 -- The events of which `tracks` has messages of this load: a killed load may not have come to their own tables.
@@ -38,13 +38,13 @@ WHERE i.table_number = 0 AND m.table_number >= $first_event_table AND i.event = 
 
 -- name: match_event_table
 -- `stored` are the ids of that event's table.
-INSERT INTO in_event_table SELECT m.seq FROM stored s
-JOIN (FROM candidates SEMI JOIN stored_in USING (seq)) m ON m.id = s.id
+INSERT INTO in_event_table
+SELECT i.seq FROM stored s JOIN (FROM stored_in WHERE table_number = 0 AND event = $event) i ON i.id = s.id
 
 -- name: forget_half_stored
 -- What the event's table has not is not stored.
-DELETE FROM stored_in WHERE table_number = 0 AND event = $event AND seq NOT IN (FROM in_event_table)
-AND seq IN (SELECT seq FROM messages WHERE table_number = $table_number)
+DELETE FROM stored_in
+WHERE table_number = 0 AND event = $event AND event_table = $table_number AND seq NOT IN (FROM in_event_table)
 
 -- name: duplicates_stored
 INSERT INTO duplicates SELECT DISTINCT seq FROM stored_in

@@ -19,8 +19,9 @@ CREATE TABLE refused (seq BIGINT, id VARCHAR, error VARCHAR, table_name VARCHAR,
 
 -- Messages that are not kept: copies within the load, and what is stored already.
 CREATE TABLE duplicates (seq BIGINT);
--- The tables that have a message already, and the event that `tracks` has for it.
-CREATE TABLE stored_in (seq BIGINT, table_number INTEGER, event VARCHAR);
+-- The tables that have a message already. Of tracks: the event that `tracks` has for it, its id, and the number of its
+-- event's table.
+CREATE TABLE stored_in (seq BIGINT, table_number INTEGER, event VARCHAR, id VARCHAR, event_table INTEGER);
 -- Of one event at a time, the tracks that its own table has too.
 CREATE TABLE in_event_table (seq BIGINT);
 -- When the loads ran that were complete, and the stored messages of others: these may have lost their discards.
