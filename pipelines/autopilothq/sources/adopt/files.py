@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from ...catalog import EXPORT_MARK, TABLES
 from ...errors import ArchiveError
+from ...projection import engine
 from ...segment.naming import snake_case
 from ..file_systems import is_remote, open_bucket
 
@@ -67,6 +68,14 @@ class FoundFile(NamedTuple):
     path: str
     below: str
     fs: Any = None
+
+
+def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
+    """Returns the error for a file that is not what its name says, or is not whole."""
+    return ArchiveError(
+        f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
+        "Export it again, or leave it out."
+    )
 
 
 def folded_name(name: str) -> str:

@@ -6,19 +6,18 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
 import zstandard
 
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
-from ...errors import ArchiveError, NotSupported
+from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
+from .avro import opened_avro
 from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, as_plain_text, form_of
-from .files import COMPRESSIONS, TableFile, folded_name
+from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
@@ -142,10 +141,7 @@ def _readable(file: TableFile) -> Iterator[None]:
     except duckdb.OutOfMemoryException:
         raise
     except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ArchiveError(
-            f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
-            "Export it again, or leave it out."
-        ) from error
+        raise unreadable_file(file, error) from error
 
 
 def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
@@ -224,33 +220,6 @@ def _unzstd(path: Path) -> Iterator[bytes]:
 def _wait_for_avro(
     con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
 ) -> WaitingRows:
-    """Has the rows of a file of Avro wait. Raises NotSupported where no library reads it."""
-    if find_spec("fastavro") is None:
-        raise NotSupported(
-            f"Expected a library that reads Avro for {file.url}, but fastavro is not installed.\n"
-            "Install it (pip install fastavro), or export the table as Parquet."
-        )
-    import fastavro
-
-    with local.open("rb") as opened:
-        batches = _avro_batches(fastavro.reader(opened))
-        first = next(batches, None)
-        if first is None:
-            raise ArchiveError(f"Expected rows in {file.url}, but it has none.\nLeave it out.")
-        reader = pa.RecordBatchReader.from_batches(first.schema, _all(first, batches))
-        with engine.registered(con, avro_rows=reader):
-            columns = {row[0]: form_of(str(row[1])) for row in con.execute("DESCRIBE FROM avro_rows").fetchall()}
-            return wait_for(con, Source("avro_rows", "row_number() OVER ()", columns), number, file.table, scratch)
-
-
-def _avro_batches(records: Any) -> Iterator[pa.RecordBatch]:
-    schema: pa.Schema | None = None
-    for rows in engine.batched(records, 10_000):
-        table = pa.Table.from_pylist(list(rows), schema)
-        schema = table.schema
-        yield from table.to_batches()
-
-
-def _all(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
+    with opened_avro(local, file) as table, engine.registered(con, avro_rows=table.rows):
+        columns = {name: (column.form, column.template) for name, column in table.columns.items()}
+        return wait_for(con, Source("avro_rows", "row_number() OVER ()", columns), number, file.table, scratch)
