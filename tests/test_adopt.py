@@ -146,8 +146,8 @@ def test_the_audit_has_a_row_for_each_file(adopted: Adopted) -> None:
 
 def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted: Adopted) -> None:
     assert "it is a number of Segment's own loader; read `id` instead" in adopted.first.err
-    assert "email_opened.note: 1 texts of exactly 512 characters" in adopted.first.err
-    assert "Warning: 1 texts in 1 columns have exactly 512 characters" in adopted.first.err
+    assert "email_opened.note: 1 text of exactly 512 characters" in adopted.first.err
+    assert "Warning: 1 text in 1 column has exactly 512 characters" in adopted.first.err
     assert report(adopted.first)["skipped_examples"] == {"no_table": [str(adopted.folder / "manifest.txt.bak")]}
 
 
@@ -170,7 +170,7 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
         "  2018-01-02: 1 adopted, 0 stored",
         "users                     2             2          0       0  equal",
         "",
-        "1 rows are not stored.",
+        "1 row is not stored.",
     ]
 
 

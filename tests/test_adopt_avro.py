@@ -114,7 +114,7 @@ def test_records_are_read_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(avro, "RECORDS_AT_ONCE", 10)
     path = write("email_opened.avro", *(FIRST | {"id": f"n{number}"} for number in range(21)))
     file = TableFile(str(path), "1", path.stat().st_size, "email_opened", "avro", str(path))
-    with avro.opened_avro(path, file) as table:
+    with path.open("rb") as opened, avro.opened_avro(opened, file) as table:
         assert [len(batch) for batch in table.rows] == [10, 10, 1]
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .. import inspect, runner
-from ..display import json_text, shortened
+from ..display import json_text, plural, shortened
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
 from ..sources.file_systems import is_remote, open_bucket
 from ..warehouses.dataset import Dataset
@@ -54,8 +54,10 @@ def _print(folder: str, found: dict[str, object], as_json: bool) -> None:
     if as_json:
         out.document(json_text({"folder": folder, **found}, indent=2))
         return
-    counts = ("messages", "rows", "rejected_lines", "files")
-    named = [f"{found[name]:,} {name.replace('_', ' ')}" for name in counts if found.get(name)]
+    counts = {"messages": "message", "rows": "row", "rejected_lines": "rejected line", "files": "file"}
+    named = [
+        plural(number, word) for name, word in counts.items() if isinstance(number := found.get(name), int) and number
+    ]
     out.print_line(f"{folder}: {', '.join(named) or 'nothing, as the dataset has no messages'}")
     left_out = found["left_out"]
     for text in left_out if isinstance(left_out, list) else ():

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
+from ..display import plural
 from ..projection import engine
 from ..warehouses.dataset import Dataset
 from .days import DAY_US, DayFiles
@@ -168,7 +169,7 @@ class _Export:
                 self._days.add(day, f"{raw}\n".encode())
                 count += 1
         if left_out:
-            self._left_out.append(f"{REJECTS.name}: {left_out:,} lines that are not there whole, or were none")
+            self._left_out.append(f"{REJECTS.name}: {plural(left_out, 'line')} cut off, or of no archive")
         return count
 
 

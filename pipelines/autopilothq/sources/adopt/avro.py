@@ -10,11 +10,9 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from importlib.util import find_spec
 from math import isfinite
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from uuid import UUID
 
-import duckdb
 import pyarrow as pa
 
 from ...errors import NotSupported
@@ -28,9 +26,13 @@ RECORDS_AT_ONCE = 5_000
 
 
 class AvroColumn(NamedTuple):
-    """How a column comes: its form, SQL that gives it, its type as Arrow, and what is made of a value that is there."""
+    """How a column comes: its form, its type as the engine and as Arrow spell it, and what is made of a value.
+
+    `template` is SQL that gives the value.
+    """
 
     form: Form
+    sql: str
     arrow: pa.DataType
     value: Callable[[Any], object] | None = None
     template: str = "{}"
@@ -44,7 +46,7 @@ class AvroTable(NamedTuple):
 
 
 @contextmanager
-def opened_avro(local: Path, file: TableFile) -> Iterator[AvroTable]:
+def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
     """Lets the table in a file be read while the block runs, also by the engine.
 
     Raises NotSupported where no library reads it, ArchiveError where it cannot be read.
@@ -54,22 +56,20 @@ def opened_avro(local: Path, file: TableFile) -> Iterator[AvroTable]:
     import fastavro
 
     failed: list[Exception] = []
-    with local.open("rb") as opened:
-        try:
-            reader: Any = fastavro.reader(opened)
-            schema = reader.writer_schema
-            columns = {str(each["name"]): _column(each["type"]) for each in schema["fields"]}
-        except Exception as error:
-            raise unreadable_file(file, error) from error
-        if reader.codec == "snappy" and find_spec("cramjam") is None:
-            raise _no_library(file, " with Snappy", "cramjam")
-        arrow = pa.schema([(name, column.arrow) for name, column in columns.items()])
-        batches = _batches(reader, columns, arrow, failed)
-        try:
-            yield AvroTable(columns, pa.RecordBatchReader.from_batches(arrow, batches))
-        except duckdb.Error as error:
-            # The engine says of an error in Python no more than where it was.
-            raise (unreadable_file(file, failed[0]) if failed else error) from None
+    try:
+        reader: Any = fastavro.reader(opened)
+        columns = {str(each["name"]): _column(each["type"]) for each in reader.writer_schema["fields"]}
+    except Exception as error:
+        raise unreadable_file(file, error) from error
+    if reader.codec == "snappy" and find_spec("cramjam") is None:
+        raise _no_library(file, " with Snappy", "cramjam")
+    schema = pa.schema([(name, column.arrow) for name, column in columns.items()])
+    try:
+        yield AvroTable(columns, pa.RecordBatchReader.from_batches(schema, _batches(reader, columns, schema, failed)))
+    except Exception as error:
+        if failed:  # what reads the rows says no more of it than where it was
+            raise unreadable_file(file, failed[0]) from error
+        raise
 
 
 def _no_library(file: TableFile, packed: str, library: str) -> NotSupported:
@@ -138,23 +138,25 @@ def _tree(value: object) -> object:
     return value
 
 
-_JSON = AvroColumn("json", pa.string(), _json)
-_TEXT = AvroColumn("text", pa.string())
-_MADE_TEXT = AvroColumn("text", pa.string(), _text)
-_TIME = AvroColumn("timestamp", pa.timestamp("us", "UTC"), _moment)
+_JSON = AvroColumn("json", "JSON", pa.string(), _json)
+_TEXT = AvroColumn("text", "VARCHAR", pa.string())
+_MADE_TEXT = AvroColumn("text", "VARCHAR", pa.string(), _text)
+_TIME = AvroColumn("timestamp", "TIMESTAMP WITH TIME ZONE", pa.timestamp("us", "UTC"), _moment)
 _PLAIN = {
     "string": _TEXT,
     "enum": _TEXT,
     "bytes": _MADE_TEXT,
     "fixed": _MADE_TEXT,
-    "boolean": AvroColumn("bool", pa.bool_()),
-    **dict.fromkeys(("int", "long"), AvroColumn("bigint", pa.int64())),
-    **dict.fromkeys(("float", "double"), AvroColumn("double", pa.float64())),
+    "boolean": AvroColumn("bool", "BOOLEAN", pa.bool_()),
+    **dict.fromkeys(("int", "long"), AvroColumn("bigint", "BIGINT", pa.int64())),
+    **dict.fromkeys(("float", "double"), AvroColumn("double", "DOUBLE", pa.float64())),
     "null": _TEXT,
 }
 _LOGICAL = {
     **dict.fromkeys((f"{where}timestamp-{unit}" for where in ("", "local-") for unit in ("micros", "millis")), _TIME),
-    "datetime": AvroColumn("timestamp", pa.string(), None, "text_moment({})"),  # text without a zone
-    "decimal": _JSON,
-    **dict.fromkeys(("date", "time-micros", "time-millis", "time", "uuid"), _MADE_TEXT),
+    "datetime": AvroColumn("timestamp", "TIMESTAMP", pa.string(), None, "text_moment({})"),  # text without a zone
+    "decimal": _JSON._replace(sql="DECIMAL"),
+    "date": _MADE_TEXT._replace(sql="DATE"),
+    **dict.fromkeys(("time-micros", "time-millis", "time"), _MADE_TEXT._replace(sql="TIME")),
+    "uuid": _MADE_TEXT._replace(sql="UUID"),
 }
