@@ -328,7 +328,27 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
         assert (suffix, found) == (suffix, [("", "x"), *[("u", None)] * 2000])
 
 
+def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:
+    said = call("adopt", str(adopted.folder), "--report-cut", "--credentials", str(adopted.file), "--dry-run")
+    assert said.out.splitlines()[-1] == "No file or table is new, so no text was counted."
+
+
 # ---- what cannot be adopted ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["adopt"], "Expected a FOLDER to adopt, or a database with --from, but got neither."),
+        (["adopt", "a", "--from", "duckdb:///b"], "to adopt, or a database with --from, but got both a and --from."),
+        (["adopt", "a", "--table", "x"], "'x' is not TABLE=PATTERN, such as email_opened=opened/*.parquet."),
+        (["adopt", "foo://x"], "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got"),
+    ],
+)  # fmt: skip
+def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str], message: str) -> None:
+    said = call(*words)
+    assert said.status in (1, 2)
+    assert message in said.err
 
 
 @pytest.mark.parametrize(

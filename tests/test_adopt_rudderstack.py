@@ -96,5 +96,3 @@ def test_tables_of_rudderstack_become_this_schema_and_stay_as_they_are(postgres:
     assert "missing column, queries that name it fail: no loaded message has it" in said.err
     assert "plan_changed: channel, context_request_ip" in said.err
     assert call(*words, "--verify").status == 0
-    again = json.loads(call(*words, "--json").out)
-    assert (again["files"], again["files_known"], again["rows"]) == (0, 5, {})

@@ -24,7 +24,6 @@ POINTS = {
     "archive: all files are synced": (folder.KILL_POINT_EXPORT_SYNCED, "after"),
     "parquet: one file has its name": (folder.KILL_POINT_EXPORT_NAMED, "after"),
     "parquet: all files have their names": (folder.KILL_POINT_EXPORT_UNMARKED, "before"),
-    "archive in a bucket: it is marked": (bucket.KILL_POINT_BUCKET_MARKED, "after"),
     "archive in a bucket: one file is uploaded": (bucket.KILL_POINT_FILE_UPLOADED, "after"),
     "parquet in a bucket: all files are uploaded": (bucket.KILL_POINT_FILES_UPLOADED, "after"),
 }

@@ -67,6 +67,8 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
     if report_cut:
         rows = [(f"{table}.{column}", number) for table in sorted(cut) for column, number in sorted(cut[table].items())]
         lines = [f"{shortened(name)}: {plural(number, 'text')} of exactly {CUT} characters" for name, number in rows]
+        if not report.files:
+            lines = ["No file or table is new, so no text was counted."]
         out.print_lines(
             ["", *(lines or [f"No text of {plural(report.files, 'new file')} has exactly {CUT} characters."])],
             err=options.as_json,
@@ -94,7 +96,8 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions) -> N
             }
         )
     found = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
-    out.print_lines(_coming(found), err=True)
+    if queried:
+        out.print_lines(_coming(found), err=True)
 
 
 def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:

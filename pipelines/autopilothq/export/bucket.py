@@ -16,13 +16,13 @@ from ..projection import engine
 from .target import ARCHIVE_FOLDER, MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty
 
 UPLOADS = 8  # objects at a time
-PART_BYTES = 5 << 20  # of a large object; a file of less than two is read whole
+_MB = 1 << 20
+PART_BYTES = 5 * _MB  # of a large object; a file of less than two is read whole
 MOST_UPLOAD_PARTS = 9_000  # S3 takes 10,000
 PARTS_AT_ONCE = 2  # of an object
 MARKS = (EXPORT_MARK, f"{ARCHIVE_FOLDER}/{EXPORT_MARK}", f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{EXPORT_MARK}")
 """The marks of an archive that has not ended: whichever of its folders a load begins with, it finds one."""
-KILL_POINT_BUCKET_MARKED = f"{__name__}:ExportBucket._mark"  # for tests/faults, in their order
-KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"
+KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"  # for tests/faults, in their order
 KILL_POINT_FILES_UPLOADED = f"{__name__}:ExportBucket._check"
 
 
@@ -88,8 +88,8 @@ class ExportBucket(ExportTarget):
             else:
                 for name in sizes:
                     self._upload(name)
-            self._check(sizes)
             self._check_mark()
+            self._check(sizes)
             self._remove(reversed(MARKS))
         return len(sizes)
 
@@ -100,7 +100,7 @@ class ExportBucket(ExportTarget):
         mark = self.stage.parent / "mark"
         mark.write_bytes(self._own_mark)
         for name in MARKS:
-            self._fs.put_file(str(mark), f"{self._root}/{name}")
+            self._put(mark, name)
 
     def _check_mark(self) -> None:
         """Raises BusyError where another export has marked the place since."""
@@ -112,12 +112,15 @@ class ExportBucket(ExportTarget):
             raise BusyError(f"Another export has begun to write to {self.url}. Name another place, or wait for it.")
 
     def _upload(self, name: str) -> None:
-        file = self.stage / name
-        part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS)
-        limits = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE}
+        self._put(self.stage / name, name)
+
+    def _put(self, file: Path, name: str) -> None:
+        """Puts an object, with what the file system knows of these options: each store's has some of its own."""
+        part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS // _MB * _MB + _MB)
+        options = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE, "overwrite": True}
         known = inspect.signature(getattr(self._fs, "_put_file", self._fs.put_file)).parameters
-        options = {option: value for option, value in limits.items() if option in known}
-        self._fs.put_file(str(file), f"{self._root}/{name}", **options)
+        given = {option: value for option, value in options.items() if option in known}
+        self._fs.put_file(str(file), f"{self._root}/{name}", **given)
 
     def _check(self, sizes: dict[str, int]) -> None:
         """Raises RunError where the bucket lists other files than those that were uploaded."""

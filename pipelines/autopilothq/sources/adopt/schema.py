@@ -10,14 +10,14 @@ import duckdb
 from ...catalog import Type
 from ...projection import engine
 from ...projection.types import SQL_TYPES, type_of_bits
-from .columns import ADOPT_MACROS, WAITING_PREFIX, Form, as_plain_text, values_of
+from .columns import ADOPT_MACROS, CELLS_PER_QUERY, WAITING_PREFIX, Form, as_plain_text, values_of
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
 from .first_rows import wait_for_first_rows
 from .origin import AdoptedTables, AdoptedWork
 from .waiting import WaitingRows, column_names, waiting_tables
 
-SCHEMA_MEMORY = 200  # MB
+SCHEMA_MEMORY = 400  # MB
 _NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
 
 
@@ -117,17 +117,19 @@ _NOTHING_SEEN = _Seen("text", None, None)
 def _seen(con: duckdb.DuckDBPyConnection, waiting: WaitingRows) -> dict[str, _Seen]:
     """Looks at the values of some rows that wait."""
     [table] = waiting_tables([waiting]).values()
-    found = {}
-    for name, values in values_of(con, table, table.columns).items():
-        form, becomes = waiting.forms[name], type_of_bits(values.bits)
-        if form not in ("text", "loose", "json") or not values.number:
-            found[name] = _Seen(becomes, None, None)
-            continue
-        column = engine.name(WAITING_PREFIX + name)
-        bits, nested = con.execute(
-            f"SELECT bit_or(loose_bit({as_plain_text(form, column)})), bool_or({column}[1] IN ('[', '{{'))"
-            f" FROM {table.groups[0].source}"
-        ).fetchone() or (0, False)
-        typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
-        found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], typed if form == "json" else None)
+    values = values_of(con, table, table.columns)
+    found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
+    texts = [name for name, of in values.items() if of.number and waiting.forms[name] in ("text", "loose", "json")]
+    for part in engine.batched(texts, CELLS_PER_QUERY):
+        cells = []
+        for name in part:
+            column = engine.name(WAITING_PREFIX + name)
+            cells.append(f"bit_or(loose_bit({as_plain_text(waiting.forms[name], column)}))")
+            cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
+        row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()
+        for name, bits, nested in zip(part, row[::2], row[1::2], strict=True):
+            becomes = found[name].becomes
+            typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
+            json = typed if waiting.forms[name] == "json" else None
+            found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
     return found
