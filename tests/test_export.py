@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import sample
+from autopilothq.catalog import EXPORT_MARK
 from autopilothq.errors import BusyError, RunError
 from autopilothq.export import ExportBucket, ExportFolder, export_archive
 from autopilothq.export.archive import LEFT_OUT_REASONS
@@ -247,6 +248,26 @@ def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
             pass
         assert str(error.value) == f"Another export writes to {out}. Name another folder, or wait for it."
         assert first.publish() == 1
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_what_another_export_published_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if cut_off:
+        (out / EXPORT_MARK).write_text("of another export, which ends now")
+
+    def ended(*_: object) -> None:
+        if cut_off:
+            (out / EXPORT_MARK).unlink()
+        (out / "tracks.parquet").write_text("whole")
+
+    monkeypatch.setattr("autopilothq.export.folder.fcntl.flock", ended)
+    with pytest.raises(RunError, match="to be an empty folder"), ExportFolder(out):
+        pass
+    assert names(out) == ["tracks.parquet"]
 
 
 # ---- a bucket --------------------------------------------------------------------------------------------------------
