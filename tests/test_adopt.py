@@ -146,8 +146,8 @@ def test_the_audit_has_a_row_for_each_file(adopted: Adopted) -> None:
 
 def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted: Adopted) -> None:
     assert "it is a number of Segment's own loader; read `id` instead" in adopted.first.err
-    assert "email_opened.note: 1 texts of exactly 512 characters" in adopted.first.err
-    assert "Warning: 1 texts in 1 columns have exactly 512 characters" in adopted.first.err
+    assert "email_opened.note: 1 text of exactly 512 characters" in adopted.first.err
+    assert "Warning: 1 text in 1 column has exactly 512 characters" in adopted.first.err
     assert report(adopted.first)["skipped_examples"] == {"no_table": [str(adopted.folder / "manifest.txt.bak")]}
 
 
@@ -170,7 +170,7 @@ def test_both_sides_are_compared_by_table_and_day(adopted: Adopted) -> None:
         "  2018-01-02: 1 adopted, 0 stored",
         "users                     2             2          0       0  equal",
         "",
-        "1 rows are not stored.",
+        "1 row is not stored.",
     ]
 
 
@@ -328,7 +328,27 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
         assert (suffix, found) == (suffix, [("", "x"), *[("u", None)] * 2000])
 
 
+def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:
+    said = call("adopt", str(adopted.folder), "--report-cut", "--credentials", str(adopted.file), "--dry-run")
+    assert said.out.splitlines()[-1] == "No file or table is new, so no text was counted."
+
+
 # ---- what cannot be adopted ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["adopt"], "Expected a FOLDER to adopt, or a database with --from, but got neither."),
+        (["adopt", "a", "--from", "duckdb:///b"], "to adopt, or a database with --from, but got both a and --from."),
+        (["adopt", "a", "--table", "x"], "'x' is not TABLE=PATTERN, such as email_opened=opened/*.parquet."),
+        (["adopt", "foo://x"], "Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got"),
+    ],
+)  # fmt: skip
+def test_what_a_command_lacks_is_said_with_what_came(call: Call, words: list[str], message: str) -> None:
+    said = call(*words)
+    assert said.status in (1, 2)
+    assert message in said.err
 
 
 @pytest.mark.parametrize(
@@ -343,7 +363,7 @@ def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
         (["flushed"], "flushed/email_opened.json.gz, but it cannot be read: EOFError: Compressed file ended before"),
         (["frames"], "email_opened.csv.zst, but it cannot be read: EOFError: it ends in the middle of its zstd data"),
         (["no_id"], "Expected a column id in email_opened, because rows are known by it, but there are name."),
-        (["avro"], "Expected a library that reads Avro for "),
+        (["avro"], "email_opened.avro, but it cannot be read: ValueError: cannot read header - is it"),
         (["--from", "mysql://there"], "Expected postgresql://... or duckdb:///file to adopt from, but got mysql."),
         (["--from", "duckdb:///none.duckdb"], "none.duckdb, but there is none."),
         (["--from", "postgresql://u:not-told@127.0.0.1:1/x"], "Expected a database at postgresql://127.0.0.1:1/x, but"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,14 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilothq import sample
+from autopilothq.catalog import EXPORT_MARK
 from autopilothq.errors import BusyError, RunError
-from autopilothq.export import ExportFolder, export_archive
+from autopilothq.export import ExportBucket, ExportFolder, export_archive
 from autopilothq.export.archive import LEFT_OUT_REASONS
+from autopilothq.export.bucket import MARKS
 from autopilothq.export.days import DayFiles
+from autopilothq.sources.archive.discover import list_files
 from autopilothq.warehouses.dataset import NativeType
-from calling import Call
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
+from servers import S3
 from shared_loads import command, isolation
 from test_forward import EVENTS, LINES
 
@@ -157,19 +161,22 @@ def tables_of(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    out = "out" if kind == "duckdb" else f"{s3.bucket()}/some/out"
     with isolation(tmp_path):
+        for name, value in s3.credentials.items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
         url = request.getfixturevalue("postgres") if kind == "postgres" else "events.duckdb"
         target = ["--destination", kind, "--credentials", url]
         sample.write("archive", events=SAMPLE)
         write("odd.jsonl", *ODD)  # type: ignore[arg-type]
         assert command("load", "archive", "archive", *target).status == 0
 
-        said = command("export", "out", *target)
+        said = command("export", out, *target)
         assert (said.status, said.err) == (0, "")
-        assert said.out == f"out: {MESSAGES} messages, {REJECTED} rejected lines, 9 files\n"
-        assert command("load", "archive", "out", *target, "--dataset", "again").status == 0
+        assert said.out == f"{out}: {MESSAGES} messages, {REJECTED} rejected lines, 9 files\n"
+        assert command("load", "archive", out, *target, "--dataset", "again").status == 0
 
         for name in ("autopilothq", "again"):
             assert command("export", name, "--format", "parquet", *target, "--dataset", name).status == 0
@@ -196,7 +203,8 @@ def test_files_have_their_names_once_all_are_whole_and_are_their_owners(tmp_path
         days.add(1, b"b\n")
         days.add(-1, b"c\n")
         days.flush()
-        assert [name.rpartition("/")[2][0] for name in names(out)] == ["."] * 3
+        assert [name[0] for name in names(out)] == ["."] * 3
+        assert list(list_files([str(out)])) == []
         assert files.publish() == 2
     made = [f"segment-logs/autopilothq/{day}/export-0001.gz" for day in (-86400000, 86400000)]
     assert names(out) == made
@@ -242,7 +250,99 @@ def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
         assert first.publish() == 1
 
 
-def test_a_bucket_is_no_folder(call: Call) -> None:
-    said = call("export", "s3://bucket/x")
-    assert said.status == 2
-    assert "Expected a folder, but got s3://bucket/x. Export to a folder, then copy it to the bucket." in said.err
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_what_another_export_published_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: bool
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    if cut_off:
+        (out / EXPORT_MARK).write_text("of another export, which ends now")
+
+    def ended(*_: object) -> None:
+        if cut_off:
+            (out / EXPORT_MARK).unlink()
+        (out / "tracks.parquet").write_text("whole")
+
+    monkeypatch.setattr("autopilothq.export.folder.fcntl.flock", ended)
+    with pytest.raises(RunError, match="to be an empty folder"), ExportFolder(out):
+        pass
+    assert names(out) == ["tracks.parquet"]
+
+
+# ---- a bucket --------------------------------------------------------------------------------------------------------
+
+DAY = "segment-logs/autopilothq/0"
+
+
+class Place:
+    """A place in a new bucket, and what is there."""
+
+    def __init__(self, s3: S3) -> None:
+        self.url = f"{s3.bucket()}/out"
+        self.fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
+
+    def names(self) -> list[str]:
+        root = self.url.removeprefix("s3://")
+        return sorted(path.removeprefix(f"{root}/") for path in self.fs.find(root))
+
+    def export(self) -> ExportBucket:
+        return ExportBucket(self.url, self.fs)
+
+    def loaded(self, below: str = "") -> list[str]:
+        return [file.url for file in list_files([self.url + below], fs=self.fs)]
+
+
+@pytest.fixture
+def place(s3: S3) -> Place:
+    return Place(s3)
+
+
+def test_a_bucket_has_all_files_or_a_mark_and_no_load_takes_what_is_marked(place: Place) -> None:
+    with place.export() as files:
+        files.append(f"{DAY}/export-0001.gz", b"a")
+        files.append(f"{DAY}/export-0001.gz", b"b")
+        assert place.names() == sorted(MARKS)
+        files._upload(f"{DAY}/export-0001.gz")
+        left_out: dict[str, str] = {}
+        assert list(list_files([place.url], fs=place.fs, left_out=left_out)) == []
+        assert left_out == {f"{place.url}/": "unfinished_export"}
+        assert place.loaded("/segment-logs") == place.loaded("/segment-logs/autopilothq") == []
+        assert files.publish() == 1
+    assert place.names() == [f"{DAY}/export-0001.gz"]
+    assert place.loaded() == [f"{place.url}/{DAY}/export-0001.gz"]
+    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"ab"
+    with pytest.raises(RunError) as error, place.export():
+        pass
+    assert str(error.value) == (
+        f"Expected {place.url} to be an empty folder, or a new one, but there is something in it.\n"
+        "Name another folder, or move what is in it."
+    )
+
+
+def test_an_export_to_a_bucket_that_was_cut_off_starts_anew_and_the_earlier_one_ends(place: Place) -> None:
+    with place.export() as first:
+        first.append(f"{DAY}/export-0001.gz", b"half")
+        first.append(f"{DAY}/export-0002.gz", b"more")
+        first._upload(f"{DAY}/export-0002.gz")
+        with place.export() as second:
+            assert place.names() == sorted(MARKS)
+            second.append(f"{DAY}/export-0001.gz", b"whole")
+            second.create("tracks.parquet").close()
+            with pytest.raises(BusyError) as error:
+                first.publish()
+            assert second.publish() == 2
+    assert str(error.value) == (
+        f"Another export has begun to write to {place.url}. Name another place, or wait for it."
+    )
+    assert place.names() == [f"{DAY}/export-0001.gz", "tracks.parquet"]
+    assert place.fs.cat_file(f"{place.url}/{DAY}/export-0001.gz") == b"whole"
+
+
+def test_a_bucket_that_is_not_there_is_said_before_anything_is_read(place: Place) -> None:
+    with pytest.raises(RunError) as error, ExportBucket("s3://not-there-x/out", place.fs):
+        pass
+    assert str(error.value).splitlines() == [
+        "Cannot write to s3://not-there-x/out: FileNotFoundError: The specified bucket does not exist",
+        "Check that the bucket is there, and that these credentials may list, read, write and delete in it.",
+    ]

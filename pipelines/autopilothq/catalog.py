@@ -680,6 +680,9 @@ RUDDERSTACK_COLUMNS: dict[str, str | None] = {
 # Tables that stand beside messages in a schema and are not adopted, by how they begin.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 
+# A file that stands in the folders of an export which has not ended: no load takes what is beside or below it.
+EXPORT_MARK = ".autopilothq-export"
+
 
 def event_table(name: str) -> Table:
     """Returns the table of that name if it is one of the seven events', else the initial table of any other event."""

@@ -42,6 +42,14 @@ def shortened(text: str, most: int = MAX_CELL) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
+def plural(count: int, word: str, words: str | None = None) -> str:
+    """Returns a number of things.
+
+    Example: `plural(1, "load") == "1 load"`, `plural(1200, "load") == "1,200 loads"`.
+    """
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
+
+
 def json_text(value: Any, **options: Any) -> str:
     """Returns the value as JSON; what JSON has no type for, such as times, as text. `options` go to `json.dumps`."""
     text = json.dumps(value, ensure_ascii=False, default=str, **options)

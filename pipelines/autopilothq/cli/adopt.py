@@ -34,7 +34,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
 )
 @click.option("--from", "database", metavar="URL", help="Read a database instead: postgresql://... or duckdb:///FILE.")
 @click.option("--schema", default="autopilothq", show_default=True, help="The schema of the tables there.")
-@click.option("--verify", is_flag=True, help="Load nothing: compare the tables with what is stored; exit with 1.")
+@click.option("--verify", is_flag=True, help="Load nothing, compare with what is stored; exit with 1 if rows miss.")
 @click.option("--report-cut", is_flag=True, help="List the columns with texts that Segment may have cut.")
 @load_options
 def adopt_tables(
@@ -54,7 +54,8 @@ def adopt_tables(
     from . import adopting
 
     if bool(urls) == bool(database):
-        raise click.UsageError("What is adopted? Name a FOLDER, or a database with --from, not both.")
+        got = f"both {' '.join(urls)} and --from" if urls else "neither"
+        raise click.UsageError(f"Expected a FOLDER to adopt, or a database with --from, but got {got}.")
     named: dict[str, list[str]] = {}
     for table, pattern in tables:
         named.setdefault(table, []).append(pattern)

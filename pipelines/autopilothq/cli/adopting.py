@@ -8,15 +8,14 @@ from typing import NamedTuple
 from dlt.sources import DltSource
 
 from .. import inspect
-from ..catalog import LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS
-from ..display import json_text, shortened
+from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
-from ..inspect.diff import SchemaTable, differences, type_of
+from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_made, type_of
 from ..masking import remember_credentials
 from ..sources.adopt.columns import CUT
-from ..sources.adopt.schema import AdoptedSchema, read_adopted_schema
+from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
 from . import out
@@ -26,6 +25,13 @@ from .options import LoadOptions, TargetOptions
 from .progress import ProgressDisplay
 
 DAYS_SHOWN = 10  # that differ and are shown of a table
+_FAMILIES: dict[Family, tuple[Family, ...]] = {
+    "text": ("text",),
+    "time": ("time", "date", "text"),
+    "number": ("number", "boolean", "text"),
+    "boolean": ("boolean", "text"),
+}
+"""Which columns hold all values that look like those of a family."""
 
 
 class AdoptionSettings(NamedTuple):
@@ -60,9 +66,11 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
     report = run_load_command(sources, options)
     if report_cut:
         rows = [(f"{table}.{column}", number) for table in sorted(cut) for column, number in sorted(cut[table].items())]
-        lines = [f"{shortened(name)}: {number:,} texts of exactly {CUT} characters" for name, number in rows]
+        lines = [f"{shortened(name)}: {plural(number, 'text')} of exactly {CUT} characters" for name, number in rows]
+        if not report.files:
+            lines = ["No file or table is new, so no text was counted."]
         out.print_lines(
-            ["", *(lines or [f"No text of the {report.files:,} new files has exactly {CUT} characters."])],
+            ["", *(lines or [f"No text of {plural(report.files, 'new file')} has exactly {CUT} characters."])],
             err=options.as_json,
         )
 
@@ -71,34 +79,46 @@ def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions) -> N
     """Prints what queries for the adopted tables will meet, on stderr, as `schema diff` says it."""
     try:
         with inspect.reading(*target) as reader:
-            actual, dialect = dict(inspect.schema_of(reader)), reader.dialect
+            actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
     except DatasetNotFound:
         kind, dialect = inspect.kind_of(*target)
         actual = dict(inspect.schema_of_catalogue(kind, dialect))
     queried = {}
     for table, columns in adopted.tables.items():
         there = actual.get(table, SchemaTable({}))
-        types = {
-            column: there.columns[column]
-            if of is None and column in there.columns
-            else type_of(of or "text", adopted.dialect)
-            for column, of in columns.items()
-        }
-        queried[table] = SchemaTable(types)
-        left_out = LOADER_OWN_COLUMNS | {column for column, called in RUDDERSTACK_COLUMNS.items() if called is None}
-        new = {column: of for column, of in types.items() if column not in left_out}
-        actual[table] = there._replace(columns={**new, **there.columns})
+        new = {column.called: column.becomes for column in columns.values() if column.called is not None}
+        made = {**table_as_made(table, new, kind, dialect).columns, **there.columns}
+        actual[table] = there._replace(columns=made)
+        queried[table] = SchemaTable(
+            {
+                name: _queried(column, there.columns.get(name), made.get(name), adopted.dialect)
+                for name, column in columns.items()
+            }
+        )
     found = [each for each in differences(queried, actual, inspect.SWITCH, (), dialect) if each.change != "extra"]
-    out.print_lines(_coming(found), err=True)
+    if queried:
+        out.print_lines(_coming(found), err=True)
+
+
+def _queried(column: AdoptedColumn, stored: ColumnType | None, made: ColumnType | None, dialect: str) -> ColumnType:
+    """Returns the type that queries expect of a column; where that is not known, the one that they will meet."""
+    of = type_of(column.of or "text", dialect)
+    unknown = column.of is None or (
+        column.guessed and (stored is None or stored.family in _FAMILIES.get(of.family, ()))
+    )
+    return (made or of) if unknown else of
 
 
 def _coming(found: Sequence[Difference]) -> list[str]:
+    if not found:
+        return ["Queries of these tables meet no difference.", ""]
     breaking = sum(difference.breaks for difference in found)
-    return [
-        *difference_groups(found),
-        f"For queries of these tables: {breaking:,} differences break some, {len(found) - breaking:,} do not.",
-        "",
-    ]
+    others = len(found) - breaking
+    summary = (
+        f"For queries of these tables: {plural(breaking, 'difference')} break{'s' * (breaking == 1)} some,"
+        f" {others:,} do{'es' * (others == 1)} not."
+    )
+    return [*difference_groups(found), summary, ""]
 
 
 def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None:
@@ -129,6 +149,9 @@ def _comparison_lines(found: Sequence[TableComparison]) -> list[str]:
             f"  {day}: {rows:,} adopted, {stored:,} stored" for day, (rows, stored) in each.different[:DAYS_SHOWN]
         ]
         more = len(each.different) - DAYS_SHOWN
-        lines += [f"  and {more:,} days more that differ"] if more > 0 else []
+        lines += [f"  and {plural(more, 'day')} more that differ{'s' * (more == 1)}"] if more > 0 else []
     missing = sum(each.missing for each in found)
-    return [*lines, "", f"{missing:,} rows are not stored." if missing else "Every row is stored."]
+    summary = (
+        f"{plural(missing, 'row')} {'is' if missing == 1 else 'are'} not stored." if missing else "Every row is stored."
+    )
+    return [*lines, "", summary]

@@ -20,7 +20,7 @@ from .options import TargetOptions, json_option, target_options
 def export(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
     """Write the dataset as files that need no warehouse: an archive that loads again, or Parquet.
 
-    FOLDER is new or empty. An export that was cut off starts anew in its folder.
+    FOLDER is new or empty, on this machine or at s3://, gs://, az://. An export that was cut off starts anew in it.
     """
     from . import exporting
 

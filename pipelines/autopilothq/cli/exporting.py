@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import click
-
 from .. import inspect, runner
-from ..display import json_text, shortened
-from ..export import ExportFolder, export_archive, export_parquet
+from ..display import json_text, plural, shortened
+from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
+from ..sources.file_systems import is_remote, open_bucket
 from ..warehouses.dataset import Dataset
 from . import log, out
 from .options import TargetOptions
@@ -15,20 +14,22 @@ MOST_COLUMNS = 200  # characters of the columns that are named
 
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
-    """Writes the target's dataset to a folder and prints the counts."""
-    if "://" in folder:
-        raise click.BadParameter(
-            f"Expected a folder, but got {folder}. Export to a folder, then copy it to the bucket.", param_hint="FOLDER"
-        )
+    """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
     with runner.explained(), inspect.reading(*target) as dataset:
         before = dataset.complete_loads()
-        with ExportFolder(Path(folder)) as files:
+        with _target(folder) as files:
             _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
         if dataset.complete_loads() - before:
             log.warn("A load ended while this read. Export again: some of its rows may be missing.")
 
 
-def _archive(dataset: Dataset, files: ExportFolder) -> dict[str, object]:
+def _target(folder: str) -> ExportBucket | ExportFolder:
+    if is_remote(folder):
+        return ExportBucket(folder, open_bucket(folder))
+    return ExportFolder(Path(folder.removeprefix("file://")))
+
+
+def _archive(dataset: Dataset, files: ExportTarget) -> dict[str, object]:
     found = export_archive(dataset, files)
     return {
         "messages": sum(found.messages.values()),
@@ -39,7 +40,7 @@ def _archive(dataset: Dataset, files: ExportFolder) -> dict[str, object]:
     }
 
 
-def _tables(dataset: Dataset, files: ExportFolder) -> dict[str, object]:
+def _tables(dataset: Dataset, files: ExportTarget) -> dict[str, object]:
     found = export_parquet(dataset, files)
     return {
         "rows": sum(found.rows.values()),
@@ -53,8 +54,10 @@ def _print(folder: str, found: dict[str, object], as_json: bool) -> None:
     if as_json:
         out.document(json_text({"folder": folder, **found}, indent=2))
         return
-    counts = ("messages", "rows", "rejected_lines", "files")
-    named = [f"{found[name]:,} {name.replace('_', ' ')}" for name in counts if found.get(name)]
+    counts = {"messages": "message", "rows": "row", "rejected_lines": "rejected line", "files": "file"}
+    named = [
+        plural(number, word) for name, word in counts.items() if isinstance(number := found.get(name), int) and number
+    ]
     out.print_line(f"{folder}: {', '.join(named) or 'nothing, as the dataset has no messages'}")
     left_out = found["left_out"]
     for text in left_out if isinstance(left_out, list) else ():

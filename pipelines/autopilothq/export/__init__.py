@@ -1,11 +1,15 @@
 """A dataset as files for others: an archive of messages, or a Parquet file for each table."""
 
 from .archive import ExportedArchive, export_archive
+from .bucket import ExportBucket
 from .folder import ExportFolder
 from .parquet import ExportedTables, export_parquet
+from .target import ExportTarget
 
 __all__ = [
+    "ExportBucket",
     "ExportFolder",
+    "ExportTarget",
     "ExportedArchive",
     "ExportedTables",
     "export_archive",

@@ -10,11 +10,12 @@ import duckdb
 import pyarrow as pa
 
 from ..catalog import BOOKS, DISCARDS, KINDS, REJECTS, TRACKS, Type
+from ..display import plural
 from ..projection import engine
 from ..warehouses.dataset import Dataset
 from .days import DAY_US, DayFiles
-from .folder import ExportFolder
 from .messages import DiscardedValue, MessageRows
+from .target import ExportTarget
 
 LOOKUP_MEMORY = 200  # MB for the ids and discarded values that are looked up; what is more waits on the disk
 LEFT_OUT_REASONS = ("line_too_long", "truncated", "bad_answer", "no_id", "suppressed")
@@ -35,12 +36,12 @@ class ExportedArchive(NamedTuple):
     left_out: list[str]
 
 
-def export_archive(dataset: Dataset, folder: ExportFolder) -> ExportedArchive:
-    """Writes the messages of a dataset, and lines that no table could hold, to an empty folder."""
+def export_archive(dataset: Dataset, target: ExportTarget) -> ExportedArchive:
+    """Writes the messages of a dataset, and lines that no table could hold, to an empty place."""
     with TemporaryDirectory() as scratch:
         con = engine.connect(scratch, LOOKUP_MEMORY, threads=1)
         try:
-            return _Export(dataset, folder, con).run()
+            return _Export(dataset, target, con).run()
         finally:
             con.close()
 
@@ -48,9 +49,9 @@ def export_archive(dataset: Dataset, folder: ExportFolder) -> ExportedArchive:
 class _Export:
     """One export; the engine holds what rows are looked up in."""
 
-    def __init__(self, dataset: Dataset, folder: ExportFolder, con: duckdb.DuckDBPyConnection) -> None:
-        self._dataset, self._folder, self._con = dataset, folder, con
-        self._days = DayFiles(folder)
+    def __init__(self, dataset: Dataset, target: ExportTarget, con: duckdb.DuckDBPyConnection) -> None:
+        self._dataset, self._target, self._con = dataset, target, con
+        self._days = DayFiles(target)
         self._left_out: list[str] = []
         views = dataset.views()
         self._existing = {name: columns for name, columns in dataset.columns().items() if name not in views}
@@ -69,7 +70,7 @@ class _Export:
                 messages[table.name] = self._table(kind, table.name)
         rejects = self._rejects()
         self._days.flush()
-        return ExportedArchive(+messages, rejects, self._folder.publish(), self._left_out)
+        return ExportedArchive(+messages, rejects, self._target.publish(), self._left_out)
 
     # ---- messages ----------------------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class _Export:
                 self._days.add(day, f"{raw}\n".encode())
                 count += 1
         if left_out:
-            self._left_out.append(f"{REJECTS.name}: {left_out:,} lines that are not there whole, or were none")
+            self._left_out.append(f"{REJECTS.name}: {plural(left_out, 'line')} cut off, or of no archive")
         return count
 
 

@@ -2,7 +2,7 @@
 
 import zlib
 
-from .folder import SOURCE_FOLDER, ExportFolder
+from .target import ARCHIVE_FOLDER, SOURCE_FOLDER, ExportTarget
 
 DAY_US = 86_400_000_000
 BUFFERED = 48_000_000  # bytes of lines, of all days
@@ -16,8 +16,8 @@ class DayFiles:
     A part is a member of gzip, so that no file stays open and memory does not grow with the days.
     """
 
-    def __init__(self, folder: ExportFolder) -> None:
-        self._folder = folder
+    def __init__(self, target: ExportTarget) -> None:
+        self._target = target
         self._buffers: dict[int, list[bytes]] = {}
         self._numbers: dict[int, int] = {}
         self._buffered = 0
@@ -33,8 +33,8 @@ class DayFiles:
         """Writes what is buffered."""
         for day, lines in self._buffers.items():
             number = self._numbers.get(day, 1)
-            name = f"segment-logs/{SOURCE_FOLDER}/{day * DAY_US // 1000}/export-{number:04}.gz"
-            if self._folder.append(name, _compressed(b"".join(lines))) >= MOST_FILE_BYTES:
+            name = f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{day * DAY_US // 1000}/export-{number:04}.gz"
+            if self._target.append(name, _compressed(b"".join(lines))) >= MOST_FILE_BYTES:
                 self._numbers[day] = number + 1
         self._buffers.clear()
         self._buffered = 0

@@ -1,46 +1,46 @@
-"""The folder of an export: whose it is, and files that have their names only once all of them are whole."""
+"""The folder of an export on this machine: whose it is, and how its files get their names."""
 
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from .. import private
+from ..catalog import EXPORT_MARK
 from ..errors import BusyError, RunError
+from .target import ARCHIVE_FOLDER, MARK_TEXT, ExportTarget, is_own_file, not_empty
 
-EXPORT_MARK = ".autopilothq-export"
-"""The file that says that a folder is an export's which has not ended."""
-SOURCE_FOLDER = "autopilothq"
-"""What stands in place of the id of Segment's source: rows do not say which source they came from."""
+STAGE = f"{EXPORT_MARK}.files"
+KILL_POINT_EXPORT_SYNCED = f"{__name__}:_sync_all"  # for tests/faults, in their order
+KILL_POINT_EXPORT_NAMED = f"{__name__}:_give_name"
+KILL_POINT_EXPORT_UNMARKED = f"{__name__}:_unmark"
 
 
-class ExportFolder:
-    """A folder that is empty, or has an export that was cut off, which starts anew.
+class ExportFolder(ExportTarget):
+    """A folder of this machine. Raises BusyError where another export writes to it.
 
-    Files are written under hidden names. They get their own when `publish` is called. Raises RunError where the folder
-    has something else, BusyError where another export writes to it.
+    The files wait in a hidden folder of it. An archive gets its name at once, tables one by one; the mark goes last,
+    and until then no load takes any of them.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._files: dict[Path, int] = {}
+        super().__init__()
+        self.path, self.stage = path, path / STAGE
 
     def __enter__(self) -> "ExportFolder":
         try:
             private.folder(self.path)
             if not (self.path / EXPORT_MARK).exists() and any(self.path.iterdir()):
-                raise RunError(
-                    f"Expected {self.path} to be an empty folder, or a new one, but there is something in it.\n"
-                    "Name another folder, or move what is in it."
-                )
+                raise not_empty(self.path)
             self._mark = self._locked()
+            self._clear()
+            self.stage.mkdir(private.FOLDER_MODE)
         except OSError as error:
             raise RunError(f"Cannot write to {self.path}: {error.strerror}.") from error
-        for file in _own_files(self.path):
-            file.unlink()
         return self
 
     def __exit__(
@@ -48,32 +48,15 @@ class ExportFolder:
     ) -> None:
         self._mark.close()
 
-    def append(self, name: str, data: bytes) -> int:
-        """Appends to a file that is not published yet, and returns its size."""
-        file = self.path / name
-        if file not in self._files:
-            private.folder(file.parent)
-        with self._opened(file) as out:
-            out.write(data)
-        self._files[file] = self._files.get(file, 0) + len(data)
-        return self._files[file]
-
-    def create(self, name: str) -> IO[Any]:
-        """Returns a new file that is not published yet, for writing."""
-        file = self.path / name
-        private.folder(file.parent)
-        self._files[file] = 0
-        return private.opened(hidden(file))
-
     def publish(self) -> int:
-        """Gives all files their names, and returns how many there are."""
-        for file in self._files:
-            os.replace(hidden(file), file)
-        (self.path / EXPORT_MARK).unlink()
-        return len(self._files)
-
-    def _opened(self, file: Path) -> IO[Any]:
-        return open(hidden(file), "ab") if file in self._files else private.opened(hidden(file))
+        """Gives all files their names once the disk has them, and returns how many there are."""
+        _sync_all(self.stage)
+        for waiting in sorted(self.stage.iterdir()):
+            _give_name(waiting, self.path / waiting.name)
+        self.stage.rmdir()
+        _sync(self.path)
+        _unmark(self.path / EXPORT_MARK)
+        return len(self._sizes)
 
     def _locked(self) -> IO[Any]:
         """Marks the folder as an export's; the mark is locked for as long as it is open."""
@@ -82,21 +65,72 @@ class ExportFolder:
         )
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check_mark(mark)
         except OSError as error:
             mark.close()
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 raise BusyError(f"Another export writes to {self.path}. Name another folder, or wait for it.") from None
             raise
+        except RunError:
+            mark.close()
+            raise
         return mark
 
+    def _check_mark(self, mark: IO[Any]) -> None:
+        """Raises RunError where another export ended between the look into the folder and the lock."""
+        state = os.fstat(mark.fileno())
+        if not state.st_nlink:
+            raise not_empty(self.path)
+        if not state.st_size:  # this export made it
+            if [entry.name for entry in self.path.iterdir()] != [EXPORT_MARK]:
+                (self.path / EXPORT_MARK).unlink()
+                raise not_empty(self.path)
+            mark.write(MARK_TEXT)
+            mark.flush()
+            _sync(self.path / EXPORT_MARK, self.path)
+            with suppress(PermissionError):
+                _sync(self.path.absolute().parent)
 
-def hidden(file: Path) -> Path:
-    """Returns the name of a file before it is published. Loads leave out files whose names begin with a dot."""
-    return file.with_name(f".{file.name}.part")
+    def _clear(self) -> None:
+        """Removes what an export that was cut off has left, published or not."""
+        if self.stage.exists():
+            shutil.rmtree(self.stage)
+        for file in [*self.path.glob("*.parquet"), *self.path.glob(f"{ARCHIVE_FOLDER}/*/*/*")]:
+            if is_own_file(file.relative_to(self.path).as_posix()):
+                file.unlink()
+        for folder in [
+            *self.path.glob(f"{ARCHIVE_FOLDER}/*/*"),
+            *self.path.glob(f"{ARCHIVE_FOLDER}/*"),
+            self.path / ARCHIVE_FOLDER,
+        ]:
+            with suppress(OSError):  # what is not empty, or no folder, is somebody's own
+                folder.rmdir()
 
 
-def _own_files(folder: Path) -> Iterator[Path]:
-    """Yields what an export that was cut off has left, published or not."""
-    for pattern in (f"segment-logs/{SOURCE_FOLDER}/*/export-*.gz", "*.parquet"):
-        yield from folder.glob(pattern)
-        yield from folder.glob(str(hidden(Path(pattern))))
+def _sync_all(folder: Path) -> None:
+    """Waits until the disk has all files and names below a folder."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(*paths: Path) -> None:
+    """Waits until the disk has some files, or the names in some folders."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what file systems say that cannot do this with a folder
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _give_name(waiting: Path, named: Path) -> None:
+    waiting.rename(named)
+
+
+def _unmark(mark: Path) -> None:
+    mark.unlink()
+    _sync(mark.parent)

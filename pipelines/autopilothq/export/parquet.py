@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ..catalog import Type
 from ..warehouses.dataset import Dataset, tables_of
 from ..warehouses.hints import arrow_schema
-from .folder import ExportFolder
+from .target import ExportTarget
 
 ROWS_PER_GROUP = 100_000
 
@@ -22,8 +22,8 @@ class ExportedTables(NamedTuple):
     left_out: list[str]
 
 
-def export_parquet(dataset: Dataset, folder: ExportFolder) -> ExportedTables:
-    """Writes each table, without views, dlt's own and locks, to a file `<table>.parquet` in an empty folder."""
+def export_parquet(dataset: Dataset, target: ExportTarget) -> ExportedTables:
+    """Writes each table, without views, dlt's own and locks, to a file `<table>.parquet` in an empty place."""
     rows, left_out = {}, []
     views = dataset.views()
     for name, columns in tables_of(dataset).items():
@@ -34,14 +34,14 @@ def export_parquet(dataset: Dataset, folder: ExportFolder) -> ExportedTables:
         if others:
             left_out.append(f"{name}: {', '.join(others)}")
         if types:
-            rows[name] = _write(dataset, folder, name, types)
-    folder.publish()
+            rows[name] = _write(dataset, target, name, types)
+    target.publish()
     return ExportedTables(rows, left_out)
 
 
-def _write(dataset: Dataset, folder: ExportFolder, name: str, types: Mapping[str, Type]) -> int:
+def _write(dataset: Dataset, target: ExportTarget, name: str, types: Mapping[str, Type]) -> int:
     count = 0
-    with folder.create(f"{quote(name, safe='')}.parquet") as out:
+    with target.create(f"{quote(name, safe='')}.parquet") as out:
         writer: pq.ParquetWriter | None = None
         for table in _grouped(dataset.read(name, list(types))):
             writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd")

@@ -139,9 +139,14 @@ def schema_of_catalogue(kind: str = "", dialect: str | None = None) -> Schema:
 
 
 def _table_of_catalogue(table: catalog.Table, kind: str, dialect: str | None) -> SchemaTable:
-    shape = shape_of(table.name, {column.name: column.type for column in table.columns}, kind)
-    columns = {column.name: _CATALOGUE_TYPES[column.type] for column in table.columns}
-    columns |= {name: type_of(native, dialect) for name, native in shape.types.items()}
+    return table_as_made(table.name, {column.name: column.type for column in table.columns}, kind, dialect)
+
+
+def table_as_made(name: str, types: Mapping[str, catalog.Type], kind: str, dialect: str | None) -> SchemaTable:
+    """Returns a table with columns of these types as loads make it in a kind of destination."""
+    shape = shape_of(name, types, kind)
+    columns = {column: _CATALOGUE_TYPES[of] for column, of in types.items()}
+    columns |= {column: type_of(native, dialect) for column, native in shape.types.items()}
     columns |= {copy: columns[of] for copy, of in shape.copies.items()}
     return SchemaTable(columns, shape.key)
 

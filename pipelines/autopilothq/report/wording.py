@@ -46,11 +46,6 @@ def rate(part: float, whole: float) -> str:
     return percents(share(part, whole))
 
 
-def plural(count: int, word: str, words: str | None = None) -> str:
-    """Example: `plural(1, "load") == "1 load"`, `plural(1200, "load") == "1,200 loads"`."""
-    return f"{count:,} {word if count == 1 else words or word + 's'}"
-
-
 def short_day(day: date) -> str:
     """Example: `short_day(date(2019, 3, 1)) == "1 Mar"`."""
     return f"{day.day} {MONTHS[day.month - 1]}"

@@ -27,6 +27,12 @@ def open_bucket(url: str, credentials: Any = None) -> Any:
             f"Expected credentials for {url}, but there are none.\n"
             f"Put [sources.{SOURCE}.credentials] into .dlt/secrets.toml, or sign in to the cloud in its own way."
         ) from error
+    except ValueError as error:
+        if not str(error).startswith("Protocol not known"):
+            raise
+        raise ArchiveError(
+            f"Expected a path, or a URL that begins with s3://, gs://, az:// or file://, but got {url}."
+        ) from error
     except MissingDependencyException as error:
         extra = EXTRAS.get(url.split("://", maxsplit=1)[0], "filesystem")
         raise ArchiveError(

@@ -5,10 +5,11 @@ from dataclasses import fields
 from datetime import date, timedelta
 from itertools import groupby, pairwise
 
+from ...display import plural
 from ..charts import Line, plot
 from ..elements import Markup, division, element, table
 from ..numbers import Absent, Day, Funnel, Report
-from ..wording import MONTHS, long_day, moment_of, number, plural, short_day
+from ..wording import MONTHS, long_day, moment_of, number, short_day
 from . import absent, card
 
 _TITLE = "What happened, day by day"

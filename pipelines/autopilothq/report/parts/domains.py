@@ -1,9 +1,10 @@
 """Is the mail welcome: bounces, complaints and unsubscribes by mailbox domain, beside the providers' limits."""
 
+from ...display import plural
 from ..charts import rated
 from ..elements import Markup, display_name, element, span, table
 from ..numbers import Absent, MailboxDomain, Report
-from ..wording import number, plural
+from ..wording import number
 from . import absent, card
 from .overview import of_domain
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from ...display import plural
 from ..charts import bar, named_bar
 from ..elements import Markup, display_name, division, element, join, span, table
 from ..numbers import Absent, ClickedLink, EmailFunnel, Funnel, JourneyFunnel, Report
-from ..wording import number, plural, rate
+from ..wording import number, rate
 from . import absent, card
 
 _MOST_JOURNEYS, _MOST_EMAILS = 12, 15  # that are shown

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from ...display import plural
 from ..charts import verdict
 from ..elements import Content, Markup, display_name, element, span
 from ..numbers import Absent, Day, MailboxDomain, RateLimit, Report
-from ..wording import PAIRS, length, long_day, moment_of, number, percents, plural, share
+from ..wording import PAIRS, length, long_day, moment_of, number, percents, share
 from . import card
 from .days import drawn
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from ...display import plural
 from ..charts import flag, sparkline, verdict
 from ..elements import Markup, division, element, join
 from ..numbers import Absent, Day, RateLimit, Report, Totals
-from ..wording import PAIRS, moment_of, number, percents, plural, rate, rounded, share
+from ..wording import PAIRS, moment_of, number, percents, rate, rounded, share
 from . import absent
 from .days import drawn, grouped
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+from ...display import plural
 from ..assemble import index_of
 from ..charts import columns, named_bar
 from ..elements import Markup, division, element, join, span, table
 from ..numbers import OPENED_WITHIN, Absent, Cohort, Cohorts, Machines, Report, SendingHour
 from ..theme import STEPS, step
-from ..wording import WEEKDAYS, length, long_day, number, percents, plural, rate, rounded, share, short_day
+from ..wording import WEEKDAYS, length, long_day, number, percents, rate, rounded, share, short_day
 from . import absent, card
 
 _ENOUGH = 30  # people x emails of an hour: fewer say nothing

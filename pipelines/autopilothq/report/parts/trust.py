@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from ...display import plural
 from ..charts import bar, percent_short
 from ..elements import Content, Markup, display_name, division, element, join, span, table
 from ..numbers import ARRIVED_WITHIN, Absent, ArrivalDelays, Books, Reason, RecentRun, Report, TableAge
-from ..wording import moment_of, number, percents, plural, share
+from ..wording import moment_of, number, percents, share
 from . import card
 
 _MOST_TABLES = 12

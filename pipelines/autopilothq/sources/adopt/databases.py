@@ -72,6 +72,11 @@ class Database(ABC):
     ) -> Iterator[Source]:
         """Lets an engine read the rows of a table, while the block runs."""
 
+    @staticmethod
+    @abstractmethod
+    def form(of: str) -> Form:
+        """Returns the form in which a column of a type comes."""
+
     @abstractmethod
     def close(self) -> None:
         """Closes the connection."""
@@ -133,7 +138,13 @@ class PostgresSource(Database):
                     "database_rows",
                     "row_number() OVER ()",
                     {column: (form, "{}") for column, (form, _) in forms.items()},
+                    columns,
                 )
+
+    @staticmethod
+    def form(of: str) -> Form:
+        """Returns the form in which a column of a type comes."""
+        return _POSTGRES_FORMS.get(of, _AS_TEXT)[0]
 
     def close(self) -> None:
         """Closes the connection."""
@@ -188,9 +199,15 @@ class DuckdbSource(Database):
                 f"adopted.{engine.name(schema)}.{engine.name(name)}",
                 "row_number() OVER ()",
                 {column: form_of(of) for column, of in columns.items()},
+                columns,
             )
         finally:
             con.execute("DETACH adopted")
+
+    @staticmethod
+    def form(of: str) -> Form:
+        """Returns the form in which a column of a type comes."""
+        return form_of(of)[0]
 
     def close(self) -> None:
         """Closes the file."""

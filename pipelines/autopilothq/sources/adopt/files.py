@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ...catalog import TABLES
+from ...catalog import EXPORT_MARK, TABLES
 from ...errors import ArchiveError
+from ...projection import engine
 from ...segment.naming import snake_case
 from ..file_systems import is_remote, open_bucket
 
@@ -34,10 +35,11 @@ _CODECS = (".snappy", ".gz", ".gzip", ".zst", ".zstd", ".lz4", ".brotli", ".defl
 _NUMBERS = re.compile(r"([-_.]?(part[-_]?)?\d+([-_]part[-_]?\d+)?)+$|[-_]\*?$")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HIVE = re.compile(r"[^/=]+=[^/]*")
-NOT_A_TABLE, UNKNOWN_FORMAT = "no_table", "no_format"
+NOT_A_TABLE, UNKNOWN_FORMAT, UNFINISHED_EXPORT = "no_table", "no_format", "unfinished_export"
 NOT_ADOPTED_BECAUSE = {
     NOT_A_TABLE: "not named like a table of messages",
     UNKNOWN_FORMAT: f"without a suffix of {', '.join(SUFFIXES)}",
+    UNFINISHED_EXPORT: "of exports that have not ended, or were cut off",
 }
 """Why something that was found is not adopted."""
 
@@ -68,6 +70,14 @@ class FoundFile(NamedTuple):
     fs: Any = None
 
 
+def unreadable_file(file: TableFile, error: BaseException) -> ArchiveError:
+    """Returns the error for a file that is not what its name says, or is not whole."""
+    return ArchiveError(
+        f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
+        "Export it again, or leave it out."
+    )
+
+
 def folded_name(name: str) -> str:
     """Returns the name of a table or column as Segment spells it, in small letters.
 
@@ -88,7 +98,7 @@ def table_files(
     found: dict[str, TableFile] = {}
     left_out: dict[str, str] = {}
     for url in urls:
-        there = _files_at(url, credentials)
+        there = _whole(_files_at(url, credentials), left_out)
         tables = _named(there, named) if named else _tables_of(there)
         for file in there:
             form = _format(file.path)
@@ -116,12 +126,32 @@ def _check_patterns(urls: Sequence[str], named: Mapping[str, Sequence[str]], fou
 
 def _files_at(url: str, credentials: Any) -> list[FoundFile]:
     found = _bucket_files(url, credentials) if is_remote(url) else _local_files(url.removeprefix("file://"))
-    return [file for file in found if _may_hold_rows(file)]
+    return list(found)
+
+
+def _whole(found: Sequence[FoundFile], left_out: dict[str, str]) -> list[FoundFile]:
+    """Returns the files that may hold rows, without those of an export of this program that has not ended."""
+    unfinished = {file.below.rpartition("/")[0] for file in found if file.below.rpartition("/")[2] == EXPORT_MARK}
+    whole = []
+    for file in found:
+        if not _may_hold_rows(file):
+            continue
+        if unfinished and any(folder in unfinished for folder in _folders_above(file.below)):
+            left_out[file.url] = UNFINISHED_EXPORT
+        else:
+            whole.append(file)
+    return whole
+
+
+def _folders_above(below: str) -> list[str]:
+    parts = below.split("/")
+    return ["/".join(parts[:number]) for number in range(len(parts))]
 
 
 def _may_hold_rows(file: FoundFile) -> bool:
     """Whether it is no marker. Exporters leave empty files of text, but one of Parquet or Avro has lost what it had."""
-    marker = file.path.rpartition("/")[2].startswith((".", "_SUCCESS"))
+    *folders, name = file.below.split("/")
+    marker = name.startswith((".", "_SUCCESS")) or any(folder.startswith(".") for folder in folders)
     return not marker and bool(file.size or _format(file.path) in ("parquet", "avro"))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
+from ...display import plural
 from ...errors import NotSupported
 from ...projection import TableRows, engine
 from ...projection.audit import rejects, rejects_by_reason
@@ -127,8 +128,8 @@ def _rows(load: PlannedLoad, adoption: Adoption, scratch: Path, numbers: "iterto
 def _warn_of_cut(load: PlannedLoad, cut: "dict[str, dict[str, int]]") -> None:
     cells = sum(number for columns in cut.values() for number in columns.values())
     if cells:
-        columns = sum(map(len, cut.values()))
         load.context.warn(
-            f"{cells:,} texts in {columns:,} columns have exactly 512 characters: Segment may have cut them;"
-            " --report-cut lists the columns."
+            f"{plural(cells, 'text')} in {plural(sum(map(len, cut.values())), 'column')}"
+            f" {'has' if cells == 1 else 'have'} exactly 512 characters: Segment may have cut"
+            f" {'it' if cells == 1 else 'them'}; --report-cut lists the columns."
         )

@@ -1,4 +1,4 @@
-"""The columns of tables that are to be adopted, before their rows are read."""
+"""The columns of tables that are to be adopted, and what becomes of them, before the rows are read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,55 +6,130 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import duckdb
-import pyarrow.parquet as pq
 
+from ...catalog import Type
 from ...projection import engine
+from ...projection.types import SQL_TYPES, type_of_bits
+from .columns import ADOPT_MACROS, CELLS_PER_QUERY, WAITING_PREFIX, Form, as_plain_text, values_of
 from .databases import DatabaseTable, PostgresSource, close_databases
 from .files import TableFile, folded_name
-from .origin import AdoptedTables
-from .waiting import file_source
+from .first_rows import wait_for_first_rows
+from .origin import AdoptedTables, AdoptedWork
+from .waiting import WaitingRows, column_names, waiting_tables
+
+SCHEMA_MEMORY = 400  # MB
+_NUMBERS = ("decimal", "numeric", "hugeint", "uhugeint", "ubigint")  # types whose values come as JSON
+
+
+class AdoptedColumn(NamedTuple):
+    """A column of an adopted table.
+
+    `of` is its type there, None where nothing says it; where it is `guessed`, it is only what all its values are that
+    were seen, which come as text. `called` is what it is called here, None where it is dropped, and `becomes` its type
+    as a new column.
+    """
+
+    of: str | None
+    guessed: bool
+    called: str | None
+    becomes: Type
 
 
 class AdoptedSchema(NamedTuple):
-    """The types of the columns of each table, as a dialect of SQL spells them; None where files have no types."""
+    """The columns of each table by their folded names, and the dialect of SQL that their types are spelled in."""
 
-    tables: Mapping[str, Mapping[str, str | None]]
+    tables: Mapping[str, Mapping[str, AdoptedColumn]]
     dialect: str
 
 
 def read_adopted_schema(origin: AdoptedTables) -> AdoptedSchema:
-    """Returns the columns of the tables; of files the first of each table is looked at.
-
-    Left out are tables in JSON lines and Avro, and those in a bucket that are not in Parquet: they would be read whole.
-    """
+    """Returns the columns of the tables; of files the first rows of the first one of each table are looked at."""
     works, _ = origin.works()
-    tables: dict[str, dict[str, str | None]] = {}
+    first: dict[str, AdoptedWork] = {}
+    for work in sorted(works, key=lambda work: work.size == 0):  # exporters leave empty files
+        first.setdefault(work.table, work)
     dialect = "duckdb"
-    with TemporaryDirectory() as scratch, engine.connect(scratch, 200, 1) as con:
-        for work in works:
-            if work.table in tables:
-                continue
-            if isinstance(work, DatabaseTable):
-                dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
-                tables[work.table] = {folded_name(name): of for name, of in work.columns.items()}
-            elif work.fs is None and work.format in ("parquet", "csv"):
-                tables[work.table] = _columns_of(con, work)
-            elif work.format == "parquet":
-                tables[work.table] = _columns_in_bucket(con, work)
-    close_databases(works)
+    tables: dict[str, Mapping[str, AdoptedColumn]] = {}
+    try:
+        with TemporaryDirectory() as scratch, engine.connect(scratch, SCHEMA_MEMORY, 1) as con:
+            con.execute(ADOPT_MACROS)
+            for number, (table, work) in enumerate(first.items()):
+                if isinstance(work, TableFile):
+                    tables[table] = _columns_of_file(con, work, number, Path(scratch))
+                else:
+                    tables[table] = _columns_of_table(work)
+                    dialect = "postgres" if isinstance(work.database, PostgresSource) else dialect
+    finally:
+        close_databases(works)
     return AdoptedSchema(tables, dialect)
 
 
-def _columns_of(con: duckdb.DuckDBPyConnection, file: TableFile) -> dict[str, str | None]:
-    sql = file_source(con, Path(file.path), file).sql
-    described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
-    typed = file.format == "parquet"
+def _columns_of_table(table: DatabaseTable) -> dict[str, AdoptedColumn]:
+    names = column_names(table.columns, table.table)
     return {
-        folded_name(str(name)): str(of) if typed else None for name, of, *_ in described if name != "file_row_number"
+        folded_name(name): AdoptedColumn(of, False, names.get(name), _type_of_form(table.database.form(of), of))
+        for name, of in table.columns.items()
     }
 
 
-def _columns_in_bucket(con: duckdb.DuckDBPyConnection, file: TableFile) -> dict[str, str | None]:
-    with file.fs.open(file.path) as opened, engine.registered(con, there=pq.read_schema(opened).empty_table()):
-        described = con.execute("DESCRIBE FROM there").fetchall()
-    return {folded_name(str(name)): str(of) for name, of, *_ in described}
+def _type_of_form(form: Form, of: str) -> Type:
+    """Returns the type of a new column, as far as that is known without its values."""
+    if form == "json":
+        return "double" if of.lower().startswith(_NUMBERS) else "text"
+    return "text" if form == "loose" else form
+
+
+def _columns_of_file(
+    con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
+) -> dict[str, AdoptedColumn]:
+    waiting, source = wait_for_first_rows(con, file, number, scratch)
+    names = column_names(source.columns, file.table)
+    seen = _seen(con, waiting)
+    columns = {}
+    for name in source.columns:
+        called = names.get(name)
+        found = seen.get(called or "", _NOTHING_SEEN)
+        of, guessed = source.types.get(name), False
+        if file.format == "csv" or (file.format == "json" and found.json is None):
+            of, guessed = found.text, True
+        elif file.format == "json":
+            of = found.json
+        elif found.text == SQL_TYPES["timestamp"]:  # Snowflake writes times as text
+            of, guessed = found.text, True
+        columns[folded_name(name)] = AdoptedColumn(of, guessed, called, found.becomes)
+    return columns
+
+
+class _Seen(NamedTuple):
+    """What was seen of a column's values: the type that they make, and of texts the type that they spell, if any.
+
+    `json` is the type of values of JSON that are no texts.
+    """
+
+    becomes: Type
+    text: str | None
+    json: str | None
+
+
+_NOTHING_SEEN = _Seen("text", None, None)
+
+
+def _seen(con: duckdb.DuckDBPyConnection, waiting: WaitingRows) -> dict[str, _Seen]:
+    """Looks at the values of some rows that wait."""
+    [table] = waiting_tables([waiting]).values()
+    values = values_of(con, table, table.columns)
+    found = {name: _Seen(type_of_bits(of.bits), None, None) for name, of in values.items()}
+    texts = [name for name, of in values.items() if of.number and waiting.forms[name] in ("text", "loose", "json")]
+    for part in engine.batched(texts, CELLS_PER_QUERY):
+        cells = []
+        for name in part:
+            column = engine.name(WAITING_PREFIX + name)
+            cells.append(f"bit_or(loose_bit({as_plain_text(waiting.forms[name], column)}))")
+            cells.append(f"bool_or({column}[1] IN ('[', '{{'))")
+        row = con.execute(f"SELECT {', '.join(cells)} FROM {table.groups[0].source}").fetchone() or ()
+        for name, bits, nested in zip(part, row[::2], row[1::2], strict=True):
+            becomes = found[name].becomes
+            typed = "JSON" if nested else SQL_TYPES[becomes] if becomes in ("bigint", "double", "bool") else None
+            json = typed if waiting.forms[name] == "json" else None
+            found[name] = _Seen(becomes, SQL_TYPES[type_of_bits(bits)], json)
+    return found

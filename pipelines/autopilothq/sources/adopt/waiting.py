@@ -6,19 +6,18 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import duckdb
-import pyarrow as pa
 import zstandard
 
 from ...catalog import LATEST, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS, RUDDERSTACK_MARKS
-from ...errors import ArchiveError, NotSupported
+from ...errors import NotSupported
 from ...projection import LINES_PER_FILE, engine
+from .avro import AvroTable, opened_avro
 from .columns import WAITING_PREFIX, Form, RowGroup, WaitingTable, as_plain_text, form_of
-from .files import COMPRESSIONS, TableFile, folded_name
+from .files import COMPRESSIONS, TableFile, folded_name, unreadable_file
 
 _LATEST_TABLES = frozenset(latest.table.name for latest in LATEST)
 _NULL = re.compile(rb"(?:^|[,|;\t])\\N(?:[,|;\t\r]|$)", re.MULTILINE)
@@ -39,12 +38,14 @@ class WaitingRows(NamedTuple):
 class Source(NamedTuple):
     """What rows are read from: SQL, the number of a row in it as SQL, and columns with their forms as the engine says.
 
-    `columns` are, by their names there, the form and a template of SQL that gives it.
+    `columns` are, by their names there, the form and a template of SQL that gives it. `types` are the types of those
+    that have one, as they are spelled there.
     """
 
     sql: str
     row: str
     columns: Mapping[str, tuple[Form, str]]
+    types: Mapping[str, str]
 
 
 def wait_for(con: duckdb.DuckDBPyConnection, source: Source, number: int, table: str, scratch: Path) -> WaitingRows:
@@ -125,7 +126,7 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
         local = scratch / f"fetched-{number}-{file.path.rpartition('/')[2]}"
         file.fs.get_file(file.path, str(local))
     try:
-        with _readable(file):
+        with unreadable_as(file):
             if file.format == "avro":
                 return _wait_for_avro(con, local, file, number, scratch)
             return wait_for(con, file_source(con, local, file), number, file.table, scratch)
@@ -135,17 +136,14 @@ def wait_for_file(con: duckdb.DuckDBPyConnection, file: TableFile, number: int, 
 
 
 @contextmanager
-def _readable(file: TableFile) -> Iterator[None]:
+def unreadable_as(file: TableFile) -> Iterator[None]:
     """Raises ArchiveError in place of errors about what is in a file."""
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
     except (duckdb.Error, EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ArchiveError(
-            f"Expected {file.format} in {file.url}, but it cannot be read: {engine.error_line(error)}\n"
-            "Export it again, or leave it out."
-        ) from error
+        raise unreadable_file(file, error) from error
 
 
 def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) -> Source:
@@ -156,26 +154,25 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
         sql = f"read_parquet({path}, binary_as_string = true, file_row_number = true, hive_partitioning = false)"
         row = "file_row_number + 1"
     elif file.format == "csv":
-        with _readable(file):
+        with unreadable_as(file):
             null = "\\N" if _has_null_marks(local) else ""
         sql = (
             f"read_csv({path}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
             f" allow_quoted_nulls = false, hive_partitioning = false)"
         )
     else:
-        with _readable(file):
+        with unreadable_as(file):
             _check_whole(local)
         sql = (
             f"read_json({path}, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
             " maximum_object_size = 67108864, hive_partitioning = false)"
         )
-    columns: dict[str, tuple[Form, str]] = {}
-    with _readable(file):
+    with unreadable_as(file):
         described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
-    for name, of in ((row[0], str(row[1])) for row in described):
-        if (file.format, name) != ("parquet", "file_row_number"):
-            columns[name] = ("loose", "{}") if file.format == "csv" else form_of(of)
-    return Source(sql, row, columns)
+    types = {name: str(of) for name, of, *_ in described if (file.format, name) != ("parquet", "file_row_number")}
+    if file.format == "csv":
+        return Source(sql, row, dict.fromkeys(types, ("loose", "{}")), {})
+    return Source(sql, row, {name: form_of(of) for name, of in types.items()}, types)
 
 
 def _has_null_marks(path: Path) -> bool:
@@ -201,56 +198,45 @@ def _check_whole(path: Path) -> None:
 
 def _contents(path: Path) -> Iterator[bytes]:
     """Yields what a file holds, decompressed. Raises EOFError and others where it is not whole."""
-    if path.suffix == ".zst":
-        yield from _unzstd(path)
-        return
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        yield from iter(lambda: lines.read(_CHUNK), b"")
+    with path.open("rb") as opened:
+        yield from decompressed_text(opened, path.name)
 
 
-def _unzstd(path: Path) -> Iterator[bytes]:
+def decompressed_text(opened: IO[bytes], name: str) -> Iterator[bytes]:
+    """Yields what an open file holds, decompressed as its name says. Raises EOFError and others where it is cut off."""
+    if name.endswith(".zst"):
+        yield from _unzstd(opened)
+    elif name.endswith(".gz"):
+        with gzip.open(opened) as lines:
+            yield from iter(lambda: lines.read(_CHUNK), b"")
+    else:
+        yield from iter(lambda: opened.read(_CHUNK), b"")
+
+
+def _unzstd(compressed: IO[bytes]) -> Iterator[bytes]:
     inflater, whole = zstandard.ZstdDecompressor().decompressobj(), True
-    with path.open("rb") as compressed:
-        while data := compressed.read(_ZSTD_CHUNK):
-            while data:
-                yield inflater.decompress(data)
-                data, whole = inflater.unused_data, inflater.eof
-                if whole:
-                    inflater = zstandard.ZstdDecompressor().decompressobj()
+    while data := compressed.read(_ZSTD_CHUNK):
+        while data:
+            yield inflater.decompress(data)
+            data, whole = inflater.unused_data, inflater.eof
+            if whole:
+                inflater = zstandard.ZstdDecompressor().decompressobj()
     if not whole:
         raise EOFError("it ends in the middle of its zstd data")
+
+
+def avro_source(table: AvroTable) -> Source:
+    """Returns what the rows of a table are read from that is registered as `avro_rows`."""
+    columns = {name: (column.form, column.template) for name, column in table.columns.items()}
+    return Source("avro_rows", "row_number() OVER ()", columns, {name: c.sql for name, c in table.columns.items()})
 
 
 def _wait_for_avro(
     con: duckdb.DuckDBPyConnection, local: Path, file: TableFile, number: int, scratch: Path
 ) -> WaitingRows:
-    """Has the rows of a file of Avro wait. Raises NotSupported where no library reads it."""
-    if find_spec("fastavro") is None:
-        raise NotSupported(
-            f"Expected a library that reads Avro for {file.url}, but fastavro is not installed.\n"
-            "Install it (pip install fastavro), or export the table as Parquet."
-        )
-    import fastavro
-
-    with local.open("rb") as opened:
-        batches = _avro_batches(fastavro.reader(opened))
-        first = next(batches, None)
-        if first is None:
-            raise ArchiveError(f"Expected rows in {file.url}, but it has none.\nLeave it out.")
-        reader = pa.RecordBatchReader.from_batches(first.schema, _all(first, batches))
-        with engine.registered(con, avro_rows=reader):
-            columns = {row[0]: form_of(str(row[1])) for row in con.execute("DESCRIBE FROM avro_rows").fetchall()}
-            return wait_for(con, Source("avro_rows", "row_number() OVER ()", columns), number, file.table, scratch)
-
-
-def _avro_batches(records: Any) -> Iterator[pa.RecordBatch]:
-    schema: pa.Schema | None = None
-    for rows in engine.batched(records, 10_000):
-        table = pa.Table.from_pylist(list(rows), schema)
-        schema = table.schema
-        yield from table.to_batches()
-
-
-def _all(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield first
-    yield from rest
+    with (
+        local.open("rb") as opened,
+        opened_avro(opened, file) as table,
+        engine.registered(con, avro_rows=table.rows),
+    ):
+        return wait_for(con, avro_source(table), number, file.table, scratch)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from ...catalog import EXPORT_MARK
 from ...errors import ArchiveError
 from .listing import (
     GLOB_CHARACTERS,
@@ -44,6 +45,7 @@ LEFT_OUT = {
     "unknown_suffix": f"outside of day folders and without a suffix of {', '.join(LOOSE_SUFFIXES)}",
     "not_a_file": "devices, pipes or sockets",
     "trailing_slash": "objects with content whose name ends with a slash",
+    "unfinished_export": "of exports that have not ended, or were cut off",
 }
 """Why something that a listing shows is not read."""
 
@@ -219,13 +221,22 @@ def _files_below(fs: AbstractFileSystem, root: str, selection: _Selection) -> It
                 level = [links.pop(0)]
             level = [folder for folder in level if not _was_seen(fs, folder, seen)]
             folders: list[str] = []
-            listings = each(lambda folder: list_folder(fs, folder, selection.timeout), level)
+            listings = each(lambda folder: _list_folder(fs, folder, selection), level)
             for info in (info for infos in listings for info in infos if not selection.excludes(fs, info)):
                 if info["type"] == "directory":
                     (links if info.get("islink") else folders).append(info["name"])
                 else:
                     yield info
             level = folders
+
+
+def _list_folder(fs: AbstractFileSystem, folder: str, selection: _Selection) -> list[Info]:
+    """Lists a folder. Of an export that has not ended nothing is there: a part of it must not pass for the whole."""
+    infos = list_folder(fs, folder, selection.timeout)
+    if any(info["name"].rpartition("/")[2] == EXPORT_MARK for info in infos):
+        selection.leave_out(fs, {"name": folder, "type": "directory"}, "unfinished_export")
+        return []
+    return infos
 
 
 def _was_seen(fs: AbstractFileSystem, folder: str, seen: set[str]) -> bool:
@@ -260,7 +271,7 @@ def _matches(fs: AbstractFileSystem, folder: str, pattern: list[str], selection:
     head, rest = pattern[0], pattern[1:]
     if head == "**" and rest:
         yield from _matches(fs, folder, rest, selection)
-    for info in list_folder(fs, folder, selection.timeout):
+    for info in _list_folder(fs, folder, selection):
         name, is_folder = info["name"].rpartition("/")[2], info["type"] in ("directory", "broken")
         if (rest and not is_folder) or not fnmatchcase(name, head):
             continue

@@ -34,7 +34,7 @@ from .share import ArchiveShare
 LINES_AT_ONCE = 64 << 20  # bytes of lines that all workers have at a time
 EXAMPLES = 3
 # What is not read although it may have been meant to be: a run warns of it.
-SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash"})
+SURPRISING = frozenset({"linked_folder", "unknown_suffix", "not_a_file", "trailing_slash", "unfinished_export"})
 
 
 @dlt.source(name=SOURCE, section=SOURCE, max_table_nesting=0)

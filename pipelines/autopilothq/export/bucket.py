@@ -1,0 +1,164 @@
+"""The place of an export in a bucket, which has no lock and no folders, and puts each object whole or not at all."""
+
+import inspect
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Protocol
+
+from ..catalog import EXPORT_MARK
+from ..errors import AutopilothqError, BusyError, RunError
+from ..projection import engine
+from .target import ARCHIVE_FOLDER, MARK_TEXT, SOURCE_FOLDER, ExportTarget, is_own_file, not_empty
+
+UPLOADS = 8  # objects at a time
+_MB = 1 << 20
+PART_BYTES = 5 * _MB  # of a large object; a file of less than two is read whole
+MOST_UPLOAD_PARTS = 9_000  # S3 takes 10,000
+PARTS_AT_ONCE = 2  # of an object
+MARKS = (EXPORT_MARK, f"{ARCHIVE_FOLDER}/{EXPORT_MARK}", f"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/{EXPORT_MARK}")
+"""The marks of an archive that has not ended: whichever of its folders a load begins with, it finds one."""
+KILL_POINT_FILE_UPLOADED = f"{__name__}:ExportBucket._upload"  # for tests/faults, in their order
+KILL_POINT_FILES_UPLOADED = f"{__name__}:ExportBucket._check"
+
+
+class BucketFiles(Protocol):
+    """What is used of the file system of a bucket, as fsspec describes it."""
+
+    async_impl: bool
+
+    def _strip_protocol(self, path: str) -> str: ...
+    def invalidate_cache(self) -> None: ...
+    def ls(self, path: str, detail: bool) -> list[dict[str, Any]]: ...
+    def find(self, path: str, *, detail: bool) -> dict[str, dict[str, Any]]: ...
+    def cat_file(self, path: str) -> bytes: ...
+    def put_file(self, lpath: str, rpath: str, **options: int) -> None: ...
+    def rm_file(self, path: str) -> None: ...
+
+
+class ExportBucket(ExportTarget):
+    """A place in a bucket, by its URL and the file system that reaches it.
+
+    The files wait on this machine, are uploaded when all are whole, and compared in size with what the bucket lists.
+    The marks go last, and until then no load takes any file. Of two exports to one place the later one goes on, the
+    other raises BusyError.
+    """
+
+    def __init__(self, url: str, fs: BucketFiles) -> None:
+        super().__init__()
+        self.url = url.rstrip("/")
+        self._fs, self._root = fs, str(fs._strip_protocol(url)).rstrip("/")
+        self._own_mark = MARK_TEXT + uuid.uuid4().hex.encode()
+
+    def __enter__(self) -> "ExportBucket":
+        with self._errors():
+            there = self._names(everything=False)
+            if there and EXPORT_MARK not in there:
+                raise not_empty(self.url)
+            self._temporary = TemporaryDirectory(prefix="autopilothq-export-")
+            self.stage = Path(self._temporary.name, "files")
+            self.stage.mkdir()
+        try:
+            with self._errors():
+                self._mark()
+                if there:
+                    self._remove(name for name in self._names() if is_own_file(name))
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._temporary.cleanup()
+
+    def publish(self) -> int:
+        """Uploads all files, and returns how many there are."""
+        sizes = {name: (self.stage / name).stat().st_size for name in self._sizes}
+        with self._errors():
+            self._check_mark()
+            if self._fs.async_impl:  # others may not be called from several threads
+                with ThreadPoolExecutor(UPLOADS) as pool:
+                    list(pool.map(self._upload, sizes))
+            else:
+                for name in sizes:
+                    self._upload(name)
+            self._check_mark()
+            self._check(sizes)
+            self._remove(reversed(MARKS))
+        return len(sizes)
+
+    # ---- the bucket --------------------------------------------------------------------------------------------------
+
+    def _mark(self) -> None:
+        """Marks the place as this export's."""
+        mark = self.stage.parent / "mark"
+        mark.write_bytes(self._own_mark)
+        for name in MARKS:
+            self._put(mark, name)
+
+    def _check_mark(self) -> None:
+        """Raises BusyError where another export has marked the place since."""
+        try:
+            found = self._fs.cat_file(f"{self._root}/{EXPORT_MARK}")
+        except FileNotFoundError:
+            found = None
+        if found != self._own_mark:
+            raise BusyError(f"Another export has begun to write to {self.url}. Name another place, or wait for it.")
+
+    def _upload(self, name: str) -> None:
+        self._put(self.stage / name, name)
+
+    def _put(self, file: Path, name: str) -> None:
+        """Puts an object, with what the file system knows of these options: each store's has some of its own."""
+        part = max(PART_BYTES, file.stat().st_size // MOST_UPLOAD_PARTS // _MB * _MB + _MB)
+        options = {"chunksize": part, "max_concurrency": PARTS_AT_ONCE, "overwrite": True}
+        known = inspect.signature(getattr(self._fs, "_put_file", self._fs.put_file)).parameters
+        given = {option: value for option, value in options.items() if option in known}
+        self._fs.put_file(str(file), f"{self._root}/{name}", **given)
+
+    def _check(self, sizes: dict[str, int]) -> None:
+        """Raises RunError where the bucket lists other files than those that were uploaded."""
+        there = {name: size for name, size in self._names().items() if is_own_file(name)}
+        wrong = sorted(there.items() ^ sizes.items())
+        if wrong:
+            name = wrong[0][0]
+            raise RunError(
+                f"Expected {sizes.get(name, 'no')} bytes at {self.url}/{name}, but the bucket lists"
+                f" {there.get(name, 'no')} after the upload.\nExport again: it starts anew."
+            )
+
+    def _names(self, everything: bool = True) -> dict[str, int]:
+        """Returns the sizes of what is at the place, by the names below it; folders only without `everything`."""
+        self._fs.invalidate_cache()
+        try:
+            if everything:
+                listed: Iterable[dict[str, Any]] = self._fs.find(self._root, detail=True).values()
+            else:
+                listed = self._fs.ls(self._root, detail=True)
+        except FileNotFoundError:
+            return {}
+        names = {str(info["name"]).removeprefix(self._root).strip("/"): int(info.get("size") or 0) for info in listed}
+        return {name: size for name, size in names.items() if name}
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._fs.rm_file(f"{self._root}/{name}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turns what a file system raises into a RunError that says where."""
+        try:
+            yield
+        except AutopilothqError:
+            raise
+        except Exception as error:
+            raise RunError(
+                f"Cannot write to {self.url}: {engine.error_line(error)}\n"
+                "Check that the bucket is there, and that these credentials may list, read, write and delete in it."
+            ) from error

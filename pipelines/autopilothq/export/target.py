@@ -1,0 +1,64 @@
+"""Where an export goes: its files wait on this machine, and get their names once all of them are whole."""
+
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, Any
+
+from .. import private
+from ..errors import RunError
+
+ARCHIVE_FOLDER = "segment-logs"
+SOURCE_FOLDER = "autopilothq"
+"""What stands in place of the id of Segment's source: rows do not say which source they came from."""
+MARK_TEXT = b"This export has not ended, or was cut off. Exported again to this place, it starts anew.\n"
+_OWN_FILE = re.compile(rf"{ARCHIVE_FOLDER}/{SOURCE_FOLDER}/-?[0-9]+/export-[0-9]+\.gz|[^/]+\.parquet")
+
+
+class ExportTarget(ABC):
+    """A place that is empty, or has an export that was cut off, which starts anew.
+
+    Files wait in a folder of this machine until `publish` is called. Entering raises RunError where the place has
+    something else.
+    """
+
+    stage: Path
+    """Where the files wait; it is there once the target was entered."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+
+    def append(self, name: str, data: bytes) -> int:
+        """Appends to a file that is not published yet, and returns its size."""
+        file = self.stage / name
+        if name not in self._sizes:
+            private.folder(file.parent)
+        with file.open("ab") if name in self._sizes else private.opened(file) as out:
+            out.write(data)
+        self._sizes[name] = self._sizes.get(name, 0) + len(data)
+        return self._sizes[name]
+
+    def create(self, name: str) -> IO[Any]:
+        """Returns a new file that is not published yet, for writing."""
+        self._sizes[name] = 0
+        return private.opened(private.folder((self.stage / name).parent) / Path(name).name)
+
+    @abstractmethod
+    def publish(self) -> int:
+        """Gives all files their names, and returns how many there are."""
+
+
+def is_own_file(name: str) -> bool:
+    """Returns whether an export gives a file this name, below its place.
+
+    Example: `is_own_file("segment-logs/autopilothq/1551398400000/export-0001.gz")`.
+    """
+    return _OWN_FILE.fullmatch(name) is not None
+
+
+def not_empty(target: object) -> RunError:
+    """Returns the error for a place that has something of others."""
+    return RunError(
+        f"Expected {target} to be an empty folder, or a new one, but there is something in it.\n"
+        "Name another folder, or move what is in it."
+    )

@@ -1,0 +1,162 @@
+"""Files of Avro as Arrow: some records at a time, with the types that the schema in the file says.
+
+BigQuery writes TIMESTAMP as `timestamp-micros`, NUMERIC as `decimal`, and DATETIME, DATE and TIME as text that it marks
+with `sqlType`, or as logical types where it was asked for these.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from importlib.util import find_spec
+from math import isfinite
+from typing import IO, Any, NamedTuple
+from uuid import UUID
+
+import pyarrow as pa
+
+from ...errors import NotSupported
+from ...extras import install
+from ...projection import engine
+from ...segment.json_text import JsonNumber, JsonObject, to_json
+from .columns import Form
+from .files import TableFile, unreadable_file
+
+RECORDS_AT_ONCE = 5_000
+
+
+class AvroColumn(NamedTuple):
+    """How a column comes: its form, its type as the engine and as Arrow spell it, and what is made of a value.
+
+    `template` is SQL that gives the value.
+    """
+
+    form: Form
+    sql: str
+    arrow: pa.DataType
+    value: Callable[[Any], object] | None = None
+    template: str = "{}"
+
+
+class AvroTable(NamedTuple):
+    """The columns of a file of Avro, and its rows, which are read as they are asked for."""
+
+    columns: Mapping[str, AvroColumn]
+    rows: pa.RecordBatchReader
+
+
+@contextmanager
+def opened_avro(opened: IO[bytes], file: TableFile) -> Iterator[AvroTable]:
+    """Lets the table in a file be read while the block runs, also by the engine.
+
+    Raises NotSupported where no library reads it, ArchiveError where it cannot be read.
+    """
+    if find_spec("fastavro") is None:
+        raise _no_library(file, "", "fastavro")
+    import fastavro
+
+    failed: list[Exception] = []
+    try:
+        reader: Any = fastavro.reader(opened)
+        columns = {str(each["name"]): _column(each["type"]) for each in reader.writer_schema["fields"]}
+    except Exception as error:
+        raise unreadable_file(file, error) from error
+    if reader.codec == "snappy" and find_spec("cramjam") is None:
+        raise _no_library(file, " with Snappy", "cramjam")
+    schema = pa.schema([(name, column.arrow) for name, column in columns.items()])
+    try:
+        yield AvroTable(columns, pa.RecordBatchReader.from_batches(schema, _batches(reader, columns, schema, failed)))
+    except Exception as error:
+        if failed:  # what reads the rows says no more of it than where it was
+            raise unreadable_file(file, failed[0]) from error
+        raise
+
+
+def _no_library(file: TableFile, packed: str, library: str) -> NotSupported:
+    return NotSupported(
+        f"Expected a library that reads Avro{packed} for {file.url}, but {library} is not installed.\n"
+        f"Install it: {install('avro')}, or export the table as Parquet."
+    )
+
+
+def _batches(
+    records: Iterable[Mapping[str, Any]], columns: Mapping[str, AvroColumn], schema: pa.Schema, failed: list[Exception]
+) -> Iterator[pa.RecordBatch]:
+    try:
+        for part in engine.batched(records, RECORDS_AT_ONCE):
+            arrays = [pa.array(_values(part, name, column), column.arrow) for name, column in columns.items()]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    except Exception as error:
+        failed.append(error)
+        raise
+
+
+def _values(records: Iterable[Mapping[str, Any]], name: str, column: AvroColumn) -> list[Any]:
+    make, values = column.value, [record[name] for record in records]
+    return values if make is None else [None if value is None else make(value) for value in values]
+
+
+# ---- types -----------------------------------------------------------------------------------------------------------
+
+
+def _column(schema: Any) -> AvroColumn:
+    """Returns how a column of a schema comes: nullable, and as JSON text where it is nested or has several types."""
+    if isinstance(schema, list):
+        others = [each for each in schema if each != "null"]
+        return _column(others[0]) if len(others) == 1 else _JSON
+    if isinstance(schema, str):
+        return _PLAIN.get(schema, _JSON)
+    of, logical = schema["type"], schema.get("logicalType") or schema.get("sqlType") or ""
+    return _LOGICAL.get(str(logical).lower()) or _column(of)
+
+
+def _text(value: object) -> str:
+    """Returns a value that is no text in JSON either as text: what is no UTF-8 in bytes stays visible."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _moment(value: datetime) -> datetime:
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _json(value: object) -> str:
+    return to_json(_tree(value))
+
+
+def _tree(value: object) -> object:
+    """Returns a value as what `to_json` takes."""
+    if isinstance(value, dict):
+        return JsonObject((str(key), _tree(inner)) for key, inner in value.items())
+    if isinstance(value, list):
+        return [_tree(inner) for inner in value]
+    if isinstance(value, Decimal):
+        return JsonNumber(f"{value:f}")
+    if isinstance(value, datetime):
+        return _moment(value).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, bytes | date | time | UUID) or (isinstance(value, float) and not isfinite(value)):
+        return _text(value)
+    return value
+
+
+_JSON = AvroColumn("json", "JSON", pa.string(), _json)
+_TEXT = AvroColumn("text", "VARCHAR", pa.string())
+_MADE_TEXT = AvroColumn("text", "VARCHAR", pa.string(), _text)
+_TIME = AvroColumn("timestamp", "TIMESTAMP WITH TIME ZONE", pa.timestamp("us", "UTC"), _moment)
+_PLAIN = {
+    "string": _TEXT,
+    "enum": _TEXT,
+    "bytes": _MADE_TEXT,
+    "fixed": _MADE_TEXT,
+    "boolean": AvroColumn("bool", "BOOLEAN", pa.bool_()),
+    **dict.fromkeys(("int", "long"), AvroColumn("bigint", "BIGINT", pa.int64())),
+    **dict.fromkeys(("float", "double"), AvroColumn("double", "DOUBLE", pa.float64())),
+    "null": _TEXT,
+}
+_LOGICAL = {
+    **dict.fromkeys((f"{where}timestamp-{unit}" for where in ("", "local-") for unit in ("micros", "millis")), _TIME),
+    "datetime": AvroColumn("timestamp", "TIMESTAMP", pa.string(), None, "text_moment({})"),  # text without a zone
+    "decimal": _JSON._replace(sql="DECIMAL"),
+    "date": _MADE_TEXT._replace(sql="DATE"),
+    **dict.fromkeys(("time-micros", "time-millis", "time"), _MADE_TEXT._replace(sql="TIME")),
+    "uuid": _MADE_TEXT._replace(sql="UUID"),
+}

@@ -1,0 +1,95 @@
+"""The first rows of a file, from which it is known how its columns come, before any file is read whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...projection import engine
+from .avro import opened_avro
+from .files import TableFile, unreadable_file
+from .waiting import Source, WaitingRows, avro_source, decompressed_text, file_source, unreadable_as, wait_for
+
+FIRST_ROWS = 2_000
+FIRST_BYTES = 1 << 20
+PAGE_BYTES = 1 << 16  # read at a time of a column of Parquet
+
+
+def wait_for_first_rows(
+    con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
+) -> tuple[WaitingRows, Source]:
+    """Has the first rows of a file wait, and returns what they are read from as well. Raises ArchiveError."""
+    if file.format == "avro":
+        return _first_records(con, file, number, scratch)
+    part = Path(file.path)
+    if file.format != "parquet":
+        part = scratch / f"first-{number}.{file.format}"
+        with unreadable_as(file), _opened(file) as opened:
+            part.write_bytes(_first_lines(decompressed_text(opened, file.path), file.format == "csv"))
+    elif file.fs is not None:
+        part = scratch / f"first-{number}.parquet"
+        _copy_rows(file, part)
+    with unreadable_as(file):
+        source = file_source(con, part, file)
+        source = source._replace(sql=f"(FROM {source.sql} LIMIT {FIRST_ROWS})")
+        return wait_for(con, source, number, file.table, scratch), source
+
+
+def _first_records(
+    con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
+) -> tuple[WaitingRows, Source]:
+    with _opened(file) as opened, opened_avro(opened, file) as table:
+        first = [batch[:FIRST_ROWS] for batch in _one(table.rows)]
+        with engine.registered(con, avro_rows=pa.Table.from_batches(first, table.rows.schema)):
+            source = avro_source(table)
+            return wait_for(con, source, number, file.table, scratch), source
+
+
+@contextmanager
+def _opened(file: TableFile) -> Iterator[IO[bytes]]:
+    with open(file.path, "rb") if file.fs is None else file.fs.open(file.path) as opened:
+        yield opened
+
+
+def _one(batches: Any) -> list[pa.RecordBatch]:
+    return [batch for batch in [next(iter(batches), None)] if batch is not None]
+
+
+def _copy_rows(file: TableFile, part: Path) -> None:
+    """Writes the first rows of a file of Parquet to one of this machine."""
+    try:
+        with _opened(file) as opened:
+            rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES)
+            pq.write_table(pa.Table.from_batches(_one(rows.iter_batches(FIRST_ROWS)), rows.schema_arrow), part)
+    except pa.ArrowException as error:
+        raise unreadable_file(file, error) from error
+
+
+def _first_lines(text: Iterator[bytes], quoted: bool) -> bytes:
+    """Returns the first lines of a text, which end where a line does; where it is `quoted`, no line ends in quotes."""
+    kept = b""
+    for chunk in text:
+        kept += chunk
+        if len(kept) >= FIRST_BYTES and (end := _line_end(kept, quoted)):
+            return kept[:end]
+    return kept
+
+
+def _line_end(text: bytes, quoted: bool) -> int:
+    """Returns where the last line within the first bytes ends, else the first one behind them; 0 where none does."""
+    end = start = quotes = 0
+    while newline := text.find(b"\n", start) + 1:
+        quotes += text.count(b'"', start, newline) if quoted else 0
+        start = newline
+        if quotes % 2:
+            continue
+        if newline > FIRST_BYTES and end:
+            break
+        end = newline
+        if end >= FIRST_BYTES:
+            break
+    return end

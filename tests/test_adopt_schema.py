@@ -1,0 +1,121 @@
+"""What `adopt` says beforehand of the columns and types that queries will meet, in every form that it reads."""
+
+import gzip
+import json
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from adopted import exported
+from autopilothq.catalog import Type
+from autopilothq.sources.adopt.first_rows import _first_lines
+from autopilothq.sources.adopt.schema import AdoptedColumn, read_adopted_schema
+from autopilothq.sources.adopt.source import adopted_tables
+from calling import Call
+from contract.loading import message, write
+from servers import S3
+from test_adopt_avro import FIRST
+from test_adopt_avro import write as write_avro
+
+COLUMNS: dict[str, dict[str, tuple[str, bool, str | None, Type]]] = {
+    "email_opened": {"received_at": ("TIMESTAMP", False, "received_at", "timestamp"),
+                     "score": ("BIGINT", False, "score", "bigint"), "uuid": ("BIGINT", False, None, "text")},
+    "email_clicked": {"clicks": ("DECIMAL(38,0)", False, "clicks", "bigint"),
+                      "seen_at": ("TIMESTAMPTZ", True, "seen_at", "timestamp")},
+    "email_bounced": {"code": ("BIGINT", True, "code", "text"), "parts": ("JSON", False, "parts", "text"),
+                      "soft": ("BOOLEAN", False, "soft", "bool")},
+    "email_delivered": {"price": ("DECIMAL", False, "price", "double"),
+                        "opened_on": ("DATE", False, "opened_on", "text"),
+                        "_empty": ("BIGINT", False, "_empty", "bigint")},
+    "identifies": {"seats": ("BIGINT", True, "seats", "bigint"), "zip": ("VARCHAR", True, "zip", "text"),
+                   "since": ("TIMESTAMPTZ", True, "since", "timestamp")},
+    "pages": {"seats": ("BIGINT", True, "seats", "bigint")},
+}  # fmt: skip
+
+
+def test_columns_and_types_are_known_of_every_form_here_and_in_a_bucket(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.credentials.items():
+        monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
+    folder = exported(Path("unload"))
+    write_avro("unload/email_delivered-000000000000.avro", FIRST)
+    (folder / "pages_000.csv").write_text("")  # exporters leave empty ones
+    (folder / "pages_001.csv.gz").write_bytes(gzip.compress(b"id,seats\np1,3\n"))
+    bucket = s3.bucket()
+    fsspec.filesystem("s3", **s3.storage_options).put("unload/", f"{bucket}/unload/", recursive=True)
+
+    here = read_adopted_schema(adopted_tables(["unload"], {}))
+    there = read_adopted_schema(adopted_tables([f"{bucket}/unload"], {}))
+    assert here == there
+    assert here.tables.keys() == COLUMNS.keys() | {"tracks", "users"}
+    for table, columns in COLUMNS.items():
+        assert {name: here.tables[table][name] for name in columns} == {
+            name: AdoptedColumn(*column) for name, column in columns.items()
+        }
+
+
+STORED = {"seats": 3, "code": "a", "share": 1.5, "paid": True, "at": "2019-03-04T05:06:07Z", "place": "x", "new": 1}
+JSON = {
+    "id": "j",
+    "seats": "many",
+    "code": 5,
+    "share": "7",
+    "paid": "true",
+    "at": "2019-03-04 05:06:07 UTC",
+    "place": [],
+}
+CSV = "id,seats,code,share,paid,at,place\nc,3,7,2,t,yesterday,\n"
+AVRO = {"id": "string", "seats": "double", "code": "string", "share": {"type": "int", "logicalType": "date"}}
+SAID = """\
+breaks queries:
+  type VARCHAR -> TIMESTAMP WITH TIME ZONE: comparisons fail or mean something else, cast it in the queries
+    email_clicked: at
+  type DATE -> DOUBLE: comparisons fail or mean something else, cast it in the queries
+    email_delivered: share
+  type VARCHAR -> BIGINT: comparisons fail or mean something else, cast it in the queries
+    email_opened: seats
+  type BIGINT -> VARCHAR: comparisons fail or mean something else, cast it in the queries
+    email_opened: code
+  type JSON -> VARCHAR: comparisons fail or mean something else, cast it in the queries
+    email_opened: place
+
+breaks nothing:
+  type DOUBLE -> BIGINT: numbers compare as before, beyond 15 digits they are rounded in one of them
+    email_delivered: seats
+
+For queries of these tables: 5 differences break some, 1 does not.
+"""
+
+
+def test_what_differs_from_the_stored_types_is_said_before_anything_is_read(call: Call) -> None:
+    events = ("Email Opened", "Email Clicked", "Email Delivered")
+    write("m.jsonl", *(message(event, messageId=event, properties=STORED) for event in events))
+    assert call("load", "archive", "archive").status == 0
+    Path("unload").mkdir()
+    Path("unload/email_opened.json").write_text(json.dumps(JSON))
+    Path("unload/email_clicked.csv").write_text(CSV)
+    fields = [{"name": name, "type": ["null", of]} for name, of in AVRO.items()]
+    write_avro("unload/email_delivered.avro", {"id": "a"}, schema={"type": "record", "name": "Root", "fields": fields})
+    said = call("adopt", "unload", "--dry-run")
+    assert said.status == 0
+    assert said.err[: len(SAID)] == SAID
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted", "kept"),
+    [
+        (b"a\nb\nc", False, b"a\nb\nc"),
+        (b"aaa\nbbb\nccc\nddd", False, b"aaa\nbbb\n"),
+        (b'aaa\n"b\nb"\nccc', True, b'aaa\n"b\nb"\n'),
+        (b'aaa\n"bb\nb"\nccc', True, b"aaa\n"),
+        (b"a line of more than ten\nand another", False, b"a line of more than ten\n"),
+        (b'"a text\nof more\nthan ten", x\nand another', True, b'"a text\nof more\nthan ten", x\n'),
+        (b'"a text of more than ten', True, b'"a text of more than ten'),
+    ],
+)
+def test_the_first_lines_are_whole(text: bytes, quoted: bool, kept: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.sources.adopt.first_rows.FIRST_BYTES", 10)
+    for size in (1, 4, 100):
+        assert _first_lines(iter([text[at : at + size] for at in range(0, len(text), size)]), quoted) == kept
