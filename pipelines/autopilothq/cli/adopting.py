@@ -8,14 +8,13 @@ from typing import NamedTuple
 from dlt.sources import DltSource
 
 from .. import inspect
-from ..catalog import LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS
+from ..catalog import CUT, LOADER_OWN_COLUMNS, RUDDERSTACK_COLUMNS
 from ..display import json_text, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
 from ..inspect.diff import SchemaTable, differences, type_of
 from ..masking import remember_credentials
-from ..sources.adopt.columns import CUT
 from ..sources.adopt.schema import AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables
