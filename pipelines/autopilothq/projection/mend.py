@@ -22,7 +22,6 @@ TEXTS_PER_QUERY = 100
 MOST_IDS = 20_000  # that are asked for, one by one
 _NEEDED = ("id", "received_at", "uuid_ts")
 _NEVER = frozenset({"id", "event"})
-KILL_POINT_MENDS_FOUND = f"{__name__}:find_mends"  # for tests/faults
 _SQL = engine.queries("mend.sql")
 
 

@@ -17,8 +17,8 @@ from .plan import PlannedLoad
 from .row_files import RowFiles, resource_of
 from .table_hints import TableHints
 
-# Destinations where rows are replaced whole or not at all, whatever happens meanwhile.
-REPLACING_KINDS = frozenset({"duckdb", "postgres", "filesystem", "sqlalchemy"})
+# Destinations that have transactions, which dlt is told. SQLite has them too, and a lake's table changes at once.
+TRANSACTIONAL = frozenset({"duckdb", "postgres"})
 
 
 def has_adopted_rows(load: PlannedLoad) -> bool:
@@ -53,7 +53,7 @@ def rows_of_messages(
         if why := _obstacle(table, dataset, hints.existing, files):
             load.context.warn(f"Texts of {rows:,} rows of {table} stay cut: {why}.")
             deduplicated.leave_cut(table)
-    if deduplicated.mended() and dataset.kind == "duckdb" and load.extraction.pipeline is not None:
+    if deduplicated.mended() and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
         declare_transactions(load.extraction.pipeline.destination)
     hints.mended |= deduplicated.mended().keys()
     yield from deduplicated.with_mended_rows(dataset.read)
@@ -73,8 +73,8 @@ def _obstacle(table: str, dataset: Dataset, existing: ExistingTables, files: Row
     """Returns why rows of a table cannot be mended: they are replaced whole, and would lose or change other cells."""
     if files.are_seen(table):
         return "a step of yours, or a schema contract, would see these rows once more"
-    if dataset.kind not in REPLACING_KINDS:
-        return f"rows of {dataset.kind} may be lost where they are replaced and the machine is lost meanwhile"
+    if dataset.kind not in (*TRANSACTIONAL, "filesystem") and dataset.dialect != "sqlite":
+        return f"nobody has tried whether {dataset.kind} replaces rows at once or loses them to a kill"
     if dataset.widths.get(table, 0) > len(existing[table]):
         return "the table has columns of other types than loads make, which would be lost"
     return None
