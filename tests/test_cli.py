@@ -110,6 +110,7 @@ def test_json_has_every_count(call: Call) -> None:
         "stored": 1,
         "duplicates": 0,
         "rejected": 1,
+        "mended": 0,
         "rejects": {"not_json": 1},
         "discards": 0,
         "beyond_limits": {},

@@ -53,7 +53,7 @@ class StoredTables:
     def views(self) -> set[str]:
         return set()
 
-    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, table: str, columns: Sequence[str], _: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         return self.store._read(table, columns)
 
     def rows(self, select: str, table: str, _: str = "") -> list[tuple[Any, ...]]:

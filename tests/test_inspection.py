@@ -538,6 +538,7 @@ def test_the_status_for_programs() -> None:
             "stored": 1090,
             "duplicates": 6,
             "rejected": 4,
+            "mended": 0,
         },
         "waiting": 1,
         "newest_load": "2026-05-03T09:00:00+00:00",

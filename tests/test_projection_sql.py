@@ -24,6 +24,8 @@ NAMED = [(file, name) for file in SCRIPTS for name in engine.queries(file)]
 
 # What stands for the words in braces, and for parameters.
 WORDS = {
+    "any_cut": "true", "cells": "{'name': 'a', 'text': 'b'}", "column": "note", "cut": "512", "literal": "'note'",
+    "mended": "mended_rows", "number": "1", "touched": "SELECT 'a' AS id",
     "bytes": "0", "but": "", "cell": '"category"', "condition": "true", "declared": "''", "deep": "false",
     "files": "(SELECT * EXCLUDE (table_number, slug, event_text), false AS irregular FROM parsed)",
     "ids": "SELECT 'email' AS kind, 'a' AS raw, 'a' AS value", "is_complete": "true", "key": "user_id", "keys": '"k:0"',
@@ -35,7 +37,8 @@ WORDS = {
     "received_at": "now()", "replaced": "", "room": "1", "row_id": "WHEN 'identify' THEN user_id",
     "rows": "(SELECT seq, value AS id FROM extras)", "same": "true", "select": "1 AS a",
     "source": "SELECT 'a' AS \"k:0\", 1::BIGINT AS seq", "structs": "{'name': 'a', 'type': 'text', 'value': 'b'}",
-    "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id", "track": "NULL, NULL, NULL",
+    "table": "a_table", "table_name": "WHEN 'identify' THEN 'users'", "table_number": "1", "text": "id",
+    "track": "NULL, NULL, NULL",
     "texts": "(SELECT 'email:a' AS id)", "updated_at": "''", "values": "1", "where": "true",
 }  # fmt: skip
 PARAMETERS = {
@@ -61,6 +64,10 @@ RELATIONS = {
     "widths": "SELECT 'a' AS \"column\", 'text' AS type, true AS new",
     "a_table": "SELECT 1::BIGINT AS seq, 'a' AS \"column\", 'b' AS value",
     "stored": STORED,
+    "first_messages": "SELECT 1::BIGINT AS seq, 'a' AS id",
+    "loads_of_messages": "SELECT 1::BIGINT AS ms",
+    "mended_rows": "SELECT 'a' AS id, 'b' AS note",
+    "text_columns": "SELECT 'a' AS \"column\", 'b' AS name",
     "stored_with_discards": "SELECT 1::BIGINT AS seq, 'a' AS id, now() AS received_at, 1 AS table_number",
     "refused_messages": "SELECT 'a' AS id, 'b' AS error",
     "refused_ids": "SELECT 'a' AS id",

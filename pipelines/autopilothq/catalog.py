@@ -267,6 +267,7 @@ AUDIT = Table(
         Column("loaded_at", "timestamp", "When that load processed it."),
         Column("skipped", "bigint", "Lines whose messages were not asked for; they are loaded when they are."),
         Column("tables", "text", "What of it is loaded where that is not all, as JSON; null: all tables."),
+        Column("mended", "bigint", "Texts of adopted rows, cut at 512 characters, that its messages made whole."),
     ),
     key=("file", "version"),
 )
@@ -677,6 +678,7 @@ RUDDERSTACK_COLUMNS: dict[str, str | None] = {
     "record_id": None,
     "context_request_ip": "context_ip",
 }
+CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
 # Tables that stand beside messages in a schema and are not adopted, by how they begin.
 NOT_ADOPTED = ("_dlt_", "_locks", "rudder_")
 

@@ -31,7 +31,7 @@ LARGEST = 100_000_000
 OLD = timedelta(hours=1)
 JOURNAL = ".compaction"
 KINDS_WITH_BOOKS = ("duckdb", "postgres")  # whose transactions were tried
-COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped")
+COUNTS = ("lines", "stored", "duplicates", "rejected", "skipped", "mended")
 KILL_POINT_JOINED = f"{__name__}:_join"  # for tests/faults, in their order
 KILL_POINT_JOURNAL_WRITTEN = f"{__name__}:_write_journal"
 KILL_POINT_ROW_INSERTED = f"{__name__}:_insert"

@@ -36,7 +36,7 @@ BOOKS = {
     "_discards": ["id", "table_name", "row_id", "column_name", "value", "reason", "received_at", "discarded_at"],
     "_audit": ["file", "version", "size", "lines", "stored", "duplicates", "rejected", "first_received_at",
     "last_received_at",
-               "load_id", "loaded_at", "skipped", "tables"],
+               "load_id", "loaded_at", "skipped", "tables", "mended"],
 }  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def test_what_a_new_table_has(usual: Loads) -> None:
         "duplicates": 1,
         "rejected": 1, "first_received_at": RECEIVED,
         "last_received_at": RECEIVED.replace(microsecond=413_000), "load_id": "", "loaded_at": "", "skipped": 0,
-        "tables": None,
+        "tables": None, "mended": 0,
     }  # fmt: skip
     assert [audit["load_id"]] == usual.after[0].complete
 

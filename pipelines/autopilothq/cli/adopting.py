@@ -8,13 +8,13 @@ from typing import NamedTuple
 from dlt.sources import DltSource
 
 from .. import inspect
+from ..catalog import CUT
 from ..display import json_text, plural, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference
 from ..inspect.diff import ColumnType, Family, SchemaTable, differences, table_as_made, type_of
 from ..masking import remember_credentials
-from ..sources.adopt.columns import CUT
 from ..sources.adopt.schema import AdoptedColumn, AdoptedSchema, read_adopted_schema
 from ..sources.adopt.source import adopt, adopted_tables
 from ..sources.adopt.verify import TableComparison, compare_tables

@@ -156,7 +156,8 @@ def print_result(
         f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
         f" {report.rejected:,} rejected,{skipped} {report.discards:,} values discarded"
     )
-    log.summarise(f"{counts}, {report.seconds:.1f} s")
+    mended = f"{report.mended:,} texts that were cut are whole again" if report.mended else ""
+    log.summarise(", ".join(filter(None, (counts, mended, f"{report.seconds:.1f} s"))))
     if log.log_settings().json:
         log.line("info", "done", **_counts(report), into=location, dry_run=dry_run)
     if as_json:
@@ -168,6 +169,8 @@ def print_result(
         out.counts("would load" if dry_run else None, ("table", "rows"), sorted(report.rows.items()))
         out.print_line()
     out.print_line(counts)
+    if mended:
+        out.print_line(mended)
     for reason, count in report.rejects.items():
         out.print_line(f"  {count:,} {reason}: {REJECT_REASONS.get(reason, '')}")
     for reason, tables in report.beyond_limits.items():

@@ -24,6 +24,9 @@ BAR = 30
 _RAISED = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 
+LOAD_COUNTS = ("lines", "stored", "duplicates", "rejected", "mended")
+
+
 @dataclass
 class LoadSummary:
     """The newest complete load, with the sums over its files."""
@@ -35,6 +38,7 @@ class LoadSummary:
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    mended: int = 0
 
 
 @dataclass
@@ -136,7 +140,8 @@ def _last_load(dataset: Dataset) -> LoadSummary | None:
     found = last_load(dataset)
     if found is None:
         return None
-    counts = ("lines", "stored", "duplicates", "rejected")
+    there = dataset.columns().get(catalog.AUDIT.name, {})
+    counts = [count for count in LOAD_COUNTS if count in there or count != "mended"]  # older datasets have none
     sums = ", ".join(f"sum({{{count}}})" for count in counts)
     rows = dataset.rows(f"count(*), {sums}", catalog.AUDIT.name, "WHERE {load_id} = %s", found[0])
     return LoadSummary(*found, *(int(number or 0) for row in rows for number in row))
@@ -266,7 +271,8 @@ def _heading(status: Status) -> list[list[str]]:
     if status.last_load:
         load = status.last_load
         counts = [f"{load.files:,} files"]
-        counts += [f"{getattr(load, count):,} {count}" for count in ("lines", "stored", "duplicates", "rejected")]
+        numbers = {count: getattr(load, count) for count in LOAD_COUNTS}
+        counts += [f"{number:,} {count}" for count, number in numbers.items() if number or count != "mended"]
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
         lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])

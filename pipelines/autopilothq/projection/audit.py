@@ -16,7 +16,7 @@ _SQL = engine.queries("audit.sql")
 def count_files(context: ProjectionContext) -> list[FileCount]:
     """Returns what became of the lines of each file that has any."""
     return [
-        FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:]))
+        FileCount(*row[:5], *(time and time.replace(tzinfo=UTC) for time in row[5:7]), *row[7:])
         for row in context.con.execute(_SQL["file_counts"]).fetchall()
     ]
 
@@ -36,7 +36,7 @@ def _added(first: FileCount, second: FileCount) -> FileCount:
     earliest = [time for time in (first.first_received_at, second.first_received_at) if time]
     latest = [time for time in (first.last_received_at, second.last_received_at) if time]
     received = min(earliest, default=None), max(latest, default=None)
-    return FileCount(first.number, lines, stored, duplicates, rejected, *received)
+    return FileCount(first.number, lines, stored, duplicates, rejected, *received, first.mended + second.mended)
 
 
 def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:

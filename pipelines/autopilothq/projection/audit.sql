@@ -2,12 +2,13 @@
 
 -- name: file_counts
 SELECT file, coalesce(messages, 0) + coalesce(rejected, 0), coalesce(messages - duplicates, 0),
-    coalesce(duplicates, 0), coalesce(rejected, 0), first, last
+    coalesce(duplicates, 0), coalesce(rejected, 0), first, last, coalesce(mended, 0)
 FROM (
     SELECT file_of(seq) AS file, count(*) AS messages, count(d.seq) AS duplicates,
         min(received_at) AS first, max(received_at) AS last
     FROM messages LEFT JOIN duplicates d USING (seq) GROUP BY 1) m
 FULL JOIN (SELECT file_of(seq) AS file, count(*) AS rejected FROM rejects GROUP BY 1) r USING (file)
+LEFT JOIN (SELECT file_of(seq) AS file, count(DISTINCT (seq, name)) AS mended FROM mends GROUP BY 1) w USING (file)
 
 -- name: rejects_by_reason
 SELECT reason, count(*) FROM rejects GROUP BY 1 ORDER BY 2 DESC, 1

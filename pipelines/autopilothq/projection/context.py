@@ -46,7 +46,10 @@ class TableRows(NamedTuple):
 
 
 class FileCount(NamedTuple):
-    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load."""
+    """What became of a file's lines: `lines == stored + duplicates + rejected`. `number` is the file's in the load.
+
+    `mended` are the texts that were stored cut and are whole by the file's messages.
+    """
 
     number: int
     lines: int
@@ -55,6 +58,7 @@ class FileCount(NamedTuple):
     rejected: int
     first_received_at: datetime | None
     last_received_at: datetime | None
+    mended: int = 0
 
 
 class EventName(NamedTuple):

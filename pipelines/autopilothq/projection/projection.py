@@ -7,7 +7,7 @@ docs/projection.md draws them.
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from ..catalog import LATEST, MAX_EVENT_TABLES, MESSAGE_TABLES, OTHER_LIMITS, Li
 from ..segment.identity import NOBODY, HashedIds
 from ..segment.message import Batch
 from ..segment.naming import snake_case
-from . import audit, engine, unreadable
+from . import audit, engine, mend, unreadable
 from . import deduplicate as steps
 from .columns import discard_bodies, row_values
 from .context import (
@@ -191,6 +191,22 @@ class Deduplicated:
     def tables(self) -> Iterator[TableRows]:
         """Yields the rows of each table of messages that has any: the events', the other messages', `tracks`."""
         return self._builder.tables()
+
+    def find_mends(self, stored: mend.ReadRows, tables: Collection[str], loads: Iterable[datetime]) -> None:
+        """Finds the stored texts that messages of this load make whole; see `mend.find_mends`."""
+        mend.find_mends(self._context, stored, tables, loads)
+
+    def leave_cut(self, table: str) -> None:
+        """Leaves the texts of a table's rows as they are stored."""
+        mend.leave_cut(self._context, table)
+
+    def with_mended_rows(self, stored: mend.ReadRows) -> Iterator[TableRows]:
+        """Yields the rows of `tables`; where texts are mended they are to replace those that are stored."""
+        return mend.with_mended_rows(self._context, stored, self.tables())
+
+    def mended(self) -> dict[str, int]:
+        """Returns how many rows of each table are mended."""
+        return mend.mended_tables(self._context)
 
     def latest(self, stored: ReadTable | None = None) -> Iterator[TableRows]:
         """Yields the rows of the users and accounts that the messages are about; see `users.latest_rows`."""

@@ -24,6 +24,9 @@ CREATE TABLE duplicates (seq BIGINT);
 CREATE TABLE stored_in (seq BIGINT, table_number INTEGER, event VARCHAR, id VARCHAR, event_table INTEGER);
 -- Of one event at a time, the tracks that its own table has too.
 CREATE TABLE in_event_table (seq BIGINT);
+-- Texts that adopted rows may have cut, and those that replace a cut one, by the number of the table and the column.
+CREATE TABLE whole_texts (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
+CREATE TABLE mends (table_number INTEGER, seq BIGINT, id VARCHAR, name VARCHAR, text VARCHAR);
 -- When the loads ran that were complete, and the stored messages of others: these may have lost their discards.
 CREATE TABLE complete_loads (loaded_at TIMESTAMPTZ);
 CREATE TABLE discarded_again (seq BIGINT);

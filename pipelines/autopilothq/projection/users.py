@@ -3,12 +3,13 @@
 (docs/contract/warehouse.md#identity)
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..catalog import MESSAGE_TABLES, Latest, Type
 from . import engine
 from .columns import VALUE_BYTES_SQL, row_bytes
 from .context import ProjectionContext, ReadTable, TableRows, declared_types, ordered_columns
+from .mend import mended_columns, put_whole
 from .tables import PIVOTED, TableBuilder, pivoted_cell
 from .types import SQL_TYPES, TYPES
 
@@ -29,7 +30,8 @@ def latest_rows(
     """
     if not find_changed(context, latest):
         return None
-    return make_latest(context, latest, builder.rows(MESSAGE_TABLES.index(latest.messages)), stored)
+    number = MESSAGE_TABLES.index(latest.messages)
+    return make_latest(context, latest, builder.rows(number), stored, mended_columns(context, number))
 
 
 def find_changed(context: ProjectionContext, latest: Latest) -> int:
@@ -39,10 +41,18 @@ def find_changed(context: ProjectionContext, latest: Latest) -> int:
 
 
 def make_latest(
-    context: ProjectionContext, latest: Latest, fresh: TableRows, stored: ReadTable | None = None
+    context: ProjectionContext,
+    latest: Latest,
+    fresh: TableRows,
+    stored: ReadTable | None = None,
+    mended: Collection[str] = (),
 ) -> TableRows:
-    """Returns the rows of those in `latest_ids`, of this load's messages (`fresh`) and of those that are stored."""
+    """Returns the rows of those in `latest_ids`, of this load's messages (`fresh`) and of those that are stored.
+
+    `mended` are columns of stored messages that have whole texts in this load.
+    """
     types = _gather_messages(context, latest, fresh, stored)
+    put_whole(context, "latest_messages", MESSAGE_TABLES.index(latest.messages), mended)
     traits = _traits(latest, types)
     columns = latest_columns(latest, types)
     table = f"{latest.table.name}_rows"  # one each, because they are written later

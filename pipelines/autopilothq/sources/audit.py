@@ -56,6 +56,7 @@ def _audit_row(load: PlannedLoad, number: int, count: FileCount, lines: LinesRea
         if messages != messages_of(before.selected):
             stored = min(stored + count.stored, count.lines - count.rejected)
         row |= {"stored": stored, "duplicates": count.lines - count.rejected - stored}
+        row |= {"mended": count.mended + before.mended}
     earlier = file.audited if isinstance(file, ContinuedWork) else None
     return row if earlier is None else row | _sums(row, earlier)
 

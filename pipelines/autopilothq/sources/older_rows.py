@@ -11,19 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..catalog import AUDIT, LATEST
+from ..catalog import AUDIT
 from ..errors import NotSupported
 from ..projection import ExistingTables, ReadTable, TableRows, engine, ordered_columns
 from ..warehouses.dataset import Dataset
 from .plan import PlannedLoad
 
-ADOPTED = "adopted "  # how versions in `_audit` begin of adopted files of such a table, before its name
+ADOPTED = "adopted "  # how versions in `_audit` begin of adopted files and tables, before the table's name
 _OWN = frozenset({"id", "received_at", "uuid_ts"})
 
 
 def adopted_version(table: str, version: str) -> str:
-    """Returns the version of a file or table for `_audit`; of `users` and `accounts` it says that they were adopted."""
-    return f"{ADOPTED}{table} {version}" if any(latest.table.name == table for latest in LATEST) else version
+    """Returns the version of a file or table for `_audit`, which says that it was adopted."""
+    return f"{ADOPTED}{table} {version}"
 
 
 def with_older_rows(

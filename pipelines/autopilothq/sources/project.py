@@ -28,6 +28,7 @@ from ..warehouses.duckdb import kept_open, open_again
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
+from .mending import rows_of_messages
 from .older_rows import with_older_rows
 from .plan import PlannedLoad
 from .report import COUNTED, MAX_NAMED
@@ -167,7 +168,7 @@ def _rows(
     deduplicated = _deduplicated(load, projection, scratch, existing, stored)
     hints = TableHints(load.extraction, load.target, existing)
     files = RowFiles(load.extraction, hints, load.target.folder, numbers)
-    for rows in deduplicated.tables():
+    for rows in rows_of_messages(load, deduplicated, hints, files):
         write_rows(load, files, rows)
     names = [file.url for file in load.work]
     latest = [with_older_rows(load, made, existing, stored, scratch) for made in deduplicated.latest(stored)]
@@ -242,6 +243,7 @@ def fill_report(
     report = load.report
     for column in COUNTED:
         setattr(report, column, sum(getattr(count, column) for count in counts))
+    report.mended = sum(count.mended for count in counts)
     report.lines_skipped = lines.skipped.total()
     report.lines += report.lines_skipped
     report.rejects = dict(rejects)

@@ -27,6 +27,7 @@ class LoadReport:
         stored: Lines that became rows.
         duplicates: Lines whose message was stored already.
         rejected: Lines that were rejected.
+        mended: Texts of adopted rows that were cut, and are whole by this load.
         lines_skipped: Lines whose messages were not requested.
         rejects: Rejected lines by reason.
         discards: Values that were discarded, as rows of `_discards`.
@@ -57,6 +58,7 @@ class LoadReport:
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0
+    mended: int = 0
     lines_skipped: int = 0
     rejects: dict[str, int] = field(default_factory=dict)
     discards: int = 0
@@ -79,7 +81,7 @@ class LoadReport:
 
     def then(self, part: "LoadReport") -> "LoadReport":
         """Returns the report of this load and `part`, the next load of the same run."""
-        added = ("bytes_done", *COUNTED, "lines_skipped", "discards", "people")
+        added = ("bytes_done", *COUNTED, "mended", "lines_skipped", "discards", "people")
         counts = {name: getattr(self, name) + getattr(part, name) for name in added}
         # The run has one row for each scan there, which each load replaces.
         rows = _sum(self.rows, part.rows) | {AUDIT.name: max(of.rows.get(AUDIT.name, 0) for of in (self, part))}

@@ -67,7 +67,7 @@ class RowFiles:
         known = TABLES.get(table)
         for ready, rows in self._ready.get(table, ()):
             path = hand_over_file(ready)
-            if self._are_seen(table):
+            if self.are_seen(table):
                 yield from self._arrow_tables(path, rows)
             elif known is None:
                 yield dlt.mark.with_file_import(str(path), "parquet", rows.number, cast(Any, rows))
@@ -77,7 +77,7 @@ class RowFiles:
             else:
                 yield self.empty(known, rows.columns)
 
-    def _are_seen(self, table: str) -> bool:
+    def are_seen(self, table: str) -> bool:
         """Returns whether anything but the destination looks at a table's rows."""
         name = resource_of(table)
         resource = self._extraction.resources[name]

@@ -11,7 +11,7 @@ from ..catalog import Layout, Table, Type
 from ..projection import ExistingTables, ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
-from ..warehouses.hints import capabilities_of, column_hints, layout_hints
+from ..warehouses.hints import capabilities_of, column_hints, layout_hints, replacing_disposition
 from ..warehouses.native import COPY_HINT, copies_of
 from . import user_hints
 from .extraction import Extraction
@@ -23,13 +23,15 @@ class TableHints:
     """The hints that go to dlt with the rows of one load.
 
     `existing` are the tables that the destination has already. `added` collects the hints that were made, because dlt
-    keeps them in the resources for all extractions to come: `take_back` takes them out again.
+    keeps them in the resources for all extractions to come: `take_back` takes them out again. `mended` are the tables
+    of messages whose rows replace what is stored of them, in this load.
     """
 
     extraction: Extraction
     target: LoadTarget
     existing: ExistingTables
     added: dict[str, Any] = field(default_factory=dict)
+    mended: set[str] = field(default_factory=set)
 
     def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
@@ -79,6 +81,8 @@ class TableHints:
     def disposition(self, table: str) -> TWriteDispositionDict:
         """Returns how rows are merged into a table, or that they replace what is there."""
         target = self.target
+        if table in self.mended:
+            return replacing_disposition(target.strategies)
         resource = self.extraction.resources.get(table)
         return write_disposition(table, resource, target.strategies, target.replacement.replaced)
 

@@ -25,9 +25,14 @@ from .dlt_internals import (
     get_columns_names_with_prop,
     table_of,
 )
+from .hints import REPLACED
+from .native import SEGMENT_TABLE_HINT
 
 # Keys that do not fit wait on the disk.
 ENGINE: dict[str, Any] = {"memory_limit": "500MB", "threads": 2, "preserve_insertion_order": False}
+_ALWAYS_REPLACED = frozenset(table.name for table in REPLACED)  # which dlt merges
+REPLACED_AT_ONCE = 50_000  # rows: 200 MB
+KILL_POINT_ROWS_REPLACED = f"{__name__}:replace_stored"  # for tests/faults
 KILL_POINT_ROWS_APPENDED = f"{__name__}:AppendNew.run"  # for tests/faults
 
 
@@ -55,8 +60,12 @@ class LakeClient(FilesystemClient):
     def get_load_job_class(self, table: PreparedTableSchema, file_path: str) -> type[LoadJob]:
         """Returns the job that loads a file."""
         job: type[LoadJob] = super().get_load_job_class(table, file_path)
-        insert_only = table["write_disposition"] == "merge" and table.get("x-merge-strategy") == "insert-only"
-        return AppendNew if insert_only and job is DeltaLoadFilesystemJob else job
+        if table["write_disposition"] != "merge" or job is not DeltaLoadFilesystemJob:
+            return job
+        if table.get("x-merge-strategy") == "insert-only":
+            return AppendNew
+        is_mended = table.get(SEGMENT_TABLE_HINT) and table["name"] not in _ALWAYS_REPLACED
+        return MendRows if is_mended else job
 
 
 class AppendNew(DeltaLoadFilesystemJob):
@@ -72,7 +81,40 @@ class AppendNew(DeltaLoadFilesystemJob):
         keys = get_columns_names_with_prop(cast(TTableSchema, table_of(self)), "primary_key")
         with TemporaryDirectory() as folder, duckdb.connect(config=ENGINE | {"temp_directory": folder}) as engine:
             engine.execute("SET TimeZone = 'UTC'")
-            append_new(engine, table, self.file_paths, keys)
+            self.load(engine, table, keys)
+
+    def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
+        """Loads the files into a table that exists."""
+        append_new(engine, table, self.file_paths, keys)
+
+
+class MendRows(AppendNew):
+    """The same where some rows of the files are to replace those with their keys, which are not many.
+
+    The library's merge holds the rows that come in memory, so it gets no others. Whoever is killed between the commits
+    replaces the same rows by the same once more.
+    """
+
+    def load(self, engine: duckdb.DuckDBPyConnection, table: Any, keys: Sequence[str]) -> None:
+        """Loads the files into a table that exists."""
+        replace_stored(engine, table, self.file_paths, keys)
+        append_new(engine, table, self.file_paths, keys)
+
+
+def replace_stored(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
+    """Replaces the rows of a Delta table whose keys rows of Parquet files have, some at a time."""
+    rows, by = _find_stored(engine, table, files, keys)
+    types = pa.schema(table.schema().to_arrow())
+    there = {name for name, *_ in engine.execute(f"DESCRIBE FROM {rows}").fetchall()}
+    columns = [field for field in types if field.name in there]
+    select = ", ".join(values.name(field.name) for field in columns)
+    engine.execute(f"CREATE TABLE again AS SELECT {select} FROM {rows} SEMI JOIN there USING ({by})")
+    same = " AND ".join(f"target.{values.name(key)} = source.{values.name(key)}" for key in keys)
+    for start in range(0, values.count(engine, "again"), REPLACED_AT_ONCE):
+        part = f"SELECT {select} FROM again WHERE rowid BETWEEN {start} AND {start + REPLACED_AT_ONCE - 1}"
+        source = engine.sql(part).to_arrow_table().cast(pa.schema(columns))
+        merge = table.merge(source, same, source_alias="source", target_alias="target")
+        merge.when_matched_update_all().execute()
 
 
 def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]) -> None:
@@ -82,6 +124,18 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
     """
     from deltalake import CommitProperties, write_deltalake
 
+    rows, by = _find_stored(engine, table, files, keys)
+    new = engine.sql(f"FROM {rows} ANTI JOIN there USING ({by})")
+    if new.limit(1).fetchall():
+        # Who commits between the look and the append may have brought the same keys: then dlt tries the file again.
+        alone = CommitProperties(max_commit_retries=0)
+        write_deltalake(table, new.to_arrow_reader(), mode="append", schema_mode="merge", commit_properties=alone)
+
+
+def _find_stored(
+    engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[str], keys: Sequence[str]
+) -> tuple[str, str]:
+    """Makes the table `there` of the files' keys that a Delta table has; returns SQL of the rows and of their keys."""
     listed = ", ".join(map(values.glob_literal, files))
     rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     by = ", ".join(map(values.name, keys))
@@ -89,9 +143,5 @@ def append_new(engine: duckdb.DuckDBPyConnection, table: Any, files: Sequence[st
     stored = pa.RecordBatchReader.from_stream(table.scan(columns=list(keys)))
     # As it is streamed, text has a type that Arrow cannot compare yet.
     engine.register("stored", stored.cast(pa.schema([types.field(key) for key in keys])))
-    engine.execute(f"CREATE TABLE there AS FROM stored SEMI JOIN (SELECT {by} FROM {rows}) USING ({by})")
-    new = engine.sql(f"FROM {rows} ANTI JOIN there USING ({by})")
-    if new.limit(1).fetchall():
-        # Who commits between the look and the append may have brought the same keys: then dlt tries the file again.
-        alone = CommitProperties(max_commit_retries=0)
-        write_deltalake(table, new.to_arrow_reader(), mode="append", schema_mode="merge", commit_properties=alone)
+    engine.execute(f"CREATE OR REPLACE TABLE there AS FROM stored SEMI JOIN (SELECT {by} FROM {rows}) USING ({by})")
+    return rows, by

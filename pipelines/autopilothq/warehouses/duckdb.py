@@ -134,6 +134,8 @@ class DirectClient(BooksClient, DuckDbClient):
         if config.credentials.external_conn() is None and not isinstance(pool, WaitingPool):
             config.credentials.conn_pool = WaitingPool(config.credentials, config.wait)
         stage_books_together(config)
+        # dlt does not say so of DuckDB, and would delete replaced rows in another transaction than it inserts them in.
+        capabilities.supports_transactions = True
         super().__init__(schema, config, capabilities)
         names = self.create_dataset_names(schema, config)
         self.sql_client = DirectSqlClient(*names, config.credentials, capabilities)

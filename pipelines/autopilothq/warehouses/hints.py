@@ -117,6 +117,11 @@ def merge_disposition(table: str, supported: Sequence[str]) -> TWriteDisposition
     )
 
 
+def replacing_disposition(supported: Sequence[str]) -> TWriteDispositionDict:
+    """Returns how rows replace those with the same key, by one of these strategies; `users` are merged so."""
+    return merge_disposition(USERS.name, supported)
+
+
 def limits_of(pipeline: dlt.Pipeline) -> Limits:
     """Returns what a table of a pipeline's destination can have."""
     return LIMITS.get(pipeline.destination.destination_type.rpartition(".")[2], OTHER_LIMITS)

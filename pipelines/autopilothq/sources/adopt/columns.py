@@ -11,13 +11,12 @@ from typing import Literal, NamedTuple
 
 import duckdb
 
-from ...catalog import Type
+from ...catalog import CUT, Type
 from ...projection import SQL_TYPES, engine
 from ...projection.types import BOOLEAN, FLOAT, INTEGER, TIME_TEXT, ColumnValues
 
 Form = Type | Literal["json", "loose"]
 CELLS_PER_QUERY = 50
-CUT = 512  # characters that Segment keeps of a text in PostgreSQL and Redshift
 WAITING_PREFIX = "c:"  # before the columns of rows that wait, beside `seq`
 _FORMS: dict[str, tuple[Form, str]] = {
     "VARCHAR": ("text", "{}"),

@@ -27,6 +27,7 @@ from ...projection.partition import (
     merge_partitions,
 )
 from ..audit import LinesRead, audit_rows
+from ..mending import check_nothing_to_mend
 from ..origin import SharedOrigin
 from ..plan import PlannedLoad
 from ..project import ProjectedLoad, existing_tables, fill_report, note_unreadable, stored_rows
@@ -69,6 +70,7 @@ class Coordinator:
             rows = RowMaker(load, self._run, self._folder, self._con, self._scratch)
             tables = self._decide_tables(shares, existing)
             deduplicated = self._deduplicate(tables)
+            check_nothing_to_mend(load, any("duplicates" in part.state for part in deduplicated))
             plans = rows.plan(tables, merge_partitions(part.values for part in deduplicated), files)
             parts = rows.make_rows(tables, deduplicated, plans)
             parts += rows.make_latest(tables, parts, plans)

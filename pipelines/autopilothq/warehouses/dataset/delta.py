@@ -106,7 +106,7 @@ class DeltaDataset(Dataset):
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         """Yields columns of a table that `tables` has found, in the contract's types."""
         found = self._table(table)
         fields = pa.schema(found.schema().to_arrow())

@@ -114,8 +114,11 @@ class Dataset(ABC):
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yields columns of a table that `tables` has found, in the contract's types."""
+    def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """Yields columns of a table that `tables` has found, in the contract's types.
+
+        With `ids` the rows with these ids suffice; others come too where it is quicker to read all.
+        """
 
     @abstractmethod
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:

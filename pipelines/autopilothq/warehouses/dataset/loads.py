@@ -12,11 +12,15 @@ from .interface import Dataset, in_utc
 
 
 class Loaded(NamedTuple):
-    """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all)."""
+    """What is loaded of a file: by which load, how many lines it stored, and what was selected of it (None: all).
+
+    `mended` are the texts that it made whole.
+    """
 
     load_id: str
     stored: int
     selected: Selected | None
+    mended: int = 0
 
 
 def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
@@ -25,9 +29,12 @@ def loaded_files(dataset: Dataset) -> dict[tuple[str, str], Loaded]:
     if existing is None:
         return {}
     complete = dataset.complete_loads()
-    columns = [name for name in ("file", "version", "load_id", "stored", "tables") if name in existing]
+    names = ("file", "version", "load_id", "stored", "tables", "mended")
+    columns = [name for name in names if name in existing]
     return {
-        (row["file"], row["version"]): Loaded(row["load_id"], row["stored"], from_text(row.get("tables")))
+        (row["file"], row["version"]): Loaded(
+            row["load_id"], row["stored"], from_text(row.get("tables")), row.get("mended") or 0
+        )
         for batch in dataset.read(AUDIT.name, columns)
         for row in batch.to_pylist()
         if row["load_id"] in complete

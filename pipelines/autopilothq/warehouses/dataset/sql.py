@@ -23,12 +23,13 @@ from ..dlt_internals import (
     StorageSchemaInfo,
     get_columns_names_with_prop,
 )
-from .interface import Columns, Dataset, Row
+from .interface import Columns, Dataset, Row, placeholders
 from .sql_arrow import contract_types, is_zoned, read_arrow
 from .sql_schema import comments, primary_keys, text_lengths, unreadable_tables, view_names
 from .sql_statements import Opened, Statements
 
 ROWS_PER_INSERT = 100
+IDS_PER_QUERY = 1_000
 
 
 class SqlDataset(Dataset):
@@ -116,13 +117,14 @@ class SqlDataset(Dataset):
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, table: str, columns: Sequence[str], ids: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """Yields columns of a table that `tables` has found, in the contract's types."""
         schema = pa.schema([(column, ARROW[self._known[table][column]]) for column in columns])
         with self.sql.opened() as client:
             select = ", ".join(self.quoted(table, column) for column in columns)
-            text, _ = self.sql.bound(f"SELECT {select} FROM {self.sql.table(table)}")
-            yield from read_arrow(client.sql_client, text, schema, self.kind)
+            text = f"SELECT {select} FROM {self.sql.table(table)}"
+            for where, some in _parts(self, table, ids):
+                yield from read_arrow(client.sql_client, self.sql.written(text + where, some), schema, self.kind)
 
     def stream(self, before: str, table: str, after: str = "", values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yields the rows of the statement `{before} {table} {after}`, whose `%s` are the values."""
@@ -175,12 +177,21 @@ class SqlDataset(Dataset):
         return bool(taken)
 
     def drop_copies(self) -> None:
-        """Leaves one row of those that a killed load stored twice.
-
-        The next run of dlt finishes such a load. A file that was loaded, but not yet noted as loaded, is then loaded
-        into staging once more, and what merges from there inserts every copy.
-        """
+        """Leaves one row of those that a killed load stored twice."""
         _drop_copies(self)
+
+
+def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yields conditions, with their values, that choose rows of a table by their ids; all rows without ids.
+
+    Only PostgreSQL is asked for single rows, by its index: its driver makes an object of each cell.
+    """
+    if not ids or dataset.kind != "postgres":
+        yield "", ()
+        return
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        some = ids[start : start + IDS_PER_QUERY]
+        yield f" WHERE {dataset.quoted(table, 'id')} IN ({placeholders(some)})", some
 
 
 def _create(dataset: SqlDataset, table: Table) -> None:
@@ -194,6 +205,11 @@ def _create(dataset: SqlDataset, table: Table) -> None:
 
 
 def _drop_copies(dataset: SqlDataset) -> None:
+    """Leaves one row of those that a killed load stored twice.
+
+    The next run of dlt finishes such a load. A file that was loaded, but not yet noted as loaded, is then loaded into
+    staging once more, and what merges from there inserts every copy.
+    """
     schema = _schema_of(dataset)
     if schema is None or dataset.client.capabilities.supports_transactions is False:
         return

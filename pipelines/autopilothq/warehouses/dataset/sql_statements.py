@@ -82,8 +82,12 @@ class Statements:
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
             return text if formats else text.replace("%%", "%"), values
+        return self.written(text, values), ()
+
+    def written(self, text: str, values: Sequence[Any]) -> str:
+        """Returns a statement with its values in it."""
         rest = iter(values)
-        return _VALUE.sub(lambda found: "%" if found[0] == "%%" else self._literal(next(rest)), text), ()
+        return _VALUE.sub(lambda found: "%" if found[0] == "%%" else self._literal(next(rest)), text)
 
     def _literal(self, value: Any) -> str:
         return "NULL" if value is None else str(cast(Any, self.client.capabilities.escape_literal)(value))

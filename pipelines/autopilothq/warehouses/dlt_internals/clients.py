@@ -101,6 +101,11 @@ def _hook(own: Callable[..., Any], dlts: Callable[..., Any]) -> Callable[..., An
     return method
 
 
+def declare_transactions(destination: Destination[Any, Any]) -> None:
+    """Has dlt replace rows in one transaction, in a destination of which it does not know that it has transactions."""
+    cast(Any, destination).caps_params["supports_transactions"] = True
+
+
 def client_of(job: LoadJob) -> Any:
     """Returns the client of a load job that runs."""
     return cast(Any, job)._job_client

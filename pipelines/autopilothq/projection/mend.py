@@ -1,0 +1,180 @@
+"""Adopted rows whose texts Segment has cut are made whole by the messages that they are rows of.
+
+(docs/contract/adopt.md#cut-text) A text of a message is compared with what is stored of the same id and column. All is
+asked of the destination by whole columns, which stream by: what is kept are the long texts of this load, and the rows
+that are mended.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from ..catalog import CUT, LINK, MESSAGE_TABLES, PROPERTIES, event_table
+from ..segment.message import EXTRA
+from . import engine
+from .columns import plan_columns, row_values
+from .context import ProjectionContext, TableRows, ordered_columns
+from .types import ColumnValues
+
+TEXTS_PER_QUERY = 100
+MOST_IDS = 20_000  # that are asked for, one by one
+_NEEDED = ("id", "received_at", "uuid_ts")
+_NEVER = frozenset({"id", "event"})
+_SQL = engine.queries("mend.sql")
+
+
+ReadRows = Callable[[str, Sequence[str], Sequence[str]], Iterable[pa.RecordBatch]]
+"""Reads columns of a table of the destination: all rows, or where some ids are given at least those."""
+
+
+class TextColumns(NamedTuple):
+    """The columns of text that a table of the destination has: SQL of a message's cell, or where it waits as a row."""
+
+    cells: Mapping[str, str]
+    in_rows: Mapping[str, str]
+
+
+def find_mends(
+    context: ProjectionContext, stored: ReadRows, tables: Collection[str], loads: Iterable[datetime]
+) -> None:
+    """Finds the stored texts that a message of this load makes whole, in some tables of the destination.
+
+    `loads` are the times of the loads whose rows are made of messages: these have whole texts.
+    """
+    numbers = [
+        number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
+    ]
+    _find_whole_texts(context, numbers)
+    milliseconds = pa.table({"ms": pa.array([_milliseconds(time) for time in loads], pa.int64())})
+    with engine.registered(context.con, loads_of_messages=milliseconds):
+        for number in numbers:
+            ids = _ids(context, f"SELECT DISTINCT id FROM whole_texts WHERE table_number = {number}")
+            for columns in engine.batched(_columns(context, "whole_texts", number), TEXTS_PER_QUERY):
+                cells = ", ".join(_cell(column, engine.name(column)) for column in columns)
+                any_cut = " OR ".join(f"length({engine.name(column)}) = {CUT}" for column in columns)
+                sql = _SQL["cut_texts"].format(number=number, cells=cells, any_cut=any_cut, cut=CUT)
+                batches = stored(context.tables.names[number], [*_NEEDED, *columns], ids)
+                engine.read_stored(context.con, batches, sql)
+
+
+def _ids(context: ProjectionContext, query: str) -> list[str]:
+    """Returns the ids of a query, none where there are so many that it is better to read all rows."""
+    found = context.con.execute(f"{query} LIMIT {MOST_IDS + 1}").fetchall()
+    return [id_ for (id_,) in found] if len(found) <= MOST_IDS else []
+
+
+def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> set[str]:
+    return set(context.known.get(name, ())) if name in tables else set()
+
+
+def _milliseconds(time: datetime) -> int:
+    """Returns a time in milliseconds since 1970: some destinations keep no more digits."""
+    return int(time.timestamp() * 1_000_000) // 1_000
+
+
+def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> None:
+    """Finds the texts of this load that are longer than what Segment keeps, by table and column."""
+    con = context.con
+    con.execute(_SQL["first_messages"])
+    columns, rows = context.column_extras(), row_values(context, "first_messages")
+    for number in numbers:
+        where = _where(context, number)
+        texts = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
+        for part in engine.batched(texts.cells.items(), TEXTS_PER_QUERY):
+            cells = ", ".join(_cell(column, sql) for column, sql in part)
+            con.execute(_SQL["whole_cells"].format(number=number, cells=cells, where=where, cut=CUT))
+        if texts.in_rows:
+            named = pa.table({"column": list(texts.in_rows), "name": list(texts.in_rows.values())})
+            with engine.registered(con, text_columns=named):
+                con.execute(_SQL["whole_rows"].format(number=number, where=where, cut=CUT))
+
+
+def _where(context: ProjectionContext, number: int) -> str:
+    return context.tables.where(number) if number else "kind = 'track'"
+
+
+def _cell(column: str, sql: str) -> str:
+    return f"{{'name': {engine.literal(column)}, 'text': {sql}}}"
+
+
+def _text_columns(
+    context: ProjectionContext, number: int, in_columns: Iterable[str], in_rows: Iterable[str]
+) -> TextColumns:
+    """Returns the columns of text of one table, declared ones and others, of which messages of this load have any."""
+    name = context.tables.names[number]
+    known = context.known[name]
+    is_event = number >= len(MESSAGE_TABLES)
+    table = event_table(name) if is_event else MESSAGE_TABLES[number]
+    declared = [column.name for column in (*table.columns, *((*PROPERTIES, *LINK) if is_event else ()))]
+    cells = {column: engine.name(column) for column in declared if known.get(column) == "text" and column not in _NEVER}
+    nothing = ColumnValues(0, 0)
+    values = dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing)
+    extras = {
+        column: extra
+        for column, extra in plan_columns(context, name, *values, room=0).taken.items()
+        if extra.is_known and extra.type == "text"
+    }
+    cells |= {
+        extra.name: f"as_text({engine.name(EXTRA + column)})" for column, extra in extras.items() if extra.in_columns
+    }
+    return TextColumns(cells, {column: extra.name for column, extra in extras.items() if extra.in_rows})
+
+
+def _columns(context: ProjectionContext, table: str, number: int) -> list[str]:
+    sql = f"SELECT DISTINCT name FROM {table} WHERE table_number = $number ORDER BY name"
+    return [name for (name,) in context.con.execute(sql, {"number": number}).fetchall()]
+
+
+def mended_columns(context: ProjectionContext, number: int) -> list[str]:
+    """Returns the columns of a table in which texts are mended."""
+    return _columns(context, "mends", number)
+
+
+def mended_tables(context: ProjectionContext) -> dict[str, int]:
+    """Returns how many stored rows of each table are mended."""
+    found = context.con.execute(_SQL["mended_tables"]).fetchall()
+    return {context.tables.names[number]: rows for number, rows in found}
+
+
+def leave_cut(context: ProjectionContext, table: str) -> None:
+    """Leaves the texts of a table's rows as they are stored."""
+    number = context.tables.names.index(table)
+    context.con.execute("DELETE FROM mends WHERE table_number = $number", {"number": number})
+
+
+def put_whole(context: ProjectionContext, table: str, number: int, columns: Iterable[str]) -> None:
+    """Puts whole texts into stored rows of a table, which are in a table of the engine."""
+    for column in columns:
+        names = {"mended": table, "column": engine.name(column), "literal": engine.literal(column)}
+        context.con.execute(_SQL["put_whole"].format(number=number, **names))
+
+
+def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterable[TableRows]) -> Iterator[TableRows]:
+    """Yields the rows of this load; those of tables with mends come with the mended ones, whole, and replace them.
+
+    What is stored already of the others is left as it is. `TableRows.number` counts what the relation has.
+    """
+    mended = {name: context.tables.names.index(name) for name in mended_tables(context)}
+    for rows in made:
+        number = mended.pop(rows.table, None)
+        yield rows if number is None else _mended_rows(context, stored, number, rows)
+    for number in mended.values():
+        yield _mended_rows(context, stored, number, None)
+
+
+def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made: TableRows | None) -> TableRows:
+    name, table = context.tables.names[number], f"mended_{number}"
+    known = context.known[name]
+    touched = _SQL["touched_ids"].format(number=number, where=_where(context, number))
+    batches = stored(name, list(known), _ids(context, f"FROM ({touched})"))
+    engine.read_stored(context.con, batches, _SQL["touched"].format(mended=table, touched=touched))
+    put_whole(context, table, number, mended_columns(context, number))
+    columns = ordered_columns({**known, **(made.columns if made else {})})
+    query = f"FROM {table}"
+    if made is not None:
+        query += f" UNION ALL BY NAME (FROM ({made.relation.sql_query()}) ANTI JOIN {table} USING (id))"
+    cells = ", ".join(map(engine.name, columns))
+    relation = context.con.sql(f"SELECT {cells} FROM ({query})")
+    return TableRows(name, columns, relation, engine.count(context.con, f"({query})"))

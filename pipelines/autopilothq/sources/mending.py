@@ -1,0 +1,80 @@
+"""Loads that mend what was adopted: texts that Segment had cut become whole (docs/contract/adopt.md#cut-text).
+
+The mended rows come with the rows of the load, in the same package, and replace what is stored of them. So a text is
+whole when its file counts as loaded, or the file is read again.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from ..catalog import AUDIT
+from ..errors import NotSupported
+from ..projection import Deduplicated, ExistingTables, TableRows
+from ..warehouses.dataset import Dataset
+from ..warehouses.dlt_internals import declare_transactions
+from .older_rows import ADOPTED
+from .plan import PlannedLoad
+from .row_files import RowFiles, resource_of
+from .table_hints import TableHints
+
+# Destinations that have transactions, which dlt is told. SQLite has them too, and a lake's table changes at once.
+TRANSACTIONAL = frozenset({"duckdb", "postgres"})
+
+
+def has_adopted_rows(load: PlannedLoad) -> bool:
+    """Returns whether the dataset has rows that were adopted; asks the destination for nothing."""
+    target = load.target
+    return not target.replacement.anew and any(version.startswith(ADOPTED) for _, version in target.loads)
+
+
+def check_nothing_to_mend(load: PlannedLoad, has_duplicates: bool) -> None:
+    """Raises NotSupported where messages that come once more may have texts that adopted rows have cut.
+
+    Workers do not know the rows that are stored.
+    """
+    if has_duplicates and has_adopted_rows(load):
+        raise NotSupported(
+            "Expected a load in this process, because rows were adopted, some messages of this load are stored already"
+            " or come twice, and workers do not mend cut texts.\nLoad without an engine."
+        )
+
+
+def rows_of_messages(
+    load: PlannedLoad, deduplicated: Deduplicated, hints: TableHints, files: RowFiles
+) -> Iterator[TableRows]:
+    """Yields the rows of the tables of messages, together with the rows of theirs that this load mends."""
+    dataset = load.target.dataset
+    if dataset is None or not load.report.lines or not has_adopted_rows(load):
+        yield from deduplicated.tables()
+        return
+    tables = [name for name in hints.existing if resource_of(name) in load.extraction.resources]
+    deduplicated.find_mends(dataset.read, tables, _loads_of_messages(dataset))
+    for table, rows in deduplicated.mended().items():
+        if why := _obstacle(table, dataset, hints.existing, files):
+            load.context.warn(f"Texts of {rows:,} rows of {table} stay cut: {why}.")
+            deduplicated.leave_cut(table)
+    if deduplicated.mended() and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
+        declare_transactions(load.extraction.pipeline.destination)
+    hints.mended |= deduplicated.mended().keys()
+    yield from deduplicated.with_mended_rows(dataset.read)
+
+
+def _loads_of_messages(dataset: Dataset) -> set[datetime]:
+    """Returns when the loads ran that adopted nothing."""
+    return {
+        row["loaded_at"]
+        for batch in dataset.read(AUDIT.name, ["version", "loaded_at"])
+        for row in batch.to_pylist()
+        if row["loaded_at"] is not None and not row["version"].startswith(ADOPTED)
+    }
+
+
+def _obstacle(table: str, dataset: Dataset, existing: ExistingTables, files: RowFiles) -> str | None:
+    """Returns why rows of a table cannot be mended: they are replaced whole, and would lose or change other cells."""
+    if files.are_seen(table):
+        return "a step of yours, or a schema contract, would see these rows once more"
+    if dataset.kind not in (*TRANSACTIONAL, "filesystem") and dataset.dialect != "sqlite":
+        return f"nobody has tried whether {dataset.kind} replaces rows at once or loses them to a kill"
+    if dataset.widths.get(table, 0) > len(existing[table]):
+        return "the table has columns of other types than loads make, which would be lost"
+    return None
