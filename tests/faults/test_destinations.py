@@ -1,8 +1,5 @@
 """A destination that fails: the run fails, and after the next good one all is as if undisturbed."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 from dlt.destinations.job_client_impl import SqlLoadJob
 from dlt.pipeline.exceptions import PipelineStepFailed
 
+import autopilothq
 import forked
 from autopilothq.warehouses.postgres import postgres as postgres_destination
 from faults import holder, small_disk
@@ -50,11 +48,11 @@ def held(database: Path, *how: str) -> Iterator[None]:
 
 
 def test_a_duckdb_file_that_another_process_holds(tmp_path: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
-    load(pipeline(tmp_path), archive.parent / archive.name / "segment-logs" / "AbC123xYz9")
+    load(pipeline(tmp_path), archive / "segment-logs" / "AbC123xYz9")
     before = content(tmp_path / "autopilot.duckdb")
     for how in ("write", "read"):
         with held(tmp_path / "autopilot.duckdb", how), pytest.raises(PipelineStepFailed, match="Could not set lock"):
-            load(pipeline(tmp_path), archive)
+            pipeline(tmp_path).run(autopilothq.archive(str(archive)))
         assert content(tmp_path / "autopilot.duckdb") == before, how
     load(pipeline(tmp_path), archive)
     tables = content(tmp_path / "autopilot.duckdb")
@@ -109,16 +107,10 @@ def test_a_database_whose_connections_break_in_the_middle(
 
 @pytest.mark.parametrize("room", [20_000, 300_000], ids=["for the pipeline", "for the database"])
 def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturbed: dict[str, Table]) -> None:
-    paths = (Path(small_disk.__file__).parents[1], Path(small_disk.__file__).parents[2] / "pipelines")
-    done = subprocess.run(
-        [sys.executable, small_disk.__file__, str(archive), str(tmp_path), str(room)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr
+    said = tmp_path / "said"  # more than a pipe takes
+    with said.open("wb") as stderr:
+        assert forked.start(small_disk.__file__, str(archive), str(tmp_path), str(room), stderr=stderr).wait() == 1
+    assert "File too large" in said.read_text()
     load(pipeline(tmp_path), archive)
     tables = content(tmp_path / "autopilot.duckdb")
     assert_sound(tables)

@@ -2,10 +2,9 @@
 
 import multiprocessing
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,18 @@ import fsspec
 import pytest
 
 import autopilothq
+import forked
 from autopilothq.errors import EngineError, NotSupported
 from autopilothq.projection import engine
 from autopilothq.segment.identity import Id, SuppressionKey, hash_of
 from autopilothq.sources.archive.source import projector_of
 from autopilothq.sources.engine import coordinator, executors, shares, work_folder
-from autopilothq.sources.engine.executors import Workers, engine_of, processes, run_task
+from autopilothq.sources.engine.executors import Workers, engine_of, run_task
 from autopilothq.warehouses import suppression_key
 from contract.test_unreadable import raising
 from faults.loads import content, file, load, track
 from servers import S3
-from test_engine import Inline, archive_of, both, into, same
-
-ROOT = Path(__file__).parents[2]
+from test_engine import Inline, both, into, same
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +36,28 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(coordinator, "partitions_of", lambda _: 3)
 
 
+def archive_of(folder: Path) -> Path:
+    """A small archive of three files: messages of five persons, two events and a line that is none."""
+    persons = [track(n, type="identify", userId=f"u{n}", messageId=f"i-{n}", traits={"n": n}) for n in range(5)]
+    file(folder, "1.gz", [track(n, userId=f"u{n % 5}") for n in range(10)])
+    file(folder, "2.json", [*persons, b"no JSON", track(20, event="Order", properties={"price": 3})])
+    file(folder, "3.gz", [track(30, event="Order", properties={"price": "dear"}), track(1), *persons[:2]])
+    return folder
+
+
 # ---- workers -------------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_is_killed_and_its_tasks_are_tried_again(tmp_path: Path) -> None:
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Executor]:
+    """Makes an executor of two processes, forked from one that has imported what they need."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults.engine_workers"])
+    return lambda: ProcessPoolExecutor(2, mp_context=context)
+
+
+def test_a_worker_is_killed_and_its_tasks_are_tried_again(tmp_path: Path, processes: Callable[[], Executor]) -> None:
     archive = archive_of(tmp_path / "archive")
     killed: list[int | None] = []
 
@@ -52,7 +68,7 @@ def test_a_worker_is_killed_and_its_tasks_are_tried_again(tmp_path: Path) -> Non
             killed.extend([worker.pid] * report.tasks_done)
 
     load(into(tmp_path, "one"), archive)
-    source = autopilothq.archive(str(archive), executor=lambda: processes(2), progress=kill)
+    source = autopilothq.archive(str(archive), executor=processes, progress=kill)
     into(tmp_path, "two").run(source)
 
     assert len(set(killed)) == 2
@@ -153,11 +169,10 @@ into(folder, "two").run(source)
 
 def test_the_coordinator_is_killed_and_the_next_load_starts_afresh(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "archive")
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "pipelines"), str(ROOT / "tests")])}
 
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=env, check=False)
+    done = forked.run("-c", KILLED, str(tmp_path))
 
-    assert done.returncode == 9
+    assert done.returncode == 9, done.stderr
     assert files_in(tmp_path / "work")
     both(tmp_path, archive)
     same(tmp_path)

@@ -140,7 +140,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def archive(house: Path) -> Path:
     # Each table takes its time: the other kinds of messages go the same way as identifies.
     few = [line for line in ODDITIES if isinstance(line, bytes) or line["type"] in ("track", "identify")]
-    return odd_archive(house / "archive", 100, few)
+    return odd_archive(house / "archive", 0, few)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,8 @@ def assert_resumes(
 
 def resumed(place: Path, archive: Path, staged: bool) -> Outcome:
     load(pipeline(place, dlt.destinations.duckdb(str(place / "autopilot.duckdb")) if staged else None), archive)
-    return Outcome(content(place / "autopilot.duckdb"), loaded_files(place))
+    with duckdb.connect(str(place / "autopilot.duckdb"), read_only=True):  # opened once
+        return Outcome(content(place / "autopilot.duckdb"), loaded_files(place))
 
 
 def assert_complete(outcome: Outcome, undisturbed: dict[str, Table]) -> None:
@@ -304,7 +305,7 @@ def accounts(audit: Table) -> list[tuple[object, ...]]:
 
 
 def test_copies_go_on_a_new_machine_that_dlt_left_nothing_for(tmp_path: Path) -> None:
-    archive = odd_archive(tmp_path / "archive", 10)
+    archive = odd_archive(tmp_path / "archive", 0)
     load(pipeline(tmp_path), archive)
     before = content(tmp_path / "autopilot.duckdb")
     with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as books:

@@ -19,7 +19,7 @@ import forked
 from autopilothq import runner
 from autopilothq.sources import isolate, refused
 from autopilothq.sources.isolate import Cause
-from autopilothq.warehouses.duckdb import InsertNew
+from autopilothq.warehouses.duckdb import InsertNew, kept_open
 from calling import Call
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from faults import killed
@@ -28,6 +28,7 @@ from faults.loads import Table, assert_same, assert_sound, content, file, pipeli
 
 # Each part of a load -------------------------------------------------------------------------------------------------
 
+BOOKS = ("_rejects", "_discards", "_audit")
 BAD_DATA = Cause("1", "t", "bad", is_data=True)
 UNSURE = Cause("1", "t", "unsure", is_data=None)
 
@@ -139,7 +140,8 @@ def test_a_source_hands_over_all_again_after_a_failure_and_to_another_pipeline(t
     for into in (first, second):
         while into.has_pending_data:
             into.abort_packages()
-        into.run(source)
+        with kept_open(into):
+            into.run(source)
         assert (reports[-1].lines, reports[-1].stored, reports[-1].rejected) == (3, 2, 1)
     first.run(source)
     assert (reports[-1].lines, reports[-1].files, reports[-1].files_known) == (0, 0, 1)
@@ -154,18 +156,19 @@ def test_an_account_and_a_space_are_read_again_too(tmp_path: Path) -> None:
         (tmp_path / "people").write_text("email:a@example.com\n")
         common: dict[str, Any] = {"requests_per_second": 1_000, "progress": reports.append}
         sources = [
-            autopilothq.api(account.key, base_url=account.base_url, **common),
+            autopilothq.api(account.key, base_url=account.base_url, **common).with_resources("contacts", *BOOKS),
             autopilothq.profiles(
                 space.token, space.space, base_url=space.base_url, people=str(tmp_path / "people"), **common
             ),
         ]
         for number, source in enumerate(sources):
             into = pipeline(tmp_path / f"{number}")
-            with pytest.raises(PipelineStepFailed, match="another source fails"):
-                into.run([source, failing()])
-            while into.has_pending_data:
-                into.abort_packages()
-            into.run(source)
+            with kept_open(into):
+                with pytest.raises(PipelineStepFailed, match="another source fails"):
+                    into.run([source, failing()])
+                while into.has_pending_data:
+                    into.abort_packages()
+                into.run(source)
     assert len(content(tmp_path / "0" / "autopilot.duckdb")["contacts"].rows) == 3
     assert reports[-1].people == 1
 
@@ -240,7 +243,7 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         group(2, "a", plan="old"),
     ]
     first += [track(3, messageId="fits not", properties={"transactional": "maybe"})]
-    lines: list[Any] = [track(number) for number in range(5, 23)]
+    lines: list[Any] = [track(number) for number in (5, 7, 8, 20, 21)]
     lines += [identify(40, "a", plan="good"), identify(41, "b", plan="good")]
     lines += [identify(42, "a", plan="bad"), identify(43, "c", plan="fair"), identify(44, "c", plan="evil")]
     lines += [group(45, "a", seats=2), group(46, "a", plan="bad")]
@@ -253,11 +256,11 @@ def test_a_warehouse_refuses_rows_of_all_tables(
         cursor.execute(REFUSALS)
     path = file(archive, "2.gz", lines)
     result = load(call, archive, *into)
-    assert (result["lines"], result["stored"], result["duplicates"]) == (29, 19, 0)
+    assert (result["lines"], result["stored"], result["duplicates"]) == (16, 6, 0)
     assert result["rejects"] == {"unreadable": 9, "not_json": 1}
 
     tables = content(postgres)
-    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:27]), 1)}
+    numbers = {json.loads(line)["messageId"]: n for n, line in enumerate(map(json.dumps, lines[:14]), 1)}
     assert rejects(tables) == {id_: (str(path), numbers[id_], why) for id_, why in REFUSED.items()}
     del tables["_locks"]
     assert_sound(tables)

@@ -73,10 +73,10 @@ def put(hand: AbstractFileSystem, url: str, *messages: Any, **options: Any) -> N
 @pytest.mark.usefixtures("configured")
 def test_has_the_same_tables_as_the_archive_on_disk(tmp_path: Path, bucket: tuple[str, AbstractFileSystem]) -> None:
     url, hand = bucket
-    sample.write(str(tmp_path / "archive"), 1_000, 5)
+    sample.write(str(tmp_path / "archive"), 300, 5)
     hand.put(str(tmp_path / "archive") + "/", f"{url}/pre/fix/", recursive=True)
     report = load(pipeline(tmp_path / "s3"), f"{url}/pre/fix")
-    assert (report.lines, report.unfinished) == (1_000, {})
+    assert (report.lines, report.unfinished) == (300, {})
     load(pipeline(tmp_path / "disk"), tmp_path / "archive")
     tables, disk = content(tmp_path / "s3/autopilot.duckdb"), content(tmp_path / "disk/autopilot.duckdb")
     assert_sound(tables)
