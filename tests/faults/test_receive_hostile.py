@@ -25,7 +25,7 @@ TRACK = {"type": "track", "event": "Email Opened", "userId": "1"}
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     """A receiver that waits a second for heads and bodies."""
-    with isolation(tmp_path_factory.mktemp("hostile")), receiver(before=QUICK) as one:
+    with isolation(tmp_path_factory.mktemp("hostile")), receiver(before=QUICK, anew=True) as one:
         yield one
 
 
