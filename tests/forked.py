@@ -66,16 +66,25 @@ class Process:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        """Asks it to end."""
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kills it."""
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self) -> tuple[Any, Any]:
-        """Returns all that it prints on stdout and stderr until it ends."""
+    def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
+        """Returns all that it prints on stdout and stderr until it ends.
+
+        Raises TimeoutExpired where one of them is open longer: then nobody may print more than a pipe takes.
+        """
         if self.stdin:
             self.stdin.close()
         found = []
         for pipe in (self.stdout, self.stderr):  # nobody prints more on stderr than a pipe takes
+            if pipe and timeout is not None:
+                _await_end(pipe, timeout)
             found.append(pipe.read() if pipe else None)
             if pipe:
                 pipe.close()
@@ -144,6 +153,14 @@ def _stream(number: int, stream: "int | IO[Any] | None", text: bool) -> "tuple[i
     theirs, ours = (writing, reading) if number else (reading, writing)
     mode = ("r" if number else "w") + ("" if text else "b")
     return theirs, open(ours, mode, buffering=-1 if number or text else 0)
+
+
+def _await_end(pipe: "IO[Any]", seconds: float) -> None:
+    """Waits until all who print into a pipe have closed it; what they printed waits in it."""
+    ended = select.poll()
+    ended.register(pipe, 0)
+    if not ended.poll(seconds * 1000):
+        raise subprocess.TimeoutExpired("a forked process", seconds)
 
 
 def _number(link: socket.socket) -> int:
@@ -272,12 +289,14 @@ def main() -> None:
     import psycopg2
 
     import autopilothq.cli
+    from autopilothq.receive import server
     from autopilothq.warehouses import delta, postgres
     from fake_autopilot import FakeAutopilot
     from quicker_dlt import cache_hints, import_commands
     from quicker_lookups import spare_lookups
 
-    _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, delta, postgres, FakeAutopilot
+    _ = adbc_driver_manager, deltalake, dlt.destinations, psycopg2, autopilothq.cli, server
+    _ = delta, postgres, FakeAutopilot
     # Its threads would not be there after a fork, and an interpreter that ends waits for them.
     duckdb.default_connection().close()
     import_commands()

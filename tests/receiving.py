@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 import httpx
 
+import forked
 from autopilothq.receive import files
 
 # Tests that a shell started in the background ignore Ctrl-C, and what they start would inherit it.
 PROGRAM = """
+import os; os.setsid()
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
 from autopilothq.cli import main; main()
 """
@@ -26,7 +28,7 @@ class Receiver(NamedTuple):
 
     url: str
     folder: Path
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[str] | forked.Process"
     http: httpx.Client
 
     def post(self, path: str, body: Any = None, **more: Any) -> httpx.Response:
@@ -47,14 +49,21 @@ def receiver(
     env: Mapping[str, str] | None = None,
     listen: str = "127.0.0.1:0",
     before: str = "",
+    anew: bool = False,
 ) -> Iterator[Receiver]:
-    """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before."""
+    """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before.
+
+    It is forked, which spares a second of imports. `anew`: it is an interpreter of its own, as where it is installed;
+    for tests that measure its memory, and for metrics, whose modules look at the environment when they are imported.
+    """
     paths = os.pathsep.join(path for path in sys.path if path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", before + PROGRAM, "receive", str(folder), "--listen", listen, *words],
-        env={**os.environ, "PYTHONPATH": paths, **(env or {})}, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    call = ("-c", before + PROGRAM, "receive", str(folder), "--listen", listen, *words)
+    environment = {**os.environ, "PYTHONPATH": paths, **(env or {})}
+    process: subprocess.Popen[str] | forked.Process
+    if anew:
+        process = subprocess.Popen([sys.executable, *call], env=environment, stderr=subprocess.PIPE, text=True)
+    else:
+        process = forked.start(*call, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     try:
         line = process.stderr.readline()
@@ -63,7 +72,8 @@ def receiver(
             yield Receiver(line.split()[2].rstrip(","), Path(folder).absolute(), process, http)
     finally:
         process.kill()
-        process.communicate()
+        if not process.stderr.closed:
+            process.communicate()
 
 
 def published(folder: Path) -> list[Any]:

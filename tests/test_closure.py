@@ -13,7 +13,7 @@ from autopilothq.projection import suppression
 from autopilothq.segment.identity import Id, id_of
 
 COLUMNS = ("user_id", "context_traits_email", "context_traits_contact_id", "anonymous_id", "previous_id")
-ENGINE = duckdb.connect()
+ENGINE = duckdb.connect(config={"threads": 1})  # for so few rows, to share the work is most of the work
 Row = tuple[str | None, ...]
 
 

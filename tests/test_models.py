@@ -236,9 +236,13 @@ def test_a_period_counts_what_occurred_in_it() -> None:
 
 
 def test_other_dialects_are_read_again() -> None:
-    """Those models are taken that read others, or have expressions of their own."""
+    """Those models are taken that read others, or have expressions of their own; tables that have all the columns."""
+    declared = models.declared_tables()
+    tables = {name: declared[name] for name in ("email_opened", "email_clicked", "tracks", "identifies", "aliases")}
+    tables |= {name: declared[name] for name in ("pages", "groups")}
+    assert set().union(*tables.values()) == set().union(*declared.values())
     for name in ("link_overview", "domain_health", "identities", "daily"):
-        found = models.query(name, models.declared_tables())
+        found = models.query(name, tables)
         models.point(found, lambda table: ["autopilothq", table])
         for dialect in DIALECTS:
             text = models.in_dialect(found.copy(), dialect)

@@ -329,7 +329,7 @@ def test_metrics() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2") as running:
+    with receiver("archive", "--metrics", f"127.0.0.1:{port}", "--workers", "2", anew=True) as running:
         for _ in range(20):
             assert httpx.post(running.url + "/v1/batch", json={"batch": [TRACK, TRACK]}).status_code == 200
             assert (

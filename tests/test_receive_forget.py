@@ -19,7 +19,10 @@ from autopilothq.receive import files
 from autopilothq.receive.publishing import publish_open, receiver_folders
 from calling import Call, errors
 from contract.duck import query
+from prepared import as_prepared, preparing
 from receiving import Receiver, hidden, published, receiver
+from shared_loads import command
+from waiting import wait_for
 
 ADA = ("forget", "--email", "ada@example.com", "--user-id", "ada", "--archive")
 
@@ -68,11 +71,20 @@ def mentions(folder: Path, text: bytes) -> list[str]:
     return found
 
 
-@pytest.fixture
-def loaded(call: Call) -> None:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset that has a message of Bob's."""
-    Path("first.jsonl").write_text(json.dumps(message("bob", "first")) + "\n")
-    assert call("load", "archive", "first.jsonl").status == 0
+    with preparing(tmp_path_factory.mktemp("bobs")) as home:
+        Path("first.jsonl").write_text(json.dumps(message("bob", "first")) + "\n")
+        assert command("load", "archive", "first.jsonl").status == 0
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[None]:
+    """Works where that is loaded."""
+    with as_prepared(prepared):
+        yield
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -80,16 +92,14 @@ def test_a_receiver_under_load(call: Call, loaded: None, workers: str) -> None: 
     with receiver("archive", "--rotate", "1h", "--workers", workers) as running:
         with sending(running, "bob") as bobs:
             with sending(running, "ada") as adas:
-                time.sleep(1)
-            assert adas
+                wait_for(lambda: len(adas) >= 100)
             assert published(running.folder) == []
             said = call(*ADA, "archive")
             assert (said.status, errors(said)) == (0, [])
             before = len(bobs)
             assert f"0 rows and {len(adas):,} lines removed" in said.out
             assert mentions(running.folder, b"ada@example.com") == mentions(running.folder, b'"ada"') == []
-            time.sleep(0.3)
-        assert len(bobs) > before
+            wait_for(lambda: len(bobs) > before)
         assert running.post("/v1/track", message("ada", "later")).status_code == 200
         assert running.stop() == ""
     assert {one["messageId"] for one in published(running.folder)} == {*bobs, "ada-later"}

@@ -79,7 +79,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("before", ["", MEMORY], ids=["disk", "memory"])
 def test_at_a_fixed_rate(before: str, batch: int, rate: int) -> None:
     """The goal is of the receiver itself, at a rate that it must take."""
-    with receiver(before=before) as running:
+    with receiver(before=before, anew=True) as running:
         post(running, rate, batch, SENDERS, 1)
         figures = post(running, rate, batch, SENDERS)
         show(f"{'memory' if before else 'disk'}, {rate * (batch or 1):,} events/s offered", figures, batch)
@@ -91,14 +91,14 @@ def test_at_a_fixed_rate(before: str, batch: int, rate: int) -> None:
 @pytest.mark.parametrize("before", ["", MEMORY], ids=["disk", "memory"])
 def test_the_most(before: str, batch: int) -> None:
     """What one process takes of a sender that waits for nothing but answers."""
-    with receiver(before=before) as running:
+    with receiver(before=before, anew=True) as running:
         post(running, 0, batch, SENDERS, 1)
         show(f"{'memory' if before else 'disk'}, as many as it takes", post(running, 0, batch, SENDERS), batch)
 
 
 def test_memory() -> None:
     """It does not grow with what was received."""
-    with receiver("archive", "--rotate", "16MB") as running:
+    with receiver("archive", "--rotate", "16MB", anew=True) as running:
         post(running, BATCH_RATE, BATCH, 32, 2)
         sent, seen, started = 0, [memory(running)], time.monotonic()
         while sent < EVENTS:
@@ -118,7 +118,7 @@ def test_open_connections() -> None:
     number = min(CONNECTIONS, hard - 100)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
-        with receiver() as running:
+        with receiver(anew=True) as running:
             at = urlsplit(running.url)
             small, started = memory(running), time.monotonic()
             opened = [socket.create_connection((at.hostname or "", at.port or 0)) for _ in range(number)]

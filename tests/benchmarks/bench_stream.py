@@ -98,7 +98,7 @@ def test_a_stream_to_an_account(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["-", "file"])
 def test_forwarding_to_a_receiver(tmp_path: Path, source: str) -> None:
-    with receiver(tmp_path / "archive") as running:
+    with receiver(tmp_path / "archive", anew=True) as running:
         env = {"DESTINATION__SEGMENT__WRITE_KEY": "k", "DESTINATION__SEGMENT__REQUESTS_PER_SECOND": "1000"}
         path = tmp_path / "lines.ndjson"
         if source == "-":

@@ -24,11 +24,16 @@ SENDERS = 4
 BATCH = 20
 
 
-def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1) -> tuple[list[str], int]:
-    """Kills a receiver so many times; returns the ids that were acknowledged, and how many messages were sent."""
+def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1, least: int = 0) -> tuple[list[str], int]:
+    """Kills a receiver so many times; returns the ids that were acknowledged, and how many messages were sent.
+
+    Where the machine is so busy that fewer than `least` were acknowledged, it goes on until they are.
+    """
     acknowledged: list[str] = []
     numbers = itertools.count()
-    for _ in range(number):
+    kills = 0
+    while kills < number or len(acknowledged) < least:
+        kills += 1
         with receiver(
             folder, "--rotate", f"{chance.choice((1, 3600))}s", "--rotate", "64KB", "--workers", str(workers)
         ) as one:

@@ -42,7 +42,7 @@ def send(running: Receiver, number: int, **more: Any) -> list[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_nothing_acknowledged_is_lost_by_kills(call: Call, workers: int) -> None:
-    acknowledged, _ = rounds(Path("archive"), 5, random.Random(workers), workers)
+    acknowledged, _ = rounds(Path("archive"), 5, random.Random(workers), workers, least=101)
     assert len(acknowledged) > 100
     assert lost(Path("archive"), acknowledged) == set()
     assert call("load", "archive", "archive").status == 0

@@ -221,7 +221,7 @@ def test_names_that_nobody_set() -> None:
 def test_large_bodies_that_come_slowly() -> None:
     """What is in memory is bounded; who sends small ones need not wait."""
     piece = b" " * 1_000_000
-    with receiver(env={"RECEIVE__MAX_BODY_MB": "64"}) as running:
+    with receiver(env={"RECEIVE__MAX_BODY_MB": "64"}, anew=True) as running:
         before = memory(running)
         slow = [connect(running) for _ in range(40)]
 
@@ -252,7 +252,7 @@ def test_large_bodies_that_come_slowly() -> None:
 def test_requests_one_upon_the_other() -> None:
     request = b"POST /v1/track HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
     last = request.replace(b"host", b"connection: close\r\nhost")
-    with receiver() as running:
+    with receiver(anew=True) as running:
         found = answers(running, request * 50 + last)
         assert found.count(b"HTTP/1.1 200 OK") == 51
         assert found.count(b"HTTP/1.1") == 51

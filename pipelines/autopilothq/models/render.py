@@ -84,14 +84,14 @@ def point(
 
 
 def in_dialect(found: exp.Expr, dialect: str) -> str:
-    """Returns a query in a dialect, with names quoted where they could be reserved words."""
+    """Returns a query in a dialect, with names quoted where they could be reserved words; the query is used up."""
     quoted = dialect not in _PLAIN
     cased = normalize_identifiers(found, dialect=dialect) if quoted else found
     # PostgreSQL would write a relation that is read twice, with all its columns, to the disk.
     for cte in cased.find_all(exp.CTE) if dialect == "postgres" else ():
         if cte.alias in _UNIONS:
             cte.set("materialized", False)
-    return cased.sql(dialect=dialect, pretty=True, identify=quoted, comments=False)
+    return cased.sql(dialect=dialect, copy=False, pretty=True, identify=quoted, comments=False)
 
 
 def declared_tables() -> Existing:
