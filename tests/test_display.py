@@ -95,12 +95,20 @@ def test_a_grid_has_a_line_for_each_row() -> None:
     assert lines[0].index("n", 4) == lines[1].index("1", 80) == lines[2].index("2") == 82
 
 
+# The last parts of the names below.
+PRINTING = {"print", "print_exc", "print_exception", "print_stack", "echo", "secho", "echo_via_pager", "pprint"}
+PRINTING |= {"stdout", "stderr", "__stdout__", "__stderr__", "write"}
+
+
 def test_only_one_module_prints() -> None:
     """What prints elsewhere would print a stranger's text as it came."""
     root = Path(str(autopilothq.__file__)).parent
     found = set()
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
+            name = node.func if isinstance(node, ast.Call) else node
+            if (name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "")) not in PRINTING:
+                continue  # at once: to write all names out takes a second
             named = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             is_attribute = isinstance(node, ast.Attribute)
             referred = ast.unparse(node) if is_attribute or isinstance(node, ast.Name) else ""

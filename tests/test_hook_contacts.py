@@ -3,10 +3,11 @@
 import gzip
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
@@ -20,6 +21,8 @@ from autopilothq.sources.archive.hook_contacts import hook_contact
 from calling import Call
 from contract.duck import held, pipeline, query, tables
 from fake_autopilot import FakeAutopilot
+from prepared import as_prepared, preparing
+from shared_loads import command
 
 DAY = 1_793_491_200_000  # 2026-11-01
 AT = datetime(2026, 11, 1, 5, 6, 7, tzinfo=UTC)
@@ -41,8 +44,9 @@ def receive(name: str, *lines: bytes, folder: str = "autopilot-shop") -> None:
     path.write_bytes(gzip.compress(b"".join(lines)))
 
 
-def load(call: Call) -> None:
-    said = call("load", "archive", "received")
+def load() -> None:
+    with held():
+        said = command("load", "archive", "received")
     assert said.status == 0, said.err
 
 
@@ -57,7 +61,9 @@ def stored(*columns: str) -> list[tuple[Any, ...]]:
     return query(f"SELECT {', '.join(columns)} FROM autopilothq.contacts ORDER BY contact_id")
 
 
-def test_hooks_become_events_of_their_own_and_rows_of_contacts(call: Call) -> None:
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of hooks of three contacts."""
     whole = contact(
         1,
         FirstName="Ada",
@@ -68,21 +74,35 @@ def test_hooks_become_events_of_their_own_and_rows_of_contacts(call: Call) -> No
         created_at="Tue, 20 Dec 2016 07:31:12 GMT",
         updated_at=1_588_000_000_000,
     )
-    receive(
-        "1",
-        hook("contact_added", contact=whole),
-        hook("contact_added", contact=whole),  # sent again
-        hook("contact_added_to_list", AT + timedelta(seconds=1), contact_id="person_1", list_id="contactlist_X"),
-        hook("contact_unsubscribes", contact_id="person_2", email="2@example.com"),
-        hook("contact_left_segment", contact_id="person_2", email="2@example.com", segment_id="s"),
-        b'{"records":5,"receivedAt":"2026-11-01T05:06:07Z"}\n',
-    )
-    # What looks like a hook in another folder is a message alone.
-    receive("2", hook("contact_added", contact=contact(9)), folder="v1")
-    load(call)
+    with preparing(tmp_path_factory.mktemp("brought")) as home:
+        receive(
+            "1",
+            hook("contact_added", contact=whole),
+            hook("contact_added", contact=whole),  # sent again
+            hook("contact_added_to_list", AT + timedelta(seconds=1), contact_id="person_1", list_id="contactlist_X"),
+            hook("contact_unsubscribes", contact_id="person_2", email="2@example.com"),
+            hook("contact_left_segment", contact_id="person_2", email="2@example.com", segment_id="s"),
+            hook("contact_added", contact=contact(3)),
+            b'{"records":5,"receivedAt":"2026-11-01T05:06:07Z"}\n',
+        )
+        # What looks like a hook in another folder is a message alone.
+        receive("2", hook("contact_added", contact=contact(9)), folder="v1")
+        load()
+    return home
+
+
+@pytest.fixture
+def with_hooks(brought: Path) -> Iterator[None]:
+    """Works where those are loaded."""
+    with as_prepared(brought):
+        yield
+
+
+@pytest.mark.usefixtures("with_hooks")
+def test_hooks_become_events_of_their_own_and_rows_of_contacts() -> None:
     found = tables()
     assert {name: len(rows) for name, rows in found.items() if name.startswith("autopilot_")} == {
-        "autopilot_contact_added": 2,
+        "autopilot_contact_added": 3,
         "autopilot_contact_added_to_list": 1,
         "autopilot_contact_left_segment": 1,
         "autopilot_contact_unsubscribed": 1,
@@ -104,7 +124,9 @@ def test_hooks_become_events_of_their_own_and_rows_of_contacts(call: Call) -> No
     }
     assert query("SELECT reason FROM autopilothq._rejects") == [("unknown_type",)]
     assert query("SELECT * FROM autopilothq._discards") == []
-    first, second = ({name: value for name, value in row.items() if value is not None} for row in found["contacts"])
+    first, second, third = (
+        {name: value for name, value in row.items() if value is not None} for row in found["contacts"]
+    )
     assert first == {
         "contact_id": "person_1",
         "received_at": AT + timedelta(seconds=1),
@@ -124,84 +146,105 @@ def test_hooks_become_events_of_their_own_and_rows_of_contacts(call: Call) -> No
         "email": "2@example.com",
         "unsubscribed": True,
     }
-    load(call)  # nothing is new
-    assert [row["uuid_ts"] for row in tables()["contacts"]] == [first["uuid_ts"], second["uuid_ts"]]
+    assert third == {"contact_id": "person_3", "received_at": AT, "uuid_ts": third["uuid_ts"], "email": "3@example.com"}
+    load()  # nothing is new
+    assert [row["uuid_ts"] for row in tables()["contacts"]] == [row["uuid_ts"] for row in (first, second, third)]
 
 
-def test_the_newest_change_wins_and_no_row_gets_worse(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_contacts, "PART_SIZE", 20)  # bytes: each contact is in a part of its own
+OLD, NEW = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
+
+
+class Scanned(NamedTuple):
+    """The folder of a scan and of a load of hooks after it, when the scan was, and when most hooks were."""
+
+    home: Path
+    at: datetime
+    later: datetime
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> Scanned:
     fields = [{"kind": "Plan", "value": 7, "fieldType": "integer", "deleted": False}]
-    with FakeAutopilot(contacts=0) as server:
-        old, new = "2026-01-01T00:00:00.000Z", "2026-02-01T00:00:00.000Z"
+    with (
+        preparing(tmp_path_factory.mktemp("scanned")) as home,
+        FakeAutopilot(contacts=0) as server,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        monkeypatch.setattr(hook_contacts, "PART_SIZE", 20)  # bytes: each contact is in a part of its own
         scan(
             server,
-            contact(1, FirstName="Ada", Company="Acme", updated_at=old, custom_fields=fields),
-            contact(2, FirstName="Bo", updated_at=new),
+            contact(1, FirstName="Ada", Company="Acme", updated_at=OLD, custom_fields=fields),
+            contact(2, FirstName="Bo", updated_at=NEW),
             contact(3, FirstName="Cy", LatestSubscribe=1_482_221_100_123),
             contact(4, FirstName="Di"),
+            contact(5, FirstName="Ed"),
         )
-        [(scanned,)] = query("SELECT DISTINCT received_at FROM autopilothq.contacts")
-        later, before = scanned + timedelta(hours=1), scanned - timedelta(hours=1)
+        [(at,)] = query("SELECT DISTINCT received_at FROM autopilothq.contacts")
+        later, before = at + timedelta(hours=1), at - timedelta(hours=1)
         receive(
             "1",
             # A part of a contact, but a newer one: the rest stays.
-            hook("contact_updated", later, contact=contact(1, FirstName="Adam", updated_at=new)),
+            hook("contact_updated", later, contact=contact(1, FirstName="Adam", updated_at=NEW)),
             # Older than what the scan saw, although it came later.
-            hook("contact_updated", later, contact=contact(2, FirstName="Bob", updated_at=old)),
+            hook("contact_updated", later, contact=contact(2, FirstName="Bob", updated_at=OLD)),
             # Without times, the receipt decides.
             hook("contact_unsubscribed", later, contact_id="person_3"),
             hook("contact_unsubscribed", before, contact_id="person_4"),
+            # Hooks that come out of order: each value is from whoever knew it last.
+            hook("contact_updated", later, contact=contact(5, FirstName="E3", Title="T3", updated_at="2026-03-03")),
+            hook("contact_updated", later, contact=contact(5, FirstName="E1", Fax="F1", updated_at="2026-03-01")),
+            hook("contact_updated", later, contact=contact(5, Fax="F2", updated_at="2026-03-02")),
+            # One that the scan did not see.
+            hook("contact_added", later, contact=contact(6, FirstName="Flo", updated_at=NEW)),
         )
-        load(call)
-        assert stored(
-            "first_name", "company", "custom_plan", "updated_at", "unsubscribed", "latest_subscribe", "email"
-        ) == [
-            ("Adam", "Acme", 7, datetime.fromisoformat(new), None, None, "1@example.com"),
-            ("Bo", None, None, datetime.fromisoformat(new), None, None, "2@example.com"),
-            ("Cy", None, None, None, True, datetime(2016, 12, 20, 8, 5, 0, 123_000, tzinfo=UTC), "3@example.com"),
-            ("Di", None, None, None, None, None, "4@example.com"),
-        ]
-        received = [later, scanned, later, scanned]
-        assert [row[0] for row in stored("received_at")] == [at.replace(microsecond=at.microsecond) for at in received]
-        # Hooks that come out of order: each value is from whoever knew it last.
-        receive(
-            "2",
-            hook("contact_updated", later, contact=contact(4, FirstName="D3", Title="T3", updated_at="2026-03-03")),
-            hook("contact_updated", later, contact=contact(4, FirstName="D1", Fax="F1", updated_at="2026-03-01")),
-            hook("contact_updated", later, contact=contact(4, Fax="F2", updated_at="2026-03-02")),
-        )
-        load(call)
-        assert stored("first_name", "title", "fax", "updated_at")[3] == (
-            "D3",
-            "T3",
-            "F2",
-            datetime(2026, 3, 3, tzinfo=UTC),
-        )
+        load()
+    return Scanned(home, at, later)
 
 
-def test_a_scan_that_was_running_meanwhile_is_no_step_back(call: Call) -> None:
+@pytest.fixture
+def after_a_scan(scanned: Scanned) -> Iterator[Scanned]:
+    """Works where those are loaded."""
+    with as_prepared(scanned.home):
+        yield scanned
+
+
+def test_the_newest_change_wins_and_no_row_gets_worse(after_a_scan: Scanned) -> None:
+    new = datetime.fromisoformat(NEW)
+    assert stored(
+        "first_name", "company", "custom_plan", "updated_at", "unsubscribed", "latest_subscribe", "email"
+    ) == [
+        ("Adam", "Acme", 7, new, None, None, "1@example.com"),
+        ("Bo", None, None, new, None, None, "2@example.com"),
+        ("Cy", None, None, None, True, datetime(2016, 12, 20, 8, 5, 0, 123_000, tzinfo=UTC), "3@example.com"),
+        ("Di", None, None, None, None, None, "4@example.com"),
+        ("E3", None, None, datetime(2026, 3, 3, tzinfo=UTC), None, None, "5@example.com"),
+        ("Flo", None, None, new, None, None, "6@example.com"),
+    ]
+    later, at = after_a_scan.later, after_a_scan.at
+    assert [row[0] for row in stored("received_at")] == [later, at, later, at, later, later]
+    assert stored("title", "fax")[4] == ("T3", "F2")
+
+
+def test_a_scan_that_was_running_meanwhile_is_no_step_back(after_a_scan: Scanned) -> None:
     with FakeAutopilot(contacts=0) as server:
-        scan(server, contact(1, FirstName="Ada", updated_at="2026-01-01"), contact(2, FirstName="Bo"))
-        future = datetime.now(UTC) + timedelta(hours=1)
-        receive(
-            "1",
-            hook("contact_updated", future, contact=contact(1, FirstName="Adam", updated_at="2026-02-01")),
-            hook("contact_added", future, contact=contact(3, FirstName="Cy", updated_at="2026-02-01")),
-        )
-        load(call)
-        scan(server, contact(1, FirstName="Ada", updated_at="2026-01-01"), contact(2, FirstName="Bob"))
-        # Contact 1 was changed, and 3 made, after the scan began.
-        assert stored("first_name", "deleted_at IS NULL") == [("Adam", True), ("Bob", True), ("Cy", True)]
-        scan(server, contact(1, FirstName="Adam 2", updated_at="2026-03-01"))
+        scan(server, contact(1, FirstName="Ada", updated_at=OLD), contact(2, FirstName="Bob"), contact(4))
+        # Contact 1 was changed, and 6 made, after the scan began.
         found = stored("first_name", "deleted_at IS NULL")
-        assert found == [("Adam 2", True), ("Bob", False), ("Cy", True)]
-        # A contact that a scan missed comes back by a later hook alone.
-        receive("2", hook("contact_updated", datetime(2026, 1, 1, tzinfo=UTC), contact_id="person_2"))
-        load(call)
-        assert stored("deleted_at IS NULL")[1] == (False,)
-        receive("3", hook("contact_updated", future, contact=contact(2, FirstName="Bo")))
-        load(call)
-        assert stored("first_name", "deleted_at IS NULL")[1] == ("Bo", True)
+        assert [found[0], found[1], found[5]] == [("Adam", True), ("Bob", True), ("Flo", True)]
+        scan(server, contact(1, FirstName="Adam 2", updated_at="2026-03-01"))
+    found = stored("first_name", "deleted_at IS NULL")
+    assert [found[0], found[1], found[3][1], found[5]] == [("Adam 2", True), ("Bob", False), False, ("Flo", True)]
+    # A contact that a scan missed comes back by a later hook alone, not by one from between the two scans.
+    [(seen, missed)] = query("SELECT received_at, deleted_at FROM autopilothq.contacts WHERE contact_id = 'person_2'")
+    assert seen < missed
+    receive(
+        "2",
+        hook("contact_updated", seen + (missed - seen) / 2, contact_id="person_2"),
+        hook("contact_updated", after_a_scan.later, contact=contact(4, FirstName="Di 2")),
+    )
+    load()
+    found = stored("first_name", "deleted_at IS NULL")
+    assert [found[1][1], found[3]] == [False, ("Di 2", True)]
 
 
 def test_in_postgresql_a_hook_changes_what_it_says_and_nothing_else(
@@ -239,14 +282,14 @@ def test_lines_are_in_parts_by_their_contacts(tmp_path: Path) -> None:
     assert [line for part in parts for line in part if line in parts[0]] == parts[0]  # in their order
 
 
-def test_a_deleted_persons_contact_stays_away(call: Call) -> None:
-    receive("1", hook("contact_added", contact=contact(1)), hook("contact_added", contact=contact(2)))
-    load(call)
-    assert call("forget", "--contact-id", "person_1").status == 0
-    receive("2", hook("contact_updated", AT + timedelta(days=1), contact=contact(1)))
-    load(call)
-    assert stored("contact_id") == [("person_2",)]
-    assert len(tables()["autopilot_contact_added"]) == 1
+@pytest.mark.usefixtures("with_hooks")
+def test_a_deleted_persons_contact_stays_away() -> None:
+    with held():
+        assert command("forget", "--contact-id", "person_1").status == 0
+    receive("3", hook("contact_updated", AT + timedelta(days=1), contact=contact(1)))
+    load()
+    assert stored("contact_id") == [("person_2",), ("person_3",)]
+    assert [row["anonymous_id"] for row in tables()["autopilot_contact_added"]] == ["3@example.com", "9@example.com"]
 
 
 def test_a_source_in_python_has_contacts_where_it_is_asked_for() -> None:
@@ -273,21 +316,27 @@ def test_hooks_without_a_contact(more: bytes) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:implicitly coercing SELECT")
-def test_a_later_hook_is_put_over_what_sqlite_has(call: Call) -> None:
+def test_a_later_hook_alone_is_put_over_what_sqlite_has(call: Call) -> None:
     database = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
-    first = contact(1, FirstName="Ada", unsubscribed=True, updated_at=1_588_000_000_000)
-    later = contact(1, LastName="Lovelace", updated_at=1_588_000_001_000)
-    for name, at, of in (
-        ("1", AT, first),
-        ("2", AT + timedelta(hours=1), later),
-        ("3", AT, first | {"FirstName": "A"}),
+    first, last = 1_588_000_000_000, 1_588_000_001_000
+    ada = contact(1, FirstName="Ada", unsubscribed=True, updated_at=first)
+    grace = contact(2, FirstName="Grace", updated_at=last)
+    later = AT + timedelta(hours=1)
+    for name, *hooks in (
+        ("1", (AT, ada), (later, grace)),
+        (
+            "2",
+            (later, contact(1, LastName="Lovelace", updated_at=last)),
+            (AT, contact(2, FirstName="G", updated_at=first)),
+        ),
     ):
-        receive(name, hook("contact_updated", at, contact=of))
+        receive(name, *(hook("contact_updated", at, contact=of) for at, of in hooks))
         said = call("load", "archive", "received", *database)
         assert said.status == 0, said.err
     columns = "contact_id, first_name, last_name, unsubscribed, updated_at, received_at"
     with closing(sqlite3.connect("here__autopilothq.db")) as con:
-        assert con.execute(f"SELECT {columns} FROM contacts").fetchall() == [
-            ("person_1", "Ada", "Lovelace", 1, "2020-04-27 15:06:41.000000", "2026-11-01 06:06:07.000000")
+        assert con.execute(f"SELECT {columns} FROM contacts ORDER BY 1").fetchall() == [
+            ("person_1", "Ada", "Lovelace", 1, "2020-04-27 15:06:41.000000", "2026-11-01 06:06:07.000000"),
+            ("person_2", "Grace", None, None, "2020-04-27 15:06:41.000000", "2026-11-01 06:06:07.000000"),
         ]
         assert con.execute("SELECT count(*) FROM _discards").fetchall() == [(0,)]

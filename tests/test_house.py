@@ -52,13 +52,25 @@ class Module(NamedTuple):
 
 
 @cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's tree: each file is parsed once for all rules."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    """All nodes of a tree, which is walked once for all rules."""
+    return list(ast.walk(tree))
+
+
+@cache
 def modules() -> list[Module]:
     """The modules of the package, parsed."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         file, text = str(path.relative_to(PACKAGE)), path.read_text()
         name = file.removesuffix(".py").replace("/", ".").removesuffix("__init__").removesuffix(".")
-        found.append(Module(file, name, text, ast.parse(text)))
+        found.append(Module(file, name, text, tree_of(path)))
     return found
 
 
@@ -83,7 +95,7 @@ def imports(module: Module) -> list[tuple[bool, str]]:
 def _imports(module: Module) -> Iterator[tuple[bool, str]]:
     inside = module.file.endswith("__init__.py")
     names = {other.name for other in modules()}
-    for node in ast.walk(module.tree):
+    for node in nodes(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 own, _, rest = alias.name.partition(".")
@@ -371,7 +383,7 @@ ALLOWED_NAMES = {
 def identifiers(tree: ast.AST) -> set[str]:
     """Every name that a module defines, reads or passes."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name) | ast.Attribute(attr=name):
                 found.add(name)
@@ -382,10 +394,17 @@ def identifiers(tree: ast.AST) -> set[str]:
     return found
 
 
+@cache
+def banned_forms() -> dict[str, str]:
+    """The forms of the banned words, with the words."""
+    forms = {form: word for word in BANNED_WORDS for form in (word, f"{word}s", f"{word.removesuffix('e')}ed")}
+    return forms | {f"{word.removesuffix('e')}ing": word for word in BANNED_WORDS}
+
+
+@cache
 def banned_word(name: str) -> str | None:
     """The banned word that a part of a name is a form of. Example: `banned_word("_read_odd_lines") == "odd"`."""
-    forms = {form: word for word in BANNED_WORDS for form in (word, f"{word}s", f"{word.removesuffix('e')}ed")}
-    forms |= {f"{word.removesuffix('e')}ing": word for word in BANNED_WORDS}
+    forms = banned_forms()
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
     return next((forms[part.lower()] for part in parts if part.lower() in forms), None)
 
@@ -427,7 +446,7 @@ NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 
 def undocumented(tree: ast.AST) -> Iterator[str]:
     """The names that a module imports from dlt and dlt's guides do not show."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith("dlt."))
         elif isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] == "dlt":
@@ -438,11 +457,11 @@ def undocumented(tree: ast.AST) -> Iterator[str]:
 
 def private_names(tree: ast.AST) -> set[str]:
     """The attributes with an underscore in front that a module reads of other objects than its own."""
-    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own = {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     read = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.Attribute)
         and re.match("_[a-z]", node.attr)
         and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
@@ -451,15 +470,15 @@ def private_names(tree: ast.AST) -> set[str]:
 
 
 def test_what_dlt_does_not_document_is_touched_by_one_module_alone() -> None:
-    trees = {str(path.relative_to(PIPELINES)): ast.parse(path.read_text()) for path in OTHERS}
+    trees = {str(path.relative_to(PIPELINES)): tree_of(path) for path in OTHERS}
 
     assert {path: found for path, tree in trees.items() if (found := list(undocumented(tree)))} == {}
     # `_strip_protocol` is what fsspec's own documentation has file systems override.
     assert {path: names for path, tree in trees.items() if (names := private_names(tree) - {"_strip_protocol"})} == {}
 
 
-def classes() -> Iterator[type]:
-    """The package's classes that derive from dlt's."""
+def classes() -> Iterator[tuple[type, ast.ClassDef]]:
+    """The package's classes that derive from dlt's, with their code."""
     for path in OTHERS:
         if "autopilothq" in path.parts and path.name != "__main__.py":
             name = ".".join(path.relative_to(PIPELINES).with_suffix("").parts).removesuffix(".__init__")
@@ -467,34 +486,33 @@ def classes() -> Iterator[type]:
                 module = import_module(name)
             except ModuleNotFoundError:  # a driver that is not here
                 continue
-            for node in ast.parse(path.read_text()).body:
-                found = getattr(module, node.name) if isinstance(node, ast.ClassDef) else object
-                if any(base.__module__.startswith("dlt.") for base in found.__mro__):
-                    yield found
+            for node in tree_of(path).body:
+                if isinstance(node, ast.ClassDef):
+                    found = getattr(module, node.name)
+                    if any(base.__module__.startswith("dlt.") for base in found.__mro__):
+                        yield found, node
 
 
-def names_of_dlt(of: type) -> set[str]:
-    """The private names that a class has from dlt, attributes that are set as it goes too."""
-    names: set[str] = set()
-    for base in of.__mro__:
-        if base.__module__.startswith("dlt."):
-            names |= set(vars(base)) | set(re.findall(r"self\.(_\w+)", inspect.getsource(base)))
+@cache
+def private_names_of(base: type) -> set[str]:
+    """The private names that a class of dlt's defines itself, attributes that are set as it goes too."""
+    names = set(vars(base)) | set(re.findall(r"self\.(_\w+)", inspect.getsource(base)))
     return {name for name in names if re.match("_[a-z]", name)}
 
 
-def private_of_dlt(of: type) -> set[str]:
-    """The private names of dlt's that a class reads or overrides."""
-    return mentioned(ast.parse(inspect.getsource(of))) & names_of_dlt(of)
+def names_of_dlt(of: type) -> set[str]:
+    """The private names that a class has from dlt."""
+    return {name for base in of.__mro__ if base.__module__.startswith("dlt.") for name in private_names_of(base)}
 
 
 def mentioned(tree: ast.AST) -> set[str]:
     """The names of attributes that are read or written, and of functions that are defined."""
-    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return names | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute)}
+    return names | {node.name for node in nodes(tree) if isinstance(node, ast.FunctionDef)}
 
 
 def test_classes_that_derive_from_dlts_neither_read_nor_override_its_private_names() -> None:
-    found = {f"{of.__module__}.{of.__name__}": private_of_dlt(of) for of in classes()}
+    found = {f"{of.__module__}.{of.__name__}": mentioned(code) & names_of_dlt(of) for of, code in classes()}
 
     assert {
         "autopilothq.warehouses.duckdb.InsertNew",
@@ -507,7 +525,7 @@ def test_classes_that_derive_from_dlts_neither_read_nor_override_its_private_nam
 def test_what_can_be_overridden_by_a_public_name_is() -> None:
     hooks = set(clients._HOOKS.values())
 
-    assert {str(path): found for path in OTHERS if (found := mentioned(ast.parse(path.read_text())) & hooks)} == {}
+    assert {str(path): found for path in OTHERS if (found := mentioned(tree_of(path)) & hooks)} == {}
 
 
 def main() -> None:

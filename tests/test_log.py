@@ -176,6 +176,7 @@ def test_a_run_that_could_not_begin_is_told(call: Call, webhook: Webhook) -> Non
     assert webhook.texts() == [f"autopilothq load archive on {gethostname()} failed: {which}"]
 
 
+@pytest.mark.usefixtures("loaded")
 def test_a_webhook_that_fails_costs_nothing_and_stays_secret(
     call: Call, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

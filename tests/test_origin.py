@@ -17,7 +17,9 @@ from autopilothq import Batch, LoadContext, LoadReport, Origin, make_batch, sour
 from autopilothq.errors import InvalidSetting, NotSupported
 from autopilothq.projection import Projection
 from autopilothq.sources import project
+from contract.duck import held
 from contract.pulling import books, pull, watermarks
+from dlt_habits.habits import Quick
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from generate_docs import definition
 from prepared import as_prepared, preparing
@@ -46,11 +48,17 @@ def write(name: str, *lines: str) -> None:
     Path("dump", name).write_text("".join(f"{line}\n" for line in lines))
 
 
+def run(data: Any) -> None:
+    """One load into `w.duckdb`."""
+    pipeline = dlt.pipeline("webhooks", destination=Quick("w.duckdb"), dataset_name="autopilothq")
+    with held("w.duckdb"):
+        pipeline.run(data)
+
+
 def load(origin: Origin[Any] | None = None, **settings: Any) -> LoadReport:
     """One load; gives its report."""
     reports = [LoadReport()]
-    pipeline = dlt.pipeline("webhooks", destination=dlt.destinations.duckdb("w.duckdb"), dataset_name="autopilothq")
-    pipeline.run(source(origin or WebhookDump(Path("dump")), progress=reports.append, **settings))
+    run(source(origin or WebhookDump(Path("dump")), progress=reports.append, **settings))
     return reports[-1]
 
 
@@ -207,8 +215,7 @@ def test_a_scan_that_is_read_twice_counts_once() -> None:
     with FakeAutopilot(contacts=120) as server:
         reports = [LoadReport()]
         settings: dict[str, Any] = {"api_key": server.key, "base_url": server.base_url, "requests_per_second": 10_000}
-        pipeline = dlt.pipeline("webhooks", destination=dlt.destinations.duckdb("w.duckdb"), dataset_name="autopilothq")
-        pipeline.run(autopilothq.api(**settings, progress=reports.append))
+        run(autopilothq.api(**settings, progress=reports.append))
 
     assert (reports[-1].contacts, reports[-1].files_done) == (120, len(rows("SELECT file FROM _audit")))
     assert rows("SELECT count(*), count(DISTINCT contact_id) FROM contacts") == [(120, 120)]

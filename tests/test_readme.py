@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from decimal import Decimal
 from inspect import signature
 from pathlib import Path
@@ -57,25 +57,35 @@ ZONES = ("UTC", "America/Los_Angeles", "Australia/Sydney")
 
 def test_questions_have_the_same_answers_in_every_time_zone_and_database(call: Call, postgres: str) -> None:
     assert QUESTIONS is not None
+    questions = QUESTIONS.group(1)
     sample.write("archive", events=4000)
     for place in (("duckdb", "readme.duckdb"), ("postgres", postgres)):
         said = call("load", "archive", "archive", "--destination", place[0], "--credentials", place[1])
         assert said.status == 0, said.err
-    for question in QUESTIONS.group(1).split("\n\n"):
-        answers = [answer("readme.duckdb", zone, question) for zone in ZONES]
-        answers += [answer(postgres, zone, question) for zone in ZONES]
+    with ExitStack() as sessions:
+        asked = [
+            sessions.enter_context(session(place, zone)) for place in ("readme.duckdb", postgres) for zone in ZONES
+        ]
+        answered = [(question, [answer(one, question) for one in asked]) for question in questions.split("\n\n")]
+    for question, answers in answered:
         assert answers[0], question
         assert all(value is not None for value in answers[0][0]), question
         assert answers == [answers[0]] * len(answers), question
 
 
-def answer(database: str, zone: str, question: str) -> list[tuple[Any, ...]]:
-    """The rows of a question, in a fixed order, asked in a session of a time zone."""
+@contextmanager
+def session(database: str, zone: str) -> Iterator[Any]:
+    """A cursor in a session of a time zone."""
     connect: Any = psycopg2.connect if "://" in database else duckdb.connect
     with closing(connect(database)) as con, closing(con.cursor()) as cursor:
         cursor.execute(f"SET TIME ZONE '{zone}'")
-        cursor.execute(question)
-        rows = cursor.fetchall()
+        yield cursor
+
+
+def answer(cursor: Any, question: str) -> list[tuple[Any, ...]]:
+    """The rows of a question, in a fixed order."""
+    cursor.execute(question)
+    rows = cursor.fetchall()
     return sorted((tuple(float(cell) if isinstance(cell, Decimal) else cell for cell in row) for row in rows), key=repr)
 
 

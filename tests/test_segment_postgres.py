@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import psycopg2
@@ -24,6 +24,8 @@ from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
 from contract.loading import Line, identify, message, raw, write
+from servers import Postgres
+from shared_loads import command, isolation
 
 # A column of every table with its type, whether it may be null, the keys and the indexes: what \d of psql shows.
 DESCRIBED = """
@@ -74,21 +76,65 @@ EVERY_KIND: list[Line] = [
 ]
 
 
-def test_the_printed_statements_are_those_that_make_the_tables(call: Call, postgres: str) -> None:
-    write("1.ndjson", *EVERY_KIND)
-    load(call, postgres)
+class Made(NamedTuple):
+    """A database with a message of every kind, and how many connections were opened or closed whenever one was."""
+
+    url: str
+    under_way: list[int]
+
+
+@pytest.fixture(scope="module")
+def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A load over connections that take their time to open and to close."""
+    under_way: list[int] = []
+    seen: list[int] = []
+
+    class Slow(AdbcConnection):
+        def __init__(self, database: AdbcDatabase) -> None:
+            with self.counted():
+                super().__init__(database)
+
+        def close(self) -> None:
+            with self.counted():
+                super().close()
+
+        @staticmethod
+        @contextmanager
+        def counted() -> Iterator[None]:
+            under_way.append(1)
+            time.sleep(0.01)
+            seen.append(len(under_way))
+            yield
+            under_way.pop()
+
+    with postgresql.database() as url:
+        with isolation(tmp_path_factory.mktemp("made")), pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(postgres_adbc, "AdbcConnection", Slow)
+            write("1.ndjson", *EVERY_KIND)
+            load(command, url)
+        yield Made(url, seen)
+
+
+def test_connections_that_copy_are_opened_and_closed_one_at_a_time(made: Made) -> None:
+    """The driver counts them without a lock: a close beside another fails."""
+    assert len(made.under_way) > 20
+    assert set(made.under_way) == {1}
+
+
+def test_the_printed_statements_are_those_that_make_the_tables(call: Call, made: Made) -> None:
+    postgres = made.url
     call("forget", "--user-id", "nobody", "--destination", "postgres", "--credentials", postgres)
     printed = call("schema", "--format", "sql", "--destination", "postgres", "--dataset", "printed").out
     query(postgres, printed)
-    made, said = described(postgres), described(postgres, "printed")
+    tables, said = described(postgres), described(postgres, "printed")
     # What an account has, and whom a profile was asked for, is not of an archive.
-    account = {table.name for table in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
-    assert said.keys() - made.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
-    assert {table: said[table] for table in made} == made
-    assert ("p", "PRIMARY KEY (id)", None, None) in made["tracks"]
-    assert ("p", "PRIMARY KEY (file, version)", None, None) in made["_audit"]
-    indexed = {table for table, what in made.items() if any("(received_at)" in str(line[1]) for line in what)}
-    assert indexed == {table for table, what in made.items() if any(line[0] == "received_at" for line in what)}
+    account = {each.name for each in (*catalog.ACCOUNT, *catalog.ORTTO_ACCOUNT)}
+    assert said.keys() - tables.keys() == {"_profiles", "_deliveries", "_deliveries_ortto", "_forwards", *account}
+    assert {table: said[table] for table in tables} == tables
+    assert ("p", "PRIMARY KEY (id)", None, None) in tables["tracks"]
+    assert ("p", "PRIMARY KEY (file, version)", None, None) in tables["_audit"]
+    indexed = {table for table, what in tables.items() if any("(received_at)" in str(line[1]) for line in what)}
+    assert indexed == {table for table, what in tables.items() if any(line[0] == "received_at" for line in what)}
     assert {"tracks", "email_opened", "users", "accounts", "pages", "_discards"} <= indexed
 
 
@@ -183,6 +229,12 @@ def test_tables_that_an_earlier_version_made_stay_as_they_are(call: Call, postgr
     assert numeric(postgres, "double precision") == {("order_completed", "revenue")}
 
 
+def counted(url: str, tables: list[str]) -> dict[str, int]:
+    """The number of rows of each table."""
+    counts = (f"SELECT '{table}', count(*) FROM autopilothq.{table}" for table in tables)
+    return dict(query(url, " UNION ALL ".join(counts)))
+
+
 def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a load was killed after a file was copied and before that was noted."""
     run = postgres_client.PostgresCopyJob.run
@@ -196,13 +248,13 @@ def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkey
     into = pipeline(segment_postgres(postgres))
     into.run(autopilothq.archive("archive"))
     tables = [table for table in described(postgres) if table != "_suppressions"]
-    counts = {table: query(postgres, f"SELECT count(*) FROM autopilothq.{table}")[0][0] for table in tables}
+    counts = counted(postgres, tables)
     assert counts == {table: counts[table] and 1 for table in tables} | {"tracks": 8}
     # All once more, in the place of what is there: keys and types stay.
     before = described(postgres)
     into.run(autopilothq.archive("archive"), write_disposition="replace")
     assert described(postgres) == before
-    assert {table: query(postgres, f"SELECT count(*) FROM autopilothq.{table}")[0][0] for table in tables} == counts
+    assert counted(postgres, tables) == counts
     assert query(postgres, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
 
 
@@ -215,38 +267,6 @@ def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.M
     assert not [definition for definition in definitions if "received_at" in definition]
     printed = call("schema", "tracks", "--format", "sql", "--destination", "postgres").out
     assert "INDEX" not in printed
-
-
-def test_connections_that_copy_are_opened_and_closed_one_at_a_time(
-    postgres: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The driver counts them without a lock: a close beside another fails."""
-    under_way: list[int] = []
-    seen: list[int] = []
-
-    class Slow(AdbcConnection):
-        def __init__(self, database: AdbcDatabase) -> None:
-            with self.counted():
-                super().__init__(database)
-
-        def close(self) -> None:
-            with self.counted():
-                super().close()
-
-        @staticmethod
-        @contextmanager
-        def counted() -> Iterator[None]:
-            under_way.append(1)
-            time.sleep(0.01)
-            seen.append(len(under_way))
-            yield
-            under_way.pop()
-
-    monkeypatch.setattr(postgres_adbc, "AdbcConnection", Slow)
-    write("1.ndjson", *EVERY_KIND)
-    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
-    assert len(seen) > 20
-    assert set(seen) == {1}
 
 
 def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:

@@ -16,6 +16,7 @@ from autopilothq.catalog import LOCKS
 from autopilothq.errors import InvalidQuery
 from autopilothq.warehouses.dataset import sql_arrow
 from calling import Call, errors
+from contract.duck import held
 from sending import answer, log_in
 
 SQLITE = ("--destination", "sqlalchemy", "--credentials", "sqlite:///here.db")
@@ -46,7 +47,8 @@ def test_several_loads_give_what_they_give_in_duckdb(
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     for events in (60, 120):  # the same people, and partly the same messages
         sample.write(f"archive{events}", events)
-        assert call("load", "archive", f"archive{events}").status == 0
+        with held():
+            assert call("load", "archive", f"archive{events}").status == 0
         said = call("load", "archive", f"archive{events}", *SQLITE)
         assert (said.status, errors(said)) == (0, [])
         assert f"\ninto sqlite:///{Path.cwd()}/here.db, dataset autopilothq, pipeline " in said.out
@@ -55,11 +57,11 @@ def test_several_loads_give_what_they_give_in_duckdb(
             "SELECT table_name, list(column_name) FROM duckdb_columns() WHERE schema_name = 'autopilothq'"
             " AND table_name NOT LIKE '\\_dlt%' ESCAPE '\\' GROUP BY table_name"
         ).fetchall()
-    assert {"tracks", "users", "email_opened", "_audit", "_rejects"} <= {table for table, _ in tables}
-    for table, columns in tables:
-        got, wanted = rows(table, sorted(set(columns) - CLOCKS))
-        assert got == wanted, table
-        assert wanted or table not in ("tracks", "users", "email_opened", "_audit")
+        assert {"tracks", "users", "email_opened", "_audit", "_rejects"} <= {table for table, _ in tables}
+        for table, columns in tables:
+            got, wanted = rows(table, sorted(set(columns) - CLOCKS))
+            assert got == wanted, table
+            assert wanted or table not in ("tracks", "users", "email_opened", "_audit")
 
     # What a killed load left twice is put right on a new machine too.
     with sqlite3.connect(FILE) as con:

@@ -1,5 +1,6 @@
 """The habits that a destination has a part in, on PostgreSQL and in a lake of Delta tables."""
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ class QuickLake(ConfiguredOnce, filesystem):
 
 
 class PostgresPlace(Place):
-    """A dataset in PostgreSQL."""
+    """A dataset in PostgreSQL, whose tables are read by one connection: there is a query for each."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connection: Any) -> None:
         self.dataset = "data"
-        self._url = url
+        self._connection = connection
+        connection.autocommit = True  # it holds no lock between two queries
         self.pipeline = dlt.pipeline("habits", destination=QuickPostgres(url), dataset_name="data")
 
     def names(self, dataset: str | None = None) -> list[str]:
@@ -42,7 +44,7 @@ class PostgresPlace(Place):
         return self._ask(f'SELECT * FROM "{dataset or self.dataset}"."{table}"')
 
     def _ask(self, sql: str, dataset: str | None = None) -> list[dict[str, Any]]:
-        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+        with self._connection.cursor() as cursor:
             cursor.execute(sql, [dataset or self.dataset] if "%s" in sql else None)
             names = [column.name for column in cursor.description or ()]
             return [
@@ -73,10 +75,16 @@ def here(folder: Path) -> dict[str, int]:
     return _HERE[folder]
 
 
-def test_postgresql(postgres: str, folder: Path, here: dict[str, int]) -> None:
+@pytest.fixture
+def postgres_place(postgres: str) -> Iterator[PostgresPlace]:
+    with closing(psycopg2.connect(postgres)) as connection:
+        yield PostgresPlace(postgres, connection)
+
+
+def test_postgresql(postgres_place: PostgresPlace, folder: Path, here: dict[str, int]) -> None:
     """Seen by steps, cut off, selected, replaced, dropped, in another dataset."""
     url = str(folder)
-    place, mine = PostgresPlace(postgres), archive(url)
+    place, mine = postgres_place, archive(url)
     for resource in mine.resources.values():
         resource.add_map(lambda rows: rows)
     place.run(mine.with_resources("tracks", "users", "identifies", "_audit"))
