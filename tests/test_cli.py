@@ -20,7 +20,7 @@ from autopilothq.cli import cli
 from autopilothq.sources.archive import batches
 from calling import Call, Said, errors
 from prepared import as_prepared, preparing
-from shared_loads import command
+from shared_loads import command, isolation
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 
@@ -71,23 +71,43 @@ def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
         assert con.execute("SELECT id, event FROM autopilothq.tracks").fetchall() == [("m1", "email_opened")]
 
 
-def test_some_events(call: Call) -> None:
+class Selected(NamedTuple):
+    """What three calls said about a file: a dry run of some of its events, a load of them, a load of all of them."""
+
+    dry: Said
+    files: list[str]
+    """What the dry run left there."""
+    some: Said
+    all: Said
+    tracks: list[tuple[str, str]]
+    audit: list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def selected(tmp_path_factory: pytest.TempPathFactory) -> Selected:
+    with isolation(tmp_path_factory.mktemp("selected")):
+        Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
+        dry = command("load", "archive", "archive.ndjson", "--events", "email_opened", "--dry-run")
+        files = [path.name for path in Path().iterdir()]
+        some = command("load", "archive", "archive.ndjson", "--events", "email_opened", "--json")
+        every = command("load", "archive", "archive.ndjson", "--json", "--max-rejects", "0")
+        with duckdb.connect("autopilot.duckdb") as con:
+            tracks = con.execute("SELECT id, event FROM autopilothq.tracks ORDER BY 1").fetchall()
+            audit = con.execute("SELECT lines, stored, duplicates, rejected, skipped, tables FROM autopilothq._audit")
+            return Selected(dry, files, some, every, tracks, audit.fetchall())
+
+
+def test_some_events(selected: Selected) -> None:
     """What else the file holds is told as skipped, and loaded when it is asked for."""
-    Path("archive.ndjson").write_text(GOOD + GOOD.replace("Opened", "Clicked").replace("m1", "m2") + "oops\n")
     counts = ("lines", "stored", "rejected", "lines_skipped")
-    dry = call("load", "archive", "archive.ndjson", "--events", "email_opened", "--dry-run").out
-    assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry.splitlines()
-    said = json.loads(call("load", "archive", "archive.ndjson", "--events", "email_opened", "--json").out)
-    assert [said[count] for count in counts] == [3, 1, 1, 1]
-    said = json.loads(call("load", "archive", "archive.ndjson", "--json").out)
-    assert [said[count] for count in counts] == [3, 1, 1, 0]
-    with duckdb.connect("autopilot.duckdb") as con:
-        assert con.execute("SELECT id, event FROM autopilothq.tracks ORDER BY 1").fetchall() == [
-            ("m1", "email_opened"), ("m2", "email_clicked"),
-        ]  # fmt: skip
-        assert con.execute(
-            "SELECT lines, stored, duplicates, rejected, skipped, tables FROM autopilothq._audit"
-        ).fetchall() == [(3, 2, 0, 1, 0, None)]
+    dry = selected.dry.out.splitlines()
+    assert "3 lines, 1 stored, 0 duplicates, 1 rejected, 1 skipped, 0 values discarded" in dry
+    assert [[json.loads(said.out)[count] for count in counts] for said in (selected.some, selected.all)] == [
+        [3, 1, 1, 1],
+        [3, 1, 1, 0],
+    ]
+    assert selected.tracks == [("m1", "email_opened"), ("m2", "email_clicked")]
+    assert selected.audit == [(3, 2, 0, 1, 0, None)]
 
 
 def test_json_has_every_count(call: Call) -> None:
@@ -136,11 +156,9 @@ def test_json_has_every_count(call: Call) -> None:
     }
 
 
-def test_a_dry_run_loads_nothing(call: Call) -> None:
-    Path("archive.ndjson").write_text(GOOD)
-    said = call("load", "archive", "archive.ndjson", "--dry-run")
-    assert (said.status, said.out.splitlines()[0].strip()) == (0, "would load")
-    assert not Path("autopilot.duckdb").exists()
+def test_a_dry_run_loads_nothing(selected: Selected) -> None:
+    assert (selected.dry.status, selected.dry.out.splitlines()[0].strip()) == (0, "would load")
+    assert selected.files == ["archive.ndjson"]
 
 
 @pytest.mark.usefixtures("loaded")
@@ -195,11 +213,9 @@ def test_a_password_is_never_printed(call: Call, url: str, monkeypatch: pytest.M
     assert "SEK" not in said.out + said.err
 
 
-def test_max_rejects(call: Call) -> None:
-    Path("archive.ndjson").write_text(GOOD + "oops\n")
-    assert call("load", "archive", "archive.ndjson", "--max-rejects", "0").status == 3
-    with duckdb.connect("autopilot.duckdb") as con:
-        assert con.execute("SELECT count(*) FROM autopilothq.tracks").fetchone() == (1,)
+def test_max_rejects(selected: Selected) -> None:
+    assert selected.all.status == 3
+    assert len(selected.tracks) == 2
 
 
 @pytest.mark.parametrize(
@@ -307,7 +323,7 @@ def test_sample_is_the_same_for_a_seed(call: Call) -> None:
 
 
 def test_a_terminal_sees_a_bar() -> None:
-    sample.write("archive", events=2000)
+    sample.write("archive", events=500)
     leader, follower = pty.openpty()
     program = ["-c", "from autopilothq.cli import main; main()", "load", "archive", "archive"]
     terminal = {"TERM": "xterm-256color", "COLUMNS": "160"}
@@ -326,7 +342,7 @@ def test_a_terminal_sees_a_bar() -> None:
     assert child.returncode == 0, seen.decode()
     assert b"reading" in seen
     assert b"14/14 files" in seen
-    assert b"2,000 lines" in out
+    assert b"500 lines" in out
 
 
 def test_what_is_left_out_and_nothing_found_is_told(call: Call) -> None:

@@ -41,6 +41,13 @@ def tables() -> dict[str, list[Row]]:
         return _tables(con)
 
 
+def rows_in(table: str) -> list[Row]:
+    """The rows of one table, as `tables` gives them: reading all takes twice as long."""
+    with _connected() as con:
+        found: list[Row] = con.sql(f'SELECT * FROM autopilothq."{table}" ORDER BY ALL').to_arrow_table().to_pylist()
+        return found
+
+
 def _tables(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:
     columns: dict[str, list[str]] = {}
     for table, column, _ in _rows(con, _columns("true")):  # at once: this takes longer than all of the rows

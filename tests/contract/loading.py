@@ -136,14 +136,15 @@ class Store:
         assert len(found) == rows.number, f"{rows.table} has {len(found)} rows, but {rows.number} were announced"
         assert len({row["id"] for row in found}) == len(found), f"{rows.table} has an id twice"
         assert all(self.types.get(rows.table, {}).get(name, of) == of for name, of in rows.columns.items())
-        self.types[rows.table] = self.types.get(rows.table, {}) | dict(rows.columns)
+        before, columns = self.types.get(rows.table, {}), dict(rows.columns)
+        self.types[rows.table] = before | columns
         stored = self.rows.setdefault(rows.table, {})
+        new, missing = (dict.fromkeys(of.keys() - names) for of, names in ((columns, before), (before, columns)))
+        for row in stored.values() if new else ():
+            row.update(new)
         for row in found:
             if rows.table in ("users", "accounts") or row["id"] not in stored:
-                stored[row["id"]] = row
-        for row in stored.values():
-            for name in self.types[rows.table]:
-                row.setdefault(name, None)
+                stored[row["id"]] = row | missing
 
     def _end_load(self) -> None:
         """The books of a load that was not killed."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import autopilothq
 from autopilothq import LoadReport, runner
-from contract.duck import held, pipeline, query, tables
+from contract.duck import held, pipeline, query, rows_in
 from contract.loading import Row
 from fake_autopilot import FakeProfiles
 
@@ -44,7 +44,7 @@ def books() -> list[tuple[Any, ...]]:
 
 
 def watermarks() -> dict[str, Row]:
-    return {row["person"]: row for row in tables()["_profiles"]}
+    return {row["person"]: row for row in rows_in("_profiles")}
 
 
 def moment(text: str) -> datetime:

@@ -10,7 +10,7 @@ import pytest
 
 import autopilothq
 from autopilothq import LoadReport, catalog
-from contract.duck import held, pipeline, query, tables
+from contract.duck import held, pipeline, query, rows_in, tables
 from contract.loading import Row, filled, message, write
 from fake_autopilot import FakeAutopilot
 from shared_loads import isolation
@@ -53,8 +53,8 @@ def contact(number: int, **fields: Any) -> dict[str, Any]:
     return {"contact_id": f"person_{number}", "Email": f"{number}@example.com", **fields}
 
 
-def rows(table: str) -> list[Row]:
-    return [filled(row) for row in tables()[table]]
+def rows(name: str) -> list[Row]:
+    return [filled(row) for row in rows_in(name)]
 
 
 def test_a_contacts_emails_are_events_of_the_contract(server: FakeAutopilot) -> None:
@@ -155,6 +155,8 @@ ANSWERS: list[list[Any]] = [
     [contact(72, Phone="4"), contact(71)],
     [],
 ]  # fmt: skip
+WITH_USER_ID_FIELD = 2
+"""The scan that is told of a field which the account does not have."""
 
 
 class Scanned(NamedTuple):
@@ -173,9 +175,10 @@ class Scanned(NamedTuple):
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> list[Scanned]:
     with isolation(tmp_path_factory.mktemp("scans")), FakeAutopilot(contacts=0) as server:
         found = []
-        for contacts in ANSWERS:
+        for number, contacts in enumerate(ANSWERS):
             answer(server, contacts)
-            found.append(Scanned(scan(server, *SOME, "contacts"), tables()))
+            words = {"user_id_field": "User"} if number == WITH_USER_ID_FIELD else {}
+            found.append(Scanned(scan(server, *SOME, "contacts", **words), tables()))
         return found
 
 
@@ -428,9 +431,8 @@ def test_who_loads_an_archive_too_is_warned(server: FakeAutopilot) -> None:
     assert warning.endswith("Say where they end: --until 2019-03-01T12:00:00Z")
 
 
-def test_a_user_id_field_that_the_account_does_not_have_is_told(server: FakeAutopilot) -> None:
-    answer(server, [contact(1)])
-    [warning] = scan(server, "tracks", user_id_field="User").warnings
+def test_a_user_id_field_that_the_account_does_not_have_is_told(scanned: list[Scanned]) -> None:
+    [warning] = scanned[WITH_USER_ID_FIELD].report.warnings
     assert warning.startswith(
         "The account has no custom field 'User': its events get no user id, and keep none. It has 'Re"
     )

@@ -5,13 +5,14 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contract import generated
 from contract.loading import Row, Store, message, raw, rows_of
 
-few = settings(max_examples=12, deadline=None)
+# A load costs more than its lines: few loads of more lines try as much as many loads of a few.
+few = settings(max_examples=6, deadline=None)
 Key = dict[str, Any]
 
 
@@ -44,7 +45,7 @@ def numbered(lines: list[str]) -> list[str]:
 
 
 @few
-@given(st.lists(generated.messages(st.just('"$id"')), min_size=1, max_size=25).map(numbered))
+@given(st.lists(generated.messages(st.just('"$id"')), min_size=6, max_size=40).map(numbered))
 def test_the_engine_reads_lines_as_they_are_read_one_by_one(lines: list[str]) -> None:
     """A key with a NUL makes a line irregular, and irregular lines are read by `read_message`."""
     odd = [f'{line[:-1]},"\\u0000":0}}' for line in lines]
@@ -101,7 +102,7 @@ messages = st.tuples(
     steady,
     st.sampled_from(generated.CLOCKS),
 ).map(steady_message)
-lines = st.lists(messages | messages | messages | st.sampled_from(generated.BROKEN), min_size=1, max_size=15).map(
+lines = st.lists(messages | messages | messages | st.sampled_from(generated.BROKEN), min_size=4, max_size=15).map(
     numbered
 )
 
@@ -152,9 +153,11 @@ def conserved(store: Store) -> None:
 @given(
     st.lists(
         generated.messages(st.sampled_from(('"a"', '"b"', "null", "5"))) | st.sampled_from(generated.BROKEN),
-        max_size=15,
+        min_size=5,
+        max_size=20,
     )
 )
+@example([])
 def test_every_line_is_accounted_for_whatever_it_holds(lines: list[str]) -> None:
     """Messages with few ids, so that most of them meet; a second load of them all adds nothing."""
     store = Store()
@@ -172,7 +175,7 @@ def test_every_line_is_accounted_for_whatever_it_holds(lines: list[str]) -> None
 
 
 @few
-@given(st.lists(generated.messages(st.sampled_from(('"a"', '"b"', '"c"'))), max_size=12), st.data())
+@given(st.lists(generated.messages(st.sampled_from(('"a"', '"b"', '"c"'))), min_size=3, max_size=12), st.data())
 def test_the_order_of_the_lines_of_one_load_does_not_matter(lines: list[str], data: st.DataObject) -> None:
     """Also where ids meet, and where columns take their types from what there is."""
     shuffled = data.draw(st.permutations(lines))

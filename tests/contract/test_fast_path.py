@@ -1,5 +1,6 @@
 """Lines of all shapes that Segment documents are read at once, none of them one by one, and into the same rows."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -8,7 +9,7 @@ import pytest
 
 from autopilothq.segment import message as messages
 from contract.both_ways import differences
-from contract.loading import Line, message, rows_of
+from contract.loading import Line, Row, message, rows_of
 
 EMAIL = {"campaign_id": "campaign_1", "email_subject": "Hello", "transactional": False}
 CONTEXT = {"library": {"name": "unknown", "version": "1.0.0"}, "traits": {"email": "a@b.c", "contact_id": "person_1"}}
@@ -49,14 +50,26 @@ SHAPES: dict[str, tuple[Callable[[int], Line], str]] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_lines_of_a_documented_shape_are_read_at_once(shape: str) -> None:
-    line, table = SHAPES[shape]
-    lines = [line(n) for n in range(20)]
-    reading = mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message)
-    with reading as read:
+@pytest.fixture(scope="module")
+def loaded() -> tuple[list[str], dict[str, list[Row]]]:
+    """One load of 20 lines of each shape, which have its number in their ids: those read one by one, and the tables."""
+    lines = [line(number * 100 + n) for number, (line, _) in enumerate(SHAPES.values()) for n in range(20)]
+    with mock.patch("autopilothq.projection.irregular.read_message", wraps=messages.read_message) as read:
         found = rows_of(*lines)
-    assert (read.call_count, len(found[table])) == (0, 20)
+    return [json.loads(call.args[0])["messageId"] for call in read.call_args_list], found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_of_a_documented_shape_are_read_at_once(
+    shape: str, loaded: tuple[list[str], dict[str, list[Row]]]
+) -> None:
+    one_by_one, found = loaded
+    number, table = list(SHAPES).index(shape), SHAPES[shape][1]
+
+    def count(ids: list[str]) -> int:
+        return sum(int(id_.rpartition("-")[2]) // 100 == number for id_ in ids)
+
+    assert (count(one_by_one), count([row["id"] for row in found[table]])) == (0, 20)
 
 
 def test_they_are_read_at_once_as_they_are_read_one_by_one() -> None:

@@ -18,12 +18,20 @@ def plans(store: Store, table: str = "email_opened") -> list[Any]:
 
 
 def test_the_earlier_of_two_in_one_load_stays() -> None:
-    early, late = (message(receivedAt=at, properties={"plan": f"of {at}"}) for at in (EARLY, LATE))
-    for files in ([[early, late]], [[late, early]], [[early], [late]], [[late], [early]]):
-        store = Store()
-        store.run(*files)
-        assert plans(store) == [f"of {EARLY}"]
-        assert sum(count.duplicates for count in store.audit) == 1
+    """In one file or in two, whichever comes first."""
+
+    def early(id_: str) -> dict[str, Any]:
+        return message(messageId=id_, receivedAt=EARLY, properties={"plan": f"of {EARLY}"})
+
+    def late(id_: str) -> dict[str, Any]:
+        return message(messageId=id_, receivedAt=LATE, properties={"plan": f"of {LATE}"})
+
+    store = Store()
+    store.run([early("m1"), late("m1"), late("m2"), early("m2"), early("m3"), late("m4")], [late("m3"), early("m4")])
+    assert [(row["id"], row["plan"]) for row in store.tables()["email_opened"]] == [
+        (f"m{number}", f"of {EARLY}") for number in (1, 2, 3, 4)
+    ]
+    assert sum(count.duplicates for count in store.audit) == 4
 
 
 def test_of_one_id_and_one_moment_the_same_message_stays_in_any_order_of_the_lines() -> None:
@@ -50,21 +58,51 @@ def test_a_message_without_a_time_of_receipt_is_later_than_all() -> None:
     assert plans(store) == ["some"]
 
 
-def test_the_first_stays_where_the_second_comes_in_a_later_load_whatever_its_time() -> None:
+BAD = {"sentAt": "soon", "properties": {"名": 1, "transactional": "maybe", "a": 1, "A": 2}}
+FOUR_TIMES_BAD = message("Email Clicked", messageId="twice", **BAD)
+LOADS: list[list[dict[str, Any]]] = [
+    [
+        message(messageId="later", receivedAt=LATE, properties={"plan": "first"}),
+        message(messageId="years", receivedAt="2012-01-01T00:00:00.000Z"),
+        message(messageId="stored", receivedAt=EARLY),
+        message(messageId="moment"),
+        FOUR_TIMES_BAD,
+        FOUR_TIMES_BAD,
+    ],
+    [
+        message(messageId="later", receivedAt=EARLY, properties={"plan": "second", "more": 1}, context={"zoo": 1}),
+        message(messageId="between"),
+        message(messageId="stored", receivedAt=LATE, **BAD),
+        message(messageId="moment", sentAt="soon", properties={"名": 1}),
+        FOUR_TIMES_BAD,
+    ],
+    [message(messageId="years", receivedAt="2032-01-01T00:00:00.000Z")],
+]
+Discards = list[tuple[str, str, str, str, str]]
+
+
+@cache
+def loaded() -> tuple[Store, list[Discards]]:
+    """A destination after three loads, whose messages are those of several tests, and what each had discarded."""
     store = Store()
-    store.run([message(receivedAt=LATE, properties={"plan": "first"})])
-    store.run([message(receivedAt=EARLY, properties={"plan": "second", "more": 1}, context={"zoo": 1})])
-    assert plans(store) == ["first"]
+    return store, [discards(store.run(lines)) for lines in LOADS]
+
+
+def discarded(id_: str) -> list[Discards]:
+    """What was discarded of a message until the end of each load."""
+    return [[entry for entry in found if entry[1] == id_] for found in loaded()[1]]
+
+
+def test_the_first_stays_where_the_second_comes_in_a_later_load_whatever_its_time() -> None:
+    store, _ = loaded()
+    assert [row["plan"] for row in store.tables()["email_opened"] if row["id"] == "later"] == ["first"]
     assert "more" not in store.types["email_opened"]
     assert "context_zoo" not in store.types["tracks"]
 
 
 def test_years_between_two_loads_do_not_matter() -> None:
-    store = Store()
-    store.run([message(receivedAt="2012-01-01T00:00:00.000Z")])
-    store.run([message(messageId="m2")])
-    store.run([message(receivedAt="2032-01-01T00:00:00.000Z")])
-    assert [row["received_at"].year for row in store.tables()["tracks"]] == [2012, 2019]
+    years = [(row["id"], row["received_at"].year) for row in loaded()[0].tables()["tracks"]]
+    assert [entry for entry in years if entry[0] in ("years", "between")] == [("between", 2019), ("years", 2012)]
 
 
 SECONDS: list[dict[str, Any]] = [
@@ -101,26 +139,19 @@ def test_an_id_is_stored_once_whatever_the_kind(number: int) -> None:
 
 
 def test_a_second_message_with_a_stored_id_leaves_no_discard() -> None:
-    bad = message(receivedAt=LATE, sentAt="soon", properties={"名": 1, "transactional": "maybe", "a": 1, "A": 2})
-    assert "_discards" not in rows_of(message(receivedAt=EARLY), bad)
-    store = Store()
-    store.run([message(receivedAt=EARLY)])
-    store.run([bad])
-    assert discards(store.tables()) == []
+    assert "_discards" not in rows_of(message(receivedAt=EARLY), message(receivedAt=LATE, **BAD))
+    assert "a" not in loaded()[0].types["email_opened"]
+    assert discarded("stored") == [[], [], []]
 
 
 def test_what_is_loaded_twice_has_its_discards_once() -> None:
-    store = Store()
-    line = message(sentAt="soon", properties={"名": 1, "transactional": "maybe", "a": 1, "A": 2})
-    first = discards(store.run([line, line]))
+    first, *later = discarded("twice")
     assert len(first) == 4
-    assert discards(store.run([line])) == first
+    assert later == [first, first]
 
 
 def test_a_second_message_of_the_same_moment_leaves_no_discard_either() -> None:
-    store = Store()
-    store.run([message()])
-    assert discards(store.run([message(sentAt="soon", properties={"名": 1})])) == []
+    assert discarded("moment") == [[], [], []]
 
 
 def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:

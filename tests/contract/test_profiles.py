@@ -11,7 +11,7 @@ import autopilothq
 from autopilothq.clients.profile_api import BASE_URLS
 from autopilothq.errors import RunError
 from autopilothq.sources.profiles import pull as origin
-from contract.duck import held, load, pipeline, query, tables
+from contract.duck import held, load, pipeline, query, rows_in, tables
 from contract.loading import filled, message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks
 from fake_autopilot import FakeProfiles
@@ -83,7 +83,7 @@ def test_what_a_person_did_since_then_is_added_and_late_events_too(server: FakeP
     [request] = server.requests
     start = moment(query_of(request)["start"])
     assert timedelta(0) <= asked_at - timedelta(days=1) - start < timedelta(milliseconds=1)
-    assert {row["id"] for row in tables()["tracks"]} == {made["message_id"] for made in (first, second, late, new)}
+    assert {row["id"] for row in rows_in("tracks")} == {made["message_id"] for made in (first, second, late, new)}
     assert books() == [(2, 2, 0, 0), (3, 2, 1, 0)]
     assert watermarks()[A]["watermark"] > asked_at
 
@@ -97,11 +97,11 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     everything = [event for events in server.people.values() for event in events]
     server.order("GET", "*", edit=lambda page: page | {"data": everything}, times=10)
     pull(server, "a@example.com", source_id="AbC123xYz9")
-    assert sorted(row["event"] for row in tables()["tracks"]) == ["email_opened", "email_replied"]
+    assert sorted(row["event"] for row in rows_in("tracks")) == ["email_opened", "email_replied"]
     pull(server, "a@example.com", events=["Order Completed"], source_id="AbC123xYz9")
     assert "start" not in query_of(server.requests[-1])  # nothing of it was asked for before
     assert query_of(server.requests[-1])["include"] == "Order Completed"
-    assert len(tables()["order_completed"]) == 1
+    assert len(rows_in("order_completed")) == 1
 
 
 def test_someone_without_events(server: FakeProfiles) -> None:
@@ -147,7 +147,7 @@ def test_a_malformed_answer_costs_that_persons_page(server: FakeProfiles) -> Non
     report = pull(server, *USUAL)
     assert (report.stored, report.rejects, report.cut_off) == (5, {"bad_answer": 1}, None)
     assert books() == [(6, 5, 0, 1)]
-    [reject] = tables()["_rejects"]
+    [reject] = rows_in("_rejects")
     path = "/spaces/spa_7Qx/collections/users/profiles/email%3Aa%40example%2Ecom/events"
     assert (reject["file"], reject["reason"]) == (f"{server.base_url}/spaces/{server.space}", "bad_answer")
     assert reject["message"] == (
@@ -162,7 +162,7 @@ def test_a_malformed_answer_costs_that_persons_page(server: FakeProfiles) -> Non
     assert pull(server, *USUAL).stored == 1
     starts = {request.path.split("/")[6]: "start" in query_of(request) for request in server.requests}
     assert list(starts.values()).count(False) == 1  # that person, from the beginning
-    assert len(tables()["tracks"]) == 6
+    assert len(rows_in("tracks")) == 6
 
 
 def test_bad_events_are_rejected_one_by_one(server: FakeProfiles) -> None:
@@ -185,7 +185,7 @@ def test_one_whom_the_server_fails_for_does_not_hold_up_the_others(server: FakeP
     assert (report.stored, report.rejected, report.cut_off) == (1, 1, None)
     assert len(report.warnings) == 1
     assert report.warnings[0].startswith("No answer could be read for 2 of 3 people: they are")
-    [reject] = tables()["_rejects"]
+    [reject] = rows_in("_rejects")
     assert json.loads(reject["raw"]) == {"person": B, "answer": "validation_error: No."}
     assert [watermarks()[who]["watermark"] is None for who in USUAL] == [False, True, True]
 
@@ -222,7 +222,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(server: FakeProfiles, m
     outage.times = 0
     assert pull(server, *everyone).stored == 40
     assert server.asked() == sorted(set(everyone) - loaded)
-    assert len(tables()["tracks"]) == 60
+    assert len(rows_in("tracks")) == 60
     versions = query("SELECT DISTINCT version, lines, stored FROM autopilothq._audit")
     assert [(lines, stored) for _, lines, stored in versions] == [(60, 60)]  # one run
 

@@ -13,7 +13,7 @@ import autopilothq
 from autopilothq.errors import RunError
 from autopilothq.privacy.deletion import delete_person
 from autopilothq.segment.identity import id_of
-from contract.duck import held, load, pipeline, query, tables
+from contract.duck import held, load, pipeline, query, rows_in, tables
 from contract.loading import message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks
 from fake_autopilot import FakeAutopilot, FakeProfiles
@@ -139,9 +139,9 @@ def clock(time: datetime) -> str:
 def test_what_since_left_out_comes_with_a_run_without_it(server: FakeProfiles) -> None:
     old, new = server.happen(A, ago=10 * 86400), server.happen(A, ago=2 * 86400)
     pull(server, "a@example.com", since=(datetime.now(UTC) - timedelta(days=5)).isoformat())
-    assert [row["id"] for row in tables()["tracks"]] == [new["message_id"]]
+    assert [row["id"] for row in rows_in("tracks")] == [new["message_id"]]
     assert pull(server, "a@example.com").stored == 1
-    assert {row["id"] for row in tables()["tracks"]} == {old["message_id"], new["message_id"]}
+    assert {row["id"] for row in rows_in("tracks")} == {old["message_id"], new["message_id"]}
 
 
 # ---- in parts ------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_a_run_in_parts_asks_each_once_and_has_one_row_in_the_books(server: Fake
     assert server.asked() == everyone
     assert [(report.people, report.people_total, report.stored) for report in reports] == [(10, 15, 10), (5, 5, 5)]
     assert books() == [(15, 15, 0, 0)]
-    [row] = tables()["_audit"]
+    [row] = rows_in("_audit")
     assert row["size"] == sum(report.bytes_done for report in reports)
     times = sorted(moment(event["timestamp"]) for events in server.people.values() for event in events)
     assert (row["first_received_at"], row["last_received_at"]) == (times[0], times[-1])
