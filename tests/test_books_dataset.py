@@ -84,7 +84,7 @@ def test_books_stand_apart_and_all_goes_on(call: Call, place: tuple[str, ...]) -
         (f"{Path.cwd()}/one.ndjson", 2),
         (f"{Path.cwd()}/two.ndjson", 1),
     ]
-    assert "1 files, 2 lines, 1 stored, 1 duplicates, 0 rejected" in call("status", *apart).out
+    assert "1 file, 2 lines, 1 stored, 1 duplicate, 0 rejected" in call("status", *apart).out
     live = json.loads(call("schema", "--live", "--format", "json", *apart).out)["tables"]
     assert {*EVENTS, "_audit", "_rejects", "_discards"} == {name for name in live if not name.startswith("_dlt")}
     assert call("schema", "diff", *apart).status == 0

@@ -42,7 +42,7 @@ def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
         "contacts   150",
         "triggers     3",
         "",
-        "1 lines, 0 stored, 0 duplicates, 1 rejected, 0 values discarded",
+        "1 line, 0 stored, 0 duplicates, 1 rejected, 0 values discarded",
         "  1 not_an_object: JSON, but not an object",
     ]
     assert re.fullmatch(r"151 of 150 contacts, 0\.\d MB, \d+\.\d s", said.out.splitlines()[8])

@@ -209,7 +209,7 @@ def test_everything_out_of_order(server: FakeAutopilot, call: Call) -> None:
     path = write([identify(1)])
     server.order("POST", "/contacts", status=503, message="Down.", times=2)
     assert call("send", "messages", path).out == [
-        "1 messages: 0 delivered, 0 refused, 1 failed, 0 unknown",
+        "1 message: 0 delivered, 0 refused, 1 failed, 0 unknown",
         "  1 failed: Down.",
     ]
     server.order("POST", "*", status=401, message="Gone.", times=9)
@@ -312,7 +312,7 @@ def test_traits(server: FakeAutopilot, call: Call) -> None:
     said = call("send", "traits", "--query", query)
     assert (said.status, said.out[:2]) == (
         0,
-        ["2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown", "  1 rows without email skipped"],
+        ["2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown", "  1 row without email skipped"],
     )
     ann = {"float--Smog--Level": 12.5, "date--Trial--Ends": "2019-03-01T00:00:00.000Z", "string--plan_name": "pro"}
     bob = {"float--Smog--Level": None, "date--Trial--Ends": None, "string--plan": None}
@@ -374,13 +374,13 @@ def test_an_audience(server: FakeAutopilot, call: Call) -> None:
 def test_a_member_whose_delivery_failed_is_tried_again(server: FakeAutopilot, call: Call) -> None:
     server.order("POST", "/contacts", status=503, times=2)
     assert audience(call, "a@b.c").status == 4
-    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 members, 1 to enter, 0 to leave, 0 unchanged"
+    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 1 to enter, 0 to leave, 0 unchanged"
     server.order("POST", "/contacts", status=503, times=2)
     assert audience(call).status == 4
     # It may have been carried out, so that coming back is sent as well.
-    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 members, 1 to enter, 0 to leave, 0 unchanged"
+    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 1 to enter, 0 to leave, 0 unchanged"
     assert audience(call, "a@b.c", "nobody").status == 4
-    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 members, 0 to enter, 0 to leave, 1 unchanged"
+    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 0 to enter, 0 to leave, 1 unchanged"
 
 
 def test_a_field_of_the_audiences_name_is_met(server: FakeAutopilot, call: Call) -> None:
@@ -397,7 +397,7 @@ def test_an_audience_by_user_id(server: FakeAutopilot, call: Call) -> None:
     posts(server)
     words = ["send", "audience", "Fans", "--key", "user_id", "--query"]
     assert call(*words, "SELECT 'u1' AS user_id UNION ALL SELECT 'u2' UNION ALL SELECT 'u3'").status == 4
-    assert call(*words, "SELECT 'u2' AS user_id").out[0] == "fans: 1 members, 0 to enter, 1 to leave, 1 unchanged"
+    assert call(*words, "SELECT 'u2' AS user_id").out[0] == "fans: 1 member, 0 to enter, 1 to leave, 1 unchanged"
     sent = [(body["contacts"][0]["Email"], body["contacts"][0]["custom"]) for _, body in posts(server)]
     assert sent == [("p1@example.com", {"boolean--fans": True}), ("p1@example.com", {"boolean--fans": False})]
     said = call("send", "audience", "Fans", "--query", "SELECT 'p1@example.com' AS email")
@@ -410,7 +410,7 @@ def test_an_audience_by_user_id(server: FakeAutopilot, call: Call) -> None:
 def test_dry_run_of_an_audience(server: FakeAutopilot, call: Call) -> None:
     said = audience(call, "a@b.c", dry="--dry-run", requests="--requests")
     assert said.out[0] == f"POST {server.base_url}/contacts"
-    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 members, 1 to enter, 0 to leave, 0 unchanged"
+    assert audience(call, "a@b.c").out[0] == "big_spenders: 1 member, 1 to enter, 0 to leave, 0 unchanged"
     assert len(posts(server)) == 1
 
 
@@ -457,7 +457,7 @@ def test_another_warehouse(server: FakeAutopilot, call: Call, postgres: str) -> 
     ]
     assert call("send", "audience", "All", "--query", "SELECT email FROM people", *where).status == 0
     assert call("send", "audience", "All", "--query", "SELECT email FROM people", *where).out[0] == (
-        "all: 1 members, 0 to enter, 0 to leave, 1 unchanged"
+        "all: 1 member, 0 to enter, 0 to leave, 1 unchanged"
     )
     assert call("deliveries", *where).out[-1] == "2 delivered, 0 refused, 0 failed, 0 unknown"
     said = call("send", "traits", "--query", "SELECT nothing", *where)

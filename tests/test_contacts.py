@@ -85,7 +85,7 @@ def test_contacts_are_unsubscribed_by_a_query(call: Call, server: FakeAutopilot)
         0,
         [
             "2 contacts of the account's 10 to be unsubscribed",
-            "  1 rows without contact_id and email skipped",
+            "  1 row without contact_id and email skipped",
             "2 requests: 2 unsubscribed, 0 not there, 0 refused, 0 failed",
         ],
     )
@@ -182,13 +182,13 @@ def test_an_account_that_does_not_say_how_many_it_has(call: Call, server: FakeAu
     server.order("GET", "/contacts", edit=without, times=2)
     said = call("contacts", "delete", listed(1))
     assert said.err.splitlines()[0] == (
-        "Error: Expected --confirm 1, because 1 contacts would be deleted and the account does not say how many it"
+        "Error: Expected --confirm 1, because 1 contact would be deleted and the account does not say how many it"
         " has, but got none. Nothing was sent."
     )
     with duckdb.connect("autopilot.duckdb") as con:
         con.execute("CREATE TABLE autopilothq.contacts (contact_id TEXT, deleted_at TIMESTAMPTZ)")
         con.execute("INSERT INTO autopilothq.contacts VALUES ('1', NULL), ('2', NULL), ('3', now())")
-    assert call("contacts", "delete", listed(1)).out.splitlines()[0] == "1 contacts of the account's 2 to be deleted"
+    assert call("contacts", "delete", listed(1)).out.splitlines()[0] == "1 contact of the account's 2 to be deleted"
 
 
 def test_a_job_that_broke_off_is_continued(call: Call, server: FakeAutopilot) -> None:

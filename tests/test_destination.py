@@ -796,12 +796,12 @@ def test_a_refused_row_fails_no_package(caplog: pytest.LogCaptureFixture) -> Non
         pipeline = run([{"email": "nobody"}, {"email": "a@example.com", "title": "CEO"}, {"title": "no one"}])
     assert not pipeline.has_pending_data
     assert Counter(rows("status")) == {("delivered",): 1, ("refused",): 2}
-    assert f"1 rows were refused: {MISSING}" in caplog.messages
+    assert f"1 row refused: {MISSING}" in caplog.messages
 
 
 def test_rows_that_failed_stay_pending_and_come_before_new_ones(configured: FakeAutopilot) -> None:
     configured.order("POST", "/contacts", status=503, times=2)
-    with pytest.raises(PipelineStepFailed, match="1 of 1 rows could not be delivered: "):
+    with pytest.raises(PipelineStepFailed, match="1 of 1 row could not be delivered: "):
         run([{"email": "a@example.com", "title": "old"}])
     posts(configured)
     run([{"email": "a@example.com", "title": "new"}])

@@ -501,7 +501,7 @@ def test_a_bad_row_holds_up_no_pipeline(fake: FakeSegment, caplog: pytest.LogCap
     pipeline.run(rows, table_name="events")
     assert sorted(message["messageId"] for message in fake.messages) == ["m0", "m2", "m3"]
     assert not pipeline.has_pending_data
-    assert "1 rows were failed: " in caplog.text
+    assert "1 row failed: " in caplog.text
     fake.poison.clear()
     pipeline.run(rows, table_name="events")
     assert sorted(message["messageId"] for message in fake.messages) == ["m0", "m1", "m2", "m3"]

@@ -187,7 +187,7 @@ def test_a_bad_row_holds_up_no_pipeline(
     with caplog.at_level(logging.WARNING, "autopilothq"):
         pipeline.run([{"email": f"p{number}@example.com", "fax": "1"} for number in range(3)], table_name="rows")
     assert not pipeline.has_pending_data
-    assert "1 rows were failed: Something went wrong." in caplog.messages
+    assert "1 row failed: Something went wrong." in caplog.messages
     # One that the answer does not name is tried again, and then holds up nothing.
     server.order("POST", "/contacts", edit=lambda answer: answer | {"email_contact_map": {}}, times=2)
     with pytest.raises(PipelineStepFailed, match="could not be delivered: Autopilot's answer does not name"):

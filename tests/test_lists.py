@@ -133,9 +133,9 @@ def test_whose_list_call_failed_is_tried_again_for_the_list_alone(call: Call, se
     assert (said.status, said.out.splitlines()) == (
         0,
         [
-            "vip: 1 members, 0 to enter, 0 to leave, 1 unchanged",
+            "vip: 1 member, 0 to enter, 0 to leave, 1 unchanged",
             "list 1k.csv: 1 to put on, 0 to take off, 0 unchanged",
-            "1 messages: 1 delivered, 0 refused, 0 failed, 0 unknown",
+            "1 message: 1 delivered, 0 refused, 0 failed, 0 unknown",
         ],
     )
     assert sent(server) == [("POST", f"{PATH}ada%40example.com", None)]
@@ -151,7 +151,7 @@ def test_404_on_taking_off_is_off_already(call: Call, server: FakeAutopilot) -> 
     call("send", "audience", "Vip", "--query", query("ada"), "--list", TITLE, "--list-only")
     server.account.delete("ada@example.com")
     said = call("send", "audience", "Vip", "--query", query(), "--list", TITLE, "--list-only")
-    assert (said.status, said.out.splitlines()[1]) == (0, "1 messages: 1 delivered, 0 refused, 0 failed, 0 unknown")
+    assert (said.status, said.out.splitlines()[1]) == (0, "1 message: 1 delivered, 0 refused, 0 failed, 0 unknown")
     assert rows("content", "status", "http_status", "message")[-1] == ("false", "delivered", 404, "was not on the list")
 
 
@@ -198,7 +198,7 @@ def test_a_list_is_made(call: Call, server: FakeAutopilot) -> None:
             f"POST {base}/contacts",
             '{"contacts": [{"Email": "ada@example.com", "custom": {"boolean--vip": true}}]}',
             f"POST {base}/list/%28new%29/contact/ada%40example.com",
-            "vip: 1 members, 1 to enter, 0 to leave, 0 unchanged",
+            "vip: 1 member, 1 to enter, 0 to leave, 0 unchanged",
             "list Key accounts (new): 1 to put on, 0 to take off, 0 unchanged",
             "would send 2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown",
         ],
@@ -240,7 +240,7 @@ def test_a_dry_run_shows_who_would_come_and_who_would_leave(call: Call, server: 
     said = call(*words[:3], *words[6:], query("a"), "--list", TITLE, "--dry-run")
     assert said.out.splitlines() == [
         "Nothing is sent.",
-        "vip: 1 members, 0 to enter, 0 to leave, 1 unchanged",
+        "vip: 1 member, 0 to enter, 0 to leave, 1 unchanged",
         "list 1k.csv: 1 to put on, 1 to take off, 0 unchanged",
         "  on: a@example.com",
         "  off: zoe@example.com",

@@ -262,7 +262,7 @@ def test_what_could_not_be_sent_is_told(call: Call, webhook: Webhook, monkeypatc
         monkeypatch.setenv("DESTINATION__AUTOPILOTHQ__BASE_URL", account.base_url)
         Path("b.ndjson").write_text('{"type":"identify","messageId":"m1","traits":{}}\n')
         assert call("send", "messages", "b.ndjson").status == 4
-    sums = "1 messages: 0 delivered, 1 refused, 0 failed, 0 unknown"
+    sums = "1 message: 0 delivered, 1 refused, 0 failed, 0 unknown"
     assert webhook.texts() == [f"autopilothq send messages on {gethostname()} failed: {sums}"]
 
 

@@ -71,7 +71,7 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
     for role, words, last in (
         ("loader", ["load", "archive", "a.json"], "into postgresql://autopilot_loader:***@"),
         ("loader", ["forget", "--email", "nobody@example.com"], "from postgresql://autopilot_loader:***@"),
-        ("sender", ["send", "traits", "--query", query], "1 messages: 1 delivered"),
+        ("sender", ["send", "traits", "--query", query], "1 message: 1 delivered"),
         ("loader", ["load", "archive", "a.json", "b.json"], "into postgresql://autopilot_loader:***@"),
         ("reader", ["deliveries"], "1 delivered, 0 refused, 0 failed, 0 unknown"),
         ("reader", ["status"], "discards "),

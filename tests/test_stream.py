@@ -303,7 +303,7 @@ def test_stdin_that_ends(server: FakeAutopilot, monkeypatch: pytest.MonkeyPatch,
     status, out, _ = call_with(json.dumps(identify(1)) + "\n" + json.dumps(track(1)), "send", "messages", "-")
     assert (status, out) == (0, "2 messages: 2 delivered, 0 refused, 0 failed, 0 unknown\n")
     status, out, _ = call_with(json.dumps(identify(3)) + "\n", "send", "messages", "-", "--dry-run")
-    assert (status, out.splitlines()[-1]) == (0, "would send 1 messages: 1 delivered, 0 refused, 0 failed, 0 unknown")
+    assert (status, out.splitlines()[-1]) == (0, "would send 1 message: 1 delivered, 0 refused, 0 failed, 0 unknown")
     assert call_with("", "send", "messages", "-", "other.json")[0] == 2
 
 

@@ -359,5 +359,5 @@ def test_forgotten_people_are_not_asked_for(server: FakeOrtto) -> None:
     report = pull(server, *SOME, "ortto_people", people="all")
     assert asked(server) == [(bob, 0)]
     assert [row["contact_id"] for row in rows_in("ortto_people")] == [bob]
-    assert report.warnings == ["1 people were left out: they were forgotten here, and Ortto has them still."]
+    assert report.warnings == ["1 person was left out: forgotten here, and still in Ortto."]
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

@@ -242,8 +242,8 @@ def test_the_command_sends_what_a_lake_answers(
         "SELECT DISTINCT context_traits_email AS email, 'pro' AS title FROM autopilothq.tracks WHERE user_id = 'bob'"
     )
     for out in (
-        "1 messages: 1 delivered",
-        "1 messages: 0 delivered, 0 refused, 0 failed, 0 unknown, 1 delivered before",
+        "1 message: 1 delivered",
+        "1 message: 0 delivered, 0 refused, 0 failed, 0 unknown, 1 delivered before",
     ):
         said = call("send", "traits", "--query", query, *into_lake())
         assert (said.status, out in said.out) == (0, True), said.out + said.err

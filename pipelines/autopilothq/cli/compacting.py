@@ -4,6 +4,7 @@ import os
 import time
 
 from .. import compaction
+from ..display import plural
 from . import out
 from .options import TargetOptions, freeze_modules
 
@@ -13,7 +14,7 @@ def print_compacted(folder: str, target: TargetOptions) -> None:
     freeze_modules()
     made = compaction.compact(os.path.abspath(folder), *target, now=time.time())
     if made.after:
-        files = f"{made.after:,} file{'s' * (made.after != 1)}"
-        out.print_line(f"{made.before:,} files became {files} of {made.bytes:,} bytes.")
+        files = plural(made.after, "file")
+        out.print_line(f"{plural(made.before, 'file')} became {files} of {made.bytes:,} bytes.")
     else:
         out.print_line("No files are to be put together: they are large, new, not loaded, or have rejects.")

@@ -12,6 +12,7 @@ from ..clients.autopilot import Autopilot
 from ..destination import Counts, DeliveryLog, DestinationSettings, contacts, log_dataset
 from ..destination.contact_requests import ContactRequests, plan_requests
 from ..destination.contacts import ContactAction, ContactJob
+from ..display import plural
 from ..errors import RunError
 from ..warehouses.dataset import dataset_of
 from . import log as logs
@@ -94,8 +95,10 @@ class _Asked(NamedTuple):
     def summary(self, would: str) -> list[str]:
         of = "" if self.total is None else f" of the account's {self.total:,}"
         before = f", {self.job.done_before:,} done by a run that broke off" if self.job.done_before else ""
-        lines = [f"{len(self.people):,} contacts{of} {would}{self.action.done}{before}"]
-        return lines + ([f"  {self.skipped:,} rows without contact_id and email skipped"] if self.skipped else [])
+        lines = [f"{plural(len(self.people), 'contact')}{of} {would}{self.action.done}{before}"]
+        return lines + (
+            [f"  {plural(self.skipped, 'row')} without contact_id and email skipped"] if self.skipped else []
+        )
 
 
 def _show(asked: _Asked, most: int | None, confirm: int | None) -> None:

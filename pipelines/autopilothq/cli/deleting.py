@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from ..display import json_text
+from ..display import json_text, plural
 from ..inspect.formats import grid
 from ..privacy import deletion
 from ..privacy.deletion import PersonDeletion, Unconfirmed
@@ -97,7 +97,7 @@ def _print_text(report: PersonDeletion, summary: list[str]) -> None:
 def _summary(report: PersonDeletion) -> str:
     would = "would be " if report.dry_run else ""
     removed = (
-        f"{sum(report.rows.values()):,} rows and {sum(report.lines.values()):,} lines {would}removed"
+        f"{plural(sum(report.rows.values()), 'row')} and {plural(sum(report.lines.values()), 'line')} {would}removed"
         if report.rows or report.lines
         else "Nothing was found of this person"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalog import ACCOUNT, BOOKS, EVENT_TABLES, TRACKS
+from ..display import plural
 from ..errors import RunError
 from . import log, out
 from .options import LoadOptions, Time, load_options
@@ -168,4 +169,4 @@ def write_sample(folder: str, events: int, seed: int) -> None:
     from .. import sample
 
     files = sample.write(folder, events, seed)
-    out.print_line(f"{events:,} messages in {len(files)} files below {folder}")
+    out.print_line(f"{plural(events, 'message')} in {plural(len(files), 'file')} below {folder}")

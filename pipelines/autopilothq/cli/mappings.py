@@ -7,7 +7,7 @@ import click
 import dlt
 
 from .. import runner
-from ..display import json_text, shortened, visible
+from ..display import json_text, plural, shortened, visible
 from ..segment.mapping import MAPPING_SETTING, KeyPath, read_mappings
 from ..segment.naming import column_name
 from ..segment.proposal import KNOWN_COLUMNS, Proposal, SeenEvent, SeenProperty, is_mappable, masked_sample, propose
@@ -42,7 +42,7 @@ def _configured() -> list[str]:
 
 
 def _toml(survey: EventSurvey) -> Iterator[str]:
-    yield f"# {survey.lines:,} lines: {survey.known:,} of Autopilot's events, {survey.mapped:,} of mapped ones,"
+    yield f"# {plural(survey.lines, 'line')}: {survey.known:,} of Autopilot's events, {survey.mapped:,} of mapped ones,"
     yield f"# {_unknown(survey):,} of others."
     if survey.others:
         yield f"# {survey.others:,} of them are of events that are not shown, because there are too many."

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 
 from ..catalog import REJECT_REASONS
-from ..display import json_text
+from ..display import json_text, plural
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
 from ..sources.adopt.files import NOT_ADOPTED_BECAUSE
@@ -84,12 +84,12 @@ class ProgressDisplay:
             is_read = self._counted == "people" and report.people_total is None and report.contacts
             counted: Counted = "contacts" if is_read else self._counted
             done, total = _done(report, counted)
-            counts = f"{_of(report, counted)}  {report.lines:,} events"
+            counts = f"{_of(report, counted)}  {plural(report.lines, 'event')}"
             self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return
         rate = report.lines / max(time.monotonic() - self._started, 0.001)
-        counts = f"{report.files_done:,}/{report.files:,} files  {report.lines:,} events  {rate:,.0f}/s"
+        counts = f"{report.files_done:,}/{report.files:,} files  {plural(report.lines, 'event')}  {rate:,.0f}/s"
         counts += f"  {report.tasks_done:,}/{report.tasks:,} tasks" if report.tasks else ""
         self._bar.update(self._task, completed=report.bytes_done, total=report.bytes, counts=self._fitting(counts))
         self._log(f"{report.bytes_done / 1e6:,.1f} of {report.bytes / 1e6:,.1f} MB  {counts}")
@@ -153,10 +153,11 @@ def print_result(
     """Prints what a load did and where the data is, as text or as JSON."""
     skipped = f" {report.lines_skipped:,} skipped," if report.lines_skipped else ""
     counts = (
-        f"{report.lines:,} lines, {report.stored:,} stored, {report.duplicates:,} duplicates,"
-        f" {report.rejected:,} rejected,{skipped} {report.discards:,} values discarded"
+        f"{plural(report.lines, 'line')}, {report.stored:,} stored, {plural(report.duplicates, 'duplicate')},"
+        f" {report.rejected:,} rejected,{skipped} {plural(report.discards, 'value')} discarded"
     )
-    mended = f"{report.mended:,} texts that were cut are whole again" if report.mended else ""
+    whole = plural(report.mended, "text that was cut is", "texts that were cut are") + " whole again"
+    mended = whole if report.mended else ""
     log.summarise(", ".join(filter(None, (counts, mended, f"{report.seconds:.1f} s"))))
     if log.log_settings().json:
         log.line("info", "done", **_counts(report), into=location, dry_run=dry_run)

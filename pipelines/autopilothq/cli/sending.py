@@ -29,7 +29,7 @@ from ..destination.kind import AUTOPILOT, AccountKind
 from ..destination.messages import Ignored, Item, from_line, refuse_item
 from ..destination.ortto_fields import ORTTO_SECTION
 from ..destination.settings import SECTION
-from ..display import shortened
+from ..display import plural, shortened
 from ..errors import BusyError, InvalidQuery, RunError
 from ..explain import explain
 from ..masking import masked
@@ -255,7 +255,7 @@ def deliver_changes(
     changes, unchanged = audiences.changes(name, key, found, log.members(trait))
     counts = deliver_items(changes, log, given, options, is_all)
     came = sum(item.content == "true" for item in changes)
-    line = f"{trait}: {len(found):,} members, {came:,} to enter, {len(changes) - came:,} to leave,"
+    line = f"{trait}: {plural(len(found), 'member')}, {came:,} to enter, {len(changes) - came:,} to leave,"
     return counts, f"{line} {unchanged:,} unchanged"
 
 
@@ -281,7 +281,7 @@ def _numbers(counts: Counts) -> dict[str, int]:
 
 def _line(counts: Counts, title: str) -> str:
     text = (
-        f"{counts.messages:,} messages: {counts.delivered:,} delivered, {counts.refused:,} refused,"
+        f"{plural(counts.messages, 'message')}: {counts.delivered:,} delivered, {counts.refused:,} refused,"
         f" {counts.failed:,} failed, {counts.unknown:,} unknown"
     )
     others = [(counts.known, "delivered before"), (counts.repeated, "twice in the input")]
@@ -292,7 +292,7 @@ def _line(counts: Counts, title: str) -> str:
 
 
 def skipped_line(number: int, key: str) -> list[str]:
-    return [f"{number:,} rows without {key} skipped"] if number else []
+    return [f"{plural(number, 'row')} without {key} skipped"] if number else []
 
 
 def end_run(

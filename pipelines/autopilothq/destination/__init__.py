@@ -12,6 +12,7 @@ from ..clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ..clients.decode import plain
 from ..clients.ortto import Ortto
 from ..clients.settings import API_TYPES, MAX_ATTEMPTS, TIMEOUT
+from ..display import plural
 from ..errors import InvalidSetting, NotAuthorized
 from .account import DryRunAccount, WritableAccount
 from .accounts import ACCOUNT_KINDS, ORTTO, AnySettings, OpenAccount, OrttoDestinationSettings, Show
@@ -116,7 +117,7 @@ def _deliver_file(path: str, table: TTableSchema, settings: DestinationSettings,
         raise terminal_error(error) from error
     end_file(counts, counts.failed > counts.bad, "delivered", _log)  # bad rows would hold up all later ones
     if counts.not_meant:
-        _log.info("%d rows were not meant for Autopilot", counts.not_meant)
+        _log.info("%s not meant for Autopilot", plural(counts.not_meant, "row was", "rows were"))
     if counts.untaken:
         _log.warning("%s: %s", UNTAKEN, ", ".join(counts.untaken))
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..clients.autopilot import Autopilot
+from ..display import plural
 from ..errors import RunError
 from ..segment.identity import HashedIds, Id, forms
 from ..warehouses.dataset import in_utc
@@ -203,6 +204,6 @@ def check_number(action: ContactAction, number: int, total: int | None, most: in
 
 def _too_many(action: ContactAction, number: int, why: str, got: str) -> TooManyContacts:
     return TooManyContacts(
-        f"Expected --confirm {number}, because {number:,} contacts would be {action.done}{why}, but got {got}."
+        f"Expected --confirm {number}, because {plural(number, 'contact')} would be {action.done}{why}, but got {got}."
         f" Nothing was sent.\nLook at them with --dry-run. If all are meant, add --confirm {number}."
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from dlt.common.schema import TTableSchema
 
+from ..display import plural
 from ..warehouses.dlt_internals import (
     Destination,
     JsonlFileBatchIterator,
@@ -37,9 +38,9 @@ def end_file(counts: Counts, comes_again: bool, done: str, log: logging.Logger) 
     """
     if comes_again:
         why = next(reason for (status, reason) in counts.reasons if status == "failed")
-        raise DeliveryFailed(f"{counts.failed} of {counts.messages} rows could not be {done}: {why}")
+        raise DeliveryFailed(f"{counts.failed:,} of {plural(counts.messages, 'row')} could not be {done}: {why}")
     for (status, why), number in counts.reasons.items():
-        log.warning("%d rows were %s: %s", number, status, why)
+        log.warning("%s %s: %s", plural(number, "row"), status, why)
 
 
 def resolve_options(section: str, factory: Callable[..., "Destination[Any, Any]"], explicit: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
-from ..display import shortened
+from ..display import plural, shortened
 from ..warehouses.dataset import Columns, Dataset, last_load, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
@@ -270,9 +270,13 @@ def _heading(status: Status) -> list[list[str]]:
         lines.append(["last run", "none is known"])
     if status.last_load:
         load = status.last_load
-        counts = [f"{load.files:,} files"]
+        counts = [plural(load.files, "file")]
         numbers = {count: getattr(load, count) for count in LOAD_COUNTS}
-        counts += [f"{number:,} {count}" for count, number in numbers.items() if number or count != "mended"]
+        counts += [
+            plural(number, count[:-1]) if count in ("lines", "duplicates") else f"{number:,} {count}"
+            for count, number in numbers.items()
+            if number or count != "mended"
+        ]
         lines.append(["last load", f"{_when(load.loaded_at, status.now)}: {', '.join(counts)}"])
     if status.waiting:
         lines.append(["waiting", f"{status.waiting}, under way or cut off; the next run finishes what was cut off"])
@@ -286,7 +290,7 @@ def _heading(status: Status) -> list[list[str]]:
 
 def _models_text(models: AppliedModels) -> str:
     outdated = (*models.stale, *models.missing)
-    text = f"{len(models.ours)} views in {models.dataset}"
+    text = f"{plural(len(models.ours), 'view')} in {models.dataset}"
     return f"{text}; out of date: {', '.join(outdated)}: run models apply" if outdated else text
 
 

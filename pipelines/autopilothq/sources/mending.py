@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ..catalog import AUDIT
+from ..display import plural
 from ..errors import NotSupported
 from ..projection import Deduplicated, ExistingTables, TableRows
 from ..warehouses.dataset import Dataset
@@ -51,7 +52,7 @@ def rows_of_messages(
     deduplicated.find_mends(dataset.read, tables, _loads_of_messages(dataset))
     for table, rows in deduplicated.mended().items():
         if why := _obstacle(table, dataset, hints.existing, files):
-            load.context.warn(f"Texts of {rows:,} rows of {table} stay cut: {why}.")
+            load.context.warn(f"Texts of {plural(rows, 'row')} of {table} stay cut: {why}.")
             deduplicated.leave_cut(table)
     if deduplicated.mended() and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
         declare_transactions(load.extraction.pipeline.destination)

@@ -14,6 +14,7 @@ from dlt.sources import DltResource
 from ...catalog import ACCOUNT, CONTACTS, TABLES, TRACKS, Table
 from ...clients.autopilot import BASE_URL, REQUESTS_PER_SECOND, Autopilot
 from ...clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ...display import plural
 from ...errors import ApiError, Unavailable
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
@@ -221,7 +222,8 @@ def _rows(run: _Run, scan: Scan, table: Table) -> Iterator[TableRows]:
         yield discards
     if table is CONTACTS and snapshot.left_out:
         run.warn(
-            f"{snapshot.left_out:,} contacts were left out: they were forgotten here, and Autopilot has them still."
+            plural(snapshot.left_out, "contact was", "contacts were")
+            + " left out: forgotten here, and still in Autopilot."
         )
 
 

@@ -7,6 +7,7 @@ import dlt
 
 from ...catalog import ORTTO_ACCOUNT, ORTTO_PEOPLE, PROFILES, TABLES, TRACKS
 from ...clients.ortto import Ortto
+from ...display import plural
 from ...errors import NotSupported, RequestRejected, Unavailable, UnexpectedResponse
 from ...projection.context import TableRows
 from ...segment.message import Batch
@@ -147,4 +148,6 @@ def _rows(load: AccountLoad, scan: Scan, table: str) -> Iterator[TableRows]:
     if (discards := snapshot.discards()) is not None:
         yield discards
     if table == ORTTO_PEOPLE.name and snapshot.left_out:
-        load.warn(f"{snapshot.left_out:,} people were left out: they were forgotten here, and Ortto has them still.")
+        load.warn(
+            plural(snapshot.left_out, "person was", "people were") + " left out: forgotten here, and still in Ortto."
+        )
