@@ -260,6 +260,7 @@ PLACES = {
     "an array": {"properties": '{"c":[$,1]}'},
     "an array in an array": {"properties": '{"d":[[$]]}'},
     "an object in an array": {"properties": '{"e":[{"a":$}]}'},
+    "an object of two keys in an array": {"properties": '{"g":[{"b":$,"a":1}]}'},
     "an object": {"properties": '{"f":{"a":$}}'},
     "a trait": {"type": '"identify"', "traits": '{"a":$}'},
     "a trait that repeats the user id": {"type": '"identify"', "userId": "$", "traits": '{"id":$}'},
