@@ -5,6 +5,7 @@ capabilities; of the load step the statements are taken. The drivers are big and
 not installed, stand-ins take their places.
 """
 
+import gc
 import importlib.abc
 import importlib.machinery
 import json
@@ -71,6 +72,7 @@ class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 if __name__ == "__main__":  # not for all tests of a process
     sys.meta_path.append(StandIns())  # after the real ones
+    gc.disable()  # to look again and again at what is imported takes a sixth of its time, and it ends soon
 
 import dlt  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
