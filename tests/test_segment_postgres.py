@@ -292,3 +292,14 @@ def test_messages_go_past_staging(postgres: str) -> None:
     assert {name for (name,) in query(postgres, staged)} == {
         "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
     }  # fmt: skip
+
+
+def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -> None:
+    """A copy takes no cell of another type than the column's."""
+    query(postgres, "CREATE SCHEMA autopilothq")
+    columns = "id text PRIMARY KEY, received_at timestamptz, n integer"
+    query(postgres, f"CREATE TABLE autopilothq.email_opened ({columns})")
+    write("1.ndjson", message(messageId="m1", properties={"n": 5}))
+    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    assert query(postgres, "SELECT id, n FROM autopilothq.email_opened") == [("m1", 5)]
+    assert query(postgres, "SELECT count(*) FROM autopilothq._rejects") == [(0,)]
