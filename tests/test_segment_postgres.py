@@ -249,6 +249,25 @@ def test_connections_that_copy_are_opened_and_closed_one_at_a_time(
     assert set(seen) == {1}
 
 
+def test_a_connection_that_breaks_at_once_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    class Broken:
+        def __init__(self, _: object) -> None: ...
+
+        def set_autocommit(self, _: bool) -> None:
+            raise ConnectionError("broken off")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(postgres_adbc, "AdbcConnection", Broken)
+    monkeypatch.setattr(postgres_adbc, "_database", lambda _: None)
+    with pytest.raises(ConnectionError, match="broken off"):
+        postgres_adbc.SharedConnection("postgresql://")
+    assert closed == [True]
+
+
 def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
     write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
     into = pipeline(segment_postgres(postgres))
