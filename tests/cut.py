@@ -107,12 +107,12 @@ def of_lake(folder: str) -> Callable[[str], list[Row]]:
     return lambda table: list(DeltaTable(f"{folder}/autopilothq/{table}").to_pyarrow_table().to_pylist())
 
 
-def tables(rows: Callable[[str], list[Row]]) -> dict[str, list[Row]]:
+def tables(rows: Callable[[str], list[Row]], names: Sequence[str] = TABLES) -> dict[str, list[Row]]:
     """The rows of all tables without nulls, in the order of their ids."""
     return {
         table: sorted(
             ({name: value for name, value in row.items() if value is not None} for row in rows(table)),
             key=lambda row: str(row.get("id", row.get("file"))),
         )
-        for table in TABLES
+        for table in names
     }

@@ -240,6 +240,18 @@ def test_an_export_that_was_cut_off_starts_anew(tmp_path: Path) -> None:
     assert (out / "segment-logs/autopilothq/0/export-0001.gz").read_bytes() == b"whole"
 
 
+def test_what_others_put_into_the_archive_of_a_cut_off_export_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with ExportFolder(out) as files:
+        files.append("segment-logs/autopilothq/0/export-0001.gz", b"half")
+    (out / "segment-logs").mkdir()
+    (out / "segment-logs" / "mine.txt").write_text("x")
+    for _ in range(2):  # the first one keeps no lock
+        with pytest.raises(RunError, match=f"^Expected {out} to be an empty folder"), ExportFolder(out):
+            pass
+    assert "segment-logs/mine.txt" in names(out)
+
+
 def test_two_exports_do_not_write_to_one_folder(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with ExportFolder(out) as first:

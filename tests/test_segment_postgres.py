@@ -269,6 +269,25 @@ def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.M
     assert "INDEX" not in printed
 
 
+def test_a_connection_that_breaks_at_once_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    class Broken:
+        def __init__(self, _: object) -> None: ...
+
+        def set_autocommit(self, _: bool) -> None:
+            raise ConnectionError("broken off")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(postgres_adbc, "AdbcConnection", Broken)
+    monkeypatch.setattr(postgres_adbc, "_database", lambda _: None)
+    with pytest.raises(ConnectionError, match="broken off"):
+        postgres_adbc.SharedConnection("postgresql://")
+    assert closed == [True]
+
+
 def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
     write("1.ndjson", *(message(messageId=f"m{number}") for number in range(3)))
     into = pipeline(segment_postgres(postgres))
@@ -312,3 +331,14 @@ def test_messages_go_past_staging(postgres: str) -> None:
     assert {name for (name,) in query(postgres, staged)} == {
         "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
     }  # fmt: skip
+
+
+def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -> None:
+    """A copy takes no cell of another type than the column's."""
+    query(postgres, "CREATE SCHEMA autopilothq")
+    columns = "id text PRIMARY KEY, received_at timestamptz, n integer"
+    query(postgres, f"CREATE TABLE autopilothq.email_opened ({columns})")
+    write("1.ndjson", message(messageId="m1", properties={"n": 5}))
+    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    assert query(postgres, "SELECT id, n FROM autopilothq.email_opened") == [("m1", 5)]
+    assert query(postgres, "SELECT count(*) FROM autopilothq._rejects") == [(0,)]

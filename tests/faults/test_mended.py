@@ -5,9 +5,11 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dlt
+import psycopg2
 import pyarrow as pa
 import pytest
 
@@ -15,7 +17,7 @@ import autopilothq
 import forked
 from adopted import Row
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_REPLACED
-from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, tables, unload, write
+from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, opened, tables, unload, write
 from shared_loads import command, isolation
 
 PAGE = {"context_page_url": URL}
@@ -119,6 +121,21 @@ def test_the_same_in_postgresql(mended: Mended, postgres: str, tmp_path: Path) -
     after = tables(of_postgres(postgres))
     check(before, after)
     assert [row["mended"] for row in after["_audit"]] == [10, 4, 0, 0, 0]
+
+
+def test_a_text_stays_cut_where_its_column_has_no_room(postgres: str, tmp_path: Path) -> None:
+    with closing(psycopg2.connect(postgres)) as server, server, server.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA autopilothq")
+        cursor.execute("CREATE TABLE autopilothq.email_opened (id varchar(512) PRIMARY KEY, note varchar(512))")
+    words = ("--destination", "postgres", "--credentials", postgres)
+    rows = [{"id": "o5", "note": URL[:512]}]
+    assert command("adopt", str(unload(tmp_path / "unload", {"email_opened": rows})), *words).status == 0
+    before = tables(of_postgres(postgres), ("email_opened", "tracks"))
+    said = command("load", "archive", str(write(tmp_path / "archive", {"1.json": [opened("o5", note=URL)]})), *words)
+    assert "Warning: Texts of 1 row of email_opened stay cut: note has no room for the whole texts.\n" in said.err
+    assert "1 lines, 0 stored, 1 duplicates, 0 rejected" in said.out
+    after = tables(of_postgres(postgres), ("email_opened", "tracks"))
+    assert after == before | {"tracks": [before["tracks"][0] | PAGE]}
 
 
 def test_a_step_of_a_user_sees_no_adopted_row_again(mended: Mended) -> None:

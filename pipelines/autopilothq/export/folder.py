@@ -37,8 +37,12 @@ class ExportFolder(ExportTarget):
             if not (self.path / EXPORT_MARK).exists() and any(self.path.iterdir()):
                 raise not_empty(self.path)
             self._mark = self._locked()
-            self._clear()
-            self.stage.mkdir(private.FOLDER_MODE)
+            try:
+                self._clear()
+                self.stage.mkdir(private.FOLDER_MODE)
+            except BaseException:
+                self._mark.close()
+                raise
         except OSError as error:
             raise RunError(f"Cannot write to {self.path}: {error.strerror}.") from error
         return self
@@ -92,7 +96,10 @@ class ExportFolder(ExportTarget):
                 _sync(self.path.absolute().parent)
 
     def _clear(self) -> None:
-        """Removes what an export that was cut off has left, published or not."""
+        """Removes what an export that was cut off has left, published or not.
+
+        Raises RunError for an archive's folder that has more: a folder gets its name only where there is none.
+        """
         if self.stage.exists():
             shutil.rmtree(self.stage)
         for file in [*self.path.glob("*.parquet"), *self.path.glob(f"{ARCHIVE_FOLDER}/*/*/*")]:
@@ -105,6 +112,8 @@ class ExportFolder(ExportTarget):
         ]:
             with suppress(OSError):  # what is not empty, or no folder, is somebody's own
                 folder.rmdir()
+        if (self.path / ARCHIVE_FOLDER).exists():
+            raise not_empty(self.path)
 
 
 def _sync_all(folder: Path) -> None:

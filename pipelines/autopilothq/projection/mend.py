@@ -138,6 +138,12 @@ def mended_tables(context: ProjectionContext) -> dict[str, int]:
     return {context.tables.names[number]: rows for number, rows in found}
 
 
+def mended_lengths(context: ProjectionContext, table: str) -> dict[str, int]:
+    """Returns the columns of a table in which texts are mended, with the characters of the longest text."""
+    number = context.tables.names.index(table)
+    return dict(context.con.execute(_SQL["mended_lengths"], {"number": number}).fetchall())
+
+
 def leave_cut(context: ProjectionContext, table: str) -> None:
     """Leaves the texts of a table's rows as they are stored."""
     number = context.tables.names.index(table)

@@ -30,6 +30,9 @@ WHERE length(s.cell.text) = {cut} AND starts_with(w.text, s.cell.text)
 -- name: mended_tables
 SELECT table_number, count(DISTINCT id) FROM mends GROUP BY 1 ORDER BY 1
 
+-- name: mended_lengths
+SELECT name, max(length(text)) FROM mends WHERE table_number = $number GROUP BY 1
+
 -- name: touched_ids
 -- The rows of a table that this load mends, and those that it makes: a killed load may have stored them.
 SELECT id FROM mends WHERE table_number = {number} UNION SELECT id FROM kept WHERE {where}

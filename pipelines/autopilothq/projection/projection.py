@@ -204,6 +204,10 @@ class Deduplicated:
         """Yields the rows of `tables`; where texts are mended they are to replace those that are stored."""
         return mend.with_mended_rows(self._context, stored, self.tables())
 
+    def mended_lengths(self, table: str) -> dict[str, int]:
+        """Returns the columns of a table in which texts are mended, with the characters of the longest text."""
+        return mend.mended_lengths(self._context, table)
+
     def mended(self) -> dict[str, int]:
         """Returns how many rows of each table are mended."""
         return mend.mended_tables(self._context)

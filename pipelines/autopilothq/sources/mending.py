@@ -4,7 +4,7 @@ The mended rows come with the rows of the load, in the same package, and replace
 whole when its file counts as loaded, or the file is read again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from ..catalog import AUDIT
@@ -51,7 +51,8 @@ def rows_of_messages(
     tables = [name for name in hints.existing if resource_of(name) in load.extraction.resources]
     deduplicated.find_mends(dataset.read, tables, _loads_of_messages(dataset))
     for table, rows in deduplicated.mended().items():
-        if why := _obstacle(table, dataset, hints.existing, files):
+        lengths = deduplicated.mended_lengths(table)
+        if why := _obstacle(table, lengths, dataset, hints.existing, files):
             load.context.warn(f"Texts of {plural(rows, 'row')} of {table} stay cut: {why}.")
             deduplicated.leave_cut(table)
     if deduplicated.mended() and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
@@ -70,12 +71,21 @@ def _loads_of_messages(dataset: Dataset) -> set[datetime]:
     }
 
 
-def _obstacle(table: str, dataset: Dataset, existing: ExistingTables, files: RowFiles) -> str | None:
-    """Returns why rows of a table cannot be mended: they are replaced whole, and would lose or change other cells."""
+def _obstacle(
+    table: str, lengths: Mapping[str, int], dataset: Dataset, existing: ExistingTables, files: RowFiles
+) -> str | None:
+    """Returns why rows of a table cannot be mended: they are replaced whole, and would lose or change other cells.
+
+    `lengths` are those of the whole texts by their columns: a row that has no room for one would not be stored at all.
+    """
     if files.are_seen(table):
         return "a step of yours, or a schema contract, would see these rows once more"
     if dataset.kind not in (*TRANSACTIONAL, "filesystem") and dataset.dialect != "sqlite":
         return f"nobody has tried whether {dataset.kind} replaces rows at once or loses them to a kill"
     if dataset.widths.get(table, 0) > len(existing[table]):
         return "the table has columns of other types than loads make, which would be lost"
+    room = dataset.lengths() if dataset.kind == "postgres" else {}
+    is_narrow = {name: length > room.get((table.lower(), name.lower()), length) for name, length in lengths.items()}
+    if narrow := [name for name in sorted(is_narrow) if is_narrow[name]]:
+        return f"{', '.join(narrow)} {'has' if len(narrow) == 1 else 'have'} no room for the whole texts"
     return None

@@ -25,7 +25,11 @@ class SharedConnection(Connection):
         database = _database(url)
         with _counting:
             connection = AdbcConnection(database)
-        super().__init__(cast("AdbcDatabase", _StaysOpen()), connection)
+        try:
+            super().__init__(cast("AdbcDatabase", _StaysOpen()), connection)
+        except Exception:  # it begins a transaction: the server may break the connection off at once
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the connection."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, AnyStr, cast
+from typing import TYPE_CHECKING, Any, AnyStr, NamedTuple, cast
 
 import psycopg2
 import pyarrow as pa
@@ -52,6 +52,13 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
 
 _log = logging.getLogger(__name__)
+
+
+class StoredTable(NamedTuple):
+    """The columns of a table's unique indexes, and whether all its types are such that files are copied into it."""
+
+    keys: set[frozenset[str]]
+    has_types_of_files: bool
 
 
 @hooked
@@ -160,7 +167,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def _is_direct(self, table: PreparedTableSchema) -> bool:
         """Whether a table's files are copied straight into it, which takes half of what staging and merging take.
 
-        Numbers with digits are in no file as the table has them.
+        Numbers with digits are in no file as the table has them, and a copy casts no value.
         """
         return (
             bool(table.get(DIRECT_HINT))
@@ -170,25 +177,26 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
             and is_plain([table])
             and not self._shape(table).types
             and self._is_unique(table)
+            and ((stored := self._stored(table)) is None or stored.has_types_of_files)
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
         """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none."""
-        dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
-        keys = self._unique_keys(dataset).get(name)
-        return keys is None or frozenset(keys_of(table)) in keys
+        stored = self._stored(table)
+        return stored is None or frozenset(keys_of(table)) in stored.keys
 
-    def _unique_keys(self, dataset: str) -> dict[str, set[frozenset[str]]]:
-        """Returns the tables that a dataset had as it was first asked for, with the columns of their unique indexes."""
-        known: dict[str, dict[str, set[frozenset[str]]]] = self.config.unique
+    def _stored(self, table: PreparedTableSchema) -> StoredTable | None:
+        """Returns what a dataset had of a table as it was first asked for its tables."""
+        dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
+        known: dict[str, dict[str, StoredTable]] = self.config.unique
         if dataset not in known:
             with nullcontext() if self.sql_client.native_connection else self:
                 found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), dataset) or ()
-            tables: dict[str, set[frozenset[str]]] = {}
-            for name, columns in found:
-                tables.setdefault(name, set()).update([frozenset(columns)] if columns else ())
-            known[dataset] = tables
-        return known[dataset]
+            known[dataset] = {}
+            for there, columns, has_types in found:
+                known[dataset].setdefault(there, StoredTable(set(), has_types))
+                known[dataset][there].keys.update([frozenset(columns)] if columns else ())
+        return known[dataset].get(name)
 
 
 def patient(config: PostgresConfiguration) -> PostgresCredentials:
