@@ -173,7 +173,10 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
-        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none."""
+        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none.
+
+        Where staging has rows of it no index counts: they may be of a load that was killed, before somebody made one.
+        """
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
         keys = self._unique_keys(dataset).get(name)
         return keys is None or frozenset(keys_of(table)) in keys
@@ -183,7 +186,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         known: dict[str, dict[str, set[frozenset[str]]]] = self.config.unique
         if dataset not in known:
             with nullcontext() if self.sql_client.native_connection else self:
-                found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), dataset) or ()
+                staging = self.sql_client.staging_dataset_name
+                found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), staging, dataset) or ()
             tables: dict[str, set[frozenset[str]]] = {}
             for name, columns in found:
                 tables.setdefault(name, set()).update([frozenset(columns)] if columns else ())
