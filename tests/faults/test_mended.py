@@ -16,6 +16,7 @@ import forked
 from adopted import Row
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_REPLACED
 from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, tables, unload, write
+from servers import ask
 from shared_loads import command, isolation
 
 PAGE = {"context_page_url": URL}
@@ -119,6 +120,25 @@ def test_the_same_in_postgresql(mended: Mended, postgres: str, tmp_path: Path) -
     after = tables(of_postgres(postgres))
     check(before, after)
     assert [row["mended"] for row in after["_audit"]] == [10, 4, 0, 0, 0]
+
+
+def test_rows_that_postgresql_does_not_let_go_stay_cut(postgres: str, tmp_path: Path) -> None:
+    words = ("--destination", "postgres", "--credentials", postgres)
+    assert command("adopt", str(unload(tmp_path / "unload")), *words).status == 0
+    ask(postgres, "ALTER TABLE autopilothq.email_opened ADD upper_note text GENERATED ALWAYS AS (upper(note)) STORED")
+    ask(postgres, "ALTER TABLE autopilothq.identifies ADD UNIQUE (id)")
+    ask(postgres, "CREATE TABLE mine (id varchar REFERENCES autopilothq.identifies (id) ON DELETE CASCADE)")
+    ask(postgres, "INSERT INTO mine VALUES ('i1')")
+    said = command("load", "archive", str(archive(tmp_path / "archive")), *words)
+    assert said.status == 0, said.err
+    why = "stay cut: PostgreSQL generates a column of the table, or a foreign key refers to its rows."
+    assert f"Texts of 6 rows of email_opened {why}" in said.err
+    assert f"Texts of 1 rows of identifies {why}" in said.err
+    assert ask(postgres, "SELECT id FROM mine") == [("i1",)]
+    lengths = "SELECT id, length(context_page_url) FROM autopilothq.{} WHERE id IN ('o1', 'i1', 'new') ORDER BY 2"
+    assert ask(postgres, lengths.format("email_opened")) == [("o1", 512), ("new", len(URL))]
+    assert ask(postgres, lengths.format("identifies")) == [("i1", 512)]
+    assert sorted(ask(postgres, lengths.format("tracks"))) == [("new", len(URL)), ("o1", len(URL))]
 
 
 def test_a_step_of_a_user_sees_no_adopted_row_again(mended: Mended) -> None:

@@ -19,6 +19,10 @@ from .table_hints import TableHints
 
 # Destinations that have transactions, which dlt is told. SQLite has them too, and a lake's table changes at once.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
+# Whether PostgreSQL takes no row of a table back as it was, or another table's rows hang on it and may go with it.
+_BOUND = """SELECT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
+    OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
 
 
 def has_adopted_rows(load: PlannedLoad) -> bool:
@@ -77,4 +81,6 @@ def _obstacle(table: str, dataset: Dataset, existing: ExistingTables, files: Row
         return f"nobody has tried whether {dataset.kind} replaces rows at once or loses them to a kill"
     if dataset.widths.get(table, 0) > len(existing[table]):
         return "the table has columns of other types than loads make, which would be lost"
+    if dataset.kind == "postgres" and any(bound for (bound,) in dataset.stream(_BOUND, table, "r LIMIT 1")):
+        return "PostgreSQL generates a column of the table, or a foreign key refers to its rows"
     return None
