@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_manager import AdbcConnection, AdbcDatabase
 from dlt.destinations import postgres as dlt_postgres
+from dlt.load import Load
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
@@ -321,6 +322,35 @@ def test_a_load_of_an_earlier_version_is_completed_from_staging(postgres: str, m
     write("2.ndjson", message(messageId="m4"))
     into.run(autopilothq.archive("archive"))
     assert query(postgres, count.format("", "")) == [(4, 4)]
+
+
+def test_what_is_in_staging_is_stored_although_an_index_was_made_since(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table had no index as its rows were copied into staging, and the load was killed before it merged them."""
+    write("1.ndjson", message(messageId="m1"))
+    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    [(key,)] = query(
+        postgres, "SELECT conname FROM pg_constraint WHERE conrelid = 'autopilothq.tracks'::regclass AND contype = 'p'"
+    )
+    query(postgres, f"ALTER TABLE autopilothq.tracks DROP CONSTRAINT {key}")
+    write("2.ndjson", message(messageId="m2"))
+    followed = Load.create_followup_jobs
+
+    def killed(self: Load, load_id: str, state: Any, job: Any, schema: dlt.Schema) -> Any:
+        if job.job_file_info().table_name == "tracks":
+            raise ConnectionError("killed")
+        return followed(self, load_id, state, job, schema)
+
+    with monkeypatch.context() as first:
+        first.setattr(Load, "create_followup_jobs", killed)
+        with pytest.raises(PipelineStepFailed):
+            pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
+    ids = "SELECT string_agg(id, ' ' ORDER BY id) FROM autopilothq{}.tracks"
+    assert (query(postgres, ids.format("")), query(postgres, ids.format("_staging"))) == ([("m1",)], [("m2",)])
+    query(postgres, "ALTER TABLE autopilothq.tracks ADD UNIQUE (id)")
+    pipeline(segment_postgres(postgres)).run()
+    assert query(postgres, ids.format("")) == [("m1 m2",)]
 
 
 def test_messages_go_past_staging(postgres: str) -> None:

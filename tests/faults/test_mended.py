@@ -18,6 +18,7 @@ import forked
 from adopted import Row
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_REPLACED
 from cut import CHANGED, DUCKS, URL, archive, of_duckdb, of_lake, of_postgres, opened, tables, unload, write
+from servers import ask
 from shared_loads import command, isolation
 
 PAGE = {"context_page_url": URL}
@@ -133,9 +134,28 @@ def test_a_text_stays_cut_where_its_column_has_no_room(postgres: str, tmp_path: 
     before = tables(of_postgres(postgres), ("email_opened", "tracks"))
     said = command("load", "archive", str(write(tmp_path / "archive", {"1.json": [opened("o5", note=URL)]})), *words)
     assert "Warning: Texts of 1 row of email_opened stay cut: note has no room for the whole texts.\n" in said.err
-    assert "1 lines, 0 stored, 1 duplicates, 0 rejected" in said.out
+    assert "1 line, 0 stored, 1 duplicate, 0 rejected" in said.out
     after = tables(of_postgres(postgres), ("email_opened", "tracks"))
     assert after == before | {"tracks": [before["tracks"][0] | PAGE]}
+
+
+def test_rows_that_postgresql_does_not_let_go_stay_cut(postgres: str, tmp_path: Path) -> None:
+    words = ("--destination", "postgres", "--credentials", postgres)
+    assert command("adopt", str(unload(tmp_path / "unload")), *words).status == 0
+    ask(postgres, "ALTER TABLE autopilothq.email_opened ADD upper_note text GENERATED ALWAYS AS (upper(note)) STORED")
+    ask(postgres, "ALTER TABLE autopilothq.identifies ADD UNIQUE (id)")
+    ask(postgres, "CREATE TABLE mine (id varchar REFERENCES autopilothq.identifies (id) ON DELETE CASCADE)")
+    ask(postgres, "INSERT INTO mine VALUES ('i1')")
+    said = command("load", "archive", str(archive(tmp_path / "archive")), *words)
+    assert said.status == 0, said.err
+    why = "stay cut: PostgreSQL generates a column of the table, or a foreign key refers to its rows."
+    assert f"Texts of 6 rows of email_opened {why}" in said.err
+    assert f"Texts of 1 row of identifies {why}" in said.err
+    assert ask(postgres, "SELECT id FROM mine") == [("i1",)]
+    lengths = "SELECT id, length(context_page_url) FROM autopilothq.{} WHERE id IN ('o1', 'i1', 'new') ORDER BY 2"
+    assert ask(postgres, lengths.format("email_opened")) == [("o1", 512), ("new", len(URL))]
+    assert ask(postgres, lengths.format("identifies")) == [("i1", 512)]
+    assert sorted(ask(postgres, lengths.format("tracks"))) == [("new", len(URL)), ("o1", len(URL))]
 
 
 def test_a_step_of_a_user_sees_no_adopted_row_again(mended: Mended) -> None:

@@ -20,6 +20,10 @@ from .table_hints import TableHints
 
 # Destinations that have transactions, which dlt is told. SQLite has them too, and a lake's table changes at once.
 TRANSACTIONAL = frozenset({"duckdb", "postgres"})
+# Whether PostgreSQL takes no row of a table back as it was, or another table's rows hang on it and may go with it.
+_BOUND = """SELECT EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = r.tableoid AND (attgenerated <> '' OR attidentity = 'a'))
+    OR EXISTS (SELECT FROM pg_constraint WHERE confrelid = r.tableoid) FROM"""
 
 
 def has_adopted_rows(load: PlannedLoad) -> bool:
@@ -88,4 +92,6 @@ def _obstacle(
     is_narrow = {name: length > room.get((table.lower(), name.lower()), length) for name, length in lengths.items()}
     if narrow := [name for name in sorted(is_narrow) if is_narrow[name]]:
         return f"{', '.join(narrow)} {'has' if len(narrow) == 1 else 'have'} no room for the whole texts"
+    if dataset.kind == "postgres" and any(bound for (bound,) in dataset.stream(_BOUND, table, "r LIMIT 1")):
+        return "PostgreSQL generates a column of the table, or a foreign key refers to its rows"
     return None

@@ -181,7 +181,10 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
-        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none."""
+        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none.
+
+        Where staging has rows of it no index counts: they may be of a load that was killed, before somebody made one.
+        """
         stored = self._stored(table)
         return stored is None or frozenset(keys_of(table)) in stored.keys
 
@@ -191,7 +194,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         known: dict[str, dict[str, StoredTable]] = self.config.unique
         if dataset not in known:
             with nullcontext() if self.sql_client.native_connection else self:
-                found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), dataset) or ()
+                staging = self.sql_client.staging_dataset_name
+                found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
             for there, columns, has_types in found:
                 known[dataset].setdefault(there, StoredTable(set(), has_types))
