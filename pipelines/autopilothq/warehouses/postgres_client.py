@@ -55,10 +55,10 @@ _log = logging.getLogger(__name__)
 
 
 class StoredTable(NamedTuple):
-    """The columns of a table's unique indexes, and whether all its types are such that files are copied into it."""
+    """The columns of a table's unique indexes, and whether files can be copied straight into it."""
 
     keys: set[frozenset[str]]
-    has_types_of_files: bool
+    takes_files: bool
 
 
 @hooked
@@ -167,7 +167,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def _is_direct(self, table: PreparedTableSchema) -> bool:
         """Whether a table's files are copied straight into it, which takes half of what staging and merging take.
 
-        Numbers with digits are in no file as the table has them, and a copy casts no value.
+        Numbers with digits are in no file as the table has them, and a copy casts no value. What waits in staging may
+        be of a load that was killed: the rest of it goes the same way.
         """
         return (
             bool(table.get(DIRECT_HINT))
@@ -177,14 +178,11 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
             and is_plain([table])
             and not self._shape(table).types
             and self._is_unique(table)
-            and ((stored := self._stored(table)) is None or stored.has_types_of_files)
+            and ((stored := self._stored(table)) is None or stored.takes_files)
         )
 
     def _is_unique(self, table: PreparedTableSchema) -> bool:
-        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none.
-
-        Where staging has rows of it no index counts: they may be of a load that was killed, before somebody made one.
-        """
+        """Whether a table's key is unique by an index, as in all that this version makes; earlier ones' have none."""
         stored = self._stored(table)
         return stored is None or frozenset(keys_of(table)) in stored.keys
 
@@ -197,8 +195,8 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
                 staging = self.sql_client.staging_dataset_name
                 found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
-            for there, columns, has_types in found:
-                known[dataset].setdefault(there, StoredTable(set(), has_types))
+            for there, columns, takes_files in found:
+                known[dataset].setdefault(there, StoredTable(set(), takes_files))
                 known[dataset][there].keys.update([frozenset(columns)] if columns else ())
         return known[dataset].get(name)
 
