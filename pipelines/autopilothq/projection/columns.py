@@ -6,7 +6,7 @@ wherever its messages are, `types.merge_values` brings what was seen together, `
 discards are made wherever the messages are.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -104,6 +104,14 @@ def plan_columns(
     same = [column for column in values if column not in names]
     left_out = {"same_column": same, "too_many_columns": list(beyond)}
     return ColumnPlan(extras, left_out, frozenset(in_columns), frozenset(in_rows))
+
+
+def plan_no_new_columns(
+    context: ProjectionContext, table: str, in_columns: Iterable[str], in_rows: Iterable[str]
+) -> ColumnPlan:
+    """Returns the plan of a table that takes the columns which it has, and no others, whatever their values are."""
+    nothing = ColumnValues(0, 0)
+    return plan_columns(context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0)
 
 
 def column_values(context: ProjectionContext, columns: Collection[str], source: str) -> dict[str, ColumnValues]:

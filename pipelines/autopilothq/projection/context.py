@@ -102,6 +102,10 @@ class TableNumbers:
             return f"kind = {literal(next(kind for kind, of in NUMBER_OF_KIND.items() if of == number))}"
         return is_one_of("event", self._events_of.get(number, ()))
 
+    def where_of_rows(self, number: int) -> str:
+        """Returns the SQL condition of the messages that a table has rows of: `tracks` has those of all events."""
+        return self.where(number) if number else "kind = 'track'"
+
     @cached_property
     def _events_of(self) -> Mapping[int, Sequence[str]]:
         found: dict[int, list[str]] = {}

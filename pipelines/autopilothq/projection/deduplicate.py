@@ -13,10 +13,9 @@ from ..catalog import AUDIT, EVENT_TABLES, LATEST, MESSAGE_TABLES, REJECT_REASON
 from ..segment.identity import HashedIds
 from ..segment.message import EXTRA, digest
 from . import engine, suppression
-from .columns import discard_columns, plan_columns, row_values
+from .columns import discard_columns, plan_no_new_columns, row_values
 from .context import NUMBER_OF_KIND, EventName, ProjectionContext, ReadTable, TableNumbers
 from .tables import count_messages
-from .types import ColumnValues
 
 REJECTS_PER_READ = 500  # each of up to 1 MiB
 _SQL = engine.queries("deduplicate.sql")
@@ -210,8 +209,5 @@ def _discard_of_stored(context: ProjectionContext) -> None:
             where = f"{context.tables.where(number)} AND seq IN (SELECT seq FROM stored_in)"
             in_columns, in_rows = columns.get(number, ()), rows.get(number, {})
             # A load whose rows are there has made the columns that it could make: it had no room for others.
-            nothing = ColumnValues(0, 0)
-            plan = plan_columns(
-                context, table, dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing), room=0
-            )
+            plan = plan_no_new_columns(context, table, in_columns, in_rows)
             discard_columns(context, number, where, plan)

@@ -14,9 +14,8 @@ import pyarrow as pa
 from ..catalog import CUT, LINK, MESSAGE_TABLES, PROPERTIES, event_table
 from ..segment.message import EXTRA
 from . import engine
-from .columns import plan_columns, row_values
+from .columns import plan_no_new_columns, row_values
 from .context import ProjectionContext, TableRows, ordered_columns
-from .types import ColumnValues
 
 TEXTS_PER_QUERY = 100
 MOST_IDS = 20_000  # that are asked for, one by one
@@ -80,7 +79,7 @@ def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> Non
     con.execute(_SQL["first_messages"])
     columns, rows = context.column_extras(), row_values(context, "first_messages")
     for number in numbers:
-        where = _where(context, number)
+        where = context.tables.where_of_rows(number)
         texts = _text_columns(context, number, columns.get(number, ()), rows.get(number, ()))
         for part in engine.batched(texts.cells.items(), TEXTS_PER_QUERY):
             cells = ", ".join(_cell(column, sql) for column, sql in part)
@@ -89,10 +88,6 @@ def _find_whole_texts(context: ProjectionContext, numbers: Iterable[int]) -> Non
             named = pa.table({"column": list(texts.in_rows), "name": list(texts.in_rows.values())})
             with engine.registered(con, text_columns=named):
                 con.execute(_SQL["whole_rows"].format(number=number, where=where, cut=CUT))
-
-
-def _where(context: ProjectionContext, number: int) -> str:
-    return context.tables.where(number) if number else "kind = 'track'"
 
 
 def _cell(column: str, sql: str) -> str:
@@ -109,11 +104,9 @@ def _text_columns(
     table = event_table(name) if is_event else MESSAGE_TABLES[number]
     declared = [column.name for column in (*table.columns, *((*PROPERTIES, *LINK) if is_event else ()))]
     cells = {column: engine.name(column) for column in declared if known.get(column) == "text" and column not in _NEVER}
-    nothing = ColumnValues(0, 0)
-    values = dict.fromkeys(in_columns, nothing), dict.fromkeys(in_rows, nothing)
     extras = {
         column: extra
-        for column, extra in plan_columns(context, name, *values, room=0).taken.items()
+        for column, extra in plan_no_new_columns(context, name, in_columns, in_rows).taken.items()
         if extra.is_known and extra.type == "text"
     }
     cells |= {
@@ -173,7 +166,7 @@ def with_mended_rows(context: ProjectionContext, stored: ReadRows, made: Iterabl
 def _mended_rows(context: ProjectionContext, stored: ReadRows, number: int, made: TableRows | None) -> TableRows:
     name, table = context.tables.names[number], f"mended_{number}"
     known = context.known[name]
-    touched = _SQL["touched_ids"].format(number=number, where=_where(context, number))
+    touched = _SQL["touched_ids"].format(number=number, where=context.tables.where_of_rows(number))
     batches = stored(name, list(known), _ids(context, f"FROM ({touched})"))
     engine.read_stored(context.con, batches, _SQL["touched"].format(mended=table, touched=touched))
     put_whole(context, table, number, mended_columns(context, number))

@@ -108,7 +108,7 @@ class TableBuilder:
 
     def messages(self, number: int) -> TableMessages:
         """Returns the messages of a table."""
-        where = self._context.tables.where(number) if number else "kind = 'track'"
+        where = self._context.tables.where_of_rows(number)
         source = f"{'few' if number in self._few else 'kept'} WHERE {where}"
         return TableMessages(number, where, source, self._columns.get(number, ()), self._rows.get(number, {}))
 

@@ -59,9 +59,10 @@ def rows_of_messages(
         if why := _obstacle(table, lengths, dataset, hints.existing, files):
             load.context.warn(f"Texts of {plural(rows, 'row')} of {table} stay cut: {why}.")
             deduplicated.leave_cut(table)
-    if deduplicated.mended() and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
+        else:
+            hints.mended.add(table)
+    if hints.mended and dataset.kind in TRANSACTIONAL and load.extraction.pipeline is not None:
         declare_transactions(load.extraction.pipeline.destination)
-    hints.mended |= deduplicated.mended().keys()
     yield from deduplicated.with_mended_rows(dataset.read)
 
 

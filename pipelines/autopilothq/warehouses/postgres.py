@@ -43,7 +43,7 @@ class PostgresConfiguration(PostgresClientConfiguration):
     books_dataset: str | None = None
     """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
     waits: Any = None
-    unique: Any = None
+    stored_tables: Any = None
 
 
 class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are named like functions
@@ -52,7 +52,7 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        shared = {"waits": Waits(), "unique": {}, **more}
+        shared = {"waits": Waits(), "stored_tables": {}, **more}
         super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property

@@ -189,11 +189,11 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
     def _stored(self, table: PreparedTableSchema) -> StoredTable | None:
         """Returns what a dataset had of a table as it was first asked for its tables."""
         dataset, name = self.sql_client.make_qualified_table_name_path(table["name"], quote=False)
-        known: dict[str, dict[str, StoredTable]] = self.config.unique
+        known: dict[str, dict[str, StoredTable]] = self.config.stored_tables
         if dataset not in known:
             with nullcontext() if self.sql_client.native_connection else self:
                 staging = self.sql_client.staging_dataset_name
-                found = self.sql_client.execute_sql(sql_file("unique_keys_postgres.sql"), staging, dataset) or ()
+                found = self.sql_client.execute_sql(sql_file("stored_tables_postgres.sql"), staging, dataset) or ()
             known[dataset] = {}
             for there, columns, takes_files in found:
                 known[dataset].setdefault(there, StoredTable(set(), takes_files))

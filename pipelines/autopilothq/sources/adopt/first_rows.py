@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -43,7 +44,7 @@ def _first_records(
     con: duckdb.DuckDBPyConnection, file: TableFile, number: int, scratch: Path
 ) -> tuple[WaitingRows, Source]:
     with _opened(file) as opened, opened_avro(opened, file) as table:
-        first = [batch[:FIRST_ROWS] for batch in _one(table.rows)]
+        first = [batch[:FIRST_ROWS] for batch in islice(table.rows, 1)]
         with engine.registered(con, avro_rows=pa.Table.from_batches(first, table.rows.schema)):
             source = avro_source(table)
             return wait_for(con, source, number, file.table, scratch), source
@@ -55,16 +56,12 @@ def _opened(file: TableFile) -> Iterator[IO[bytes]]:
         yield opened
 
 
-def _one(batches: Any) -> list[pa.RecordBatch]:
-    return [batch for batch in [next(iter(batches), None)] if batch is not None]
-
-
 def _copy_rows(file: TableFile, part: Path) -> None:
     """Writes the first rows of a file of Parquet to one of this machine."""
     try:
         with _opened(file) as opened:
             rows = pq.ParquetFile(opened, buffer_size=PAGE_BYTES)
-            pq.write_table(pa.Table.from_batches(_one(rows.iter_batches(FIRST_ROWS)), rows.schema_arrow), part)
+            pq.write_table(pa.Table.from_batches(islice(rows.iter_batches(FIRST_ROWS), 1), rows.schema_arrow), part)
     except pa.ArrowException as error:
         raise unreadable_file(file, error) from error
 

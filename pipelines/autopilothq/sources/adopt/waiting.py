@@ -154,21 +154,18 @@ def file_source(con: duckdb.DuckDBPyConnection, local: Path, file: TableFile) ->
         sql = f"read_parquet({path}, binary_as_string = true, file_row_number = true, hive_partitioning = false)"
         row = "file_row_number + 1"
     elif file.format == "csv":
-        with unreadable_as(file):
-            null = "\\N" if _has_null_marks(local) else ""
+        null = "\\N" if _has_null_marks(local) else ""
         sql = (
             f"read_csv({path}, all_varchar = true, header = true, nullstr = {engine.literal(null)},"
             f" allow_quoted_nulls = false, hive_partitioning = false)"
         )
     else:
-        with unreadable_as(file):
-            _check_whole(local)
+        _check_whole(local)
         sql = (
             f"read_json({path}, format = 'newline_delimited', maximum_depth = 1, sample_size = -1,"
             " maximum_object_size = 67108864, hive_partitioning = false)"
         )
-    with unreadable_as(file):
-        described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
+    described = con.execute(f"DESCRIBE FROM {sql}").fetchall()
     types = {name: str(of) for name, of, *_ in described if (file.format, name) != ("parquet", "file_row_number")}
     if file.format == "csv":
         return Source(sql, row, dict.fromkeys(types, ("loose", "{}")), {})
