@@ -80,11 +80,6 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return super().configuration(initial_config, accept_partial)
 
 
-def loads_directly(pipeline: dlt.Pipeline | None) -> bool:
-    """Returns whether a pipeline's rows go into a DuckDB file straight from the files that hold them."""
-    return pipeline is not None and isinstance(pipeline.destination, direct)
-
-
 @contextmanager
 def kept_open(pipeline: dlt.Pipeline | None) -> Iterator[None]:
     """Opens a pipeline's DuckDB file once for all that is asked of it inside; does nothing for other destinations.
