@@ -11,6 +11,7 @@ import pytest
 
 from autopilothq.projection import engine, suppression
 from autopilothq.projection.context import ProjectionContext
+from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
@@ -109,7 +110,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
     with engine.connect(folder, 200, 1) as con:
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
         [batch] = batches([lines])
-        cells = Parser(folder).parse(con, batch)
+        cells = Parser(folder).parse(LineReader(con.cursor()), batch)
         open_load(ProjectionContext(con, folder, 200, cells, NOW.isoformat(), str, str))
         suppression.register_suppressed(con, [("salt", "hash")])
         make_relations(con)

@@ -14,6 +14,7 @@ from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.columns import row_values
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.deduplicate import find_duplicates
+from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.projection import open_load
 from autopilothq.projection.shapes import Shapes
@@ -73,7 +74,7 @@ def test_workers_can_share_a_load(tmp_path: Path) -> None:
         folder = tmp_path / f"parsed {number}"
         folder.mkdir()
         with engine.connect(None, 200, 1) as con:
-            cells.extend(sent(Parser(str(folder)).parse(con, batch)))
+            cells.extend(sent(Parser(str(folder)).parse(LineReader(con), batch)))
     shares = []
     for number in range(2):
         folder = tmp_path / f"share {number}"

@@ -9,7 +9,7 @@ cost what they hold and no more.
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -80,12 +80,23 @@ class CellWriter:
         self._numbers = itertools.count()
 
     def messages(
-        self, con: duckdb.DuckDBPyConnection, select: str, extras: Sequence[str], cells: ParsedCells
+        self,
+        con: duckdb.DuckDBPyConnection,
+        select: str,
+        extras: Sequence[str],
+        cells: ParsedCells,
+        copy: Callable[[str, str], None] | None = None,
     ) -> WrittenMessages:
-        """Writes the messages that a query selects, and notes which of `extras` each event has."""
+        """Writes the messages that a query selects, and notes which of `extras` each event has.
+
+        `copy` writes what a query selects into a file in another way.
+        """
         path = self._path("messages")
         cells.messages.append(path)
-        con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET}, {engine.UNCOMPRESSED})")
+        if copy:
+            copy(select, path)
+        else:
+            con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET}, {engine.UNCOMPRESSED})")
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = doubted = discards = 0

@@ -144,7 +144,7 @@ def discard_columns(context: ProjectionContext, number: int, where: str, plan: C
     for reason, left_out in plan.left_out.items():
         _discard_columns(context, table, where, [column for column in left_out if column in plan.in_columns], reason)
         _discard_rows(context, table, where, [column for column in left_out if column in plan.in_rows], reason)
-    own = (*CONTEXT, *PROPERTIES, *LINK) if number else CONTEXT
+    own = () if context.declared_fit else (*CONTEXT, *PROPERTIES, *LINK) if number else CONTEXT
     cells = {column.name: (engine.name(column.name), column.type) for column in own}
     extras = {column: extra for column, extra in plan.taken.items() if extra.in_columns}
     cells |= {column: (engine.name(EXTRA + column), extra.type) for column, extra in extras.items()}

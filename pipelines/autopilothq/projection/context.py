@@ -14,8 +14,8 @@ from ..catalog import KINDS, MESSAGE_TABLES, OTHER_LIMITS, TRACKS, Limits, Table
 from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import event_key, snake_case
-from .cells import ParsedCells
-from .engine import PARQUET, UNCOMPRESSED, is_one_of, literal
+from .cells import DECLARED, ParsedCells
+from .engine import PARQUET, UNCOMPRESSED, is_one_of, literal, name
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
 COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
@@ -102,6 +102,12 @@ class TableNumbers:
             return f"kind = {literal(next(kind for kind, of in NUMBER_OF_KIND.items() if of == number))}"
         return is_one_of("event", self._events_of.get(number, ()))
 
+    def where_any(self, numbers: Sequence[int]) -> str:
+        """Returns the same of the messages of several tables, without those of events that have no table."""
+        kinds = [self.where(number) for number in numbers if number < len(MESSAGE_TABLES)]
+        events = [event for number in numbers for event in self._events_of.get(number, ())]
+        return " OR ".join([*kinds, is_one_of("event", events)])
+
     def where_of_rows(self, number: int) -> str:
         """Returns the SQL condition of the messages that a table has rows of: `tracks` has those of all events."""
         return self.where(number) if number else "kind = 'track'"
@@ -155,6 +161,16 @@ class ProjectionContext:
     def loaded_at_sql(self) -> str:
         """`loaded_at` as an SQL literal."""
         return f"TIMESTAMPTZ '{self.loaded_at}'"
+
+    @cached_property
+    def declared_fit(self) -> bool:
+        """Whether all values of the catalogue's columns have their types: nearly always, so no table has to ask."""
+        misfit = " OR ".join(
+            f"{name(column.name)} IS NOT NULL AND as_{column.type}({name(column.name)}) IS NULL"
+            for column in DECLARED
+            if column.type != "text"
+        )
+        return not self.con.execute(f"SELECT 1 FROM messages WHERE {misfit} LIMIT 1").fetchone()
 
     def reserve(self, columns: int = 0) -> None:
         """Gives the engine the threads and the memory that it may take for rows of so many columns, until asked again.

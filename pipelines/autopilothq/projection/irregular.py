@@ -19,7 +19,7 @@ _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
     f"SELECT {select_columns(('tie', *_CELLS))}"
-    f" FROM ({with_timestamps_read('SELECT *, hash(text) AS tie FROM cells JOIN lines USING (seq)')})"
+    f" FROM ({with_timestamps_read('SELECT *, hash(text) AS tie FROM cells JOIN irregular_lines USING (seq)')})"
 )
 
 
@@ -51,7 +51,7 @@ def _write_messages(
         {"seq": seq} | {name: cell for name, cell in message.cells.items() if not name.startswith(EXTRA)}
         for seq, message in messages.items()
     ]
-    with engine.registered(con, lines=lines, cells=engine.text_table(rows, ("seq", *_CELLS))):
+    with engine.registered(con, irregular_lines=lines, cells=engine.text_table(rows, ("seq", *_CELLS))):
         files.messages(con, _SELECT_SQL, (), cells)
 
 

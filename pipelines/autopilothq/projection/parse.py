@@ -22,6 +22,7 @@ from ..segment.message import Batch, Reject
 from . import engine
 from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
 from .irregular import parse_irregular
+from .line_reader import LineReader
 from .shapes import RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
@@ -34,12 +35,12 @@ _SQL = engine.queries("parse.sql")
 
 
 class Parser:
-    """Parses batches of lines into files of cells in one folder. Threads may share it, each with an engine of its own.
+    """Parses batches of lines into files of cells in one folder. Threads may share it, each with a reader of its own.
 
     It remembers the shapes of lines from one batch to the next. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
-            cells = Parser(folder).parse(con, batch)
+            cells = Parser(folder).parse(LineReader(con), batch)
     """
 
     def __init__(self, folder: str) -> None:
@@ -48,7 +49,7 @@ class Parser:
         self._first = True
         self._lock = threading.Lock()
 
-    def parse(self, con: duckdb.DuckDBPyConnection, batch: Batch) -> ParsedCells:
+    def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
 
         Bad lines become rejects, whatever they hold: where anything unexpected is raised, the lines that cause it are
@@ -58,10 +59,10 @@ class Parser:
         self._files.rejects(batch.rejects, cells)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_lines(con, lines.slice(0, FIRST_LINES), cells)
+            self._parse_lines(reader, lines.slice(0, FIRST_LINES), cells)
             lines = lines.slice(FIRST_LINES)
             self._first = not cells.columns
-        self._parse_lines(con, lines, cells)
+        self._parse_lines(reader, lines, cells)
         return cells
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
@@ -70,39 +71,39 @@ class Parser:
         self._files.messages(con, NO_MESSAGES_SQL, (), cells)
         return cells
 
-    def harmless(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
+    def harmless(self, reader: LineReader) -> ParsedCells:
         """Returns the cells of a message that has nothing irregular."""
-        return self._parse_at_once(con, _HARMLESS)
+        return self._parse_at_once(reader, _HARMLESS)
 
-    def _parse_lines(self, con: duckdb.DuckDBPyConnection, lines: pa.Table, cells: ParsedCells) -> None:
+    def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
         """Parses lines, all or none; where that raises, each half, down to the lines that cannot be read."""
         if not lines.num_rows:
             return
         try:
-            cells.extend(self._parse_at_once(con, lines))
+            cells.extend(self._parse_at_once(reader, lines))
         except ENVIRONMENT_ERRORS:
             raise
         except Exception as error:
             if lines.num_rows > 1:
                 half = lines.num_rows // 2
-                self._parse_lines(con, lines.slice(0, half), cells)
-                self._parse_lines(con, lines.slice(half), cells)
-            elif not self._parses_harmless_line(con):
+                self._parse_lines(reader, lines.slice(0, half), cells)
+                self._parse_lines(reader, lines.slice(half), cells)
+            elif not self._parses_harmless_line(reader):
                 raise
             else:
                 self._files.rejects([_unreadable(lines, error)], cells)
 
-    def _parses_harmless_line(self, con: duckdb.DuckDBPyConnection) -> bool:
+    def _parses_harmless_line(self, reader: LineReader) -> bool:
         try:
-            self.harmless(con).delete()
+            self.harmless(reader).delete()
         except Exception:  # noqa: BLE001 - whatever it is, it is not about a line
             return False
         return True
 
-    def _parse_at_once(self, con: duckdb.DuckDBPyConnection, lines: pa.Table) -> ParsedCells:
+    def _parse_at_once(self, reader: LineReader, lines: pa.Table) -> ParsedCells:
         cells = ParsedCells()
         try:
-            objects = parse_lines(con, lines, self._shapes, self._files, cells)
+            objects = parse_lines(reader, lines, self._shapes, self._files, cells)
         except BaseException:
             cells.delete()
             raise
@@ -112,22 +113,22 @@ class Parser:
 
 
 def parse_lines(
-    con: duckdb.DuckDBPyConnection, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
+    reader: LineReader, lines: pa.Table, shapes: Shapes, files: CellWriter, cells: ParsedCells
 ) -> Collection[tuple[str, ...]]:
     """Parses lines (`seq`, `text`) into `cells`; returns the objects that many irregular lines hold."""
     doubts = doubt_conditions(lines["text"])
-    rest, seqs = _parse_known(con, lines, doubts, shapes, files, cells)
+    rest, seqs = _parse_known(reader, lines, doubts, shapes, files, cells)
     if rest.num_rows:
-        regular, irregular = _probe(con, rest, doubts, shapes)
+        regular, irregular = _probe(reader, rest, doubts, shapes)
         seqs += irregular.filter(pc.is_valid(irregular["shape"]))["seq"].chunks  # blank lines have no shape
         if regular:
             rest = rest.filter(pc.invert(pc.is_in(rest["seq"], irregular["seq"])))
-            others, doubted = _parse_regular(con, rest, _PLAIN.format(doubts="false"), regular, shapes, files, cells)
+            others, doubted = _parse_regular(reader, rest, _PLAIN.format(doubts="false"), regular, shapes, files, cells)
             seqs += [*others["seq"].chunks, *doubted]
     if not seqs:
         return ()
     lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs, pa.int64())))
-    objects: Counter[tuple[str, ...]] = parse_irregular(con, lines, files, cells)
+    objects: Counter[tuple[str, ...]] = parse_irregular(reader.con, lines, files, cells)
     enough = max(FREQUENT, lines.num_rows // 100)
     return [path for path, number in objects.items() if number >= enough]
 
@@ -137,7 +138,7 @@ _PLAIN = "starts_with(text, '{{') AND NOT contains(text, '\\u0000') AND NOT ({do
 
 
 def _parse_known(
-    con: duckdb.DuckDBPyConnection,
+    reader: LineReader,
     lines: pa.Table,
     doubts: tuple[str, str],
     shapes: Shapes,
@@ -154,7 +155,7 @@ def _parse_known(
         plain = _PLAIN.format(doubts=" OR ".join((*valid, *doubts)))
         made = ParsedCells()
         try:
-            found = _parse_regular(con, lines, plain, known, shapes, files, made)
+            found = _parse_regular(reader, lines, plain, known, shapes, files, made)
         except (duckdb.InvalidInputException, UnicodeDecodeError):  # the latter where its text quotes no UTF-8
             made.delete()
             if not shapes.all_json:
@@ -167,13 +168,14 @@ def _parse_known(
 
 
 def _probe(
-    con: duckdb.DuckDBPyConnection, lines: pa.Table, doubts: tuple[str, str], shapes: Shapes
+    reader: LineReader, lines: pa.Table, doubts: tuple[str, str], shapes: Shapes
 ) -> tuple[dict[str, RegularShape], pa.Table]:
     """Returns the regular shapes among some lines, and the other lines (`seq`, `shape`)."""
     lenient, deep = doubts
     pointers = engine.literals(shapes.pointers())
-    with engine.registered(con, lines=lines):
-        con.execute(_SQL["probe"].format(pointers=pointers, lenient=lenient, deep=deep))
+    con = reader.con
+    reader.read(lines)
+    con.execute(_SQL["probe"].format(pointers=pointers, lenient=lenient, deep=deep))
     counts = dict(con.execute(_SQL["shapes"]).fetchall())
     regular = shapes.regular(counts)
     if len(regular) == len(counts):
@@ -183,7 +185,7 @@ def _probe(
 
 
 def _parse_regular(
-    con: duckdb.DuckDBPyConnection,
+    reader: LineReader,
     lines: pa.Table,
     plain: str,
     known: Mapping[str, RegularShape],
@@ -199,17 +201,17 @@ def _parse_regular(
     has_nulls = pa.array([bool(shape.nulls) for shape in known.values()], pa.bool_())
     known_shapes = pa.table({"shape": pa.array(list(known), pa.string()), "has_nulls": has_nulls})
     select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({query.sql(plain)})"
-    with engine.registered(con, lines=lines, known_shapes=known_shapes):
-        written = files.messages(con, select, query.extras, cells)
+    reader.read(lines, known_shapes)
+    written = files.messages(reader.con, select, query.extras, cells, reader.copy)
     file = engine.parquet_files([written.path])
     doubted = (
-        con.execute(f"SELECT seq FROM {file} WHERE irregular").to_arrow_table()["seq"].chunks
+        reader.con.execute(f"SELECT seq FROM {file} WHERE irregular").to_arrow_table()["seq"].chunks
         if written.irregular
         else []
     )
     if written.rows == lines.num_rows:
         return lines.slice(0, 0), doubted
-    read = con.execute(f"SELECT seq FROM {file}").to_arrow_table()["seq"]
+    read = reader.con.execute(f"SELECT seq FROM {file}").to_arrow_table()["seq"]
     return lines.filter(pc.invert(pc.is_in(lines["seq"], read))), doubted
 
 

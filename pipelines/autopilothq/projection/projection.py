@@ -27,6 +27,7 @@ from .context import (
     TableRows,
     name_events,
 )
+from .line_reader import LineReader
 from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
@@ -67,18 +68,26 @@ class Projection:
             shorten,
             event_table or (lambda key: shorten(key) if snake_case(key) else ""),
         )
+        self._readers: list[LineReader] = []  # that no thread is using
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Gives back the memory; the scratch folder is the caller's to delete."""
+        self._close_readers()
         self._context.con.close()
 
     def add(self, batch: Batch) -> None:
         """Parses a batch of lines; several threads may add at the same time. See `Parser.parse`."""
-        with self._context.con.cursor() as con:
-            cells = self._parser.parse(con, batch)
         with self._lock:
+            reader = self._readers.pop() if self._readers else LineReader(self._context.con.cursor())
+        cells = self._parser.parse(reader, batch)
+        with self._lock:
+            self._readers.append(reader)
             self._context.cells.extend(cells)
+
+    def _close_readers(self) -> None:
+        while self._readers:
+            self._readers.pop().con.close()
 
     def tables(self, most: int = 10_000) -> list[str]:
         """Returns the tables that the lines so far may have rows for, of at most so many events, the most frequent."""
@@ -116,6 +125,7 @@ class Projection:
                 these messages are rejected.
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
+        self._close_readers()
         self._context = dataclasses.replace(self._context, known=known or {}, threads=self._threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
@@ -126,7 +136,7 @@ class Projection:
     def unreadable(self) -> dict[str, str]:
         """After `deduplicate`, or taking its rows, raised: the ids of the messages that cause it, with the errors."""
         with self._context.con.cursor() as con:
-            harmless = self._parser.harmless(con)
+            harmless = self._parser.harmless(LineReader(con))
         return unreadable.find_unreadable(self._context, harmless, make_all)
 
 

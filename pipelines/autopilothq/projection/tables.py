@@ -128,8 +128,8 @@ def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozens
         if number and total <= FEW:
             few.add(number)
     if few:
-        numbers = ", ".join(map(str, few))
-        context.con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM kept WHERE table_number IN ({numbers})")
+        where = context.tables.where_any(sorted(few))
+        context.con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM kept WHERE {where}")
     return frozenset(few)
 
 

@@ -18,8 +18,8 @@ from ..errors import NotSupported
 from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
-from ..warehouses.duckdb import loads_directly
 from ..warehouses.hints import arrow_schema
+from ..warehouses.resolve import reads_files_here
 from . import user_hints
 from .extraction import EVENTS_RESOURCE, Extraction
 from .load_folder import hand_over_file, ready_file
@@ -43,7 +43,7 @@ class RowFiles:
         """Writes rows of a selected table into a file; a table's rows may come in several parts."""
         rows = self.shaped(rows)
         # What goes elsewhere may go over a network.
-        rows.write(str(self.add(rows)), compressed=not loads_directly(self._extraction.pipeline))
+        rows.write(str(self.add(rows)), compressed=not reads_files_here(self._extraction.pipeline))
 
     def shaped(self, rows: TableRows) -> TableRows:
         """Returns rows of a selected table as they are written: all of its columns, as the destination takes them."""

@@ -9,7 +9,6 @@ as with dlt's own.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
 from typing import Any, cast
 
 import dlt
@@ -23,6 +22,7 @@ from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from .. import private
+from ..machine import cores
 from ..projection import engine
 from .books import BooksClient, BooksSqlClient, stage_books_together
 from .comments import comment_statements
@@ -43,6 +43,7 @@ from .dlt_internals import (
     hooked,
     table_of,
 )
+from .largest_first import LargestFirst
 from .pipeline_names import database_of
 
 
@@ -77,11 +78,6 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
         return super().configuration(initial_config, accept_partial)
-
-
-def loads_directly(pipeline: dlt.Pipeline | None) -> bool:
-    """Returns whether a pipeline's rows go into a DuckDB file straight from the files that hold them."""
-    return pipeline is not None and isinstance(pipeline.destination, direct)
 
 
 @contextmanager
@@ -221,8 +217,7 @@ def _is_direct(table: PreparedTableSchema) -> bool:
 
 
 WIDE = 500  # columns
-SLOTS = 20  # tables that are loaded side by side at most; a wide one takes all
-_slots, _alone = BoundedSemaphore(SLOTS), Lock()
+_queue = LargestFirst(max(2, cores()))  # one waits for the disk now and then
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
 _MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
 KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
@@ -247,22 +242,19 @@ class InsertNew(DuckDbCopyJob):
             # The file has fewer keys, and DuckDB holds the right side of a join in memory.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
-        with self._room(len(table_of(self)["columns"])):
+        with self._turn(len(table_of(self)["columns"])):
             client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
 
     @contextmanager
-    def _room(self, columns: int) -> Iterator[None]:
-        """Gives DuckDB the memory that a wide table needs: blocks for each column, in every thread.
+    def _turn(self, columns: int) -> Iterator[None]:
+        """Has as many tables loaded side by side as keep all cores busy.
 
-        Tables are loaded side by side, but a wide one alone, because the others would take that memory.
+        A wide one is loaded alone, because DuckDB needs blocks for each column, in every thread.
         """
-        if columns < WIDE:
-            with _slots:
+        with _queue.turn(Path(file_of(self)).stat().st_size, alone=columns >= WIDE):
+            if columns < WIDE:
                 yield
-            return
-        with _alone, ExitStack() as taken:
-            for _ in range(SLOTS):
-                taken.enter_context(_slots)
+                return
             with self._more_memory(columns):
                 yield
 

@@ -16,6 +16,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
 from ..errors import BusyError
+from ..machine import cores
 from .books import BooksClient, BooksSqlClient, is_book, stage_books_together
 from .comments import comment_statements
 from .dlt_internals import (
@@ -37,6 +38,7 @@ from .dlt_internals import (
     set_file,
     table_of,
 )
+from .largest_first import LargestFirst
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration, Waits
 from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_of
@@ -52,6 +54,7 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
 
 _log = logging.getLogger(__name__)
+_queue = LargestFirst(max(2, cores()))
 
 
 class StoredTable(NamedTuple):
@@ -248,7 +251,7 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
 
 @hooked
 class PostgresCopyJob(PostgresParquetCopyJob):
-    """dlt's, which says what it waits for."""
+    """dlt's, which says what it waits for. As many run side by side as keep all cores busy, the largest first."""
 
     def run(self) -> None:
         """Loads the file."""
@@ -256,7 +259,8 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
         self._closed = threading.Event()
         try:
-            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
+            size = Path(file_of(self)).stat().st_size
+            with _queue.turn(size), giving_up(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dlt
 import duckdb
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
@@ -25,6 +26,12 @@ from .settings import DATASET, DUCKDB_FILE, setting
 # The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory. dlt loads
 # tables side by side, and each thread within a table leaves a part that the checkpoint writes once more.
 DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": max(1, min(4, cores() // 2))}
+
+
+def reads_files_here(pipeline: dlt.Pipeline | None) -> bool:
+    """Returns whether the files of a pipeline's rows are read on this machine, and go nowhere as they are."""
+    staging: object = pipeline.staging if pipeline else None
+    return staging is None and pipeline is not None and isinstance(pipeline.destination, (direct, postgres))
 
 
 class Target(NamedTuple):

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import duckdb
-
 from ...projection.cells import CELL_FILES, ParsedCells
+from ...projection.line_reader import LineReader
 from ...projection.parse import Parser, number_lines
 from ...projection.partition import cut_cells, cut_lines
 from ...segment.message import Batch
@@ -47,21 +46,21 @@ class ParseTask:
         """Reads and parses the share."""
         done = ParsedShare()
         with self.context.engine() as (con, scratch):
-            parser = Parser(str(made(scratch, "parsed")))
+            parser, reader = Parser(str(made(scratch, "parsed"))), LineReader(con)
             for number, whole in enumerate(self.share.read()):
-                self._add(con, parser, whole, f"{scratch}/lines-{number}.parquet", done)
+                self._add(reader, parser, whole, f"{scratch}/lines-{number}.parquet", done)
             cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(made(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
         done.all_cells = ParsedCells(columns=done.all_cells.columns, events=done.all_cells.events)
         return done
 
-    def _add(self, con: duckdb.DuckDBPyConnection, parser: Parser, whole: Batch, lines: str, done: ParsedShare) -> None:
+    def _add(self, reader: LineReader, parser: Parser, whole: Batch, lines: str, done: ParsedShare) -> None:
         batch, skipped = only(whole, self.requested.__getitem__, self.context.facts.event_table)
-        cells = parser.parse(con, batch)
+        cells = parser.parse(reader, batch)
         done.all_cells.extend(cells)
         if self.context.refused and cut_lines(
-            con, number_lines(batch.lines), cells.messages, self.context.refused, lines
+            reader.con, number_lines(batch.lines), cells.messages, self.context.refused, lines
         ):
             name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"
             done.refused_lines.append(self.context.folder.put(lines, name))

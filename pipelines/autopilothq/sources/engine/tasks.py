@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ...projection import engine, unreadable
 from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.context import ProjectionContext
+from ...projection.line_reader import LineReader
 from ...projection.parse import Parser
 from ...projection.partition import LoadFacts, RefusedIds
 from ...projection.projection import make_all
@@ -73,7 +74,7 @@ class WorkerContext:
 
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
     """Returns the messages that caused the exception under way; raises it where none did."""
-    harmless = Parser(str(made(scratch, "harmless"))).harmless(con)
+    harmless = Parser(str(made(scratch, "harmless"))).harmless(LineReader(con))
     found = unreadable.find_unreadable(opened, harmless, make_all)
     if not found:
         raise  # noqa: PLE0704 - it is called while an exception is handled

@@ -1,0 +1,42 @@
+"""A queue for something that only so many threads do well at a time."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from threading import Condition
+
+
+class LargestFirst:
+    """Gives `most` threads their turn at a time. Of those that wait, the one with the largest task comes first.
+
+    So no core is idle at the end, while one works at the largest task of all. Example:
+
+        queue = LargestFirst(cores())
+        with queue.turn(size):
+            insert(rows)
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._waiting: list[tuple[float, int]] = []
+        self._numbers = itertools.count()
+        self._changed = Condition()
+
+    @contextmanager
+    def turn(self, size: float, alone: bool = False) -> Iterator[None]:
+        """Waits for this thread's turn, which lasts while the block runs; `alone`: no other has one meanwhile."""
+        taken = self._most if alone else 1
+        waiting = (-size, next(self._numbers))
+        with self._changed:
+            heappush(self._waiting, waiting)
+            self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
+            heappop(self._waiting)
+            self._free -= taken
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()

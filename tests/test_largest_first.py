@@ -1,0 +1,62 @@
+"""Threads that wait for their turn: the largest task first, a wide one alone."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from autopilothq.warehouses.largest_first import LargestFirst
+from waiting import wait_for
+
+
+class Tasks:
+    """Tasks that note when they begin, and go on until they are told to end."""
+
+    def __init__(self, most: int) -> None:
+        self.queue = LargestFirst(most)
+        self.begun: list[float] = []
+        self.ends: dict[float, Event] = {}
+
+    def run(self, size: float, alone: bool) -> None:
+        with self.queue.turn(size, alone):
+            self.begun.append(size)
+            assert self.ends[size].wait(30)
+
+
+def waits(tasks: Tasks, number: int) -> None:
+    wait_for(lambda: len(tasks.queue._waiting) == number)
+
+
+@pytest.mark.parametrize("alone", [set(), {3.0}])
+def test_the_largest_task_comes_first_and_a_wide_one_alone(alone: set[float]) -> None:
+    tasks = Tasks(2)
+    sizes = [1.0, 2.0, 0.5, 3.0, 2.5]
+    tasks.ends = {size: Event() for size in sizes}
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        done = {}
+        for number, size in enumerate(sizes):
+            done[size] = pool.submit(tasks.run, size, size in alone)
+            waits(tasks, max(0, number - 1))
+        assert tasks.begun == [1.0, 2.0]
+        tasks.ends[1.0].set()
+        done[1.0].result(30)
+        if alone:  # it waits for the other task too, and no smaller one comes before it
+            waits(tasks, 3)
+            assert tasks.begun == [1.0, 2.0]
+            tasks.ends[2.0].set()
+            waits(tasks, 2)
+            assert tasks.begun == [1.0, 2.0, 3.0]
+        waits(tasks, 2)
+        assert tasks.begun[2] == 3.0
+        for size in (3.0, 2.0, 2.5, 0.5):
+            tasks.ends[size].set()
+            done[size].result(30)
+    assert sorted(tasks.begun[2:]) == [0.5, 2.5, 3.0]
+
+
+def test_a_task_that_fails_gives_its_turn_back() -> None:
+    queue = LargestFirst(1)
+    with pytest.raises(ValueError, match="no"), queue.turn(1):
+        raise ValueError("no")
+    with queue.turn(1, alone=True):
+        pass
