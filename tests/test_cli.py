@@ -66,7 +66,7 @@ def test_loads_an_archive_into_a_file_here(loaded: Said) -> None:
         "3 lines, 1 stored, 1 duplicate, 1 rejected, 0 values discarded",
         "  1 not_json: not JSON",
     ]
-    assert re.fullmatch(r"1 new files, 0 known, 0.0 MB, \d+\.\d s, \d+ events/s", said.out.splitlines()[8])
+    assert re.fullmatch(r"1 new file, 0 known, 0.0 MB, \d+\.\d s, \d+ events/s", said.out.splitlines()[8])
     with duckdb.connect("autopilot.duckdb") as con:
         assert con.execute("SELECT id, event FROM autopilothq.tracks").fetchall() == [("m1", "email_opened")]
 

@@ -342,7 +342,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         ) in said.out.splitlines()
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
         faults.clear()
-        assert "1 new files, 2 known" in call("load", "archive", url).out
+        assert "1 new file, 2 known" in call("load", "archive", url).out
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-1", "m-2"}
         faults["list-type"] = "stall"
         said = call("load", "archive", url)

@@ -192,7 +192,7 @@ def _work(report: LoadReport, counted: Counted) -> str:
         return f"{_of(report, counted)}{found}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
     return (
-        f"{report.files:,} new files, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
+        f"{plural(report.files, 'new file')}, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"
         f" {report.seconds:.1f} s, {rate:,.0f} events/s"
     )
 
