@@ -20,13 +20,24 @@ def preparing(home: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def as_prepared(home: Path) -> Iterator[Path]:
-    """The folder as it was prepared, whatever an earlier test did there; the current folder is its `work`."""
+def going_on(home: Path, name: str) -> Iterator[Path]:
+    """Keeps under a name what is made of a prepared folder; it is prepared as before, too."""
+    with as_prepared(home):
+        yield home
+    shutil.copytree(home, _kept(home, name), symlinks=True)
+
+
+@contextmanager
+def as_prepared(home: Path, name: str = "kept") -> Iterator[Path]:
+    """The folder as it was prepared, or as it is kept under a name, whatever an earlier test did there.
+
+    The current folder is its `work`.
+    """
     shutil.rmtree(home)
-    shutil.copytree(_kept(home), home, symlinks=True)
+    shutil.copytree(_kept(home, name), home, symlinks=True)
     with isolation(home):
         yield home
 
 
-def _kept(home: Path) -> Path:
-    return home.with_name(f"{home.name}-kept")
+def _kept(home: Path, name: str = "kept") -> Path:
+    return home.with_name(f"{home.name}-{name}")

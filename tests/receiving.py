@@ -21,6 +21,10 @@ import os; os.setsid()
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
 from autopilothq.cli import main; main()
 """
+FORKED_WORKERS = """
+import multiprocessing, uvicorn._subprocess
+uvicorn._subprocess.spawn = multiprocessing.get_context("fork")
+"""
 
 
 class Receiver(NamedTuple):
@@ -50,12 +54,16 @@ def receiver(
     listen: str = "127.0.0.1:0",
     before: str = "",
     anew: bool = False,
+    spawned: bool = False,
 ) -> Iterator[Receiver]:
     """Starts a receiver on a free port, after some code; it is killed on leaving, unless it ended before.
 
     It is forked, which spares a second of imports. `anew`: it is an interpreter of its own, as where it is installed;
     for tests that measure its memory, and for metrics, whose modules look at the environment when they are imported.
+    Its workers are forked too, unless `anew` or `spawned`, for tests of how it has its processes.
     """
+    if not (anew or spawned):
+        before = FORKED_WORKERS + before
     paths = os.pathsep.join(path for path in sys.path if path)
     call = ("-c", before + PROGRAM, "receive", str(folder), "--listen", listen, *words)
     environment = {**os.environ, "PYTHONPATH": paths, **(env or {})}
@@ -74,6 +82,13 @@ def receiver(
         process.kill()
         if not process.stderr.closed:
             process.communicate()
+
+
+def publish_left(folder: Path | str) -> None:
+    """Has a receiver publish what others left in the folder: it does as it begins, before it answers."""
+    with receiver(folder) as running:
+        running.http.get(f"{running.url}/healthz")
+        running.stop()
 
 
 def published(folder: Path) -> list[Any]:

@@ -1,6 +1,6 @@
 """Puts a receiver's files together, and is killed on the way: a program of the tests.
 
-Its argument is a file with a list of plans: a folder with the dataset and the archive, and the point where it is
+Its argument is a file with a list of plans: a folder with the archive, beside the dataset, and the point where it is
 killed. It prints `number status` for each. Each runs in a process of its own.
 """
 
@@ -17,7 +17,9 @@ def run(folder: str, point: tuple[str, str, int] | None) -> None:
     os.environ["DLT_DATA_DIR"] = str(Path(folder, "dlt"))
     if point:
         kill_at(*point)
-    compaction.compact(f"{folder}/archive", credentials=f"{folder}/autopilot.duckdb", now=time.time())
+    compaction.compact(
+        f"{folder}/archive", credentials=str(Path(folder).with_name("autopilot.duckdb")), now=time.time()
+    )
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from receiving import hidden, published, receiver
+from receiving import hidden, publish_left, published, receiver
 
 SENDERS = 4
 BATCH = 20
@@ -49,8 +49,7 @@ def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1, l
             stop.set()
             for sender in senders:
                 sender.join()
-    with receiver(folder) as one:
-        one.stop()
+    publish_left(folder)
     return acknowledged, next(numbers)
 
 

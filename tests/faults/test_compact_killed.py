@@ -6,7 +6,7 @@ import signal
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import psycopg2
@@ -21,6 +21,7 @@ from faults import killed_compaction
 from faults.test_killed import clean_environment
 from receiving import hidden, published
 from servers import Postgres
+from shared_loads import command, isolation
 
 DAY = 86_400.0
 # After the n-th call of each step, in their order, of the first of two new files.
@@ -37,9 +38,13 @@ POINTS: dict[str, tuple[str, str, int]] = {
 }
 
 
-def message(number: int) -> dict[str, Any]:
+# Receivers' folders whose files are loaded into one dataset: to load them together takes hardly longer than one.
+FOLDERS = [*POINTS, "undisturbed"]
+
+
+def message(number: int, of: str = "") -> dict[str, Any]:
     return {
-        "type": "track", "event": "Email Opened", "userId": "1", "messageId": f"m{number}",
+        "type": "track", "event": "Email Opened", "userId": "1", "messageId": f"{of} m{number}",
         "receivedAt": f"2026-05-04T10:00:{number:02}.000Z",
     }  # fmt: skip
 
@@ -49,15 +54,15 @@ def receive(folder: Path, endpoint: str, day: int, *numbers: int, more: bytes = 
     file = files.open_file(
         folder / "archive", endpoint, files.today(time.time()) / 1000 - (day - 0.5) * DAY + numbers[0]
     )
-    file.append([json.dumps(message(number)).encode() + b"\n" for number in numbers] + [more])
+    file.append([json.dumps(message(number, folder.name)).encode() + b"\n" for number in numbers] + [more])
     file.close()
     done = files.publish(file.path)
     assert done
     return done
 
 
-def prepare(folder: Path, call: Call) -> None:
-    """A folder with files that can be put together (3 of v1 and 2 of shop), files that cannot, and their books."""
+def receive_first(folder: Path) -> None:
+    """Files that can be put together (3 of v1 and 2 of shop), and files that cannot."""
     for number in range(3):
         receive(folder, "v1", 3, number, 10 + number)
     for number in (3, 4):
@@ -65,147 +70,197 @@ def prepare(folder: Path, call: Call) -> None:
     receive(folder, "v1", 5, 5)  # alone in its day
     receive(folder, "v1", 3, 6, more=b"nonsense\n")  # has a reject
     receive(folder, "v1", 3, 0)  # has a duplicate, and may be put together
-    load(folder, call)
-    receive(folder, "v1", 3, 7)  # of the newest load
-    load(folder, call)
-    receive(folder, "v1", 3, 8)  # not loaded
 
 
-def load(folder: Path, call: Call) -> None:
-    said = call("load", "archive", str(folder / "archive"), "--credentials", str(folder / "autopilot.duckdb"))
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders and their dataset, whose books know these files but the last one of each."""
+    home = tmp_path_factory.mktemp("compacting") / "loaded"
+    folders = [home / name for name in FOLDERS]
+    with isolation(home.parent):
+        for folder in folders:
+            receive_first(folder)
+        load(*folders)
+        for folder in folders:
+            receive(folder, "v1", 3, 7)  # of the newest load
+        load(*folders)
+        for folder in folders:
+            receive(folder, "v1", 3, 8)  # not loaded
+    return home
+
+
+def copy(loaded: Path, name: str) -> Path:
+    """A copy of them, whose books know the files by their paths there."""
+    home = loaded.with_name(name)
+    shutil.copytree(loaded, home)
+    with duckdb.connect(str(home / "autopilot.duckdb")) as connection:
+        connection.execute(f"UPDATE autopilothq._audit SET file = replace(file, '{loaded}', '{home}')")
+    return home
+
+
+def credentials(folder: Path) -> str:
+    return str(folder.parent / "autopilot.duckdb")
+
+
+def load(*folders: Path) -> None:
+    archives = [str(folder / "archive") for folder in folders]
+    said = command("load", "archive", *archives, "--credentials", credentials(folders[0]))
     assert said.status == 0, said.err
 
 
-def rows(folder: Path, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(folder / "autopilot.duckdb")) as connection:
-        return connection.execute(sql).fetchall()
+def rows(folder: Path, columns: str, order: str = "") -> list[tuple[Any, ...]]:
+    """Of the rows of `_audit` of the folder's files."""
+    sql = f"SELECT {columns} FROM autopilothq._audit WHERE starts_with(file, ?) {order}"
+    with duckdb.connect(credentials(folder)) as connection:
+        return connection.execute(sql, [f"{folder}/archive/"]).fetchall()
+
+
+def stored(folder: Path) -> int:
+    """How many of the folder's messages are in the dataset."""
+    with duckdb.connect(credentials(folder)) as connection:
+        sql = "SELECT count(*) FROM autopilothq.email_opened WHERE starts_with(id, ?)"
+        return int(connection.execute(sql, [f"{folder.name} m"]).fetchall()[0][0])
 
 
 def sums(folder: Path) -> list[tuple[Any, ...]]:
-    columns = "sum(lines), sum(stored), sum(duplicates), sum(rejected), min(first_received_at), max(last_received_at)"
-    return rows(folder, f"SELECT {columns} FROM autopilothq._audit")
+    return rows(
+        folder,
+        "sum(lines), sum(stored), sum(duplicates), sum(rejected), min(first_received_at), max(last_received_at)",
+    )
+
+
+def audit(folder: Path) -> list[tuple[Any, ...]]:
+    return rows(folder, "*", "ORDER BY file")
 
 
 def books(folder: Path) -> list[tuple[Any, ...]]:
     """What `_audit` says of each file, without names."""
     columns = "lines, stored, duplicates, rejected, skipped, tables, first_received_at, last_received_at"
-    order = "ORDER BY ALL"
-    return rows(folder, f"SELECT split_part(file, '/segment-logs/', 2)[:10], {columns} FROM autopilothq._audit {order}")
+    return rows(folder, f"split_part(file, '/segment-logs/', 2)[:10], {columns}", "ORDER BY ALL")
 
 
 def messages(folder: Path) -> list[str]:
     return sorted(map(str, published(folder / "archive")))
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compacting")
-
-
-@pytest.fixture
-def loaded(house: Path, call: Call) -> Path:
-    """The prepared folder, made once."""
-    folder = house / "loaded"
-    if not folder.exists():
-        prepare(folder, call)
-    return folder
-
-
-def copy(loaded: Path, name: str) -> Path:
-    """A copy of the prepared folder, whose books know its files by their paths there."""
-    folder = loaded.with_name(name)
-    shutil.copytree(loaded, folder)
-    rows(folder, f"UPDATE autopilothq._audit SET file = replace(file, '{loaded}', '{folder}')")
-    return folder
-
-
-def compact(folder: Path, call: Call, *words: str) -> tuple[int, str, list[str]]:
-    credentials = str(folder / "autopilot.duckdb")
-    said = call("receive", str(folder / "archive"), "--compact", "--credentials", credentials, *words)
+def compact(folder: Path, *words: str) -> tuple[int, str, list[str]]:
+    said = command("receive", str(folder / "archive"), "--compact", "--credentials", credentials(folder), *words)
     return said.status, said.out, errors(said)
 
 
-def test_what_is_put_together(loaded: Path, call: Call) -> None:
-    folder = copy(loaded, "undisturbed")
+def test_what_is_put_together(loaded: Path) -> None:
+    folder = copy(loaded, "put together") / "undisturbed"
     before = messages(folder), sums(folder)
-    status, out, problems = compact(folder, call)
+    status, out, problems = compact(folder)
     assert (status, problems) == (0, [])
     sizes = [path.stat().st_size for path in files.published_files(folder / "archive")]
-    new = rows(folder, "SELECT file, size, lines, duplicates FROM autopilothq._audit WHERE lines IN (7, 2) ORDER BY 3")
+    new = [row for row in rows(folder, "file, size, lines, duplicates", "ORDER BY lines") if row[2] in (7, 2)]
     assert [(lines, duplicates) for _, _, lines, duplicates in new][-1] == (7, 1)
     shop = [size for file, size, *_ in new if "segment-shop" in file]
     assert out == f"6 files became 2 files of {new[-1][1] + shop[0]:,} bytes.\n"
     assert len(sizes) == 10 - 4
     assert (messages(folder), sums(folder)) == before
     assert hidden(folder / "archive") == []
-    assert compact(folder, call)[1].startswith("No files are to be put together")
-    after = rows(folder, "SELECT * FROM autopilothq._audit ORDER BY file")
-    load(folder, call)  # the one file that was not loaded
-    known = rows(folder, "SELECT * FROM autopilothq._audit ORDER BY file")
+    assert compact(folder)[1].startswith("No files are to be put together")
+    after = audit(folder)
+    load(folder)  # the one file that was not loaded
+    known = audit(folder)
     assert set(after) < set(known)
     assert len(known) == len(after) + 1
-    assert rows(folder, "SELECT count(*) FROM autopilothq.email_opened") == [(12,)]
+    assert stored(folder) == 12
 
 
-def kill(loaded: Path, name: str, why: str = "killed") -> tuple[Path, int]:
-    folder = copy(loaded, f"{why} {name}")
-    plans = folder / "plans.json"
-    plans.write_text(json.dumps([(str(folder), POINTS[name])]))
-    done = forked.run(killed_compaction.__file__, str(plans), cwd=folder, env=clean_environment())
-    assert done.stdout, done.stderr
-    return folder, int(done.stdout.split()[1])
+def kill(home: Path, *names: str) -> dict[str, int]:
+    """Has the folders' files put together by processes that are killed where they are called after; how each ended."""
+    plans = home / "plans.json"
+    plans.write_text(json.dumps([(str(home / name), POINTS[name]) for name in names]))
+    done = forked.run(killed_compaction.__file__, str(plans), cwd=home, env=clean_environment())
+    statuses = [int(text.split()[1]) for text in done.stdout.splitlines()]
+    assert len(statuses) == len(names), done.stderr
+    return dict(zip(names, statuses, strict=True))
+
+
+class Found(NamedTuple):
+    """A folder after the kill in it, after the load that followed, and after that was put together and loaded again."""
+
+    status: int | None
+    killed: list[tuple[Any, ...]]
+    loaded: list[tuple[Any, ...]]
+    compacted: int
+    books: list[tuple[Any, ...]]
+    messages: list[str]
+    hidden: list[str]
+    audit: list[tuple[Any, ...]]
+    again: list[tuple[Any, ...]]
+    stored: int
+
+
+@pytest.fixture(scope="module")
+def found(loaded: Path) -> dict[str, Found]:
+    """What is found in each folder, "undisturbed" by a kill in the last one. The loads are of all folders together."""
+    home = copy(loaded, "killed")
+    folders = [home / name for name in FOLDERS]
+    with isolation(home):
+        statuses = kill(home, *POINTS)
+        killed = {folder: sums(folder) for folder in folders}
+        assert compact(home / "undisturbed")[0] == 0
+        load(*folders)
+        after = {folder: rows(folder, "sum(duplicates), sum(stored)") for folder in folders}
+        compacted = {folder: compact(folder)[0] for folder in folders}  # what was of the newest load then, too
+        left = {
+            folder: (books(folder), messages(folder), hidden(folder / "archive"), audit(folder)) for folder in folders
+        }
+        load(*folders)
+        return {
+            one.name: Found(
+                statuses.get(one.name), killed[one], after[one], compacted[one], *left[one], audit(one), stored(one)
+            )
+            for one in folders
+        }
 
 
 @pytest.mark.parametrize("name", POINTS)
-def test_a_kill_after_each_step(loaded: Path, call: Call, name: str) -> None:
-    undisturbed = loaded.with_name("undisturbed too")
-    if not undisturbed.exists():
-        copy(loaded, undisturbed.name)
-        compact(undisturbed, call)
-        load(undisturbed, call)
-        compact(undisturbed, call)  # what was of the newest load then, too
-    folder, status = kill(loaded, name)
-    assert status == -signal.SIGKILL
-    before = sums(folder)
-    assert before == sums(loaded)
-    load(folder, call)
-    assert rows(folder, "SELECT sum(duplicates), sum(stored) FROM autopilothq._audit") == [(1, 12)]
-    assert compact(folder, call)[0] == 0
-    assert books(folder) == books(undisturbed)
-    assert messages(folder) == messages(loaded)
-    assert hidden(folder / "archive") == []
-    loads = rows(folder, "SELECT * FROM autopilothq._audit ORDER BY file")
-    load(folder, call)
-    assert rows(folder, "SELECT * FROM autopilothq._audit ORDER BY file") == loads
-    assert rows(folder, "SELECT count(*) FROM autopilothq.email_opened") == [(12,)]
+def test_a_kill_after_each_step(loaded: Path, found: dict[str, Found], name: str) -> None:
+    here, undisturbed = found[name], found["undisturbed"]
+    assert here.status == -signal.SIGKILL
+    assert here.killed == sums(loaded / name)
+    assert here.loaded == [(1, 12)]
+    assert here.compacted == 0
+    assert here.books == undisturbed.books
+    assert here.messages == messages(loaded / name)
+    assert here.hidden == []
+    assert here.again == here.audit
+    assert here.stored == 12
 
 
-def test_a_person_is_forgotten_after_a_kill(loaded: Path, call: Call) -> None:
-    for name in ("joined", "named"):
-        folder, _ = kill(loaded, name, "forgotten")
-        credentials = str(folder / "autopilot.duckdb")
-        words = ("forget", "--user-id", "1", "--credentials", credentials, "--archive", str(folder / "archive"))
-        said = call(*words)
-        assert said.status == 0, said.err
+def test_a_person_is_forgotten_after_a_kill(loaded: Path) -> None:
+    home = copy(loaded, "forgotten")
+    kill(home, "joined", "named")
+    folders = [home / name for name in ("joined", "named")]
+    archives = [word for folder in folders for word in ("--archive", str(folder / "archive"))]
+    said = command("forget", "--user-id", "1", "--credentials", credentials(folders[0]), *archives)
+    assert said.status == 0, said.err
+    for folder in folders:
         assert messages(folder) == ["nonsense"]
         assert [file for file in hidden(folder / "archive") if not file.endswith(compaction.JOURNAL)] == []
-        assert compact(folder, call)[0] == 0
+        assert compact(folder)[0] == 0
         assert messages(folder) == ["nonsense"]
         assert hidden(folder / "archive") == []
 
 
 def test_another_target_and_another_program(loaded: Path, call: Call) -> None:
-    folder, _ = kill(loaded, "named", "another")
-    other = folder / "other.duckdb"
+    folder = copy(loaded, "another") / "named"
+    kill(folder.parent, "named")
+    other = folder.with_name("other.duckdb")
     assert call("load", "archive", str(folder / "archive"), "--credentials", str(other)).status == 0
     said = call("receive", str(folder / "archive"), "--compact", "--credentials", str(other))
     assert said.status == 1
     assert "where a compaction was cut off" in errors(said)[0]
     with alone(folder / "archive"):
-        status, _, [problem, hint] = compact(folder, call)
+        status, _, [problem, hint] = compact(folder)
     assert (status, hint) == (75, "Try again when it has ended.")
     assert "but another program compacts them, or forgets a person." in problem
-    assert compact(folder, call)[0] == 0
+    assert compact(folder)[0] == 0
 
 
 def test_books_in_postgresql(tmp_path: Path, call: Call, postgresql: Postgres) -> None:

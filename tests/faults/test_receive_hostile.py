@@ -1,6 +1,5 @@
 """Senders that mean harm: the receiver stays up, its memory is bounded, and it writes nothing outside of its folder."""
 
-import gzip
 import json
 import resource
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from isal import igzip
 
 from receiving import Receiver, published, receiver
 from shared_loads import isolation
@@ -95,7 +95,7 @@ def test_a_connection_that_ends_in_a_body_leaves_nothing(running: Receiver) -> N
 
 
 def test_bombs_of_gzip(running: Receiver) -> None:
-    bomb = gzip.compress(b" " * (1 << 29), 9)  # half a GiB in half a MB
+    bomb = igzip.compress(b" " * (1 << 29), 2)  # half a GiB in half a MB
     for _ in range(10):
         answer = running.post("/v1/batch", bomb, headers={"Content-Encoding": "gzip"})
         assert answer.status_code == 413

@@ -1,5 +1,6 @@
 """A receiver under pressure: too many names, connections, bodies and requests, and parts of it that are killed."""
 
+import itertools
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from autopilothq.receive import files
 from faults.killed_receiver import lost
 from faults.test_receive_hostile import answers, connect
 from faults.test_receive_killed import send, track
-from receiving import Receiver, published, receiver
+from receiving import Receiver, publish_left, published, receiver
 from shared_loads import isolation
 from waiting import wait_for
 
@@ -60,23 +61,36 @@ def memory(running: Receiver) -> int:
 
 
 def test_a_killed_process_of_several_takes_nothing_with_it() -> None:
-    with receiver("archive", "--workers", "2", "--rotate", "1h") as running:
-        acknowledged = [f"m{number}" for number in range(20) if posted(running, number)]
+    acknowledged: list[str] = []
+    numbers = itertools.count()
+
+    def post() -> None:
+        number = next(numbers)
+        with suppress(httpx.HTTPError):
+            acknowledged.extend([f"m{number}"] if posted(running, number) else [])
+
+    def both_have_a_file() -> bool:
+        post()
+        return len(list(files.open_files(running.folder))) == 2
+
+    with receiver("archive", "--workers", "2", "--rotate", "1h", spawned=True) as running:
+        wait_for(both_have_a_file)
+        before = len(acknowledged)
+        assert before == next(numbers)
         first, _ = workers(running)
         os.kill(first, signal.SIGKILL)
-        for number in range(20, 40):
-            with suppress(httpx.HTTPError):
-                acknowledged += [f"m{number}"] if posted(running, number) else []
+        for _ in range(20):
+            post()
         # The process in its place publishes what it left; the other goes on with its file.
         wait_for(lambda: len(list(files.published_files(running.folder))) == 1, 60)
         assert len(workers(running)) == 2
         assert "A file that a process left is published: " in running.stop()
-    assert len(acknowledged) > 20
+    assert len(acknowledged) > before
     assert lost(running.folder, acknowledged) == set()
 
 
 def test_processes_end_with_the_one_that_watches_over_them() -> None:
-    with receiver("archive", "--workers", "2", "--rotate", "1h") as running:
+    with receiver("archive", "--workers", "2", "--rotate", "1h", spawned=True) as running:
         acknowledged = [f"m{number}" for number in range(9) if posted(running, number)]
         both = workers(running)
         running.process.kill()
@@ -91,9 +105,8 @@ def test_two_receivers_of_one_folder() -> None:
             time.sleep(0.05)
         os.kill(other.process.pid, signal.SIGKILL)
         one.stop()
-    with receiver("archive") as third:
-        third.stop()
-    assert lost(third.folder, [f"m{number}" for number in range(40)]) == set()
+    publish_left("archive")
+    assert lost(one.folder, [f"m{number}" for number in range(40)]) == set()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGHUP, 0), (signal.SIGTERM, 0)])
@@ -147,8 +160,7 @@ def test_a_stop_takes_ten_seconds_at_most_whatever_hangs() -> None:
             assert time.monotonic() - started < 10.5
     assert "Traceback" not in said
     Path("slow").unlink()
-    with receiver("archive") as running:
-        running.stop()
+    publish_left("archive")
     assert set(acknowledged) <= {one["messageId"] for one in published(running.folder)}
 
 

@@ -169,10 +169,10 @@ def serve(
             access_log=False, log_config=None, server_header=False, backlog=BACKLOG, workers=settings.workers,
             timeout_graceful_shutdown=STOP_TIME, timeout_keep_alive=IDLE_TIME, proxy_headers=False,
         )  # fmt: skip
+        # uvicorn sends itself the signal again at its end; before it begins, whoever reads the URL may ask it to stop.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         host, port = listener.getsockname()[:2]
         listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-        # uvicorn sends itself the signal again at its end.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         server: _Server | _Processes
         if settings.workers == 1:
             signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
