@@ -71,8 +71,7 @@ def kind(name: str) -> Destination[Any, Any]:
 
 def make_tables(place: tuple[str, str]) -> None:
     """Makes the catalogue's tables, without a load."""
-    for statement in inspect.ddl(inspect.catalogue(), kind(place[0]), "autopilothq").split(";\n"):
-        query(place, statement)
+    query(place, inspect.ddl(inspect.catalogue(), kind(place[0]), "autopilothq"))
 
 
 def query(place: tuple[str, str], sql: str) -> list[tuple[Any, ...]]:
