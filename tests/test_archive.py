@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
 from autopilothq.sources.archive.listing import File
 from listed import Counting
+from servers import S3
 
 DAYS = {date(2019, 3, 1): "1551398400000", date(2019, 3, 2): "1551484800000", date(2019, 3, 3): "1551571200000"}
 FIRST, SECOND, THIRD = DAYS.values()
@@ -391,6 +392,19 @@ def outcome(files: Sequence[File], **options: Any) -> Outcome:
     return not_blank([row for batch in batches for row in rows(batch.lines)]), rejects, ended
 
 
+def outcomes(files: Sequence[File]) -> list[Outcome]:
+    """What there is of each of many files that are read together, as if each was the first."""
+    lines, rejects, ended = outcome(files)
+    found: list[Outcome] = [([], [], []) for _ in files]
+    for at, number, text in lines:
+        found[at][0].append((0, number, text))
+    for reject in rejects:
+        found[reject.file][1].append(reject._replace(file=0))
+    for at, why in ended:
+        found[at][2].append((0, why))
+    return found
+
+
 def stored(tmp_path: Path, *contents: bytes, fs: Any = None) -> list[File]:
     """The contents as files, in their order."""
     paths = [put(tmp_path / "stored" / f"{at:06}.gz", data) for at, data in enumerate(contents)]
@@ -472,8 +486,9 @@ def prefix_and_reject(found: Outcome, content: bytes) -> Reject:
 
 def test_gzip_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
     data = gzip.compress(LINES)
-    for cut in range(1, len(data)):
-        reject = prefix_and_reject(outcome(stored(tmp_path, data[:cut])), LINES)
+    cuts = range(1, len(data))
+    for cut, found in zip(cuts, outcomes(stored(tmp_path, *(data[:cut] for cut in cuts))), strict=True):
+        reject = prefix_and_reject(found, LINES)
         readable = zlib.decompressobj(31).decompress(data[:cut])
         assert reject.line == readable.count(b"\n") + 1
         assert reject.raw == readable.rpartition(b"\n")[2]
@@ -483,8 +498,9 @@ def test_gzip_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
 def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
     data = frames(LINES, 250)
     whole = 0
-    for cut in range(2, len(data)):
-        found = lines, rejects, _ = outcome(stored(tmp_path, data[:cut]))
+    cuts = range(2, len(data))
+    for cut, found in zip(cuts, outcomes(stored(tmp_path, *(data[:cut] for cut in cuts))), strict=True):
+        lines, rejects, _ = found
         if rejects:
             reject = prefix_and_reject(found, LINES)
             assert reject.message == f"The file was cut off: it ends at byte {cut:,}, in the middle of its zstd data."
@@ -498,9 +514,9 @@ def test_zstd_cut_anywhere_gives_all_that_can_be_had(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pack", [gzip.compress, lambda data: gzip.compress(data, 0)], ids=["deflated", "stored"])
 def test_a_wrong_byte_never_ends_the_run(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     data = pack(LINES)
-    for at in range(0, len(data), 7):
-        wrong = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
-        lines, rejects, ended = outcome(stored(tmp_path, wrong))
+    places = range(0, len(data), 7)
+    wrong = (data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :] for at in places)
+    for at, (lines, rejects, ended) in zip(places, outcomes(stored(tmp_path, *wrong)), strict=True):
         assert ended == [(0, None)]
         assert len(rejects) <= 1
         assert at < 10 or rejects or lines == as_lines(LINES)
@@ -741,58 +757,46 @@ def test_an_error_of_its_own_reaches_the_consumer(tmp_path: Path, monkeypatch: p
 # ---- over the wire -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    from moto.server import ThreadedMotoServer  # half a second in each worker otherwise
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_reads_a_bucket_over_http(s3: str) -> None:
-    pytest.importorskip("s3fs")
-    client = boto3.client("s3", endpoint_url=s3)
-    client.create_bucket(Bucket="bkt")
+def test_reads_a_bucket_over_http(s3: S3) -> None:
+    url = s3.bucket()
+    bucket = url.removeprefix("s3://")
+    client = boto3.client("s3", **s3.credentials)
     big = b"".join(b'{"n":"%x"}\n' % random.Random(n).getrandbits(4000) for n in range(20_000))
     for day in DAYS.values():
-        client.put_object(Bucket="bkt", Key=f"p/segment-logs/{A}/{day}/", Body=b"")
+        client.put_object(Bucket=bucket, Key=f"p/segment-logs/{A}/{day}/", Body=b"")
         for at in range(3):
             client.put_object(
-                Bucket="bkt",
+                Bucket=bucket,
                 Key=f"p/segment-logs/{A}/{day}/{at}.gz",
                 Body=gzip.compress(big if (day, at) == (SECOND, 1) else b"{}\n", 1),
                 ContentEncoding="gzip",
             )
-    client.put_object(Bucket="bkt", Key=f"p/segment-logs/{A}/dummy-object.txt", Body=b"x")
-    options = {"endpoint_url": s3, "key": "test", "secret": "test"}
-    files = list(list_files(["s3://bkt"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
-    assert [file.url for file in files] == [f"s3://bkt/p/segment-logs/{A}/{SECOND}/{at}.gz" for at in range(3)]
+    client.put_object(Bucket=bucket, Key=f"p/segment-logs/{A}/dummy-object.txt", Body=b"x")
+    options = s3.storage_options
+    files = list(list_files([url], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    assert [file.url for file in files] == [f"{url}/p/segment-logs/{A}/{SECOND}/{at}.gz" for at in range(3)]
     assert (
         list(
             list_files(
-                [f"s3a://bkt/p/segment-logs/{A}/{SECOND}/", "s3://bkt/p/*/*/1551484800000/*.gz"],
+                [f"s3a://{bucket}/p/segment-logs/{A}/{SECOND}/", f"{url}/p/*/*/1551484800000/*.gz"],
                 storage_options=options,
             )
         )
         == files
     )
-    assert files[0].version == client.head_object(Bucket="bkt", Key=files[0].path[4:])["ETag"].strip('"')
+    assert files[0].version == client.head_object(Bucket=bucket, Key=files[0].path.removeprefix(f"{bucket}/"))[
+        "ETag"
+    ].strip('"')
     lines, rejects, ended = outcome(files)
     assert lines == [(0, 1, b"{}\n"), *as_lines(big, 1), (2, 1, b"{}\n")]
     assert (rejects, ended) == ([], [(0, None), (1, None), (2, None)])
-    client.delete_object(Bucket="bkt", Key=files[0].path[4:])
-    again = list(list_files(["s3://bkt/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
+    client.delete_object(Bucket=bucket, Key=files[0].path.removeprefix(f"{bucket}/"))
+    again = list(list_files([f"{url}/p"], since=date(2019, 3, 2), until=date(2019, 3, 2), storage_options=options))
     assert again == files[1:]
     [_, [gone], [(_, why), *_]] = outcome(files[:1])
     assert why is not None
     assert gone.message == why
-    for url, message in [("s3://nobody", "nothing is there"), ("s3://bkt/missing/x.gz", "nothing is there")]:
+    for nothing, message in [("s3://nobody", "nothing is there"), (f"{url}/missing/x.gz", "nothing is there")]:
         with pytest.raises(ArchiveError, match=message):
-            list_files([url], storage_options=options)
+            list_files([nothing], storage_options=options)

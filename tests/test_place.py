@@ -101,18 +101,23 @@ def test_each_folder_has_its_own_file_and_pipeline(
     # dlt's own ways, from a third folder.
     monkeypatch.chdir(a.parent)
     for name, folder in (("autopilot_events", a), (second[1], b)):
-        for _ in range(2):
-            with dlt.attach(name).sql_client() as client:
-                assert client.execute_sql("SELECT id, event FROM email_opened") == [("m1", "email_opened")]
-            dataset = dlt.attach(name).dataset()
-            assert dataset["tracks"].select("id", "event_text").fetchall() == [("m1", "Email Opened")]
-            # What `dlt pipeline NAME sync` does: the working folder goes, and is made anew from the destination.
-            pipeline = dlt.attach(name).drop()
-            pipeline.sync_destination()
-            assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])
+        assert_found(name)
+        # What `dlt pipeline NAME sync` does: the working folder goes, and is made anew from the destination.
+        pipeline = dlt.attach(name).drop()
+        pipeline.sync_destination()
+        assert (pipeline.first_run, pipeline.schema_names) == (False, ["autopilothq"])
+        assert_found(name)
         assert not [file for file in a.parent.rglob("*.duckdb") if file.name != "autopilot.duckdb"]
         monkeypatch.chdir(folder)
         assert last_line(call).endswith(f"pipeline {name}")
+
+
+def assert_found(name: str) -> None:
+    """The rows are there in dlt's own ways."""
+    with dlt.attach(name).sql_client() as client:
+        assert client.execute_sql("SELECT id, event FROM email_opened") == [("m1", "email_opened")]
+    dataset = dlt.attach(name).dataset()
+    assert dataset["tracks"].select("id", "event_text").fetchall() == [("m1", "Email Opened")]
 
 
 # Runs dlt's command `pipeline` once with each word, in a process that is forked for it; prints how each ended.

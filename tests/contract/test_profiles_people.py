@@ -4,20 +4,23 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dlt
 import pytest
+from dlt.common.runtime.collector import NULL_COLLECTOR
 
 import autopilothq
+from autopilothq import LoadReport, runner
 from autopilothq.errors import RunError
 from autopilothq.privacy.deletion import delete_person
 from autopilothq.segment.identity import id_of
 from contract.duck import held, load, pipeline, query, rows_in, tables
-from contract.loading import message
+from contract.loading import Row, message
 from contract.pulling import USUAL, A, B, books, moment, path_of, person, pull, watermarks
 from fake_autopilot import FakeAutopilot, FakeProfiles
 from fake_autopilot.profiles import query_of
+from shared_loads import isolation
 
 
 @pytest.fixture
@@ -68,58 +71,81 @@ def test_contacts_are_asked_for_when_their_record_tells_of_activity(
 
 
 def test_a_scan_of_contacts_that_broke_off_goes_on(server: FakeProfiles) -> None:
-    with FakeAutopilot(contacts=250) as autopilot:
+    with FakeAutopilot(contacts=120) as autopilot:
         secrets = {"api_key": autopilot.key, "base_url": autopilot.base_url, "requests_per_second": 1000}
         for name, value in secrets.items():
             dlt.secrets[f"sources.autopilothq.{name}"] = value
-        gone = autopilot.order("GET", "/contacts/*", skip=1, times=10**6, drop="before")
+        gone = autopilot.order("GET", "/contacts/*", times=10**6, drop="before")
         with pytest.raises(RunError, match="GET /contacts/"):
             pull(server, people="api")
         assert server.requests == []
         seen, gone.times = len(autopilot.requests), 0
-        emails = {autopilot.account.contact(number).get("Email") for number in range(250)} - {None}
+        emails = {autopilot.account.contact(number).get("Email") for number in range(120)} - {None}
         assert pull(server, people="api").people == len(emails)
         assert len(autopilot.requests) == seen + 1  # the page that did not come
+
+
+def asked_of(server: FakeProfiles, sql: str) -> list[str]:
+    """Whom a load would ask for: nothing is loaded."""
+    settings: dict[str, Any] = {"token": server.token, "space": server.space, "base_url": server.base_url}
+    source = autopilothq.profiles(**settings, people=sql)
+    runner.dry_run("duckdb", "autopilot.duckdb", "autopilothq", NULL_COLLECTOR, source)
+    return server.asked()
 
 
 def test_people_of_a_query(server: FakeProfiles) -> None:
     pull(server, people="select 'z@example.com' as e")  # nothing is loaded yet
     assert server.asked() == ["email:z@example.com"]
     load(message(messageId="1", userId="U1"), message(messageId="2", userId="u2"), message(messageId="3", userId="U1"))
-    pull(server, people="select user_id from tracks union all select null")
-    assert server.asked() == ["user_id:u1", "user_id:u2"]
-    pull(server, people=" WITH x AS (SELECT 'a@example.com' AS e) SELECT e FROM x")
-    assert server.asked() == [A]
+    assert asked_of(server, "select user_id from tracks union all select null") == ["user_id:u1", "user_id:u2"]
+    assert asked_of(server, " WITH x AS (SELECT 'a@example.com' AS e) SELECT e FROM x") == [A]
     with pytest.raises(RunError, match=r"people: expected a query with one column, got 2"):
-        pull(server, people="select id, user_id from tracks")
+        asked_of(server, "select id, user_id from tracks")
     with pytest.raises(RunError, match="nowhere"):
-        pull(server, people="select x from nowhere")
+        asked_of(server, "select x from nowhere")
     with pytest.raises(RunError, match=r"got 2 statements \(SELECT, DROP\)"):
-        pull(server, people="select user_id from tracks; drop table tracks")
+        asked_of(server, "select user_id from tracks; drop table tracks")
     with pytest.raises(RunError, match="Cannot access file"):
-        pull(server, people="select content from read_text('people.txt')")
+        asked_of(server, "select content from read_text('people.txt')")
     assert query("SELECT count(*) FROM autopilothq.tracks") == [(3,)]
     assert server.asked() == []
 
 
-def test_the_forgotten_are_not_asked_for(server: FakeProfiles) -> None:
-    for who in (A, B):
-        server.happen(who)
-    pull(server, *USUAL)
-    delete_person([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
-    assert list(watermarks()) == [B, USUAL[0]]
-    server.asked()
-    pull(server, *USUAL)
-    assert server.asked() == [B, USUAL[0]]
-    assert list(watermarks()) == [B, USUAL[0]]
+class Later(NamedTuple):
+    """A load of the usual people, one of whom was forgotten since a run that is long ago."""
+
+    since: datetime
+    """When that run was."""
+    before: list[str]
+    """Who had a watermark before it."""
+    report: LoadReport
+    asked: list[str]
+    after: list[str]
 
 
-def test_a_gap_is_told_with_its_dates(server: FakeProfiles) -> None:
-    pull(server, "a@example.com")
-    mark(since := datetime.now(UTC) - timedelta(days=20))
-    report = pull(server, "a@example.com")
-    [text] = report.warnings
-    assert text.startswith(f"No run was complete since {clock(since)}, and the API goes back 14 days: events between")
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Later:
+    with isolation(tmp_path_factory.mktemp("later")), FakeProfiles() as server:
+        for who in (A, B):
+            server.happen(who)
+        pull(server, *USUAL)
+        mark(since := datetime.now(UTC) - timedelta(days=20))
+        delete_person([id_of("email", "A@example.com")], credentials="autopilot.duckdb")
+        before = list(watermarks())
+        server.asked()
+        return Later(since, before, pull(server, *USUAL), server.asked(), list(watermarks()))
+
+
+def test_the_forgotten_are_not_asked_for(later: Later) -> None:
+    assert later.before == [B, USUAL[0]]
+    assert later.asked == [B, USUAL[0]]
+    assert later.after == [B, USUAL[0]]
+
+
+def test_a_gap_is_told_with_its_dates(later: Later) -> None:
+    [text] = later.report.warnings
+    since = clock(later.since)
+    assert text.startswith(f"No run was complete since {since}, and the API goes back 14 days: events between")
     kept = moment(text.split(" and ")[2].split(" are")[0])
     assert abs(datetime.now(UTC) - timedelta(days=14) - kept) < timedelta(minutes=1)
 
@@ -147,39 +173,60 @@ def test_what_since_left_out_comes_with_a_run_without_it(server: FakeProfiles) -
 # ---- in parts ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_in_parts_asks_each_once_and_has_one_row_in_the_books(server: FakeProfiles) -> None:
-    everyone = [person(number) for number in range(15)]
-    for who in everyone:
-        server.happen(who)
-    reports = [pull(server, *everyone, people_per_load=10) for _ in range(2)]
-    assert server.asked() == everyone
-    assert [(report.people, report.people_total, report.stored) for report in reports] == [(10, 15, 10), (5, 5, 5)]
-    assert books() == [(15, 15, 0, 0)]
-    [row] = rows_in("_audit")
-    assert row["size"] == sum(report.bytes_done for report in reports)
-    times = sorted(moment(event["timestamp"]) for events in server.people.values() for event in events)
+class Parts(NamedTuple):
+    """A run in three parts, the last of them on another machine, and a new run."""
+
+    everyone: list[str]
+    made: dict[str, list[dict[str, Any]]]
+    reports: list[LoadReport]
+    asked: list[list[str]]
+    """Whom each part asked for."""
+    books: list[tuple[Any, ...]]
+    audit: list[Row]
+    again: list[str]
+    """Whom the new run asked for."""
+    books_again: list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """One person's answer in the first part cannot be read, and for one in the second there is none."""
+    with isolation(tmp_path_factory.mktemp("parts")), FakeProfiles() as server, pytest.MonkeyPatch.context() as patch:
+        everyone = [person(number) for number in range(7)]
+        for who in everyone:
+            server.happen(who)
+        server.order("GET", path_of(everyone[0]), content=b"[]")
+        server.order("GET", path_of(everyone[3]), status=500)
+        reports, asked = [], []
+        for machine in ("dlt", "dlt", "other"):
+            patch.setenv("DLT_DATA_DIR", str(Path(os.environ["DLT_DATA_DIR"]).with_name(machine)))
+            reports.append(pull(server, *everyone, people_per_load=3))
+            asked.append(server.asked())
+        first, audit = books(), rows_in("_audit")
+        pull(server, *everyone)
+        return Parts(everyone, server.people, reports, asked, first, audit, server.asked(), books())
+
+
+def test_a_run_in_parts_asks_each_once_and_has_one_row_in_the_books(parts: Parts) -> None:
+    assert sorted(who for asked in parts.asked for who in asked) == parts.everyone
+    unread = {parts.everyone[0], parts.everyone[3]}
+    assert [(report.people, report.people_total, report.stored) for report in parts.reports] == [
+        (people, left, len(set(asked) - unread))
+        for people, left, asked in zip((3, 3, 1), (7, 4, 1), parts.asked, strict=True)
+    ]
+    assert parts.books == [(6, 5, 0, 1)]
+    [row] = parts.audit
+    assert row["size"] == sum(report.bytes_done for report in parts.reports)
+    read = [parts.made[who] for who in parts.everyone if who not in unread]
+    times = sorted(moment(event["timestamp"]) for events in read for event in events)
     assert (row["first_received_at"], row["last_received_at"]) == (times[0], times[-1])
-    pull(server, *everyone, people_per_load=10)
-    assert len(server.asked()) == 10  # a new run
-    assert books() == [(15, 15, 0, 0), (10, 0, 10, 0)]
 
 
-def test_those_who_fail_are_not_asked_for_again_in_the_same_run(
-    server: FakeProfiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    everyone = [person(number) for number in range(4)]
-    for who in everyone:
-        server.happen(who)
-    server.order("GET", path_of(everyone[0]), content=b"[]")
-    server.order("GET", path_of(everyone[3]), status=500)
-    pull(server, *everyone, people_per_load=2)
-    # On another machine.
-    monkeypatch.setenv("DLT_DATA_DIR", str(Path(os.environ["DLT_DATA_DIR"]).with_name("other")))
-    pull(server, *everyone, people_per_load=2)
-    assert server.asked() == everyone
-    assert books() == [(3, 2, 0, 1)]
-    pull(server, *everyone)
-    assert server.asked() == everyone  # a new run
+def test_those_who_fail_are_not_asked_for_again_in_the_same_run(parts: Parts) -> None:
+    asked = [who for part in parts.asked for who in part]
+    assert asked.count(parts.everyone[0]) == asked.count(parts.everyone[3]) == 1
+    assert parts.again == parts.everyone  # a new run
+    assert parts.books_again == [(6, 5, 0, 1), (7, 2, 5, 0)]
 
 
 def test_a_load_without_its_watermarks_is_asked_for_again(server: FakeProfiles) -> None:

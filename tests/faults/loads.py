@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ import fsspec
 import psycopg2
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from dlt.common.configuration.specs import AwsCredentials
 from dlt.common.libs.deltalake import deltalake_storage_options
 
@@ -183,13 +184,15 @@ def lake_content(bucket: str, s3: S3 | None = None) -> dict[str, Table]:
     names = [path["name"].rpartition("/")[2] for path in paths if path["type"] == "directory"]
     tables = {}
     for name in sorted(names):
-        if not name.startswith("_dlt_") and DeltaTable.is_deltatable(f"{bucket}/{DATASET}/{name}", options):
+        if name.startswith("_dlt_"):
+            continue
+        with suppress(TableNotFoundError):  # to ask first whether it is one takes as long as to read it
             table = DeltaTable(f"{bucket}/{DATASET}/{name}", storage_options=options)
             found = pa.table(table.scan()).cast(pa.schema(table.schema().to_arrow()))
             types = {field.name: TYPES[str(field.type)] for field in found.schema}
-            columns = list(types)
-            assert all(row[column] for row in found.to_pylist() for column in WHEN.intersection(columns))
-            rows = [tuple(_cell(column, row[column]) for column in columns) for row in found.to_pylist()]
+            columns, cells = list(types), found.to_pylist()
+            assert all(row[column] for row in cells for column in WHEN.intersection(columns))
+            rows = [tuple(_cell(column, row[column]) for column in columns) for row in cells]
             tables[name] = Table(types, sorted(rows, key=repr))
     return tables
 

@@ -52,7 +52,7 @@ def damaged(archive: Path) -> None:
     blank = b" " * (1 << 20)
     with gzip.open(archive / "bomb.gz", "wb", compresslevel=1) as out:
         out.write(line(track(4001)))
-        for _ in range(64):
+        for _ in range(16):
             out.write(blank + b"\n" * 1000 + blank + b"\n")
         out.write(line(track(4002)))
     long = {"note": "x" * MAX_LINE}

@@ -155,7 +155,7 @@ def test_no_line_stops_the_command(database: Database) -> None:
     assert database.query("SELECT campaign_id FROM autopilothq.email_opened WHERE id = 'digits'") == [("0.00001",)]
 
     # Again, nothing is new, and the state is told.
-    assert database.load()["files"] == 0
+    assert database.load("--dry-run")["files"] == 0
     told = database.status()
     wide_lost = {"too_many_columns": {"wide": later["discards"]}} if database.url else {}
     assert told["beyond_limits"] == later["beyond_limits"] == wide_lost
