@@ -44,7 +44,7 @@ def test_threads_may_add_at_the_same_time(tmp_path: Path) -> None:
         scratch.mkdir()
         projection = Projection(NOW, str(scratch))
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(projection.add, batches(LINES, lambda _: 47)))
+            list(pool.map(projection.add, batches(LINES, lambda _: 80)))
         found.append(everything(projection))
         projection.close()
     assert found[0] == found[1]

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime
 from functools import cache
+from typing import Any
 from unittest import mock
 
 from autopilothq.projection import shapes
@@ -16,11 +17,22 @@ Tables = dict[str, list[str]]
 WRITTEN = ("uuid_ts", "discarded_at", "rejected_at")
 
 
+class Counted:
+    """`read_message`, with a count of its calls: a mock that counts them takes a tenth of the time of all."""
+
+    call_count = 0
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        self.call_count += 1
+        return message.read_message(*args, **more)
+
+
 @contextmanager
-def one_by_one() -> Iterator[mock.Mock]:
-    """Sends every line down the slow path, which `read_message` reads; gives the mock that counts its calls."""
-    counted = mock.patch("autopilothq.projection.irregular.read_message", wraps=message.read_message)
-    with mock.patch.object(shapes, "MAX_LEAVES", -1), counted as read:
+def one_by_one() -> Iterator[Counted]:
+    """Sends every line down the slow path, which `read_message` reads; gives what counts its calls."""
+    read = Counted()
+    counted = mock.patch("autopilothq.projection.irregular.read_message", read)
+    with mock.patch.object(shapes, "MAX_LEAVES", -1), counted:
         yield read
 
 

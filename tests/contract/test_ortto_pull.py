@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,6 +15,7 @@ from contract import pulling_ortto
 from contract.duck import held, pipeline, query, rows_in
 from contract.pulling_ortto import BOOKS, EVENTS, FEED, asked, new_person, settings, tracks
 from fake_ortto import FakeOrtto
+from prepared import as_prepared, preparing
 from shared_loads import command
 
 
@@ -39,28 +40,69 @@ def filled(row: dict[str, Any]) -> dict[str, Any]:
     return {name: of for name, of in row.items() if of is not None and name not in ("uuid_ts", "received_at")}
 
 
-def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None:
-    ada = server.account.write(
-        None,
-        {
-            "str::email": "ada@example.com", "str::ei": "12345", "str::first": "Ada",
-            "phn::phone": {"c": "44", "n": "5550100"},
-            "dtz::b": {"year": 1990, "month": 5, "day": 1, "timezone": "UTC"},
-            "geo::city": {"name": "Sydney", "id": 7, "lat": -33868820, "lng": 151209290},
-            "int:cm:score": 1234567, "int:cm:seats": 9007199254740993, "dtz:cm:trial-ends":
-            {"year": 2026, "month": 12, "day": 31, "timezone": "Australia/Sydney"},
-            "tme:cm:last-order": "2026-11-01T05:06:07Z", "phn:cm:work-phone": {"c": "61", "n": "0255501000"},
-        },
-    )  # fmt: skip
-    made = server.account.happen(ada, "act::c", idt__c="d1") | {}
-    server.account._happened[ada][0]["attr"] = {
-        "idt::c": "d1", "str::cn": "Onboarding", "idt::ei": "e1", "str::asn": "First email", "str::s": "Welcome",
-        "str::c": "https://example.com/a", "int::li": 2, "bol::t": False, "bol::m": True,
-    }  # fmt: skip
-    report = pull(server, *EVENTS, "ortto_people")
+class Pulled(NamedTuple):
+    """An account and where it was pulled into, the report, the ids of Ada and the others, and Ada's activity."""
+
+    server: FakeOrtto
+    home: Path
+    report: LoadReport
+    ada: str
+    others: set[str]
+    clicked: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def first_pull(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulled]:
+    """A pull of all that three people have, whose activities are a day old; one of them was pushed before."""
+    day = 86_400
+    with FakeOrtto(people=0) as server:
+        ada = server.account.write(
+            None,
+            {
+                "str::email": "ada@example.com", "str::ei": "12345", "str::first": "Ada",
+                "phn::phone": {"c": "44", "n": "5550100"},
+                "dtz::b": {"year": 1990, "month": 5, "day": 1, "timezone": "UTC"},
+                "geo::city": {"name": "Sydney", "id": 7, "lat": -33868820, "lng": 151209290},
+                "int:cm:score": 1234567, "int:cm:seats": 9007199254740993, "dtz:cm:trial-ends":
+                {"year": 2026, "month": 12, "day": 31, "timezone": "Australia/Sydney"},
+                "tme:cm:last-order": "2026-11-01T05:06:07Z", "phn:cm:work-phone": {"c": "61", "n": "0255501000"},
+            },
+        )  # fmt: skip
+        clicked = server.account.happen(ada, "act::c", ago=day, idt__c="d1") | {}
+        server.account._happened[ada][0]["attr"] = {
+            "idt::c": "d1", "str::cn": "Onboarding", "idt::ei": "e1", "str::asn": "First email", "str::s": "Welcome",
+            "str::c": "https://example.com/a", "int::li": 2, "bol::t": False, "bol::m": True,
+        }  # fmt: skip
+        bob = new_person(server, "bob@example.com", "act::o", ago=day)
+        cat = new_person(server, "cat@example.com", "act::r", ago=day)
+        made = server.account.happen(cat, "act::o", ago=day)
+        message = {
+            "type": "track", "event": "Email Opened", "messageId": f"ortto-{made['id']}",
+            "anonymousId": "cat@example.com", "receivedAt": made["created_at"], "timestamp": made["created_at"],
+            "context": {"library": {"name": "ortto-webhook"}},
+        }  # fmt: skip
+        with preparing(tmp_path_factory.mktemp("pulled")) as home:
+            Path("received").mkdir()
+            Path("received/1.json").write_text(json.dumps(message))
+            with held():
+                runner.run(pipeline(), autopilothq.archive("received"))
+            report = pull(server, *EVENTS, "ortto_people")
+        yield Pulled(server, home, report, ada, {bob, cat}, clicked)
+
+
+@pytest.fixture
+def pulled(first_pull: Pulled) -> Iterator[Pulled]:
+    """Works where that was pulled; nobody changes the account."""
+    first_pull.server.requests.clear()
+    with as_prepared(first_pull.home):
+        yield first_pull
+
+
+def test_an_activity_and_its_person_become_whole_rows(pulled: Pulled) -> None:
+    ada, made, report = pulled.ada, pulled.clicked, pulled.report
     [row] = rows_in("email_clicked")
     at = datetime.fromisoformat(made["created_at"])
-    begun = rows_in("_profiles")[0]["asked_at"]
+    [begun] = [row["asked_at"] for row in rows_in("_profiles") if ada in row["person"]]
     assert filled(row) == {
         "id": f"ortto-{made['id']}", "anonymous_id": "ada@example.com", "user_id": "12345", "timestamp": at,
         "original_timestamp": at, "context_traits_email": "ada@example.com", "context_traits_contact_id": ada,
@@ -70,7 +112,7 @@ def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None
         "link_id": "2", "link_url": "https://example.com/a",
     }  # fmt: skip
     assert row["received_at"] <= begun
-    [person] = rows_in("ortto_people")
+    [person] = [row for row in rows_in("ortto_people") if row["contact_id"] == ada]
     assert filled(person) == {
         "contact_id": ada, "email": "ada@example.com", "external_id": "12345", "first_name": "Ada",
         "phone": "+445550100", "birthday": "1990-05-01", "birthday_timezone": "UTC", "city": "Sydney", "city_id": 7,
@@ -79,7 +121,8 @@ def test_an_activity_and_its_person_become_whole_rows(server: FakeOrtto) -> None
         "custom_last_order": datetime(2026, 11, 1, 5, 6, 7, tzinfo=UTC), "custom_work_phone": "+610255501000",
         "first_clicked_email_at": at, "last_clicked_email_at": at,
     }  # fmt: skip
-    assert (report.people, report.people_total, report.people_found_by) == (1, 1, "a filter of the account")
+    assert len(rows_in("ortto_people")) == 3
+    assert (report.people, report.people_total, report.people_found_by) == (3, 3, "a filter of the account")
 
 
 # ---- whom to ask for -------------------------------------------------------------------------------------------------
@@ -212,23 +255,13 @@ def test_only_the_kinds_of_selected_tables_are_asked_for(server: FakeOrtto) -> N
     assert (report.stored, report.rows["email_opened"]) == (2, 1)
 
 
-def test_an_activity_that_was_pushed_is_not_stored_again(server: FakeOrtto) -> None:
-    ada = new_person(server, "ada@example.com", "act::r")
-    made = server.account.happen(ada, "act::o")
-    message = {
-        "type": "track", "event": "Email Opened", "messageId": f"ortto-{made['id']}", "anonymousId": "ada@example.com",
-        "receivedAt": made["created_at"], "timestamp": made["created_at"],
-        "context": {"library": {"name": "ortto-webhook"}},
-    }  # fmt: skip
-    Path("received").mkdir()
-    Path("received/1.json").write_text(json.dumps(message))
-    with held():
-        runner.run(pipeline(), autopilothq.archive("received"))
-    report = pull(server, *EVENTS)
-    assert (report.lines, report.stored, report.duplicates) == (2, 1, 1)
-    assert query("SELECT event, context_library_name FROM autopilothq.tracks ORDER BY ALL") == [
-        ("email_delivered", "ortto-api"), ("email_opened", "ortto-webhook"),
-    ]  # fmt: skip
+def test_an_activity_that_was_pushed_is_not_stored_again(pulled: Pulled) -> None:
+    report = pulled.report
+    assert (report.lines, report.stored, report.duplicates) == (4, 3, 1)
+    assert query(
+        "SELECT event, context_library_name FROM autopilothq.tracks WHERE anonymous_id = 'cat@example.com' ORDER BY ALL"
+    ) == [("email_delivered", "ortto-api"), ("email_opened", "ortto-webhook")]
+    assert len(tracks()) == 4
 
 
 def test_custom_activities_have_tables_of_their_own_where_a_setting_names_them(server: FakeOrtto) -> None:
@@ -288,19 +321,21 @@ class Later:
         return self._at
 
 
-def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(server: FakeOrtto) -> None:
-    ada = new_person(server, "ada@example.com", "act::o", ago=86_400)
-    pull(server, *EVENTS)
-    asked(server)
+def test_what_is_dropped_is_asked_for_again_and_nothing_is_replaced(pulled: Pulled) -> None:
+    server = pulled.server
     with held():
         pipeline().run(autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), refresh="drop_data")
-    assert asked(server) == [(ada, 0)]
-    assert tracks() == [("email_opened", "ada@example.com")]
+    assert sorted(asked(server)) == sorted((id_, 0) for id_ in (pulled.ada, *pulled.others))
+    everything = [
+        ("email_clicked", "ada@example.com"), ("email_delivered", "cat@example.com"),
+        ("email_opened", "bob@example.com"), ("email_opened", "cat@example.com"),
+    ]  # fmt: skip
+    assert tracks() == everything
     with held(), pytest.raises(Exception, match="Expected email_bounced not to be replaced, because Ortto has no act"):
         pipeline().run(
             autopilothq.ortto(**settings(server)).with_resources(*EVENTS, *BOOKS), write_disposition="replace"
         )
-    assert len(tracks()) == 1
+    assert tracks() == everything
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------
@@ -350,14 +385,13 @@ def test_time_that_is_up_leaves_the_rest_to_the_next_load(server: FakeOrtto) -> 
     assert (report.stored, report.people, report.people_total) == (1, 1, 1)
 
 
-def test_forgotten_people_are_not_asked_for(server: FakeOrtto) -> None:
-    ada, bob = (new_person(server, f"{name}@example.com", "act::o") for name in ("ada", "bob"))
-    pull(server, *SOME, "ortto_people")
+def test_forgotten_people_are_not_asked_for(pulled: Pulled) -> None:
+    server, ada = pulled.server, pulled.ada
     with held():
         assert command("forget", "--email", "ada@example.com").status == 0
     asked(server)
     report = pull(server, *SOME, "ortto_people", people="all")
-    assert asked(server) == [(bob, 0)]
-    assert [row["contact_id"] for row in rows_in("ortto_people")] == [bob]
+    assert sorted(asked(server)) == sorted((id_, 0) for id_ in pulled.others)
+    assert {row["contact_id"] for row in rows_in("ortto_people")} == pulled.others
     assert report.warnings == ["1 person was left out: forgotten here, and still in Ortto."]
     assert not [row for row in rows_in("_profiles") if ada in row["person"]]

@@ -14,15 +14,20 @@ from autopilothq import LoadReport, catalog, runner
 from autopilothq.errors import RunError
 from contract.duck import held, pipeline, query, tables
 from contract.loading import Row
-from fake_autopilot import Account, FakeAutopilot
+from fake_autopilot import Account, FakeAutopilot, account
 
 BOOKS = ["_rejects", "_discards", "_audit"]
 WHEN = ("uuid_ts", "received_at", "discarded_at", "rejected_at")
 
 
+PAGE = 20
+
+
 @pytest.fixture
-def server() -> Iterator[FakeAutopilot]:
-    with FakeAutopilot(contacts=250) as running:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAutopilot]:
+    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time."""
+    monkeypatch.setattr(account, "PAGE", PAGE)
+    with FakeAutopilot(contacts=50) as running:
         yield running
 
 
@@ -45,7 +50,7 @@ def paths(server: FakeAutopilot) -> list[str]:
 
 def page(server: FakeAutopilot, number: int) -> str:
     """The path of a page of contacts, counted from 1."""
-    return "/contacts" if number == 1 else f"/contacts/{server.account.contact_id(number * 100 - 101)}"
+    return "/contacts" if number == 1 else f"/contacts/{server.account.contact_id((number - 1) * PAGE - 1)}"
 
 
 def whole(server: FakeAutopilot) -> None:
@@ -73,19 +78,19 @@ def versions() -> list[str]:
 def test_a_scan_goes_on_when_the_network_is_back(server: FakeAutopilot) -> None:
     gone = server.order("GET", "/contacts/*", skip=0, times=10**6, drop="before")
     report = scan(server, "tracks", "contacts")
-    assert (report.contacts, report.contacts_total) == (100, 250)
+    assert (report.contacts, report.contacts_total) == (20, 50)
     assert report.cut_off is not None
     assert report.cut_off.startswith(f"GET {page(server, 2)}: ")
     assert report.unfinished == {f"{server.base_url}/contacts": report.cut_off}
     assert paths(server) == [page(server, number) for number in (1, 2)]
-    assert len(tables()["contacts"]) == 100
+    assert len(tables()["contacts"]) == 20
     with pytest.raises(RunError, match=r"GET /contacts/.*: "):
         scan(server, "tracks", "contacts")  # nothing came at all
     assert paths(server) == [page(server, 2)]
 
     gone.times = 0
     report = scan(server, "tracks", "contacts")
-    assert (report.contacts, report.contacts_total, report.cut_off) == (250, 250, None)
+    assert (report.contacts, report.contacts_total, report.cut_off) == (50, 50, None)
     assert paths(server) == [page(server, number) for number in (2, 3)]
     whole(server)
     assert versions() == ["unfinished", "from page 2"]
@@ -101,7 +106,7 @@ def test_a_budget_of_time_ends_a_scan_that_the_next_ones_finish_on_other_machine
         report = scan(server, "tracks", "contacts", max_seconds=0)
         assert paths(server) == [page(server, number)]
         assert report.cut_off is None
-        assert (report.contacts, bool(report.unfinished)) == (min(250, number * 100), number < 3)
+        assert (report.contacts, bool(report.unfinished)) == (min(50, number * PAGE), number < 3)
         if number == 1:
             shutil.rmtree(Path(os.environ["DLT_DATA_DIR"]))
     whole(server)
@@ -118,7 +123,7 @@ def test_a_page_that_is_none_stops_the_scan_and_is_asked_for_again(server: FakeA
     server.order("GET", page(server, 3), content={"error": "none"})
     why = failure(scan(server, "contacts"))
     assert re.match(r"GET /contacts/person_\S+ \(page 3 of this scan\): expected an object with a list", why)
-    assert len(tables()["contacts"]) == 200
+    assert len(tables()["contacts"]) == 40
     paths(server)
     scan(server, "contacts")
     assert paths(server) == [page(server, 3)]
@@ -126,12 +131,12 @@ def test_a_page_that_is_none_stops_the_scan_and_is_asked_for_again(server: FakeA
 
 
 def test_a_bookmark_that_repeats_stops_the_scan_and_then_it_begins_anew(server: FakeAutopilot) -> None:
-    first = server.account.contact_id(99)
+    first = server.account.contact_id(PAGE - 1)
     server.order("GET", page(server, 2), edit=lambda answer: answer | {"bookmark": first}, times=2)
     repeats = f"bookmark '{first}' came before; stopped, because the scan would never end"
     assert failure(scan(server, "contacts")).endswith(repeats)
     assert failure(scan(server, "contacts")).endswith(repeats)
-    assert len(tables()["contacts"]) == 100
+    assert len(tables()["contacts"]) == 20
     paths(server)
     scan(server, "contacts")
     assert paths(server) == [page(server, number) for number in (1, 2, 3)]
@@ -175,7 +180,7 @@ def test_tables_that_a_part_was_not_loaded_for_begin_anew(server: FakeAutopilot)
 
 
 def test_a_part_of_the_lists_replaces_nothing_and_is_not_fetched_again(server: FakeAutopilot) -> None:
-    server.account = Account(contacts=350)
+    server.account = Account(contacts=70)
     groups = ["lists", "lists_contacts", "smart_segments", "smart_segments_contacts"]
     scan(server, *groups)
     before = tables()
@@ -212,7 +217,7 @@ def test_a_list_that_is_gone_meanwhile_has_nobody(server: FakeAutopilot) -> None
 
 
 def test_lists_that_wait_for_time_come_before_a_new_scan(server: FakeAutopilot) -> None:
-    server.account = Account(contacts=200)
+    server.account = Account(contacts=40)
     for _ in range(2):
         scan(server, "contacts", "lists", "lists_contacts", max_seconds=0)
     assert "lists" not in tables()

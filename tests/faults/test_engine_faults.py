@@ -2,8 +2,9 @@
 
 import multiprocessing
 import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from autopilothq.sources.engine.executors import Workers, engine_of, run_task
 from autopilothq.warehouses import suppression_key
 from contract.test_unreadable import raising
 from faults.loads import content, file, load, track
+from prepared import as_prepared, preparing
 from servers import S3
 from test_engine import Inline, both, into, same
 
@@ -45,6 +47,25 @@ def archive_of(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with preparing(tmp_path_factory.mktemp("faults")) as home:
+        load(into(home, "one"), archive_of(home / "archive"))
+    return home
+
+
+@pytest.fixture
+def loaded(prepared: Path) -> Iterator[Path]:
+    """Where `one.duckdb` has that archive from one process."""
+    with as_prepared(prepared):
+        yield prepared
+
+
+def on_engine(folder: Path, executor: Executor) -> autopilothq.LoadReport:
+    """Loads the archive of a folder into `two.duckdb` on an engine."""
+    return load(into(folder, "two"), folder / "archive", executor=executor, work_url=str(folder / "work"))
+
+
 # ---- workers -------------------------------------------------------------------------------------------------------
 
 
@@ -57,8 +78,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Executor]:
     return lambda: ProcessPoolExecutor(2, mp_context=context)
 
 
-def test_a_worker_is_killed_and_its_tasks_are_tried_again(tmp_path: Path, processes: Callable[[], Executor]) -> None:
-    archive = archive_of(tmp_path / "archive")
+def test_a_worker_is_killed_and_its_tasks_are_tried_again(loaded: Path, processes: Callable[[], Executor]) -> None:
     killed: list[int | None] = []
 
     def kill(report: autopilothq.LoadReport) -> None:
@@ -67,12 +87,11 @@ def test_a_worker_is_killed_and_its_tasks_are_tried_again(tmp_path: Path, proces
             worker.kill()
             killed.extend([worker.pid] * report.tasks_done)
 
-    load(into(tmp_path, "one"), archive)
-    source = autopilothq.archive(str(archive), executor=processes, progress=kill)
-    into(tmp_path, "two").run(source)
+    source = autopilothq.archive(str(loaded / "archive"), executor=processes, progress=kill)
+    into(loaded, "two").run(source)
 
     assert len(set(killed)) == 2
-    same(tmp_path)
+    same(loaded)
 
 
 @dataclass(frozen=True)
@@ -167,16 +186,14 @@ into(folder, "two").run(source)
 """
 
 
-def test_the_coordinator_is_killed_and_the_next_load_starts_afresh(tmp_path: Path) -> None:
-    archive = archive_of(tmp_path / "archive")
-
-    done = forked.run("-c", KILLED, str(tmp_path))
+def test_the_coordinator_is_killed_and_the_next_load_starts_afresh(loaded: Path) -> None:
+    done = forked.run("-c", KILLED, str(loaded))
 
     assert done.returncode == 9, done.stderr
-    assert files_in(tmp_path / "work")
-    both(tmp_path, archive)
-    same(tmp_path)
-    assert not files_in(tmp_path / "work")
+    assert files_in(loaded / "work")
+    on_engine(loaded, Inline())
+    same(loaded)
+    assert not files_in(loaded / "work")
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -200,7 +217,7 @@ def test_a_work_folder_that_cannot_be_changed(tmp_path: Path) -> None:
 def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever task raises: here the one that makes rows, where the engine cannot read one value."""
     raising("as_bool", "boom", monkeypatch)
-    messages = [track(n, properties={"transactional": "boom" if n == 7 else True}) for n in range(30)]
+    messages = [track(n, properties={"transactional": "boom" if n == 7 else True}) for n in range(9)]
     assert "boom" in engine.MACROS
 
     one, two = both(tmp_path, file(tmp_path / "archive", "1.json", messages))
@@ -209,21 +226,20 @@ def test_messages_that_cannot_become_rows_are_rejected(tmp_path: Path, monkeypat
     assert two.rejects == one.rejects == {"unreadable": 1}
 
 
-def test_deleted_persons_stay_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_persons_stay_away(loaded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The suppression list reaches the workers, its key does not: each finds it in its own settings."""
     key = "a key that nobody can guess at all"
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__SUPPRESSION_KEY", key)
-    archive = archive_of(tmp_path / "archive")
-    both(tmp_path, archive)
-    suppress(Id("user_id", "u3"), SuppressionKey(key.encode()), tmp_path / "one.duckdb", tmp_path / "two.duckdb")
+    shutil.copy(loaded / "one.duckdb", loaded / "two.duckdb")
+    suppress(Id("user_id", "u3"), SuppressionKey(key.encode()), loaded / "one.duckdb", loaded / "two.duckdb")
     again = [track(n, userId=f"u{n % 5}", messageId=f"again-{n}") for n in range(20)]
-    file(archive, "again.json", [*again, b'{"broken": 1, "userId": "u3"'])
+    file(loaded / "archive", "again.json", [*again, b'{"broken": 1, "userId": "u3"'])
 
     seen = Seeing()
-    one = load(into(tmp_path, "one"), archive)
-    two = load(into(tmp_path, "two"), archive, executor=seen, work_url=str(tmp_path / "work"))
+    one = load(into(loaded, "one"), loaded / "archive")
+    two = on_engine(loaded, seen)
 
-    same(tmp_path)
+    same(loaded)
     assert two.rejects == one.rejects == {"suppressed": 5}
     assert seen.sent
     assert not any(key.encode() in task for task in seen.sent)
