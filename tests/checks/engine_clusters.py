@@ -58,12 +58,13 @@ def started(folder: Path, *words: str | Path) -> "Iterator[subprocess.Popen[byte
 
 @contextmanager
 def dask_cluster(folder: Path) -> Iterator[Cluster]:
-    """A scheduler, and two workers of one thread each."""
+    """A scheduler, and two workers of one thread each. Dask itself tries nothing again: this project does."""
     from distributed import Client
 
     where = folder / "scheduler.json"
     dask, quiet = program("dask"), ("--no-dashboard", "--host", "127.0.0.1")
     with ExitStack() as stack:
+        os.environ["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "0"
         stack.enter_context(started(folder, dask, "scheduler", "--port", "0", "--scheduler-file", where, *quiet))
         until(lambda: where.exists() or None, "Dask's scheduler")
         for _ in range(2):

@@ -8,19 +8,26 @@ import os
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import dlt
 import fsspec
+import pyarrow.parquet as pq
+from dlt import destinations
 
 import autopilothq
 from autopilothq import runner
+from autopilothq.sources import load_target
 from autopilothq.sources.engine import coordinator, executors, shares
 from autopilothq.sources.engine.executors import engine_of
 from calling import Said
 from checks.engine_clusters import CLUSTERS, Cluster
 from checks.engine_tasks import Cramped, Dying
-from faults.loads import ODDITIES, assert_same, assert_sound, content, file, track
+from dialects import Nothing
+from faults.loads import ODDITIES, WHEN, assert_same, assert_sound, content, file, track
 from faults.test_refused import constrain, rejects
 from servers import S3, s3_server
 from shared_loads import command, isolation
@@ -150,6 +157,38 @@ def load_refused_row(loads: Loads) -> None:
     assert [where for where, _, _ in rejects(content(loads.two)).values()] == [str(path)]
 
 
+def load_by_staging(loads: Loads, s3: S3) -> None:
+    """A destination that takes its files from a bucket: dlt puts the same ones there."""
+    file(loads.folder / "few", "1.gz", [track(n) for n in range(5)])
+    file(loads.folder / "few", "2.gz", [*(track(n) for n in range(3, 9)), b"no JSON"])
+    workers = {"executor": engine_of(loads.cluster.engine), "work_url": str(loads.work)}
+    options: list[dict[str, Any]] = [{}, workers]
+    with mock.patch.object(load_target, "open_dataset", Nothing):
+        one, two = (_staged(loads.folder, s3, given) for given in options)
+    assert two == one
+    assert (len(one["tracks"]), len(one["email_opened"]), len(one["_rejects"])) == (9, 9, 1)
+    assert not loads.left(), loads.left()
+
+
+def _staged(folder: Path, s3: S3, options: dict[str, Any]) -> dict[str, list[str]]:
+    """The rows of the files in the bucket, by table, without those that tell when they came."""
+    bucket = s3.bucket()
+    into = dlt.pipeline(
+        f"staged_{len(options)}",
+        destination=destinations.dummy(loader_file_format="parquet", completed_prob=1.0),
+        staging=destinations.filesystem(bucket, credentials=s3.credentials),
+        dataset_name="autopilothq",
+    )
+    into.run(autopilothq.archive(str(folder / "few"), **options))
+    fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
+    found: dict[str, list[str]] = {}
+    for path in fs.glob(f"{bucket}/autopilothq/*/*.parquet"):
+        rows = pq.read_table(BytesIO(fs.cat(path))).to_pylist()
+        of_table = found.setdefault(path.split("/")[2], [])
+        of_table += [repr({name: cell for name, cell in row.items() if name not in WHEN}) for row in rows]
+    return {table: sorted(rows) for table, rows in found.items() if not table.startswith("_dlt_")}
+
+
 # ---- what goes wrong -----------------------------------------------------------------------------------------------
 
 
@@ -163,14 +202,14 @@ def fail(loads: Loads, expected: str, work: Path | str | None = None) -> None:
     assert len(re.findall("^Error: ", error, re.MULTILINE)) == 1, error
     assert_same(content(loads.two), before)
     assert not loads.left(), loads.left()
-    print(error)
+    sys.stdout.write(error)
 
 
 def load_with_faults(loads: Loads) -> None:
     """Workers with other versions, without the work folder, without room, and those that die each time."""
     file(loads.archive, "last.gz", [track(3_000 + n, userId="u1") for n in range(20)])
     found = executors.versions()
-    with mock.patch.object(executors, "versions", lambda: ("0.0.9", found[1])):
+    with mock.patch.object(executors, "versions", return_value=("0.0.9", found[1])):
         fail(loads, rf"Error: Expected dlt-autopilothq 0\.0\.9 .* but a worker has dlt-autopilothq {found[0]} with")
     # It names another folder in each process.
     fail(loads, "Error: Expected the work folder .* on every worker, but on .* it is not there", "/proc/self/cwd/here")
@@ -198,6 +237,7 @@ def main(name: str, folder: Path) -> None:
             load_again(loads)
             load_forgotten_person(loads)
             load_refused_row(loads)
+            load_by_staging(loads, s3)
             load_with_faults(loads)
 
 

@@ -29,8 +29,8 @@ def test_refused_rows_are_rejected_alone(tmp_path: Path, postgres: str, monkeypa
     reports: list[autopilothq.LoadReport] = []
 
     def load() -> autopilothq.LoadReport:
-        workers = {"executor": Inline(), "work_url": str(work)}
-        runner.run(pipeline, autopilothq.archive(str(archive), progress=reports.append, **workers))
+        source = autopilothq.archive(str(archive), progress=reports.append, executor=Inline(), work_url=str(work))
+        runner.run(pipeline, source)
         return reports[-1]
 
     file(archive, "1.gz", [track(0), identify(1, "c", plan="old"), b"[]"])

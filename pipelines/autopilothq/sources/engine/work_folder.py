@@ -4,6 +4,7 @@ What is written here has a fixed name and appears as a whole, so that a task tha
 files hold personal data.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -159,9 +160,12 @@ def _changed(url: str) -> Iterator[None]:
     """Raises EngineError where this machine may not do what is done here."""
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:
+        if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+            raise
+        found = f"{type(error).__name__}: {error}"
         raise EngineError(
-            f"Expected to read and write {url} on {socket.gethostname()}, but got PermissionError: {error}\n{_NAME_ONE}"
+            f"Expected to read and write {url} on {socket.gethostname()}, but got {found}\n{_NAME_ONE}"
         ) from error
 
 
