@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from io import BytesIO
+from contextlib import redirect_stdout
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -132,8 +133,10 @@ def load_again(loads: Loads) -> None:
     source = autopilothq.archive(
         str(loads.archive), progress=kill, executor=engine_of(loads.cluster.engine), work_url=str(loads.work)
     )
-    runner.run(runner.pipeline("duckdb", str(loads.two)), source)
+    with redirect_stdout(StringIO()) as printed:
+        runner.run(runner.pipeline("duckdb", str(loads.two)), source)
     assert killed
+    assert not printed.getvalue()  # where results go
     loads.assert_same()
 
 
