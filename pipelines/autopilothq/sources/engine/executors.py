@@ -159,9 +159,12 @@ def _spelt(found: tuple[str, str]) -> str:
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
     try:
-        return future.exception()
-    except CancelledError as error:  # by the executor: its cluster has lost it
-        return error
+        error = future.exception()
+    except CancelledError as lost:  # by the executor: its cluster has lost it
+        return lost
+    # The text of Ray's own error is a traceback.
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
 
 
 class Workers:
