@@ -31,14 +31,14 @@ def program(name: str) -> Path:
     return Path(sys.executable).parent / name
 
 
-def until(find: Callable[[], T | None], what: str) -> T:
-    """Waits for what is looked for again and again."""
+def until(find: Callable[[], T | None], what: str, process: "subprocess.Popen[bytes] | None" = None) -> T:
+    """Waits for what is looked for again and again, as long as the process lives that is to bring it."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
         if (found := find()) is not None:
             return found
         time.sleep(0.05)
-    raise TimeoutError(f"Expected {what} within {PATIENCE} s, but it did not come.")
+    raise TimeoutError(f"Expected {what} within {PATIENCE} s, but it did not come: see elsewhere/log.")
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def dask_cluster(folder: Path) -> Iterator[Cluster]:
     dask, quiet = program("dask"), ("--no-dashboard", "--host", "127.0.0.1")
     with ExitStack() as stack:
         os.environ["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "0"
-        stack.enter_context(started(folder, dask, "scheduler", "--port", "0", "--scheduler-file", where, *quiet))
-        until(lambda: where.exists() or None, "Dask's scheduler")
+        scheduler = started(folder, dask, "scheduler", "--port", "0", "--scheduler-file", where, *quiet)
+        until(lambda: where.exists() or None, "Dask's scheduler", stack.enter_context(scheduler))
         for _ in range(2):
             words = "worker", "--scheduler-file", where, "--nthreads", "1", "--local-directory", folder, *quiet
             stack.enter_context(started(folder, dask, *words))
@@ -88,9 +88,8 @@ def ray_cluster(folder: Path) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as home:
         words = "start", "--head", "--block", "--port", "0", "--num-cpus", "2", "--object-store-memory", "100000000"
         more = "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", home
-        with started(folder, program("ray"), *words, *more):
-            until(lambda: Path(home, "ray_current_cluster").exists() or None, "Ray's head")
-            until(lambda: b"Ray runtime started" in (folder / "log").read_bytes() or None, "Ray's runtime")
+        with started(folder, program("ray"), *words, *more) as process:
+            until(lambda: b"Ray runtime started" in (folder / "log").read_bytes() or None, "Ray's head", process)
             yield Cluster("ray:auto", lambda: os.kill(until(lambda: _busy_in(home), "a task"), signal.SIGKILL))
 
 
