@@ -5,7 +5,6 @@ Both run in another folder than the load, and have the environment that they are
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,17 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
-PATIENCE = 120  # seconds for a cluster to come up, or for a worker to have something to do
-
-
-class Cluster(NamedTuple):
-    """The name of its engine, and what kills a worker that is at a task."""
-
-    engine: str
-    kill_busy_worker: Callable[[], None]
+PATIENCE = 120  # seconds for a cluster to come up
 
 
 def program(name: str) -> Path:
@@ -57,8 +49,8 @@ def started(folder: Path, *words: str | Path) -> "Iterator[subprocess.Popen[byte
 
 
 @contextmanager
-def dask_cluster(folder: Path) -> Iterator[Cluster]:
-    """A scheduler, and two workers of one thread each. Dask itself tries nothing again: this project does."""
+def dask_cluster(folder: Path) -> Iterator[str]:
+    """Gives the engine of a scheduler and two workers of one thread. Dask tries nothing again: this project does."""
     from distributed import Client
 
     where = folder / "scheduler.json"
@@ -73,35 +65,19 @@ def dask_cluster(folder: Path) -> Iterator[Cluster]:
         address = json.loads(where.read_text())["address"]
         client = stack.enter_context(Client(address, set_as_default=False))
         client.wait_for_workers(2, timeout=PATIENCE)
-
-        def kill() -> None:
-            busy = until(lambda: next((worker for worker, keys in client.processing().items() if keys), None), "a task")
-            os.kill(client.run(os.getpid, workers=[busy])[busy], signal.SIGKILL)
-
-        yield Cluster(f"dask:{address}", kill)
+        yield f"dask:{address}"
 
 
 @contextmanager
-def ray_cluster(folder: Path) -> Iterator[Cluster]:
-    """The head of Ray on this machine, with two processors."""
+def ray_cluster(folder: Path) -> Iterator[str]:
+    """Gives the engine of a head of Ray on this machine, with two processors."""
     # Names of sockets are below it, and no longer than a hundred letters.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as home:
         words = "start", "--head", "--block", "--port", "0", "--num-cpus", "2", "--object-store-memory", "100000000"
         more = "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", home
         with started(folder, program("ray"), *words, *more) as process:
             until(lambda: b"Ray runtime started" in (folder / "log").read_bytes() or None, "Ray's head", process)
-            yield Cluster("ray:auto", lambda: os.kill(until(lambda: _busy_in(home), "a task"), signal.SIGKILL))
-
-
-def _busy_in(home: str) -> int | None:
-    """The process that is at a task of this project in the Ray whose folder is `home`."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::run_task"):
-                parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1]
-                if home.encode() in Path("/proc", parent, "cmdline").read_bytes():
-                    return int(path.parent.name)
-    return None
+            yield "ray:auto"
 
 
 CLUSTERS = {"dask": dask_cluster, "ray": ray_cluster}

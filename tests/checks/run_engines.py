@@ -22,11 +22,11 @@ from dlt import destinations
 import autopilothq
 from autopilothq import runner
 from autopilothq.sources import load_target
-from autopilothq.sources.engine import coordinator, executors, shares
+from autopilothq.sources.engine import coordinator, executors, rows, shares
 from autopilothq.sources.engine.executors import engine_of
 from calling import Said
-from checks.engine_clusters import CLUSTERS, Cluster
-from checks.engine_tasks import Cramped, Dying
+from checks.engine_clusters import CLUSTERS
+from checks.engine_tasks import Cramped, Dying, DyingOnce, RowsDyingOnce
 from dialects import Nothing
 from faults.loads import ODDITIES, WHEN, assert_same, assert_sound, content, file, track
 from faults.test_refused import constrain, rejects
@@ -61,8 +61,8 @@ runner.run(runner.pipeline("duckdb", database), source)
 class Loads:
     """Loads into two DuckDB files of a folder: `one` by a process, `two` on a cluster."""
 
-    def __init__(self, folder: Path, cluster: Cluster) -> None:
-        self.folder, self.cluster = folder, cluster
+    def __init__(self, folder: Path, engine: str) -> None:
+        self.folder, self.engine = folder, engine
         self.archive, self.work = folder / "archive", folder / "shared"
         self.one, self.two = folder / "one.duckdb", folder / "two.duckdb"
 
@@ -74,7 +74,7 @@ class Loads:
 
     def on_cluster(self, archive: Path | str, work: Path | str) -> Said:
         """A load by the command on the cluster."""
-        return self.into(self.two, archive, "--engine", self.cluster.engine, "--work-url", str(work))
+        return self.into(self.two, archive, "--engine", self.engine, "--work-url", str(work))
 
     def both(self, archive: Path | str, work: Path | str) -> None:
         """The same load into both, which ends well."""
@@ -113,29 +113,20 @@ def load_from_bucket(loads: Loads, s3: S3) -> None:
 
 
 def load_again(loads: Loads) -> None:
-    """Lines that are stored and new ones, with a fresh column: first the coordinator is killed, then a worker."""
+    """Lines that are stored and new ones, with a fresh column: first the coordinator is killed, then two workers."""
     again = [*ODDITIES, *MORE, track(1_000, properties={"fresh": 1, "mixed": 1, "price": "dear"})]
     file(loads.archive, "again.gz", again)
-    words = loads.cluster.engine, str(loads.archive), str(loads.two), str(loads.work)
+    words = loads.engine, str(loads.archive), str(loads.two), str(loads.work)
     done = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, text=True, check=False)
     assert done.returncode == -9, done
     assert loads.left()
 
     assert loads.into(loads.one, loads.archive).status == 0
-    killed = False
-
-    def kill(report: autopilothq.LoadReport) -> None:
-        nonlocal killed
-        if report.tasks_done and not killed:
-            killed = True
-            loads.cluster.kill_busy_worker()
-
-    source = autopilothq.archive(
-        str(loads.archive), progress=kill, executor=engine_of(loads.cluster.engine), work_url=str(loads.work)
-    )
-    with redirect_stdout(StringIO()) as printed:
+    source = autopilothq.archive(str(loads.archive), executor=engine_of(loads.engine), work_url=str(loads.work))
+    dying = mock.patch.multiple(coordinator, ParseTask=DyingOnce), mock.patch.multiple(rows, RowsTask=RowsDyingOnce)
+    with dying[0], dying[1], redirect_stdout(StringIO()) as printed:
         runner.run(runner.pipeline("duckdb", str(loads.two)), source)
-    assert killed
+    assert {path.name for path in loads.folder.glob("died *")} == {"died reading", "died making rows"}
     assert not printed.getvalue()  # where results go
     loads.assert_same()
 
@@ -164,7 +155,7 @@ def load_by_staging(loads: Loads, s3: S3) -> None:
     """A destination that takes its files from a bucket: dlt puts the same ones there."""
     file(loads.folder / "few", "1.gz", [track(n) for n in range(5)])
     file(loads.folder / "few", "2.gz", [*(track(n) for n in range(3, 9)), b"no JSON"])
-    workers = {"executor": engine_of(loads.cluster.engine), "work_url": str(loads.work)}
+    workers = {"executor": engine_of(loads.engine), "work_url": str(loads.work)}
     options: list[dict[str, Any]] = [{}, workers]
     with mock.patch.object(load_target, "open_dataset", Nothing):
         one, two = (_staged(loads.folder, s3, given) for given in options)
@@ -186,10 +177,10 @@ def _staged(folder: Path, s3: S3, options: dict[str, Any]) -> dict[str, list[str
     fs = fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options)
     found: dict[str, list[str]] = {}
     for path in fs.glob(f"{bucket}/autopilothq/*/*.parquet"):
-        rows = pq.read_table(BytesIO(fs.cat(path))).to_pylist()
         of_table = found.setdefault(path.split("/")[2], [])
-        of_table += [repr({name: cell for name, cell in row.items() if name not in WHEN}) for row in rows]
-    return {table: sorted(rows) for table, rows in found.items() if not table.startswith("_dlt_")}
+        for row in pq.read_table(BytesIO(fs.cat(path))).to_pylist():
+            of_table.append(repr({name: cell for name, cell in row.items() if name not in WHEN}))
+    return {table: sorted(lines) for table, lines in found.items() if not table.startswith("_dlt_")}
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------------
@@ -234,8 +225,8 @@ def main(name: str, folder: Path) -> None:
         for setting, value in {**settings, "SUPPRESSION_KEY": KEY}.items():
             os.environ[f"SOURCES__AUTOPILOTHQ__{setting}"] = value
         os.environ["LOAD__RAISE_ON_MAX_RETRIES"] = "1"
-        with CLUSTERS[name](elsewhere) as cluster:
-            loads = Loads(folder, cluster)
+        with CLUSTERS[name](elsewhere) as engine:
+            loads = Loads(folder, engine)
             load_from_bucket(loads, s3)
             load_again(loads)
             load_forgotten_person(loads)
