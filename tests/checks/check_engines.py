@@ -1,4 +1,4 @@
-"""Loads on a real Dask cluster of processes and on Ray give the tables of one process, whoever of the workers dies.
+"""Loads on a real Dask cluster of processes and on Ray give the tables of one process, whatever happens to the workers.
 
 The environment is `build/engines`, made at the first call.
 """
@@ -22,8 +22,9 @@ def test_the_tables_are_those_of_one_process(tmp_path: Path, engine: str) -> Non
         f"{ROOT}[dev,dask,ray]",
         constraint=ROOT / "constraints.txt",
     )
-    # Ray would report its use, and guards what only this machine reaches.
-    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    # Ray would report its use, guard what only this machine reaches, and give way to every other program.
+    env = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    env["RAY_raylet_start_wait_time_s"] = "120"  # on a busy machine
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "pipelines"), str(ROOT / "tests")])
     program = ROOT / "tests" / "checks" / "run_engines.py"
 

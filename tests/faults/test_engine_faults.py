@@ -266,7 +266,7 @@ class Seeing(Inline):
         self.sent: list[bytes] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        self.sent.append(args[1])
+        self.sent.append(args[0])
         return super().submit(fn, *args, **kwargs)
 
 

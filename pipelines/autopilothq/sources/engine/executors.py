@@ -91,7 +91,11 @@ class RayExecutor(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Submits a call."""
-        remote = self._ray.remote(fn).options(max_retries=0)
+
+        def call(*args: Any, **kwargs: Any) -> Any:  # Ray takes no function of C, and sends this one as a whole
+            return fn(*args, **kwargs)
+
+        remote = self._ray.remote(call).options(max_retries=0, name=run_task.__name__)
         future: Future[Any] = remote.remote(*args, **kwargs).future()
         return future
 
@@ -136,15 +140,31 @@ def run_task(expected: tuple[str, str], task: bytes) -> Any:
     return pickle.loads(task).run()  # noqa: S301 - what the coordinator of this very load has pickled
 
 
+class _Call:
+    """A call of `run_task`, which is made where it is unpickled.
+
+    So a worker without this package says so: one of Dask would end where the function that it is sent is not there.
+    """
+
+    def __init__(self, task: bytes) -> None:
+        self._task = task
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return run_task, (versions(), self._task)
+
+
 def _spelt(found: tuple[str, str]) -> str:
     return f"{PACKAGE} {found[0]} with DuckDB {found[1]}"
 
 
 def _error_of(future: "Future[Any]") -> BaseException | None:
     try:
-        return future.exception()
-    except CancelledError as error:  # by the executor: its cluster has lost it
-        return error
+        error = future.exception()
+    except CancelledError as lost:  # by the executor: its cluster has lost it
+        return lost
+    # The text of Ray's own error is a traceback.
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
 
 
 class Workers:
@@ -195,11 +215,12 @@ class Workers:
         return results
 
     def _submit(self, task: bytes) -> "Future[Any]":
+        call = pickle.dumps(_Call(task))
         try:
-            return self._executor.submit(run_task, versions(), task)
+            return self._executor.submit(pickle.loads, call)
         except BrokenExecutor:
             self._renew(self._executor)
-            return self._executor.submit(run_task, versions(), task)
+            return self._executor.submit(pickle.loads, call)
 
     def _check(self, error: BaseException, task: WorkerTask, tries: int, executor: Executor) -> None:
         """Makes way for another try of a task that failed. Raises what cannot be tried again."""

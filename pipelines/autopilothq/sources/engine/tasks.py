@@ -63,13 +63,21 @@ class WorkerContext:
 
     @contextmanager
     def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-        """Opens an engine of one thread, and a folder on this machine's disk."""
-        with self.folder.scratch() as scratch:
-            con = engine.connect(scratch, self.facts.memory, threads=1)
-            try:
-                yield con, scratch
-            finally:
-                con.close()
+        """Opens an engine of one thread, and a folder on this machine's disk.
+
+        Raises EngineError where this machine does not see the work folder.
+        """
+        self.folder.check()
+        try:
+            with self.folder.scratch() as scratch:
+                con = engine.connect(scratch, self.facts.memory, threads=1)
+                try:
+                    yield con, scratch
+                finally:
+                    con.close()
+        finally:
+            if not self.folder.is_there:  # the load has ended without this task: nothing of it may stay
+                self.folder.delete()
 
 
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:

@@ -4,9 +4,11 @@ What is written here has a fixed name and appears as a whole, so that a task tha
 files hold personal data.
 """
 
+import errno
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,8 @@ from ...errors import EngineError
 from ..file_systems import is_remote, open_bucket
 
 _SCRATCH = "autopilothq-worker-"  # the folder of a task on a worker's own disk; its process's id follows
+_MARK = "under-way"  # the file that is there from a load's begin to its end
+_NAME_ONE = "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,46 @@ class WorkFolder:
         """Whether it is in a bucket, not in a local folder."""
         return is_remote(self.url)
 
+    def begin(self) -> None:
+        """Makes it."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, _MARK).touch()
+            self._put(f"{folder}/{_MARK}", _MARK)
+
+    def check(self) -> None:
+        """Raises EngineError where this machine does not see what the coordinator has made, or has deleted again."""
+        if not self.is_there:
+            raise EngineError(
+                f"Expected the work folder {self.url} on every worker, but on {socket.gethostname()} it is not there."
+                f"\n{_NAME_ONE}"
+            )
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the load is under way, as this machine sees it."""
+        with _changed(self.url):
+            if self.is_remote:
+                return bool(_bucket(self.url).exists(f"{self.url}/{_MARK}"))
+            return Path(self._path(_MARK)).exists()
+
+    def delete(self) -> None:
+        """Deletes it with all that is in it; the mark first, so that tasks under way know."""
+        if not self.is_remote:
+            Path(self._path(_MARK)).unlink(missing_ok=True)
+            shutil.rmtree(self._path(""), ignore_errors=True)
+            return
+        bucket = _bucket(self.url)
+        bucket.invalidate_cache()
+        for url in (f"{self.url}/{_MARK}", self.url):
+            with suppress(FileNotFoundError):
+                bucket.rm(url, recursive=True)
+
     def put(self, path: str, name: str) -> str:
         """Moves a local file here, over one that has the name already; returns the name."""
+        with _changed(self.url):
+            return self._put(path, name)
+
+    def _put(self, path: str, name: str) -> str:
         if self.is_remote:
             _bucket(self.url).put_file(path, f"{self.url}/{name}")
             os.unlink(path)
@@ -73,7 +115,8 @@ class WorkFolder:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """Makes a folder on this machine's disk for one task, and deletes it."""
-        home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
+        with _changed(self.url):
+            home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
         folder = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=home)
         try:
@@ -91,32 +134,39 @@ def work_folder(work_url: str, owner: str) -> Iterator[WorkFolder]:
 
     Raises EngineError where it cannot be written.
     """
-    home = f"{work_url.rstrip('/')}/autopilothq-work/{owner}"
+    home = f"{_absolute(work_url)}/autopilothq-work/{owner}"
     folder = WorkFolder(f"{home}/{secrets.token_hex(8)}")
     try:
-        _delete(WorkFolder(home))
-        if not folder.is_remote:
-            private.folder(Path(folder._path("")))
+        WorkFolder(home).delete()
+        folder.begin()
     except Exception as error:
         raise EngineError(
-            f"Expected to list, write and delete below {home}, but got {type(error).__name__}: {error}\n"
-            "Name a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
+            f"Expected to list, write and delete below {home}, but got {type(error).__name__}: {error}\n{_NAME_ONE}"
         ) from error
     try:
         yield folder
     finally:
         with suppress(Exception):  # the next load tries again
-            _delete(folder)
+            folder.delete()
 
 
-def _delete(folder: WorkFolder) -> None:
-    if not folder.is_remote:
-        shutil.rmtree(folder._path(""), ignore_errors=True)
-        return
-    bucket = _bucket(folder.url)
-    bucket.invalidate_cache()
-    with suppress(FileNotFoundError):
-        bucket.rm(folder.url, recursive=True)
+def _absolute(url: str) -> str:
+    """Returns the URL without its last slash; a local folder by a name that does not depend on the current folder."""
+    return url.rstrip("/") if is_remote(url) else os.path.abspath(url.removeprefix("file://"))
+
+
+@contextmanager
+def _changed(url: str) -> Iterator[None]:
+    """Raises EngineError where this machine may not do what is done here."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+            raise
+        found = f"{type(error).__name__}: {error}"
+        raise EngineError(
+            f"Expected to read and write {url} on {socket.gethostname()}, but got {found}\n{_NAME_ONE}"
+        ) from error
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,71 @@
+"""What workers of clusters answer with: errors in the clusters' own words, or that they lack this package."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from autopilothq.errors import EngineError
+from autopilothq.sources.engine import executors
+from autopilothq.sources.engine.executors import Workers
+from test_engine import Inline
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A task that does nothing."""
+
+    name: str = "A task"
+
+    def run(self) -> None:
+        """Nothing."""
+
+
+class ClusterError(Exception):
+    """An error as Ray has it: its text is a traceback."""
+
+    cause: BaseException | None = None
+
+
+class Wrapping(Inline):
+    """An executor that raises what a task raises with a cause, in an error of its own."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        error = ClusterError("Traceback (most recent call last): …")
+        error.cause = super().submit(fn, *args, **kwargs).exception()
+        future.set_exception(error)
+        return future
+
+
+class Lacking(Inline):
+    """An executor whose workers lack this package."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        with mock.patch.dict(sys.modules, {executors.__name__: None}):
+            return super().submit(fn, *args, **kwargs)
+
+
+def test_an_error_is_said_in_the_words_of_the_task() -> None:
+    versions = mock.patch.object(executors, "versions", side_effect=[("0.0.9", "1.0.0"), ("0.1.0", "1.0.0")])
+    with versions, Workers(Wrapping()) as workers, pytest.raises(EngineError) as raised:
+        workers.run([Nothing()], lambda _: None)
+
+    assert str(raised.value) == (
+        "Expected dlt-autopilothq 0.0.9 with DuckDB 1.0.0 on every worker, as on the coordinator, but a worker has"
+        " dlt-autopilothq 0.1.0 with DuckDB 1.0.0.\nInstall the same versions on all machines."
+    )
+
+
+def test_a_worker_without_this_package_says_so() -> None:
+    with Workers(Lacking()) as workers, pytest.raises(EngineError) as raised:
+        workers.run([Nothing()], lambda _: None)
+
+    package, of_duckdb = executors.versions()
+    assert str(raised.value).startswith(
+        f"Expected dlt-autopilothq {package} with DuckDB {of_duckdb} on every worker, but a worker does not have it: "
+    )
