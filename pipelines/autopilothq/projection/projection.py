@@ -31,11 +31,16 @@ from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
+# Messages of so many bytes, some thousands, are done before a second thread is at work: it takes a tenth more processor
+# time.
+SMALL = 128 << 10
+
 
 class Projection:
     """One load: add all batches, deduplicate, take the rows of each table.
 
-    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it.
+    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it. A small
+    load takes one of the `threads`.
     `shorten` gives a column the name that it has in the destination, `event_table` (else `shorten`) a table of an event
     by its slug. Example:
 
@@ -116,7 +121,9 @@ class Projection:
                 these messages are rejected.
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
-        self._context = dataclasses.replace(self._context, known=known or {}, threads=self._threads)
+        is_small = self._context.cells.messages_size() < SMALL
+        threads = 1 if is_small else self._threads
+        self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         if refused or any(refused_made.values()):
