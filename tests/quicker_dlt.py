@@ -21,7 +21,12 @@ from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import schema_storage
 
 import autopilothq
-from autopilothq.warehouses.dlt_internals import remember_hints, reread_changed_schemas_alone, write_traces_quickly
+from autopilothq.warehouses.dlt_internals import (
+    copy_schemas_quickly,
+    remember_hints,
+    reread_changed_schemas_alone,
+    write_traces_quickly,
+)
 
 ASKED = {
     dlt_typing: (
@@ -56,6 +61,7 @@ def cache_hints() -> None:
     remember_hints()
     reread_changed_schemas_alone()
     write_traces_quickly()
+    copy_schemas_quickly()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:
         sys.modules["pandas"] = None  # type: ignore[assignment] # DuckDB looks for it some 350 times in a load

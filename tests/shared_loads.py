@@ -55,7 +55,9 @@ def isolation(home: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            context.in_container = False  # else dlt's runtime is set up twice here, and again by the next test
             context.pop_context(cookie)
+            context.in_container = True
 
 
 def command(*words: str) -> Said:

@@ -314,18 +314,18 @@ def test_odd_values_are_discarded_what_is_stored_stays_and_deleted_persons_stay_
 def test_nulls_of_csv_are_found_in_each_compression(call: Call) -> None:
     begin = b"id,received_at,user_id,note\na,2019-03-01 00:00:00,,x\n"
     end = b"".join(b"b%d,2019-03-01 00:00:00,u,\\N\n" % (number * 7919) for number in range(2000))
-    packs: dict[str, Callable[[bytes], bytes]] = {
-        "gz": gzip.compress,
-        "zst": zstandard.ZstdCompressor().compress,
-        "csv": bytes,
+    packs: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+        "email_opened": (".gz", gzip.compress),
+        "email_clicked": (".zst", zstandard.ZstdCompressor().compress),
+        "email_bounced": ("", bytes),
     }
-    for suffix, pack in packs.items():
-        name = f"{suffix}/email_opened.csv" + f".{suffix}" * (suffix != "csv")
-        Path(suffix).mkdir()
-        Path(name).write_bytes(pack(begin) + pack(end))
-        assert call("adopt", suffix, "--credentials", f"{suffix}.duckdb").status == 0
-        found = [(row.get("user_id"), row.get("note")) for row in rows(Path(f"{suffix}.duckdb"), "email_opened")]
-        assert (suffix, found) == (suffix, [("", "x"), *[("u", None)] * 2000])
+    Path("unload").mkdir()
+    for table, (suffix, pack) in packs.items():
+        Path(f"unload/{table}.csv{suffix}").write_bytes(pack(begin) + pack(end))
+    assert call("adopt", "unload").status == 0
+    for table in packs:
+        found = [(row.get("user_id"), row.get("note")) for row in rows(Path("autopilot.duckdb"), table)]
+        assert (table, found) == (table, [("", "x"), *[("u", None)] * 2000])
 
 
 def test_a_second_run_counts_no_cut_texts(adopted: Adopted, call: Call) -> None:

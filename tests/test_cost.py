@@ -17,13 +17,16 @@ import yaml
 from dlt.common import typing as dlt_typing
 from dlt.common.configuration import resolve
 from dlt.common.destination import reference
+from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
 from dlt.extract import extract
 
 from autopilothq.catalog import TABLES
+from autopilothq.projection import projection
 from autopilothq.sources import project
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
+from contract.loading import message, rows_of
 from shared_loads import command, isolation
 
 LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
@@ -157,3 +160,27 @@ def test_a_trace_has_the_same_text_as_dlts_own() -> None:
     }
     options: Any = {"allow_unicode": True, "default_flow_style": False, "sort_keys": False}
     assert cast(Any, extract).yaml.dump(columns, **options) == yaml.dump(columns, **options)
+
+
+def test_a_description_of_a_table_is_copied_whole() -> None:
+    caching.copy_schemas_quickly()
+    table: Any = {"name": "t", "columns": {"id": {"nullable": False, "x-of": [1, {"a": None}], "x-set": {"b"}}}}
+    copied = cast(Any, schema_utils).deepcopy(table)
+    assert copied == table
+    copied["columns"]["id"]["x-of"][1]["a"] = 1
+    copied["columns"]["id"]["x-set"].clear()
+    copied["columns"]["new"] = {}
+    assert table["columns"] == {"id": {"nullable": False, "x-of": [1, {"a": None}], "x-set": {"b"}}}
+
+
+@pytest.mark.parametrize(("small", "threads"), [(projection.SMALL, 1), (0, 2)])
+def test_a_small_load_takes_one_thread(monkeypatch: pytest.MonkeyPatch, small: int, threads: int) -> None:
+    monkeypatch.setattr(projection, "SMALL", small)
+    taken: list[int] = []
+
+    def closing(of: projection.Projection) -> None:
+        taken.extend(of._context.con.execute("SELECT current_setting('threads')").fetchall()[0])
+
+    monkeypatch.setattr(projection.Projection, "close", closing)
+    assert list(rows_of(message())["email_opened"])
+    assert taken == [threads]

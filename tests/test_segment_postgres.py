@@ -236,27 +236,54 @@ def counted(url: str, tables: list[str]) -> dict[str, int]:
     return dict(query(url, " UNION ALL ".join(counts)))
 
 
-def test_rows_that_came_into_staging_twice_are_stored_once(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+class Twice(NamedTuple):
+    """A database that every file was copied into twice, and what there was: at first, and replaced by the same."""
+
+    url: str
+    staged: set[str]
+    described: list[dict[str, list[tuple[Any, ...]]]]
+    counts: list[dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
     """As where a load was killed after a file was copied and before that was noted."""
     run = postgres_client.PostgresCopyJob.run
 
-    def twice(self: postgres_client.PostgresCopyJob) -> None:
+    def run_twice(self: postgres_client.PostgresCopyJob) -> None:
         run(self)
         run(self)
 
-    monkeypatch.setattr(postgres_client.PostgresCopyJob, "run", twice)
-    write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
-    into = pipeline(segment_postgres(postgres))
-    into.run(autopilothq.archive("archive"))
-    tables = [table for table in described(postgres) if table != "_suppressions"]
-    counts = counted(postgres, tables)
-    assert counts == {table: counts[table] and 1 for table in tables} | {"tracks": 8}
+    with postgresql.database() as url:
+        with isolation(tmp_path_factory.mktemp("twice")), pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(postgres_client.PostgresCopyJob, "run", run_twice)
+            write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
+            into = pipeline(segment_postgres(url))
+            into.run(autopilothq.archive("archive"))
+            staged = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq_staging'"
+            found = Twice(url, {name for (name,) in query(url, staged)}, [described(url)], [])
+            tables = [table for table in found.described[0] if table != "_suppressions"]
+            found.counts.append(counted(url, tables))
+            into.run(autopilothq.archive("archive"), write_disposition="replace")
+            found.described.append(described(url))
+            found.counts.append(counted(url, tables))
+        yield found
+
+
+def test_rows_that_came_into_staging_twice_are_stored_once(twice: Twice) -> None:
+    first, replaced = twice.counts
+    assert first == {table: first[table] and 1 for table in first} | {"tracks": 8}
     # All once more, in the place of what is there: keys and types stay.
-    before = described(postgres)
-    into.run(autopilothq.archive("archive"), write_disposition="replace")
-    assert described(postgres) == before
-    assert counted(postgres, tables) == counts
-    assert query(postgres, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
+    assert twice.described[1] == twice.described[0]
+    assert replaced == first
+    assert query(twice.url, "SELECT revenue FROM autopilothq.order_completed") == [(Decimal("0.1"),)]
+
+
+def test_messages_go_past_staging(twice: Twice) -> None:
+    # The books, what is replaced, and what has a number with digits.
+    assert twice.staged == {
+        "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
+    }  # fmt: skip
 
 
 def test_the_index_is_a_setting(call: Call, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,16 +378,6 @@ def test_what_is_in_staging_is_stored_although_an_index_was_made_since(
     query(postgres, "ALTER TABLE autopilothq.tracks ADD UNIQUE (id)")
     pipeline(segment_postgres(postgres)).run()
     assert query(postgres, ids.format("")) == [("m1 m2",)]
-
-
-def test_messages_go_past_staging(postgres: str) -> None:
-    write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
-    pipeline(segment_postgres(postgres)).run(autopilothq.archive("archive"))
-    staged = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'autopilothq_staging'"
-    # The books, what is replaced, and what has a number with digits.
-    assert {name for (name,) in query(postgres, staged)} == {
-        "_audit", "_discards", "_dlt_version", "_rejects", "accounts", "order_completed", "users",
-    }  # fmt: skip
 
 
 def test_a_column_of_a_smaller_type_is_filled_by_way_of_staging(postgres: str) -> None:

@@ -27,6 +27,7 @@ from .warehouses.dlt_internals import (
     StepCollector,
     WithStateSync,
     active,
+    copy_schemas_quickly,
     load_pipeline_state_from_destination,
     logger,
     remember_hints,
@@ -120,6 +121,7 @@ def pipeline(
     remember_hints()
     reread_changed_schemas_alone()
     write_traces_quickly()
+    copy_schemas_quickly()
     with explained():
         to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from . import runner
 from .errors import DatasetNotFound, RunError
 from .inspect import AppliedModels, ModelView, applied, at_models, view_comments, views_of
+from .models import MODELS
 from .warehouses import lock
 from .warehouses.comments import comments_on
 from .warehouses.dataset import SqlDataset, client_to_ask, dataset_of
@@ -59,9 +60,12 @@ def apply(
 
 
 def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
-    """Drops the views that `apply` made, and their dataset if nothing else is in it. Returns what was there before."""
+    """Drops the views that `apply` made, and their dataset if nothing else is in it.
+
+    Returns what was there before; none of it is told to be up to date, because the models are not rendered for that.
+    """
     with _opened(target, wait) as dataset:
-        before = applied(dataset, target.models_dataset)
+        before = applied(dataset, target.models_dataset, [ModelView(model, "") for model in MODELS])
         with at_models(dataset, target.models_dataset):
             _run(dataset, [_drop(dataset, name) for name in before.ours])
             if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):

@@ -12,6 +12,7 @@ import pytest
 
 from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, TABLES, Limits
 from autopilothq.projection import Projection, Snapshot, shapes, users
+from autopilothq.projection import projection as projection_module
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Record
 from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of
@@ -325,8 +326,9 @@ def test_a_table_of_many_sparse_columns_takes_no_more_memory_than_there_is(tmp_p
     assert written == {"email_opened": (600, True), "tracks": (600, False)}
 
 
-def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path) -> None:
+def test_no_table_takes_threads_or_memory_from_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread is left to tables of many columns whose values wait as rows, which need much memory in each."""
+    monkeypatch.setattr(projection_module, "SMALL", 0)  # as in a load that takes all threads
     wide = [
         message("Wide", messageId=f"w{number}", properties={f"k{number}_{key}": 1 for key in range(25)})
         for number in range(20)

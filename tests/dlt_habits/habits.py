@@ -19,7 +19,7 @@ Rows = dict[str, list[str]]
 
 def write(folder: Path) -> Path:
     """An archive with rows for most tables, among them lines that are rejected, discarded, and there twice."""
-    sample.write(str(folder), 60, 1)
+    sample.write(str(folder), 12, 1)
     more = [
         *(identify(f"i{n}", f"u{n % 2}", n, plan=f"plan {n}") for n in range(4)),
         {"type": "page", "name": "Home", "userId": "u1", "messageId": "p1", "receivedAt": at(5)},
@@ -52,7 +52,7 @@ class Place:
     """A dataset in a DuckDB of its own, and the pipeline that loads there."""
 
     def __init__(self, name: str = "habits", dataset: str = "data", **options: Any) -> None:
-        self.con = duckdb.connect(":memory:")
+        self.con = duckdb.connect(":memory:", config={"threads": 1})  # a second has nothing to do but to wait
         self.dataset = dataset
         self.pipeline = dlt.pipeline(name, destination=Quick(self.con), dataset_name=dataset, **options)
 

@@ -32,11 +32,16 @@ from .parse import Parser
 from .tables import TableBuilder, TablePlan
 from .users import latest_rows
 
+# Messages of so many bytes, some thousands, are done before a second thread is at work: it takes a tenth more processor
+# time.
+SMALL = 128 << 10
+
 
 class Projection:
     """One load: add all batches, deduplicate, take the rows of each table.
 
-    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it.
+    `scratch` is an empty folder for cells and for what does not fit into `memory` (MB); the caller deletes it. A small
+    load takes one of the `threads`.
     `shorten` gives a column the name that it has in the destination, `event_table` (else `shorten`) a table of an event
     by its slug. Example:
 
@@ -126,7 +131,8 @@ class Projection:
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
         self._close_readers()
-        self._context = dataclasses.replace(self._context, known=known or {}, threads=self._threads)
+        threads = 1 if self._context.cells.messages_size() < SMALL else self._threads
+        self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))
         if refused or any(refused_made.values()):

@@ -89,7 +89,7 @@ from dlt.pipeline.state_sync import (
 )
 from dlt.pipeline.trace import PipelineStepTrace, load_trace
 
-from .caching import remember_hints, reread_changed_schemas_alone, write_traces_quickly
+from .caching import copy_schemas_quickly, remember_hints, reread_changed_schemas_alone, write_traces_quickly
 from .clients import (
     CLUSTER_COLUMNS_HINT,
     StepCollector,
@@ -197,6 +197,7 @@ __all__ = [
     "active",
     "asking_pipeline",
     "client_of",
+    "copy_schemas_quickly",
     "create_statements",
     "dataset_of_run",
     "declare_transactions",
