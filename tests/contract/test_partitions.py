@@ -1,0 +1,131 @@
+"""A load in partitions gives the tables of a load in one process, to the row, and asks no more of the destination."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from autopilothq.catalog import REJECT_REASONS
+from autopilothq.projection import engine
+from autopilothq.projection.parse import Parser
+from autopilothq.projection.partition import LoadFacts, NotCut, RefusedIds, StoredColumns, count_candidates, read_cut
+from autopilothq.segment.identity import HashedIds, Id, hash_of
+from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
+from contract.partitioned import Partitioned
+
+# Rejects, discards, columns of some messages only, numbers that become text, copies, and persons of both partitions.
+LINES: list[Line] = [
+    "no JSON",
+    message(messageId="nobody", userId=" "),
+    message(messageId="nul", properties={"note": "a\0b", "email_subject": "c\0d", "日本": "no column"}),
+    message(messageId="clock", timestamp="yesterday", properties={"linkURL": "loses", "link_url": "wins"}),
+    *(
+        message(messageId=f"m{n}", properties={"mixed": n / 2 if n % 2 else n, "late": "a" if n == 5 else n})
+        for n in range(6)
+    ),
+    message("🎉", messageId="no-slug", properties={"a": 1}),
+    message("Big", messageId="big", properties={"n": 2**63}),
+    message(messageId="m1", receivedAt="2018-01-01T00:00:00Z"),
+    *(
+        identify(messageId=f"p{n}", userId=f"u{n % 3}", traits={f"t{n % 2}": n}, receivedAt=f"2019-03-02T00:00:{n:02}Z")
+        for n in range(6)
+    ),
+]
+LATER: list[Line] = [
+    *LINES,
+    message(messageId="new", properties={"mixed": 1, "late": 2}),
+    identify(messageId="p99", userId="u2", traits={"t1": 7}, receivedAt="2019-03-05T00:00:00Z"),
+]
+
+
+def loads(store: Store) -> Store:
+    """A load, and one of more that finds what a killed one has left."""
+    store.run(LINES[:5], LINES[5:])
+    store.kill("_discards", "big")
+    store.run([], LATER)
+    return store
+
+
+@cache
+def both() -> tuple[Store, Store]:
+    """The same loads in one process and in partitions."""
+    return loads(Store()), loads(Partitioned())
+
+
+@pytest.mark.parametrize("what", ["rows", "types", "audit", "beyond_limits"])
+def test_partitions_make_the_same_tables(what: str) -> None:
+    one, parts = both()
+    assert getattr(parts, what) == getattr(one, what)
+
+
+def test_columns_come_in_the_same_order() -> None:
+    one, parts = both()
+    assert {table: list(types) for table, types in parts.types.items()} == {
+        table: list(types) for table, types in one.types.items()
+    }
+
+
+def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
+    lines = [
+        message(), message(messageId="fine"), identify(messageId="i1", userId="bad"),
+        identify(messageId="i2", traits={"a": 1}), identify(messageId="i3", traits={"b": 2}),
+        message(type="group", messageId="g1", groupId="worse"), message(messageId="m2", userId="gone"),
+        '{"userId": "gone"',
+    ]  # fmt: skip
+    store = Partitioned()
+    store.refused = RefusedIds(
+        {"m1": "too long", "i3": "too odd"}, {"users": {"bad": "no"}, "accounts": {"worse": "never"}}
+    )
+    store.hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
+    found = store.run(lines)
+    unreadable = {1: "too long", 3: "no", 5: "too odd", 6: "never"}
+    suppressed = REJECT_REASONS["suppressed"]
+    assert sorted((row["line"], row["reason"], row["message"], row["raw"]) for row in found["_rejects"]) == [
+        *((line, "unreadable", why, to_line(lines[line - 1]).decode()) for line, why in unreadable.items()),
+        *((line, "suppressed", suppressed, "") for line in (7, 8)),
+    ]
+    assert [filled(row) for row in found["users"]] == [{"id": "u1", "a": 1, "received_at": RECEIVED}]
+    assert {table: [row["id"] for row in rows] for table, rows in found.items() if table != "_rejects"} == {
+        "email_opened": ["fine"], "tracks": ["fine"], "identifies": ["i2"], "users": ["u1"],
+    }  # fmt: skip
+
+
+def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
+    parts = both()[1]
+    assert isinstance(parts, Partitioned)
+    whole = ("id", "received_at", "uuid_ts")
+    assert sorted(parts.asked) == [
+        ("_audit", "load_id", "loaded_at"),
+        *(("email_opened", "id"), ("email_opened", *whole)),
+        *(("identifies", "id"), ("identifies", *whole)),
+        *(("tracks", "id", "event"), ("tracks", *whole)),
+    ]
+
+
+def test_columns_that_nobody_cut_are_named() -> None:
+    read = read_cut({"tracks": StoredColumns(["id", "event"], [])}, lambda: ["tracks", "pages"])
+    assert list(read("tracks", ["event"])) == []
+    ids = ("id", "received_at", "uuid_ts")
+    for table, columns, needed in (
+        ("tracks", ["id", "uuid_ts"], {"tracks": ["id", "uuid_ts"], "pages": ["id", "uuid_ts"]}),
+        (
+            "_audit",
+            ["load_id"],
+            {"tracks": ids, "pages": ids, "_audit": ["load_id"]},
+        ),
+    ):
+        with pytest.raises(NotCut) as raised:
+            list(read(table, columns))
+        assert raised.value.args == (needed,)
+
+
+def test_candidates_are_counted_once_without_those_that_are_rejected(tmp_path: Path) -> None:
+    lines = [message(), message(), message("Other", messageId="m2"), message("Other", messageId="m3", userId="gone")]
+    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str)
+    with engine.connect(str(tmp_path), 200, 1) as con:
+        [batch] = batches([lines])
+        cells = Parser(str(tmp_path)).parse(con, batch)
+        context = facts.with_cells(cells).open(con, str(tmp_path), cells)
+        hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
+        counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
+        assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
