@@ -21,7 +21,7 @@ from environments import environment
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
-SHARED = ("event_filter", "isolate", "records", "refused", "report", "row_files", "scans", "spool", "times")
+SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
 
 
 class Room(NamedTuple):
@@ -68,6 +68,10 @@ ROOMS = {
         [f"sources/{name}.py" for name in SHARED],
         ["tests/test_sources.py", "tests/test_refused_rows.py", "tests/test_api.py"],
         ["batch_has_fifty", "rate_allows"],
+    ),
+    "rows": Room(
+        [f"sources/{name}.py" for name in ("report", "row_files", "table_hints")],
+        [f"tests/test_{name}.py" for name in ("given_to_dlt", "native", "refused_rows", "sources")],
     ),
     "archive": Room(
         ["sources/archive/*.py"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, Latest
+from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
 from autopilothq.projection import ReadTable, audit, engine
 from autopilothq.projection.cells import CELL_FILES, ParsedCells
 from autopilothq.projection.parse import Parser, number_lines
@@ -103,7 +103,7 @@ class Partitioned(Store):
                 discarded += rows.discarded()
                 counts += rows.counts()
         for latest, files in persons.items():
-            for part in range(facts.partitions):
+            for part in sorted({part for found in files for part in found.ids}):
                 discarded += self._make_latest(work, facts, latest, files, plans[NUMBERS[latest]], part)
         self.audit = sorted(audit.merge_counts(counts))
         self.beyond_limits = audit.limits_exceeded(discarded, {})
@@ -125,8 +125,7 @@ class Partitioned(Store):
         with work.engine() as (con, scratch):
             context = facts.open(con, scratch, ParsedCells())
             rows = latest_of_partition(context, latest, ids, messages, plan.types, given)
-            if rows.number:
-                self._merge(rows)
+            self._merge(rows)
             books = PartitionRows(context, {})
             self._keep(books, ())
             return books.discarded()
@@ -149,6 +148,9 @@ class Deduplicator:
 
     def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
         """Gives the cells, the values and the state of each partition."""
+        for table in MESSAGE_TABLES:
+            if table.name in self._facts.known:
+                self._cut_columns(table.name, ["id", *(["event"] if table is TRACKS else [])])
         return [(cells, *self._deduplicate(number, cells)) for number, cells in sorted(parts.items())]
 
     def _deduplicate(self, number: int, cells: ParsedCells) -> tuple[PartitionValues, dict[str, str]]:
@@ -162,12 +164,15 @@ class Deduplicator:
             else:
                 return values, save_state(context, self._work.folder_of("state"))
         for table, columns in needed.items():
-            before = self._cut[table][0].columns if table in self._cut else ()
-            if set(columns) <= set(before):
-                continue
-            store.asked.append((table, *columns))
-            self._cut[table] = self._work.cut(store._read, table, list(dict.fromkeys([*before, *columns])), "id")
+            self._cut_columns(table, columns)
         return self._deduplicate(number, cells)
+
+    def _cut_columns(self, table: str, columns: Sequence[str]) -> None:
+        before = self._cut[table][0].columns if table in self._cut else ()
+        if not set(columns) <= set(before):
+            self._store.asked.append((table, *columns))
+            together = list(dict.fromkeys([*before, *columns]))
+            self._cut[table] = self._work.cut(self._store._read, table, together, "id")
 
 
 class Work:
@@ -196,8 +201,8 @@ class Work:
         return {part: [str(Path(path).rename(self.new("part"))) for path in paths] for part, paths in files.items()}
 
     def kept_cells(self, cells: ParsedCells) -> ParsedCells:
-        """The same of the files of one partition's cells."""
-        return dataclasses.replace(cells, **{what: self.kept({0: getattr(cells, what)})[0] for what in CELL_FILES})
+        """The same of the files of one partition's cells; what columns there are is known of all partitions."""
+        return ParsedCells(**{what: self.kept({0: getattr(cells, what)})[0] for what in CELL_FILES})
 
     def cut(self, read: ReadTable, table: str, columns: Sequence[str], key: str) -> list[StoredColumns]:
         """Columns of a table of the destination by partition; of `_audit` all have all."""

@@ -1,12 +1,15 @@
 """A load in partitions gives the tables of a load in one process, to the row, and asks no more of the destination."""
 
+import dataclasses
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from autopilothq.catalog import REJECT_REASONS
+from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
 from autopilothq.projection import engine
+from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.partition import LoadFacts, NotCut, RefusedIds, StoredColumns, count_candidates, read_cut
 from autopilothq.segment.identity import HashedIds, Id, hash_of
@@ -23,7 +26,6 @@ LINES: list[Line] = [
         message(messageId=f"m{n}", properties={"mixed": n / 2 if n % 2 else n, "late": "a" if n == 5 else n})
         for n in range(6)
     ),
-    message("🎉", messageId="no-slug", properties={"a": 1}),
     message("Big", messageId="big", properties={"n": 2**63}),
     message(messageId="m1", receivedAt="2018-01-01T00:00:00Z"),
     *(
@@ -119,13 +121,23 @@ def test_columns_that_nobody_cut_are_named() -> None:
         assert raised.value.args == (needed,)
 
 
-def test_candidates_are_counted_once_without_those_that_are_rejected(tmp_path: Path) -> None:
+def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None:
     lines = [message(), message(), message("Other", messageId="m2"), message("Other", messageId="m3", userId="gone")]
-    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str)
+    known: dict[str, dict[str, Type]] = {"tracks": {"id": "text"}}
+    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str, known=known, limits=LIMITS["postgres"], widths={"tracks": 9})
     with engine.connect(str(tmp_path), 200, 1) as con:
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(con, batch)
-        context = facts.with_cells(cells).open(con, str(tmp_path), cells)
+        of_part = dataclasses.replace(cells, columns={}, events=Counter())
+        context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
+        together = dataclasses.replace(
+            cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
+        )
+        numbers = TableNumbers.of(name_events(cells.events, str))
+        assert context == ProjectionContext(
+            con, str(tmp_path), 200, together, NOW.isoformat(), str, str, known, LIMITS["postgres"], {"tracks": 9},
+            numbers,
+        )  # fmt: skip
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
