@@ -201,7 +201,7 @@ class Work:
         return {part: [str(Path(path).rename(self.new("part"))) for path in paths] for part, paths in files.items()}
 
     def kept_cells(self, cells: ParsedCells) -> ParsedCells:
-        """The same of the files of one partition's cells; what columns there are is known of all partitions."""
+        """The same of the files of one partition's cells."""
         return ParsedCells(**{what: self.kept({0: getattr(cells, what)})[0] for what in CELL_FILES})
 
     def cut(self, read: ReadTable, table: str, columns: Sequence[str], key: str) -> list[StoredColumns]:

@@ -12,7 +12,15 @@ from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
 from autopilothq.projection import engine
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.parse import Parser
-from autopilothq.projection.partition import LoadFacts, NotCut, RefusedIds, StoredColumns, count_candidates, read_cut
+from autopilothq.projection.partition import (
+    LoadFacts,
+    NotCut,
+    RefusedIds,
+    StoredColumns,
+    count_candidates,
+    cut_cells,
+    read_cut,
+)
 from autopilothq.segment.identity import HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
 from contract.partitioned import Partitioned
@@ -131,6 +139,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         [batch] = batches([lines])
         cells = Parser(str(tmp_path)).parse(con, batch)
         of_part = dataclasses.replace(cells, columns={}, events=Counter())
+        assert cut_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
         context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
         together = dataclasses.replace(
             cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
