@@ -181,9 +181,9 @@ def fails_alone(mutant: str, tests: Sequence[str]) -> bool:
     return bool(subprocess.run(program, env=environment, capture_output=True, check=False).returncode)
 
 
-def changed_lines(mutant: str) -> list[str]:
-    """The lines that a mutant changes, as they are and as they become."""
-    diff: str = import_module("mutmut.mutation.diff_apply").get_diff_for_mutant(mutant)
+def changed_lines(mutant: str, path: Path) -> list[str]:
+    """The lines of a file that a mutant changes, as they are and as they become."""
+    diff: str = import_module("mutmut.mutation.diff_apply").get_diff_for_mutant(mutant, path=path)
     return [line for line in diff.splitlines()[3:] if line.startswith(("-", "+"))]
 
 
@@ -213,10 +213,10 @@ def make(patterns: Sequence[str]) -> dict[str, list[str]]:
     mutmut.copy_also_copy_files()
     mutmut.setup_source_paths()
     mutmut.create_mutants(1)
-    names = [name for _, name, _ in mutmut.collect_source_file_mutation_data(mutant_names=patterns)[0]]
+    made = mutmut.collect_source_file_mutation_data(mutant_names=patterns)[0]
     # As the patterns come, so that what matters most can be first.
-    names.sort(key=lambda name: [not fnmatch(name, pattern) for pattern in patterns])
-    changes = {name: changed_lines(name) for name in names}
+    made.sort(key=lambda of: [not fnmatch(of[1], pattern) for pattern in patterns])
+    changes = {name: changed_lines(name, data.path) for data, name, _ in made}
     return {name: lines for name, lines in changes.items() if is_telling(lines)}
 
 

@@ -90,7 +90,8 @@ def test_a_table_is_stored_as_segments_own() -> None:
 
 
 def test_what_a_users_hints_say_of_a_column_stays() -> None:
-    own = resource(columns={"event": {"name": "event", "description": "mine", "nullable": False, "data_type": "text"}})
+    said: Any = {"name": "event", "description": "mine", "nullable": False, "data_type": "text", "precision": 9}
+    own = resource(columns={"event": said})
     made = hints_for("duckdb", own).columns(TRACKS, TYPES)
     assert made["event"] == {"name": "event", "data_type": "text"}
     assert made["id"] == {"name": "id", "data_type": "text", "nullable": True, "description": DESCRIBED["id"]}
@@ -99,7 +100,8 @@ def test_what_a_users_hints_say_of_a_column_stays() -> None:
 @pytest.mark.parametrize(("edits", "description"), [(True, None), (False, DESCRIBED["event"])])
 def test_descriptions_of_an_import_schema_stay(tmp_path: Path, edits: bool, description: str | None) -> None:
     pipeline = dlt.pipeline("p", pipelines_dir=str(tmp_path), import_schema_path=str(tmp_path) if edits else None)
-    there = {"event": {"data_type": "text", "description": "mine"}, "id": {"data_type": "text"}}
+    mine = {"description": "mine"}
+    there = {"event": {"data_type": "text", **mine}, "id": {"data_type": "text"}, "n": {"data_type": "double", **mine}}
     made = hints_for("duckdb", there=there, pipeline=pipeline).columns(TRACKS, TYPES)
     assert (made["event"].get("description"), made["id"].get("description")) == (description, DESCRIBED["id"])
 
@@ -116,12 +118,18 @@ def test_descriptions_of_an_import_schema_stay(tmp_path: Path, edits: bool, desc
 def test_a_table_that_exists_gets_no_copies(existing: bool, there: dict[str, Any], copies: dict[str, str]) -> None:
     hints = hints_for("bigquery", there=there, existing={"tracks": TYPES} if existing else {})
     assert hints.copies("tracks", TYPES) == copies
+    assert hints.columns(TRACKS, TYPES).keys() - TYPES.keys() == copies.keys()
+    assert hints.copies("contacts", TYPES) == {}  # which has no messages
 
 
 def test_times_of_a_table_that_exists_stay_as_they_are() -> None:
     dataset: Any = SimpleNamespace(zoned={"tracks"})
     hints = hints_for("redshift", dataset=dataset)
     assert [hints.is_zoned(table) for table in ("tracks", "pages")] == [True, False]
+    assert ["timezone" in hints.columns(table, TYPES)["uuid_ts"] for table in (TRACKS, event_table("x"))] == [
+        False,
+        True,
+    ]
     assert [hints_for(kind).is_zoned("tracks") for kind in ("duckdb", "redshift")] == [True, False]
 
 
@@ -150,6 +158,7 @@ def test_the_format_of_files_without_rows(tmp_path: Path, kind: str, table_forma
 def test_hints_of_a_load_are_taken_back() -> None:
     own = resource(columns={"event": {"name": "event", "description": "mine"}})
     hints = hints_for("bigquery", own)
+    hints.mended.add("tracks")
     before = dict(own._hints)
     made = hints.make(TRACKS, TYPES, file_format="parquet")
     assert made["columns"] == hints.columns(TRACKS, TYPES)
@@ -285,10 +294,15 @@ def test_rows_are_shaped_for_the_destination(tmp_path: Path) -> None:
     )
     shaped = files_for(tmp_path, hints).shaped(rows_for("tracks", 1))
     assert list(shaped.columns) == ["late", "n", "id", "received_at", "uuid_ts"]
-    hints = replace(load_of(tmp_path, resource()), target=replace(hints.target, native=native_of("redshift")))
-    shaped = files_for(tmp_path, hints).shaped(rows_for("tracks", 1))
-    assert shaped.relation.project("id, received_at").fetchall() == [("a", AT.replace(tzinfo=None))]
+    hints = load_of(tmp_path, resource(), resource("pages"), resource("contacts"))
+    dataset: Any = SimpleNamespace(zoned={"pages"})
+    hints = replace(hints, target=replace(hints.target, native=native_of("redshift"), dataset=dataset))
+    files = files_for(tmp_path, hints)
+    plain, zoned = (files.shaped(rows_for(table, 1)).relation for table in ("tracks", "pages"))
+    assert plain.project("id, received_at").fetchall() == [("a", AT.replace(tzinfo=None))]
+    assert zoned.project("id, received_at").fetchall() == [("a", AT)]
     hints = replace(hints, target=replace(hints.target, native=native_of("bigquery")))
+    assert files_for(tmp_path, hints).shaped(rows_for("contacts", 1)).columns.keys() == ROWS.keys()
     assert list(files_for(tmp_path, hints).shaped(rows_for("tracks", 1)).columns) == [
         "id", "received_at", "uuid_ts", "loaded_at", "n",
     ]  # fmt: skip
