@@ -40,7 +40,8 @@ DESCRIBED = {column.name: column.description for column in TRACKS.columns}
 
 def resource(name: str = "tracks", **hints: Any) -> DltResource:
     """A resource as a user has it, with hints of their own."""
-    return dlt.resource([], name=name, **hints)
+    made: DltResource = dlt.resource([], name=name, **hints)
+    return made
 
 
 def hints_for(
@@ -54,7 +55,8 @@ def hints_for(
     """The hints of a load into a kind of destination, whose schema has the columns `there` of `tracks`."""
     schema = Schema("autopilothq")
     if there is not None:
-        schema.update_table({"name": "tracks", "columns": {name: {"name": name, **of} for name, of in there.items()}})
+        columns: Any = {name: {"name": name, **of} for name, of in there.items()}
+        schema.update_table({"name": "tracks", "columns": columns})
     resources = {} if own is None else {own.name: own}
     hints = {name: dlt_internals.hints(each) for name, each in resources.items()}
     extraction = Extraction(resources, hints, frozenset(), schema, pipeline, None)
@@ -99,7 +101,8 @@ def test_what_a_users_hints_say_of_a_column_stays() -> None:
 
 @pytest.mark.parametrize(("edits", "description"), [(True, None), (False, DESCRIBED["event"])])
 def test_descriptions_of_an_import_schema_stay(tmp_path: Path, edits: bool, description: str | None) -> None:
-    pipeline = dlt.pipeline("p", pipelines_dir=str(tmp_path), import_schema_path=str(tmp_path) if edits else None)
+    edited: Any = {"import_schema_path": str(tmp_path)} if edits else {}
+    pipeline = dlt.pipeline("p", pipelines_dir=str(tmp_path), **edited)
     mine = {"description": "mine"}
     there = {"event": {"data_type": "text", **mine}, "id": {"data_type": "text"}, "n": {"data_type": "double", **mine}}
     made = hints_for("duckdb", there=there, pipeline=pipeline).columns(TRACKS, TYPES)
@@ -159,7 +162,7 @@ def test_hints_of_a_load_are_taken_back() -> None:
     own = resource(columns={"event": {"name": "event", "description": "mine"}})
     hints = hints_for("bigquery", own)
     hints.mended.add("tracks")
-    before = dict(own._hints)
+    before = dlt_internals.hints(own)
     made = hints.make(TRACKS, TYPES, file_format="parquet")
     assert made["columns"] == hints.columns(TRACKS, TYPES)
     assert made["write_disposition"] == hints.disposition("tracks")
@@ -168,8 +171,8 @@ def test_hints_of_a_load_are_taken_back() -> None:
     assert hints.added == {"tracks": made}
     own.apply_hints(columns=made["columns"], write_disposition=made["write_disposition"])
     hints.take_back()
-    assert own._hints["columns"] == before["columns"]
-    assert own._hints.get("write_disposition") == before.get("write_disposition")
+    after = dlt_internals.hints(own)
+    assert (after["columns"], after.get("write_disposition")) == (before["columns"], before.get("write_disposition"))
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
@@ -252,6 +255,8 @@ def test_rows_that_a_step_sees_are_arrow_tables(tmp_path: Path) -> None:
         event_table("order_done"), dict.fromkeys(ROWS, "text"), typed=False
     )
     assert files.columns_of({"event": "order_done"}) == {}
+    hints = hints_for("bigquery", existing={"order_done": ROWS})
+    assert files_for(tmp_path, hints).columns_of(order.data).keys() == ROWS.keys()  # without copies
 
 
 def test_a_schema_contract_sees_rows(tmp_path: Path) -> None:
@@ -262,12 +267,15 @@ def test_a_schema_contract_sees_rows(tmp_path: Path) -> None:
 def test_what_a_transformer_takes_has_no_hints_of_its_own(tmp_path: Path) -> None:
     tracks = resource()
     hints = load_of(tmp_path, tracks, resource("other_events"))
-    files = files_for(tmp_path, hints, feeds=frozenset({"tracks", "other_events"}))
-    for table in ("tracks", "order_done"):
-        files.write(rows_for(table))
     columns = hints.columns(TRACKS, ROWS, typed=False)
-    [item], [order] = (list(files.items(table)) for table in ("tracks", "order_done"))
-    assert (item.num_rows, order.num_rows) == (2, 2)
+    fed: list[list[bool]] = []
+    for feeds, folder in (("tracks", tmp_path), ("other_events", tmp_path / "duckdb")):
+        files = files_for(folder, hints, feeds=frozenset({feeds}))
+        for table in ("tracks", "order_done"):
+            files.write(rows_for(table))
+        items = [item for table in ("tracks", "order_done") for item in files.items(table)]
+        fed.append([isinstance(item, pa.Table) and item.num_rows == 2 for item in items])
+    assert fed == [[True, False], [False, True]]
     assert tracks.columns == columns
     assert tracks.write_disposition == hints.disposition("tracks")
 
@@ -311,10 +319,16 @@ def test_rows_are_shaped_for_the_destination(tmp_path: Path) -> None:
         wrong.shaped(rows_for("tracks", 1))
 
 
-@pytest.mark.parametrize(("kind", "zone"), [("duckdb", "UTC"), ("redshift", None)])
-def test_the_audit_has_times_as_the_destination_takes_them(tmp_path: Path, kind: str, zone: str | None) -> None:
+@pytest.mark.parametrize(
+    ("kind", "zoned", "zone"),
+    [("duckdb", (), "UTC"), ("redshift", ("tracks",), None), ("redshift", ("_audit",), "UTC")],
+)
+def test_the_audit_has_times_as_the_destination_takes_them(
+    tmp_path: Path, kind: str, zoned: tuple[str, ...], zone: str | None
+) -> None:
+    dataset: Any = SimpleNamespace(zoned=zoned)
     hints = load_of(tmp_path, resource("_audit"))
-    hints = replace(hints, target=replace(hints.target, native=native_of(kind)))
+    hints = replace(hints, target=replace(hints.target, native=native_of(kind), dataset=dataset))
     types: dict[str, Type] = {"file": "text", "loaded_at": "timestamp"}
     audit = pa.table({"file": ["a"], "loaded_at": pa.array([AT], pa.timestamp("us", "UTC"))})
     files = files_for(tmp_path, hints)

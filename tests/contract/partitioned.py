@@ -202,7 +202,10 @@ class Work:
 
     def kept_cells(self, cells: ParsedCells) -> ParsedCells:
         """The same of the files of one partition's cells."""
-        return ParsedCells(**{what: self.kept({0: getattr(cells, what)})[0] for what in CELL_FILES})
+        found = ParsedCells()
+        for what in CELL_FILES:
+            getattr(found, what).extend(self.kept({0: getattr(cells, what)})[0])
+        return found
 
     def cut(self, read: ReadTable, table: str, columns: Sequence[str], key: str) -> list[StoredColumns]:
         """Columns of a table of the destination by partition; of `_audit` all have all."""

@@ -79,7 +79,7 @@ def test_columns_come_in_the_same_order() -> None:
 
 
 def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
-    lines = [
+    lines: list[Line] = [
         message(), message(messageId="fine"), identify(messageId="i1", userId="bad"),
         identify(messageId="i2", traits={"a": 1}), identify(messageId="i3", traits={"b": 2}),
         message(type="group", messageId="g1", groupId="worse"), message(messageId="m2", userId="gone"),
