@@ -2,8 +2,8 @@
 
     python tests/mutate.py segment [--within SECONDS] [MUTANT...]
 
-The rooms are in ROOMS, with the tests that are meant to notice. mutmut works on a copy in `build/mutate`, in an
-environment of its own beside it; what it prints at the end are the surviving mutants and how each is to be seen:
+The rooms are in ROOMS, with the tests that are meant to notice. mutmut changes a copy in `build/mutate`, in an
+environment of its own beside it, and `mutated.py` tries each change there and prints the survivors:
 `docs/contributing.md` says what to do about them.
 """
 
@@ -64,6 +64,12 @@ ROOMS = {
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
+    "snapshot": Room(["projection/snapshot.py", "projection/people.py"], contract("api_tables", "profiles_people")),
+    "suppression": Room(
+        ["projection/suppression.py", "projection/mentions.py"],
+        ["tests/test_suppressions.py", "tests/test_forget_ids.py"],
+        ["postgres", "agreed_to", "pairs_a_hundred"],
+    ),
     "sources": Room(
         [f"sources/{name}.py" for name in SHARED],
         ["tests/test_sources.py", "tests/test_refused_rows.py", "tests/test_api.py"],
@@ -82,6 +88,11 @@ ROOMS = {
         ["sources/api/contacts.py", "sources/contact_records.py", "sources/api/scan.py", "sources/api/scan_plan.py"],
         ["tests/test_api.py", "tests/test_scans.py", "tests/test_scan_plan.py"],
         ["batch_has_fifty", "rate_allows"],
+    ),
+    "receive": Room(
+        [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
+        [f"tests/test_receive{name}.py" for name in ("_messages", "_hooks", "")],
+        ["published", "loads_what", "load_beside", "uploads"],
     ),
     "profiles": Room(
         ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]
