@@ -37,7 +37,7 @@ IRREGULAR: list[Line] = [
     message(messageId="m1", properties={"note": LONG, "campaign_name": LONG, "Odd Key": 1, "odd_key": 2}),
     message(messageId="m3", properties={"note": LONG}),
     identify(messageId="i1", traits={"bio": LONG}),
-    message("Other", messageId="o1", properties={"note": LONG, "email_subject": LONG}),
+    message("Other", messageId="o1", properties={"note": LONG, "email_subject": LONG, "Odd Key": 1, "odd_key": 2}),
 ]
 
 
@@ -90,7 +90,7 @@ def _rows(rows: TableRows) -> list[Row]:
 @cache
 def mended() -> Adopted:
     store = Adopted()
-    store.mend(LINES, ["email_opened", "identifies", "tracks", "absent"], [LOADED.replace(microsecond=123999)])
+    store.mend(LINES, ["email_opened", "identifies", "tracks"], [LOADED.replace(microsecond=123999)])
     return store
 
 
