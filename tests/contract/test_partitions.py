@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
-from autopilothq.projection import engine
+from autopilothq.projection import engine, partition
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.partition import (
@@ -152,3 +152,9 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
+
+
+def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_no_messages", None)  # a file for an engine
+    plans = LoadFacts(NOW.isoformat(), 200, 2, str, str).plan({}, [1])
+    assert {number: plan.name for number, plan in plans.items()} == {1: "identifies"}
