@@ -23,6 +23,7 @@ STORED: list[Line] = [
     message(messageId="gone", properties={"note": CUT}),
     identify(messageId="i1", traits={"bio": CUT, "plan": "free"}),
     message("Other", messageId="o1", properties={"note": CUT, "email_subject": CUT}),
+    message(type="page", messageId="p1"),  # of which the load has none
 ]
 LINES: list[Line] = [
     message(messageId="m1", properties={"note": LONG, "campaign_name": LONG, "score": LONG, "late": LONG}),
@@ -90,7 +91,7 @@ def _rows(rows: TableRows) -> list[Row]:
 @cache
 def mended() -> Adopted:
     store = Adopted()
-    store.mend(LINES, ["email_opened", "identifies", "tracks"], [LOADED.replace(microsecond=123999)])
+    store.mend(LINES, ["email_opened", "identifies", "pages", "tracks"], [LOADED.replace(microsecond=123999)])
     return store
 
 
