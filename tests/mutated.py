@@ -1,34 +1,237 @@
-"""For mutation runs: a hook for every test of the copy that is changed.
+"""For mutation runs: makes the mutants of the copy that it stands in, and tries each. `mutate.py` starts it.
 
-What a test reuses hides which functions it depends on: a load that an earlier test of its file made, a name that the
-package has in a cache. So a test counts as one of all functions that its file has called so far. And each call of a
-function that can be changed goes through two more, so what recurses needs more room.
+One process imports all tests. Each mutant is tried in a fork of it, by the tests that call the changed function, until
+one fails: those first that noticed another change of the function, then each file's, the quickest first.
+
+    python tests/mutated.py SECONDS [PATTERN...]
 """
 
+import itertools
+import os
+import pickle
+import re
+import resource
+import signal
+import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, NamedTuple
 
 import pytest
+from _pytest.runner import runtestprotocol
 
+SPARE_SECONDS = 20  # of processor time, beyond ten times what the tests take
 CACHED = type(cache(abs))
-called: dict[Path, set[str]] = defaultdict(set)
-sys.setrecursionlimit(10_000)
+sys.setrecursionlimit(10_000)  # each call of a function that can be changed goes through two more
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Adds what the file has called to what mutmut records of the test."""
+class Run(NamedTuple):
+    """What is known of a test: the functions that it calls, whether it passes, and its seconds."""
+
+    called: frozenset[str]
+    passed: bool
+    seconds: float
+
+
+class Trials:
+    """The plugin that tries mutants in place of running tests."""
+
+    def __init__(self, changes: Mapping[str, Sequence[str]], tests: Sequence[str], within: float) -> None:
+        """`changes` are mutants with the lines that they change.
+
+        No mutant is tried for longer than `within` seconds of processor time.
+        """
+        self.changes = changes
+        self.tests = tests
+        self._within = within
+        self.at_import: frozenset[str] = frozenset()
+        self.survivors: list[str] = []
+        self._noticed: dict[str, Counter[int]] = defaultdict(Counter)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Tries all mutants."""
+        if session.testsfailed:
+            raise pytest.UsageError("The tests cannot be imported.")
+        called = import_module("mutmut.state").state()._stats
+        self.at_import = frozenset(called)
+        called.clear()
+        runs: list[Run] = forked(lambda: watch(session.items))
+        failed = [item.nodeid for item, run in zip(session.items, runs or (), strict=True) if not run.passed]
+        if failed:
+            raise pytest.UsageError(f"These fail without a change: {failed}")
+        say(f"{len(self.changes)} mutants, {len(runs)} tests of {sum(run.seconds for run in runs):.0f} s\n")
+        for mutant, lines in self.changes.items():
+            noticed = self._is_noticed(mutant, session.items, runs)
+            if not noticed:
+                self.survivors.append(mutant)
+            say("." if noticed else "\n".join(["", mutant, *lines, ""]))
+        return True
+
+    def _is_noticed(self, mutant: str, items: Sequence[pytest.Item], runs: Sequence[Run]) -> bool:
+        function = function_of(mutant)
+        order = ordered(items, runs, function, self._noticed[function])
+        times = itertools.accumulate(runs[number].seconds for number in order)
+        order = [number for number, spent in zip(order, times, strict=True) if spent <= self._within]
+        limit = int(10 * sum(runs[number].seconds for number in order)) + SPARE_SECONDS
+
+        def attempt() -> int | None:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+            signal.alarm(10 * limit)
+            activate(mutant)
+            empty_caches()
+            tests = zip(order, run_all([items[number] for number in order]), strict=True)
+            return next((number for number, run in tests if not run.passed), None)
+
+        try:
+            number = forked(attempt)
+        except ChildProcessError:
+            return True
+        if number is not None:
+            self._noticed[function][number] += 1
+        return number is not None or (function in self.at_import and fails_alone(mutant, self.tests))
+
+
+def function_of(mutant: str) -> str:
+    """The function that a mutant is of, as mutmut names it."""
+    return mutant.rpartition("__mutmut_")[0]
+
+
+def ordered(items: Sequence[pytest.Item], runs: Sequence[Run], function: str, noticed: Counter[int]) -> list[int]:
+    """The tests of a function, by number.
+
+    What a test reuses hides which functions it depends on: a load that an earlier test of its file made. So a test
+    counts as one of all functions that its file has called so far.
+    """
+    files: dict[Path, list[int]] = {}
+    for number, (item, run) in enumerate(zip(items, runs, strict=True)):
+        if function in run.called or item.path in files:
+            files.setdefault(item.path, []).append(number)
+    of_files = [
+        sorted(found, key=lambda number: (function not in runs[number].called, runs[number].seconds))
+        for found in files.values()
+    ]
+    of_files.sort(key=lambda found: runs[found[0]].seconds)
+    first = [number for number, _ in noticed.most_common(3)]
+    return [*first, *(number for found in of_files for number in found if number not in first)]
+
+
+def watch(items: Sequence[pytest.Item]) -> list[Run]:
+    """Runs all tests without a change."""
+    activate("stats")
+    called = import_module("mutmut.state").state()._stats
+    runs = []
+    for run in run_all(items):
+        runs.append(run._replace(called=frozenset(called)))
+        called.clear()
+        empty_caches()
+    return runs
+
+
+def run_all(items: Sequence[pytest.Item]) -> Iterator[Run]:
+    """Runs tests one after the other."""
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        begun = time.process_time()
+        reports = runtestprotocol(item, log=False, nextitem=following)
+        yield Run(frozenset(), not any(report.failed for report in reports), time.process_time() - begun)
+
+
+def activate(mutant: str) -> None:
+    """Makes the package behave as a mutant does in this process and those that it starts; "stats" notes calls."""
+    import_module("mutmut.mutation.trampoline").set_mutant_under_test(mutant)
+
+
+def empty_caches() -> None:
+    """Forgets what functions of the package keep of earlier calls."""
     for name, module in list(sys.modules.items()):
         if name.startswith("autopilothq."):
             for value in list(vars(module).values()):
                 if isinstance(value, CACHED):
                     value.cache_clear()
-    try:
-        return (yield)
-    finally:
-        recorded: set[str] = sys.modules["mutmut.state"].state()._stats
-        called[item.path] |= recorded
-        recorded |= called[item.path]
+
+
+def forked(made: Callable[[], Any]) -> Any:
+    """Returns what a function returns in a process of its own. Raises ChildProcessError where that does not end."""
+    with NamedTemporaryFile() as result:
+        if not (child := os.fork()):
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            status = 1
+            try:
+                Path(result.name).write_bytes(pickle.dumps(made()))
+                status = 0
+            finally:
+                os._exit(status)
+        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise ChildProcessError(status)
+        return pickle.loads(result.read())  # noqa: S301 - which this program wrote
+
+
+def fails_alone(mutant: str, tests: Sequence[str]) -> bool:
+    """Whether the tests fail where modules are imported with the change, too."""
+    program = [sys.executable, "-m", "pytest", "-x", "-q", "--rootdir=.", *tests]
+    environment = {**os.environ, "MUTANT_UNDER_TEST": mutant}
+    return bool(subprocess.run(program, env=environment, capture_output=True, check=False).returncode)
+
+
+def changed_lines(mutant: str, path: Path) -> list[str]:
+    """The lines of a file that a mutant changes, as they are and as they become."""
+    diff: str = import_module("mutmut.mutation.diff_apply").get_diff_for_mutant(mutant, path=path)
+    return [line for line in diff.splitlines()[3:] if line.startswith(("-", "+"))]
+
+
+def is_telling(lines: Sequence[str]) -> bool:
+    """Whether a mutant is worth its time.
+
+    Case alone has no meaning in SQL, and elsewhere each text becomes quite another one, too. `strict` is there to be
+    told if a change breaks what holds.
+    """
+    plain = ["".join(line[1:] for line in lines if line.startswith(sign)) for sign in "-+"]
+    before, after = (re.sub(r",\s*(strict=\w+)?\s*\)", ")", text).casefold() for text in plain)
+    return before != after
+
+
+def say(text: str) -> None:
+    """Prints at once, because a child that is forked would print what waits once more."""
+    sys.__stdout__.write(text)  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+def make(patterns: Sequence[str]) -> dict[str, list[str]]:
+    """Makes the mutants; returns those that match a pattern, all without any, with the lines that they change."""
+    mutmut: Any = import_module("mutmut.__main__")
+    activate("mutant_generation")
+    Path("mutants").mkdir()
+    mutmut.copy_src_dir()
+    mutmut.copy_also_copy_files()
+    mutmut.setup_source_paths()
+    mutmut.create_mutants(1)
+    made = mutmut.collect_source_file_mutation_data(mutant_names=patterns)[0]
+    # As the patterns come, so that what matters most can be first.
+    made.sort(key=lambda of: [not fnmatch(of[1], pattern) for pattern in patterns])
+    changes = {name: changed_lines(name, data.path) for data, name, _ in made}
+    return {name: lines for name, lines in changes.items() if is_telling(lines)}
+
+
+def main() -> int:
+    """Returns 1 where a mutant survived."""
+    within, *patterns = sys.argv[1:]
+    changes = make(patterns)
+    tests = import_module("mutmut.configuration").config().pytest_add_cli_args_test_selection
+    trials = Trials(changes, tests, float(within))
+    os.chdir("mutants")
+    activate("stats")
+    status = pytest.main(["-q", "--rootdir=.", *tests], plugins=[trials])
+    say(f"\n{len(trials.survivors)} of {len(changes)} survived\n")
+    return int(status) or int(bool(trials.survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

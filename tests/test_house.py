@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autopilothq.warehouses.dlt_internals import clients
+from mutate import ROOMS
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 PACKAGE = PIPELINES / "autopilothq"
@@ -325,6 +326,17 @@ def references() -> Iterator[tuple[str, str, str]]:
     for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.sql")]):
         for page, anchor in REFERENCE.findall(path.read_text()):
             yield str(path.relative_to(PACKAGE)), page, anchor
+
+
+def test_mutation_runs_change_modules_that_are_there() -> None:
+    missing = [
+        pattern
+        for room in ROOMS.values()
+        for home, patterns in ((PACKAGE, room.modules), (PIPELINES.parent, room.tests))
+        for pattern in patterns
+        if not any(home.glob(pattern))
+    ]
+    assert missing == []
 
 
 def test_references_to_the_contract_lead_somewhere() -> None:

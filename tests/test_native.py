@@ -81,4 +81,5 @@ def test_a_users_hints_for_how_tracks_is_stored_take_the_place_of_the_catalogues
     assert layout("duckdb") == layout("filesystem") == ({}, {})
     assert layout("snowflake", columns={"event": {"name": "event", "description": "mine"}}) != ({}, {})
     assert layout("snowflake", columns={"event": {"name": "event", "cluster": False}}) == ({}, {})
-    assert layout("bigquery", **{"x-bigquery-partition": {"timestamp": "day"}}) == ({}, {})
+    for hint in ("x-bigquery-partition", "x-databricks-cluster"):
+        assert layout("bigquery", **{hint: {"timestamp": "day"}}) == ({}, {})

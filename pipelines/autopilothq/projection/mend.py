@@ -40,7 +40,8 @@ def find_mends(
 ) -> None:
     """Finds the stored texts that a message of this load makes whole, in some tables of the destination.
 
-    `loads` are the times of the loads whose rows are made of messages: these have whole texts.
+    The context knows all of `tables`. `loads` are the times of the loads whose rows are made of messages: these have
+    whole texts.
     """
     numbers = [
         number for number, name in enumerate(context.tables.names) if set(_NEEDED) <= _known(context, name, tables)
@@ -65,7 +66,7 @@ def _ids(context: ProjectionContext, query: str) -> list[str]:
 
 
 def _known(context: ProjectionContext, name: str, tables: Collection[str]) -> set[str]:
-    return set(context.known.get(name, ())) if name in tables else set()
+    return set(context.known[name]) if name in tables else set()
 
 
 def _milliseconds(time: datetime) -> int:

@@ -166,12 +166,12 @@ def cut(
 def cut_cells(
     con: duckdb.DuckDBPyConnection, cells: ParsedCells, partitions: int, folder: str
 ) -> dict[int, ParsedCells]:
-    """Cuts the files of cells into partitions, in an empty folder."""
+    """Cuts the files of cells into partitions, in an empty folder; the columns of all are in `LoadFacts`."""
     found: dict[int, ParsedCells] = {}
     for what in CELL_FILES:
         if files := getattr(cells, what):
             for part, paths in _cut_files(con, cells, what, files, partitions, f"{folder}/{what}").items():
-                of_part = found.setdefault(part, ParsedCells(columns=cells.columns))
+                of_part = found.setdefault(part, ParsedCells())
                 getattr(of_part, what).extend(paths)
     return found
 

@@ -71,7 +71,7 @@ class ParseTask:
 
     def _kept(self, cells: ParsedCells, part: int) -> ParsedCells:
         """Puts the files of a partition into the work folder."""
-        found = ParsedCells(columns=cells.columns)
+        found = ParsedCells()
         for what in CELL_FILES:
             for number, path in enumerate(getattr(cells, what)):
                 name = f"cells/{part}/{self.number}-{what}-{number}.parquet"

@@ -1,0 +1,220 @@
+"""Quick loads in partitions: the steps of workers on an engine, one after the other, without a work folder."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import duckdb
+
+from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
+from autopilothq.projection import ReadTable, audit, engine
+from autopilothq.projection.cells import CELL_FILES, ParsedCells
+from autopilothq.projection.parse import Parser, number_lines
+from autopilothq.projection.partition import (
+    LatestFiles,
+    LoadFacts,
+    NotCut,
+    PartitionRows,
+    PartitionValues,
+    RefusedIds,
+    StoredColumns,
+    cut,
+    cut_cells,
+    cut_lines,
+    deduplicate_partition,
+    kept_lines,
+    latest_of_partition,
+    merge_partitions,
+    open_deduplicated,
+    save_state,
+)
+from autopilothq.projection.tables import TablePlan
+from autopilothq.segment.identity import NOBODY
+from autopilothq.segment.naming import snake_case
+from contract.loading import NOW, Line, Row, Store, batches
+
+PARTITIONS = 2
+NUMBERS = {latest: MESSAGE_TABLES.index(latest.messages) for latest in LATEST}
+Deduplicated = tuple[ParsedCells, PartitionValues, dict[str, str]]
+
+
+class Partitioned(Store):
+    """A destination in memory whose loads are made in partitions of messages, then of persons.
+
+    `hashes` are of deleted persons, `refused` is what it cannot store. `asked` are the columns that were cut.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hashes = NOBODY
+        self.refused = RefusedIds({}, {})
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, *files: Sequence[Line], **_: Any) -> dict[str, list[Row]]:
+        """One load of some files; gives all tables' rows."""
+        self.loads += 1
+        at = (NOW + timedelta(days=self.loads)).isoformat()
+        facts = LoadFacts(at, 200, PARTITIONS, self.shorten, lambda key: key if snake_case(key) else "")
+        with TemporaryDirectory() as folder:
+            work = Work(folder)
+            cells, lines, parts = self._parse(work, facts, files)
+            known = {name: dict(types) for name, types in self.types.items()}
+            widths = {name: len(types) for name, types in known.items()}
+            facts = dataclasses.replace(facts.with_cells(cells), known=known, limits=self.limits, widths=widths)
+            names = [f"file {number}" for number in range(len(files))]
+            self._make(work, facts, Deduplicator(self, work, facts, lines).run(parts), names)
+        self._end_load()
+        return self.tables()
+
+    def _parse(
+        self, work: "Work", facts: LoadFacts, files: Sequence[Sequence[Line]]
+    ) -> tuple[ParsedCells, list[str], dict[int, ParsedCells]]:
+        found, lines = ParsedCells(), []
+        with work.engine() as (con, scratch):
+            parser = Parser(scratch)
+            for batch in batches(files, lambda count: count // 2 + 1):
+                cells = parser.parse(con, batch)
+                path = work.new("lines")
+                if self.refused and cut_lines(con, number_lines(batch.lines), cells.messages, self.refused, path):
+                    lines.append(path)
+                found.extend(cells)
+            parts = cut_cells(con, found, facts.partitions, work.folder_of("cut"))
+        return found, lines, {number: work.kept_cells(of_part) for number, of_part in parts.items()}
+
+    def _make(self, work: "Work", facts: LoadFacts, parts: Sequence[Deduplicated], names: Sequence[str]) -> None:
+        merged = merge_partitions(values for _, values, _ in parts)
+        plans = facts.plan(merged.values, {*merged.counts, *NUMBERS.values()})
+        persons: dict[Latest, list[LatestFiles]] = {latest: [] for latest in LATEST}
+        discarded, counts = [], []
+        for cells, _, state in parts:
+            with work.engine() as (con, scratch):
+                rows = open_deduplicated(facts, con, scratch, cells, state, plans)
+                for made in rows.tables():
+                    self._merge(made)
+                for latest, number in NUMBERS.items():
+                    folder = work.new(latest.table.name)
+                    made_of = rows.cut_latest(latest, plans[number], number, folder, facts.partitions)
+                    persons[latest].append(LatestFiles(*map(work.kept, made_of)))
+                self._keep(rows, names)
+                discarded += rows.discarded()
+                counts += rows.counts()
+        for latest, files in persons.items():
+            for part in sorted({part for found in files for part in found.ids}):
+                discarded += self._make_latest(work, facts, latest, files, plans[NUMBERS[latest]], part)
+        self.audit = sorted(audit.merge_counts(counts))
+        self.beyond_limits = audit.limits_exceeded(discarded, {})
+
+    def _make_latest(
+        self,
+        work: "Work",
+        facts: LoadFacts,
+        latest: Latest,
+        files: Sequence[LatestFiles],
+        plan: TablePlan,
+        part: int,
+    ) -> list[tuple[str, str, int]]:
+        ids, messages = ([name for found in files for name in found[of].get(part, ())] for of in (0, 1))
+        columns = list(facts.known.get(latest.messages.name, ()))
+        given = None
+        if columns:
+            given = work.cut(self._read, latest.messages.name, columns, latest.key)[part]
+        with work.engine() as (con, scratch):
+            context = facts.open(con, scratch, ParsedCells())
+            rows = latest_of_partition(context, latest, ids, messages, plan.types, given)
+            self._merge(rows)
+            books = PartitionRows(context, {})
+            self._keep(books, ())
+            return books.discarded()
+
+    def _keep(self, rows: PartitionRows, names: Sequence[str]) -> None:
+        for book in (rows.rejects(names), rows.discards()):
+            if book is not None:
+                self._merge(book)
+
+
+class Deduplicator:
+    """Deduplicates partitions; what they need of the destination is cut for all when one asks for it."""
+
+    def __init__(self, store: Partitioned, work: "Work", facts: LoadFacts, lines: Sequence[str]) -> None:
+        self._store = store
+        self._work = work
+        self._facts = facts
+        self._lines = kept_lines(lines)
+        self._cut: dict[str, list[StoredColumns]] = {}
+
+    def run(self, parts: Mapping[int, ParsedCells]) -> list[Deduplicated]:
+        """Gives the cells, the values and the state of each partition."""
+        for table in MESSAGE_TABLES:
+            if table.name in self._facts.known:
+                self._cut_columns(table.name, ["id", *(["event"] if table is TRACKS else [])])
+        return [(cells, *self._deduplicate(number, cells)) for number, cells in sorted(parts.items())]
+
+    def _deduplicate(self, number: int, cells: ParsedCells) -> tuple[PartitionValues, dict[str, str]]:
+        store, given = self._store, {table: of[number] for table, of in self._cut.items()}
+        with self._work.engine() as (con, scratch):
+            context = self._facts.open(con, scratch, cells)
+            try:
+                values = deduplicate_partition(context, given, store.complete, store.hashes, store.refused, self._lines)
+            except NotCut as error:
+                [needed] = error.args
+            else:
+                return values, save_state(context, self._work.folder_of("state"))
+        for table, columns in needed.items():
+            self._cut_columns(table, columns)
+        return self._deduplicate(number, cells)
+
+    def _cut_columns(self, table: str, columns: Sequence[str]) -> None:
+        before = self._cut[table][0].columns if table in self._cut else ()
+        if not set(columns) <= set(before):
+            self._store.asked.append((table, *columns))
+            together = list(dict.fromkeys([*before, *columns]))
+            self._cut[table] = self._work.cut(self._store._read, table, together, "id")
+
+
+class Work:
+    """A folder for the files of one load."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def folder_of(self, what: str) -> str:
+        """A new empty folder."""
+        return mkdtemp(prefix=what, dir=self._folder)
+
+    def new(self, what: str) -> str:
+        """A name that no file has yet."""
+        return str(Path(self.folder_of(what), what))
+
+    @contextmanager
+    def engine(self) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+        """An engine with a folder of its own."""
+        scratch = self.folder_of("scratch")
+        with engine.connect(scratch, 200, 1) as con:
+            yield con, scratch
+
+    def kept(self, files: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
+        """Files by partition under names that say nothing of it, as they have in a work folder."""
+        return {part: [str(Path(path).rename(self.new("part"))) for path in paths] for part, paths in files.items()}
+
+    def kept_cells(self, cells: ParsedCells) -> ParsedCells:
+        """The same of the files of one partition's cells."""
+        found = ParsedCells()
+        for what in CELL_FILES:
+            getattr(found, what).extend(self.kept({0: getattr(cells, what)})[0])
+        return found
+
+    def cut(self, read: ReadTable, table: str, columns: Sequence[str], key: str) -> list[StoredColumns]:
+        """Columns of a table of the destination by partition; of `_audit` all have all."""
+        with self.engine() as (con, _), engine.streamed(con, read(table, columns)) as has_any:
+            if not has_any:
+                return [StoredColumns(columns, [])] * PARTITIONS
+            if table == AUDIT.name:
+                path = self.new("audit")
+                con.execute(f"COPY (FROM stored) TO '{path}' (FORMAT parquet)")
+                return [StoredColumns(columns, [path])] * PARTITIONS
+            found = self.kept(cut(con, f"FROM stored WHERE {key} IS NOT NULL", key, PARTITIONS, self.new("stored")))
+            return [StoredColumns(columns, found.get(part, [])) for part in range(PARTITIONS)]

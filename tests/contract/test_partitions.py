@@ -1,0 +1,160 @@
+"""A load in partitions gives the tables of a load in one process, to the row, and asks no more of the destination."""
+
+import copy
+import dataclasses
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
+from autopilothq.projection import engine, partition
+from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
+from autopilothq.projection.parse import Parser
+from autopilothq.projection.partition import (
+    LoadFacts,
+    NotCut,
+    RefusedIds,
+    StoredColumns,
+    count_candidates,
+    cut_cells,
+    read_cut,
+)
+from autopilothq.segment.identity import HashedIds, Id, hash_of
+from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
+from contract.partitioned import Partitioned
+
+# Rejects, discards, columns of some messages only, numbers that become text, copies, and persons of both partitions.
+LINES: list[Line] = [
+    "no JSON",
+    message(messageId="nobody", userId=" "),
+    message(messageId="nul", properties={"note": "a\0b", "email_subject": "c\0d", "日本": "no column"}),
+    message(messageId="clock", timestamp="yesterday", properties={"linkURL": "loses", "link_url": "wins"}),
+    *(
+        message(messageId=f"m{n}", properties={"mixed": n / 2 if n % 2 else n, "late": "a" if n == 5 else n})
+        for n in range(6)
+    ),
+    message("Big", messageId="big", properties={"n": 2**63}),
+    message(messageId="m1", receivedAt="2018-01-01T00:00:00Z"),
+    *(
+        identify(messageId=f"p{n}", userId=f"u{n % 3}", traits={f"t{n % 2}": n}, receivedAt=f"2019-03-02T00:00:{n:02}Z")
+        for n in range(6)
+    ),
+]
+# What comes of them later: persons and columns that are there, and others, some of one partition alone.
+LATER: list[Line] = [
+    *LINES,
+    *(message(messageId=f"n{n}", properties={"mixed": n / 2, "late": 2, f"x{n // 2}": n, "👍": n}) for n in range(4)),
+    message("Bigger", messageId="bigger", properties={"n": 2**63}),
+    *(identify(messageId=f"q{n}", userId=f"v{n}", traits={"t1": n, "t2": "a"}) for n in range(3)),
+    identify(messageId="q9", userId="u2", traits={"t1": 7}, receivedAt="2019-03-05T00:00:00Z"),
+]
+
+
+@cache
+def both() -> tuple[Store, Partitioned]:
+    """The same load in one process and in partitions, after one that was killed."""
+    one, parts = Store(), Partitioned()
+    one.run(LINES[:5], LINES[5:])
+    one.kill("_discards", "big")
+    for name, of in copy.deepcopy(vars(one)).items():
+        setattr(parts, name, of)
+    one.run([], LATER)
+    parts.run([], LATER)
+    return one, parts
+
+
+@pytest.mark.parametrize("what", ["rows", "types", "audit", "beyond_limits"])
+def test_partitions_make_the_same_tables(what: str) -> None:
+    one, parts = both()
+    assert getattr(parts, what) == getattr(one, what)
+
+
+def test_columns_come_in_the_same_order() -> None:
+    one, parts = both()
+    assert {table: list(types) for table, types in parts.types.items()} == {
+        table: list(types) for table, types in one.types.items()
+    }
+
+
+def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
+    lines: list[Line] = [
+        message(), message(messageId="fine"), identify(messageId="i1", userId="bad"),
+        identify(messageId="i2", traits={"a": 1}), identify(messageId="i3", traits={"b": 2}),
+        message(type="group", messageId="g1", groupId="worse"), message(messageId="m2", userId="gone"),
+        '{"userId": "gone"',
+    ]  # fmt: skip
+    store = Partitioned()
+    store.refused = RefusedIds(
+        {"m1": "too long", "i3": "too odd"}, {"users": {"bad": "no"}, "accounts": {"worse": "never"}}
+    )
+    store.hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
+    found = store.run(lines)
+    unreadable = {1: "too long", 3: "no", 5: "too odd", 6: "never"}
+    suppressed = REJECT_REASONS["suppressed"]
+    assert sorted((row["line"], row["reason"], row["message"], row["raw"]) for row in found["_rejects"]) == [
+        *((line, "unreadable", why, to_line(lines[line - 1]).decode()) for line, why in unreadable.items()),
+        *((line, "suppressed", suppressed, "") for line in (7, 8)),
+    ]
+    assert [filled(row) for row in found["users"]] == [{"id": "u1", "a": 1, "received_at": RECEIVED}]
+    assert {table: [row["id"] for row in rows] for table, rows in found.items() if table != "_rejects"} == {
+        "email_opened": ["fine"], "tracks": ["fine"], "identifies": ["i2"], "users": ["u1"],
+    }  # fmt: skip
+
+
+def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
+    parts = both()[1]
+    whole = ("id", "received_at", "uuid_ts")
+    assert sorted(parts.asked) == [
+        ("_audit", "load_id", "loaded_at"),
+        *(("email_opened", "id"), ("email_opened", *whole)),
+        *(("identifies", "id"), ("identifies", *whole)),
+        *(("tracks", "id", "event"), ("tracks", *whole)),
+    ]
+
+
+def test_columns_that_nobody_cut_are_named() -> None:
+    read = read_cut({"tracks": StoredColumns(["id", "event"], [])}, lambda: ["tracks", "pages"])
+    assert list(read("tracks", ["event"])) == []
+    ids = ("id", "received_at", "uuid_ts")
+    for table, columns, needed in (
+        ("tracks", ["id", "uuid_ts"], {"tracks": ["id", "uuid_ts"], "pages": ["id", "uuid_ts"]}),
+        (
+            "_audit",
+            ["load_id"],
+            {"tracks": ids, "pages": ids, "_audit": ["load_id"]},
+        ),
+    ):
+        with pytest.raises(NotCut) as raised:
+            list(read(table, columns))
+        assert raised.value.args == (needed,)
+
+
+def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None:
+    lines = [message(), message(), message("Other", messageId="m2"), message("Other", messageId="m3", userId="gone")]
+    known: dict[str, dict[str, Type]] = {"tracks": {"id": "text"}}
+    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str, known=known, limits=LIMITS["postgres"], widths={"tracks": 9})
+    with engine.connect(str(tmp_path), 200, 1) as con:
+        [batch] = batches([lines])
+        cells = Parser(str(tmp_path)).parse(con, batch)
+        of_part = dataclasses.replace(cells, columns={}, events=Counter())
+        assert cut_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
+        context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
+        together = dataclasses.replace(
+            cells, messages=[f"{tmp_path}/no-messages.parquet", *cells.messages], events=Counter(cells.events.keys())
+        )
+        numbers = TableNumbers.of(name_events(cells.events, str))
+        assert context == ProjectionContext(
+            con, str(tmp_path), 200, together, NOW.isoformat(), str, str, known, LIMITS["postgres"], {"tracks": 9},
+            numbers,
+        )  # fmt: skip
+        hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
+        counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
+        assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
+
+
+def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "_no_messages", None)  # a file for an engine
+    plans = LoadFacts(NOW.isoformat(), 200, 2, str, str).plan({}, [1])
+    assert {number: plan.name for number, plan in plans.items()} == {1: "identifies"}
