@@ -63,7 +63,7 @@ TESTS = {
     "partition.sql": [LIMITS, "contract/test_once.py"],
     "suppression.sql": SUPPRESSION,
     "suppression_macros.sql": SUPPRESSION,
-    "adopt.sql": ["test_adopt.py"],
+    "adopt.sql": ["contract/test_adopted_rows.py"],
     "adopt_macros.sql": ["test_adopt_values.py"],
     "models": ["mutated_models.py"],
     "queries": ["mutated_models.py"],
@@ -117,18 +117,18 @@ def changes(text: str) -> Iterator[Change]:
     starts = [(0, "")]
     starts += [(found.start(), found[1]) for found in re.finditer(r"(?m)^(?:-- name:|CREATE.* MACRO) (\w+)", text)]
     for (start, name), (end, _) in zip(starts, [*starts[1:], (len(text), "")], strict=True):
-        for first, last, instead in _places(plain[start:end]):
+        for first, last, instead in _places(plain[start:end], text[start:end]):
             yield _change(name, text, start + first, start + last, instead)
 
 
-def _places(sql: str) -> Iterator[tuple[int, int, str]]:
-    """Yields where a statement is changed, from and to, and what stands there instead."""
+def _places(sql: str, text: str) -> Iterator[tuple[int, int, str]]:
+    """Yields where a statement is changed, from and to, and what stands there instead; `sql` is without its texts."""
     for pattern, instead in CHANGES:
         for found in re.finditer(pattern, sql):
             yield found.start(), found.end(), instead
     for found in re.finditer(r"coalesce\(", sql):
         first, *_, end = _arguments(sql.rstrip(), found.end())
-        yield found.start(), end + 1, sql[found.end() : first]
+        yield found.start(), end + 1, text[found.end() : first]
     for found in re.finditer(r"(?:ORDER|PARTITION|GROUP) BY ", sql):
         ends = _arguments(sql.rstrip(), found.end())
         starts = [found.end(), *(end + 1 for end in ends[:-1])]
