@@ -26,6 +26,11 @@ PACKAGE = ROOT / "pipelines" / "autopilothq"
 # By file, or by folder, the tests that are meant to notice.
 LIMITS = "contract/test_limits.py"
 VALUES = ["contract/test_values.py", "contract/test_clocks.py", "contract/test_collisions.py", "contract/test_books.py"]
+CLOCKS = [
+    "contract/test_clocks.py::test_the_known_cases_are_plainly_read_alike",
+    "contract/test_clocks.py::test_the_usual_notation_is_read_in_one_step",
+    "contract/test_clocks.py::test_a_number_has_as_many_digits_as_its_notation_says",
+]
 SUPPRESSION = [
     "contract/test_suppressed.py",
     "test_suppressions.py::test_hashes_with_a_key",
@@ -58,7 +63,7 @@ TESTS = {
     "state.sql": ["contract/test_once.py", *VALUES],
     "people.sql": ["test_people.py"],
     "snapshot.sql": ["test_snapshot.py"],
-    "macros.sql": [*VALUES, "contract/test_identity.py", "contract/test_names.py"],
+    "macros.sql": ["test_macros.py", *CLOCKS],
     "mend.sql": ["contract/test_mending.py"],
     "partition.sql": [LIMITS, "contract/test_once.py"],
     "suppression.sql": SUPPRESSION,
@@ -67,6 +72,7 @@ TESTS = {
     "adopt_macros.sql": ["test_adopt_values.py"],
     "models": ["mutated_models.py"],
     "queries": ["mutated_models.py"],
+    "warehouses": ["mutated_warehouses.py"],
 }
 # What is found, and what stands there instead.
 CHANGES = [

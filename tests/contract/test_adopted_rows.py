@@ -95,25 +95,30 @@ def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> N
         ),
         (
             "email_opened",
-            [opened("twice", EARLY, note="early"), opened("null", LATE, note="late"), opened("same", note="2")],
+            [opened("twice", EARLY, note="early"), opened("null", LATE, note="late"), opened("tie", note="2", n=1)],
         ),
-        ("email_opened", [opened("stored", EARLY, note="second"), opened("one", note="one")]),
+        # These are read before those, because they have the columns of the first file.
+        (
+            "email_opened",
+            [opened("stored", EARLY), opened("stored"), opened("one", note="one"), opened("tie", note="3")],
+        ),
         ("email_clicked", [opened("twice", EARLY), opened("clicked", LATE)]),
         ("email_bounced", [opened("stored", None)]),
     )
     assert ids(found, "email_opened") == [
-        ("null", "late"), ("one", "one"), ("other", "x"), ("same", "1"), ("stored", "first"), ("twice", "early"),
+        ("null", "late"), ("one", "one"), ("other", "x"), ("same", "1"), ("stored", "first"), ("tie", "2"),
+        ("twice", "early"),
     ]  # fmt: skip
     # Each table of events has its own rows, and `tracks` one of them.
     assert [row["id"] for row in found["email_clicked"]] == ["clicked", "twice"]
     assert [(row["id"], row["event"]) for row in found["tracks"]] == [
         ("clicked", "email_clicked"), ("null", "email_opened"), ("one", "email_opened"), ("other", "email_opened"),
-        ("same", "email_opened"), ("stored", "email_opened"), ("twice", "email_opened"),
+        ("same", "email_opened"), ("stored", "email_opened"), ("tie", "email_opened"), ("twice", "email_opened"),
     ]  # fmt: skip
     assert store.audit == [
         FileCount(0, 3, 1, 2, 0, DAY, LATE),
-        FileCount(1, 3, 2, 1, 0, EARLY, LATE),
-        FileCount(2, 2, 1, 1, 0, EARLY, DAY),
+        FileCount(1, 3, 3, 0, 0, EARLY, LATE),
+        FileCount(2, 4, 1, 3, 0, EARLY, DAY),
         FileCount(3, 2, 2, 0, 0, EARLY, LATE),
         FileCount(4, 1, 1, 0, 0, None, None),
     ]
@@ -188,11 +193,12 @@ def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
 
 def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
     store = Adopting()
-    store.adopt(("users", [opened("stored", plan="old", city="Rome"), opened("whole", EARLY, plan="old")]))
+    both = opened("both", EARLY, plan="old", city="Rome", size="small")
+    store.adopt(("users", [opened("stored", plan="old", city="Rome"), opened("whole", EARLY, plan="old"), both]))
     found = store.adopt(
         (
             "identifies",
-            [opened("i1", LATE, user_id="told", plan="new"), opened("i2", LATE, user_id="only", plan="new")],
+            [opened(f"of {user}", LATE, user_id=user, plan="new") for user in ("told", "only", "both")],
         ),
         (
             "users",
@@ -202,6 +208,7 @@ def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> Non
                 opened("own", LATE, plan="late"),
                 opened("stored", plan="own", size="big"),
                 opened("whole", EARLY, plan="own"),
+                opened("both", plan="own", city="Bern"),
             ],
         ),
     )
@@ -210,18 +217,23 @@ def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> Non
     } == {
         "told": {"received_at": LATE, "plan": "new", "city": "Bern"},
         "only": {"received_at": LATE, "plan": "new"},
+        "both": {"received_at": LATE, "plan": "new", "city": "Bern", "size": "small"},
         "own": {"received_at": DAY, "plan": "own", "city": "Bern"},
         "stored": {"received_at": DAY, "plan": "old", "city": "Rome", "size": "big"},
         "whole": {"received_at": EARLY, "plan": "old"},
     }
     at = {row["id"]: row["uuid_ts"].day for row in found["users"]}
-    assert at == {"told": 4, "only": 4, "own": 4, "stored": 4, "whole": 3}
+    assert at == {"told": 4, "only": 4, "both": 4, "own": 4, "stored": 4, "whole": 3}
 
 
 def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> None:
     store = Adopting()
     store.adopt(("email_opened", [opened("a", EARLY), opened("b", LATE), opened("n", None), opened("z", LATE)]))
     adopted = [opened("a", DAY), opened("a", EARLY), opened("b", DAY), opened("n", None), opened("lost", EARLY)]
+    days = [DAY + timedelta(days=n) for n in range(10, 20)]
+    assert list(compared(store, "email_clicked", [opened(str(day), day) for day in days]).days) == [
+        f"{day:%Y-%m-%d}" for day in days
+    ]
     assert compared(store, "email_opened", adopted) == verify.TableComparison(
         "email_opened", 4, 3, 1, digest("a", "b", "n", "lost"), digest("a", "b", "n"),
         {"no time": (1, 1), "2019-02-28": (2, 1), "2019-03-01": (1, 0), "2019-03-02": (0, 1)},
