@@ -198,6 +198,9 @@ class Trial:
         say(f"{self.path.name}: {len(self.found)} changes, {len(self.seconds)} tests\n")
         for change in self.found:
             tests = [item for item in session.items if self._concerns(item, change.name)]
+            if not tests:  # such a statement may be put together once, when its module is imported
+                say(f"\nnot tried, because no test asks for it: {change.name}: {change.shown}\n")
+                continue
             tests.sort(key=lambda item: (-self.noticed.count(item.nodeid), self.seconds.get(item.nodeid, 0)))
             said = _child(partial(self._try, session, change, tests))
             self.noticed += [said] if said and said != "ended" else []

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.projection import DuePeople, People
+from autopilothq.segment.identity import HashedIds, Id, hash_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -113,3 +114,12 @@ def test_those_who_were_never_asked_for_come_first_all_others_in_an_order_that_s
     ]
     assert [person for person, *_ in people.take()] == [*shuffled[0], *shuffled[1]]
     assert [person for person, *_ in people.take(3)] == shuffled[0][:3]
+
+
+def test_an_id_with_an_at_sign_is_an_email_whatever_its_kind_but_a_contacts(people: People) -> None:
+    gone = Id("email", "ada@example.com"), Id("contact_id", "x@y"), Id("user_id", "a:b")
+    left_out = ["email:Ada@Example.com", "user_id:ADA@example.com", "anonymous_id:ada@example.com", "contact_id:x@y"]
+    stay = ["contact_id:X@y", "contact_id:ada@example.com", "email:x@y", "user_id:A:b", "user_id:a"]
+    people.add([(person, None) for person in (*left_out, "user_id:a:b", *stay)])
+    people.leave_out(HashedIds([("salt", hash_of("salt", id_)) for id_ in gone]))
+    assert [person for person, *_ in choose(people)] == stay
