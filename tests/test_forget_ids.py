@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilothq.catalog import CONTEXT
-from autopilothq.projection import suppression
+from autopilothq.projection import mentions, suppression
 from autopilothq.segment.identity import HashedIds, Id, fold, forms, hash_of, ids_in, ids_of_cells, lower_email
 from autopilothq.segment.message import read_message
 from calling import Call, errors
@@ -127,8 +127,13 @@ def folding() -> Iterator[Any]:
 def test_python_and_the_engine_fold_alike(folding: Any, email: str) -> None:
     spellings = {email, email.upper(), email.lower(), normalize("NFD", email), f" {email}\t"}
     for spelt in spellings:
-        [(found,)] = folding.execute("SELECT fold_email(?::VARCHAR)", [spelt]).fetchall()
-        assert found == next(ids_in(["email"], spelt)).value
+        given = json.dumps({"a": spelt})
+        [found] = folding.execute("SELECT fold_email($1), searchable($1), searchable($2)", [spelt, given]).fetchall()
+        assert found == (
+            next(ids_in(["email"], spelt)).value,
+            mentions.searchable(spelt),
+            mentions.searchable(given),
+        )
 
 
 def forgotten_engine(pairs: list[tuple[str, str]]) -> Any:

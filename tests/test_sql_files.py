@@ -1,12 +1,20 @@
-"""The SQL files of the destinations: each is read by some module, and each is SQL of its destination."""
+"""The SQL files of the destinations: each is read by some module, and gives whole rows of a schema with oddities."""
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import duckdb
+import psycopg2
 import pytest
 import sqlglot
 
 from autopilothq.warehouses.sql_files import sql_file
+from servers import Postgres
+from waiting import wait_for
 
 PACKAGE = Path(__file__).parents[1] / "pipelines" / "autopilothq"
 FILES = sorted(path.name for path in (PACKAGE / "warehouses").glob("*.sql"))
@@ -25,3 +33,232 @@ def test_each_file_is_one_statement_that_reads(name: str) -> None:
     text = re.sub(r"\{(\w+)\}", r"\1", text)
     [statement] = sqlglot.parse(text, dialect=dialect if dialect in ("postgres", "duckdb") else None)
     assert isinstance(statement, sqlglot.exp.Query)
+
+
+# ---- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+# Beside each table of `odd` stands what is almost the same: in another schema, not a column, not unique, not valid.
+ODD = """
+CREATE SCHEMA odd; CREATE SCHEMA other; CREATE SCHEMA staging;
+CREATE TABLE odd.keyed (n bigint, id text COLLATE "C" NOT NULL, note varchar(5), gone int, PRIMARY KEY (id, n));
+ALTER TABLE odd.keyed DROP COLUMN gone;
+CREATE INDEX ON odd.keyed (note, n);
+CREATE INDEX ON odd.keyed (n) WHERE n > 0;
+CREATE TABLE odd.plain (id text, at timestamptz, ok boolean, few char(3), blank bpchar);
+CREATE UNIQUE INDEX ON odd.plain (id) WHERE ok;
+CREATE UNIQUE INDEX ON odd.plain (lower(id));
+CREATE UNIQUE INDEX ON odd.plain (id) INCLUDE (ok);
+ALTER TABLE odd.plain ADD UNIQUE (at) DEFERRABLE;
+CREATE INDEX ON odd.plain (few);
+CREATE TABLE odd.typed (id text UNIQUE, price numeric(10, 2));
+CREATE TABLE odd.waits (id text PRIMARY KEY);
+CREATE TABLE odd.staged (id text PRIMARY KEY, other text UNIQUE);
+CREATE TABLE odd.parts (id text) PARTITION BY LIST (id);
+CREATE SEQUENCE odd.numbers;
+CREATE TABLE other.keyed (n bigint, id text PRIMARY KEY, other text);
+CREATE TABLE other.staged (id text PRIMARY KEY);
+CREATE TABLE staging.waits (id text);
+CREATE TABLE staging.staged (id text);
+INSERT INTO other.staged VALUES ('a');
+INSERT INTO staging.waits VALUES ('a');
+INSERT INTO odd.keyed SELECT n, chr((65 + n % 3)::int), chr((65 + n % 2)::int) FROM generate_series(1, 30) n;
+INSERT INTO other.keyed SELECT n, n::text, chr((65 + n % 2)::int) FROM generate_series(1, 30) n;
+ANALYZE odd.keyed; ANALYZE other.keyed;
+CREATE VIEW odd.seen AS SELECT note, n FROM odd.keyed;
+CREATE MATERIALIZED VIEW odd.kept AS SELECT id FROM odd.plain;
+CREATE VIEW other.shown AS SELECT k.note, o.id FROM odd.keyed k, other.keyed o;
+COMMENT ON TABLE odd.keyed IS 'a table'; COMMENT ON COLUMN odd.keyed.note IS 'a column';
+COMMENT ON VIEW odd.seen IS 'a view'; COMMENT ON INDEX odd.keyed_pkey IS 'an index';
+COMMENT ON TABLE other.keyed IS 'another table'; COMMENT ON SEQUENCE odd.numbers IS 'a sequence';
+COMMENT ON CONSTRAINT keyed_pkey ON odd.keyed IS 'a constraint'; COMMENT ON SCHEMA odd IS 'a schema';
+CREATE ROLE sql_reader LOGIN PASSWORD 'secret';
+GRANT USAGE ON SCHEMA odd TO sql_reader; GRANT SELECT ON odd.keyed, odd.seen TO sql_reader;
+"""
+FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
+    "columns_in_views_postgres.sql": (
+        ["odd"],
+        [
+            ("plain", "id", "odd.kept"),
+            ("keyed", "n", "odd.seen"), ("keyed", "note", "odd.seen"), ("keyed", "note", "other.shown"),
+        ],
+    ),
+    "comments_postgres.sql": (
+        ["odd"],
+        [
+            ("keyed", None, "a table"), ("keyed", "note", "a column"), ("keyed_pkey", None, "an index"),
+            ("numbers", None, "a sequence"), ("seen", None, "a view"),
+        ],
+    ),
+    "indexed_columns_postgres.sql": (
+        ["odd"],
+        [
+            ("keyed", "id"), ("keyed", "note"), ("plain", "at"), ("plain", "few"), ("plain", "id"), ("staged", "id"),
+            ("staged", "other"), ("typed", "id"), ("waits", "id"),
+        ],
+    ),
+    "primary_keys_postgres.sql": (["odd"], [("keyed", "id"), ("keyed", "n"), ("staged", "id"), ("waits", "id")]),
+    "sampled_columns_postgres.sql": (
+        ["odd", "keyed"], [("id", 'text COLLATE "C"'), ("n", "bigint"), ("note", "character varying(5)")],
+    ),
+    "stored_tables_postgres.sql": (
+        ["staging", "odd"],
+        [
+            ("kept", None, True), ("keyed", ["id", "n"], True), ("parts", None, True),
+            ("plain", None, True), ("seen", None, True), ("staged", ["id"], True), ("staged", ["other"], True),
+            ("typed", ["id"], False),
+            ("waits", ["id"], False),
+        ],
+    ),
+    "view_comments_postgres.sql": (
+        ["odd"],
+        [
+            ("kept", None), ("keyed", None), ("parts", None), ("plain", None), ("seen", "a view"), ("staged", None),
+            ("typed", None), ("waits", None),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(postgresql: Postgres) -> Iterator[str]:
+    with postgresql.database() as url:
+        rows(url, ODD)
+        yield url
+        rows(url, "DROP OWNED BY sql_reader; DROP ROLE sql_reader")
+
+
+def rows(url: str, sql: str, values: Sequence[str] | Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
+    with closing(psycopg2.connect(url)) as server, server, server.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_postgresql_gives_whole_rows(odd: str, name: str) -> None:
+    values, expected = FOUND[name]
+    # The columns of an index come in any order.
+    found = [
+        tuple(sorted(cell) if isinstance(cell, list) else cell for cell in row)
+        for row in rows(odd, sql_file(name), values)
+    ]
+    assert sorted(found, key=str) == sorted(expected, key=str)
+    if "ORDER BY" in sql_file(name):
+        assert found == expected
+
+
+def test_a_role_is_told_the_tables_that_it_may_not_read(odd: str) -> None:
+    unreadable = sql_file("unreadable_tables_postgres.sql")
+    assert rows(odd, unreadable, ["odd"]) == []
+    role = re.sub(r"//.*@", "//sql_reader:secret@", odd)
+    tables = ["parts", "plain", "staged", "typed", "waits"]
+    assert rows(role, unreadable, ["odd"]) == [(name,) for name in tables]
+    assert rows(role, sql_file("primary_keys_postgres.sql"), ["odd"]) == FOUND["primary_keys_postgres.sql"][1]
+
+
+def test_columns_come_in_their_order(odd: str) -> None:
+    found = rows(odd, sql_file("columns_postgres.sql").replace("$1", "%s"), ["odd"])
+    assert [row for row in found if row[0] in ("keyed", "seen")] == [
+        ("keyed", "n", "bigint"), ("keyed", "id", "text"), ("keyed", "note", "character varying"),
+        ("seen", "note", "character varying"), ("seen", "n", "bigint"),
+    ]  # fmt: skip
+    assert [row[0] for row in found] == sorted(row[0] for row in found)
+
+
+def test_who_holds_a_lock_is_told_with_the_table(odd: str) -> None:
+    blocking = sql_file("blocking_postgres.sql")
+    with (
+        closing(psycopg2.connect(odd)) as holder,
+        closing(psycopg2.connect(odd)) as waiter,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert rows(odd, blocking, {"pid": waiter.info.backend_pid}) == []
+        pid = holder.info.backend_pid
+        holder.cursor().execute("LOCK TABLE odd.typed")
+        waiting = pool.submit(waiter.cursor().execute, "SELECT FROM odd.keyed, odd.typed")
+        wait_for(lambda: rows(odd, blocking, {"pid": waiter.info.backend_pid}))
+        found = rows(odd, blocking, {"pid": waiter.info.backend_pid})
+        holder.rollback()
+        waiting.result(30)
+    assert found == [("odd.typed", pid, "postgres", "", "127.0.0.1", "idle in transaction")]
+
+
+# ---- DuckDB ----------------------------------------------------------------------------------------------------------
+
+ODD_DUCKDB = """
+CREATE SCHEMA odd; CREATE SCHEMA other;
+CREATE TABLE odd.keyed (n BIGINT DEFAULT 5, id VARCHAR, note VARCHAR NOT NULL, PRIMARY KEY (id, n), UNIQUE (note));
+CREATE TABLE odd.plain (id VARCHAR UNIQUE, n BIGINT CHECK (n > 0));
+CREATE TABLE other.keyed (id VARCHAR PRIMARY KEY);
+CREATE VIEW odd.seen AS SELECT note FROM odd.keyed;
+CREATE VIEW odd.bare AS SELECT id FROM odd.plain;
+CREATE VIEW other.shown AS SELECT note FROM odd.keyed;
+CREATE INDEX by_id ON odd.plain (id);
+CREATE SEQUENCE odd.numbers START 7;
+CREATE MACRO odd.twice(a) AS a * 2;
+CREATE TYPE odd.mood AS ENUM ('sad', 'ok');
+COMMENT ON TABLE odd.keyed IS 'a table'; COMMENT ON COLUMN odd.keyed.note IS 'a column';
+COMMENT ON VIEW odd.seen IS 'a view'; COMMENT ON TABLE other.keyed IS 'another table';
+COMMENT ON COLUMN other.keyed.id IS 'another column'; COMMENT ON VIEW other.shown IS 'another view';
+"""
+
+
+@pytest.fixture(scope="module")
+def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database beside another one, which has all of it too."""
+    with duckdb.connect() as con:
+        con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
+        for name in ("beside", "odd_file"):
+            con.execute(f"USE {name}.main; {ODD_DUCKDB}")
+        con.execute("USE odd_file.main")
+        yield con
+
+
+def of_duckdb(con: duckdb.DuckDBPyConnection, name: str) -> list[tuple[Any, ...]]:
+    sql = sql_file(name).format(
+        constraints="information_schema.table_constraints", key_columns="information_schema.key_column_usage"
+    )
+    return con.execute(sql.replace("%s", "'odd'")).fetchall()
+
+
+def test_duckdb_gives_the_comments_of_its_own_schema(odd_duckdb: duckdb.DuckDBPyConnection) -> None:
+    assert sorted(of_duckdb(odd_duckdb, "comments_duckdb.sql"), key=str) == [
+        ("keyed", "note", "a column"), ("keyed", None, "a table"), ("seen", None, "a view"),
+    ]  # fmt: skip
+    assert sorted(of_duckdb(odd_duckdb, "view_comments_duckdb.sql")) == [
+        ("bare", ""), ("keyed", None), ("plain", None), ("seen", "a view"),
+    ]  # fmt: skip
+
+
+def test_information_schema_gives_primary_keys_in_their_order(odd_duckdb: duckdb.DuckDBPyConnection) -> None:
+    assert list(dict.fromkeys(of_duckdb(odd_duckdb, "primary_keys.sql"))) == [("keyed", "id"), ("keyed", "n")]
+
+
+def test_all_but_the_rows_of_a_duckdb_file_is_told(odd_duckdb: duckdb.DuckDBPyConnection) -> None:
+    found = odd_duckdb.execute(sql_file("schema_duckdb.sql"), {"name": "odd_file"}).fetchall()
+    kinds = {kind: sorted((name, what) for of, name, what in found if of == kind) for kind, _, _ in found}
+    column = [None, "1", "VARCHAR", None, "true"]
+    assert [(name, what[0]) for name, what in kinds["table"]] == [
+        ("odd.keyed", "a table"), ("odd.plain", None), ("other.keyed", "another table"),
+    ]  # fmt: skip
+    assert kinds["column"] == [
+        ("odd.bare.id", column),
+        ("odd.keyed.id", [None, "2", "VARCHAR", None, "false"]),
+        ("odd.keyed.n", [None, "1", "BIGINT", "5", "false"]),
+        ("odd.keyed.note", ["a column", "3", "VARCHAR", None, "false"]),
+        ("odd.plain.id", column),
+        ("odd.plain.n", [None, "2", "BIGINT", None, "true"]),
+        ("odd.seen.note", column),
+        ("other.keyed.id", ["another column", "1", "VARCHAR", None, "false"]),
+        ("other.shown.note", column),
+    ]
+    assert [(name, what[:2]) for name, what in kinds["index"]] == [("odd.by_id", [None, "plain"])]
+    assert [(name, what[0]) for name, what in kinds["view"]] == [
+        ("odd.bare", None), ("odd.seen", "a view"), ("other.shown", "another view"),
+    ]  # fmt: skip
+    assert [(name, what[:3]) for name, what in kinds["sequence"]] == [("odd.numbers", [None, "7", None])]
+    assert kinds["macro"] == [("odd.twice", [None, "[a]", "(a * 2)"])]
+    assert kinds["type"] == [("odd.mood", [None, "ENUM", "[sad, ok]"])]
+    assert [name for name, _ in kinds["schema"]] == ["odd", "other"]
+    assert all("SELECT" in what[1] for _, what in kinds["view"])
+    assert all("CREATE TABLE" in what[1] for _, what in kinds["table"])
+    assert len(found) == sum(map(len, kinds.values())) == 3 + 9 + 1 + 3 + 1 + 1 + 1 + 2

@@ -13,6 +13,7 @@ import pyarrow as pa
 from autopilothq.catalog import MAX_EVENT_TABLES, OTHER_LIMITS, TABLES, Limits, Type
 from autopilothq.projection import FileCount, Projection, TableRows
 from autopilothq.projection.types import ARROW
+from autopilothq.segment.identity import NOBODY
 from autopilothq.segment.message import Batch, Reject
 
 SCHEMA = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("text", pa.large_binary())])
@@ -89,6 +90,7 @@ class Store:
         self.audit: list[FileCount] = []
         self.loads = 0
         self.complete: set[str] = set()
+        self.suppressed = NOBODY
 
     def run(
         self, *files: Sequence[Line], chunks: Callable[[int], int] | None = None, rejects: Sequence[Reject] = ()
@@ -108,6 +110,7 @@ class Store:
                 self.types,
                 self._read,
                 self.complete,
+                self.suppressed,
                 limits=self.limits,
                 widths={name: len(types) for name, types in self.types.items()},
                 event_tables=[name for name in self.types if name not in TABLES],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autopilothq.projection import shapes
 from autopilothq.segment.naming import RESERVED_TABLES
 from contract.loading import Row, cell, discards, identify, message, rows_of
 
@@ -60,9 +61,12 @@ def test_an_event_that_is_called_like_a_table_of_the_contract_gets_a_prefix() ->
     assert sorted(row["event"] for row in found["tracks"]) == sorted(f"_{name}" for name in RESERVED_TABLES)
 
 
-def test_a_name_of_other_letters_has_no_slug() -> None:
+@pytest.mark.parametrize("leaves", [0, 200], ids=["line by line", "by the engine"])
+def test_a_name_of_other_letters_has_no_slug(leaves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
     found = rows_of(message("名前", properties={"plan": "pro", "campaign_id": "c"}, context={"zoo": 1}))
     assert list(found) == ["tracks", "_discards"]
+    assert "plan" not in found["tracks"][0]
     assert (found["tracks"][0]["event"], found["tracks"][0]["event_text"]) == (None, "名前")
     assert found["tracks"][0]["context_zoo"] == 1
     assert discards(found) == [

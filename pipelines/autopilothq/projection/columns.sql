@@ -43,8 +43,7 @@ GROUP BY seq HAVING count(*) > {values} LIMIT 1
 -- The values of rows that a row of the destination has no room for: those of the columns that the table has come first,
 -- the others by name.
 CREATE TABLE {name} AS SELECT seq, "column", value FROM (
-    SELECT seq, x."column", value, sum({bytes}) OVER (
-        PARTITION BY seq ORDER BY w.new, x."column" ROWS UNBOUNDED PRECEDING) AS bytes
+    SELECT seq, x."column", value, sum({bytes}) OVER (PARTITION BY seq ORDER BY w.new, x."column") AS bytes
     FROM extras x JOIN widths w ON w."column" = x."column" SEMI JOIN (SELECT seq FROM messages WHERE {where}) m USING (seq))
 WHERE bytes > {room}
 

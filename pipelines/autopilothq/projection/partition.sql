@@ -16,5 +16,5 @@ WHERE NOT m.irregular AND (m.id IN (SELECT id FROM refused_ids) OR m.user_id IN 
 
 -- name: tables_of_stored
 -- The tables of the messages that are stored.
-SELECT DISTINCT table_number FROM messages SEMI JOIN stored_in USING (seq)
+SELECT table_number FROM messages SEMI JOIN stored_in USING (seq)
 UNION SELECT table_number FROM stored_in

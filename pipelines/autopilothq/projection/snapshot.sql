@@ -37,6 +37,6 @@ SELECT * REPLACE ({loaded_at} AS uuid_ts, {received_at} AS deleted_at) FROM stor
 -- The rows of `_discards`.
 CREATE OR REPLACE TABLE discarded AS
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *
-FROM (SELECT DISTINCT $table_name AS table_name, concat_ws(' ', {keys}) AS row_id, "column" AS column_name, value, reason,
+FROM (SELECT $table_name AS table_name, concat_ws(' ', {keys}) AS row_id, "column" AS column_name, value, reason,
     {received_at} AS received_at, {loaded_at} AS discarded_at FROM discards JOIN current USING (seq))
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1

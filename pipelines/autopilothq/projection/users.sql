@@ -27,8 +27,7 @@ CREATE OR REPLACE TABLE latest_values AS FROM latest_values QUALIFY row_number()
 -- name: too_wide
 -- The values that a row of the destination has no room for, the last columns first; `{known}` are columns of its table.
 CREATE OR REPLACE TABLE latest_too_wide AS FROM (
-    SELECT *, sum({bytes}) OVER (
-        PARTITION BY id ORDER BY name NOT IN ({known}), name ROWS UNBOUNDED PRECEDING) AS bytes
+    SELECT *, sum({bytes}) OVER (PARTITION BY id ORDER BY name NOT IN ({known}), name) AS bytes
     FROM latest_values WHERE name NOT IN ({declared}))
 WHERE bytes > {room}
 

@@ -53,7 +53,7 @@ FROM ({misfits}) v JOIN {keys} k USING (seq) ANTI JOIN {duplicates} d USING (seq
 
 -- name: discarded
 SELECT sha256(concat_ws(chr(10), table_name, row_id, column_name, value)) AS id, *, {loaded_at} AS discarded_at
-FROM (SELECT DISTINCT * FROM (FROM adopted_discards UNION ALL FROM discards_of_latest))
+FROM (FROM adopted_discards UNION ALL FROM discards_of_latest)
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY reason) = 1
 
 -- name: file_counts
@@ -84,11 +84,12 @@ CREATE OR REPLACE TABLE stored_ids (id VARCHAR, received_at TIMESTAMPTZ)
 INSERT INTO stored_ids SELECT id, received_at FROM stored SEMI JOIN adopted_ids USING (id)
 
 -- name: days
-SELECT coalesce(strftime(day, '%Y-%m-%d'), 'no time'), coalesce(a.rows, 0), coalesce(s.rows, 0)
-FROM (SELECT (received_at AT TIME ZONE 'UTC')::DATE AS day, count(*) AS rows FROM adopted_ids GROUP BY 1) a
-FULL JOIN (SELECT (received_at AT TIME ZONE 'UTC')::DATE AS day, count(*) AS rows FROM stored_ids GROUP BY 1) s
-    USING (day)
-ORDER BY day NULLS FIRST
+SELECT day, coalesce(a.rows, 0), coalesce(s.rows, 0)
+FROM (SELECT coalesce(strftime(received_at AT TIME ZONE 'UTC', '%Y-%m-%d'), 'no time') AS day, count(*) AS rows
+    FROM adopted_ids GROUP BY 1) a
+FULL JOIN (SELECT coalesce(strftime(received_at AT TIME ZONE 'UTC', '%Y-%m-%d'), 'no time') AS day, count(*) AS rows
+    FROM stored_ids GROUP BY 1) s USING (day)
+ORDER BY day <> 'no time', day
 
 -- name: sums
 -- The rows of both sides, and the sums of 48 bits of their ids' digests.

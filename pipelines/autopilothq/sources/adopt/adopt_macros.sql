@@ -12,8 +12,7 @@ CREATE MACRO stamp(t) AS CASE
     WHEN regexp_full_match(t, '\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d([.,]\d{1,9})?'
         || '( ?([Zz]|UTC|[+-]([01]\d|2[0-3])(:?[0-5]\d)?))?')
     THEN within_years(iso_8601(replace(t, ' UTC', 'Z')))::TIMESTAMPTZ END;
-CREATE MACRO zoned_stamp(t) AS CASE
-    WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') AND regexp_matches(t, ':') THEN stamp(t) END;
+CREATE MACRO zoned_stamp(t) AS CASE WHEN regexp_matches(t, '([Zz]|UTC|[+-]\d\d(:?\d\d)?)$') THEN stamp(t) END;
 CREATE MACRO text_moment(t) AS coalesce(stamp(t), within_years(unusual_clock(to_json(t)::VARCHAR))::TIMESTAMPTZ);
 
 -- Values of files that have nothing but text.

@@ -59,12 +59,13 @@ def compare_tables(origin: AdoptedTables, dataset: Dataset, memory: int = VERIFY
             if events:
                 own = [ids[TRACKS.name]] if TRACKS.name in ids else []
                 ids[TRACKS.name] = " UNION ALL ".join([*events, *own])
-            return [_compared(con, name, sql, dataset) for name, sql in sorted(ids.items())]
+            return [compare_table(con, name, sql, dataset) for name, sql in sorted(ids.items())]
     finally:
         close_databases(works)
 
 
-def _compared(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:
+def compare_table(con: duckdb.DuckDBPyConnection, table: str, rows: str, dataset: Dataset) -> TableComparison:
+    """Returns how a table compares with the rows (`id`, `received_at`) of a query."""
     con.execute(SQL["adopted_ids"].format(rows=rows))
     con.execute(SQL["stored_ids"])
     there = dataset.tables([table])

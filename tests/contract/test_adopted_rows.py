@@ -1,0 +1,258 @@
+"""What becomes of rows of adopted tables: kept, duplicates, rejected, discarded, counted (docs/contract/adopt.md)."""
+
+import hashlib
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pyarrow as pa
+
+from autopilothq.catalog import REJECT_REASONS
+from autopilothq.projection import FileCount, TableRows, engine
+from autopilothq.projection.audit import rejects
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.context import ProjectionContext
+from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
+from autopilothq.sources.adopt import columns, kept, latest, rows, verify, waiting
+from contract.loading import NOW, Row, Store, filled
+
+DAY = datetime(2019, 3, 1, tzinfo=UTC)
+EARLY, LATE = DAY - timedelta(days=1), DAY + timedelta(days=1)
+
+
+class Adopting(Store):
+    """A destination in memory that adopts tables; each list of rows is a file of its table, and rows are dicts."""
+
+    def adopt(
+        self,
+        *files: tuple[str, Sequence[Row]],
+        found: Collection[str] = (),
+        refused: Mapping[str, str] | None = None,
+        suppressed: HashedIds = NOBODY,
+    ) -> dict[str, list[Row]]:
+        self.loads += 1
+        with tempfile.TemporaryDirectory() as scratch, engine.connect(scratch, 200, 1) as con:
+            con.execute(columns.ADOPT_MACROS)
+            con.execute(engine.script("state.sql"))
+            con.execute(kept.SQL["books"])
+            tables = waiting.waiting_tables([wait(con, scratch, number, *file) for number, file in enumerate(files)])
+            at = (NOW + timedelta(days=self.loads)).isoformat()
+            context = ProjectionContext(con, scratch, 200, ParsedCells(), at, str, str, dict(self.types))
+            adoption = kept.Adoption(context, tables, self._read, {}, {*tables, *found})
+            for made in make(adoption, refused or {}, suppressed, len(files)):
+                self._merge(made)
+            self.audit = sorted(kept.file_counts(adoption))
+        return self.tables()
+
+
+def wait(
+    con: duckdb.DuckDBPyConnection, scratch: str, number: int, table: str, given: Sequence[Row]
+) -> waiting.WaitingRows:
+    """Has the rows of a file wait, whose columns have the types of their values."""
+    names = list(dict.fromkeys(name for row in given for name in row))
+    with engine.registered(con, given=pa.Table.from_pylist([{name: row.get(name) for name in names} for row in given])):
+        types = {name: str(of) for name, of in zip(names, con.table("given").types, strict=True)}
+        forms = {name: columns.form_of(of) for name, of in types.items()}
+        source = waiting.Source("given", "row_number() OVER ()", forms, types)
+        return waiting.wait_for(con, source, number, table, Path(scratch))
+
+
+def make(adoption: kept.Adoption, refused: Mapping[str, str], suppressed: HashedIds, files: int) -> Iterator[TableRows]:
+    """Makes the rows of all tables as a load does."""
+    kept.reject_refused_rows(adoption, refused)
+    kept.reject_people(adoption, suppressed)
+    kept.find_kept(adoption)
+    fresh = {}
+    for one in (*rows.message_rows(adoption), *rows.tracks_rows(adoption)):
+        fresh[one.table] = one
+        yield one
+    yield from latest.latest_rows_of(adoption, fresh)
+    for name in adoption.waiting:
+        kept.count_table(adoption, name)
+    books = rejects(adoption.context, [f"file {n}" for n in range(files)]), rows.discarded_rows(adoption)
+    yield from filter(None, books)
+
+
+def opened(id_: str | None, at: datetime | None = DAY, **cells: Any) -> Row:
+    return {"id": id_, "received_at": at, **cells}
+
+
+def ids(found: Mapping[str, list[Row]], table: str) -> list[tuple[str, Any]]:
+    return [(row["id"], row.get("note")) for row in found.get(table, [])]
+
+
+def test_of_rows_with_one_id_the_earliest_is_kept_and_none_that_is_stored() -> None:
+    store = Adopting()
+    store.adopt(("email_opened", [opened("stored", note="first"), opened("other", LATE, note="x")]))
+    found = store.adopt(
+        (
+            "email_opened",
+            [opened("twice", LATE, note="late"), opened("null", None, note="null"), opened("same", note="1")],
+        ),
+        (
+            "email_opened",
+            [opened("twice", EARLY, note="early"), opened("null", LATE, note="late"), opened("tie", note="2", n=1)],
+        ),
+        # These are read before those, because they have the columns of the first file.
+        (
+            "email_opened",
+            [opened("stored", EARLY), opened("stored"), opened("one", note="one"), opened("tie", note="3")],
+        ),
+        ("email_clicked", [opened("twice", EARLY), opened("clicked", LATE)]),
+        ("email_bounced", [opened("stored", None)]),
+    )
+    assert ids(found, "email_opened") == [
+        ("null", "late"), ("one", "one"), ("other", "x"), ("same", "1"), ("stored", "first"), ("tie", "2"),
+        ("twice", "early"),
+    ]  # fmt: skip
+    # Each table of events has its own rows, and `tracks` one of them.
+    assert [row["id"] for row in found["email_clicked"]] == ["clicked", "twice"]
+    assert [(row["id"], row["event"]) for row in found["tracks"]] == [
+        ("clicked", "email_clicked"), ("null", "email_opened"), ("one", "email_opened"), ("other", "email_opened"),
+        ("same", "email_opened"), ("stored", "email_opened"), ("tie", "email_opened"), ("twice", "email_opened"),
+    ]  # fmt: skip
+    assert store.audit == [
+        FileCount(0, 3, 1, 2, 0, DAY, LATE),
+        FileCount(1, 3, 3, 0, 0, EARLY, LATE),
+        FileCount(2, 4, 1, 3, 0, EARLY, DAY),
+        FileCount(3, 2, 2, 0, 0, EARLY, LATE),
+        FileCount(4, 1, 1, 0, 0, None, None),
+    ]
+
+
+def test_rows_of_tracks_are_left_to_the_tables_of_their_events() -> None:
+    store = Adopting()
+    store.adopt(("plan_changed", [opened("stored")]))
+    events = [
+        ("here", "email_opened"), ("lost", "Email_Opened"), ("stored", "plan_changed"), ("own", "gone"),
+        ("own", "gone"), ("refused", "email_opened"),
+    ]  # fmt: skip
+    found = store.adopt(
+        ("email_opened", [opened("here"), opened("refused")]),
+        ("tracks", [opened(id_, event=event) for id_, event in events]),
+        found=["plan_changed"],
+        refused={"refused": "too long", "unknown": "?"},
+    )
+    assert [(row["id"], row["event"]) for row in found["tracks"]] == [
+        ("here", "email_opened"), ("own", "gone"), ("stored", "plan_changed"),
+    ]  # fmt: skip
+    raw = '{"event":"Email_Opened","id":"lost","received_at":"2019-03-01T00:00:00.000000Z"}'
+    digest = hashlib.sha256(raw.encode()).hexdigest()
+    names = ("file", "line", "reason", "message", "raw")
+    rejected = [{name: row[name] for name in names} for row in found["_rejects"]]
+    assert sorted(rejected, key=lambda row: (row["file"], row["line"])) == [
+        {"file": "file 0", "line": 2, "reason": "unreadable", "message": "too long", "raw": "refused"},
+        {"file": "file 1", "line": 2, "reason": "no_event_row", "message": REJECT_REASONS["no_event_row"], "raw": raw},
+        {"file": "file 1", "line": 6, "reason": "unreadable", "message": "too long", "raw": "refused"},
+    ]  # fmt: skip
+    assert hashlib.sha256(f"file 1\n2\n{digest}".encode()).hexdigest() in {row["id"] for row in found["_rejects"]}
+    assert store.audit == [FileCount(0, 2, 1, 0, 1, DAY, DAY), FileCount(1, 6, 1, 3, 2, DAY, DAY)]
+
+
+def test_a_file_all_of_whose_rows_are_rejected_is_counted() -> None:
+    store = Adopting()
+    gone = HashedIds([("salt", hash_of("salt", Id("user_id", "ada")))])
+    found = store.adopt(
+        ("email_opened", [opened("a", user_id="ada"), opened("b", user_id="ada")]),
+        ("email_opened", [opened("c", user_id="bob"), opened("d", user_id="ada")]),
+        suppressed=gone,
+    )
+    assert [row["id"] for row in found["email_opened"]] == ["c"]
+    assert sorted(
+        (row["id"], row["file"], row["line"], row["reason"], row["raw"]) for row in found["_rejects"]
+    ) == sorted(
+        (hashlib.sha256(f"suppressed{id_}".encode()).hexdigest(), f"file {file}", line, "suppressed", "")
+        for id_, file, line in (("a", 0, 1), ("b", 0, 2), ("d", 1, 2))
+    )
+    assert store.audit == [FileCount(0, 2, 0, 0, 2, None, None), FileCount(1, 2, 1, 0, 1, DAY, DAY)]
+
+
+def test_a_value_of_a_row_that_is_kept_is_discarded_once() -> None:
+    store = Adopting()
+    store.adopt(("email_opened", [opened("first", score=1)]))
+    found = store.adopt(
+        ("email_opened", [opened("new", score="x"), opened("new", LATE, score="y"), opened("first", score="z")]),
+    )
+    assert found["_discards"] == [
+        {
+            "id": hashlib.sha256(b'email_opened\nnew\nscore\n"x"').hexdigest(),
+            "table_name": "email_opened",
+            "row_id": "new",
+            "column_name": "score",
+            "value": '"x"',
+            "reason": "does_not_fit",
+            "received_at": DAY,
+            "discarded_at": NOW + timedelta(days=2),
+        }
+    ]
+
+
+def test_rows_of_users_are_older_than_what_messages_and_stored_rows_say() -> None:
+    store = Adopting()
+    both = opened("both", EARLY, plan="old", city="Rome", size="small")
+    store.adopt(("users", [opened("stored", plan="old", city="Rome"), opened("whole", EARLY, plan="old"), both]))
+    found = store.adopt(
+        (
+            "identifies",
+            [opened(f"of {user}", LATE, user_id=user, plan="new") for user in ("told", "only", "both")],
+        ),
+        (
+            "users",
+            [
+                opened("told", plan="own", city="Bern"),
+                opened("own", plan="own", city="Bern"),
+                opened("own", LATE, plan="late"),
+                opened("stored", plan="own", size="big"),
+                opened("whole", EARLY, plan="own"),
+                opened("both", plan="own", city="Bern"),
+            ],
+        ),
+    )
+    assert {
+        row["id"]: {name: cell for name, cell in filled(row).items() if name != "id"} for row in found["users"]
+    } == {
+        "told": {"received_at": LATE, "plan": "new", "city": "Bern"},
+        "only": {"received_at": LATE, "plan": "new"},
+        "both": {"received_at": LATE, "plan": "new", "city": "Bern", "size": "small"},
+        "own": {"received_at": DAY, "plan": "own", "city": "Bern"},
+        "stored": {"received_at": DAY, "plan": "old", "city": "Rome", "size": "big"},
+        "whole": {"received_at": EARLY, "plan": "old"},
+    }
+    at = {row["id"]: row["uuid_ts"].day for row in found["users"]}
+    assert at == {"told": 4, "only": 4, "both": 4, "own": 4, "stored": 4, "whole": 3}
+
+
+def test_both_sides_are_compared_by_day_and_by_the_digests_of_their_ids() -> None:
+    store = Adopting()
+    store.adopt(("email_opened", [opened("a", EARLY), opened("b", LATE), opened("n", None), opened("z", LATE)]))
+    adopted = [opened("a", DAY), opened("a", EARLY), opened("b", DAY), opened("n", None), opened("lost", EARLY)]
+    days = [DAY + timedelta(days=n) for n in range(10, 20)]
+    assert list(compared(store, "email_clicked", [opened(str(day), day) for day in days[::-1]]).days) == [
+        f"{day:%Y-%m-%d}" for day in days
+    ]
+    assert compared(store, "email_opened", adopted) == verify.TableComparison(
+        "email_opened", 4, 3, 1, digest("a", "b", "n", "lost"), digest("a", "b", "n"),
+        {"no time": (1, 1), "2019-02-28": (2, 1), "2019-03-01": (1, 0), "2019-03-02": (0, 1)},
+    )  # fmt: skip
+    assert compared(store, "email_clicked", [opened("a")]) == verify.TableComparison(
+        "email_clicked", 1, 0, 1, digest("a"), "0", {"2019-03-01": (1, 0)}
+    )
+    assert compared(store, "email_opened", []) == verify.TableComparison("email_opened", 0, 0, 0, "0", "0", {})
+
+
+def compared(store: Adopting, table: str, given: Sequence[Row]) -> verify.TableComparison:
+    dataset = mock.Mock(tables=lambda names: {name for name in names if name in store.types}, read=store._read)
+    schema = pa.schema([("id", pa.string()), ("received_at", pa.timestamp("us", "UTC"))])
+    with engine.connect(None, 200, 1) as con, engine.registered(con, given=pa.Table.from_pylist(list(given), schema)):
+        found = verify.compare_table(con, table, "FROM given", dataset)
+    assert list(found.days) == sorted(found.days, key=lambda day: (day != "no time", day))
+    return found
+
+
+def digest(*ids: str) -> str:
+    digests = (hashlib.md5(id_.encode(), usedforsecurity=False).digest() for id_ in ids)
+    return f"{sum(int.from_bytes(one, 'little') >> 80 for one in digests):x}"

@@ -1,0 +1,122 @@
+"""How values of adopted tables are typed: by macros of the engine, case by case (docs/contract/adopt.md)."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pytest
+
+from autopilothq.projection import engine
+from autopilothq.projection.types import ARRAY, BOOLEAN, FLOAT, INTEGER, TEXT, TIME_TEXT
+from autopilothq.sources.adopt import columns
+
+Cases = dict[str | None, Any]
+
+
+def each(texts: Iterable[str | None], value: object = None) -> Cases:
+    return dict.fromkeys(texts, value)
+
+
+TEN = datetime(2019, 3, 1, 10, tzinfo=UTC)
+HALF = TEN.replace(microsecond=500_000)
+EIGHTEEN = TEN.replace(hour=18)
+FIRST, LAST = "0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"
+UNZONED: Cases = {
+    "2019-03-01 10:00:00": TEN, "2019-03-01T10:00:00": TEN, "2019-03-01t10:00:00.5": HALF,
+    "2019-03-01 10:00:00,5": HALF, "2019-03-01 10:00:00.500000999": HALF,
+    "0001-01-01 00:00:00": datetime(1, 1, 1, tzinfo=UTC), "2019-03-01 23:00:00": TEN.replace(hour=23),
+}  # fmt: skip
+ZONED: Cases = {
+    "2019-03-01 10:00:00Z": TEN, "2019-03-01 10:00:00 z": TEN, "2019-03-01 10:00:00 UTC": TEN,
+    "2019-03-01 10:00:00.5 UTC": HALF, "2019-03-01 10:00:00+00": TEN, "2019-03-01T10:00:00+00:00": TEN,
+    "2019-03-01 10:00:00.500 -0800": HALF.replace(hour=18), "2019-03-01 10:00:00 -08:00": EIGHTEEN,
+    "2019-03-02 09:59:00+23:59": TEN,
+}  # fmt: skip
+NO_STAMPS = [
+    "2019-03-01", "2019-03-01 10:00", "2019-03-01 24:00:00", "2019-03-01 10:60:00", "2019-03-01 10:00:60",
+    "2019-03-01 10:00:00.", "2019-03-01 10:00:00.1234567890", "2019-03-01 10:00:00+24", "2019-03-01 10:00:00 +08:60",
+    "2019-02-30 10:00:00", "0000-01-01 00:00:00", "0001-01-01 00:00:00+01", "9999-12-31 23:59:59-01",
+    "2019-03-01 10:00:00 CET", "2019-03-01 10:00:00UTC", " 2019-03-01 10:00:00", "soon", "",
+]  # fmt: skip
+NUMBERS = ["5", "-5", "5.0", "1e3", "1.5", "0", "-0", "9223372036854775808", "0.1"]
+CASES: dict[str, Cases] = {
+    "storable(t)": {"": "", "ab": "ab", "a\0b": None, None: None},
+    "moment(t::TIMESTAMPTZ)": {
+        FIRST: datetime(1, 1, 1, tzinfo=UTC),
+        LAST: datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC),
+        "0001-12-31 (BC) 23:59:59.999999+00": None,
+        "10000-01-01 00:00:00+00": None,
+        "infinity": None,
+        "-infinity": None,
+        None: None,
+    },
+    "finite(t::DOUBLE)": {"1.5": 1.5, "inf": None, "-inf": None, "nan": None, None: None},
+    "number_json(t::DOUBLE)": {"1.5": "1.5", "inf": '"inf"', "nan": '"nan"', None: None},
+    "moment_json(t::TIMESTAMPTZ)": {"2019-03-01 11:00:00.5+01": '"2019-03-01T10:00:00.500000Z"', None: None},
+    "stamp(t)": {**UNZONED, **ZONED, **each(NO_STAMPS), None: None},
+    "zoned_stamp(t)": {**ZONED, **each(UNZONED), **each(NO_STAMPS), None: None},
+    "text_moment(t)": {
+        **UNZONED,
+        **ZONED,
+        "2019-03-01": TEN.replace(hour=0),
+        "1551434400": TEN,
+        "1551434400500": HALF,
+        "Fri, 01 Mar 2019 10:00:00 GMT": TEN,
+        "0001-01-01 00:00:00+01": None,
+        'say "soon"': None,
+        None: None,
+    },
+    "loose_bool(t)": {
+        **each(("t", "TRUE", "True", "1"), True),
+        **each(("f", "FALSE", "False", "0"), False),
+        **each(("yes", "", "2", None)),
+    },
+    "loose_bigint(t)": {
+        **dict(zip(NUMBERS, [5, -5, 5, 1000, None, 0, 0, None, None], strict=True)),
+        **each(("x", '"5"', "", None)),
+    },
+    "loose_double(t)": {
+        **dict(zip(NUMBERS, [5.0, -5.0, 5.0, 1000.0, 1.5, 0.0, -0.0, 2.0**63, 0.1], strict=True)),
+        **each(("x", '"5"', "", "9007199254740993", "1e999", None)),
+    },
+    "text_bit(t)": {
+        **each(ZONED, TIME_TEXT),
+        **each((*UNZONED, *NO_STAMPS, "5"), TEXT),
+        None: None,
+    },
+    "loose_bit(t)": {
+        **each((*ZONED, *UNZONED), TIME_TEXT),
+        **each(("t", "TRUE", "F", "false"), BOOLEAN),
+        **each(("0", "5", "-5", "9223372036854775807"), INTEGER),
+        **each(("1.5", "0.1", "5.0", "1000000.0"), FLOAT),
+        # Whose digits would not stay.
+        **each(("-0", "007", "1.50", "1e3", "9223372036854775808", "yes", *NO_STAMPS), TEXT),
+        None: None,
+    },
+    "json_bit(t)": {
+        '"2019-03-01T10:00:00Z"': TIME_TEXT,
+        '"2019-03-01 10:00:00 UTC"': TIME_TEXT,
+        **each(('"2019-03-01 10:00:00"', '"x"', '"5"', '"true"'), TEXT),
+        "9223372036854775807": INTEGER,
+        "9223372036854775808": TEXT,
+        "1.5": FLOAT,
+        "true": BOOLEAN,
+        "[1]": ARRAY,
+        None: None,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with engine.connect(None, 200, 1) as found:
+        found.execute(columns.ADOPT_MACROS)
+        yield found
+
+
+@pytest.mark.parametrize("macro", CASES)
+def test_values_are_typed(con: duckdb.DuckDBPyConnection, macro: str) -> None:
+    cases = CASES[macro]
+    rows = con.execute(f"SELECT t, {macro} FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(cases)]).fetchall()
+    assert {text: value.astimezone(UTC) if isinstance(value, datetime) else value for text, value in rows} == cases
