@@ -13,6 +13,7 @@ import duckdb
 from autopilothq.catalog import AUDIT, LATEST, MESSAGE_TABLES, TRACKS, Latest
 from autopilothq.projection import ReadTable, audit, engine
 from autopilothq.projection.cells import CELL_FILES, ParsedCells
+from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LatestFiles,
@@ -75,9 +76,9 @@ class Partitioned(Store):
     ) -> tuple[ParsedCells, list[str], dict[int, ParsedCells]]:
         found, lines = ParsedCells(), []
         with work.engine() as (con, scratch):
-            parser = Parser(scratch)
+            parser, reader = Parser(scratch), LineReader(con)
             for batch in batches(files, lambda count: count // 2 + 1):
-                cells = parser.parse(con, batch)
+                cells = parser.parse(reader, batch)
                 path = work.new("lines")
                 if self.refused and cut_lines(con, number_lines(batch.lines), cells.messages, self.refused, path):
                     lines.append(path)

@@ -11,6 +11,7 @@ import pytest
 from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
 from autopilothq.projection import engine, partition
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
+from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser
 from autopilothq.projection.partition import (
     LoadFacts,
@@ -137,7 +138,7 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
     facts = LoadFacts(NOW.isoformat(), 200, 2, str, str, known=known, limits=LIMITS["postgres"], widths={"tracks": 9})
     with engine.connect(str(tmp_path), 200, 1) as con:
         [batch] = batches([lines])
-        cells = Parser(str(tmp_path)).parse(con, batch)
+        cells = Parser(str(tmp_path)).parse(LineReader(con), batch)
         of_part = dataclasses.replace(cells, columns={}, events=Counter())
         assert cut_cells(con, cells, 1, "no folder") == {0: of_part}  # so it is the only partition
         context = facts.with_cells(cells).open(con, str(tmp_path), of_part)
