@@ -110,7 +110,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPy
     with engine.connect(folder, 200, 1) as con:
         lines = [message(properties={"plan": "a"}), identify(messageId="i", traits={"a": "\0", "b": 1})]
         [batch] = batches([lines])
-        cells = Parser(folder).parse(LineReader(con.cursor()), batch)
+        cells = Parser(folder).parse(LineReader(con), batch)
         open_load(ProjectionContext(con, folder, 200, cells, NOW.isoformat(), str, str))
         suppression.register_suppressed(con, [("salt", "hash")])
         make_relations(con)

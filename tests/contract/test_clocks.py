@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -36,6 +39,25 @@ def test_times_are_corrected_as_in_the_vectors() -> None:
         lines.append(message(messageId=f"{number}", **clocks))
     rows = rows_of(*lines)["tracks"]
     assert [row["timestamp"] for row in rows] == [datetime.fromisoformat(vector["timestamp"]) for vector in VECTORS]
+
+
+ELSEWHERE = """
+from contract.loading import message, raw, rows_of
+
+clocks = {"receivedAt": "2019-03-04 12:00", "sentAt": "2019-03-04", "timestamp": "2019-03-04T12:00:07"}
+read_alone = raw(message(messageId="m2", properties={"a": "$a"}, **clocks), a="1.10")
+for row in rows_of(message(messageId="m1", **clocks), read_alone)["tracks"]:
+    print(row["id"], *(row[of].isoformat() for of in ("received_at", "sent_at", "timestamp")))
+"""
+
+
+def test_a_time_without_a_zone_is_utc_whatever_the_zone_of_the_machine() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TZ": "America/New_York"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], env=environment, check=True, capture_output=True, text=True
+    )
+    times = "2019-03-04T12:00:00+00:00 2019-03-04T00:00:00+00:00 2019-03-04T12:00:07+00:00"
+    assert sorted(done.stdout.splitlines()) == [f"m1 {times}", f"m2 {times}"]
 
 
 def when(*moment: int) -> datetime:

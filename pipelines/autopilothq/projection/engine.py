@@ -53,7 +53,7 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
     con.execute(f"SET threads = {threads}")
     con.execute("SET preserve_insertion_order = false")
     con.execute("SET enable_progress_bar = false")  # which is the program's to show
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors too, else times without a zone are the machine's
     if scratch:
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(MACROS)

@@ -17,20 +17,25 @@ class LineReader:
     """Lets SQL in one engine read the lines of a batch as `lines` (`seq`, `text`), and shapes as `known_shapes`.
 
     Planning takes an eighth of the time of a batch, so the plan of a query stays for the next one. One thread at a time
-    may use it. Example:
+    may use it. Whatever else the engine is asked meanwhile is of no concern to it: `con` is a connection of its own.
+    Example:
 
-        reader = LineReader(engine.connect(None, memory=400, threads=1))
-        reader.read(lines)
-        reader.copy("SELECT seq, text FROM lines", "lines.parquet")
+        with closing(LineReader(engine.connect(None, memory=400, threads=1))) as reader:
+            reader.read(lines)
+            reader.copy("SELECT seq, text FROM lines", "lines.parquet")
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self.con = con
+        self.con = con.cursor()
         self._lines, self._shapes = _Table(_NO_LINES), _Table(_NO_SHAPES)
-        con.register("lines", self._lines)
-        con.register("known_shapes", self._shapes)
+        self.con.register("lines", self._lines)
+        self.con.register("known_shapes", self._shapes)
         self._plans: dict[str, tuple[str, Path]] = {}
         self._numbers = itertools.count()
+
+    def close(self) -> None:
+        """Gives back the memory."""
+        self.con.close()
 
     def read(self, lines: pa.Table, known_shapes: pa.Table = _NO_SHAPES) -> None:
         """Takes these lines and shapes (`shape`, `has_nulls`) for those that SQL reads from now on."""

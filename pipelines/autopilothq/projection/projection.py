@@ -8,6 +8,7 @@ docs/projection.md draws them.
 import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from types import MappingProxyType
 
@@ -84,7 +85,7 @@ class Projection:
     def add(self, batch: Batch) -> None:
         """Parses a batch of lines; several threads may add at the same time. See `Parser.parse`."""
         with self._lock:
-            reader = self._readers.pop() if self._readers else LineReader(self._context.con.cursor())
+            reader = self._readers.pop() if self._readers else LineReader(self._context.con)
         cells = self._parser.parse(reader, batch)
         with self._lock:
             self._readers.append(reader)
@@ -92,7 +93,7 @@ class Projection:
 
     def _close_readers(self) -> None:
         while self._readers:
-            self._readers.pop().con.close()
+            self._readers.pop().close()
 
     def tables(self, most: int = 10_000) -> list[str]:
         """Returns the tables that the lines so far may have rows for, of at most so many events, the most frequent."""
@@ -141,8 +142,8 @@ class Projection:
 
     def unreadable(self) -> dict[str, str]:
         """After `deduplicate`, or taking its rows, raised: the ids of the messages that cause it, with the errors."""
-        with self._context.con.cursor() as con:
-            harmless = self._parser.harmless(LineReader(con))
+        with closing(LineReader(self._context.con)) as reader:
+            harmless = self._parser.harmless(reader)
         return unreadable.find_unreadable(self._context, harmless, make_all)
 
 

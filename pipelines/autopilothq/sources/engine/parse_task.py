@@ -1,8 +1,12 @@
 """The task of the first half of a load: whole files become cells, cut into partitions."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+
+import duckdb
 
 from ...projection.cells import CELL_FILES, ParsedCells
 from ...projection.line_reader import LineReader
@@ -46,21 +50,29 @@ class ParseTask:
         """Reads and parses the share."""
         done = ParsedShare()
         with self.context.engine() as (con, scratch):
-            parser, reader = Parser(str(made(scratch, "parsed"))), LineReader(con)
-            for number, whole in enumerate(self.share.read()):
-                self._add(reader, parser, whole, f"{scratch}/lines-{number}.parquet", done)
+            with closing(LineReader(con)) as reader:
+                parse = partial(Parser(str(made(scratch, "parsed"))).parse, reader)
+                for number, whole in enumerate(self.share.read()):
+                    self._add(con, parse, whole, f"{scratch}/lines-{number}.parquet", done)
             cut = cut_cells(con, done.all_cells, self.context.facts.partitions, str(made(scratch, "cut")))
             for part, cells in cut.items():
                 done.cells[part] = self._kept(cells, part)
         done.all_cells = ParsedCells(columns=done.all_cells.columns, events=done.all_cells.events)
         return done
 
-    def _add(self, reader: LineReader, parser: Parser, whole: Batch, lines: str, done: ParsedShare) -> None:
+    def _add(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        parse: Callable[[Batch], ParsedCells],
+        whole: Batch,
+        lines: str,
+        done: ParsedShare,
+    ) -> None:
         batch, skipped = only(whole, self.requested.__getitem__, self.context.facts.event_table)
-        cells = parser.parse(reader, batch)
+        cells = parse(batch)
         done.all_cells.extend(cells)
         if self.context.refused and cut_lines(
-            reader.con, number_lines(batch.lines), cells.messages, self.context.refused, lines
+            con, number_lines(batch.lines), cells.messages, self.context.refused, lines
         ):
             name = f"lines/{self.number}-{len(done.refused_lines)}.parquet"
             done.refused_lines.append(self.context.folder.put(lines, name))

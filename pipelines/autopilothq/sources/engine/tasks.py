@@ -6,7 +6,7 @@ names in the work folder. Only names and counts return.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +82,8 @@ class WorkerContext:
 
 def refused_messages(opened: ProjectionContext, con: duckdb.DuckDBPyConnection, scratch: str) -> CannotBecomeRows:
     """Returns the messages that caused the exception under way; raises it where none did."""
-    harmless = Parser(str(made(scratch, "harmless"))).harmless(LineReader(con))
+    with closing(LineReader(con)) as reader:
+        harmless = Parser(str(made(scratch, "harmless"))).harmless(reader)
     found = unreadable.find_unreadable(opened, harmless, make_all)
     if not found:
         raise  # noqa: PLE0704 - it is called while an exception is handled
