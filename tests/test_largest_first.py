@@ -60,3 +60,17 @@ def test_a_task_that_fails_gives_its_turn_back() -> None:
         raise ValueError("no")
     with queue.turn(1, alone=True):
         pass
+
+
+def test_nobody_waits_behind_a_wait_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = LargestFirst(1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue._changed, "wait_for", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queue.turn(5).__enter__()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(queue.turn(1).__enter__).result(10) is None

@@ -53,9 +53,9 @@ class ParsedCells:
             self.columns.setdefault(key, {}).update(columns)
         self.events.update(more.events)
 
-    def messages_size(self) -> int:
-        """Returns how many bytes the files of messages have."""
-        return sum(Path(path).stat().st_size for path in self.messages)
+    def size(self) -> int:
+        """Returns how many bytes the files of messages have, with what waits as rows."""
+        return sum(Path(path).stat().st_size for path in (*self.messages, *self.extras))
 
     def delete(self) -> None:
         """Deletes the files."""

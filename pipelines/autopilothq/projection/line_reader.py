@@ -20,7 +20,7 @@ class LineReader:
     may use it. Whatever else the engine is asked meanwhile is of no concern to it: `con` is a connection of its own.
     Example:
 
-        with closing(LineReader(engine.connect(None, memory=400, threads=1))) as reader:
+        with engine.connect(None, memory=400, threads=1) as con, closing(LineReader(con)) as reader:
             reader.read(lines)
             reader.copy("SELECT seq, text FROM lines", "lines.parquet")
     """
@@ -44,7 +44,11 @@ class LineReader:
     def copy(self, query: str, path: str) -> None:
         """Writes what a query selects into a Parquet file."""
         name, file = self._plans.get(query) or self._plan(query, path)
-        self.con.execute(f"EXECUTE {name}")
+        try:
+            self.con.execute(f"EXECUTE {name}")
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
         file.rename(path)
 
     def _plan(self, query: str, path: str) -> tuple[str, Path]:

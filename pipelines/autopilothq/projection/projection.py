@@ -132,7 +132,7 @@ class Projection:
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
         self._close_readers()
-        threads = 1 if self._context.cells.messages_size() < SMALL else self._threads
+        threads = 1 if self._context.cells.size() < SMALL else self._threads
         self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from heapq import heappop, heappush
+from heapq import heapify, heappush
 from threading import Condition
 
 
@@ -30,10 +30,13 @@ class LargestFirst:
         waiting = (-size, next(self._numbers))
         with self._changed:
             heappush(self._waiting, waiting)
-            self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
-            heappop(self._waiting)
-            self._free -= taken
-            self._changed.notify_all()
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
+                self._free -= taken
+            finally:  # whatever ends the wait, nobody waits behind it
+                self._waiting.remove(waiting)
+                heapify(self._waiting)
+                self._changed.notify_all()
         try:
             yield
         finally:

@@ -54,7 +54,8 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
 
 _log = logging.getLogger(__name__)
-_queue = LargestFirst(max(2, cores()))
+# A server may have more cores than this machine, and be far away.
+_queue = LargestFirst(max(4, cores()))
 
 
 class StoredTable(NamedTuple):
@@ -251,7 +252,7 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
 
 @hooked
 class PostgresCopyJob(PostgresParquetCopyJob):
-    """dlt's, which says what it waits for. As many run side by side as keep all cores busy, the largest first."""
+    """dlt's, which says what it waits for. Some run side by side, the largest first."""
 
     def run(self) -> None:
         """Loads the file."""
