@@ -1,5 +1,7 @@
 """Threads that wait for their turn: the largest task first, a wide one alone."""
 
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -60,6 +62,17 @@ def test_a_task_that_fails_gives_its_turn_back() -> None:
         raise ValueError("no")
     with queue.turn(1, alone=True):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    queue = LargestFirst(1)
+    with queue.turn(1):
+        if not (child := os.fork()):
+            signal.alarm(30)
+            with queue.turn(1):
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_nobody_waits_behind_a_wait_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

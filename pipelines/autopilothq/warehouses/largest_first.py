@@ -1,6 +1,7 @@
 """A queue for something that only so many threads do well at a time."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from heapq import heapify, heappush
@@ -18,9 +19,15 @@ class LargestFirst:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = self._free = most
-        self._waiting: list[tuple[float, int]] = []
+        self._most = most
         self._numbers = itertools.count()
+        self._begin()
+        if hasattr(os, "register_at_fork"):  # the turns of a forked process's parent are given back there alone
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._free = self._most
+        self._waiting: list[tuple[float, int]] = []
         self._changed = Condition()
 
     @contextmanager

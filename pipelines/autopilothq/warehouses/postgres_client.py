@@ -16,7 +16,6 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
 from ..errors import BusyError
-from ..machine import cores
 from .books import BooksClient, BooksSqlClient, is_book, stage_books_together
 from .comments import comment_statements
 from .dlt_internals import (
@@ -38,7 +37,6 @@ from .dlt_internals import (
     set_file,
     table_of,
 )
-from .largest_first import LargestFirst
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration, Waits
 from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_of
@@ -54,8 +52,6 @@ KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_coun
 LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
 
 _log = logging.getLogger(__name__)
-# A server may have more cores than this machine, and be far away.
-_queue = LargestFirst(max(4, cores()))
 
 
 class StoredTable(NamedTuple):
@@ -252,7 +248,7 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
 
 @hooked
 class PostgresCopyJob(PostgresParquetCopyJob):
-    """dlt's, which says what it waits for. Some run side by side, the largest first."""
+    """dlt's, which says what it waits for."""
 
     def run(self) -> None:
         """Loads the file."""
@@ -260,8 +256,7 @@ class PostgresCopyJob(PostgresParquetCopyJob):
 
         self._closed = threading.Event()
         try:
-            size = Path(file_of(self)).stat().st_size
-            with _queue.turn(size), giving_up(cast(PostgresConfiguration, client_of(self).config)):
+            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
                 super().run()
         except OperationalError as error:
             if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
