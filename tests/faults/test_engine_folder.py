@@ -1,24 +1,29 @@
 """The work folder of an engine as its workers see it: elsewhere, closed to them, or gone while they are still at it."""
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import chdir
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
+from fsspec.implementations.memory import MemoryFileSystem
 
 import autopilothq
 from autopilothq.errors import EngineError
 from autopilothq.projection.partition import LoadFacts, RefusedIds
 from autopilothq.sources.engine.tasks import WorkerContext
 from autopilothq.sources.engine.work_folder import WorkFolder, work_folder
-from faults.loads import content, file, track
+from autopilothq.sources.file_systems import open_bucket
+from faults.loads import content, file, load, track
 from servers import S3
-from test_engine import Inline, into
+from test_engine import Inline, into, same
 
 NAME_ONE = "\nName a folder or a bucket as --work-url (work_url) that this machine and all workers may change."
 
@@ -76,9 +81,14 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         yield str(tmp_path / "work")
         return
     s3: S3 = request.getfixturevalue("s3")
+    open_to_all(s3, monkeypatch)
+    yield f"{s3.bucket()}/work"
+
+
+def open_to_all(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the credentials of its buckets where workers find them."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__CREDENTIALS__{name.upper()}", value)
-    yield f"{s3.bucket()}/work"
 
 
 def test_a_task_that_outlives_its_load_leaves_nothing(home: str, tmp_path: Path) -> None:
@@ -87,7 +97,7 @@ def test_a_task_that_outlives_its_load_leaves_nothing(home: str, tmp_path: Path)
         _, scratch = task.__enter__()
         (tmp_path / "found").write_text("personal")
         folder.put(str(tmp_path / "found"), "before")
-    assert not folder.is_there
+    assert not folder.is_there()
 
     Path(scratch).mkdir(parents=True, exist_ok=True)
     (tmp_path / "found").write_text("personal")
@@ -101,6 +111,86 @@ def test_a_task_that_outlives_its_load_leaves_nothing(home: str, tmp_path: Path)
     assert not Path(copy).exists()
     with pytest.raises(EngineError, match="on every worker"), context_of(folder).engine():
         pass
+
+
+def test_a_listing_that_a_worker_remembers_does_not_answer_for_the_bucket(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_to_all(s3, monkeypatch)
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_ONLY", "true")  # dlt's setting with which listings are remembered
+    folder = WorkFolder(f"{s3.bucket()}/work")
+    folder.begin()
+    listing = open_bucket(folder.url).ls(folder.url, detail=False)
+    fsspec.filesystem("s3", use_listings_cache=False, **s3.storage_options).rm(folder.url, recursive=True)
+    assert open_bucket(folder.url).ls(folder.url, detail=False) == listing
+
+    assert not folder.is_there()
+
+
+@dataclass
+class Losing:
+    """Where work folders are. The second question about a load's mark, at the end of its first task, has no answer.
+
+    It is `of.name` that asks; `asked` counts the questions.
+    """
+
+    home: str
+    of: object
+    name: str
+    asked: int = 0
+
+    def begin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Begins to count."""
+        found = getattr(self.of, self.name)
+
+        def ask(*args: Any, **kwargs: Any) -> Any:
+            if re.search("/[0-9a-f]{16}/under-way$", str(args[-1])):
+                self.asked += 1
+                if self.asked == 2:
+                    raise TimeoutError(110, "Connection timed out")
+            return found(*args, **kwargs)
+
+        monkeypatch.setattr(self.of, self.name, ask)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def losing(request: pytest.FixtureRequest, tmp_path: Path) -> Losing:
+    """Where work folders are, with a connection that can be lost."""
+    if request.param == "folder":
+        return Losing(str(tmp_path / "work"), os, "stat")
+    return Losing("memory://work", MemoryFileSystem, "info")
+
+
+def test_a_load_under_way_keeps_its_folder_when_a_task_cannot_ask_for_it(
+    losing: Losing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is tried again, and finds what all others have left there."""
+    archive = str(file(tmp_path / "archive", "1.gz", [track(1), track(2)]).parent)
+    load(into(tmp_path, "one"), archive)
+    losing.begin(monkeypatch)
+
+    load(into(tmp_path, "two"), archive, executor=Inline(), work_url=losing.home)
+
+    assert losing.asked > 2
+    same(tmp_path)
+    assert not files_in(tmp_path / "work")
+    assert not [name for name in MemoryFileSystem.store if name.startswith("/work/")]
+
+
+def test_nothing_is_deleted_when_a_task_cannot_ask_whether_its_load_has_ended(
+    losing: Losing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with work_folder(losing.home, "owner") as folder:
+        (tmp_path / "found").write_text("personal")
+        folder.put(str(tmp_path / "found"), "rows/before")
+        losing.begin(monkeypatch)
+        with pytest.raises(TimeoutError), context_of(folder).engine():
+            pass
+
+        assert losing.asked == 2
+        assert folder.is_there()
+        folder.take("rows/before", tmp_path / "taken")
+        assert (tmp_path / "taken").read_text() == "personal"
 
 
 def test_a_folder_that_a_worker_may_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

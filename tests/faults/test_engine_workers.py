@@ -1,9 +1,11 @@
 """What workers of clusters answer with: errors in the clusters' own words, or that they lack this package."""
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -11,7 +13,7 @@ import pytest
 
 from autopilothq.errors import EngineError
 from autopilothq.sources.engine import executors
-from autopilothq.sources.engine.executors import Workers
+from autopilothq.sources.engine.executors import Workers, engine_of
 from test_engine import Inline
 
 
@@ -69,3 +71,28 @@ def test_a_worker_without_this_package_says_so() -> None:
     assert str(raised.value).startswith(
         f"Expected dlt-autopilothq {package} with DuckDB {of_duckdb} on every worker, but a worker does not have it: "
     )
+
+
+# What Ray does with this setting: it is read as the package is imported, and never again.
+RAY = """
+import os
+SKIPPED = os.environ.get("RAY_DEDUP_LOGS_SKIP_REGEX")
+def is_initialized():
+    return True
+"""
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "."), ({"RAY_DEDUP_LOGS_SKIP_REGEX": "mine"}, "mine")])
+def test_ray_is_imported_with_nothing_to_print(
+    given: dict[str, str], found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray prints on stdout that a worker died, also in a program that calls this package; what a user set stays."""
+    (tmp_path / "ray.py").write_text(RAY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with mock.patch.dict(sys.modules), mock.patch.dict(os.environ):
+        sys.modules.pop("ray", None)
+        os.environ.pop("RAY_DEDUP_LOGS_SKIP_REGEX", None)
+        os.environ.update(given)
+        with engine_of("ray:auto")():
+            skipped = sys.modules["ray"].SKIPPED
+    assert skipped == found

@@ -1,6 +1,5 @@
 """The commands that load from the archive and from Autopilot's API, and `sample`."""
 
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -96,8 +95,6 @@ def _engine(name: str, work_url: str | None) -> "EngineFactory":
         raise click.UsageError(
             f"--engine {name} needs --work-url: a folder or a bucket that all its workers may change."
         )
-    # Ray prints on stdout, where results go, that a worker died; the log has it. It reads this as it is imported.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     return engine_of(name)
 
 

@@ -1,6 +1,7 @@
 """Executors: from the name of an engine to a `concurrent.futures.Executor`, and tasks that are tried again on one."""
 
 import multiprocessing
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
@@ -77,6 +78,8 @@ class RayExecutor(Executor):
     """Ray as an executor: each call is a task of a cluster, `auto` being the one that this machine is part of."""
 
     def __init__(self, address: str) -> None:
+        # Ray prints on stdout, where results go, that a worker died; the log has it. It reads this as it is imported.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
         try:
             import ray
         except ImportError as error:

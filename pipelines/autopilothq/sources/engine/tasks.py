@@ -76,7 +76,7 @@ class WorkerContext:
                 finally:
                     con.close()
         finally:
-            if not self.folder.is_there:  # the load has ended without this task: nothing of it may stay
+            if not self.folder.is_there():  # the load has ended without this task: nothing of it may stay
                 self.folder.delete()
 
 

@@ -48,19 +48,25 @@ class WorkFolder:
 
     def check(self) -> None:
         """Raises EngineError where this machine does not see what the coordinator has made, or has deleted again."""
-        if not self.is_there:
+        if not self.is_there():
             raise EngineError(
                 f"Expected the work folder {self.url} on every worker, but on {socket.gethostname()} it is not there."
                 f"\n{_NAME_ONE}"
             )
 
-    @property
     def is_there(self) -> bool:
-        """Whether the load is under way, as this machine sees it."""
-        with _changed(self.url):
-            if self.is_remote:
-                return bool(_bucket(self.url).exists(f"{self.url}/{_MARK}"))
-            return Path(self._path(_MARK)).exists()
+        """Returns whether the load is under way, as this machine sees it now; raises what leaves that unknown."""
+        with _refusal_explained(self.url):
+            try:
+                if self.is_remote:
+                    bucket = _bucket(self.url)
+                    bucket.invalidate_cache()  # of all: not every file system knows its listings by their URLs
+                    bucket.info(f"{self.url}/{_MARK}")  # `exists` takes each error for an absence
+                else:
+                    Path(self._path(_MARK)).stat()
+            except FileNotFoundError:
+                return False
+            return True
 
     def delete(self) -> None:
         """Deletes it with all that is in it; the mark first, so that tasks under way know."""
@@ -76,7 +82,7 @@ class WorkFolder:
 
     def put(self, path: str, name: str) -> str:
         """Moves a local file here, over one that has the name already; returns the name."""
-        with _changed(self.url):
+        with _refusal_explained(self.url):
             return self._put(path, name)
 
     def _put(self, path: str, name: str) -> str:
@@ -115,7 +121,7 @@ class WorkFolder:
     @contextmanager
     def scratch(self) -> Iterator[str]:
         """Makes a folder on this machine's disk for one task, and deletes it."""
-        with _changed(self.url):
+        with _refusal_explained(self.url):
             home = None if self.is_remote else str(private.folder(Path(self._path("scratch"))))
         _drop_dead(Path(home or tempfile.gettempdir()))
         folder = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=home)
@@ -156,7 +162,7 @@ def _absolute(url: str) -> str:
 
 
 @contextmanager
-def _changed(url: str) -> Iterator[None]:
+def _refusal_explained(url: str) -> Iterator[None]:
     """Raises EngineError where this machine may not do what is done here."""
     try:
         yield
