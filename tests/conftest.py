@@ -1,5 +1,9 @@
 import gc
+import os
+import time
 
+os.environ["TZ"] = "America/New_York"  # what takes the machine's zone for UTC is noticed
+time.tzset()
 gc.disable()  # until all is imported, which stays: to look at it again and again takes a quarter of a worker's start
 
 from collections.abc import Iterator

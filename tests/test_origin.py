@@ -67,7 +67,8 @@ def rows(query: str) -> Rows:
         return connection.execute(query.replace("FROM ", "FROM autopilothq.")).fetchall()
 
 
-OPENED = "SELECT id, user_id, email_id, price::VARCHAR, received_at::DATE::VARCHAR FROM email_opened ORDER BY id"
+DAY = "(received_at AT TIME ZONE 'UTC')::DATE::VARCHAR"
+OPENED = f"SELECT id, user_id, email_id, price::VARCHAR, {DAY} FROM email_opened ORDER BY id"
 AUDIT = "SELECT file, lines, stored, duplicates, rejected FROM _audit ORDER BY loaded_at, file"
 FIRST = [("m1", "u1", "e1", "1.1", "2019-03-01"), ("m2", "u2", "e1", "2.1", "2019-03-02")]
 
