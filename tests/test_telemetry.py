@@ -23,10 +23,12 @@ class Case(NamedTuple):
     reports: bool
     file: str = ""
     env: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    anew: bool = False
+    """Whether it runs in an interpreter of its own, as at a user's, rather than in one that has imported dlt."""
 
 
 CASES = {
-    "by default": Case(f"import dlt, autopilothq; {RUN}", reports=False),
+    "by default": Case(f"import dlt, autopilothq; {RUN}", reports=False, anew=True),
     "dlt in use before this package is": Case(
         f"import dlt; dlt.pipeline('first', destination='duckdb'); import autopilothq; {RUN}", reports=False
     ),
@@ -93,7 +95,11 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             url = f"http://127.0.0.1:{server.server_port}/{number}"
             here = {"HOME": str(folder), "NO_PROXY": "127.0.0.1", "RUNTIME__DLTHUB_TELEMETRY_ENDPOINT": url}
             undecided = {name: value for name, value in told.items() if name != "RUNTIME__DLTHUB_TELEMETRY"}
-            programs.append((case.program, str(folder), undecided | here | case.env))
+            environment = undecided | here | case.env
+            if case.anew:
+                subprocess.run([sys.executable, "-c", case.program], env=environment, cwd=folder, check=True)
+            else:
+                programs.append((case.program, str(folder), environment))
         subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(programs)], env=told, check=True)
         server.shutdown()
     return {name for number, name in enumerate(CASES) if number in came}

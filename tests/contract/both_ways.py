@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
-from autopilothq.projection import shapes
+from autopilothq.projection import projection, shapes
 from autopilothq.segment import message
 from contract.loading import Line, Row, Store, to_line
 
@@ -71,7 +71,8 @@ def differences(lines: Sequence[Line], before: Sequence[Line] = ()) -> list[str]
 
     Also what raises, even where that is caught and the line rejected as unreadable: it was not foreseen.
     """
-    at_once = loaded(lines, before)
+    with mock.patch.object(projection, "SMALL", 0):  # with all threads, small as it is; the other has one
+        at_once = loaded(lines, before)
     with one_by_one() as read:
         each = loaded(lines, before)
     for sign, found in (("engine", at_once), ("one by one", each)):

@@ -1,6 +1,6 @@
 """However the lines are cut into files, batches and runs, and in whichever order, the tables are the same."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from random import Random
@@ -10,21 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autopilothq.projection import projection
 from contract import generated
 from contract.loading import Row, Store, message, raw, rows_of
 
+pytestmark = pytest.mark.usefixtures("several_threads")
 # A load costs more than its lines: few loads of more lines try as much as many loads of a few.
 few = settings(max_examples=6, deadline=None)
 Key = dict[str, Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def several_threads() -> Iterator[None]:
-    """These loads take all threads, small as they are: the tables are the same, whichever thread does what."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "SMALL", 0)
-        yield
 
 
 def comparable(tables: dict[str, list[Row]], *but: str) -> dict[str, list[Key]]:

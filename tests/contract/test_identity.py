@@ -9,6 +9,8 @@ import pytest
 from autopilothq.projection import users as latest
 from contract.loading import Row, Store, filled, identify, message, raw, rows_of
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 # What the message has (as JSON text), then anonymous_id and user_id; None where the line is rejected.
 IDS: list[tuple[dict[str, str], tuple[str | None, str | None] | None]] = [
     ({"userId": '"u"', "anonymousId": '"a"'}, ("a", "u")),

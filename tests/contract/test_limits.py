@@ -17,6 +17,8 @@ from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Record
 from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 ROOM = 3  # columns beyond those that are declared
 
 

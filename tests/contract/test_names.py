@@ -10,6 +10,8 @@ from autopilothq.projection import shapes
 from autopilothq.segment.naming import RESERVED_TABLES
 from contract.loading import Row, cell, discards, identify, message, rows_of
 
+pytestmark = pytest.mark.usefixtures("several_threads")
+
 with Path(__file__).with_name("snakecase.csv").open(encoding="utf-8", newline="") as file:
     VECTORS = [(row["input"], row["expected"]) for row in csv.DictReader(file)]
 

@@ -214,6 +214,14 @@ def test_only_the_events_that_are_wanted(server: FakeProfiles) -> None:
     assert len(rows_in("order_completed")) == 1
 
 
+def test_someone_without_events(server: FakeProfiles) -> None:
+    report = pull(server, "nobody@example.com")
+    assert (report.people, report.people_total, report.lines, report.warnings) == (1, 1, 0, [])
+    assert {name: len(rows) for name, rows in tables().items() if rows} == {"_audit": 1, "_profiles": 1}
+    assert books() == [(0, 0, 0, 0)]
+    assert watermarks()["email:nobody@example.com"]["watermark"]
+
+
 def test_a_space_that_knows_nobody_is_told_and_leaves_no_events(server: FakeProfiles) -> None:
     everyone = [person(number) for number in range(10)]
     report = pull(server, *everyone)

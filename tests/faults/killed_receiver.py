@@ -27,16 +27,16 @@ BATCH = 20
 def rounds(folder: Path, number: int, chance: random.Random, workers: int = 1, least: int = 0) -> tuple[list[str], int]:
     """Kills a receiver so many times; returns the ids that were acknowledged, and how many messages were sent.
 
-    Where the machine is so busy that fewer than `least` were acknowledged, it goes on until they are.
+    Where the machine is so busy that fewer than `least` were acknowledged, it goes on until they are. In one round
+    several workers are spawned, as they are outside of tests, which takes longer than to fork them.
     """
     acknowledged: list[str] = []
     numbers = itertools.count()
     kills = 0
     while kills < number or len(acknowledged) < least:
         kills += 1
-        with receiver(
-            folder, "--rotate", f"{chance.choice((1, 3600))}s", "--rotate", "64KB", "--workers", str(workers)
-        ) as one:
+        words = ("--rotate", f"{chance.choice((1, 3600))}s", "--rotate", "64KB", "--workers", str(workers))
+        with receiver(folder, *words, spawned=workers > 1 and kills == number) as one:
             stop = threading.Event()
             senders = [
                 threading.Thread(target=_send, args=(one.url, numbers, acknowledged, stop)) for _ in range(SENDERS)

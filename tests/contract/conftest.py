@@ -1,0 +1,15 @@
+"""What tests of this folder ask for by its name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from autopilothq.projection import projection
+
+
+@pytest.fixture(scope="module")
+def several_threads() -> Iterator[None]:
+    """These loads take all threads, small as they are: the tables are the same, whichever thread does what."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "SMALL", 0)
+        yield
