@@ -295,7 +295,7 @@ def test_since_and_a_gap_are_in_the_warnings(server: FakeOrtto) -> None:
 
 def assert_a_gap_is_reported(server: FakeOrtto) -> None:
     """A run that is complete, and one that begins 20 days later where activities are kept for 7."""
-    new_person(server, "bob@example.com", "act::o")
+    new_person(server, "bob@example.com", "act::o", ago=60)
     later = datetime.now(UTC) + timedelta(days=20)
 
     def week(answer: Any) -> Any:
