@@ -21,12 +21,7 @@ from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import schema_storage
 
 import autopilothq
-from autopilothq.warehouses.dlt_internals import (
-    copy_schemas_quickly,
-    remember_hints,
-    reread_changed_schemas_alone,
-    write_traces_quickly,
-)
+from autopilothq.warehouses.dlt_internals import spare_repeated_work
 
 ASKED = {
     dlt_typing: (
@@ -58,13 +53,11 @@ def cache_hints() -> None:
         for name in names:
             if asked := getattr(module, name, None):
                 _replace(name, asked, _cached(asked))
-    remember_hints()
-    reread_changed_schemas_alone()
-    write_traces_quickly()
-    copy_schemas_quickly()
+    spare_repeated_work()
     quick_yaml()
     if importlib.util.find_spec("pandas") is None:
-        sys.modules["pandas"] = None  # type: ignore[assignment] # DuckDB looks for it some 350 times in a load
+        # Python's own way to say that there is none: DuckDB looks for it some 350 times in a load.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
 
 
 def quick_yaml() -> None:

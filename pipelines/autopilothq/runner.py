@@ -27,12 +27,9 @@ from .warehouses.dlt_internals import (
     StepCollector,
     WithStateSync,
     active,
-    copy_schemas_quickly,
     load_pipeline_state_from_destination,
     logger,
-    remember_hints,
-    reread_changed_schemas_alone,
-    write_traces_quickly,
+    spare_repeated_work,
 )
 from .warehouses.duckdb import kept_open
 from .warehouses.pipeline_names import PIPELINE, assign_pipeline_name, other_name, pipeline_name
@@ -118,10 +115,7 @@ def pipeline(
     The first target has the pipeline `autopilot_events`, others a name of their own; in a `pipelines_dir` of its own
     the name is always `autopilot_events`. Raises RunError where DuckDB could not tell the file from the dataset.
     """
-    remember_hints()
-    reread_changed_schemas_alone()
-    write_traces_quickly()
-    copy_schemas_quickly()
+    spare_repeated_work()
     with explained():
         to, dataset_name = make_destination(destination, credentials, dataset, create, wait)
         name = PIPELINE

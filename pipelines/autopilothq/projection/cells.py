@@ -100,7 +100,7 @@ class CellWriter:
         if copy:
             copy(select, path)
         else:
-            con.execute(f"COPY ({select}) TO {engine.literal(path)} ({engine.PARQUET}, {engine.UNCOMPRESSED})")
+            con.execute(engine.copy_statement(select, path))
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
         rows = doubted = discards = 0

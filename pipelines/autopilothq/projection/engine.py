@@ -111,6 +111,11 @@ def parquet_files(paths: Iterable[str], **options: str) -> str:
     return f"read_parquet([{listed}]{''.join(f', {name} = {value}' for name, value in options.items())})"
 
 
+def copy_statement(query: str, path: str) -> str:
+    """Returns the statement that writes what a query selects into a Parquet file, which is read again at once."""
+    return f"COPY ({query}) TO {literal(path)} ({PARQUET}, {UNCOMPRESSED})"
+
+
 def batched(items: Iterable[Chunked], size: int) -> Iterator[tuple[Chunked, ...]]:
     """Yields the items in groups of at most `size`."""
     remaining = iter(items)

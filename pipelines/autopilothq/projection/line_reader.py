@@ -57,8 +57,7 @@ class LineReader:
             name, _ = self._plans.pop(next(iter(self._plans)))
             self.con.execute(f"DEALLOCATE {name}")
         name, file = f"copy_{next(self._numbers)}", Path(f"{path}.made")
-        form = f"{engine.PARQUET}, {engine.UNCOMPRESSED}"
-        self.con.execute(f"PREPARE {name} AS COPY ({query}) TO {engine.literal(str(file))} ({form})")
+        self.con.execute(f"PREPARE {name} AS {engine.copy_statement(query, str(file))}")
         self._plans[query] = name, file
         return name, file
 

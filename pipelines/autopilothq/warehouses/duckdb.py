@@ -7,7 +7,7 @@ as with dlt's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -251,12 +251,9 @@ class InsertNew(DuckDbCopyJob):
 
         A wide one is loaded alone, because DuckDB needs blocks for each column, in every thread.
         """
-        with _queue.turn(Path(file_of(self)).stat().st_size, alone=columns >= WIDE):
-            if columns < WIDE:
-                yield
-                return
-            with self._more_memory(columns):
-                yield
+        size, is_wide = Path(file_of(self)).stat().st_size, columns >= WIDE
+        with _queue.turn(size, alone=is_wide), self._more_memory(columns) if is_wide else nullcontext():
+            yield
 
     @contextmanager
     def _more_memory(self, columns: int) -> Iterator[None]:

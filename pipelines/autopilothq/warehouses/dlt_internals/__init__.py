@@ -89,7 +89,7 @@ from dlt.pipeline.state_sync import (
 )
 from dlt.pipeline.trace import PipelineStepTrace, load_trace
 
-from .caching import copy_schemas_quickly, remember_hints, reread_changed_schemas_alone, write_traces_quickly
+from .caching import spare_repeated_work
 from .clients import (
     CLUSTER_COLUMNS_HINT,
     StepCollector,
@@ -197,7 +197,6 @@ __all__ = [
     "active",
     "asking_pipeline",
     "client_of",
-    "copy_schemas_quickly",
     "create_statements",
     "dataset_of_run",
     "declare_transactions",
@@ -231,19 +230,17 @@ __all__ = [
     "offline_client",
     "parents",
     "primary_key",
-    "remember_hints",
-    "reread_changed_schemas_alone",
     "resolve_configuration",
     "running_pipeline",
     "schema_components",
     "sees_rows",
     "set_file",
     "set_owner",
+    "spare_repeated_work",
     "stored_columns",
     "table_of",
     "take_back",
     "take_folders_literally",
-    "write_traces_quickly",
 ]
 
 # What needs a package that not everyone has is imported when it is asked for.

@@ -16,6 +16,14 @@ from dlt.common.configuration.specs.base_configuration import BaseConfiguration
 from dlt.common.storages.live_schema_storage import LiveSchemaStorage
 
 
+def spare_repeated_work() -> None:
+    """Spares dlt what it does again and again in a run: all of this module, once for a process."""
+    remember_hints()
+    reread_changed_schemas_alone()
+    write_traces_quickly()
+    copy_schemas_quickly()
+
+
 @cache
 def reread_changed_schemas_alone() -> None:
     """Has dlt read a schema of its working folder only where its file has changed since it did.
