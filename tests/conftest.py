@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
@@ -33,6 +34,10 @@ def isolated(tmp_path: Path) -> Iterator[None]:
     """Each test runs in an empty folder, with settings, state and secrets of its own only."""
     with isolation(tmp_path):
         yield
+    # What one test leaves there, another would find.
+    MemoryFileSystem.clear_instance_cache()
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture

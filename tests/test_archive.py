@@ -265,12 +265,9 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
 def test_any_fsspec_file_system_will_do() -> None:
     fs = MemoryFileSystem()
     fs.pipe(f"/memory-bucket/segment-logs/{A}/{FIRST}/x.gz", gzip.compress(b"{}\n"))
-    try:
-        files = list(list_files(["memory://memory-bucket"], fs=fs))
-        assert [file.url for file in files] == [f"memory://memory-bucket/segment-logs/{A}/{FIRST}/x.gz"]
-        assert all_lines(files) == [(0, 1, b"{}\n")]
-    finally:
-        fs.rm("/memory-bucket", recursive=True)
+    files = list(list_files(["memory://memory-bucket"], fs=fs))
+    assert [file.url for file in files] == [f"memory://memory-bucket/segment-logs/{A}/{FIRST}/x.gz"]
+    assert all_lines(files) == [(0, 1, b"{}\n")]
 
 
 # What a prefix typed as `foo/` leaves in a bucket, and a file below a folder without a name.
@@ -316,15 +313,11 @@ def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], ke
     fs = MemoryFileSystem()
     for key, data in NAMELESS.items():
         fs.pipe(f"/nameless/{key}", data)
-    try:
-        files = list(list_files([f"memory://nameless{path}"], fs=fs, **options))
-        assert [file.url for file in files] == nameless(keys, "memory://nameless")
-        assert sorted(line[2] for line in all_lines(files)) == sorted(
-            data for key, data in NAMELESS.items() if key[-4] in keys
-        )
-    finally:
-        fs.store.clear()
-        fs.pseudo_dirs[:] = [""]
+    files = list(list_files([f"memory://nameless{path}"], fs=fs, **options))
+    assert [file.url for file in files] == nameless(keys, "memory://nameless")
+    assert sorted(line[2] for line in all_lines(files)) == sorted(
+        data for key, data in NAMELESS.items() if key[-4] in keys
+    )
 
 
 def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,14 +30,12 @@ NAMELESS = {"/b/X/y.gz": b"12", "/b/X//x.gz": b"123", "/b/X//s/z.gz": b"4", "/b/
 
 
 @pytest.fixture
-def memory() -> Iterator[MemoryFileSystem]:
+def memory() -> MemoryFileSystem:
     """A bucket `b` with folders that have no name."""
     fs = MemoryFileSystem()
     for path, data in NAMELESS.items():
         fs.pipe(path, data)
-    yield fs
-    fs.store.clear()
-    fs.pseudo_dirs[:] = [""]
+    return fs
 
 
 class Asking(AsyncFileSystemWrapper):  # type: ignore[misc]
