@@ -20,7 +20,7 @@ import autopilothq
 from autopilothq import catalog
 from autopilothq.catalog import LOCKS
 from autopilothq.sources import resources
-from autopilothq.warehouses import postgres_adbc, postgres_client
+from autopilothq.warehouses import postgres_adbc, postgres_copies
 from autopilothq.warehouses.native import SEGMENT_TABLE_HINT
 from autopilothq.warehouses.postgres import postgres as segment_postgres
 from calling import Call
@@ -248,15 +248,15 @@ class Twice(NamedTuple):
 @pytest.fixture(scope="module")
 def twice(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
     """As where a load was killed after a file was copied and before that was noted."""
-    run = postgres_client.PostgresCopyJob.run
+    run = postgres_copies.PostgresCopyJob.run
 
-    def run_twice(self: postgres_client.PostgresCopyJob) -> None:
+    def run_twice(self: postgres_copies.PostgresCopyJob) -> None:
         run(self)
         run(self)
 
     with postgresql.database() as url:
         with isolation(tmp_path_factory.mktemp("twice")), pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(postgres_client.PostgresCopyJob, "run", run_twice)
+            monkeypatch.setattr(postgres_copies.PostgresCopyJob, "run", run_twice)
             write("1.ndjson", *EVERY_KIND, order("m1", revenue="0.1"))
             into = pipeline(segment_postgres(url))
             into.run(autopilothq.archive("archive"))

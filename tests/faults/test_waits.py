@@ -12,7 +12,7 @@ import pytest
 from adbc_driver_manager import dbapi
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
 
-from autopilothq.warehouses import postgres_adbc, postgres_client
+from autopilothq.warehouses import postgres_adbc, postgres_waits
 from autopilothq.warehouses.postgres import postgres as patient_postgres
 from calling import Call, errors
 from faults.loads import content, line, track
@@ -72,7 +72,7 @@ def test_all_connections_have_the_limits(options: str, expected: tuple[str, str,
         rows = [client.execute_sql(sql) or []]
     with into.destination_client() as client:
         config: Any = client.config
-    url = postgres_client.url_of(postgres_client.patient(config))
+    url = postgres_waits.url_of(postgres_waits.patient(config))
     driver = get_adbc_driver_location()
     with closing(dbapi.connect(driver=driver, db_kwargs={"uri": url})) as adbc, adbc.cursor() as cursor:
         cursor.execute(sql)

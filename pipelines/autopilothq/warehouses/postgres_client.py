@@ -1,57 +1,36 @@
-"""The tables of the contract in PostgreSQL, and connections that give up waiting and report what they wait for."""
+"""The tables of the contract in PostgreSQL."""
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, AnyStr, NamedTuple, cast
+from contextlib import contextmanager, nullcontext
+from typing import Any, AnyStr, NamedTuple
 
 import psycopg2
-import pyarrow as pa
-import pyarrow.parquet as pq
 from dlt import Schema
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema import TColumnSchema
 
-from ..errors import BusyError
 from .books import BooksClient, BooksSqlClient, is_book, stage_books_together
 from .comments import comment_statements
 from .dlt_internals import (
-    DatabaseTransientException,
     DBApiCursor,
     DBTransaction,
     DestinationCapabilitiesContext,
     FollowupJobRequest,
     LoadJob,
     PostgresClient,
-    PostgresCredentials,
     PostgresParquetCopyJob,
     Psycopg2SqlClient,
     TColumnType,
     TPartialTableSchema,
-    client_of,
-    file_of,
     hooked,
-    set_file,
-    table_of,
 )
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
-from .postgres import PostgresConfiguration, Waits
+from .postgres import PostgresConfiguration
+from .postgres_copies import CopyNew, PostgresCopyJob
 from .postgres_merge import Merge, MergeAnew, MergeNew, Replace, is_plain, keys_of
+from .postgres_waits import giving_up, look_at, patient
 from .sql_files import sql_file
-
-if TYPE_CHECKING:
-    from adbc_driver_manager.dbapi import Connection
-
-LOOK = 10.0  # seconds between two looks at what a connection waits for
-AGAIN = 1.0  # seconds for a lock that was waited for in vain before
-# A server that is gone without a word is noticed after two minutes, not after the system's two hours.
-KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
-LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION = "55P03", "23505"
-
-_log = logging.getLogger(__name__)
 
 
 class StoredTable(NamedTuple):
@@ -201,19 +180,6 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         return known[dataset].get(name)
 
 
-def patient(config: PostgresConfiguration) -> PostgresCredentials:
-    """The credentials with the limits that their own options leave open."""
-    credentials: PostgresCredentials = config.credentials.copy()
-    query = KEEPALIVES | (credentials.query or {})
-    options = [str(query.pop("options", ""))]
-    lock_timeout = min(AGAIN, config.lock_timeout) if config.waits.gave_up else config.lock_timeout
-    for name, seconds in (("lock_timeout", lock_timeout), ("statement_timeout", config.statement_timeout)):
-        if seconds and name not in options[0]:
-            options.append(f"-c {name}={max(round(seconds * 1000), 1)}")
-    credentials.query = query | {"options": " ".join(filter(None, options))}
-    return credentials
-
-
 class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
     """dlt's, which says what it waits for."""
 
@@ -244,134 +210,3 @@ class PostgresSqlClient(BooksSqlClient, Psycopg2SqlClient):
         """A transaction, whose statements need not be this client's."""
         with giving_up(self.config), super().begin_transaction() as transaction:
             yield transaction
-
-
-@hooked
-class PostgresCopyJob(PostgresParquetCopyJob):
-    """dlt's, which says what it waits for."""
-
-    def run(self) -> None:
-        """Loads the file."""
-        from adbc_driver_manager import AdbcStatusCode, OperationalError
-
-        self._closed = threading.Event()
-        try:
-            with giving_up(cast(PostgresConfiguration, client_of(self).config)):
-                super().run()
-        except OperationalError as error:
-            if error.status_code == AdbcStatusCode.IO and not error.sqlstate:
-                # Of a broken connection the driver says no state: without a word it would pass for any error.
-                raise DatabaseTransientException(error) from error
-            raise
-        finally:
-            self._closed.set()
-
-    def connect(self, usual: Callable[[], "Connection"]) -> "Connection":  # noqa: ARG002 - dlt's does not wait so
-        """Opens a connection that is looked at while it is open."""
-        from .postgres_adbc import SharedConnection
-
-        config = cast(PostgresConfiguration, client_of(self).config)
-        connection = SharedConnection(url_of(patient(config)))
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_backend_pid()")
-                look_at(cursor.fetchall()[0][0], config, self._closed)
-        except Exception:  # the server may break the connection off at once
-            connection.close()
-            raise
-        return connection
-
-
-class CopyNew(PostgresCopyJob):
-    """Copies a file straight into its table; what the table has already is left out then."""
-
-    def run(self) -> None:
-        """Loads the file, whole or not at all."""
-        from adbc_driver_manager import Error
-
-        try:
-            super().run()
-        except Error as error:
-            if error.sqlstate != UNIQUE_VIOLATION:
-                raise
-            # As where a load was killed after the file was copied and before that was noted.
-            whole = file_of(self)
-            with TemporaryDirectory() as folder:
-                rest = str(Path(folder, Path(whole).name))
-                if self._write_new_rows(rest):
-                    set_file(self, rest)
-                    try:
-                        super().run()
-                    finally:
-                        set_file(self, whole)
-
-    def _write_new_rows(self, path: str) -> int:
-        """Writes the rows whose keys the table does not have, each once, into another file; returns their number."""
-        client, seen, rows = client_of(self).sql_client, set[Any](), 0
-        table = client.make_qualified_table_name(self.load_table_name)
-        [key] = keys_of(table_of(self))
-        there = f"SELECT {client.escape_column_name(key)} FROM {table} WHERE {client.escape_column_name(key)} = ANY(%s)"
-        with pq.ParquetFile(file_of(self)) as file, pq.ParquetWriter(path, file.schema_arrow) as writer:
-            for batch in file.iter_batches():
-                keys = batch[key].to_pylist()
-                seen.update(value for (value,) in client.execute_sql(there, keys) or ())
-                first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
-                new = sorted(number for value, number in first.items() if value not in seen)
-                seen.update(first)
-                writer.write_batch(batch.take(pa.array(new, pa.int64())))
-                rows += len(new)
-        return rows
-
-
-def url_of(credentials: PostgresCredentials) -> str:
-    """Returns the URL for PostgreSQL's library, which does not read a plus sign as a blank."""
-    url, mark, query = credentials.to_native_representation().partition("?")
-    return f"{url}{mark}{query.replace('+', '%20')}"
-
-
-@contextmanager
-def giving_up(config: PostgresConfiguration) -> Iterator[None]:
-    """Raises BusyError if a lock was not granted in time."""
-    try:
-        yield
-    except Exception as error:
-        driver_error = getattr(error, "dbapi_exception", error)
-        if LOCK_NOT_AVAILABLE not in (getattr(driver_error, "pgcode", None), getattr(driver_error, "sqlstate", None)):
-            raise
-        waits: Waits = config.waits
-        waits.gave_up = True
-        raise BusyError(
-            f"Waited for {waits.last}, and gave up after {config.lock_timeout:g} s.\nEnd that there and run this again,"
-            " or wait longer: lock_timeout (seconds) under [destination.postgres] of dlt's configuration"
-        ) from error
-
-
-def look_at(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
-    """Starts to report what the connection of this server process waits for, until it is `closed`."""
-    threading.Thread(target=_look, args=(pid, config, closed), daemon=True).start()
-
-
-def _look(pid: int, config: PostgresConfiguration, closed: threading.Event) -> None:
-    waits: Waits = config.waits
-    while not closed.wait(min(LOOK, config.lock_timeout / 2 or LOOK)):
-        with suppress(psycopg2.Error):  # the connection itself will say that the server cannot be asked
-            found = _blocking(pid, patient(config))
-            if found:
-                waits.last = found
-            if found and found not in waits.reported:
-                waits.reported.add(found)
-                end = f"; giving up after {config.lock_timeout:g} s" if config.lock_timeout else ""
-                _log.warning("Waiting for %s%s", found, end)
-
-
-def _blocking(pid: int, credentials: PostgresCredentials) -> str | None:
-    """Returns which lock a server process waits for and who has it, None if it waits for none."""
-    with closing(psycopg2.connect(url_of(credentials))) as connection, connection.cursor() as cursor:
-        cursor.execute(sql_file("blocking_postgres.sql"), {"pid": pid})
-        found = cursor.fetchone()
-    if found is None:
-        return None
-    table, holder, user, application, address, state = found
-    about = [f"user {user}" if user else "", application, address and f"from {address}", state]
-    who = f"process {holder} ({', '.join(filter(None, about))})" if holder else "a prepared transaction"
-    return f"{f'the table {table}' if table else 'rows'} of PostgreSQL that {who} has locked"
