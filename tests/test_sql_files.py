@@ -29,7 +29,7 @@ def test_each_file_is_read_by_a_module(name: str) -> None:
 def test_each_file_is_one_statement_that_reads(name: str) -> None:
     """Parameters and names that are put in later stand for a column here."""
     dialect = name.removesuffix(".sql").rpartition("_")[2] if "_" in name else None
-    text = sql_file(name).replace("%(pid)s", "x").replace("%%", "%").replace("%s", "x")
+    text = sql_file(name).replace("%(pid)s", "x").replace("%%", "%").replace("%s", "x").replace("$1", "x")
     text = re.sub(r"\{(\w+)\}", r"\1", text)
     [statement] = sqlglot.parse(text, dialect=dialect if dialect in ("postgres", "duckdb") else None)
     assert isinstance(statement, sqlglot.exp.Query)

@@ -44,6 +44,7 @@ class PostgresConfiguration(PostgresClientConfiguration):
     """The dataset of the tables that loads keep for themselves; None: the same as the events'."""
     waits: Any = None
     stored_tables: Any = None
+    new_tables: Any = None
 
 
 class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are named like functions
@@ -52,7 +53,7 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        shared = {"waits": Waits(), "stored_tables": {}, **more}
+        shared = {"waits": Waits(), "stored_tables": {}, "new_tables": {}, **more}
         super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property

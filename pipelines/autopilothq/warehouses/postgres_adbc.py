@@ -1,6 +1,7 @@
 """Connections of the driver that copies Parquet into PostgreSQL, which share what it knows of the server."""
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -21,6 +22,9 @@ class SharedConnection(Connection):
         url: What PostgreSQL's library connects to, as a URL.
     """
 
+    last_statements: Sequence[str] = ()
+    """What is run before the transaction is committed."""
+
     def __init__(self, url: str) -> None:
         database = _database(url)
         with _counting:
@@ -30,6 +34,13 @@ class SharedConnection(Connection):
         except Exception:  # it begins a transaction: the server may break the connection off at once
             self.close()
             raise
+
+    def commit(self) -> None:
+        """Ends the transaction, with the statements that are left for its end."""
+        with self.cursor() as cursor:
+            for statement in self.last_statements:
+                cursor.execute(statement)
+        super().commit()
 
     def close(self) -> None:
         """Closes the connection."""

@@ -102,6 +102,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
         key = self._shape(self.prepare_load_table(table_name)).key
         if generate_alter or not key:
             return constraints
+        self.config.new_tables[self.sql_client.make_qualified_table_name(table_name)] = threading.Lock()
         return f"{constraints},\nPRIMARY KEY ({', '.join(map(self.sql_client.escape_column_name, key))})"
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
