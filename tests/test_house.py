@@ -135,7 +135,7 @@ MAY_CALL = {
     "sample": {"catalog", "errors", "private"},
     "segment": {"catalog", "errors"},
     "models": {"catalog", "errors"},  # SQL as text: whoever runs it, reads tables' names and columns first
-    "projection": {"catalog", "errors", "segment"},
+    "projection": {"catalog", "errors", "machine", "segment"},
     "clients": CLIENTS,
     "warehouses": WAREHOUSES,
     "sources": SOURCES,

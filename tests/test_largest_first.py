@@ -7,7 +7,8 @@ from threading import Event
 
 import pytest
 
-from autopilothq.warehouses.largest_first import LargestFirst
+from autopilothq.machine import LargestFirst
+from autopilothq.warehouses import duckdb
 from waiting import wait_for
 
 
@@ -20,7 +21,7 @@ class Tasks:
         self.ends: dict[float, Event] = {}
 
     def run(self, size: float, alone: bool) -> None:
-        with self.queue.turn(size, alone):
+        with self.queue.turn(size, self.queue.most if alone else 1):
             self.begun.append(size)
             assert self.ends[size].wait(30)
 
@@ -60,14 +61,14 @@ def test_a_task_that_fails_gives_its_turn_back() -> None:
     queue = LargestFirst(1)
     with pytest.raises(ValueError, match="no"), queue.turn(1):
         raise ValueError("no")
-    with queue.turn(1, alone=True):
+    with queue.turn(1, queue.most):
         pass
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
-    queue = LargestFirst(1)
-    with queue.turn(1):
+    queue = duckdb._queue  # the one that outlives a load
+    with queue.turn(1, queue.most):
         if not (child := os.fork()):
             signal.alarm(30)
             with queue.turn(1):

@@ -26,6 +26,13 @@ _ADVICE = [
     (re.compile("is of type .+ but expression is of type|insufficient data left|incorrect binary data"), _RETYPED),
     (re.compile("does not exist|does not have a column"), "Run it again: what somebody dropped is made again then."),
     (re.compile("Too many open files"), "Let it open more (ulimit -n 1024), then run it again."),
+    (
+        re.compile("Out of Memory Error"),
+        (
+            "Allow more: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
+            " [destination.duckdb.credentials.global_config]."
+        ),
+    ),
     (re.compile("No space left|File too large|Disk quota|out of disk"), "Make room on that disk, then run it again."),
 ]
 """What to do about messages of databases and systems."""

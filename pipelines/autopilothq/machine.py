@@ -1,9 +1,13 @@
-"""What the machine lets this process use."""
+"""What the machine lets this process use, and the threads that share it."""
 
+import itertools
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from heapq import heapify, heappush
 from math import ceil
 from pathlib import Path
+from threading import Condition
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -26,3 +30,48 @@ def _container_limit(cgroups: Path) -> int | None:
         )
         return None if int(quota) < 0 else ceil(int(quota) / int(period))
     return None
+
+
+class LargestFirst:
+    """Gives threads their turns, of which there are `most` at a time. Of those that wait, the largest task comes first.
+
+    So no core is idle at the end, while one works at the largest task of all. Example:
+
+        queue = LargestFirst(cores())
+        with queue.turn(size):
+            insert(rows)
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._numbers = itertools.count()
+        self.begin()
+
+    def begin(self) -> None:
+        """Takes all turns as free, as a forked process has to: those of its parent's threads are given back there."""
+        self._free = self.most
+        self._waiting: list[tuple[float, int]] = []
+        self._changed = Condition()
+
+    @contextmanager
+    def turn(self, size: float, taken: int = 1) -> Iterator[None]:
+        """Waits for this thread's turn, which lasts while the block runs.
+
+        `taken` is how many turns it takes at once; with all of them no other thread has one meanwhile.
+        """
+        waiting = (-size, next(self._numbers))
+        with self._changed:
+            heappush(self._waiting, waiting)
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] == waiting and self._free >= taken)
+                self._free -= taken
+            finally:  # whatever ends the wait, nobody waits behind it
+                self._waiting.remove(waiting)
+                heapify(self._waiting)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import duckdb
@@ -15,10 +15,13 @@ from ..segment.json_text import is_storable, to_json
 from ..segment.message import EXTRA
 from ..segment.naming import event_key, snake_case
 from .cells import DECLARED, ParsedCells
-from .engine import PARQUET, UNCOMPRESSED, is_one_of, literal, name
+from .engine import ALONE_MEMORY, PARQUET, UNCOMPRESSED, is_one_of, literal, name, one_thread
 
 CELLS_AT_ONCE = 4_000_000  # cells of a wide table that are made in memory at a time
+GROUP_BYTES = 32 << 20  # of rows that each thread gathers before it writes them
 COLUMN_MEMORY = 1.25  # MB that a column more may take: DuckDB counts blocks that hold little whole
+THREAD_COLUMN_MEMORY = 0.6  # MB of a column in each thread: two blocks of 256 KiB, with what belongs to them
+USUAL_COLUMNS = 60  # that the cells of any message have
 WIDE_ROWS = 400  # columns of a table that a destination needs more memory for where none has a dictionary
 NUMBER_OF_KIND = {"track": 0} | {kind: MESSAGE_TABLES.index(table) for kind, table, _ in KINDS}
 """The number of the table of each type of message; `tracks` is 0."""
@@ -38,11 +41,18 @@ class TableRows(NamedTuple):
     number: int
 
     def write(self, path: str, compressed: bool = True) -> None:
-        """Writes them into a Parquet file. Rows of many columns stand in small groups, which take less memory."""
+        """Writes them into a Parquet file. Large rows stand in small groups, which each thread holds in memory."""
         group = max(2_048, min(122_880, CELLS_AT_ONCE // len(self.columns)))
         form = PARQUET if len(self.columns) < WIDE_ROWS else "FORMAT parquet"
         form += "" if compressed else f", {UNCOMPRESSED}"
-        self.relation.query("rows", f"COPY rows TO {literal(path)} ({form}, ROW_GROUP_SIZE {group})")
+        form += f", ROW_GROUP_SIZE {group}, ROW_GROUP_SIZE_BYTES {GROUP_BYTES}"
+        copy = f"COPY rows TO {literal(path)} ({form})"
+        execute = partial(self.relation.query, "rows")
+        try:
+            execute(copy)
+        except duckdb.OutOfMemoryException:
+            with one_thread(execute, ALONE_MEMORY):
+                execute(copy)
 
 
 class FileCount(NamedTuple):
@@ -171,6 +181,11 @@ class ProjectionContext:
             if column.type != "text"
         )
         return not self.con.execute(f"SELECT 1 FROM messages WHERE {misfit} LIMIT 1").fetchone()
+
+    def threads_of_memory(self, most: int) -> int:
+        """Returns how many threads the memory suffices for, at most so many: each reads and writes whole blocks."""
+        widest = max(map(len, self.cells.columns.values()), default=0)
+        return max(1, min(most, int(self.memory / (THREAD_COLUMN_MEMORY * (USUAL_COLUMNS + widest)))))
 
     def reserve(self, columns: int = 0) -> None:
         """Gives the engine the threads and the memory that it may take for rows of so many columns, until asked again.

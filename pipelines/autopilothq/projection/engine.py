@@ -6,11 +6,11 @@ SQL of more than a few lines is in the `.sql` files next to this module: `script
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -39,6 +39,9 @@ def statements(text: str) -> Mapping[str, str]:
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
+ALONE_MEMORY = 400  # MB for a thread that is alone: several blocks for each column of the widest statement
+BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+"""How many bytes each unit of DuckDB's settings is."""
 MACROS = script("macros.sql")
 # Ids and emails are worth no dictionary: that would cost more than all else.
 PARQUET = "FORMAT parquet, DICTIONARY_SIZE_LIMIT 1000"
@@ -58,6 +61,24 @@ def connect(scratch: str | None, memory: int, threads: int) -> duckdb.DuckDBPyCo
         con.execute(f"SET temp_directory = {literal(scratch + '/spill')}")
     con.execute(MACROS)
     return con
+
+
+@contextmanager
+def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
+    """Has an engine use one thread, and at least so much memory (MB), while the block runs.
+
+    `execute` runs SQL in it. Each thread has buffers of its own for each column that it reads or writes.
+    """
+    limit, threads = execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
+    number, _, unit = str(limit).partition(" ")
+    execute("SET GLOBAL threads = 1")
+    if float(number) * BYTES[unit] < memory * 1_000_000:
+        execute(f"SET GLOBAL memory_limit = '{memory}MB'")
+    try:
+        yield
+    finally:
+        execute(f"SET GLOBAL memory_limit = '{limit.replace(' ', '')}'")
+        execute(f"SET GLOBAL threads = {threads}")
 
 
 @contextmanager

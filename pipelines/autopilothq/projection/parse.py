@@ -11,6 +11,7 @@ A worker of any kind can parse: lines and the folder for the files go in, `Parse
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 
 import duckdb
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..catalog import MAX_DEPTH
+from ..machine import LargestFirst
 from ..segment.message import Batch, Reject
 from . import engine
 from .cells import LINES_PER_FILE, NO_MESSAGES_SQL, CellWriter, ParsedCells, select_columns
@@ -27,6 +29,7 @@ from .shapes import RegularShape, Shapes
 
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
+LARGE_LINE = 1 << 20  # bytes of a line that may be rejected for the memory that it takes
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
 # What goes wrong with the machine, not with a line.
@@ -35,19 +38,22 @@ _SQL = engine.queries("parse.sql")
 
 
 class Parser:
-    """Parses batches of lines into files of cells in one folder. Threads may share it, each with a reader of its own.
+    """Parses batches of lines into files of cells in one folder. `threads` may share it, each with a reader of its own.
 
-    It remembers the shapes of lines from one batch to the next. Example:
+    It remembers the shapes of lines from one batch to the next. Where the engine's memory does not suffice for so many
+    threads, fewer parse at a time. Example:
 
         with engine.connect(None, memory=400, threads=1) as con:
             cells = Parser(folder).parse(LineReader(con), batch)
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, threads: int = 1) -> None:
         self._files = CellWriter(folder)
         self._shapes = Shapes()
         self._first = True
         self._lock = threading.Lock()
+        self._turns = LargestFirst(threads)
+        self._taken = 1  # turns that a thread takes; with twice as many, half as many threads parse at a time
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
@@ -59,10 +65,10 @@ class Parser:
         self._files.rejects(batch.rejects, cells)
         lines = number_lines(batch.lines)
         if self._first:
-            self._parse_lines(reader, lines.slice(0, FIRST_LINES), cells)
+            self._parse_in_turn(reader, lines.slice(0, FIRST_LINES), cells)
             lines = lines.slice(FIRST_LINES)
             self._first = not cells.columns
-        self._parse_lines(reader, lines, cells)
+        self._parse_in_turn(reader, lines, cells)
         return cells
 
     def no_messages(self, con: duckdb.DuckDBPyConnection) -> ParsedCells:
@@ -75,7 +81,29 @@ class Parser:
         """Returns the cells of a message that has nothing irregular."""
         return self._parse_at_once(reader, _HARMLESS)
 
-    def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
+    def _parse_in_turn(self, reader: LineReader, lines: pa.Table, cells: ParsedCells) -> None:
+        """Parses lines beside other threads, as far as the memory suffices for them.
+
+        Where it does not, it may be the others that have it: only of a thread that is alone it says something about the
+        lines.
+        """
+        while True:
+            taken, made = self._taken, ParsedCells()
+            alone = taken > self._turns.most
+            memory = engine.one_thread(reader.con.execute, engine.ALONE_MEMORY) if alone else nullcontext()
+            try:
+                with self._turns.turn(0, min(taken, self._turns.most)), memory:
+                    self._parse_lines(reader, lines, made, alone)
+            except duckdb.OutOfMemoryException:
+                made.delete()
+                if alone:
+                    raise
+                self._taken = max(self._taken, 2 * taken)
+            else:
+                cells.extend(made)
+                return
+
+    def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells, alone: bool) -> None:
         """Parses lines, all or none; where that raises, each half, down to the lines that cannot be read."""
         if not lines.num_rows:
             return
@@ -84,10 +112,12 @@ class Parser:
         except ENVIRONMENT_ERRORS:
             raise
         except Exception as error:
+            if isinstance(error, duckdb.OutOfMemoryException) and not (alone and _may_need_much(lines)):
+                raise
             if lines.num_rows > 1:
                 half = lines.num_rows // 2
-                self._parse_lines(reader, lines.slice(0, half), cells)
-                self._parse_lines(reader, lines.slice(half), cells)
+                self._parse_lines(reader, lines.slice(0, half), cells, alone)
+                self._parse_lines(reader, lines.slice(half), cells, alone)
             elif not self._parses_harmless_line(reader):
                 raise
             else:
@@ -224,6 +254,11 @@ _HARMLESS_LINE = (
 _HARMLESS = pa.table(
     {"seq": pa.array([HARMLESS_SEQ]), "text": pa.array([_HARMLESS_LINE], pa.large_binary()).cast(pa.large_string())}
 )
+
+
+def _may_need_much(lines: pa.Table) -> bool:
+    """Whether these are several lines, or one that is so large that no memory may suffice for it."""
+    return bool(lines.num_rows > 1 or lines.nbytes >= LARGE_LINE)
 
 
 def _unreadable(lines: pa.Table, error: Exception) -> Reject:

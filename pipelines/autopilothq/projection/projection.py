@@ -62,7 +62,7 @@ class Projection:
         event_table: Callable[[str], str] | None = None,
     ) -> None:
         self._threads = threads
-        self._parser = Parser(scratch)
+        self._parser = Parser(scratch, threads)
         # While lines are added, each thread that adds brings its own core.
         con = engine.connect(scratch, memory, threads=1)
         self._context = ProjectionContext(
@@ -132,7 +132,7 @@ class Projection:
             lines: Reads whole lines by their numbers in the load, for what is rejected of them.
         """
         self._close_readers()
-        threads = 1 if self._context.cells.size() < SMALL else self._threads
+        threads = 1 if self._context.cells.size() < SMALL else self._context.threads_of_memory(self._threads)
         self._context = dataclasses.replace(self._context, known=known or {}, threads=threads)
         self._context.reserve()
         context = open_load(dataclasses.replace(self._context, limits=limits, widths=widths or {}))

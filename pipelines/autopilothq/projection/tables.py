@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import duckdb
 import pyarrow as pa
 
 from ..catalog import COLUMN_RESERVE, LINK, MESSAGE_TABLES, PROPERTIES, Type, event_table
@@ -129,7 +130,10 @@ def gather_few(context: ProjectionContext, counts: Mapping[int, int]) -> frozens
             few.add(number)
     if few:
         where = context.tables.where_any(sorted(few))
-        context.con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM kept WHERE {where}")
+        try:
+            context.con.execute(f"CREATE OR REPLACE TABLE few AS SELECT * FROM kept WHERE {where}")
+        except duckdb.OutOfMemoryException:  # many columns, each of which takes a block
+            return frozenset()
     return frozenset(few)
 
 

@@ -6,6 +6,7 @@ file that is loaded again after a kill adds nothing. A database that another pro
 as with dlt's own.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -18,11 +19,11 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TTableSchema
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, OutOfMemoryException
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from .. import private
-from ..machine import cores
+from ..machine import LargestFirst, cores
 from ..projection import engine
 from .books import BooksClient, BooksSqlClient, stage_books_together
 from .comments import comment_statements
@@ -43,7 +44,6 @@ from .dlt_internals import (
     hooked,
     table_of,
 )
-from .largest_first import LargestFirst
 from .pipeline_names import database_of
 
 
@@ -216,10 +216,11 @@ def _is_direct(table: PreparedTableSchema) -> bool:
     )
 
 
-WIDE = 500  # columns
-_queue = LargestFirst(max(2, cores()))  # one waits for the disk now and then
+WIDE = 300  # columns
+_queue = LargestFirst(min(max(2, cores()), 4))  # one waits for the disk now and then; more would need more memory
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
-_MB = {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024, "TiB": 1024**2}  # DuckDB's words
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_queue.begin)
 KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
 KILL_POINT_ROWS_INSERTED = f"{__name__}:InsertNew.run"  # for tests/faults
 
@@ -242,31 +243,24 @@ class InsertNew(DuckDbCopyJob):
             # The file has fewer keys, and DuckDB holds the right side of a join in memory.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
-        with self._turn(len(table_of(self)["columns"])):
-            client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
+        insert = f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}"
+        columns = len(table_of(self)["columns"])
+        try:
+            with self._turn(columns, alone=columns >= WIDE):
+                client.execute_sql(insert)
+        except Exception as error:
+            if not isinstance(getattr(error, "dbapi_exception", error), OutOfMemoryException):
+                raise
+            with self._turn(columns, alone=True):  # other tables may have had the memory
+                client.execute_sql(insert)
 
     @contextmanager
-    def _turn(self, columns: int) -> Iterator[None]:
+    def _turn(self, columns: int, alone: bool) -> Iterator[None]:
         """Has as many tables loaded side by side as keep all cores busy.
 
         A wide one is loaded alone, because DuckDB needs blocks for each column, in every thread.
         """
-        size, is_wide = Path(file_of(self)).stat().st_size, columns >= WIDE
-        with _queue.turn(size, alone=is_wide), self._more_memory(columns) if is_wide else nullcontext():
+        size, con = Path(file_of(self)).stat().st_size, client_of(self).sql_client.native_connection
+        memory = engine.one_thread(con.execute, int(300 + columns * MB_PER_COLUMN)) if alone else nullcontext()
+        with _queue.turn(size, _queue.most if alone else 1), memory:
             yield
-
-    @contextmanager
-    def _more_memory(self, columns: int) -> Iterator[None]:
-        client = client_of(self).sql_client
-        asked = "SELECT current_setting('memory_limit'), current_setting('threads')"
-        ((limit, threads),) = client.execute_sql(asked) or [("0 bytes", 1)]
-        number, _, unit = str(limit).partition(" ")
-        needed = 200 + columns * MB_PER_COLUMN
-        client.execute_sql("SET threads = 1")
-        if float(number) * _MB.get(unit, 0) < needed:
-            client.execute_sql(f"SET memory_limit = '{needed:.0f}MB'")
-        try:
-            yield
-        finally:
-            client.execute_sql(f"SET memory_limit = '{limit.replace(' ', '')}'")
-            client.execute_sql(f"SET threads = {threads}")

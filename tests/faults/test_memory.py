@@ -1,0 +1,90 @@
+"""Where threads side by side need more memory than there is, fewer go on, and nothing is lost or rejected for it."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+
+import autopilothq
+from autopilothq.machine import LargestFirst
+from autopilothq.projection import Projection, engine
+from autopilothq.projection import projection as projection_module
+from autopilothq.warehouses import duckdb as warehouse
+from autopilothq.warehouses.duckdb import direct
+from calling import Call, errors
+from contract.loading import NOW, batches, message, write
+from faults.loads import content, pipeline
+
+
+def wide(event: str, number: int, keys: int) -> dict[str, Any]:
+    """A message with many properties, each with a text of its own."""
+    properties = {f"p{key}": f"{event} {number} {key}" * 3 for key in range(keys)}
+    return message(event, messageId=f"{event} {number}", properties=properties)
+
+
+# Threads, and the engine's memory (MB): enough for some of them, and not even for one, which is given more then.
+PRESSED = [(16, 400), (4, 200), (2, 200), (1, 150)]
+
+
+@pytest.mark.parametrize(("threads", "memory"), PRESSED)
+def test_no_message_is_rejected_because_many_threads_read(
+    threads: int, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection_module, "SMALL", 0)  # as in a load that takes all threads
+    lines = [wide("Wide", number, 190) for number in range(200 * max(threads, 2))]
+    first, *others = batches([lines], lambda _: 200)
+    projection = Projection(NOW, str(tmp_path), memory=memory, threads=threads)
+    projection.add(first)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(projection.add, others))
+    if memory < 400:
+        assert projection._parser._taken > threads  # one was left alone
+    deduplicated = projection.deduplicate()
+    written: dict[str, list[Mapping[str, Any]]] = {}
+    for rows in deduplicated.tables():
+        rows.write(str(tmp_path / rows.table))
+        written[rows.table] = pq.read_table(tmp_path / rows.table).sort_by("id").to_pylist()
+    assert deduplicated.rejects_by_reason() == {}
+    projection.close()
+    assert {table: len(rows) for table, rows in written.items()} == {"wide": len(lines), "tracks": len(lines)}
+    expected = {line["messageId"]: line["properties"] for line in lines}
+    assert {row["id"]: {key: row[key] for key in expected[row["id"]]} for row in written["wide"]} == expected
+
+
+@pytest.mark.parametrize("megabytes", [30, 100])
+def test_tables_that_have_no_memory_beside_others_are_inserted_alone(
+    megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warehouse, "_queue", LargestFirst(4))
+    write("1.ndjson", *(wide(f"Wide {number % 8}", number, 120) for number in range(1600)))
+    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
+    credentials.global_config = {"memory_limit": f"{megabytes}MB", "threads": 2}
+    pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
+    tables = content(tmp_path / "autopilot.duckdb")
+    assert {table: len(found.rows) for table, found in tables.items() if found.rows} == {
+        "_audit": 1, "tracks": 1600, **{f"wide_{number}": 200 for number in range(8)},
+    }  # fmt: skip
+    with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as database:
+        assert database.sql("SELECT count(*), count(DISTINCT p119) FROM autopilothq.wide_3").fetchall() == [(200, 200)]
+
+
+def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__MEMORY", "20")
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 20)
+    write("1.ndjson", *(wide("Wide", number, 190) for number in range(50)))
+    said = call("load", "archive", "archive")
+    assert said.status == 1
+    first, second = errors(said)
+    assert first.startswith("Error: The extract step failed: Out of Memory Error: ")
+    assert second == (
+        "Allow more: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
+        " [destination.duckdb.credentials.global_config]. Nothing of it counts as loaded."
+    )
+    monkeypatch.undo()
+    assert call("load", "archive", "archive").status == 0
+    assert len(content(Path("autopilot.duckdb"))["wide"].rows) == 50
