@@ -88,3 +88,24 @@ def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pyt
     monkeypatch.undo()
     assert call("load", "archive", "archive").status == 0
     assert len(content(Path("autopilot.duckdb"))["wide"].rows) == 50
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_texts_need_no_memory_for_all_of_them(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty megabytes of them: rows are written in groups of so many bytes, not of so many rows."""
+    monkeypatch.setattr(projection_module, "SMALL", 0)
+    monkeypatch.setattr(engine, "ALONE_MEMORY", 0)  # nor is there more for a thread that is alone
+    lines = [message(messageId=f"m{number}", properties={"html": f"{number} <p>" * 2000}) for number in range(3000)]
+    projection = Projection(NOW, str(tmp_path), memory=80, threads=threads)
+    for batch in batches([lines], lambda _: 500):
+        projection.add(batch)
+    written = {}
+    for rows in projection.deduplicate().tables():
+        rows.write(str(tmp_path / rows.table))
+        written[rows.table] = pq.ParquetFile(tmp_path / rows.table)
+    projection.close()
+    assert {table: file.metadata.num_rows for table, file in written.items()} == {"email_opened": 3000, "tracks": 3000}
+    html = written["email_opened"].read(["id", "html"]).to_pylist()
+    assert {row["id"]: row["html"] for row in html} == {line["messageId"]: line["properties"]["html"] for line in lines}
