@@ -268,6 +268,7 @@ def test_what_a_proxy_passes_on_needs_settings_too(secured: Receiver, name: str)
         ),
         ("RECEIVE__RUDDER__SHOP__BASIC", "s3cret", "receive.rudder.shop.basic to be like 'user:password', but it has"),
         ("RECEIVE__V1__WRITE_KEYS", "[5]", "a text, or a list of texts, as receive.v1.write_keys, but got int."),
+        ("RECEIVE__V1__WRITE_KEYS", '[""]', "a text, or a list of texts, as receive.v1.write_keys, but got an empty"),
     ],
 )
 def test_wrong_settings_of_an_endpoint_are_found_at_the_start(
@@ -440,7 +441,7 @@ def _stored() -> list[Any]:
     [
         (["--listen", "8080"], "Expected an address and a port, such as 127.0.0.1:8080, but got '8080'."),
         (["--rotate", "16"], "Expected a time or a size, such as 60s or 16MB, but got '16'."),
-        (["--rotate", "0s"], "Expected more than 0."),
+        (["--rotate", "0s"], "Expected more than 0, got 0."),
         (["--dataset", "x"], "Expected --load-every with a target: without it nothing is loaded."),
     ],
 )

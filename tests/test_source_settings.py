@@ -65,6 +65,20 @@ def test_what_dlt_other_origins_and_other_sources_have_there_is_left_alone(
     assert isinstance(ORIGINS[origin](), DltSource)
 
 
+def test_the_commands_name_a_setting_that_is_no_number(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{SECTION}ORTTO__TRIES", "many")
+    monkeypatch.setenv(f"{SECTION}ORTTO__API_KEY", "1")
+    monkeypatch.setenv("DESTINATION__SEGMENT__ALLOW_HTTP", "perhaps")
+    monkeypatch.setenv("DESTINATION__SEGMENT__WRITE_KEY", "1")
+    where = "It is in dlt's configuration, or in the environment under a name that ends so."
+    said = call("load", "ortto")
+    error = "Error: Expected a whole number as the setting tries, but got 'many'."
+    assert (said.status, errors(said)) == (1, [error, where])
+    said = call("forward", "archive")
+    error = "Error: Expected true or false as the setting allow_http, but got 'perhaps'."
+    assert (said.status, errors(said)) == (1, [error, where])
+
+
 def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:
     Path(".dlt").mkdir()
     Path(".dlt/config.toml").write_text(

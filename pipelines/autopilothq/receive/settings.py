@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import dlt
 
+from ..display import shortened
 from ..errors import InvalidSetting
 from ..segment.ortto import OrttoNames, names_of_ids
 
@@ -123,7 +124,9 @@ def ortto_settings(name: str) -> OrttoEndpointSettings:
         raise InvalidSetting(f"Expected true or false as {section}.personal, but got {personal!r}.")
     names: Any = _json(dlt.config.get(f"{section}.names"))
     if not isinstance(names, Mapping | None) or not all(isinstance(one, str) for one in (names or {}).values()):
-        raise InvalidSetting(f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought".')
+        raise InvalidSetting(
+            f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought", but got {_no_names(names)}.'
+        )
     found = names_of_ids({str(id_): str(one) for id_, one in (names or {}).items()}, _texts(f"{section}.decimals"))
     return OrttoEndpointSettings(found, str(personal).lower() == "true")
 
@@ -158,8 +161,17 @@ def _texts(name: str) -> list[str]:
     texts = value if isinstance(value, list) else [value]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {type(text).__name__}.")
+            is_secret = name.rpartition(".")[2] in SECRETS
+            what = "an empty text" if isinstance(text, str) else type(text).__name__ if is_secret else repr(text)
+            raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {what}.")
     return texts
+
+
+def _no_names(names: object) -> str:
+    """Returns what came in place of names by ids, or the first name that is no text."""
+    wrong = names.items() if isinstance(names, Mapping) else ()
+    first = next((f"{id_!r} = {one!r}" for id_, one in wrong if not isinstance(one, str)), repr(names))
+    return shortened(first, 200)
 
 
 def _json(value: Any) -> Any:
