@@ -13,7 +13,7 @@ from dlt.common.destination import Destination
 from dlt.common.destination.client import LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
-from dlt.common.schema.typing import TColumnType, TTableSchemaColumns
+from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -145,7 +145,8 @@ def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TD
 
 def columns_of_table(client: SqlJobClientBase, table: str) -> TTableSchemaColumns:
     """Returns the columns of a table that another program made, by its name as it is spelt."""
-    return {column: {**of, "name": column} for _, column, _, of in _stored_columns(client, [table])}
+    found = _stored_columns(client, [table])
+    return {column: cast(TColumnSchema, {**of, "name": column}) for _, column, _, of in found}
 
 
 def _stored_columns(client: SqlJobClientBase, tables: list[str]) -> Iterator[tuple[str, str, str, TColumnType]]:
