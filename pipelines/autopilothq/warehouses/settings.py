@@ -9,7 +9,29 @@ from ..errors import InvalidSetting
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"  # in the current folder
+# The values of this project's .dlt/config.toml, for folders without such a file.
+DEFAULTS: dict[str, Any] = {
+    "runtime.dlthub_telemetry": False,
+    "load.truncate_staging_dataset": True,
+    "load.auto_abort_on_terminal_error": True,
+    "load.delete_completed_jobs": True,
+}
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+
+
+def configure(**more: Any) -> None:
+    """Sets DEFAULTS and `more` where dlt's configuration has no value; dots in names are written as `__`.
+
+    Example: `configure(runtime__log_level="INFO")`.
+    """
+    import dlt
+
+    from .dlt_internals import active
+
+    for key, value in (DEFAULTS | {name.replace("__", "."): value for name, value in more.items()}).items():
+        if dlt.config.get(key) is None:
+            dlt.config[key] = value
+    active().initialize_runtime()
 
 
 def setting(name: str) -> Any:
