@@ -55,6 +55,13 @@ def test_loads_what_is_asked_for(call: Call, server: FakeAutopilot) -> None:
     }
 
 
+@pytest.mark.usefixtures("server")
+def test_what_has_no_contacts_is_told_in_rows(call: Call) -> None:
+    said = call("load", "api", "--only", "triggers")
+    assert (said.status, errors(said)) == (0, [])
+    assert re.fullmatch(r"3 rows, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
+
+
 def test_json_has_every_count_and_a_dry_run_leaves_nothing(call: Call, server: FakeAutopilot) -> None:
     window = ("--since", "2018-11-20T12:00:00+01:00", "--until", "2018-12-01")
     said = call("load", "api", "--only", "events", "--json", "--dry-run", *window)

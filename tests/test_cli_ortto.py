@@ -101,6 +101,26 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("only", "read"),
+    [("people", "12 of 12 people"), ("tags,campaigns", "8 rows"), ("custom-fields,people", "12 of 12 people")],
+)
+def test_what_was_read_is_told_in_words_of_ortto(call: Call, server: FakeOrtto, only: str, read: str) -> None:
+    server.account.tags = {"vip": {"1"}}
+    said = call("load", "ortto", "--only", only)
+    assert (said.status, errors(said)) == (0, [])
+    assert re.fullmatch(rf"{read}, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
+
+
+def test_people_of_a_run_that_broke_off_are_told_with_the_rest(call: Call, server: FakeOrtto) -> None:
+    server.account.made = 700
+    server.order("POST", "/person/get", skip=1, status=503)
+    assert call("load", "ortto", "--only", "people").status == 1
+    said = call("load", "ortto", "--only", "people")
+    assert (said.status, errors(said)) == (0, [])
+    assert re.fullmatch(r"700 of 700 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
+
+
 def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> None:
     server.order("POST", FEED, skip=2, status=503, times=99)
     said = call("load", "ortto", "--only", "events", "--people", "all")

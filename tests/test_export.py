@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +25,7 @@ from autopilothq.sources.archive.discover import list_files
 from autopilothq.warehouses.dataset import NativeType
 from contract import generated
 from contract.loading import Line, Row, Store, message, raw, to_line, write
-from servers import S3
+from servers import S3, ask
 from shared_loads import command, isolation
 from test_forward import EVENTS, LINES
 
@@ -185,6 +186,36 @@ def test_a_dataset_that_was_exported_and_loaded_has_the_same_tables(
         for name, found in before.items():
             assert after[name] == found, name
         assert len(before) > 20
+
+
+def test_own_tables_are_exported_however_their_names_are_spelt(tmp_path: Path, postgres: str) -> None:
+    own = (
+        'CREATE TABLE autopilothq."MyShoes" ("ShoeSize" integer, name text)',
+        "INSERT INTO autopilothq.\"MyShoes\" VALUES (43, 'brogue')",
+    )
+    # PostgreSQL tells names apart that differ in capitals alone, and so does the export.
+    twins = (
+        'CREATE TABLE autopilothq.myshoes (name integer, "Name" text)',
+        "INSERT INTO autopilothq.myshoes VALUES (7, 'x')",
+    )
+    with isolation(tmp_path):
+        write("odd.jsonl", *LINES)
+        for kind, url in (("duckdb", "events.duckdb"), ("postgres", postgres)):
+            target = ("--destination", kind, "--credentials", url)
+            assert command("load", "archive", "archive", *target).status == 0
+            if kind == "duckdb":
+                with duckdb.connect(url) as con:
+                    for statement in own:
+                        con.execute(statement)
+            else:
+                ask(url, "; ".join((*own, *twins)))
+            said = command("export", kind, "--format", "parquet", *target)
+            left_out = "" if kind == "duckdb" else "Warning: Not exported: myshoes: Name\n"
+            assert (said.status, said.err) == (0, left_out)
+        shoes = [{"shoesize": 43, "name": "brogue"}]
+        assert pq.read_table("duckdb/myshoes.parquet").to_pylist() == shoes
+        assert pq.read_table("postgres/MyShoes.parquet").to_pylist() == shoes
+        assert pq.read_table("postgres/myshoes.parquet").to_pylist() == [{"name": 7}]
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------

@@ -437,11 +437,11 @@ def test_rows_of_a_query(fake: FakeSegment, forward: Any) -> None:
 
 def test_wrong_arguments(call: Call) -> None:
     for words, said in (
-        ([], "Error: Name what to forward: paths, or - for stdin, or --query."),
-        (["a", "--query", "SELECT 1"], "Error: Name what to forward: paths, or - for stdin, or --query."),
+        ([], "Error: Name what to forward: paths, or - for stdin, or --query, got neither."),
+        (["a", "--query", "SELECT 1"], "Error: Name what to forward: paths, or - for stdin, or --query, got both."),
         (["-", "a"], "Error: - stands alone: it is a stream, and files are read to their end."),
-        (["a", "--write-key", "no"], ("Error: Invalid value for '--write-key': Expected env:NAME or @FILE: everybody"
-                                      " on this machine can see what a command line holds.")),
+        (["a", "--write-key", "no"], ("Error: Invalid value for '--write-key': Expected env:NAME or @FILE, got ***:"
+                                      " everybody on this machine can see what a command line holds.")),
     ):  # fmt: skip
         answer = call("forward", *words)
         assert (answer.status, answer.err.splitlines()[-1]) == (2, said)

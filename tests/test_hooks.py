@@ -7,6 +7,7 @@ import pytest
 from autopilothq.clients.autopilot_hooks import AutopilotHooks
 from autopilothq.destination import hooks
 from autopilothq.errors import RunError
+from autopilothq.masking import masked_url
 from calling import Call
 from fake_autopilot import FakeAutopilot
 from fake_autopilot.server import HOOKS
@@ -113,7 +114,10 @@ def test_a_dry_run_sends_nothing_and_shows_no_secret(call: Call, server: FakeAut
 def test_help_says_that_nobody_has_tried_it(call: Call) -> None:
     assert "Not seen by us" in call("hooks", "add", "--help").out
     said = call("hooks", "remove")
-    assert (said.status, said.err.splitlines()[-1]) == (2, "Error: Which hooks? Name their ids, or their --url.")
+    assert (said.status, said.err.splitlines()[-1]) == (
+        2,
+        "Error: Which hooks? Name their ids, or their --url, got neither.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,8 +134,16 @@ def test_a_url_that_hooks_must_not_have(url: str) -> None:
 
 
 def test_urls_without_their_secrets() -> None:
-    assert hooks.masked_url("https://ada:pw@example.com/a?key=x&flag&for=y") == (
+    assert masked_url("https://ada:pw@example.com/a?key=x&flag&for=y") == (
         "https://***@example.com/a?key=***&***&for=***"
     )
-    assert hooks.masked_url("https://example.com/a") == "https://example.com/a"
+    assert masked_url("https://example.com/a") == "https://example.com/a"
+    for url, shown in {
+        "ada:p?w@example.com/a#k": "***@example.com/a#***",
+        "https://ada:p/w#1@example.com": "https://***@example.com",
+        "https://example.com:8443/a?for=ada": "https://example.com:8443/a?for=***",
+        "api.example.com/v1": "api.example.com/v1",
+        "0123456789abcdef": "***",
+    }.items():
+        assert masked_url(url) == shown
     hooks.check_target("http://localhost:8080/hook/autopilot/shop")

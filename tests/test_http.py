@@ -158,17 +158,18 @@ def test_parameters(server: FakeAutopilot, time: Time) -> None:
         *(
             (
                 {"base_url": url},
-                f"sources.autopilothq.base_url must be like {LIKE}",
+                f"sources.autopilothq.base_url must be like {LIKE}, got '{shown}'",
             )
-            for url in (
-                "",
-                "api2.autopilothq.com/v1",
-                "ftp://x/v1",
-                "https://",
-                "https://me:pw@x/v1",
-                "https://x?k=1",
-                "https://x:port/v1",
-            )
+            for url, shown in {
+                "": "",
+                "api2.autopilothq.com/v1": "api2.autopilothq.com/v1",
+                "0123456789abcdef": "***",  # perhaps the key
+                "ftp://x/v1": "ftp://x/v1",
+                "https://": "https://",
+                "https://me:pw@x/v1": "https://***@x/v1",
+                "https://x?k=1": "https://x?k=***",
+                "https://x:port/v1": "https://x:port/v1",
+            }.items()
         ),
     ],
 )

@@ -141,13 +141,22 @@ def test_settings_of_an_endpoint_come_from_the_environment(monkeypatch: pytest.M
     assert [field.display_type for field in found.names.attributes.values()] == ["decimal"]
 
 
+NO_NAMES = 'Expected names by ids as receive.ortto.NAME.names, like "act:cm:bought" = "Bought"'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("PERSONAL", "perhaps", "Expected true or false as receive.ortto.NAME.personal, but got 'perhaps'."),
-        ("NAMES", "x", 'Expected names by ids as receive.ortto.NAME.names, like "act:cm:bought" = "Bought".'),
-        ("NAMES", '{"a": 1}', 'Expected names by ids as receive.ortto.NAME.names, like "act:cm:bought" = "Bought".'),
-        ("DECIMALS", "[1]", "Expected a text, or a list of texts, as receive.ortto.NAME.decimals, but got int."),
+        ("NAMES", "x", f"{NO_NAMES}, but got 'x'."),
+        ("NAMES", '{"b": "B", "a": 1}', f"{NO_NAMES}, but got 'a' = 1."),
+        ("NAMES", f'["{"x" * 300}"]', f"{NO_NAMES}, but got ['{'x' * 197}…."),
+        ("DECIMALS", "[1]", "Expected a text, or a list of texts, as receive.ortto.NAME.decimals, but got 1."),
+        (
+            "DECIMALS",
+            '[" "]',
+            "Expected a text, or a list of texts, as receive.ortto.NAME.decimals, but got an empty text.",
+        ),
     ],
 )
 def test_wrong_settings_of_an_endpoint(

@@ -33,6 +33,8 @@ SMALL = LoadReport(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines
         ),
         ("people", LARGE, "512.3k of 1000.0k people  123.5M events", "512,345 of 999,999 people  123,456,789 events"),
         ("people", SMALL, "1,234 people  9,999 events", "1,234 people  9,999 events"),
+        ("people read", LARGE, "1.2M of 10.0M people  123.5M", "1,234,567 of 9,999,999 people  123,456,789 events"),
+        ("rows", SMALL, "0.0 MB  9,999 events", "0.0 MB  9,999 events"),
     ],
 )
 def test_the_bar_is_one_line(counted: Counted, report: LoadReport, narrow: str, wide: str, width: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
+from dlt.common.runtime.run_context import active
 from prometheus_client import Counter
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -268,6 +269,7 @@ def test_what_a_proxy_passes_on_needs_settings_too(secured: Receiver, name: str)
         ),
         ("RECEIVE__RUDDER__SHOP__BASIC", "s3cret", "receive.rudder.shop.basic to be like 'user:password', but it has"),
         ("RECEIVE__V1__WRITE_KEYS", "[5]", "a text, or a list of texts, as receive.v1.write_keys, but got int."),
+        ("RECEIVE__V1__WRITE_KEYS", '[""]', "a text, or a list of texts, as receive.v1.write_keys, but got an empty"),
     ],
 )
 def test_wrong_settings_of_an_endpoint_are_found_at_the_start(
@@ -279,6 +281,38 @@ def test_wrong_settings_of_an_endpoint_are_found_at_the_start(
     assert f"Expected {message}" in said.err
     assert "s3cret" not in said.err
     assert not Path("archive").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("RECEIVE__V1__WRITE_KEY", "v1.write_key: did you mean write_keys?"),
+        ("RECEIVE__SEGMENT__SHOP__SIGNATURES", "segment.shop.signatures: did you mean signature?"),
+        ("RECEIVE__SEGMENT__SIGNATURE", "segment.signature: did you mean NAME.signature?"),
+        ("RECEIVE__ORTTO__SHOP__PERSONNAL", "ortto.shop.personnal: did you mean personal?"),
+        ("RECEIVE__SEGMNT__SHOP__BASIC", "segmnt: did you mean segment?"),
+        ("RECEIVE__MAX_BODY", "max_body: did you mean max_body_mb?"),
+    ],
+)
+def test_a_misspelt_setting_is_found_at_the_start(
+    call: Call, monkeypatch: pytest.MonkeyPatch, variable: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, "s3cret")
+    said = call("receive", "archive")
+    assert (said.status, said.err) == (1, f"Error: dlt's configuration has no setting receive.{message}\n")
+    assert not Path("archive").exists()
+
+
+def test_a_misspelt_setting_of_a_file_is_found_too(call: Call) -> None:
+    Path(".dlt").mkdir()
+    Path(".dlt/secrets.toml").write_text(
+        '[receive.v1]\nwrite_keys = "1"\n[receive.ortto.shop]\nnames = {"act:cm:x" = "X"}\n'
+        '[receive.rudder.Shop]\nbasik = "u:p"\n'
+    )
+    active().reload()
+    said = call("receive", "archive")
+    message = "dlt's configuration has no setting receive.rudder.Shop.basik: did you mean basic?"
+    assert (said.status, said.err) == (1, f"Error: {message}\n")
 
 
 FAILING = """
@@ -440,7 +474,7 @@ def _stored() -> list[Any]:
     [
         (["--listen", "8080"], "Expected an address and a port, such as 127.0.0.1:8080, but got '8080'."),
         (["--rotate", "16"], "Expected a time or a size, such as 60s or 16MB, but got '16'."),
-        (["--rotate", "0s"], "Expected more than 0."),
+        (["--rotate", "0s"], "Expected more than 0, got 0."),
         (["--dataset", "x"], "Expected --load-every with a target: without it nothing is loaded."),
     ],
 )

@@ -95,6 +95,31 @@ def test_commands_that_speak_to_no_api_import_no_http_client() -> None:
     assert [call for call, (_, names) in found.items() if "httpx" in names] == []
 
 
+def test_a_receiver_that_only_takes_events_imports_nothing_that_loads() -> None:
+    program = """
+import json, os, sys, threading, urllib.request
+from autopilothq.cli import main, receiving
+
+def report(folder, url):
+    def post():
+        request = urllib.request.Request(f"{url}/v1/track", b'{"userId": "u1", "event": "E"}', method="POST")
+        request.add_header("Content-Type", "application/json")
+        try:
+            answered = urllib.request.urlopen(request).read().decode()
+            found = [name for name in json.loads(os.environ["SLOW"]) if name in sys.modules]
+            print(answered, found, flush=True)
+        finally:
+            os.kill(os.getpid(), 15)
+    threading.Thread(target=post, daemon=True).start()
+
+receiving._report = report
+sys.argv = ["autopilothq", "receive", "archive", "--listen", "127.0.0.1:0"]
+main()
+"""
+    # dlt, which reads the settings, imports the last two.
+    assert python(program) == "{\"success\": true} ['dlt', 'sqlglot', 'yaml']\n"
+
+
 def test_the_package_imports_a_library_when_it_is_used() -> None:
     program = f"""
 import sys

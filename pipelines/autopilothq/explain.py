@@ -12,7 +12,7 @@ from .display import gist
 from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .warehouses import requirements
-from .warehouses.dlt_internals import DatabaseException, UnknownDestinationModule
+from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, DatabaseException, UnknownDestinationModule
 
 # What Python raises where the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)
@@ -97,6 +97,8 @@ def _own_message(chain: list[BaseException]) -> str | None:
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
+        if isinstance(cause, ConfigValueCannotBeCoercedException) and cause.hint in (int, float, bool):
+            return requirements.wrong_setting(cause)
     return None
 
 

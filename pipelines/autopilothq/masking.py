@@ -30,6 +30,7 @@ _IN_TEXT = re.compile(r"(?<=from string ').{,2000}(?=')|(?<=://)[^/\s@]{,250}:\S
 _NO_PORT = re.compile(r"[^:/?#\[]*:(?!\d+(?:[/?#]|$))")  # what stands between host and path and is no port
 _PAIR = re.compile(r"""(?ix)(?:pass(?:word|wd|phrase)?|pwd|secret|token|[a-z_]*key|sig(?:nature)?)["']?\s*[=:]\s*
     (?:'([^']*)'?|"([^"]*)"?|([^&;\s"']+))""")
+_URL_END = re.compile(r"[?#]")  # of a URL's path
 _DELIMITER = re.compile(r"[:/@?#&=;,%+\s'\"\[\]]")
 _MAX_DELIMITERS = 24  # of a connection string; each pair bounds a piece that a driver may quote alone
 
@@ -62,6 +63,25 @@ def masked(text: str) -> str:
         if _core(piece.text) in text:  # a quick test, as most texts have no secrets
             text = _pattern(piece.text).sub(piece.instead.replace("\\", r"\\"), text)
     return _IN_TEXT.sub(MASK, text)
+
+
+def masked_url(url: str) -> str:
+    """Returns a URL without its user, its password, its fragment and the values of its query, which may be secret.
+
+    It may be any text that was given as a URL: one without a scheme and a dot may be a secret as a whole.
+    Example: `masked_url("https://example.com/hook?key=s3cret") == "https://example.com/hook?key=***"`.
+    """
+    scheme, rest = (url[: url.index("://") + 3], url[url.index("://") + 3 :]) if "://" in url else ("", url)
+    if not scheme and url and "." not in url:
+        return MASK
+    authority = _URL_END.split(rest)[0].partition("/")[0]
+    if "@" in rest and ("@" in authority or ":" in authority):
+        rest = f"{MASK}@{rest.rpartition('@')[2]}"  # a password may have any sign
+    before, number, _ = rest.partition("#")
+    head, sign, query = before.partition("?")
+    pairs = (pair.partition("=")[:2] for pair in query.split("&"))
+    shown = "&".join(f"{name}={MASK}" if equals else MASK for name, equals in pairs) if sign else ""
+    return f"{scheme}{head}{sign}{shown}{number}{MASK if number else ''}"
 
 
 class Masked:

@@ -26,7 +26,6 @@ from .warehouses.dlt_internals import (
     DestinationUndefinedEntity,
     StepCollector,
     WithStateSync,
-    active,
     load_pipeline_state_from_destination,
     logger,
     spare_repeated_work,
@@ -36,7 +35,7 @@ from .warehouses.pipeline_names import PIPELINE, assign_pipeline_name, other_nam
 from .warehouses.pipeline_names import UNFINISHED_TARGET as UNFINISHED_AT
 from .warehouses.repair import repair_tables
 from .warehouses.resolve import make_destination, resolve_target
-from .warehouses.settings import DATASET, DUCKDB_FILE, setting
+from .warehouses.settings import DATASET, DUCKDB_FILE, configure, setting
 
 __all__ = [
     "DATASET",
@@ -45,19 +44,12 @@ __all__ = [
     "UNFINISHED_AT",
     "BusyError",
     "RunError",
+    "configure",
     "explained",
     "resolve_target",
     "setting",
     "target_of",
 ]
-
-# The values of this project's .dlt/config.toml, for folders without such a file.
-DEFAULTS: dict[str, Any] = {
-    "runtime.dlthub_telemetry": False,
-    "load.truncate_staging_dataset": True,
-    "load.auto_abort_on_terminal_error": True,
-    "load.delete_completed_jobs": True,
-}
 
 
 class Progress(Protocol):
@@ -86,17 +78,6 @@ class Steps(StepCollector):
     def begin(self, step: str) -> None:
         """Reports that a step begins."""
         self._progress.step(step)
-
-
-def configure(**more: Any) -> None:
-    """Sets DEFAULTS and `more` where dlt's configuration has no value; dots in names are written as `__`.
-
-    Example: `configure(runtime__log_level="INFO")`.
-    """
-    for key, value in (DEFAULTS | {name.replace("__", "."): value for name, value in more.items()}).items():
-        if dlt.config.get(key) is None:
-            dlt.config[key] = value
-    active().initialize_runtime()
 
 
 def pipeline(

@@ -9,6 +9,7 @@ from ..errors import RunError
 from ..explain import explained
 from ..inspect import CampaignCounts
 from ..inspect.asking import ask_campaigns
+from ..sources.settings import check_origin_settings
 from ..warehouses.dataset import Dataset
 from ..warehouses.settings import typed_settings
 
@@ -23,6 +24,7 @@ def ask_ortto_campaigns(reader: Dataset, now: datetime) -> list[CampaignCounts]:
 
 def _ortto_settings() -> OrttoSettings:
     """The settings of the account that `load ortto` reads."""
+    check_origin_settings("ortto")
     section = "sources.autopilothq.ortto"
     found = typed_settings("sources.autopilothq", {"allow_http": bool}) | typed_settings(section, _TYPES)
     if not found.get("api_key"):

@@ -12,7 +12,8 @@ def _write_key(_: click.Context, param: click.Parameter, value: str | None) -> s
         return None
     if not value.startswith(("env:", "@")):
         raise click.BadParameter(
-            "Expected env:NAME or @FILE: everybody on this machine can see what a command line holds.", param=param
+            "Expected env:NAME or @FILE, got ***: everybody on this machine can see what a command line holds.",
+            param=param,
         )
     return credentials_of(value, param)
 
@@ -37,7 +38,9 @@ def forward(paths: tuple[str, ...], query: str | None, **options: Any) -> None:
     PATH is NDJSON, gzip or not: files, folders, globs, s3://. The path - is stdin, whose lines are sent as they come.
     """
     if bool(paths) == bool(query):
-        raise click.UsageError("Name what to forward: paths, or - for stdin, or --query.")
+        raise click.UsageError(
+            f"Name what to forward: paths, or - for stdin, or --query, got {'both' if paths else 'neither'}."
+        )
     streams = is_stream(paths)
     from . import forwarding
 

@@ -65,7 +65,7 @@ def list_command(as_json: bool) -> None:
 def remove_command(hook_ids: tuple[str, ...], url: str | None, **options: Any) -> None:
     """Remove hooks by their ids, or by the URL that they post to."""
     if bool(hook_ids) == bool(url):
-        raise click.UsageError("Which hooks? Name their ids, or their --url.")
+        raise click.UsageError(f"Which hooks? Name their ids, or their --url, got {'both' if url else 'neither'}.")
     from . import registering
 
     registering.end_hooks(hook_ids, url, **options)

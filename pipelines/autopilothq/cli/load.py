@@ -141,7 +141,9 @@ def load_api(
         source = _api(since=since, until=until, progress=display.report, **settings)
         yield source.with_resources(*only, *(table.name for table in BOOKS)) if only else source
 
-    run_load_command(sources, options, "contacts")
+    # Events come out of contacts; no other table does.
+    reads_contacts = only is None or bool(set(only) & {*API_TABLES["events"], *API_TABLES["contacts"]})
+    run_load_command(sources, options, "contacts" if reads_contacts else "rows")
 
 
 def _api(**settings: Any) -> "DltSource":

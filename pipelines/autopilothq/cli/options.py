@@ -194,13 +194,13 @@ def with_dlt(command: _Command) -> _Command:
 def _configure_dlt(books_dataset: str | None) -> None:
     import dlt
 
-    from .. import runner
+    from ..warehouses.settings import configure  # the runner would import all that loads
 
     settings = log.log_settings()
     log.configure_logging(*settings)  # again, because dlt has a handler of its own now
     more = {"runtime__log_format": "JSON"} if settings.debug and settings.json else {}
     # dlt logs errors that are tried again, or that end the run with a message of its own.
-    runner.configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
+    configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlt.sources import DltSource
 
     from ..sources.report import LoadReport
-    from .progress import ProgressDisplay
+    from .progress import Counted, ProgressDisplay
 
 # Where one load of a run ends, so that what came by then is loaded: at the pace that Ortto allows, some 900 people.
 ORTTO_PEOPLE_PER_LOAD = 20_000
@@ -88,7 +88,8 @@ def load_ortto(options: LoadOptions, only: list[str] | None, since: datetime | N
         else:
             yield from _parts(display, names, given)
 
-    run_load_command(sources, options, "people" if _EVENTS in names else "contacts")
+    of_scans: Counted = "people read" if "people" in names else "rows"
+    run_load_command(sources, options, "people" if _EVENTS in names else of_scans)
 
 
 def _parts(display: "ProgressDisplay", names: list[str], settings: dict[str, Any]) -> "Iterator[DltSource]":

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..catalog import REJECT_REASONS
+from ..catalog import BOOKS, REJECT_REASONS
 from ..display import json_text, plural
 from ..errors import NothingFound, TooManyRejects
 from ..masking import masked
@@ -26,7 +26,8 @@ from ..sources.archive.discover import LEFT_OUT
 from ..sources.report import LoadReport, limit_warning
 from . import log, out
 
-Counted = Literal["files", "contacts", "people"]
+Counted = Literal["files", "contacts", "people", "people read", "rows"]
+"""What a run is measured by, in its origin's words: `people` were asked for, `people read` are the rows of a scan."""
 LOG_SECONDS = 5.0
 WIDE_TERMINAL = 120  # columns: enough for everything
 _LARGE = re.compile(r"\d{2,3}(,\d{3})+|\d(,\d{3}){2,}")
@@ -82,9 +83,11 @@ class ProgressDisplay:
         if self._counted != "files":
             # Before anybody knows whom to ask for, people are read.
             is_read = self._counted == "people" and report.people_total is None and report.contacts
-            counted: Counted = "contacts" if is_read else self._counted
+            counted: Counted = "people read" if is_read else self._counted
             done, total = _done(report, counted)
-            counts = f"{_of(report, counted)}  {plural(report.lines, 'event')}"
+            # Rows are made at the end.
+            read = _size(report) if counted == "rows" else _of(report, counted)
+            counts = f"{read}  {plural(report.lines, 'event')}"
             self._bar.update(self._task, completed=done, total=total, counts=self._fitting(counts))
             self._log(counts)
             return
@@ -138,13 +141,22 @@ def _counts(report: LoadReport) -> dict[str, Any]:
 def _done(report: LoadReport, counted: Counted) -> tuple[int, int | None]:
     if counted == "people":
         return report.people, report.people_total
+    if counted == "rows":
+        books = {table.name for table in BOOKS}
+        return sum(rows for table, rows in report.rows.items() if table not in books), None
     return report.contacts, report.contacts_total
 
 
 def _of(report: LoadReport, counted: Counted) -> str:
     """Example: `250 of 1,000 contacts`."""
     done, total = _done(report, counted)
-    return f"{done:,}{'' if total is None else f' of {total:,}'} {counted}"
+    if counted == "rows":
+        return plural(done, "row")
+    return f"{done:,}{'' if total is None else f' of {total:,}'} {counted.removesuffix(' read')}"
+
+
+def _size(report: LoadReport) -> str:
+    return f"{report.bytes_done / 1e6:,.1f} MB"
 
 
 def print_result(
@@ -189,7 +201,7 @@ def print_result(
 def _work(report: LoadReport, counted: Counted) -> str:
     if counted != "files":
         found = f", found by {report.people_found_by}" if report.people_found_by else ""
-        return f"{_of(report, counted)}{found}, {report.bytes_done / 1e6:,.1f} MB, {report.seconds:.1f} s"
+        return f"{_of(report, counted)}{found}, {_size(report)}, {report.seconds:.1f} s"
     rate = report.lines / max(report.seconds, 0.001)
     return (
         f"{plural(report.files, 'new file')}, {report.files_known:,} known, {report.bytes / 1e6:,.1f} MB,"

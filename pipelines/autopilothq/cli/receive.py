@@ -89,7 +89,7 @@ def receive(
     for limit in rotate:
         name, value = ("bytes", limit) if isinstance(limit, int) else ("seconds", limit.total_seconds())
         if value <= 0:
-            raise click.BadParameter("Expected more than 0.", param_hint="--rotate")
+            raise click.BadParameter(f"Expected more than 0, got {value:g}.", param_hint="--rotate")
         options[f"rotate_{name}"] = value
     if load_every is None and any(target):
         raise click.UsageError("Expected --load-every with a target: without it nothing is loaded.")

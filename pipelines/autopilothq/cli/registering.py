@@ -11,6 +11,7 @@ from ..clients.urls import path_of
 from ..destination import hooks
 from ..destination.hooks import Hook
 from ..display import json_text, shortened
+from ..masking import masked_url
 from . import out
 from .sending import autopilot_settings
 
@@ -30,7 +31,7 @@ def register_hooks(url: str, events: Sequence[str], dry_run: bool) -> None:
         hooks.check_target(url)
         if dry_run:
             for event in events:
-                body = json_text({"event": event, "target_url": hooks.masked_url(url)})
+                body = json_text({"event": event, "target_url": masked_url(url)})
                 out.print_line(f"POST {base}/hook {body}")
             return
         is_there = True
@@ -46,11 +47,11 @@ def print_hooks(as_json: bool) -> None:
     with _account() as (account, _):
         found = hooks.hooks_of(account)
     if as_json:
-        listed = [hook._asdict() | {"url": hooks.masked_url(hook.url), "created_at": _time(hook)} for hook in found]
+        listed = [hook._asdict() | {"url": masked_url(hook.url), "created_at": _time(hook)} for hook in found]
         out.print_line(json_text({"hooks": listed}))
         return
     for hook in found:
-        text = (hook.hook_id, hook.event, _time(hook) or "-", hooks.masked_url(hook.url))
+        text = (hook.hook_id, hook.event, _time(hook) or "-", masked_url(hook.url))
         out.print_line("  ".join(shortened(part, 200) for part in text))
     out.print_line(f"{len(found):,} hooks")
 

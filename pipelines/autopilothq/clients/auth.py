@@ -49,7 +49,7 @@ def where_to_set(setting: str) -> str:
 def checked_url(settings: ApiSettings) -> httpx.URL:
     """Returns the base URL. Raises InvalidSetting where it is none, or where the key would leave the machine over http.
 
-    The error does not repeat a URL that cannot be read, because it may hold a password.
+    The error repeats it masked, because it may hold a password.
     """
     setting = settings.name_of("base_url")
     try:
@@ -59,7 +59,10 @@ def checked_url(settings: ApiSettings) -> httpx.URL:
         good = False
         url = httpx.URL()
     if not good:
-        raise InvalidSetting(f"{setting} must be like https://host/path, without user, password, query or fragment")
+        raise InvalidSetting(
+            f"{setting} must be like https://host/path, without user, password, query or fragment,"
+            f" got {masking.masked_url(settings.base_url)!r}"
+        )
     if url.scheme == "http" and not settings.allow_http and not is_loopback(url.host):
         raise InvalidSetting(
             f"{setting} is not https: the key would go to {url.host} for everyone on the way to read."

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, TypeAlias
 from ..catalog import ORTTO_DELIVERIES, ORTTO_INTEGRATIONS
 from ..clients.ortto import OrttoSettings
 from ..clients.settings import API_TYPES
-from ..warehouses.settings import typed_settings
+from ..warehouses.settings import configured_names, typed_settings, unknown_setting
 from .account import WritableAccount
 from .event_batches import EventBatches
 from .fields import Fields
 from .kind import AUTOPILOT, AccountKind
 from .ortto_fields import ORTTO_SECTION
-from .settings import DestinationSettings, TriggerMapping, check_unknown_traits, configured_names, unknown_setting
+from .settings import DestinationSettings, TriggerMapping, check_unknown_traits
 from .triggers import EventTriggers
 
 ORTTO = AccountKind(

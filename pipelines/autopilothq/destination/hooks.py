@@ -9,7 +9,7 @@ from ..clients.auth import is_loopback
 from ..clients.autopilot_hooks import AutopilotHooks
 from ..clients.decode import plain
 from ..errors import NotFound, RequestRejected, RunError
-from ..masking import MASK
+from ..masking import masked_url
 
 _BAD_REQUEST, _CONFLICT = 400, 409
 _OTHER = {event.name: event.other for event in HOOK_EVENTS if event.other}
@@ -43,19 +43,6 @@ def check_target(url: str) -> None:
             f"Expected a URL like https://events.example.com/hook/autopilot/shop?key=…, got {masked_url(url)}.\n"
             "Hooks carry whole contacts, so that the URL must be https. Nothing was registered."
         )
-
-
-def masked_url(url: str) -> str:
-    """Returns a URL without its user, its password and the values of its query, which may be secret.
-
-    Example: `masked_url("https://example.com/hook?key=s3cret") == "https://example.com/hook?key=***"`.
-    """
-    head, sign, query = url.partition("?")
-    scheme, colon, rest = head.partition("://")
-    user, at, host = rest.rpartition("@")
-    shown = f"{scheme}{colon}{MASK}{at}{host}" if user else head
-    pairs = (pair.partition("=")[:2] for pair in query.split("&"))
-    return shown + sign + "&".join(f"{name}={MASK}" if equals else MASK for name, equals in pairs) if sign else shown
 
 
 def hooks_of(account: AutopilotHooks) -> list[Hook]:

@@ -1,7 +1,5 @@
 """The settings of the destination, and the dataset that keeps its delivery log."""
 
-import difflib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +14,7 @@ from ..clients.settings import API_TYPES
 from ..errors import InvalidSetting
 from ..warehouses.dlt_internals import Destination, DestinationCapabilitiesContext
 from ..warehouses.resolve import make_destination
+from ..warehouses.settings import configured_names, unknown_setting
 
 NAME = "autopilothq"
 SECTION = f"destination.{NAME}"
@@ -78,17 +77,6 @@ def check_configuration(section: str, factory: Callable[..., "Destination[Any, A
     check_names(names, factory, f"dlt's configuration has no setting {section}.")
 
 
-def configured_names(section: str) -> list[str]:
-    """Returns the names of settings that the files or the environment of dlt's configuration have in a section."""
-    before = f"{section.upper().replace('.', '__')}__"
-    names = [name[len(before) :].split("__")[0].lower() for name in os.environ if name.startswith(before)]
-    for provider in dlt.config.config_providers:
-        parts = section.split(".")
-        found = provider.get_value(parts[-1], dict, "", *parts[:-1])[0] if provider.name.endswith(".toml") else None
-        names += found if isinstance(found, Mapping) else ()
-    return names
-
-
 def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, Any]"], before: str) -> None:
     """Raises InvalidSetting for a name that is no setting of a destination, with the one that it may stand for."""
     own = list(signature(factory).parameters)[2:]  # behind the rows and their table
@@ -97,13 +85,6 @@ def check_names(names: Iterable[str], factory: Callable[..., "Destination[Any, A
             continue
         if name not in DestinationCapabilitiesContext.get_resolvable_fields():
             raise unknown_setting(f"{before}{name}", name, own)
-
-
-def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:
-    """Returns the error for a name that is no setting, with the one that it may stand for."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return InvalidSetting(f"{text}: {hint}")
 
 
 def log_dataset(

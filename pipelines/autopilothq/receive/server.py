@@ -23,7 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from .. import private
 from ..errors import InvalidSetting, RunError
-from .settings import ReceiveSettings, guard, guarded_endpoints, ortto_settings
+from .settings import ReceiveSettings, check_setting_names, guard, guarded_endpoints, ortto_settings
 
 HEADER_TIME = 10.0  # seconds for the head of a request to come
 BODY_TIME = 30.0  # seconds for its body
@@ -194,6 +194,7 @@ def check(settings: ReceiveSettings) -> None:
         from .upload import check_upload
 
         check_upload(settings.upload)
+    check_setting_names()
     for section in (endpoints := guarded_endpoints()):
         kind, _, name = section.partition(".")
         guard(kind, name)

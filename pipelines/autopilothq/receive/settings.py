@@ -1,16 +1,18 @@
 """The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
 
+import difflib
 import functools
 import ipaddress
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import dlt
 
+from ..display import shortened
 from ..errors import InvalidSetting
 from ..segment.ortto import OrttoNames, names_of_ids
 
@@ -18,6 +20,8 @@ RECEIVE_SECTION = "receive"
 ENDPOINT_KINDS = ("v1", "segment", "rudder", "autopilot", "ortto")
 """The kinds of endpoints. `v1` is one endpoint, of the others there are as many as have names."""
 SECRETS = ("write_keys", "signature", "basic", "header")
+SIZES = ("max_body", "max_pending", "min_free")
+_OF_ORTTO = ("personal", "names", "decimals")
 MB = 1 << 20
 MOST_BODY = 64  # MB
 
@@ -74,7 +78,7 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
     These are `max_body_mb` (4, at most 64), `max_pending_mb` (64) and `min_free_mb` (256). Raises InvalidSetting.
     """
     sizes: dict[str, Any] = {}
-    for name in ("max_body", "max_pending", "min_free"):
+    for name in SIZES:
         value: Any = dlt.config.get(f"{RECEIVE_SECTION}.{name}_mb")
         if value is None:
             continue
@@ -123,9 +127,49 @@ def ortto_settings(name: str) -> OrttoEndpointSettings:
         raise InvalidSetting(f"Expected true or false as {section}.personal, but got {personal!r}.")
     names: Any = _json(dlt.config.get(f"{section}.names"))
     if not isinstance(names, Mapping | None) or not all(isinstance(one, str) for one in (names or {}).values()):
-        raise InvalidSetting(f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought".')
+        raise InvalidSetting(
+            f'Expected names by ids as {section}.names, like "act:cm:bought" = "Bought", but got {_no_names(names)}.'
+        )
     found = names_of_ids({str(id_): str(one) for id_, one in (names or {}).items()}, _texts(f"{section}.decimals"))
     return OrttoEndpointSettings(found, str(personal).lower() == "true")
+
+
+def check_setting_names() -> None:
+    """Raises InvalidSetting for a name below `[receive]` that is no setting: who may send must not depend on a slip."""
+    for kind, *rest in map(list, sorted(_configured())):
+        if kind not in ENDPOINT_KINDS:
+            if rest or kind not in (known := [f"{size}_mb" for size in SIZES]):
+                raise _no_setting((), kind, ENDPOINT_KINDS if rest else known)
+        elif kind == "v1" or len(rest) > 1:
+            known = [*SECRETS, *(_OF_ORTTO if kind == "ortto" else ())]
+            if rest and rest[-1] not in known:
+                raise _no_setting((kind, *rest[:-1]), rest[-1], known)
+        elif rest:
+            raise _no_setting((kind,), rest[0], [f"NAME.{setting}" for setting in (*SECRETS, *_OF_ORTTO)])
+
+
+def _no_setting(section: Iterable[str], name: str, known: Sequence[str]) -> InvalidSetting:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return InvalidSetting(f"dlt's configuration has no setting {'.'.join((RECEIVE_SECTION, *section, name))}: {hint}")
+
+
+def _configured() -> Iterator[tuple[str, ...]]:
+    """Yields the paths of all settings below `receive`. Example: `("segment", "shop", "write_keys")`."""
+    configured: list[Any] = [dlt.config.get(RECEIVE_SECTION), dlt.secrets.get(RECEIVE_SECTION)]
+    for settings in configured:
+        yield from _paths(settings)
+    for variable in os.environ:
+        head, *parts = variable.lower().split("__")
+        if head == RECEIVE_SECTION and parts:
+            yield tuple(parts)
+
+
+def _paths(settings: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in settings.items() if isinstance(settings, Mapping) else ():
+        below = (*path, str(name))
+        is_section = isinstance(value, Mapping) and len(below) < (2 if below[0] == "v1" else 3)
+        yield from _paths(value, below) if is_section else (below,)
 
 
 def guarded_endpoints() -> list[str]:
@@ -158,8 +202,17 @@ def _texts(name: str) -> list[str]:
     texts = value if isinstance(value, list) else [value]
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {type(text).__name__}.")
+            is_secret = name.rpartition(".")[2] in SECRETS
+            what = "an empty text" if isinstance(text, str) else type(text).__name__ if is_secret else repr(text)
+            raise InvalidSetting(f"Expected a text, or a list of texts, as {name}, but got {what}.")
     return texts
+
+
+def _no_names(names: object) -> str:
+    """Returns what came in place of names by ids, or the first name that is no text."""
+    wrong = names.items() if isinstance(names, Mapping) else ()
+    first = next((f"{id_!r} = {one!r}" for id_, one in wrong if not isinstance(one, str)), repr(names))
+    return shortened(first, 200)
 
 
 def _json(value: Any) -> Any:

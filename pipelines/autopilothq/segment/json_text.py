@@ -15,8 +15,6 @@ import re
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any
 
-import numpy as np
-
 _ESCAPE = re.compile(r"\\u.{4}|\\.")
 # What stands between the brackets that nest: a text of JSON, closed or not.
 _QUOTED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -53,6 +51,8 @@ def depth(line: bytes) -> int:
 
     Example: `depth(b'{"a":[1,"[["]}') == 2`.
     """
+    import numpy as np  # the receiver has no other need of it, and few texts have so many brackets
+
     brackets = np.frombuffer(_QUOTED.sub(b"", line), np.uint8) | 0x20  # 0x20 is what `[` lacks to be `{`
     steps = (brackets == ord("{")).astype(np.int32) - (brackets == ord("}"))
     return int(np.cumsum(steps).max(initial=0))

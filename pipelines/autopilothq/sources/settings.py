@@ -5,16 +5,21 @@ setting cannot come from the configuration, or takes for its first type, so that
 Therefore such settings are `Any` to dlt, and have their types for whoever checks types.
 """
 
+import difflib
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import date
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dlt
 
 from ..clients.settings import MAX_ATTEMPTS, TIMEOUT
+from ..warehouses.hints import SOURCE
+from ..warehouses.settings import configured_names, unknown_setting
 
 if TYPE_CHECKING:
     from ..clients.autopilot import Autopilot
@@ -30,6 +35,48 @@ if TYPE_CHECKING:
     """By the name of an event: `event`, the one that it is, and `properties`, new names by names."""
 else:
     Names = Time = Engine = EventMappings = Any
+
+ORIGINS = ("archive", "adopt", "api", "profiles", "ortto")
+"""The origins that dlt's configuration has settings of. Those of the first are in the section that all share."""
+_OF_ALL = ("allow_http", "api_key", "notify", "suppression_key")  # of the shared section, and of no single origin
+_IN_PYTHON_ONLY = ("cut_texts", "executor", "progress")
+_TABLES = ("credentials", "mapping", "tables")  # settings that are tables themselves
+_TYPING_ERROR = 0.8  # how near another name must be to that of a setting to be meant for it
+
+
+def check_origin_settings(origin: str) -> None:
+    """Raises InvalidSetting where the files or the environment of dlt's configuration misspell a setting of an origin.
+
+    Sections below the origin's are left alone, because dlt's own are there, such as `data_writer`. So are names of the
+    shared section that are like none of the settings: a source of the user's own may have them there.
+
+    Example: `check_origin_settings("ortto")`.
+    """
+    shared, own = f"sources.{SOURCE}", _settings_of(origin)
+    if origin != ORIGINS[0]:
+        _check_section(f"{shared}.{origin}", own)
+    # dlt takes what an origin's own section lacks from the shared one. The others are imported for what is not known.
+    known = {*_OF_ALL, *own}
+    if any(name not in known for name, is_table in configured_names(shared).items() if not is_table):
+        known.update(*map(_settings_of, ORIGINS))
+    _check_section(shared, sorted(known), lets_others=True)
+
+
+def _check_section(section: str, known: Sequence[str], lets_others: bool = False) -> None:
+    tables = [name for name in _TABLES if name in known]
+    for name, is_table in configured_names(section).items():
+        is_other = (is_table and not _is_like(name, tables)) or (lets_others and not _is_like(name, known))
+        if name not in known and not is_other:
+            raise unknown_setting(f"dlt's configuration has no setting {section}.{name}", name, known)
+
+
+def _is_like(name: str, known: Sequence[str]) -> bool:
+    return bool(difflib.get_close_matches(name, known, n=1, cutoff=_TYPING_ERROR))
+
+
+def _settings_of(origin: str) -> list[str]:
+    source = getattr(import_module(f".{origin}.source", __package__), origin)
+    return [name for name in inspect.signature(source).parameters if name not in _IN_PYTHON_ONLY]
 
 
 class RequestSettings(NamedTuple):

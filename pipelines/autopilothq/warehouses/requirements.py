@@ -1,4 +1,4 @@
-"""Messages about a destination that cannot be used: an unknown name, a missing package, missing settings."""
+"""Messages about what cannot be used: unknown destinations, missing packages, missing and wrong settings."""
 
 import difflib
 from collections.abc import Iterator
@@ -9,7 +9,13 @@ from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 
 from ..extras import PACKAGE, install
-from .dlt_internals import Destination, LookupTraces, UnknownDestinationModule
+from .dlt_internals import (
+    ConfigValueCannotBeCoercedException,
+    Destination,
+    LookupTraces,
+    UnknownDestinationModule,
+)
+from .settings import TYPE_NAMES
 
 # Extras of this package that dlt has by another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}
@@ -53,6 +59,14 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
         f"{_package_of(names[0])}"
+    )
+
+
+def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
+    """Returns the message about a setting that is no number, or neither true nor false; dlt's error has its name."""
+    return (
+        f"Expected {TYPE_NAMES[error.hint]} as the setting {error.field_name}, but got {error.field_value!r}.\n"
+        "It is in dlt's configuration, or in the environment under a name that ends so."
     )
 
 

@@ -1,13 +1,37 @@
 """dlt's settings, and the target where they name none."""
 
-from collections.abc import Mapping
+import difflib
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidSetting
 
 DATASET = "autopilothq"
 DUCKDB_FILE = "autopilot.duckdb"  # in the current folder
-_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+# The values of this project's .dlt/config.toml, for folders without such a file.
+DEFAULTS: dict[str, Any] = {
+    "runtime.dlthub_telemetry": False,
+    "load.truncate_staging_dataset": True,
+    "load.auto_abort_on_terminal_error": True,
+    "load.delete_completed_jobs": True,
+}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", dict: "a table", str: "a text"}
+
+
+def configure(**more: Any) -> None:
+    """Sets DEFAULTS and `more` where dlt's configuration has no value; dots in names are written as `__`.
+
+    Example: `configure(runtime__log_level="INFO")`.
+    """
+    import dlt
+
+    from .dlt_internals import active
+
+    for key, value in (DEFAULTS | {name.replace("__", "."): value for name, value in more.items()}).items():
+        if dlt.config.get(key) is None:
+            dlt.config[key] = value
+    active().initialize_runtime()
 
 
 def setting(name: str) -> Any:
@@ -16,6 +40,34 @@ def setting(name: str) -> Any:
 
     providers: tuple[Any, ...] = (dlt.secrets, dlt.config)
     return next((value for provider in providers if (value := provider.get(name)) is not None), None)
+
+
+def configured_names(section: str) -> dict[str, bool]:
+    """Returns the names that the files or the environment of dlt's configuration have in a section.
+
+    The value is whether the name is that of a table, or of a section below this one.
+    """
+    import dlt
+
+    before = f"{section.upper().replace('.', '__')}__"
+    names: dict[str, bool] = {}
+    for variable in os.environ:
+        if variable.startswith(before):
+            name, *below = variable[len(before) :].lower().split("__")
+            names[name] = names.get(name, True) and bool(below)
+    for provider in dlt.config.config_providers:
+        parts = section.split(".")
+        found = provider.get_value(parts[-1], dict, "", *parts[:-1])[0] if provider.name.endswith(".toml") else None
+        for name, value in found.items() if isinstance(found, Mapping) else ():
+            names[name] = names.get(name, True) and isinstance(value, Mapping)
+    return names
+
+
+def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:
+    """Returns the error for a name that is no setting, with the one that it may stand for."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return InvalidSetting(f"{text}: {hint}")
 
 
 def typed_settings(section: str, types: Mapping[str, type]) -> dict[str, Any]:
@@ -37,4 +89,4 @@ def _typed(name: str, of: type) -> Any:
         values = (provider.get(name, of) for provider in providers)
         return next((value for value in values if value is not None), None)
     except ValueError as error:
-        raise InvalidSetting(f"{name} must be {_TYPE_NAMES[of]}, got {setting(name)!r}") from error
+        raise InvalidSetting(f"{name} must be {TYPE_NAMES[of]}, got {setting(name)!r}") from error

@@ -12,7 +12,7 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Names
+from ..settings import Names, check_origin_settings
 from .origin import AdoptedTables
 from .project import AdoptProjector
 
@@ -46,6 +46,7 @@ def adopt(
 
     Example: `pipeline.run(adopt("s3://bucket/unload/"))`.
     """
+    check_origin_settings("adopt")
     urls = () if tables_url is None else (tables_url,) if isinstance(tables_url, str) else tuple(tables_url)
     origin = adopted_tables(urls, tables or {}, database, database_schema, credentials)
     settings = LoadSettings(memory, 0, progress, table_format, max_event_tables, projector=AdoptProjector(cut_texts))

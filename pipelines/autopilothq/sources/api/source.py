@@ -26,7 +26,7 @@ from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
 from ..scans import Scan, ScanBatch, ScannedRecords
-from ..settings import RequestSettings, Time
+from ..settings import RequestSettings, Time, check_origin_settings
 from ..times import format_time, read_setting_time
 from . import scan as scans
 from .contacts import LIBRARY, Window
@@ -71,6 +71,7 @@ def api(
 
     Example: `pipeline.run(api(until="2019-03-01").with_resources("email_opened", "contacts"))`.
     """
+    check_origin_settings("api")
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
     window = Window(read_setting_time(since), read_setting_time(until))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # nobody can read the key from it

@@ -23,7 +23,7 @@ from ..origin import MESSAGE_RESOURCES, LoadContext, Origin
 from ..plan import LoadSettings, workers
 from ..report import LoadReport, ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Engine, EventMappings, Names
+from ..settings import Engine, EventMappings, Names, check_origin_settings
 from . import batches
 from .discover import LEFT_OUT, day_and_source, list_files
 from .hook_contacts import contact_rows, is_of_hooks
@@ -78,6 +78,7 @@ def archive(
 
     Example: `pipeline.run(archive("s3://bucket/segment-logs/AbC123xYz9/", since="2019-03-01"))`.
     """
+    check_origin_settings("archive")
     urls = (archive_url,) if isinstance(archive_url, str) else tuple(archive_url)
     mappings = read_mappings(mapping)
     batch_bytes = LINES_AT_ONCE // workers(memory)

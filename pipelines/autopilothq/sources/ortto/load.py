@@ -89,7 +89,7 @@ class AccountLoad(ScannedRecords):
             self.context.report_progress()
 
     def report_contacts(self, count: int, total: int | None) -> None:
-        """Reports that people were read, of so many."""
-        self.context.report.contacts += count
+        """Reports how many people a scan has read, of so many."""
+        self.context.report.contacts = count
         self.context.report.contacts_total = total
         self.context.report_progress()

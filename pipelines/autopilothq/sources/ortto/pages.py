@@ -80,8 +80,8 @@ def person_fields(contact: Any) -> JsonObject:
 class Scanner:
     """Reads pages of an account's people by way of spools, within a budget of time.
 
-    `restarted` is called where a scan begins again, `seen` after each page with its people and the total, but not for
-    members of audiences.
+    `restarted` is called where a scan begins again, `seen` after each page with the people that the scan has so far,
+    those of the spool included, and the total, but not for members of audiences.
     """
 
     def __init__(
@@ -100,16 +100,20 @@ class Scanner:
         Where the account does not know the cursor of a page any more, all pages are fetched again, and come again.
         Raises OutOfTime, and ApiErrors.
         """
-        restarts = 0
-        yield from map(spool.read, range(1, spool.last + 1))
+        restarts = count = 0
+        for number in range(1, spool.last + 1):
+            contacts, size = spool.read(number)
+            count += len(contacts)
+            self._report(query, count, None)
+            yield contacts, size
         while not spool.complete:
             if self.deadline.is_over():
                 raise OutOfTime
             try:
                 for fetched in fetch_ahead(spool, query.pages(self.account, spool.bookmark), self.deadline.is_over):
                     contacts, size = spool.contacts_of(fetched)
-                    if query.audience is None:
-                        self._seen(len(contacts), fetched.total)
+                    count += len(contacts)
+                    self._report(query, count, fetched.total)
                     yield contacts, size
             except UnexpectedResponse:
                 spool.restart()  # what leads to this page leads nowhere
@@ -121,4 +125,9 @@ class Scanner:
                 if restarts == MAX_RESTARTS:
                     raise
                 restarts += 1
+                count = 0
                 self._restarted(f"The pages of people are fetched once more from the first on: {error}")
+
+    def _report(self, query: Query, count: int, total: int | None) -> None:
+        if query.audience is None:
+            self._seen(count, total)

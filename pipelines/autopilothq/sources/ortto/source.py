@@ -18,7 +18,7 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import Names, Time, short_digest, split_names
+from ..settings import Names, Time, check_origin_settings, short_digest, split_names
 from ..times import read_setting_time
 from .activities import ORTTO_SETTINGS
 from .load import ACTIVE, PullSettings
@@ -80,6 +80,7 @@ def ortto(
 
     Example: `pipeline.run(ortto().with_resources("_profiles", "email_opened", "ortto_people"))`.
     """
+    check_origin_settings("ortto")
     settings = OrttoSettings(
         api_key=str(api_key or _setting("api_key", dlt.secrets) or _no_key()),
         region=region,

@@ -18,7 +18,7 @@ from ...warehouses.hints import SOURCE
 from ..plan import LoadSettings
 from ..report import ProgressCallback, no_progress
 from ..resources import resources
-from ..settings import RequestSettings, Time, short_digest, split_names
+from ..settings import RequestSettings, Time, check_origin_settings, short_digest, split_names
 from ..times import read_setting_time
 from .origin import SETTINGS, Contacts, Space
 from .pull import EVENT_NAMES, EventScope
@@ -72,6 +72,7 @@ def profiles(
 
     Example: `pipeline.run(profiles(space="spa_1", people="select email from contacts"))`.
     """
+    check_origin_settings("profiles")
     requests = _requests(region, base_url, requests_per_second)._replace(
         timeout=timeout, tries=tries, allow_http=allow_http
     )

@@ -21,6 +21,7 @@ from ..dlt_internals import (
     SqlClientBase,
     SqlJobClientBase,
     StorageSchemaInfo,
+    columns_of_table,
     get_columns_names_with_prop,
 )
 from .interface import Columns, Dataset, Row, placeholders
@@ -71,7 +72,9 @@ class SqlDataset(Dataset):
         with self.sql.open() as client:
             if not client.is_storage_initialized():
                 return {}
-            found = dict(client.get_storage_tables(list(dict.fromkeys(names))))
+            own = {name: spelt for name in names if (spelt := self.sql.own_spelling(name))}
+            found = dict(client.get_storage_tables([name for name in dict.fromkeys(names) if name not in own]))
+            found |= {name: columns_of_table(client, spelt) for name, spelt in own.items()}
         unbounded = self.kind == "postgres"
         self._known |= {name: contract_types(columns, unbounded) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}

@@ -62,8 +62,10 @@ def contract_types(columns: TTableSchemaColumns, unbounded: bool) -> dict[str, T
     types = {name: column.get("data_type") for name, column in columns.items()}
     if unbounded:
         types |= {name: "double" for name, of in types.items() if of == "decimal" and "precision" not in columns[name]}
-    # Snowflake tells names in upper case; the contract's are in lower case.
-    return {name.lower(): of for name, of in types.items() if of in ARROW}
+    # Snowflake tells names in upper case; the contract's are in lower case. Of two, the one that is spelt so counts.
+    spelt = sorted(types, key=lambda name: name == name.lower())
+    found = {name.lower(): types[name] for name in spelt}
+    return {name.lower(): of for name in types if (of := found[name.lower()]) in ARROW}
 
 
 def is_zoned(column: TColumnSchema) -> bool:

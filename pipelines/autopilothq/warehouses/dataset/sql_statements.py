@@ -1,7 +1,7 @@
 """Statements for one dataset of a destination that answers SQL: their names, their values, and where they go."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, cast
 
@@ -125,11 +125,27 @@ class Statements:
         with self.opened() as client:
             for dataset, belongs in datasets_of(client.sql_client):
                 with dataset:
+                    found: dict[str, dict[str, NativeType]] = {}
                     for table, column, native, of in stored_columns(client):
                         if belongs(table):
-                            names = table.lower(), column.lower()
-                            self.spelt[names] = (table, column)
-                            yield *names, NativeType(native, of or "text")
+                            found.setdefault(table, {})[column] = NativeType(native, of or "text")
+                    for table, name in self._lowered(found).items():
+                        for column, lowered in self._lowered(found[table]).items():
+                            self.spelt[name, lowered] = (table, column)
+                            yield name, lowered, found[table][column]
+
+    def _lowered(self, spelt: Iterable[str]) -> dict[str, str]:
+        """Returns names in lower case by their spelling; of two that differ in case alone, one keeps its spelling."""
+        fold = self.client.capabilities.casefold_identifier
+        found: dict[str, str] = {}
+        for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
+            found[name] = name if name.lower() in found.values() else name.lower()
+        return {name: found[name] for name in spelt}
+
+    def own_spelling(self, name: str) -> str | None:
+        """Returns how a table's name is spelt that dlt would not find by it, None for others and for unknown ones."""
+        spelt = next((table for (known, _), (table, _) in self.spelt.items() if known == name), None)
+        return None if spelt == self.client.capabilities.casefold_identifier(name) else spelt
 
     def by_schema(self, query: str) -> Sequence[Row]:
         """Returns the rows, a table's name first, of a query by schema; none where the destination cannot answer it.

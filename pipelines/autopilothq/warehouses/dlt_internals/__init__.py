@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dlt.common import logger
-from dlt.common.configuration.exceptions import LookupTraces
+from dlt.common.configuration.exceptions import ConfigValueCannotBeCoercedException, LookupTraces
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs.base_configuration import NotResolved
 from dlt.common.data_types import TDataType
@@ -71,8 +71,6 @@ from dlt.destinations.exceptions import (
 )
 from dlt.destinations.file_batching import JsonlFileBatchIterator, ParquetFileBatchIterator
 from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration, DuckDbConnectionPool
-from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
-from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
@@ -95,6 +93,7 @@ from .clients import (
     StepCollector,
     asking_pipeline,
     client_of,
+    columns_of_table,
     create_statements,
     declare_transactions,
     file_of,
@@ -127,6 +126,8 @@ from .resources import (
 
 if TYPE_CHECKING:
     from dlt.common.libs.deltalake import deltalake_storage_options
+    from dlt.destinations.impl.duckdb.duck import DuckDbClient, DuckDbCopyJob
+    from dlt.destinations.impl.duckdb.sql_client import DuckDbSqlClient
     from dlt.destinations.impl.postgres.postgres import PostgresClient, PostgresParquetCopyJob
     from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 
@@ -141,6 +142,7 @@ __all__ = [
     "PIPELINE_STATE_ENGINE_VERSION",
     "VERSION_TABLE_NAME",
     "Collector",
+    "ConfigValueCannotBeCoercedException",
     "DBApiCursor",
     "DBTransaction",
     "DatabaseException",
@@ -197,6 +199,7 @@ __all__ = [
     "active",
     "asking_pipeline",
     "client_of",
+    "columns_of_table",
     "create_statements",
     "dataset_of_run",
     "declare_transactions",
@@ -243,9 +246,13 @@ __all__ = [
     "take_folders_literally",
 ]
 
-# What needs a package that not everyone has is imported when it is asked for.
+# What needs a package that not everyone has is imported when it is asked for, and so is what needs DuckDB: the receiver
+# does without.
 _LATE = {
     "BigQueryClient": "dlt.destinations.impl.bigquery.bigquery",
+    "DuckDbClient": "dlt.destinations.impl.duckdb.duck",
+    "DuckDbCopyJob": "dlt.destinations.impl.duckdb.duck",
+    "DuckDbSqlClient": "dlt.destinations.impl.duckdb.sql_client",
     "PostgresClient": "dlt.destinations.impl.postgres.postgres",
     "PostgresParquetCopyJob": "dlt.destinations.impl.postgres.postgres",
     "Psycopg2SqlClient": "dlt.destinations.impl.postgres.sql_client",

@@ -13,6 +13,7 @@ from dlt.common.destination import Destination
 from dlt.common.destination.client import LoadJob
 from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.runtime.collector_base import Collector
+from dlt.common.schema.typing import TColumnSchema, TColumnType, TTableSchemaColumns
 from dlt.common.storages.load_storage import LoadItemStorage
 from dlt.destinations.job_client_impl import SqlJobClientBase
 from dlt.destinations.sql_client import SqlClientBase
@@ -138,10 +139,21 @@ def information_schema(client: SqlClientBase[Any], view: str) -> str:
 
 def stored_columns(client: SqlJobClientBase) -> Iterator[tuple[str, str, str, TDataType | None]]:
     """Yields the table, the column, the native type and dlt's type of each column of a dataset."""
+    for table, column, native, of in _stored_columns(client, []):
+        yield table, column, native, of.get("data_type")
+
+
+def columns_of_table(client: SqlJobClientBase, table: str) -> TTableSchemaColumns:
+    """Returns the columns of a table that another program made, by its name as it is spelt."""
+    found = _stored_columns(client, [table])
+    return {column: cast(TColumnSchema, {**of, "name": column}) for _, column, _, of in found}
+
+
+def _stored_columns(client: SqlJobClientBase, tables: list[str]) -> Iterator[tuple[str, str, str, TColumnType]]:
     catalogue, schema, _ = schema_components(client.sql_client)
-    query, values = client._get_info_schema_columns_query(catalogue, schema, [])
+    query, values = client._get_info_schema_columns_query(catalogue, schema, tables)
     for table, column, native, _, *numbers in client.sql_client.execute_sql(query, *values) or ():
-        yield table, column, native, client._from_db_type(native, *(numbers or (None, None))).get("data_type")
+        yield table, column, native, client._from_db_type(native, *(numbers or (None, None)))
 
 
 def offline_client(destination: Destination[Any, Any], schema: Schema, dataset: str) -> SqlJobClientBase:

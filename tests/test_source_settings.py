@@ -1,0 +1,91 @@
+"""Misspelt settings of the origins, in a file and in the environment; what others have in their sections is theirs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlt.common.runtime.run_context import active
+from dlt.sources import DltSource
+
+from autopilothq import adopt, api, archive, ortto, profiles
+from autopilothq.errors import InvalidSetting
+from calling import Call, errors
+
+SECTION = "SOURCES__AUTOPILOTHQ__"
+ORIGINS: dict[str, Callable[[], Any]] = {
+    "archive": lambda: archive("archive"),
+    "adopt": lambda: adopt("tables"),
+    "api": lambda: api(api_key="1"),
+    "profiles": lambda: profiles(token="1", space="2", people="people.txt"),
+    "ortto": lambda: ortto(api_key="1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("origin", "variable", "error"),
+    [
+        ("ortto", "ORTTO__ACTIVITES", "ortto.activites: did you mean activities?"),
+        ("adopt", "ADOPT__TABEL_URL", "adopt.tabel_url: did you mean tables_url?"),
+        ("adopt", "ADOPT__TABELS__TRACKS", "adopt.tabels: did you mean tables?"),
+        (
+            "api",
+            "API__X",
+            (
+                "api.x: there are api_key, base_url, requests_per_second, timeout, tries, allow_http, max_seconds,"
+                " user_id_field, since, until, table_format, memory"
+            ),
+        ),
+        ("profiles", "PROFILES__REGOIN", "profiles.regoin: did you mean region?"),
+        ("archive", "EVNETS", "evnets: did you mean events?"),
+        ("archive", "CREDENTAILS__AWS_ACCESS_KEY_ID", "credentails: did you mean credentials?"),
+        ("ortto", "SUPRESSION_KEY", "supression_key: did you mean suppression_key?"),
+        ("ortto", "ACTIVITES", "activites: did you mean activities?"),
+    ],
+)
+def test_a_misspelt_setting_is_told_with_the_one_that_it_may_stand_for(
+    monkeypatch: pytest.MonkeyPatch, origin: str, variable: str, error: str
+) -> None:
+    monkeypatch.setenv(f"{SECTION}{variable}", "1")
+    with pytest.raises(InvalidSetting) as raised:
+        ORIGINS[origin]()
+    assert str(raised.value) == f"dlt's configuration has no setting sources.autopilothq.{error}"
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_what_dlt_other_origins_and_other_sources_have_there_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    sections = {"archive": SECTION, **{name: f"{SECTION}{name.upper()}__" for name in ORIGINS if name != "archive"}}
+    dlts = (f"{sections[origin]}{name}" for name in ("DATA_WRITER__BUFFER_MAX_ITEMS", "EXTRACT__WORKERS"))
+    others = ("SOURCES__SHOP__URL", f"{SECTION}MY_HOOK_URL", f"{SECTION}WEBHOOK__URL")
+    of_origins = ("NOTIFY", "SUPPRESSION_KEY", "PROFILES__TOKEN", "ADOPT__TABLES__X", "CREDENTIALS__KEY")
+    for name in (*dlts, *others, *(f"{SECTION}{name}" for name in of_origins)):
+        monkeypatch.setenv(name, "1")
+    assert isinstance(ORIGINS[origin](), DltSource)
+
+
+def test_the_commands_name_a_setting_that_is_no_number(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{SECTION}ORTTO__TRIES", "many")
+    monkeypatch.setenv(f"{SECTION}ORTTO__API_KEY", "1")
+    monkeypatch.setenv("DESTINATION__SEGMENT__ALLOW_HTTP", "perhaps")
+    monkeypatch.setenv("DESTINATION__SEGMENT__WRITE_KEY", "1")
+    where = "It is in dlt's configuration, or in the environment under a name that ends so."
+    said = call("load", "ortto")
+    error = "Error: Expected a whole number as the setting tries, but got 'many'."
+    assert (said.status, errors(said)) == (1, [error, where])
+    said = call("forward", "archive")
+    error = "Error: Expected true or false as the setting allow_http, but got 'perhaps'."
+    assert (said.status, errors(said)) == (1, [error, where])
+
+
+def test_the_command_names_a_misspelt_setting_of_a_file(call: Call) -> None:
+    Path(".dlt").mkdir()
+    Path(".dlt/config.toml").write_text(
+        '[sources.autopilothq.ortto]\nregoin = "eu"\n[sources.autopilothq.ortto.data_writer]\nbuffer_max_items = 7\n'
+    )
+    Path(".dlt/secrets.toml").write_text('[sources.autopilothq.ortto]\napi_key = "1"\n')
+    active().reload()
+    said = call("load", "ortto")
+    error = "dlt's configuration has no setting sources.autopilothq.ortto.regoin: did you mean region?"
+    assert (said.status, errors(said)) == (1, [f"Error: {error}"])
