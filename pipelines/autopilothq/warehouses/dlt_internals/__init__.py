@@ -119,10 +119,12 @@ from .resources import (
     name_of_owned,
     parents,
     primary_key,
+    put_back_columns,
     running_pipeline,
     sees_rows,
     set_owner,
     take_back,
+    waiting_packages,
 )
 
 if TYPE_CHECKING:
@@ -230,6 +232,7 @@ __all__ = [
     "offline_client",
     "parents",
     "primary_key",
+    "put_back_columns",
     "resolve_configuration",
     "running_pipeline",
     "schema_components",
@@ -241,6 +244,7 @@ __all__ = [
     "table_of",
     "take_back",
     "take_folders_literally",
+    "waiting_packages",
 ]
 
 # What needs a package that not everyone has is imported when it is asked for.
