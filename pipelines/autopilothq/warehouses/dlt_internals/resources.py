@@ -11,6 +11,7 @@ from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
+from dlt.extract.extract import Extract
 from dlt.sources import DltResource
 
 
@@ -23,11 +24,17 @@ def running_pipeline() -> dlt.Pipeline:
 
 
 def extraction() -> str | None:
-    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline."""
+    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline.
+
+    A resource that a pipeline extracts may iterate another source: that is not extracted.
+    """
     try:
-        return str(load_package_state()["load_id"])
+        load_id = str(load_package_state()["load_id"])
     except CurrentLoadPackageStateNotAvailable:
         return None
+    source, extract = dlt.current.source(), Extract.extract.__code__
+    extracted = any(frame.f_code is extract and frame.f_locals.get("source") is source for frame in _frames())
+    return load_id if extracted else None
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
