@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from autopilothq.catalog import OTHER_LIMITS
+from autopilothq.errors import NotSupported
 from autopilothq.segment.identity import HashedIds
 from autopilothq.sources.archive import source
 from autopilothq.sources.archive.discover import LEFT_OUT
@@ -109,6 +110,14 @@ EAST = timezone(timedelta(hours=2))
 def test_a_day_is_one_in_utc(day: Any, expected: date | None) -> None:
     assert source.days_to_read(day, None) == (expected, None)
     assert source.days_to_read(None, day) == (None, expected)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2019-03-01T12:00:00Z", "2019-02-30", ""])
+def test_a_text_that_is_no_day_is_told(text: str) -> None:
+    for name, days in (("since", (text, None)), ("until", ("2019-03-01", text))):
+        with pytest.raises(NotSupported) as raised:
+            source.days_to_read(*days)
+        assert str(raised.value) == f"Expected a day such as 2019-03-01 for {name}, but got {text!r}."
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from autopilothq.catalog import LISTS, LISTS_CONTACTS, REJECT_REASONS
 from autopilothq.clients.autopilot import Page
-from autopilothq.errors import NotSupported, UnexpectedResponse
+from autopilothq.errors import InvalidSetting, NotSupported, UnexpectedResponse
 from autopilothq.segment.json_text import JsonNumber, JsonObject
 from autopilothq.segment.message import MAX_LINE, Batch, Discard, Record, Reject, Rejected, parse_json
 from autopilothq.sources import event_filter, records, times
@@ -47,6 +47,15 @@ EAST = timezone(timedelta(hours=2))
 )
 def test_a_time_of_the_settings_is_in_utc_unless_it_says_otherwise(given: Any, expected: datetime | None) -> None:
     assert times.read_setting_time(given) == expected
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_a_time_of_the_settings_that_is_none_is_told(name: str) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        times.read_setting_time("yesterday", name)
+    assert str(raised.value) == (
+        f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got 'yesterday'."
+    )
 
 
 @pytest.mark.parametrize("number", ["0", "7", "1482221100000", "99999999999999", "253402300799999"])

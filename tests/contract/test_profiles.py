@@ -245,6 +245,7 @@ def test_a_token_is_not_sent_where_autopilots_settings_point(
     monkeypatch.setenv("SOURCES__AUTOPILOTHQ__PROFILES__REQUESTS_PER_SECOND", "100")
     Path("people.txt").write_text("a@example.com\nb@example.com")
     pipeline().extract(autopilothq.profiles(people="people.txt"))
+    pipeline().abort_packages()
     assert server.asked() == [A, B]
     # Without settings of its own it goes to the region's address.
     for name in ("BASE_URL", "REQUESTS_PER_SECOND"):

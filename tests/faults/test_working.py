@@ -36,11 +36,10 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = file(folder / "archive", "1.gz", [track(1)]).parent
     into = pipeline(folder)
     load(into, archive)
-    for number in (2, 3):
-        file(folder / "archive", f"{number}.gz", [track(number), track(number, event=f"New {number}")])
-        into.extract(autopilothq.archive(str(archive)))
-        if number == 2:
-            into.normalize()
+    file(folder / "archive", "2.gz", [track(2), track(2, event="New 2")])
+    into.extract(autopilothq.archive(str(archive)))
+    into.normalize()
+    into.extract([{"id": "of another source"}], table_name="more")
     return Path(into.working_dir)
 
 

@@ -7,7 +7,7 @@ import dlt
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import AUDIT, LATEST, TABLES
+from ..catalog import AUDIT, BOOKS, LATEST, TABLES
 from ..errors import NotSupported
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
@@ -15,6 +15,7 @@ from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
 EVENTS_RESOURCE = "other_events"  # the tables of events that the catalogue does not know
+_TABLES = "autopilothq_tables"  # in the state of dlt's load package: the resources that loads hand over
 _TAKEN = "taken"  # in dlt's state: the resources whose rows were all taken by some load
 
 
@@ -89,6 +90,28 @@ def _check_resource(resource: DltResource, own: str, reads_again: bool) -> None:
             f"Expected all rows of {name} to be taken, but it has a limit or an incremental: what is left out"
             " would not be asked for again.\nLeave it out, or use the settings of this source."
         )
+
+
+def check_alone(extraction: Extraction) -> None:
+    """Raises NotSupported where rows of another load wait to be loaded, because they do not count as stored yet.
+
+    Both loads would store the same messages, and make rows of `users` without the messages of the other. Other tables
+    in the same load package are no hindrance.
+    """
+    if extraction.pipeline is None:
+        return
+    ours = extraction.resources.keys() - {book.name for book in BOOKS}
+    waiting = dlt_internals.waiting_packages(extraction.pipeline)
+    current = waiting.pop(str(extraction.load_id))
+    there = set(current.get(_TABLES, ()))
+    if there & ours or any(_TABLES in state for state in waiting.values()):
+        raise NotSupported(
+            "Expected the rows of another source to be loaded before this one is read, but they wait: what they bring"
+            " is not stored yet, and would be stored twice.\n"
+            "Give all folders to one source, archive([...]), or run one source after the other. What was extracted"
+            " before, load with pipeline.normalize() and pipeline.load(), or drop with pipeline.abort_packages()."
+        )
+    current[_TABLES] = sorted(there | ours)
 
 
 def take_import_schema(extraction: Extraction) -> None:

@@ -31,15 +31,19 @@ class LoadFolder(NamedTuple):
     may_have_copies: bool = False
 
 
-def begin_folder(pipeline: dlt.Pipeline, loaded_at: datetime, keeper: object) -> LoadFolder:
-    """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed."""
+def begin_folder(pipeline: dlt.Pipeline, load_id: str | None, loaded_at: datetime, keeper: object) -> LoadFolder:
+    """Makes the folder of a load, which is deleted with `keeper`, and deletes those of loads that were killed.
+
+    Another source's load into the same load package of dlt, `load_id`, may be handing over its rows.
+    """
     home = Path(pipeline.working_dir, LOADS_FOLDER)
     new_machine = not home.exists()
     if new_machine:  # dlt makes the pipeline's folder as the umask has it, and puts rows there
         private.narrow(Path(pipeline.working_dir))
     private.folder(home)
-    left = list(home.iterdir())
-    folder = Path(mkdtemp(dir=home))
+    ours = f"{load_id}-"
+    left = [old for old in home.iterdir() if not old.name.startswith(ours)]
+    folder = Path(mkdtemp(prefix=ours, dir=home))
     weakref.finalize(pipeline, shutil.rmtree, folder, ignore_errors=True)
     for old in left:
         shutil.rmtree(old, ignore_errors=True)

@@ -100,7 +100,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
         take_import_schema(extraction)
     for name in (TRACKS.name, USERS.name, *extraction.resources.keys() & TABLES.keys()):
         write_disposition(name, extraction.resources.get(name), strategies)
-    folder = begin_folder(pipeline, loaded_at, keeper)
+    folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
     dataset = open_dataset(pipeline)
     dataset.schema_name = extraction.schema.name
     with kept_open(pipeline):

@@ -16,7 +16,7 @@ from ..warehouses.duckdb import let_go
 from ..warehouses.hints import shorten_identifier
 from ..warehouses.native import avoid_view_name
 from ..warehouses.selection import ALL_MESSAGES, MessageSelection, Selected, covers, messages_of, select
-from .extraction import Extraction, current_extraction
+from .extraction import Extraction, check_alone, current_extraction
 from .load_folder import scratch_of_origin
 from .load_target import LoadTarget, begin_target
 from .origin import LoadContext, Origin, PipelineContext, Work
@@ -124,6 +124,7 @@ def plan_load(origin: Origin[Any], settings: LoadSettings, keeper: object) -> Pl
     """
     loaded_at = datetime.now(UTC)
     extraction = current_extraction(keeper, origin.reads_again)
+    check_alone(extraction)
     selected = select(extraction.data_resources, settings.messages)
     target = begin_target(extraction, loaded_at, origin.reads_again, keeper)
     context = _context(settings, extraction, target, loaded_at, selected)

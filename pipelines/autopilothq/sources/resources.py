@@ -123,6 +123,7 @@ def _others(loads: SourceLoads) -> DltResource:
 
     def rows() -> Iterator[Any]:
         load = loads.begin(EVENTS_RESOURCE)
+        load.hints.join_own_columns(EVENTS_RESOURCE, columns)
         with load.handing_over(EVENTS_RESOURCE):
             for name in load.files.other_tables():
                 yield from load.files.items(name)

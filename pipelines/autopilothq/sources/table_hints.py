@@ -1,7 +1,7 @@
 """The hints for dlt about the tables of one load: their columns, and how rows are merged into them."""
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -24,7 +24,8 @@ class TableHints:
 
     `existing` are the tables that the destination has already. `added` collects the hints that were made, because dlt
     keeps them in the resources for all extractions to come: `take_back` takes them out again. `mended` are the tables
-    of messages whose rows replace what is stored of them, in this load.
+    of messages whose rows replace what is stored of them, in this load. `joined` are the resources whose columns are
+    those of their rows and those of a user's hints together.
     """
 
     extraction: Extraction
@@ -32,6 +33,7 @@ class TableHints:
     existing: ExistingTables
     added: dict[str, Any] = field(default_factory=dict)
     mended: set[str] = field(default_factory=set)
+    joined: set[str] = field(default_factory=set)
 
     def make(self, table: Table, types: Mapping[str, Type], typed: bool = True, **more: Any) -> Any:
         """Returns dlt's hints for rows of a table: its columns, and how they are merged."""
@@ -69,6 +71,20 @@ class TableHints:
             for key in own.get(name, {}).keys() - {"name", "data_type"}:
                 column.pop(key, None)  # type: ignore[misc]
         return made
+
+    def join_own_columns(self, name: str, columns: Callable[[Any], TTableSchemaColumns]) -> None:
+        """Lets a resource have columns by its rows again, where a user's hints took the place of that function."""
+        resource = self.extraction.resources[name]
+        if callable(resource.columns):
+            return
+        own = user_hints.own_columns(resource)
+
+        def joined(item: Any) -> TTableSchemaColumns:
+            made = columns(item)
+            return made | {column: made.get(column, {}) | hints for column, hints in own.items()}
+
+        resource.apply_hints(columns=joined)
+        self.joined.add(name)
 
     def layout(self, table: str) -> tuple[dict[str, Layout], dict[str, Any]]:
         """Returns dlt's hints for how a table is stored, none where a user's hints say that."""
@@ -114,3 +130,5 @@ class TableHints:
         """Takes the hints of this load out of the resources."""
         for name, added in self.added.items():
             dlt_internals.take_back(self.extraction.resources[name], self.extraction.hints[name], added)
+        for name in self.joined:
+            dlt_internals.put_back_columns(self.extraction.resources[name], self.extraction.hints[name])

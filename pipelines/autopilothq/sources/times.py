@@ -5,6 +5,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from ..errors import InvalidSetting
 from ..segment.json_text import JsonNumber
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -12,10 +13,18 @@ _FAR = 10**15  # milliseconds; no calendar goes that far
 _FAR_DIGITS = 15
 
 
-def read_setting_time(time: str | date | None) -> datetime | None:
-    """Returns a time as settings and callers give it: ISO 8601, UTC where it has no zone; a date is its midnight."""
+def read_setting_time(time: str | date | None, name: str = "since") -> datetime | None:
+    """Returns a time as settings and callers give it: ISO 8601, UTC where it has no zone; a date is its midnight.
+
+    Raises InvalidSetting, which calls the setting `name`, for a text that is no time.
+    """
     if isinstance(time, str):
-        time = datetime.fromisoformat(time)
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            raise InvalidSetting(
+                f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z for {name}, but got {time!r}."
+            ) from None
     if isinstance(time, date) and not isinstance(time, datetime):
         return datetime(time.year, time.month, time.day, tzinfo=UTC)
     return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time

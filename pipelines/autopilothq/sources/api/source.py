@@ -73,7 +73,7 @@ def api(
     """
     check_origin_settings("api")
     client = RequestSettings(base_url, requests_per_second, timeout, tries, allow_http).autopilot(api_key)
-    window = Window(read_setting_time(since), read_setting_time(until))
+    window = Window(read_setting_time(since), read_setting_time(until, "until"))
     account = hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()[:12]  # nobody can read the key from it
     origin = AutopilotApi(client, base_url.rstrip("/"), account, user_id_field, window, max_seconds)
     return resources(origin, LoadSettings(memory // 2, memory // 2, progress, table_format))

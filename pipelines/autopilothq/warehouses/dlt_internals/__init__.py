@@ -118,10 +118,12 @@ from .resources import (
     name_of_owned,
     parents,
     primary_key,
+    put_back_columns,
     running_pipeline,
     sees_rows,
     set_owner,
     take_back,
+    waiting_packages,
 )
 
 if TYPE_CHECKING:
@@ -233,6 +235,7 @@ __all__ = [
     "offline_client",
     "parents",
     "primary_key",
+    "put_back_columns",
     "resolve_configuration",
     "running_pipeline",
     "schema_components",
@@ -244,6 +247,7 @@ __all__ = [
     "table_of",
     "take_back",
     "take_folders_literally",
+    "waiting_packages",
 ]
 
 # What needs a package that not everyone has is imported when it is asked for, and so is what needs DuckDB: the receiver

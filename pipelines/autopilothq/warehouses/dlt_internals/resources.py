@@ -10,7 +10,8 @@ from dlt import Schema
 from dlt.common.configuration.container import Container
 from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.exceptions import CurrentLoadPackageStateNotAvailable
-from dlt.common.storages.load_package import load_package_state
+from dlt.common.storages.load_package import LoadPackageStateInjectableContext, load_package_state
+from dlt.extract.extract import Extract
 from dlt.sources import DltResource
 
 
@@ -23,11 +24,17 @@ def running_pipeline() -> dlt.Pipeline:
 
 
 def extraction() -> str | None:
-    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline."""
+    """Returns the id of the load package that is extracted, None where a source is iterated without a pipeline.
+
+    A resource that a pipeline extracts may iterate another source: that is not extracted.
+    """
     try:
-        return str(load_package_state()["load_id"])
+        load_id = str(load_package_state()["load_id"])
     except CurrentLoadPackageStateNotAvailable:
         return None
+    source, extract = dlt.current.source(), Extract.extract.__code__
+    extracted = any(frame.f_code is extract and frame.f_locals.get("source") is source for frame in _frames())
+    return load_id if extracted else None
 
 
 def dropped_tables() -> tuple[set[str], set[str]]:
@@ -35,6 +42,23 @@ def dropped_tables() -> tuple[set[str], set[str]]:
     state: Any = load_package_state()["state"]
     dropped, emptied = (state.get(key) or () for key in ("dropped_tables", "truncated_tables"))
     return {table["name"] for table in dropped}, {table["name"] for table in emptied}
+
+
+def waiting_packages(pipeline: dlt.Pipeline) -> dict[str, Any]:
+    """Returns the states, by load id, of the load packages that are not loaded yet, with the one that is extracted.
+
+    What is put into that one's state stays with it until it is loaded.
+    """
+    current = Container()[LoadPackageStateInjectableContext]
+    extracted, normalized = pipeline._get_normalize_storage(), pipeline._get_load_storage()
+    found: dict[str, Any] = {}
+    for storage, ids in (
+        (normalized.normalized_packages, pipeline.list_normalized_load_packages()),
+        (extracted.extracted_packages, pipeline.list_extracted_load_packages()),
+        (current.storage, current.storage.list_packages()),
+    ):
+        found |= {load_id: storage.get_load_package_state(load_id) for load_id in ids}
+    return found | {current.load_id: current.state}
 
 
 def dataset_of_run(pipeline: dlt.Pipeline) -> None:
@@ -111,6 +135,13 @@ def take_back(resource: DltResource, before: Any, added: Mapping[str, Any]) -> N
     now["columns"] = columns
     now["original_columns"] = columns
     resource._set_hints(now)  # type: ignore[arg-type]
+
+
+def put_back_columns(resource: DltResource, before: Any) -> None:
+    """Gives a resource the columns of the hints `before`, where it has a function for them."""
+    if callable(resource.columns):
+        kept = {key: before.get(key) for key in ("columns", "original_columns")}
+        resource._set_hints(cast(Any, {**(resource._hints or {}), **kept}))
 
 
 def primary_key(resource: DltResource) -> Any:

@@ -1,0 +1,72 @@
+"""A resource or a transformer of one's own iterates a source while a pipeline extracts it: it gets all rows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+import pytest
+
+from autopilothq import archive
+from dlt_habits.habits import Place, identify, track
+
+
+@pytest.fixture
+def url() -> str:
+    messages = [identify("i1", "u1", 1, plan="pro"), track("m1", "Email Opened", 1), track("m2", "Shoe Bought", 2)]
+    Path("events.ndjson").write_text("\n".join(map(json.dumps, messages)))
+    return "events.ndjson"
+
+
+def ids(place: Place, table: str) -> list[str]:
+    return sorted(row["id"] for row in place.rows(table))
+
+
+def test_in_a_resource(url: str) -> None:
+    """As if into an empty dataset each time, and beside the source itself."""
+
+    @dlt.resource(name="mine")
+    def mine() -> Iterator[Any]:
+        for rows in archive(url).tracks:
+            yield rows.select(["id"])
+
+    @dlt.resource(name="number")
+    def number() -> Iterator[Any]:
+        yield {"rows": sum(rows.num_rows for rows in archive(url))}
+
+    place = Place()
+    place.run([mine, number])
+    assert (place.names(), ids(place, "mine")) == (["mine", "number"], ["m1", "m2"])
+    assert place.rows("number")[0]["rows"] == 7  # the messages, their tables, a user, the file
+    place.run([archive(url), mine()])
+    assert (ids(place, "tracks"), ids(place, "mine")) == (["m1", "m2"], ["m1", "m1", "m2", "m2"])
+    assert place.balances()
+
+
+def test_in_a_transformer_of_another_source(url: str) -> None:
+    @dlt.transformer(name="users_of", primary_key="id", write_disposition="merge")
+    def users_of(_: pa.Table) -> Iterator[pa.Table]:
+        for rows in archive(url).identifies:
+            yield rows.select(["id", "plan"])
+
+    place = Place()
+    place.run(archive(url).tracks | users_of)
+    assert [(row["id"], row["plan"]) for row in place.rows("users_of")] == [("i1", "pro")]
+
+
+def test_into_a_destination_that_only_appends(url: str) -> None:
+    taken: list[tuple[str, Any]] = []
+
+    @dlt.destination(batch_size=10, loader_file_format="parquet", skip_dlt_columns_and_tables=True)
+    def sink(items: Any, table: Any) -> None:
+        taken.append((table["name"], items.to_pylist()))
+
+    @dlt.resource(name="mine")
+    def mine() -> Iterator[Any]:
+        for rows in archive(url).email_opened:
+            yield rows.select(["id"])
+
+    dlt.pipeline("sink", destination=sink).run(mine)
+    assert taken == [("mine", [{"id": "m1"}])]

@@ -1,0 +1,48 @@
+"""Hints for the columns of `other_events`, whose tables and columns come with their rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilothq import archive
+from dlt_habits.habits import Place, track
+
+
+@pytest.fixture
+def events() -> str:
+    """An archive with an event that the catalogue does not know."""
+    Path("events.ndjson").write_text(json.dumps(track("m1", "Shoe Bought", 1, size=42)))
+    return "events.ndjson"
+
+
+def columns(place: Place) -> dict[str, Any]:
+    return dict(place.pipeline.default_schema.tables["shoe_bought"]["columns"])
+
+
+def test_hints_for_other_events_come_beside_their_own(events: str) -> None:
+    """In each run of the source, and until they are changed."""
+    source = archive(events)
+    source.other_events.apply_hints(
+        columns={"user_id": {"description": "Ours.", "x-mark": 1}, "note": {"data_type": "text"}}  # type: ignore[typeddict-unknown-key]
+    )
+    for name in ("first", "second"):
+        place = Place(name)
+        place.run(source)
+        [row] = place.rows("shoe_bought")
+        assert (row["id"], row["size"]) == ("m1", 42)
+        assert columns(place)["note"]["data_type"] == "text"
+        assert columns(place)["user_id"] == {
+            "name": "user_id", "data_type": "text", "nullable": True, "description": "Ours.", "x-mark": 1,
+        }  # fmt: skip
+    source.other_events.apply_hints(columns={"user_id": {"description": "Theirs."}})
+    place = Place("third")
+    place.run(source)
+    assert columns(place)["user_id"]["description"] == "Theirs."
+
+
+def test_columns_of_a_run_are_for_all_tables(events: str) -> None:
+    place = Place()
+    place.run(archive(events), columns={"note": {"data_type": "text"}})
+    assert (place.count("shoe_bought"), columns(place)["note"]["data_type"]) == (1, "text")

@@ -1,0 +1,85 @@
+"""Rows that wait to be loaded do not count as stored: another load is refused meanwhile."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pytest
+from dlt.extract import DltResource
+from dlt.pipeline.exceptions import PipelineStepFailed
+
+from autopilothq import archive
+from dlt_habits.habits import Place, identify, track
+
+
+def archive_of(name: str, *messages: dict[str, Any]) -> str:
+    Path(name).write_text("\n".join(map(json.dumps, messages)))
+    return name
+
+
+def two_archives() -> tuple[str, str]:
+    """Two that share a message and a user."""
+    opened = track("m1", "Email Opened", 1)
+    return (
+        archive_of("a.ndjson", identify("i1", "u1", 1, plan="pro"), opened),
+        archive_of("b.ndjson", identify("i2", "u1", 2, city="Bern"), opened),
+    )
+
+
+def check_whole(place: Place, *stored: int) -> None:
+    """All of both archives is there once, and the books say what each file brought."""
+    [user] = place.rows("users")
+    assert (user["plan"], user["city"]) == ("pro", "Bern")
+    assert [place.count(name) for name in ("identifies", "tracks", "email_opened")] == [2, 1, 1]
+    assert [row["stored"] for row in sorted(place.rows("_audit"), key=lambda row: str(row["file"]))] == [*stored]
+    assert place.balances()
+
+
+def test_two_sources_in_one_run() -> None:
+    first, second = two_archives()
+    place = Place()
+    for other in (archive, archive.clone(name="other")):  # the same dlt schema, and one of its own
+        with pytest.raises(PipelineStepFailed, match="Expected the rows of another source to be loaded") as raised:
+            place.run([archive(first), other(second)])
+        assert "Give all folders to one source, archive([...]), or run one source after the other" in str(raised.value)
+        assert (place.names(), place.pipeline.has_pending_data) == ([], False)
+    place.run(archive(first))
+    place.run(archive(second))
+    check_whole(place, 2, 1)
+
+
+def test_a_source_is_not_extracted_while_another_ones_rows_wait() -> None:
+    """Whether they are normalized or not."""
+    first, second = two_archives()
+    place = Place()
+    place.pipeline.extract(archive(first))
+    for step in (place.pipeline.normalize, place.pipeline.load):
+        with pytest.raises(PipelineStepFailed, match=r"load with pipeline\.normalize\(\) and"):
+            place.pipeline.extract(archive(second))
+        step()
+    place.run(archive(second))
+    check_whole(place, 2, 1)
+
+
+def test_other_tables_of_one_run_are_no_hindrance() -> None:
+    first, second = two_archives()
+    place = Place()
+    place.run([archive(second).with_resources("tracks"), archive(first).with_resources("email_opened")])
+    place.run(archive([first, second]))
+    check_whole(place, 1, 1)  # the event was stored by the first run, which kept no books
+
+
+def test_resources_of_two_in_a_source_of_ones_own() -> None:
+    """dlt takes rows of both in turn."""
+    first, second = two_archives()
+
+    @dlt.source
+    def mine() -> list[DltResource]:
+        one, other = archive(first), archive(second)
+        return [one.tracks, other.identifies, one.email_opened, other.users]
+
+    place = Place()
+    place.run(mine())
+    place.run(archive([first, second]))
+    check_whole(place, 1, 0)  # the event and the second identify were stored by the first run, which kept no books
