@@ -198,6 +198,34 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
         closing.join()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "load archive a.ndjson --dry-run",
+        "adopt tables",
+        "adopt tables --dry-run",
+        "adopt tables --verify",
+        "schema upgrade",
+        "schema upgrade --dry-run",
+        "models apply --dry-run",
+        "models drop",
+        "forget --email ann@example.com --dry-run",
+        "deliveries",
+        "receive . --compact",
+    ],
+)
+def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, call: Call) -> None:
+    assert call("load", "archive", "a.ndjson").status == 0
+    Path("tables").mkdir()
+    Path("tables/email_opened.csv").write_text("id,received_at\nm1,2019-03-04 05:06:07.412Z\n")
+    with program(holder.__file__, "autopilot.duckdb") as process:
+        closing = threading.Timer(0.5, process.communicate)
+        closing.start()
+        said = call(*words.split(), "--wait", "30s")
+        closing.join()
+    assert said.status == 0, said.err
+
+
 @pytest.mark.parametrize("words", ["10", "m", "-1s", "ten minutes"])
 def test_a_time_without_a_unit(words: str, call: Call) -> None:
     said = call("load", "archive", "a.ndjson", "--wait", words)

@@ -160,6 +160,14 @@ def test_the_queries_of_the_pages_run(loaded: Loaded) -> None:
     assert all(isinstance(loaded.rows(query), list) for query in queries)
 
 
+def test_a_schema_that_cannot_be_dropped_stays(loaded: Loaded) -> None:
+    assert command("models", "apply", "--models-dataset", "shared", *loaded.target).status == 0
+    loaded.rows("CREATE SEQUENCE shared.theirs")
+    said = command("models", "drop", "--models-dataset", "shared", *loaded.target)
+    assert (said.status, said.out) == (0, "8 views dropped in shared.\n"), said.err
+    assert loaded.rows("SELECT nextval('shared.theirs') AS value") == [{"value": 1}]
+
+
 def test_what_others_made_is_left_alone(loaded: Loaded) -> None:
     loaded.rows("CREATE VIEW autopilothq_models.theirs AS SELECT 1 AS one")
     said = command("models", "drop", *loaded.target)

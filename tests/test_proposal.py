@@ -160,6 +160,12 @@ def test_the_same_as_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_blank_lines_are_none(call: Call) -> None:
+    Path("a.ndjson").write_text("\n".join(["", LINES[0].strip(), " \r", LINES[0].strip(), "\t", "no JSON", ""]))
+    counts = [json.loads(call("mapping", "a.ndjson", "--json", *more).out)["lines"] for more in ((), ("--lines", "2"))]
+    assert counts == [3, 2]
+
+
 def test_names_without_number_take_bounded_room(call: Call) -> None:
     Path("archive").mkdir()
     keys = {f"k{number}": 1 for number in range(MAX_PROPERTIES + 100)}

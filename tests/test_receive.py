@@ -424,8 +424,9 @@ def test_loads_what_it_receives() -> None:
 
 def test_the_load_beside_it_reads_the_bucket_and_hides_credentials(tmp_path: Path) -> None:
     bucket, credentials = tmp_path / "bucket", Path("received.duckdb")
-    words = ("--rotate", "1s", "--load-every", "3s", "--books-dataset", "books", "--upload", bucket.as_uri())
-    with receiver("archive", *words, "--credentials", "env:WHERE", env={"WHERE": str(credentials)}) as running:
+    words = ("--rotate", "1s", "--load-every", "3s", "--wait", "1m", "--books-dataset", "books")
+    places = ("--upload", bucket.as_uri(), "--credentials", "env:WHERE")
+    with receiver("archive", *words, *places, env={"WHERE": str(credentials)}) as running:
         running.post("/v1/track", TRACK)
         seen = _await_load(running)
         running.stop()
@@ -476,6 +477,7 @@ def _stored() -> list[Any]:
         (["--rotate", "16"], "Expected a time or a size, such as 60s or 16MB, but got '16'."),
         (["--rotate", "0s"], "Expected more than 0, got 0."),
         (["--dataset", "x"], "Expected --load-every with a target: without it nothing is loaded."),
+        (["--wait", "1m"], "Expected --load-every with --wait: without it nothing is loaded."),
     ],
 )
 def test_wrong_options(call: Call, words: list[str], text: str) -> None:

@@ -77,9 +77,12 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
         ("reader", ["status"], "discards "),
         ("reader", ["report"], "  no machines: "),
         ("reader", ["schema", "--live", "own"], "  user_id "),
+        ("reader", ["export", "takeout"], "takeout: 3 messages"),
+        ("loader", ["models", "apply"], "8 views in autopilothq_models: 8 created."),
     ):  # fmt: skip
         said = run(role, *words)
         assert (said.status, said.out.rpartition("\n")[0].rpartition("\n")[2][: len(last)]) == (0, last), (words, said)
+    assert ask(as_role(warehouse, "reader"), "SELECT sum(opens) FROM autopilothq_models.daily") == [(1,)]
     assert_kept_apart(warehouse)
     assert_all_is_needed(run, warehouse)
     said = run("loader", "forget", "--email", ADA, "--rewrite", "--json")
@@ -90,6 +93,8 @@ def test_each_role_can_do_its_work_and_nothing_else(run: Callable[..., Said], wa
     assert made["remains"].endswith('permission denied to vacuum "pg_statistic", skipping it.')
     assert ask(warehouse, "SELECT count(*) FROM autopilothq._deliveries") == [(0,)]
     assert ask(warehouse, "SELECT id FROM autopilothq.tracks") == [("m-2",)]
+    said = run("loader", "models", "drop")
+    assert (said.status, said.out) == (0, "8 views dropped in autopilothq_models.\n"), said
 
 
 FORBIDDEN = {
@@ -124,6 +129,12 @@ def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
     Path("c.json").write_bytes(line(track(3, event="Other", properties={"price": 1.5})))
     load, send, status = ["load", "archive", "c.json"], ["send", "messages", "a.json"], ["status"]
     for right, role, words, refused in (
+        (
+            "CREATE ON SCHEMA autopilothq_models",
+            "loader",
+            ["models", "apply"],
+            "Error: permission denied for schema autopilothq_models",
+        ),
         ("CREATE ON SCHEMA autopilothq", "sender", send, "Error: permission denied for schema autopilothq"),
         ("SELECT ON autopilothq._suppressions", "sender", send, "Error: permission denied for table _suppressions"),
         ("USAGE ON SCHEMA autopilothq", "reader", status, "Error: There is no dataset autopilothq in postgresql://"),

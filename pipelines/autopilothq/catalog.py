@@ -185,7 +185,7 @@ USERS = Table(
     (
         Column("id", "text", "The user id."),
         Column("received_at", "timestamp", "When Segment received the user's last identify."),
-        Column("uuid_ts", "timestamp", "When the load that last changed the row processed it."),
+        Column("uuid_ts", "timestamp", "When the last load with a message about the user made the row."),
         *CONTEXT,
     ),
 )
@@ -196,7 +196,7 @@ ACCOUNTS = Table(
     (
         Column("id", "text", "The group's id."),
         Column("received_at", "timestamp", "When Segment received the last message about the group."),
-        Column("uuid_ts", "timestamp", "When the load that last changed the row processed it."),
+        Column("uuid_ts", "timestamp", "When the last load with a message about the group made the row."),
     ),
 )
 

@@ -73,20 +73,21 @@ def compact(
     dataset: str | None = None,
     now: float = 0,
     most: int = LARGEST,
+    wait: timedelta = timedelta(),
 ) -> Compacted:
     """Puts together files of one endpoint and day that are loaded into a target, up to `most` bytes compressed.
 
     `now` is in seconds. Files that were begun within the hour before, or are of the newest load, stay. Raises RunError,
-    BusyError while a load or a deletion is at work, DatasetNotFound.
+    BusyError while a load or a deletion is at work after `wait`, DatasetNotFound.
     """
     if not Path(folder).is_dir():
         raise RunError(f"Expected a receiver's folder at {visible(folder)}, but nothing is there.")
     with runner.explained(), ExitStack() as stack:
-        into = runner.pipeline(destination, credentials, dataset, create=False)
+        into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with client_to_ask(into) as client:
             if not dataset_of(client).exists():
                 raise DatasetNotFound(f"There is no dataset {into.dataset_name}, so no file is loaded there yet.")
-        stack.enter_context(lock.held(into, 0))
+        stack.enter_context(lock.held(into, wait.total_seconds()))
         stack.enter_context(alone(Path(folder)))
         with into.destination_client() as client:
             books = dataset_of(client)

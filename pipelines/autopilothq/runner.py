@@ -153,10 +153,14 @@ def dry_run(
     dataset: str | None,
     progress: Collector,
     source: DltSource,
+    wait: timedelta = timedelta(),
 ) -> None:
-    """Reads the source as a run would, and loads nothing; the pipeline lives in a temporary folder."""
+    """Reads the source as a run would, and loads nothing; the pipeline lives in a temporary folder.
+
+    A DuckDB file that another program has open is waited for, up to `wait`.
+    """
     with explained(), tempfile.TemporaryDirectory() as folder:
-        into = pipeline(destination, credentials, dataset, progress, folder, create=False)
+        into = pipeline(destination, credentials, dataset, progress, folder, create=False, wait=wait)
         # Without this folder a load takes the machine for a new one, and removes what killed loads stored twice.
         private.folder(Path(into.working_dir, "autopilothq"))
         into.extract(source)

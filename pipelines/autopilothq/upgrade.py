@@ -56,7 +56,7 @@ def upgrade(
     """
     with runner.explained():
         if dry_run:
-            with reading(destination, credentials, dataset) as reader:
+            with reading(destination, credentials, dataset, wait=wait) as reader:
                 return _run(_whole(_changeable(reader)), report)
         into = runner.pipeline(destination, credentials, dataset, create=False, wait=wait)
         with _alone(into, wait.total_seconds()), client_to_ask(into) as client:

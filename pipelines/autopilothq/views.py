@@ -5,7 +5,7 @@ destination has transactions, all views are replaced at once or none is.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def apply(
 
 
 def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels:
-    """Drops the views that `apply` made, and their dataset if nothing else is in it.
+    """Drops the views that `apply` made, and their dataset if nothing else is in it and it may be dropped.
 
     Returns what was there before; none of it is told to be up to date, because the models are not rendered for that.
     """
@@ -69,7 +69,8 @@ def remove(target: ModelsTarget, wait: timedelta = timedelta()) -> AppliedModels
         with at_models(dataset, target.models_dataset):
             _run(dataset, [_drop(dataset, name) for name in before.ours])
             if before.ours and dataset.kind in ("duckdb", "postgres") and not view_comments(dataset):
-                _run(dataset, [f"DROP SCHEMA {dataset.client.sql_client.fully_qualified_dataset_name()}"])
+                with suppress(DatabaseException):  # a schema that is an administrator's, or has something else in it
+                    _run(dataset, [f"DROP SCHEMA {dataset.client.sql_client.fully_qualified_dataset_name()}"])
         return before
 
 

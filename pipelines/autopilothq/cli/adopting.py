@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import NamedTuple
 
 from dlt.sources import DltSource
@@ -49,7 +50,7 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
         remember_credentials(adoption.database)
     origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)
     with explained():
-        print_coming_differences(read_adopted_schema(origin), options.target)
+        print_coming_differences(read_adopted_schema(origin), options.target, options.wait)
     cut: dict[str, dict[str, int]] = {}
 
     def sources(display: ProgressDisplay) -> Iterator[DltSource]:
@@ -75,10 +76,10 @@ def run_adoption(adoption: AdoptionSettings, options: LoadOptions, report_cut: b
         )
 
 
-def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions) -> None:
+def print_coming_differences(adopted: AdoptedSchema, target: TargetOptions, wait: timedelta) -> None:
     """Prints what queries for the adopted tables will meet, on stderr, as `schema diff` says it."""
     try:
-        with inspect.reading(*target) as reader:
+        with inspect.reading(*target, wait=wait) as reader:
             actual, kind, dialect = dict(inspect.schema_of(reader)), reader.kind, reader.dialect
     except DatasetNotFound:
         kind, dialect = inspect.kind_of(*target)
@@ -126,7 +127,7 @@ def print_verification(adoption: AdoptionSettings, options: LoadOptions) -> None
     if adoption.database:
         remember_credentials(adoption.database)
     origin = adopted_tables(adoption.urls, adoption.named, adoption.database, adoption.schema)
-    with inspect.reading(*options.target) as reader:
+    with inspect.reading(*options.target, wait=options.wait) as reader:
         found = compare_tables(origin, reader)
     if options.as_json:
         out.document(json_text({each.table: asdict(each) for each in found}))

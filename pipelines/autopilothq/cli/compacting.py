@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import timedelta
 
 from .. import compaction
 from ..display import plural
@@ -9,10 +10,10 @@ from . import out
 from .options import TargetOptions, freeze_modules
 
 
-def print_compacted(folder: str, target: TargetOptions) -> None:
+def print_compacted(folder: str, target: TargetOptions, wait: timedelta) -> None:
     """Puts files together that are loaded into the target, and prints the result."""
     freeze_modules()
-    made = compaction.compact(os.path.abspath(folder), *target, now=time.time())
+    made = compaction.compact(os.path.abspath(folder), *target, now=time.time(), wait=wait)
     if made.after:
         files = plural(made.after, "file")
         out.print_line(f"{plural(made.before, 'file')} became {files} of {made.bytes:,} bytes.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import Duration, TargetOptions, target_options
+from .options import Duration, TargetOptions, target_options, wait_option
 
 _MB = 1 << 20
 _SIZES = {"KB": 1 << 10, "MB": _MB, "GB": 1 << 30}
@@ -61,6 +61,7 @@ class _Rotation(click.ParamType[timedelta | int]):
 )
 @click.option("--load-every", type=Duration(), metavar="TIME", help="Load what is published into the warehouse, too.")
 @click.option("--compact", is_flag=True, help="Receive nothing: put small files that are loaded together, and end.")
+@wait_option
 @target_options
 def receive(
     folder: str,
@@ -68,6 +69,7 @@ def receive(
     rotate: Sequence[timedelta | int],
     load_every: timedelta | None,
     compact: bool,
+    wait: timedelta,
     target: TargetOptions,
     **options: Any,
 ) -> None:
@@ -82,7 +84,7 @@ def receive(
             raise click.UsageError("Expected --compact without --load-every and --upload.")
         from .compacting import print_compacted
 
-        print_compacted(folder, target)
+        print_compacted(folder, target, wait)
         return
     from . import receiving
 
@@ -91,6 +93,7 @@ def receive(
         if value <= 0:
             raise click.BadParameter(f"Expected more than 0, got {value:g}.", param_hint="--rotate")
         options[f"rotate_{name}"] = value
-    if load_every is None and any(target):
-        raise click.UsageError("Expected --load-every with a target: without it nothing is loaded.")
-    receiving.run_receiver(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target)
+    if load_every is None and (any(target) or wait):
+        named = "a target" if any(target) else "--wait"
+        raise click.UsageError(f"Expected --load-every with {named}: without it nothing is loaded.")
+    receiving.run_receiver(folder, {**options, "host": listen[0], "port": listen[1]}, load_every, target, wait)

@@ -24,8 +24,13 @@ _CREDENTIALS = "AUTOPILOTHQ_RECEIVE_CREDENTIALS"
 _log = logging.getLogger(__name__)
 
 
-def run_receiver(folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions) -> None:
-    """Receives until the process is asked to stop. Raises RunError where the extra is not installed."""
+def run_receiver(
+    folder: str, options: dict[str, Any], load_every: timedelta | None, target: TargetOptions, wait: timedelta
+) -> None:
+    """Receives until the process is asked to stop; loads beside it wait for others up to `wait`.
+
+    Raises RunError where the extra is not installed.
+    """
     try:
         from ..receive import receive_settings
         from ..receive.server import check, serve
@@ -35,7 +40,7 @@ def run_receiver(folder: str, options: dict[str, Any], load_every: timedelta | N
         ) from error
     settings = receive_settings(folder, **options)
     check(settings)
-    with _loading(settings.upload or folder, load_every, target) as end_loads:
+    with _loading(settings.upload or folder, load_every, target, wait) as end_loads:
         serve(
             settings,
             partial(configure_logging, *log_settings()),
@@ -53,13 +58,15 @@ def _report(folder: str, url: str) -> None:
 
 
 @contextmanager
-def _loading(archive: str, every: timedelta | None, target: TargetOptions) -> Iterator[Callable[[], object]]:
+def _loading(
+    archive: str, every: timedelta | None, target: TargetOptions, wait: timedelta
+) -> Iterator[Callable[[], object]]:
     """Loads the archive again and again, in processes of their own, while the block runs; yields what ends that."""
     stop = threading.Event()
     if every is None:
         yield stop.set
         return
-    call = _call(archive, target)
+    call = _call(archive, target, wait)
     thread = threading.Thread(target=_load, args=(*call, every.total_seconds(), stop), name="loader")
     thread.start()
     try:
@@ -83,7 +90,7 @@ def _load(words: list[str], env: dict[str, str], seconds: float, stop: threading
             _log.error("The load ended with status %d; the next is in %.0f seconds", process.returncode, seconds)
 
 
-def _call(archive: str, target: TargetOptions) -> tuple[list[str], dict[str, str]]:
+def _call(archive: str, target: TargetOptions, wait: timedelta) -> tuple[list[str], dict[str, str]]:
     """Returns the words of a load and its environment, which has the credentials: others can read a command line."""
     import dlt
 
@@ -94,6 +101,7 @@ def _call(archive: str, target: TargetOptions) -> tuple[list[str], dict[str, str
         env[_CREDENTIALS] = target.credentials
         words += ["--credentials", f"env:{_CREDENTIALS}"]
     more: tuple[tuple[str, str | None], ...] = (
+        ("wait", f"{wait.total_seconds():.0f}s" if wait else None),
         ("destination", target.destination),
         ("dataset", target.dataset),
         ("books-dataset", dlt.config.get("books_dataset")),

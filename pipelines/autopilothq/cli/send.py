@@ -1,7 +1,7 @@
 """The commands that send to Autopilot, and the one that shows the delivery log."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any
 
@@ -150,11 +150,13 @@ def send_audience(
     metavar="TIME",
     help="From that time on (UTC).",
 )
+@wait_option
 @destination_options
 def show_deliveries(
     to: str,
     status: str | None,
     since: datetime | None,
+    wait: timedelta,
     destination: str | None,
     credentials: str | None,
     dataset: str | None,
@@ -162,4 +164,4 @@ def show_deliveries(
     """Show the last outcome of each message and trigger that was sent."""
     from . import sending
 
-    sending.print_deliveries(to, status, since, destination, credentials, dataset)
+    sending.print_deliveries(to, status, since, (destination, credentials, dataset), wait)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -90,13 +90,12 @@ def print_deliveries(
     to: str,
     status: str | None,
     since: datetime | None,
-    destination: str | None,
-    credentials: str | None,
-    dataset: str | None,
+    target: tuple[str | None, str | None, str | None],
+    wait: timedelta,
 ) -> None:
     """Prints the last outcome of each message and trigger that was sent to an account."""
     with runner.explained():
-        where = log_dataset(destination, credentials, dataset, reads=True)
+        where = log_dataset(*target, reads=True, wait=wait)
         with DeliveryLog(where, reads=True, table=ACCOUNT_KINDS[to].log) as log:
             rows = log.latest(status, since)
     for row in rows:

@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
@@ -64,15 +64,17 @@ def reading(
     credentials: str | None = None,
     dataset: str | None = None,
     exactly: bool = False,
+    wait: timedelta = timedelta(),
 ) -> Iterator[Dataset]:
     """Gives an open dataset; the options mean what they mean to a load.
 
-    A DuckDB file is opened read-only, and a load has to wait until it is closed again. `exactly`: dlt's rules for names
-    are not applied to the dataset. Raises DatasetNotFound, and RunError where the destination cannot be asked.
+    A DuckDB file is opened read-only, and a load has to wait until it is closed again; one that a load has open is
+    waited for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. Raises DatasetNotFound,
+    and RunError where the destination cannot be asked.
     """
     # The pipeline has a temporary folder: one that runs at this moment must not be touched.
     with runner.explained(), TemporaryDirectory() as folder:
-        pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False)
+        pipeline = runner.pipeline(destination, credentials, dataset, pipelines_dir=folder, create=False, wait=wait)
         file = pipeline.destination.config_params.get("credentials")
         if isinstance(file, DuckDbCredentials):
             file.read_only = True

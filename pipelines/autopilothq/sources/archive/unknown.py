@@ -32,14 +32,15 @@ def survey_events(files: Sequence[File], mappings: Mappings, most: int) -> Event
     """Looks at the first lines of files, up to so many; those of unknown events are read whole."""
     survey = EventSurvey()
     for batch in read_batches(files):
-        lines = batch.lines.slice(0, most - survey.lines)
-        survey.lines += lines.num_rows
-        for text, (readable, kind, event) in zip(lines["text"], read_events(lines), strict=True):
+        for text, (readable, kind, event) in zip(batch.lines["text"], read_events(batch.lines), strict=True):
+            if not readable and not text.as_py().strip(b" \t\r\n"):
+                continue  # a blank line is none
+            if survey.lines == most:
+                return survey
+            survey.lines += 1
             if readable and (kind != "track" or event is None or _is_known(survey, event_key(event), mappings)):
                 continue
             _add(survey, text.as_py(), None if readable else mappings)
-        if survey.lines == most:
-            break
     return survey
 
 
