@@ -25,6 +25,7 @@ from autopilothq.projection.partition import (
 from autopilothq.segment.identity import HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
 from contract.partitioned import Partitioned
+from contract.test_books import place_digest
 
 # Rejects, discards, columns of some messages only, numbers that become text, copies, and persons of both partitions.
 LINES: list[Line] = [
@@ -94,6 +95,9 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
     found = store.run(lines)
     unreadable = {1: "too long", 3: "no", 5: "too odd", 6: "never"}
     suppressed = REJECT_REASONS["suppressed"]
+    assert {row["line"]: row["id"] for row in found["_rejects"] if row["reason"] == "unreadable"} == {
+        line: place_digest("file 0", line, to_line(lines[line - 1])) for line in unreadable
+    }
     assert sorted((row["line"], row["reason"], row["message"], row["raw"]) for row in found["_rejects"]) == [
         *((line, "unreadable", why, to_line(lines[line - 1]).decode()) for line, why in unreadable.items()),
         *((line, "suppressed", suppressed, "") for line in (7, 8)),
@@ -102,6 +106,12 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
     assert {table: [row["id"] for row in rows] for table, rows in found.items() if table != "_rejects"} == {
         "email_opened": ["fine"], "tracks": ["fine"], "identifies": ["i2"], "users": ["u1"],
     }  # fmt: skip
+
+    store = Partitioned()
+    store.refused = RefusedIds({"m1": "too long"}, {})
+    found = store.run([message(properties={"odd": 1}), message(messageId="fine")])
+    assert [(row["id"], "odd" in row) for row in found["email_opened"]] == [("fine", False)]
+    assert [row["message"] for row in found["_rejects"]] == ["too long"]
 
 
 def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
