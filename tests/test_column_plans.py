@@ -103,20 +103,23 @@ def test_a_table_has_room_for_what_is_beside_its_own_columns() -> None:
     common: dict[str, Type] = declared_types(event_table("opened"))
     present: dict[str, Type] = {"email_id": "text", "link_id": "text"}
     all_new = len(common) + len(present)
-    known: dict[str, Type] = common | {"campaign_id": "text", "link_id": "text", "other": "text"}
+    known: dict[str, Type] = common | {"campaign_id": "text", "link_id": "text", "p8": "bigint"}
     widest = len(known) + 4
-    for there, width, expected, used in (
-        ({}, 0, common | present, all_new),
-        (known, 0, common | present | {"campaign_id": "text"}, len(known) + 1),
-        (known, widest, common | present | {"campaign_id": "text"}, widest + 1),
-    ):
+    cases: list[tuple[dict[str, Type], dict[str, int], dict[str, Type], int]] = [
+        ({}, {}, common | present, all_new),
+        (known, {"opened": 0}, common | present | {"campaign_id": "text"}, len(known) + 1),
+        (known, {"opened": widest}, common | present | {"campaign_id": "text"}, widest + 1),
+    ]
+    for there, widths, expected, used in cases:
         limits = Limits(used + 3 + COLUMN_RESERVE)
-        context = dataclasses.replace(CONTEXT, known={"opened": there}, widths={"opened": width}, limits=limits)
+        context = dataclasses.replace(CONTEXT, known={"opened": there}, widths=widths, limits=limits)
         plan = planned(context, "opened")
         assert (plan.name, plan.declared) == ("opened", expected)
-        assert list(plan.extras.taken) == ["p0", "p1", "p2"]
+        beside: dict[str, Type] = {"p0": "text", "p1": "text", "p2": "text"}
+        beside |= {name: of for name, of in there.items() if name == "p8"}
+        assert {name: extra.type for name, extra in plan.extras.taken.items()} == beside
         assert list(plan.types.items())[:3] == [(name, common[name]) for name in ("id", "received_at", "uuid_ts")]
-        assert plan.types == {**expected, "p0": "text", "p1": "text", "p2": "text"}
+        assert plan.types == {**expected, **beside}
 
 
 def test_tables_of_the_catalogue_have_its_columns() -> None:
