@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "build" / "mutate"
 # What the sources share and needs no load to be tested; the rest of it is for the tests in contract/.
 SHARED = ("event_filter", "isolate", "records", "refused", "scans", "spool", "times")
+LIMITS = "tests/contract/test_limits.py"
 
 
 class Room(NamedTuple):
@@ -49,10 +50,22 @@ ROOMS = {
         ],
         ["a_mapped_event_is_in_its_table", "mapped_events_can_be_asked_for"],
     ),
-    "books": Room(["projection/audit.py", "projection/deduplicate.py"], contract("books", "once", "partitions")),
+    "books": Room(
+        ["projection/audit.py", "projection/deduplicate.py"],
+        [
+            *contract("books", "once", "partitions", "suppressed"),
+            "tests/contract/test_mends.py::test_a_cut_text_of_an_adopted_row_becomes_whole",
+            f"{LIMITS}::test_the_new_events_with_most_messages_get_the_tables_that_are_left",
+            f"{LIMITS}::test_events_beyond_the_number_of_tables_are_in_tracks_alone",
+        ],
+    ),
     "columns": Room(
         [f"projection/{name}.py" for name in ("columns", "tables", "types", "users")],
-        contract("limits", "names", "collisions", "identity", "partitions"),
+        [
+            "tests/test_column_plans.py",
+            "tests/test_warehouse.py::test_the_bits_of_its_values_make_a_columns_type",
+            *contract("limits", "names", "collisions", "identity", "partitions"),
+        ],
     ),
     "parse": Room(
         [f"projection/{name}.py" for name in ("cells", "irregular", "parse", "shapes", "unreadable")],

@@ -39,17 +39,20 @@ SUPPRESSION = [
     "test_forget_ids.py::test_hashes_of_earlier_releases_still_match",
     "test_people.py",
 ]
+REFUSED = "contract/test_partitions.py::test_what_is_refused_or_of_deleted_persons_is_rejected"
 TESTS = {
     "deduplicate.sql": [
         "contract/test_once.py",
         "contract/test_books.py",
         f"{LIMITS}::test_events_beyond_the_number_of_tables_are_in_tracks_alone",
+        REFUSED,
     ],
     "users.sql": [
         "contract/test_identity.py",
         "contract/test_once.py::test_a_load_reads_no_more_of_the_destination_than_it_must",
         f"{LIMITS}::test_many_traits_are_read_as_few_ones",
         f"{LIMITS}::test_a_persons_row_has_no_more_values_than_fit_a_page",
+        REFUSED,
     ],
     "columns.sql": [
         "contract/test_limits.py",
@@ -65,7 +68,7 @@ TESTS = {
     "snapshot.sql": ["test_snapshot.py"],
     "macros.sql": ["test_macros.py", *CLOCKS],
     "mend.sql": ["contract/test_mending.py"],
-    "partition.sql": [LIMITS, "contract/test_once.py"],
+    "partition.sql": ["contract/test_partitions.py"],
     "suppression.sql": SUPPRESSION,
     "suppression_macros.sql": SUPPRESSION,
     "adopt.sql": ["contract/test_adopted_rows.py"],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from autopilothq.projection import FileCount, Projection
+from autopilothq.projection.audit import limits_exceeded, merge_counts
 from autopilothq.segment.message import Reject, digest
 from contract.loading import NOW, RECEIVED, Line, Store, batches, discards, message, rows_of, to_line
 
@@ -179,6 +180,39 @@ def test_the_audit_counts_every_line_of_every_file() -> None:
         FileCount(4, 1, 1, 0, 0, None, None),
         FileCount(5, 2, 0, 0, 2, None, None),
     ]
+
+
+def test_counts_of_a_file_in_several_partitions_are_added() -> None:
+    early, late = RECEIVED, RECEIVED.replace(year=2020)
+    parts = [
+        FileCount(3, 10, 4, 3, 3, late, late, 5),
+        FileCount(1, 1, 0, 0, 1, None, None),
+        FileCount(3, 400, 100, 200, 100, early, early, 70),
+        FileCount(1, 2, 1, 0, 1, None, None),
+        FileCount(3, 5000, 1000, 2000, 2000, None, None, 900),
+    ]
+    assert merge_counts(parts) == [
+        FileCount(3, 5410, 1104, 2203, 2103, early, late, 975),
+        FileCount(1, 3, 1, 0, 2, None, None),
+    ]
+
+
+def test_values_beyond_the_limits_are_counted_by_reason_and_table() -> None:
+    """The events without a table are named, or a hundred of them: those with most messages, then by name."""
+    discarded = [
+        ("too_many_columns", "tracks", 1), ("not_a_time", "tracks", 2), ("row_too_wide", "users", 3),
+        ("too_many_columns", "pages", 4), ("too_many_columns", "tracks", 50),
+    ]  # fmt: skip
+    by_name = [f"event {n:03}" for n in range(100)]
+    events = dict.fromkeys(by_name, 5)
+    values = {"too_many_columns": {"pages": 4, "tracks": 51}, "row_too_wide": {"users": 3}}
+    assert limits_exceeded(discarded, {}) == values
+    assert list(limits_exceeded(discarded, events)["too_many_tables"].items()) == list(events.items())
+    more = {"few": 2, "event 100": 5} | dict(reversed(events.items())) | {"zulu": 7}
+    assert limits_exceeded(discarded, more) == values | {
+        "too_many_tables": {"zulu": 7} | dict.fromkeys(by_name[:99], 5) | {"others": 5 + 5 + 2}
+    }
+    assert list(limits_exceeded([], more)["too_many_tables"]) == ["zulu", *by_name[:99], "others"]
 
 
 def test_of_one_line_in_two_files_the_first_is_stored(tmp_path: Path) -> None:

@@ -10,9 +10,20 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from autopilothq.catalog import COLUMN_RESERVE, CONTACTS, LIMITS, MAX_DEPTH, MAX_KEYS, OTHER_LIMITS, TABLES, Limits
+from autopilothq.catalog import (
+    COLUMN_RESERVE,
+    CONTACTS,
+    LIMITS,
+    MAX_DEPTH,
+    MAX_KEYS,
+    MESSAGE_TABLES,
+    OTHER_LIMITS,
+    TABLES,
+    Limits,
+)
 from autopilothq.projection import Projection, Snapshot, shapes, users
 from autopilothq.projection import projection as projection_module
+from autopilothq.projection.deduplicate import new_tables, tables_beyond
 from autopilothq.segment.json_text import depth
 from autopilothq.segment.message import Record
 from contract.loading import NOW, Store, batches, discards, filled, identify, message, raw, rows_of
@@ -226,6 +237,20 @@ def test_events_beyond_the_number_of_tables_are_in_tracks_alone() -> None:
     ]
     assert store.beyond_limits == {"too_many_tables": {"rare": 1}}
     assert store.run(lines) == found
+
+
+def test_the_new_events_with_most_messages_get_the_tables_that_are_left() -> None:
+    names = [*(table.name for table in MESSAGE_TABLES), "email_opened", "known", "there", "b", "often", "a", "absent"]
+    known, there, b, often, a, absent = range(len(MESSAGE_TABLES) + 1, len(names))
+    assert [names[number] for number in (known, absent)] == ["known", "absent"]
+    new = [b, often, a, absent]
+    for most, room in ((5, 3), (3, 1), (2, 0), (1, 0)):
+        assert new_tables(names, ["tracks", "known"], ["there", "gone"], most) == (new, room)
+    assert new_tables(names, [], [], 1) == ([known, there, *new], 1)
+    counts = {b: 1, often: 2, a: 1, there: 9}
+    assert [list(tables_beyond(names, new, room, counts).items()) for room in range(5)] == [
+        [(often, 2), (a, 1), (b, 1), (absent, 0)][room:] for room in range(5)
+    ]
 
 
 def test_of_two_events_as_frequent_the_first_by_name_gets_its_table() -> None:

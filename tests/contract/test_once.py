@@ -1,5 +1,6 @@
 """A message is stored once, for ever, and what comes again changes nothing (spec: Once, and only once)."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -163,6 +164,12 @@ def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
     store.kill("_discards")
     assert discards(store.run([line])) == whole
 
+    first = Store()  # the first load of all was killed, so that the destination has no audit
+    whole = discards(first.run([FOUR_TIMES_BAD]))
+    assert len(whole) == 4
+    first.kill("_discards", "_audit")
+    assert discards(first.run([FOUR_TIMES_BAD])) == whole
+
 
 def test_a_message_without_an_id_is_known_by_its_line() -> None:
     store = Store()
@@ -199,6 +206,16 @@ def test_a_track_whose_other_row_was_lost_gets_it() -> None:
         name: [row["id"] for row in rows] for name, rows in whole.items()
     }
     assert store.audit[0].stored == 2
+
+
+def test_a_track_that_is_stored_without_its_events_name_is_stored() -> None:
+    """As another loader may have left it."""
+    store = Store()
+    store.run([message()])
+    del store.types["tracks"]["event"], store.rows["tracks"]["m1"]["event"]
+    before = copy.deepcopy(store.tables())
+    assert store.run([message(properties={"plan": "pro"})]) == before
+    assert [count[1:5] for count in store.audit] == [(1, 0, 1, 0)]
 
 
 def test_an_event_row_whose_track_was_lost_gets_it() -> None:

@@ -6,13 +6,14 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
 from autopilothq.projection import engine, partition
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.line_reader import LineReader
-from autopilothq.projection.parse import Parser
+from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LoadFacts,
     NotCut,
@@ -20,11 +21,13 @@ from autopilothq.projection.partition import (
     StoredColumns,
     count_candidates,
     cut_cells,
+    cut_lines,
     read_cut,
 )
 from autopilothq.segment.identity import HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
 from contract.partitioned import Partitioned
+from contract.test_books import place_digest
 
 # Rejects, discards, columns of some messages only, numbers that become text, copies, and persons of both partitions.
 LINES: list[Line] = [
@@ -94,6 +97,9 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
     found = store.run(lines)
     unreadable = {1: "too long", 3: "no", 5: "too odd", 6: "never"}
     suppressed = REJECT_REASONS["suppressed"]
+    assert {row["line"]: row["id"] for row in found["_rejects"] if row["reason"] == "unreadable"} == {
+        line: place_digest("file 0", line, to_line(lines[line - 1])) for line in unreadable
+    }
     assert sorted((row["line"], row["reason"], row["message"], row["raw"]) for row in found["_rejects"]) == [
         *((line, "unreadable", why, to_line(lines[line - 1]).decode()) for line, why in unreadable.items()),
         *((line, "suppressed", suppressed, "") for line in (7, 8)),
@@ -102,6 +108,12 @@ def test_what_is_refused_or_of_deleted_persons_is_rejected() -> None:
     assert {table: [row["id"] for row in rows] for table, rows in found.items() if table != "_rejects"} == {
         "email_opened": ["fine"], "tracks": ["fine"], "identifies": ["i2"], "users": ["u1"],
     }  # fmt: skip
+
+    store = Partitioned()
+    store.refused = RefusedIds({"m1": "too long"}, {})
+    found = store.run([message(properties={"odd": 1}), message(messageId="fine")])
+    assert [(row["id"], "odd" in row) for row in found["email_opened"]] == [("fine", False)]
+    assert [row["message"] for row in found["_rejects"]] == ["too long"]
 
 
 def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
@@ -113,6 +125,35 @@ def test_no_more_of_the_destination_is_cut_than_is_needed() -> None:
         *(("identifies", "id"), ("identifies", *whole)),
         *(("tracks", "id", "event"), ("tracks", *whole)),
     ]
+
+    store = Partitioned()
+    line = message(sentAt="soon")
+    store.run([line, identify(messageId="i1")])
+    store.kill("_discards")
+    store.run([line, identify(messageId="new")])  # nothing of stored identifies has to be read
+    assert len(store.tables()["_discards"]) == 1
+    assert sorted(store.asked) == [
+        ("_audit", "load_id", "loaded_at"),
+        *(("email_opened", "id"), ("email_opened", *whole)),
+        *(("identifies", "id"), ("tracks", "id", "event"), ("tracks", *whole)),
+    ]
+
+
+def test_only_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
+    lines = [
+        message(), message(messageId="m2"), identify(messageId="i1", userId="bad"), identify(messageId="i2"),
+        message(type="group", messageId="g1", groupId="worse"), message(type="group", messageId="g2", groupId="fine"),
+    ]  # fmt: skip
+    refused = RefusedIds({"m1": "no"}, {"users": {"bad": "no"}, "accounts": {"worse": "no"}})
+    path, none = tmp_path / "lines", tmp_path / "none"
+    with engine.connect(str(tmp_path), 200, 1) as con:
+        [batch] = batches([lines])
+        files = Parser(str(tmp_path)).parse(LineReader(con), batch).messages
+        numbered = number_lines(batch.lines)
+        assert cut_lines(con, numbered, files, refused, str(path))
+        assert not cut_lines(con, numbered, files, RefusedIds({"m3": "no"}, {}), str(none))
+    assert sorted(pq.read_table(path)["id"].to_pylist()) == ["g1", "i1", "m1"]
+    assert not none.exists()
 
 
 def test_columns_that_nobody_cut_are_named() -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from autopilothq.catalog import REJECT_REASONS
-from autopilothq.projection import shapes
+from autopilothq.projection import deduplicate, shapes
 from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, hash_of
 from contract.loading import NOW, Store, identify, message, to_line
 
@@ -43,6 +43,7 @@ def test_messages_of_deleted_persons_are_rejected_whatever_names_them(
     leaves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "MAX_LEAVES", leaves)
+    monkeypatch.setattr(deduplicate, "REJECTS_PER_READ", 1)
     store = Store()
     store.suppressed = HASHES
     found = store.run([*MINE, *THEIRS, BROKEN_MINE, BROKEN, *MINE[::-1]])  # what comes twice has the row of the first

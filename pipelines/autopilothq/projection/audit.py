@@ -46,7 +46,7 @@ def rejects_by_reason(context: ProjectionContext) -> dict[str, int]:
 
 def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | None:
     """Returns the rows of `_rejects`, None where there are none; `files` are the names of the load's files."""
-    names = pa.table({"number": pa.array(range(len(files)), pa.int64()), "file": pa.array(files, pa.string())})
+    names = pa.table({"number": range(len(files)), "file": files})
     with engine.registered(context.con, files=names):
         context.con.execute(_SQL["rejected"], {"loaded_at": context.loaded_at})
     return _rows(context, "rejected", REJECTS)
@@ -55,7 +55,7 @@ def rejects(context: ProjectionContext, files: Sequence[str]) -> TableRows | Non
 def discards(context: ProjectionContext) -> TableRows | None:
     """Returns the rows of `_discards`, None where there are none; complete once the rows of all tables were made."""
     names = context.tables.names
-    table = pa.table({"table_number": pa.array(range(len(names)), pa.int64()), "name": names})
+    table = pa.table({"table_number": range(len(names)), "name": names})
     with engine.registered(context.con, table_names=table):
         context.con.execute(_SQL["discarded"], {"loaded_at": context.loaded_at})
     return _rows(context, "discarded", DISCARDS)
