@@ -82,6 +82,13 @@ def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> N
     assert list(Path("archive").rglob("*.gz"))
 
 
+def test_a_current_folder_that_was_removed_is_an_error_of_one_line() -> None:
+    program = "import os; os.mkdir('x'); os.chdir('x'); os.rmdir('../x'); from autopilothq.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", program, "status"], capture_output=True, text=True, check=False)
+    message = "Error: The current folder was removed. Call the program in another one.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
+
+
 def test_a_wrong_option_of_a_command_whose_end_is_noted_imports_what_knows_the_webhook() -> None:
     found = imported("load archive --nope", "send traits --nope", "forget --nope", together=True)
     assert [status for status, _ in found.values()] == [2, 2, 2]
