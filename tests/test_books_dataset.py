@@ -226,6 +226,9 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
     for words in (("load", "archive", file), ("forget", "--user-id", "other")):
         said = call(*words, *place)
         assert (said.status, said.err) == (1, NOT_KNOWN), words
+    for line in ("status --json", "report --json", "export out"):
+        said = call(*line.split(), *place)
+        assert (said.status, said.err) == (0, NOT_KNOWN.replace("Error", "Warning")), line
     said = call("load", "archive", file, *apart, "--dataset", "second")
     assert (said.status, said.err) == (1, OF_ANOTHER)
 

@@ -15,7 +15,7 @@ MOST_COLUMNS = 200  # characters of the columns that are named
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
     """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
-    with runner.explained(), inspect.reading(*target) as dataset:
+    with runner.explained(), inspect.reading(*target, warn=log.warn) as dataset:
         before = dataset.complete_loads()
         with _target(folder) as files:
             _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)

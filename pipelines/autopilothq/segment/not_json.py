@@ -49,7 +49,7 @@ def not_json(line: bytes, error: json.JSONDecodeError) -> str:
     return _message(f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}", words, cause)
 
 
-def too_long(start: bytes) -> str | None:
+def too_long(start: bytes | bytearray) -> str | None:
     """Returns the likely cause of a line that is too long, by its beginning.
 
     Example: `too_long(b'{"a":1}{"a":2}…')` begins with "a file without line ends".
