@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -90,6 +90,8 @@ def _own_message(chain: list[BaseException]) -> str | None:
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
+        if isinstance(cause, ConfigValueCannotBeCoercedException):  # whose value may be secret
+            return requirements.wrong_setting(cause)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 
 from dlt import destinations
-from dlt.common.configuration.exceptions import ConfigFieldMissingException
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
 from dlt.common.exceptions import MissingDependencyException
 
 from ..extras import PACKAGE, install
@@ -53,6 +53,15 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
         f"Expected the setting{'s' * several} {', '.join(names)}, but there {'are' if several else 'is'} none.\n"
         f"Set {'them' if several else 'it'} in .dlt/secrets.toml, by {env} in the environment{option}."
         f"{_package_of(names[0])}"
+    )
+
+
+def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
+    """Returns the message about a setting of the wrong type, without its value."""
+    kind = getattr(error.hint, "__name__", error.hint)
+    return (
+        f"Expected a value of the type {kind} as the setting {error.field_name}, but it cannot be read as one.\n"
+        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment."
     )
 
 
