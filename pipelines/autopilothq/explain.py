@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
@@ -12,7 +12,7 @@ from .display import gist
 from .errors import AutopilothqError, BusyError, RunError
 from .masking import masked
 from .warehouses import requirements
-from .warehouses.dlt_internals import DatabaseException, UnknownDestinationModule
+from .warehouses.dlt_internals import ConfigValueCannotBeCoercedException, DatabaseException, UnknownDestinationModule
 
 # What Python raises where the program itself is wrong; libraries derive their own errors from some.
 _PROGRAM_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, NameError, RecursionError, TypeError)

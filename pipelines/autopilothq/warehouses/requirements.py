@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 
 from dlt import destinations
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigValueCannotBeCoercedException
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from dlt.common.exceptions import MissingDependencyException
 
 from ..extras import PACKAGE, install
-from .dlt_internals import Destination, LookupTraces, UnknownDestinationModule
+from .dlt_internals import ConfigValueCannotBeCoercedException, Destination, LookupTraces, UnknownDestinationModule
 
 # Extras of this package that dlt has by another name.
 _EXTRAS = {"gs": "gcs", "pyiceberg": "iceberg"}

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from dlt.common import logger
-from dlt.common.configuration.exceptions import LookupTraces
+from dlt.common.configuration.exceptions import ConfigValueCannotBeCoercedException, LookupTraces
 from dlt.common.configuration.resolve import resolve_configuration
 from dlt.common.configuration.specs.base_configuration import NotResolved
 from dlt.common.data_types import TDataType
@@ -141,6 +141,7 @@ __all__ = [
     "PIPELINE_STATE_ENGINE_VERSION",
     "VERSION_TABLE_NAME",
     "Collector",
+    "ConfigValueCannotBeCoercedException",
     "DBApiCursor",
     "DBTransaction",
     "DatabaseException",
