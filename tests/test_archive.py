@@ -27,7 +27,7 @@ from autopilothq.extras import install
 from autopilothq.segment.message import MAX_LINE, Reject
 from autopilothq.sources.archive.batches import CHUNK_ROWS, read_batches
 from autopilothq.sources.archive.discover import list_files
-from autopilothq.sources.archive.listing import File
+from autopilothq.sources.archive.listing import File, is_unchanged
 from listed import Counting
 from servers import S3
 
@@ -318,6 +318,21 @@ def test_folders_without_a_name_are_found(path: str, options: dict[str, Any], ke
     assert sorted(line[2] for line in all_lines(files)) == sorted(
         data for key, data in NAMELESS.items() if key[-4] in keys
     )
+
+
+def test_a_name_that_is_not_utf8_is_text_in_the_books(tmp_path: Path) -> None:
+    """Such a name once ended each load, which no warehouse could store and no error named."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.json")).write_bytes(b"1\n")
+    files = list(list_files([str(tmp_path)]))
+    assert [file.url for file in files] == [rf"{tmp_path}/caf\xe9/\xff.json"]
+    assert outcome(files) == ([(0, 1, b"1\n")], [], [(0, None)])
+    assert [is_unchanged(file) for file in files] == [True]
+    (tmp_path / r"caf\xe9").mkdir()
+    (tmp_path / r"caf\xe9" / r"\xff.json").write_bytes(b"2\n")
+    with pytest.raises(ArchiveError, match=r"Expected files of different names, but two are .*xff.json\.\nRename one"):
+        list_files([str(tmp_path)])
 
 
 def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
@@ -642,6 +657,25 @@ def test_a_line_of_64_megabytes_is_not_held(tmp_path: Path) -> None:
         Reject(0, 2, "line_too_long", message.format(64 << 20), b"x" * MAX_LINE),
         Reject(0, 5, "line_too_long", message.format(MAX_LINE + 1), b"z" * MAX_LINE),
     ]
+
+
+@pytest.mark.parametrize(
+    ("between", "around", "cause"),
+    [
+        (b"", b"%s", "a file without line ends: each object needs a line of its own"),
+        (b"\r", b" %s", "a file without line ends: each object needs a line of its own"),
+        (b",", b"[%s]", "a JSON array: each object needs a line of its own, without brackets and commas"),
+        (b",", b"%s", None),
+    ],
+)
+def test_a_line_that_is_too_long_has_its_likely_cause(
+    tmp_path: Path, between: bytes, around: bytes, cause: str | None
+) -> None:
+    text = around % between.join([b'{"a":1}', b'{"a":2}'])
+    _, [reject], _ = outcome(stored(tmp_path, text), max_line=8)
+    assert reject.message == f"Expected a line of at most 8 bytes, but it has {len(text)}." + (
+        f" Likely cause: {cause}." if cause else ""
+    )
 
 
 BLANK_BLOCKS = {"spaces": b" " * (1 << 20), "newlines": b"\n" * (1 << 20), "blank lines": b"   \r\n" * (1 << 18)}

@@ -226,6 +226,9 @@ def test_nothing_is_done_beside_books_that_are_elsewhere(
     for words in (("load", "archive", file), ("forget", "--user-id", "other")):
         said = call(*words, *place)
         assert (said.status, said.err) == (1, NOT_KNOWN), words
+    for line in ("status --json", "report --json", "export out"):
+        said = call(*line.split(), *place)
+        assert (said.status, said.err) == (0, NOT_KNOWN.replace("Error", "Warning")), line
     said = call("load", "archive", file, *apart, "--dataset", "second")
     assert (said.status, said.err) == (1, OF_ANOTHER)
 
@@ -234,8 +237,11 @@ def test_who_may_not_make_schemas_loads_into_those_that_are_there(call: Call, po
     with postgresql.database() as url:
         admin, role = ("--destination", "postgres", "--credentials", url), f"loader_{url[-6:]}"
         schemas = "".join(f"CREATE SCHEMA {name} AUTHORIZATION {role};" for name in ("autopilothq", "b", "b_staging"))
-        run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'; {schemas}"])
+        run(admin, [f"CREATE ROLE {role} LOGIN PASSWORD 'x'"])
         place = (*admin[:3], url.replace(url.partition("://")[2].partition("@")[0], f"{role}:x"))
-        assert loaded(call, write("one.ndjson", *FIRST), *place, "--books-dataset", "b") == (1, 2, 0, 1)
+        said = call("load", "archive", write("one.ndjson", *FIRST), *place)
+        assert (said.status, said.err) == (1, f"Error: permission denied for database {url.rpartition('/')[2]}\n")
+        run(admin, [schemas])
+        assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (1, 2, 0, 1)
         assert loaded(call, "one.ndjson", *place, "--books-dataset", "b") == (0, 0, 0, 0)
         assert tables(admin)["b"] >= BOOKS

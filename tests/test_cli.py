@@ -264,6 +264,11 @@ def test_errors_say_what_to_do(call: Call, words: tuple[str, ...], message: list
     assert (said.status, errors(said)) == (1, message)
 
 
+def test_the_signature_of_a_url_is_not_printed(call: Call) -> None:
+    said = call("load", "archive", "nope://container/x?sv=2024&sig=s3cret")
+    assert (said.status, "nope://container/x?sv=2024&sig=***" in said.err) == (1, True)
+
+
 def test_a_password_is_not_printed(call: Call) -> None:
     Path("a.ndjson").write_text(GOOD)
     url = "postgresql://loader:s3cret@127.0.0.1:1/warehouse"

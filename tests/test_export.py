@@ -123,6 +123,12 @@ def test_what_a_limit_had_no_room_for_finds_room_where_there_is_some(tmp_path: P
     assert (row["id"], row["event_text"], row["seats"], row["by_name"]) == ("s1", "Seats Changed", 3, "Ada")
 
 
+def test_a_second_body_or_context_of_a_message_makes_no_column(tmp_path: Path) -> None:
+    twice = '{"a":"b"},"properties":{"second":"c"},"context":{"ip":"d"},"context":{"second":"e"}'
+    found = differences([raw(message("Seats Changed", messageId="s1", properties="$p"), p=twice)], tmp_path / "out")
+    assert [text for text in found if "_discards" not in text] == []
+
+
 # ---- whole loads -----------------------------------------------------------------------------------------------------
 
 ODD = [

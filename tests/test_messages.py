@@ -1,5 +1,6 @@
 """One line read with care: its cells, what is discarded, and why it is rejected."""
 
+import gzip
 import hashlib
 import json
 from typing import Any
@@ -208,9 +209,12 @@ def why(line: bytes) -> tuple[str, ...]:
 
 
 MESSAGES = [
-    (b'"\xff"', "not_json", "not UTF-8 at byte 1: invalid start byte"),
+    (b'"\xff"', "not_json", r'not UTF-8 at byte 1: invalid start byte: \xff"'),
     (b'{1:2}', "not_json",
-     "not JSON: Expecting property name enclosed in double quotes at character 1"),
+     "not JSON: Expecting property name enclosed in double quotes at character 1: 1:2}"),
+    (b'{"a":"\0"}', "not_json", r'not JSON: Invalid control character at at character 6: \x00"}'),
+    (b'{"a":1', "not_json", "not JSON: Expecting ',' delimiter at character 6: the line ends there"),
+    (b'{"a":' + b"x" * 99, "not_json", f"not JSON: Expecting value at character 5: {'x' * 40}"),
     (b"[1.10]", "not_an_object", "JSON, but not an object: [1.10]"),
     (b"{}", "unknown_type", "`type` is none of track, identify, alias, page, screen, group but nothing"),
     (b'{"type":"delete"}', "unknown_type",
@@ -226,6 +230,36 @@ MESSAGES = [
 @pytest.mark.parametrize(("line", "reason", "message"), MESSAGES)
 def test_a_reject_says_what_is_wrong_and_what_came(line: bytes, reason: str, message: str) -> None:
     assert why(line) == (reason, message)
+
+
+ON_ONE_LINE = "several objects on one line: each needs a line of its own"
+JSON_ARRAY = "a JSON array: each object needs a line of its own, without brackets and commas"
+SPREAD = "JSON over several lines: each object needs one line"
+UTF_16 = "UTF-16: convert the file to UTF-8"
+CAUSES = [
+    (b'{"a":1}{"a":2}', ON_ONE_LINE),
+    (b'{"a":1} {"a":2}\r\n', ON_ONE_LINE),
+    (b'{"a":1}\r{"a":2}\r', "a file without line ends: each object needs a line of its own"),
+    (b'[{"a":1},{"a":2}]', JSON_ARRAY),
+    (b'[{"a":1},', JSON_ARRAY),
+    (b'{"a":1},\r\n', JSON_ARRAY),
+    (b" {", SPREAD),
+    (b"  },\n", SPREAD),
+    (b'  "type": "track",\n', SPREAD),
+    ('{"type":"track"}'.encode("utf-16"), UTF_16),
+    ('{"type":"track"}\n'.encode("utf-16-le")[:-1], UTF_16),
+    (b"\0" + '{"type":"track"}'.encode("utf-16-le"), UTF_16),
+    (gzip.compress(b"{}"), "gzip within gzip: decompress the file once"),
+    (b"[1,2]", None),
+    (b"\0\0\0", None),
+    (b'{"a":1}x', None),
+]
+
+
+@pytest.mark.parametrize(("line", "cause"), CAUSES)
+def test_a_reject_names_the_likely_cause(line: bytes, cause: str | None) -> None:
+    _, message = why(line)
+    assert message.endswith(f" ({cause})") if cause else "(" not in message
 
 
 @pytest.mark.parametrize(("length", "shown"), [(60, f'"{"a" * 58}"'), (61, f'"{"a" * 56}...')])

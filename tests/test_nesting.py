@@ -205,8 +205,8 @@ def test_a_line_that_nests_too_deeply_may_stand_among_lines_that_are_no_text(mon
     assert [row["id"] for row in found["tracks"]] == ["a", "b"]
     rejects = sorted((row["line"], row["reason"], row["message"]) for row in found["_rejects"])
     assert rejects == [
-        (2, "not_json", "not UTF-8 at byte 9: invalid start byte"),
-        (3, "not_json", "not UTF-8 at byte 0: invalid continuation byte"),
+        (2, "not_json", r'not UTF-8 at byte 9: invalid start byte: \xff\xf5"}'),
+        (3, "not_json", r"not UTF-8 at byte 0: invalid continuation byte: \xed\xa0\x80"),
         (4, "not_json", UNREAD.format(MAX_DEPTH)),
     ]
 

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from autopilothq.report import RateLimit, report_dict, report_page, theme, wording
+from autopilothq.report.assemble import day_of
 from autopilothq.report.charts import spread, ticks, verdict
 from autopilothq.report.elements import Markup, element
 from autopilothq.report.numbers import Day, Funnel
@@ -240,3 +241,16 @@ def test_events_of_wrong_years_are_not_drawn() -> None:
 def test_one_day_and_one_event_make_a_page() -> None:
     single = replace(made(), days=[day(date(2019, 3, 1))])
     assert "1 Mar 2019 – 1 Mar 2019" in Page(report_page(single)).text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "day"),
+    [
+        (-1.0, date(1969, 12, 31)),
+        (86_400, date(1970, 1, 2)),
+        (253_402_300_799.999999, date.max),  # as a float that is the first second of the year 10000
+        (-719_183 * 86_400, date.min),  # where the four weeks with the first of all days begin
+    ],
+)
+def test_a_time_at_the_end_of_the_calendar_has_a_day(seconds: float, day: date) -> None:
+    assert day_of(seconds) == day

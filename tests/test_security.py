@@ -144,6 +144,12 @@ def assert_all_is_needed(run: Callable[..., Said], warehouse: str) -> None:
             ["deliveries"],
             "Error: permission denied for table _deliveries",
         ),
+        (
+            "SELECT ON autopilothq.email_opened",
+            "reader",
+            ["export", "exported"],
+            "Error: Expected the right to read all tables of the dataset, but autopilothq.email_opened may not",
+        ),
         ("autopilot_sender", "loader", load, "Error: permission denied for schema autopilothq"),
         (
             "CREATE ON SCHEMA autopilothq_staging",

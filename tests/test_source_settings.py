@@ -70,7 +70,7 @@ def test_the_commands_name_a_setting_that_is_no_number(call: Call, monkeypatch: 
     monkeypatch.setenv(f"{SECTION}ORTTO__API_KEY", "1")
     monkeypatch.setenv("DESTINATION__SEGMENT__ALLOW_HTTP", "perhaps")
     monkeypatch.setenv("DESTINATION__SEGMENT__WRITE_KEY", "1")
-    where = "It is in dlt's configuration, or in the environment under a name that ends so."
+    where = "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so."
     said = call("load", "ortto")
     error = "Error: Expected a whole number as the setting tries, but got 'many'."
     assert (said.status, errors(said)) == (1, [error, where])

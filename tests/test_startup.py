@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,43 @@ def test_help_the_version_wrong_options_and_sample_import_no_slow_library() -> N
         **dict.fromkeys(wrong, (2, set())),
     }
     assert list(Path("archive").rglob("*.gz"))
+
+
+def test_a_current_folder_that_was_removed_is_an_error_of_one_line() -> None:
+    program = "import os; os.mkdir('x'); os.chdir('x'); os.rmdir('../x'); from autopilothq.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", program, "status"], capture_output=True, text=True, check=False)
+    message = "Error: The current folder was removed. Call the program in another one.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
+
+
+NO_TOML = "Error: Expected TOML in ./.dlt/{}, but it cannot be read: {}.\n"
+NO_FLOAT = """Error: Expected a number as the setting read_timeout, but got 'soon'.
+Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so.
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("secrets.toml", b"[a\n", NO_TOML.format("secrets.toml", r"Unexpected character: '\n' at line 1 col 2")),
+        (
+            "config.toml",
+            b'a = "\xff',
+            NO_TOML.format("config.toml", "'utf-8' codec can't decode byte 0xff in position 5: invalid start byte"),
+        ),
+        ("config.toml", b'[sources.autopilothq]\nread_timeout = "soon"\n', NO_FLOAT),
+    ],
+)
+def test_settings_that_cannot_be_read_are_an_error_of_two_lines(name: str, text: bytes, message: str) -> None:
+    """The first two once left a traceback, whose last line was that a container should not be initialized."""
+    file = Path(".dlt", name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text)
+    program = [sys.executable, "-c", "from autopilothq.cli import main; main()"]
+    ended = subprocess.run([*program, "load", "archive", "."], capture_output=True, text=True, check=False)
+    file.unlink()  # this process reads it, too, when the test has ended
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.sub(r"\d\d:\d\d:\d\d reading\n", "", ended.stderr) == message
 
 
 def test_a_wrong_option_of_a_command_whose_end_is_noted_imports_what_knows_the_webhook() -> None:

@@ -97,7 +97,7 @@ def _own_message(chain: list[BaseException]) -> str | None:
     for cause in chain:
         if isinstance(cause, ConfigFieldMissingException):
             return requirements.missing_settings(cause)
-        if isinstance(cause, ConfigValueCannotBeCoercedException) and cause.hint in (int, float, bool):
+        if isinstance(cause, ConfigValueCannotBeCoercedException):  # whose value may be secret
             return requirements.wrong_setting(cause)
     return None
 

@@ -94,6 +94,10 @@ def cli(context: click.Context, debug: bool, log_format: str) -> None:
     """Autopilot's email events in DuckDB or a warehouse, as the autopilothq schema."""
     context.obj = log.LogSettings(debug, log_format == "json")
     log.configure_logging(*context.obj)
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # dlt, which hides secrets in errors, cannot be imported there
+        raise click.ClickException("The current folder was removed. Call the program in another one.") from None
 
 
 load.add_command(load_ortto)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from .. import inspect, runner
 from ..display import json_text, plural, shortened
+from ..errors import RunError
 from ..export import ExportBucket, ExportFolder, ExportTarget, export_archive, export_parquet
 from ..sources.file_systems import is_remote, open_bucket
+from ..warehouses.books import is_lock
 from ..warehouses.dataset import Dataset
 from . import log, out
 from .options import TargetOptions
@@ -15,12 +17,22 @@ MOST_COLUMNS = 200  # characters of the columns that are named
 
 def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
     """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
-    with runner.explained(), inspect.reading(*target) as dataset:
+    with runner.explained(), inspect.reading(*target, warn=log.warn) as dataset:
+        _check_rights(dataset)
         before = dataset.complete_loads()
         with _target(folder) as files:
             _print(folder, _archive(dataset, files) if form == "archive" else _tables(dataset, files), as_json)
         if dataset.complete_loads() - before:
             log.warn("A load ended while this read. Export again: some of its rows may be missing.")
+
+
+def _check_rights(dataset: Dataset) -> None:
+    """Raises RunError if there are tables that this user does not see."""
+    if hidden := [f"{dataset.name}.{table}" for table in dataset.unreadable() if not is_lock(table)]:
+        raise RunError(
+            f"Expected the right to read all tables of the dataset, but {', '.join(hidden)} may not be read: an export"
+            " would lack them.\nGrant SELECT on them, or use the role that owns them."
+        )
 
 
 def _target(folder: str) -> ExportBucket | ExportFolder:

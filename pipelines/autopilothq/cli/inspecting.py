@@ -15,7 +15,7 @@ from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
 from ..warehouses.dataset import tables_of
-from . import out
+from . import log, out
 from .options import TargetOptions, credentials_of, describe_target
 
 
@@ -148,7 +148,7 @@ def print_status(
 
     With `ask_ortto`, Ortto is asked what it counts of each campaign now.
     """
-    with inspect.reading(*target) as reader:
+    with inspect.reading(*target, warn=log.warn) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))
         found.received = inspect.read_received(reader, received) if received is not None else None
         if ask_ortto:

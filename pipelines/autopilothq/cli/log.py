@@ -41,7 +41,7 @@ def log_settings() -> LogSettings:
 def hide_credentials(args: Sequence[str]) -> None:
     """Has passwords in the arguments of a call masked, also those that an error message would repeat."""
     for arg in args:
-        if "@" in arg and ":" in arg:
+        if ("@" in arg and ":" in arg) or ("://" in arg and "?" in arg):
             remember_credentials(arg.partition("=")[2] if arg.startswith("--") else arg)
 
 

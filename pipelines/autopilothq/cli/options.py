@@ -192,7 +192,10 @@ def with_dlt(command: _Command) -> _Command:
 
 
 def _configure_dlt(books_dataset: str | None) -> None:
-    import dlt
+    try:
+        import dlt
+    except Exception as error:
+        raise _unread_settings(error) from error
 
     from ..warehouses.settings import configure  # the runner would import all that loads
 
@@ -203,6 +206,16 @@ def _configure_dlt(books_dataset: str | None) -> None:
     configure(**more, **({} if settings.debug else {"runtime__log_level": "CRITICAL"}))
     if books_dataset:
         dlt.config["books_dataset"] = books_dataset
+
+
+def _unread_settings(error: Exception) -> Exception:
+    """Returns what is wrong with a file of settings, which dlt reads when it is imported; else the error itself."""
+    paths = getattr(error, "full_paths", None)  # dlt's class cannot be imported where dlt cannot
+    if paths is None:
+        return error
+    why = str(error).splitlines()[-1].rstrip(".")
+    found = " or ".join(path for path in paths if os.path.exists(path))
+    return click.ClickException(f"Expected TOML in {found}, but it cannot be read: {why}.")
 
 
 @functools.cache

@@ -26,7 +26,7 @@ def read(
 ) -> Report:
     """Returns the numbers of the target's dataset."""
     all_limits = RATE_LIMITS | {name: RateLimit(*limit) for name, limit in limits.items()}
-    with inspect.reading(*target) as dataset:
+    with inspect.reading(*target, warn=log.warn) as dataset:
         return read_report(dataset, datetime.now(UTC), since, until, journeys, all_limits)
 
 

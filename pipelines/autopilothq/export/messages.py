@@ -99,6 +99,8 @@ class MessageRows:
             elif column != "id":
                 top.setdefault(_TOP.get(column, column), value)
             return
+        if column in ("context", self.body) and value.startswith("{"):
+            return  # so is another `context` or another body: a value of a property is never an object
         alone = self.kind == "track" and slug is None  # its event has no table: all of its properties are discarded
         if discard.reason == "no_column" and (path := self._path_without_column(column)):
             _put_again(context if path[0] == "context" else body, path[1:], value)

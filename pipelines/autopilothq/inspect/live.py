@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from tempfile import TemporaryDirectory
@@ -14,7 +14,8 @@ from urllib.parse import unquote
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from .. import runner
-from ..errors import DatasetNotFound
+from ..errors import BooksMisplaced, DatasetNotFound
+from ..warehouses.books import check_books
 from ..warehouses.dataset import Columns, Dataset, client_to_ask, dataset_of, in_utc, tables_of
 from ..warehouses.dlt_internals import (
     VERSION_TABLE_NAME,
@@ -65,12 +66,14 @@ def reading(
     dataset: str | None = None,
     exactly: bool = False,
     wait: timedelta = timedelta(),
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[Dataset]:
     """Gives an open dataset; the options mean what they mean to a load.
 
     A DuckDB file is opened read-only, and a load has to wait until it is closed again; one that a load has open is
-    waited for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. Raises DatasetNotFound,
-    and RunError where the destination cannot be asked.
+    waited for, up to `wait`. `exactly`: dlt's rules for names are not applied to the dataset. `warn` gets a text where
+    the books are in a dataset that the options do not name: nothing is found of them then. Raises DatasetNotFound, and
+    RunError where the destination cannot be asked.
     """
     # The pipeline has a temporary folder: one that runs at this moment must not be touched.
     with runner.explained(), TemporaryDirectory() as folder:
@@ -84,7 +87,17 @@ def reading(
             if not found.exists():
                 hint = "Check how it is spelt." if exactly else "Load something first: autopilothq load archive URL"
                 raise DatasetNotFound(f"There is no dataset {found.name} in {_where(client, credentials)}. {hint}")
+            if warn:
+                _check_books(client, warn)
             yield found
+
+
+def _check_books(client: JobClientBase, warn: Callable[[str], None]) -> None:
+    try:
+        if isinstance(client, SqlJobClientBase):
+            check_books(client.sql_client)
+    except BooksMisplaced as error:
+        warn(str(error))
 
 
 def _named(client: JobClientBase, name: str | None) -> AbstractContextManager[Any]:

@@ -23,7 +23,7 @@ from .wording import DAY_SECONDS
 
 Cells = Mapping[str, Any]
 """A row, by the names of its columns."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY = date(1970, 1, 1).toordinal()
 _MINUTE = 60  # seconds
 MONDAY = 3  # days from the Monday before 1970 began to the Thursday on which it did
 WEEK = 7
@@ -166,8 +166,13 @@ def days_of(daily: Sequence[Cells], hours: Sequence[Cells], until: datetime | No
 
 
 def day_of(seconds: float) -> date:
-    """Returns the UTC day of seconds since 1970."""
-    return (EPOCH + timedelta(seconds=seconds)).date()
+    """Returns the UTC day of seconds since 1970; the first or last day that there is for what is beyond it.
+
+    The last microseconds of the year 9999 are rounded up, and the four weeks that have the year 1's first day begin
+    before it.
+    """
+    day = _FIRST_DAY + int(seconds // DAY_SECONDS)
+    return date.fromordinal(min(max(day, date.min.toordinal()), date.max.toordinal()))
 
 
 def opening_of(rows: Sequence[Cells]) -> Opening | None:

@@ -26,6 +26,7 @@ from ..catalog import (
 )
 from .json_text import DECODER, JsonNumber, JsonObject, is_deeper, is_encodable, is_storable, to_json
 from .naming import column_name, snake_case
+from .not_json import JSON_ARRAY, not_json, not_utf8
 
 MAX_LINE = 1 << 20  # bytes; Segment accepts messages of up to 32 KB, so a longer line is none
 
@@ -184,11 +185,12 @@ def parse_json(line: bytes) -> JsonObject:
     try:
         value = DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
-        raise Rejected("not_json", f"not UTF-8 at byte {error.start}: {error.reason}") from None
+        raise Rejected("not_json", not_utf8(line, error)) from None
     except json.JSONDecodeError as error:
-        raise Rejected("not_json", f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}") from None
+        raise Rejected("not_json", not_json(line, error)) from None
     if not isinstance(value, JsonObject):
-        raise Rejected("not_an_object", f"{REJECT_REASONS['not_an_object']}: {_short(value)}")
+        cause = f" ({JSON_ARRAY})" if isinstance(value, list) and value and isinstance(value[0], JsonObject) else ""
+        raise Rejected("not_an_object", f"{REJECT_REASONS['not_an_object']}: {_short(value)}{cause}")
     return value
 
 

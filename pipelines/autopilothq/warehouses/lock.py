@@ -162,6 +162,9 @@ def here() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
 
+_NOTHING = "SELECT owner FROM {table} WHERE 1 = 0"  # whether the table is there
+
+
 class TableLeases:
     """Leases as rows of a table `_locks` in a warehouse, timed by the warehouse's clock."""
 
@@ -172,7 +175,7 @@ class TableLeases:
         if at_home:
             return
         try:
-            self._run("SELECT owner FROM {table} WHERE 1 = 0")
+            self._run(_NOTHING)
         except DatabaseUndefinedRelation:
             self._make()
 
@@ -201,15 +204,31 @@ class TableLeases:
         self._run("DELETE FROM {table} WHERE owner = %s", owner)
 
     def _make(self) -> None:
-        # Another run may be making both at this moment.
-        with suppress(DatabaseException), self._pipeline.sql_client() as client:
+        """Makes the dataset and the table; raises what kept it from that, unless another run has made them."""
+        failed = []
+        for make in (self._make_datasets, self._make_table):
+            try:
+                make()
+            except DatabaseException as error:
+                failed.append(error)
+        try:
+            self._run(_NOTHING)
+        except DatabaseUndefinedRelation:
+            if failed:
+                raise failed[0] from None
+            raise
+
+    def _make_datasets(self) -> None:
+        with self._pipeline.sql_client() as client:
             if not client.has_dataset():
                 client.create_dataset()
             if isinstance(client, BooksSqlClient):
                 client.make_books_dataset()
-        with suppress(DatabaseException), self._pipeline.destination_client() as opened:
-            client_ = cast(SqlJobClientBase, opened)
-            client_.sql_client.execute_sql(create_statement(client_, LOCK_TABLE._replace(name=self._table)))
+
+    def _make_table(self) -> None:
+        with self._pipeline.destination_client() as opened:
+            client = cast(SqlJobClientBase, opened)
+            client.sql_client.execute_sql(create_statement(client, LOCK_TABLE._replace(name=self._table)))
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []

@@ -63,10 +63,15 @@ def missing_settings(error: ConfigFieldMissingException) -> str:
 
 
 def wrong_setting(error: ConfigValueCannotBeCoercedException) -> str:
-    """Returns the message about a setting that is no number, or neither true nor false; dlt's error has its name."""
+    """Returns the message about a setting of the wrong type; of a text, which may be a secret, without its value."""
+    if error.hint in (int, float, bool):
+        expected, came = TYPE_NAMES[error.hint], f"got {error.field_value!r}"
+    else:
+        expected = f"a value of the type {getattr(error.hint, '__name__', error.hint)}"
+        came = "it cannot be read as one"
     return (
-        f"Expected {TYPE_NAMES[error.hint]} as the setting {error.field_name}, but got {error.field_value!r}.\n"
-        "It is in dlt's configuration, or in the environment under a name that ends so."
+        f"Expected {expected} as the setting {error.field_name}, but {came}.\n"
+        "Correct it in .dlt/config.toml, in .dlt/secrets.toml or in the environment, where its name ends so."
     )
 
 

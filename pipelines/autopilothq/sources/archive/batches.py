@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...segment.message import MAX_LINE, Batch, Reject
+from ...segment.not_json import too_long
 from .blocks import BLOCK_BYTES, BlockReader, DamagedFile, UnreadableFile, open_readers
 from .decompress import decompressed
 from .listing import READ_TIMEOUT, File
@@ -145,7 +146,8 @@ def _table(runs: list[_Run], max_line: int) -> tuple[pa.Table, list[Reject]]:
 
 
 def _too_long(file: int, line: int, size: int, start: bytes | bytearray, max_line: int) -> Reject:
-    message = f"Expected a line of at most {max_line:,} bytes, but it has {size:,}."
+    cause = f" Likely cause: {why}." if (why := too_long(start)) else ""
+    message = f"Expected a line of at most {max_line:,} bytes, but it has {size:,}.{cause}"
     return Reject(file, line, "line_too_long", message, bytes(start[:MAX_LINE]))
 
 

@@ -85,7 +85,8 @@ def list_files(
             system.invalidate_cache()
             for info in _search(system, normalized_path(system, url), url, selection):
                 file = make_file(system, info)
-                found[file.url] = file
+                if found.setdefault(file.url, file).path != file.path:
+                    raise ArchiveError(f"Expected files of different names, but two are {file.url}.\nRename one.")
     if left_out is not None:
         left_out.update((url, why) for url, why in seen.items() if url not in found)
     return iter(sorted(found.values(), key=lambda file: file.url))

@@ -88,9 +88,9 @@ def normalized_path(fs: AbstractFileSystem, url: str) -> str:
 
 
 def file_url(fs: AbstractFileSystem, path: str) -> str:
-    """Returns the URL of a path on a file system; a local file's is its path."""
+    """Returns the URL of a path on a file system; a local file's is its path, as text that every warehouse stores."""
     if isinstance(fs, LocalFileSystem):
-        return path
+        return os.fsencode(path).decode(errors="backslashreplace")
     scheme = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
     return f"{SCHEMES.get(scheme, scheme)}://{path.lstrip('/')}"
 

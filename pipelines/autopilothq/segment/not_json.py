@@ -1,0 +1,69 @@
+"""Says why a line is no JSON: where, what stands there, and the likely cause.
+
+(docs/contract/warehouse.md#rejects-and-discards)
+"""
+
+import json
+
+from ..catalog import REJECT_REASONS
+
+MAX_WORDS = 40  # characters that are quoted
+ON_ONE_LINE = "several objects on one line: each needs a line of its own"
+NO_LINE_ENDS = "a file without line ends: each object needs a line of its own"
+JSON_ARRAY = "a JSON array: each object needs a line of its own, without brackets and commas"
+SPREAD = "JSON over several lines: each object needs one line"
+UTF_16 = "UTF-16: convert the file to UTF-8"
+TWICE = "gzip within gzip: decompress the file once"
+
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_BRACKETS = frozenset({"{", "}", "[", "]", "},", "],"})  # lines of JSON that is printed with indentation
+
+
+def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
+    """Returns what is wrong with a line that is not UTF-8.
+
+    Example: `not UTF-8 at byte 0: invalid start byte: \\xff\\xfe{ (UTF-16: convert the file to UTF-8)`.
+    """
+    words = line[error.start : error.start + MAX_WORDS].decode(errors="backslashreplace")
+    cause = UTF_16 if _is_utf16(line) else TWICE if line.startswith(_GZIP) else None
+    return _message(f"not UTF-8 at byte {error.start}: {error.reason}", words, cause)
+
+
+def not_json(line: bytes, error: json.JSONDecodeError) -> str:
+    """Returns what is wrong with a line that is not JSON.
+
+    Example: `not JSON: Extra data at character 7: {"a":2} (several objects on one line: each needs …)`.
+    """
+    text, words = error.doc, error.doc[error.pos : error.pos + MAX_WORDS]
+    before, after = text[: error.pos].rstrip(" \t"), text[error.pos :].strip()
+    cause = None
+    if _is_utf16(line):
+        cause = UTF_16
+    elif before.endswith(("}", "}\r", "}\r\n")) and after.startswith("{"):
+        cause = NO_LINE_ENDS if before.endswith("\r") else ON_ONE_LINE
+    elif text.lstrip().startswith("[{") or (before.endswith("}") and after.startswith(",")):
+        cause = JSON_ARRAY
+    elif text.strip() in _BRACKETS or (before.endswith('"') and after.startswith(":")):
+        cause = SPREAD
+    return _message(f"{REJECT_REASONS['not_json']}: {error.msg} at character {error.pos}", words, cause)
+
+
+def too_long(start: bytes | bytearray) -> str | None:
+    """Returns the likely cause of a line that is too long, by its beginning.
+
+    Example: `too_long(b'{"a":1}{"a":2}…')` begins with "a file without line ends".
+    """
+    start = start.lstrip()
+    several = any(b"}" + between + b'{"' in start for between in (b"", b" ", b"\r"))
+    return JSON_ARRAY if start.startswith(b"[") else NO_LINE_ENDS if several and start.startswith(b"{") else None
+
+
+def _message(what: str, words: str, cause: str | None) -> str:
+    shown = words.replace("\0", "\\x00").rstrip() or "the line ends there"
+    return f"{what}: {shown}" + (f" ({cause})" if cause else "")
+
+
+def _is_utf16(line: bytes) -> bool:
+    """Whether about every second byte is a NUL, as in UTF-16's Latin letters, or its byte-order mark comes first."""
+    return line.startswith(_BYTE_ORDER_MARKS) or len(line) < 3 * line.count(0) <= 2 * len(line)
