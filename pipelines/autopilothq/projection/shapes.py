@@ -170,8 +170,6 @@ class Shapes:
             columns = [column for path, column in leaves.items() if path[0] == scope]
             if "" in columns or len(set(columns)) != len(columns):
                 return None
-            if any(name in columns and f"_{name}" in columns for name in _OWN):
-                return None  # a page's name and another of its properties may come to one column
         if any(self._spelt.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
             return None
         return leaves

@@ -1,0 +1,274 @@
+"""What parses lines, function by function; `contract/` has whole loads."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from autopilothq.catalog import MAX_DEPTH
+from autopilothq.projection import engine, irregular, parse
+from autopilothq.projection.cells import LINES_PER_FILE, CellWriter, ParsedCells, seq_of
+from autopilothq.projection.line_reader import LineReader
+from autopilothq.projection.parse import FREQUENT, Parser, doubt_conditions, number_lines
+from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
+from contract.loading import Line, batches, message
+
+# ---- brackets ------------------------------------------------------------------------------------------------------
+
+
+def doubts(*texts: str) -> tuple[bool, bool]:
+    """Whether trailing commas, and whether too deep objects, are to be looked for in some lines."""
+    return doubts_of(pa.array(texts, pa.large_string()))
+
+
+def doubts_of(lines: pa.LargeStringArray) -> tuple[bool, bool]:
+    loose, deep = doubt_conditions(pa.chunked_array([lines]))
+    return loose != "false", deep != "false"
+
+
+LOOSE = [",}", ",]", " }", " ]", "\n}", "\t]"]
+TIGHT = ["", "}", "]", '"}', "a]", "!}", "-}", "+]", "{}", "[]", ", a}", ",|", ",=", ",\\", ",{", ",["]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, parse.PIECE])
+def test_a_comma_or_a_blank_before_a_closing_bracket_is_seen_wherever_it_stands(
+    piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse, "PIECE", piece)
+    for text in ("a" * at + loose for at in range(4) for loose in LOOSE):
+        assert (text, doubts(text)) == (text, (True, False))
+    assert {text: doubts("a", text) for text in TIGHT} == dict.fromkeys(TIGHT, (False, False))
+    assert doubts(*TIGHT, ",}", *TIGHT) == doubts(",}", "a") == doubts("a", ",}") == (True, False)
+    assert doubts() == doubts("") == (False, False)
+    some = pa.array(["a,}", "b", "c", "d ]"], pa.large_string())
+    assert [doubts_of(some.slice(at, 2)) for at in range(3)] == [(True, False), (False, False), (True, False)]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, parse.PIECE])
+def test_a_line_with_more_closing_brackets_than_may_nest_is_seen(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "PIECE", piece)
+    half, more = "a]b}" * (MAX_DEPTH // 2), "a]b}" * (MAX_DEPTH // 2) + "}"
+    assert doubts(half, half, half) == (False, False)
+    assert doubts(more, half) == doubts(half, more) == doubts(half, more, half) == (False, True)
+    some = pa.array([more, half, half, more], pa.large_string())
+    assert [doubts_of(some.slice(at, 2)) for at in range(3)] == [(False, True), (False, False), (False, True)]
+    assert doubts(" " + more) == (False, True)
+    assert doubts(" }" + more) == (True, True)
+
+
+def test_lines_of_several_chunks_are_all_looked_at() -> None:
+    chunks = [pa.array(texts, pa.large_string()) for texts in ([], ["a", ",}"], ["b"], ["c" + "]" * (MAX_DEPTH + 1)])]
+    loose, deep = doubt_conditions(pa.chunked_array(chunks))
+    assert loose == r"regexp_matches(text, ',\s*[\]}]')"
+    assert deep == (
+        "2 * strlen(text) - strlen(replace(text, '}', '')) - strlen(replace(text, ']', '')) > " + str(MAX_DEPTH)
+    )
+    assert doubt_conditions(pa.chunked_array(chunks[2:])) == ("false", deep)
+    assert doubt_conditions(pa.chunked_array(chunks[:3])) == (loose, "false")
+
+
+# ---- lines and their numbers -----------------------------------------------------------------------------------------
+
+
+def test_a_line_is_known_by_its_file_and_its_number_there() -> None:
+    texts = [b"{}\n", b"\xff\x00", b""]
+    types = [pa.int32(), pa.int64(), pa.large_binary()]
+    columns = zip(([0, 3, 4], [1, 7, 2], texts), types, strict=True)
+    lines = number_lines(pa.table([pa.array(*column) for column in columns], ["file", "line", "text"]))
+    assert lines.schema == pa.schema({"seq": pa.int64(), "text": pa.large_string()})
+    assert lines["seq"].to_pylist() == [1, 3 * LINES_PER_FILE + 7, 4 * LINES_PER_FILE + 2]
+    assert lines["text"].cast(pa.large_binary()).to_pylist() == texts
+    assert seq_of(Reject(3, 7, "", "", b"")) == 3 * LINES_PER_FILE + 7
+    assert LINES_PER_FILE == 2**40
+
+
+@pytest.mark.parametrize(
+    ("most_lines", "most_bytes", "pieces"),
+    [
+        (100, 1000, [8]),
+        (3, 1000, [3, 3, 2]),
+        (3, 10, [2, 1, 1, 3, 1]),
+        (100, 9, [1, 2, 1, 4]),
+        (1, 10, [1] * 8),
+    ],
+)
+def test_few_lines_are_held_at_a_time(
+    most_lines: int, most_bytes: int, pieces: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(irregular, "MOST_LINES", most_lines)
+    monkeypatch.setattr(irregular, "MOST_BYTES", most_bytes)
+    texts = ["a" * size for size in (4, 6, 1, 20, 2, 2, 2, 2)]
+    lines = pa.table({"seq": range(len(texts)), "text": pa.array(texts, pa.large_string())})
+    found = list(irregular._pieces(lines))
+    assert [piece.num_rows for piece in found] == pieces
+    assert pa.concat_tables(found).equals(lines)
+    assert list(irregular._pieces(lines.slice(0, 0))) == []
+
+
+# ---- files of cells --------------------------------------------------------------------------------------------------
+
+
+def test_cells_of_two_batches_are_those_of_both() -> None:
+    cells = ParsedCells(["m"], ["e"], ["r"], ["d"], {("track", "a"): {"x:a": None}}, Counter({"a": 1}))
+    more = {("track", "a"): {"x:b": None, "x:a": None}, ("page", None): {"x:c": None}}
+    cells.extend(ParsedCells(["m2"], ["e2"], ["r2"], ["d2"], more, Counter({"b": 2, "a": 3})))
+    assert cells == ParsedCells(
+        ["m", "m2"],
+        ["e", "e2"],
+        ["r", "r2"],
+        ["d", "d2"],
+        {("track", "a"): {"x:a": None, "x:b": None}, ("page", None): {"x:c": None}},
+        Counter({"a": 4, "b": 2}),
+    )
+
+
+def test_the_files_of_cells_can_be_measured_and_deleted(tmp_path: Path) -> None:
+    names = ["m", "m2", "e", "r", "d"]
+    for size, name in enumerate(names):
+        (tmp_path / name).write_bytes(b"x" * 10**size)
+    m, m2, e, r, d = (str(tmp_path / name) for name in names)
+    cells = ParsedCells([m, m2], [e], [r], [d, str(tmp_path / "gone")])
+    assert cells.size() == 111
+    cells.delete()
+    assert list(tmp_path.glob("[a-z]")) == []
+
+
+def test_the_most_frequent_events_have_tables() -> None:
+    events = Counter({'"A b"': 2, '"名"': 9, '"Email Opened"': 7, '"email_opened"': 6, '"Users"': 3, '"c"': 1})
+    cells = ParsedCells(events=events)
+    assert cells.event_tables(4) == ["email_opened", "_users"]
+    assert cells.event_tables(99) == ["email_opened", "_users", "a_b", "c"]
+    assert cells.event_tables(0) == []
+
+
+def test_what_is_no_message_is_written_as_rows(tmp_path: Path) -> None:
+    files, cells = CellWriter(str(tmp_path)), ParsedCells()
+    messages = {
+        5: Message({"id": "a", "x:b": "1", "x:x:c": '"2"'}, [Discard("d", "3", "no_column")], []),
+        6: Message({"id": "e"}, [], []),
+        7: Message({"x:f": "null"}, [Discard("g", "4", "not_text"), Discard("h", "5", "same_column")], []),
+    }
+    files.extras(messages, cells)
+    files.discards(messages, cells)
+    files.rejects([Reject(1, 2, "not_json", "not JSON", b"\xffa\0\r\n")], cells)
+    files.extras({6: messages[6]}, cells)
+    files.discards({}, cells)
+    files.rejects([], cells)
+    extras, discards, rejects = (f"{tmp_path}/{name}.parquet" for name in ("0-extras", "1-discards", "2-rejects"))
+    assert cells == ParsedCells(extras=[extras], discards=[discards], rejects=[rejects])
+    assert rows(extras, "seq", "column", "value") == [(5, "b", "1"), (5, "x:c", '"2"'), (7, "f", "null")]
+    assert rows(discards, "seq", "column_name", "value", "reason") == [
+        (5, "d", "3", "no_column"), (7, "g", "4", "not_text"), (7, "h", "5", "same_column"),
+    ]  # fmt: skip
+    assert rows(rejects, "seq", "id", "reason", "message", "raw") == [
+        (LINES_PER_FILE + 2, digest(b"\xffa\0"), "not_json", "not JSON", "\\xffa\\x00")
+    ]
+
+
+def rows(path: str, *columns: str) -> list[tuple[object, ...]]:
+    """The rows of a file that has these columns: a whole number, then text."""
+    table = pq.read_table(path)
+    assert table.schema == pa.schema([(name, pa.string() if at else pa.int64()) for at, name in enumerate(columns)])
+    return [tuple(row.values()) for row in table.to_pylist()]
+
+
+# ---- batches -------------------------------------------------------------------------------------------------------
+
+
+class Parsing:
+    """A parser with an engine, which is given one batch after the other; `slow` are the lines that are read alone."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parser = Parser(str(folder))
+        self.reader = LineReader(engine.connect(None, 200, 1))
+        self.slow: list[bytes] = []
+        self._batches = 0
+        monkeypatch.setattr(irregular, "read_message", self._read_message)
+
+    def _read_message(self, line: bytes, declared: frozenset[str]) -> Message:
+        self.slow.append(line.rstrip())
+        return read_message(line, declared)
+
+    def parse(self, *lines: Line, rejects: Sequence[Reject] = ()) -> ParsedCells:
+        [batch] = batches([lines])
+        self.slow.clear()
+        return self.parser.parse(self.reader, batch._replace(rejects=list(rejects)))
+
+    def rows(self, cells: ParsedCells, *columns: str) -> list[tuple[object, ...]]:
+        """The messages by their lines, without those that are in doubt."""
+        files = engine.parquet_files(cells.messages, union_by_name="true")
+        listed = "".join(f", {engine.name(column)}" for column in columns)
+        return self.reader.con.execute(
+            f"SELECT seq, id{listed} FROM {files} WHERE NOT irregular ORDER BY seq"
+        ).fetchall()
+
+
+@pytest.fixture
+def parsing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parsing:
+    return Parsing(tmp_path, monkeypatch)
+
+
+def track(id_: str, **properties: object) -> str:
+    return json.dumps(message(messageId=id_, properties=properties))
+
+
+def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> None:
+    cells = parsing.parse(track("a", x=1), "", "  ", track("b", x=2))
+    assert parsing.rows(cells, "x:x") == [(1, "a", "1"), (4, "b", "2")]
+    assert (parsing.slow, cells.rejects) == ([], [])
+    # All known, one of them in doubt.
+    some = [track("a", x=1), track("b", x=1.5e-7), track("c", x=3)]
+    cells = parsing.parse(*some)
+    assert parsing.rows(cells) == [(1, "a"), (2, "b"), (3, "c")]
+    assert parsing.slow == [some[1].encode()]
+    # A line that is no JSON, among some that are known, in doubt and unknown; then once more.
+    some = [track("a", x=1), "{", track("b", x=1.5e-7), track("c", y=2), track("d", y=1.5e-7), "", "x", track("e", x=3)]
+    for _ in range(2):
+        cells = parsing.parse(*some)
+        assert parsing.rows(cells) == [(1, "a"), (3, "b"), (4, "c"), (5, "d"), (8, "e")]
+        assert parsing.slow == [some[at].encode() for at in (1, 2, 4, 6)]
+        [rejects] = cells.rejects
+        assert pq.read_table(rejects)["raw"].to_pylist() == ["{", "x"]
+        assert cells.columns == {("track", '"Email Opened"'): {"x:x": None, "x:y": None}}
+        assert cells.events == {'"Email Opened"': 5}
+    assert parsing.rows(parsing.parse("", "x")) == []
+
+
+def test_objects_that_many_irregular_lines_hold_are_learnt(parsing: Parsing) -> None:
+    some = [track(f"{n:02}", a={"b": n}) for n in range(FREQUENT)]
+    assert len(parsing.rows(parsing.parse(*some[1:]))) == FREQUENT - 1
+    assert len(parsing.slow) == FREQUENT - 1
+    for alone in (FREQUENT, 0):
+        cells = parsing.parse(*some)
+        assert [id_ for _, id_ in parsing.rows(cells)] == [f"{n:02}" for n in range(FREQUENT)]
+        assert len(parsing.slow) == alone
+
+
+def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "FIRST_LINES", FREQUENT)
+    some = [track(f"{n:02}", a={"b": n}) for n in range(2 * FREQUENT)]
+    assert parsing.parse("", "  ").messages == []
+    cells = parsing.parse(*some)
+    assert [id_ for _, id_ in parsing.rows(cells)] == [f"{n:02}" for n in range(2 * FREQUENT)]
+    assert parsing.slow == [line.encode() for line in some[:FREQUENT]]
+
+
+def test_what_the_origin_rejects_is_written_too(parsing: Parsing) -> None:
+    given = Reject(0, 1, "too_long", "a line of 9 MB", b"a")
+    cells = parsing.parse("[]", rejects=[given])
+    found = [row for path in cells.rejects for row in pq.read_table(path).select(["seq", "reason"]).to_pylist()]
+    assert found == [{"seq": 1, "reason": "too_long"}, {"seq": 1, "reason": "not_an_object"}]
+
+
+def test_files_without_messages_have_all_columns(parsing: Parsing) -> None:
+    none = parsing.parser.no_messages(parsing.reader.con)
+    assert (parsing.rows(none), none.columns, none.events) == ([], {}, {})
+    some = parsing.parse(track("a"))
+    [empty], [full] = none.messages, some.messages
+    assert pq.read_schema(empty).equals(pq.read_schema(full))
+    harmless = parsing.parser.harmless(parsing.reader)
+    assert parsing.rows(harmless, "user_id", "x:a") == [(parse.HARMLESS_SEQ, "m", "u", "1")]
