@@ -3,7 +3,10 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +15,12 @@ import pytest
 from autopilothq.catalog import MAX_DEPTH
 from autopilothq.projection import engine, irregular, parse
 from autopilothq.projection.cells import LINES_PER_FILE, CellWriter, ParsedCells, seq_of
+from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import FREQUENT, Parser, doubt_conditions, number_lines
+from autopilothq.projection.unreadable import find_unreadable
 from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
-from contract.loading import Line, batches, message
+from contract.loading import NOW, Line, batches, message, raw
 
 # ---- brackets ------------------------------------------------------------------------------------------------------
 
@@ -71,7 +76,7 @@ def test_lines_of_several_chunks_are_all_looked_at() -> None:
     assert doubt_conditions(pa.chunked_array(chunks[:3])) == (loose, "false")
 
 
-# ---- lines and their numbers -----------------------------------------------------------------------------------------
+# ---- lines and their numbers ---------------------------------------------------------------------------------------
 
 
 def test_a_line_is_known_by_its_file_and_its_number_there() -> None:
@@ -109,7 +114,7 @@ def test_few_lines_are_held_at_a_time(
     assert list(irregular._pieces(lines.slice(0, 0))) == []
 
 
-# ---- files of cells --------------------------------------------------------------------------------------------------
+# ---- files of cells ------------------------------------------------------------------------------------------------
 
 
 def test_cells_of_two_batches_are_those_of_both() -> None:
@@ -238,6 +243,52 @@ def test_lines_of_shapes_that_are_known_are_read_at_once(parsing: Parsing) -> No
     assert parsing.rows(parsing.parse("", "x")) == []
 
 
+# What may stand anywhere, and where it is in doubt: for an id, JSON text that could be taken for a text that looks like
+# it, and what is no text; elsewhere, numbers whose digits would change, NaN, and `{}`.
+VALUES = (
+    '"{x"', '"{"', '"|"', '"[x"', '"[1]"', '"a"', '"5"', '"1.5"', '"1.50"', '"1e5"', '"-0"', '"true"', '"NaN"', '"#"',
+    '"!"', r'"\""', r'"\\"', r'"\u00e9"', '"é"', '"2019-03-04T05:06:07Z"', r'"\u0000"', r'"\ud800"', '""', "5", "-12",
+    "12345678901234567", "0", "1.5", "-1.25", "1.50", "1e5", "0.00001", "-0", "NaN", "Infinity", "true", "false",
+    "null", "[1]", "[1,2.5]", '["1.50"]', "[1.50]", "[]", "{}",
+)  # fmt: skip
+EVERYWHERE = {r'"\u0000"', r'"\ud800"'}
+NUMBERS = {"1.50", "1e5", "0.00001", "-0", "NaN", "Infinity", "[1.50]"}
+BRACKETS = {'"{x"', '"{"'}
+LISTS = {'"[x"', '"[1]"', "[1]", "[1,2.5]", '["1.50"]', "[1.50]", "[]"}
+NO_IDS = {"0", "1.5", "-1.25", "{}"} | NUMBERS | BRACKETS | LISTS | EVERYWHERE
+IN_DOUBT: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "type": ({"type": "$v"}, {*VALUES}),
+    "event": ({"event": "$v"}, {value for value in VALUES if not value.startswith('"')} | EVERYWHERE),
+    "id": ({"userId": "$v", "anonymousId": "a"}, NO_IDS),
+    "only id": ({"userId": "$v"}, NO_IDS | {'""', "null"}),
+    "message id": ({"messageId": "$v"}, NO_IDS | {'""', "null"}),
+    "group id": ({"type": "group", "event": ..., "groupId": "$v"}, NO_IDS),
+    "name": ({"type": "page", "event": ..., "name": "$v"}, NO_IDS),
+    "time": ({"sentAt": "$v"}, EVERYWHERE),
+    "text": ({"properties": {"campaign_id": "$v"}}, {"0", "1.5", "-1.25", "{}"} | NUMBERS | BRACKETS | EVERYWHERE),
+    "context": ({"context": {"ip": "$v"}}, {"0", "1.5", "-1.25", "{}"} | NUMBERS | BRACKETS | EVERYWHERE),
+    "boolean": ({"properties": {"transactional": "$v"}}, {"{}"} | NUMBERS | EVERYWHERE),
+    "other": ({"properties": {"x": "$v"}}, {"{}"} | NUMBERS | EVERYWHERE),
+    "trait": ({"type": "identify", "event": ..., "traits": {"x": "$v"}}, {"{}"} | NUMBERS | EVERYWHERE),
+    "page": ({"type": "page", "event": ..., "properties": {"link_id": "$v"}}, {*VALUES} - {"null"}),
+}
+
+
+def test_what_the_engine_reads_otherwise_than_it_is_spelt_is_read_alone(parsing: Parsing) -> None:
+    some = {
+        raw(message(**{"messageId": f"{place} {n}", **fields}), v=value): (place, value)
+        for place, (fields, _) in IN_DOUBT.items()
+        for n, value in enumerate(VALUES)
+    }
+    for _ in range(2):  # of unknown shapes, and of known ones
+        parsing.parse(*some)
+        alone: dict[str, set[str]] = {place: set() for place in IN_DOUBT}
+        for line in parsing.slow:
+            place, value = some[line.decode()]
+            alone[place].add(value)
+        assert alone == {place: doubted for place, (_, doubted) in IN_DOUBT.items()}
+
+
 def test_objects_that_many_irregular_lines_hold_are_learnt(parsing: Parsing) -> None:
     some = [track(f"{n:02}", a={"b": n}) for n in range(FREQUENT)]
     assert len(parsing.rows(parsing.parse(*some[1:]))) == FREQUENT - 1
@@ -257,6 +308,36 @@ def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monke
     assert parsing.slow == [line.encode() for line in some[:FREQUENT]]
 
 
+def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
+    names = ("received_at", "sent_at", "original_timestamp", "timestamp")
+    keys = ("receivedAt", "sentAt", "originalTimestamp", "timestamp")
+    clocks: list[tuple[object, ...]] = [
+        ("2019-03-04T05:06:07Z", "2019-03-04T05:06:06Z", "2019-03-04T05:06:01Z", ...),
+        ("2019-03-04T05:06:07Z", "today", "Mon, 04 Mar 2019 05:06:01 GMT", ...),
+        ("today", "2019-03-04T05:06:06Z", ..., "1551675961"),
+        (..., ..., "now", "then"),
+        ("2019-03-04T05:06:07Z", ..., ..., ...),
+    ]
+    seconds: list[tuple[int | None, ...]] = [
+        (7, 6, 1, 2), (7, None, 1, 1), (6, 6, None, 1), (None, None, None, None), (7, None, None, 7),
+    ]  # fmt: skip
+    lost = [
+        (2, "sent_at", '"today"'), (3, "received_at", '"today"'),
+        (4, "original_timestamp", '"now"'), (4, "timestamp", '"then"'),
+    ]  # fmt: skip
+    # Lines that are read at once, those of them that are in doubt, and those of a shape that never is.
+    for number, more in enumerate(({}, {"properties": {"x": 1.5e-7}}, {"Type": 1})):
+        cells = parsing.parse(*(json.dumps(message(**dict(zip(keys, clock, strict=True)), **more)) for clock in clocks))
+        assert len(parsing.slow) == (len(clocks) if number else 0)
+        at = datetime(2019, 3, 4, 5, 6, tzinfo=UTC).replace(tzinfo=None)
+        assert parsing.rows(cells, *names) == [
+            (seq, "m1", *(None if second is None else at.replace(second=second) for second in row))
+            for seq, row in enumerate(seconds, 1)
+        ]
+        found = [row for path in cells.discards for row in rows(path, "seq", "column_name", "value", "reason")]
+        assert sorted(found) == [(*value, "not_a_time") for value in lost]
+
+
 def test_what_the_origin_rejects_is_written_too(parsing: Parsing) -> None:
     given = Reject(0, 1, "too_long", "a line of 9 MB", b"a")
     cells = parsing.parse("[]", rejects=[given])
@@ -272,3 +353,51 @@ def test_files_without_messages_have_all_columns(parsing: Parsing) -> None:
     assert pq.read_schema(empty).equals(pq.read_schema(full))
     harmless = parsing.parser.harmless(parsing.reader)
     assert parsing.rows(harmless, "user_id", "x:a") == [(parse.HARMLESS_SEQ, "m", "u", "1")]
+
+
+# ---- messages whose rows cannot be made ----------------------------------------------------------------------------
+
+
+class Making:
+    """Makes no rows, but raises for some messages; notes which messages it was asked for."""
+
+    def __init__(self, context: ProjectionContext, bad: set[str], error: type[Exception] = ValueError) -> None:
+        self.context, self.bad, self.error = context, bad, error
+        self.asked: list[str] = []
+
+    def __call__(self, attempt: ProjectionContext, only: str, path: str) -> None:
+        assert Path(path).parent == Path(attempt.scratch)
+        assert Path(attempt.scratch).parent == Path(self.context.scratch)
+        assert attempt.con is not self.context.con
+        [(memory, folder, threads)] = attempt.con.execute(
+            "SELECT current_setting('memory_limit'), current_setting('temp_directory'), current_setting('threads')"
+        ).fetchall()
+        assert (memory, folder, threads, attempt.threads) == ("190.7 MiB", f"{attempt.scratch}/spill", 1, 1)
+        assert (attempt.cells.rejects, attempt.cells.discards) == ([], [])
+        files = engine.parquet_files(attempt.cells.messages, union_by_name="true")
+        found = attempt.con.execute(f"SELECT id FROM {files} WHERE ({only}) AND NOT irregular ORDER BY seq").fetchall()
+        ids = [id_ for (id_,) in found]
+        self.asked.append(" ".join(ids))
+        if raised := sorted(self.bad & set(ids)):
+            raise self.error(" ".join(raised))
+
+
+def test_the_messages_whose_rows_cannot_be_made_are_found_by_halves(parsing: Parsing, tmp_path: Path) -> None:
+    cells = parsing.parse(*(track(id_, x=1.5e-7 if id_ == "d" else 1) for id_ in "abcdefg"), "{", track("h", x="\0"))
+    harmless = parsing.parser.harmless(parsing.reader)
+    context = ProjectionContext(parsing.reader.con, str(tmp_path), 200, cells, NOW.isoformat(), str, str)
+    making = Making(context, {"b", "e", "h"})
+    found = find_unreadable(context, harmless, making)
+    assert list(found.items()) == [("b", "ValueError: b"), ("e", "ValueError: e"), ("h", "ValueError: h")]
+    assert making.asked == [
+        "m", "a b c d e f g h", "a b c d", "a b", "a", "b", "c d", "e f g h", "e f", "e", "f", "g h", "g", "h",
+    ]  # fmt: skip
+    assert find_unreadable(context, harmless, Making(context, set())) == {}
+    with pytest.raises(MemoryError, match=r"^c$"):
+        find_unreadable(context, harmless, Making(context, {"c"}, MemoryError))
+    # Where not even that one's can be made, and where there are none.
+    making = Making(context, {"a", "m"})
+    assert (find_unreadable(context, harmless, making), making.asked) == ({}, ["m"])
+    context = replace(context, cells=parsing.parser.no_messages(parsing.reader.con))
+    making = Making(context, {"m"})
+    assert (find_unreadable(context, harmless, making), making.asked) == ({}, [])
