@@ -326,7 +326,8 @@ def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
         (4, "original_timestamp", '"now"'), (4, "timestamp", '"then"'),
     ]  # fmt: skip
     # Lines that are read at once, those of them that are in doubt, and those of a shape that never is.
-    for number, more in enumerate(({}, {"properties": {"x": 1.5e-7}}, {"Type": 1})):
+    others: list[dict[str, Any]] = [{}, {"properties": {"x": 1.5e-7}}, {"Type": 1}]
+    for number, more in enumerate(others):
         cells = parsing.parse(*(json.dumps(message(**dict(zip(keys, clock, strict=True)), **more)) for clock in clocks))
         assert len(parsing.slow) == (len(clocks) if number else 0)
         at = datetime(2019, 3, 4, 5, 6, tzinfo=UTC).replace(tzinfo=None)
