@@ -20,7 +20,7 @@ from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import FREQUENT, Parser, doubt_conditions, number_lines
 from autopilothq.projection.unreadable import find_unreadable
 from autopilothq.segment.message import Discard, Message, Reject, digest, read_message
-from contract.loading import NOW, Line, batches, message, raw
+from contract.loading import NOW, Line, batches, identify, message, raw
 
 # ---- brackets ------------------------------------------------------------------------------------------------------
 
@@ -306,6 +306,26 @@ def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monke
     cells = parsing.parse(*some)
     assert [id_ for _, id_ in parsing.rows(cells)] == [f"{n:02}" for n in range(2 * FREQUENT)]
     assert parsing.slow == [line.encode() for line in some[:FREQUENT]]
+
+
+def test_the_columns_of_each_event_are_known(parsing: Parsing) -> None:
+    cells = parsing.parse(
+        track("a", x=1, n=None), track("b", y=2), track("c", x=3, y=4), track("d", slow=1.5e-7),
+        message("Other", messageId="e", properties={"z": 1}),
+        message("Only slow", messageId="f", properties={"z": "\0"}),
+        message(None, type="page", event=..., messageId="g", properties={"p": 1}),
+        identify(messageId="h", traits={"t": 1}, context={"zoo": 1}), identify(messageId="i", traits={"x": None}),
+    )  # fmt: skip
+    assert cells.columns == {
+        ("track", '"Email Opened"'): {"x:x": None, "x:y": None},
+        ("track", '"Other"'): {"x:z": None},
+        ("track", '"Only slow"'): {},
+        ("page", None): {"x:p": None},
+        ("identify", None): {"x:t": None, "x:context_zoo": None},
+    }
+    assert cells.events == {'"Email Opened"': 4, '"Other"': 1, '"Only slow"': 1}
+    found = [row for path in cells.extras for row in rows(path, "seq", "column", "value")]
+    assert found == [(4, "slow", "1.5e-07")]
 
 
 def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
