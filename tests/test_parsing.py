@@ -357,6 +357,12 @@ def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
         ]
         found = [row for path in cells.discards for row in rows(path, "seq", "column_name", "value", "reason")]
         assert sorted(found) == [(*value, "not_a_time") for value in lost]
+    for odd in "AB":
+        some = [json.dumps(message(event, sentAt="today" if event == odd else None)) for event in "AB"]
+        [discards] = parsing.parse(*some).discards
+        assert rows(discards, "seq", "column_name", "value", "reason") == [
+            ("AB".index(odd) + 1, "sent_at", '"today"', "not_a_time")
+        ]
 
 
 def test_what_the_origin_rejects_is_written_too(parsing: Parsing) -> None:

@@ -198,9 +198,8 @@ def _parse_regular(
     Returns the others, and the `seq` of those whose reading is in doubt.
     """
     query = shapes.query(known.values())
-    has_nulls = pa.array([bool(shape.nulls) for shape in known.values()], pa.bool_())
-    known_shapes = pa.table({"shape": pa.array(list(known), pa.string()), "has_nulls": has_nulls})
-    select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({query.sql(plain)})"
+    known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
+    select = f"SELECT {select_columns(query.extras, 'irregular')} FROM ({query.sql(plain)})"
     reader.read(lines, known_shapes)
     written = files.messages(reader.con, select, query.extras, cells, reader.copy)
     file = engine.parquet_files([written.path])
