@@ -372,8 +372,9 @@ def test_what_the_origin_rejects_is_written_too(parsing: Parsing) -> None:
     assert found == [{"seq": 1, "reason": "too_long"}, {"seq": 1, "reason": "not_an_object"}]
 
 
-def test_files_without_messages_have_all_columns(parsing: Parsing) -> None:
+def test_files_without_messages_have_all_columns(parsing: Parsing, tmp_path: Path) -> None:
     none = parsing.parser.no_messages(parsing.reader.con)
+    assert none.messages == [f"{tmp_path}/0-messages.parquet"]
     assert (parsing.rows(none), none.columns, none.events) == ([], {}, {})
     some = parsing.parse(track("a"))
     [empty], [full] = none.messages, some.messages
