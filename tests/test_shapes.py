@@ -121,6 +121,7 @@ def test_so_many_leaves_are_read_at_once_at_most(monkeypatch: pytest.MonkeyPatch
     assert learnt(known, _=["a"], properties=["a"]) == RegularShape([("properties", "a")], [])
     assert learnt(known, _=["a"], properties=["b", "c"]) is None
     assert learnt(known, _=["a"], properties=["a", "b"]) == RegularShape([("properties", "a"), ("properties", "b")], [])
+    assert learnt(known, _=["a"], properties=["b"]) == RegularShape([("properties", "b")], [])
     assert learnt(known, _=["a"], properties=["c"]) is None
 
 
