@@ -289,6 +289,19 @@ def test_what_the_engine_reads_otherwise_than_it_is_spelt_is_read_alone(parsing:
         assert alone == {place: doubted for place, (_, doubted) in IN_DOUBT.items()}
 
 
+@pytest.mark.parametrize("bad", ["loose", "deep"])
+def test_what_the_engine_takes_for_json_and_is_not_is_read_alone(bad: str, parsing: Parsing) -> None:
+    nested = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    deep = raw(message(messageId="deep", properties={"x": "$v"}), v=nested)
+    some = [track("a", x=[1]), {"loose": f"{track('loose', x=[1])[:-1]},}}", "deep": deep}[bad], "", track("b", x=[1])]
+    for _ in range(2):  # of unknown shapes, and of known ones
+        cells = parsing.parse(*some)
+        assert parsing.rows(cells) == [(1, "a"), (4, "b")]
+        assert parsing.slow == [some[1].encode()]
+        [rejects] = cells.rejects
+        assert pq.read_table(rejects).select(["seq", "reason"]).to_pylist() == [{"seq": 2, "reason": "not_json"}]
+
+
 def test_objects_that_many_irregular_lines_hold_are_learnt(parsing: Parsing) -> None:
     some = [track(f"{n:02}", a={"b": n}) for n in range(FREQUENT)]
     assert len(parsing.rows(parsing.parse(*some[1:]))) == FREQUENT - 1
