@@ -378,6 +378,30 @@ def test_times_are_read_and_what_is_none_is_discarded(parsing: Parsing) -> None:
         ]
 
 
+def test_each_time_may_have_an_unusual_notation(parsing: Parsing) -> None:
+    names = {
+        "received_at": "receivedAt", "sent_at": "sentAt", "original_timestamp": "originalTimestamp",
+        "timestamp": "timestamp",
+    }  # fmt: skip
+    some = [
+        json.dumps(message(messageId=name, **({"receivedAt": ...} | {key: "Mon, 04 Mar 2019 05:06:07 GMT"})))
+        for name, key in names.items()
+    ]
+    cells = parsing.parse(*some)
+    assert (parsing.slow, cells.discards) == ([], [])
+    at = datetime(2019, 3, 4, 5, 6, 7, tzinfo=UTC).replace(tzinfo=None)
+    for (_, id_, *found), name in zip(parsing.rows(cells, *names), names, strict=True):
+        times = dict(zip(names, found, strict=True))
+        assert (id_, times) == (name, dict.fromkeys(names) | {"received_at": at, "timestamp": at, name: at})
+
+
+def test_lines_of_irregular_shapes_are_read_alone(parsing: Parsing) -> None:
+    some = [track("a", x=1), json.dumps(message(messageId="b", Type="track")), "", track("c", x=2)]
+    for _ in range(2):  # of unknown shapes, and of known ones
+        assert parsing.rows(parsing.parse(*some)) == [(1, "a"), (2, "b"), (4, "c")]
+        assert parsing.slow == [some[1].encode()]
+
+
 def test_what_the_origin_rejects_is_written_too(parsing: Parsing) -> None:
     given = Reject(0, 1, "too_long", "a line of 9 MB", b"a")
     cells = parsing.parse("[]", rejects=[given])
