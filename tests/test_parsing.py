@@ -312,6 +312,17 @@ def test_objects_that_many_irregular_lines_hold_are_learnt(parsing: Parsing) -> 
         assert len(parsing.slow) == alone
 
 
+def test_what_is_no_object_where_others_have_one_is_read_alone(parsing: Parsing) -> None:
+    parsing.parse(*(track(f"{n}", plan={"name": n}) for n in range(FREQUENT)))
+    some = [track(f"{n}", plan=plan) for n, plan in enumerate(({"name": 1}, None, {}, "free", ["a"], 5))]
+    for _ in range(2):  # of unknown shapes, and of known ones
+        cells = parsing.parse(*some)
+        assert parsing.rows(cells, "x:plan_name") == [(n + 1, f"{n}", None if n else "1") for n in range(6)]
+        assert parsing.slow == [line.encode() for line in some[3:]]
+        [extras] = cells.extras
+        assert rows(extras, "seq", "column", "value") == [(4, "plan", '"free"'), (5, "plan", '["a"]'), (6, "plan", "5")]
+
+
 def test_the_first_lines_teach_the_objects_of_all_others(parsing: Parsing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse, "FIRST_LINES", FREQUENT)
     some = [track(f"{n:02}", a={"b": n}) for n in range(2 * FREQUENT)]
