@@ -68,8 +68,11 @@ ROOMS = {
         ],
     ),
     "parse": Room(
-        [f"projection/{name}.py" for name in ("cells", "irregular", "parse", "shapes", "unreadable")],
-        contract("values", "unreadable", "collisions", "limits", "fast_path"),
+        [f"projection/{name}.py" for name in ("cells", "irregular", "line_reader", "parse", "shapes", "unreadable")],
+        [
+            *(f"tests/test_{name}.py" for name in ("line_reader", "parsing", "shapes")),
+            *contract("values", "unreadable", "collisions", "limits", "fast_path"),
+        ],
     ),
     "projection": Room(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],

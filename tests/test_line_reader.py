@@ -34,6 +34,8 @@ def test_a_query_reads_the_lines_of_each_batch(reader: LineReader, tmp_path: Pat
         found.append(pq.read_table(path).to_pylist())
     assert found == [[{"seq": 1, "text": "b"}], [], [{"seq": 0, "text": "c"}]]
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["0.parquet", "1.parquet", "2.parquet"]
+    [(planned,)] = reader.con.execute("SELECT statement FROM duckdb_prepared_statements()").fetchall()
+    assert f"'{tmp_path}/0.parquet.made'" in planned
 
 
 def test_any_number_of_queries_take_turns(reader: LineReader, tmp_path: Path) -> None:
@@ -60,3 +62,9 @@ def test_what_cannot_be_read_leaves_no_file_and_the_next_batch_is_read(reader: L
         else:
             reader.copy(query, str(path))
             assert pq.read_table(path).to_pylist() == [{"a": number // 2 + 1}]
+
+
+def test_what_cannot_be_written_is_told_as_the_engine_tells_it(reader: LineReader, tmp_path: Path) -> None:
+    reader.read(lines(b"a"))
+    with pytest.raises(duckdb.IOException, match="Cannot open file"):
+        reader.copy("SELECT text FROM lines", str(tmp_path / "gone" / "0.parquet"))

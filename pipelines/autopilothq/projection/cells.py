@@ -69,11 +69,11 @@ class ParsedCells:
 
 
 class WrittenMessages(NamedTuple):
-    """A file of messages: its name, its rows, and how many of them are irregular."""
+    """A file of messages: its name, its rows, and whether any of them is irregular."""
 
     path: str
     rows: int
-    irregular: int
+    irregular: bool
 
 
 class CellWriter:
@@ -103,13 +103,14 @@ class CellWriter:
             con.execute(engine.copy_statement(select, path))
         file = engine.parquet_files([path])
         counts = "".join(f", count({engine.name(extra)})" for extra in extras)
-        rows = doubted = discards = 0
+        rows = discards = 0
+        doubted = False
         for kind, event, irregular, messages, unread, *numbers in con.execute(
             f"SELECT kind, event, irregular, count(*), {_UNREAD_COUNT_SQL}{counts} FROM {file} GROUP BY ALL"
         ).fetchall():
             rows += messages
             if irregular:
-                doubted += messages
+                doubted = True
                 continue
             discards += unread
             columns = cells.columns.setdefault((kind, event), {})
@@ -227,10 +228,7 @@ def with_timestamps_read(messages: str) -> str:
     )
 
 
-def select_columns(columns: Sequence[str], irregular: str = "false") -> str:
-    """Returns the select list that makes the columns of a file of messages of a query's columns."""
-    made = {"seq", *columns, *(f"{name}_unread" for name in TIMESTAMP_FIELDS)}
-    cells = {name: cell if name in made else "NULL" for name, (_, cell) in _COLUMNS.items()}
-    select = [f"({cell})::{_COLUMNS[name][0]} AS {engine.name(name)}" for name, cell in cells.items()]
-    extras = [engine.name(column) for column in columns if column.startswith(EXTRA)]
-    return ", ".join([*select, *extras, f"{irregular} AS irregular"])
+def select_columns(extras: Iterable[str] = (), irregular: str = "false") -> str:
+    """Returns the select list that makes the columns of a file of messages, `extras` last, of a query's columns."""
+    select = [f"({cell})::{of} AS {engine.name(name)}" for name, (of, cell) in _COLUMNS.items()]
+    return ", ".join([*select, *map(engine.name, extras), f"{irregular} AS irregular"])

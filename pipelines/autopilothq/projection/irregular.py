@@ -18,7 +18,7 @@ MOST_BYTES = 4 << 20  # so many bytes of them
 _CONTEXT_NAMES = frozenset(column.name for column in CONTEXT)
 _CELLS = ("kind", "event", *TEXTS, *TIMESTAMP_FIELDS, *(column.name for column in DECLARED))
 _SELECT_SQL = (
-    f"SELECT {select_columns(('tie', *_CELLS))}"
+    f"SELECT {select_columns()}"
     f" FROM ({with_timestamps_read('SELECT *, hash(text) AS tie FROM cells JOIN irregular_lines USING (seq)')})"
 )
 

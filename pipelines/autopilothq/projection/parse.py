@@ -157,7 +157,7 @@ def parse_lines(
             seqs += [*others["seq"].chunks, *doubted]
     if not seqs:
         return ()
-    lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs, pa.int64())))
+    lines = lines.filter(pc.is_in(lines["seq"], pa.chunked_array(seqs)))
     objects: Counter[tuple[str, ...]] = parse_irregular(reader.con, lines, files, cells)
     enough = max(FREQUENT, lines.num_rows // 100)
     return [path for path, number in objects.items() if number >= enough]
@@ -228,9 +228,8 @@ def _parse_regular(
     Returns the others, and the `seq` of those whose reading is in doubt.
     """
     query = shapes.query(known.values())
-    has_nulls = pa.array([bool(shape.nulls) for shape in known.values()], pa.bool_())
-    known_shapes = pa.table({"shape": pa.array(list(known), pa.string()), "has_nulls": has_nulls})
-    select = f"SELECT {select_columns(query.cells, 'irregular')} FROM ({query.sql(plain)})"
+    known_shapes = pa.table({"shape": list(known), "has_nulls": [bool(shape.nulls) for shape in known.values()]})
+    select = f"SELECT {select_columns(query.extras, 'irregular')} FROM ({query.sql(plain)})"
     reader.read(lines, known_shapes)
     written = files.messages(reader.con, select, query.extras, cells, reader.copy)
     file = engine.parquet_files([written.path])
@@ -301,7 +300,7 @@ def _look_at_brackets(lines: pa.LargeStringArray) -> tuple[bool, bool]:
     _, offsets, content = lines.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[lines.offset : lines.offset + len(lines) + 1]
     bytes_ = np.frombuffer(content, dtype=np.uint8)[bounds[0] : bounds[-1]]
-    loose, found = False, [np.empty(0, np.int64)]
+    loose, found = False, [bounds[:0]]
     for start in range(0, len(bytes_), PIECE):
         piece = bytes_[start : start + PIECE + 1]
         before, bracket = piece[:-1], (piece[1:] | 0x20) == ord("}")  # 0x20 is what `]` lacks to be `}`

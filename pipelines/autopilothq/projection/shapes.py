@@ -35,7 +35,6 @@ _OBJECTS: tuple[Path, ...] = (
 _DECLARED: dict[Path, Column] = {("context", *column.path): column for column in CONTEXT} | {
     ("properties", *column.path): column for column in PROPERTIES + LINK
 }
-_EMAIL = ("context", "traits", "email")
 _OWN: dict[str, tuple[str, tuple[str, ...]]] = {
     column.name: (column.path[0], tuple(kind for kind, of, _ in KINDS if column.name in {c.name for c in of.columns}))
     for _, table, _ in KINDS
@@ -57,7 +56,7 @@ _CHANGING = f"regexp_matches(text, {engine.literal(_CHANGING_NUMBER)})"
 
 
 class ProjectionQuery(NamedTuple):
-    """A query that makes `cells` of lines; `extras` are the names of those that the catalogue does not know.
+    """A query that makes cells of lines; `extras` are the names of those that the catalogue does not know.
 
     `pointers` are the objects whose keys make a shape. `objects` is a condition for lines whose shape does not say
     whether there is null or no object where others have one.
@@ -67,7 +66,6 @@ class ProjectionQuery(NamedTuple):
     structure: str
     pointers: str
     objects: str
-    cells: list[str]
     extras: list[str]
 
     def sql(self, plain: str) -> str:
@@ -170,8 +168,6 @@ class Shapes:
             columns = [column for path, column in leaves.items() if path[0] == scope]
             if "" in columns or len(set(columns)) != len(columns):
                 return None
-            if any(name in columns and f"_{name}" in columns for name in _OWN):
-                return None  # a page's name and another of its properties may come to one column
         if any(self._spelt.get(_lower(part), part) != part for path in leaves for part in _parts(path)):
             return None
         return leaves
@@ -181,7 +177,7 @@ class Shapes:
         shapes = list(shapes)
         leaves = dict.fromkeys(itertools.chain.from_iterable(shape.leaves for shape in shapes))
         nulls = dict.fromkeys(itertools.chain.from_iterable(shape.nulls for shape in shapes))
-        leaves |= dict.fromkeys(path for path in _DECLARED if path not in self._objects)
+        leaves |= dict.fromkeys(_DECLARED)  # none of them is an object
         by_scope: dict[str, dict[str, list[Path]]] = {"context": {}, "properties": {}, "traits": {}}
         for path in leaves:
             by_scope[path[0]].setdefault(self._cell(path), []).append(path)
@@ -191,9 +187,7 @@ class Shapes:
 
     def _cell(self, path: Path) -> str:
         column = _column(path)
-        declared = path[0] != "traits" and any(
-            column == known.name and path[0] == scope for (scope, *_), known in _DECLARED.items()
-        )
+        declared = any(column == known.name and path[0] == scope for (scope, *_), known in _DECLARED.items())
         return column if declared else EXTRA + column
 
     def _type(self, path: Path) -> str:
@@ -232,7 +226,7 @@ def _query(
     for name in own.keys() & body.keys():
         own[name] = f"coalesce({own[name]}, {body.pop(name)})"
     extras = [cell for cell in (*context, *body) if cell.startswith(EXTRA)]
-    email = _at(_EMAIL) if _EMAIL in types else "NULL"
+    email = _at(("context", "traits", "email"))
     # Only the context's email is looked for; a line that has none there, or none that looks like one, is irregular.
     anonymous_id = (
         f"coalesce(known_anonymous_id, CASE WHEN user_id IS NULL"
@@ -242,7 +236,7 @@ def _query(
     cells |= {"id": "id", "user_id": "user_id", "anonymous_id": anonymous_id, **own}
     for number, (name, field) in enumerate(TIMESTAMP_FIELDS.items(), 1):
         cells |= {name: f"{_at((field,))}::VARCHAR", f"{name}_read": f"coalesce({name}_usual, unusual[{number}])"}
-    cells |= dict.fromkeys((column.name for column in _DECLARED.values()), "NULL::VARCHAR") | context | body
+    cells |= context | body
     select = [f"{expression} AS {engine.name(cell)}" for cell, expression in cells.items()]
     missing = f"id IS NULL OR (user_id IS NULL AND {anonymous_id} IS NULL)"
     doubts = " OR ".join(f"coalesce({test}, false)" for test in _doubts(types))
@@ -252,7 +246,6 @@ def _query(
         engine.literals(pointers),
         " OR ".join(f"json_type(text, {engine.literal(pointer)}) NOT IN ('NULL', 'OBJECT')" for pointer in nulls)
         or "false",
-        ["seq", "tie", *cells],
         extras,
     )
 
