@@ -94,6 +94,13 @@ ROOMS = {
         [f"tests/test_receive{name}.py" for name in ("_messages", "_hooks", "")],
         ["published", "loads_what", "load_beside", "uploads"],
     ),
+    "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
+    "plan": Room(["destination/plan.py"], [f"tests/test_{name}.py" for name in ("plan", "sending_rules")]),
+    "export": Room(
+        ["export/*.py"],
+        ["tests/test_export.py", "tests/test_export_rows.py"],
+        ["exported_and_loaded", "bucket", "same_tables_again"],
+    ),
     "profiles": Room(
         ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]
     ),

@@ -206,6 +206,99 @@ def test_what_a_dataset_lacks_counts_as_empty(name: str, existing: dict[str, lis
         assert len(found.fetchall()) == (1 if existing is SOME and not opens else 0)
 
 
+def rows_in_memory(name: str, *sent: Row) -> list[Row]:
+    """A model over tables of the seven events that have these messages; nulls come first where nothing is said."""
+    columns = ["id", "user_id", "timestamp", *dict.fromkeys(key for one in sent for key in one["properties"])]
+    existing = {event.lower().replace(" ", "_"): columns for event in counted.NAMES}
+    with duckdb.connect() as con:
+        con.execute("SET default_null_order = 'nulls_first'")
+        for table in existing:
+            types = (f"{column} {'TIMESTAMPTZ' if column == 'timestamp' else 'TEXT'}" for column in columns)
+            con.execute(f"CREATE TABLE {table} ({', '.join(types)})")
+        for one in sent:
+            row = {"id": one["messageId"], "user_id": one["userId"], "timestamp": one.get("timestamp")}
+            values = [{**row, **one["properties"]}.get(column) for column in columns]
+            table = one["event"].lower().replace(" ", "_")
+            con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+        found = con.execute(models.sql(name, existing))
+        return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
+
+
+def event(name: str, who: str | None, day: int | None, **properties: str) -> Row:
+    time = {} if day is None else {"timestamp": counted.iso(counted.FIRST + timedelta(days=day))}
+    id_ = f"{name} {who} {day} {sorted(properties.items())}"
+    return {"event": name, "messageId": id_, "userId": who, **time, "properties": properties}
+
+
+@pytest.mark.parametrize(
+    "name", ["domain_health", "email_overview", "journey_overview", "link_overview", "person_email"]
+)
+def test_each_number_is_told_of_people_who_got_nothing(name: str) -> None:
+    """Each of them does one thing only, and none is in a rate: nobody's share is null."""
+    of = {"email_id": "e", "campaign_id": "j"}
+    sent = [
+        *(event("Email Replied", "replies@a.example", day, **of) for day in (1, 2)),
+        event("Email Clicked", "clicks@a.example", 1, **of),
+        event("Email Marked as Spam", "complains@a.example", 1, **of),
+        event("Email Unsubscribed", "leaves@a.example", 1, **of),
+        event("Email Bounced", "absent@a.example", 1, **of),
+        event("Email Bounced", "absent@b.example", 1, email_id="bounced", campaign_id="k"),
+        event("Email Opened", "opens@c.example", 1, email_id="opened", campaign_id="l"),
+    ]
+    key = models.BY_NAME[name].key
+    expected = getattr(counted, name)(counted.stored(sent))
+    assert comparable(rows_in_memory(name, *sent), key) == comparable(expected, key)
+
+
+def test_each_number_of_a_link_counts_clicks_of_nobody_known_too() -> None:
+    clicks = [event("Email Clicked", who, 1, email_id="e", link_url="https://x/1") for who in ("u", None)]
+    [row] = rows_in_memory("link_overview", event("Email Delivered", "u", 1, email_id="e"), *clicks)
+    assert [row[name] for name in ("clicks", "clickers", "clicked", "people", "click_rate")] == [2, 1, 1, 1, 1.0]
+
+
+B = {"email_name": "B", "campaign_id": "j"}
+NAMED = ("email_name", "email_subject", "campaign_id", "campaign_name")
+
+
+@pytest.mark.parametrize(
+    ("day", "told", "others"),
+    [
+        (1, {"email_name": "B"}, [(2, {"campaign_id": "j", "campaign_name": "J"})]),
+        (1, B, [(2, {"email_name": "A", "campaign_name": "J"})]),
+        (4, B, [(1, B), (3, {**B, "email_name": "A"})]),
+        (1, B, [(None, {**B, "email_name": "A"})]),
+        *((1, {**B, name: "a"}, [(1, {**B, name: other}) for other in "gfedcb"]) for name in NAMED),
+    ],
+)
+def test_each_number_is_beside_the_names_of_the_last_event_that_has_them(
+    day: int, told: Row, others: list[tuple[int | None, Row]]
+) -> None:
+    """A name counts more than a journey, and that more than the time; of equal ones the first in order is taken."""
+    sent = [event("Email Opened", "u", at, email_id="e", **names) for at, names in (*others, (day, told))]
+    [row] = rows_in_memory("email_overview", *sent)
+    assert {name: row[name] for name in NAMED if row[name]} == told
+
+
+@pytest.mark.parametrize(
+    ("day", "told", "others"),
+    [
+        (1, "B", [(2, None)]),
+        (4, "B", [(1, "B"), (3, "A")]),
+        (1, "B", [(None, "A")]),
+        (1, "a", [(1, other) for other in "gfedcb"]),
+    ],
+)
+def test_each_number_of_a_journey_is_beside_its_last_name(
+    day: int, told: str, others: list[tuple[int | None, str | None]]
+) -> None:
+    sent = [
+        event("Email Opened", "u", at, campaign_id="j", **({"campaign_name": name} if name else {}))
+        for at, name in (*others, (day, told))
+    ]
+    [row] = rows_in_memory("journey_overview", *sent)
+    assert (row["campaign_id"], row["campaign_name"]) == ("j", told)
+
+
 def test_columns_of_other_types_do_no_harm() -> None:
     """A property has the type that its first values had."""
     with duckdb.connect() as con:
