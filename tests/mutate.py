@@ -91,8 +91,8 @@ ROOMS = {
     ),
     "receive": Room(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
-        [f"tests/test_receive{name}.py" for name in ("_messages", "_hooks", "")],
-        ["published", "loads_what", "load_beside", "uploads"],
+        [f"tests/test_receive{name}.py" for name in ("_auth", "_messages", "_hooks")],
+        ["who_may_send", "no_body_is_refused", "is_published"],
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
     "plan": Room(["destination/plan.py"], [f"tests/test_{name}.py" for name in ("plan", "sending_rules")]),

@@ -22,7 +22,7 @@ class Stored:
 
     def __init__(self, kind: str = "duckdb", dialect: str | None = None, room: int = 513, width: int = 3) -> None:
         self.kind, self.dialect = kind, dialect or kind
-        self.widths = {"email_opened": width}
+        self.widths = {"email_opened": width} if width else {}
         self.room, self.bound = room, False
 
     def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -31,7 +31,8 @@ class Stored:
         yield pa.RecordBatch.from_pylist([dict(zip(columns, row, strict=True)) for row in rows])
 
     def lengths(self) -> dict[tuple[str, str], int]:
-        return {("email_opened", name): self.room for name in ("note", "other")} if self.kind == "postgres" else {}
+        assert self.kind == "postgres"
+        return {("email_opened", name): self.room for name in ("note", "other")}
 
     def stream(self, select: str, table: str, more: str) -> list[tuple[bool]]:
         assert (select[-4:], table, more) == ("FROM", "email_opened", "r LIMIT 1")
@@ -93,7 +94,7 @@ class Load:
     [
         ("duckdb", {}, True),
         ("postgres", {"room": 514}, True),
-        ("filesystem", {}, False),
+        ("filesystem", {"width": 0}, False),
         ("sqlalchemy", {"dialect": "sqlite"}, False),
     ],
 )

@@ -207,9 +207,12 @@ def test_what_a_dataset_lacks_counts_as_empty(name: str, existing: dict[str, lis
 
 
 def rows_in_memory(name: str, *sent: Row) -> list[Row]:
-    """A model over tables of the seven events that have these messages; nulls come first where nothing is said."""
+    """A model over tables of the seven events and `aliases` that have these messages.
+
+    Nulls come first where nothing is said.
+    """
     columns = ["id", "user_id", "timestamp", *dict.fromkeys(key for one in sent for key in one["properties"])]
-    existing = {event.lower().replace(" ", "_"): columns for event in counted.NAMES}
+    existing = dict.fromkeys([*(event.lower().replace(" ", "_") for event in counted.NAMES), "aliases"], columns)
     with duckdb.connect() as con:
         con.execute("SET default_null_order = 'nulls_first'")
         for table in existing:
@@ -218,7 +221,7 @@ def rows_in_memory(name: str, *sent: Row) -> list[Row]:
         for one in sent:
             row = {"id": one["messageId"], "user_id": one["userId"], "timestamp": one.get("timestamp")}
             values = [{**row, **one["properties"]}.get(column) for column in columns]
-            table = one["event"].lower().replace(" ", "_")
+            table = one["event"].lower().replace(" ", "_")  # of an alias, its table
             con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
         found = con.execute(models.sql(name, existing))
         return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
@@ -297,6 +300,47 @@ def test_each_number_of_a_journey_is_beside_its_last_name(
     ]
     [row] = rows_in_memory("journey_overview", *sent)
     assert (row["campaign_id"], row["campaign_name"]) == ("j", told)
+
+
+def test_identities_are_named_after_who_was_seen_first_and_joined_in_four_steps_at_most() -> None:
+    def seen(day: int | None, user: str | None, email: str | None = None, **more: str) -> Row:
+        return event("Email Opened", user, day, **({"context_traits_email": email} if email else {}), **more)
+
+    sent = [
+        *(seen(day, user, "a@x") for day, user in ((3, "1"), (2, "1"), (1, "2"))),
+        seen(4, "2", "b@x"),
+        seen(5, " 2 "),
+        seen(1, None, "e@x", context_traits_contact_id="c1"),
+        seen(6, None, "d@x", context_traits_contact_id="c1"),
+        *(event("aliases", "9", day, previous_id=was) for day, was in ((7, " D@x "), (8, " old "))),
+        seen(None, "old"),
+        seen(9, None),  # nobody
+        *(seen(10, " ", f"blank{n}@x") for n in range(2)),
+        *(seen(11, "ten", f"ten{n}@x") for n in range(10)),
+        *(seen(21, "eleven", f"eleven{n}@x") for n in range(11)),
+        *(seen(30 + n, f"step{n + more}", f"step{n}@x") for n in range(6) for more in range(2)),
+    ]
+    names = ("identity", "person", "email", "user_id", "user_ids", "contact_id", "joined_by", "persons", "messages")
+    rows = rows_in_memory("identities", *sent)
+    first_days = {row["person"]: row["first_seen_at"] for row in rows}
+    assert (first_days["a@x"], first_days["old"]) == (counted.FIRST + timedelta(days=1), None)
+    assert {row["last_seen_at"] for row in rows if row["person"] == "a@x"} == {counted.FIRST + timedelta(days=3)}
+    expected: list[tuple[Any, ...]] = [
+        ("a@x", "a@x", "a@x", "2", 2, None, "user id", 3, 3),
+        ("a@x", "b@x", "b@x", "2", 1, None, "user id", 3, 1),
+        ("a@x", "2", None, " 2 ", 1, None, "user id", 3, 1),
+        ("e@x", "e@x", "e@x", None, 0, "c1", "contact id", 4, 1),
+        ("e@x", "d@x", "d@x", None, 0, "c1", "alias", 4, 1),
+        ("e@x", "9", None, "9", 1, None, "alias", 4, 2),
+        ("e@x", "old", None, "old", 1, None, "alias", 4, 1),
+        *((f"blank{n}@x", f"blank{n}@x", f"blank{n}@x", " ", 1, None, "nothing", 1, 1) for n in range(2)),
+        *(("ten0@x", f"ten{n}@x", f"ten{n}@x", "ten", 1, None, "user id", 10, 1) for n in range(10)),
+        *((f"eleven{n}@x", f"eleven{n}@x", f"eleven{n}@x", "eleven", 1, None, "nothing", 1, 1) for n in range(11)),
+        *(("step0@x", f"step{n}@x", f"step{n}@x", f"step{n + 1}", 2, None, "user id", 5, 2) for n in range(5)),
+        ("step1@x", "step5@x", "step5@x", "step6", 2, None, "user id", 1, 2),  # five steps from the first one
+    ]
+    assert {row["person"]: tuple(row[name] for name in names) for row in rows} == {row[1]: row for row in expected}
+    assert len(rows) == len(expected)
 
 
 def test_columns_of_other_types_do_no_harm() -> None:
