@@ -95,7 +95,7 @@ ROOMS = {
         ["who_may_send", "no_body_is_refused", "is_published"],
     ),
     "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
-    "plan": Room(["destination/plan.py"], [f"tests/test_{name}.py" for name in ("plan", "sending_rules")]),
+    "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
     "export": Room(
         ["export/*.py"],
         ["tests/test_export.py", "tests/test_export_rows.py"],
