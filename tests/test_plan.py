@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from autopilothq.destination import emails
 from autopilothq.destination.batch import BatchItem, user_key
 from autopilothq.destination.counts import Counts
 from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, Sent
@@ -81,6 +82,7 @@ class Leads:
     """The triggers of the one event that leads somewhere."""
 
     def of(self, event: str) -> list[str]:
+        assert event is not None
         return ["1", "2"] if event == "Order Completed" else []
 
     def journeys(self) -> dict[str, str]:
@@ -116,9 +118,10 @@ def test_an_identify_is_planned_with_its_email_which_its_user_id_has_from_then_o
     assert run.plan(who(first_name="Ada"), (None, FAILED)) == Planned(
         BatchItem("a@b.c", ROW, [], []), {"Email": "A@b.c", "FirstName": "Ada"}, FAILED
     )
-    assert run.plan(Item("m2", "identify", "u1")) == Planned(
-        BatchItem("a@b.c", ROW._replace(message_id="m2"), [], []), {"Email": "A@b.c"}, None
-    )
+    for _ in range(2):  # that of an event's name is no track
+        assert run.plan(Item("m2", "identify", "u1", event="Order Completed")) == Planned(
+            BatchItem("a@b.c", ROW._replace(message_id="m2", event="Order Completed"), [], []), {"Email": "A@b.c"}, None
+        )
     assert run.counts == Counts()
 
 
@@ -188,6 +191,9 @@ def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
     run = Run()
     plans = [run.plan(who(), (None, status)) for status in (early, late, early, again, late)]
     assert [plan is not None for plan in plans] == [False, False, True, True, False]
+    left = Run()  # what nobody knows of is sent as it is
+    assert left.plan(who(), (None, UNKNOWN)) is not None
+    assert left.plan(who(), (None, early)) is None
     same = Run()  # a run that was not the one before
     assert [same.plan(who(), (None, status)) for status in (early, again)] == [None, None]
 
@@ -206,12 +212,22 @@ def test_a_stream_goes_on_with_what_it_has_sent() -> None:
     assert third.plan(who(), (None, late)) is not None
 
 
+def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
+    runs = [Run() for _ in range(5)]
+    for before, run, key in zip(runs, runs[1:], ("a@b.c", "b@b.c", "a@b.c", "c@b.c"), strict=False):
+        before.planner.touch(key)
+        run.planner.follow(before.planner, "run 9")
+    status = DeliveryStatus(True, "delivered", None, EARLY)
+    assert runs[-1].plan(who("b@b.c"), (None, status)) is None
+    assert runs[-1].plan(who(), (None, status)) is not None
+
+
 def test_a_row_is_sent_when_it_differs() -> None:
     item = Item("m1", "identify", "u1", {"email": "A@b.c"}, once=False)
     found = Run().plan(item)
     assert isinstance(found, Planned)
-    content = found.item.row.content or ""
-    assert len(content) == 64
+    content = "65497c07e8bc1e093e0e1b6025bdd48b74e87680e8a42db88ef08fca84ad0534"  # as earlier releases wrote it
     assert found == Planned(BatchItem("a@b.c", ROW._replace(content=content), [], []), {"Email": "A@b.c"}, None)
     same, other = (DeliveryStatus(True, "delivered", text, EARLY) for text in (content, "other"))
     run = Run()
@@ -274,6 +290,7 @@ def test_a_member_has_the_audience_as_a_tag_where_the_account_takes_tags() -> No
     values = [plan.values for plan in plans if isinstance(plan, Planned)]
     custom = {"Email": "A@b.c", "custom": {"boolean--vip": True}}
     assert values == [{**custom, "tags": ["vip"]}, {**custom, "unset_tags": ["vip"]}, custom]
+    assert [plan.item.row.audience for plan in plans if isinstance(plan, Planned)] == ["vip", "vip", None]
     assert [plan.item.row.remarks for plan in plans if isinstance(plan, Planned)] == [
         '{"vip": "sent as a tag alone: the account has no field for it"}',
         '{"vip": "sent as a tag alone: the account has no field for it"}',
