@@ -169,6 +169,12 @@ def test_a_user_id_without_an_email_is_refused_or_one_of_the_accounts() -> None:
     )
 
 
+def test_a_field_may_hold_the_user_id() -> None:
+    found = Run(user_id_field="User Id").plan(who())
+    assert isinstance(found, Planned)
+    assert found.values == {"Email": "A@b.c", "custom": {"string--User--Id": "u1"}}
+
+
 def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:
     run = Run()
     assert run.plan(who(), (None, DELIVERED)) is None
