@@ -107,8 +107,15 @@ ROOMS = {
     ),
     "receive": Room(
         [f"receive/{name}.py" for name in ("auth", "autopilot_hooks", "endpoints", "messages")],
-        [f"tests/test_receive{name}.py" for name in ("_messages", "_hooks", "")],
-        ["published", "loads_what", "load_beside", "uploads"],
+        [f"tests/test_receive{name}.py" for name in ("_auth", "_messages", "_hooks")],
+        ["who_may_send", "no_body_is_refused", "is_published"],
+    ),
+    "mended": Room(["sources/mending.py"], ["tests/test_mending.py"]),
+    "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
+    "export": Room(
+        ["export/*.py"],
+        ["tests/test_export.py", "tests/test_export_rows.py"],
+        ["exported_and_loaded", "bucket", "same_tables_again"],
     ),
     "profiles": Room(
         ["sources/profiles/pull.py"], ["tests/test_pull.py", "tests/test_segment.py"], ["pace_is_reached"]

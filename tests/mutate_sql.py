@@ -79,12 +79,12 @@ TESTS = {
 }
 # What is found, and what stands there instead.
 CHANGES = [
-    (r"(?<!NOT )\bDISTINCT (?!FROM)", ""),
+    (r"(?<!NOT )(?<!UNION )\bDISTINCT (?!FROM)", ""),
     (r"\bSEMI JOIN\b", "ANTI JOIN"),
     (r"\bANTI JOIN\b", "SEMI JOIN"),
     (r"\bLEFT JOIN\b", "JOIN"),
     (r"\bFULL JOIN\b", "LEFT JOIN"),
-    (r"\bUNION(?! ALL)\b", "UNION ALL"),
+    (r"\bUNION(?: DISTINCT)?\b(?! ALL)", "UNION ALL"),
     (r"\bIS NULL\b", "IS NOT NULL"),
     (r"\bIS NOT NULL\b", "IS NULL"),
     (r"\bIS NOT DISTINCT FROM\b", "="),

@@ -227,6 +227,9 @@ def main() -> int:
     tests = import_module("mutmut.configuration").config().pytest_add_cli_args_test_selection
     trials = Trials(changes, tests, float(within))
     os.chdir("mutants")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        (os.getcwd(), str(Path.cwd() / "tests"))
+    )  # of processes that tests start
     activate("stats")
     status = pytest.main(["-q", "--rootdir=.", *tests], plugins=[trials])
     say(f"\n{len(trials.survivors)} of {len(changes)} survived\n")

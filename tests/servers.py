@@ -128,6 +128,7 @@ def _start_postgres(run: _Runner, programs: Path, home: Path) -> "tuple[subproce
             programs / "postgres", "-D", home / "data", "-p", str(port), "-h", "127.0.0.1", "-k", "",
             # Nothing here outlives the run: no waiting for the disk.
             "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "timezone=UTC",
+            "-c", "max_prepared_transactions=1",
             log=log,
         )  # fmt: skip
         deadline = time.monotonic() + PATIENCE

@@ -214,6 +214,143 @@ def test_what_a_dataset_lacks_counts_as_empty(name: str, existing: dict[str, lis
         assert len(found.fetchall()) == (1 if existing is SOME and not opens else 0)
 
 
+def rows_in_memory(name: str, *sent: Row) -> list[Row]:
+    """A model over tables of the seven events and `aliases` that have these messages.
+
+    Nulls come first where nothing is said.
+    """
+    columns = ["id", "user_id", "timestamp", *dict.fromkeys(key for one in sent for key in one["properties"])]
+    existing = dict.fromkeys([*(event.lower().replace(" ", "_") for event in counted.NAMES), "aliases"], columns)
+    with duckdb.connect() as con:
+        con.execute("SET default_null_order = 'nulls_first'")
+        for table in existing:
+            types = (f"{column} {'TIMESTAMPTZ' if column == 'timestamp' else 'TEXT'}" for column in columns)
+            con.execute(f"CREATE TABLE {table} ({', '.join(types)})")
+        for one in sent:
+            row = {"id": one["messageId"], "user_id": one["userId"], "timestamp": one.get("timestamp")}
+            values = [{**row, **one["properties"]}.get(column) for column in columns]
+            table = one["event"].lower().replace(" ", "_")  # of an alias, its table
+            con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+        found = con.execute(models.sql(name, existing))
+        return [dict(zip((d[0] for d in found.description), row, strict=True)) for row in found.fetchall()]
+
+
+def event(name: str, who: str | None, day: int | None, **properties: str) -> Row:
+    time = {} if day is None else {"timestamp": counted.iso(counted.FIRST + timedelta(days=day))}
+    id_ = f"{name} {who} {day} {sorted(properties.items())}"
+    return {"event": name, "messageId": id_, "userId": who, **time, "properties": properties}
+
+
+@pytest.mark.parametrize(
+    "name", ["domain_health", "email_overview", "journey_overview", "link_overview", "person_email"]
+)
+def test_each_number_is_told_of_people_who_got_nothing(name: str) -> None:
+    """Each of them does one thing only, and none is in a rate: nobody's share is null."""
+    of = {"email_id": "e", "campaign_id": "j"}
+    sent = [
+        *(event("Email Replied", "replies@a.example", day, **of) for day in (1, 2)),
+        event("Email Clicked", "clicks@a.example", 1, **of),
+        event("Email Marked as Spam", "complains@a.example", 1, **of),
+        event("Email Unsubscribed", "leaves@a.example", 1, **of),
+        event("Email Bounced", "absent@a.example", 1, **of),
+        event("Email Bounced", "absent@b.example", 1, email_id="bounced", campaign_id="k"),
+        event("Email Opened", "opens@c.example", 1, email_id="opened", campaign_id="l"),
+    ]
+    key = models.BY_NAME[name].key
+    expected = getattr(counted, name)(counted.stored(sent))
+    assert comparable(rows_in_memory(name, *sent), key) == comparable(expected, key)
+
+
+def test_each_number_of_a_link_counts_clicks_of_nobody_known_too() -> None:
+    clicks = [event("Email Clicked", who, 1, email_id="e", link_url="https://x/1") for who in ("u", None)]
+    [row] = rows_in_memory("link_overview", event("Email Delivered", "u", 1, email_id="e"), *clicks)
+    assert [row[name] for name in ("clicks", "clickers", "clicked", "people", "click_rate")] == [2, 1, 1, 1, 1.0]
+
+
+B = {"email_name": "B", "campaign_id": "j"}
+NAMED = ("email_name", "email_subject", "campaign_id", "campaign_name")
+
+
+@pytest.mark.parametrize(
+    ("day", "told", "others"),
+    [
+        (1, {"email_name": "B"}, [(2, {"campaign_id": "j", "campaign_name": "J"})]),
+        (1, B, [(2, {"email_name": "A", "campaign_name": "J"})]),
+        (4, B, [(1, B), (3, {**B, "email_name": "A"})]),
+        (1, B, [(None, {**B, "email_name": "A"})]),
+        *((1, {**B, name: "a"}, [(1, {**B, name: other}) for other in "gfedcb"]) for name in NAMED),
+    ],
+)
+def test_each_number_is_beside_the_names_of_the_last_event_that_has_them(
+    day: int, told: Row, others: list[tuple[int | None, Row]]
+) -> None:
+    """A name counts more than a journey, and that more than the time; of equal ones the first in order is taken."""
+    sent = [event("Email Opened", "u", at, email_id="e", **names) for at, names in (*others, (day, told))]
+    [row] = rows_in_memory("email_overview", *sent)
+    assert {name: row[name] for name in NAMED if row[name]} == told
+
+
+@pytest.mark.parametrize(
+    ("day", "told", "others"),
+    [
+        (1, "B", [(2, None)]),
+        (4, "B", [(1, "B"), (3, "A")]),
+        (1, "B", [(None, "A")]),
+        (1, "a", [(1, other) for other in "gfedcb"]),
+    ],
+)
+def test_each_number_of_a_journey_is_beside_its_last_name(
+    day: int, told: str, others: list[tuple[int | None, str | None]]
+) -> None:
+    sent = [
+        event("Email Opened", "u", at, campaign_id="j", **({"campaign_name": name} if name else {}))
+        for at, name in (*others, (day, told))
+    ]
+    [row] = rows_in_memory("journey_overview", *sent)
+    assert (row["campaign_id"], row["campaign_name"]) == ("j", told)
+
+
+def test_identities_are_named_after_who_was_seen_first_and_joined_in_four_steps_at_most() -> None:
+    def seen(day: int | None, user: str | None, email: str | None = None, **more: str) -> Row:
+        return event("Email Opened", user, day, **({"context_traits_email": email} if email else {}), **more)
+
+    sent = [
+        *(seen(day, user, "a@x") for day, user in ((3, "1"), (2, "1"), (1, "2"))),
+        seen(4, "2", "b@x"),
+        seen(5, " 2 "),
+        seen(1, None, "e@x", context_traits_contact_id="c1"),
+        seen(6, None, "d@x", context_traits_contact_id="c1"),
+        *(event("aliases", "9", day, previous_id=was) for day, was in ((7, " D@x "), (8, " old "))),
+        seen(None, "old"),
+        seen(9, None),  # nobody
+        *(seen(10, " ", f"blank{n}@x") for n in range(2)),
+        *(seen(11, "ten", f"ten{n}@x") for n in range(10)),
+        *(seen(21, "eleven", f"eleven{n}@x") for n in range(11)),
+        *(seen(30 + n, f"step{n + more}", f"step{n}@x") for n in range(6) for more in range(2)),
+    ]
+    names = ("identity", "person", "email", "user_id", "user_ids", "contact_id", "joined_by", "persons", "messages")
+    rows = rows_in_memory("identities", *sent)
+    first_days = {row["person"]: row["first_seen_at"] for row in rows}
+    assert (first_days["a@x"], first_days["old"]) == (counted.FIRST + timedelta(days=1), None)
+    assert {row["last_seen_at"] for row in rows if row["person"] == "a@x"} == {counted.FIRST + timedelta(days=3)}
+    expected: list[tuple[Any, ...]] = [
+        ("a@x", "a@x", "a@x", "2", 2, None, "user id", 3, 3),
+        ("a@x", "b@x", "b@x", "2", 1, None, "user id", 3, 1),
+        ("a@x", "2", None, " 2 ", 1, None, "user id", 3, 1),
+        ("e@x", "e@x", "e@x", None, 0, "c1", "contact id", 4, 1),
+        ("e@x", "d@x", "d@x", None, 0, "c1", "alias", 4, 1),
+        ("e@x", "9", None, "9", 1, None, "alias", 4, 2),
+        ("e@x", "old", None, "old", 1, None, "alias", 4, 1),
+        *((f"blank{n}@x", f"blank{n}@x", f"blank{n}@x", " ", 1, None, "nothing", 1, 1) for n in range(2)),
+        *(("ten0@x", f"ten{n}@x", f"ten{n}@x", "ten", 1, None, "user id", 10, 1) for n in range(10)),
+        *((f"eleven{n}@x", f"eleven{n}@x", f"eleven{n}@x", "eleven", 1, None, "nothing", 1, 1) for n in range(11)),
+        *(("step0@x", f"step{n}@x", f"step{n}@x", f"step{n + 1}", 2, None, "user id", 5, 2) for n in range(5)),
+        ("step1@x", "step5@x", "step5@x", "step6", 2, None, "user id", 1, 2),  # five steps from the first one
+    ]
+    assert {row["person"]: tuple(row[name] for name in names) for row in rows} == {row[1]: row for row in expected}
+    assert len(rows) == len(expected)
+
+
 def test_columns_of_other_types_do_no_harm() -> None:
     """A property has the type that its first values had."""
     with duckdb.connect() as con:

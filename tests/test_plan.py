@@ -1,12 +1,21 @@
 """What earlier runs did with an item, and when a run of requests that fail is stopped: both without an account."""
 
-from datetime import UTC, datetime
+import dataclasses
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from autopilothq.destination.delivery_log import DeliveryStatus, Sent
-from autopilothq.destination.messages import Item
-from autopilothq.destination.plan import History, history_of
+from autopilothq.destination import emails
+from autopilothq.destination.batch import BatchItem, user_key
+from autopilothq.destination.counts import Counts
+from autopilothq.destination.delivery_log import Delivery, DeliveryStatus, Sent
+from autopilothq.destination.emails import KnownEmails
+from autopilothq.destination.fields import Fields
+from autopilothq.destination.kind import AUTOPILOT, AccountKind
+from autopilothq.destination.messages import NO_IDENTIFIER, Item
+from autopilothq.destination.plan import UNTAKEN, History, Planned, Planner, history_of
 from autopilothq.destination.requests import FAILURES_IN_A_ROW, CircuitBreaker
 from autopilothq.errors import NotAuthorized, Unavailable
 
@@ -64,3 +73,232 @@ def test_failures_in_a_row_stop_a_run_and_a_success_between_them_does_not() -> N
         breaker.failed(error, "last@example.com")
     breaker.open(NotAuthorized("401"))
     assert (breaker.is_open, breaker.cause) == (True, error)
+
+
+# ---- what is sent ----------------------------------------------------------------------------------------------------
+
+
+class Leads:
+    """The triggers of the one event that leads somewhere."""
+
+    def of(self, event: str) -> list[str]:
+        assert event is not None
+        return ["1", "2"] if event == "Order Completed" else []
+
+    def journeys(self) -> dict[str, str]:
+        return {}
+
+
+class Run:
+    """A planner without an account, and what it counts."""
+
+    def __init__(self, unknown: str = "send", user_id_field: str | None = None, kind: AccountKind = AUTOPILOT) -> None:
+        self.fields = Fields([{"name": "User Id", "fieldType": "string"}], None, user_id_field)
+        self.emails, self.counts = KnownEmails(Any, Any, self.fields), Counts()  # type: ignore[arg-type]
+        self.planner = Planner(self.fields, Leads(), self.emails, self.counts, unknown, kind)
+
+    def plan(self, item: Item, *statuses: tuple[str | None, DeliveryStatus]) -> Planned | Delivery | None:
+        return self.planner.plan(item, {(item.message_id, trigger): status for trigger, status in statuses})
+
+
+def who(email: str = "A@b.c", **more: Any) -> Item:
+    return Item("m1", "identify", "u1", {"email": email, **more})
+
+
+def order(email: str = "a@b.c", **properties: Any) -> Item:
+    return Item("m1", "track", "u1", {"email": email}, properties=properties, event="Order Completed", timestamp="now")
+
+
+ROW = Delivery("m1", "identify", user_id="u1", email="A@b.c")
+ORDER = Delivery("m1", "track", "Order Completed", None, "u1", "a@b.c")
+
+
+def test_an_identify_is_planned_with_its_email_which_its_user_id_has_from_then_on() -> None:
+    run = Run()
+    assert run.plan(who(first_name="Ada"), (None, FAILED)) == Planned(
+        BatchItem("a@b.c", ROW, [], []), {"Email": "A@b.c", "FirstName": "Ada"}, FAILED
+    )
+    for _ in range(2):  # that of an event's name is no track
+        assert run.plan(Item("m2", "identify", "u1", event="Order Completed")) == Planned(
+            BatchItem("a@b.c", ROW._replace(message_id="m2", event="Order Completed"), [], []), {"Email": "A@b.c"}, None
+        )
+    assert run.counts == Counts()
+
+
+def test_a_track_is_planned_for_the_triggers_that_are_left() -> None:
+    found = Run().plan(order(price=5), ("1", DELIVERED))
+    item = BatchItem("a@b.c", ORDER, ["2"], ["delivered"], properties={"price": 5}, timestamp="now")
+    assert found == Planned(item, {"Email": "a@b.c"}, None)
+
+
+@pytest.mark.parametrize(
+    ("item", "status", "why"),
+    [
+        (Item("m1", "identify", refusal="not_json"), None, "not_json"),
+        (
+            Item("m1", "track", "u1", event="é"),
+            None,
+            "No trigger for the event 'é', in the settings or by a journey's title",
+        ),
+        (Item("m1", "track", "u1"), None, "No trigger for the event None, in the settings or by a journey's title"),
+        (Item("m1", "identify"), 400, NO_IDENTIFIER),
+        (
+            Item("m1", "identify", "u2"),
+            None,
+            (
+                "No contact is known by the user id 'u2': no identify with its email was delivered, and"
+                " destination.autopilothq.user_id_field names no field that holds it"
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(item: Item, status: int | None, why: str) -> None:
+    row = Delivery("m1", item.kind, item.event, user_id=item.user_id)
+    assert Run().plan(item) == row._replace(status="refused", http_status=status, message=why)
+
+
+def test_a_user_id_without_an_email_is_refused_or_one_of_the_accounts() -> None:
+    item, row = Item("m1", "identify", "u2"), Delivery("m1", "identify", user_id="u2")
+    assert Run(user_id_field="User Id").plan(item) == row._replace(
+        status="refused", message="No contact is known by the user id 'u2': no identify with its email was delivered"
+    )
+    kind = dataclasses.replace(AUTOPILOT, needs_email=False)
+    assert Run(kind=kind).plan(item) == Planned(BatchItem(user_key("u2"), row, [], []), {"Email": ""}, None)
+    assert Run(kind=kind).plan(Item("m1", "identify")) == Delivery(
+        "m1", "identify", status="refused", http_status=400, message=NO_IDENTIFIER
+    )
+
+
+def test_a_field_may_hold_the_user_id() -> None:
+    found = Run(user_id_field="User Id").plan(who())
+    assert isinstance(found, Planned)
+    assert found.values == {"Email": "A@b.c", "custom": {"string--User--Id": "u1"}}
+
+
+def test_what_is_delivered_is_known_and_sent_again_only_behind_an_older_item() -> None:
+    run = Run()
+    assert run.plan(who(), (None, DELIVERED)) is None
+    assert run.counts == Counts(known=1)
+    assert run.emails.get("u1") is None  # which the log knows
+    run.planner.touch("a@b.c")
+    assert run.plan(who(), (None, DELIVERED)) == Planned(
+        BatchItem("a@b.c", ROW, [], [], resent=True), {"Email": "A@b.c"}, DELIVERED
+    )
+    assert run.plan(who(_NewEmail="new@b.c"), (None, DELIVERED)) is None  # it has another address since
+    assert run.counts == Counts(known=3)
+    assert run.plan(order(), ("1", DELIVERED), ("2", UNKNOWN)) is None
+    why = "whether it was carried out is not known since an earlier run"
+    assert run.counts == Counts(known=3, unknown=1, reasons=Counter({("unknown", why): 1}))
+
+
+def test_what_an_earlier_run_sent_after_what_it_left_is_sent_again() -> None:
+    late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
+    again = DeliveryStatus(True, "delivered", None, EARLY._replace(at=EARLY.at - timedelta(hours=1)))
+    run = Run()
+    plans = [run.plan(who(), (None, status)) for status in (early, late, early, again, late)]
+    assert [plan is not None for plan in plans] == [False, False, True, True, False]
+    left = Run()  # what nobody knows of is sent as it is
+    assert left.plan(who(), (None, UNKNOWN)) is not None
+    assert left.plan(who(), (None, early)) is None
+    same = Run()  # a run that was not the one before
+    assert [same.plan(who(), (None, status)) for status in (early, again)] == [None, None]
+
+
+def test_a_stream_goes_on_with_what_it_has_sent() -> None:
+    first, second, third = Run(), Run(), Run()
+    first.planner.touch("a@b.c")
+    first.plan(who("b@b.c"), (None, DeliveryStatus(True, "delivered", None, LATE)))
+    second.planner.follow(first.planner, LATE.run)
+    late, early = (DeliveryStatus(True, "delivered", None, sent) for sent in (LATE, EARLY))
+    assert second.plan(who(), (None, late)) is None  # which this run has sent
+    assert second.plan(who(), (None, early)) is not None
+    assert second.plan(who("b@b.c"), (None, early)) is not None
+    assert second.plan(who("c@b.c"), (None, early)) is None
+    third.planner.follow(second.planner, "another")
+    assert third.plan(who(), (None, late)) is not None
+
+
+def test_of_a_stream_those_are_known_whom_it_sent_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emails, "PERSONS_KEPT", 2)
+    runs = [Run() for _ in range(5)]
+    for before, run, key in zip(runs, runs[1:], ("a@b.c", "b@b.c", "a@b.c", "c@b.c"), strict=False):
+        before.planner.touch(key)
+        run.planner.follow(before.planner, "run 9")
+    status = DeliveryStatus(True, "delivered", None, EARLY)
+    assert runs[-1].plan(who("b@b.c"), (None, status)) is None
+    assert runs[-1].plan(who(), (None, status)) is not None
+
+
+def test_a_row_is_sent_when_it_differs() -> None:
+    item = Item("m1", "identify", "u1", {"email": "A@b.c"}, once=False)
+    found = Run().plan(item)
+    assert isinstance(found, Planned)
+    content = "65497c07e8bc1e093e0e1b6025bdd48b74e87680e8a42db88ef08fca84ad0534"  # as earlier releases wrote it
+    assert found == Planned(BatchItem("a@b.c", ROW._replace(content=content), [], []), {"Email": "A@b.c"}, None)
+    same, other = (DeliveryStatus(True, "delivered", text, EARLY) for text in (content, "other"))
+    run = Run()
+    assert run.plan(item, (None, same)) is None
+    assert run.counts == Counts(known=1)
+    assert run.plan(item, (None, other)) == found._replace(before=other)
+    assert run.plan(item, (None, same._replace(status="failed"))) is not None
+    run.planner.touch("a@b.c")
+    assert run.plan(item, (None, same)) == found._replace(before=same)
+    given = Run().plan(item._replace(content="true"))
+    assert isinstance(given, Planned)
+    assert given.item.row.content == "true"
+
+
+def test_an_address_that_an_earlier_run_changed_is_the_contacts_for_the_journeys_that_are_left() -> None:
+    item = order(_NewEmail="new@b.c")
+    changed = Run().plan(item, (None, DELIVERED), ("1", DELIVERED))
+    row = ORDER._replace(email="new@b.c")
+    left = BatchItem("new@b.c", row, ["2"], ["delivered"], properties={"_NewEmail": "new@b.c"}, timestamp="now")
+    assert changed == Planned(left, {"Email": "new@b.c"}, DELIVERED)
+    fresh = Run().plan(item, (None, FAILED))
+    assert isinstance(fresh, Planned)
+    assert (fresh.item.key, fresh.values) == ("a@b.c", {"Email": "a@b.c", "_NewEmail": "new@b.c"})
+
+
+def test_traits_without_a_field_are_remarked_or_refused() -> None:
+    item = Item("m1", "identify", "u1", {"email": "A@b.c", "é": 1}, {"plan": "x"})
+    assert Run("refuse").plan(item) == ROW._replace(
+        status="refused",
+        message="The account has no field for 'é', 'plan': make it there, map it, or let it be sent",
+        remarks='{"é": "sent as integer--é, for which the account has no field",'
+        ' "plan": "sent as string--plan, for which the account has no field"}',
+    )
+
+
+def test_what_is_remarked_is_counted_without_its_value() -> None:
+    run = Run()
+    found = run.plan(who(_NewEmail=""))
+    assert isinstance(found, Planned)
+    assert found.item.row.remarks == '{"_NewEmail": "left out: expected a value for _NewEmail, got \'\'"}'
+    assert run.counts == Counts(remarks=Counter({"_NewEmail was left out: expected a value for _NewEmail": 1}))
+
+
+def test_properties_that_are_not_taken_are_remarked_once() -> None:
+    run = Run()
+    found = [run.plan(order(phone="1")), run.plan(order(phone="2"))]
+    remarks = [plan.item.row.remarks for plan in found if isinstance(plan, Planned)]
+    assert remarks == [f'{{"phone": "{UNTAKEN}"}}', None]
+    assert run.counts == Counts(untaken=Counter({"phone": 2}))
+
+
+def test_a_member_has_the_audience_as_a_tag_where_the_account_takes_tags() -> None:
+    item = Item("m1", "identify", "u1", {"email": "A@b.c", "vip": True}, audience="vip", content="true", once=False)
+    kind = dataclasses.replace(AUTOPILOT, tags=True)
+    plans = [
+        Run("refuse", kind=kind).plan(item),
+        Run("refuse", kind=kind).plan(item._replace(content="false")),
+        Run(kind=kind).plan(item._replace(audience=None)),
+    ]
+    values = [plan.values for plan in plans if isinstance(plan, Planned)]
+    custom = {"Email": "A@b.c", "custom": {"boolean--vip": True}}
+    assert values == [{**custom, "tags": ["vip"]}, {**custom, "unset_tags": ["vip"]}, custom]
+    assert [plan.item.row.audience for plan in plans if isinstance(plan, Planned)] == ["vip", "vip", None]
+    assert [plan.item.row.remarks for plan in plans if isinstance(plan, Planned)] == [
+        '{"vip": "sent as a tag alone: the account has no field for it"}',
+        '{"vip": "sent as a tag alone: the account has no field for it"}',
+        '{"vip": "sent as boolean--vip, for which the account has no field"}',
+    ]

@@ -267,6 +267,16 @@ def test_what_a_proxy_passes_on_needs_settings_too(secured: Receiver, name: str)
             "s3cret",
             "receive.segment.shop.header to be like 'NAME: VALUE', but it has",
         ),
+        (
+            "RECEIVE__SEGMENT__SHOP__HEADER",
+            "X-Secret: ",
+            "receive.segment.shop.header to be like 'NAME: VALUE', but its name or its value is blank.",
+        ),
+        (
+            "RECEIVE__SEGMENT__SHOP__HEADER",
+            ": s3cret",
+            "receive.segment.shop.header to be like 'NAME: VALUE', but its name or its value is blank.",
+        ),
         ("RECEIVE__RUDDER__SHOP__BASIC", "s3cret", "receive.rudder.shop.basic to be like 'user:password', but it has"),
         ("RECEIVE__V1__WRITE_KEYS", "[5]", "a text, or a list of texts, as receive.v1.write_keys, but got int."),
         ("RECEIVE__V1__WRITE_KEYS", '[""]', "a text, or a list of texts, as receive.v1.write_keys, but got an empty"),

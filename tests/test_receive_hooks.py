@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from autopilothq.receive.autopilot_hooks import hook_lines
-from autopilothq.receive.messages import Arrival, parse_body
+from autopilothq.receive.messages import ArchiveLines, Arrival, Body, parse_body
 from autopilothq.segment.message import read_message
 from receiving import Receiver, published, receiver
 from shared_loads import isolation
 
 AT = datetime(2026, 11, 1, 5, 6, 7, 412_000, UTC)
 TIME = "2026-11-01T05:06:07.412Z"
+TIMES = ("receivedAt", "originalTimestamp", "timestamp")
 ID = "person_00000000-0000-4000-8000-000000000001"
 CONTACT = {
     "Email": "ada@example.com",
@@ -98,10 +100,10 @@ def test_either_spelling_of_an_unsubscribe_is_one_event() -> None:
 
 def test_a_journeys_webhook_gives_a_message_for_each_contact() -> None:
     journey = {"name": "New Journey", "id": "campaign_1"}
-    body = {"records": [UPDATED, {"contact_id": "person_2"}, 5], "journey": journey, "offer": {"code": 1.10}}
+    body = {"records": [UPDATED, 5, {"contact_id": "person_2"}], "journey": journey, "offer": {"code": 1.10}}
     others = '{"offer":{"code":1.10}}'
     text = json.dumps(body).replace("1.1}", "1.10}").encode()
-    first, second, third = lines(text)
+    first, third, second = lines(text)
     properties = {"campaign_id": "campaign_1", "campaign_name": "New Journey", "offer": {"code": 1.1}}
     about = f"[{compact(journey)},{others},"
     when = compact(UPDATED["updated_at"])
@@ -141,6 +143,23 @@ def test_what_is_no_hook_is_kept_as_it_is_elsewhere() -> None:
     assert lines(segment)[0]["messageId"] == "m1"
     assert lines([{"event": "contact_added", "contact_id": ID, "writeKey": "x"}, 7, {"event": ""}])[1:2] == [7]
     assert "writeKey" not in json.dumps(lines({"event": "contact_added", "contact_id": ID, "writeKey": "x"}))
+
+
+@pytest.mark.parametrize("half", [{"records": {}}, {"records": {"a": 1}}, {"records": [1]}, {"journey": {"id": 1}}])
+def test_half_a_journey_is_a_hook_or_kept(half: dict[str, Any]) -> None:
+    others: dict[str, Any] = {"journey": {}} if isinstance(half.get("records"), dict) else {}
+    [hook] = lines({"event": "contact_added", "contact": {"contact_id": "person_2"}, **half, **others})
+    assert (hook["event"], hook["anonymousId"]) == ("autopilot_contact_added", "person_2")
+    assert hook["properties"] == {**half, **others}
+    [kept] = lines({**half, **others, "messageId": "m1"})
+    assert kept == {**half, **others, "messageId": "m1", **dict.fromkeys(TIMES, TIME)}
+
+
+def test_what_cannot_be_read_is_kept_as_a_line() -> None:
+    found = hook_lines(Body([msgspec.Raw(b'{"event":\nX')], {}, b""), Arrival(AT))
+    assert found == ArchiveLines(b'{"event": X\n', 1, 0)
+    found = hook_lines(parse_body(b'{"event":"contact_added","contact_id":"\xff"}'), Arrival(AT))
+    assert (found.number, found.data.count(b"\n"), b"autopilot_contact_added" in found.data) == (1, 1, True)
 
 
 def test_odd_values_make_lines_that_a_load_can_read() -> None:

@@ -65,6 +65,7 @@ INSERT INTO odd.keyed SELECT n, chr((65 + n % 3)::int), chr((65 + n % 2)::int) F
 INSERT INTO other.keyed SELECT n, n::text, chr((65 + n % 2)::int) FROM generate_series(1, 30) n;
 ANALYZE odd.keyed; ANALYZE other.keyed;
 CREATE VIEW odd.seen AS SELECT note, n FROM odd.keyed;
+CREATE VIEW odd.bare AS SELECT 1 AS one;
 CREATE MATERIALIZED VIEW odd.kept AS SELECT id FROM odd.plain;
 CREATE VIEW other.shown AS SELECT k.note, o.id FROM odd.keyed k, other.keyed o;
 COMMENT ON TABLE odd.keyed IS 'a table'; COMMENT ON COLUMN odd.keyed.note IS 'a column';
@@ -103,7 +104,7 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
     "stored_tables_postgres.sql": (
         ["staging", "odd"],
         [
-            ("kept", None, True), ("keyed", ["id", "n"], True), ("parts", None, True),
+            ("bare", None, False), ("kept", None, True), ("keyed", ["id", "n"], True), ("parts", None, True),
             ("plain", None, True), ("seen", None, True), ("staged", ["id"], True), ("staged", ["other"], True),
             ("typed", ["id"], False),
             ("waits", ["id"], False),
@@ -112,8 +113,8 @@ FOUND: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
     "view_comments_postgres.sql": (
         ["odd"],
         [
-            ("kept", None), ("keyed", None), ("parts", None), ("plain", None), ("seen", "a view"), ("staged", None),
-            ("typed", None), ("waits", None),
+            ("bare", ""), ("kept", None), ("keyed", None), ("parts", None), ("plain", None), ("seen", "a view"),
+            ("staged", None), ("typed", None), ("waits", None),
         ],
     ),
 }  # fmt: skip
@@ -164,7 +165,20 @@ def test_columns_come_in_their_order(odd: str) -> None:
     assert [row[0] for row in found] == sorted(row[0] for row in found)
 
 
-def test_who_holds_a_lock_is_told_with_the_table(odd: str) -> None:
+LOCK, WAIT = "LOCK TABLE odd.typed", "SELECT FROM odd.keyed, odd.typed"
+ROW = "SELECT FROM odd.keyed WHERE n = 1 FOR UPDATE"
+HOLDER = ("postgres", "", "127.0.0.1", "idle in transaction")
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "prepared", "told"),
+    [
+        (LOCK, WAIT, False, ("odd.typed", *HOLDER)),
+        (ROW, ROW, False, (None, *HOLDER)),  # it waits for the other transaction's end, and for no table
+        (LOCK, WAIT, True, ("odd.typed", None, None, None, None)),  # of no process
+    ],
+)
+def test_who_holds_a_lock_is_told(odd: str, held: str, wanted: str, prepared: bool, told: tuple[str | None]) -> None:
     blocking = sql_file("blocking_postgres.sql")
     with (
         closing(psycopg2.connect(odd)) as holder,
@@ -172,14 +186,19 @@ def test_who_holds_a_lock_is_told_with_the_table(odd: str) -> None:
         ThreadPoolExecutor() as pool,
     ):
         assert rows(odd, blocking, {"pid": waiter.info.backend_pid}) == []
-        pid = holder.info.backend_pid
-        holder.cursor().execute("LOCK TABLE odd.typed")
-        waiting = pool.submit(waiter.cursor().execute, "SELECT FROM odd.keyed, odd.typed")
-        wait_for(lambda: rows(odd, blocking, {"pid": waiter.info.backend_pid}))
-        found = rows(odd, blocking, {"pid": waiter.info.backend_pid})
-        holder.rollback()
-        waiting.result(30)
-    assert found == [("odd.typed", pid, "postgres", "", "127.0.0.1", "idle in transaction")]
+        process = 0 if prepared else holder.info.backend_pid
+        holder.tpc_begin("held")
+        holder.cursor().execute(held)
+        if prepared:
+            holder.tpc_prepare()
+        waiting = pool.submit(waiter.cursor().execute, wanted)
+        try:
+            wait_for(lambda: rows(odd, blocking, {"pid": waiter.info.backend_pid}))
+            [(table, pid, *who)] = rows(odd, blocking, {"pid": waiter.info.backend_pid})
+            assert (pid, table, *who) == (process, *told)
+        finally:
+            holder.tpc_rollback()
+            waiting.result(30)
 
 
 # ---- DuckDB ----------------------------------------------------------------------------------------------------------
@@ -204,12 +223,12 @@ COMMENT ON COLUMN other.keyed.id IS 'another column'; COMMENT ON VIEW other.show
 
 @pytest.fixture(scope="module")
 def odd_duckdb() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database beside another one, which has all of it too."""
+    """A database beside another one, which has almost all of it too."""
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS odd_file; ATTACH ':memory:' AS beside")
-        for name in ("beside", "odd_file"):
-            con.execute(f"USE {name}.main; {ODD_DUCKDB}")
-        con.execute("USE odd_file.main")
+        beside = ODD_DUCKDB.replace("plain", "flat").replace("IS 'a", "IS 'its")
+        con.execute(f"USE beside.main; {beside}")
+        con.execute(f"USE odd_file.main; {ODD_DUCKDB}")
         yield con
 
 

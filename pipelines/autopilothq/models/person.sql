@@ -1,10 +1,10 @@
 -- Who a row is about: the contact's email in lower case, else the user id, else the anonymous id. An id with an @ is an
 -- email too, because Autopilot sends the email as an id; blank text is no id.
 CASE
-    WHEN trim(coalesce(context_traits_email, '')) <> '' THEN lower(trim(context_traits_email))
-    WHEN trim(coalesce(email, '')) <> '' THEN lower(trim(email))
-    WHEN trim(coalesce(user_id, '')) LIKE '%@%' THEN lower(trim(user_id))
-    WHEN trim(coalesce(user_id, '')) <> '' THEN trim(user_id)
-    WHEN trim(coalesce(anonymous_id, '')) LIKE '%@%' THEN lower(trim(anonymous_id))
-    WHEN trim(coalesce(anonymous_id, '')) <> '' THEN trim(anonymous_id)
+    WHEN trim(context_traits_email) <> '' THEN lower(trim(context_traits_email))
+    WHEN trim(email) <> '' THEN lower(trim(email))
+    WHEN trim(user_id) LIKE '%@%' THEN lower(trim(user_id))
+    WHEN trim(user_id) <> '' THEN trim(user_id)
+    WHEN trim(anonymous_id) LIKE '%@%' THEN lower(trim(anonymous_id))
+    WHEN trim(anonymous_id) <> '' THEN trim(anonymous_id)
 END

@@ -32,7 +32,9 @@ def _understood(element: bytes, arrival: Arrival) -> list[bytes] | None:
         value = DECODER.decode(element.decode(errors="surrogateescape"))
         if not isinstance(value, JsonObject) or value.value("type") is not None:
             return None  # a message of Segment's has a type
-        if isinstance(value.value("records"), list) and isinstance(value.value("journey"), JsonObject):
+        records = value.value("records")  # an object is a list of its pairs, and no array of contacts
+        is_array = isinstance(records, list) and not isinstance(records, JsonObject)
+        if is_array and isinstance(value.value("journey"), JsonObject):
             return list(_journey_lines(value, arrival))
         return [_hook_line(value, arrival)] if _text(value.value("event")) else None
     except (RecursionError, ValueError):

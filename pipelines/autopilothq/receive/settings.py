@@ -96,7 +96,8 @@ def receive_settings(folder: str, **options: Any) -> ReceiveSettings:
 def guard(kind: str, name: str = "") -> Guard:
     """Returns who may send to an endpoint, of dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
 
-    A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` and basic without a colon.
+    A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` or has a blank one of the two,
+    and for basic without a colon.
     """
     section = ".".join(filter(None, (RECEIVE_SECTION, kind, name)))
     values = {secret: _texts(f"{section}.{secret}") for secret in SECRETS}
@@ -235,4 +236,7 @@ def _with(sign: str, text: str, name: str, like: str) -> str:
 
 def _header(text: str, name: str) -> tuple[bytes, bytes]:
     header, _, value = _with(":", text, name, "NAME: VALUE").partition(":")
+    # Without a value, as where a secret did not get into the setting, all requests without the header would fit.
+    if not (header.strip() and value.strip()):
+        raise InvalidSetting(f"Expected {name} to be like 'NAME: VALUE', but its name or its value is blank.")
     return header.strip().lower().encode(), value.strip().encode()

@@ -1,5 +1,5 @@
 -- The columns of a schema that views show, in whatever schema these are: their types cannot be changed.
-SELECT DISTINCT c.relname, a.attname, vn.nspname || '.' || v.relname FROM pg_depend d
+SELECT c.relname, a.attname, vn.nspname || '.' || v.relname FROM pg_depend d
 JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class v ON v.oid = r.ev_class
 JOIN pg_namespace vn ON vn.oid = v.relnamespace
 JOIN pg_class c ON c.oid = d.refobjid JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -35,17 +35,17 @@ SELECT
 {%- endif %}
   COALESCE(context_traits_email, email) AS contact_email,
   CASE
-    WHEN TRIM(COALESCE(context_traits_email, '')) <> ''
+    WHEN TRIM(context_traits_email) <> ''
     THEN LOWER(TRIM(context_traits_email))
-    WHEN TRIM(COALESCE(email, '')) <> ''
+    WHEN TRIM(email) <> ''
     THEN LOWER(TRIM(email))
-    WHEN TRIM(COALESCE(user_id, '')) LIKE '%@%'
+    WHEN TRIM(user_id) LIKE '%@%'
     THEN LOWER(TRIM(user_id))
-    WHEN TRIM(COALESCE(user_id, '')) <> ''
+    WHEN TRIM(user_id) <> ''
     THEN TRIM(user_id)
-    WHEN TRIM(COALESCE(anonymous_id, '')) LIKE '%@%'
+    WHEN TRIM(anonymous_id) LIKE '%@%'
     THEN LOWER(TRIM(anonymous_id))
-    WHEN TRIM(COALESCE(anonymous_id, '')) <> ''
+    WHEN TRIM(anonymous_id) <> ''
     THEN TRIM(anonymous_id)
   END AS person
 FROM (

@@ -1,0 +1,216 @@
+"""The lines that an export makes of rows, and the files that they come into: exact texts, without a dataset."""
+
+import gzip
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from autopilothq.catalog import Type
+from autopilothq.export import days
+from autopilothq.export.days import DayFiles
+from autopilothq.export.messages import DiscardedValue, MessageRows
+from autopilothq.export.target import ExportTarget, is_own_file
+from autopilothq.warehouses.hints import arrow_schema
+
+AT = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
+RECEIVED = '"receivedAt":"2019-03-04T05:06:07.412Z"'
+TYPES: dict[str, Type] = {
+    "received_at": "timestamp", "timestamp": "timestamp", "share": "double", "n": "bigint", "ok": "bool", "no": "bool",
+}  # fmt: skip
+
+
+def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, str, str]) -> list[str]:
+    """The lines of a row with these cells, and of one of nulls."""
+    types: dict[str, Type] = {"id": "text", **{name: TYPES.get(name, "text") for name in row}}
+    rows = [{"id": "m1", **row}, {"id": "m2", **dict.fromkeys(row)}]
+    batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(types))
+    found = {"m1": [DiscardedValue(*one) for one in discards], "m3": [DiscardedValue("n", "1", "not_a_number")]}
+    made = [line.decode() for line in MessageRows(kind, table, types).lines(batch, found if discards else {})]
+    assert [line[-1] for line in made] == ["\n", "\n"]
+    return [line[:-1] for line in made]
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "row", "first", "second"),
+    [
+        (
+            "track",
+            "seats_changed",
+            {
+                "received_at": AT, "timestamp": AT.replace(microsecond=412345), "event": "seats_changed",
+                "event_text": "[1]", "user_id": 'é"', "n": 3, "share": 2.0, "ok": True, "no": False,
+                "tags": '["a",1]', "odd": "[ 1", "_id": "mine", "context_ip": "1.2.3.4", "context_x": "[1]",
+                "context_traits_email": "a@b.c", "context_traits": None, "context_page_url": "https://x",
+            },
+            ('{"type":"track","messageId":"m1",%s,"timestamp":"2019-03-04T05:06:07.412345Z","event":"[1]",'
+            '"userId":"é\\"","context":{"ip":"1.2.3.4","x":[1],"traits":{"email":"a@b.c"},"page_url":"https://x"},'
+            '"properties":{"n":3,"share":2.0,"ok":true,"no":false,"tags":["a",1],"odd":"[ 1","id":"mine"}}'),
+            '{"type":"track","messageId":"m2","event":""}',
+        ),
+        (
+            "track",
+            "tracks",
+            {"received_at": AT, "event": "x", "context_traits_email": "a@b.c", "context_traits": "t"},
+            '{"type":"track","messageId":"m1",%s,"event":"x","context":{"traits_email":"a@b.c","traits":"t"}}',
+            '{"type":"track","messageId":"m2","event":""}',
+        ),
+        (
+            "identify",
+            "identifies",
+            {"received_at": AT, "user_id": "u", "email": "a@b.c", "_user_id": "own"},
+            '{"type":"identify","messageId":"m1",%s,"userId":"u","traits":{"email":"a@b.c","user_id":"own"}}',
+            '{"type":"identify","messageId":"m2"}',
+        ),
+        (
+            "alias",
+            "aliases",
+            {"previous_id": "p", "user_id": "u", "received_at": AT},
+            '{"type":"alias","messageId":"m1","previousId":"p","userId":"u",%s}',
+            '{"type":"alias","messageId":"m2"}',
+        ),
+        (
+            "group",
+            "groups",
+            {"group_id": "g", "received_at": AT, "name": "Ada"},
+            '{"type":"group","messageId":"m1","groupId":"g",%s,"traits":{"name":"Ada"}}',
+            '{"type":"group","messageId":"m2"}',
+        ),
+        (
+            "page",
+            "pages",
+            {"name": "Home", "received_at": AT, "url": "https://x"},
+            '{"type":"page","messageId":"m1","name":"Home",%s,"properties":{"url":"https://x"}}',
+            '{"type":"page","messageId":"m2"}',
+        ),
+    ],
+)  # fmt: skip
+def test_the_line_of_a_row(kind: str, table: str, row: dict[str, Any], first: str, second: str) -> None:
+    assert lines(kind, table, row) == [first.replace("%s", RECEIVED), second]
+
+
+ROW = {"received_at": None, "timestamp": None, "user_id": None, "event": "x", "n": 1, "context_ip": "i"}
+NO_EVENT = {**ROW, "event": None}
+
+
+@pytest.mark.parametrize(
+    ("row", "discards", "inside"),
+    [
+        # A value that did not fit its column stands behind the one that did, by a key of the same column.
+        (ROW, [("n", '"many"', "not_a_number")], '"event":"x","context":{"ip":"i"},"properties":{"n":1,"n ":"many"}'),
+        (
+            ROW,
+            [("n", "2", "same_column"), ("k", "3", "not_a_number"), ("n", "4", "not_a_number")],
+            '"event":"x","context":{"ip":"i"},"properties":{"n":1,"k":3,"n ":4,"n  ":2}',
+        ),
+        (
+            ROW,
+            [("context_ip", '"j"', "same_column"), ("context_traits_email", "1", "not_text")],
+            '"event":"x","context":{"ip":"i","traits":{"email":1},"ip ":"j"},"properties":{"n":1}',
+        ),
+        # The message's own keys.
+        (
+            ROW,
+            [("received_at", '"yesterday"', "not_a_time")],
+            '"receivedAt":"yesterday","event":"x","context":{"ip":"i"},"properties":{"n":1}',
+        ),
+        (
+            {**ROW, "received_at": AT, "timestamp": AT},
+            [("received_at", '"yesterday"', "not_a_time")],
+            ('"receivedAt":"yesterday","timestamp":"2019-03-04T05:06:07.412Z","event":"x","context":{"ip":"i"},'
+            '"properties":{"n":1}'),
+        ),
+        (
+            {**ROW, "received_at": AT},
+            [("received_at", '"tomorrow"', "same_column"), ("id", '"m9"', "same_column"), ("user_id", "7", "not_text")],
+            f'{RECEIVED},"userId":7,"event":"x","context":{{"ip":"i"}},"properties":{{"n":1}}',
+        ),
+        # What has no column stands where it stood, as far as that is sure.
+        (
+            ROW,
+            [
+                ("context.page.名", "1", "no_column"), ("properties.名", "2", "no_column"),
+                ("properties.in.名.é", "3", "no_column"), ("properties.n.名", "4", "no_column"),
+                ("properties.\\u0000", "5", "no_column"), ("properties.a.b", "6", "no_column"),
+                ("traits.名", "7", "no_column"), ("名", "8", "no_column"),
+            ],
+            ('"event":"x","context":{"ip":"i","page":{"名":1}},'
+            '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5}'),
+        ),
+        # An event without a table: all of its properties are discarded, by their keys.
+        (
+            NO_EVENT,
+            [("_id", "1", "no_column"), ("名", "2", "no_column"), ("n", '"m"', "not_a_number")],
+            '"event":"","context":{"ip":"i"},"properties":{"n":1,"n ":"m","_id":1,"名":2}',
+        ),
+    ],
+)  # fmt: skip
+def test_discarded_values_are_in_the_line_again(
+    row: dict[str, Any], discards: list[tuple[str, str, str]], inside: str
+) -> None:
+    first, second = lines("track", "x", row, *discards)
+    assert first == f'{{"type":"track","messageId":"m1",{inside}}}'
+    assert second == '{"type":"track","messageId":"m2","event":""}'
+
+
+def test_an_alias_has_nowhere_for_a_property() -> None:
+    discards = [("k", '"y"', "same_column"), ("properties.名", "1", "no_column")]
+    assert lines("alias", "aliases", {"user_id": "u"}, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+class Folder(ExportTarget):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.stage = path
+
+    def publish(self) -> int:
+        return len(self._sizes)
+
+
+def test_days_have_files_of_a_size_and_wait_in_memory_no_longer_than_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(days, "BUFFERED", 6)
+    monkeypatch.setattr(days, "MOST_FILE_BYTES", 45)
+    files = DayFiles(Folder(tmp_path))
+    written = []
+    for day, line in ((1, b"a\n"), (0, b"b\n"), (1, b"c\n"), (1, b"d\n"), (1, b"e\nf\n"), (1, b"g\n"), (-1, b"h\n")):
+        files.add(day, line)
+        written.append(sum(1 for path in tmp_path.rglob("*.gz")))
+    files.flush()
+    files.flush()
+    found = {
+        path.relative_to(tmp_path / "segment-logs/autopilothq").as_posix(): gzip.decompress(path.read_bytes())
+        for path in tmp_path.rglob("*.gz")
+    }
+    assert written == [0, 0, 2, 2, 2, 2, 2]
+    assert found == {
+        "0/export-0001.gz": b"b\n",
+        "86400000/export-0001.gz": b"a\nc\nd\ne\nf\n",
+        "86400000/export-0002.gz": b"g\n",
+        "-86400000/export-0001.gz": b"h\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("segment-logs/autopilothq/-86400000/export-0001.gz", True),
+        ("segment-logs/autopilothq/0/export-12345.gz", True),
+        ("of one's own.parquet", True),
+        ("folder/tracks.parquet", False),
+        ("segment-logs/other/0/export-0001.gz", False),
+        ("segment-logs/autopilothq/0/export-0001.gz.part", False),
+        ("segment-logs/autopilothq/0/mine-0001.gz", False),
+        ("archive/segment-logs/autopilothq/0/export-0001.gz", False),
+        ("tracks.parquet.txt", False),
+    ],
+)
+def test_files_of_an_export_are_known_by_their_names(name: str, own: bool) -> None:
+    assert is_own_file(name) is own
