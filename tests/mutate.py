@@ -64,7 +64,9 @@ ROOMS = {
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
-    "snapshot": Room(["projection/snapshot.py", "projection/people.py"], contract("api_tables", "profiles_people")),
+    "snapshot": Room(
+        ["projection/snapshot.py", "projection/people.py"], ["tests/test_people.py", "tests/test_snapshot.py"]
+    ),
     "suppression": Room(
         ["projection/suppression.py", "projection/mentions.py"],
         ["tests/test_suppressions.py", "tests/test_forget_ids.py"],

@@ -49,6 +49,10 @@ class SnapshotContext:
         """Returns the name of a new file."""
         return f"{self.scratch}/{what}-{next(self.parts)}.parquet"
 
+    def paths(self, what: str) -> str:
+        """Returns the SQL of the glob of all these files."""
+        return f"{engine.glob_literal(self.scratch)} || '/{what}-*.parquet'"
+
 
 class SnapshotColumns:
     """The columns of a table as records come. It has the columns `there` already, and room for `room` more."""
@@ -185,7 +189,7 @@ def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int
 
 def open_records(context: SnapshotContext, seen: int) -> int:
     """Makes the view `current` of the last record of each key, of `seen` records; returns how many there are."""
-    files = engine.literal(f"{context.scratch}/records-*.parquet")
+    files = context.paths("records")
     empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in context.keys)
     source = f"FROM read_parquet({files}, union_by_name = true)" if seen else f"SELECT {empty}, 0 AS seq LIMIT 0"
     context.con.execute(_SQL["records"].format(source=source, keys=", ".join(context.keys)))
@@ -290,8 +294,7 @@ def find_deleted(context: SnapshotContext, known: Mapping[str, Type], stored: Re
             found = con.sql(sql).to_arrow_table()
         if found.num_rows:
             pq.write_table(found, context.path("deleted"))
-    files = engine.literal(f"{context.scratch}/deleted-*.parquet")
-    con.execute(f"CREATE OR REPLACE VIEW deleted AS FROM read_parquet({files})")
+    con.execute(f"CREATE OR REPLACE VIEW deleted AS FROM read_parquet({context.paths('deleted')})")
     return engine.count(con, "deleted")
 
 
