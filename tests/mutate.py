@@ -69,8 +69,12 @@ ROOMS = {
     ),
     "suppression": Room(
         ["projection/suppression.py", "projection/mentions.py"],
-        ["tests/test_suppressions.py", "tests/test_forget_ids.py"],
-        ["postgres", "agreed_to", "pairs_a_hundred"],
+        [
+            *(f"tests/test_{name}.py" for name in ("mentions", "suppressions", "forget_ids")),
+            "tests/test_forget.py::test_what_mentions_a_person",
+            *contract("suppressed"),
+        ],
+        ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go"],
     ),
     "sources": Room(
         [f"sources/{name}.py" for name in SHARED],
