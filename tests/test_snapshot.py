@@ -1,6 +1,7 @@
 """What a scan of an account makes of one table: records and what is stored in, rows and discards out."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,6 +206,15 @@ def test_a_column_has_the_type_that_it_had_else_the_declared_one_else_that_of_it
         ("contacts", "4", "unsubscribed", "7", "does_not_fit"),
     ]
     contacts.close()
+
+
+def test_each_of_many_columns_has_a_type_of_its_own(contacts: Snapshot) -> None:
+    cells = {f"x{n}": "true" if n % 7 else f"{n}" for n in range(60)}
+    contacts.add([record("1", **cells)])
+    [row] = rows_of(contacts.rows({"x49": "text", "x50": "bool"}))
+    assert {name: row[name] for name in cells} == {name: json.loads(cell) for name, cell in cells.items()} | {
+        "x49": "49"
+    }
 
 
 def test_a_column_that_no_room_is_left_for_is_discarded(tmp_path: Path) -> None:
