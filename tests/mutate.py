@@ -60,7 +60,7 @@ ROOMS = {
     ),
     "projection": Room(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],
-        [*contract("books", "limits", "routing"), "tests/test_projection_sql.py"],
+        ["tests/test_projection_context.py", "tests/test_projection_sql.py", *contract("books", "limits", "routing")],
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
