@@ -7,17 +7,17 @@ import pyarrow as pa
 import pytest
 
 from autopilothq.projection import suppression
-from autopilothq.projection.mentions import escapes_written_out, stands_alone, unescape
-from autopilothq.segment.identity import Id, hash_of
+from autopilothq.projection.mentions import escapes_written_out, searchable, stands_alone, unescape
+from autopilothq.segment.identity import Id, fold, hash_of
 
 EMAIL = "a@b.de"
 ALONE = [
     EMAIL, f"to {EMAIL}.", f"<{EMAIL}>", f"x {EMAIL}, y", f"{EMAIL}...", f"\u00a0{EMAIL}\n", f"x{EMAIL} {EMAIL}",
-    f"@{EMAIL}", f"{EMAIL}{'.' * 64}x", f"{EMAIL}/", f"{EMAIL}.uk {EMAIL}. ",
+    f"@{EMAIL}", f"{EMAIL}{'.' * 64}x", f"{EMAIL}/", f"{EMAIL}.uk {EMAIL}. ", f"{EMAIL} x{EMAIL}",
 ]  # fmt: skip
 PARTS = [
     "", "a@b.d", f"x{EMAIL}", f".{EMAIL}", f"x {EMAIL}x", f"{EMAIL}.uk", f"{EMAIL}1", f"{EMAIL}\u0301", f"{EMAIL}-x",
-    f"{EMAIL}_", f"{EMAIL}@", f"{EMAIL}\u200c", f"{EMAIL}\u200d", f"{EMAIL}{'.' * 63}x",
+    f"{EMAIL}_", f"{EMAIL}@", f"{EMAIL}\u200c", f"{EMAIL}\u200d", f"{EMAIL}{'.' * 63}x", f"{EMAIL}X",
 ]  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def test_escapes_of_json_are_written_out() -> None:
         'a@b\n\t\r\b\f"/\\u0041q\N{GRINNING FACE}\ufffd!\u00e9'
     )
     assert unescape("a\\\nb\\") == "a\nb\\"
+    assert searchable(r"Ada\u0040EXAMPLE.com \u0130\n") == fold("ada@example.com İ\n") == "ada@example.com i\u0307\n"
 
 
 def test_letters_alone_are_written_out_of_lines() -> None:

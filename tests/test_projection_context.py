@@ -154,19 +154,21 @@ def test_wide_rows_get_one_thread_and_more_memory(context: ProjectionContext) ->
 
 def test_rows_of_a_file(tmp_path: Path) -> None:
     with engine.connect(None, 200, 1) as con:
-        for name, width, compressed, groups in (
-            ("a", 3, True, [3000]),
-            ("b", 400, False, [3000]),
-            ("c", 1_954, True, [2048, 952]),
+        for name, width, words, groups in (
+            ("a", 399, [], [9000]),
+            ("b", 400, [False], [9000]),
+            ("c", 1_954, [True], [2048, 52]),
         ):
-            select = ", ".join(f"n AS c{at}" for at in range(width))
+            select = ", ".join(f"n % 1001 AS c{at}" for at in range(width))
             types: dict[str, Type] = {f"c{at}": "bigint" for at in range(width)}
             path = f"{tmp_path}/it's {name}"
-            TableRows("t", types, con.sql(f"SELECT {select} FROM range(3000) r(n)"), 3000).write(path, compressed)
+            TableRows("t", types, con.sql(f"SELECT {select} FROM range({sum(groups)}) r(n)"), 9000).write(path, *words)
             with pq.ParquetFile(path) as file:
                 found = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
                 assert [group.num_rows for group in found] == groups
-                assert (found[0].column(0).compression == "UNCOMPRESSED") is not compressed
+                column = found[0].column(0)
+                assert (column.compression == "UNCOMPRESSED") is (words == [False])
+                assert column.encodings == (("PLAIN_DICTIONARY",) if width == 400 else ("PLAIN",))
 
 
 def test_the_order_of_columns() -> None:
