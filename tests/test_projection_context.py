@@ -81,7 +81,7 @@ def test_names_and_texts_in_sql() -> None:
 
 
 def test_lines_and_errors_as_text() -> None:
-    assert engine.printable(b"a\0\xff\r\n\r\n") == "a\\x00\\xff"
+    assert engine.printable(b"a\0\xff X \r\n\r\n") == "a\\x00\\xff X "
     error = ValueError(f"two\nlines\t of \ud800 and \0 {'x' * 400}")
     start = "ValueError: two lines of \\ud800 and \\x00 "
     assert engine.error_line(error) == start + "x" * (300 - len(start))
