@@ -71,7 +71,6 @@ ROOMS = {
         ["projection/suppression.py", "projection/mentions.py"],
         [
             *(f"tests/test_{name}.py" for name in ("mentions", "suppressions", "forget_ids")),
-            "tests/test_forget.py::test_what_mentions_a_person",
             *contract("suppressed"),
         ],
         ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go"],
