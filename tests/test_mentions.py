@@ -80,3 +80,20 @@ def test_lines_that_may_be_of_a_person(
         assert suppression.suspects(engine, keys, texts, by_hash=True) == by_hash
         texts = pa.array([f"mail from ada@example.com to {n}" for n in range(3)], pa.large_string())
         assert suppression.mentioning(engine, keys[:3], texts) == [0, 1, 2]
+
+
+def test_ids_of_a_column() -> None:
+    with duckdb.connect(config={"threads": 1}) as engine:
+        suppression.register_suppressed(engine, [])
+        engine.execute("CREATE TABLE texts AS SELECT unnest(['A@b.DE', 'Ada', '']) AS id, 7 AS seq")
+        found = {
+            kinds: sorted(engine.sql(suppression.ids_of("texts", kinds)).fetchall())
+            for kinds in (("email", "user_id"), ("contact_id",))
+        }
+    email, ada, none = ("A@b.DE", 7, "A@b.DE"), ("Ada", 7, "Ada"), ("", 7, "")
+    assert found == {
+        ("email", "user_id"): [
+            (*none, "user_id", ""), (*email, "email", "a@b.de"), (*ada, "user_id", "Ada"),
+        ],
+        ("contact_id",): [(*email, "contact_id", "A@b.DE"), (*ada, "contact_id", "Ada")],
+    }  # fmt: skip
