@@ -76,15 +76,20 @@ ROOMS = {
     ),
     "projection": Room(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],
-        [*contract("books", "limits", "routing"), "tests/test_projection_sql.py"],
+        ["tests/test_projection_context.py", "tests/test_projection_sql.py", *contract("books", "limits", "routing")],
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
-    "snapshot": Room(["projection/snapshot.py", "projection/people.py"], contract("api_tables", "profiles_people")),
+    "snapshot": Room(
+        ["projection/snapshot.py", "projection/people.py"], ["tests/test_people.py", "tests/test_snapshot.py"]
+    ),
     "suppression": Room(
         ["projection/suppression.py", "projection/mentions.py"],
-        ["tests/test_suppressions.py", "tests/test_forget_ids.py"],
-        ["postgres", "agreed_to", "pairs_a_hundred"],
+        [
+            *(f"tests/test_{name}.py" for name in ("mentions", "suppressions", "forget_ids")),
+            *contract("suppressed"),
+        ],
+        ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go"],
     ),
     "sources": Room(
         [f"sources/{name}.py" for name in SHARED],

@@ -46,7 +46,7 @@ class Trials:
     def __init__(self, changes: Mapping[str, Sequence[str]], tests: Sequence[str], within: float) -> None:
         """`changes` are mutants with the lines that they change.
 
-        No mutant is tried for longer than `within` seconds of processor time.
+        No mutant is tried for longer than `within` seconds of processor time, but by one test at least.
         """
         self.changes = changes
         self.tests = tests
@@ -78,7 +78,8 @@ class Trials:
         function = function_of(mutant)
         order = ordered(items, runs, function, self._noticed[function])
         times = itertools.accumulate(runs[number].seconds for number in order)
-        order = [number for number, spent in zip(order, times, strict=True) if spent <= self._within]
+        # The quickest at least; a change that meets no test at all is a survivor.
+        order = [number for number, spent in zip(order, times, strict=True) if spent <= self._within] or order[:1]
         limit = int(10 * sum(runs[number].seconds for number in order)) + SPARE_SECONDS
 
         def attempt() -> int | None:
@@ -136,7 +137,7 @@ def watch(items: Sequence[pytest.Item]) -> list[Run]:
 
 def run_all(items: Sequence[pytest.Item]) -> Iterator[Run]:
     """Runs tests one after the other."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    for item, following in itertools.zip_longest(items, items[1:]):
         begun = time.process_time()
         reports = runtestprotocol(item, log=False, nextitem=following)
         yield Run(frozenset(), not any(report.failed for report in reports), time.process_time() - begun)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from autopilothq.catalog import PROFILES
 from autopilothq.projection import DuePeople, People
-from autopilothq.segment.identity import HashedIds, Id, hash_of
+from autopilothq.segment.identity import KEYED, HashedIds, Id, SuppressionKey, hash_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -121,5 +122,25 @@ def test_an_id_with_an_at_sign_is_an_email_whatever_its_kind_but_a_contacts(peop
     left_out = ["email:Ada@Example.com", "user_id:ADA@example.com", "anonymous_id:ada@example.com", "contact_id:x@y"]
     stay = ["contact_id:X@y", "contact_id:ada@example.com", "email:x@y", "user_id:A:b", "user_id:a"]
     people.add([(person, None) for person in (*left_out, "user_id:a:b", *stay)])
-    people.leave_out(HashedIds([("salt", hash_of("salt", id_)) for id_ in gone]))
+    keyed, key = f"{KEYED}salt", SuppressionKey(b"0123456789abcdef")
+    people.add([("user_id:keyed", None)])
+    hashes = [("salt", hash_of("salt", id_)) for id_ in gone]
+    people.leave_out(HashedIds([*hashes, (keyed, hash_of(keyed, Id("user_id", "keyed"), key))], key))
+    assert people.due == 0
     assert [person for person, *_ in choose(people)] == stay
+
+
+def test_who_was_asked_for_is_a_row(tmp_path: Path) -> None:
+    people = People(("it's a space", "scope"), str(tmp_path))
+    people.note([("a", at(1), START + 5 * MINUTE)])
+    people.note([])
+    people.note([("b", None, START + 6 * MINUTE), ("c", None, START + 7 * MINUTE)])
+    made = people.rows("it's a load")
+    assert (made.table, made.number) == ("_profiles", 3)
+    assert made.columns == {column.name: column.type for column in PROFILES.columns}
+    assert sorted(made.relation.fetchall()) == [
+        ("it's a space", person, "scope", at(watermark), START + asked * MINUTE, "it's a load")
+        for person, watermark, asked in (("a", 1, 5), ("b", None, 6), ("c", None, 7))
+    ]
+    assert people._con.sql("SELECT current_setting('temp_directory')").fetchall() == [(f"{tmp_path}/spill",)]
+    people.close()

@@ -5,6 +5,7 @@ import dataclasses
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,13 +18,18 @@ from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
     LoadFacts,
     NotCut,
+    PartitionValues,
     RefusedIds,
     StoredColumns,
     count_candidates,
     cut_cells,
     cut_lines,
+    kept_lines,
+    merge_partitions,
     read_cut,
 )
+from autopilothq.projection.tables import TableValues
+from autopilothq.projection.types import ColumnValues
 from autopilothq.segment.identity import HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
 from contract.partitioned import Partitioned
@@ -171,6 +177,45 @@ def test_columns_that_nobody_cut_are_named() -> None:
         with pytest.raises(NotCut) as raised:
             list(read(table, columns))
         assert raised.value.args == (needed,)
+
+
+def test_what_is_known_of_partitions_is_added() -> None:
+    values = [TableValues({"a": ColumnValues(bits, bits)}, {}, {f"{bits}": ColumnValues(1, 1)}) for bits in (1, 2, 4)]
+    parts = [
+        PartitionValues({0: 1, 7: 2}, {7: values[0]}),
+        PartitionValues({0: 3}, {7: values[1], 0: values[2]}),
+        PartitionValues({}, {}),
+        PartitionValues({8: 4}, {}),
+    ]
+    both = TableValues({"a": ColumnValues(3, 3)}, {}, {"1": ColumnValues(1, 1), "2": ColumnValues(1, 1)})
+    assert merge_partitions(iter(parts)) == PartitionValues({0: 4, 7: 2, 8: 4}, {7: both, 0: values[2]})
+
+
+def test_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
+    lines: list[Any] = [
+        message(), message(messageId="fine"), identify(messageId="i1", userId="bad"), b"no JSON",
+        message(type="group", messageId="g1", groupId="worse"), message(messageId="bad"), identify(messageId="worse"),
+    ]  # fmt: skip
+    files, parser = [str(tmp_path / name) for name in ("it's [a]", "b", "none")], Parser(str(tmp_path))
+    with engine.connect(str(tmp_path), 200, 1) as con:
+        found = []
+        for path, part, refused in (
+            (files[0], lines, RefusedIds({"m1": "no"}, {"users": {"bad": "no"}, "accounts": {"worse": "no"}})),
+            (files[1], lines[1:2], RefusedIds({"fine": "no"}, {})),
+            (files[2], lines[:2], RefusedIds({"other": "no"}, {"users": {}})),
+        ):
+            [batch] = batches([part])
+            cells = parser.parse(LineReader(con), batch)
+            found.append(cut_lines(con, number_lines(batch.lines), cells.messages, refused, path))
+    assert (found, Path(files[2]).exists()) == ([True, True, False], False)
+    kept = {row["id"]: row for path in files[:2] for row in pq.read_table(path).to_pylist()}
+    texts = {lines[at]["messageId"]: to_line(lines[at]).decode() + "\n" for at in (0, 1, 2, 4)}
+    assert {id_: row["text"] for id_, row in kept.items()} == texts
+    read, some = kept_lines(files[:2]), ("i1", "fine", "m1")
+    assert sorted(read([kept[id_]["seq"] for id_ in some])) == sorted(
+        (kept[id_]["seq"], texts[id_].encode()) for id_ in some
+    )
+    assert list(read([])) == []
 
 
 def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def streamed(con: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]) 
 
 def count(con: duckdb.DuckDBPyConnection, source: str) -> int:
     """Returns how many rows a table or a query in brackets has."""
-    found = con.execute(f"SELECT count(*) FROM {source}").fetchone()
-    return int(found[0]) if found else 0
+    [(found,)] = con.execute(f"SELECT count(*) FROM {source}").fetchall()
+    return int(found)
 
 
 def parquet_files(paths: Iterable[str], **options: str) -> str:

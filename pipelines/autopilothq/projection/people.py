@@ -14,7 +14,6 @@ from ..segment.identity import HashedIds
 from . import engine, suppression
 from .context import TableRows, declared_types
 
-_TEXT, _TIME = pa.string(), pa.timestamp("us", "UTC")
 _AT_ONCE = 1_000  # people that are handed out together
 _SQL = engine.queries("people.sql")
 
@@ -56,8 +55,7 @@ class People:
 
         They may come again.
         """
-        details = [("details", _TEXT)] if people and len(people[0]) > 2 else []
-        self._insert("people", [("person", _TEXT), ("active_at", _TIME), *details], people)
+        self._insert("people", ("person", "active_at", "details"), people)
 
     def leave_out(self, hashes: HashedIds) -> None:
         """Leaves out who is on the suppression list."""
@@ -66,7 +64,7 @@ class People:
 
     def choose(self, stored: Iterable[pa.RecordBatch], complete: Collection[str], due: DuePeople) -> None:
         """Finds those who are due; `stored` is what the destination's table has, `complete` the loads that count."""
-        with engine.registered(self._con, complete=pa.table({"load_id": pa.array(list(complete), _TEXT)})):
+        with engine.registered(self._con, complete=pa.table({"load_id": list(complete)})):
             space, scope = self._key
             engine.read_stored(self._con, stored, _SQL["asked"], {"space": space, "scope": scope})
         if due.retry:
@@ -92,7 +90,7 @@ class People:
 
     def note(self, answered: Sequence[tuple[str, datetime | None, datetime]]) -> None:
         """Notes people who were asked for: their new watermarks, and when it was."""
-        self._insert("answered", [("person", _TEXT), ("watermark", _TIME), ("asked_at", _TIME)], answered)
+        self._insert("answered", ("person", "watermark", "asked_at"), answered)
 
     def rows(self, load_id: str) -> TableRows:
         """Returns those who were asked for, as rows of `_profiles`."""
@@ -103,8 +101,9 @@ class People:
         relation = self._con.sql(f"SELECT {select} FROM answered")
         return TableRows(PROFILES.name, types, relation, engine.count(self._con, "answered"))
 
-    def _insert(self, table: str, columns: list[tuple[str, pa.DataType]], rows: Sequence[Sequence[object]]) -> None:
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Inserts rows that have these columns, or the first ones of them."""
         if rows:
-            arrays = [pa.array(cells, of) for cells, (_, of) in zip(zip(*rows, strict=True), columns, strict=True)]
-            with engine.registered(self._con, given=pa.Table.from_arrays(arrays, [name for name, _ in columns])):
+            given = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=False)))
+            with engine.registered(self._con, given=given):
                 self._con.execute(f"INSERT INTO {table} BY NAME FROM given")

@@ -45,9 +45,19 @@ class SnapshotContext:
         """The columns of the parts of a record's key."""
         return [engine.name(f"k:{number}") for number in range(len(self.table.key))]
 
+    @property
+    def same_key(self) -> str:
+        """The SQL condition that a current record `c` and a stored row `s` have the same key."""
+        both = zip(self.keys, map(engine.name, self.table.key), strict=True)
+        return " AND ".join(f"c.{own} = s.{stored}" for own, stored in both)
+
     def path(self, what: str) -> str:
         """Returns the name of a new file."""
         return f"{self.scratch}/{what}-{next(self.parts)}.parquet"
+
+    def paths(self, what: str) -> str:
+        """Returns the SQL of the glob of all these files."""
+        return f"{engine.glob_literal(self.scratch)} || '/{what}-*.parquet'"
 
 
 class SnapshotColumns:
@@ -185,7 +195,7 @@ def write_records(context: SnapshotContext, columns: SnapshotColumns, first: int
 
 def open_records(context: SnapshotContext, seen: int) -> int:
     """Makes the view `current` of the last record of each key, of `seen` records; returns how many there are."""
-    files = engine.literal(f"{context.scratch}/records-*.parquet")
+    files = context.paths("records")
     empty = ", ".join(f"NULL::VARCHAR AS {key}" for key in context.keys)
     source = f"FROM read_parquet({files}, union_by_name = true)" if seen else f"SELECT {empty}, 0 AS seq LIMIT 0"
     context.con.execute(_SQL["records"].format(source=source, keys=", ".join(context.keys)))
@@ -199,9 +209,10 @@ def leave_out_older(context: SnapshotContext, stored: ReadTable) -> int:
     con, key = context.con, context.table.key
     if "x:updated_at" not in con.table("records").columns:
         return 0
-    same = " AND ".join(f"c.{own} = s.{engine.name(name)}" for own, name in zip(context.keys, key, strict=True))
     con.execute("CREATE TABLE older (seq BIGINT)")
-    sql = _SQL["older"].format(same=same, received_at=context.received_at, updated_at=f"c.{_cell('updated_at')}")
+    sql = _SQL["older"].format(
+        same=context.same_key, received_at=context.received_at, updated_at=f"c.{_cell('updated_at')}"
+    )
     engine.read_stored(con, stored(context.table.name, [*key, "received_at", "updated_at"]), sql)
     count = engine.count(con, "older")
     if count:
@@ -275,12 +286,11 @@ def find_deleted(context: SnapshotContext, known: Mapping[str, Type], stored: Re
     The rows are read batch by batch: the engine's join would hold all of them in memory.
     """
     con, key = context.con, context.table.key
-    same = " AND ".join(f"c.{own} = s.{engine.name(name)}" for own, name in zip(context.keys, key, strict=True))
     keys = ", ".join(map(engine.name, key))
     con.execute(
         f"CREATE TABLE missing AS SELECT {', '.join(f'NULL::VARCHAR AS {engine.name(name)}' for name in key)} LIMIT 0"
     )
-    sql = _SQL["missing"].format(keys=keys, same=same, received_at=context.received_at)
+    sql = _SQL["missing"].format(keys=keys, same=context.same_key, received_at=context.received_at)
     engine.read_stored(con, stored(context.table.name, [*key, "received_at", "deleted_at"]), sql)
     if not engine.count(con, "missing"):
         return 0
@@ -290,8 +300,7 @@ def find_deleted(context: SnapshotContext, known: Mapping[str, Type], stored: Re
             found = con.sql(sql).to_arrow_table()
         if found.num_rows:
             pq.write_table(found, context.path("deleted"))
-    files = engine.literal(f"{context.scratch}/deleted-*.parquet")
-    con.execute(f"CREATE OR REPLACE VIEW deleted AS FROM read_parquet({files})")
+    con.execute(f"CREATE OR REPLACE VIEW deleted AS FROM read_parquet({context.paths('deleted')})")
     return engine.count(con, "deleted")
 
 
