@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import dlt
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +17,7 @@ from dlt.sources import DltResource
 
 from autopilothq.catalog import AUDIT, TRACKS, Type, event_table
 from autopilothq.errors import NotSupported
-from autopilothq.projection import TableRows
+from autopilothq.projection import TableRows, engine
 from autopilothq.sources.extraction import Extraction
 from autopilothq.sources.load_target import LoadTarget, Replacement
 from autopilothq.sources.row_files import RowFiles
@@ -184,7 +183,8 @@ ROWS: dict[str, Type] = {"id": "text", "received_at": "timestamp", "uuid_ts": "t
 def rows_for(table: str, number: int = 2) -> TableRows:
     """Rows `a` and `b` of a table, or fewer."""
     sql = f"SELECT chr(97 + i::INT) AS id, $at AS received_at, $at AS uuid_ts, 7 AS n FROM range({number}) t(i)"
-    return TableRows(table, ROWS, duckdb.connect().sql(sql, params={"at": AT}), number)
+    con = engine.connect(None, memory=400, threads=1)
+    return TableRows(table, ROWS, con.sql(sql, params={"at": AT}), number)
 
 
 def files_for(folder: Path, hints: TableHints, feeds: frozenset[str] = frozenset()) -> RowFiles:

@@ -18,7 +18,7 @@ from dlt.load.exceptions import LoadClientJobFailed
 
 from autopilothq.catalog import LATEST
 from autopilothq.errors import NotSupported
-from autopilothq.projection import TableRows
+from autopilothq.projection import TableRows, engine
 from autopilothq.sources import isolate, refused, row_files
 from autopilothq.sources.refused import RefusedMessages
 
@@ -232,7 +232,7 @@ def test_a_row_of_the_books_is_first_emptied_and_then_left_out() -> None:
 
 
 def relation_of(cells: str) -> Any:
-    return duckdb.connect().sql(cells)
+    return engine.connect(None, memory=400, threads=1).sql(cells)
 
 
 def test_rows_are_handed_over_without_what_was_refused() -> None:

@@ -328,7 +328,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
     url, hand = bucket
     for number in range(3):
         put(hand, f"{url}/{number}.gz", track(number))
-    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_TIMEOUT", "5")  # a busy machine answers within one now and then
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__READ_TIMEOUT", "3")  # a busy machine answers within one now and then
     faults = {"1.gz": "reset"}
     with faulty(s3, faults) as credentials:
         for name, value in credentials.items():
@@ -337,7 +337,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (0, [])
         assert (
             f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but at byte 0 came"
-            f" {UNANSWERED.replace('1 s', '5 s')}."
+            f" {UNANSWERED.replace('1 s', '3 s')}."
         ) in said.out.splitlines()
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
         faults.clear()
@@ -348,7 +348,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (
             1,
             [
-                f"Error: Expected to list {url}, but got {UNANSWERED.replace('1 s', '5 s')}.",
+                f"Error: Expected to list {url}, but got {UNANSWERED.replace('1 s', '3 s')}.",
                 "Check the endpoint and the network, or allow more time.",
             ],
         )
