@@ -1,5 +1,6 @@
 """The indexes of a new table in PostgreSQL are made after its rows, and are there whatever happens meanwhile."""
 
+import copy
 import logging
 import random
 from collections.abc import Callable
@@ -201,3 +202,13 @@ def test_without_an_obstacle_the_indexes_are_away_until_the_end(postgres: str) -
             assert cursor.fetchall() == []
         connection.commit()
     assert described(postgres, "public") == before
+
+
+def test_the_destination_of_a_load_can_be_copied(postgres: str) -> None:
+    """As dlt does to drop a pipeline by another name."""
+    destination = segment_postgres(postgres)
+    write("1.ndjson", message())
+    pipeline(Path("state"), destination).run(autopilothq.archive("archive"))
+    copied = copy.deepcopy(destination)
+    pipeline(Path("other"), copied).run(autopilothq.archive("archive"))
+    assert query(postgres, STORED) == [(1, 1)]

@@ -29,7 +29,7 @@ _ADVICE = [
     (
         re.compile("Out of Memory Error"),
         (
-            "Allow more: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
+            "Allow more than 400: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
             " [destination.duckdb.credentials.global_config]."
         ),
     ),

@@ -83,3 +83,14 @@ def test_resources_of_two_in_a_source_of_ones_own() -> None:
     place.run(mine())
     place.run(archive([first, second]))
     check_whole(place, 1, 0)  # the event and the second identify were stored by the first run, which kept no books
+
+
+def test_two_selections_of_one_source_are_refused() -> None:
+    """The second would find its rows taken by the first."""
+    Path("events.ndjson").write_text(json.dumps(track("m1", "Email Opened", 1)))
+    source = archive("events.ndjson")
+    place = Place()
+    with pytest.raises(PipelineStepFailed, match="Expected a source once in a run, but two selections"):
+        place.run([source.with_resources("tracks"), source.with_resources("email_opened")])
+    place.run(source.with_resources("tracks", "email_opened"))
+    assert [place.count(table) for table in ("tracks", "email_opened")] == [1, 1]

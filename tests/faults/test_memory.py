@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pyt
     first, second = errors(said)
     assert first.startswith("Error: The extract step failed: Out of Memory Error: ")
     assert second == (
-        "Allow more: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
+        "Allow more than 400: memory (MB) under [sources.autopilothq], or for the load step memory_limit under"
         " [destination.duckdb.credentials.global_config]. Nothing of it counts as loaded."
     )
     monkeypatch.undo()
@@ -109,3 +110,39 @@ def test_long_texts_need_no_memory_for_all_of_them(
     assert {table: file.metadata.num_rows for table, file in written.items()} == {"email_opened": 3000, "tracks": 3000}
     html = written["email_opened"].read(["id", "html"]).to_pylist()
     assert {row["id"]: row["html"] for row in html} == {line["messageId"]: line["properties"]["html"] for line in lines}
+
+
+def test_rows_that_were_inserted_before_the_memory_was_missed_are_stored_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert, tried = warehouse.InsertNew._insert, []
+
+    def then_missing(self: warehouse.InsertNew) -> None:
+        insert(self)
+        tried.append(self)
+        if tried.count(self) == 1:
+            raise duckdb.OutOfMemoryException("as the settings are put back")
+
+    monkeypatch.setattr(warehouse.InsertNew, "_insert", then_missing)
+    write("1.ndjson", *(message(messageId=f"m{number}") for number in range(20)))
+    pipeline(tmp_path, direct(str(tmp_path / "autopilot.duckdb"))).run(autopilothq.archive("archive"))
+    tables = content(tmp_path / "autopilot.duckdb")
+    assert (len(tables["tracks"].rows), len(tables["email_opened"].rows)) == (20, 20)
+    assert len(tried) > 2
+
+
+@pytest.mark.parametrize("limit", ["500MB", "1GB", "1.8GiB", "123456789B", "-1"])
+def test_settings_are_as_before(limit: str) -> None:
+    """Also after many times, although DuckDB prints a limit cut off after one digit, and after an error."""
+    with duckdb.connect() as con:
+
+        def settings() -> object:
+            return con.execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
+
+        con.execute(f"SET memory_limit = '{limit}'; SET threads = 3")
+        before = settings()
+        for _ in range(5):
+            with suppress(ValueError), engine.one_thread(con.execute, 3000):
+                assert con.execute("SELECT current_setting('threads')").fetchone() == (1,)
+                raise ValueError
+            assert settings() == before

@@ -7,7 +7,7 @@ SQL of more than a few lines is in the `.sql` files next to this module: `script
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ def statements(text: str) -> Mapping[str, str]:
 
 
 ALONE_MEMORY = 400  # MB for a thread that is alone: several blocks for each column of the widest statement
-BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+BYTES = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 """How many bytes each unit of DuckDB's settings is."""
 MACROS = script("macros.sql")
 # Ids and emails are worth no dictionary: that would cost more than all else.
@@ -71,14 +71,18 @@ def one_thread(execute: Callable[[str], Any], memory: int) -> Iterator[None]:
     """
     limit, threads = execute("SELECT current_setting('memory_limit'), current_setting('threads')").fetchone()
     number, _, unit = str(limit).partition(" ")
-    execute("SET GLOBAL threads = 1")
-    if float(number) * BYTES[unit] < memory * 1_000_000:
-        execute(f"SET GLOBAL memory_limit = '{memory}MB'")
+    before = int((float(number) + 0.05) * BYTES[unit])  # it is printed cut off after one digit
+    needs_more = before < memory * 1_000_000
     try:
+        execute("SET GLOBAL threads = 1")
+        if needs_more:
+            execute(f"SET GLOBAL memory_limit = '{memory}MB'")
         yield
     finally:
-        execute(f"SET GLOBAL memory_limit = '{limit.replace(' ', '')}'")
         execute(f"SET GLOBAL threads = {threads}")
+        if needs_more:
+            with suppress(duckdb.OutOfMemoryException):  # what is stored does not count as failed for that
+                execute(f"SET GLOBAL memory_limit = '{before}B'")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import dlt
 from dlt.sources import DltResource
 
 from ..catalog import ALWAYS, AUDIT, BOOKS, EVENT_DESCRIPTION, TABLES, Table, Type
-from ..errors import InvalidSetting
+from ..errors import InvalidSetting, NotSupported
 from ..projection import ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns, TWriteDispositionDict
@@ -38,6 +38,7 @@ class SourceLoads:
         self._lock = RLock()
         self._load: Load | None = None
         self._extraction: tuple[Any, ...] = ()
+        self._source: object = None
         self._begun: set[str] = set()
 
     @property
@@ -55,14 +56,20 @@ class SourceLoads:
         with self._lock:
             load_id = dlt_internals.extraction()
             # A source that is iterated without a pipeline is known by itself.
-            extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (dlt.current.source(),)
+            source = dlt.current.source()
+            extraction = (dlt_internals.running_pipeline().working_dir, load_id) if load_id else (source,)
+            if load_id and extraction == self._extraction and source is not self._source:
+                raise NotSupported(
+                    "Expected a source once in a run, but two selections of it are extracted: what is stored is noted"
+                    ' for both at once.\nSelect all resources together: with_resources("tracks", "email_opened")'
+                )
             if self._load is None or extraction != self._extraction or name in self._begun:
                 if self._load is not None:
                     self._load.hints.take_back()
                 self._load = None
                 self._begun = set()
                 self._load = run_load(self._origin, self.settings, self)
-                self._extraction = extraction
+                self._extraction, self._source = extraction, source
             self._begun.add(name)
             return self._load
 

@@ -234,6 +234,17 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file, whole or not at all."""
+        columns = len(table_of(self)["columns"])
+        try:
+            with self._turn(columns, alone=columns >= WIDE):
+                self._insert()
+        except Exception as error:
+            if not isinstance(getattr(error, "dbapi_exception", error), OutOfMemoryException):
+                raise
+            with self._turn(columns, alone=True):  # other tables may have had the memory
+                self._insert()
+
+    def _insert(self) -> None:
         client = client_of(self).sql_client
         table = client.make_qualified_table_name(self.load_table_name)
         rows = parquet(file_of(self))
@@ -243,16 +254,7 @@ class InsertNew(DuckDbCopyJob):
             # The file has fewer keys, and DuckDB holds the right side of a join in memory.
             there = f"SELECT {keys} FROM {table} SEMI JOIN (SELECT {keys} FROM {rows}) USING ({keys})"
             new = f" ANTI JOIN ({there}) USING ({keys})"
-        insert = f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}"
-        columns = len(table_of(self)["columns"])
-        try:
-            with self._turn(columns, alone=columns >= WIDE):
-                client.execute_sql(insert)
-        except Exception as error:
-            if not isinstance(getattr(error, "dbapi_exception", error), OutOfMemoryException):
-                raise
-            with self._turn(columns, alone=True):  # other tables may have had the memory
-                client.execute_sql(insert)
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
 
     @contextmanager
     def _turn(self, columns: int, alone: bool) -> Iterator[None]:

@@ -30,6 +30,16 @@ class Waits:
         """Whether one was waited for in vain. dlt tries a job again, which need not take as long once more."""
 
 
+class NewTables(dict[str, Any]):
+    """The tables that one destination has made, with a lock for each, until their first file is copied.
+
+    A copy of the destination has made none.
+    """
+
+    def __deepcopy__(self, _: object) -> "NewTables":
+        return NewTables()
+
+
 @configspec(init=False)
 class PostgresConfiguration(PostgresClientConfiguration):
     """dlt's, and how long to wait."""
@@ -53,7 +63,7 @@ class postgres(ConfiguredOnce, dlt_postgres):  # noqa: N801 - destinations are n
     spec: type[PostgresClientConfiguration] = PostgresConfiguration
 
     def __init__(self, credentials: Any = None, destination_name: str = "postgres", **more: Any) -> None:
-        shared = {"waits": Waits(), "stored_tables": {}, "new_tables": {}, **more}
+        shared = {"waits": Waits(), "stored_tables": {}, "new_tables": NewTables(), **more}
         super().__init__(credentials=credentials, destination_name=destination_name, **shared)
 
     @property

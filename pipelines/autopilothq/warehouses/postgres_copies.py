@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .postgres_adbc import SharedConnection
 
-LARGE_FILE = 4 * 2**20  # bytes of a file; the indexes of less rows take no time
+LARGE_FILE = 4 * 2**20  # bytes of a file; the indexes of fewer rows take no time
 UNIQUE_VIOLATION = "23505"
 
 _log = logging.getLogger(__name__)

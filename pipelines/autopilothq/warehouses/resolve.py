@@ -25,7 +25,7 @@ from .settings import DATASET, DUCKDB_FILE, setting
 
 # The order of rows says nothing, and keeping it makes DuckDB's checkpoints slow; the rest bounds the memory. Tables
 # are loaded side by side, and each thread within a table leaves a part that the checkpoint writes once more.
-DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "350MB", "threads": max(1, min(4, cores() // 2))}
+DUCKDB_CONFIG = {"preserve_insertion_order": False, "memory_limit": "500MB", "threads": max(1, min(4, cores() // 2))}
 
 
 def reads_files_here(pipeline: dlt.Pipeline | None) -> bool:
