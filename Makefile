@@ -90,10 +90,11 @@ lint: $(VENV)/.dev
 # Two processes more than there are cores: some tests wait for a lock, a deadline or a server.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # What tests write goes into memory where there is room for all of it, because a load of a few lines waits for the disk a
-# third of its time. Servers are started from there, too, which some systems forbid.
+# third of its time. Servers are started from there, too, by another account, which some systems forbid.
 MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk '$$6 == "/dev/shm" && $$4 > 6000000' | while read -r _; do \
 	try=$$(mktemp -d /dev/shm/tests-XXXXXX) && cp /bin/true "$$try" && "$$try/true" 2>/dev/null && echo /dev/shm; rm -rf "$$try"; done)
-IN_MEMORY = $(if $(MEMORY),TMPDIR=$$(mktemp -d $(MEMORY)/tests-XXXXXX); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT INT TERM;)
+IN_MEMORY = $(if $(MEMORY),TMPDIR=$$(mktemp -d $(MEMORY)/tests-XXXXXX); export TMPDIR; chmod 711 "$$TMPDIR"; \
+	trap 'rm -rf "$$TMPDIR"' EXIT INT TERM;)
 PYTEST = $(IN_MEMORY) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	-o tmp_path_retention_policy=failed
 

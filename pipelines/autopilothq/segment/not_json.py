@@ -26,7 +26,7 @@ def not_utf8(line: bytes, error: UnicodeDecodeError) -> str:
     Example: `not UTF-8 at byte 0: invalid start byte: \\xff\\xfe{ (UTF-16: convert the file to UTF-8)`.
     """
     words = line[error.start : error.start + MAX_WORDS].decode(errors="backslashreplace")
-    cause = UTF_16 if _is_utf16(line) else TWICE if line.startswith(_GZIP) else None
+    cause = TWICE if line.startswith(_GZIP) else UTF_16 if _is_utf16(line) else None
     return _message(f"not UTF-8 at byte {error.start}: {error.reason}", words, cause)
 
 
