@@ -8,6 +8,7 @@ through here.
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 MAX_CELL = 80  # characters of untrusted text in one cell
@@ -20,6 +21,17 @@ _HIDDEN = re.compile(
 )
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Relation|BusyError)\w*: (.+)$", re.MULTILINE)
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns what an unknown name may stand for, as the end of an error.
+
+    Examples: `nearest("regoin", ["region"]) == "did you mean region?"`, `nearest("x", ["a", "b"]) == "there are a, b"`.
+    """
+    import difflib  # every command would import it
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def visible(text: str) -> str:

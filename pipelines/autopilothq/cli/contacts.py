@@ -1,13 +1,10 @@
 """The commands that delete contacts of the account, take them out of journeys, and unsubscribe them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from .options import add_options, allow_http_option, destination_options, wait_option
-
-_Command = Callable[..., Any]
 
 
 @click.group("contacts", short_help="Delete, eject or unsubscribe contacts in Autopilot.")

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import logging
 import multiprocessing
 import os
 import resource
@@ -34,8 +33,6 @@ RESERVED_DESCRIPTORS = 400  # for files, and for what the program has open
 STOP_TIME = 6  # seconds for requests to finish; the writer needs the rest of ten
 BACKLOG = 4096
 CONNECTIONS = 65_536
-
-_log = logging.getLogger(__name__)
 
 
 class Protocol(HttpToolsProtocol):

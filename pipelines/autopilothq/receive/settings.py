@@ -1,6 +1,5 @@
 """The settings of the receiver: where it listens, how much it keeps, and who may send to which endpoint."""
 
-import difflib
 import functools
 import ipaddress
 import json
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 import dlt
 
-from ..display import shortened
+from ..display import nearest, shortened
 from ..errors import InvalidSetting
 from ..segment.ortto import OrttoNames, names_of_ids
 
@@ -150,9 +149,8 @@ def check_setting_names() -> None:
 
 
 def _no_setting(section: Iterable[str], name: str, known: Sequence[str]) -> InvalidSetting:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return InvalidSetting(f"dlt's configuration has no setting {'.'.join((RECEIVE_SECTION, *section, name))}: {hint}")
+    path = ".".join((RECEIVE_SECTION, *section, name))
+    return InvalidSetting(f"dlt's configuration has no setting {path}: {nearest(name, known)}")
 
 
 def _configured() -> Iterator[tuple[str, ...]]:

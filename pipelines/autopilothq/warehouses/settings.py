@@ -1,10 +1,10 @@
 """dlt's settings, and the target where they name none."""
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..display import nearest
 from ..errors import InvalidSetting
 
 DATASET = "autopilothq"
@@ -65,9 +65,7 @@ def configured_names(section: str) -> dict[str, bool]:
 
 def unknown_setting(text: str, name: str, known: Sequence[str]) -> InvalidSetting:
     """Returns the error for a name that is no setting, with the one that it may stand for."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return InvalidSetting(f"{text}: {hint}")
+    return InvalidSetting(f"{text}: {nearest(name, known)}")
 
 
 def typed_settings(section: str, types: Mapping[str, type]) -> dict[str, Any]:
