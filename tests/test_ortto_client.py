@@ -22,6 +22,7 @@ from autopilothq.errors import (
 )
 from autopilothq.segment.json_text import DECODER, JsonNumber
 from fake_ortto import FakeOrtto
+from waiting import timed
 
 NAPS: list[float] = []
 EMAIL = ["str::email"]
@@ -253,16 +254,17 @@ def test_an_unknown_person_is_not_found(ortto: Ortto) -> None:
         list(ortto.activities("f" * 24, []))
 
 
+@timed
 def test_activities_have_a_pace_of_their_own(server: FakeOrtto) -> None:
     with connected(server, activity_requests_per_second=5) as ortto:
         begin = time.monotonic()
         for number in range(6):
             list(ortto.activities(f"0000000000000000000{number:02x}100", []))
-        assert 1 <= time.monotonic() - begin < 1.6
+        assert 1 <= time.monotonic() - begin < 2.4  # 1 s on an idle machine
         begin = time.monotonic()
         for _ in range(20):
             ortto.tags()
-        assert time.monotonic() - begin < 0.9
+        assert time.monotonic() - begin < 2.4  # at the pace of activities 3 s
 
 
 # ---- the account ---------------------------------------------------------------------------------------------------

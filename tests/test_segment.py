@@ -21,6 +21,7 @@ from autopilothq.sources.profiles.pull import EVENT_NAMES, OVERLAP, Asked, Event
 from autopilothq.sources.spool import ScanStart, Spool
 from fake_autopilot import FakeProfiles
 from fake_autopilot.profiles import query_of
+from waiting import timed
 
 WHO = "email:thomas@example.com"
 PATH = "/spaces/spa_7Qx/collections/users/profiles/email%3Athomas%40example%2Ecom/events"
@@ -414,6 +415,7 @@ def test_settings_that_are_refused_cost_one_request(server: FakeProfiles) -> Non
     assert len(server.requests) == 1
 
 
+@timed
 def test_the_pace_is_reached_while_answers_take_their_time() -> None:
     with (
         FakeProfiles(latency=0.1, rate=50, everyone=lambda _: []) as server,
