@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from autopilothq.cli import COLLECTED
 from calling import Call, caller
 from quicker_dlt import cache_hints, import_commands
 from quicker_lookups import spare_lookups
@@ -26,6 +27,7 @@ def pytest_collection_finish() -> None:
     spare_lookups()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTED)
     gc.enable()
 
 
