@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import autopilothq
 from autopilothq.machine import LargestFirst
 from autopilothq.projection import Projection, engine
 from autopilothq.projection import projection as projection_module
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.line_reader import LineReader
+from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.warehouses import duckdb as warehouse
 from autopilothq.warehouses.dlt_internals import DatabaseTransientException
 from autopilothq.warehouses.duckdb import direct
@@ -60,6 +63,32 @@ def test_no_message_is_rejected_because_many_threads_read(
     assert {table: len(rows) for table, rows in written.items()} == {"wide": len(lines), "tracks": len(lines)}
     expected = {line["messageId"]: line["properties"] for line in lines}
     assert {row["id"]: {key: row[key] for key in expected[row["id"]]} for row in written["wide"]} == expected
+
+
+def test_more_threads_parse_again_when_the_memory_long_sufficed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser, turns, needed = Parser(str(tmp_path), threads=4), list[int](), 4
+    turn = parser._turns.turn
+
+    def noted(size: float, taken: int) -> AbstractContextManager[None]:
+        turns.append(taken)
+        return turn(size, taken)
+
+    def parse(*_: object) -> ParsedCells:
+        if turns[-1] < needed:
+            raise duckdb.OutOfMemoryException("others have it")
+        return ParsedCells()
+
+    monkeypatch.setattr(parser._turns, "turn", noted)
+    monkeypatch.setattr(Parser, "_parse_at_once", parse)
+    lines = number_lines(next(batches([[message()]])).lines)
+    with engine.connect(None, memory=400, threads=1) as con:
+        for batch in range(90):
+            needed = 4 if batch < 48 else 1
+            parser._parse_in_turn(LineReader(con), lines, ParsedCells())
+    # One of four threads goes on; two are tried in vain, then only half as soon, and at last all go on again.
+    assert turns == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 10]
 
 
 @pytest.mark.parametrize("megabytes", [30, 100])
