@@ -30,7 +30,7 @@ from .shapes import RegularShape, Shapes
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
 LARGE_LINE = 1 << 20  # bytes of a line that may be rejected for the memory that it takes
-PATIENCE = 4  # times that the memory has to suffice, twice as many after each time that it did not
+ENOUGH = 4  # times that the memory has to suffice, twice as many after each time that it did not
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
 # What goes wrong with the machine, not with a line.
@@ -56,7 +56,7 @@ class Parser:
         self._turns = LargestFirst(threads)
         self._taken = 1  # turns that a thread takes; with twice as many, half as many threads parse at a time
         self._parsed = 0  # times that the memory sufficed since that was changed
-        self._enough = PATIENCE  # so often it has to suffice until twice as many threads are tried again
+        self._enough = ENOUGH  # so often it has to suffice until twice as many threads are tried again
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
