@@ -139,6 +139,14 @@ def test_blocks_are_closed_and_diagrams_of_a_known_kind(page: Path) -> None:
         assert sum(line.count('"') for line in lines) % 2 == 0
 
 
+@pytest.mark.parametrize("page", WRITTEN, ids=page_id)
+def test_lines_of_prose_have_at_most_120_signs(page: Path) -> None:
+    """A row of a table, or a term of the glossary, has a line of its own, whatever its length."""
+    assert [
+        line for line in text_of(page).splitlines() if len(line) > 120 and not line.lstrip().startswith(("|", "- **"))
+    ] == []
+
+
 # What is documented -------------------------------------------------------------------------------------------------
 
 

@@ -212,6 +212,13 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
         "forget --email ann@example.com --dry-run",
         "deliveries",
         "receive . --compact",
+        "status",
+        "report --json",
+        "export folder",
+        "schema --live",
+        "schema diff",
+        "schema diff --against autopilothq",
+        "models show person_email --live",
     ],
 )
 def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, call: Call) -> None:

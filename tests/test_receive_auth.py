@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from autopilothq.errors import InvalidSetting
 from autopilothq.receive import endpoints, settings
 from autopilothq.receive.auth import basic, is_allowed, is_direct, signature, with_query_key
 from autopilothq.receive.endpoints import Endpoints
 from autopilothq.receive.files import LOGS
 from autopilothq.receive.room import NoRoom
 from autopilothq.receive.routes import Endpoint
-from autopilothq.receive.settings import Guard, ReceiveSettings
+from autopilothq.receive.settings import Guard, ReceiveSettings, guard
 
 ADA = b"Basic " + base64.b64encode("ada:pässword".encode())
 KEY, OTHER = b"Basic " + base64.b64encode(b"key:"), b"basic   " + base64.b64encode(b"other") + b" "
@@ -173,3 +174,17 @@ def test_settings_of_so_many_endpoints_are_remembered(
     for endpoint in (SHOP, APP, SHOP, APP):
         assert known.guard(endpoint, True) == Guard()
     assert (SHOP in known, APP in known, asked) == (True, False, [SHOP, APP, APP])
+
+
+@pytest.mark.parametrize(("basic", "is_set"), [(":", False), (" : ", False), ("ada:", False), (":s3cret", True)])
+def test_without_a_password_basic_protects_nothing(basic: str, is_set: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECEIVE__RUDDER__SHOP__BASIC", basic)
+    if is_set:
+        assert guard("rudder", "shop") == Guard(basic=(basic.encode(),))
+        return
+    with pytest.raises(InvalidSetting) as raised:
+        guard("rudder", "shop")
+    assert str(raised.value) == (
+        "Expected receive.rudder.shop.basic to be like 'user:password', but its password is blank. A secret that is"
+        " sent as the user, without a password, is set as receive.rudder.shop.write_keys, without the colon."
+    )

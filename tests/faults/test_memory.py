@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,25 @@ import autopilothq
 from autopilothq.machine import LargestFirst
 from autopilothq.projection import Projection, engine
 from autopilothq.projection import projection as projection_module
+from autopilothq.projection.cells import ParsedCells
+from autopilothq.projection.line_reader import LineReader
+from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.warehouses import duckdb as warehouse
+from autopilothq.warehouses.dlt_internals import DatabaseTransientException
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
-from contract.loading import NOW, batches, message, write
+from contract.loading import NOW, batches, identify, message, write
 from faults.loads import content, pipeline
 
 
 def wide(event: str, number: int, keys: int) -> dict[str, Any]:
     """A message with many properties, each with a text of its own."""
-    properties = {f"p{key}": f"{event} {number} {key}" * 3 for key in range(keys)}
-    return message(event, messageId=f"{event} {number}", properties=properties)
+    return message(event, messageId=f"{event} {number}", properties=texts(f"{event} {number}", keys))
+
+
+def texts(of: object, keys: int) -> dict[str, str]:
+    """Many properties or traits."""
+    return {f"p{key}": f"{of} {key}" * 3 for key in range(keys)}
 
 
 # Threads, and the engine's memory (MB): enough for some of them, and not even for one, which is given more then.
@@ -57,21 +65,87 @@ def test_no_message_is_rejected_because_many_threads_read(
     assert {row["id"]: {key: row[key] for key in expected[row["id"]]} for row in written["wide"]} == expected
 
 
+def test_more_threads_parse_again_when_the_memory_long_sufficed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser, turns, needed = Parser(str(tmp_path), threads=4), list[int](), 4
+    turn = parser._turns.turn
+
+    def noted(size: float, taken: int) -> AbstractContextManager[None]:
+        turns.append(taken)
+        return turn(size, taken)
+
+    def parse(*_: object) -> ParsedCells:
+        if turns[-1] < needed:
+            raise duckdb.OutOfMemoryException("others have it")
+        return ParsedCells()
+
+    monkeypatch.setattr(parser._turns, "turn", noted)
+    monkeypatch.setattr(Parser, "_parse_at_once", parse)
+    lines = number_lines(next(batches([[message()]])).lines)
+    with engine.connect(None, memory=400, threads=1) as con:
+        for batch in range(90):
+            needed = 4 if batch < 48 else 1
+            parser._parse_in_turn(LineReader(con), lines, ParsedCells())
+    # One of four threads goes on; two are tried in vain, then only half as soon, and at last all go on again.
+    assert turns == [1, 2, *[4] * 16, 2, *[4] * 32, *[2] * 32, *[1] * 10]
+
+
 @pytest.mark.parametrize("megabytes", [30, 100])
 def test_tables_that_have_no_memory_beside_others_are_inserted_alone(
     megabytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(warehouse, "_queue", LargestFirst(4))
-    write("1.ndjson", *(wide(f"Wide {number % 8}", number, 120) for number in range(1600)))
+    people = (identify(messageId=f"i{number}", userId=f"u{number}", traits=texts(number, 120)) for number in range(100))
+    write("1.ndjson", *(wide(f"Wide {number % 8}", number, 120) for number in range(1600)), *people)
     credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
     credentials.global_config = {"memory_limit": f"{megabytes}MB", "threads": 2}
     pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
     tables = content(tmp_path / "autopilot.duckdb")
     assert {table: len(found.rows) for table, found in tables.items() if found.rows} == {
-        "_audit": 1, "tracks": 1600, **{f"wide_{number}": 200 for number in range(8)},
+        "_audit": 1, "identifies": 100, "tracks": 1600, "users": 100, **{f"wide_{number}": 200 for number in range(8)},
     }  # fmt: skip
     with duckdb.connect(str(tmp_path / "autopilot.duckdb")) as database:
-        assert database.sql("SELECT count(*), count(DISTINCT p119) FROM autopilothq.wide_3").fetchall() == [(200, 200)]
+        for table, rows in (("wide_3", 200), ("users", 100)):
+            counts = f"SELECT count(*), count(DISTINCT p119) FROM autopilothq.{table}"
+            assert database.sql(counts).fetchall() == [(rows, rows)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block of size 256.0 KiB"),
+        duckdb.TransactionException("TransactionContext Error: Failed to commit: could not allocate block"),
+    ],
+)
+def test_copies_and_merges_are_tried_again_alone(
+    error: duckdb.Error, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute, tried = warehouse.DirectSqlClient.execute_sql, dict[str, list[tuple[int, ...]]]()
+
+    def missing_at_first(self: warehouse.DirectSqlClient, sql: str, *values: Any) -> Any:
+        if "INSERT INTO" in sql and '."_dlt' not in sql:
+            tried.setdefault(sql, []).extend(
+                self.native_connection.execute("SELECT current_setting('threads')").fetchall()
+            )
+            if len(tried[sql]) == 1:
+                raise DatabaseTransientException(error)
+        return execute(self, sql, *values)
+
+    monkeypatch.setattr(warehouse.DirectSqlClient, "execute_sql", missing_at_first)
+    # Nor is there memory to end the transaction.
+    monkeypatch.setattr(warehouse.DirectSqlClient, "rollback_transaction", lambda _: None)
+    write("1.ndjson", message(messageId="m1"), identify(messageId="m2"))
+    credentials = DuckDbCredentials(str(tmp_path / "autopilot.duckdb"))
+    credentials.global_config = {"threads": 2}
+    pipeline(tmp_path, direct(credentials)).run(autopilothq.archive("archive"))
+    stored = {table: len(found.rows) for table, found in content(tmp_path / "autopilot.duckdb").items() if found.rows}
+    assert stored == dict.fromkeys(("_audit", "email_opened", "identifies", "tracks", "users"), 1)
+    merges = sorted(sql.partition(" as d ")[0] for sql in tried if sql.startswith("DELETE"))
+    assert merges == ['DELETE FROM "autopilothq"."_audit"', 'DELETE FROM "autopilothq"."users"']
+    assert len(tried) == 11 + 2 * 2  # tables whose rows are inserted at once, and those of which they come from staging
+    assert set(map(tuple, tried.values())) == {((2,), (1,))}
+    assert [record.message for record in caplog.records if "Transient" in record.message] == []
 
 
 def test_the_setting_is_named_where_no_way_suffices(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """The command that writes a dataset as files."""
 
+from datetime import timedelta
+
 import click
 
-from .options import TargetOptions, json_option, target_options
+from .options import TargetOptions, json_option, target_options, wait_option
 
 
 @click.command("export", short_help="Write the dataset as an archive or as Parquet.")
@@ -17,11 +19,12 @@ from .options import TargetOptions, json_option, target_options
 )
 @json_option
 @target_options
-def export(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
+@wait_option
+def export(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
     """Write the dataset as files that need no warehouse: an archive that loads again, or Parquet.
 
     FOLDER is new or empty, on this machine or at s3://, gs://, az://. An export that was cut off starts anew in it.
     """
     from . import exporting
 
-    exporting.export_dataset(folder, form, as_json, target)
+    exporting.export_dataset(folder, form, as_json, target, wait)

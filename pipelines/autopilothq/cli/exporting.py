@@ -1,5 +1,6 @@
 """Runs `export`, and prints what was written."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from .. import inspect, runner
@@ -15,9 +16,9 @@ from .options import TargetOptions
 MOST_COLUMNS = 200  # characters of the columns that are named
 
 
-def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions) -> None:
+def export_dataset(folder: str, form: str, as_json: bool, target: TargetOptions, wait: timedelta) -> None:
     """Writes the target's dataset to a folder, or to a place in a bucket, and prints the counts."""
-    with runner.explained(), inspect.reading(*target, warn=log.warn) as dataset:
+    with runner.explained(), inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         _check_rights(dataset)
         before = dataset.complete_loads()
         with _target(folder) as files:

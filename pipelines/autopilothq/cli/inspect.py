@@ -54,11 +54,12 @@ def schema() -> None:
     help="Read the destination: its tables, with counts of rows, shares of nulls, and when columns came.",
 )
 @target_options
-def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) -> None:
+@wait_option
+def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, wait: timedelta) -> None:
     """Print tables, columns, types and descriptions."""
     from . import inspecting
 
-    inspecting.print_tables(tables, form, live, target)
+    inspecting.print_tables(tables, form, live, target, wait)
 
 
 @schema.command(short_help="Report what breaks queries for another's tables.")
@@ -68,7 +69,8 @@ def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) 
     help="The schema that queries were written for, here or elsewhere.  [default: the catalogue]",
 )
 @target_options
-def diff(against: str | None, target: TargetOptions) -> None:
+@wait_option
+def diff(against: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Report what breaks queries that were written for another schema; exit with 1 if something does.
 
     Before you leave Segment's loader: load the archive, then compare with the schema that Segment made. CREDENTIALS
@@ -77,7 +79,7 @@ def diff(against: str | None, target: TargetOptions) -> None:
     """
     from . import inspecting
 
-    inspecting.print_differences(against, target)
+    inspecting.print_differences(against, target, wait)
 
 
 @schema.command("upgrade", short_help="Bring the tables of an earlier version up to this one.")
@@ -109,10 +111,16 @@ def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> Non
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 @target_options
+@wait_option
 def status(
-    max_age: timedelta | None, received: str | None, ask_ortto: bool, as_json: bool, target: TargetOptions
+    max_age: timedelta | None,
+    received: str | None,
+    ask_ortto: bool,
+    as_json: bool,
+    target: TargetOptions,
+    wait: timedelta,
 ) -> None:
     """Show whether loads run and data comes in."""
     from . import inspecting
 
-    inspecting.print_status(max_age, received, ask_ortto, as_json, target)
+    inspecting.print_status(max_age, received, ask_ortto, as_json, target, wait)

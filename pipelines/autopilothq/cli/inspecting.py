@@ -19,10 +19,10 @@ from . import log, out
 from .options import TargetOptions, credentials_of, describe_target
 
 
-def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions) -> None:
+def print_tables(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, wait: timedelta) -> None:
     """Prints the tables of the catalogue or of the destination in a format; all of them where none is named."""
     if live:
-        with inspect.reading(*target) as reader:
+        with inspect.reading(*target, wait=wait) as reader:
             existing, name = list(tables_of(reader)), reader.name
             found = inspect.described(reader, tables)
         _check_names(tables, existing, f"The dataset {name}")
@@ -45,9 +45,9 @@ def _check_names(names: Sequence[str], existing: Sequence[str], where: str) -> N
             raise click.BadParameter(f"{where} has no table {name}.{hint}", param_hint="TABLE")
 
 
-def print_differences(against: str | None, target: TargetOptions) -> None:
+def print_differences(against: str | None, target: TargetOptions, wait: timedelta) -> None:
     """Prints what differs from the schema that queries were written for; ends with 1 if something breaks them."""
-    compared = _with_catalogue(target) if against is None else _with_dataset(against, target)
+    compared = _with_catalogue(target, wait) if against is None else _with_dataset(against, target, wait)
     found = inspect.differences(
         compared.queried, compared.schema, compared.messages, compared.not_yet, compared.dialect
     )
@@ -68,8 +68,8 @@ class _Comparison(NamedTuple):
     not_yet: frozenset[str] = frozenset()
 
 
-def _with_catalogue(target: TargetOptions) -> _Comparison:
-    with inspect.reading(*target) as reader:
+def _with_catalogue(target: TargetOptions, wait: timedelta) -> _Comparison:
+    with inspect.reading(*target, wait=wait) as reader:
         schema = inspect.schema_of(reader)
     catalogue = inspect.schema_of_catalogue(reader.kind, reader.dialect)
     return _Comparison(
@@ -77,13 +77,13 @@ def _with_catalogue(target: TargetOptions) -> _Comparison:
     )
 
 
-def _with_dataset(against: str, target: TargetOptions) -> _Comparison:
+def _with_dataset(against: str, target: TargetOptions, wait: timedelta) -> _Comparison:
     dataset, slash, credentials = against.partition("/")
     against = f"{dataset}/{credentials_of(credentials)}" if slash else against
-    with inspect.elsewhere(against, target.destination, target.credentials) as reader:
+    with inspect.elsewhere(against, target.destination, target.credentials, wait) as reader:
         queried_name, queried = reader.target, inspect.schema_of(reader)
     try:
-        with inspect.reading(*target) as reader:
+        with inspect.reading(*target, wait=wait) as reader:
             schema = inspect.schema_of(reader)
     except DatasetNotFound:
         kind, dialect = inspect.kind_of(*target)
@@ -142,13 +142,18 @@ def _by_meaning(found: Sequence[Difference]) -> list[str]:
 
 
 def print_status(
-    max_age: timedelta | None, received: str | None, ask_ortto: bool, as_json: bool, target: TargetOptions
+    max_age: timedelta | None,
+    received: str | None,
+    ask_ortto: bool,
+    as_json: bool,
+    target: TargetOptions,
+    wait: timedelta,
 ) -> None:
     """Prints the status of the loads, and of a receiver's folder; ends with 1 if the newest is older than `max_age`.
 
     With `ask_ortto`, Ortto is asked what it counts of each campaign now.
     """
-    with inspect.reading(*target, warn=log.warn) as reader:
+    with inspect.reading(*target, wait=wait, warn=log.warn) as reader:
         found = inspect.read_status(reader, datetime.now(UTC))
         found.received = inspect.read_received(reader, received) if received is not None else None
         if ask_ortto:

@@ -33,7 +33,7 @@ def drop_models(models_dataset: str | None, target: TargetOptions, wait: timedel
     out.print_line(f"{count or 'No'} view{'s' * (count != 1)} dropped in {before.dataset}.")
 
 
-def print_models(names: Sequence[str], live: bool, target: TargetOptions) -> None:
+def print_models(names: Sequence[str], live: bool, target: TargetOptions, wait: timedelta) -> None:
     """Prints the models, or the SQL of those that are named."""
     for name in names:
         if name not in models.BY_NAME:
@@ -44,7 +44,7 @@ def print_models(names: Sequence[str], live: bool, target: TargetOptions) -> Non
         rows = [[name, re.split("[.:]", model.description)[0]] for name, model in models.BY_NAME.items()]
         out.document("\n".join(inspect.grid(rows)))
         return
-    texts = _live(names, target) if live else _offline(names, target)
+    texts = _live(names, target, wait) if live else _offline(names, target)
     out.document("\n\n".join(f"-- {models.BY_NAME[name].description}\n{text};" for name, text in texts.items()))
 
 
@@ -54,8 +54,8 @@ def _offline(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
     return {name: models.sql(name, dialect=dialect or "duckdb", schema=schema) for name in names}
 
 
-def _live(names: Sequence[str], target: TargetOptions) -> dict[str, str]:
-    with inspect.reading(*target) as dataset:
+def _live(names: Sequence[str], target: TargetOptions, wait: timedelta) -> dict[str, str]:
+    with inspect.reading(*target, wait=wait) as dataset:
         if not isinstance(dataset, SqlDataset):
             raise RunError(f"Expected a destination that answers SQL, but {dataset.kind} does not: leave out --live.")
         return {view.model.name: view.text for view in inspect.views_of(dataset, tuple(names))}

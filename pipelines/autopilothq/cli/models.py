@@ -51,11 +51,12 @@ def drop_views(models_dataset: str | None, target: TargetOptions, wait: timedelt
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @click.option("--live", is_flag=True, help="Read the destination: the SQL reads the tables and columns that it has.")
 @target_options
-def show_models(names: tuple[str, ...], live: bool, target: TargetOptions) -> None:
+@wait_option
+def show_models(names: tuple[str, ...], live: bool, target: TargetOptions, wait: timedelta) -> None:
     """List the models, or print the SQL of those that are named, for the destination.
 
     Without --live nothing is connected to, and the SQL reads the catalogue's tables.
     """
     from . import modelling
 
-    modelling.print_models(names, live, target)
+    modelling.print_models(names, live, target, wait)

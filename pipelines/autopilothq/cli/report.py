@@ -1,11 +1,11 @@
 """The command `report`."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
-from .options import TargetOptions, Time, json_option, target_options
+from .options import TargetOptions, Time, json_option, target_options, wait_option
 
 OUTPUT = "report.html"
 
@@ -53,6 +53,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @json_option
 @target_options
+@wait_option
 def report(
     output: str | None,
     since: datetime | None,
@@ -62,6 +63,7 @@ def report(
     show: bool,
     as_json: bool,
     target: TargetOptions,
+    wait: timedelta,
 ) -> None:
     """Write a page that shows what became of emails, and whether the numbers can be trusted.
 
@@ -72,7 +74,7 @@ def report(
 
     if since and until and since >= until:
         raise click.BadParameter(f"Expected a time after {since:%Y-%m-%dT%H:%M:%SZ}.", param_hint="--until")
-    found = reporting.read(since, until, journeys, dict(limits), target)
+    found = reporting.read(since, until, journeys, dict(limits), target, wait)
     if as_json:
         reporting.print_numbers(found)
     if not as_json or output or show:

@@ -3,7 +3,7 @@
 import os
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -23,10 +23,11 @@ def read(
     journeys: Sequence[str],
     limits: Mapping[str, tuple[float, float]],
     target: TargetOptions,
+    wait: timedelta,
 ) -> Report:
     """Returns the numbers of the target's dataset."""
     all_limits = RATE_LIMITS | {name: RateLimit(*limit) for name, limit in limits.items()}
-    with inspect.reading(*target, warn=log.warn) as dataset:
+    with inspect.reading(*target, wait=wait, warn=log.warn) as dataset:
         return read_report(dataset, datetime.now(UTC), since, until, journeys, all_limits)
 
 

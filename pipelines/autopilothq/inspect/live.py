@@ -48,7 +48,9 @@ def dataset_name(dataset: str | None) -> str:
     return str(dataset or runner.setting("dataset_name") or runner.DATASET)
 
 
-def elsewhere(against: str, destination: str | None, credentials: str | None) -> AbstractContextManager[Dataset]:
+def elsewhere(
+    against: str, destination: str | None, credentials: str | None, wait: timedelta
+) -> AbstractContextManager[Dataset]:
     """Returns the context of the dataset `DATASET`, or `DATASET/CREDENTIALS`: the first slash divides them.
 
     The scheme of a URL names the kind of destination where it is another one.
@@ -56,7 +58,7 @@ def elsewhere(against: str, destination: str | None, credentials: str | None) ->
     dataset, _, other = against.partition("/")
     scheme = other.partition("://")[0] if "://" in other else ""
     kind = {"postgresql": "postgres"}.get(scheme, scheme) or destination
-    return reading(kind, other or credentials, dataset, exactly=True)
+    return reading(kind, other or credentials, dataset, exactly=True, wait=wait)
 
 
 @contextmanager

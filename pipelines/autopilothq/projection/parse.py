@@ -30,6 +30,7 @@ from .shapes import RegularShape, Shapes
 FIRST_LINES = 1_000  # lines that are parsed before all others, to learn which objects their messages hold
 FREQUENT = 10  # irregular lines of a batch that hold an object before the engine is asked for its keys
 LARGE_LINE = 1 << 20  # bytes of a line that may be rejected for the memory that it takes
+ENOUGH = 4  # times that the memory has to suffice, twice as many after each time that it did not
 PIECE = 1 << 17  # bytes that are looked at while they are in the processor's cache
 KILL_POINT_LINES_PARSED = f"{__name__}:parse_lines"  # for tests/faults
 # What goes wrong with the machine, not with a line.
@@ -54,6 +55,8 @@ class Parser:
         self._lock = threading.Lock()
         self._turns = LargestFirst(threads)
         self._taken = 1  # turns that a thread takes; with twice as many, half as many threads parse at a time
+        self._parsed = 0  # times that the memory sufficed since that was changed
+        self._enough = ENOUGH  # so often it has to suffice until twice as many threads are tried again
 
     def parse(self, reader: LineReader, batch: Batch) -> ParsedCells:
         """Parses a batch.
@@ -87,7 +90,7 @@ class Parser:
         Where it does not, it may be the others that have it: only of a thread that is alone it says something about the
         lines.
         """
-        while True:
+        while lines.num_rows:
             taken, made = self._taken, ParsedCells()
             alone = taken > self._turns.most
             memory = engine.one_thread(reader.con.execute, engine.ALONE_MEMORY) if alone else nullcontext()
@@ -98,15 +101,28 @@ class Parser:
                 made.delete()
                 if alone:
                     raise
-                self._taken = max(self._taken, 2 * taken)
+                self._note_memory(taken, suffices=False)
             else:
                 cells.extend(made)
+                self._note_memory(taken, suffices=True)
                 return
+
+    def _note_memory(self, taken: int, suffices: bool) -> None:
+        """Has fewer threads parse at a time where the memory does not suffice; more where it long did.
+
+        What is tried in vain is parsed again, so it is tried half as often after each time.
+        """
+        with self._lock:
+            if not suffices:
+                if self._taken < 2 * taken:
+                    self._taken, self._parsed, self._enough = 2 * taken, 0, 2 * self._enough
+            elif taken == self._taken > 1:
+                self._parsed += 1
+                if self._parsed == self._enough:
+                    self._taken, self._parsed = taken // 2, 0
 
     def _parse_lines(self, reader: LineReader, lines: pa.Table, cells: ParsedCells, alone: bool) -> None:
         """Parses lines, all or none; where that raises, each half, down to the lines that cannot be read."""
-        if not lines.num_rows:
-            return
         try:
             cells.extend(self._parse_at_once(reader, lines))
         except ENVIRONMENT_ERRORS:

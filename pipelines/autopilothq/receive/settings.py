@@ -96,14 +96,14 @@ def guard(kind: str, name: str = "") -> Guard:
     """Returns who may send to an endpoint, of dlt's configuration: `[receive.v1]`, `[receive.segment.NAME]`, ….
 
     A value may be a list. Raises InvalidSetting for a header that is not `NAME: VALUE` or has a blank one of the two,
-    and for basic without a colon.
+    and for basic without a colon or a password.
     """
     section = ".".join(filter(None, (RECEIVE_SECTION, kind, name)))
     values = {secret: _texts(f"{section}.{secret}") for secret in SECRETS}
     return Guard(
         write_keys=_encoded(values["write_keys"]),
         signatures=_encoded(values["signature"]),
-        basic=_encoded(_with(":", text, f"{section}.basic", "user:password") for text in values["basic"]),
+        basic=_encoded(_basic(text, f"{section}.basic") for text in values["basic"]),
         headers=tuple(_header(text, f"{section}.header") for text in values["header"]),
     )
 
@@ -229,6 +229,17 @@ def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:
 def _with(sign: str, text: str, name: str, like: str) -> str:
     if sign not in text:
         raise InvalidSetting(f"Expected {name} to be like {like!r}, but it has no {sign!r}.")
+    return text
+
+
+def _basic(text: str, name: str) -> str:
+    _, _, password = _with(":", text, name, "user:password").partition(":")
+    # As where a secret did not get into the setting: who knows the user's name, or that there is none, could send.
+    if not password.strip():
+        raise InvalidSetting(
+            f"Expected {name} to be like 'user:password', but its password is blank. A secret that is sent as the user,"
+            f" without a password, is set as {name.removesuffix('basic')}write_keys, without the colon."
+        )
     return text
 
 

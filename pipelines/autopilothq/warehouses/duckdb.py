@@ -8,7 +8,7 @@ as with dlt's own.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from dlt.common.destination.typing import PreparedTableSchema
 from dlt.common.schema.typing import TTableSchema
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
-from duckdb import DuckDBPyConnection, OutOfMemoryException
+from duckdb import DuckDBPyConnection, OutOfMemoryException, TransactionException
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from .. import private
@@ -37,6 +37,7 @@ from .dlt_internals import (
     DuckDbSqlClient,
     FollowupJobRequest,
     LoadJob,
+    SqlLoadJob,
     TPartialTableSchema,
     client_of,
     file_of,
@@ -149,6 +150,8 @@ class DirectClient(BooksClient, DuckDbClient):
         if _is_direct(table) and file_path.endswith(".parquet"):
             return InsertNew(file_path, get_columns_names_with_prop(cast(TTableSchema, table), "primary_key"))
         job = super().create_load_job(table, file_path, load_id, restore)
+        if isinstance(job, SqlLoadJob):
+            return MergeJob(file_path)
         return DirectCopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
@@ -193,16 +196,6 @@ def _file(credentials: DuckDbBaseCredentials) -> Path | None:
     return None if path.startswith((":", "md:")) or credentials.read_only else Path(path)
 
 
-class DirectCopyJob(DuckDbCopyJob):
-    """dlt's, for files whose folders may be named as they like."""
-
-    def run(self) -> None:
-        """Loads the file."""
-        client = client_of(self).sql_client
-        table = client.make_qualified_table_name(self.load_table_name)
-        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
-
-
 def parquet(path: str) -> str:
     """Returns the SQL table of a file's rows; a folder `a=b` is no column."""
     return f"read_parquet({engine.glob_literal(path)}, hive_partitioning = false)"
@@ -221,12 +214,61 @@ _queue = LargestFirst(min(max(2, cores()), 4))  # one waits for the disk now and
 MB_PER_COLUMN = 0.6  # two blocks of 256 KiB, with what belongs to them
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_queue.begin)
-KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
-KILL_POINT_ROWS_INSERTED = f"{__name__}:InsertNew.run"  # for tests/faults
+
+
+def load_in_turn(job: LoadJob, load: Callable[[], None]) -> None:
+    """Runs what a job does, all or nothing of it, when its turn comes; once more alone where there is no memory for it.
+
+    As many tables are loaded side by side as keep all cores busy. A wide one is loaded alone, because DuckDB needs
+    blocks for each column, in every thread.
+    """
+    alone = len(table_of(job)["columns"]) >= WIDE
+    try:
+        with _turn(job, alone):
+            load()
+    except Exception as error:
+        if not _lacks_memory(error):
+            raise
+        with _turn(job, alone=True, again=True):  # other tables may have had the memory
+            load()
+
+
+@contextmanager
+def _turn(job: LoadJob, alone: bool, again: bool = False) -> Iterator[None]:
+    columns, file = len(table_of(job)["columns"]), Path(file_of(job))
+    con = client_of(job).sql_client.native_connection
+    memory = engine.one_thread(con.execute, int(300 + columns * MB_PER_COLUMN)) if alone else nullcontext()
+    with _queue.turn(file.stat().st_size, _queue.most if alone else 1):
+        if again:
+            with suppress(TransactionException):  # there is one only where the memory did not suffice to end it
+                con.rollback()
+        with memory:
+            yield
+
+
+def _lacks_memory(error: Exception) -> bool:
+    cause = getattr(error, "dbapi_exception", error)
+    # The latter is all that DuckDB says where it has none as it commits.
+    return isinstance(cause, OutOfMemoryException) or (
+        isinstance(cause, TransactionException) and "Failed to commit" in str(cause) and " allocate " in str(cause)
+    )
+
+
+class DirectCopyJob(DuckDbCopyJob):
+    """dlt's, for files whose folders may be named as they like, in its turn."""
+
+    def run(self) -> None:
+        """Loads the file."""
+        load_in_turn(self, self._copy)
+
+    def _copy(self) -> None:
+        client = client_of(self).sql_client
+        table = client.make_qualified_table_name(self.load_table_name)
+        client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {parquet(file_of(self))}")
 
 
 class InsertNew(DuckDbCopyJob):
-    """Inserts the rows of a file whose keys the table does not have; the keys in the file are unique."""
+    """Inserts the rows of a file whose keys the table does not have, in its turn; the keys in the file are unique."""
 
     def __init__(self, file_path: str, keys: Sequence[str]) -> None:
         super().__init__(file_path)
@@ -234,15 +276,7 @@ class InsertNew(DuckDbCopyJob):
 
     def run(self) -> None:
         """Loads the file, whole or not at all."""
-        columns = len(table_of(self)["columns"])
-        try:
-            with self._turn(columns, alone=columns >= WIDE):
-                self._insert()
-        except Exception as error:
-            if not isinstance(getattr(error, "dbapi_exception", error), OutOfMemoryException):
-                raise
-            with self._turn(columns, alone=True):  # other tables may have had the memory
-                self._insert()
+        load_in_turn(self, self._insert)
 
     def _insert(self) -> None:
         client = client_of(self).sql_client
@@ -256,13 +290,14 @@ class InsertNew(DuckDbCopyJob):
             new = f" ANTI JOIN ({there}) USING ({keys})"
         client.execute_sql(f"INSERT INTO {table} BY NAME SELECT * FROM {rows}{new}")
 
-    @contextmanager
-    def _turn(self, columns: int, alone: bool) -> Iterator[None]:
-        """Has as many tables loaded side by side as keep all cores busy.
 
-        A wide one is loaded alone, because DuckDB needs blocks for each column, in every thread.
-        """
-        size, con = Path(file_of(self)).stat().st_size, client_of(self).sql_client.native_connection
-        memory = engine.one_thread(con.execute, int(300 + columns * MB_PER_COLUMN)) if alone else nullcontext()
-        with _queue.turn(size, _queue.most if alone else 1), memory:
-            yield
+class MergeJob(SqlLoadJob):
+    """dlt's, which brings rows from staging into their table in a transaction, in its turn."""
+
+    def run(self) -> None:
+        """Runs the statements."""
+        load_in_turn(self, super().run)
+
+
+KILL_POINT_ROWS_COPIED = f"{__name__}:DirectCopyJob.run"  # for tests/faults
+KILL_POINT_ROWS_INSERTED = f"{__name__}:InsertNew.run"  # for tests/faults

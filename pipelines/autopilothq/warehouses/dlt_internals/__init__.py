@@ -74,7 +74,7 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbClientConfiguration
 from dlt.destinations.impl.filesystem.filesystem import FILENAME_SEPARATOR, DeltaLoadFilesystemJob, FilesystemClient
 from dlt.destinations.impl.postgres.configuration import PostgresClientConfiguration, PostgresCredentials
 from dlt.destinations.impl.postgres.factory import get_adbc_driver_location
-from dlt.destinations.job_client_impl import SqlJobClientBase
+from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.destinations.sql_jobs import SqlMergeFollowupJob, SqlStagingReplaceFollowupJob
 from dlt.destinations.typing import DBTransaction
@@ -184,6 +184,7 @@ __all__ = [
     "Psycopg2SqlClient",
     "SqlClientBase",
     "SqlJobClientBase",
+    "SqlLoadJob",
     "SqlMergeFollowupJob",
     "SqlStagingReplaceFollowupJob",
     "StepCollector",
