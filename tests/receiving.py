@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,16 @@ class Receiver(NamedTuple):
         """Posts JSON, or bytes as they are."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.http.post(self.url + path, content=content, **more)
+
+    def warning(self) -> str:
+        """The next line that it says. Where it says none in half a minute it is killed, and there is none."""
+        assert self.process.stderr
+        late = threading.Timer(30, self.process.kill)
+        late.start()
+        try:
+            return self.process.stderr.readline()
+        finally:
+            late.cancel()
 
     def stop(self) -> str:
         """Asks it to stop, and returns what it said since it listens."""

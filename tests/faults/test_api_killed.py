@@ -15,7 +15,7 @@ from autopilothq.projection.snapshot import KILL_POINT_SNAPSHOT_ROWS
 from autopilothq.sources.spool import KILL_POINT_PAGE_STORED
 from autopilothq.warehouses.duckdb import direct
 from contract.duck import held
-from fake_autopilot import FakeAutopilot
+from fake_autopilot import FakeAutopilot, account
 from faults import killed_api
 from faults.loads import content, pipeline
 from faults.test_killed import clean_environment
@@ -34,8 +34,11 @@ FETCHED = ("a page has come", "a page is not written")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeAutopilot]:
-    with FakeAutopilot(contacts=250) as running:
-        yield running
+    """An account of three pages of contacts. Autopilot's have 100 of them, which take their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(account, "PAGE", 20)
+        with FakeAutopilot(contacts=50) as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

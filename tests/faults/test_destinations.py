@@ -19,7 +19,7 @@ from servers import Postgres
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 300)
+    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 20)
 
 
 @pytest.fixture

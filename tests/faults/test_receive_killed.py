@@ -17,6 +17,7 @@ from calling import Call
 from contract.duck import query
 from faults.killed_receiver import lost, rounds
 from receiving import Receiver, hidden, published, receiver
+from waiting import wait_for
 
 NOW = 1_772_600_767.0
 DAY = 1_772_582_400_000
@@ -232,10 +233,21 @@ def test_a_disk_that_is_nearly_full() -> None:
     assert published(running.folder) == []
 
 
+SLOW = """
+import os, pathlib, time
+from autopilothq.receive import room
+room.ROOM_TIME = 0.5
+def wait(descriptor):
+    while pathlib.Path("slow").exists():
+        time.sleep(0.05)
+os.fdatasync = wait
+"""
+
+
 def test_a_disk_that_is_too_slow() -> None:
-    slow = "import os, time\nos.fdatasync = lambda descriptor: time.sleep(6)"
+    Path("slow").touch()
     answers: list[httpx.Response] = []
-    with receiver(env={"RECEIVE__MAX_PENDING_MB": "0.001"}, before=slow) as running:
+    with receiver(env={"RECEIVE__MAX_PENDING_MB": "0.001"}, before=SLOW) as running:
 
         def sending(number: int) -> None:
             answers.append(httpx.post(f"{running.url}/v1/track", json=track(number), timeout=30))
@@ -243,6 +255,9 @@ def test_a_disk_that_is_too_slow() -> None:
         senders = [threading.Thread(target=sending, args=(number,)) for number in range(20)]
         for sender in senders:
             sender.start()
+        wait_for(lambda: answers)  # those alone are answered that are refused
+        assert {answer.status_code for answer in answers} == {503}
+        Path("slow").unlink()
         for sender in senders:
             sender.join()
         running.stop()

@@ -35,6 +35,7 @@ def test_a_table_that_another_connection_has_locked(call: Call, postgres: str, m
     assert call(*load).status == 0
     archive(1, 2)
     monkeypatch.setenv("DESTINATION__POSTGRES__LOCK_TIMEOUT", "1.5")
+    monkeypatch.setenv("LOAD__RAISE_ON_MAX_RETRIES", "2")  # each waits for a second more
     # A lock that a reader meets, one that copied rows meet, and one that the emptying of staging meets.
     for table, mode, stored in (
         ("autopilothq.tracks", "ACCESS EXCLUSIVE", ["m-1"]),

@@ -216,9 +216,10 @@ def _drop_copies(dataset: SqlDataset) -> None:
     schema = _schema_of(dataset)
     if schema is None or dataset.client.capabilities.supports_transactions is False:
         return
-    for name in dataset.tables(schema.data_table_names()):
-        with dataset.sql.opened() as client:
-            sql = client.sql_client
+    found = dataset.tables(schema.data_table_names())
+    with dataset.sql.opened() as client:
+        sql = client.sql_client
+        for name in found:
             keys = get_columns_names_with_prop(schema.tables[name], "primary_key")
             if keys:  # a transformer's table may have none: copies of its rows cannot be told from rows
                 drop_copies(sql, name, [sql.escape_column_name(key) for key in keys])

@@ -104,7 +104,9 @@ def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def remembered(hint: Any, *args: Any, **more: Any) -> Any:
-        key = (id(hint), *args, *((name, value) for name, value in more.items() if name != "globalns"))
+        key: object = id(hint)
+        if args or more:
+            key = (key, *args, *((name, value) for name, value in more.items() if name != "globalns"))
         found = known.get(key)
         if found is None:
             if len(known) >= _MOST_HINTS:
