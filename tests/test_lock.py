@@ -22,7 +22,9 @@ from autopilothq.warehouses import lock
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from faults import holder, lock_holder
+from prepared import as_prepared, preparing
 from servers import S3
+from shared_loads import command
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
@@ -31,6 +33,17 @@ BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
 @pytest.fixture(autouse=True)
 def archive() -> None:
     Path("a.ndjson").write_text(GOOD)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of the archive, and files to adopt."""
+    with preparing(tmp_path_factory.mktemp("loaded")) as home:
+        Path("a.ndjson").write_text(GOOD)
+        assert command("load", "archive", "a.ndjson").status == 0
+        Path("tables").mkdir()
+        Path("tables/email_opened.csv").write_text("id,received_at\nm1,2019-03-04 05:06:07.412Z\n")
+    return home
 
 
 @contextmanager
@@ -214,11 +227,8 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
         "receive . --compact",
     ],
 )
-def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, call: Call) -> None:
-    assert call("load", "archive", "a.ndjson").status == 0
-    Path("tables").mkdir()
-    Path("tables/email_opened.csv").write_text("id,received_at\nm1,2019-03-04 05:06:07.412Z\n")
-    with program(holder.__file__, "autopilot.duckdb") as process:
+def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, loaded: Path, call: Call) -> None:
+    with as_prepared(loaded), program(holder.__file__, "autopilot.duckdb") as process:
         closing = threading.Timer(0.5, process.communicate)
         closing.start()
         said = call(*words.split(), "--wait", "30s")
