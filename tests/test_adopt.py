@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import duckdb
 import fsspec
@@ -30,7 +31,9 @@ class Adopted:
 
     def __init__(self, home: Path) -> None:
         self.folder, self.file = exported(home / "unload"), home / "work" / "autopilot.duckdb"
-        self.first = command("adopt", str(self.folder), "--report-cut", "--json")
+        with mock.patch("duckdb.connect", wraps=duckdb.connect) as connect:
+            self.first = command("adopt", str(self.folder), "--report-cut", "--json")
+        self.opened = sum("database" in call.kwargs for call in connect.call_args_list)
         self.tables = tables(self.file, (*TABLES, "_audit"))
         self.audit = self.tables.pop("_audit")
         self.verified = command("adopt", str(self.folder), "--verify")
@@ -156,6 +159,11 @@ def test_the_run_says_what_will_differ_what_is_cut_and_what_is_left_out(adopted:
     assert "email_opened.note: 1 text of exactly 512 characters" in adopted.first.err
     assert "Warning: 1 text in 1 column has exactly 512 characters" in adopted.first.err
     assert report(adopted.first)["skipped_examples"] == {"no_table": [str(adopted.folder / "manifest.txt.bak")]}
+
+
+def test_the_database_is_opened_twice(adopted: Adopted) -> None:
+    """By the run, until files are read, and from then on; a small load keeps nobody out for long."""
+    assert adopted.opened == 2
 
 
 def test_a_second_run_reads_nothing_and_a_changed_file_changes_nothing(adopted: Adopted) -> None:
