@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dlt
 import duckdb
@@ -111,8 +112,9 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
     assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
-    with claim("two"):
-        pass
+    with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
+        assert connect.call_count == 2  # to look for the table, and to claim
+    assert connect.call_count == 3  # to let go
 
 
 def test_what_a_dead_machine_held_is_free_after_the_lease(
