@@ -94,10 +94,19 @@ def exported(folder: Path) -> Path:
 
 def rows(file: Path, table: str, without: Sequence[str] = ()) -> list[Row]:
     """The rows of a table without nulls, and without the time of the load, in the order of their ids."""
+    return tables(file, [table], without)[table]
+
+
+def tables(file: Path, names: Sequence[str], without: Sequence[str] = ()) -> dict[str, list[Row]]:
+    """The rows of several tables, as `rows` gives them: to open the file takes longer than to read a table."""
     with duckdb.connect(str(file), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
-        found = con.execute(f"FROM autopilothq.{table} ORDER BY ALL")
-        names = [column[0] for column in found.description]
-        made = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return {table: _rows(con, table, without) for table in names}
+
+
+def _rows(con: duckdb.DuckDBPyConnection, table: str, without: Sequence[str]) -> list[Row]:
+    found = con.execute(f"FROM autopilothq.{table} ORDER BY ALL")
+    names = [column[0] for column in found.description]
+    made = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     assert all(row.pop("uuid_ts", True) for row in made)
     return [{name: value for name, value in row.items() if value is not None and name not in without} for row in made]

@@ -43,7 +43,8 @@ class Postgres:
     def database(self) -> Iterator[str]:
         """The URL of a new, empty database, dropped on leaving whoever is still connected."""
         name = f"test_{secrets.token_hex(6)}"
-        self._admin(f"CREATE DATABASE {name}")
+        # The other way, by the log, takes a third longer for a template as small as this.
+        self._admin(f"CREATE DATABASE {name} STRATEGY file_copy")
         try:
             yield self.url(name)
         finally:

@@ -107,18 +107,26 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
 )
 def test_what_was_read_is_told_in_words_of_ortto(call: Call, server: FakeOrtto, only: str, read: str) -> None:
     server.account.tags = {"vip": {"1"}}
-    said = call("load", "ortto", "--only", only)
+    said = call("load", "ortto", "--only", only, "--dry-run")
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(rf"{read}, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
 
 
-def test_people_of_a_run_that_broke_off_are_told_with_the_rest(call: Call, server: FakeOrtto) -> None:
+def test_people_of_a_run_that_broke_off_are_told_with_the_rest_and_found_by_a_query(
+    call: Call, server: FakeOrtto
+) -> None:
     server.account.made = 700
+    ada = new_person(server, "ada@example.com", "act::o")
     server.order("POST", "/person/get", skip=1, status=503)
     assert call("load", "ortto", "--only", "people").status == 1
     said = call("load", "ortto", "--only", "people")
     assert (said.status, errors(said)) == (0, [])
-    assert re.fullmatch(r"700 of 700 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
+    assert re.fullmatch(r"701 of 701 people, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
+    assert asked(server) == []
+    sql = "select contact_id, email from autopilothq.ortto_people where email = 'ada@example.com'"
+    said = call("load", "ortto", "--only", "events", "--people", sql)
+    assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
+    assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]
 
 
 def test_a_run_that_is_cut_off_is_an_error(call: Call, server: FakeOrtto) -> None:
@@ -212,13 +220,3 @@ def test_words_that_mean_nothing(call: Call) -> None:
     assert said.status == 2
     names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"
     assert f"Error: Invalid value for '--only': 'lists' is none of {names}." in said.err
-
-
-def test_people_of_a_query(call: Call, server: FakeOrtto) -> None:
-    ada = new_person(server, "ada@example.com", "act::o")
-    assert call("load", "ortto", "--only", "people").status == 0
-    server.requests.clear()
-    sql = "select contact_id, email from autopilothq.ortto_people where email = 'ada@example.com'"
-    said = call("load", "ortto", "--only", "events", "--people", sql)
-    assert (said.status, errors(said), asked(server)) == (0, [], [(ada, 0)])
-    assert query("SELECT context_traits_email FROM autopilothq.tracks") == [("ada@example.com",)]

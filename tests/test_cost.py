@@ -27,6 +27,7 @@ from autopilothq.sources import project
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
 from contract.loading import message, rows_of
+from fake_ortto import FakeOrtto
 from shared_loads import command, isolation
 
 LINE = {"userId": "u1", "receivedAt": "2019-03-20T10:00:00Z", "type": "track", "event": "Shoe Bought"}
@@ -93,6 +94,19 @@ def _reading(patch: pytest.MonkeyPatch, counts: Counts) -> None:
 @pytest.mark.parametrize(("run", "most"), [(FIRST, 8), (NOTHING_NEW, 5), (MORE, 7)])
 def test_the_database_is_opened_a_few_times(costs: list[Counts], run: int, most: int) -> None:
     assert costs[run]["connect"] <= most, costs
+
+
+def test_an_origin_that_asks_what_is_stored_opens_the_database_once_for_all_its_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Counts()
+    with FakeOrtto(people=2) as server, isolation(tmp_path):
+        for name, value in {"api_key": server.key, "base_url": server.base_url}.items():
+            monkeypatch.setenv(f"SOURCES__AUTOPILOTHQ__ORTTO__{name.upper()}", value)
+        _count(monkeypatch, counts, duckdb, "connect", lambda *_, **more: bool(more.get("database")))
+        said = command("load", "ortto", "--only", "events", "--people", "all")
+    assert said.status == 0, said
+    assert counts["connect"] == 4, counts  # by the run, the plan, the choice of the people, and the projection
 
 
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:

@@ -28,6 +28,7 @@ WITH_THE_ROWS = """
         OR i.xmin = (SELECT r.xmin FROM autopilothq.email_opened r LIMIT 1)
     FROM pg_index i WHERE i.indrelid IN ('autopilothq.tracks'::regclass, 'autopilothq.email_opened'::regclass)
     ORDER BY 1"""
+NUMBER = 600  # of messages
 STORED = "SELECT (SELECT count(*) FROM autopilothq.tracks), (SELECT count(*) FROM autopilothq.email_opened)"
 OPENED = [
     "CREATE UNIQUE INDEX email_opened_pkey ON email_opened USING btree (id)",
@@ -43,10 +44,10 @@ class Made(NamedTuple):
 
 
 def load(url: str, change: Callable[[pa.Table], Any] | None = None, **settings: str) -> None:
-    """Loads 3,000 messages with ids in no order of time; `change` is a user's step for the rows of `email_opened`."""
-    numbers = list(range(3000))
+    """Loads messages with ids in no order of time; `change` is a user's step for the rows of `email_opened`."""
+    numbers = list(range(NUMBER))
     random.Random(1).shuffle(numbers)
-    times = (f"2019-03-04T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(3000))
+    times = (f"2019-03-04T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z" for second in range(NUMBER))
     write("1.ndjson", *(message(messageId=f"m{n}", receivedAt=at) for n, at in zip(numbers, times, strict=True)))
     archive = autopilothq.archive("archive")
     if change:
@@ -72,7 +73,7 @@ def made(postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory) -> dict
             stack.enter_context(isolation(tmp_path_factory.mktemp(name)))
             stack.enter_context(pytest.MonkeyPatch.context()).setattr(postgres_copies, "LARGE_FILE", large)
             load(url)
-            assert query(url, STORED) == [(3000, 3000)]
+            assert query(url, STORED) == [(NUMBER, NUMBER)]
             found[name] = Made(described(url), dict(query(url, WITH_THE_ROWS)))
     return found
 
@@ -99,7 +100,7 @@ def test_its_indexes_are_made_in_the_transaction_that_stores_its_rows(made: dict
 @pytest.mark.usefixtures("every_file")
 def test_rows_that_a_users_step_doubles_are_stored_once(postgres: str) -> None:
     load(postgres, lambda rows: [pa.concat_tables([rows, rows])])
-    assert query(postgres, STORED) == [(3000, 3000)]
+    assert query(postgres, STORED) == [(NUMBER, NUMBER)]
     assert indexes(postgres) == OPENED
 
 
@@ -108,11 +109,11 @@ def test_all_files_of_a_table_are_stored(postgres: str, caplog: pytest.LogCaptur
     """They are copied side by side: those after the first wait until it has its indexes."""
 
     def cut(rows: pa.Table) -> list[pa.Table]:
-        return [rows.slice(first, 500) for first in range(0, 3000, 500)]
+        return [rows.slice(first, 100) for first in range(0, NUMBER, 100)]
 
-    files = {"DATA_WRITER__FILE_MAX_ITEMS": "500", "DATA_WRITER__BUFFER_MAX_ITEMS": "500"}
+    files = {"DATA_WRITER__FILE_MAX_ITEMS": "100", "DATA_WRITER__BUFFER_MAX_ITEMS": "100"}
     load(postgres, cut, DESTINATION__POSTGRES__LOCK_TIMEOUT="5", **files)
-    assert query(postgres, STORED) == [(3000, 3000)]
+    assert query(postgres, STORED) == [(NUMBER, NUMBER)]
     assert indexes(postgres) == OPENED
     assert [record.message for record in caplog.records if "Waiting" in record.message] == []
 
@@ -130,7 +131,7 @@ def test_an_index_that_cannot_be_made_last_is_there_all_the_same(
     monkeypatch.setattr(postgres_copies, "_indexes_of", impossible)
     caplog.set_level(logging.INFO, postgres_copies.__name__)
     load(postgres)
-    assert query(postgres, STORED) == [(3000, 3000)]
+    assert query(postgres, STORED) == [(NUMBER, NUMBER)]
     assert indexes(postgres) == OPENED
     said = [record.message for record in caplog.records if record.message.startswith("The indexes of ")]
     assert len(said) == 2
@@ -154,7 +155,7 @@ def test_a_connection_that_breaks_before_the_indexes_are_made(postgres: str, mon
     monkeypatch.setattr(SharedConnection, "commit", breaking)
     load(postgres)
     assert len(broken) == 2
-    assert query(postgres, STORED) == [(3000, 3000)]
+    assert query(postgres, STORED) == [(NUMBER, NUMBER)]
     assert indexes(postgres) == OPENED
 
 

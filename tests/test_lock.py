@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import dlt
 import duckdb
@@ -22,7 +23,9 @@ from autopilothq.warehouses import lock
 from autopilothq.warehouses.duckdb import direct
 from calling import Call, errors
 from faults import holder, lock_holder
+from prepared import as_prepared, preparing
 from servers import S3
+from shared_loads import command
 
 GOOD = '{"type":"track","event":"Email Opened","messageId":"m1","userId":"1","receivedAt":"2019-03-04T05:06:07.412Z"}\n'
 BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
@@ -31,6 +34,17 @@ BUSY = "is at work. Try again when it is done, or wait for it: --wait 10m"
 @pytest.fixture(autouse=True)
 def archive() -> None:
     Path("a.ndjson").write_text(GOOD)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A load of the archive, and files to adopt."""
+    with preparing(tmp_path_factory.mktemp("loaded")) as home:
+        Path("a.ndjson").write_text(GOOD)
+        assert command("load", "archive", "a.ndjson").status == 0
+        Path("tables").mkdir()
+        Path("tables/email_opened.csv").write_text("id,received_at\nm1,2019-03-04 05:06:07.412Z\n")
+    return home
 
 
 @contextmanager
@@ -98,8 +112,9 @@ def test_two_machines_and_one_warehouse(tmp_path: Path, postgres: str) -> None:
     with claim("one"), pytest.raises(BusyError) as busy, claim("two"):
         pass
     assert str(busy.value) == f"Another run into autopilothq, on {lock.here()}, {BUSY}"
-    with claim("two"):
-        pass
+    with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect, claim("two"):
+        assert connect.call_count == 2  # to look for the table, and to claim
+    assert connect.call_count == 3  # to let go
 
 
 def test_what_a_dead_machine_held_is_free_after_the_lease(
@@ -221,11 +236,8 @@ def test_a_file_that_an_analyst_has_open(call: Call) -> None:
         "models show person_email --live",
     ],
 )
-def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, call: Call) -> None:
-    assert call("load", "archive", "a.ndjson").status == 0
-    Path("tables").mkdir()
-    Path("tables/email_opened.csv").write_text("id,received_at\nm1,2019-03-04 05:06:07.412Z\n")
-    with program(holder.__file__, "autopilot.duckdb") as process:
+def test_whoever_is_told_to_waits_for_a_file_in_use(words: str, loaded: Path, call: Call) -> None:
+    with as_prepared(loaded), program(holder.__file__, "autopilot.duckdb") as process:
         closing = threading.Timer(0.5, process.communicate)
         closing.start()
         said = call(*words.split(), "--wait", "30s")

@@ -58,7 +58,7 @@ ZONES = ("UTC", "America/Los_Angeles", "Australia/Sydney")
 def test_questions_have_the_same_answers_in_every_time_zone_and_database(call: Call, postgres: str) -> None:
     assert QUESTIONS is not None
     questions = QUESTIONS.group(1)
-    sample.write("archive", events=4000)
+    sample.write("archive", events=800)
     for place in (("duckdb", "readme.duckdb"), ("postgres", postgres)):
         said = call("load", "archive", "archive", "--destination", place[0], "--credentials", place[1])
         assert said.status == 0, said.err

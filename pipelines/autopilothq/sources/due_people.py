@@ -9,6 +9,8 @@ from pathlib import Path
 from ..catalog import PROFILES
 from ..errors import InvalidSetting
 from ..projection import DuePeople, People
+from ..warehouses.dlt_internals import running_pipeline
+from ..warehouses.duckdb import kept_open
 from .origin import LoadContext
 
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
@@ -33,10 +35,11 @@ def due_people(
     for some in found:
         people.add(some)
     people.leave_out(context.suppressed)
-    there = dataset.tables([PROFILES.name])
-    columns = [column.name for column in PROFILES.columns]
-    stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()
-    people.choose(stored, dataset.complete_loads(), due)
+    with kept_open(running_pipeline()):
+        there = dataset.tables([PROFILES.name])
+        columns = [column.name for column in PROFILES.columns]
+        stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()
+        people.choose(stored, dataset.complete_loads(), due)
     return people
 
 

@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,10 +81,7 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
     )
     try:
         lines = _read(load, projection, scratch)
-        # Few lines take so little time that nobody is kept out of a DuckDB file for long.
-        pipeline = load.extraction.pipeline if load.report.lines <= FEW_LINES else None
-        open_again(pipeline)
-        with kept_open(pipeline):
+        with open_for_few(load, load.report.lines):
             return _rows(load, projection, scratch, lines, numbers)
     except ENVIRONMENT_ERRORS:
         raise
@@ -93,6 +91,13 @@ def _attempt(load: PlannedLoad, numbers: "itertools.count[int]") -> ProjectedLoa
         return None
     finally:
         projection.close()
+
+
+def open_for_few(load: PlannedLoad, lines: int) -> AbstractContextManager[None]:
+    """Opens a DuckDB file for the rest of a load of few lines, which keeps nobody out of it for long."""
+    pipeline = load.extraction.pipeline if lines <= FEW_LINES else None
+    open_again(pipeline)
+    return kept_open(pipeline)
 
 
 def note_unreadable(load: PlannedLoad, found: Mapping[str, str]) -> bool:

@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -99,6 +99,9 @@ def _busy(which: str) -> str:
 class Leases(Protocol):
     """The leases on a target. All runs see a lease as soon as it is written."""
 
+    def connected(self) -> AbstractContextManager[None]:
+        """Has all that this thread asks inside take one connection, where there are such."""
+
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""
 
@@ -135,18 +138,19 @@ def acquire(leases: Leases, owner: str) -> str | None:
 
     Returns the name of the other one's process, None if the lease was acquired.
     """
-    leases.put(owner)
-    other = None
-    for found, age in leases.found(owner):
-        if found == owner:
-            continue
-        if age > LEASE:
-            leases.drop(found)
-        else:
-            other = found.partition(" ")[2]
-    if other:
-        leases.drop(owner)
-    return other
+    with leases.connected():
+        leases.put(owner)
+        other = None
+        for found, age in leases.found(owner):
+            if found == owner:
+                continue
+            if age > LEASE:
+                leases.drop(found)
+            else:
+                other = found.partition(" ")[2]
+        if other:
+            leases.drop(owner)
+        return other
 
 
 def _renew(leases: Leases, owner: str, done: threading.Event) -> None:
@@ -172,6 +176,7 @@ class TableLeases:
         self._pipeline = pipeline
         self._table = table
         self._at_home = at_home
+        self._client: Any = None
         if at_home:
             return
         try:
@@ -187,12 +192,26 @@ class TableLeases:
         if isinstance(client, BooksSqlClient) and client.has_books_apart:
             yield cls(pipeline, table, at_home=True)
 
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Has all statements inside take one connection: to open one takes many times as long as to ask."""
+        if self._client is not None:
+            yield
+            return
+        with self._pipeline.sql_client() as client:
+            self._client = client
+            try:
+                yield
+            finally:
+                self._client = None
+
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""
-        if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
-            self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
-        else:
-            self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
+        with self.connected():
+            if self._run("SELECT owner FROM {table} WHERE owner = %s", owner):
+                self._run("UPDATE {table} SET renewed_at = CURRENT_TIMESTAMP WHERE owner = %s", owner)
+            else:
+                self._run("INSERT INTO {table} (owner, renewed_at) VALUES (%s, CURRENT_TIMESTAMP)", owner)
 
     def found(self, owner: str) -> list[tuple[str, float]]:  # noqa: ARG002
         """Returns all leases."""
@@ -232,9 +251,9 @@ class TableLeases:
 
     def _run(self, statement: str, *values: str) -> list[Any]:
         rows: list[Any] = []
-        with self._pipeline.sql_client() as client, self._found_by(client):
-            table = client.make_qualified_table_name(self._table)
-            rows += client.execute_sql(statement.format(table=table), *values) or ()
+        with self.connected(), self._found_by(self._client):
+            table = self._client.make_qualified_table_name(self._table)
+            rows += self._client.execute_sql(statement.format(table=table), *values) or ()
         return rows
 
     @contextmanager
@@ -254,6 +273,10 @@ class BucketLeases:
         self._fs = client.fs_client
         self._folder = f"{client.dataset_path}/{folder}"
         self._changed = MTIME_DISPATCH.get(client.config.protocol, MTIME_DISPATCH["file"])
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Does nothing: a bucket is asked without a connection of its own."""
+        return nullcontext()
 
     def put(self, owner: str) -> None:
         """Writes or renews a lease."""

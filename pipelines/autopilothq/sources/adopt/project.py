@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from ...catalog import ACCOUNTS, EVENT_TABLES, USERS
 from ...display import plural
@@ -17,10 +18,10 @@ from ..audit import LinesRead, audit_rows
 from ..load_folder import scratch_of_projection
 from ..older_rows import with_older_rows
 from ..plan import PlannedLoad
-from ..project import ProjectedLoad, existing_tables, fill_report, project, stored_rows, write_rows
+from ..project import ProjectedLoad, existing_tables, fill_report, open_for_few, project, stored_rows, write_rows
 from ..row_files import RowFiles
 from ..table_hints import TableHints
-from .columns import ADOPT_MACROS, cut_texts
+from .columns import ADOPT_MACROS, WaitingTable, cut_texts
 from .databases import close_databases, wait_for_work
 from .kept import SQL, Adoption, count_table, file_counts, find_kept, reject_people, reject_refused_rows
 from .latest import latest_rows_of
@@ -48,34 +49,43 @@ class AdoptProjector:
             con.execute(ADOPT_MACROS)
             con.execute(engine.script("state.sql"))
             con.execute(SQL["books"])
-            waiting = waiting_tables(list(_wait(con, load, scratch)))
-            self.cut.update((name, found) for name, table in waiting.items() if (found := cut_texts(con, table)))
+            found = list(_wait(con, load, scratch))
+            waiting = waiting_tables(found)
+            self.cut.update((name, cut) for name, table in waiting.items() if (cut := cut_texts(con, table)))
             _warn_of_cut(load, self.cut)
-            existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
-            dataset = load.target.dataset
-            context = ProjectionContext(
-                con,
-                str(scratch),
-                load.settings.memory,
-                ParsedCells(),
-                load.context.loaded_at.isoformat(),
-                load.context.shorten,
-                load.event_table,
-                existing,
-                load.target.limits,
-                dataset.widths if dataset is not None else {},
-                threads=load.settings.workers,
-            )
-            refused = load.target.refused
-            adoption = Adoption(
-                context,
-                waiting,
-                stored_rows(load, existing),
-                {USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
-                load.origin.found if isinstance(load.origin, AdoptedTables) else set(waiting),
-            )
-            _check_room(load, adoption)
-            return _rows(load, adoption, scratch, numbers)
+            with open_for_few(load, sum(pq.read_metadata(rows.path).num_rows for rows in found)):
+                adoption = _adoption(con, load, waiting, scratch)
+                _check_room(load, adoption)
+                return _rows(load, adoption, scratch, numbers)
+
+
+def _adoption(
+    con: duckdb.DuckDBPyConnection, load: PlannedLoad, waiting: dict[str, WaitingTable], scratch: Path
+) -> Adoption:
+    """Returns what the rows of a load are made of."""
+    existing = existing_tables(load, lambda _: [load.event_table(name) for name in waiting])
+    dataset = load.target.dataset
+    context = ProjectionContext(
+        con,
+        str(scratch),
+        load.settings.memory,
+        ParsedCells(),
+        load.context.loaded_at.isoformat(),
+        load.context.shorten,
+        load.event_table,
+        existing,
+        load.target.limits,
+        dataset.widths if dataset is not None else {},
+        threads=load.settings.workers,
+    )
+    refused = load.target.refused
+    return Adoption(
+        context,
+        waiting,
+        stored_rows(load, existing),
+        {USERS.name: refused.users, ACCOUNTS.name: refused.accounts},
+        load.origin.found if isinstance(load.origin, AdoptedTables) else set(waiting),
+    )
 
 
 def _wait(con: duckdb.DuckDBPyConnection, load: PlannedLoad, scratch: Path) -> Iterator[WaitingRows]:

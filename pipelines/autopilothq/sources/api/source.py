@@ -20,6 +20,8 @@ from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
 from ...segment.message import Batch
 from ...warehouses.dataset import first_event_of_others
+from ...warehouses.dlt_internals import running_pipeline
+from ...warehouses.duckdb import kept_open
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
@@ -125,7 +127,9 @@ class AutopilotApi(Origin[Scan]):
         deadline = Deadline(self.max_seconds)
         pipeline = context.required_pipeline()
         dataset = pipeline.dataset
-        dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
+        with kept_open(running_pipeline()):
+            dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
+            complete = dataset.complete_loads()
         folder = Path(pipeline.working_folder, SCAN_FOLDER)
         plan = ScanPlan(
             self.account,
@@ -133,7 +137,7 @@ class AutopilotApi(Origin[Scan]):
             folder,
             context.selected,
             format_time(context.loaded_at),
-            dataset.complete_loads(),
+            complete,
         )
         scope = ScanScope(plan.has(*EVENT_RESOURCES), plan.has(CONTACTS), self.user_id_field, self.window)
         run = self._run = _Run(context, plan, scope, deadline)
