@@ -23,6 +23,7 @@ from autopilothq.inspect.formats import FORMATS, percent
 from autopilothq.inspect.status import Freshness, LastRun, LoadSummary
 from autopilothq.warehouses import postgres
 from autopilothq.warehouses.dataset import tables_of
+from calling import Call
 from contract.loading import message
 from shared_loads import isolation
 
@@ -591,6 +592,28 @@ def test_the_status_without_a_row() -> None:
     assert found.tables["tracks"] == Freshness(None, None)
     assert "\nlast run  none is known\n\n" in inspect.status_text(found)
     assert "events by day received (UTC): none since 2026-04-21" in inspect.status_text(found)
+
+
+def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call) -> None:
+    load("autopilot.duckdb", write("a.ndjson", message()))
+    with duckdb.connect("autopilot.duckdb") as con:
+        con.execute("UPDATE autopilothq.tracks SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
+        con.execute("UPDATE autopilothq.email_opened SET uuid_ts = uuid_ts + INTERVAL 9 YEAR")
+        con.execute("UPDATE autopilothq._dlt_loads SET inserted_at = inserted_at + INTERVAL 9 YEAR")
+    told = call("status", "--max-age", "1d")
+    assert (told.status, told.out.splitlines()[-1]) == (
+        1, "Too old: the newest load is of a time that has not come yet, by a clock that was wrong.",
+    )  # fmt: skip
+    load("autopilot.duckdb", write("b.ndjson", message(messageId="m2")))
+    assert call("status", "--max-age", "1d").status == 0
+    for days, fresh in ((0, True), (2, False)):
+        with inspect.reading("duckdb", "autopilot.duckdb") as reader:
+            found = inspect.read_status(reader, datetime.now(UTC) + timedelta(days=days))
+        assert found.is_older(timedelta(days=1)) is not fresh
+        assert found.last_load is not None
+        assert found.newest_load is not None
+        assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
+        assert found.tables["tracks"].loaded_at == found.newest_load
 
 
 def test_the_last_run_here(tmp_path: Path) -> None:

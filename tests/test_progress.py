@@ -1,13 +1,18 @@
 """What a person sees while a load runs, and of the options that there are."""
 
 import io
-from collections.abc import Iterator
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TextIO
 
 import click
 import pytest
 from rich.console import Console
 
-from autopilothq.cli import cli
+from autopilothq.cli import cli, log
 from autopilothq.cli.progress import Counted, ProgressDisplay
 from autopilothq.sources.report import LoadReport
 from calling import Call
@@ -17,6 +22,34 @@ LARGE = LoadReport(
     contacts=1_234_567, contacts_total=9_999_999, people=512_345, people_total=999_999,
 )  # fmt: skip
 SMALL = LoadReport(files=14, files_done=3, bytes=12_000, bytes_done=9_000, lines=9_999, people=1_234, people_total=None)
+
+
+def full_disk() -> TextIO:
+    return open("/dev/full", "w", buffering=1)
+
+
+def reader_that_has_gone() -> TextIO:
+    read, written = os.pipe()
+    os.close(read)
+    return os.fdopen(written, "w", buffering=1)
+
+
+@pytest.mark.parametrize("opened", [full_disk, reader_that_has_gone])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_load_goes_on_where_stderr_takes_nothing(
+    opened: Callable[[], TextIO], as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = log.LogSettings(False, as_json)
+    monkeypatch.setattr(log, "log_settings", lambda: settings)
+    stderr = opened()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with ProgressDisplay(Console(stderr=True)) as display:
+        display.step("extract")
+        display.report(LoadReport(warnings=["Look."]))
+    log.Handler(as_json).emit(logging.LogRecord("dlt", logging.WARNING, "", 0, "Look.", (), None))
+    log.fail("It failed.", 1)
+    with suppress(OSError):
+        stderr.close()
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,7 +137,7 @@ def _loaded_rows(books: Dataset, listed: set[tuple[str, str]]) -> Iterator[dict[
     `_rejects` names files and lines, `status` counts the newest load, and a file of which more can be loaded may be in
     a load that is ready.
     """
-    complete, newest = books.complete_loads(), last_load(books)
+    complete, newest = books.complete_loads(), last_load(books, datetime.now(UTC))
     if newest:
         complete = complete - {newest[0]}
     for batch in books.read(AUDIT.name, [column.name for column in AUDIT.columns]):

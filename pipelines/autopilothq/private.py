@@ -4,6 +4,7 @@ The program sets its umask (`cli.main`), which covers all files that it and its 
 package leaves the process's umask alone, and makes its own files and folders with these functions.
 """
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -16,6 +17,7 @@ from .errors import FolderNotOwned
 UMASK = 0o077
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WRITERS = {stat.S_IWGRP: stat.S_IRGRP | stat.S_IWGRP, stat.S_IWOTH: stat.S_IROTH | stat.S_IWOTH}
 
 
@@ -60,17 +62,25 @@ def check_own(path: Path) -> None:
 
 
 def database(path: Path) -> None:
-    """Makes an empty DuckDB file of mode 600 where none exists. Where it cannot, DuckDB reports why as it opens it."""
+    """Makes an empty DuckDB file of mode 600 where none exists. Where it cannot, DuckDB reports why as it opens it.
+
+    Raises OSError, or DuckDB's error, where there is no room for it. DuckDB itself would leave a part of a file there,
+    which it refuses from then on.
+    """
     if path.exists():
         return
     import duckdb
 
-    # Made in a temporary folder and linked: DuckDB's own file could be opened by others until its mode is changed.
-    with suppress(OSError, duckdb.Error), TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
-        new = Path(temporary, "new")
-        duckdb.connect(str(new)).close()
-        new.chmod(FILE_MODE)
-        os.link(new, path)
+    try:
+        # Made in a temporary folder and linked: DuckDB's own file could be opened by others until its mode is changed.
+        with TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
+            new = Path(temporary, "new")
+            duckdb.connect(str(new)).close()
+            new.chmod(FILE_MODE)
+            os.link(new, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise
 
 
 def share_lock(lock: Path, guarded: Path) -> None:

@@ -384,6 +384,18 @@ def test_tables_that_were_dropped(source: Callable[..., DltSource], loaded: Plac
     assert place.tables() == whole
 
 
+def test_tables_that_a_user_dropped(source: Callable[..., DltSource], loaded: Place, whole: Rows) -> None:
+    """By SQL: dlt looks at what it once made no more, and would fail at each load from then on."""
+    for lost in (
+        "DROP TABLE data.tracks; ALTER TABLE data.email_opened DROP COLUMN campaign_id; DELETE FROM data.email_opened",
+        "DROP TABLE data.shoe_bought; DROP TABLE data._dlt_loads",
+    ):
+        loaded.con.execute(f"{lost}; DELETE FROM data._audit")
+        loaded.run(source())
+        assert loaded.tables() == whole
+        assert loaded.balances()
+
+
 # A part ------------------------------------------------------------------------------------------------------------
 
 
@@ -449,6 +461,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "table": ({"table_name": "mine"}, "Expected the table name tracks for the resource tracks, but got 'mine'"),
     "key": ({"primary_key": "user_id"}, "Expected the primary key id for tracks, but got 'user_id'"),
     "type": ({"columns": {"user_id": {"data_type": "bigint"}}}, "Expected the data type text for the column tracks.us"),
+    "null": (
+        {"columns": {"anonymous_id": {"nullable": False}}},
+        "Expected a value in each row of tracks.anonymous_id, because its hints say nullable=False, but 5 of 16 rows",
+    ),
+    "absent": (
+        {"columns": {"note": {"data_type": "text", "nullable": False}}},
+        "Expected a value in each row of tracks.note, because its hints say nullable=False, but 16 of 16 rows",
+    ),
     "model": ({"columns": _Model}, "Expected columns of tracks as a dict of hints"),
     "format": ({"file_format": "jsonl"}, "Expected the file format parquet for tracks, but got jsonl"),
 }

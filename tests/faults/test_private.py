@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -115,6 +116,21 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         assert done.returncode == 0, done.stderr
         yield house
+
+
+@pytest.mark.parametrize("room", [0, 4096, 8192])
+def test_a_database_that_has_no_room_leaves_no_part_of_a_file(room: int) -> None:
+    """DuckDB would refuse such a part in each run from then on, also when there is room again."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+    try:
+        with pytest.raises(duckdb.IOException, match="Could not write file"):
+            private.database(Path("new.duckdb"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(Path().iterdir()) == []
+    private.database(Path("new.duckdb"))
+    duckdb.connect("new.duckdb").close()
 
 
 @pytest.mark.parametrize("name", KILLS)

@@ -4,6 +4,7 @@ import select
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ NEEDS_ATTENTION = 1
 
 def print_line(text: str = "", err: bool = False) -> None:
     """Prints one line; line breaks in it are escaped as well."""
-    click.echo(visible(text), err=err)
+    _echo(visible(text), err)
 
 
 def print_lines(texts: Iterable[str], err: bool = False) -> None:
@@ -31,12 +32,21 @@ def print_lines(texts: Iterable[str], err: bool = False) -> None:
 
 def document(text: str, err: bool = False) -> None:
     """Prints a text of several lines; its author has escaped the line breaks in what it quotes."""
-    click.echo(visible_lines(text), err=err)
+    _echo(visible_lines(text), err)
 
 
 def above(console: "Console", text: str) -> None:
-    """Prints one line above the progress bar that a console shows."""
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    """Prints one line above the progress bar that a console on stderr shows, where it is a terminal."""
+    if console.is_terminal:
+        console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    else:
+        print_line(text, err=True)
+
+
+def _echo(text: str, err: bool) -> None:
+    """Prints a text. Where stderr takes none, on a full disk or because its reader has gone, the work goes on."""
+    with suppress(OSError) if err else nullcontext():
+        click.echo(text, err=err)
 
 
 def counts(title: str | None, names: tuple[str, str], rows: Iterable[tuple[str, int]]) -> None:

@@ -11,7 +11,7 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
 from ..display import plural, shortened
-from ..warehouses.dataset import Columns, Dataset, last_load, tables_of
+from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, last_load, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
@@ -85,14 +85,15 @@ class Status:
     """Which models are views of the destination, where any is."""
 
     def is_older(self, age: timedelta) -> bool:
-        """Whether the newest load is older than `age`, or none exists."""
-        return self.newest_load is None or self.now - self.newest_load > age
+        """Whether the newest load is older than `age`, or none exists, or its time has not come yet."""
+        return self.newest_load is None or not -MAX_SKEW <= self.now - self.newest_load <= age
 
 
 def read_status(dataset: Dataset, now: datetime) -> Status:
     """Returns the status of a dataset, from its destination and from what runs on this machine left behind."""
-    tables = read_freshness(dataset)
-    load = _last_load(dataset)
+    tables = read_freshness(dataset, now)
+    load = _last_load(dataset, now)
+    loads = [fresh.loaded_at for fresh in tables.values() if fresh.loaded_at]
     trace, waiting = _local_state(dataset.target)
     return Status(
         dataset.target,
@@ -100,7 +101,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         _last_run(load.loaded_at if load else None, trace),
         load,
         waiting,
-        max((fresh.loaded_at for fresh in tables.values() if fresh.loaded_at), default=None),
+        max([at for at in loads if at <= now + MAX_SKEW] or loads, default=None),
         tables,
         _events_per_day(dataset, now.astimezone(UTC).date()),
         _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
@@ -111,15 +112,15 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
     )
 
 
-def read_freshness(dataset: Dataset) -> dict[str, Freshness]:
+def read_freshness(dataset: Dataset, now: datetime) -> dict[str, Freshness]:
     """Returns how new the rows of each table of messages are."""
     found = tables_of(dataset)
-    return {name: _freshness(dataset, name, columns) for name, columns in found.items() if "uuid_ts" in columns}
+    return {name: _freshness(dataset, name, columns, now) for name, columns in found.items() if "uuid_ts" in columns}
 
 
-def read_last_run(dataset: Dataset) -> LastRun | None:
+def read_last_run(dataset: Dataset, now: datetime) -> LastRun | None:
     """Returns how the last known run into a dataset ended, None where none is known."""
-    _, loaded_at = last_load(dataset) or (None, None)
+    _, loaded_at = last_load(dataset, now) or (None, None)
     trace, _ = _local_state(dataset.target)
     return _last_run(loaded_at, trace)
 
@@ -130,14 +131,16 @@ def _models(dataset: Dataset) -> AppliedModels | None:
     return found if found and found.ours else None
 
 
-def _freshness(dataset: Dataset, table: str, columns: Columns) -> Freshness:
+def _freshness(dataset: Dataset, table: str, columns: Columns, now: datetime) -> Freshness:
     received = "max({received_at})" if "received_at" in columns else "NULL"
-    ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
+    # A clock that was wrong once must not hide for years that nothing is loaded any more.
+    loaded = "coalesce(max(CASE WHEN {uuid_ts} <= %s THEN {uuid_ts} END), max({uuid_ts}))"
+    ((received_at, loaded_at),) = dataset.rows(f"{received}, {loaded}", table, "", now + MAX_SKEW)
     return Freshness(received_at, loaded_at)
 
 
-def _last_load(dataset: Dataset) -> LoadSummary | None:
-    found = last_load(dataset)
+def _last_load(dataset: Dataset, now: datetime) -> LoadSummary | None:
+    found = last_load(dataset, now)
     if found is None:
         return None
     there = dataset.columns().get(catalog.AUDIT.name, {})

@@ -112,7 +112,7 @@ def _report(
     pairs = part(lambda: assemble.pairs_of(asking.rows("pairs")), "No mail was sent in this period.")
     names = part(lambda: {row["email_id"]: row for row in asking.rows("names")})
     days = part(lambda: _days(asking, pairs, period), "Nothing happened.")
-    last_run = _part(lambda: _last_run(read_last_run(dataset)))
+    last_run = _part(lambda: _last_run(read_last_run(dataset, now)))
     return Report(
         target=dataset.target,
         made_at=now,
@@ -132,7 +132,7 @@ def _report(
         machines=part(lambda: _machines(asking, _known(pairs))),
         books=_part(lambda: read_books(dataset)),
         arrival=part(lambda: assemble.arrival_of(asking.only(ahead=True).rows("arrival")), "There are no events."),
-        ages=_part(lambda: _ages(read_freshness(dataset))),
+        ages=_part(lambda: _ages(read_freshness(dataset, now))),
         last_run="" if isinstance(last_run, Absent) else last_run,
     )
 

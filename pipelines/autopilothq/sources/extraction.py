@@ -10,7 +10,7 @@ from dlt.sources import DltResource
 from ..catalog import AUDIT, BOOKS, LATEST, TABLES
 from ..errors import NotSupported
 from ..warehouses import dlt_internals
-from ..warehouses.dlt_internals import TTableSchemaColumns
+from ..warehouses.dlt_internals import TTableSchemaColumns, is_complete_column
 from ..warehouses.native import TABLE_HINTS
 from . import user_hints
 
@@ -43,6 +43,14 @@ class Extraction(NamedTuple):
         """Returns the columns that dlt's schema has of a table."""
         there = self.schema.tables.get(table)
         return there["columns"] if there else {}
+
+    def made_tables(self) -> dict[str, set[str]]:
+        """Returns the columns of the tables that dlt has made, its own tables included, as far as the schema tells."""
+        names = self.schema.data_table_names(seen_data_only=True)
+        return {
+            name: {column for column, hints in self.schema_columns(name).items() if is_complete_column(hints)}
+            for name in ([*names, *self.schema.dlt_table_names()] if names else ())
+        }
 
     def event_tables(self) -> set[str]:
         """Returns the dataset's tables of events that the catalogue does not know."""

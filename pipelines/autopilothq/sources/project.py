@@ -26,6 +26,7 @@ from ..projection import (
 )
 from ..segment.message import Batch
 from ..warehouses.duckdb import kept_open, open_again
+from ..warehouses.repair import has_lost, repair_tables
 from .audit import AuditRow, LinesRead, audit_rows
 from .event_filter import only
 from .load_folder import scratch_of_projection
@@ -198,13 +199,18 @@ def existing_tables(load: PlannedLoad, tables: Callable[[int], list[str]]) -> Ex
 
     `tables` returns those that the lines may have rows for, of at most so many events.
     """
-    if load.target.dataset is None:
+    dataset, pipeline = load.target.dataset, load.extraction.pipeline
+    if dataset is None or pipeline is None:
         return {}
     there = load.extraction.event_tables()
     # No more of the events that somebody made up than may get a table.
     requested = tables(len(there) + load.settings.max_event_tables + MAX_NAMED)
-    known = load.target.dataset.tables([*requested, *there, *TABLES])
-    return {name: columns for name, columns in known.items() if name not in load.target.replacement.dropped}
+    names, made = [*requested, *there, *TABLES], load.extraction.made_tables()
+    known = dataset.tables([*names, *made])
+    if has_lost(dataset, made):  # the commands have looked already, a pipeline of a user's own has not
+        repair_tables(pipeline, load.extraction.schema.name)
+        known = dataset.tables(names)
+    return {name: known[name] for name in names if name in known and name not in load.target.replacement.dropped}
 
 
 def _deduplicated(

@@ -47,9 +47,13 @@ class RowFiles:
 
     def shaped(self, rows: TableRows) -> TableRows:
         """Returns rows of a selected table as they are written: all of its columns, as the destination takes them."""
-        user_hints.check_columns(self._extraction.resources[resource_of(rows.table)], rows)
+        resource = self._extraction.resources[resource_of(rows.table)]
+        there = self._extraction.schema_columns(rows.table)
+        user_hints.check_columns(resource, rows)
+        if not self.are_seen(rows.table):  # a step may fill them
+            user_hints.check_nulls(resource, rows, there)
         rows = _with_copies(rows, self._hints.copies(rows.table, rows.columns))
-        rows = _in_order(rows, self._extraction.schema_columns(rows.table))
+        rows = _in_order(rows, there)
         return rows if self._hints.is_zoned(rows.table) else _in_utc(rows)
 
     def add(self, rows: TableRows) -> Path:

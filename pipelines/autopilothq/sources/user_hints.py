@@ -5,9 +5,9 @@ from typing import Any
 from dlt import Schema
 from dlt.sources import DltResource
 
-from ..catalog import Table
+from ..catalog import TABLES, Table
 from ..errors import NotSupported
-from ..projection import TableRows
+from ..projection import TableRows, engine
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import REPLACED, STRATEGIES
@@ -62,6 +62,25 @@ def check_columns(resource: DltResource, rows: TableRows) -> None:
             raise NotSupported(
                 f"Expected the data type {there} for the column {rows.table}.{name}, which its values have, but got"
                 f" {requested}.\nLeave data_type out, and cast in a view or in a step of your own: add_map(...)."
+            )
+
+
+def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns) -> None:
+    """Raises NotSupported for a column without a value that must not be null, by a user's hints or by dlt's schema.
+
+    dlt would refuse the rows after it has taken them, and then in each run.
+    """
+    key = TABLES[rows.table].key if rows.table in TABLES else ("id",)
+    for name, column in {**there, **own_columns(resource)}.items():
+        if column.get("nullable", True) or name in key or not rows.number:
+            continue
+        empty = rows.relation.filter(f"{engine.name(name)} IS NULL") if name in rows.columns else rows.relation
+        [[number]] = empty.aggregate("count(*)").fetchall()
+        if number:
+            raise NotSupported(
+                f"Expected a value in each row of {rows.table}.{name}, because its hints say nullable=False, but"
+                f" {number} of {rows.number} rows have none.\nLeave nullable out, or fill the column in a step of your"
+                " own: add_map(...)."
             )
 
 

@@ -16,7 +16,7 @@ from ..catalog import AUDIT
 from ..errors import RunError
 from ..projection.types import ARROW
 from .books import check_books
-from .dataset import stored_schema
+from .dataset import Dataset, stored_schema
 from .dlt_internals import (
     LOADS_TABLE_NAME,
     SqlJobClientBase,
@@ -30,7 +30,7 @@ from .hints import SOURCE
 _log = logging.getLogger(__name__)
 
 
-def repair_tables(into: dlt.Pipeline) -> None:
+def repair_tables(into: dlt.Pipeline, schema_name: str = SOURCE) -> None:
     """Creates what is missing of the tables that dlt once made. Raises RunError where a key's column is missing."""
     with into.destination_client() as client:
         if not isinstance(client, SqlJobClientBase):
@@ -38,8 +38,8 @@ def repair_tables(into: dlt.Pipeline) -> None:
         check_books(client.sql_client)
         if not client.is_storage_initialized():
             return
-        known = into.schemas[SOURCE] if SOURCE in into.schema_names else None
-        schema = stored_schema(client, SOURCE, known)
+        known = into.schemas[schema_name] if schema_name in into.schema_names else None
+        schema = stored_schema(client, schema_name, known)
         if schema is None:
             return
         there = _there(client, schema)
@@ -53,10 +53,16 @@ def repair_tables(into: dlt.Pipeline) -> None:
             _repair_staging(client, there, schema)
 
 
+def has_lost(dataset: Dataset, made: Mapping[str, Collection[str]]) -> bool:
+    """Returns whether any of the columns that dlt made is gone, by table, of those that the dataset was asked for."""
+    there = dataset.there
+    return any(table in there and set(map(str.lower, columns)) - there[table] for table, columns in made.items())
+
+
 def _repair_staging(client: Any, there: Mapping[str, TTableSchemaColumns], known: Schema) -> None:
     """Creates the tables of staging again, without a warning, with the types of those `there`: it keeps no data."""
     with client.with_staging_dataset():
-        schema = stored_schema(client, SOURCE, known) if client.is_storage_initialized() else None
+        schema = stored_schema(client, known.name, known) if client.is_storage_initialized() else None
         if schema is None:
             return
         staged = _there(client, schema)

@@ -11,10 +11,11 @@ from .asking import rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
-from .loads import Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
+from .loads import MAX_SKEW, Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
 from .sql import SqlDataset, create_statement, stored_schema, writes_text
 
 __all__ = [
+    "MAX_SKEW",
     "Columns",
     "Dataset",
     "DeltaDataset",

@@ -59,6 +59,8 @@ class Dataset(ABC):
         """The number of columns, whatever their types, of each table that `tables` was asked for."""
         self.zoned: set[str] = set()
         """Those of these tables whose times have a time zone."""
+        self.there: dict[str, set[str]] = {}
+        """The columns of these tables, where dlt looks no more whether they are there."""
 
     @property
     def target(self) -> str:

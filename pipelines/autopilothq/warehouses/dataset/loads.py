@@ -1,6 +1,6 @@
 """What a load asks a dataset: its files and loads, whom to leave out, and where the events of others begin."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ...catalog import AUDIT, SUPPRESSIONS, TRACKS
@@ -9,6 +9,9 @@ from .. import suppression_key
 from ..dlt_internals import LOADS_TABLE_NAME
 from ..selection import Selected, from_text
 from .interface import Dataset, in_utc
+
+MAX_SKEW = timedelta(days=1)
+"""A load that is further ahead of now has its time of a clock that was wrong."""
 
 
 class Loaded(NamedTuple):
@@ -78,7 +81,11 @@ def first_event_of_others(dataset: Dataset, library: str) -> datetime | None:
     return in_utc(time)  # type: ignore[no-any-return]
 
 
-def last_load(dataset: Dataset) -> tuple[str, datetime] | None:
-    """Returns the id and the time of the newest complete load, None where there is none."""
+def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
+    """Returns the id and the time of the newest complete load, None where there is none.
+
+    A load of a time that has not come yet, by a clock that was wrong once, is the newest one only where all are so.
+    """
     found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
-    return (found[0][0], found[0][1]) if found else None
+    newest = next((row for row in found if row[1] <= now + MAX_SKEW), found[0] if found else None)
+    return (newest[0], newest[1]) if newest else None

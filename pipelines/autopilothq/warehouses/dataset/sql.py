@@ -78,6 +78,7 @@ class SqlDataset(Dataset):
         unbounded = self.kind == "postgres"
         self._known |= {name: contract_types(columns, unbounded) for name, columns in found.items() if columns}
         self.widths |= {name: len(columns) for name, columns in found.items()}
+        self.there |= {name: set(map(str.lower, columns)) for name, columns in found.items()}
         self.zoned |= {name for name, columns in found.items() if any(map(is_zoned, columns.values()))}
         return {name: self._known[name] for name in names if name in self._known}
 
