@@ -97,8 +97,8 @@ ROOMS = {
         ["batch_has_fifty", "rate_allows"],
     ),
     "rows": Room(
-        [f"sources/{name}.py" for name in ("report", "row_files", "table_hints")],
-        [f"tests/test_{name}.py" for name in ("given_to_dlt", "native", "refused_rows", "sources")],
+        [f"sources/{name}.py" for name in ("plan", "report", "row_files", "table_hints")],
+        [f"tests/test_{name}.py" for name in ("given_to_dlt", "load_plan", "native", "refused_rows", "sources")],
     ),
     "archive": Room(
         ["sources/archive/*.py"],
