@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -162,9 +163,12 @@ def test_only_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
     assert not none.exists()
 
 
-def test_columns_that_nobody_cut_are_named() -> None:
-    read = read_cut({"tracks": StoredColumns(["id", "event"], [])}, lambda: ["tracks", "pages"])
-    assert list(read("tracks", ["event"])) == []
+def test_columns_that_nobody_cut_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "event": ["b"]}), tmp_path / "cut")
+    given = {"tracks": StoredColumns(["id", "event"], [f"{tmp_path}/cut"]), "users": StoredColumns(["id"], [])}
+    read = read_cut(given, lambda: ["tracks", "pages"])
+    assert list(read("users", ["id"])) == []
+    assert [batch.to_pylist() for batch in read("tracks", ["event"])] == [[{"event": "b"}]]
     ids = ("id", "received_at", "uuid_ts")
     for table, columns, needed in (
         ("tracks", ["id", "uuid_ts"], {"tracks": ["id", "uuid_ts"], "pages": ["id", "uuid_ts"]}),
