@@ -76,7 +76,10 @@ ROOMS = {
     ),
     "projection": Room(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],
-        ["tests/test_projection_context.py", "tests/test_projection_sql.py", *contract("books", "limits", "routing")],
+        [
+            *(f"tests/test_{name}.py" for name in ("projection", "projection_context", "projection_sql")),
+            *contract("books", "limits", "mends", "routing"),
+        ],
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
