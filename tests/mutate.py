@@ -79,6 +79,7 @@ ROOMS = {
         [
             *(f"tests/test_{name}.py" for name in ("projection", "projection_context", "projection_sql")),
             *contract("books", "limits", "mends", "routing"),
+            "tests/contract/test_partitions.py::test_what_one_worker_knows_of_a_partition_another_goes_on_with",
         ],
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),

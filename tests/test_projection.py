@@ -11,7 +11,7 @@ from autopilothq.projection import Projection, TableRows, deduplicate, projectio
 from autopilothq.projection.context import ProjectionContext
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.projection import make_all, open_load
-from autopilothq.segment.identity import NOBODY, HashedIds
+from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from contract.loading import NOW, batches, identify, message
 
 OWN = [table.name for table in MESSAGE_TABLES]
@@ -92,6 +92,7 @@ def test_what_is_deduplicated_with_which_settings(steps: Steps) -> None:
     assert (context.scratch, context.memory, context.loaded_at) == (steps.folder, 150, NOW.isoformat())
     assert [context.event_table(key) for key in ("opened_it", "購入")] == ["opened_", ""]
     assert context.shorten("a_long_name") == "a_long_"
+    assert steps.made._parser._turns.most == 2
     assert steps.settings(context) == ("143.0 MiB", 1, f"{steps.folder}/spill")
     known: Any = {"tracks": {"id": "text"}}
     hashes, stored = HashedIds([("salt", "hash")]), lambda *_: iter(())
@@ -156,3 +157,20 @@ def test_tables_have_their_numbers_once_a_load_is_open(steps: Steps) -> None:
     context = open_load(steps.made._context)
     assert context.tables.names == [*OWN, "opened_", "clicked"]
     assert context.con.execute("SELECT count(*) FROM messages").fetchall() == [(len(LINES),)]
+
+
+def test_messages_of_deleted_persons_have_no_rows(steps: Steps) -> None:
+    hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "u1")))])
+    found = steps.made.deduplicate(hashes=hashes)
+    assert (found.rejects_by_reason(), list(found.tables())) == ({"suppressed": len(LINES)}, [])
+
+
+def test_what_is_stored_is_matched_discarded_again_and_dropped(steps: Steps) -> None:
+    stored = lambda *_: iter(())  # noqa: E731
+    for name in ("match_stored", "discard_again", "drop_stored"):
+        steps.note(deduplicate, name)
+    context = steps.made.deduplicate(None, stored, ["1"])._context
+    assert steps.called == {
+        "match_stored": (context, stored), "discard_again": (context, stored, ["1"]), "drop_stored": (context,),
+    }  # fmt: skip
+    assert list(steps.called) == ["match_stored", "discard_again", "drop_stored"]
