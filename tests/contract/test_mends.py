@@ -31,7 +31,7 @@ LINES: list[Line] = [
     message(messageId="m2", properties={"note": LONG, "campaign_name": LONG}),
     message(messageId="m3", properties={"note": LONG}),
     message(messageId="m1", properties={"note": LONG + "later"}, receivedAt="2020-01-01T00:00:00Z"),
-    message(messageId="new", properties={"note": LONG}),
+    message(messageId="new", properties={"note": LONG, "fresh": 1}),
     identify(messageId="i1", traits={"bio": LONG, "plan": "free"}),
     message("Other", messageId="o1", properties={"note": LONG, "email_subject": LONG}),
 ]
@@ -113,7 +113,7 @@ def test_a_cut_text_of_an_adopted_row_becomes_whole() -> None:
     assert store.made["identifies"] == [stored("identifies", "i1", bio=LONG)]
     m1, new = store.made["email_opened"]
     assert m1 == stored("email_opened", "m1", note=LONG, campaign_name=LONG)
-    assert (new["id"], new["uuid_ts"], new["note"]) == ("new", NOW, LONG)
+    assert (new["id"], new["uuid_ts"], new["note"], new["fresh"]) == ("new", NOW, LONG, 1)
     assert [row["id"] for row in store.made["tracks"]] == ["new"]
     assert [(row["id"], row["bio"], row["plan"]) for row in store.made["users"]] == [("u1", LONG, "free")]
     assert store.made.keys() == {"identifies", "email_opened", "tracks", "users"}

@@ -321,12 +321,17 @@ def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Pat
         made_of = rows.cut_latest(users, plans[identifies], identifies, latest, 1)
         assert rows.cut_latest(LATEST[1], plans[identifies], identifies, f"{latest}/none", 1) == LatestFiles({}, {})
     with engine.connect(first, 200, 1) as con:
-        context = facts.open(con, first, ParsedCells())
-        of_part = latest_of_partition(
-            context, users, made_of.ids[0], made_of.messages[0], plans[identifies].types, None
-        )
-        assert [filled(row) for row in of_part.relation.to_arrow_table().to_pylist()] == [
-            {"id": "u1", "a": 1, "received_at": RECEIVED}
-        ]
-        none = latest_of_partition(context, users, [], [], plans[identifies].types, None)
-        assert (none.table, none.number, none.columns) == ("users", 0, of_part.columns)
+        types = plans[identifies].types
+        context = dataclasses.replace(facts, known={"identifies": types}).open(con, first, ParsedCells())
+        files = made_of.messages[0]
+        stored = StoredColumns(list(types), files)
+        # Of this load's messages, of those that are stored, and of none.
+        for made in (
+            latest_of_partition(context, users, made_of.ids[0], files, types, None),
+            latest_of_partition(context, users, [], [], types, stored),
+        ):
+            assert [filled(row) for row in made.relation.to_arrow_table().to_pylist()] == [
+                {"id": "u1", "a": 1, "received_at": RECEIVED}
+            ]
+        none = latest_of_partition(context, users, [], [], types, None)
+        assert (none.table, none.number, none.columns) == ("users", 0, made.columns)
