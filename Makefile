@@ -119,8 +119,8 @@ ESSENTIAL = contract/test_clocks contract/test_values test_decode test_http test
 	test_segment test_warehouse
 # What has neither a server nor a killed process, and takes no time for its number of lines.
 FAST = $(PORTABLE) contract/test_fast_path contract/test_once test_archive_blocks test_archive_listing \
-	test_archive_source test_cost test_house test_machine test_ortto_random test_persons test_pull test_receive_messages \
-	test_refused_rows test_scan_plan test_scans test_sources
+	test_archive_source test_cost test_house test_load_plan test_machine test_ortto_random test_persons \
+	test_projection test_pull test_receive_messages test_refused_rows test_scan_plan test_scans test_sources
 
 test-fast: $(VENV)/.dev
 	$(PYTEST) $(FAST:%=tests/%.py)

@@ -76,7 +76,11 @@ ROOMS = {
     ),
     "projection": Room(
         [f"projection/{name}.py" for name in ("context", "engine", "projection")],
-        ["tests/test_projection_context.py", "tests/test_projection_sql.py", *contract("books", "limits", "routing")],
+        [
+            *(f"tests/test_{name}.py" for name in ("projection", "projection_context", "projection_sql")),
+            *contract("books", "limits", "mends", "routing"),
+            "tests/contract/test_partitions.py::test_what_one_worker_knows_of_a_partition_another_goes_on_with",
+        ],
     ),
     "partition": Room(["projection/partition.py"], contract("partitions")),
     "mend": Room(["projection/mend.py"], contract("mends")),
@@ -97,8 +101,8 @@ ROOMS = {
         ["batch_has_fifty", "rate_allows"],
     ),
     "rows": Room(
-        [f"sources/{name}.py" for name in ("report", "row_files", "table_hints")],
-        [f"tests/test_{name}.py" for name in ("given_to_dlt", "native", "refused_rows", "sources")],
+        [f"sources/{name}.py" for name in ("plan", "report", "row_files", "table_hints")],
+        [f"tests/test_{name}.py" for name in ("given_to_dlt", "load_plan", "native", "refused_rows", "sources")],
     ),
     "archive": Room(
         ["sources/archive/*.py"],

@@ -164,16 +164,18 @@ class Deduplicator:
                 [needed] = error.args
             else:
                 return values, save_state(context, self._work.folder_of("state"))
-        for table, columns in needed.items():
-            self._cut_columns(table, columns)
+        cut = [self._cut_columns(table, columns) for table, columns in needed.items()]
+        assert any(cut), f"{needed} was cut before"
         return self._deduplicate(number, cells)
 
-    def _cut_columns(self, table: str, columns: Sequence[str]) -> None:
+    def _cut_columns(self, table: str, columns: Sequence[str]) -> bool:
         before = self._cut[table][0].columns if table in self._cut else ()
-        if not set(columns) <= set(before):
-            self._store.asked.append((table, *columns))
-            together = list(dict.fromkeys([*before, *columns]))
-            self._cut[table] = self._work.cut(self._store._read, table, together, "id")
+        if set(columns) <= set(before):
+            return False
+        self._store.asked.append((table, *columns))
+        together = list(dict.fromkeys([*before, *columns]))
+        self._cut[table] = self._work.cut(self._store._read, table, together, "id")
+        return True
 
 
 class Work:

@@ -24,13 +24,14 @@ STORED: list[Line] = [
     identify(messageId="i1", traits={"bio": CUT, "plan": "free"}),
     message("Other", messageId="o1", properties={"note": CUT, "email_subject": CUT}),
     message(type="page", messageId="p1"),  # of which the load has none
+    message(type="screen", messageId="s1", name=CUT),
 ]
 LINES: list[Line] = [
     message(messageId="m1", properties={"note": LONG, "campaign_name": LONG, "score": LONG, "late": LONG}),
     message(messageId="m2", properties={"note": LONG, "campaign_name": LONG}),
     message(messageId="m3", properties={"note": LONG}),
     message(messageId="m1", properties={"note": LONG + "later"}, receivedAt="2020-01-01T00:00:00Z"),
-    message(messageId="new", properties={"note": LONG}),
+    message(messageId="new", properties={"note": LONG, "fresh": 1}),
     identify(messageId="i1", traits={"bio": LONG, "plan": "free"}),
     message("Other", messageId="o1", properties={"note": LONG, "email_subject": LONG}),
 ]
@@ -39,6 +40,7 @@ IRREGULAR: list[Line] = [
     message(messageId="m3", properties={"note": LONG}),
     identify(messageId="i1", traits={"bio": LONG}),
     message("Other", messageId="o1", properties={"note": LONG, "email_subject": LONG, "Odd Key": 1, "odd_key": 2}),
+    message(type="screen", messageId="s1", name=LONG, properties={"Odd Key": 1, "odd_key": 2}),
 ]
 
 
@@ -52,6 +54,9 @@ class Adopted(Store):
         for table, rows in self.rows.items():
             for id_, row in rows.items() if table != "_audit" else ():
                 row["uuid_ts"] = LOADED if id_ == "m3" else ADOPTED
+        self.types["tracks"]["campaign_name"] = "text"  # though rows of `tracks` have no properties
+        for row in self.rows["tracks"].values():
+            row["campaign_name"] = CUT
         self.asked: dict[tuple[str, ...], list[Sequence[str]]] = {}
         self.mended: dict[str, int] = {}
         self.lengths: dict[str, dict[str, int]] = {}
@@ -108,7 +113,7 @@ def test_a_cut_text_of_an_adopted_row_becomes_whole() -> None:
     assert store.made["identifies"] == [stored("identifies", "i1", bio=LONG)]
     m1, new = store.made["email_opened"]
     assert m1 == stored("email_opened", "m1", note=LONG, campaign_name=LONG)
-    assert (new["id"], new["uuid_ts"], new["note"]) == ("new", NOW, LONG)
+    assert (new["id"], new["uuid_ts"], new["note"], new["fresh"]) == ("new", NOW, LONG, 1)
     assert [row["id"] for row in store.made["tracks"]] == ["new"]
     assert [(row["id"], row["bio"], row["plan"]) for row in store.made["users"]] == [("u1", LONG, "free")]
     assert store.made.keys() == {"identifies", "email_opened", "tracks", "users"}
@@ -132,13 +137,15 @@ def test_values_that_wait_as_rows_and_texts_that_are_left_cut(monkeypatch: pytes
     monkeypatch.setattr(mend, "MOST_IDS", 1)
     store = Adopted()
     del store.types["identifies"]["uuid_ts"]  # so nobody knows which rows a load has made
-    store.mend(IRREGULAR, ["email_opened", "identifies", "other"], [], leave="other")
-    assert store.mended == {"email_opened": 2, "other": 1}
+    store.mend(IRREGULAR, ["email_opened", "identifies", "other", "screens"], [], leave="other")
+    assert store.mended == {"email_opened": 2, "other": 1, "screens": 1}
     assert store.lengths == {
+        "screens": {"name": 620},
         "email_opened": {"note": 620, "campaign_name": 620},
         "other": {"note": 620, "email_subject": 620},
     }
     assert [row["bio"] for row in store.made.pop("users")] == [CUT]
+    assert store.made.pop("screens") == [stored("screens", "s1", name=LONG)]
     assert store.made == {
         "email_opened": [
             stored("email_opened", "m1", note=LONG, campaign_name=LONG),
@@ -150,4 +157,5 @@ def test_values_that_wait_as_rows_and_texts_that_are_left_cut(monkeypatch: pytes
         ("email_opened", "note"): [[]],
         ("other", "email_subject"): [["o1"]],
         ("other", "note"): [["o1"]],
+        ("screens", "name"): [["s1"]],
     }

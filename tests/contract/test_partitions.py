@@ -2,20 +2,24 @@
 
 import copy
 import dataclasses
+import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from autopilothq.catalog import LIMITS, REJECT_REASONS, Type
+from autopilothq.catalog import LATEST, LIMITS, MESSAGE_TABLES, REJECT_REASONS, Type
 from autopilothq.projection import engine, partition
+from autopilothq.projection.cells import ParsedCells
 from autopilothq.projection.context import ProjectionContext, TableNumbers, name_events
 from autopilothq.projection.line_reader import LineReader
 from autopilothq.projection.parse import Parser, number_lines
 from autopilothq.projection.partition import (
+    LatestFiles,
     LoadFacts,
     NotCut,
     PartitionValues,
@@ -24,13 +28,17 @@ from autopilothq.projection.partition import (
     count_candidates,
     cut_cells,
     cut_lines,
+    deduplicate_partition,
     kept_lines,
+    latest_of_partition,
     merge_partitions,
+    open_deduplicated,
     read_cut,
+    save_state,
 )
 from autopilothq.projection.tables import TableValues
 from autopilothq.projection.types import ColumnValues
-from autopilothq.segment.identity import HashedIds, Id, hash_of
+from autopilothq.segment.identity import NOBODY, HashedIds, Id, hash_of
 from contract.loading import NOW, RECEIVED, Line, Store, batches, filled, identify, message, to_line
 from contract.partitioned import Partitioned
 from contract.test_books import place_digest
@@ -162,9 +170,12 @@ def test_only_lines_that_may_be_refused_are_kept(tmp_path: Path) -> None:
     assert not none.exists()
 
 
-def test_columns_that_nobody_cut_are_named() -> None:
-    read = read_cut({"tracks": StoredColumns(["id", "event"], [])}, lambda: ["tracks", "pages"])
-    assert list(read("tracks", ["event"])) == []
+def test_columns_that_nobody_cut_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "event": ["b"]}), tmp_path / "cut")
+    given = {"tracks": StoredColumns(["id", "event"], [f"{tmp_path}/cut"]), "users": StoredColumns(["id"], [])}
+    read = read_cut(given, lambda: ["tracks", "pages"])
+    assert list(read("users", ["id"])) == []
+    assert [batch.to_pylist() for batch in read("tracks", ["event"])] == [[{"event": "b"}]]
     ids = ("id", "received_at", "uuid_ts")
     for table, columns, needed in (
         ("tracks", ["id", "uuid_ts"], {"tracks": ["id", "uuid_ts"], "pages": ["id", "uuid_ts"]}),
@@ -239,9 +250,88 @@ def test_a_partition_is_opened_with_what_is_known_of_all(tmp_path: Path) -> None
         hashes = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))])
         counts = count_candidates(context, hashes, RefusedIds({"m2": "no"}, {}), lambda _: [])
         assert {context.tables.names[number]: count for number, count in counts.items()} == {"email_opened": 1}
+        # Where nothing stored counts, it is not asked for, though there are tables.
+        values = deduplicate_partition(context, None, (), NOBODY, RefusedIds({}, {}), lambda _: [])
+        assert {context.tables.names[number]: count for number, count in values.counts.items()} == {
+            "tracks": 1, "email_opened": 1,
+        }  # fmt: skip
+
+
+def test_a_partition_leaves_no_event_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def deduplicate(*given: Any) -> None:
+        asked.append(given)
+        raise InterruptedError
+
+    monkeypatch.setattr(partition, "deduplicate", deduplicate)
+    with pytest.raises(InterruptedError):
+        deduplicate_partition("context", None, ["1"], NOBODY, RefusedIds({}, {}), list)  # type: ignore[arg-type]
+    assert asked == [("context", None, ["1"], NOBODY, (), sys.maxsize)]  # which ones have one, all partitions decide
 
 
 def test_plans_are_made_of_data_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "_no_messages", None)  # a file for an engine
     plans = LoadFacts(NOW.isoformat(), 200, 2, str, str).plan({}, [1])
     assert {number: plan.name for number, plan in plans.items()} == {1: "identifies"}
+
+
+def first_of_two(folder: str) -> tuple[LoadFacts, ParsedCells, PartitionValues, dict[str, str]]:
+    """What is known of two partitions, and the cells and the state of the first, which lacks a column of the other."""
+    lines: list[list[Line]] = [
+        ["no JSON", message(), message(), message(messageId="bad"), message(messageId="gone", userId="gone"),
+         message(messageId="nul", properties={"note": "a\0b"}), identify(messageId="i1", traits={"a": 1})],
+        [message(messageId="elsewhere", properties={"b": 1})],
+    ]  # fmt: skip
+    together, values, saved = ParsedCells(), [], {}
+    hashes, refused = HashedIds([("salt", hash_of("salt", Id("user_id", "gone")))]), RefusedIds({"bad": "too long"}, {})
+    with engine.connect(folder, 200, 1) as con:
+        parser, reader = Parser(folder), LineReader(con)
+        cells = [parser.parse(reader, next(batches([part]))) for part in lines]
+        for each in cells:
+            together.extend(each)
+    facts = LoadFacts(NOW.isoformat(), 200, 2, str, str).with_cells(together)
+    for each in reversed(cells):
+        with engine.connect(folder, 200, 1) as con:
+            context = facts.open(con, folder, each)
+            read = lambda numbers: [(number, b"a line") for number in numbers]  # noqa: E731
+            values.append(deduplicate_partition(context, None, (), hashes, refused, read))
+            saved = save_state(context, folder)
+    return facts, cells[0], merge_partitions(values), saved
+
+
+def test_what_one_worker_knows_of_a_partition_another_goes_on_with(tmp_path: Path) -> None:
+    first, second, latest = (str(tmp_path / name) for name in ("first", "second", "latest"))
+    Path(first).mkdir()
+    Path(second).mkdir()
+    facts, cells, merged, saved = first_of_two(first)
+    books = ("rejects", "discards", "refused", "suppressed", "duplicates")
+    assert saved == {table: f"{first}/{table}.parquet" for table in books}
+    plans = facts.plan(merged.values, merged.counts)
+    users, identifies = LATEST[0], MESSAGE_TABLES.index(LATEST[0].messages)
+    with engine.connect(second, 200, 1) as con:
+        rows = open_deduplicated(facts, con, second, cells, saved, plans)
+        found = {made.table: made.relation.to_arrow_table().to_pylist() for made in rows.tables()}
+        assert {table: [(row["id"], row.get("b", 0)) for row in of] for table, of in found.items()} == {
+            "email_opened": [("m1", None), ("nul", None)], "tracks": [("m1", 0), ("nul", 0)], "identifies": [("i1", 0)],
+        }  # fmt: skip
+        assert rows.rejects_by_reason() == {"not_json": 1, "unreadable": 1, "suppressed": 1}
+        assert rows.discards() is not None
+        assert rows.discarded() == [("not_text", "email_opened", 1)]
+        made_of = rows.cut_latest(users, plans[identifies], identifies, latest, 1)
+        assert rows.cut_latest(LATEST[1], plans[identifies], identifies, f"{latest}/none", 1) == LatestFiles({}, {})
+    with engine.connect(first, 200, 1) as con:
+        types = plans[identifies].types
+        context = dataclasses.replace(facts, known={"identifies": types}).open(con, first, ParsedCells())
+        files = made_of.messages[0]
+        stored = StoredColumns(list(types), files)
+        # Of this load's messages, of those that are stored, and of none.
+        for made in (
+            latest_of_partition(context, users, made_of.ids[0], files, types, None),
+            latest_of_partition(context, users, [], [], types, stored),
+        ):
+            assert [filled(row) for row in made.relation.to_arrow_table().to_pylist()] == [
+                {"id": "u1", "a": 1, "received_at": RECEIVED}
+            ]
+        none = latest_of_partition(context, users, [], [], types, None)
+        assert (none.table, none.number, none.columns) == ("users", 0, made.columns)

@@ -186,7 +186,7 @@ def _cut_files(
         return cut(con, f"FROM {source} WHERE NOT irregular", "id", partitions, folder)
     if what == "rejects":
         return cut(con, f"FROM {source}", "id", partitions, folder)
-    messages = engine.parquet_files(cells.messages, union_by_name="true")
+    messages = engine.parquet_files(cells.messages)
     query = _SQL["with_id"].format(source=f"FROM {source}", messages=messages)
     return cut(con, query, "id", partitions, folder, "* EXCLUDE (id)")
 
@@ -201,7 +201,7 @@ def cut_lines(
     ids = pa.table({"id": pa.array(refused.messages, pa.string())})
     persons = pa.table({"id": pa.array({id_ for rows in refused.rows.values() for id_ in rows}, pa.string())})
     with engine.registered(con, lines=lines, refused_ids=ids, refused_persons=persons):
-        source = engine.parquet_files(messages, union_by_name="true")
+        source = engine.parquet_files(messages)
         found = con.execute(_SQL["refused_lines"].format(messages=source)).to_arrow_table()
     if found.num_rows:
         pq.write_table(found, path, compression="zstd")

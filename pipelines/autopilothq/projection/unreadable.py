@@ -19,7 +19,7 @@ def find_unreadable(context: ProjectionContext, harmless: ParsedCells, make_rows
     Halves of the messages are tried, and halves of the halves that raise, down to single messages. None are found where
     what was raised is not about messages: not even the `harmless` one's rows can be made then.
     """
-    files = engine.parquet_files(context.cells.messages, union_by_name="true")
+    files = engine.parquet_files(context.cells.messages)
     found = context.con.execute(f"SELECT seq, id FROM {files} WHERE NOT irregular ORDER BY seq").fetchall()
     if not found or _error(context, harmless, "true", make_rows) is not None:
         return {}

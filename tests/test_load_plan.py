@@ -1,0 +1,194 @@
+"""What is known of a load before a line is read: its workers, the tables of its events, what its origin is told."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import pytest
+from dlt import Schema
+from dlt.common.normalizers.naming.snake_case import NamingConvention
+
+from autopilothq import Batch, LoadContext, LoadReport, Origin
+from autopilothq.catalog import LIMITS, Native
+from autopilothq.segment.identity import HashedIds
+from autopilothq.segment.mapping import EventMapping
+from autopilothq.sources import plan
+from autopilothq.sources.extraction import Extraction
+from autopilothq.sources.load_target import LoadTarget, Replacement
+from autopilothq.sources.origin import PipelineContext
+from autopilothq.sources.plan import EventTables, LoadSettings, PlannedLoad, plan_load
+from autopilothq.warehouses.dataset.loads import Loaded
+from autopilothq.warehouses.selection import ALL_MESSAGES, MessageSelection
+
+OPENED = MessageSelection(frozenset({"email_opened"}), but=False)
+CLICKED = MessageSelection(frozenset({"email_clicked"}), but=False)
+DATASET: Any = SimpleNamespace()
+PIPELINE: Any = SimpleNamespace(working_dir="a pipeline's")
+
+
+class File(NamedTuple):
+    """A file of an archive."""
+
+    url: str
+    version: str
+    size: int
+
+
+FILES = [File("a", "1", 30), File("b", "1", 4), File("a", "2", 500)]
+
+
+class Files(Origin[File]):
+    """An origin of FILES, which keeps what it was told, with the report as it was."""
+
+    tables = ("tracks", "lists")
+
+    def __init__(self, reads_again: bool) -> None:
+        self.told: list[tuple[LoadContext, LoadReport]] = []
+        self._reads_again = reads_again
+
+    @property
+    def reads_again(self) -> bool:
+        return self._reads_again
+
+    def plan(self, context: LoadContext) -> Sequence[File]:
+        self.told.append((context, copy.copy(context.report)))
+        return FILES
+
+    def read(self, work: Sequence[File]) -> Iterator[Batch]:
+        """Nobody reads what was only planned."""
+        raise NotImplementedError
+
+
+class Begun(NamedTuple):
+    """A load that began, what was called for it, in this order, and the reports that it has shown."""
+
+    load: PlannedLoad
+    called: list[tuple[Any, ...]]
+    shown: list[LoadReport]
+    told: list[tuple[LoadContext, LoadReport]]
+
+
+def begin(
+    pipeline: Any = PIPELINE,
+    load_id: str | None = "7",
+    reads_again: bool = True,
+    messages: Any = ALL_MESSAGES,
+    **of: Any,
+) -> Begun:
+    """Begins a load of `tracks` and `_audit`; `of` is its target."""
+    resources: Any = {"tracks": None, "_audit": None}
+    extraction = Extraction(resources, {}, frozenset(), Schema("autopilothq"), pipeline, load_id)
+    target = LoadTarget(Path(), **{"replacement": Replacement(), **of})
+    called: list[tuple[Any, ...]] = []
+
+    def noted(name: str, gives: Any) -> Any:
+        def call(*given: Any) -> Any:
+            called.append((name, *given))
+            return gives
+
+        return call
+
+    origin, shown = Files(reads_again), cast(list[LoadReport], [])
+    settings = LoadSettings(
+        origin_memory=9,
+        progress=lambda report: shown.append(copy.copy(report)),
+        messages=messages,
+        mappings={"sent": EventMapping("email_delivered")},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, gives in (
+            ("current_extraction", extraction), ("check_alone", None), ("begin_target", target), ("let_go", None),
+        ):  # fmt: skip
+            patch.setattr(plan, name, noted(name, gives))
+        load = plan_load(origin, settings, "the keeper")
+    assert (load.origin, load.settings, load.extraction, load.target) == (origin, settings, extraction, target)
+    return Begun(load, called, shown, origin.told)
+
+
+@pytest.mark.parametrize("reads_again", [True, False])
+def test_a_load_begins_with_its_extraction_and_its_target(reads_again: bool) -> None:
+    before = datetime.now(UTC)
+    load, called, shown, told = begin(reads_again=reads_again)
+    at = load.context.loaded_at
+    assert before <= at <= datetime.now(UTC)
+    assert at.tzinfo is UTC
+    assert called == [
+        ("current_extraction", "the keeper", reads_again),
+        ("check_alone", load.extraction),
+        ("begin_target", load.extraction, at, reads_again, "the keeper"),
+        ("let_go", PIPELINE),
+    ]
+    assert told == [(load.context, LoadReport())]
+    assert shown == [load.report] == [LoadReport(files=3, bytes=534)]
+    assert load.report is load.context.report
+    assert load.work == FILES
+    assert load.recorded_resources == {"tracks", "lists", "_rejects", "_discards"}
+
+
+def test_the_origin_is_told_of_the_destination() -> None:
+    suppressed = HashedIds([("salt", "hash")])
+    loads = {
+        ("a", "1"): Loaded("5", 1, None),
+        ("b", "1"): Loaded("5", 1, {"tracks": OPENED}),
+        ("a", "2"): Loaded("6", 1, {"tracks": OPENED | CLICKED}),
+        ("c", "1"): Loaded("6", 1, {"email_opened": ALL_MESSAGES}),
+    }
+    there = {"dataset": DATASET, "limits": LIMITS["postgres"], "suppressed": suppressed, "loads": loads}
+    load = begin(messages=OPENED, **there, replacement=Replacement(dropped=frozenset({"lists"}))).load
+    context = load.context
+    assert context == LoadContext(
+        loaded_at=context.loaded_at,
+        selected=frozenset({"tracks", "_audit"}),
+        loaded=frozenset({("a", "1"), ("b", "1"), ("a", "2")}),
+        pipeline=PipelineContext(DATASET, Path("a pipeline's"), "7"),
+        scratch=Path("origin"),
+        memory=9,
+        report=load.report,
+        progress=load.settings.progress,
+        suppressed=suppressed,
+        limits=LIMITS["postgres"],
+        shorten=context.shorten,
+        dropped=frozenset({"lists"}),
+    )
+    load.extraction.schema.naming.max_length = 20
+    assert [len(context.shorten("n" * width)) for width in (20, 21)] == [20, 20]
+    assert load.selected == {"tracks": OPENED}
+    context.scratch.rmdir()
+    assert begin(messages=OPENED, **there, replacement=Replacement(anew=True)).load.context.loaded == frozenset()
+
+
+@pytest.mark.parametrize("missing", [{"pipeline": None}, {"load_id": None}, {"dataset": None}])
+def test_an_iteration_has_no_pipeline(missing: dict[str, Any]) -> None:
+    assert begin(**{"dataset": DATASET, **missing}).load.context.pipeline is None
+
+
+def test_messages_of_a_file_that_are_loaded_already_are_read_too() -> None:
+    loads = {("a", "1"): Loaded("5", 1, {"tracks": CLICKED}), ("b", "1"): Loaded("5", 1, None)}
+    load = begin(messages=OPENED, loads=loads).load
+    assert [load.messages_of(number) for number in range(3)] == [OPENED | CLICKED, ALL_MESSAGES, OPENED]
+    load = dataclasses.replace(load, target=dataclasses.replace(load.target, replacement=Replacement(anew=True)))
+    assert load.messages_of(0) == OPENED
+
+
+def test_the_table_of_an_event() -> None:
+    load = begin(native=Native(view="{}_view")).load
+    for name in ("there", "old_view", "old"):
+        load.extraction.schema.update_table({"name": name, "columns": {}})
+    tables = {
+        "sent": "email_delivered", "購入": "", "there_view": "there_view_table", "old_view": "old_view",
+        "tracks_view": "tracks_view_table", "new_view": "new_view", "a_b": "a_b",
+    }  # fmt: skip
+    assert {key: load.event_table(key) for key in tables} == tables
+    naming = NamingConvention(max_length=20)
+    long = EventTables(naming, None, frozenset(), {"a": "b" * 21})
+    assert (long("a"), long("b" * 20)) == (naming.shorten_identifier("b" * 21, "b" * 21, 20), "b" * 20)
+
+
+def test_a_worker_needs_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "cores", lambda: 3)
+    assert [plan.workers(memory) for memory in (0, 99, 199, 200, 300, 900)] == [1, 1, 1, 2, 3, 3]
+    assert LoadSettings(memory=200).workers == 2
