@@ -60,7 +60,7 @@ def archive(size: int = 400) -> list[Row]:
     rng = random.Random(18)
     found = [_event(rng, number) for number in range(size)]
     found += [{**found[number], "receivedAt": iso(FIRST + timedelta(days=30))} for number in (1, 5, 8)]  # replayed
-    return found + list(_others())
+    return [*found, *_at_bounds(), *_others()]
 
 
 def _event(rng: random.Random, number: int) -> Row:
@@ -84,6 +84,28 @@ def _event(rng: random.Random, number: int) -> Row:
         times = {}
     message = {"type": "track", "event": name, "messageId": f"m{number}", **person, **times, "properties": properties}
     return {key: value for key, value in message.items() if value is not ...}
+
+
+def _at_bounds() -> Iterable[Row]:
+    """Events of persons to whom nothing was delivered; openings at once and after a week; as many clicks of links."""
+    first, second, *_, receipt, _ = EMAILS
+    hal = "hal@late.example"
+    of: list[tuple[str, str, Row, int]] = [
+        *(
+            ("Email Bounced", who, email, 0)
+            for who in ("gil@away.example", "gus@bounced.example")
+            for email in EMAILS[:2]
+        ),
+        *(("Email Opened", "ivy@opened.example", email, 0) for email in EMAILS[:3]),
+        *(("Email Delivered", hal, email, 0) for email in (first, second, receipt)),
+        ("Email Opened", hal, first, 0),
+        ("Email Opened", hal, second, 7 * 24 * 60 + 1),
+        *(("Email Clicked", hal, email | link, 1) for email, link in ((second, LINKS[1]), (receipt, LINKS[0])) * 2),
+    ]
+    for number, (name, email, properties, minutes) in enumerate(of):
+        at = iso(FIRST + timedelta(minutes=minutes))
+        who = {"context": {"traits": {"email": email}}, "receivedAt": at, "timestamp": at}
+        yield {"type": "track", "event": name, "messageId": f"b{number}", **who, "properties": properties}
 
 
 def _others() -> Iterable[Row]:
