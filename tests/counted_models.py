@@ -101,6 +101,7 @@ def _at_bounds() -> Iterable[Row]:
         ("Email Opened", hal, first, 0),
         ("Email Opened", hal, second, 7 * 24 * 60 + 1),
         *(("Email Clicked", hal, email | link, 1) for email, link in ((second, LINKS[1]), (receipt, LINKS[0])) * 2),
+        *[("Email Clicked", hal, first | LINKS[0], 1)] * 6,
     ]
     for number, (name, email, properties, minutes) in enumerate(of):
         at = iso(FIRST + timedelta(minutes=minutes))

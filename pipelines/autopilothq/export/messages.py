@@ -142,12 +142,9 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path. Where a key of it is taken, blanks behind the key give it the same column."""
+    """Puts JSON text at a path, see `_context_path`. Where the key is taken, blanks behind it give the same column."""
     for part in path[:-1]:
-        key = part
-        while isinstance(into.get(key), str):
-            key += " "
-        into = into.setdefault(key, {})
+        into = into.setdefault(part, {})
     key = path[-1]
     while key in into:
         key += " "
