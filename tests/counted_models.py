@@ -97,6 +97,9 @@ def _at_bounds() -> Iterable[Row]:
             for email in EMAILS[:2]
         ),
         *(("Email Opened", "ivy@opened.example", email, 0) for email in EMAILS[:3]),
+        ("Email Replied", "roy@opened.example", receipt, 0),
+        ("Email Marked as Spam", "sue@opened.example", receipt, 0),
+        ("Email Unsubscribed", "una@opened.example", receipt, 0),
         *(("Email Delivered", hal, email, 0) for email in (first, second, receipt)),
         ("Email Opened", hal, first, 0),
         ("Email Opened", hal, second, 7 * 24 * 60 + 1),
@@ -122,9 +125,9 @@ def _others() -> Iterable[Row]:
     yield {"type": "alias", "messageId": "o10", "userId": "u10", "previousId": " Fay@Example.COM ", **of}
     for name in ("blank-1", "blank-2"):  # no user id
         yield {"type": "identify", "messageId": name, "userId": "  ", "anonymousId": name, **of}
-    for email, times in (("abe@example.com", {}), ("zoe@example.com", of), ("yan@example.com", of)):
-        who = {"userId": "u11", "context": {"traits": {"email": email}}}
-        yield {"type": "identify", "messageId": email, **who, **times}
+    for name in ("abe", "zoe", "yan", "xia", "wim", "vic"):  # the first is known by a message without a time
+        who = {"userId": "u11", "context": {"traits": {"email": f"{name}@example.com"}}}
+        yield {"type": "identify", "messageId": name, **who, **(of if name != "abe" else {})}
     yield {"type": "page", "messageId": "o7", "anonymousId": "a-device", "name": "Prices", **of}
     yield {"type": "group", "messageId": "o8", "userId": "u1", "groupId": "g1", **of}
     for number in range(11):  # an id that many have, such as a default that somebody forgot to change

@@ -89,7 +89,7 @@ def test_identities_are_joined_by_ids_that_messages_share(loaded: Loaded) -> Non
     assert (ada["identity"], ada["persons"], ada["joined_by"]) == (rows["u1"]["identity"], 3, "user id")
     assert rows["many3@example.com"]["joined_by"] == "nothing"
     assert rows["cleo@example.com"]["identity"] == rows["cleo-device"]["identity"]
-    assert rows["abe@example.com"]["identity"] == "yan@example.com"
+    assert rows["abe@example.com"]["identity"] == "vic@example.com"
 
 
 def test_a_load_goes_on_beside_the_views_and_status_tells_when_they_are_out_of_date(loaded: Loaded) -> None:
