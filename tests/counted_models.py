@@ -60,7 +60,7 @@ def archive(size: int = 400) -> list[Row]:
     rng = random.Random(18)
     found = [_event(rng, number) for number in range(size)]
     found += [{**found[number], "receivedAt": iso(FIRST + timedelta(days=30))} for number in (1, 5, 8)]  # replayed
-    return found + list(_others())
+    return [*found, *_at_bounds(), *_others()]
 
 
 def _event(rng: random.Random, number: int) -> Row:
@@ -86,6 +86,32 @@ def _event(rng: random.Random, number: int) -> Row:
     return {key: value for key, value in message.items() if value is not ...}
 
 
+def _at_bounds() -> Iterable[Row]:
+    """Events of persons to whom nothing was delivered; openings at once and after a week; as many clicks of links."""
+    first, second, *_, receipt, _ = EMAILS
+    hal = "hal@late.example"
+    of: list[tuple[str, str, Row, int]] = [
+        *(
+            ("Email Bounced", who, email, 0)
+            for who in ("gil@away.example", "gus@bounced.example")
+            for email in EMAILS[:2]
+        ),
+        *(("Email Opened", "ivy@opened.example", email, 0) for email in EMAILS[:3]),
+        ("Email Replied", "roy@opened.example", receipt, 0),
+        ("Email Marked as Spam", "sue@opened.example", receipt, 0),
+        ("Email Unsubscribed", "una@opened.example", receipt, 0),
+        *(("Email Delivered", hal, email, 0) for email in (first, second, receipt)),
+        ("Email Opened", hal, first, 0),
+        ("Email Opened", hal, second, 7 * 24 * 60 + 1),
+        *(("Email Clicked", hal, email | link, 1) for email, link in ((second, LINKS[1]), (receipt, LINKS[0])) * 2),
+        *[("Email Clicked", hal, first | LINKS[0], 1)] * 6,
+    ]
+    for number, (name, email, properties, minutes) in enumerate(of):
+        at = iso(FIRST + timedelta(minutes=minutes))
+        who = {"context": {"traits": {"email": email}}, "receivedAt": at, "timestamp": at}
+        yield {"type": "track", "event": name, "messageId": f"b{number}", **who, "properties": properties}
+
+
 def _others() -> Iterable[Row]:
     """Messages that are none of the seven events."""
     at = iso(FIRST + timedelta(days=7))
@@ -96,6 +122,12 @@ def _others() -> Iterable[Row]:
     yield {"type": "identify", "messageId": "o4", "userId": "u2", "traits": {"email": "Ben@Example.com"}, **of}
     yield {"type": "alias", "messageId": "o5", "userId": "u8", "previousId": "a-device", **of}
     yield {"type": "alias", "messageId": "o6", "userId": "u9", "previousId": "u4", **of}
+    yield {"type": "alias", "messageId": "o10", "userId": "u10", "previousId": " Fay@Example.COM ", **of}
+    for name in ("blank-1", "blank-2"):  # no user id
+        yield {"type": "identify", "messageId": name, "userId": "  ", "anonymousId": name, **of}
+    for name in ("abe", "zoe", "yan", "xia", "wim", "vic"):  # the first is known by a message without a time
+        who = {"userId": "u11", "context": {"traits": {"email": f"{name}@example.com"}}}
+        yield {"type": "identify", "messageId": name, **who, **(of if name != "abe" else {})}
     yield {"type": "page", "messageId": "o7", "anonymousId": "a-device", "name": "Prices", **of}
     yield {"type": "group", "messageId": "o8", "userId": "u1", "groupId": "g1", **of}
     for number in range(11):  # an id that many have, such as a default that somebody forgot to change
@@ -357,18 +389,46 @@ def identities(messages: list[Message]) -> list[Row]:
     """The persons of each identity: what messages join, however far; ids that many persons have join nobody."""
     ids: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in messages:
-        traits = one.sent.get("context", {}).get("traits", {})
-        previous = one.sent.get("previousId")
-        for kind, id_ in (("user id", one.sent.get("userId")), ("contact id", traits.get("contact_id"))):
-            if id_:
+        previous = (one.sent.get("previousId") or "").strip()
+        as_person = previous.lower() if "@" in previous else previous
+        of = (("user id", _user(one)), ("contact id", _contact(one)), ("user id", previous), ("alias", as_person))
+        for kind, id_ in (*of, ("alias", one.person)):
+            if id_ and id_.strip():
                 ids[kind, id_.strip()].add(one.person)
-        if previous:
-            ids["user id", previous.strip()].add(one.person)
-            ids["alias", previous.strip()].add(one.person)
-        ids["alias", one.person].add(one.person)
-    joining = [who for who in ids.values() if 2 <= len(who) <= 10]
+    joining = {of: who for of, who in ids.items() if 2 <= len(who) <= 10}
     group = {one.person: {one.person} for one in messages}
-    for who in joining:
+    for who in joining.values():
         merged = set().union(*(group[person] for person in who))
         group |= dict.fromkeys(merged, merged)
-    return [{"person": person, "persons": len(of), "of": min(of)} for person, of in group.items()]
+    rows = {person: _seen(person, found) for person, found in grouped(messages, lambda one: one.person).items()}
+    end = FIRST + timedelta(days=99)
+    for person, row in rows.items():
+        first = min(group[person], key=lambda one: (rows[one]["first_seen_at"] or end, one))
+        joined_by = min((kind for (kind, _), who in joining.items() if person in who), default="nothing")
+        row |= {"identity": first, "joined_by": joined_by, "persons": len(group[person])}
+    return list(rows.values())
+
+
+def _user(one: Message) -> str | None:
+    found: str | None = one.sent.get("userId")
+    return found if found and found.strip() else None
+
+
+def _contact(one: Message) -> str | None:
+    found: str | None = one.sent.get("context", {}).get("traits", {}).get("contact_id")
+    return found
+
+
+def _seen(person: str, messages: list[Message]) -> Row:
+    at = [one.at for one in messages if one.at]
+    users = {user for one in messages if (user := _user(one)) is not None}
+    return {
+        "person": person,
+        "email": person if "@" in person else None,
+        "user_id": max(users, default=None),
+        "user_ids": len(users),
+        "contact_id": max((contact for one in messages if (contact := _contact(one))), default=None),
+        "messages": len(messages),
+        "first_seen_at": min(at, default=None),
+        "last_seen_at": max(at, default=None),
+    }

@@ -93,7 +93,7 @@ ROOMS = {
             *(f"tests/test_{name}.py" for name in ("mentions", "suppressions", "forget_ids")),
             *contract("suppressed"),
         ],
-        ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go"],
+        ["postgres", "agreed_to", "pairs_a_hundred", "key_later", "second_id", "odd_ids_go", "key_is_documented"],
     ),
     "sources": Room(
         [f"sources/{name}.py" for name in SHARED],
@@ -123,7 +123,7 @@ ROOMS = {
     "plan": Room(["destination/plan.py"], ["tests/test_plan.py"]),
     "export": Room(
         ["export/*.py"],
-        ["tests/test_export.py", "tests/test_export_rows.py"],
+        [f"tests/test_export{name}.py" for name in ("", "_rows", "_tables")],
         ["exported_and_loaded", "bucket", "same_tables_again"],
     ),
     "profiles": Room(

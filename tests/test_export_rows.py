@@ -19,7 +19,8 @@ from autopilothq.warehouses.hints import arrow_schema
 AT = datetime(2019, 3, 4, 5, 6, 7, 412000, tzinfo=UTC)
 RECEIVED = '"receivedAt":"2019-03-04T05:06:07.412Z"'
 TYPES: dict[str, Type] = {
-    "received_at": "timestamp", "timestamp": "timestamp", "share": "double", "n": "bigint", "ok": "bool", "no": "bool",
+    **dict.fromkeys(("received_at", "timestamp", "sent_at", "original_timestamp"), "timestamp"),
+    "share": "double", "n": "bigint", "ok": "bool", "no": "bool",
 }  # fmt: skip
 
 
@@ -45,17 +46,20 @@ def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, s
                 "event_text": "[1]", "user_id": 'é"', "n": 3, "share": 2.0, "ok": True, "no": False,
                 "tags": '["a",1]', "odd": "[ 1", "_id": "mine", "context_ip": "1.2.3.4", "context_x": "[1]",
                 "context_traits_email": "a@b.c", "context_traits": None, "context_page_url": "https://x",
+                "context_user_agent": "x",
             },
             ('{"type":"track","messageId":"m1",%s,"timestamp":"2019-03-04T05:06:07.412345Z","event":"[1]",'
-            '"userId":"é\\"","context":{"ip":"1.2.3.4","x":[1],"traits":{"email":"a@b.c"},"page_url":"https://x"},'
+            '"userId":"é\\"","context":{"ip":"1.2.3.4","x":[1],"traits":{"email":"a@b.c"},"page_url":"https://x",'
+            '"userAgent":"x"},'
             '"properties":{"n":3,"share":2.0,"ok":true,"no":false,"tags":["a",1],"odd":"[ 1","id":"mine"}}'),
             '{"type":"track","messageId":"m2","event":""}',
         ),
         (
             "track",
             "tracks",
-            {"received_at": AT, "event": "x", "context_traits_email": "a@b.c", "context_traits": "t"},
-            '{"type":"track","messageId":"m1",%s,"event":"x","context":{"traits_email":"a@b.c","traits":"t"}}',
+            {"received_at": AT, "event": "x", "context_traits_email": "a@b.c", "context_traits": "t", "group_id": "g"},
+            ('{"type":"track","messageId":"m1",%s,"event":"x","context":{"traits_email":"a@b.c","traits":"t"},'
+            '"properties":{"group_id":"g"}}'),
             '{"type":"track","messageId":"m2","event":""}',
         ),
         (
@@ -82,8 +86,8 @@ def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, s
         (
             "page",
             "pages",
-            {"name": "Home", "received_at": AT, "url": "https://x"},
-            '{"type":"page","messageId":"m1","name":"Home",%s,"properties":{"url":"https://x"}}',
+            {"name": "Home", "received_at": AT, "url": "https://x", "_name": "own"},
+            '{"type":"page","messageId":"m1","name":"Home",%s,"properties":{"url":"https://x","name":"own"}}',
             '{"type":"page","messageId":"m2"}',
         ),
     ],
@@ -103,8 +107,11 @@ NO_EVENT = {**ROW, "event": None}
         (ROW, [("n", '"many"', "not_a_number")], '"event":"x","context":{"ip":"i"},"properties":{"n":1,"n ":"many"}'),
         (
             ROW,
-            [("n", "2", "same_column"), ("k", "3", "not_a_number"), ("n", "4", "not_a_number")],
-            '"event":"x","context":{"ip":"i"},"properties":{"n":1,"k":3,"n ":4,"n  ":2}',
+            [
+                ("n", "2", "same_column"), ("k", "3", "not_a_number"), ("n", "4", "not_a_number"),
+                ("_id", "5", "not_text"),
+            ],
+            '"event":"x","context":{"ip":"i"},"properties":{"n":1,"k":3,"n ":4,"id":5,"n  ":2}',
         ),
         (
             ROW,
@@ -124,9 +131,30 @@ NO_EVENT = {**ROW, "event": None}
             '"properties":{"n":1}'),
         ),
         (
+            {**ROW, "sent_at": AT, "received_at": AT, "timestamp": AT.replace(year=2018)},
+            [("received_at", '"yesterday"', "not_a_time")],
+            ('"receivedAt":"yesterday","timestamp":"2018-03-04T05:06:07.412Z","sentAt":"2019-03-04T05:06:07.412Z",'
+            '"event":"x","context":{"ip":"i"},"properties":{"n":1}'),
+        ),
+        (
+            {**ROW, "original_timestamp": AT, "received_at": AT},
+            [("received_at", '"yesterday"', "not_a_time")],
+            ('"receivedAt":"yesterday","originalTimestamp":"2019-03-04T05:06:07.412Z","event":"x",'
+            '"context":{"ip":"i"},"properties":{"n":1}'),
+        ),
+        (
             {**ROW, "received_at": AT},
             [("received_at", '"tomorrow"', "same_column"), ("id", '"m9"', "same_column"), ("user_id", "7", "not_text")],
             f'{RECEIVED},"userId":7,"event":"x","context":{{"ip":"i"}},"properties":{{"n":1}}',
+        ),
+        # Properties with the names of objects; a second such object does not come back.
+        (
+            ROW,
+            [
+                ("context", "5", "same_column"), ("properties", '"x"', "same_column"),
+                ("context", '{"a":1}', "same_column"), ("properties", '{"a":1}', "same_column"),
+            ],
+            '"event":"x","context":{"ip":"i"},"properties":{"n":1,"context":5,"properties":"x"}',
         ),
         # What has no column stands where it stood, as far as that is sure.
         (
@@ -135,16 +163,19 @@ NO_EVENT = {**ROW, "event": None}
                 ("context.page.名", "1", "no_column"), ("properties.名", "2", "no_column"),
                 ("properties.in.名.é", "3", "no_column"), ("properties.n.名", "4", "no_column"),
                 ("properties.\\u0000", "5", "no_column"), ("properties.a.b", "6", "no_column"),
-                ("traits.名", "7", "no_column"), ("名", "8", "no_column"),
+                ("traits.名", "7", "no_column"), ("名", "8", "no_column"), ("properties.\\\\", "9", "no_column"),
             ],
             ('"event":"x","context":{"ip":"i","page":{"名":1}},'
-            '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5}'),
+            '"properties":{"n":1,"n":{"名":4},"名":2,"in":{"名":{"é":3}},"\\u0000":5,"\\\\\\\\":9}'),
         ),
         # An event without a table: all of its properties are discarded, by their keys.
         (
             NO_EVENT,
-            [("_id", "1", "no_column"), ("名", "2", "no_column"), ("n", '"m"', "not_a_number")],
-            '"event":"","context":{"ip":"i"},"properties":{"n":1,"n ":"m","_id":1,"名":2}',
+            [
+                ("_id", "1", "no_column"), ("名", "2", "no_column"), ("n", '"m"', "not_a_number"),
+                ("properties", "3", "no_column"),
+            ],
+            '"event":"","context":{"ip":"i"},"properties":{"n":1,"n ":"m","_id":1,"名":2,"properties":3}',
         ),
     ],
 )  # fmt: skip
@@ -159,6 +190,13 @@ def test_discarded_values_are_in_the_line_again(
 def test_an_alias_has_nowhere_for_a_property() -> None:
     discards = [("k", '"y"', "same_column"), ("properties.名", "1", "no_column")]
     assert lines("alias", "aliases", {"user_id": "u"}, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
+
+
+def test_a_pages_own_name_comes_back_to_the_message() -> None:
+    discards = [("name", "5", "not_text"), ("_name", "6", "not_text")]
+    assert lines("page", "pages", {"url": None, "name": None}, *discards)[0] == (
+        '{"type":"page","messageId":"m1","name":5,"properties":{"name":6}}'
+    )
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

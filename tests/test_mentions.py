@@ -82,6 +82,16 @@ def test_lines_that_may_be_of_a_person(
         assert suppression.mentioning(engine, keys[:3], texts) == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("by_name", "mentioned"), [([], []), ([Id("email", "a,b@x!y")], [0, 2])])
+def test_an_email_of_odd_signs_is_found_among_words_where_its_name_is_known(
+    by_name: list[Id], mentioned: list[int]
+) -> None:
+    texts = pa.array(["to <A,b@x!y>.", "xa,b@x!y", "xa,b@x!y <a,b@x!y>", "b@x!y"], pa.large_string())
+    with duckdb.connect(config={"threads": 1}) as engine:
+        suppression.register_suppressed(engine, [("salt", hash_of("salt", Id("email", "a,b@x!y")))], sought=by_name)
+        assert suppression.mentioning(engine, pa.array(range(4)), texts) == mentioned
+
+
 def test_ids_of_a_column() -> None:
     with duckdb.connect(config={"threads": 1}) as engine:
         suppression.register_suppressed(engine, [])

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
-from autopilothq.receive.messages import Arrival, InvalidJson, parse_body
+from autopilothq.receive.messages import ArchiveLines, Arrival, Body, InvalidJson, kept_line, parse_body
 from autopilothq.receive.routes import Endpoint, find_route
 
 AT = datetime(2026, 11, 1, 5, 6, 8, 412000, tzinfo=UTC)
@@ -75,6 +76,7 @@ def test_the_time_is_corrected_by_the_senders_clock() -> None:
         ({"sentAt": "2026-11-01T05:06:09Z"}, RECEIVED, "2026-11-01T05:06:07.824Z"),
         ({"timestamp": "yesterday", "sentAt": "2026-11-01T05:06:09Z"}, "yesterday", "yesterday"),
         ({"timestamp": 5, "sentAt": None}, 5, 5),
+        ({"timestamp": "2026-11-01T05:00:00", "sentAt": RECEIVED}, None, "2026-11-01T05:00:00.000Z"),
         ({"timestamp": "2026-11-01T05:00:00Z"}, "2026-11-01T05:00:00Z", "2026-11-01T05:00:00Z"),
         ({"originalTimestamp": "2026-11-01T05:00:00Z"}, "2026-11-01T05:00:00Z", "2026-11-01T05:00:00Z"),
         (
@@ -106,6 +108,11 @@ def test_a_retry_is_the_same_message() -> None:
     assert id_of(messageId="") == id_of(messageId=None)
 
 
+def test_messages_with_different_keys_are_different_ones_even_if_no_text_can_have_the_keys() -> None:
+    texts = [b'{"%b":1}' % key for key in (b"\\ud800", b"\\ud801", b"\xff", b"\xfe", b"?")]
+    assert len({line[line.index(b'"messageId"') :] for text in texts for line in lines(text)}) == 5
+
+
 def test_a_batch() -> None:
     body = {
         "sentAt": "2026-11-01T05:06:09Z", "writeKey": "secret",
@@ -131,6 +138,24 @@ def test_a_batch() -> None:
     assert b"secret" not in b"".join(lines(body, "/v1/batch"))
 
 
+def test_a_key_batch_is_an_envelopes_where_batches_are_sent_alone() -> None:
+    message_ = {"type": "track", "messageId": "m", **TIMES, "batch": [{"messageId": "1"}]}
+    assert lines(json.dumps(message_)) == lines(json.dumps([message_]), "/v1/batch") != lines(message_, "/v1/batch")
+    del message_["batch"]
+    assert message(message_, "/v1/batch") == message_
+
+
+@pytest.mark.parametrize(
+    ("of_envelope", "own", "merged"),
+    [
+        ({"a": 1, "b": {"c": 2}}, {"b": 3}, {"a": 1, "b": 3}), ({"a": 1}, "x", "x"), ("x", {"b": 3}, {"b": 3}),
+        ("x", None, "x"),
+    ],
+)  # fmt: skip
+def test_the_context_of_an_envelope_is_below_the_messages_own(of_envelope: Any, own: Any, merged: Any) -> None:
+    assert message({"context": of_envelope, "batch": [{"context": own}]}, "/v1/batch")["context"] == merged
+
+
 @pytest.mark.parametrize("path", ["/v1/batch", "/v1/import", "/v1/b"])
 def test_an_envelope_without_messages_is_kept(path: str) -> None:
     [line] = lines('{"batch": 5, "writeKey": "secret"}', path)
@@ -152,10 +177,12 @@ def test_an_array_of_messages() -> None:
         (b"\xef\xbb\xbf[1.10]", b"1.10"),
         (b'{"messageId":"m",\r\n"a":{\n"b":1.10}}', b'{"messageId":"m","a":{ "b":1.10},'),
         (b'{"messageId":"m","a":1,"a":2}', b'{"messageId":"m","a":1,'),
+        (b'{"messageId":"m","a":1,"b":3,"b":4,"a":2}', b'{"messageId":"m","a":1,"b":3,'),
         (b'{"messageId":"m","a":"\\ud800"}', b'{"messageId":"m","a":"\\uD800",'),
         (b'{"messageId":"m","\\ud800":1.10}', b'{"messageId":"m","\\uD800":1.10,'),
         (b'{"messageId":"m","a":NaN}', b'{"messageId":"m","a":NaN,'),
         (b'{"messageId":"m","a":"\xff"}', b'{"messageId":"m","a":"\xff",'),
+        (b'{"messageId":"m", "a":"\xff"}', b'{"messageId":"m","a":"\xff",'),
         (b'{"messageId":"m","a":1234567890123.12345678}', b'{"messageId":"m","a":1234567890123.12345678,'),
     ],
 )  # fmt: skip
@@ -163,21 +190,55 @@ def test_what_is_json_is_kept_to_the_digit(text: bytes, kept: bytes) -> None:
     [line] = lines(text)
     assert line.startswith(kept)
     assert line.endswith(b',"a":2}') == (b'"a":2' in text)  # a key that repeats is kept, behind the first
+    json.loads(line.decode(errors="replace"))
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"hello", b"{", b'{"a":1', b"[1,", b'{"a":1}{"b":2}', b"\xff\xfe", b"[1]]", b"tru"]
+    ("text", "problem"),
+    [
+        *((text, "Expecting value: line 1 column 1 (char 0)") for text in (b"", b"hello", b"\xff\xfe", b"tru")),
+        (b"{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b'{"a":1', "Expecting ',' delimiter: line 1 column 7 (char 6)"),
+        (b"[1,", "Expecting value: line 1 column 4 (char 3)"),
+        (b'{"a":1}{"b":2}', "Extra data: line 1 column 8 (char 7)"),
+        (b"[1]]", "Extra data: line 1 column 4 (char 3)"),
+        *((text, "It nests too deeply.") for text in (DEEP, b'{"a":%b}' % DEEP, b'{"a": %b}' % DEEP)),
+    ],
+    ids=lambda value: repr(value)[:20],
 )
-def test_what_is_no_json_is_refused(text: bytes) -> None:
-    with pytest.raises(InvalidJson):
+def test_what_is_no_json_is_refused(text: bytes, problem: str) -> None:
+    with pytest.raises(InvalidJson) as error:
         parse_body(text)
+    assert str(error.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (b'[{"a":1}, "b"]', Body([Raw(b'{"a":1}'), Raw(b'"b"')], {}, b'{"a":1}')),
+        (b"[]", Body([], {}, b"")),
+        (b'[NaN, {"a":1.10}]', Body([Raw(b"NaN"), Raw(b'{"a":1.10}')], {}, b"NaN")),
+        (b"{}", Body([Raw(b"{}")], {}, b"")),
+        (b' {"a": 1} ', Body([Raw(b'{"a": 1}')], {"a": Raw(b"1")}, b"")),
+        (b"5", Body([Raw(b"5")], {}, b"")),
+    ],
+)
+def test_the_parts_of_a_body(text: bytes, read: Body) -> None:
+    assert parse_body(text) == read
+
+
+@pytest.mark.parametrize(
+    ("body", "line"), [(b' {"a":\r\n1 ', b'{"a":  1\n'), (b"\xff\n", b"base64:/wo=\n"), (b" \n", b'""\n')]
+)
+def test_a_body_that_cannot_be_read_is_one_line(body: bytes, line: bytes) -> None:
+    assert kept_line(body) == ArchiveLines(line, 1, 0)
 
 
 def test_deletions_are_counted() -> None:
     found = find_route("/hook/segment/shop")
     assert found
     assert found[0].adapter
-    body = b'[{"type":"delete","userId":"1"},{"type":"track"},{"type":"delete"}]'
+    body = b'[{"type":"delete","userId":"1"},{"type":"track"},5,{"type":"delete"}]'
     assert found[0].adapter(parse_body(body), Arrival(AT)).deletions == 2
 
 

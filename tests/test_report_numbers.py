@@ -17,7 +17,7 @@ import sqlglot
 import counted_models as counted
 from autopilothq import inspect
 from autopilothq.errors import RunError
-from autopilothq.report import Absent, Report, read_report, statements
+from autopilothq.report import Absent, Report, assemble, read_report, statements
 from autopilothq.report.numbers import (
     ARRIVED_WITHIN,
     OPENED_WITHIN,
@@ -25,6 +25,7 @@ from autopilothq.report.numbers import (
     Books,
     Cohorts,
     Funnel,
+    MailboxDomain,
     Opening,
     Totals,
 )
@@ -122,6 +123,8 @@ def test_totals(report: Report) -> None:
     assert totals.deliveries > totals.delivered > totals.rated > totals.opened > 0
     assert report.period.rated_until == cut()
     assert report.period.events == len(counted.seven(messages()))
+    times = [one.at for one in events() if one.at]
+    assert (report.period.first, report.period.last) == (min(times), max(times))
 
 
 def test_days(report: Report) -> None:
@@ -152,32 +155,53 @@ def test_journeys_and_emails(report: Report) -> None:
         assert journey.funnel == funnel(of)
 
 
-def test_links(report: Report) -> None:
+def clicked_links() -> dict[tuple[Any, Any], tuple[int, int]]:
+    """The people and the clicks of links of rated mail, by URL and email, those with most people first."""
     old = {(row["person"], row["email_id"]) for row in pairs() if row["rated"] and row["deliveries"]}
     clicks = [
-        one
+        (one.properties.get("link_url"), one.properties["email_id"], one.person)
         for one in counted.seven(messages())
         if one.sent["event"] == "Email Clicked" and (one.person, one.properties.get("email_id")) in old
     ]
     emails = {row["email_id"]: row["email_name"] for row in counted.email_overview(messages())}
-    expected: dict[tuple[Any, Any], tuple[set[str], int]] = {}
-    for one in clicks:
-        key = one.properties.get("link_url"), emails[one.properties["email_id"]]
-        people, count = expected.get(key, (set(), 0))
-        expected[key] = (people | {one.person}, count + 1)
-    assert {(link.url, link.email): (link.people, link.clicks) for link in known(report.links)} == {
-        key: (len(people), count) for key, (people, count) in expected.items()
+    found = {
+        (url, of): (len({who for *link, who in clicks if link == [url, of]}), number)
+        for (url, of), number in Counter((url, of) for url, of, _ in clicks).items()
     }
+    order = sorted(found, key=lambda link: (-found[link][0], -found[link][1], link[0] or "~", link[1]))
+    return {(url, emails[of]): found[url, of] for url, of in order}
+
+
+def test_links(report: Report) -> None:
+    found = {(link.url, link.email): (link.people, link.clicks) for link in known(report.links)}
+    assert found == clicked_links()
+
+
+def domains() -> dict[str, list[Row]]:
+    """Rows of people x emails by domain, those with most first."""
+    found: dict[str, list[Row]] = {}
+    for row in pairs():
+        if "@" in row["person"] and row["deliveries"] + row["bounces"]:
+            found.setdefault(row["person"].partition("@")[2], []).append(row)
+    return dict(sorted(found.items(), key=lambda one: (-len(one[1]), one[0])))
+
+
+def domain(name: str | None, rows: list[Row], number: int = 1) -> MailboxDomain:
+    return MailboxDomain(name, len(rows), sum(bool(row["bounces"]) for row in rows), *welcome(rows), number)
 
 
 def test_domains(report: Report) -> None:
-    rows = [row for row in pairs() if "@" in row["person"] and row["deliveries"] + row["bounces"]]
-    by_domain = {
-        name: [row for row in rows if row["person"].endswith(f"@{name}")] for name in ("example.com", "other.example")
-    }
-    assert {
-        one.name: (one.sent, one.bounced, one.rated, one.complained, one.unsubscribed) for one in known(report.domains)
-    } == {name: (len(of), sum(bool(row["bounces"]) for row in of), *welcome(of)) for name, of in by_domain.items()}
+    assert known(report.domains) == [domain(name, rows) for name, rows in domains().items()]
+
+
+def test_the_largest_domains_and_links_are_named(target: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopilothq.report.read._MOST", 4)
+    found = read(target)
+    listed = list(domains().items())
+    others = [row for _, rows in listed[4:] for row in rows]
+    named = [domain(name, rows) for name, rows in listed[:4]]
+    assert known(found.domains) == [*named, domain(None, others, len(listed) - 4)]
+    assert {(link.url, link.email) for link in known(found.links)} == set(list(clicked_links())[:4])
 
 
 def welcome(rows: list[Row]) -> tuple[int, int, int]:
@@ -210,24 +234,33 @@ def test_sending(report: Report) -> None:
     }
 
 
-def test_cohorts(report: Report) -> None:
+@pytest.mark.parametrize(("unit", "length"), [("day", 1), ("week", 7)])
+def test_cohorts(
+    report: Report, target: tuple[str, str], monkeypatch: pytest.MonkeyPatch, unit: str, length: int
+) -> None:
+    monkeypatch.setattr(assemble, "UNITS", ((unit, length, None),))
+
+    def begin(at: datetime) -> date:
+        return at.date() - timedelta(at.weekday() if unit == "week" else 0)
+
     mails = [one for one in events() if "email_id" in one.properties]
     first: dict[str, date] = {}
     for one in mails:
         if one.sent["event"] == "Email Delivered" and one.at:
-            first[one.person] = min(first.get(one.person, date.max), one.at.date())
+            first[one.person] = min(first.get(one.person, date.max), begin(one.at))
     acted = {
-        (one.person, one.at.date())
+        (one.person, begin(one.at))
         for one in mails
         if one.at and one.sent["event"] in ("Email Opened", "Email Clicked", "Email Replied")
     }
-    found: Cohorts = known(report.cohorts)
-    assert found.unit == "day"
+    found: Cohorts = known((report if unit == "day" else read(target)).cohorts)  # so few days are cohorts of days
+    assert found.unit == unit
     for row in found.rows:
         people = {person for person, day in first.items() if day == row.begin}
         assert row.people == len(people)
         assert row.active == [
-            sum((person, row.begin + timedelta(n)) in acted for person in people) for n in range(len(row.active))
+            sum((person, row.begin + timedelta(length * n)) in acted for person in people)
+            for n in range(len(row.active))
         ]
     assert sum(row.people for row in found.rows) == len(first)
 

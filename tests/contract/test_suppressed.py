@@ -32,7 +32,7 @@ THEIRS = [
     message(messageId="2", userId="phone", properties={"note": "ada"}),
     message(messageId="3", userId="x", context={"traits": {"email": "bada@example.com", "contact_id": "person_10"}}),
     message(messageId="4", userId="no@kind"),
-    identify(messageId="5", userId="x", traits={"email": "x@example.com", "contact_id": "ada"}),
+    identify(messageId="5", userId='"ada"', traits={"email": "x@example.com", "contact_id": "ada"}),
 ]
 BROKEN_MINE = '{"userId":"ada"'
 BROKEN = '{"userId":"bob"'

@@ -58,7 +58,7 @@ class MessageRows:
                 for name, encode, cell in zip(self.columns, self._encoders, row, strict=True)
                 if cell is not None
             }
-            yield self._line(found, discards.get(row[at], ()) if discards else ())
+            yield self._line(found, discards.get(row[at], ()))
 
     def _line(self, cells: dict[str, str], discards: Sequence[DiscardedValue]) -> bytes:
         """Returns the line of cells that are JSON text."""
@@ -95,8 +95,7 @@ class MessageRows:
         if column in self._top:
             if column == "received_at" and top.get("receivedAt") == _received_otherwise(top):
                 top["receivedAt"] = value
-            # The other key of the two is lost: a message has each of its own keys once.
-            elif column != "id":
+            else:  # the other key of the two is lost: a message has each of its own keys once
                 top.setdefault(_TOP.get(column, column), value)
             return
         if column in ("context", self.body) and value.startswith("{"):
@@ -113,7 +112,7 @@ class MessageRows:
         """Returns the path of a value that has no column, by its key in `_discards`; None where that is not sure."""
         for part in (key.split("."), [_unescaped(part) for part in key.split(".")]):
             path = tuple(part)
-            if len(path) > 1 and path[0] in ("context", self.body) and not _has_column(path):
+            if len(path) > 1 and path[0] in ("context", self.body) and not column_name(path):
                 return path
         return None
 
@@ -127,10 +126,6 @@ def _unescaped(part: str) -> str:
         return str(DECODER.decode(f'"{part}"'))
     except ValueError:
         return part
-
-
-def _has_column(parts: tuple[str, ...]) -> bool:
-    return bool(column_name(parts if parts[0] == "context" else parts[1:]))
 
 
 def _received_otherwise(top: Mapping[str, str]) -> str | None:
@@ -147,12 +142,9 @@ def _context_path(column: str, cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _put(into: dict[str, Any], path: Sequence[str], text: str) -> None:
-    """Puts JSON text at a path. Where a key of it is taken, blanks behind the key give it the same column."""
+    """Puts JSON text at a path, see `_context_path`. Where the key is taken, blanks behind it give the same column."""
     for part in path[:-1]:
-        key = part
-        while isinstance(into.get(key), str):
-            key += " "
-        into = into.setdefault(key, {})
+        into = into.setdefault(part, {})
     key = path[-1]
     while key in into:
         key += " "

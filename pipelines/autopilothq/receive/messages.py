@@ -102,7 +102,7 @@ def adapted_lines(body: Body, arrival: Arrival, adapt: Callable[[bytes], Sequenc
     for element in body.elements:
         found = adapt(bytes(element))
         if found is None:
-            made.append(lines_of(body._replace(elements=[element], envelope={}), arrival))
+            made.append(lines_of(body._replace(elements=[element]), arrival))
         else:
             made.append(ArchiveLines(b"".join(line + b"\n" for line in found), len(found), 0))
     data = b"".join(one.data for one in made)
@@ -214,7 +214,7 @@ def _json(text: str) -> msgspec.Raw:
 
 def _one_line(text: bytes) -> bytes:
     """Returns JSON text in one line: line ends stand between its tokens alone."""
-    return text.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in text or b"\r" in text else text
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 # ---- JSON text -------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def _raw(value: object) -> msgspec.Raw:
 
 
 def _sizes(pair: tuple[str, msgspec.Raw]) -> tuple[bytes, bytes]:
-    return pair[0].encode(errors="replace"), bytes(pair[1])
+    return pair[0].encode(errors="surrogatepass"), bytes(pair[1])
 
 
 _count_keys = json.JSONDecoder(object_pairs_hook=len).decode

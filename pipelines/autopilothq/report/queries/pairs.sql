@@ -22,7 +22,7 @@ WITH pairs AS (
 ), links AS (
     SELECT email_id, link_url, rated, {measures}
     FROM clicked_pairs GROUP BY email_id, link_url, rated
-    ORDER BY clicked DESC, clicks DESC, link_url LIMIT {most}
+    ORDER BY clicked DESC, clicks DESC, link_url, email_id LIMIT {most}
 )
 SELECT 'email' AS kind, email_id AS name, CAST(NULL AS BIGINT) AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
 FROM pairs GROUP BY email_id, rated
@@ -31,7 +31,7 @@ SELECT 'hour' AS kind, CAST(NULL AS TEXT) AS name, hour AS number, CAST(NULL AS 
 FROM pairs GROUP BY hour, rated
 UNION ALL
 SELECT 'delay' AS kind, CAST(NULL AS TEXT) AS name, delay AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
-FROM pairs WHERE rated = 1 AND opens > 0 GROUP BY delay, rated
+FROM pairs WHERE rated = 1 GROUP BY delay, rated
 UNION ALL
 SELECT 'domain' AS kind, largest.domain AS name, CAST(NULL AS BIGINT) AS number, CAST(NULL AS TEXT) AS url, rated, {measures}
 FROM pairs LEFT JOIN largest ON largest.domain = pairs.domain

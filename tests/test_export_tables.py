@@ -1,0 +1,142 @@
+"""Which rows of which tables an export takes, and what it says that it left out: tables made by hand."""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from autopilothq.catalog import Type
+from autopilothq.export import ExportFolder, export_archive, export_parquet
+from autopilothq.export.archive import ExportedArchive
+from autopilothq.export.parquet import ExportedTables
+from autopilothq.warehouses.dataset import NativeType
+from autopilothq.warehouses.hints import arrow_schema
+
+AT = datetime(1970, 1, 5, 23, 59, 59, tzinfo=UTC)
+EVENT: dict[str, Type] = {"id": "text", "received_at": "timestamp", "event": "text", "event_text": "text"}
+DISCARD: dict[str, Type] = dict.fromkeys(("table_name", "row_id", "column_name", "value", "reason"), "text")
+REJECT: dict[str, Type] = {"rejected_at": "timestamp", "reason": "text", "raw": "text"}
+Tables = Mapping[str, tuple[Mapping[str, Type], Sequence[Sequence[Any]]]]
+TABLES: Tables = {
+    "tracks": (
+        {**EVENT, "uuid_ts": "timestamp"},
+        [
+            ("a1", AT, "whole", "Whole", AT), ("b1", AT, "partly", "Partly", AT), ("b2", None, "partly", "Partly", AT),
+            ("b3", AT, "partly", "Partly", AT), ("c1", AT, None, "名", AT), ("d1", AT, "gone", "Gone", AT),
+        ],
+    ),
+    "whole": ({**EVENT, "n": "bigint", "loaded_at": "timestamp"}, [("a1", AT, "whole", "Whole", 1, AT)]),
+    "partly": (EVENT, [("b1", AT, "partly", "Partly"), (None, AT, "partly", "Odd")]),
+    "never": (EVENT, []),
+    "identifies": ({"id": "text", "received_at": "timestamp", "email": "text"}, [("i1", AT, "a@b.c")]),
+    "users": ({"id": "text"}, [("u1",)]),
+    "view": (EVENT, [("v1", AT, "view", "View")]),
+    "own": ({"id": "text", "event": "text"}, [("o1", "own")]),
+    "_discards": (
+        DISCARD,
+        [
+            ("whole", "a1", "n", '"b"', "same_column"), ("whole", "a1", "n", '"a"', "same_column"),
+            ("tracks", "c1", "k", "2", "not_text"), ("partly", "a1", "n", '"no"', "same_column"),
+            ("whole", "a9", "n", '"no"', "same_column"),
+        ],
+    ),
+    "_rejects": (
+        REJECT,
+        [
+            (AT, "not_json", "{1"), (None, "not_json", "{2"), (AT, "not_json", None), (AT, "truncated", "{3"),
+            (AT, "line_too_long", "{4"), (AT, "not_json", "{5"),
+        ],
+    ),
+}  # fmt: skip
+ODD = {"whole": ["b", "a"], "users": ["shape"], "shapes": ["shape"]}
+"""Columns of types that nothing reads."""
+
+
+class Dataset:
+    """Tables as the dataset that an export reads; each row is a batch of its own."""
+
+    def __init__(self, tables: Tables, dialect: str = "duckdb") -> None:
+        self.of, self.dialect = tables, dialect
+
+    def columns(self) -> dict[str, dict[str, NativeType]]:
+        names = {name: [*self.of.get(name, ({}, ()))[0], *ODD.get(name, ())] for name in (*self.of, *ODD)}
+        return {name: {column: NativeType("x", "text") for column in columns} for name, columns in names.items()}
+
+    def views(self) -> set[str]:
+        return {"view"}
+
+    def tables(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: dict(self.of[name][0]) for name in names if name in self.of}
+
+    def read(self, table: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        types, rows = self.of[table]
+        schema = arrow_schema(types)
+        for row in rows:
+            batch = pa.RecordBatch.from_pylist([dict(zip(types, row, strict=True))], schema=schema)
+            yield batch.select(list(columns))
+
+    def rows(self, select: str, table: str, group: str = "") -> list[tuple[Any, ...]]:
+        rows = self.of[table][1]
+        if (select, group) == ("count(*)", ""):
+            return [(len(rows),)]
+        assert (select, group) == ("{event}, count(*)", "GROUP BY {event}")
+        events = [row[2] for row in rows]
+        return [(event, events.count(event)) for event in dict.fromkeys(events)]
+
+
+def exported(dataset: Dataset, folder: Path) -> tuple[ExportedArchive, dict[str, list[str]]]:
+    """What an export says, and the lines of each day."""
+    with ExportFolder(folder) as files:
+        said = export_archive(dataset, files)  # type: ignore[arg-type]
+    lines = {
+        file.parent.name: gzip.decompress(file.read_bytes()).decode().splitlines() for file in folder.rglob("*.gz")
+    }
+    return said, lines
+
+
+def ids(lines: Sequence[str]) -> list[str]:
+    return [line if line[1:2].isdigit() else json.loads(line).get("messageId", "none") for line in lines]
+
+
+def test_an_archive_has_each_message_once_and_says_what_is_left_out(tmp_path: Path) -> None:
+    said, lines = exported(Dataset(TABLES), tmp_path / "out")
+    assert said == ExportedArchive(
+        {"tracks": 4, "whole": 1, "partly": 2, "identifies": 1}, 3, 2,
+        ["whole: a, b", "_rejects: 3 lines cut off, or of no archive"],
+    )  # fmt: skip
+    assert {day: ids(of) for day, of in lines.items()} == {
+        "0": ["b2", "{2"], "345600000": ["b3", "c1", "d1", "a1", "b1", "none", "i1", "{1", "{5"],
+    }  # fmt: skip
+    assert json.loads(lines["345600000"][1])["properties"] == {"k": 2}
+    assert json.loads(lines["345600000"][3])["properties"] == {
+        "n": 1, "n ": "a", "n  ": "b", "loaded_at": "1970-01-05T23:59:59.000Z",
+    }  # fmt: skip
+
+
+def test_bigquery_stamps_rows_in_a_column_of_its_own(tmp_path: Path) -> None:
+    _, lines = exported(Dataset({"whole": TABLES["whole"]}, "bigquery"), tmp_path / "out")
+    assert lines["345600000"][0].endswith('"event":"Whole","properties":{"n":1}}')
+
+
+def test_each_table_may_be_alone_or_missing(tmp_path: Path) -> None:
+    for name, counts in (("tracks", {"tracks": 6}), ("partly", {"partly": 2}), ("identifies", {"identifies": 1})):
+        said, _ = exported(Dataset({name: TABLES[name]}), tmp_path / name)
+        assert (said.messages, said.rejects, said.left_out) == (counts, 0, [])
+    said, _ = exported(Dataset({"never": TABLES["never"]}), tmp_path / "none")
+    assert said == ExportedArchive({}, 0, 0, [])
+
+
+def test_each_table_is_a_file_of_parquet(tmp_path: Path) -> None:
+    with ExportFolder(tmp_path / "out") as files:
+        said = export_parquet(Dataset(TABLES), files)  # type: ignore[arg-type]
+    rows = {name: len(rows) for name, (_, rows) in TABLES.items() if name != "view"}
+    assert said == ExportedTables(rows, ["users: shape", "shapes: shape", "whole: a, b"])
+    found = {file.stem: pq.read_table(file) for file in (tmp_path / "out").glob("*.parquet")}
+    assert {name: len(table) for name, table in found.items()} == rows
+    assert found["never"].schema == arrow_schema(EVENT)
+    assert [tuple(row.values()) for row in found["partly"].to_pylist()] == TABLES["partly"][1]
