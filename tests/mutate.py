@@ -53,7 +53,7 @@ ROOMS = {
     "books": Room(
         ["projection/audit.py", "projection/deduplicate.py"],
         [
-            *contract("books", "once", "partitions", "suppressed"),
+            *contract("books", "collisions", "once", "partitions", "suppressed"),
             "tests/contract/test_mends.py::test_a_cut_text_of_an_adopted_row_becomes_whole",
             f"{LIMITS}::test_the_new_events_with_most_messages_get_the_tables_that_are_left",
             f"{LIMITS}::test_events_beyond_the_number_of_tables_are_in_tracks_alone",

@@ -85,6 +85,17 @@ def test_a_rejected_line_that_comes_again_in_its_place_is_one_row() -> None:
     assert [count.rejected for count in store.audit] == [1]
 
 
+def test_a_refused_message_whose_line_nobody_kept_is_rejected_by_its_id(tmp_path: Path) -> None:
+    warehouse = Projection(NOW, str(tmp_path))
+    warehouse.add(next(batches([[message()]])))
+    book = warehouse.deduplicate(refused={"m1": "too long"}).rejects(["file 0"])
+    assert book is not None
+    names = ("id", "reason", "message", "raw")
+    [row] = book.relation.to_arrow_table().to_pylist()
+    warehouse.close()
+    assert [row[name] for name in names] == [place_digest("file 0", 1, b"m1"), "unreadable", "too long", ""]
+
+
 def origin_rejects(*rejects: Reject) -> list[tuple[str, int, str, str, str]]:
     store = Store()
     names = ("file", "line", "reason", "message", "raw")

@@ -165,10 +165,21 @@ def test_what_a_killed_load_had_discarded_is_discarded_again() -> None:
     assert discards(store.run([line])) == whole
 
     first = Store()  # the first load of all was killed, so that the destination has no audit
-    whole = discards(first.run([FOUR_TIMES_BAD]))
-    assert len(whole) == 4
+    lines = [FOUR_TIMES_BAD, message(messageId="never", receivedAt=None, sentAt="soon")]
+    whole = discards(first.run(lines))
+    assert len(whole) == 5
     first.kill("_discards", "_audit")
-    assert discards(first.run([FOUR_TIMES_BAD])) == whole
+    assert discards(first.run(lines)) == whole
+
+
+def test_no_other_messages_discards_are_taken_for_those_of_a_killed_load() -> None:
+    """One that a whole load stored, of the moment of one that a killed load stored; one of that one's id alone."""
+    store = Store()
+    store.run([message(receivedAt=EARLY)])
+    store.run([message(messageId="m2", receivedAt=EARLY)])
+    store.kill()
+    lines = [message(receivedAt=EARLY, sentAt="soon"), message(messageId="m2", receivedAt=LATE, sentAt="soon")]
+    assert discards(store.run(lines)) == []
 
 
 def test_a_message_without_an_id_is_known_by_its_line() -> None:
@@ -206,6 +217,25 @@ def test_a_track_whose_other_row_was_lost_gets_it() -> None:
         name: [row["id"] for row in rows] for name, rows in whole.items()
     }
     assert store.audit[0].stored == 2
+
+
+def test_only_the_tracks_that_their_events_table_lacks_are_half_stored() -> None:
+    store = Store()
+    lines = [message(), message(messageId="m2")]
+    whole = copy.deepcopy(store.run(lines))
+    store.kill()
+    del store.rows["email_opened"]["m2"]
+    assert [[row["id"] for row in rows] for rows in store.run(lines).values()] == [["m1", "m2"]] * len(whole)
+    assert [count[1:5] for count in store.audit] == [(2, 1, 1, 0)]
+
+
+def test_a_message_that_two_tables_have_is_one_duplicate() -> None:
+    """As another loader may have left it."""
+    store = Store()
+    store.run([message(), identify(messageId="i1")])
+    store.rows["identifies"]["m1"] = store.rows["identifies"]["i1"] | {"id": "m1"}
+    store.run([message()])
+    assert [count[1:5] for count in store.audit] == [(1, 0, 1, 0)]
 
 
 def test_a_track_that_is_stored_without_its_events_name_is_stored() -> None:

@@ -45,8 +45,7 @@ def open_messages(context: ProjectionContext, events: Sequence[EventName], only:
             con.execute(f"INSERT INTO {table} BY NAME FROM {engine.parquet_files(files)}")
     if events:
         rows = [(e.event, context.tables.events[e.event], e.table, e.text, list(e.repeats)) for e in events]
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _EVENTS, strict=True)]
-        with engine.registered(con, event_rows=pa.table(columns, schema=_EVENTS)):
+        with engine.registered(con, event_rows=pa.table([*zip(*rows, strict=True)], schema=_EVENTS)):
             con.execute("INSERT INTO events FROM event_rows")
     messages = engine.parquet_files(cells.messages, union_by_name="true")
     con.execute(_SQL["parsed"].format(replaced=_without_repeats(context), files=messages, only=only))
