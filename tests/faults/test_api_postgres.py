@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import autopilothq
 from autopilothq.warehouses.postgres import postgres as postgres_destination
-from fake_autopilot import FakeAutopilot, account
+from fake_autopilot import FakeAutopilot
 from faults.loads import Table, content, pipeline
 
 
@@ -25,13 +23,12 @@ def rows(table: Table) -> list[dict[str, Any]]:
     return sorted(found, key=repr)
 
 
-def test_an_account_is_the_same_as_in_duckdb(tmp_path: Path, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(account, "PAGE", 20)
+def test_an_account_is_the_same_as_in_duckdb(tmp_path: Path, postgres: str) -> None:
     destination = postgres_destination(postgres)
-    with FakeAutopilot(contacts=30) as server:
+    with FakeAutopilot(contacts=150) as server:
         server.account.change(server.account.contact_id(3), created_at="yesterday", mail_opened={"k": "soon"})
-        assert scan(tmp_path / "postgres", server, destination, max_seconds=0).contacts == 20
-        assert scan(tmp_path / "postgres", server, destination).contacts == 30
+        assert scan(tmp_path / "postgres", server, destination, max_seconds=0).contacts == 100
+        assert scan(tmp_path / "postgres", server, destination).contacts == 150
         scan(tmp_path, server)
         there, here = content(postgres), content(tmp_path / "autopilot.duckdb")
         assert there.keys() == here.keys()
@@ -47,5 +44,5 @@ def test_an_account_is_the_same_as_in_duckdb(tmp_path: Path, postgres: str, monk
         assert scan(tmp_path / "postgres", server, destination).stored == 0
     again = content(postgres)
     assert (again["lists"].rows, again["lists_contacts"].rows, again["triggers"].rows) == ([], [], [])
-    assert [bool(row["deleted_at"]) for row in again["contacts"].dicts()] == [True, *[False] * 29]
+    assert [bool(row["deleted_at"]) for row in again["contacts"].dicts()] == [True, *[False] * 149]
     assert (again["tracks"].rows, again["_discards"].rows) == (there["tracks"].rows, there["_discards"].rows)
