@@ -48,6 +48,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Counts]]:
         _count(patch, counts, reference, "resolve_configuration", lambda config, **_: not config.is_resolved())
         _count(patch, counts, resolve, "_resolve_config_fields")
         _count(patch, counts, dlt_typing, "get_origin")
+        _count(patch, counts, schema_utils, "generate_version_hash")
         _count(patch, counts, SchemaStorage, "load_schema")
         _reading(patch, counts)
         Path("archive").mkdir()
@@ -132,6 +133,11 @@ def test_a_complete_load_leaves_nothing_that_the_next_one_takes_for_that_of_a_ki
     assert [run["left"] for run in costs] == [0, 0, 0]
 
 
+@pytest.mark.parametrize(("run", "most"), [(FIRST, 75), (NOTHING_NEW, 50), (MORE, 75)])
+def test_the_hash_of_a_schema_is_made_once_where_dlt_asks_for_it(costs: list[Counts], run: int, most: int) -> None:
+    assert costs[run]["generate_version_hash"] <= most, costs
+
+
 @pytest.mark.parametrize("run", [NOTHING_NEW, MORE])
 def test_what_a_type_hint_means_is_found_out_once(costs: list[Counts], run: int) -> None:
     assert costs[run]["get_origin"] <= 10_000, costs
@@ -158,6 +164,17 @@ def test_a_schema_that_another_program_wrote_is_read() -> None:
     changed.update_table(new_table("tracks", columns=[{"name": "id", "data_type": "text"}]))
     theirs.save_schema(changed)
     assert "tracks" in ours["events"].tables
+
+
+def test_the_hash_of_a_schema_is_that_of_what_is_in_it_now() -> None:
+    caching.hash_schemas_once()
+    stored = dlt.Schema.from_dict({**dlt.Schema("events").to_dict()})
+    before = stored.stored_version_hash
+    assert (stored.is_modified, stored.version_hash) == (False, before)
+    stored.update_table(new_table("tracks", columns=[{"name": "id", "data_type": "text"}]))
+    described = stored.to_dict(bump_version=False)
+    assert (stored.is_modified, stored.version_hash) == (True, schema_utils.generate_version_hash(described))
+    assert stored.previous_hashes == [before]
 
 
 def test_a_trace_has_the_same_text_as_dlts_own() -> None:

@@ -107,8 +107,8 @@ def differences(lines: Sequence[Line], folder: Path) -> list[str]:
     ]
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(st.lists(generated.messages(st.integers(1, 99).map('"{}"'.format)), min_size=10, max_size=30))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(generated.messages(st.integers(1, 99).map('"{}"'.format)), min_size=50, max_size=90))
 def test_messages_make_the_same_tables_again(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     found = differences(lines, tmp_path_factory.mktemp("out"))
     assert found == []

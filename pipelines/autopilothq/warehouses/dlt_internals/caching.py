@@ -22,6 +22,7 @@ def spare_repeated_work() -> None:
     reread_changed_schemas_alone()
     write_traces_quickly()
     copy_schemas_quickly()
+    hash_schemas_once()
 
 
 @cache
@@ -148,3 +149,12 @@ def _copy(data: Any) -> Any:
     if kind is list:
         return [part if type(part) in _PLAIN else _copy(part) for part in data]
     return data if kind in _PLAIN else deepcopy(data)
+
+
+@cache
+def hash_schemas_once() -> None:
+    """Has dlt take a schema's hash from the dict that it made with it, some fifty times in a small load.
+
+    It makes the hash of that dict once more, which is the same.
+    """
+    setattr(Schema, "version_hash", property(lambda schema: schema.to_dict()["version_hash"]))  # noqa: B010
