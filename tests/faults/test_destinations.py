@@ -11,7 +11,9 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 import autopilothq
 import forked
+from autopilothq.warehouses.duckdb import direct
 from autopilothq.warehouses.postgres import postgres as postgres_destination
+from contract.loading import identify, message, write
 from faults import holder, small_disk
 from faults.loads import Table, assert_same, assert_sound, content, load, messages, odd_archive, pipeline
 from servers import Postgres
@@ -115,3 +117,34 @@ def test_a_disk_that_is_full(room: int, tmp_path: Path, archive: Path, undisturb
     tables = content(tmp_path / "autopilot.duckdb")
     assert_sound(tables)
     assert_same(tables, undisturbed, but=["_audit"])
+
+
+@pytest.mark.parametrize("database", ["duckdb", "postgres"])
+def test_rows_of_files_follow_those_that_a_step_made_dicts_of(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """dlt gives those columns of its own, also in tables that are there, and forbids that they are null."""
+    place = str(tmp_path / "a.duckdb") if database == "duckdb" else request.getfixturevalue("postgres")
+    destination = direct(place) if database == "duckdb" else postgres_destination(place)
+
+    def load_with_steps(number: int, *dicts: str) -> None:
+        write(f"{number}.ndjson", message(messageId=f"m{number}"), identify(messageId=f"i{number}", userId=f"{number}"))
+        source = autopilothq.archive("archive")
+        for table in dicts:
+            source.resources[table].add_yield_map(lambda rows: iter(rows.to_pylist()))
+        pipeline(tmp_path, destination).run(source)
+
+    load_with_steps(1, "email_opened", "users")
+    load_with_steps(2)
+    load_with_steps(3, "email_opened", "identifies")
+    load_with_steps(4)
+    found = content(tmp_path / "a.duckdb" if database == "duckdb" else place)
+    made = {
+        table: [bool(row["_dlt_load_id"]) for row in sorted(found[table].dicts(), key=lambda row: row["id"])]
+        for table in ("email_opened", "users", "identifies")
+    }
+    assert made == {
+        "email_opened": [True, False, True, False],
+        "users": [True, False, False, False],
+        "identifies": [False, False, True, False],
+    }

@@ -16,7 +16,7 @@ import dlt
 from dlt import Schema
 from dlt.common.configuration import configspec
 from dlt.common.destination.typing import PreparedTableSchema
-from dlt.common.schema.typing import TTableSchema
+from dlt.common.schema.typing import TColumnSchema, TTableSchema
 from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbBaseCredentials
 from duckdb import DuckDBPyConnection, OutOfMemoryException, TransactionException
@@ -45,6 +45,7 @@ from .dlt_internals import (
     hooked,
     table_of,
 )
+from .hints import without_requirement
 from .pipeline_names import database_of
 
 
@@ -153,6 +154,10 @@ class DirectClient(BooksClient, DuckDbClient):
         if isinstance(job, SqlLoadJob):
             return MergeJob(file_path)
         return DirectCopyJob(file_path) if isinstance(job, DuckDbCopyJob) and file_path.endswith(".parquet") else job
+
+    def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
+        """Returns the definition of a column."""
+        return usual(without_requirement(column, table), table)
 
     def sql_after(self, usual: Callable[..., list[str]], partial_table: TPartialTableSchema) -> list[str]:
         """Returns the statements that follow those that make new columns."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import dlt
 import pyarrow as pa
+from dlt.common.schema.typing import TColumnSchema
 from dlt.destinations import filesystem
 
 from ..catalog import (
@@ -32,12 +33,13 @@ from ..errors import CannotMerge
 from ..projection.types import ARROW
 from .dlt_internals import (
     CLUSTER_COLUMNS_HINT,
+    DLT_NAME_PREFIX,
     NamingConvention,
     TLoaderMergeStrategy,
     TTableSchemaColumns,
     TWriteDispositionDict,
 )
-from .native import ALL_ROWS, COPY_HINT, copy_description
+from .native import ALL_ROWS, COPY_HINT, SEGMENT_TABLE_HINT, copy_description
 
 SOURCE = "autopilothq"
 
@@ -181,3 +183,13 @@ def layout_hints(table: str, native: Native) -> tuple[dict[str, Layout], dict[st
 def arrow_schema(types: Mapping[str, Type]) -> pa.Schema:
     """Returns the Arrow schema of columns of these types."""
     return pa.schema([(name, ARROW[of]) for name, of in types.items()])
+
+
+def without_requirement(column: TColumnSchema, table: Mapping[str, Any] | None) -> TColumnSchema:
+    """Returns a column as a table is made with it: dlt's own columns may be null.
+
+    dlt adds them where a user's step makes dicts of a table's rows, and forbids that they are null. Rows of files,
+    which the next load may bring, have none.
+    """
+    is_ours = table is not None and table.get(SEGMENT_TABLE_HINT)
+    return {**column, "nullable": True} if is_ours and str(column["name"]).startswith(DLT_NAME_PREFIX) else column

@@ -25,6 +25,7 @@ from .dlt_internals import (
     TPartialTableSchema,
     hooked,
 )
+from .hints import without_requirement
 from .native import DIRECT_HINT, SEGMENT_TABLE_HINT, TableShape, shape_of
 from .postgres import PostgresConfiguration
 from .postgres_copies import CopyNew, PostgresCopyJob
@@ -88,6 +89,7 @@ class SegmentPostgresClient(BooksClient, PostgresClient):
 
     def column_sql(self, usual: Callable[..., str], column: TColumnSchema, table: Any = None) -> str:
         """Returns the definition of a column."""
+        column = without_requirement(column, table)
         native = self._shape(table).types.get(str(column["name"]))
         if native is None:
             return usual(column, table)
