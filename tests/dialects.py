@@ -14,8 +14,9 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 DRIVERS = ("clickhouse_connect", "clickhouse_driver", "databricks", "google", "pyodbc", "snowflake")
 
@@ -85,6 +86,7 @@ from autopilothq.sources import load_target  # noqa: E402
 from autopilothq.sources.load_folder import handed_over  # noqa: E402
 from autopilothq.warehouses.bigquery import bigquery  # noqa: E402
 from autopilothq.warehouses.dataset import Dataset, SqlDataset, open_dataset  # noqa: E402
+from autopilothq.warehouses.dataset.sql_statements import Statements  # noqa: E402
 from contract.loading import identify, message, write  # noqa: E402
 from quicker_dlt import cache_hints  # noqa: E402
 
@@ -133,6 +135,7 @@ class Nothing(SqlDataset):
 
     def __init__(self, _: dlt.Pipeline) -> None:
         Dataset.__init__(self)
+        self.sql = Statements(cast(Any, None), nullcontext, is_staging=False, literals=False)
 
     def tables(self, names: Sequence[str]) -> dict[str, Any]:
         self.zoned |= set(names) if self.before else set()

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, cast
+from unittest import mock
 
 import dlt
 import duckdb
+import psycopg2
 import pytest
 import yaml
 from dlt.common import typing as dlt_typing
@@ -21,9 +23,11 @@ from dlt.common.schema import utils as schema_utils
 from dlt.common.storages import LiveSchemaStorage, SchemaStorage, SchemaStorageConfiguration
 from dlt.extract import extract
 
+from autopilothq import runner
 from autopilothq.catalog import TABLES
 from autopilothq.projection import projection
 from autopilothq.sources import project
+from autopilothq.warehouses.dataset import connected, open_dataset
 from autopilothq.warehouses.dlt_internals import caching, get_destination_client_initial_config, new_table
 from autopilothq.warehouses.duckdb import direct
 from contract.loading import message, rows_of
@@ -108,6 +112,17 @@ def test_an_origin_that_asks_what_is_stored_opens_the_database_once_for_all_its_
         said = command("load", "ortto", "--only", "events", "--people", "all")
     assert said.status == 0, said
     assert counts["connect"] == 4, counts  # by the run, the plan, the choice of the people, and the projection
+
+
+def test_what_is_asked_of_a_warehouse_together_takes_one_connection(postgres: str) -> None:
+    dataset = open_dataset(runner.pipeline("postgres", postgres))
+    with mock.patch("psycopg2.connect", wraps=psycopg2.connect) as connect:
+        with connected(dataset):
+            assert (dataset.exists(), dataset.tables(["tracks"]), dataset.complete_loads()) == (False, {}, set())
+        assert connect.call_count == 1
+        dataset.exists()
+        dataset.exists()
+    assert connect.call_count == 3
 
 
 def test_another_program_can_read_the_database_while_lines_are_read(costs: list[Counts]) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from ..catalog import PROFILES
 from ..errors import InvalidSetting
 from ..projection import DuePeople, People
-from ..warehouses.dlt_internals import running_pipeline
-from ..warehouses.duckdb import kept_open
+from ..warehouses.dataset import connected
 from .origin import LoadContext
 
 _QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
@@ -35,7 +34,7 @@ def due_people(
     for some in found:
         people.add(some)
     people.leave_out(context.suppressed)
-    with kept_open(running_pipeline()):
+    with connected(dataset):
         there = dataset.tables([PROFILES.name])
         columns = [column.name for column in PROFILES.columns]
         stored = dataset.read(PROFILES.name, columns) if there and not is_anew else ()

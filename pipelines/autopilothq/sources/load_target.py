@@ -13,9 +13,8 @@ from ..catalog import AUDIT, DISCARDS, OTHER_LIMITS, OTHER_NATIVE, TABLES, TRACK
 from ..errors import CannotMerge, NotSupported
 from ..segment.identity import HashedIds
 from ..warehouses import dlt_internals
-from ..warehouses.dataset import Dataset, Loaded, deleted_persons, loaded_files, open_dataset
+from ..warehouses.dataset import Dataset, Loaded, connected, deleted_persons, loaded_files, open_dataset
 from ..warehouses.dlt_internals import TWriteDispositionDict
-from ..warehouses.duckdb import kept_open
 from ..warehouses.hints import (
     REPLACED,
     STRATEGIES,
@@ -103,7 +102,7 @@ def begin_target(extraction: Extraction, loaded_at: datetime, reads_again: bool,
     folder = begin_folder(pipeline, extraction.load_id, loaded_at, keeper)
     dataset = open_dataset(pipeline)
     dataset.schema_name = extraction.schema.name
-    with kept_open(pipeline):
+    with connected(dataset):
         suppressed = deleted_persons(dataset)  # before anything else, because it may refuse the load
         if folder.may_have_copies:
             dataset.drop_copies()

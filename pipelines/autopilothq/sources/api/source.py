@@ -19,9 +19,7 @@ from ...errors import ApiError, Unavailable
 from ...projection.context import TableRows
 from ...segment.json_text import JsonObject
 from ...segment.message import Batch
-from ...warehouses.dataset import first_event_of_others
-from ...warehouses.dlt_internals import running_pipeline
-from ...warehouses.duckdb import kept_open
+from ...warehouses.dataset import connected, first_event_of_others
 from ...warehouses.hints import SOURCE
 from ..origin import LoadContext, Origin
 from ..plan import LoadSettings
@@ -127,7 +125,7 @@ class AutopilotApi(Origin[Scan]):
         deadline = Deadline(self.max_seconds)
         pipeline = context.required_pipeline()
         dataset = pipeline.dataset
-        with kept_open(running_pipeline()):
+        with connected(dataset):
             dataset.tables([table.name for table in (TRACKS, *ACCOUNT)])
             complete = dataset.complete_loads()
         folder = Path(pipeline.working_folder, SCAN_FOLDER)

@@ -13,7 +13,7 @@ from ...projection.context import TableRows
 from ...segment.message import Batch
 from ...segment.ortto import OrttoNames, names_of_schema
 from ...warehouses import dlt_internals
-from ...warehouses.duckdb import kept_open
+from ...warehouses.dataset import connected
 from .. import user_hints
 from ..origin import LoadContext, Origin
 from ..scans import Scan, ScanBatch, TimeBudget
@@ -43,7 +43,7 @@ class OrttoPull(Origin[Scan]):
 
     def plan(self, context: LoadContext) -> Sequence[Scan]:
         """Returns the scans that the selected tables need, that of activities last."""
-        with kept_open(dlt_internals.running_pipeline()):
+        with connected(context.required_pipeline().dataset):
             return self._plan(context)
 
     def _plan(self, context: LoadContext) -> Sequence[Scan]:

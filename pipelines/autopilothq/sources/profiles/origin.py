@@ -16,9 +16,7 @@ from ...errors import InvalidSetting, Unavailable
 from ...projection import DuePeople, People
 from ...projection.context import TableRows
 from ...segment.message import Batch
-from ...warehouses.dataset import audit_row
-from ...warehouses.dlt_internals import running_pipeline
-from ...warehouses.duckdb import kept_open
+from ...warehouses.dataset import audit_row, connected
 from ...warehouses.hints import SOURCE
 from ...warehouses.query import answers
 from ..due_people import due_people, is_query
@@ -95,7 +93,7 @@ class Space(Origin[Scan]):
     def plan(self, context: LoadContext) -> Sequence[Scan]:
         """Returns the run as one scan, and reports how many people are due."""
         dataset = context.required_pipeline().dataset
-        with kept_open(running_pipeline()):
+        with connected(dataset):
             complete = dataset.complete_loads()
         cursor = read_cursor(_CURSORS, self.run_id, complete)
         now = context.loaded_at
@@ -106,7 +104,7 @@ class Space(Origin[Scan]):
             _warn_of_gap(context, cursor)
         self._run = _Run(context, begun, cursor, self._due_people(context, begun))
         context.report.people_total = self._run.people.due
-        with kept_open(running_pipeline()):
+        with connected(dataset):
             audited = audit_row(dataset, self.url, format_time(begun))
         lines = audited["lines"] if audited else 0
         return [Scan("profiles", self.url, format_time(begun), lines_before=lines, audited=audited)]

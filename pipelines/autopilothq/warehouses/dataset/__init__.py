@@ -12,7 +12,7 @@ from .delta import DeltaDataset
 from .delta_versions import drop_old_versions
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
 from .loads import MAX_SKEW, Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files
-from .sql import SqlDataset, create_statement, stored_schema, writes_text
+from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
 
 __all__ = [
     "MAX_SKEW",
@@ -25,6 +25,7 @@ __all__ = [
     "SqlDataset",
     "audit_row",
     "client_to_ask",
+    "connected",
     "create_statement",
     "dataset_of",
     "deleted_persons",

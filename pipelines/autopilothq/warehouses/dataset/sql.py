@@ -198,6 +198,11 @@ def _parts(dataset: SqlDataset, table: str, ids: Sequence[str]) -> Iterator[tupl
         yield f" WHERE {dataset.quoted(table, 'id')} IN ({placeholders(some)})", some
 
 
+def connected(dataset: Dataset) -> AbstractContextManager[None]:
+    """Has all that is asked of a dataset inside take one connection, where there are such; by one thread at a time."""
+    return dataset.sql.connected() if isinstance(dataset, SqlDataset) else nullcontext()
+
+
 def _create(dataset: SqlDataset, table: Table) -> None:
     with dataset.sql.opened() as client:
         sql = client.sql_client

@@ -38,6 +38,17 @@ class Statements:
         """The names of tables and columns in the case in which other programs wrote them."""
 
     @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Has all statements inside take one connection: to open one takes many times as long as to ask."""
+        before = self.open
+        with before() as client:
+            self.open = lambda: nullcontext(client)
+            try:
+                yield
+            finally:
+                self.open = before
+
+    @contextmanager
     def opened(self) -> Iterator[Any]:
         """Gives an open client whose statements go to the dataset."""
         with self.open() as client, self._at(client):
