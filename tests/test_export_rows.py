@@ -24,23 +24,22 @@ TYPES: dict[str, Type] = {
 }  # fmt: skip
 
 
-def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, str, str]) -> list[str]:
+def lines(kind: str, row: Mapping[str, Any], *discards: tuple[str, str, str]) -> list[str]:
     """The lines of a row with these cells, and of one of nulls."""
     types: dict[str, Type] = {"id": "text", **{name: TYPES.get(name, "text") for name in row}}
     rows = [{"id": "m1", **row}, {"id": "m2", **dict.fromkeys(row)}]
     batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(types))
     found = {"m1": [DiscardedValue(*one) for one in discards], "m3": [DiscardedValue("n", "1", "not_a_number")]}
-    made = [line.decode() for line in MessageRows(kind, table, types).lines(batch, found if discards else {})]
+    made = [line.decode() for line in MessageRows(kind, types).lines(batch, found if discards else {})]
     assert [line[-1] for line in made] == ["\n", "\n"]
     return [line[:-1] for line in made]
 
 
 @pytest.mark.parametrize(
-    ("kind", "table", "row", "first", "second"),
+    ("kind", "row", "first", "second"),
     [
         (
             "track",
-            "seats_changed",
             {
                 "received_at": AT, "timestamp": AT.replace(microsecond=412345), "event": "seats_changed",
                 "event_text": "[1]", "user_id": 'é"', "n": 3, "share": 2.0, "ok": True, "no": False,
@@ -56,7 +55,6 @@ def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, s
         ),
         (
             "track",
-            "tracks",
             {"received_at": AT, "event": "x", "context_traits_email": "a@b.c", "context_traits": "t", "group_id": "g"},
             ('{"type":"track","messageId":"m1",%s,"event":"x","context":{"traits_email":"a@b.c","traits":"t"},'
             '"properties":{"group_id":"g"}}'),
@@ -64,36 +62,32 @@ def lines(kind: str, table: str, row: Mapping[str, Any], *discards: tuple[str, s
         ),
         (
             "identify",
-            "identifies",
             {"received_at": AT, "user_id": "u", "email": "a@b.c", "_user_id": "own"},
             '{"type":"identify","messageId":"m1",%s,"userId":"u","traits":{"email":"a@b.c","user_id":"own"}}',
             '{"type":"identify","messageId":"m2"}',
         ),
         (
             "alias",
-            "aliases",
             {"previous_id": "p", "user_id": "u", "received_at": AT},
             '{"type":"alias","messageId":"m1","previousId":"p","userId":"u",%s}',
             '{"type":"alias","messageId":"m2"}',
         ),
         (
             "group",
-            "groups",
             {"group_id": "g", "received_at": AT, "name": "Ada"},
             '{"type":"group","messageId":"m1","groupId":"g",%s,"traits":{"name":"Ada"}}',
             '{"type":"group","messageId":"m2"}',
         ),
         (
             "page",
-            "pages",
             {"name": "Home", "received_at": AT, "url": "https://x", "_name": "own"},
             '{"type":"page","messageId":"m1","name":"Home",%s,"properties":{"url":"https://x","name":"own"}}',
             '{"type":"page","messageId":"m2"}',
         ),
     ],
 )  # fmt: skip
-def test_the_line_of_a_row(kind: str, table: str, row: dict[str, Any], first: str, second: str) -> None:
-    assert lines(kind, table, row) == [first.replace("%s", RECEIVED), second]
+def test_the_line_of_a_row(kind: str, row: dict[str, Any], first: str, second: str) -> None:
+    assert lines(kind, row) == [first.replace("%s", RECEIVED), second]
 
 
 ROW = {"received_at": None, "timestamp": None, "user_id": None, "event": "x", "n": 1, "context_ip": "i"}
@@ -182,19 +176,19 @@ NO_EVENT = {**ROW, "event": None}
 def test_discarded_values_are_in_the_line_again(
     row: dict[str, Any], discards: list[tuple[str, str, str]], inside: str
 ) -> None:
-    first, second = lines("track", "x", row, *discards)
+    first, second = lines("track", row, *discards)
     assert first == f'{{"type":"track","messageId":"m1",{inside}}}'
     assert second == '{"type":"track","messageId":"m2","event":""}'
 
 
 def test_an_alias_has_nowhere_for_a_property() -> None:
     discards = [("k", '"y"', "same_column"), ("properties.名", "1", "no_column")]
-    assert lines("alias", "aliases", {"user_id": "u"}, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
+    assert lines("alias", {"user_id": "u"}, *discards)[0] == '{"type":"alias","messageId":"m1","userId":"u"}'
 
 
 def test_a_pages_own_name_comes_back_to_the_message() -> None:
     discards = [("name", "5", "not_text"), ("_name", "6", "not_text")]
-    assert lines("page", "pages", {"url": None, "name": None}, *discards)[0] == (
+    assert lines("page", {"url": None, "name": None}, *discards)[0] == (
         '{"type":"page","messageId":"m1","name":5,"properties":{"name":6}}'
     )
 

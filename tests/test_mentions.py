@@ -82,14 +82,16 @@ def test_lines_that_may_be_of_a_person(
         assert suppression.mentioning(engine, keys[:3], texts) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("by_name", "mentioned"), [([], []), ([Id("email", "a,b@x!y")], [0, 2])])
+@pytest.mark.parametrize(("by_name", "mentioned"), [([], []), ([Id("email", "a,b@x!y")], [0, 2, 4])])
 def test_an_email_of_odd_signs_is_found_among_words_where_its_name_is_known(
     by_name: list[Id], mentioned: list[int]
 ) -> None:
-    texts = pa.array(["to <A,b@x!y>.", "xa,b@x!y", "xa,b@x!y <a,b@x!y>", "b@x!y"], pa.large_string())
+    lines = ["to <A,b@x!y>.", "xa,b@x!y", "xa,b@x!y <a,b@x!y>", "b@x!y", "<a\0,b\\x00@x!y>"]
+    keys, texts = pa.array(range(5)), pa.array(lines, pa.large_string())
     with duckdb.connect(config={"threads": 1}) as engine:
         suppression.register_suppressed(engine, [("salt", hash_of("salt", Id("email", "a,b@x!y")))], sought=by_name)
-        assert suppression.mentioning(engine, pa.array(range(4)), texts) == mentioned
+        assert suppression.mentioning(engine, keys, texts) == mentioned
+        assert suppression.mentioning(engine, keys[:0], texts[:0]) == []
 
 
 def test_ids_of_a_column() -> None:
@@ -98,7 +100,7 @@ def test_ids_of_a_column() -> None:
         engine.execute("CREATE TABLE texts AS SELECT unnest(['A@b.DE', 'Ada', '']) AS id, 7 AS seq")
         found = {
             kinds: sorted(engine.sql(suppression.ids_of("texts", kinds)).fetchall())
-            for kinds in (("email", "user_id"), ("contact_id",))
+            for kinds in (("email", "user_id"), ("contact_id",), ("email", "contact_id"))
         }
     email, ada, none = ("A@b.DE", 7, "A@b.DE"), ("Ada", 7, "Ada"), ("", 7, "")
     assert found == {
@@ -106,4 +108,7 @@ def test_ids_of_a_column() -> None:
             (*none, "user_id", ""), (*email, "email", "a@b.de"), (*ada, "user_id", "Ada"),
         ],
         ("contact_id",): [(*email, "contact_id", "A@b.DE"), (*ada, "contact_id", "Ada")],
+        ("email", "contact_id"): [
+            (*none, "contact_id", ""), (*email, "email", "a@b.de"), (*ada, "contact_id", "Ada"),
+        ],
     }  # fmt: skip

@@ -61,10 +61,10 @@ class _Export:
         """Exports all tables, `tracks` first: a load that runs meanwhile writes an event's own row no later."""
         messages: Counter[str] = Counter()
         events = self._event_tables()
-        alone = self._without_row(events)
-        for name in (TRACKS.name, *events):
-            if name in self._existing:
-                messages[name] = self._table("track", name, alone if name == TRACKS.name else None)
+        if TRACKS.name in self._existing:
+            messages[TRACKS.name] = self._table("track", TRACKS.name, self._without_row(events))
+        for name in events:
+            messages[name] = self._table("track", name)
         for kind, table, _ in KINDS:
             if table.name in self._existing:
                 messages[table.name] = self._table(kind, table.name)
@@ -83,8 +83,6 @@ class _Export:
 
         Where a table has as many rows as `tracks` has of its event, it has all of them.
         """
-        if TRACKS.name not in self._existing:
-            return "false"
         of: dict[str | None, int] = dict(self._dataset.rows("{event}, count(*)", TRACKS.name, "GROUP BY {event}"))
         self._con.execute("CREATE TABLE in_event_table (id VARCHAR)")
         equal = []
@@ -104,7 +102,7 @@ class _Export:
     def _table(self, kind: str, name: str, only: str | None = None) -> int:
         """Exports the rows of a table that meet a condition in the engine's SQL; returns how many there are."""
         types = self._types(name)
-        rows = MessageRows(kind, name, types)
+        rows = MessageRows(kind, types)
         count = 0
         for batch in self._chosen(self._dataset.read(name, rows.columns), only):
             days = _days_of(batch.column(rows.columns.index("received_at")))
@@ -175,5 +173,5 @@ class _Export:
 
 def _days_of(times: pa.Array) -> list[int]:
     """Returns the days of times, since 1970; 0 where there is none."""
-    micros = times.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+    micros = times.cast(pa.timestamp("us")).cast(pa.int64())
     return [0 if value is None else value // DAY_US for value in micros.to_pylist()]

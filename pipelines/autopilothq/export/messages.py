@@ -33,14 +33,13 @@ class DiscardedValue(NamedTuple):
 
 
 class MessageRows:
-    """Makes lines of the rows of one table of messages, whose columns have these types.
+    """Makes lines of the rows of one table of messages of a type, `kind`, whose columns have these types.
 
-    `kind` is the messages' type, `table` the table's name. Example:
-    `MessageRows("track", "email_opened", {"id": "text", …}).lines(batch, {})`.
+    Example: `MessageRows("track", {"id": "text", …}).lines(batch, {})`.
     """
 
-    def __init__(self, kind: str, table: str, types: Mapping[str, Type]) -> None:
-        self.kind, self.table = kind, table
+    def __init__(self, kind: str, types: Mapping[str, Type]) -> None:
+        self.kind = kind
         self.columns = list(types)
         self.body = BODIES[kind]
         self._types = types
