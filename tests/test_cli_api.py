@@ -92,10 +92,10 @@ def test_a_wrong_key_is_one_line(call: Call, server: FakeAutopilot, monkeypatch:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("--since", "soon"), "'soon' is no time like 2019-03-01 or 2019-03-01T12:00:00Z."),
+        (("--since", "soon"), "Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got 'soon'."),
         (
             ("--only", "contacts,people"),
-            "'people' is none of events, contacts, lists, smart_segments, custom_fields, triggers.",
+            "Expected some of events, contacts, lists, smart_segments, custom_fields, triggers, but got 'people'.",
         ),
         (("--since", "2019-03-02", "--until", "2019-03-01"), "2019-03-02 00:00:00+00:00 is not before --until"),
         (("--max-seconds", "-1"), "-1.0 is not in the range x>=0."),

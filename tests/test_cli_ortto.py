@@ -219,4 +219,4 @@ def test_words_that_mean_nothing(call: Call) -> None:
     said = call("load", "ortto", "--only", "lists")
     assert said.status == 2
     names = "events, people, audiences, tags, campaigns, custom-fields, campaign-reports"
-    assert f"Error: Invalid value for '--only': 'lists' is none of {names}." in said.err
+    assert f"Error: Invalid value for '--only': Expected some of {names}, but got 'lists'." in said.err

@@ -154,7 +154,7 @@ def test_triggers_of_the_call(server: FakeAutopilot, call: Call) -> None:
     said = call("send", "messages", path, "--trigger", "0003")
     assert (said.status, said.err[-1]) == (
         2,
-        "Error: Invalid value for --trigger: '0003' is not like 'Order Completed=0003'.",
+        "Error: Invalid value for --trigger: Expected EVENT=ID, such as 'Order Completed=0003', but got '0003'.",
     )
 
 

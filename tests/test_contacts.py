@@ -314,12 +314,13 @@ def test_arguments(call: Call, server: FakeAutopilot) -> None:
     assert (said.status, said.err) == (
         1,
         (
-            "Error: Expected a file with an email or an id a line, but nowhere.txt cannot be read: No such file or"
-            " directory.\n"
+            "Error: Expected a file with an email or an id on each line, but nowhere.txt cannot be read: No such file"
+            " or directory.\n"
         ),
     )
     Path("latin.txt").write_bytes(b"\xe9@example.com\n")
     assert call("contacts", "delete", "latin.txt").err == (
-        "Error: Expected a file with an email or an id a line, but latin.txt cannot be read: it is no text in UTF-8.\n"
+        "Error: Expected a file with an email or an id on each line, but latin.txt cannot be read: it is no text in"
+        " UTF-8.\n"
     )
     assert sent(server) == []

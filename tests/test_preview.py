@@ -116,7 +116,7 @@ def test_nothing_to_change(call: Call) -> None:
     ]
     said = call("send", "messages", "messages.ndjson", "--requests")
     assert said.status == 2
-    assert said.err.splitlines()[-1] == "Error: --requests prints what --dry-run would send: say both."
+    assert said.err.splitlines()[-1] == "Error: --requests prints what --dry-run would send: give both."
 
 
 def test_a_contact_that_comes_twice_is_one() -> None:

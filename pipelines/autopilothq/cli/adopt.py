@@ -18,7 +18,7 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
             return value
         table, equals, pattern = value.partition("=")
         if not (table and equals and pattern):
-            self.fail(f"{value!r} is not TABLE=PATTERN, such as email_opened=opened/*.parquet.", param, ctx)
+            self.fail(f"Expected TABLE=PATTERN, such as email_opened=opened/*.parquet, but got {value!r}.", param, ctx)
         return table, pattern
 
 
@@ -34,7 +34,9 @@ class _TablePatterns(click.ParamType[tuple[str, str]]):
 )
 @click.option("--from", "database", metavar="URL", help="Read a database instead: postgresql://... or duckdb:///FILE.")
 @click.option("--schema", default="autopilothq", show_default=True, help="The schema of the tables there.")
-@click.option("--verify", is_flag=True, help="Load nothing, compare with what is stored; exit with 1 if rows miss.")
+@click.option(
+    "--verify", is_flag=True, help="Load nothing, compare with what is stored; exit with 1 if rows are missing."
+)
 @click.option("--report-cut", is_flag=True, help="List the columns with texts that Segment may have cut.")
 @load_options
 def adopt_tables(

@@ -57,7 +57,9 @@ def _people(file: str | None, query: str | None, options: dict[str, Any]) -> tup
             return contacts.contacts_of_lines(lines, name), 0
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise RunError(f"Expected a file with an email or an id a line, but {name} cannot be read: {why}.") from error
+        raise RunError(
+            f"Expected a file with an email or an id on each line, but {name} cannot be read: {why}."
+        ) from error
 
 
 @contextmanager

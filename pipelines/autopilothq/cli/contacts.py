@@ -26,7 +26,7 @@ _common = add_options(
         "--confirm",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Do it although there are more than --max, if there are exactly this many.",
+        help="Go on although there are more than --max, if there are exactly this many.",
     ),
     click.option("--dry-run", is_flag=True, help="Show how many and whom, their emails masked; change nothing."),
     wait_option,
@@ -40,7 +40,7 @@ _common = add_options(
 def delete_contacts(file: str | None, query: str | None, **options: Any) -> None:
     """Delete contacts from the account, for good.
 
-    FILE has an email or a contact's id a line; - is standard input. What is in the warehouse stays: see forget.
+    FILE has an email or a contact's id on each line; - is standard input. What is in the warehouse stays: see forget.
     """
     _run("delete", file, query, (), options)
 
@@ -51,7 +51,7 @@ def delete_contacts(file: str | None, query: str | None, **options: Any) -> None
 def eject_contacts(file: str | None, query: str | None, journeys: tuple[str, ...], **options: Any) -> None:
     """Take contacts out of journeys.
 
-    FILE has an email or a contact's id a line; - is standard input. The id of a journey is the campaign_id of its
+    FILE has an email or a contact's id on each line; - is standard input. The id of a journey is the campaign_id of its
     events.
     """
     _run("eject", file, query, journeys, options)
@@ -62,7 +62,7 @@ def eject_contacts(file: str | None, query: str | None, journeys: tuple[str, ...
 def unsubscribe_contacts(file: str | None, query: str | None, **options: Any) -> None:
     """Unsubscribe contacts from all email.
 
-    FILE has an email or a contact's id a line; - is standard input.
+    FILE has an email or a contact's id on each line; - is standard input.
     """
     _run("unsubscribe", file, query, (), options)
 

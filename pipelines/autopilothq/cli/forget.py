@@ -35,7 +35,7 @@ from .options import TargetOptions, allow_http_option, json_option, target_optio
     "--confirm",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Remove the person although the ids are more than --max-ids, if they are exactly this many.",
+    help="Go on although there are more ids than --max-ids, if there are exactly this many.",
 )
 @target_options
 @wait_option

@@ -16,7 +16,7 @@ def hook_commands() -> None:
 _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, send nothing.")
 
 
-@hook_commands.command("add", short_help="Have events of contacts posted to a URL.")
+@hook_commands.command("add", short_help="Have contacts' events posted to a URL.")
 @click.argument("url", metavar="URL|env:NAME|@FILE", callback=lambda _, param, value: credentials_of(value, param))
 @click.option(
     "--event",
@@ -30,9 +30,9 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print the requests, sen
 @allow_http_option
 @with_dlt
 def add_command(url: str, events: tuple[str, ...], dry_run: bool) -> None:
-    """Have events of contacts posted to URL, such as https://HOST/hook/autopilot/NAME?key=KEY.
+    """Have contacts' events posted to URL, such as https://HOST/hook/autopilot/NAME?key=KEY.
 
-    Not seen by us: this follows Autopilot's old documents, and was never tried with a living account. Try --dry-run,
+    Not seen by us: this follows Autopilot's old documents, and was never tried with a live account. Try --dry-run,
     then one --event, and look at `hooks list`. The URL may be in a variable or a file, because its key is secret.
     """
     from . import registering

@@ -62,7 +62,7 @@ def show(tables: tuple[str, ...], form: str, live: bool, target: TargetOptions, 
     inspecting.print_tables(tables, form, live, target, wait)
 
 
-@schema.command(short_help="Report what breaks queries for another's tables.")
+@schema.command(short_help="Report what breaks queries written for another schema.")
 @click.option(
     "--against",
     metavar="DATASET[/CREDENTIALS]",
@@ -87,7 +87,7 @@ def diff(against: str | None, target: TargetOptions, wait: timedelta) -> None:
 @target_options
 @wait_option
 def upgrade_schema(dry_run: bool, target: TargetOptions, wait: timedelta) -> None:
-    """Make the tables of an earlier version what this one makes: types, keys, indexes, accounts, names of pages.
+    """Bring the tables of an earlier version up to this one: types, keys, indexes, accounts, names of pages.
 
     Shows each statement, and then runs it. No stored row or column is removed. If it is interrupted, the next call
     goes on from there.

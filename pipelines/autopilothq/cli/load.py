@@ -38,15 +38,17 @@ def load() -> None:
 @click.argument("urls", metavar="[URL]...", nargs=-1)
 @click.option("--since", type=_DAY, help="The first day to read (UTC).")
 @click.option("--until", type=_DAY, help="The last day to read (UTC).")
-@click.option("--source-id", help="The one Segment source to read.")
+@click.option("--source-id", help="Read only files of this Segment source.")
 @click.option("--events", metavar="NAME,...", help="Only these events, as sent or by table; later runs add others.")
 @click.option(
     "--engine",
     metavar="NAME:WHERE",
     help="Share the load among workers: processes:8, dask:tcp://scheduler:8786 or ray:auto.",
 )
-@click.option("--work-url", metavar="URL", help="A folder or a bucket that all workers of the engine may change.")
-@click.option("--fail-if-empty", is_flag=True, help="Exit with 3 if there is no file, not even one that is loaded.")
+@click.option("--work-url", metavar="URL", help="A folder or bucket that all workers of the engine can write to.")
+@click.option(
+    "--fail-if-empty", is_flag=True, help="Exit with 3 if no file is found, not even one that is loaded already."
+)
 @load_options
 def load_archive(
     urls: tuple[str, ...],
@@ -93,7 +95,7 @@ def _engine(name: str, work_url: str | None) -> "EngineFactory":
 
     if work_url is None and not name.startswith("processes:"):
         raise click.UsageError(
-            f"--engine {name} needs --work-url: a folder or a bucket that all its workers may change."
+            f"--engine {name} needs --work-url: a folder or a bucket that all its workers can write to."
         )
     return engine_of(name)
 
@@ -108,7 +110,7 @@ class _TableNames(click.ParamType[list[str]]):
         names = [name.strip() for name in value.split(",")]
         for name in names:
             if name not in API_TABLES:
-                self.fail(f"{name!r} is none of {', '.join(API_TABLES)}.", param, ctx)
+                self.fail(f"Expected some of {', '.join(API_TABLES)}, but got {name!r}.", param, ctx)
         return [table for name in names for table in API_TABLES[name]]
 
 
@@ -167,7 +169,7 @@ def _api(**settings: Any) -> "DltSource":
 @click.option("--events", type=click.IntRange(min=1), default=10_000, show_default=True, help="How many messages.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same archive.")
 def write_sample(folder: str, events: int, seed: int) -> None:
-    """Write a believable archive to try things with."""
+    """Write a realistic archive to try things with."""
     from .. import sample
 
     files = sample.write(folder, events, seed)

@@ -12,7 +12,7 @@ import click
 def show_mapping(urls: tuple[str, ...], lines: int, as_json: bool) -> None:
     """Show an archive's unknown events, and propose a mapping as TOML.
 
-    Ortto's events that came through Segment have the names that somebody typed. The mapping says which of Autopilot's
+    Events of Ortto that came through Segment have names that somebody typed in. The mapping says which of Autopilot's
     they are. Nothing is loaded, and values are masked.
     """
     from .mappings import print_mapping

@@ -47,7 +47,7 @@ class Time(click.ParamType[datetime]):
         try:
             time = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time like 2019-03-01 or 2019-03-01T12:00:00Z.", param, ctx)
+            self.fail(f"Expected a time such as 2019-03-01 or 2019-03-01T12:00:00Z, but got {value!r}.", param, ctx)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -139,10 +139,11 @@ _destination_options = add_options(
         "--credentials",
         metavar="URL|PATH|env:NAME|@FILE",
         callback=lambda _, param, value: value if value is None else credentials_of(value, param),
-        help="dlt's credentials of it. Everybody on this machine can see a password in a command line: name a"
-        f" variable (env:NAME) or a file (@FILE) that holds it, or configure it.  [default: {DUCKDB_FILE}]",
+        help="Its credentials, as dlt takes them. Every user of this machine can see a password on a command line: name"
+        " a variable (env:NAME) or a file (@FILE) that holds it, or set it in dlt's configuration.  [default:"
+        f" {DUCKDB_FILE}]",
     ),
-    click.option("--dataset", help=f"The schema.  [default: {DATASET}]"),
+    click.option("--dataset", help=f"The schema that has the tables.  [default: {DATASET}]"),
     click.option(
         "--books-dataset",
         help="Another schema for the bookkeeping tables, such as _audit.  [default: the same]",
@@ -154,14 +155,14 @@ wait_option = click.option(
     type=Duration(),
     default="0s",
     metavar="TIME",
-    help="How long to wait for another run, or for a DuckDB file in use.",
+    help="How long to wait for another run, or for a DuckDB file in use: 90s, 10m.  [default: not at all]",
 )
 allow_http_option = click.option(
     "--allow-http",
     is_flag=True,
     expose_value=False,
     callback=_set_allow_http,
-    help="Allow http:// to other machines, although everyone on the way can read the keys and the webhook's URL.",
+    help="Allow http:// to other machines, although anyone on the way can read the keys and the webhook's URL.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 

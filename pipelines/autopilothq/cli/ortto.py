@@ -42,7 +42,7 @@ class _TableNames(click.ParamType[list[str]]):
         names = [name.strip() for name in value.split(",")]
         for name in names:
             if name not in ORTTO_TABLES:
-                self.fail(f"{name!r} is none of {', '.join(ORTTO_TABLES)}.", param, ctx)
+                self.fail(f"Expected some of {', '.join(ORTTO_TABLES)}, but got {name!r}.", param, ctx)
         return names
 
 

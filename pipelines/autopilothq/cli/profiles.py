@@ -38,11 +38,13 @@ class _EventNames(click.ParamType[list[str]]):
 
 @click.command("profiles", short_help="Load 14 days of whole events from Segment's Profile API.")
 @click.option(
-    "--people", metavar="api|FILE|SQL", help="Whose events: contacts with news, a file of ids, or a query for them."
+    "--people",
+    metavar="api|FILE|SQL",
+    help="Whose events: of contacts with new activity (api), of the ids in a file, or of a query.",
 )
 @click.option("--space", metavar="ID", help="The space of Segment Unify.")
 @click.option("--region", type=click.Choice(REGIONS), help="Where the space is.  [default: us]")
-@click.option("--source-id", metavar="ID", help="The one Segment source to load events of.")
+@click.option("--source-id", metavar="ID", help="Load only events of this Segment source.")
 @click.option(
     "--events", type=_EventNames(), metavar="NAME,...", help="Which events.  [default: the seven of Autopilot]"
 )

@@ -49,8 +49,8 @@ class _Rotation(click.ParamType[timedelta | int]):
     "--listen", type=_Address(), metavar=_ADDRESS, default="127.0.0.1:8080", show_default=True,
     help="Where senders connect.",
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes.")
-@click.option("--metrics", type=_Address(), metavar=_ADDRESS, help="Serve Prometheus' metrics there.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes receive.")
+@click.option("--metrics", type=_Address(), metavar=_ADDRESS, help="Serve metrics for Prometheus there.")
 @click.option("--upload", metavar="URL", help="Send files to a bucket, and delete each here once it is there.")
 @click.option(
     "--rotate",
@@ -59,8 +59,10 @@ class _Rotation(click.ParamType[timedelta | int]):
     metavar="60s|16MB",
     help="Publish a file after this time, or at this size before it is compressed.  [default: 60s, 16MB]",
 )
-@click.option("--load-every", type=Duration(), metavar="TIME", help="Load what is published into the warehouse, too.")
-@click.option("--compact", is_flag=True, help="Receive nothing: put small files that are loaded together, and end.")
+@click.option(
+    "--load-every", type=Duration(), metavar="TIME", help="Also load published files into the warehouse, this often."
+)
+@click.option("--compact", is_flag=True, help="Receive nothing: merge small files that are loaded already, and exit.")
 @wait_option
 @target_options
 def receive(

@@ -48,7 +48,7 @@ class PercentLimit(click.ParamType[tuple[str, tuple[float, float]]]):
     type=PercentLimit(),
     metavar="NAME=PERCENT",
     multiple=True,
-    help="Another limit than bounces=2, complaints=0.1:0.3 or unsubscribes=0.5.",
+    help="Change a limit; they are bounces=2, complaints=0.1:0.3 and unsubscribes=0.5.",
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 @json_option

@@ -56,7 +56,7 @@ def _checked(command: _Command) -> _Command:
     @wraps(command)
     def run(**options: Any) -> None:
         if options["requests"] and not options["dry_run"]:
-            raise click.UsageError("--requests prints what --dry-run would send: say both.")
+            raise click.UsageError("--requests prints what --dry-run would send: give both.")
         command(**options)
 
     return run
@@ -92,7 +92,9 @@ def send_messages(paths: tuple[str, ...], triggers: tuple[str, ...], **options: 
     for trigger in triggers:
         event, _, id_ = trigger.rpartition("=")
         if not event or not id_:
-            raise click.BadParameter(f"{trigger!r} is not like 'Order Completed=0003'.", param_hint="--trigger")
+            raise click.BadParameter(
+                f"Expected EVENT=ID, such as 'Order Completed=0003', but got {trigger!r}.", param_hint="--trigger"
+            )
         mapping.setdefault(event, []).append(id_)
     if streams:
         from . import streaming
@@ -121,7 +123,7 @@ def send_traits(query: str, key: str, **options: Any) -> None:
 @_key
 @click.option("--list", "list_name", metavar="NAME|ID", help="A list that follows the audience, by its name or its id.")
 @click.option("--create-list", is_flag=True, help="Make the list if the account has none of that name.")
-@click.option("--list-only", is_flag=True, help="Keep the list alone, without the trait.")
+@click.option("--list-only", is_flag=True, help="Keep only the list, and send no trait.")
 @_sending
 def send_audience(
     name: str, query: str, key: str, list_name: str | None, create_list: bool, list_only: bool, **options: Any
@@ -143,12 +145,12 @@ def send_audience(
 
 @click.command("deliveries", short_help="Show the last outcome of each message and trigger.")
 @_to("The account.")
-@click.option("--status", type=click.Choice(list(STATUSES)), help="Only those.")
+@click.option("--status", type=click.Choice(list(STATUSES)), help="Only those with this outcome.")
 @click.option(
     "--since",
     type=Time(),
     metavar="TIME",
-    help="From that time on (UTC).",
+    help="Only those since this time (UTC).",
 )
 @wait_option
 @destination_options
