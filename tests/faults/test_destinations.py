@@ -21,7 +21,7 @@ from servers import Postgres
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 20)
+    return odd_archive(tmp_path_factory.mktemp("house") / "archive", 300)
 
 
 @pytest.fixture

@@ -289,7 +289,7 @@ def storage(credentials: dict[str, str]) -> dict[str, Any]:
     return S3(credentials["endpoint_url"]).storage_options
 
 
-UNANSWERED = "no answer within 2 s (set by sources.autopilothq.read_timeout)"
+UNANSWERED = "no answer within 1 s (set by sources.autopilothq.read_timeout)"
 
 
 def test_a_request_that_never_ends_costs_its_file_alone(s3: S3, bucket: tuple[str, AbstractFileSystem]) -> None:
@@ -300,7 +300,7 @@ def test_a_request_that_never_ends_costs_its_file_alone(s3: S3, bucket: tuple[st
     with faulty(s3, faults) as credentials:
         files = list(list_files([url], storage_options=storage(credentials)))
         started = time.monotonic()
-        lines, rejects, ended = outcome(files, timeout=2)
+        lines, rejects, ended = outcome(files, timeout=1)
         assert time.monotonic() - started < 14
     assert [(Path(files[line[0]].url).name, line[1]) for line in lines] == [("a.gz", 1), ("z.gz", 1)]
     whys = [f"Expected to read {url}/{fault} to its end, but at byte 0 came {UNANSWERED}." for fault in faults]
@@ -317,7 +317,7 @@ def test_a_store_that_is_gone_ends_the_reading(s3: S3, bucket: tuple[str, Abstra
         with pytest.raises(ArchiveError) as error:
             outcome(files, timeout=0.4)
     assert str(error.value) == (
-        f"Expected to read {url}/7.gz, but got {UNANSWERED.replace('2 s', '0.4 s')}, like 7 files before it.\n"
+        f"Expected to read {url}/7.gz, but got {UNANSWERED.replace('1 s', '0.4 s')}, like 7 files before it.\n"
         "Check the endpoint and the network."
     )
 
@@ -337,7 +337,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (0, [])
         assert (
             f"  {url}/1.gz is read again next time: Expected to read {url}/1.gz to its end, but at byte 0 came"
-            f" {UNANSWERED.replace('2 s', '3 s')}."
+            f" {UNANSWERED.replace('1 s', '3 s')}."
         ) in said.out.splitlines()
         assert {row["id"] for row in content(Path("autopilot.duckdb"))["tracks"].dicts()} == {"m-0", "m-2"}
         faults.clear()
@@ -348,7 +348,7 @@ def test_an_object_that_always_resets_is_told_and_read_again(
         assert (said.status, errors(said)) == (
             1,
             [
-                f"Error: Expected to list {url}, but got {UNANSWERED.replace('2 s', '3 s')}.",
+                f"Error: Expected to list {url}, but got {UNANSWERED.replace('1 s', '3 s')}.",
                 "Check the endpoint and the network, or allow more time.",
             ],
         )

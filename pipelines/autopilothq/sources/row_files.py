@@ -19,7 +19,7 @@ from ..projection import SQL_TYPES, TableRows, engine, ordered_columns
 from ..warehouses import dlt_internals
 from ..warehouses.dlt_internals import TTableSchemaColumns
 from ..warehouses.hints import arrow_schema
-from ..warehouses.resolve import reads_files_here
+from ..warehouses.resolve import makes_dlt_columns_nullable, reads_files_here
 from . import user_hints
 from .extraction import EVENTS_RESOURCE, Extraction
 from .load_folder import hand_over_file, ready_file
@@ -51,7 +51,8 @@ class RowFiles:
         there = self._extraction.schema_columns(rows.table)
         user_hints.check_columns(resource, rows)
         if not self.are_seen(rows.table):  # a step may fill them
-            user_hints.check_nulls(resource, rows, there)
+            with_dlts = not makes_dlt_columns_nullable(self._extraction.pipeline)
+            user_hints.check_nulls(resource, rows, there, with_dlts)
         rows = _with_copies(rows, self._hints.copies(rows.table, rows.columns))
         rows = _in_order(rows, there)
         return rows if self._hints.is_zoned(rows.table) else _in_utc(rows)

@@ -65,14 +65,15 @@ def check_columns(resource: DltResource, rows: TableRows) -> None:
             )
 
 
-def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns) -> None:
+def check_nulls(resource: DltResource, rows: TableRows, there: TTableSchemaColumns, with_dlts: bool) -> None:
     """Raises NotSupported for a column without a value that must not be null, by a user's hints or by dlt's schema.
 
-    dlt would refuse the rows after it has taken them, and then in each run.
+    dlt would refuse the rows after it has taken them, and then in each run. Columns of dlt's own count if `with_dlts`.
     """
     key = TABLES[rows.table].key if rows.table in TABLES else ("id",)
     for name, column in {**there, **own_columns(resource)}.items():
-        if column.get("nullable", True) or name in key or not rows.number:
+        is_dlts = name.startswith(dlt_internals.DLT_NAME_PREFIX)
+        if column.get("nullable", True) or name in key or not rows.number or (is_dlts and not with_dlts):
             continue
         empty = rows.relation.filter(f"{engine.name(name)} IS NULL") if name in rows.columns else rows.relation
         [[number]] = empty.aggregate("count(*)").fetchall()

@@ -34,6 +34,11 @@ def reads_files_here(pipeline: dlt.Pipeline | None) -> bool:
     return staging is None and pipeline is not None and isinstance(pipeline.destination, (direct, postgres))
 
 
+def makes_dlt_columns_nullable(pipeline: dlt.Pipeline | None) -> bool:
+    """Returns whether the columns that dlt adds to tables of its own accord may be null, whatever dlt's schema says."""
+    return pipeline is not None and isinstance(pipeline.destination, (direct, postgres))
+
+
 class Target(NamedTuple):
     """Where data lands, without secrets. Its text is what dlt's state has of it."""
 
