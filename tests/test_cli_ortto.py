@@ -107,7 +107,7 @@ def test_a_dry_run_leaves_nothing(call: Call, server: FakeOrtto) -> None:
 )
 def test_what_was_read_is_told_in_words_of_ortto(call: Call, server: FakeOrtto, only: str, read: str) -> None:
     server.account.tags = {"vip": {"1"}}
-    said = call("load", "ortto", "--only", only, "--dry-run")
+    said = call("load", "ortto", "--only", only)
     assert (said.status, errors(said)) == (0, [])
     assert re.fullmatch(rf"{read}, 0\.\d MB, \d+\.\d s", said.out.splitlines()[-2])
 

@@ -126,12 +126,16 @@ def test_a_row_has_no_more_values_than_fit_a_page() -> None:
 def test_a_persons_row_has_no_more_values_than_fit_a_page() -> None:
     store = Store(LIMITS["postgres"])
     days = [f"2019-03-0{day}T00:00:00Z" for day in (1, 2, 3)]
+    zz = []
     for part, day in enumerate(days):
-        traits = {f"t{part}_{n:03}": "x" * 30 for n in range(250)} | {"last": part, "at": day}
+        traits = {f"t{part}_{n:03}": "x" * 30 for n in range(250)} | {"last": part, "at": day, "zz": "there"}
         store.run([identify(messageId=f"m{part}", receivedAt=day, traits=traits)])
+        zz.append(store.tables()["users"][0]["zz"])
     found = store.tables()
     [user] = found["users"]
     assert (user["last"], user["at"]) == (2, datetime(2019, 3, 3, tzinfo=UTC))
+    # Columns that the table has come first, by name, then others by name; of the third 250 many are there as well.
+    assert zz == ["there", "there", None]
     kept = [name for name, value in user.items() if name.startswith("t") and value is not None]
     assert 250 <= len(kept) <= 400
     lost = {entry[2] for entry in discards(found) if entry[0] == "users"}
@@ -147,6 +151,7 @@ def test_many_traits_are_read_as_few_ones(monkeypatch: pytest.MonkeyPatch) -> No
         identify(messageId="m2", receivedAt="2018-01-01T00:00:00Z", traits={"a": 5, "g": 0.1}),
         identify(messageId="m3", receivedAt=None, traits={"a": 7, "i": -0.0}),
         identify(messageId="m4", userId="u2", traits={"a": -1}),
+        identify(messageId="m5", userId="u3", traits={}),
     ]
     few = rows_of(*lines)["users"]
     monkeypatch.setattr(users, "MANY_TRAITS", 3)
