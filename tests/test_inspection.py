@@ -605,6 +605,9 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         1, "Too old: the newest load is of a time that has not come yet, by a clock that was wrong.",
     )  # fmt: skip
     load("autopilot.duckdb", write("b.ndjson", message(messageId="m2")))
+    with duckdb.connect("autopilot.duckdb") as con:
+        ahead = "SELECT now() - INTERVAL 1 HOUR + INTERVAL (9 * n) YEAR AS uuid_ts FROM range(2) t(n)"
+        con.execute(f'CREATE TABLE autopilothq."100 %s %% off" AS {ahead}')
     assert call("status", "--max-age", "1d").status == 0
     for days, fresh in ((0, True), (2, False)):
         with inspect.reading("duckdb", "autopilot.duckdb") as reader:
@@ -614,6 +617,8 @@ def test_a_clock_that_was_wrong_once_does_not_hide_that_nothing_comes(call: Call
         assert found.newest_load is not None
         assert found.now - found.last_load.loaded_at < timedelta(days=days, minutes=9)
         assert found.tables["tracks"].loaded_at == found.newest_load
+        # Another program's table, whose name has what stands for a value.
+        assert FIRST < (found.tables["100 %s %% off"].loaded_at or FIRST) < found.now
 
 
 def test_the_last_run_here(tmp_path: Path) -> None:

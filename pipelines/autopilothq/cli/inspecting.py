@@ -14,7 +14,7 @@ from ..display import json_text, shortened
 from ..errors import DatasetNotFound
 from ..explain import explained
 from ..inspect import Difference, Status
-from ..warehouses.dataset import MAX_SKEW, tables_of
+from ..warehouses.dataset import tables_of
 from . import log, out
 from .options import TargetOptions, credentials_of, describe_target
 
@@ -170,7 +170,7 @@ def print_status(
 def _stale(found: Status, max_age: timedelta) -> str:
     if found.newest_load is None:
         return "Too old: no row was loaded yet."
-    if found.newest_load - found.now > MAX_SKEW:
+    if found.is_ahead:
         return "Too old: the newest load is of a time that has not come yet, by a clock that was wrong."
     since = inspect.age(found.now - found.newest_load)
     return f"Too old: the newest load was {since} ago, more than {inspect.age(max_age)}."

@@ -11,7 +11,7 @@ from dlt.pipeline.trace import PipelineTrace
 
 from .. import catalog
 from ..display import plural, shortened
-from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, last_load, tables_of
+from ..warehouses.dataset import MAX_SKEW, Columns, Dataset, last_load, newest, tables_of
 from ..warehouses.dlt_internals import PipelineStepTrace, load_trace
 from ..warehouses.pipeline_names import UNFINISHED_TARGET, pipeline_name, pipelines_dir
 from .completeness import CampaignCounts, campaign_lines, read_campaigns
@@ -86,7 +86,12 @@ class Status:
 
     def is_older(self, age: timedelta) -> bool:
         """Whether the newest load is older than `age`, or none exists, or its time has not come yet."""
-        return self.newest_load is None or not -MAX_SKEW <= self.now - self.newest_load <= age
+        return self.newest_load is None or self.is_ahead or self.now - self.newest_load > age
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the time of the newest load has not come yet, by a clock that was wrong."""
+        return self.newest_load is not None and self.newest_load > self.now + MAX_SKEW
 
 
 def read_status(dataset: Dataset, now: datetime) -> Status:
@@ -101,7 +106,7 @@ def read_status(dataset: Dataset, now: datetime) -> Status:
         _last_run(load.loaded_at if load else None, trace),
         load,
         waiting,
-        max([at for at in loads if at <= now + MAX_SKEW] or loads, default=None),
+        newest(loads, now),
         tables,
         _events_per_day(dataset, now.astimezone(UTC).date()),
         _reasons(dataset, catalog.REJECTS.name, "rejected_at", load),
@@ -134,7 +139,7 @@ def _models(dataset: Dataset) -> AppliedModels | None:
 def _freshness(dataset: Dataset, table: str, columns: Columns, now: datetime) -> Freshness:
     received = "max({received_at})" if "received_at" in columns else "NULL"
     ((received_at, loaded_at),) = dataset.rows(f"{received}, max({{uuid_ts}})", table)
-    if loaded_at and loaded_at > now + MAX_SKEW and "%" not in table:  # a parameter would be looked for in the name
+    if loaded_at and loaded_at > now + MAX_SKEW:
         # A clock that was wrong once must not hide for years that nothing is loaded any more.
         ((before,),) = dataset.rows("max({uuid_ts})", table, "WHERE {uuid_ts} <= %s", now + MAX_SKEW)
         loaded_at = before or loaded_at

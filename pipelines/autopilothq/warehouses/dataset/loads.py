@@ -1,5 +1,6 @@
 """What a load asks a dataset: its files and loads, whom to leave out, and where the events of others begin."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -87,5 +88,10 @@ def last_load(dataset: Dataset, now: datetime) -> tuple[str, datetime] | None:
     A load of a time that has not come yet, by a clock that was wrong once, is the newest one only where all are so.
     """
     found = dataset.rows("{load_id}, {inserted_at}", LOADS_TABLE_NAME, "WHERE {status} = 0 ORDER BY {inserted_at} DESC")
-    newest = next((row for row in found if row[1] <= now + MAX_SKEW), found[0] if found else None)
-    return (newest[0], newest[1]) if newest else None
+    at = newest([at for _, at in found], now)
+    return next(((load_id, at) for load_id, loaded_at in found if loaded_at == at), None) if at else None
+
+
+def newest(times: Sequence[datetime], now: datetime) -> datetime | None:
+    """Returns the newest of times; one that has not come yet, by a clock that was wrong once, only where all are so."""
+    return max([at for at in times if at <= now + MAX_SKEW] or times, default=None)

@@ -92,7 +92,9 @@ class Statements:
         """Returns a statement and the parameters that it still has; `%%` in the text stands for a percent sign."""
         if values and not self.literals:
             formats = getattr(self.client.sql_client.dbapi, "paramstyle", "") in ("format", "pyformat")
-            return text if formats else text.replace("%%", "%"), values
+            plain = text if formats else text.replace("%%", "%")
+            if formats or plain.count("%s") == len(values):  # else dlt would take a part of a name for a parameter
+                return plain, values
         return self.written(text, values), ()
 
     def written(self, text: str, values: Sequence[Any]) -> str:
@@ -133,6 +135,7 @@ class Statements:
 
     def columns(self) -> Iterator[tuple[str, str, NativeType]]:
         """Yields the table, the column and its type of all columns of the dataset, and notes how they are spelt."""
+        fold = self.client.capabilities.casefold_identifier
         with self.opened() as client:
             for dataset, belongs in datasets_of(client.sql_client):
                 with dataset:
@@ -140,18 +143,10 @@ class Statements:
                     for table, column, native, of in stored_columns(client):
                         if belongs(table):
                             found.setdefault(table, {})[column] = NativeType(native, of or "text")
-                    for table, name in self._lowered(found).items():
-                        for column, lowered in self._lowered(found[table]).items():
+                    for table, name in _lowered(found, fold).items():
+                        for column, lowered in _lowered(found[table], fold).items():
                             self.spelt[name, lowered] = (table, column)
                             yield name, lowered, found[table][column]
-
-    def _lowered(self, spelt: Iterable[str]) -> dict[str, str]:
-        """Returns names in lower case by their spelling; of two that differ in case alone, one keeps its spelling."""
-        fold = self.client.capabilities.casefold_identifier
-        found: dict[str, str] = {}
-        for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
-            found[name] = name if name.lower() in found.values() else name.lower()
-        return {name: found[name] for name in spelt}
 
     def own_spelling(self, name: str) -> str | None:
         """Returns how a table's name is spelt that dlt would not find by it, None for others and for unknown ones."""
@@ -171,6 +166,14 @@ class Statements:
                 with dataset, suppress(DatabaseException):
                     rows += [row for row in sql.execute_sql(text, schema_components(sql)[1]) or () if belongs(row[0])]
         return rows
+
+
+def _lowered(spelt: Iterable[str], fold: Callable[[str], str]) -> dict[str, str]:
+    """Returns names in lower case by their spelling; of two that differ in case alone, one keeps its spelling."""
+    found: dict[str, str] = {}
+    for name in sorted(spelt, key=lambda name: (name != fold(name.lower()), name)):
+        found[name] = name if name.lower() in found.values() else name.lower()
+    return {name: found[name] for name in spelt}
 
 
 _VIEWS = {
