@@ -206,6 +206,7 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
         else:
             refusals.drop(into)
             drop_files(into)
+            working_folder.drop_old_packages(into)
             return info
 
 
