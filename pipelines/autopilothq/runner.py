@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import dlt
 from dlt.common.pipeline import LoadInfo
@@ -21,9 +21,12 @@ from .sources.load_folder import drop_files
 from .sources.refused import target_of
 from .sources.report import LoadReport
 from .warehouses import lock, working_folder
+from .warehouses.dataset import maintain
+from .warehouses.delta import lake
 from .warehouses.dlt_internals import (
     Collector,
     DestinationUndefinedEntity,
+    FilesystemClient,
     StepCollector,
     WithStateSync,
     load_pipeline_state_from_destination,
@@ -206,6 +209,9 @@ def _load(into: dlt.Pipeline, source: DltSource) -> LoadInfo:
         else:
             refusals.drop(into)
             drop_files(into)
+            working_folder.drop_old_packages(into)
+            if isinstance(into.destination, lake):
+                maintain(cast(FilesystemClient, into.destination_client()))
             return info
 
 

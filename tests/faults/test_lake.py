@@ -21,7 +21,7 @@ import autopilothq
 import forked
 from autopilothq.extras import install
 from autopilothq.warehouses.delta import KILL_POINT_ROWS_APPENDED, append_new, lake
-from calling import Call
+from calling import Call, errors
 from faults import killed
 from faults.killed import Plan
 from faults.loads import (
@@ -96,6 +96,53 @@ def test_takes_new_columns_and_changes_persons(tmp_path: Path) -> None:
     assert_same(own, expected)
     assert_sound(commands)
     assert_same(commands, expected)
+
+
+def test_many_small_files_are_compacted_and_deleted_as_late_as_the_table_says(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopilothq.warehouses.dataset.delta.MOST_FILES", 2)
+    monkeypatch.setenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT", "delta")
+    bucket, archive = tmp_path / "bucket", tmp_path / "archive"
+    tables = {name: bucket / "autopilothq" / name for name in ("_audit", "email_opened", "tracks", "users")}
+    words = ("load", "archive", str(archive), "--destination", "filesystem", "--credentials", bucket.as_uri())
+
+    def loaded(n: int) -> tuple[list[str], dict[str, tuple[int, int]]]:
+        """The warnings of a load of one more file, and the files of each table: of its newest version, and all."""
+        person = track(n, type="identify", messageId=f"i-{n}", userId=f"u-{n}", traits={"plan": "pro"})
+        file(archive, f"{n}.gz", [track(n), person])
+        said = call(*words)
+        assert said.status == 0
+        found = {
+            name: (len(DeltaTable(path).file_uris()), len(list(path.glob("*.parquet"))))
+            for name, path in tables.items()
+        }
+        return errors(said), found
+
+    assert loaded(1) == ([], dict.fromkeys(tables, (1, 1)))
+    assert loaded(2) == ([], dict.fromkeys(tables, (2, 2)))
+    # Who reads an older version finds its files for a week.
+    assert loaded(3) == ([], dict.fromkeys(tables, (1, 4)))
+    DeltaTable(tables["tracks"]).alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": "interval 0 seconds"}
+    )
+    assert loaded(4) == ([], dict.fromkeys(tables, (2, 5)))
+    assert loaded(5) == ([], dict.fromkeys(tables, (1, 7)) | {"tracks": (1, 1)})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("the bucket lets nobody delete")
+
+    loaded(6)
+    monkeypatch.setattr(DeltaTable, "vacuum", refuse)
+    [warning], _ = loaded(7)
+    assert warning == (
+        "Warning: Delta tables that could not be compacted, and are slow to read: email_bounced, email_delivered,"
+        " email_clicked, email_marked_as_spam, email_opened, email_unsubscribed, email_replied, tracks, identifies,"
+        " users, _rejects, _discards, _audit; the bucket lets nobody delete"
+    )
+    monkeypatch.delenv("SOURCES__AUTOPILOTHQ__TABLE_FORMAT")
+    load(pipeline(tmp_path), archive)
+    assert_same(lake_content(str(bucket)), content(tmp_path / "autopilot.duckdb"))
 
 
 def test_what_another_writer_brings_meanwhile_is_not_stored_twice(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""dlt's working folder with files that cannot be read: it is set aside, and nothing is lost or stored twice."""
+"""dlt's working folder: one that cannot be read is set aside, nothing is lost or stored twice, and it does not grow."""
 
 import re
 import shutil
@@ -143,3 +143,19 @@ def test_reads_again_what_a_cut_file_of_rows_had(killed: tuple[Path, Path], call
     [warning] = errors(said)
     assert warning.startswith("Warning: What an earlier run left cannot be loaded, and is set aside;")
     assert_loaded_once()
+
+
+def test_packages_of_old_loads_are_deleted(killed: tuple[Path, Path], call: Call) -> None:
+    archive, folder = killed
+    finished = folder / "load" / "loaded"
+    [first] = [package.name for package in finished.iterdir()]
+    old = [f"{1_500_000_000 + hour * 3600}.25" for hour in range(100)]
+    for load_id in old:
+        (finished / load_id / "completed_jobs").mkdir(parents=True)
+        (finished / load_id / "completed_jobs" / "rows").write_text("of an aborted load")
+    assert call("load", "archive", str(archive)).status == 0
+    kept = sorted(package.name for package in finished.iterdir())
+    into = runner.pipeline()
+    assert kept == into.list_completed_load_packages()
+    assert kept[:-2] == [*old[3:], first]  # after them comes what was on its way, and then the new load
+    assert into.get_load_package_info(kept[-1]).state == "loaded"

@@ -1,16 +1,19 @@
-"""Sets dlt's working folder of a pipeline aside if it cannot be read, and lets the run begin without it.
+"""Keeps dlt's working folder of a pipeline readable and small.
 
-Nothing is lost with the folder, and nothing is stored twice: dlt takes its state and schemas from the destination,
-`_audit` has the files that are loaded, and what a killed load left unfinished is read again.
+A folder that cannot be read is set aside, and the run begins without it. Nothing is lost with the folder, and nothing
+is stored twice: dlt takes its state and schemas from the destination, `_audit` has the files that are loaded, and what
+a killed load left unfinished is read again.
 """
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import dlt
 import semver
 from dlt import Schema
 from dlt.common.pipeline import get_dlt_pipelines_dir
@@ -30,6 +33,7 @@ from .dlt_internals import (
 
 PACKAGES = ("normalize/extracted", "load/normalized")
 VERSIONED = ("normalize/.version", "load/.version")
+KEPT_PACKAGES = 100  # finished load packages of a pipeline: each takes 110 kB, 1 GB in a year of hourly loads
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +61,16 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
                 )
     except Timeout:
         return
+
+
+def drop_old_packages(pipeline: dlt.Pipeline) -> None:
+    """Deletes finished load packages except the newest KEPT_PACKAGES: dlt itself keeps all of them.
+
+    dlt only shows them (`dlt pipeline NAME load-package`). Those of aborted loads hold rows, too.
+    """
+    finished = Path(pipeline.working_dir, "load", "loaded")
+    for load_id in pipeline.list_completed_load_packages()[:-KEPT_PACKAGES]:
+        shutil.rmtree(finished / load_id, ignore_errors=True)
 
 
 def unreadable(folder: Path) -> tuple[Path, str] | None:

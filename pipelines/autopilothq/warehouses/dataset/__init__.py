@@ -9,7 +9,7 @@ from ...errors import RunError
 from ..dlt_internals import DLT_NAME_PREFIX, FilesystemClient, JobClientBase, SqlJobClientBase
 from .asking import rows_of_statement, spelling_of, table_path
 from .delta import DeltaDataset
-from .delta_versions import drop_old_versions
+from .delta_versions import drop_old_versions, maintain
 from .interface import Columns, Dataset, NativeType, Row, in_utc, placeholders
 from .loads import MAX_SKEW, Loaded, audit_row, deleted_persons, first_event_of_others, last_load, loaded_files, newest
 from .sql import SqlDataset, connected, create_statement, stored_schema, writes_text
@@ -34,6 +34,7 @@ __all__ = [
     "in_utc",
     "last_load",
     "loaded_files",
+    "maintain",
     "newest",
     "open_dataset",
     "placeholders",

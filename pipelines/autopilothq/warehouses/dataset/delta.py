@@ -5,8 +5,9 @@ unless all is, and whoever reads an earlier version goes on reading that.
 """
 
 import json
+import logging
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -39,7 +40,7 @@ ROWS_PER_BATCH = 10_000
 # What hands conditions to Arrow, which cannot compare text of the Delta library's files with them ("no kernel matching
 # input types (string, string_view)").
 PUSHDOWN = "filter_pushdown,join_filter_pushdown,top_n"
-MOST_FILES = 100  # of a table that grows by single rows
+MOST_FILES = 100  # of a table before its small files are compacted: each commit adds one, which all later reads open
 # The types of the contract as DuckDB calls them, which reads the tables.
 DELTA_TYPES: dict[Type, str] = {
     "text": "VARCHAR",
@@ -54,6 +55,8 @@ _DLT_TABLES: dict[str, dict[str, Type]] = {
     LOADS_TABLE_NAME: {"load_id": "text", "status": "bigint", "inserted_at": "timestamp"},
     VERSION_TABLE_NAME: {"schema_name": "text", "inserted_at": "timestamp", "schema": "text"},
 }
+
+_log = logging.getLogger(__name__)
 
 
 class DeltaDataset(Dataset):
@@ -178,10 +181,8 @@ class DeltaDataset(Dataset):
         self._current(table).delete(bound(where, values))
 
     def compact(self, table: str) -> None:
-        """Makes few files of many: each write adds one."""
-        current = self._current(table)
-        if len(current.file_uris()) > MOST_FILES:
-            current.optimize.compact()
+        """Compacts a table that has many files."""
+        compact_tables([(table, self._current(table))])
 
     def drop_copies(self) -> None:
         """Does nothing: a Delta table takes a file whole or not at all, and dlt merges it by its key."""
@@ -229,7 +230,9 @@ def dlt_files(client: FilesystemClient, table: str) -> list[str]:
 def dlt_table(client: FilesystemClient, name: str) -> pa.Table:
     """Returns the rows of one of dlt's own tables, those of its columns that are read here."""
     columns = _DLT_TABLES[name]
-    rows = [json.loads(client.fs_client.read_text(file)) for file in dlt_files(client, name)]
+    files = dlt_files(client, name)
+    # In one call, because a bucket's client then fetches many at a time. An empty list would be an error.
+    rows = [json.loads(text) for text in client.fs_client.cat(files).values()] if files else []
     for row in rows:
         row["inserted_at"] = datetime.fromisoformat(row["inserted_at"])
     return pa.Table.from_pylist([{name: row.get(name) for name in columns} for row in rows], arrow_schema(columns))
@@ -262,6 +265,32 @@ def open_table(client: FilesystemClient, name: str) -> Any:
     if not DeltaTable.is_deltatable(location, options):
         return None
     return DeltaTable(location, storage_options=options)
+
+
+def has_many_files(table: Any) -> bool:
+    """Returns whether a Delta table has so many files that it is to be compacted."""
+    return len(table.file_uris()) > MOST_FILES
+
+
+def compact_tables(tables: Iterable[tuple[str, Any]]) -> None:
+    """Makes few files of many small ones, and deletes those that were removed longer ago than their table keeps them.
+
+    `tables` are Delta tables with their names. A table keeps removed files for `delta.deletedFileRetentionDuration`, a
+    week unless that is set. Failures are logged: without it a table is read more slowly, and takes more room.
+    """
+    from deltalake.exceptions import DeltaError
+
+    failed: dict[str, Exception] = {}
+    for name, table in tables:
+        try:
+            if has_many_files(table):
+                table.optimize.compact(max_concurrent_tasks=1)  # each task holds rows in memory
+            table.vacuum(dry_run=False)
+        except (DeltaError, OSError) as error:
+            failed[name] = error
+    if failed:
+        why = next(iter(failed.values()))
+        _log.warning("Delta tables that could not be compacted, and are slow to read: %s; %s", ", ".join(failed), why)
 
 
 def quoted(column: str) -> str:

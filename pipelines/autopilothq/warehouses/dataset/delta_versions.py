@@ -1,13 +1,23 @@
-"""The old versions of Delta tables: files with deleted rows, and the log, whose statistics quote values of them."""
+"""The files of Delta tables: many small ones, and those of old versions, whose log quotes values of deleted rows."""
 
 import posixpath
 from typing import Any
 
+from ...catalog import AUDIT
 from ..dlt_internals import FilesystemClient
-from .delta import open_table
+from .delta import compact_tables, has_many_files, open_table
 
 LOG = "_delta_log"
 KILL_POINT_LOG_DROPPED = f"{__name__}:_drop_log_before"  # for tests/faults
+
+
+def maintain(client: FilesystemClient) -> None:
+    """Compacts the tables that loads write, about once in a hundred loads: each adds a file to `_audit`."""
+    if (audit := open_table(client, AUDIT.name)) is None or not has_many_files(audit):
+        return
+    # `_audit` comes last: where the process is killed before, the next load compacts the tables again.
+    names = sorted((str(table["name"]) for table in client.schema.data_tables()), key=AUDIT.name.__eq__)
+    compact_tables((name, table) for name in names if (table := open_table(client, name)) is not None)
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
