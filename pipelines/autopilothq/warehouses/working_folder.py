@@ -1,4 +1,4 @@
-"""Sets dlt's working folder of a pipeline aside if it cannot be read, and lets the run begin without it.
+"""Moves a pipeline's working folder aside if dlt cannot read it, so that the run begins without it.
 
 Nothing is lost with the folder, and nothing is stored twice: dlt takes its state and schemas from the destination,
 `_audit` has the files that are loaded, and what a killed load left unfinished is read again.
@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 
 def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
-    """Sets the working folder of a pipeline aside if dlt could not read it, with a warning.
+    """Moves the working folder of a pipeline aside if dlt could not read it, with a warning.
 
-    It is left alone while a run is at work in it.
+    The folder is left alone while a run uses it.
     """
     take_folders_literally()
     folder = Path(pipelines_dir or get_dlt_pipelines_dir(), name)
@@ -51,7 +51,7 @@ def move_unreadable_folder(name: str, pipelines_dir: str | None = None) -> None:
                 folder.rename(moved)
                 _log.warning(
                     "dlt's %s cannot be read (%s). Its folder is set aside as %s, and the run goes on with what the"
-                    " destination knows: nothing is lost or stored twice. Delete that folder: rows may be in it.",
+                    " destination knows: nothing is lost or stored twice. Delete that folder: it may contain rows.",
                     *found,
                     moved,
                 )

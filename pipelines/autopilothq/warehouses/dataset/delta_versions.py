@@ -1,4 +1,4 @@
-"""The old versions of Delta tables: files with deleted rows, and the log, whose statistics quote values of them."""
+"""The old versions of Delta tables: files with deleted rows, and the log, whose statistics hold values of such rows."""
 
 import posixpath
 from typing import Any
@@ -11,10 +11,10 @@ KILL_POINT_LOG_DROPPED = f"{__name__}:_drop_log_before"  # for tests/faults
 
 
 def drop_old_versions(client: FilesystemClient, name: str) -> None:
-    """Removes all versions of a table but the newest: their files, and the log of their commits.
+    """Removes all versions of a table except the newest: their files, and the log of their commits.
 
-    A reader of an older version finds its files missing and has to read again. It may be killed at any point: the log
-    is removed once a checkpoint replaces it.
+    A reader of an older version finds its files missing and has to read again. The removal may be killed at any point:
+    the log is removed only after a checkpoint has replaced it.
     """
     table = open_table(client, name)
     # Files of writes that were killed belong to no version; `full` finds them too.
