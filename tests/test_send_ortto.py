@@ -466,8 +466,8 @@ def test_values_become_what_a_field_takes(value: Any, kind: str, cast: Any) -> N
 @pytest.mark.parametrize(
     ("value", "kind", "why"),
     [
-        ("1.0005", "decimal", "expected a number with 3 digits after the point, got '1.0005'"),
-        ("NaN", "decimal", "expected a number with 3 digits after the point, got 'NaN'"),
+        ("1.0005", "decimal", "expected a number with at most 3 digits after the point, got '1.0005'"),
+        ("NaN", "decimal", "expected a number with at most 3 digits after the point, got 'NaN'"),
         (True, "decimal", "expected a number, got True"),
         (2**63, "int", "expected an integer of 64 bits, got 9223372036854775808"),
         ("none", "phn", "expected a phone number, got 'none'"),

@@ -48,7 +48,7 @@ class ContactRequest(NamedTuple):
 
 
 def plan_requests(requests: Iterable[ContactRequest], log: DeliveryLog) -> None:
-    """Writes the rows of requests before the first is sent, so that the log has all that is to be done in any case.
+    """Writes the rows of requests before the first is sent: whatever happens, the log has everything to be done.
 
     Their status is `failed`, because nothing was sent.
     """

@@ -136,7 +136,7 @@ class DeliveryLog(LogTable):
         return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
     def write_outcomes(self, deliveries: Iterable[Delivery], columns: Sequence[str] = OUTCOME) -> None:
-        """Writes outcomes, or `columns` of them, to rows that this run wrote before its requests."""
+        """Writes outcomes, or `columns` of them, over rows that this run wrote before its requests, and stores them."""
         groups: dict[tuple[Any, ...], list[str]] = {}
         for delivery in deliveries:
             what = (delivery.trigger_id, *(getattr(delivery, name) for name in columns))

@@ -18,7 +18,7 @@ TraitPath = tuple[str, ...]
 
 _STANDARD = {path: field for field, paths in STANDARD_FIELDS.items() for path in paths}
 _SEPARATORS = re.compile(r"[\W_]")
-_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of standard fields that are not text
+_TYPES = {"unsubscribed": "boolean", **OWN_KEYS}  # of keys that are neither text nor custom fields
 
 
 class Custom(NamedTuple):

@@ -75,7 +75,7 @@ class ContactWriter:
             self._breaker.failed(error, min(contacts))
 
     def _halve(self, batch: "_Batch", contacts: ContactsByKey, error: ApiError | None, answers: int) -> None:
-        """Writes both halves of contacts that failed together; `answers` had come in all before they were sent."""
+        """Writes both halves of contacts that failed together; `answers` is how many had come before that."""
         with self._looking if _is_servers(error) else nullcontext():
             found = []
             for half in _halves(contacts):

@@ -1,4 +1,4 @@
-"""Casts values to the types of Ortto's fields and attributes, as their ids begin (docs/contract/ortto-api.md)."""
+"""Casts values to the types of Ortto's fields and attributes, which prefix their ids (docs/contract/ortto-api.md)."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -50,7 +50,8 @@ def _decimal(value: Any) -> int:
     except InvalidOperation:
         raise CastError(f"expected a number, got {shown(value)}") from None
     if not number.is_finite() or number != number.to_integral_value() or abs(number) >= 2**63:
-        raise CastError(f"expected a number with {ORTTO_DECIMAL_DIGITS} digits after the point, got {shown(value)}")
+        digits = f"at most {ORTTO_DECIMAL_DIGITS} digits after the point"
+        raise CastError(f"expected a number with {digits}, got {shown(value)}")
     return int(number)
 
 

@@ -17,7 +17,7 @@ COMMENTED = ("duckdb", "postgres")
 def comment_statements(client: SqlClientBase[Any], table: TPartialTableSchema) -> Iterator[str]:
     """Yields the statements for new columns of a table, and for the table if it is new.
 
-    The tables of a journey's events have comments on no columns: these are those of `tracks`, in hundreds of tables.
+    The columns of a journey's events are those of `tracks`, in what may be hundreds of tables: they get no comments.
     """
     if not table.get(SEGMENT_TABLE_HINT) or client.is_staging_dataset_active:
         return

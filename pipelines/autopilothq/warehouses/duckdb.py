@@ -75,7 +75,7 @@ class direct(ConfiguredOnce, duckdb):  # noqa: N801 - destinations are named lik
         return DirectClient
 
     def configuration(self, initial_config: Any, accept_partial: bool = False) -> Any:
-        """Returns dlt's; if nobody names a file (`dlt.attach`), with the one that the pipeline loaded into last."""
+        """Returns dlt's; if no file is named (`dlt.attach`), with the file that the pipeline loaded into last."""
         folder = self.config_params.get("pipeline_working_dir")
         if folder and "credentials" not in self.config_params and (known := database_of(folder)):
             self.config_params["legacy_db_path"] = known
@@ -297,7 +297,7 @@ class InsertNew(DuckDbCopyJob):
 
 
 class MergeJob(SqlLoadJob):
-    """dlt's job that moves rows from staging to their table in a transaction, run in its turn."""
+    """dlt's job that brings rows from staging into their table in a transaction, run in its turn."""
 
     def run(self) -> None:
         """Runs the statements."""

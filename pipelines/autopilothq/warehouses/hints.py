@@ -159,7 +159,7 @@ def column_hints(
     described |= {copy: copy_description(of) for copy, of in copies.items()}
     hints: dict[str, Any] = {}
     for name, column_type in types.items():
-        # Keys are never null, but DuckDB's Parquet files cannot declare it. If this did, dlt would rewrite every file.
+        # Keys are never null, but DuckDB's Parquet files cannot declare it: if hints did, dlt would rewrite every file.
         hints[name] = {"name": name, "data_type": column_type, "nullable": not (keys and name in table.key)}
         if name in described:
             hints[name]["description"] = described[name]

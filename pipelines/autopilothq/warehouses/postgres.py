@@ -2,7 +2,7 @@
 
 A table that another connection has locked would keep a load waiting indefinitely, without a warning. Here every
 connection, including the one that copies Parquet, gives up on a lock after `lock_timeout` and on a statement after
-`statement_timeout`, and warns about what it waits for. The contract's tables are those that Segment creates in
+`statement_timeout`, and warns about what it waits for. The contract's tables are like those that Segment creates in
 PostgreSQL: floats are `numeric`, the key is the primary key, and `received_at` has an index.
 """
 

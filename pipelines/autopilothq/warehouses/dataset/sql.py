@@ -262,7 +262,7 @@ def native_type(client: SqlJobClientBase, column: str, of: Type) -> str:
 
 
 def drop_copies(client: SqlClientBase[Any], name: str, keys: Sequence[str]) -> None:
-    """Keeps one of a table's rows that have the same key."""
+    """Keeps one row for each key that a table has several times."""
     table, copies = client.make_qualified_table_name(name), client.make_qualified_table_name("_copies")
     twice = f"SELECT {', '.join(keys)} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     if not client.execute_sql(f"SELECT count(*) FROM ({twice}) t")[0][0]:  # type: ignore[index]
